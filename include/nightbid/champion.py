@@ -1,0 +1,134 @@
+"""The champion: a pointer that is swapped in one step, with its whole history.
+
+Every promotion and rollback appends one numbered entry to `history/`; `champion.json` is the
+newest of them. Taking the next number is exclusive, so two promotions cannot both win.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from nightbid.errors import ConcurrentUpdateError, ConfigError
+from nightbid.workspace import Workspace, write_atomically
+
+
+class Champion(BaseModel):
+    """Which model serves, since when, and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: str
+    number: int
+    """Position in the history, from 1."""
+    run_id: str
+    night: date
+    bundle_uri: str
+    """The exported bundle: model, fitted features, statistics."""
+    bundle_digest: str
+    since: datetime
+    change: Literal["promote", "rollback"]
+    reason: str
+
+
+class ChampionPointer:
+    """Reads and moves the pointer of one pipeline."""
+
+    def __init__(self, workspace: Workspace, pipeline: str) -> None:
+        self._folder = workspace.champion_folder(pipeline)
+        self._pipeline = pipeline
+
+    def current(self) -> Champion | None:
+        """The champion, or None before the first promotion."""
+        path = self._folder / "champion.json"
+        return Champion.model_validate_json(path.read_text()) if path.exists() else None
+
+    def history(self) -> list[Champion]:
+        """All changes, oldest first."""
+        folder = self._folder / "history"
+        if not folder.exists():
+            return []
+        paths = sorted(path for path in folder.iterdir() if path.name.endswith(".json"))
+        return [Champion.model_validate_json(path.read_text()) for path in paths]
+
+    def promote(
+        self, *, run_id: str, night: date, bundle_uri: str, bundle_digest: str, reason: str
+    ) -> Champion:
+        """Point at a new bundle. Promoting the bundle that already serves changes nothing.
+
+        Raises:
+            ConcurrentUpdateError: another promotion came first.
+        """
+        current = self.current()
+        if current and current.bundle_digest == bundle_digest and current.run_id == run_id:
+            return current
+        return self._append("promote", run_id, night, bundle_uri, bundle_digest, reason)
+
+    def rollback(self, reason: str, to: int | None = None) -> Champion:
+        """Point again at what served before, or at history entry `to`.
+
+        Raises:
+            ConfigError: there is nothing to go back to.
+        """
+        history = self.history()
+        if to is None:
+            current = self.current()
+            earlier = [
+                each for each in history if current and each.bundle_digest != current.bundle_digest
+            ]
+            target = earlier[-1] if earlier else None
+        else:
+            target = next((each for each in history if each.number == to), None)
+        if target is None:
+            raise ConfigError(
+                f"no earlier champion{f' with number {to}' if to else ''} to go back to",
+                where=self._pipeline,
+                hint=f"see `nightbid champion {self._pipeline}` for the history",
+            )
+        return self._append(
+            "rollback",
+            target.run_id,
+            target.night,
+            target.bundle_uri,
+            target.bundle_digest,
+            reason,
+        )
+
+    def _append(
+        self,
+        change: Literal["promote", "rollback"],
+        run_id: str,
+        night: date,
+        bundle_uri: str,
+        bundle_digest: str,
+        reason: str,
+    ) -> Champion:
+        history = self.history()
+        number = history[-1].number + 1 if history else 1
+        entry = Champion(
+            pipeline=self._pipeline,
+            number=number,
+            run_id=run_id,
+            night=night,
+            bundle_uri=bundle_uri,
+            bundle_digest=bundle_digest,
+            since=datetime.now(UTC),
+            change=change,
+            reason=reason,
+        )
+        path = self._folder / "history" / f"{number:06d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = entry.model_dump_json(indent=1)
+        try:
+            with path.open("x") as stream:
+                stream.write(text)
+        except FileExistsError as error:
+            raise ConcurrentUpdateError(
+                f"history entry {number} was taken by somebody else",
+                where=self._pipeline,
+                hint="look at `nightbid champion` and promote again if it is still wanted",
+            ) from error
+        write_atomically(self._folder / "champion.json", text)
+        return entry

@@ -1,0 +1,119 @@
+"""A pipeline: one YAML file, one typed object, one nightly DAG."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from nightbid.config.base import Block
+from nightbid.config.costs import Budget
+from nightbid.config.features import Feature
+from nightbid.config.gates import Gates
+from nightbid.config.models import Evaluate, Model, Train
+from nightbid.config.sources import Columns, SimulatorSource, Source
+
+Split = Literal["train", "validate", "evaluate"]
+SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
+
+
+class Label(Block):
+    """What the model predicts, and when that is known."""
+
+    column: str = "click"
+    """A 0/1 (or boolean) column."""
+    given: str | None = None
+    """Only rows where this 0/1 column is 1 (post-click conversion: `given: click`)."""
+    event_time: str | None = None
+    """When the labelled event happened, for delayed labels; null if it did not."""
+    attribution_days: int = Field(default=0, ge=0)
+    """A label is final this many days after the impression; younger days are not used."""
+
+
+class Sampling(Block):
+    """Which rows of the training days are kept."""
+
+    negative_rate: float = Field(default=1.0, gt=0, le=1)
+    """Share of negatives kept; the others leave weight 1/rate behind."""
+
+
+class Window(Block):
+    """How many days each split takes, newest last: train, then validate, then evaluate."""
+
+    train_days: int = Field(default=5, ge=1)
+    validate_days: int = Field(default=1, ge=1)
+    evaluate_days: int = Field(default=1, ge=1)
+
+
+class Runner(Block):
+    """Which Beam runner featurizes."""
+
+    kind: Literal["direct", "dataflow"] = "direct"
+    workers: int = Field(default=2, ge=1)
+
+
+class PipelineSpec(Block):
+    """Everything a nightly run of one model needs to know."""
+
+    pipeline: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    description: str = ""
+    owner: str = "ads-ml"
+    schedule: str | None = None
+    """Cron expression, UTC; null: only by hand."""
+    start_date: date = date(2026, 1, 8)
+    """First night that the schedule may run."""
+    source: Source = SimulatorSource()
+    columns: Columns = Columns()
+    label: Label = Label()
+    sampling: Sampling = Sampling()
+    window: Window = Window()
+    features: dict[str, Feature] = Field(min_length=1)
+    model: Model = Model()
+    baseline: Model = Model(architecture="logistic_regression")
+    """Regularised logistic regression: the incumbent of the first night, and a yardstick later."""
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gates: Gates = Gates()
+    budget: Budget = Budget()
+    runner: Runner = Runner()
+    approval: bool = False
+    """A person approves the promotion in Airflow."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _delayed_label_has_a_time(self) -> PipelineSpec:
+        if self.label.attribution_days and not self.label.event_time:
+            raise ValueError(
+                "label.attribution_days is set, so label.event_time must name the column that"
+                " says when the event happened"
+            )
+        return self
+
+
+class Night(Block):
+    """The days of one run. `date` is the newest complete day of logs."""
+
+    date: date
+    train: tuple[date, ...]
+    validate_: tuple[date, ...] = Field(alias="validate")
+    evaluate: tuple[date, ...]
+
+    @classmethod
+    def of(cls, spec: PipelineSpec, newest: date) -> Night:
+        """Split the window that ends on `newest`, or on the newest day whose labels are final."""
+        last = newest - timedelta(days=spec.label.attribution_days)
+        window = spec.window
+        total = window.train_days + window.validate_days + window.evaluate_days
+        days = [last - timedelta(days=back) for back in range(total - 1, -1, -1)]
+        first, second = window.train_days, window.train_days + window.validate_days
+        return cls(
+            date=newest,
+            train=tuple(days[:first]),
+            validate=tuple(days[first:second]),
+            evaluate=tuple(days[second:]),
+        )
+
+    def days(self, split: Split) -> tuple[date, ...]:
+        """The days of one split, oldest first."""
+        return {"train": self.train, "validate": self.validate_, "evaluate": self.evaluate}[split]

@@ -1,0 +1,20 @@
+"""Where this installation reads and writes: environment variables, typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from `NIGHTBID_*` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="NIGHTBID_", frozen=True)
+
+    workspace: str = ".nightbid/workspace"
+    """Root URI of everything that is read or written: a folder or gs://bucket/prefix."""
+    pipelines: Path = Path(__file__).resolve().parents[2] / "pipelines"
+    """Folder of the pipeline YAML files."""
+    cache: Path = Path.home() / ".cache" / "nightbid"
+    """Downloads and local copies; safe to delete."""

@@ -1,0 +1,85 @@
+"""What can go wrong, as one tree. This module imports nothing.
+
+::
+
+    NightbidError                 every error that a user can act upon
+    ├── ConfigError               a pipeline YAML, a setting or an argument is wrong
+    ├── DataError                 the logs are not what the pipeline says they are
+    │   ├── MissingDataError      a day, a file or a column is absent
+    │   └── CorruptDataError      a file is there and cannot be read as what it claims to be
+    ├── StageError                a stage could not finish
+    ├── GateStopped               a gate judged its input unfit: the night ends here, by design
+    ├── BudgetExceeded            a budget ran out and the work was cancelled
+    ├── PriceError                a price is missing or expired: a cost cannot be stated
+    └── WorkspaceError            the workspace is unreachable, or is not what it should be
+        └── ConcurrentUpdateError somebody else moved a pointer first
+
+Each carries one line: what was wrong, where, and what to do, with the offending value.
+"""
+
+from __future__ import annotations
+
+
+class NightbidError(Exception):
+    """Base of every error that a user can act upon.
+
+    Args:
+        what: what is wrong, with the offending value.
+        where: the file, key, day, column or stage it was found in.
+        hint: what to do about it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.hint = hint
+        line = f"{where}: {what}" if where else what
+        super().__init__(f"{line} → {hint}" if hint else line)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the three parts across process boundaries (Beam workers, Airflow tasks)."""
+        return (_rebuild, (type(self), self.what, self.where, self.hint))
+
+
+def _rebuild(kind: type[NightbidError], what: str, where: str, hint: str) -> NightbidError:
+    return kind(what, where=where, hint=hint)
+
+
+class ConfigError(NightbidError):
+    """A pipeline YAML, a setting or an argument is wrong."""
+
+
+class DataError(NightbidError):
+    """The logs are not what the pipeline says they are."""
+
+
+class MissingDataError(DataError):
+    """A day, a file or a column is absent."""
+
+
+class CorruptDataError(DataError):
+    """A file is there and cannot be read as what it claims to be."""
+
+
+class StageError(NightbidError):
+    """A stage could not finish."""
+
+
+class GateStopped(NightbidError):
+    """A gate judged its input unfit: the night ends here, by design."""
+
+
+class BudgetExceeded(NightbidError):
+    """A budget ran out and the work was cancelled."""
+
+
+class PriceError(NightbidError):
+    """A price is missing or expired: a cost cannot be stated."""
+
+
+class WorkspaceError(NightbidError):
+    """The workspace is unreachable, or is not what it should be."""
+
+
+class ConcurrentUpdateError(WorkspaceError):
+    """Somebody else moved a pointer first."""

@@ -1,0 +1,86 @@
+"""What a stage did, typed: the only thing that one stage learns of another."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Verdict = Literal["pass", "warn", "stop"]
+
+
+class Usage(BaseModel):
+    """Resources consumed. Adds up over stages, attempts and workers; units are in the names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpu_seconds: float = 0.0
+    """CPU time of the process tree."""
+    gb_seconds: float = 0.0
+    """Resident memory (10^9 bytes) times time."""
+    bytes_read: int = 0
+    bytes_written: int = 0
+    bytes_shuffled: int = 0
+    accelerator_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        mine, theirs = self.model_dump(), other.model_dump()
+        return Usage(**{key: mine[key] + theirs[key] for key in mine})
+
+
+class FileEntry(BaseModel):
+    """One file of an output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """Relative to the output folder."""
+    size: int
+    digest: str
+    """sha256 of the bytes; empty for a volatile file (pages, logs), which no digest covers."""
+
+
+class Rows(BaseModel):
+    """Row counts; `read == written + quarantined + dropped` for a stage that filters rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    read: int = 0
+    written: int = 0
+    quarantined: int = 0
+    """Rows that could not be parsed: kept aside with a reason."""
+    dropped: int = 0
+    """Rows left out on purpose: sampled away, duplicates, outside the label's condition."""
+
+
+class Manifest(BaseModel):
+    """Written last into a stage's output: an output without one does not exist."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: str
+    run_id: str
+    stage: str
+    night: str
+    """Newest day of logs, YYYY-MM-DD."""
+    key: str
+    """Digest of inputs, spec and code: the same key means the same output."""
+    digest: str
+    """Digest of the output's files: what later stages depend on."""
+    inputs: dict[str, str]
+    """Stage → digest of its output."""
+    spec_digest: str
+    code_digest: str
+    versions: dict[str, str]
+    seed: int
+    rows: Rows = Rows()
+    usage: Usage = Usage()
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    verdict: Verdict | None = None
+    """Of a gate."""
+    summary: str = ""
+    """One line for a person."""
+    files: tuple[FileEntry, ...] = ()
+    created: datetime
