@@ -1,0 +1,1 @@
+"""From raw daily logs to the labelled, weighted rows of a night."""
