@@ -1,0 +1,6 @@
+"""Mergeable statistics of rows: what gates judge instead of the rows themselves."""
+
+from nightbid.profile.column import ColumnProfile
+from nightbid.profile.profile import Profile
+
+__all__ = ["ColumnProfile", "Profile"]

@@ -1,0 +1,103 @@
+"""Counts in bins that are fixed in advance, so that merging is adding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+MANTISSA_BITS = 5
+"""32 bins per power of two: a quantile is known to 3 %, integers up to 64 exactly."""
+HOUR_US = 3_600_000_000
+HASH_BINS = 256
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Sparse counts: bin → rows, and rows whose label is 1."""
+
+    keys: Ints
+    counts: Ints
+    positives: Ints
+
+    @classmethod
+    def of(cls, keys: Ints, counts: Ints, positives: Ints) -> Bins:
+        """Group entries with equal keys."""
+        unique, inverse = np.unique(keys, return_inverse=True)
+        size = len(unique)
+        return cls(
+            unique.astype(np.int64),
+            _sum_by(inverse, counts, size),
+            _sum_by(inverse, positives, size),
+        )
+
+    @classmethod
+    def empty(cls) -> Bins:
+        """No rows."""
+        nothing = np.zeros(0, np.int64)
+        return cls(nothing, nothing, nothing)
+
+    def merge(self, other: Bins) -> Bins:
+        """Add the counts of both."""
+        return Bins.of(
+            np.concatenate([self.keys, other.keys]),
+            np.concatenate([self.counts, other.counts]),
+            np.concatenate([self.positives, other.positives]),
+        )
+
+    def aligned(self, other: Bins) -> tuple[Ints, Bins, Bins]:
+        """Both on the union of their bins, zeros filled in."""
+        keys = np.union1d(self.keys, other.keys)
+        return keys, self.on(keys), other.on(keys)
+
+    def on(self, keys: Ints) -> Bins:
+        """Spread these counts over a superset of their bins."""
+        counts, positives = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
+        at = np.searchsorted(keys, self.keys)
+        counts[at], positives[at] = self.counts, self.positives
+        return Bins(keys, counts, positives)
+
+    def to_json(self) -> dict[str, list[int]]:
+        """Keys as differences: they are sorted and close together."""
+        return {
+            "keys": np.diff(self.keys, prepend=0).tolist(),
+            "counts": self.counts.tolist(),
+            "positives": self.positives.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Bins:
+        """Inverse of `to_json`."""
+        return cls(
+            np.cumsum(np.asarray(value["keys"], np.int64)),
+            np.asarray(value["counts"], np.int64),
+            np.asarray(value["positives"], np.int64),
+        )
+
+
+def _sum_by(inverse: npt.NDArray[np.intp], values: Ints, size: int) -> Ints:
+    # bincount adds in float64: exact for counts below 2^53.
+    return np.bincount(inverse, weights=values, minlength=size).astype(np.int64)
+
+
+def number_bins(values: Floats) -> Ints:
+    """Bin of each finite value: sign, exponent and 5 mantissa bits, as an ordered integer."""
+    # Adding 0.0 turns -0.0 into 0.0: equal values share a bin.
+    bits = (values + 0.0).view(np.int64)
+    top = bits >> (52 - MANTISSA_BITS)
+    # Negative floats sort backwards by their bits: mirror them.
+    mirrored = -1 - (bits & np.int64(0x7FFF_FFFF_FFFF_FFFF)) // (1 << (52 - MANTISSA_BITS))
+    return np.where(bits < 0, mirrored, top).astype(np.int64)
+
+
+def number_edges(keys: Ints) -> tuple[Floats, Floats]:
+    """Lower and upper edge of bins made by `number_bins`."""
+    magnitude = np.where(keys < 0, -1 - keys, keys)
+    low = (magnitude << (52 - MANTISSA_BITS)).view(np.float64)
+    high = ((magnitude + 1) << (52 - MANTISSA_BITS)).view(np.float64)
+    return np.where(keys < 0, -high, low), np.where(keys < 0, -low, high)

@@ -1,0 +1,355 @@
+"""Statistics of one column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.errors import CorruptDataError
+from nightbid.profile.bins import (
+    HASH_BINS,
+    HOUR_US,
+    Bins,
+    Floats,
+    Ints,
+    number_bins,
+    number_edges,
+)
+from nightbid.profile.exact import ExactSum
+from nightbid.profile.sample import KEY_LIMIT, CountedSample, hash_numbers, hash_texts
+from nightbid.schema import KEY, USER
+
+Kind = Literal["number", "text", "time", "id", "other", "empty"]
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """Counts that add up exactly, and what follows from them."""
+
+    kind: Kind
+    types: tuple[str, ...]
+    """Arrow types seen, dictionary encoding aside."""
+    rows: int
+    nulls: int
+    null_positives: int
+    """Rows with label 1 among the nulls: a null may give the label away."""
+    values: int
+    """Values in `bins`: rows that are neither null, NaN nor infinite; list items for lists."""
+    nan: int
+    infinite: int
+    blank: int
+    """Empty strings."""
+    minimum: float | None
+    """Of finite numbers; of times in microseconds since 1970."""
+    maximum: float | None
+    total: ExactSum
+    squares: ExactSum
+    bins: Bins
+    """Numbers: 32 bins per power of two. Times: hours since 1970. Texts, ids: 256 by hash."""
+    sample: CountedSample
+
+    @classmethod
+    def of(cls, name: str, column: pa.ChunkedArray, label: Ints) -> ColumnProfile:
+        """Profile one column.
+
+        Args:
+            name: reserved columns that hold hashes are treated as ids.
+            column: [rows], any Arrow type.
+            label: [rows], 1 where the label is 1, else 0.
+        """
+        array = column.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):  # no chunk, or too many bytes for one
+            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0)
+        kind, text = _kind_of(name, array.type)
+        rows, nulls = len(array), array.null_count
+        null_positives = 0
+        if nulls:
+            null_positives = int(label[np.asarray(pc.is_null(array))].sum())
+        start = cls(
+            kind=kind,
+            types=(text,),
+            rows=rows,
+            nulls=nulls,
+            null_positives=null_positives,
+            values=0,
+            nan=0,
+            infinite=0,
+            blank=0,
+            minimum=None,
+            maximum=None,
+            total=ExactSum(),
+            squares=ExactSum(),
+            bins=Bins.empty(),
+            sample=CountedSample.empty(KEY_LIMIT if name == KEY else 1024),
+        )
+        if kind in ("other", "empty") or rows == nulls:
+            return start
+        if _is_list(array.type):
+            # flatten() leaves out the items of null lists, so the labels must too.
+            present = label[np.asarray(pc.is_valid(array))] if nulls else label
+            filled = array.drop_null() if nulls else array
+            sizes = np.asarray(pc.list_value_length(filled))
+            array, label = filled.flatten(), np.repeat(present, sizes)
+        if array.null_count:
+            label = label[np.asarray(pc.is_valid(array))]
+            array = array.drop_null()
+        if kind == "time":
+            return _with_times(start, array, label)
+        if not pa.types.is_dictionary(array.type):
+            array = array.dictionary_encode()
+        codes = np.asarray(array.indices)
+        counts = np.bincount(codes, minlength=len(array.dictionary)).astype(np.int64)
+        positives = np.bincount(codes, weights=label, minlength=len(array.dictionary))
+        used = np.flatnonzero(counts)
+        values = array.dictionary.take(pa.array(used))
+        picked = (counts[used], positives[used].astype(np.int64))
+        if kind == "number":
+            return _with_numbers(start, values, *picked)
+        return _with_names(start, values, *picked)
+
+    def merge(self, other: ColumnProfile) -> ColumnProfile:
+        """Profile both sets of rows.
+
+        Raises:
+            CorruptDataError: the column is a number here and a text there.
+        """
+        kinds = {self.kind, other.kind} - {"empty"} or {"empty"}
+        if len(kinds) > 1:
+            raise CorruptDataError(
+                f"the column is of two kinds: {', '.join(sorted(kinds))}"
+                f" ({', '.join(self.types)} and {', '.join(other.types)})",
+                hint="files of one day must agree on their types",
+            )
+        lows = [each for each in (self.minimum, other.minimum) if each is not None]
+        highs = [each for each in (self.maximum, other.maximum) if each is not None]
+        kind: Kind = kinds.pop()
+        return ColumnProfile(
+            kind=kind,
+            types=tuple(sorted({*self.types, *other.types})),
+            rows=self.rows + other.rows,
+            nulls=self.nulls + other.nulls,
+            null_positives=self.null_positives + other.null_positives,
+            values=self.values + other.values,
+            nan=self.nan + other.nan,
+            infinite=self.infinite + other.infinite,
+            blank=self.blank + other.blank,
+            minimum=min(lows, default=None),
+            maximum=max(highs, default=None),
+            total=self.total + other.total,
+            squares=self.squares + other.squares,
+            bins=self.bins.merge(other.bins),
+            sample=self.sample.merge(other.sample),
+        )
+
+    @property
+    def null_share(self) -> float:
+        """Share of rows that are null."""
+        return self.nulls / self.rows if self.rows else 0.0
+
+    @property
+    def mean(self) -> float | None:
+        """Of the finite numbers."""
+        if self.kind != "number" or not self.values:
+            return None
+        return float(self.total.fraction / self.values)
+
+    @property
+    def std(self) -> float | None:
+        """Of the finite numbers, over the population."""
+        if self.kind != "number" or not self.values:
+            return None
+        mean = self.total.fraction / self.values
+        variance = float(self.squares.fraction / self.values - mean * mean)
+        # Squares were rounded one by one: a constant column may come out a hair below 0.
+        return max(variance, 0.0) ** 0.5
+
+    @property
+    def distinct(self) -> float:
+        """Number of distinct values; see CountedSample."""
+        return self.sample.distinct
+
+    def quantile(self, share: float) -> float | None:
+        """Of the finite numbers: exact for few distinct values, else within 3 %."""
+        if self.kind != "number" or not self.values:
+            return None
+        if self.sample.complete:
+            order = np.argsort(np.asarray(self.sample.values, float), kind="stable")
+            reached = np.searchsorted(
+                np.cumsum(self.sample.counts[order]), share * self.values, side="left"
+            )
+            at = min(int(reached), len(order) - 1)
+            return float(self.sample.values[order[at]])
+        cumulative = np.cumsum(self.bins.counts)
+        at = min(int(np.searchsorted(cumulative, share * self.values)), len(cumulative) - 1)
+        lows, highs = number_edges(self.bins.keys[at : at + 1])
+        before = cumulative[at] - self.bins.counts[at]
+        inside = (share * self.values - before) / self.bins.counts[at]
+        low = max(float(lows[0]), float(self.minimum or lows[0]) if at == 0 else float(lows[0]))
+        high = min(float(highs[0]), float(self.maximum if self.maximum is not None else highs[0]))
+        return low + (high - low) * float(np.clip(inside, 0, 1))
+
+    def top(self, count: int = 10) -> list[tuple[Any, int]]:
+        """Most frequent values; empty if there are too many distinct ones to be sure."""
+        if not self.sample.complete or not self.sample.values:
+            return []
+        order = np.argsort(-self.sample.counts, kind="stable")[:count]
+        return [(self.sample.values[at], int(self.sample.counts[at])) for at in order.tolist()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything needed to load it again, and the derived figures for readers."""
+        return {
+            "kind": self.kind,
+            "types": list(self.types),
+            "rows": self.rows,
+            "nulls": self.nulls,
+            "null_positives": self.null_positives,
+            "values": self.values,
+            "nan": self.nan,
+            "infinite": self.infinite,
+            "blank": self.blank,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "total": self.total.to_json(),
+            "squares": self.squares.to_json(),
+            "bins": self.bins.to_json(),
+            "sample": self.sample.to_json(),
+            "derived": {
+                "mean": self.mean,
+                "std": self.std,
+                "distinct": self.distinct,
+                "quantiles": {
+                    str(share): self.quantile(share)
+                    for share in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+                }
+                if self.kind == "number"
+                else {},
+                "top": [list(pair) for pair in self.top()],
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ColumnProfile:
+        """Inverse of `to_json`."""
+        plain = {key: each for key, each in value.items() if key != "derived"}
+        return cls(
+            **plain
+            | {
+                "types": tuple(value["types"]),
+                "total": ExactSum.from_json(value["total"]),
+                "squares": ExactSum.from_json(value["squares"]),
+                "bins": Bins.from_json(value["bins"]),
+                "sample": CountedSample.from_json(value["sample"]),
+            }
+        )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _kind_of(name: str, kind: pa.DataType) -> tuple[Kind, str]:
+    if _is_list(kind):
+        inner, text = _kind_of(name, kind.value_type)
+        return ("other" if inner == "time" else inner), f"list<{text}>"
+    if pa.types.is_dictionary(kind):
+        return _kind_of(name, kind.value_type)
+    text = str(kind)
+    if pa.types.is_null(kind):
+        return "empty", text
+    if name in (KEY, USER) and pa.types.is_integer(kind):
+        return "id", text
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view":
+        return "text", "string"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "time", text
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    if any(test(kind) for test in numeric):
+        return "number", text
+    return "other", text
+
+
+def _with_times(start: ColumnProfile, array: pa.Array, label: Ints) -> ColumnProfile:
+    zone = getattr(array.type, "tz", None)
+    micros = np.asarray(array.cast(pa.timestamp("us", tz=zone)).cast(pa.int64()))
+    hours = micros // HOUR_US
+    first = int(hours.min())
+    # Days hold few hours: counting by offset is faster than sorting every row.
+    if int(hours.max()) - first < 1_000_000:
+        counts = np.bincount(hours - first)
+        marked = np.bincount(hours - first, weights=label)
+        used = np.flatnonzero(counts)
+        keys, counts, positives = used + first, counts[used], marked[used].astype(np.int64)
+        bins = Bins(keys.astype(np.int64), counts.astype(np.int64), positives)
+    else:
+        bins = Bins.of(hours, np.ones(len(hours), np.int64), label)
+    return replace(
+        start,
+        values=len(micros),
+        minimum=int(micros.min()),
+        maximum=int(micros.max()),
+        bins=bins,
+    )
+
+
+def _with_numbers(
+    start: ColumnProfile, distinct: pa.Array, counts: Ints, positives: Ints
+) -> ColumnProfile:
+    if pa.types.is_boolean(distinct.type):
+        distinct = distinct.cast(pa.int8())
+    values: Floats = np.asarray(distinct.cast(pa.float64(), safe=False))
+    missing = np.isnan(values)
+    endless = np.isinf(values)
+    nan, infinite = int(counts[missing].sum()), int(counts[endless].sum())
+    if nan or infinite:
+        finite = ~(missing | endless)
+        values, counts, positives = values[finite], counts[finite], positives[finite]
+    if len(values) == 0:
+        return replace(start, nan=nan, infinite=infinite)
+    with np.errstate(over="ignore"):
+        squared = np.minimum(values * values, np.finfo(np.float64).max)
+    return replace(
+        start,
+        values=int(counts.sum()),
+        nan=nan,
+        infinite=infinite,
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        total=ExactSum.of(values, counts),
+        squares=ExactSum.of(squared, counts),
+        bins=Bins.of(number_bins(values), counts, positives),
+        sample=CountedSample.of(values + 0.0, hash_numbers(values), counts, positives),
+    )
+
+
+def _with_names(
+    start: ColumnProfile, distinct: pa.Array, counts: Ints, positives: Ints
+) -> ColumnProfile:
+    blank = 0
+    if start.kind == "id":
+        values = np.asarray(distinct.cast(pa.int64()))
+        hashes = hash_numbers(values)
+    else:
+        values = np.asarray(distinct.to_pylist(), dtype=object)
+        hashes = hash_texts(values)
+        blank = int(counts[values == ""].sum())
+    bins = (hashes // np.uint64(2**64 // HASH_BINS)).astype(np.int64)
+    return replace(
+        start,
+        values=int(counts.sum()),
+        blank=blank,
+        bins=Bins.of(bins, counts, positives),
+        sample=CountedSample.of(
+            values,
+            hashes,
+            counts,
+            positives,
+            limit=start.sample.limit,
+            keep_values=start.kind == "text",
+        ),
+    )

@@ -1,0 +1,78 @@
+"""Sums of floats that do not depend on the order of adding.
+
+A float64 is an integer times a power of two, so a sum of floats is one too: kept as a Python
+integer in units of 2^-1074 (the smallest float64) it is exact, and adding is associative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+UNIT_EXPONENT = -1074
+_LOW_BITS = 26
+_MAX_ROWS = 1 << 25  # keeps the float64 accumulators of bincount below 2^53, where they are exact
+
+
+@dataclass(frozen=True)
+class ExactSum:
+    """A sum in units of 2^-1074."""
+
+    units: int = 0
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> ExactSum:
+        """Sum finite values, each `counts` times (rows in total: below 2^25 per call)."""
+        if len(values) == 0:
+            return cls()
+        if int(counts.sum()) > _MAX_ROWS:
+            if len(values) == 1:
+                return cls(cls.of(values, np.ones(1, np.int64)).units * int(counts[0]))
+            half = len(values) // 2
+            return cls.of(values[:half], counts[:half]) + cls.of(values[half:], counts[half:])
+        mantissas, exponents = np.frexp(values)
+        whole = np.ldexp(mantissas, 53).astype(np.int64)
+        high = whole >> _LOW_BITS
+        low = whole - (high << _LOW_BITS)
+        lowest = int(exponents.min())
+        shifted = exponents - lowest
+        highs = np.bincount(shifted, weights=(high * counts).astype(np.float64))
+        lows = np.bincount(shifted, weights=(low * counts).astype(np.float64))
+        units = 0
+        for offset in np.flatnonzero((highs != 0) | (lows != 0)).tolist():
+            part = (int(highs[offset]) << _LOW_BITS) + int(lows[offset])
+            # value = part * 2^(exponent - 53); subnormals have trailing zero bits to shift out.
+            shift = offset + lowest - 53 - UNIT_EXPONENT
+            units += part << shift if shift >= 0 else part >> -shift
+        return cls(units)
+
+    def __add__(self, other: ExactSum) -> ExactSum:
+        return ExactSum(self.units + other.units)
+
+    @property
+    def fraction(self) -> Fraction:
+        """The exact value."""
+        return Fraction(self.units, 1 << -UNIT_EXPONENT)
+
+    def __float__(self) -> float:
+        try:
+            return float(self.fraction)
+        except OverflowError:
+            return float("inf") if self.units > 0 else float("-inf")
+
+    def to_json(self) -> list[int | str]:
+        """`[exponent, hexadecimal integer]`, reduced, so that equal sums are equal text."""
+        if self.units == 0:
+            return [0, "0x0"]
+        zeros = (self.units & -self.units).bit_length() - 1
+        return [UNIT_EXPONENT + zeros, hex(self.units >> zeros)]
+
+    @classmethod
+    def from_json(cls, value: list[int | str]) -> ExactSum:
+        """Inverse of `to_json`."""
+        exponent, digits = value
+        units = int(str(digits), 16)
+        return cls(units << (int(exponent) - UNIT_EXPONENT)) if units else cls()
