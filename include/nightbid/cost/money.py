@@ -1,0 +1,48 @@
+"""An amount and its currency: added within one currency, never across two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+
+from nightbid.errors import PriceError
+
+CENT = Decimal("0.01")
+
+
+@dataclass(frozen=True, order=False)
+class Money:
+    """Exact decimal amount of one currency (ISO 4217)."""
+
+    amount: Decimal
+    currency: str = "USD"
+
+    def __add__(self, other: Money) -> Money:
+        if self.currency != other.currency:
+            raise PriceError(
+                f"cannot add {other.amount} {other.currency} to {self.amount} {self.currency}",
+                where="costs",
+                hint="keep one currency per price book, or convert before adding",
+            )
+        return Money(self.amount + other.amount, self.currency)
+
+    def __str__(self) -> str:
+        return f"{self.amount:.4f} {self.currency}"
+
+    @classmethod
+    def total(cls, amounts: Iterable[Money], currency: str = "USD") -> Money:
+        """Sum; zero of `currency` when there is nothing.
+
+        Raises:
+            PriceError: two currencies meet.
+        """
+        found = list(amounts)
+        start = cls(Decimal(0), found[0].currency if found else currency)
+        for each in found:
+            start = start + each
+        return start
+
+    def cents(self) -> Decimal:
+        """Round half up to two places, for display and comparison with an invoice."""
+        return self.amount.quantize(CENT, rounding=ROUND_HALF_UP)

@@ -1,0 +1,238 @@
+"""What usage costs: a price book as data, and exact arithmetic over it.
+
+A price that is missing or out of date is a PriceError, never a zero. Every amount is linear in
+the quantity, so costs add up over splits, workers and retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from nightbid.config.base import Block
+from nightbid.cost.money import Money
+from nightbid.errors import PriceError
+from nightbid.manifest import Usage
+
+DEFAULT_BOOK = Path(__file__).parent / "prices" / "google_cloud.yaml"
+GIB = Decimal(2**30)
+"""Google bills memory, disk and shuffle in GB of 2^30 bytes."""
+DAYS_PER_MONTH = Decimal(365) / Decimal(12)
+
+Where = Literal["local", "cloud"]
+
+
+def exact(value: float | int | Decimal | str) -> Decimal:
+    """Turn a measured number into the decimal that it prints as (0.1 is 0.1)."""
+    return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+class Price(Block):
+    """One list price and where it was read."""
+
+    service: str
+    resource: str
+    """What one unit is, unit in the name: `vcpu_hour`, `memory_gb_hour`, `shuffle_gb`, …"""
+    region: str
+    price: Decimal = Field(ge=0)
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    source: str
+    source_date: date
+    valid_from: date
+    valid_until: date
+
+
+class Discount(Block):
+    """A multiplier on a service's prices: negotiated, committed use, preemptible."""
+
+    service: str
+    multiplier: Decimal = Field(ge=0, le=1)
+    reason: str
+    valid_from: date
+    valid_until: date
+
+
+class PriceBook(Block):
+    """All prices of an installation."""
+
+    currency: str = "USD"
+    region: str = "us-central1"
+    cloud_equivalent: str
+    """The service whose prices the usage of a machine of yours is given."""
+    local: dict[str, Decimal]
+    """What one unit costs here: an electricity rate, a write-off, or a stated zero."""
+    discounts: tuple[Discount, ...] = ()
+    prices: tuple[Price, ...]
+
+    @field_validator("local")
+    @classmethod
+    def _not_negative(cls, rates: dict[str, Decimal]) -> dict[str, Decimal]:
+        if wrong := [f"{name}: {rate}" for name, rate in rates.items() if rate < 0]:
+            raise ValueError(f"a local rate cannot be negative ({', '.join(wrong)})")
+        return rates
+
+    @classmethod
+    def load(cls, path: Path = DEFAULT_BOOK) -> PriceBook:
+        """Read a price book.
+
+        Raises:
+            PriceError: the file is missing, malformed or a price lacks its source or dates.
+        """
+        try:
+            # Through text, so that an unquoted 0.011 stays 0.011.
+            tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextNumbers)  # noqa: S506
+            return cls.model_validate(tree)
+        except (OSError, yaml.YAMLError, ValidationError) as error:
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                key = ".".join(str(part) for part in first["loc"])
+                text = f"{key}: {first['msg']}, got {first.get('input')!r}"
+            else:
+                text = " ".join(str(error).split())
+            raise PriceError(
+                f"cannot read the price book: {text[:300]}",
+                where=str(path),
+                hint="every price needs service, resource, region, price, currency, source, dates",
+            ) from error
+
+    def unit_price(
+        self, service: str, resource: str, *, at: date, region: str | None = None
+    ) -> Money:
+        """Price of one unit on a day, discounts applied.
+
+        Raises:
+            PriceError: there is no such price, or none that is valid on that day.
+        """
+        place = region or self.region
+        name = f"{service}.{resource} in {place}"
+        known = [
+            each
+            for each in self.prices
+            if (each.service, each.resource, each.region) == (service, resource, place)
+        ]
+        if not known:
+            raise PriceError(
+                f"no price for {name}",
+                where="price book",
+                hint="add it with its source and dates; a missing price is never counted as zero",
+            )
+        valid = [each for each in known if each.valid_from <= at <= each.valid_until]
+        if not valid:
+            spans = ", ".join(f"{each.valid_from} to {each.valid_until}" for each in known)
+            raise PriceError(
+                f"no price for {name} is valid on {at} (known: {spans})",
+                where="price book",
+                hint=f"look it up again at {known[-1].source}",
+            )
+        price = max(valid, key=lambda each: each.valid_from)
+        amount = price.price
+        for discount in self.discounts:
+            if discount.service == service and discount.valid_from <= at <= discount.valid_until:
+                amount *= discount.multiplier
+        return Money(amount, price.currency)
+
+    def local_price(self, resource: str) -> Money:
+        """Price one unit on a machine of yours.
+
+        Raises:
+            PriceError: the rate is not stated.
+        """
+        if resource not in self.local:
+            raise PriceError(
+                f"no local rate for {resource}",
+                where="price book, local",
+                hint="state it, 0 if it is free",
+            )
+        return Money(self.local[resource], self.currency)
+
+
+class _TextNumbers(yaml.SafeLoader):
+    """Leaves numbers as text: a Decimal must not pass through binary floating point."""
+
+
+_TextNumbers.yaml_implicit_resolvers = {
+    first: [each for each in rules if each[0] != "tag:yaml.org,2002:float"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+@cache
+def default_book() -> PriceBook:
+    """Read the price book that comes with the package, once."""
+    return PriceBook.load()
+
+
+def quantities(usage: Usage) -> dict[str, Decimal]:
+    """Billable units in a usage, zero ones left out.
+
+    Memory is metered in 10^9 bytes and billed in 2^30. Bytes that were shuffled count in full.
+    """
+    hour = Decimal(3600)
+    found = {
+        "vcpu_hour": exact(usage.cpu_seconds) / hour,
+        "memory_gb_hour": exact(usage.gb_seconds) * Decimal(10**9) / GIB / hour,
+        "shuffle_gb": exact(usage.bytes_shuffled) / GIB,
+        "gpu_hour": exact(usage.accelerator_seconds) / hour,
+    }
+    return {name: amount for name, amount in found.items() if amount}
+
+
+def price_lines(
+    amounts: Mapping[str, Decimal],
+    book: PriceBook,
+    *,
+    at: date,
+    where: Where,
+    service: str | None = None,
+) -> dict[str, Money]:
+    """Cost of each resource.
+
+    Args:
+        amounts: resource → quantity in its unit.
+        book: prices.
+        at: the day of use.
+        where: `local` for what it cost on a machine of yours, `cloud` for the list price.
+        service: cloud service; default: the book's `cloud_equivalent`.
+    """
+    name = service or book.cloud_equivalent
+    lines = {}
+    for resource, quantity in amounts.items():
+        if where == "local":
+            unit = book.local_price(resource)
+        else:
+            unit = book.unit_price(name, resource, at=at)
+        lines[resource] = Money(unit.amount * quantity, unit.currency)
+    return lines
+
+
+def price_usage(usage: Usage, book: PriceBook, *, at: date, where: Where) -> Money:
+    """Cost of a stage's usage: what it cost here, or what the same would cost in the cloud.
+
+    Raises:
+        PriceError: a price is missing or expired.
+    """
+    lines = price_lines(quantities(usage), book, at=at, where=where)
+    return Money.total(lines.values(), book.currency)
+
+
+def price_storage(size_bytes: int, days: float, book: PriceBook, *, at: date) -> Money:
+    """Cost of keeping bytes in standard cloud storage for some days."""
+    months = exact(days) / DAYS_PER_MONTH
+    unit = book.unit_price("storage_standard", "gb_month", at=at)
+    return Money(exact(size_bytes) / GIB * months * unit.amount, unit.currency)
+
+
+def price_managed_training(
+    machine: str, replicas: int, seconds: float, book: PriceBook, *, at: date
+) -> Money:
+    """Cost of a managed training job: every replica for its whole duration."""
+    unit = book.unit_price("vertex_training", f"{machine}_hour", at=at)
+    hours = exact(seconds) / 3600
+    return Money(unit.amount * replicas * hours, unit.currency)
