@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,9 @@ from upath import UPath
 
 import nightbid
 from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.cost.ledger import MACHINE, record_stage_usage
 from nightbid.cost.meter import ProcessMeter
+from nightbid.cost.watch import Breaker, limits_of, recover_trails
 from nightbid.errors import GateStopped, NightbidError, StageError, WorkspaceError
 from nightbid.manifest import FileEntry, Manifest, Rows, Usage, Verdict
 from nightbid.progress import Progress, silent
@@ -179,9 +182,26 @@ def run_stage(
         _record(run, stage, result, attempt, started, 0.0)
         _stop_if_told(stage, result)
         return result
+    # What a killed attempt spent is in its trail: it counts too.
+    recover_trails(
+        workspace, Path(str(run.folder / "usage")), pipeline=spec.pipeline, run_id=run.run_id
+    )
+    if run.usage_file(stage.name, attempt).exists():
+        attempt = run.next_attempt(stage.name)
+    limits = limits_of(
+        spec.budget,
+        workspace,
+        pipeline=spec.pipeline,
+        run_id=run.run_id,
+        stage=stage.name,
+        attempt=attempt,
+        at=started,
+    )
+    breaker = Breaker(limits, started)
+    breaker.check_before()
     scratch = workspace.scratch(final)
     clock = time.monotonic()
-    meter = ProcessMeter(run.usage_file(stage.name, attempt))
+    meter = ProcessMeter(run.usage_file(stage.name, attempt), judge=breaker)
     try:
         with meter:
             task = StageTask(
@@ -193,7 +213,7 @@ def run_stage(
                 output=Path(str(scratch)),
                 workspace=workspace,
                 cache=cache_folder,
-                progress=progress,
+                progress=meter.follow(progress),
             )
             outcome = stage.load()(task)
             files = _inventory(Path(str(scratch)), outcome.volatile)
@@ -220,6 +240,7 @@ def run_stage(
         (scratch / "manifest.json").write_text(manifest.model_dump_json(indent=1))
         workspace.commit(scratch, final)
     except BaseException as error:
+        meter.close()
         workspace.discard(scratch)
         run.record(
             StageRecord(
@@ -232,6 +253,11 @@ def run_stage(
                 error=str(error) or type(error).__name__,
             )
         )
+        try:
+            _enter_cost(run, stage, attempt, meter.usage, started, "failed")
+        except NightbidError as second:
+            # The failure itself matters more; the trail holds the usage for the next attempt.
+            logging.getLogger(__name__).warning("cost not entered: %s", second)
         if isinstance(error, (NightbidError, KeyboardInterrupt, SystemExit)):
             raise
         raise StageError(
@@ -241,8 +267,33 @@ def run_stage(
         ) from error
     result = StageResult(manifest, workspace.uri(final), reused=False)
     _record(run, stage, result, attempt, started, time.monotonic() - clock)
+    _enter_cost(run, stage, attempt, meter.usage, started, "done")
+    if outcome.usage != Usage():
+        _enter_cost(run, stage, attempt, outcome.usage, started, "done", "dataflow_batch")
     _stop_if_told(stage, result)
     return result
+
+
+def _enter_cost(
+    run: RunRecord,
+    stage: Stage,
+    attempt: int,
+    usage: Usage,
+    started: datetime,
+    state: str,
+    service: str = MACHINE,
+) -> None:
+    record_stage_usage(
+        run.workspace,
+        pipeline=run.head.pipeline,
+        run_id=run.run_id,
+        stage=stage.name,
+        attempt=attempt,
+        usage=usage,
+        started=started,
+        state=state,
+        service=service,
+    )
 
 
 def _stop_if_told(stage: Stage, result: StageResult) -> None:

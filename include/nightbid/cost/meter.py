@@ -1,39 +1,198 @@
-"""What this machine spends on a stage: sampled from the operating system while it runs."""
+"""What this machine spends on a stage: sampled from the operating system while it runs.
+
+The process tree is followed: children that ended are counted (their CPU and input/output moved to
+the parent that waited for them), so are children whose parent died first. Resident memory is
+summed over the tree, pages that processes share counted in each.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import json
+import logging
+import os
+import signal
+import socket
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import psutil
 
+from nightbid.errors import BudgetExceeded
 from nightbid.manifest import Usage
+from nightbid.progress import Progress
+
+log = logging.getLogger(__name__)
+
+Judge = Callable[[Usage], str | None]
+"""Told the usage so far; answers why the stage must stop, or None."""
+
+ASK_AGAIN_SECONDS = 10.0
+"""A library may swallow the interruption: it is repeated after this long."""
+
+
+def cancel_marker(trail: Path) -> Path:
+    """Name the file whose presence asks the stage behind `trail` to stop."""
+    return trail.with_suffix(".cancel")
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """Counters of processes since they began."""
+
+    cpu: float = 0.0
+    read: int = 0
+    written: int = 0
+
+    def __add__(self, other: _Spent) -> _Spent:
+        return _Spent(self.cpu + other.cpu, self.read + other.read, self.written + other.written)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    process: psutil.Process
+    spent: _Spent
+    orphan: bool
+    """Its parent ended first: nobody of ours will wait for it and inherit its counters."""
+
+
+class _Tree:
+    """A process and all it started, those included that outlived their parent."""
+
+    def __init__(self) -> None:
+        self._root = psutil.Process()
+        self._known: dict[int, _Seen] = {}
+        self._ended_orphans = _Spent()
+        self.resident_bytes = 0
+
+    def measure(self) -> _Spent:
+        """Counters of all since they began, the ended ones included."""
+        total, self.resident_bytes = _counters(self._root)
+        below = self._descendants([self._root.pid])
+        for pid, seen in list(self._known.items()):
+            if pid in below:
+                continue
+            if _is_alive(seen.process):
+                self._known[pid] = _Seen(seen.process, seen.spent, orphan=True)
+                continue
+            if seen.orphan:
+                self._ended_orphans += seen.spent
+            # Else its parent waited for it, and the parent's counters now hold its own.
+            del self._known[pid]
+        orphans = [pid for pid, seen in self._known.items() if seen.orphan]
+        below |= set(orphans) | self._descendants(orphans)
+        for pid in below:
+            known = self._known.get(pid)
+            try:
+                process = known.process if known else psutil.Process(pid)
+                spent, resident = _counters(process)
+            except psutil.Error:
+                continue
+            self._known[pid] = _Seen(process, spent, known.orphan if known else False)
+            total += spent
+            self.resident_bytes += resident
+        return total + self._ended_orphans
+
+    @staticmethod
+    def _descendants(roots: list[int]) -> set[int]:
+        # psutil's own walk reads every process of the machine; this reads only the tree.
+        found: set[int] = set()
+        queue = list(roots)
+        while queue:
+            fresh = set(_child_pids(queue.pop())) - found
+            found |= fresh
+            queue.extend(fresh)
+        return found
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _child_pids(pid: int) -> list[int]:
+    tasks = f"/proc/{pid}/task"
+    try:
+        threads = os.listdir(tasks)
+    except FileNotFoundError:
+        if os.path.isdir("/proc/self"):
+            return []
+        try:
+            return [child.pid for child in psutil.Process(pid).children()]
+        except psutil.Error:
+            return []
+    found: list[int] = []
+    for thread in threads:
+        try:
+            with open(f"{tasks}/{thread}/children") as stream:
+                found.extend(int(each) for each in stream.read().split())
+        except OSError:
+            continue
+    return found
+
+
+def _counters(process: psutil.Process) -> tuple[_Spent, int]:
+    with process.oneshot():
+        times = process.cpu_times()
+        cpu = times.user + times.system + times.children_user + times.children_system
+        resident = int(process.memory_info().rss)
+        try:
+            io = process.io_counters()
+            read = int(getattr(io, "read_chars", io.read_bytes))
+            written = int(getattr(io, "write_chars", io.write_bytes))
+        except (psutil.Error, AttributeError):
+            # Another user's process, or a system without these counters.
+            read = written = 0
+    return _Spent(float(cpu), read, written), resident
 
 
 class ProcessMeter:
     """Meters the process tree of the caller between `with` and its end.
 
+    While it runs it writes a trail for whoever watches, and it stops the stage: when `judge`
+    says so, or when the cancel marker appears beside the trail. Then BudgetExceeded is raised in
+    the thread that entered.
+
     Args:
         trail: a file that gets one JSON line per sample, for whoever watches.
         every: seconds between samples.
+        judge: the budget.
     """
 
-    def __init__(self, trail: Path | None = None, every: float = 1.0) -> None:
+    def __init__(
+        self, trail: Path | None = None, every: float = 1.0, judge: Judge | None = None
+    ) -> None:
         self._trail = trail
         self._every = every
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._judge = judge
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="nightbid-meter", daemon=True)
         self._gb_seconds = 0.0
-        self._children: dict[int, float] = {}
+        self._done = 0.0
+        self._open = False
+        self._asked = float("-inf")
+        self._old_handler: object = None
+        self.cancelled: str | None = None
+        """Why the stage was told to stop, if it was."""
         self.usage = Usage()
 
     def __enter__(self) -> ProcessMeter:
-        self._process = psutil.Process()
-        self._started = time.monotonic()
-        self._cpu = self._own_cpu()
+        self._tree = _Tree()
+        self._started = self._last = time.monotonic()
+        self._before = self._tree.measure()
+        self._caller = threading.get_ident()
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            # Ignored by default, so that one which comes late does no harm; unlike an
+            # asynchronous exception a signal also ends a sleep or a wait for a lock.
+            self._old_handler = signal.signal(signal.SIGURG, self._on_signal)
+        self._open = True
         self._thread.start()
         return self
 
@@ -43,38 +202,104 @@ class ProcessMeter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample(0.0)
+        self.close()
+        if self.cancelled and not isinstance(error, (BudgetExceeded, KeyboardInterrupt)):
+            # The stage finished, or failed of the interruption: one clear line all the same.
+            raise self._stop() from error
 
-    def _own_cpu(self) -> float:
-        times = self._process.cpu_times()
-        return times.user + times.system + times.children_user + times.children_system
+    def close(self) -> None:
+        """End the metering. Safe to call again: an interruption may come just before the first."""
+        if not self._open:
+            return
+        self._open = False
+        self._end.set()
+        self._thread.join()
+        if self._is_main:
+            signal.signal(signal.SIGURG, self._old_handler or signal.SIG_DFL)  # type: ignore[arg-type]
+        else:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._caller), None)
+        try:
+            self._sample()
+        except psutil.Error as error:
+            log.debug("the last sample missed: %s", error)
+
+    def follow(self, progress: Progress) -> Progress:
+        """Pass progress on, noting the share done in the trail: projections need it."""
+
+        def report(done: float, message: str = "") -> None:
+            self._done = done
+            progress(done, message)
+
+        return report
 
     def _watch(self) -> None:
-        last = time.monotonic()
-        while not self._stop.wait(self._every):
-            now = time.monotonic()
-            self._sample(now - last)
-            last = now
-
-    def _sample(self, seconds: float) -> None:
-        memory = self._process.memory_info().rss
-        for child in self._process.children(recursive=True):
+        while not self._end.wait(self._every):
             try:
-                memory += child.memory_info().rss
-                times = child.cpu_times()
-                self._children[child.pid] = times.user + times.system
-            except psutil.NoSuchProcess:
-                self._children.pop(child.pid, None)
-        self._gb_seconds += memory / 1e9 * seconds
-        alive = {child.pid for child in self._process.children(recursive=True)}
-        running = sum(cpu for pid, cpu in self._children.items() if pid in alive)
+                self._sample()
+                self._enforce()
+            except psutil.Error as error:
+                log.debug("one sample missed: %s", error)
+
+    def _sample(self) -> None:
+        spent = self._tree.measure()
+        now = time.monotonic()
+        self._gb_seconds += self._tree.resident_bytes / 1e9 * (now - self._last)
+        self._last = now
+        old = self.usage
         self.usage = Usage(
-            cpu_seconds=self._own_cpu() - self._cpu + running,
+            cpu_seconds=max(old.cpu_seconds, spent.cpu - self._before.cpu),
             gb_seconds=self._gb_seconds,
-            wall_seconds=time.monotonic() - self._started,
+            bytes_read=max(old.bytes_read, spent.read - self._before.read),
+            bytes_written=max(old.bytes_written, spent.written - self._before.written),
+            wall_seconds=now - self._started,
         )
         if self._trail:
-            with self._trail.open("a") as stream:
-                stream.write(json.dumps({"at": time.time(), **self.usage.model_dump()}) + "\n")
+            line = {
+                "at": time.time(),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "done": self._done,
+                **self.usage.model_dump(),
+            }
+            try:
+                with self._trail.open("a") as stream:
+                    stream.write(json.dumps(line) + "\n")
+            except OSError as error:
+                log.warning("cannot write the usage trail %s: %s", self._trail, error)
+                self._trail = None
+
+    def _enforce(self) -> None:
+        if self.cancelled is None:
+            self.cancelled = self._reason()
+        now = time.monotonic()
+        if self.cancelled and self._open and now - self._asked > ASK_AGAIN_SECONDS:
+            self._asked = now
+            self._interrupt()
+
+    def _reason(self) -> str | None:
+        if self._trail and (marker := cancel_marker(self._trail)).exists():
+            return marker.read_text().strip() or "cancelled"
+        return self._judge(self.usage) if self._judge else None
+
+    def _interrupt(self) -> None:
+        if self._is_main:
+            signal.pthread_kill(self._caller, signal.SIGURG)
+        else:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._caller), ctypes.py_object(_Interrupted)
+            )
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._open and self.cancelled:
+            raise self._stop()
+
+    def _stop(self) -> BudgetExceeded:
+        return BudgetExceeded(
+            self.cancelled or "cancelled",
+            where="budget",
+            hint="raise the limit in the pipeline's budget block, or make the stage cheaper",
+        )
+
+
+class _Interrupted(Exception):
+    """Ends a stage that runs in a thread; the meter turns it into BudgetExceeded."""

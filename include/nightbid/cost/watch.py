@@ -1,0 +1,284 @@
+"""Watching a cost while it grows: trails, projections, verdicts, and the way to stop a stage.
+
+Plain functions, for the shell, the sensors and the meter alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from nightbid.config.costs import Budget
+from nightbid.cost.ledger import (
+    Ledger,
+    LedgerEntry,
+    price_entries,
+    record_stage_usage,
+    total,
+)
+from nightbid.cost.meter import cancel_marker
+from nightbid.cost.pricing import PriceBook, default_book, exact, price_usage, quantities
+from nightbid.errors import BudgetExceeded
+from nightbid.manifest import Usage
+from nightbid.workspace import Workspace
+
+Judgement = Literal["ok", "warn", "over"]
+MINIMUM_SHARE = 0.02
+"""Below this share of the work a projection says nothing."""
+
+
+@dataclass(frozen=True)
+class TrailPoint:
+    """The newest that is known of a running stage."""
+
+    at: datetime
+    done: float
+    """Share of the work done, 0 to 1."""
+    usage: Usage
+
+
+def read_trail(path: Path) -> TrailPoint | None:
+    """Newest sample of a usage trail; None before the first. A half-written line is left out."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - 8192))
+            lines = stream.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            values = json.loads(line)
+            at = datetime.fromtimestamp(values["at"], UTC)
+            usage = Usage(**{name: values[name] for name in Usage.model_fields if name in values})
+            return TrailPoint(at, float(values.get("done", 0.0)), usage)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def project(spent: Decimal, done: float, past: Sequence[Decimal] = ()) -> Decimal:
+    """Estimate the final cost of work that is under way.
+
+    Linear in the share done; before anything is known, the median of past runs; never less than
+    what is spent.
+
+    Args:
+        spent: cost so far.
+        done: share of the work done, 0 to 1.
+        past: final costs of the same work on earlier nights.
+    """
+    if done >= MINIMUM_SHARE:
+        expected = spent / exact(min(done, 1.0))
+    elif past:
+        expected = sorted(past)[len(past) // 2]
+    else:
+        expected = spent
+    return max(expected, spent)
+
+
+def judge(
+    limit_usd: Decimal | None, spent_usd: Decimal, projected_usd: Decimal, warn_at: float
+) -> Judgement:
+    """Judge a cost by its limit.
+
+    `over` when more than the limit is spent; `warn` when a share `warn_at` of it is spent, or the
+    projection passes it.
+    """
+    if limit_usd is None:
+        return "ok"
+    if spent_usd > limit_usd:
+        return "over"
+    if spent_usd >= limit_usd * exact(warn_at) or projected_usd > limit_usd:
+        return "warn"
+    return "ok"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit that applies to a stage of a run, and what others have used of it."""
+
+    name: str
+    """As a person says it: `stage train`, `run ctr-2026-01-08`, `day 2026-11-23`."""
+    limit_usd: Decimal
+    before_usd: Decimal
+    """Spent by everything else under this limit, earlier attempts included."""
+
+
+def limits_of(
+    budget: Budget,
+    workspace: Workspace,
+    *,
+    pipeline: str,
+    run_id: str,
+    stage: str,
+    attempt: int,
+    at: datetime,
+) -> list[Limit]:
+    """Every limit that an attempt is under, with what is used of each."""
+    day = at.astimezone(UTC).date()
+    month = f"{day:%Y-%m}"
+    wanted: list[tuple[str, Decimal | None]] = [
+        (f"stage {stage}", budget.stage_usd.get(stage)),
+        (f"run {run_id}", budget.run_usd),
+        (f"day {day}", budget.day_usd),
+        (f"month {month}", budget.month_usd),
+    ]
+    if all(limit is None for _, limit in wanted):
+        return []
+    # The whole pipeline is read only where a limit spans runs.
+    spans_runs = budget.day_usd is not None or budget.month_usd is not None
+    entries = [
+        entry
+        for entry in Ledger(workspace).entries(
+            pipeline=pipeline, run_id=None if spans_runs else run_id
+        )
+        if (entry.run_id, entry.stage, entry.attempt) != (run_id, stage, attempt)
+    ]
+    groups: dict[str, list[LedgerEntry]] = {
+        f"stage {stage}": [e for e in entries if e.run_id == run_id and e.stage == stage],
+        f"run {run_id}": [e for e in entries if e.run_id == run_id],
+        f"day {day}": [e for e in entries if e.day == day],
+        f"month {month}": [e for e in entries if f"{e.day:%Y-%m}" == month],
+    }
+    return [
+        Limit(name, limit, total(groups[name]).amount)
+        for name, limit in wanted
+        if limit is not None
+    ]
+
+
+class Breaker:
+    """Stops a stage that passes a limit. Called with its usage so far, by the meter.
+
+    Args:
+        limits: see `limits_of`.
+        at: when the attempt began.
+        book: prices.
+    """
+
+    def __init__(
+        self, limits: Sequence[Limit], at: datetime, book: PriceBook | None = None
+    ) -> None:
+        self._limits = limits
+        self._day = at.astimezone(UTC).date()
+        self._book = book or default_book()
+
+    def cost(self, usage: Usage) -> Decimal:
+        """Cost of a usage in USD, at the cloud's price."""
+        return price_usage(usage, self._book, at=self._day, where="cloud").amount
+
+    def __call__(self, usage: Usage) -> str | None:
+        """Say which limit is passed, or None."""
+        return self.passed(self.cost(usage)) if self._limits else None
+
+    def passed(self, spent_usd: Decimal) -> str | None:
+        """Say which limit an attempt that cost so much has passed, or None."""
+        for limit in self._limits:
+            spent = limit.before_usd + spent_usd
+            if judge(limit.limit_usd, spent, spent, 1.0) == "over":
+                return (
+                    f"{limit.name} has cost {spent:.4f} USD,"
+                    f" over its limit of {limit.limit_usd.normalize():f} USD: cancelled"
+                )
+        return None
+
+    def check_before(self) -> None:
+        """Refuse to begin what no budget is left for.
+
+        Raises:
+            BudgetExceeded: others have used a limit up.
+        """
+        for limit in self._limits:
+            if limit.before_usd >= limit.limit_usd:
+                raise BudgetExceeded(
+                    f"{limit.name} has already cost {limit.before_usd:.4f} USD of its limit of"
+                    f" {limit.limit_usd.normalize():f} USD: not started",
+                    where="budget",
+                    hint="raise the limit in the pipeline's budget block",
+                )
+
+
+def request_cancel(trail: Path, reason: str) -> None:
+    """Ask the stage behind a usage trail to stop: it raises BudgetExceeded and leaves no output.
+
+    Args:
+        trail: its RunRecord.usage_file.
+        reason: one line for a person.
+    """
+    marker = cancel_marker(trail)
+    beside = marker.with_suffix(".cancel.tmp")
+    beside.write_text(reason + "\n", encoding="utf-8")
+    beside.replace(marker)
+
+
+def observe(
+    workspace: Workspace,
+    trail: Path,
+    *,
+    pipeline: str,
+    run_id: str,
+    stage: str,
+    attempt: int,
+    book: PriceBook | None = None,
+    record: bool = True,
+) -> tuple[TrailPoint, list[LedgerEntry]] | None:
+    """Read a running stage's trail and enter it in the ledger: one poll of a cost sensor.
+
+    Polling twice, or after the stage has entered its own final usage, changes nothing.
+    """
+    point = read_trail(trail)
+    if point is None:
+        return None
+    started = datetime.fromtimestamp(point.at.timestamp() - point.usage.wall_seconds, UTC)
+    entries = price_entries(
+        quantities(point.usage),
+        pipeline=pipeline,
+        run_id=run_id,
+        stage=stage,
+        attempt=attempt,
+        started=started,
+        book=book,
+    )
+    if record:
+        Ledger(workspace).append(entries)
+    return point, entries
+
+
+def recover_trails(workspace: Workspace, usage_folder: Path, *, pipeline: str, run_id: str) -> int:
+    """Enter the attempts that were killed before they could enter themselves.
+
+    Returns:
+        How many attempts were missing. A live one is entered as far as it has come, and later
+        enters itself.
+    """
+    known = {
+        (entry.stage, entry.attempt)
+        for entry in Ledger(workspace).entries(pipeline=pipeline, run_id=run_id)
+    }
+    count = 0
+    for trail in sorted(usage_folder.glob("*.jsonl")) if usage_folder.exists() else []:
+        stage, _, number = trail.stem.rpartition(".")
+        if not number.isdigit() or (stage, int(number)) in known:
+            continue
+        point = read_trail(trail)
+        if point is None:
+            continue
+        started = datetime.fromtimestamp(point.at.timestamp() - point.usage.wall_seconds, UTC)
+        record_stage_usage(
+            workspace,
+            pipeline=pipeline,
+            run_id=run_id,
+            stage=stage,
+            attempt=int(number),
+            usage=point.usage,
+            started=started,
+            state="running",
+        )
+        count += 1
+    return count

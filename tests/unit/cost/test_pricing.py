@@ -1,0 +1,106 @@
+"""Prices and amounts: exact, additive, never mixed, never silently zero."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nightbid.cost.money import Money
+from nightbid.cost.pricing import (
+    DEFAULT_BOOK,
+    PriceBook,
+    price_managed_training,
+    price_storage,
+    price_usage,
+)
+from nightbid.errors import PriceError
+from nightbid.manifest import Usage
+
+DAY = date(2026, 11, 23)
+BOOK = PriceBook.load()
+
+
+def test_one_hour_of_everything_costs_the_published_prices() -> None:
+    usage = Usage(
+        cpu_seconds=3600,
+        gb_seconds=3600 * 1.073741824,
+        bytes_shuffled=2**30,
+        accelerator_seconds=3600,
+    )
+    cost = price_usage(usage, BOOK, at=DAY, where="cloud")
+    assert round(cost.amount, 15) == Decimal("0.490557")  # 0.056 + 0.003557 + 0.011 + 0.42
+    assert price_usage(usage, BOOK, at=DAY, where="local") == Money(Decimal(0))
+
+
+def test_a_local_rate_and_a_commitment_are_honoured(tmp_path: Path) -> None:
+    text = DEFAULT_BOOK.read_text().replace("vcpu_hour: 0", "vcpu_hour: 0.011")
+    text = text.replace(
+        "discounts: []",
+        "discounts: [{service: dataflow_batch, multiplier: 0.8, reason: one year,"
+        " valid_from: 2026-01-01, valid_until: 2026-12-31}]",
+    )
+    path = tmp_path / "book.yaml"
+    path.write_text(text)
+    book = PriceBook.load(path)
+    usage = Usage(cpu_seconds=7200)
+    assert price_usage(usage, book, at=DAY, where="local").amount == Decimal("0.022")
+    assert price_usage(usage, book, at=DAY, where="cloud").amount == Decimal("0.0896")
+    earlier = price_usage(usage, book, at=date(2025, 12, 31), where="cloud")
+    assert earlier.amount == Decimal("0.112")
+
+
+def test_a_missing_or_expired_price_is_an_error_that_says_where_to_look() -> None:
+    with pytest.raises(PriceError, match=r"no price for dataflow_batch\.tpu_hour in us-central1"):
+        BOOK.unit_price("dataflow_batch", "tpu_hour", at=DAY)
+    with pytest.raises(PriceError, match=r"valid on 2031-01-01.*https://cloud.google.com"):
+        price_usage(Usage(cpu_seconds=1), BOOK, at=date(2031, 1, 1), where="cloud")
+    with pytest.raises(PriceError, match="in europe-west1"):
+        BOOK.unit_price("dataflow_batch", "vcpu_hour", at=DAY, region="europe-west1")
+
+
+def test_a_price_without_its_source_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "book.yaml"
+    path.write_text(
+        "cloud_equivalent: x\nlocal: {}\nprices:\n"
+        "  - {service: x, resource: vcpu_hour, region: r, price: 1, currency: USD}\n"
+    )
+    with pytest.raises(PriceError, match=r"book.yaml.*prices.0.source"):
+        PriceBook.load(path)
+
+
+def test_storage_and_managed_training() -> None:
+    kept = price_storage(50 * 2**30, 365, BOOK, at=DAY)
+    assert kept.amount.quantize(Decimal("0.000001")) == Decimal("12")  # 50 GB, 12 months, 0.02
+    trained = price_managed_training("n1-standard-4", 3, 1800, BOOK, at=DAY)
+    assert trained.amount == Decimal("0.21849885") * 3 / 2
+
+
+usages = st.builds(
+    Usage,
+    cpu_seconds=st.integers(0, 10**7).map(lambda n: n / 64),
+    gb_seconds=st.integers(0, 10**7).map(lambda n: n / 64),
+    bytes_shuffled=st.integers(0, 10**13),
+    accelerator_seconds=st.integers(0, 10**6).map(float),
+)
+
+
+@given(st.lists(usages, max_size=8))
+def test_costs_add_up_over_splits(parts: list[Usage]) -> None:
+    whole = sum(parts, Usage())
+    apart = Money.total(price_usage(each, BOOK, at=DAY, where="cloud") for each in parts)
+    together = price_usage(whole, BOOK, at=DAY, where="cloud")
+    assert abs(apart.amount - together.amount) < Decimal("1e-20")
+
+
+@given(st.lists(st.sampled_from(["USD", "EUR", "JPY"]), min_size=1, max_size=6))
+def test_two_currencies_never_mix(currencies: list[str]) -> None:
+    amounts = [Money(Decimal(1), currency) for currency in currencies]
+    if len(set(currencies)) == 1:
+        assert Money.total(amounts) == Money(Decimal(len(currencies)), currencies[0])
+    else:
+        with pytest.raises(PriceError, match="cannot add"):
+            Money.total(amounts)

@@ -1,0 +1,180 @@
+"""What a stage leaves in the ledger: done, failed, killed, over budget."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import date
+from pathlib import Path
+
+import pytest
+from nightbid.config.costs import Budget
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.watch import read_trail, request_cancel
+from nightbid.errors import BudgetExceeded, StageError
+from nightbid.runs import RunRecord
+from nightbid.stage import Stage, run_stage
+from nightbid.workspace import Workspace
+
+STAGES = """
+import time
+from pathlib import Path
+from nightbid.stage import Outcome
+
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        sum(range(1000))
+
+def work(task):
+    burn(0.3)
+    task.progress(0.5, "half")
+    burn(0.3)
+    (task.output / "result.txt").write_text("made")
+    return Outcome()
+
+def fail(task):
+    burn(0.3)
+    raise ValueError("as told")
+
+def sleep(task):
+    (task.output / "part.txt").write_text("half")
+    time.sleep(60)
+    return Outcome()
+
+def swallow(task):
+    for _ in range(600):
+        try:
+            time.sleep(0.1)
+        except Exception:
+            return Outcome()
+    return Outcome()
+
+def spin(task):
+    burn(60)
+    return Outcome()
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipelineSpec:
+    (tmp_path / "costly_stages.py").write_text(STAGES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # Features do not matter to costs.
+    return PipelineSpec.model_construct(pipeline="p", features={})
+
+
+def _run(spec: PipelineSpec, tmp_path: Path) -> RunRecord:
+    return RunRecord.start(Workspace(str(tmp_path / "w")), spec, date(2026, 1, 8))
+
+
+def _stage(function: str, name: str = "train") -> Stage:
+    return Stage(name, f"costly_stages:{function}", (), ("seed",), ("cost",))
+
+
+def _with_budget(spec: PipelineSpec, **budget: object) -> PipelineSpec:
+    return spec.model_copy(update={"budget": Budget.model_validate(budget)})
+
+
+def test_every_attempt_is_entered_once_and_a_reused_output_costs_nothing(
+    spec: PipelineSpec, tmp_path: Path
+) -> None:
+    run = _run(spec, tmp_path)
+    with pytest.raises(StageError, match="as told"):
+        run_stage(_stage("fail"), spec, run, cache_folder=tmp_path)
+    run_stage(_stage("work"), spec, run, cache_folder=tmp_path, attempt=2)
+    run_stage(_stage("work"), spec, run, cache_folder=tmp_path, attempt=3)
+    entries = Ledger(run.workspace).entries(run_id=run.run_id)
+    cpu = {e.attempt: e for e in entries if e.resource == "vcpu_hour"}
+    assert {number: e.state for number, e in cpu.items()} == {1: "failed", 2: "done"}
+    assert float(cpu[1].quantity) * 3600 == pytest.approx(0.35, abs=0.25)
+    assert total(entries).amount > 0
+    assert total(entries, here=True).amount == 0
+
+
+def test_a_cancel_marker_ends_a_sleeping_stage_with_one_line_and_no_output(
+    spec: PipelineSpec, tmp_path: Path
+) -> None:
+    run = _run(spec, tmp_path)
+    trail = run.usage_file("train", 1)
+
+    def cancel() -> None:
+        while read_trail(trail) is None:
+            time.sleep(0.05)
+        request_cancel(trail, "run p-2026-01-08 is over its limit of 5 USD: cancelled")
+
+    watcher = threading.Thread(target=cancel)
+    watcher.start()
+    with pytest.raises(BudgetExceeded, match="over its limit of 5 USD"):
+        run_stage(_stage("sleep"), spec, run, cache_folder=tmp_path)
+    watcher.join()
+    record = run.stage("train")
+    assert record is not None
+    assert record.state == "failed"
+    assert "limit of 5 USD" in record.error
+    assert not list((tmp_path / "w" / "stages").rglob("part.txt"))
+    assert Ledger(run.workspace).entries(run_id=run.run_id, stage="train")[0].state == "failed"
+    assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
+
+
+def test_a_stage_that_swallows_the_interruption_is_over_budget_all_the_same(
+    spec: PipelineSpec, tmp_path: Path
+) -> None:
+    spec = _with_budget(spec, stage_usd={"train": "0.0000001"})
+    run = _run(spec, tmp_path)
+    with pytest.raises(BudgetExceeded, match="stage train has cost"):
+        run_stage(_stage("swallow"), spec, run, cache_folder=tmp_path)
+
+
+def test_a_stage_in_a_thread_is_stopped_too(spec: PipelineSpec, tmp_path: Path) -> None:
+    spec = _with_budget(spec, run_usd="0.000001")
+    run = _run(spec, tmp_path)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run_stage(_stage("spin"), spec, run, cache_folder=tmp_path)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert isinstance(raised[0], BudgetExceeded)
+
+
+def test_what_a_killed_attempt_spent_counts_and_an_empty_budget_starts_nothing(
+    spec: PipelineSpec, tmp_path: Path
+) -> None:
+    run = _run(spec, tmp_path)
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(tmp_path)!r})
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.runs import RunRecord
+from nightbid.stage import Stage, run_stage
+from nightbid.workspace import Workspace
+spec = PipelineSpec.model_construct(pipeline="p", features={{}})
+run = RunRecord.load(Workspace({str(tmp_path / "w")!r}), "p", {run.run_id!r})
+run_stage(Stage("train", "costly_stages:spin", (), ("seed",), ("cost",)), spec, run,
+          cache_folder=Path({str(tmp_path)!r}))
+"""
+    child = subprocess.Popen([sys.executable, "-c", code])
+    trail = run.usage_file("train", 1)
+    while (point := read_trail(trail)) is None or point.usage.cpu_seconds < 0.5:
+        time.sleep(0.1)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    run_stage(_stage("work"), spec, run, cache_folder=tmp_path)
+    entries = Ledger(run.workspace).entries(run_id=run.run_id)
+    assert {e.attempt for e in entries} == {1, 2}
+    spent = total(entries).amount
+    poor = _with_budget(spec, run_usd=str(spent / 2), stage_usd={"train": "9"})
+    with pytest.raises(BudgetExceeded, match="not started"):
+        run_stage(_stage("work", "evaluate"), poor, run, cache_folder=tmp_path)
