@@ -16,8 +16,6 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
@@ -107,6 +105,9 @@ class Ledger:
 
     def compact(self) -> int:
         """Fold every file into one Parquet file; returns how many files that replaced."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         old = [*self._json_files(None, None), *self._compacted()]
         if len(old) < 2:
             return 0
@@ -171,6 +172,8 @@ class Ledger:
                 if path.name.endswith(".json"):
                     rows = json.loads(path.read_text())
                 else:
+                    import pyarrow.parquet as pq
+
                     with path.open("rb") as stream:
                         rows = pq.read_table(stream).to_pylist()
             except FileNotFoundError:

@@ -1,0 +1,225 @@
+"""`nightbid cost`: what runs cost, and will cost."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.cost.answers import forecast as forecast_nights
+from nightbid.cost.answers import run_costs, unusual
+from nightbid.cost.focus import export_focus
+from nightbid.cost.ledger import Ledger, LedgerEntry, total
+from nightbid.cost.pricing import default_book
+from nightbid.cost.reconcile import reconcile as reconcile_bill
+from nightbid.errors import ConfigError
+from nightbid.workspace import Workspace
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
+
+
+class By(StrEnum):
+    """What costs are summed over."""
+
+    stage = "stage"
+    run = "run"
+    day = "day"
+    month = "month"
+    service = "service"
+
+
+@app.command()
+def show(
+    pipeline: PipelineName,
+    by: Annotated[By, typer.Option(help="Sum over.")] = By.stage,
+    run_id: Annotated[str, typer.Option(help="Only this run.")] = "",
+) -> None:
+    """Show what was spent: here, and what the same usage costs in the cloud."""
+    name = _known(pipeline)
+    entries = Ledger(_workspace()).entries(pipeline=name, run_id=run_id or None)
+    if not entries:
+        raise ConfigError(
+            f"no costs of {run_id or name!r} in the ledger",
+            where=Settings().workspace,
+            hint=f"run a night: `nightbid run {name} --date …`",
+        )
+    groups: dict[str, list[LedgerEntry]] = {}
+    for entry in entries:
+        groups.setdefault(_group(entry, by), []).append(entry)
+    currency = entries[0].currency
+    table = Table(by.value, "attempts", "failed", "vCPU h", "GB h", f"here {currency}",
+                  f"cloud {currency}")  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for group, mine in groups.items():
+        table.add_row(group, *_row(mine))
+    table.add_section()
+    table.add_row("total", *_row(entries), style="bold")
+    console.print(table)
+
+
+@app.command()
+def answers(pipeline: PipelineName) -> None:
+    """Show cost per million rows, per trained model and per AUC point gained, run by run."""
+    name = _known(pipeline)
+    runs = run_costs(_workspace(), name)
+    if not runs:
+        raise ConfigError(
+            f"no run of {name!r} has cost anything yet",
+            where=Settings().workspace,
+            hint=f"run a night: `nightbid run {name} --date …`",
+        )
+    currency = runs[0].cloud.currency
+    table = Table("run", "night", f"cloud {currency}", "rows", "per million rows", "per model",
+                  "AUC gain", "per AUC point")  # fmt: skip
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for run in runs:
+        table.add_row(
+            run.run_id,
+            run.night.isoformat(),
+            _money(run.cloud.amount),
+            f"{run.rows:,}",
+            _money(run.per_million_rows),
+            _money(run.per_model),
+            "–" if run.auc_gain is None else f"{run.auc_gain:+.5f}",
+            _money(run.per_auc_point),
+        )
+    console.print(table)
+    console.print("An AUC point is 0.01 over the reference; – where nothing was gained or known.")
+    if alert := unusual(runs):
+        console.print(f"[bold yellow]unusual:[/] {alert}", soft_wrap=True)
+
+
+@app.command()
+def forecast(
+    pipeline: PipelineName,
+    nights: Annotated[int, typer.Option(min=1, help="Nights, or trials of a sweep.")] = 30,
+    rows: Annotated[int, typer.Option(min=0, help="Rows per night; default: as of late.")] = 0,
+) -> None:
+    """Foretell what nights will cost, from past ones, with the error of such forecasts."""
+    name = _known(pipeline)
+    found = forecast_nights(run_costs(_workspace(), name), nights, rows or None)
+    if found is None:
+        raise ConfigError(
+            f"no past run of {name!r} that trained a model: nothing to forecast from",
+            where=Settings().workspace,
+            hint=f"run one night first: `nightbid run {name} --date …`",
+        )
+    console.print(
+        f"{nights} nights of {found.rows_per_night:,} rows: about {_money(found.total_usd)} USD at"
+        f" cloud prices ({_money(found.low_usd)} to {_money(found.high_usd)}),"
+        f" from {found.from_runs} past runs",
+        soft_wrap=True,
+    )
+    if found.mean_error is None:
+        console.print("Its error is not known yet: that takes a second run.")
+    else:
+        console.print(
+            f"Such forecasts were off by {found.mean_error:.0%} on average, each made from the"
+            " nights before it."
+        )
+
+
+@app.command()
+def export(
+    pipeline: PipelineName,
+    out: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
+) -> None:
+    """Write the ledger in the FinOps FOCUS 1.0 columns."""
+    count = export_focus(Ledger(_workspace()).entries(pipeline=_known(pipeline)), out)
+    console.print(f"{count} rows in {out}", soft_wrap=True)
+
+
+@app.command()
+def reconcile(
+    bill: Annotated[Path, typer.Argument(help="Billing export: CSV, FOCUS or Google columns.")],
+    pipeline: Annotated[str, typer.Option(help="Only this pipeline's estimates.")] = "",
+) -> None:
+    """Compare estimate and invoice per run and stage, with the unexplained rest."""
+    result = reconcile_bill(Ledger(_workspace()).entries(pipeline=pipeline or None), bill)
+    table = Table("pipeline", "run", "stage", "estimate", "invoice", "difference")
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for line in result.lines:
+        table.add_row(
+            *line.where,
+            _money(line.estimate.amount),
+            _money(line.invoice.amount),
+            f"{line.difference:+.4f}",
+        )
+    console.print(table)
+    console.print(f"unexplained rest of the bill: {result.unexplained}")
+
+
+@app.command()
+def prices() -> None:
+    """Show the price book: every price with its source and validity."""
+    table = Table("service", "resource", "region", "price", "valid", "source")
+    for price in default_book().prices:
+        table.add_row(
+            price.service,
+            price.resource,
+            price.region,
+            f"{price.price} {price.currency}",
+            f"{price.valid_from} to {price.valid_until}",
+            f"{price.source} ({price.source_date})",
+        )
+    console.print(table)
+
+
+@app.command()
+def compact() -> None:
+    """Fold the ledger's small files into one Parquet file. Safe while runs are going on."""
+    console.print(f"folded {Ledger(_workspace()).compact()} files")
+
+
+def _workspace() -> Workspace:
+    return Workspace(Settings().workspace)
+
+
+def _known(pipeline: str) -> str:
+    # The costs of a pipeline outlive its YAML.
+    if (_workspace().root / "runs" / pipeline).exists():
+        return pipeline
+    return find_pipeline(pipeline, Settings().pipelines).pipeline
+
+
+def _group(entry: LedgerEntry, by: By) -> str:
+    return {
+        By.stage: entry.stage,
+        By.run: entry.run_id,
+        By.day: entry.day.isoformat(),
+        By.month: f"{entry.day:%Y-%m}",
+        By.service: entry.service,
+    }[by]
+
+
+def _row(entries: list[LedgerEntry]) -> list[str]:
+    attempts = {(entry.run_id, entry.stage, entry.attempt): entry.state for entry in entries}
+    amount = {
+        name: sum((e.quantity for e in entries if e.resource == name), Decimal(0))
+        for name in ("vcpu_hour", "memory_gb_hour")
+    }
+    return [
+        str(len(attempts)),
+        str(sum(state == "failed" for state in attempts.values())),
+        f"{amount['vcpu_hour']:.4f}",
+        f"{amount['memory_gb_hour']:.4f}",
+        _money(total(entries, here=True).amount),
+        _money(total(entries).amount),
+    ]
+
+
+def _money(amount: Decimal | None) -> str:
+    return "–" if amount is None else f"{amount:,.4f}"

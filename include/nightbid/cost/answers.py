@@ -1,0 +1,180 @@
+"""What a person asks of the ledger: per million rows, per model, per AUC point, and what next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from upath import UPath
+
+from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.money import Money
+from nightbid.manifest import Manifest
+from nightbid.runs import RunRecord, runs_of
+from nightbid.workspace import Workspace
+
+MILLION = Decimal(1_000_000)
+MINIMUM_HISTORY = 3
+UNUSUAL = Decimal("1.5")
+"""A night that costs this many times the median of its history, per row, raises an alert."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """One run: its cost, and what it got for it."""
+
+    run_id: str
+    night: date
+    cloud: Money
+    here: Money
+    rows: int
+    """Read from the logs."""
+    trained: int
+    """Models that it trained itself (a reused one costs nothing)."""
+    auc_gain: float | None
+    """Candidate less reference, if it was evaluated."""
+
+    @property
+    def per_million_rows(self) -> Decimal | None:
+        """Cloud price per million rows of logs."""
+        return self.cloud.amount * MILLION / self.rows if self.rows else None
+
+    @property
+    def per_model(self) -> Decimal | None:
+        """Cloud price per trained model."""
+        return self.cloud.amount / self.trained if self.trained else None
+
+    @property
+    def per_auc_point(self) -> Decimal | None:
+        """Cloud price per 0.01 of AUC gained; None where nothing was gained."""
+        if self.auc_gain is None or self.auc_gain <= 0:
+            return None
+        return self.cloud.amount / (Decimal(str(self.auc_gain)) * 100)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it did the night's work itself: only such runs foretell others."""
+        return self.trained > 0 and self.rows > 0
+
+
+def run_costs(workspace: Workspace, pipeline: str) -> list[RunCost]:
+    """Every run of a pipeline that cost something, in the order they were started."""
+    ledger = Ledger(workspace)
+    by_run: dict[str, list[int]] = {}
+    entries = ledger.entries(pipeline=pipeline)
+    for index, entry in enumerate(entries):
+        by_run.setdefault(entry.run_id, []).append(index)
+    found = []
+    for run in runs_of(workspace, pipeline):
+        mine = [entries[index] for index in by_run.get(run.run_id, [])]
+        if not mine:
+            continue
+        records = run.records()
+        trained = {
+            record.stage
+            for record in records
+            if record.stage.startswith("train") and record.state == "done" and not record.reused
+        }
+        evaluated = _manifest(run, "evaluate")
+        sampled = _manifest(run, "sample")
+        found.append(
+            RunCost(
+                run_id=run.run_id,
+                night=run.date,
+                cloud=total(mine),
+                here=total(mine, here=True),
+                rows=sampled.rows.read if sampled else 0,
+                trained=len(trained),
+                auc_gain=_auc_gain(evaluated),
+            )
+        )
+    return found
+
+
+def _manifest(run: RunRecord, stage: str) -> Manifest | None:
+    record = run.stage(stage)
+    if record is None or not record.uri:
+        return None
+    path: UPath = run.workspace.at(record.uri) / "manifest.json"
+    return Manifest.model_validate_json(path.read_text()) if path.exists() else None
+
+
+def _auc_gain(evaluated: Manifest | None) -> float | None:
+    if evaluated is None:
+        return None
+    value = evaluated.metrics.get("difference", {}).get("auc", {}).get("value")
+    return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What nights will cost, and how wrong such forecasts have been."""
+
+    nights: int
+    rows_per_night: int
+    total_usd: Decimal
+    low_usd: Decimal
+    high_usd: Decimal
+    """From the cheapest and the dearest past night, per row."""
+    from_runs: int
+    mean_error: float | None
+    """Mean of |forecast − actual| / actual over the past, each forecast from the nights before."""
+
+
+def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> Forecast | None:
+    """Foretell the cost of nights from past ones: median cost per row, times rows.
+
+    Args:
+        past: runs, oldest first; those that reused their training are left out.
+        nights: how many to come (or trials of a sweep).
+        rows: rows per night; default: as many as the newest run read.
+
+    Returns:
+        None without any past run.
+    """
+    whole = [run for run in past if run.is_whole]
+    if not whole:
+        return None
+    rates = [rate for run in whole if (rate := run.per_million_rows) is not None]
+    size = rows or whole[-1].rows
+    scale = Decimal(size) / MILLION * nights
+    errors = [
+        abs(float(_median(rates[:index]) / rate) - 1)
+        for index, rate in enumerate(rates)
+        if index and rate
+    ]
+    return Forecast(
+        nights=nights,
+        rows_per_night=size,
+        total_usd=_median(rates) * scale,
+        low_usd=min(rates) * scale,
+        high_usd=max(rates) * scale,
+        from_runs=len(rates),
+        mean_error=sum(errors) / len(errors) if errors else None,
+    )
+
+
+def unusual(past: Sequence[RunCost]) -> str | None:
+    """Say so when the newest night cost much more than its history for the same rows."""
+    rates = [(run, run.per_million_rows) for run in past if run.is_whole]
+    known = [(run, rate) for run, rate in rates if rate is not None]
+    if len(known) <= MINIMUM_HISTORY:
+        return None
+    newest, rate = known[-1]
+    usual = _median([rate for _, rate in known[:-1]])
+    if not usual or rate <= usual * UNUSUAL:
+        return None
+    return (
+        f"{newest.run_id} cost {rate:.4f} {newest.cloud.currency} per million rows,"
+        f" {rate / usual:.1f} times the median of the {len(known) - 1} nights before ({usual:.4f})"
+    )
+
+
+def _median(values: Sequence[Decimal]) -> Decimal:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if len(ordered) % 2:
+        return ordered[middle]
+    return (ordered[middle - 1] + ordered[middle]) / 2

@@ -1,0 +1,137 @@
+"""Estimate against invoice: the ledger beside a billing export, per run and stage."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from nightbid.cost.labels import PREFIX, labels
+from nightbid.cost.ledger import LedgerEntry
+from nightbid.cost.money import Money
+from nightbid.errors import ConfigError, CorruptDataError
+
+Where = tuple[str, str, str]
+"""Pipeline, run and stage, as label values."""
+COST_COLUMNS = ("BilledCost", "cost")
+CURRENCY_COLUMNS = ("BillingCurrency", "currency")
+LABEL_COLUMNS = ("Tags", "labels")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run and stage: what the ledger expected, and what was billed."""
+
+    where: Where
+    estimate: Money
+    invoice: Money
+
+    @property
+    def difference(self) -> Decimal:
+        """Invoice less estimate."""
+        return (self.invoice + Money(-self.estimate.amount, self.estimate.currency)).amount
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """All lines, and the part of the bill that no run explains."""
+
+    lines: tuple[Line, ...]
+    unexplained: Money
+    """Billed without our labels, or for runs that the ledger does not know."""
+
+
+def reconcile(entries: Iterable[LedgerEntry], export: Path) -> Reconciliation:
+    """Compare the ledger with a billing export in CSV.
+
+    Args:
+        entries: of the period that the export covers.
+        export: in FOCUS columns (BilledCost, BillingCurrency, Tags) or those of Google's billing
+            export (cost, currency, labels).
+
+    Raises:
+        ConfigError: the file is missing or lacks these columns.
+        CorruptDataError: an amount or a label cell cannot be read.
+        PriceError: the currencies differ.
+    """
+    estimates: dict[Where, list[Money]] = {}
+    for entry in entries:
+        marks = labels(pipeline=entry.pipeline, run_id=entry.run_id, stage=entry.stage)
+        where = _where(marks)
+        assert where is not None
+        estimates.setdefault(where, []).append(Money(entry.cost_here, entry.currency))
+    invoices: dict[Where, list[Money]] = {}
+    rest: list[Money] = []
+    for marks, amount in _read(export):
+        found = _where(marks)
+        if found in estimates:
+            invoices.setdefault(found, []).append(amount)
+        else:
+            rest.append(amount)
+    currency = next((each[0].currency for each in estimates.values()), "USD")
+    lines = []
+    for where, amounts in sorted(estimates.items()):
+        estimate = Money.total(amounts)
+        invoice = Money.total(invoices.get(where, []), estimate.currency)
+        if estimate.amount or invoice.amount:
+            lines.append(Line(where, estimate, invoice))
+    return Reconciliation(tuple(lines), Money.total(rest, currency))
+
+
+def _where(marks: Mapping[str, str]) -> Where | None:
+    try:
+        return (
+            marks[f"{PREFIX}pipeline"],
+            marks[f"{PREFIX}run"],
+            marks[f"{PREFIX}stage"],
+        )
+    except KeyError:
+        return None
+
+
+def _read(path: Path) -> list[tuple[dict[str, str], Money]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            names = reader.fieldnames or []
+            cost, currency, label = (
+                next((name for name in wanted if name in names), "")
+                for wanted in (COST_COLUMNS, CURRENCY_COLUMNS, LABEL_COLUMNS)
+            )
+            if not (cost and currency and label):
+                raise ConfigError(
+                    f"not a billing export: its columns are {', '.join(names) or 'none'}",
+                    where=str(path),
+                    hint="it needs BilledCost, BillingCurrency, Tags or cost, currency, labels",
+                )
+            rows = list(reader)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the billing export ({error.strerror})",
+            where=str(path),
+            hint="export it as CSV first",
+        ) from error
+    found = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            amount = Decimal(row[cost])
+            marks = _marks(row[label])
+        except (InvalidOperation, ValueError, TypeError, KeyError) as error:
+            raise CorruptDataError(
+                f"cannot read cost {row[cost]!r} with labels {row[label]!r}",
+                where=f"{path}:{number}",
+                hint="mend the line: a decimal, and labels as JSON",
+            ) from error
+        found.append((marks, Money(amount, row[currency])))
+    return found
+
+
+def _marks(cell: str | None) -> dict[str, str]:
+    """Labels of a cell: a JSON object (FOCUS) or a list of key/value objects (Google)."""
+    value = json.loads(cell) if cell else {}
+    if isinstance(value, list):
+        return {each["key"]: each["value"] for each in value}
+    return dict(value)

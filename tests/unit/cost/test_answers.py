@@ -1,0 +1,209 @@
+"""The questions a person asks: answers, forecast, export, reconciliation, command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.cost.answers import RunCost, forecast, run_costs, unusual
+from nightbid.cost.focus import export_focus
+from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage
+from nightbid.cost.money import Money
+from nightbid.cost.reconcile import reconcile
+from nightbid.errors import ConfigError, CorruptDataError, PriceError
+from nightbid.manifest import Manifest, Rows, Usage
+from nightbid.runs import RunRecord, StageRecord
+from nightbid.workspace import Workspace, write_atomically
+from typer.testing import CliRunner
+
+START = datetime(2026, 11, 23, 2, tzinfo=UTC)
+
+
+def cost(usd: str, rows: int = 1_000_000, trained: int = 1, gain: float = 0.01) -> RunCost:
+    return RunCost(
+        run_id=f"r{usd}",
+        night=date(2026, 1, 8),
+        cloud=Money(Decimal(usd)),
+        here=Money(Decimal(0)),
+        rows=rows,
+        trained=trained,
+        auc_gain=gain,
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """One run: 2 million rows sampled, two models trained, 0.004 of AUC gained."""
+    workspace = Workspace(str(tmp_path / "w"))
+    spec = PipelineSpec.model_construct(pipeline="ctr", features={})
+    run = RunRecord.start(workspace, spec, date(2026, 1, 8))
+    metrics: dict[str, dict[str, object]] = {
+        "evaluate": {"difference": {"auc": {"value": 0.004, "low": 0.001, "high": 0.007}}}
+    }
+    for stage in ("sample", "train", "train_baseline", "evaluate"):
+        manifest = Manifest(
+            pipeline="ctr",
+            run_id=run.run_id,
+            stage=stage,
+            night="2026-01-08",
+            key=stage,
+            digest="d",
+            inputs={},
+            spec_digest="s",
+            code_digest="c",
+            versions={},
+            seed=0,
+            rows=Rows(read=2_000_000),
+            metrics=metrics.get(stage, {}),
+            created=START,
+        )
+        folder = workspace.stage_folder("ctr", stage, stage)
+        write_atomically(folder / "manifest.json", manifest.model_dump_json())
+        run.record(
+            StageRecord(
+                stage=stage,
+                state="done",
+                uri=workspace.uri(folder),
+                started=START,
+                seconds=1,
+            )
+        )
+        record_stage_usage(
+            workspace,
+            pipeline="ctr",
+            run_id=run.run_id,
+            stage=stage,
+            attempt=1,
+            usage=Usage(cpu_seconds=3600),
+            started=START,
+            state="done",
+        )
+    return workspace
+
+
+def test_what_a_run_cost_and_what_it_got(workspace: Workspace) -> None:
+    (run,) = run_costs(workspace, "ctr")
+    assert run.cloud.amount == Decimal("0.224")
+    assert run.per_million_rows == Decimal("0.112")
+    assert run.per_model == Decimal("0.112")
+    assert run.per_auc_point == Decimal("0.56")  # 0.224 for 0.4 points
+
+
+def test_nothing_gained_has_no_price() -> None:
+    assert cost("1", gain=-0.1).per_auc_point is None
+    assert cost("1", trained=0).per_model is None
+
+
+def test_forecast_scales_with_rows_and_reports_its_past_error() -> None:
+    past = [cost("1"), cost("2"), cost("3", rows=2_000_000), cost("9", trained=0)]
+    found = forecast(past, nights=10, rows=2_000_000)
+    assert found is not None
+    assert found.from_runs == 3
+    assert found.total_usd == Decimal("30")
+    assert (found.low_usd, found.high_usd) == (20, 40)
+    # The second from the first: 1 for 2, off by 1/2. The third from both: 1.5 for 1.5.
+    assert found.mean_error == pytest.approx(0.25)
+    assert forecast([], nights=1) is None
+
+
+def test_only_a_night_dearer_than_its_history_for_the_same_rows_is_unusual() -> None:
+    usual = [cost("1.0"), cost("1.1"), cost("0.9")]
+    assert unusual([*usual, cost("1.4")]) is None
+    assert unusual([*usual, cost("4", rows=4_000_000)]) is None
+    assert unusual(usual) is None
+    assert "2.0 times the median" in str(unusual([*usual, cost("2.0")]))
+
+
+def test_focus_export_adds_up_in_csv_and_parquet(workspace: Workspace, tmp_path: Path) -> None:
+    entries = Ledger(workspace).entries()
+    for name in ("focus.csv", "focus.parquet"):
+        export_focus(entries, tmp_path / name)
+    with (tmp_path / "focus.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    table = pq.read_table(tmp_path / "focus.parquet").to_pylist()
+    assert sum(Decimal(row["ListCost"]) for row in rows) == Decimal("0.224")
+    assert sum(row["ListCost"] for row in table) == Decimal("0.224")
+    assert {row["BilledCost"] for row in table} == {0}
+    assert rows[0]["ChargePeriodStart"] == "2026-11-23T00:00:00Z"
+    assert rows[0]["BillingPeriodEnd"] == "2026-12-01T00:00:00Z"
+    assert json.loads(rows[0]["Tags"])["nightbid_run"] == "ctr-2026-01-08"
+    with pytest.raises(ConfigError, match=r"cannot export to \.xls"):
+        export_focus(entries, tmp_path / "focus.xls")
+
+
+@pytest.fixture
+def cloud_entries() -> list[object]:
+    return list(
+        price_entries(
+            {"vcpu_hour": Decimal(10)},
+            pipeline="ctr",
+            run_id="ctr-1",
+            stage="featurize",
+            attempt=1,
+            started=START,
+            service="dataflow_batch",
+            job="j1",
+        )
+    )
+
+
+def bill(path: Path, rows: list[tuple[str, str, object]]) -> Path:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["cost", "currency", "labels"])
+        writer.writerows((cost, currency, json.dumps(marks)) for cost, currency, marks in rows)
+    return path
+
+
+def test_reconcile_shows_difference_and_unexplained_rest(
+    cloud_entries: list[object], tmp_path: Path
+) -> None:
+    marks = [
+        {"key": f"nightbid_{name}", "value": value}
+        for name, value in (("pipeline", "ctr"), ("run", "ctr-1"), ("stage", "featurize"))
+    ]
+    path = bill(
+        tmp_path / "bill.csv",
+        [("0.40", "USD", marks), ("0.20", "USD", marks), ("3.5", "USD", []), ("-0.5", "USD", {})],
+    )
+    result = reconcile(cloud_entries, path)  # type: ignore[arg-type]
+    (line,) = result.lines
+    assert line.where == ("ctr", "ctr-1", "featurize")
+    assert (line.estimate.amount, line.invoice.amount) == (Decimal("0.56"), Decimal("0.60"))
+    assert line.difference == Decimal("0.04")
+    assert result.unexplained == Money(Decimal("3.0"))
+
+
+def test_a_bill_that_cannot_be_read_names_its_line(
+    cloud_entries: list[object], tmp_path: Path
+) -> None:
+    path = bill(tmp_path / "bill.csv", [("0.40", "USD", []), ("a lot", "USD", [])])
+    with pytest.raises(CorruptDataError, match=r"bill.csv:3.*'a lot'"):
+        reconcile(cloud_entries, path)  # type: ignore[arg-type]
+    with pytest.raises(PriceError, match="cannot add"):
+        reconcile(
+            cloud_entries,  # type: ignore[arg-type]
+            bill(tmp_path / "mixed.csv", [("1", "USD", []), ("1", "EUR", [])]),
+        )
+
+
+def test_command_line_answers(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nightbid.cli import cost as cli
+
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(workspace.root))
+    monkeypatch.setenv("COLUMNS", "200")
+    runner = CliRunner()
+    shown = runner.invoke(cli.app, ["show", "ctr"])
+    assert "0.2240" in shown.output, shown.output
+    assert "0.5600" in runner.invoke(cli.app, ["answers", "ctr"]).output
+    assert "about 6.7200 USD" in runner.invoke(cli.app, ["forecast", "ctr"]).output
+    assert "0.056" in runner.invoke(cli.app, ["prices"]).output
+    assert "folded" in runner.invoke(cli.app, ["compact"]).output
+    missing = runner.invoke(cli.app, ["show", "other"])
+    assert isinstance(missing.exception, ConfigError)
