@@ -197,7 +197,7 @@ def run_stage(
         attempt=attempt,
         at=started,
     )
-    breaker = Breaker(limits, started)
+    breaker = Breaker(limits, started, warn_at=spec.budget.warn_at)
     breaker.check_before()
     scratch = workspace.scratch(final)
     clock = time.monotonic()

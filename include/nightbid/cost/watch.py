@@ -6,6 +6,7 @@ Plain functions, for the shell, the sensors and the meter alike.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ from nightbid.cost.pricing import PriceBook, default_book, exact, price_usage, q
 from nightbid.errors import BudgetExceeded
 from nightbid.manifest import Usage
 from nightbid.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 Judgement = Literal["ok", "warn", "over"]
 MINIMUM_SHARE = 0.02
@@ -160,12 +163,19 @@ class Breaker:
         limits: see `limits_of`.
         at: when the attempt began.
         book: prices.
+        warn_at: share of a limit from which a warning is logged, once per limit.
     """
 
     def __init__(
-        self, limits: Sequence[Limit], at: datetime, book: PriceBook | None = None
+        self,
+        limits: Sequence[Limit],
+        at: datetime,
+        book: PriceBook | None = None,
+        warn_at: float = 0.8,
     ) -> None:
         self._limits = limits
+        self._warn_at = warn_at
+        self._warned: set[str] = set()
         self._day = at.astimezone(UTC).date()
         self._book = book or default_book()
 
@@ -179,14 +189,38 @@ class Breaker:
 
     def passed(self, spent_usd: Decimal) -> str | None:
         """Say which limit an attempt that cost so much has passed, or None."""
+        judgement, reason = self.judge(spent_usd)
+        return reason if judgement == "over" else None
+
+    def judge(
+        self, spent_usd: Decimal, projected_usd: Decimal | None = None
+    ) -> tuple[Judgement, str]:
+        """Judge an attempt by the limit that it presses hardest on.
+
+        Args:
+            spent_usd: by this attempt so far.
+            projected_usd: what this attempt will have spent in the end.
+        """
+        worst: tuple[Judgement, str] = ("ok", "")
         for limit in self._limits:
             spent = limit.before_usd + spent_usd
-            if judge(limit.limit_usd, spent, spent, 1.0) == "over":
-                return (
-                    f"{limit.name} has cost {spent:.4f} USD,"
-                    f" over its limit of {limit.limit_usd.normalize():f} USD: cancelled"
+            expected = limit.before_usd + max(projected_usd or spent_usd, spent_usd)
+            judgement = judge(limit.limit_usd, spent, expected, self._warn_at)
+            shown = f"{limit.limit_usd.normalize():f} USD"
+            if judgement == "over":
+                return "over", (
+                    f"{limit.name} has cost {spent:.4f} USD, over its limit of {shown}: cancelled"
                 )
-        return None
+            if judgement == "warn":
+                worst = (
+                    "warn",
+                    f"{limit.name} has cost {spent:.4f} USD of its limit of {shown},"
+                    f" {expected:.4f} USD expected",
+                )
+                if limit.name not in self._warned:
+                    self._warned.add(limit.name)
+                    log.warning(worst[1])
+        return worst
 
     def check_before(self) -> None:
         """Refuse to begin what no budget is left for.

@@ -1,0 +1,151 @@
+"""A Dataflow service on a loopback socket, which misbehaves as it is told to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+from google.cloud import dataflow_v1beta3 as dataflow
+
+JOBS = "google.dataflow.v1beta3.JobsV1Beta3"
+METRICS = "google.dataflow.v1beta3.MetricsV1Beta3"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An answer that is an error, or no answer for a while."""
+
+    code: grpc.StatusCode | None
+    detail: str = ""
+    delay: float = 0.0
+
+
+Values = Sequence[tuple[str, float]]
+"""Metric names and values; a name may come twice. `~name` marks a tentative value."""
+
+
+@dataclass
+class DataflowService:
+    """Plays one job. Answers are taken in turn, the last of each repeats."""
+
+    endpoint: str = ""
+    states: list[str | Fault] = field(default_factory=lambda: ["RUNNING"])
+    metrics: list[Values | Fault] = field(default_factory=lambda: [()])
+    cancel_faults: list[Fault] = field(default_factory=list)
+    cancelled_after: int | None = None
+    """How many metric answers had been given when the job was cancelled."""
+    metric_calls: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get_job(self, request: dataflow.GetJobRequest, context: Any) -> dataflow.Job:
+        with self._lock:
+            state = self._next(self.states)
+        if isinstance(state, Fault):
+            self._play(state, context)
+        if self.cancelled_after is not None:
+            state = "CANCELLED"
+        return dataflow.Job(
+            id=request.job_id,
+            current_state=dataflow.JobState[f"JOB_STATE_{state}"],
+            create_time=datetime(2026, 11, 23, 2, tzinfo=UTC),
+        )
+
+    def update_job(self, request: dataflow.UpdateJobRequest, context: Any) -> dataflow.Job:
+        with self._lock:
+            fault = self.cancel_faults.pop(0) if self.cancel_faults else None
+        if fault:
+            self._play(fault, context)
+        if request.job.requested_state == dataflow.JobState.JOB_STATE_CANCELLED:
+            self.cancelled_after = self.metric_calls
+        return dataflow.Job(id=request.job_id)
+
+    def get_job_metrics(
+        self, request: dataflow.GetJobMetricsRequest, context: Any
+    ) -> dataflow.JobMetrics:
+        with self._lock:
+            self.metric_calls += 1
+            values = self._next(self.metrics)
+        if isinstance(values, Fault):
+            self._play(values, context)
+            values = ()
+        return dataflow.JobMetrics(metrics=[_update(name, value) for name, value in values])
+
+    def _next(self, answers: list[Any]) -> Any:
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    def _play(self, fault: Fault, context: Any) -> None:
+        time.sleep(fault.delay)
+        if fault.code is not None:
+            context.abort(fault.code, fault.detail)
+
+
+def _update(name: str, value: float) -> dataflow.MetricUpdate:
+    tentative = name.startswith("~")
+    return dataflow.MetricUpdate(
+        name=dataflow.MetricStructuredName(
+            origin="dataflow/v1b3",
+            name=name.lstrip("~"),
+            context={"tentative": "true"} if tentative else {},
+        ),
+        scalar=value,
+    )
+
+
+def _handler(service: str, methods: dict[str, tuple[Any, Any, Callable[..., Any]]]) -> Any:
+    return grpc.method_handlers_generic_handler(
+        service,
+        {
+            name: grpc.unary_unary_rpc_method_handler(
+                function,
+                request_deserializer=request.deserialize,
+                response_serializer=answer.serialize,
+            )
+            for name, (request, answer, function) in methods.items()
+        },
+    )
+
+
+@pytest.fixture
+def dataflow_service() -> Iterator[DataflowService]:
+    """Serve the fake on a free port of the loopback interface."""
+    service = DataflowService()
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+    server.add_generic_rpc_handlers(
+        (
+            _handler(
+                JOBS,
+                {
+                    "GetJob": (dataflow.GetJobRequest, dataflow.Job, service.get_job),
+                    "UpdateJob": (dataflow.UpdateJobRequest, dataflow.Job, service.update_job),
+                },
+            ),
+            _handler(
+                METRICS,
+                {
+                    "GetJobMetrics": (
+                        dataflow.GetJobMetricsRequest,
+                        dataflow.JobMetrics,
+                        service.get_job_metrics,
+                    )
+                },
+            ),
+        )
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    service.endpoint = f"127.0.0.1:{port}"
+    server.start()
+    yield service
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def fault() -> type[Fault]:
+    """The way to write down an error answer."""
+    return Fault
