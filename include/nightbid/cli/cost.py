@@ -213,7 +213,7 @@ def _row(entries: list[LedgerEntry]) -> list[str]:
     }
     return [
         str(len(attempts)),
-        str(sum(state == "failed" for state in attempts.values())),
+        str(sum(state in ("failed", "killed") for state in attempts.values())),
         f"{amount['vcpu_hour']:.4f}",
         f"{amount['memory_gb_hour']:.4f}",
         _money(total(entries, here=True).amount),

@@ -18,3 +18,5 @@ class Settings(BaseSettings):
     """Folder of the pipeline YAML files."""
     cache: Path = Path.home() / ".cache" / "nightbid"
     """Downloads and local copies; safe to delete."""
+    prices: Path | None = None
+    """Price book (YAML) to use instead of the public list prices that come with the package."""

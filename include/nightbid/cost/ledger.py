@@ -28,6 +28,8 @@ from nightbid.workspace import Workspace, write_atomically
 MACHINE = "machine"
 """Service name of a machine of yours."""
 Scope = Literal["run", "stage", "pipeline", "day", "month", "service"]
+_SURENESS = {"running": 0, "killed": 1}
+"""Observers of an attempt may differ on how it ended; it knows best itself."""
 Key = tuple[str, str, str, int, str, str, str]
 
 
@@ -53,7 +55,8 @@ class LedgerEntry(BaseModel):
     currency: str
     started: datetime
     state: str = "running"
-    """`running` while it is observed; then how the attempt ended."""
+    """`running` while it is observed; then how the attempt ended: `done`, `failed`, `killed` (its
+    samples just ceased), or a cloud job's own word."""
 
     @property
     def key(self) -> Key:
@@ -191,10 +194,18 @@ class Ledger:
             if other is None:
                 newest[entry.key] = entry
                 continue
-            larger = max(entry, other, key=lambda each: (each.quantity, each.state != "running"))
-            ended = entry.state if entry.state != "running" else other.state
-            newest[entry.key] = larger.model_copy(update={"state": ended})
-        return sorted(newest.values(), key=lambda entry: (entry.started, entry.key))
+            larger = max(entry, other, key=lambda each: each.quantity)
+            surest = max(entry, other, key=lambda each: _SURENESS.get(each.state, 2))
+            newest[entry.key] = larger.model_copy(update={"state": surest.state})
+        # A stage's own estimate of its cloud work gives way to what the job's metrics say.
+        metered = {(e.pipeline, e.run_id, e.stage, e.attempt, e.service) for e in newest.values()
+                   if e.job}  # fmt: skip
+        kept = [
+            e
+            for e in newest.values()
+            if e.job or (e.pipeline, e.run_id, e.stage, e.attempt, e.service) not in metered
+        ]
+        return sorted(kept, key=lambda entry: (entry.started, entry.key))
 
 
 def total(entries: Iterable[LedgerEntry], *, here: bool = False) -> Money:

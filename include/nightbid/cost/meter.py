@@ -1,8 +1,8 @@
 """What this machine spends on a stage: sampled from the operating system while it runs.
 
 The process tree is followed: children that ended are counted (their CPU and input/output moved to
-the parent that waited for them), so are children whose parent died first. Resident memory is
-summed over the tree, pages that processes share counted in each.
+the parent that waited for them), so are children whose parent died first, if a sample saw them
+before. Resident memory is summed over the tree, pages that processes share counted in each.
 """
 
 from __future__ import annotations

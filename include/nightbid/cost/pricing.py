@@ -17,6 +17,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from nightbid.config.base import Block
+from nightbid.config.settings import Settings
 from nightbid.cost.money import Money
 from nightbid.errors import PriceError
 from nightbid.manifest import Usage
@@ -45,8 +46,11 @@ class Price(Block):
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     source: str
     source_date: date
+    """The day that the source is of, or was read."""
     valid_from: date
+    """Runs of earlier days have no price."""
     valid_until: date
+    """The day by which it must be looked up again."""
 
 
 class Discount(Block):
@@ -165,8 +169,8 @@ _TextNumbers.yaml_implicit_resolvers = {
 
 @cache
 def default_book() -> PriceBook:
-    """Read the price book that comes with the package, once."""
-    return PriceBook.load()
+    """Read the installation's price book (NIGHTBID_PRICES, else the package's), once."""
+    return PriceBook.load(Settings().prices or DEFAULT_BOOK)
 
 
 def quantities(usage: Usage) -> dict[str, Decimal]:

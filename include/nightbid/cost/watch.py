@@ -31,6 +31,8 @@ from nightbid.workspace import Workspace
 log = logging.getLogger(__name__)
 
 Judgement = Literal["ok", "warn", "over"]
+CEASED_SECONDS = 60.0
+"""A trail without a sample for this long is of a process that is gone."""
 MINIMUM_SHARE = 0.02
 """Below this share of the work a projection says nothing."""
 
@@ -288,20 +290,28 @@ def recover_trails(workspace: Workspace, usage_folder: Path, *, pipeline: str, r
     """Enter the attempts that were killed before they could enter themselves.
 
     Returns:
-        How many attempts were missing. A live one is entered as far as it has come, and later
+        How many attempts had something to enter. A live one is entered as far as it has come, and later
         enters itself.
     """
-    known = {
-        (entry.stage, entry.attempt)
-        for entry in Ledger(workspace).entries(pipeline=pipeline, run_id=run_id)
-    }
+    entered: dict[tuple[str, int], Decimal] = {}
+    ended: set[tuple[str, int]] = set()
+    for entry in Ledger(workspace).entries(pipeline=pipeline, run_id=run_id):
+        attempt = (entry.stage, entry.attempt)
+        if entry.state != "running":
+            ended.add(attempt)
+        elif entry.resource == "vcpu_hour":
+            entered[attempt] = entry.quantity
     count = 0
     for trail in sorted(usage_folder.glob("*.jsonl")) if usage_folder.exists() else []:
         stage, _, number = trail.stem.rpartition(".")
-        if not number.isdigit() or (stage, int(number)) in known:
+        if not number.isdigit() or (stage, int(number)) in ended:
             continue
         point = read_trail(trail)
         if point is None:
+            continue
+        ceased = (datetime.now(UTC) - point.at).total_seconds() > CEASED_SECONDS
+        cpu = quantities(point.usage).get("vcpu_hour", Decimal(0))
+        if not ceased and cpu <= entered.get((stage, int(number)), Decimal(-1)):
             continue
         started = datetime.fromtimestamp(point.at.timestamp() - point.usage.wall_seconds, UTC)
         record_stage_usage(
@@ -312,7 +322,7 @@ def recover_trails(workspace: Workspace, usage_folder: Path, *, pipeline: str, r
             attempt=int(number),
             usage=point.usage,
             started=started,
-            state="running",
+            state="killed" if ceased else "running",
         )
         count += 1
     return count

@@ -1,0 +1,111 @@
+"""One poll of a stage that runs on a machine of ours: what a cost sensor does each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from nightbid.config.costs import Budget
+from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.pricing import PriceBook
+from nightbid.cost.watch import (
+    Breaker,
+    Judgement,
+    limits_of,
+    observe,
+    project,
+    request_cancel,
+)
+from nightbid.runs import RunRecord
+
+
+@dataclass(frozen=True)
+class StagePoll:
+    """What one look at a running stage told."""
+
+    spent_usd: Decimal
+    """By this attempt so far, at the cloud's price."""
+    projected_usd: Decimal
+    """By this attempt in the end, as far as can be told."""
+    done: float
+    """Share of the work done, 0 to 1."""
+    judgement: Judgement
+    reason: str
+    """One line where the judgement is not ok."""
+    ended: str
+    """How the attempt ended (`done`, `stopped`, `failed`); empty while it runs."""
+    at: datetime
+    """Time of the newest sample: an old one means that the process is gone."""
+
+
+def poll_stage(
+    run: RunRecord,
+    budget: Budget,
+    stage: str,
+    attempt: int,
+    *,
+    cancel: bool = True,
+    book: PriceBook | None = None,
+) -> StagePoll | None:
+    """Look once: trail, ledger, projection, verdict; ask the stage to stop if it is over budget.
+
+    Keeps nothing between polls, so a watcher that is started anew counts nothing twice.
+
+    Args:
+        run: its run.
+        budget: of the pipeline.
+        stage: its name.
+        attempt: which attempt at it.
+        cancel: write the cancel marker over budget.
+        book: prices.
+
+    Returns:
+        None before the stage's first sample.
+    """
+    trail = run.usage_file(stage, attempt)
+    pipeline = run.head.pipeline
+    seen = observe(
+        run.workspace,
+        trail,
+        pipeline=pipeline,
+        run_id=run.run_id,
+        stage=stage,
+        attempt=attempt,
+        book=book,
+    )
+    if seen is None:
+        return None
+    point, _ = seen
+    started = datetime.fromtimestamp(point.at.timestamp() - point.usage.wall_seconds, UTC)
+    limits = limits_of(
+        budget,
+        run.workspace,
+        pipeline=pipeline,
+        run_id=run.run_id,
+        stage=stage,
+        attempt=attempt,
+        at=started,
+    )
+    breaker = Breaker(limits, started, book, budget.warn_at)
+    spent = breaker.cost(point.usage)
+    projected = project(spent, point.done, _past(run, stage))
+    judgement, reason = breaker.judge(spent, projected)
+    record = run.stage(stage)
+    ended = record.state if record and record.attempt == attempt and not record.reused else ""
+    if judgement == "over" and cancel and not ended:
+        request_cancel(trail, reason)
+    return StagePoll(spent, projected, point.done, judgement, reason, ended, point.at)
+
+
+def _past(run: RunRecord, stage: str) -> list[Decimal]:
+    """Sum what this stage cost in each other run of the pipeline where it finished."""
+    by_run: dict[str, list[int]] = {}
+    entries = [
+        entry
+        for entry in Ledger(run.workspace).entries(pipeline=run.head.pipeline, stage=stage)
+        if entry.run_id != run.run_id and entry.state == "done"
+    ]
+    for index, entry in enumerate(entries):
+        by_run.setdefault(entry.run_id, []).append(index)
+    return [total(entries[index] for index in mine).amount for mine in by_run.values()]
