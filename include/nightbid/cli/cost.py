@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -14,10 +15,10 @@ from rich.table import Table
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.answers import forecast as forecast_nights
-from nightbid.cost.answers import run_costs, unusual
+from nightbid.cost.answers import measured_rate, run_costs, unusual
 from nightbid.cost.focus import export_focus
 from nightbid.cost.ledger import Ledger, LedgerEntry, total
-from nightbid.cost.pricing import default_book
+from nightbid.cost.pricing import default_book, price_serving
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.errors import ConfigError
 from nightbid.workspace import Workspace
@@ -129,6 +130,32 @@ def forecast(
             f"Such forecasts were off by {found.mean_error:.0%} on average, each made from the"
             " nights before it."
         )
+
+
+@app.command()
+def serving(
+    pipeline: PipelineName,
+    requests_per_second: Annotated[float, typer.Option(min=0, help="Load to serve.")],
+    headroom: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of each core kept free for peaks.")
+    ] = 0.5,
+) -> None:
+    """Price a month of serving, by the requests per core that the newest load test measured."""
+    name = _known(pipeline)
+    rate = measured_rate(_workspace(), name)
+    if rate is None:
+        raise ConfigError(
+            f"no load test of {name!r} yet: the requests per core are not known",
+            where=Settings().workspace,
+            hint=f"run a night: `nightbid run {name} --date …`",
+        )
+    today = datetime.now(UTC).date()
+    cost = price_serving(requests_per_second, rate, default_book(), at=today, headroom=headroom)
+    console.print(
+        f"{requests_per_second:,.0f} requests/s at {rate:,.0f} per core, {headroom:.0%} headroom:"
+        f" about {cost.amount:,.2f} {cost.currency} a month",
+        soft_wrap=True,
+    )
 
 
 @app.command()

@@ -93,6 +93,16 @@ def run_costs(workspace: Workspace, pipeline: str) -> list[RunCost]:
     return found
 
 
+def measured_rate(workspace: Workspace, pipeline: str) -> float | None:
+    """Look up the requests per second that one core served in the newest load test."""
+    for run in reversed(runs_of(workspace, pipeline)):
+        tested = _manifest(run, "load_test")
+        rate = tested.metrics.get("requests_per_second_per_core") if tested else None
+        if rate:
+            return float(rate)
+    return None
+
+
 def _manifest(run: RunRecord, stage: str) -> Manifest | None:
     record = run.stage(stage)
     if record is None or not record.uri:

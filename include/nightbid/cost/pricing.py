@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -240,3 +240,38 @@ def price_managed_training(
     unit = book.unit_price("vertex_training", f"{machine}_hour", at=at)
     hours = exact(seconds) / 3600
     return Money(unit.amount * replicas * hours, unit.currency)
+
+
+def price_serving(
+    requests_per_second: float,
+    requests_per_second_per_core: float,
+    book: PriceBook,
+    *,
+    at: date,
+    headroom: float = 0.5,
+) -> Money:
+    """Cost of serving for a month (365 / 12 days) on general-purpose machines, 4 GB per core.
+
+    Args:
+        requests_per_second: the load to serve.
+        requests_per_second_per_core: as the load test measured.
+        book: prices.
+        at: the day of use.
+        headroom: share of each core that is kept free for peaks.
+
+    Raises:
+        PriceError: a price is missing, or the measured rate is not positive.
+    """
+    if requests_per_second_per_core <= 0 or not 0 <= headroom < 1:
+        raise PriceError(
+            f"cannot price serving at {requests_per_second_per_core} requests/s per core with"
+            f" headroom {headroom}",
+            where="serving",
+            hint="run the load test; headroom is a share from 0 to below 1",
+        )
+    usable = exact(requests_per_second_per_core) * (1 - exact(headroom))
+    cores = (exact(requests_per_second) / usable).to_integral_value(rounding=ROUND_CEILING)
+    hours = DAYS_PER_MONTH * 24
+    amounts = {"vcpu_hour": cores * hours, "memory_gb_hour": cores * 4 * hours}
+    lines = price_lines(amounts, book, at=at, where="cloud", service="compute_e2")
+    return Money.total(lines.values())

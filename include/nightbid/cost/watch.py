@@ -225,11 +225,13 @@ class Breaker:
         return worst
 
     def check_before(self) -> None:
-        """Refuse to begin what no budget is left for.
+        """Refuse to begin what no budget is left for, or what cannot be priced.
 
         Raises:
             BudgetExceeded: others have used a limit up.
+            PriceError: the price of a machine's time is missing or expired.
         """
+        self.cost(Usage(cpu_seconds=1, gb_seconds=1))
         for limit in self._limits:
             if limit.before_usd >= limit.limit_usd:
                 raise BudgetExceeded(
@@ -290,8 +292,8 @@ def recover_trails(workspace: Workspace, usage_folder: Path, *, pipeline: str, r
     """Enter the attempts that were killed before they could enter themselves.
 
     Returns:
-        How many attempts had something to enter. A live one is entered as far as it has come, and later
-        enters itself.
+        How many attempts had something to enter. A live one is entered as far as it has come,
+        and later enters itself.
     """
     entered: dict[tuple[str, int], Decimal] = {}
     ended: set[tuple[str, int]] = set()

@@ -44,9 +44,10 @@ def workspace(tmp_path: Path) -> Workspace:
     spec = PipelineSpec.model_construct(pipeline="ctr", features={})
     run = RunRecord.start(workspace, spec, date(2026, 1, 8))
     metrics: dict[str, dict[str, object]] = {
-        "evaluate": {"difference": {"auc": {"value": 0.004, "low": 0.001, "high": 0.007}}}
+        "evaluate": {"difference": {"auc": {"value": 0.004, "low": 0.001, "high": 0.007}}},
+        "load_test": {"requests_per_second_per_core": 200.0},
     }
-    for stage in ("sample", "train", "train_baseline", "evaluate"):
+    for stage in ("sample", "train", "train_baseline", "evaluate", "load_test"):
         manifest = Manifest(
             pipeline="ctr",
             run_id=run.run_id,
@@ -80,7 +81,7 @@ def workspace(tmp_path: Path) -> Workspace:
             run_id=run.run_id,
             stage=stage,
             attempt=1,
-            usage=Usage(cpu_seconds=3600),
+            usage=Usage(cpu_seconds=3600 if stage != "load_test" else 0),
             started=START,
             state="done",
         )
@@ -205,5 +206,8 @@ def test_command_line_answers(workspace: Workspace, monkeypatch: pytest.MonkeyPa
     assert "about 6.7200 USD" in runner.invoke(cli.app, ["forecast", "ctr"]).output
     assert "0.056" in runner.invoke(cli.app, ["prices"]).output
     assert "folded" in runner.invoke(cli.app, ["compact"]).output
+    # 1000 requests/s at 100 usable per core: 10 cores, each 0.02181159 + 4 × 0.00292353 an hour.
+    served = runner.invoke(cli.app, ["serving", "ctr", "--requests-per-second", "1000"])
+    assert "about 244.59 USD a month" in served.output
     missing = runner.invoke(cli.app, ["show", "other"])
     assert isinstance(missing.exception, ConfigError)

@@ -96,6 +96,17 @@ def test_any_order_repetition_and_compaction_folds_to_the_same(
     assert found == expected
 
 
+def test_what_a_job_metered_replaces_the_estimate_of_its_stage(tmp_path: Path) -> None:
+    ledger = Ledger(Workspace(str(tmp_path)))
+    cloud = {"service": "dataflow_batch"}
+    ledger.append([entry(quantity="7", **cloud), entry(quantity="1")])
+    assert {e.quantity for e in ledger.entries()} == {7, 1}
+    ledger.append([entry(quantity="2", job="a", **cloud), entry(quantity="3", job="b", **cloud)])
+    assert sum(e.quantity for e in ledger.entries()) == 2 + 3 + 1
+    ledger.append([entry(quantity="8", **cloud)])
+    assert sum(e.quantity for e in ledger.entries()) == 2 + 3 + 1
+
+
 def test_processes_that_write_while_another_compacts_lose_nothing(tmp_path: Path) -> None:
     code = """
 import sys

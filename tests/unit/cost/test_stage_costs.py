@@ -15,8 +15,9 @@ import pytest
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.pricing import DEFAULT_BOOK, default_book
 from nightbid.cost.watch import read_trail, request_cancel
-from nightbid.errors import BudgetExceeded, StageError
+from nightbid.errors import BudgetExceeded, PriceError, StageError
 from nightbid.runs import RunRecord
 from nightbid.stage import Stage, run_stage
 from nightbid.workspace import Workspace
@@ -178,3 +179,18 @@ run_stage(Stage("train", "costly_stages:spin", (), ("seed",), ("cost",)), spec, 
     poor = _with_budget(spec, run_usd=str(spent / 2), stage_usd={"train": "9"})
     with pytest.raises(BudgetExceeded, match="not started"):
         run_stage(_stage("work", "evaluate"), poor, run, cache_folder=tmp_path)
+
+
+def test_a_stage_that_cannot_be_priced_is_not_started(
+    spec: PipelineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = tmp_path / "book.yaml"
+    book.write_text(DEFAULT_BOOK.read_text().replace("2027-06-30", "2025-06-30"))
+    monkeypatch.setenv("NIGHTBID_PRICES", str(book))
+    default_book.cache_clear()
+    try:
+        with pytest.raises(PriceError, match=r"no price for dataflow_batch\.vcpu_hour .* is valid"):
+            run_stage(_stage("work"), spec, _run(spec, tmp_path), cache_folder=tmp_path)
+    finally:
+        default_book.cache_clear()
+    assert not (tmp_path / "w" / "stages").exists()
