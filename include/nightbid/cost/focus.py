@@ -1,7 +1,8 @@
 """The ledger in the FinOps FOCUS 1.0 column set, for the tools that finance uses.
 
-Reference: https://focus.finops.org/focus-specification/ (version 1.0). One row per entry, at
-daily granularity.
+Reference: https://focus.finops.org/focus-specification/ (version 1.0), every column of it, in
+its order; what does not apply is null. One row per entry, at daily granularity. For a machine of
+yours, the billed cost is the local rate and the list cost is the cloud's price of the same usage.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from nightbid.cost.ledger import MACHINE, LedgerEntry
 from nightbid.errors import ConfigError
 
 MONEY = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
-QUANTITY = ("ConsumedQuantity", "PricingQuantity", "ListUnitPrice")
+QUANTITY = ("ConsumedQuantity", "PricingQuantity", "ListUnitPrice", "ContractedUnitPrice")
 
 
 def focus_row(entry: LedgerEntry, region: str = "us-central1") -> dict[str, object]:
@@ -30,7 +31,10 @@ def focus_row(entry: LedgerEntry, region: str = "us-central1") -> dict[str, obje
     unit = {"hour": "Hours", "gb": "GB", "month": "GB-Months"}[entry.resource.rpartition("_")[2]]
     provider = "On premises" if local else "Google Cloud"
     identity = "/".join((entry.pipeline, entry.run_id, entry.stage, str(entry.attempt)))
+    listed = entry.cost_cloud / entry.quantity if entry.quantity else None
+    contracted = entry.cost_here / entry.quantity if entry.quantity else None
     return {
+        "AvailabilityZone": None,
         "BilledCost": entry.cost_here,
         "BillingAccountId": entry.pipeline,
         "BillingAccountName": entry.pipeline,
@@ -43,25 +47,35 @@ def focus_row(entry: LedgerEntry, region: str = "us-central1") -> dict[str, obje
         "ChargeFrequency": "Usage-Based",
         "ChargePeriodEnd": _time(day + timedelta(days=1)),
         "ChargePeriodStart": _time(day),
+        "CommitmentDiscountCategory": None,
+        "CommitmentDiscountId": None,
+        "CommitmentDiscountName": None,
+        "CommitmentDiscountStatus": None,
+        "CommitmentDiscountType": None,
         "ConsumedQuantity": entry.quantity,
         "ConsumedUnit": unit,
         "ContractedCost": entry.cost_here,
+        "ContractedUnitPrice": contracted,
         "EffectiveCost": entry.cost_here,
         "InvoiceIssuerName": provider,
         "ListCost": entry.cost_cloud,
-        "ListUnitPrice": entry.cost_cloud / entry.quantity if entry.quantity else None,
+        "ListUnitPrice": listed,
         "PricingCategory": "Standard",
         "PricingQuantity": entry.quantity,
         "PricingUnit": unit,
         "ProviderName": provider,
         "PublisherName": provider,
         "RegionId": None if local else region,
+        "RegionName": None if local else region,
         "ResourceId": entry.job or identity,
         "ResourceName": identity,
         "ResourceType": entry.resource,
         "ServiceCategory": "Compute",
         "ServiceName": entry.service,
         "SkuId": f"{entry.service}.{entry.resource}",
+        "SkuPriceId": f"{entry.service}.{entry.resource}.{entry.day}",
+        "SubAccountId": entry.run_id,
+        "SubAccountName": entry.run_id,
         "Tags": json.dumps(
             labels(pipeline=entry.pipeline, run_id=entry.run_id, stage=entry.stage)
             | {"nightbid_attempt": str(entry.attempt)},
