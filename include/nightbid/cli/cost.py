@@ -18,6 +18,7 @@ from nightbid.cost.answers import forecast as forecast_nights
 from nightbid.cost.answers import measured_rate, run_costs, unusual
 from nightbid.cost.focus import export_focus
 from nightbid.cost.ledger import Ledger, LedgerEntry, total
+from nightbid.cost.money import shown
 from nightbid.cost.pricing import default_book, price_serving
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.errors import ConfigError
@@ -249,4 +250,4 @@ def _row(entries: list[LedgerEntry]) -> list[str]:
 
 
 def _money(amount: Decimal | None) -> str:
-    return "–" if amount is None else f"{amount:,.4f}"
+    return "–" if amount is None else shown(amount)

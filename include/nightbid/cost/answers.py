@@ -10,7 +10,7 @@ from decimal import Decimal
 from upath import UPath
 
 from nightbid.cost.ledger import Ledger, total
-from nightbid.cost.money import Money
+from nightbid.cost.money import Money, shown
 from nightbid.manifest import Manifest
 from nightbid.runs import RunRecord, runs_of
 from nightbid.workspace import Workspace
@@ -177,8 +177,8 @@ def unusual(past: Sequence[RunCost]) -> str | None:
     if not usual or rate <= usual * UNUSUAL:
         return None
     return (
-        f"{newest.run_id} cost {rate:.4f} {newest.cloud.currency} per million rows,"
-        f" {rate / usual:.1f} times the median of the {len(known) - 1} nights before ({usual:.4f})"
+        f"{newest.run_id} cost {shown(rate)} {newest.cloud.currency} per million rows,"
+        f" {rate / usual:.1f} times the median of the {len(known) - 1} nights before ({shown(usual)})"
     )
 
 

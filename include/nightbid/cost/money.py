@@ -28,7 +28,7 @@ class Money:
         return Money(self.amount + other.amount, self.currency)
 
     def __str__(self) -> str:
-        return f"{self.amount:.4f} {self.currency}"
+        return f"{shown(self.amount)} {self.currency}"
 
     @classmethod
     def total(cls, amounts: Iterable[Money], currency: str = "USD") -> Money:
@@ -46,3 +46,10 @@ class Money:
     def cents(self) -> Decimal:
         """Round half up to two places, for display and comparison with an invoice."""
         return self.amount.quantize(CENT, rounding=ROUND_HALF_UP)
+
+
+def shown(amount: Decimal) -> str:
+    """Write an amount for a person: four decimals, or three digits of a very small one."""
+    if amount == 0 or abs(amount) >= CENT:
+        return f"{amount:,.4f}"
+    return f"{Decimal(f'{amount:.2e}'):f}"

@@ -23,6 +23,7 @@ from nightbid.cost.ledger import (
     total,
 )
 from nightbid.cost.meter import cancel_marker
+from nightbid.cost.money import shown
 from nightbid.cost.pricing import PriceBook, default_book, exact, price_usage, quantities
 from nightbid.errors import BudgetExceeded
 from nightbid.manifest import Usage
@@ -211,13 +212,13 @@ class Breaker:
             shown = f"{limit.limit_usd.normalize():f} USD"
             if judgement == "over":
                 return "over", (
-                    f"{limit.name} has cost {spent:.4f} USD, over its limit of {shown}: cancelled"
+                    f"{limit.name} has cost {shown(spent)} USD, over its limit of {shown}: cancelled"
                 )
             if judgement == "warn":
                 worst = (
                     "warn",
-                    f"{limit.name} has cost {spent:.4f} USD of its limit of {shown},"
-                    f" {expected:.4f} USD expected",
+                    f"{limit.name} has cost {shown(spent)} USD of its limit of {shown},"
+                    f" {shown(expected)} USD expected",
                 )
                 if limit.name not in self._warned:
                     self._warned.add(limit.name)
@@ -235,7 +236,7 @@ class Breaker:
         for limit in self._limits:
             if limit.before_usd >= limit.limit_usd:
                 raise BudgetExceeded(
-                    f"{limit.name} has already cost {limit.before_usd:.4f} USD of its limit of"
+                    f"{limit.name} has already cost {shown(limit.before_usd)} USD of its limit of"
                     f" {limit.limit_usd.normalize():f} USD: not started",
                     where="budget",
                     hint="raise the limit in the pipeline's budget block",

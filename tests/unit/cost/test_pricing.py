@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nightbid.cost.money import Money
+from nightbid.cost.money import Money, shown
 from nightbid.cost.pricing import (
     DEFAULT_BOOK,
     PriceBook,
@@ -104,3 +104,11 @@ def test_two_currencies_never_mix(currencies: list[str]) -> None:
     else:
         with pytest.raises(PriceError, match="cannot add"):
             Money.total(amounts)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("1234.5", "1,234.5000"), ("0.056", "0.0560"), ("0", "0.0000"), ("0.0000123456", "0.0000123")],
+)
+def test_small_amounts_keep_their_digits(amount: str, text: str) -> None:
+    assert shown(Decimal(amount)) == text
