@@ -178,7 +178,8 @@ def unusual(past: Sequence[RunCost]) -> str | None:
         return None
     return (
         f"{newest.run_id} cost {shown(rate)} {newest.cloud.currency} per million rows,"
-        f" {rate / usual:.1f} times the median of the {len(known) - 1} nights before ({shown(usual)})"
+        f" {rate / usual:.1f} times the median of the {len(known) - 1} nights before"
+        f" ({shown(usual)})"
     )
 
 

@@ -239,6 +239,9 @@ class ProcessMeter:
                 self._enforce()
             except psutil.Error as error:
                 log.debug("one sample missed: %s", error)
+            except Exception:
+                # A thread that dies in silence would leave the budget unwatched.
+                log.exception("the usage of this stage could not be judged")
 
     def _sample(self) -> None:
         spent = self._tree.measure()

@@ -209,15 +209,15 @@ class Breaker:
             spent = limit.before_usd + spent_usd
             expected = limit.before_usd + max(projected_usd or spent_usd, spent_usd)
             judgement = judge(limit.limit_usd, spent, expected, self._warn_at)
-            shown = f"{limit.limit_usd.normalize():f} USD"
+            text = f"{limit.limit_usd.normalize():f} USD"
             if judgement == "over":
                 return "over", (
-                    f"{limit.name} has cost {shown(spent)} USD, over its limit of {shown}: cancelled"
+                    f"{limit.name} has cost {shown(spent)} USD, over its limit of {text}: cancelled"
                 )
             if judgement == "warn":
                 worst = (
                     "warn",
-                    f"{limit.name} has cost {shown(spent)} USD of its limit of {shown},"
+                    f"{limit.name} has cost {shown(spent)} USD of its limit of {text},"
                     f" {shown(expected)} USD expected",
                 )
                 if limit.name not in self._warned:
