@@ -1,9 +1,216 @@
-"""What a gate would stop, with the thresholds: the typed `gates` block."""
+"""What a gate would stop, with the thresholds: the typed `gates` block.
+
+Every threshold is a `Limit` named after the statistic that it bounds. The defaults are wide
+enough for any clean pipeline; `nightbid gates propose` learns narrower ones, per column, into
+`pipelines/suites/<pipeline>.yaml`, which is read as `gates.bands` and `gates.overrides`.
+"""
 
 from __future__ import annotations
 
+from datetime import date
+from typing import Literal
+
+from pydantic import Field, model_validator
+
 from nightbid.config.base import Block
+
+GateName = Literal["raw", "features", "model", "serving", "cost"]
+Range = tuple[float | None, float | None]
+
+
+class Limit(Block):
+    """Values outside `warn` are reported; values outside `stop` end the night."""
+
+    warn: Range | None = None
+    """`[low, high]`; null is open."""
+    stop: Range | None = None
+
+    @model_validator(mode="after")
+    def _low_comes_first(self) -> Limit:
+        for low, high in filter(None, (self.warn, self.stop)):
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"a range is [low, high], but {low} > {high}")
+        return self
+
+
+def limit(*, warn: Range | None = None, stop: Range | None = None) -> Limit:
+    """Write a default in one line."""
+    return Limit(warn=warn, stop=stop)
+
+
+class RawGate(Block):
+    """Each day of the window against the other known days ("usual": their median).
+
+    Ratios and excesses are what remains after four standard errors of chance, so that the same
+    limits serve two thousand rows a day and two billion.
+    """
+
+    missing_days: Limit = limit(stop=(None, 0))
+    """Days of the window without rows (freshness: the newest day among them)."""
+    rows: Limit = limit(stop=(1, None))
+    rows_vs_usual: Limit = limit(warn=(0.7, 1.5), stop=(0.5, 2.0))
+    """Rows over the median of the same weekday, or of all days while there are few."""
+    missing_columns: Limit = limit(stop=(None, 0))
+    changed_types: Limit = limit(stop=(None, 0))
+    missing_hours: Limit = limit(stop=(None, 0))
+    hour_low: Limit = limit(warn=(0.7, None), stop=(0.4, None))
+    """Thinnest hour over its usual share of the day."""
+    hour_high: Limit = limit(warn=(None, 1.4), stop=(None, 1.7))
+    """Fullest hour over its usual share of the day."""
+    clock_shift: Limit = limit(warn=(None, 0.05), stop=(None, 0.1))
+    """Excess of the distance between the day's hourly shares and the usual ones (0 to 1)."""
+    outside_day: Limit = limit(warn=(None, 0.001), stop=(None, 0.01))
+    """Excess share of rows whose time is not in their day."""
+    future_rows: Limit = limit(stop=(None, 0))
+    duplicates: Limit = limit(warn=(None, 0.002), stop=(None, 0.01))
+    quarantined: Limit = limit(warn=(None, 0.002), stop=(None, 0.02))
+    null_excess: Limit = limit(warn=(None, 0.01), stop=(None, 0.03))
+    null_drop: Limit = limit(warn=(None, 0.1))
+    nan_excess: Limit = limit(warn=(None, 0.005), stop=(None, 0.02))
+    blank_excess: Limit = limit(warn=(None, 0.005), stop=(None, 0.03))
+    out_of_range: Limit = limit(warn=(None, 0.0005), stop=(None, 0.002))
+    """Excess share of values far (10 times) beyond every other day's range, or negative first."""
+    new_values: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
+    """Share of rows whose value no other day has, in columns of few values."""
+    distinct_vs_usual: Limit = limit(warn=(0.6, 1.7), stop=(0.3, 3.0))
+    constant_columns: Limit = limit(warn=(None, 0))
+    contradictions: Limit = limit(warn=(None, 0.0005), stop=(None, 0.002))
+    """Excess share of rows with a flag that needs another, or a time that must come later."""
+    label_rate_vs_usual: Limit = limit(warn=(0.8, 1.25), stop=(0.6, 1.6))
+    label_evening: Limit = limit(warn=(0.75, 1.4), stop=(0.5, 2.0))
+    """Label rate of the last six hours over that of the others, against the usual."""
+    label_hour_low: Limit = limit(warn=(0.3, None), stop=(0.1, None))
+    """Worst hour's label rate over the day's."""
+    psi: Limit = limit(warn=(None, 0.1), stop=(None, 0.25))
+    """Population stability index against the other days, beyond chance."""
+    linf: Limit = limit(warn=(None, 0.08), stop=(None, 0.15))
+    """Largest change of one value's share (of the distribution function, for numbers)."""
+    auc_gain: Limit = limit(warn=(None, 0.05), stop=(None, 0.12))
+    """How much better one column predicts the label than it usually does."""
+    auc_loss: Limit = limit(warn=(None, 0.06), stop=(None, 0.15))
+    """How much worse: a stale or shuffled join keeps every distribution, not this."""
+
+
+class FeaturesGate(Block):
+    """Model inputs of the night: against each other, earlier nights and the champion's."""
+
+    rows: Limit = limit(stop=(1, None))
+    lost_rows: Limit = limit(stop=(0, 0))
+    """Rows sampled less rows featurized."""
+    missing_inputs: Limit = limit(stop=(None, 0))
+    nulls: Limit = limit(stop=(None, 0))
+    not_finite: Limit = limit(stop=(None, 0))
+    ids_out_of_range: Limit = limit(stop=(None, 0))
+    constant: Limit = limit(warn=(None, 0))
+    """1 for an input that is constant in the training rows."""
+    newly_constant: Limit = limit(stop=(None, 0))
+    """1 for an input that varies in the training rows and is constant in the newest."""
+    oov: Limit = limit(warn=(None, 0.3), stop=(None, 0.9))
+    oov_excess: Limit = limit(warn=(None, 0.05), stop=(None, 0.2))
+    """Over the median of earlier nights."""
+    missing_excess: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))
+    """Share of id 0 (missing) in the newest rows, over that of the training rows."""
+    psi: Limit = limit(warn=(None, 0.25), stop=(None, 2.0))
+    """Newest rows against the training rows."""
+    psi_excess: Limit = limit(warn=(None, 0.1), stop=(None, 0.3))
+    """The same, over the largest of earlier nights."""
+    js: Limit = limit(warn=(None, 0.1), stop=(None, 0.5))
+    """Jensen-Shannon divergence in bits, beyond chance."""
+    linf: Limit = limit(warn=(None, 0.25), stop=(None, 0.9))
+    psi_champion: Limit = limit(warn=(None, 0.25), stop=(None, 1.0))
+    """Training rows against those of the champion."""
+    single_auc: Limit = limit(warn=(None, 0.85), stop=(None, 0.93))
+    """AUC in the newest rows of one input alone, its bins ranked on the training rows."""
+    single_auc_gap: Limit = limit(warn=(None, 0.08), stop=(None, 0.2))
+    """AUC in the training rows less that in the newest: the input has seen the labels."""
+    label_rate_ratio: Limit = limit(warn=(0.7, 1.4), stop=(0.5, 2.0))
+
+
+class ModelGate(Block):
+    """The candidate on the newest rows."""
+
+    worse_than_reference: Limit = limit(stop=(None, 0))
+    """1 if evaluation calls the candidate worse than the champion (or, first, the baseline)."""
+    metrics_not_finite: Limit = limit(stop=(None, 0))
+    positives: Limit = limit(warn=(200, None), stop=(10, None))
+    auc: Limit = limit(warn=(0.55, None), stop=(0.51, None))
+    auc_jump: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))
+    """AUC over the champion's: a jump is a leak until proven otherwise."""
+    above_oracle: Limit = limit(warn=(None, 0.005), stop=(None, 0.02))
+    """AUC over that of the true probabilities, where a simulator knows them."""
+    normalized_entropy_vs_constant: Limit = limit(warn=(None, -0.001), stop=(None, 0))
+    """Less than 0: better than predicting the mean."""
+    normalized_entropy_vs_baseline: Limit = limit(warn=(None, 0), stop=(None, 0.02))
+    calibration: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
+    """Mean prediction over mean label, beyond chance."""
+    ece: Limit = limit(warn=(None, 0.03), stop=(None, 0.1))
+    slice_calibration: Limit = limit(warn=(0.75, 1.33), stop=(0.5, 2.0))
+    slice_normalized_entropy: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
+    """Lower bound of the candidate's loss over the reference's in a slice."""
+    slice_positives: int = Field(default=50, ge=1)
+    """Slices with fewer are not judged."""
+
+
+class ServingGate(Block):
+    """The exported bundle and its load test."""
+
+    p99_ms: Limit = limit(warn=(None, 20), stop=(None, 50))
+    p50_ms: Limit = limit(warn=(None, 10))
+    requests_per_second_per_core: Limit = limit(warn=(50, None), stop=(10, None))
+    parity: Limit = limit(warn=(None, 1e-5), stop=(None, 1e-4))
+    """Largest difference between the exported graph and the reference model."""
+    skew_mismatches: Limit = limit(stop=(None, 0))
+    skew_rows: Limit = limit(stop=(1, None))
+    """Rows that were compared for skew: none means that nothing was."""
+    bundle_mb: Limit = limit(warn=(None, 2000))
+
+
+class CostGate(Block):
+    """Shares of the limits in the `budget` block."""
+
+    run_share: Limit = limit(warn=(None, 0.8), stop=(None, 1))
+    stage_share: Limit = limit(warn=(None, 0.8), stop=(None, 1))
+
+
+class Band(Block):
+    """A learned or hand-written limit for one statistic, in place of the general one."""
+
+    gate: GateName
+    statistic: str
+    """`name` or `name:column`, as gate pages show them."""
+    warn: Range | None = None
+    stop: Range | None = None
+    why: str = ""
+
+    @property
+    def limit(self) -> Limit:
+        """The two ranges."""
+        return Limit(warn=self.warn, stop=self.stop)
+
+
+class Override(Block):
+    """Somebody lets a check pass for a while, by name and with a reason."""
+
+    gate: GateName
+    check: str
+    """A statistic as pages show it; `*` matches any text."""
+    name: str = Field(min_length=2)
+    reason: str = Field(min_length=8)
+    until: date
+    """Last night it holds."""
 
 
 class Gates(Block):
     """Thresholds of every gate of a pipeline."""
+
+    raw: RawGate = RawGate()
+    features: FeaturesGate = FeaturesGate()
+    model: ModelGate = ModelGate()
+    serving: ServingGate = ServingGate()
+    cost: CostGate = CostGate()
+    bands: tuple[Band, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    warnings_expire_after: int | None = Field(default=None, ge=1)
+    """Nights in a row after which the same warning stops; null: never."""
+    notify: str | None = None
+    """`package.module:function`, called with the verdict when a gate stops; it cannot change it."""

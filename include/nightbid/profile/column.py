@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -165,7 +166,7 @@ class ColumnProfile:
         mean = self.total.fraction / self.values
         variance = float(self.squares.fraction / self.values - mean * mean)
         # Squares were rounded one by one: a constant column may come out a hair below 0.
-        return max(variance, 0.0) ** 0.5
+        return math.sqrt(max(variance, 0.0))
 
     @property
     def distinct(self) -> float:

@@ -1,0 +1,1 @@
+"""Gates: each reads the manifests and profiles of earlier stages and passes, warns or stops."""

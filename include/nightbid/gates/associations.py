@@ -1,0 +1,79 @@
+"""What belongs together: columns with the label, flags with flags, times with times.
+
+A stale or shuffled join leaves every column's own distribution as it was; these do not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.gates.compare import beyond_chance, transfer_auc
+from nightbid.gates.days import Day, Days
+from nightbid.gates.facts import Facts
+from nightbid.schema import RESERVED
+
+LEAST_POSITIVES = 50
+
+
+def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+    """Collect the figures of one day."""
+    _contradictions(facts, days, day)
+    _associations(facts, days, day, spec)
+
+
+def _contradictions(facts: Facts, days: Days, day: Day) -> None:
+    rows = max(day.profile.rows, 1)
+    for name, count in day.profile.contradictions.items():
+        others = [
+            each.profile.contradictions[name] / max(each.profile.rows, 1)
+            for each in days.others(day)
+            if name in each.profile.contradictions
+        ]
+        if not others:
+            continue
+        usual = float(np.median(others))
+        # A pair that usually goes its own ways is no rule that could be broken.
+        if usual > 0.001:
+            continue
+        error = math.sqrt(max(usual, 1 / rows) / rows)
+        facts.add(
+            "contradictions",
+            max(beyond_chance(count / rows - usual, 0.0, error), 0.0),
+            subject=name,
+            part=day.name,
+            note=f"{count:,} rows, usually {usual:.3%}",
+        )
+
+
+def _associations(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+    if day.profile.label.positives < LEAST_POSITIVES or len(days.all) < 3:
+        return
+    label = spec.label
+    # What defines the label predicts it by right.
+    by_right = {label.column, label.event_time, label.given, spec.columns.key, *RESERVED}
+    for name, column in day.profile.columns.items():
+        if name in by_right or column.kind == "time":
+            continue
+        mine = _auc(days, day, name)
+        if mine is None:
+            continue
+        others = [found[0] for each in days.others(day) if (found := _auc(days, each, name))]
+        if len(others) < 2:
+            continue
+        usual, (value, error) = float(np.median(others)), mine
+        change = beyond_chance(value - usual, 0.0, error)
+        note = f"AUC of this column alone {value:.3f}, usually {usual:.3f}"
+        facts.add("auc_gain", max(change, 0.0), subject=name, part=day.name, note=note)
+        facts.add("auc_loss", max(-change, 0.0), subject=name, part=day.name, note=note)
+
+
+def _auc(days: Days, day: Day, name: str) -> tuple[float, float] | None:
+    key = (day.date, name)
+    if key not in days.auc:
+        both = days.against_others(day, name)
+        enough = both is not None and int(both.new_positives.sum()) >= LEAST_POSITIVES
+        days.auc[key] = transfer_auc(both) if both is not None and enough else None
+    return days.auc[key]

@@ -1,0 +1,149 @@
+"""Distances between two sets of counts, less what chance alone explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.profile.bins import Bins, Floats, Ints
+from nightbid.profile.column import ColumnProfile
+
+GROUPS = 20
+"""Bins that distances are computed on: fewer rows per bin means more noise."""
+SIGMAS = 4.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two columns' counts on common bins; the last bin holds the nulls."""
+
+    new: Ints
+    new_positives: Ints
+    old: Ints
+    old_positives: Ints
+    ordered: bool
+    """Whether the bins, but for the last, are in the order of their values."""
+
+
+def subtract(pooled: Bins, part: Bins) -> Bins:
+    """Count the rows of `pooled` that are not in its `part`."""
+    inside = part.on(pooled.keys)
+    counts = pooled.counts - inside.counts
+    kept = counts > 0
+    return Bins(pooled.keys[kept], counts[kept], (pooled.positives - inside.positives)[kept])
+
+
+def pair(new: ColumnProfile, old: ColumnProfile, old_bins: Bins | None = None) -> Pair:
+    """Align two profiles of a column; `old_bins` replaces those of `old`."""
+    old_bins = old.bins if old_bins is None else old_bins
+    _, left, right = new.bins.aligned(old_bins)
+    nulls = [new.nulls, new.null_positives, old.nulls, old.null_positives]
+    parts = (left.counts, left.positives, right.counts, right.positives)
+    counts = [np.append(part, null) for part, null in zip(parts, nulls, strict=True)]
+    return Pair(counts[0], counts[1], counts[2], counts[3], new.kind == "number")
+
+
+def grouped(both: Pair, groups: int = GROUPS) -> tuple[Floats, Floats]:
+    """Count in about `groups` bins of equal old mass; the null bin stays alone."""
+    new, old = both.new[:-1], both.old[:-1]
+    if len(old) > groups:
+        total = old.sum()
+        # Without an order of values, frequent ones keep a bin of their own.
+        order = np.arange(len(old)) if both.ordered else np.argsort(-old, kind="stable")
+        before = np.cumsum(old[order]) - old[order]
+        group = np.minimum(before * groups // max(int(total), 1), groups - 1)
+        new = np.bincount(group, weights=new[order], minlength=groups)
+        old = np.bincount(group, weights=old[order], minlength=groups)
+    return np.append(new, both.new[-1]).astype(float), np.append(old, both.old[-1]).astype(float)
+
+
+def psi(new: Floats, old: Floats) -> float:
+    """Compute the population stability index, Σ (p − q) ln(p / q), less what chance explains.
+
+    Under no change it is about χ² with (bins − 1) degrees of freedom times (1/n + 1/m)
+    (Yurdakul 2018); the mean and four standard deviations are taken off.
+    """
+    n, m = new.sum(), old.sum()
+    if n == 0 or m == 0:
+        return 0.0
+    used = (new + old) > 0
+    bins = int(used.sum())
+    p, q = (new[used] + 0.5) / (n + 0.5 * bins), (old[used] + 0.5) / (m + 0.5 * bins)
+    value = float(((p - q) * np.log(p / q)).sum())
+    return max(value - _chance(bins, n, m), 0.0)
+
+
+def jensen_shannon(new: Floats, old: Floats) -> float:
+    """Jensen-Shannon divergence in bits (0 to 1), less what chance explains (PSI / 8 ln 2)."""
+    n, m = new.sum(), old.sum()
+    if n == 0 or m == 0:
+        return 0.0
+    used = (new + old) > 0
+    p, q = new[used] / n, old[used] / m
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = np.where(p > 0, p * np.log2(p / middle), 0.0).sum()
+        right = np.where(q > 0, q * np.log2(q / middle), 0.0).sum()
+    chance = _chance(int(used.sum()), n, m) / (8 * np.log(2))
+    return max(float(left + right) / 2 - float(chance), 0.0)
+
+
+def _chance(bins: int, n: float, m: float) -> float:
+    free = max(bins - 1, 0)
+    return float((free + SIGMAS * np.sqrt(2 * free)) * (1 / n + 1 / m))
+
+
+def linf(both: Pair) -> float:
+    """Largest change of a value's share, or of the distribution function of numbers."""
+    n, m = int(both.new.sum()), int(both.old.sum())
+    if n == 0 or m == 0:
+        return 0.0
+    p, q = both.new / n, both.old / m
+    change = np.abs(np.cumsum(p - q)) if both.ordered else np.abs(p - q)
+    mixed = (both.new + both.old) / (n + m)
+    share = np.clip(np.cumsum(mixed), 0, 1) if both.ordered else mixed
+    noise = SIGMAS * np.sqrt(share * (1 - share) * (1 / n + 1 / m))
+    return max(float((change - noise).max(initial=0.0)), 0.0)
+
+
+def transfer_auc(both: Pair) -> tuple[float, float]:
+    """AUC on the new rows of ranking their bins by the old rows' label rates.
+
+    Ranking on one set and scoring on another is what keeps rare values from looking predictive.
+
+    Returns:
+        The AUC (0.5 when either side has one class only) and its standard error.
+    """
+    old_negatives = both.old - both.old_positives
+    positives, negatives = both.new_positives, both.new - both.new_positives
+    if positives.sum() == 0 or negatives.sum() == 0 or both.old_positives.sum() == 0:
+        return 0.5, 0.5
+    prior = both.old_positives.sum() / max(both.old.sum(), 1)
+    # Shrunk by 20 rows of the mean rate: unseen bins rank in the middle.
+    rates = (both.old_positives + 20 * prior) / (both.old_positives + old_negatives + 20)
+    return _auc(rates, positives, negatives), float(
+        np.sqrt(1 / (12 * positives.sum()) + 1 / (12 * negatives.sum()))
+    )
+
+
+def _auc(scores: Floats, positives: Ints, negatives: Ints) -> float:
+    _, inverse = np.unique(scores, return_inverse=True)
+    right = np.bincount(inverse, weights=positives)
+    wrong = np.bincount(inverse, weights=negatives)
+    below = np.cumsum(wrong) - wrong
+    return float((right * (below + wrong / 2)).sum() / (right.sum() * wrong.sum()))
+
+
+def beyond_chance(value: float, centre: float, error: float) -> float:
+    """Move a value towards its centre by four standard errors, not past it."""
+    margin = SIGMAS * error
+    if value > centre:
+        return max(value - margin, centre)
+    return min(value + margin, centre)
+
+
+def median(values: npt.ArrayLike) -> float:
+    """Median as a plain float."""
+    return float(np.median(np.asarray(values, float)))

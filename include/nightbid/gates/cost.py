@@ -1,0 +1,57 @@
+"""Did the night keep to its budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+
+from nightbid.cost.pricing import default_book, price_usage
+from nightbid.gates.facts import Facts
+from nightbid.gates.outcome import run_gate
+from nightbid.runs import RunRecord
+from nightbid.stage import Outcome, StageTask
+
+
+def run(task: StageTask) -> Outcome:
+    """Price what the run has used so far, retries included, and judge it by the budget."""
+    spent: dict[str, Decimal] = {}
+    outcome = run_gate(task, "cost", partial(measure, spent=spent))
+    budget = task.spec.budget.run_usd
+    metrics = {
+        **outcome.metrics,
+        "total_usd": float(sum(spent.values(), Decimal(0))),
+        "by_stage": {stage: float(usd) for stage, usd in spent.items()},
+        "budget_usd": float(budget) if budget is not None else None,
+    }
+    return replace(outcome, metrics=metrics)
+
+
+def measure(task: StageTask, spent: dict[str, Decimal]) -> Facts:
+    """Collect what each stage cost, at cloud prices, as shares of the limits.
+
+    Args:
+        task: of the run whose records are priced.
+        spent: is filled with stage → USD.
+
+    Raises:
+        PriceError: something cannot be priced: the gate stops rather than call it free.
+    """
+    facts = Facts()
+    budget, book = task.spec.budget, default_book()
+    for record in RunRecord.load(task.workspace, task.spec.pipeline, task.run_id).records():
+        cost = price_usage(record.usage, book, at=record.started.date(), where="cloud").amount
+        spent[record.stage] = spent.get(record.stage, Decimal(0)) + cost
+    total = sum(spent.values(), Decimal(0))
+    if budget.run_usd is None:
+        facts.skip(f"the run's total of {total:.4f} USD: the budget block has no run_usd")
+    else:
+        facts.add(
+            "run_share", float(total / budget.run_usd), note=f"{total:.4f} of {budget.run_usd} USD"
+        )
+    for stage, limit in budget.stage_usd.items():
+        cost = spent.get(stage, Decimal(0))
+        facts.add(
+            "stage_share", float(cost / limit), subject=stage, note=f"{cost:.4f} of {limit} USD"
+        )
+    return facts

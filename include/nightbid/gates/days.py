@@ -1,0 +1,147 @@
+"""The days that a raw gate knows: tonight's window, and older ones from earlier nights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.errors import MissingDataError
+from nightbid.gates.compare import Pair, median, pair, subtract
+from nightbid.manifest import Manifest
+from nightbid.profile.bins import Bins
+from nightbid.profile.column import ColumnProfile
+from nightbid.profile.profile import Profile
+from nightbid.schema import KEY, TIME
+from nightbid.stage import StageTask
+
+EPOCH = date(1970, 1, 1)
+LEAST_WEEKDAYS = 3
+"""Same weekdays needed before a day is compared with them alone."""
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day of logs."""
+
+    date: date
+    profile: Profile
+    figures: Mapping[str, float]
+    """The sample stage's own counts of the day: read, written, quarantined, …"""
+
+    @property
+    def name(self) -> str:
+        """YYYY-MM-DD."""
+        return self.date.isoformat()
+
+    @cached_property
+    def hours(self) -> npt.NDArray[np.int64]:
+        """int64 [2, 24]: rows and positives by hour of this day, UTC."""
+        first = (self.date - EPOCH).days * 24
+        table = np.zeros((2, 24), np.int64)
+        for hour, counts in self.profile.rows_by_hour.items():
+            if first <= hour < first + 24:
+                table[:, hour - first] = counts
+        return table
+
+    @cached_property
+    def outside(self) -> int:
+        """Rows whose time lies in another day."""
+        times = self.profile.columns.get(TIME)
+        return (times.values if times else 0) - int(self.hours[0].sum())
+
+
+class Days:
+    """Tonight's window, and what is usual: all other known days."""
+
+    def __init__(self, window: Sequence[Day], older: Sequence[Day], expected: Sequence[date]):
+        self.window = list(window)
+        self.all = sorted([*older, *window], key=lambda day: day.date)
+        self.expected = list(expected)
+        self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
+        self.auc: dict[tuple[date, str], tuple[float, float] | None] = {}
+        """AUC and its error of a column on a day, once computed."""
+
+    @classmethod
+    def of(cls, task: StageTask) -> Days:
+        """Load the profiles of the window and of earlier nights.
+
+        Raises:
+            MissingDataError: the sample stage left no profile at all.
+        """
+        sample = task.inputs["sample"]
+        night = task.night
+        expected = [*night.train, *night.validate_, *night.evaluate]
+        window = _load(sample.path, sample.manifest, {each.isoformat() for each in expected})
+        if not window:
+            raise MissingDataError(
+                "no day has a profile",
+                where=str(sample.path / "profile"),
+                hint="rerun the sample stage",
+            )
+        known = {day.name for day in window} | {each.isoformat() for each in expected}
+        older: list[Day] = []
+        for earlier in reversed(task.history):
+            names = set(earlier.manifest.metrics.get("days", {})) - known
+            older += _load(earlier.path, earlier.manifest, names)
+            known |= names
+        return cls(window, older, expected)
+
+    def others(self, day: Day) -> list[Day]:
+        """Every known day but this one."""
+        return [each for each in self.all if each.date != day.date]
+
+    def usual(self, day: Day, figure: Callable[[Day], float | None]) -> float | None:
+        """Median of a figure over the other days; None if no other day has it."""
+        values = [value for each in self.others(day) if (value := figure(each)) is not None]
+        return median(values) if values else None
+
+    def usual_of_weekday(self, day: Day, figure: Callable[[Day], float]) -> float | None:
+        """Median over the same weekdays once three are known, else over all days."""
+        same = [each for each in self.others(day) if each.date.weekday() == day.date.weekday()]
+        chosen = same if len(same) >= LEAST_WEEKDAYS else self.others(day)
+        return median([figure(each) for each in chosen]) if chosen else None
+
+    def against_others(self, day: Day, name: str) -> Pair | None:
+        """Align a column's counts on this day with those on all others together."""
+        column = day.profile.columns.get(name)
+        if column is None or name == KEY:
+            return None
+        pooled = self._pool(name)
+        if pooled is None or pooled[0].kind != column.kind:
+            return None
+        whole, bins = pooled
+        both = pair(column, whole, subtract(bins, column.bins))
+        # The pool's nulls include this day's.
+        both.old[-1] -= column.nulls
+        both.old_positives[-1] -= column.null_positives
+        return both if both.old.sum() > 0 else None
+
+    def _pool(self, name: str) -> tuple[ColumnProfile, Bins] | None:
+        if name not in self._pooled:
+            found = [c for day in self.all if (c := day.profile.columns.get(name)) is not None]
+            kinds = {each.kind for each in found} - {"empty"}
+            if len(found) < 2 or len(kinds) != 1:
+                return None
+            whole = found[0]
+            for each in found[1:]:
+                whole = whole.merge(each)
+            self._pooled[name] = (whole, whole.bins)
+        return self._pooled[name]
+
+
+def _load(folder: Path, manifest: Manifest, names: set[str]) -> list[Day]:
+    days = []
+    for name in sorted(names):
+        path = folder / "profile" / f"dt={name}.json"
+        if path.exists():
+            figures = manifest.metrics.get("days", {}).get(name, {})
+            numbers = {key: float(value) for key, value in figures.items() if value is not None}
+            when = date.fromisoformat(name)
+            days.append(Day(when, Profile.load(path), numbers))
+    return days

@@ -1,0 +1,232 @@
+"""Are the model inputs sound: against each other, earlier nights, and the champion's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nightbid.errors import NightbidError
+from nightbid.gates.compare import (
+    beyond_chance,
+    grouped,
+    jensen_shannon,
+    linf,
+    pair,
+    psi,
+    transfer_auc,
+)
+from nightbid.gates.facts import Facts
+from nightbid.gates.outcome import run_gate
+from nightbid.profile.column import ColumnProfile
+from nightbid.profile.profile import Profile
+from nightbid.runs import RunRecord
+from nightbid.schema import RESERVED, FeatureSchema, ModelInput
+from nightbid.stage import Outcome, StageInput, StageTask
+
+LEAST_POSITIVES = 50
+
+
+def run(task: StageTask) -> Outcome:
+    """Judge the profiles of the featurized splits."""
+    return run_gate(task, "features", measure)
+
+
+def measure(task: StageTask) -> Facts:
+    """Collect the figures of every model input."""
+    facts = Facts()
+    featurize = task.inputs["featurize"]
+    schema = FeatureSchema.load(featurize.path / "fitted")
+    splits = {
+        split: Profile.load(featurize.path / "profile" / f"split={split}.json")
+        for split in ("train", "validate", "evaluate")
+    }
+    for split, profile in splits.items():
+        facts.add("rows", profile.rows, part=split)
+    facts.add(
+        "lost_rows",
+        task.inputs["sample"].manifest.rows.written
+        - sum(profile.rows for profile in splits.values()),
+        note="rows sampled less rows featurized",
+    )
+    train, newest = splits["train"], splits["evaluate"]
+    _label_rate(facts, train, newest)
+    history = [_newest_against_train(each) for each in task.history]
+    if not history:
+        facts.skip("drift against earlier nights: this is the first one")
+    champion = _champion_profile(task, facts)
+    rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
+    for each in schema.inputs:
+        _sound(facts, each, splits)
+        if each.name not in train.columns or each.name not in newest.columns:
+            continue
+        _oov(facts, each, rates, task.history)
+        _drift(facts, each, train, newest, history, champion)
+        _leakage(facts, each, train, newest)
+    return facts
+
+
+def _label_rate(facts: Facts, train: Profile, newest: Profile) -> None:
+    before, now = train.label_rate, newest.label_rate
+    if not before or now is None:
+        facts.add("label_rate_ratio", None, note=f"label rate {now} after {before}")
+        return
+    error = 1 / max(newest.label.positives, 1) ** 0.5
+    facts.add(
+        "label_rate_ratio",
+        beyond_chance(now / before, 1.0, error),
+        note=f"newest rows {now:.4f}, training rows {before:.4f}",
+    )
+
+
+def _sound(facts: Facts, each: ModelInput, splits: Mapping[str, Profile]) -> None:
+    found = {split: profile.columns.get(each.name) for split, profile in splits.items()}
+    lost = [split for split, column in found.items() if column is None]
+    facts.add("missing_inputs", len(lost), subject=each.name, note=", ".join(lost))
+    for split, column in found.items():
+        if column is None or not column.rows:
+            continue
+        facts.add("nulls", column.nulls, subject=each.name, part=split)
+        facts.add("not_finite", column.nan + column.infinite, subject=each.name, part=split)
+        if each.kind != "float" and column.minimum is not None and column.maximum is not None:
+            wrong = float(column.minimum < 0 or column.maximum >= each.size)
+            facts.add(
+                "ids_out_of_range",
+                wrong,
+                subject=each.name,
+                part=split,
+                note=f"{column.minimum:g} to {column.maximum:g}, size {each.size}",
+            )
+    train, newest = found["train"], found["evaluate"]
+    if train is None or newest is None:
+        return
+    facts.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
+    facts.add(
+        "newly_constant",
+        float(newest.distinct <= 1 < train.distinct),
+        subject=each.name,
+        part="evaluate",
+        note=f"{train.distinct:,.0f} distinct values in training",
+    )
+    if each.kind == "id":
+        before, now = _zero_share(train), _zero_share(newest)
+        facts.add(
+            "missing_excess",
+            max(now - before, 0.0),
+            subject=each.name,
+            part="evaluate",
+            note=f"missing in {now:.2%} of rows, in training {before:.2%}",
+        )
+
+
+def _zero_share(column: ColumnProfile) -> float:
+    zero = column.bins.keys == 0
+    return float(column.bins.counts[zero].sum() / max(column.values, 1))
+
+
+def _oov(
+    facts: Facts, each: ModelInput, rates: Mapping[str, float], history: tuple[StageInput, ...]
+) -> None:
+    rate = rates.get(each.name)
+    if rate is None:
+        return
+    facts.add("oov", rate, subject=each.name)
+    earlier = [
+        value
+        for night in history
+        if (value := night.manifest.metrics.get("oov_rate", {}).get(each.name)) is not None
+    ]
+    if earlier:
+        usual = float(np.median(earlier))
+        facts.add(
+            "oov_excess",
+            max(rate - usual, 0.0),
+            subject=each.name,
+            note=f"{rate:.2%}, usually {usual:.2%}",
+        )
+
+
+def _drift(
+    facts: Facts,
+    each: ModelInput,
+    train: Profile,
+    newest: Profile,
+    history: list[dict[str, float]],
+    champion: Profile | None,
+) -> None:
+    both = pair(newest.columns[each.name], train.columns[each.name])
+    counts = grouped(both)
+    value = psi(*counts)
+    means = [train.columns[each.name].mean, newest.columns[each.name].mean]
+    note = (
+        f"mean {means[0]:.4g} → {means[1]:.4g}"
+        if each.kind == "float" and None not in means
+        else ""
+    )
+    facts.add("psi", value, subject=each.name, part="evaluate vs train", note=note)
+    facts.add("js", jensen_shannon(*counts), subject=each.name, part="evaluate vs train")
+    facts.add("linf", linf(both), subject=each.name, part="evaluate vs train")
+    earlier = [night[each.name] for night in history if each.name in night]
+    if earlier:
+        facts.add(
+            "psi_excess",
+            max(value - max(earlier), 0.0),
+            subject=each.name,
+            part="evaluate vs train",
+            note=f"{value:.3f}, before at most {max(earlier):.3f}",
+        )
+    old = champion.columns.get(each.name) if champion else None
+    if old is not None and old.kind == train.columns[each.name].kind and each.kind == "float":
+        # Ids are numbered per night: only floats mean the same in two models.
+        facts.add(
+            "psi_champion",
+            psi(*grouped(pair(train.columns[each.name], old))),
+            subject=each.name,
+            part="train vs champion's train",
+        )
+
+
+def _leakage(facts: Facts, each: ModelInput, train: Profile, newest: Profile) -> None:
+    if min(train.label.positives, newest.label.positives) < LEAST_POSITIVES:
+        return
+    new, old = newest.columns[each.name], train.columns[each.name]
+    ahead, error = transfer_auc(pair(new, old))
+    back, _ = transfer_auc(pair(old, new))
+    facts.add("single_auc", beyond_chance(ahead, 0.5, error), subject=each.name, part="evaluate")
+    facts.add(
+        "single_auc_gap",
+        max(beyond_chance(back - ahead, 0.0, 1.4 * error), 0.0),
+        subject=each.name,
+        part="train vs evaluate",
+        note=f"alone {back:.3f} in training, {ahead:.3f} in the newest rows",
+    )
+
+
+def _newest_against_train(night: StageInput) -> dict[str, float]:
+    """PSI of each input on an earlier night."""
+    train = Profile.load(night.path / "profile" / "split=train.json")
+    newest = Profile.load(night.path / "profile" / "split=evaluate.json")
+    return {
+        name: psi(*grouped(pair(newest.columns[name], column)))
+        for name, column in train.columns.items()
+        if name not in RESERVED and name in newest.columns
+    }
+
+
+def _champion_profile(task: StageTask, facts: Facts) -> Profile | None:
+    champion = task.inputs.get("champion")
+    if champion is None:
+        facts.skip("drift against the champion's training rows: there is no champion yet")
+        return None
+    try:
+        run = RunRecord.load(task.workspace, task.spec.pipeline, champion.manifest.run_id)
+        record = run.stage("featurize")
+    except NightbidError:
+        record = None
+    if record is None or not record.uri:
+        facts.skip(f"drift against the champion's rows: {champion.manifest.run_id} is deleted")
+        return None
+    folder = Path(str(task.workspace.at(record.uri)))
+    path = folder / "profile" / "split=train.json"
+    return Profile.load(path) if path.exists() else None

@@ -1,0 +1,269 @@
+"""From measured facts to a verdict: limits become expectations, Great Expectations judges.
+
+The batch has one line per (subject, part) and one column per statistic, so that one expectation
+judges a statistic on all columns and days at once, and its unexpected lines say where it fails.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+from typing import Any
+
+from nightbid.config.base import Block
+from nightbid.config.gates import GateName, Gates, Limit, Override, Range
+from nightbid.gates.facts import Fact, Facts
+from nightbid.manifest import Verdict
+
+WEIGHT: Mapping[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact outside its limit."""
+
+    fact: Fact
+    verdict: Verdict
+    expected: str
+    override: Override | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statistic's verdict over all columns and days."""
+
+    name: str
+    verdict: Verdict
+    observed: str
+    expected: str
+    detail: str
+    findings: tuple[Finding, ...] = ()
+
+    def to_json(self) -> dict[str, str]:
+        """Give what manifests, reports and pages read."""
+        return {
+            "name": self.name,
+            "verdict": self.verdict,
+            "observed": self.observed,
+            "expected": self.expected,
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict of one gate."""
+
+    gate: GateName
+    verdict: Verdict
+    summary: str
+    checks: tuple[Check, ...]
+    validation: dict[str, Any]
+    """Great Expectations' own result."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    column: str
+    """Of the batch: a family, or a statistic with a band of its own."""
+    range: Range
+    verdict: Verdict
+
+
+def judge(gate: GateName, facts: Facts, gates: Gates, night: date) -> Judgement:
+    """Judge facts by the limits of the configuration.
+
+    Args:
+        gate: whose limits and bands apply.
+        facts: every figure's family must be a limit of that gate.
+        gates: limits, learned bands, overrides.
+        night: overrides hold up to their `until`, counted in nights, so that a rerun agrees.
+    """
+    block: Block = getattr(gates, gate)
+    bands = {band.statistic: band.limit for band in gates.bands if band.gate == gate}
+    unmeasured = [fact for fact in facts if math.isnan(fact.value)]
+    measured = [fact for fact in facts if not math.isnan(fact.value)]
+    column_of = {
+        fact.statistic: fact.statistic if fact.statistic in bands else fact.family for fact in facts
+    }
+    limits: dict[str, Limit] = {
+        column: bands[column] if column in bands else getattr(block, column)
+        for column in dict.fromkeys(column_of.values())
+    }
+    rules: list[_Rule] = []
+    for column, limit in limits.items():
+        if limit.stop is not None:
+            rules.append(_Rule(column, limit.stop, "stop"))
+        if limit.warn is not None:
+            rules.append(_Rule(column, limit.warn, "warn"))
+    failed, validation = _validate(measured, column_of, rules)
+    found: dict[tuple[str, str], Finding] = {}
+    for rule, statistic, part in failed:
+        key = (statistic, part)
+        known = found.get(key)
+        if known and WEIGHT[known.verdict] >= WEIGHT[rule.verdict]:
+            continue
+        fact = next(each for each in measured if (each.statistic, each.part) == key)
+        found[key] = Finding(fact, rule.verdict, in_words(rule.range))
+    for fact in unmeasured:
+        found[(fact.statistic, fact.part)] = Finding(fact, "stop", "a measured value")
+    live = [each for each in gates.overrides if each.gate == gate and night <= each.until]
+    findings = [_overridden(finding, live) for finding in found.values()]
+    checks = tuple(
+        _check(family, [f for f in facts if f.family == family], findings, limits)
+        for family in dict.fromkeys(fact.family for fact in facts)
+    )
+    verdict = _worst(check.verdict for check in checks)
+    return Judgement(gate, verdict, _summary(verdict, checks, len(facts.all)), checks, validation)
+
+
+def in_words(bounds: Range) -> str:
+    """`[0.5, null]` as `≥ 0.5`."""
+    low, high = bounds
+    if low is not None and high is not None:
+        return f"= {low:g}" if low == high else f"{low:g} to {high:g}"
+    if low is not None:
+        return f"≥ {low:g}"
+    return f"≤ {high:g}" if high is not None else "any"
+
+
+def _worst(verdicts: Iterable[Verdict]) -> Verdict:
+    return max(verdicts, key=WEIGHT.__getitem__, default="pass")
+
+
+def _overridden(finding: Finding, live: Sequence[Override]) -> Finding:
+    if finding.verdict != "stop":
+        return finding
+    for override in live:
+        if fnmatchcase(finding.fact.statistic, override.check):
+            return Finding(finding.fact, "warn", finding.expected, override)
+    return finding
+
+
+def _check(
+    family: str, facts: Sequence[Fact], findings: Sequence[Finding], limits: Mapping[str, Limit]
+) -> Check:
+    mine = [each for each in findings if each.fact.family == family]
+    mine.sort(key=lambda each: each.fact.part, reverse=True)  # the newest day first
+    mine.sort(key=lambda each: -WEIGHT[each.verdict])
+    if mine:
+        worst = mine[0]
+        others = f"; and {len(mine) - 1} more" if len(mine) > 1 else ""
+        override = worst.override
+        allowed = (
+            f"; allowed until {override.until} by {override.name}: {override.reason}"
+            if override
+            else ""
+        )
+        return Check(
+            name=worst.fact.statistic,
+            verdict=worst.verdict,
+            observed=figure(worst.fact.value),
+            expected=worst.expected,
+            detail=_where(worst.fact) + others + allowed,
+            findings=tuple(mine),
+        )
+    limit = limits.get(family)
+    tightest = (limit.warn or limit.stop) if limit else None
+    values = [fact.value for fact in facts]
+    low, high = figure(min(values)), figure(max(values))
+    return Check(
+        name=family,
+        verdict="pass",
+        observed=low if low == high else f"{low} to {high}",
+        expected=in_words(tightest) if tightest else "its own bands",
+        detail=f"{len(facts)} judged" if len(facts) > 1 else _where(facts[0]),
+    )
+
+
+def _where(fact: Fact) -> str:
+    return " · ".join(part for part in (fact.part, fact.note) if part)
+
+
+def figure(value: float) -> str:
+    """Write a number as people do."""
+    if math.isnan(value):
+        return "not measured"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def _summary(verdict: Verdict, checks: Sequence[Check], facts: int) -> str:
+    if verdict == "pass":
+        return f"{len(checks)} checks on {facts} figures passed"
+    worst = [check for check in checks if check.verdict == verdict]
+    first = worst[0]
+    line = f"{first.name} is {first.observed}, expected {first.expected}"
+    if first.detail:
+        line += f" ({first.detail})"
+    return line + (f", and {len(worst) - 1} more checks {verdict}" if len(worst) > 1 else "")
+
+
+def _validate(
+    facts: Sequence[Fact], column_of: Mapping[str, str], rules: Sequence[_Rule]
+) -> tuple[list[tuple[_Rule, str, str]], dict[str, Any]]:
+    """Let Great Expectations judge; returns the failed rules with where they failed."""
+    # Neither the context nor a validation may call home from a production task.
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    import pandas as pd
+
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for fact in facts:
+        line = lines.setdefault(
+            (fact.subject, fact.part), {"subject": fact.subject, "part": fact.part}
+        )
+        line[column_of[fact.statistic]] = fact.value
+    frame = pd.DataFrame(list(lines.values()))
+    rules = [rule for rule in rules if rule.column in frame.columns]
+    if not rules:
+        return [], {}
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    asset = context.data_sources.add_pandas("profile").add_dataframe_asset("facts")
+    batch = asset.add_batch_definition_whole_dataframe("night").get_batch(
+        batch_parameters={"dataframe": frame}
+    )
+    suite = gx.ExpectationSuite(name="limits")
+    for at, rule in enumerate(rules):
+        low, high = rule.range
+        suite.add_expectation(
+            gxe.ExpectColumnValuesToBeBetween(
+                column=rule.column,
+                min_value=low,
+                max_value=high,
+                severity="critical" if rule.verdict == "stop" else "warning",
+                meta={"rule": at},
+            )
+        )
+    result = batch.validate(
+        suite,
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["subject", "part"],
+        },
+    )
+    failed: list[tuple[_Rule, str, str]] = []
+    for each in result.results:
+        rule = rules[each.expectation_config.meta["rule"]]
+        if each.success:
+            continue
+        if each.exception_info.get("raised_exception"):
+            raise RuntimeError(f"the expectation on {rule.column} failed to run: {each}")
+        for line in each.result["unexpected_index_list"]:
+            subject = line["subject"]
+            family = rule.column.partition(":")[0]
+            failed.append((rule, f"{family}:{subject}" if subject else family, line["part"]))
+    plain = result.to_json_dict()
+    # Names and times of the engine differ between equal runs; the judgement does not.
+    kept = [
+        {key: each[key] for key in ("success", "expectation_config", "result")}
+        for each in plain["results"]
+    ]
+    return failed, {"success": plain["success"], "statistics": plain["statistics"], "results": kept}

@@ -1,0 +1,167 @@
+"""The frame around every gate: measure, judge, write down, and stop when in doubt."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from nightbid.config.gates import GateName
+from nightbid.gates.facts import Facts
+from nightbid.gates.judge import Check, Judgement, figure, judge
+from nightbid.runs import RunRecord
+from nightbid.stage import Outcome, StageTask
+
+LOG = logging.getLogger(__name__)
+
+
+def run_gate(task: StageTask, gate: GateName, measure: Callable[[StageTask], Facts]) -> Outcome:
+    """Run one gate. Whatever goes wrong inside is a stop with its reason, never a pass."""
+    facts = Facts()
+    try:
+        task.progress(0.1, "measuring")
+        facts = measure(task)
+        task.progress(0.5, f"judging {len(facts.all)} figures")
+        verdict = judge(gate, facts, task.spec.gates, task.night.date)
+        verdict = _expired(task, verdict)
+    except Exception as error:
+        # Fail closed: a gate that cannot judge must not let the night go on.
+        LOG.exception("gate %s could not judge", gate)
+        verdict = _cannot_judge(gate, error)
+    _write(task, verdict, facts)
+    if verdict.verdict == "stop":
+        _notify(task, verdict)
+    task.progress(1.0, verdict.summary)
+    return Outcome(
+        metrics={"checks": [check.to_json() for check in verdict.checks]},
+        summary=verdict.summary,
+        verdict=verdict.verdict,
+        volatile=("index.html",),
+    )
+
+
+def _cannot_judge(gate: GateName, error: Exception) -> Judgement:
+    reason = str(error) or type(error).__name__
+    reason = reason if hasattr(error, "hint") else f"{type(error).__name__}: {reason}"
+    check = Check("gate", "stop", "could not judge", "a judgement", reason)
+    summary = f"the gate could not judge, so it stops: {reason}"
+    return Judgement(gate, "stop", summary, (check,), {})
+
+
+def _expired(task: StageTask, verdict: Judgement) -> Judgement:
+    """Stop on a warning that every one of the last nights has shown."""
+    nights = task.spec.gates.warnings_expire_after
+    warned = {
+        check.name
+        for check in verdict.checks
+        if check.verdict == "warn" and not any(each.override for each in check.findings)
+    }
+    if nights is None or not warned:
+        return verdict
+    run = RunRecord.load(task.workspace, task.spec.pipeline, task.run_id)
+    earlier = run.history(f"gate_{verdict.gate}")[-nights:]
+    if len(earlier) < nights:
+        return verdict
+    for uri in earlier:
+        text = (task.workspace.at(uri) / "gate.json").read_text()
+        warned &= {
+            check["name"] for check in json.loads(text)["checks"] if check["verdict"] == "warn"
+        }
+    if not warned:
+        return verdict
+    note = f"warned for {nights} nights in a row: mend it, or override it by name"
+    checks = tuple(
+        replace(check, verdict="stop", detail=f"{check.detail}; {note}")
+        if check.name in warned
+        else check
+        for check in verdict.checks
+    )
+    return replace(
+        verdict, verdict="stop", checks=checks, summary=f"{', '.join(sorted(warned))} {note}"
+    )
+
+
+def _write(task: StageTask, verdict: Judgement, facts: Facts) -> None:
+    findings = [each for check in verdict.checks for each in check.findings]
+    live = [
+        each
+        for each in task.spec.gates.overrides
+        if each.gate == verdict.gate and task.night.date <= each.until
+    ]
+    result: dict[str, Any] = {
+        "gate": verdict.gate,
+        "night": task.night.date.isoformat(),
+        "verdict": verdict.verdict,
+        "summary": verdict.summary,
+        "checks": [check.to_json() for check in verdict.checks],
+        "findings": [
+            {
+                "statistic": each.fact.statistic,
+                "part": each.fact.part,
+                "verdict": each.verdict,
+                "observed": _json_number(each.fact.value),
+                "expected": each.expected,
+                "note": each.fact.note,
+                "override": each.override.model_dump(mode="json") if each.override else None,
+            }
+            for each in findings
+        ],
+        "facts": [
+            [fact.statistic, fact.part, _json_number(fact.value), fact.note] for fact in facts
+        ],
+        "skipped": facts.skipped,
+        "validation": verdict.validation,
+    }
+    text = json.dumps(result, indent=1, sort_keys=True, default=str)
+    (task.output / "gate.json").write_text(text)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    failed = [check for check in verdict.checks if check.verdict != "pass" and not check.findings]
+    page = environment.get_template("page.html").render(
+        gate=verdict.gate,
+        pipeline=task.spec.pipeline,
+        night=task.night.date.isoformat(),
+        run_id=task.run_id,
+        verdict=verdict.verdict,
+        summary=verdict.summary,
+        groups=[
+            ("Stops", [each for each in findings if each.verdict == "stop"]),
+            ("Warnings", [each for each in findings if each.verdict == "warn"]),
+        ],
+        passed=[check for check in verdict.checks if check.verdict == "pass"] + failed,
+        overrides=live,
+        skipped=facts.skipped,
+        figure=figure,
+    )
+    (task.output / "index.html").write_text(page, encoding="utf-8")
+
+
+def _json_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _notify(task: StageTask, verdict: Judgement) -> None:
+    hook = task.spec.gates.notify
+    if not hook:
+        return
+    module, _, name = hook.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+        function(
+            pipeline=task.spec.pipeline,
+            night=task.night.date,
+            run_id=task.run_id,
+            gate=verdict.gate,
+            summary=verdict.summary,
+        )
+    except Exception:
+        # The verdict stands whether or not anybody could be told.
+        LOG.exception("the notification hook %r failed", hook)

@@ -1,0 +1,204 @@
+"""Are the logs what they usually are: every day of the window against all other known days."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import numpy as np
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.gates import associations, values
+from nightbid.gates.compare import SIGMAS, beyond_chance
+from nightbid.gates.days import EPOCH, Day, Days
+from nightbid.gates.facts import Facts
+from nightbid.gates.outcome import run_gate
+from nightbid.stage import Outcome, StageTask
+
+LATEST_ZONE_HOURS = 14
+"""A clock east of Greenwich runs at most this far ahead: later times are not a time zone."""
+
+
+def run(task: StageTask) -> Outcome:
+    """Judge the profiles that sampling made of all rows, sampled away or not."""
+    return run_gate(task, "raw", measure)
+
+
+def measure(task: StageTask) -> Facts:
+    """Collect the figures of every day of the window."""
+    return measure_days(Days.of(task), task.spec)
+
+
+def measure_days(days: Days, spec: PipelineSpec) -> Facts:
+    """Collect the figures of days that are loaded already."""
+    facts = Facts()
+    present = {day.date for day in days.window if day.profile.rows}
+    missing = [each.isoformat() for each in days.expected if each not in present]
+    newest = max(present, default=None)
+    facts.add(
+        "missing_days",
+        len(missing),
+        note=", ".join(missing) or f"newest day of logs is {newest}",
+    )
+    if len(days.all) < 2:
+        facts.skip("everything that needs another day to compare with: only one day is known")
+    for day in days.window:
+        facts.add("rows", day.profile.rows, part=day.name)
+        if day.profile.rows == 0:
+            continue
+        _schema(facts, days, day, spec)
+        _volume(facts, days, day)
+        _clock(facts, days, day)
+        _label(facts, days, day)
+        values.measure(facts, days, day, spec)
+        associations.measure(facts, days, day, spec)
+    return facts
+
+
+def _schema(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+    roles = spec.columns
+    wanted = {roles.key, roles.time, roles.user, roles.item, spec.label.column}
+    wanted |= {name for name in (roles.position, spec.label.given, spec.label.event_time) if name}
+    others = [set(each.profile.columns) for each in days.others(day)]
+    # A column that most other days have is part of the schema, declared or not.
+    counts = {name: sum(name in each for each in others) for each in others for name in each}
+    usual = {name for name, count in counts.items() if 2 * count > len(others)}
+    lost = sorted((wanted | usual) - set(day.profile.columns))
+    facts.add("missing_columns", len(lost), part=day.name, note=", ".join(lost))
+    changed = []
+    for name, column in day.profile.columns.items():
+        before = [
+            each.profile.columns[name].types
+            for each in days.others(day)
+            if name in each.profile.columns and each.profile.columns[name].kind != "empty"
+        ]
+        if before and column.kind != "empty":
+            common = max(set(before), key=before.count)
+            if common != column.types:
+                changed.append(f"{name} is {'/'.join(column.types)}, was {'/'.join(common)}")
+    facts.add("changed_types", len(changed), part=day.name, note="; ".join(changed))
+
+
+def _volume(facts: Facts, days: Days, day: Day) -> None:
+    rows = day.profile.rows
+    usual = days.usual_of_weekday(day, lambda each: each.profile.rows)
+    if usual:
+        facts.add(
+            "rows_vs_usual",
+            beyond_chance(rows / usual, 1.0, math.sqrt(1 / rows + 1 / usual)),
+            part=day.name,
+            note=f"{rows:,} rows, usually {usual:,.0f}",
+        )
+    share = day.profile.duplicate_share
+    if share is not None:
+        facts.add("duplicates", share, part=day.name, note=f"share of {rows:,} rows")
+    read = day.figures.get("read", float(rows))
+    aside = day.figures.get("quarantined", 0.0)
+    facts.add(
+        "quarantined",
+        aside / read if read else None,
+        part=day.name,
+        note=f"{aside:,.0f} of {read:,.0f} rows could not be parsed",
+    )
+
+
+def _clock(facts: Facts, days: Days, day: Day) -> None:
+    rows = day.profile.rows
+    others = days.others(day)
+    share = day.outside / rows
+    usual_outside = days.usual(day, lambda each: each.outside / max(each.profile.rows, 1))
+    if usual_outside is not None:
+        facts.add(
+            "outside_day",
+            share - usual_outside,
+            part=day.name,
+            note=f"{day.outside:,} rows with a time in another day",
+        )
+    last = (day.date - EPOCH + timedelta(days=1)).days * 24 + LATEST_ZONE_HOURS
+    future = sum(count for hour, (count, _) in day.profile.rows_by_hour.items() if hour >= last)
+    facts.add("future_rows", future, part=day.name)
+    if not others:
+        return
+    shares = np.median([each.hours[0] / max(each.hours[0].sum(), 1) for each in others], axis=0)
+    shares = shares / max(shares.sum(), 1e-12)
+    seen = day.hours[0]
+    expected = shares * seen.sum()
+    empty = [hour for hour in range(24) if expected[hour] >= 20 and seen[hour] == 0]
+    facts.add(
+        "missing_hours", len(empty), part=day.name, note=" ".join(f"{hour:02d}h" for hour in empty)
+    )
+    judged = expected >= 20
+    if not judged.any():
+        return
+    # Neighbouring days' noise is the median's, small beside this day's.
+    noise = SIGMAS / np.sqrt(np.maximum(expected, 1))
+    ratio = np.where(judged, seen / np.maximum(expected, 1e-9), 1.0)
+    low = np.where(judged, np.minimum(ratio + noise, 1.0), 1.0)
+    high = np.where(judged, np.maximum(ratio - noise, 1.0), 1.0)
+    for family, table, at in (
+        ("hour_low", low, int(low.argmin())),
+        ("hour_high", high, int(high.argmax())),
+    ):
+        facts.add(
+            family,
+            table[at],
+            part=day.name,
+            note=f"{at:02d}h: {seen[at]:,} rows, usually {expected[at]:,.0f}",
+        )
+
+    def distance(each: Day) -> float:
+        return float(np.abs(each.hours[0] / max(each.hours[0].sum(), 1) - shares).sum() / 2)
+
+    facts.add(
+        "clock_shift",
+        distance(day) - (days.usual(day, distance) or 0.0),
+        part=day.name,
+        note="share of the rows that sits in another hour than usual",
+    )
+
+
+def _label(facts: Facts, days: Days, day: Day) -> None:
+    rate = day.profile.label_rate
+    if rate is None:
+        return
+    positives, rows = day.profile.label.positives, day.profile.label.rows
+    usual = days.usual(day, lambda each: each.profile.label_rate)
+    if usual:
+        error = math.sqrt(1 / max(usual * rows, 1))
+        facts.add(
+            "label_rate_vs_usual",
+            beyond_chance(rate / usual, 1.0, error),
+            part=day.name,
+            note=f"{rate:.4f} ({positives:,} positives), usually {usual:.4f}",
+        )
+    ratios = [value for each in days.others(day) if (value := _evening(each)) is not None]
+    mine = _evening(day)
+    if mine is not None and ratios:
+        marked = day.hours[1]
+        error = math.sqrt(1 / max(marked[18:].sum(), 1) + 1 / max(marked[:18].sum(), 1))
+        centre = float(np.median(ratios))
+        facts.add(
+            "label_evening",
+            beyond_chance(mine / centre, 1.0, error) if centre else None,
+            part=day.name,
+            note=f"label rate after 18h over before: {mine:.2f}, usually {centre:.2f}",
+        )
+    seen, marked = day.hours
+    expected = seen * rate
+    judged = expected >= 10
+    if judged.any():
+        ratio = np.where(judged, (marked + SIGMAS * np.sqrt(expected)) / np.maximum(expected, 1), 9)
+        at = int(ratio.argmin())
+        facts.add(
+            "label_hour_low",
+            min(float(ratio[at]), 1.0),
+            part=day.name,
+            note=f"{at:02d}h: {marked[at]:,} positives, {expected[at]:,.0f} at the day's rate",
+        )
+
+
+def _evening(day: Day) -> float | None:
+    seen, marked = day.hours
+    if not (seen[:18].sum() and seen[18:].sum() and marked[:18].sum()):
+        return None
+    return float(marked[18:].sum() / seen[18:].sum() / (marked[:18].sum() / seen[:18].sum()))

@@ -1,0 +1,165 @@
+"""Columns of a day, one by one: nulls, ranges, new values, drift."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.gates.compare import SIGMAS, beyond_chance, grouped, linf, psi
+from nightbid.gates.days import Day, Days
+from nightbid.gates.facts import Facts
+from nightbid.profile.bins import number_edges
+from nightbid.profile.column import ColumnProfile
+from nightbid.schema import KEY, LABEL, RESERVED
+
+FEW = 200
+"""A column with at most this many distinct values is a set of values."""
+FAR = 10.0
+"""Beyond this multiple of every other day's range a number is out of range."""
+
+
+def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+    """Collect the figures of each column of one day."""
+    for name, column in day.profile.columns.items():
+        others = [
+            found
+            for each in days.others(day)
+            if (found := each.profile.columns.get(name)) is not None
+        ]
+        if name in RESERVED and name != KEY:
+            continue
+        _absence(facts, name, day, column, others)
+        if name == KEY or not others:
+            continue
+        _extremes(facts, name, day, column, others)
+        _sets(facts, name, day, column, others)
+        if column.kind == "time" or name == spec.columns.key:
+            continue
+        both = days.against_others(day, name)
+        if both is not None and name != spec.label.column:
+            facts.add(
+                "psi",
+                psi(*grouped(both)),
+                subject=name,
+                part=day.name,
+                note=_moved(name, column, others),
+            )
+            facts.add(
+                "linf", linf(both), subject=name, part=day.name, note=_moved(name, column, others)
+            )
+
+
+def _absence(
+    facts: Facts, name: str, day: Day, column: ColumnProfile, others: list[ColumnProfile]
+) -> None:
+    rows = max(column.rows, 1)
+    for family, count in _absent(column).items():
+        shares = [_absent(each)[family] / max(each.rows, 1) for each in others]
+        usual = float(np.median(shares)) if shares else 0.0
+        if count == 0 and usual == 0 and family != "null_excess":
+            continue
+        share = count / rows
+        error = math.sqrt(max(usual * (1 - usual), 1 / rows) / rows)
+        facts.add(
+            family,
+            max(beyond_chance(share - usual, 0.0, error), 0.0),
+            subject=name,
+            part=day.name,
+            note=f"{count:,} of {column.rows:,} rows, usually {usual:.2%}",
+        )
+        if family == "null_excess" and usual > 0:
+            facts.add(
+                "null_drop",
+                -min(beyond_chance(share - usual, 0.0, error), 0.0),
+                subject=name,
+                part=day.name,
+                note=f"{share:.2%}, usually {usual:.2%}",
+            )
+
+
+def _absent(column: ColumnProfile) -> dict[str, int]:
+    return {
+        "null_excess": column.nulls,
+        "nan_excess": column.nan + column.infinite,
+        "blank_excess": column.blank,
+    }
+
+
+def _extremes(
+    facts: Facts, name: str, day: Day, column: ColumnProfile, others: list[ColumnProfile]
+) -> None:
+    lows = [each.minimum for each in others if each.minimum is not None]
+    highs = [each.maximum for each in others if each.maximum is not None]
+    if column.kind != "number" or not column.values or not lows:
+        return
+    low, high = min(lows), max(highs)
+    # Times ten upwards; downwards the same, but a column that never was negative stays so.
+    floor = low - (FAR - 1) * (high - low) if low < 0 else 0.0
+    ceiling = max(high * FAR, high + (FAR - 1) * (high - low)) if high > 0 else high
+    bottom, top = number_edges(column.bins.keys)
+    outside = int(column.bins.counts[(top < floor) | (bottom > ceiling)].sum())
+    note = f"{outside:,} values, from {column.minimum:g} to {column.maximum:g};"
+    facts.add(
+        "out_of_range",
+        outside / column.values,
+        subject=name,
+        part=day.name,
+        note=f"{note} other days {low:g} to {high:g}",
+    )
+
+
+def _sets(
+    facts: Facts, name: str, day: Day, column: ColumnProfile, others: list[ColumnProfile]
+) -> None:
+    filled = [each for each in others if each.values]
+    if not column.values or not filled or column.kind not in ("text", "number"):
+        return
+    counts = [each.distinct for each in filled]
+    usual = float(np.median(counts))
+    facts.add(
+        "constant_columns",
+        float(column.distinct <= 1 and column.rows > 100 and usual > 1),
+        subject=name,
+        part=day.name,
+        note=f"{column.distinct:,.0f} distinct values",
+    )
+    # Estimates of both sides carry 3 % each; fewer rows see fewer values.
+    if usual > FEW:
+        thinner = min(column.values / np.median([each.values for each in filled]), 1.0)
+        error = 0.05 + 1 / math.sqrt(usual)
+        facts.add(
+            "distinct_vs_usual",
+            beyond_chance(
+                column.distinct / (usual * max(thinner, 0.01) ** 0.5), 1.0, error / SIGMAS
+            ),
+            subject=name,
+            part=day.name,
+            note=f"{column.distinct:,.0f} distinct values, usually {usual:,.0f}",
+        )
+        return
+    if not all(each.sample.complete for each in (column, *filled)):
+        return
+    known = {value for each in filled for value in each.sample.values}
+    pairs = zip(column.sample.values, column.sample.counts.tolist(), strict=True)
+    new = {value: count for value, count in pairs if value not in known}
+    shown = ", ".join(repr(value) for value in sorted(new, key=new.__getitem__, reverse=True)[:3])
+    facts.add(
+        "new_values",
+        sum(new.values()) / column.values,
+        subject=name,
+        part=day.name,
+        note=f"{len(new)} new: {shown}" if new else "",
+    )
+
+
+def _moved(name: str, column: ColumnProfile, others: list[ColumnProfile]) -> str:
+    """Say what a person would about a shifted distribution."""
+    if column.kind == "number" and column.mean is not None:
+        means = [each.mean for each in others if each.mean is not None]
+        return f"mean {column.mean:.4g}, usually {np.median(means):.4g}" if means else ""
+    if column.kind == "text" and column.top(1):
+        value, count = column.top(1)[0]
+        return f"most frequent {value!r} in {count / max(column.rows, 1):.1%} of rows"
+    return f"{column.distinct:,.0f} distinct values" if name != LABEL else ""
