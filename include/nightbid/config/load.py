@@ -33,7 +33,8 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineSpec:
             where=str(path),
             hint="check the name, or list the pipelines with `nightbid pipelines`",
         ) from error
-    return parse_pipeline(text, where=path.name, overrides=overrides)
+    suite = path.parent / "suites" / path.name
+    return parse_pipeline(text, path.name, overrides, suite if suite.exists() else None)
 
 
 def find_pipeline(name: str, folder: Path, overrides: Sequence[str] = ()) -> PipelineSpec:
@@ -53,10 +54,37 @@ def pipeline_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def parse_pipeline(text: str, where: str, overrides: Sequence[str] = ()) -> PipelineSpec:
-    """Parse and validate the text of a pipeline YAML; see `load_pipeline`."""
+def parse_pipeline(
+    text: str, where: str, overrides: Sequence[str] = (), suite: Path | None = None
+) -> PipelineSpec:
+    """Parse and validate the text of a pipeline YAML; see `load_pipeline`.
+
+    Args:
+        text: of the pipeline file.
+        where: its name, for messages.
+        overrides: settings that win over the file.
+        suite: a file of learned gate bands and overrides, added to those of the pipeline.
+    """
+    tree = _yaml(text, where)
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"a pipeline is a mapping of keys, not {type(tree).__name__}",
+            where=where,
+            hint="start from include/pipelines/ctr.yaml",
+        )
+    if suite is not None:
+        _add_suite(tree, suite)
+    for override in overrides:
+        _apply(tree, override)
     try:
-        tree = yaml.safe_load(text)
+        return PipelineSpec.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(*_explain(error, tree), where=where) from error
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{where}:{mark.line + 1}" if mark else where
@@ -64,18 +92,23 @@ def parse_pipeline(text: str, where: str, overrides: Sequence[str] = ()) -> Pipe
         raise ConfigError(
             f"malformed YAML: {problem}", where=line, hint="mend this line (or the one above)"
         ) from error
-    if not isinstance(tree, dict):
+
+
+def _add_suite(tree: dict[str, Any], path: Path) -> None:
+    """Add a suite's bands and overrides to the `gates` block: a run's record then holds them."""
+    where = f"suites/{path.name}"
+    suite = _yaml(path.read_text(encoding="utf-8"), where) or {}
+    if not isinstance(suite, dict) or set(suite) - {"bands", "overrides"}:
         raise ConfigError(
-            f"a pipeline is a mapping of keys, not {type(tree).__name__}",
+            "a suite has the keys 'bands' and 'overrides' only",
             where=where,
-            hint="start from include/pipelines/ctr.yaml",
+            hint="see `nightbid gates propose`",
         )
-    for override in overrides:
-        _apply(tree, override)
-    try:
-        return PipelineSpec.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(*_explain(error, tree), where=where) from error
+    gates = tree.setdefault("gates", {}) or {}
+    tree["gates"] = {
+        **gates,
+        **{key: [*(gates.get(key) or []), *(value or [])] for key, value in suite.items()},
+    }
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

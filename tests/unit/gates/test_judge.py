@@ -1,0 +1,65 @@
+"""Verdicts, overrides and limits."""
+
+from __future__ import annotations
+
+import math
+from datetime import date
+
+import pytest
+from nightbid.config.gates import Band, Gates, Limit, Override
+from nightbid.gates.facts import Facts
+from nightbid.gates.judge import judge
+from nightbid.gates.propose import learn
+
+NIGHT = date(2026, 1, 20)
+
+
+def facts(**values: float) -> Facts:
+    found = Facts()
+    for name, value in values.items():
+        found.add(name, value, subject="price", part="2026-01-20", note="12 of 100 rows")
+    return found
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.0, "pass"), (0.02, "warn"), (0.12, "stop")])
+def test_limits_decide(value, verdict):
+    assert judge("raw", facts(null_excess=value), Gates(), NIGHT).verdict == verdict
+
+
+def test_the_summary_says_what_was_seen_expected_and_where():
+    summary = judge("raw", facts(null_excess=0.12), Gates(), NIGHT).summary
+    for part in ("null_excess:price", "0.12", "≤ 0.03", "2026-01-20", "12 of 100 rows"):
+        assert part in summary
+
+
+def test_what_could_not_be_measured_stops():
+    assert judge("raw", facts(psi=math.nan), Gates(), NIGHT).verdict == "stop"
+
+
+def test_a_band_of_one_column_replaces_the_general_limit():
+    bands = (Band(gate="raw", statistic="psi:price", stop=(None, 0.01)),)
+    assert judge("raw", facts(psi=0.05), Gates(bands=bands), NIGHT).verdict == "stop"
+    assert judge("raw", facts(psi=0.05), Gates(), NIGHT).verdict == "pass"
+
+
+def test_an_override_holds_until_its_last_night():
+    override = Override(
+        gate="raw", check="psi:*", name="Ann", reason="new creatives launched", until=NIGHT
+    )
+    gates = Gates(overrides=(override,))
+    held = judge("raw", facts(psi=9.0), gates, NIGHT)
+    assert held.verdict == "warn"
+    assert "Ann" in held.summary
+    assert judge("raw", facts(psi=9.0), gates, date(2026, 1, 21)).verdict == "stop"
+
+
+def test_learned_bands_are_never_wider_than_the_general_limit():
+    general = Limit(warn=(0.8, 1.25), stop=(0.6, 1.6))
+    band = learn("raw", "label_rate_vs_usual", [0.97, 1.02, 1.05], general, "")
+    assert band is not None
+    assert band.stop is not None
+    assert band.stop[0] is not None
+    assert band.stop[1] is not None
+    assert 0.6 < band.stop[0] < 0.97
+    assert 1.05 < band.stop[1] < 1.6
+    assert learn("raw", "label_rate_vs_usual", [0.5, 2.5], general, "") is None

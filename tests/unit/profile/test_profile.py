@@ -1,0 +1,146 @@
+"""Profiles of parts are the profile of the whole, byte for byte."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nightbid.errors import CorruptDataError
+from nightbid.profile import Profile
+from nightbid.profile.bins import number_bins, number_edges
+from nightbid.profile.exact import ExactSum
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=64)
+
+
+def table(rows: int, seed: int = 0) -> pa.Table:
+    random = np.random.default_rng(seed)
+    start = 1_767_225_600_000_000
+    return pa.table(
+        {
+            "nb_key": random.integers(-(2**62), 2**62, rows),
+            "nb_label": (random.random(rows) < 0.2).astype("f4"),
+            "nb_weight": random.choice(np.array([1, 3.3], "f4"), rows),
+            "nb_time": pa.array(
+                start + random.integers(0, 86_400_000_000, rows), pa.timestamp("us", "UTC")
+            ),
+            "price": np.where(random.random(rows) < 0.1, np.nan, random.lognormal(size=rows)),
+            "ad": pa.array(random.integers(0, 3000, rows).astype(str)),
+            "os": pa.array(random.choice(["ios", "android"], rows)).dictionary_encode(),
+            "ids": pa.FixedSizeListArray.from_arrays(
+                pa.array(random.integers(0, 50, rows * 3).astype("i4")), 3
+            ),
+            "click": random.integers(0, 2, rows),
+            "conversion": random.random(rows) < 0.1,
+            "nothing": pa.nulls(rows),
+        }
+    )
+
+
+def saved(profile: Profile, folder) -> bytes:
+    profile.save(folder / "p.json")
+    return (folder / "p.json").read_bytes()
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts=st.lists(st.integers(0, 3000), min_size=1, max_size=4), flip=st.booleans())
+def test_any_split_in_any_order_gives_the_same_bytes(tmp_path_factory, cuts, flip):
+    folder = tmp_path_factory.mktemp("profile")
+    whole = table(3000)
+    edges = [0, *sorted(cuts), 3000]
+    parts = [Profile.of(whole.slice(low, high - low)) for low, high in pairwise(edges)]
+    if flip:
+        merged = Profile()
+        for part in reversed(parts):
+            merged = part.merge(merged)
+    else:
+        merged = parts[0].merge(parts[1])
+        for part in parts[2:]:
+            merged = merged.merge(part)
+    assert saved(merged, folder) == saved(Profile.of(whole), folder)
+
+
+def test_loading_gives_back_what_was_saved(tmp_path):
+    profile = Profile.of(table(500))
+    before = saved(profile, tmp_path)
+    assert saved(Profile.load(tmp_path / "p.json"), tmp_path) == before
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    (tmp_path / "p.json").write_text("{")
+    with pytest.raises(CorruptDataError, match=r"p\.json"):
+        Profile.load(tmp_path / "p.json")
+
+
+@given(values=st.lists(FLOATS, max_size=40))
+def test_sums_are_exact(values):
+    array = np.array(values, np.float64)
+    total = ExactSum.of(array, np.ones(len(array), np.int64))
+    assert total.fraction == sum((Fraction(each) for each in values), Fraction(0))
+    assert ExactSum.from_json(total.to_json()) == total
+
+
+@given(values=st.lists(FLOATS, min_size=1, max_size=40))
+def test_bins_hold_their_values_in_order(values):
+    array = np.sort(np.array(values, np.float64)) + 0.0
+    keys = number_bins(array)
+    assert (np.diff(keys) >= 0).all()
+    low, high = number_edges(keys)
+    assert (low <= array).all()
+    assert (array <= high).all()
+
+
+def test_figures_agree_with_numpy():
+    rows = table(4000)
+    price = Profile.of(rows).columns["price"]
+    values = rows["price"].to_numpy()
+    finite = values[~np.isnan(values)]
+    assert price.nan == int(np.isnan(values).sum())
+    assert price.mean == pytest.approx(math.fsum(finite) / len(finite), rel=1e-15)
+    assert price.std == pytest.approx(finite.std(), rel=1e-12)
+    for share in (0.05, 0.5, 0.95):
+        assert price.quantile(share) == pytest.approx(np.quantile(finite, share), rel=0.035)
+
+
+def test_distinct_is_exact_when_few_and_close_when_many():
+    rows = pa.table({"few": np.arange(5000) % 900, "many": np.arange(5000) * 7})
+    profile = Profile.of(rows)
+    assert profile.columns["few"].distinct == 900
+    assert profile.columns["many"].distinct == pytest.approx(5000, rel=0.1)
+
+
+def test_duplicates_within_and_across_batches_are_counted():
+    keys = pa.table({"nb_key": np.arange(1000) * 977})
+    assert Profile.of(keys).duplicate_share == 0
+    again = Profile.of(keys).merge(Profile.of(keys.slice(0, 100)))
+    assert again.duplicate_share == pytest.approx(100 / 1100)
+
+
+def test_label_rate_honours_weights():
+    rows = pa.table(
+        {
+            "nb_label": pa.array([1, 0, 0], pa.float32()),
+            "nb_weight": pa.array([1, 4.5, 4.5], pa.float32()),
+        }
+    )
+    assert Profile.of(rows).label_rate == pytest.approx(0.1)
+
+
+def test_a_conversion_without_a_click_is_a_contradiction():
+    rows = pa.table({"click": [1, 0, 1], "conversion": [1, 1, 0]})
+    assert Profile.of(rows).contradictions == {
+        "click without conversion": 1,
+        "conversion without click": 1,
+    }
+
+
+def test_a_column_of_two_kinds_cannot_be_merged():
+    number, text = pa.table({"price": [1.0]}), pa.table({"price": ["1.0"]})
+    with pytest.raises(CorruptDataError, match="price"):
+        Profile.of(number).merge(Profile.of(text))
