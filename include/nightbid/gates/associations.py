@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates.compare import beyond_chance, transfer_auc
+from nightbid.gates.compare import beyond_chance, order_auc, transfer_auc
 from nightbid.gates.days import Day, Days
 from nightbid.gates.facts import Facts
 from nightbid.schema import RESERVED
@@ -60,20 +60,29 @@ def _associations(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> Non
         mine = _auc(days, day, name)
         if mine is None:
             continue
-        others = [found[0] for each in days.others(day) if (found := _auc(days, each, name))]
+        others = [found for each in days.others(day) if (found := _auc(days, each, name))]
         if len(others) < 2:
             continue
-        usual, (value, error) = float(np.median(others)), mine
-        change = beyond_chance(value - usual, 0.0, error)
-        note = f"AUC of this column alone {value:.3f}, usually {usual:.3f}"
-        facts.add("auc_gain", max(change, 0.0), subject=name, part=day.name, note=note)
-        facts.add("auc_loss", max(-change, 0.0), subject=name, part=day.name, note=note)
+        for family, at, sign in (("auc_gain", 0, 1), ("auc_gain", 1, 1), ("auc_loss", 0, -1)):
+            usual = float(np.median([each[at] for each in others]))
+            change = sign * beyond_chance(mine[at] - usual, 0.0, mine[2])
+            facts.add(
+                family,
+                max(change, 0.0),
+                subject=name,
+                part=day.name if at == 0 else f"{day.name}, its order",
+                note=f"AUC of this column alone {mine[at]:.3f}, usually {usual:.3f}",
+            )
 
 
-def _auc(days: Days, day: Day, name: str) -> tuple[float, float] | None:
+def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
+    """AUC by the other days' label rates, by the values' order, and the standard error."""
     key = (day.date, name)
     if key not in days.auc:
         both = days.against_others(day, name)
-        enough = both is not None and int(both.new_positives.sum()) >= LEAST_POSITIVES
-        days.auc[key] = transfer_auc(both) if both is not None and enough else None
+        if both is None or int(both.new_positives.sum()) < LEAST_POSITIVES:
+            days.auc[key] = None
+        else:
+            value, error = transfer_auc(both)
+            days.auc[key] = (value, order_auc(both), error)
     return days.auc[key]

@@ -128,6 +128,19 @@ def transfer_auc(both: Pair) -> tuple[float, float]:
     )
 
 
+def order_auc(both: Pair) -> float:
+    """AUC on the new rows of the values' own order, whichever way; 0.5 where there is none.
+
+    It needs no other rows to rank by, so it sees a leak on the first day of it.
+    """
+    positives = both.new_positives[:-1]
+    negatives = both.new[:-1] - positives
+    if not both.ordered or positives.sum() == 0 or negatives.sum() == 0:
+        return 0.5
+    value = _auc(np.arange(len(positives), dtype=float), positives, negatives)
+    return max(value, 1 - value)
+
+
 def _auc(scores: Floats, positives: Ints, negatives: Ints) -> float:
     _, inverse = np.unique(scores, return_inverse=True)
     right = np.bincount(inverse, weights=positives)

@@ -64,8 +64,8 @@ class Days:
         self.all = sorted([*older, *window], key=lambda day: day.date)
         self.expected = list(expected)
         self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
-        self.auc: dict[tuple[date, str], tuple[float, float] | None] = {}
-        """AUC and its error of a column on a day, once computed."""
+        self.auc: dict[tuple[date, str], tuple[float, float, float] | None] = {}
+        """Association of a column with the label on a day, once computed."""
 
     @classmethod
     def of(cls, task: StageTask) -> Days:

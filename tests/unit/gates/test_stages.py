@@ -1,0 +1,251 @@
+"""Each gate as a stage: clean inputs pass, broken ones stop with the reason."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from types import ModuleType
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.gates import cost, features, model, raw, serving
+from nightbid.manifest import Manifest, Rows, Usage
+from nightbid.profile import Profile
+from nightbid.runs import RunRecord, StageRecord
+from nightbid.schema import FeatureSchema, ModelInput
+from nightbid.stage import Outcome, StageInput, StageTask
+from nightbid.workspace import Workspace
+from upath import UPath
+
+NEWEST = date(2026, 1, 20)
+HOUR = 3_600_000_000
+
+
+def logs(day: date, mutate=None, rows: int = 4000) -> pa.Table:
+    random = np.random.default_rng(day.toordinal())
+    weights = 2 + np.sin(np.arange(24) / 4)
+    hours = random.choice(24, rows, p=weights / weights.sum())
+    start = (day - date(1970, 1, 1)).days * 24 * HOUR
+    platform = random.choice(["ios", "android", "web"], rows, p=[0.3, 0.5, 0.2]).astype(object)
+    ad = random.zipf(1.5, rows) % 500
+    rate = 0.05 * (1 + 2 * (platform == "ios")) * (1 + (ad % 7) / 3)
+    columns = {
+        "impression_id": random.integers(0, 2**50, rows),
+        "time": start + hours * HOUR + random.integers(0, HOUR, rows),
+        "user_id": random.integers(0, 1500, rows),
+        "ad_id": ad,
+        "platform": platform,
+        "price": random.lognormal(size=rows),
+        "click": (random.random(rows) < rate).astype("i8"),
+    }
+    if mutate:
+        columns = mutate(columns, random)
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    time = table["time"].cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+    table = table.set_column(table.column_names.index("time"), "time", time)
+    table = table.append_column("nb_key", table["impression_id"])
+    table = table.append_column("nb_label", table["click"].cast(pa.float32()))
+    return table.append_column("nb_time", time)
+
+
+def manifest(stage: str, metrics, rows: Rows | None = None) -> Manifest:
+    return Manifest(
+        pipeline="t", run_id="r", stage=stage, night=str(NEWEST), key="", digest="", inputs={},
+        spec_digest="", code_digest="", versions={}, seed=0, metrics=metrics,
+        rows=rows or Rows(), created=datetime(2026, 1, 21, tzinfo=UTC),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """Run one gate over given inputs."""
+
+    def run(module: ModuleType, inputs: dict[str, Manifest], **blocks) -> Outcome:
+        spec = PipelineSpec.model_validate(
+            {"pipeline": "t", "features": {"platform": {"column": "platform"}}, **blocks}
+        )
+        (tmp_path / "out").mkdir()
+        outcome: Outcome = module.run(
+            StageTask(
+                spec=spec,
+                night=Night.of(spec, NEWEST),
+                run_id="r",
+                inputs={
+                    name: StageInput(each, UPath(tmp_path / name)) for name, each in inputs.items()
+                },
+                history=(),
+                output=tmp_path / "out",
+                workspace=Workspace(str(tmp_path)),
+                cache=tmp_path,
+            )
+        )
+        written = json.loads((tmp_path / "out" / "gate.json").read_text())
+        assert written["verdict"] == outcome.verdict
+        assert outcome.summary.split(" (")[0][:20] in (tmp_path / "out/index.html").read_text()
+        return outcome
+
+    return run
+
+
+def double_noon(columns, random):
+    noon = columns["time"] // HOUR % 24 == 12
+    return {name: np.concatenate([each, each[noon]]) for name, each in columns.items()}
+
+
+def changed(name, change):
+    return lambda columns, random: {**columns, name: change(columns[name], random)}
+
+
+FAULTS = {
+    "clean": (None, ""),
+    "price in another unit": (changed("price", lambda v, _: v * 1000), "price"),
+    "clock of another zone": (changed("time", lambda v, _: v + 8 * HOUR), "outside_day"),
+    "an hour twice": (double_noon, "duplicates"),
+    "nulls": (
+        changed("platform", lambda v, r: np.where(r.random(len(v)) < 0.1, None, v)),
+        "platform",
+    ),
+    "a value renamed": (
+        changed("platform", lambda v, _: np.where(v == "web", "Web", v)),
+        "platform",
+    ),
+    "labels lost": (
+        changed("click", lambda v, r: v * (r.random(len(v)) < 0.3)),
+        "label_rate_vs_usual",
+    ),
+    "a stale join": (changed("platform", lambda v, r: r.permutation(v)), "auc_loss:platform"),
+    "a leak": (
+        lambda c, r: {**c, "price": c["price"] * (1 + 20 * c["click"])},
+        "auc_gain:price",
+    ),
+    "a column gone": (lambda c, r: {k: v for k, v in c.items() if k != "price"}, "price"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_raw(gate, tmp_path, fault):
+    mutate, expected = FAULTS[fault]
+    spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
+    night = Night.of(spec, NEWEST)
+    days = {}
+    for day in (*night.train, *night.validate_, *night.evaluate):
+        rows = logs(day, mutate if day == NEWEST else None)
+        Profile.of(rows).save(tmp_path / "sample" / "profile" / f"dt={day}.json")
+        days[str(day)] = {"read": len(rows), "written": len(rows), "quarantined": 0}
+    outcome = gate(raw, {"sample": manifest("sample", {"days": days})})
+    if not expected:
+        assert outcome.verdict == "pass", outcome.summary
+        return
+    assert outcome.verdict in ("warn", "stop"), outcome.summary
+    said = [
+        f"{each['name']} {each['detail']}"
+        for each in outcome.metrics["checks"]
+        if each["verdict"] != "pass"
+    ]
+    assert any(expected in each for each in said), said
+
+
+def test_a_gate_that_cannot_judge_stops(gate):
+    outcome = gate(raw, {"sample": manifest("sample", {"days": {}})})
+    assert outcome.verdict == "stop"
+    assert "no day has a profile" in outcome.summary
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_features(gate, tmp_path, leak):
+    sizes = {"train": 8000, "validate": 1000, "evaluate": 4000}
+    for at, (split, rows) in enumerate(sizes.items()):
+        random = np.random.default_rng(at)
+        label = (random.random(rows) < 0.2).astype("f4")
+        price = random.normal(size=rows) + (8 * label if leak else 0)
+        table = pa.table(
+            {
+                "nb_key": random.integers(0, 2**60, rows),
+                "nb_label": label,
+                "platform": random.integers(1, 4, rows).astype("i4"),
+                "price": price.astype("f4"),
+            }
+        )
+        Profile.of(table).save(tmp_path / "featurize" / "profile" / f"split={split}.json")
+    (tmp_path / "featurize" / "fitted").mkdir()
+    FeatureSchema(
+        inputs=(
+            ModelInput(name="platform", kind="id", feature="platform", size=5),
+            ModelInput(name="price", kind="float", feature="price"),
+        )
+    ).save(tmp_path / "featurize" / "fitted")
+    outcome = gate(
+        features,
+        {
+            "featurize": manifest("featurize", {"oov_rate": {"platform": 0.01}}),
+            "sample": manifest("sample", {}, Rows(read=13_000, written=13_000)),
+        },
+    )
+    assert outcome.verdict == ("stop" if leak else "pass"), outcome.summary
+    if leak:
+        assert outcome.summary.startswith("single_auc:price")
+
+
+def evaluation(**changes):
+    good = {"auc": 0.7, "pr_auc": 0.2, "log_loss": 0.3, "normalized_entropy": 0.9,
+            "calibration": 1.02, "ece": 0.005, "gauc": 0.6}  # fmt: skip
+    apart = {"value": -0.01, "low": -0.02, "high": -0.001}
+    return {
+        "verdict": "better", "reference": "baseline", "rows": 10_000, "positives": 1000,
+        "candidate": good, "champion": None, "baseline": {**good, "normalized_entropy": 0.92},
+        "constant": {**good, "auc": 0.5, "normalized_entropy": 1.0},
+        "difference": {"normalized_entropy": apart, "auc": apart, "log_loss": apart},
+        "slices": [{"column": "platform", "value": "ios", "rows": 3000, "candidate": good,
+                    "reference": good, "difference": {"normalized_entropy": apart}}],
+        "oracle": None, "intervals": {},
+    } | changes  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"verdict": "worse"}, "worse_than_reference"),
+        ({"candidate": {**evaluation()["candidate"], "calibration": 1.9}}, "calibration"),
+        ({"candidate": {**evaluation()["candidate"], "auc": float("nan")}}, "metrics_not_finite"),
+        ({"candidate": {**evaluation()["candidate"], "normalized_entropy": 1.1}}, "constant"),
+    ],
+)
+def test_model(gate, changes, said):
+    outcome = gate(model, {"evaluate": manifest("evaluate", evaluation(**changes))})
+    assert outcome.verdict == ("stop" if said else "pass"), outcome.summary
+    assert said in outcome.summary
+
+
+@pytest.mark.parametrize(("p99", "skew"), [(4.0, 0), (400.0, 0), (4.0, 1)])
+def test_serving(gate, p99, skew):
+    load = {"engine": "onnx", "candidates": 100, "requests": 500, "curve": [],
+            "latency_ms": {"p50": 2.0, "p95": 3.0, "p99": p99},
+            "requests_per_second_per_core": 400.0}  # fmt: skip
+    export = {"parity_max_difference": 6e-8, "skew_rows": 1000, "skew_mismatches": skew,
+              "bytes": 10_000_000}  # fmt: skip
+    outcome = gate(
+        serving, {"load_test": manifest("load_test", load), "export": manifest("export", export)}
+    )
+    assert outcome.verdict == ("stop" if p99 > 100 or skew else "pass"), outcome.summary
+
+
+@pytest.mark.parametrize(("budget", "verdict"), [("100", "pass"), ("0.000001", "stop")])
+def test_cost(gate, tmp_path, budget, verdict):
+    spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
+    run = RunRecord.start(Workspace(str(tmp_path)), spec, NEWEST, run_id="r")
+    run.record(
+        StageRecord(
+            stage="train",
+            state="done",
+            uri="",
+            started=datetime.now(UTC),
+            seconds=100,
+            usage=Usage(cpu_seconds=100, gb_seconds=200, wall_seconds=60),
+        )
+    )
+    outcome = gate(cost, {}, budget={"run_usd": budget})
+    assert outcome.verdict == verdict, outcome.summary
+    assert outcome.metrics["by_stage"]["train"] > 0
