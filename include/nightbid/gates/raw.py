@@ -174,9 +174,11 @@ def _label(facts: Facts, days: Days, day: Day) -> None:
     ratios = [value for each in days.others(day) if (value := _evening(each)) is not None]
     mine = _evening(day)
     if mine is not None and ratios:
-        marked = day.hours[1]
-        error = math.sqrt(1 / max(marked[18:].sum(), 1) + 1 / max(marked[:18].sum(), 1))
+        seen, marked = day.hours
         centre = float(np.median(ratios))
+        # Chance is judged by the positives that should be there: none at all is no excuse.
+        due = centre * marked[:18].sum() / seen[:18].sum() * seen[18:].sum()
+        error = math.sqrt(1 / max(due, 1) + 1 / max(marked[:18].sum(), 1))
         facts.add(
             "label_evening",
             beyond_chance(mine / centre, 1.0, error) if centre else None,
