@@ -16,7 +16,6 @@ from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
-
 from nightbid.config.gates import Gates
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.days import Day, Days
