@@ -159,6 +159,12 @@ class RunRecord:
         found = [record for record in self.records() if record.stage == name]
         return found[-1] if found else None
 
+    def next_attempt(self, stage: str) -> int:
+        """1 for the first try at a stage, counted over every try that began."""
+        folder = self.folder / "usage"
+        begun = len(list(folder.glob(f"{stage}.*.jsonl"))) if folder.exists() else 0
+        return begun + 1
+
     def usage_file(self, stage: str, attempt: int) -> Path:
         """Where a running stage leaves its usage so far, for the cost sensor."""
         folder = self.folder / "usage"

@@ -1,0 +1,216 @@
+"""`nightbid`: the nightly run and its answers, without Airflow."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nightbid.champion import ChampionPointer
+from nightbid.cli import view
+from nightbid.config.load import find_pipeline, pipeline_names
+from nightbid.config.pipeline import Night
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, NightbidError
+from nightbid.runs import RunRecord, runs_of
+from nightbid.workspace import Workspace
+
+app = typer.Typer(
+    name="nightbid",
+    help="Retrain, judge and promote ad-ranking models, and know what each run cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = Console()
+
+PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline: a YAML's `pipeline:`.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
+]
+
+
+@app.command()
+def run(
+    pipeline: PipelineName,
+    date_: Annotated[
+        datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Newest day of logs.")
+    ],
+    nights: Annotated[int, typer.Option(min=1, help="Consecutive nights from that date on.")] = 1,
+    set_: Overrides = None,
+    run_id: Annotated[str, typer.Option(help="Name of the run; default <pipeline>-<date>.")] = "",
+    until: Annotated[str, typer.Option(help="Stop after this stage.")] = "",
+) -> None:
+    """Run one night or several: sample, featurize, train, evaluate, gate, promote.
+
+    What is finished already is reused, and said so.
+    """
+    from nightbid.cli.night import run_nights
+
+    settings = Settings()
+    overrides = tuple(set_ or ())
+    spec = find_pipeline(pipeline, settings.pipelines, overrides)
+    run_nights(
+        spec,
+        first=date_.date(),
+        nights=nights,
+        settings=settings,
+        overrides=overrides,
+        run_id=run_id,
+        until=until,
+        console=console,
+    )
+
+
+@app.command()
+def pipelines() -> None:
+    """List the pipelines and check their YAML."""
+    settings = Settings()
+    table = Table("pipeline", "source", "label", "model", "schedule", "description")
+    for name in pipeline_names(settings.pipelines):
+        spec = find_pipeline(name, settings.pipelines)
+        table.add_row(
+            name,
+            spec.source.kind,
+            spec.label.column,
+            spec.model.architecture,
+            spec.schedule or "by hand",
+            spec.description,
+        )
+    console.print(table)
+
+
+@app.command()
+def runs(pipeline: PipelineName, last: Annotated[int, typer.Option(min=1)] = 20) -> None:
+    """List the runs of a pipeline, newest last."""
+    settings = Settings()
+    found = runs_of(Workspace(settings.workspace), _known(pipeline, settings))[-last:]
+    if not found:
+        console.print(f"no runs of {pipeline} yet: start one with `nightbid run {pipeline} --date …`")
+        return
+    console.print(view.runs_table(found))
+
+
+@app.command()
+def report(
+    pipeline: PipelineName,
+    run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",
+) -> None:
+    """Write the HTML report of a run and print its path."""
+    from nightbid.report.html import write_report
+
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    name = _known(pipeline, settings)
+    if run_id:
+        record = RunRecord.load(workspace, name, run_id)
+    else:
+        found = runs_of(workspace, name)
+        if not found:
+            raise ConfigError(
+                f"no runs of {name!r} yet",
+                where=settings.workspace,
+                hint=f"start one with `nightbid run {name} --date …`",
+            )
+        record = found[-1]
+    console.print(str(write_report(record)), soft_wrap=True)
+
+
+@app.command()
+def champion(pipeline: PipelineName) -> None:
+    """Show which model serves, and the history of the pointer."""
+    settings = Settings()
+    pointer = ChampionPointer(Workspace(settings.workspace), _known(pipeline, settings))
+    history = pointer.history()
+    if not history:
+        console.print(f"{pipeline} has no champion yet: no candidate has passed every gate")
+        return
+    console.print(view.champion_table(history, pointer.current()))
+
+
+@app.command()
+def rollback(
+    pipeline: PipelineName,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+    to: Annotated[
+        int | None, typer.Option(help="Number in the history; default: the one before.")
+    ] = None,
+) -> None:
+    """Let an earlier champion serve again."""
+    settings = Settings()
+    pointer = ChampionPointer(Workspace(settings.workspace), _known(pipeline, settings))
+    entry = pointer.rollback(reason, to)
+    console.print(
+        f"{pipeline}: the champion is again {entry.run_id} (bundle {entry.bundle_digest[:12]}),"
+        f" entry #{entry.number}"
+    )
+
+
+@app.command()
+def compare(
+    pipeline: PipelineName,
+    run_ids: Annotated[list[str], typer.Argument(help="Two or more run ids.")],
+) -> None:
+    """Compare runs: metrics with intervals, differences in the spec, cost."""
+    from nightbid.cli.compare import compare_runs
+
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    name = _known(pipeline, settings)
+    console.print(compare_runs([RunRecord.load(workspace, name, each) for each in run_ids]))
+
+
+@app.command()
+def window(
+    pipeline: PipelineName,
+    date_: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"])],
+    set_: Overrides = None,
+) -> None:
+    """Show which days a night would use for what."""
+    spec = find_pipeline(pipeline, Settings().pipelines, tuple(set_ or ()))
+    night = Night.of(spec, date_.date())
+    table = Table("split", "days", "from", "to")
+    for name, days in (
+        ("train", night.train),
+        ("validate", night.validate_),
+        ("evaluate", night.evaluate),
+    ):
+        table.add_row(name, str(len(days)), days[0].isoformat(), days[-1].isoformat())
+    console.print(table)
+
+
+def _known(pipeline: str, settings: Settings) -> str:
+    return find_pipeline(pipeline, settings.pipelines).pipeline
+
+
+def _mount() -> None:
+    """Add the rooms' own sub-commands."""
+    for name, text in (
+        ("data", "Look at, fetch or make the logs of a pipeline."),
+        ("gates", "Propose, show and override what the gates would stop."),
+        ("cost", "What runs cost, and will cost."),
+    ):
+        module = importlib.import_module(f"nightbid.cli.{name}")
+        app.add_typer(module.app, name=name, help=text)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line, not a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # TensorFlow's start-up notices are noise in a terminal; its errors stay.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _mount()
+    try:
+        app()
+    except NightbidError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/] ", end="")
+        Console(stderr=True, markup=False, highlight=False).print(str(error), soft_wrap=True)
+        sys.exit(1)

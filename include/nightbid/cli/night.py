@@ -1,0 +1,119 @@
+"""`nightbid run`: nights one after the other in this process, with progress bars."""
+
+from __future__ import annotations
+
+import time
+from datetime import date, timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, NightbidError
+from nightbid.nightly import NIGHT
+from nightbid.report.html import write_report
+from nightbid.report.table import night_table, verdict_line
+from nightbid.runs import RunRecord
+from nightbid.stage import StageResult, run_stage
+from nightbid.workspace import Workspace
+
+MARK = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "stop": "[red]stop[/]"}
+
+
+class BarProgress:
+    """A stage's progress, shown as a bar."""
+
+    def __init__(self, bars: Progress, bar: TaskID) -> None:
+        self._bars, self._bar = bars, bar
+
+    def __call__(self, done: float, message: str = "") -> None:
+        self._bars.update(self._bar, completed=done, detail=message)
+
+
+def run_nights(
+    spec: PipelineSpec,
+    *,
+    first: date,
+    nights: int,
+    settings: Settings,
+    overrides: tuple[str, ...],
+    run_id: str,
+    until: str,
+    console: Console,
+) -> None:
+    """Run consecutive nights; the first failure ends them.
+
+    Raises:
+        NightbidError: what ended the night; its report is written all the same.
+    """
+    names = [stage.name for stage in NIGHT]
+    if until and until not in names:
+        raise ConfigError(
+            f"no stage called {until!r}", where="--until", hint=f"stages: {', '.join(names)}"
+        )
+    if run_id and nights > 1:
+        raise ConfigError(
+            f"one --run-id ({run_id!r}) cannot name {nights} nights",
+            where="--run-id",
+            hint="leave it out, or run one night",
+        )
+    workspace = Workspace(settings.workspace)
+    for offset in range(nights):
+        run = RunRecord.start(
+            workspace, spec, first + timedelta(days=offset), run_id=run_id, overrides=overrides
+        )
+        console.rule(f"[bold]{run.run_id}[/]")
+        try:
+            _run_night(spec, run, settings, until, console)
+        finally:
+            if run.records():
+                console.print(night_table(run))
+                console.print(verdict_line(run))
+                console.print(f"report: {write_report(run)}", soft_wrap=True, highlight=False)
+
+
+def _run_night(
+    spec: PipelineSpec, run: RunRecord, settings: Settings, until: str, console: Console
+) -> None:
+    columns = (
+        TextColumn("{task.description:<15}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    for stage in NIGHT:
+        started = time.monotonic()
+        with Progress(*columns, console=console, transient=True) as bars:
+            bar = bars.add_task(stage.name, total=1.0, detail="")
+            try:
+                result = run_stage(
+                    stage,
+                    spec,
+                    run,
+                    cache_folder=settings.cache,
+                    attempt=run.next_attempt(stage.name),
+                    progress=BarProgress(bars, bar),
+                )
+            except NightbidError:
+                console.print(f"[red]✗[/] {stage.name}")
+                raise
+        console.print(_line(stage.name, result, time.monotonic() - started), highlight=False)
+        if stage.name == until:
+            return
+
+
+def _line(name: str, result: StageResult, seconds: float) -> str:
+    rows = result.manifest.rows
+    parts = [f"[green]✓[/] {name:<15} {seconds:6.1f} s"]
+    if result.reused:
+        parts.append("[cyan]reused[/]")
+    if result.manifest.verdict:
+        parts.append(MARK[result.manifest.verdict])
+    if rows.read:
+        parts.append(f"{rows.read:,} rows in, {rows.written:,} out")
+    if rows.quarantined:
+        parts.append(f"[yellow]{rows.quarantined:,} quarantined[/]")
+    if result.manifest.summary:
+        parts.append(result.manifest.summary)
+    return "  ".join(parts)

@@ -1,0 +1,57 @@
+"""Tables of runs and champions, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from nightbid.champion import Champion
+from nightbid.runs import RunRecord
+
+STYLE = {"done": "green", "stopped": "yellow", "failed": "red", "running": "cyan"}
+
+
+def run_state(run: RunRecord) -> tuple[str, str]:
+    """State of a run (`done`, `stopped`, `failed`, `running`) and the stage that decided it."""
+    newest = {record.stage: record for record in run.records()}
+    for record in newest.values():
+        if record.state != "done":
+            return record.state, record.stage
+    return ("done", "") if "promote" in newest else ("running", "")
+
+
+def runs_table(runs: Sequence[RunRecord]) -> Table:
+    """One row per run."""
+    table = Table("run", "night", "state", "verdict", "seconds", "started (UTC)")
+    for run in runs:
+        state, stage = run_state(run)
+        evaluated, promoted = run.stage("evaluate"), run.stage("promote")
+        last = promoted or evaluated
+        table.add_row(
+            run.run_id,
+            run.date.isoformat(),
+            f"[{STYLE[state]}]{state}{f' at {stage}' if stage else ''}[/]",
+            last.summary if last else "",
+            f"{sum(record.seconds for record in run.records()):.0f}",
+            f"{run.head.started:%Y-%m-%d %H:%M}",
+        )
+    return table
+
+
+def champion_table(history: Sequence[Champion], current: Champion | None) -> Table:
+    """One row per change of the pointer, the serving one marked."""
+    table = Table("", "#", "change", "run", "night", "bundle", "since (UTC)", "why")
+    for entry in history:
+        serving = current is not None and entry.number == current.number
+        table.add_row(
+            "[green]●[/]" if serving else "",
+            str(entry.number),
+            entry.change,
+            entry.run_id,
+            entry.night.isoformat(),
+            entry.bundle_digest[:12],
+            f"{entry.since:%Y-%m-%d %H:%M}",
+            entry.reason,
+        )
+    return table

@@ -1,0 +1,53 @@
+"""Promotion: the candidate becomes the champion only when every gate has let it pass."""
+
+from __future__ import annotations
+
+import json
+
+from nightbid.champion import ChampionPointer
+from nightbid.errors import StageError
+from nightbid.stage import Outcome, StageTask
+
+GATES = ("gate_raw", "gate_features", "gate_model", "gate_serving", "gate_cost")
+
+
+def run(task: StageTask) -> Outcome:
+    """Move the champion pointer to tonight's bundle, or say why not.
+
+    A run of an older night than the champion's (a backfill) never replaces it.
+
+    Raises:
+        StageError: a gate is not among the inputs' passes (fail closed).
+    """
+    for gate in GATES:
+        verdict = task.inputs[gate].manifest.verdict
+        if verdict not in ("pass", "warn"):
+            raise StageError(
+                f"{gate} says {verdict!r}, so nothing is promoted",
+                where=task.run_id,
+                hint="read the gate's page, mend the cause and rerun the night",
+            )
+    bundle = task.inputs["export"]
+    verdict = str(task.inputs["evaluate"].manifest.metrics["verdict"])
+    reference = str(task.inputs["evaluate"].manifest.metrics["reference"])
+    pointer = ChampionPointer(task.workspace, task.spec.pipeline)
+    current = pointer.current()
+    if current and current.night > task.night.date:
+        decision = "kept"
+        summary = (
+            f"not promoted: champion #{current.number} is of a later night ({current.night})"
+        )
+    else:
+        champion = pointer.promote(
+            run_id=task.run_id,
+            night=task.night.date,
+            bundle_uri=task.workspace.uri(bundle.folder),
+            bundle_digest=bundle.manifest.digest,
+            reason=f"{verdict} than the {reference}" if verdict != "neutral" else
+            f"neutral against the {reference}",
+        )
+        decision = "promoted"
+        summary = f"promoted as champion #{champion.number}: {champion.reason}"
+    text = json.dumps({"decision": decision, "bundle": bundle.manifest.digest}, indent=1)
+    (task.output / "promotion.json").write_text(text)
+    return Outcome(metrics={"decision": decision, "verdict": verdict}, summary=summary)
