@@ -29,6 +29,7 @@ class LogProgress:
         self._last = float("-inf")
 
     def __call__(self, done: float, message: str = "") -> None:
+        """Log how far the work is, if the last line is old enough."""
         now = time.monotonic()
         if now - self._last < self._every and done < 1:
             return

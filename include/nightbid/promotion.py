@@ -20,10 +20,10 @@ def run(task: StageTask) -> Outcome:
         StageError: a gate is not among the inputs' passes (fail closed).
     """
     for gate in GATES:
-        verdict = task.inputs[gate].manifest.verdict
-        if verdict not in ("pass", "warn"):
+        judged = task.inputs[gate].manifest.verdict
+        if judged not in ("pass", "warn"):
             raise StageError(
-                f"{gate} says {verdict!r}, so nothing is promoted",
+                f"{gate} says {judged!r}, so nothing is promoted",
                 where=task.run_id,
                 hint="read the gate's page, mend the cause and rerun the night",
             )
@@ -34,17 +34,16 @@ def run(task: StageTask) -> Outcome:
     current = pointer.current()
     if current and current.night > task.night.date:
         decision = "kept"
-        summary = (
-            f"not promoted: champion #{current.number} is of a later night ({current.night})"
-        )
+        summary = f"not promoted: champion #{current.number} is of a later night ({current.night})"
     else:
         champion = pointer.promote(
             run_id=task.run_id,
             night=task.night.date,
             bundle_uri=task.workspace.uri(bundle.folder),
             bundle_digest=bundle.manifest.digest,
-            reason=f"{verdict} than the {reference}" if verdict != "neutral" else
-            f"neutral against the {reference}",
+            reason=f"{verdict} than the {reference}"
+            if verdict != "neutral"
+            else f"neutral against the {reference}",
         )
         decision = "promoted"
         summary = f"promoted as champion #{champion.number}: {champion.reason}"

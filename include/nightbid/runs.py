@@ -5,8 +5,8 @@ One small file per stage and attempt, so that parallel stages never write the sa
 
 from __future__ import annotations
 
+import datetime as dt
 import re
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -29,10 +29,10 @@ class RunHead(BaseModel):
 
     pipeline: str
     run_id: str
-    date: date
+    date: dt.date
     overrides: tuple[str, ...] = ()
     trigger: str = "shell"
-    started: datetime
+    started: dt.datetime
     spec: dict[str, object]
 
 
@@ -54,7 +54,7 @@ class StageRecord(BaseModel):
     state: Literal["done", "stopped", "failed"]
     uri: str = ""
     reused: bool = False
-    started: datetime
+    started: dt.datetime
     seconds: float
     usage: Usage = Usage()
     verdict: Verdict | None = None
@@ -76,7 +76,7 @@ class RunRecord:
         return self.head.run_id
 
     @property
-    def date(self) -> date:
+    def date(self) -> dt.date:
         """Newest day of logs."""
         return self.head.date
 
@@ -85,7 +85,7 @@ class RunRecord:
         cls,
         workspace: Workspace,
         spec: PipelineSpec,
-        newest: date,
+        newest: dt.date,
         *,
         run_id: str = "",
         overrides: tuple[str, ...] = (),
@@ -103,7 +103,7 @@ class RunRecord:
             date=newest,
             overrides=overrides,
             trigger=trigger,
-            started=datetime.now(UTC),
+            started=dt.datetime.now(dt.UTC),
             spec=spec.model_dump(mode="json"),
         )
         if not (folder / "run.json").exists():
@@ -173,7 +173,7 @@ class RunRecord:
 
     def history(self, stage: str) -> list[str]:
         """Addresses of this stage's outputs on earlier nights, oldest first, one per night."""
-        by_night: dict[date, str] = {}
+        by_night: dict[dt.date, str] = {}
         for other in runs_of(self.workspace, self.head.pipeline):
             if other.date >= self.date:
                 continue

@@ -94,7 +94,9 @@ def runs(pipeline: PipelineName, last: Annotated[int, typer.Option(min=1)] = 20)
     settings = Settings()
     found = runs_of(Workspace(settings.workspace), _known(pipeline, settings))[-last:]
     if not found:
-        console.print(f"no runs of {pipeline} yet: start one with `nightbid run {pipeline} --date …`")
+        console.print(
+            f"no runs of {pipeline} yet: start one with `nightbid run {pipeline} --date …`"
+        )
         return
     console.print(view.runs_table(found))
 

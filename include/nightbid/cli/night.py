@@ -28,6 +28,7 @@ class BarProgress:
         self._bars, self._bar = bars, bar
 
     def __call__(self, done: float, message: str = "") -> None:
+        """Move the bar to a share of the work done."""
         self._bars.update(self._bar, completed=done, detail=message)
 
 

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nightbid.config.base import Block
 
+STAGES = (
+    "sample",
+    "gate_raw",
+    "featurize",
+    "gate_features",
+    "train",
+    "train_baseline",
+    "evaluate",
+    "gate_model",
+    "export",
+    "load_test",
+    "gate_serving",
+    "gate_cost",
+    "promote",
+)
+"""Names of `nightbid.nightly.NIGHT`, which cannot be imported here: it builds upon this."""
+
+
+def _known_stage(name: str) -> str:
+    if name not in STAGES:
+        close = get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"stages: {', '.join(STAGES)}"
+        raise ValueError(f"no stage called {name!r}, {hint}")
+    return name
+
+
+StageName = Annotated[str, AfterValidator(_known_stage)]
 Limit = Annotated[Decimal, Field(gt=0)]
 
 
@@ -19,7 +47,7 @@ class Budget(Block):
     output; see `nightbid.cost.watch`.
     """
 
-    stage_usd: dict[str, Limit] = Field(default_factory=dict)
+    stage_usd: dict[StageName, Limit] = Field(default_factory=dict)
     """Stage → limit of all attempts at it within one run."""
     run_usd: Limit | None = None
     day_usd: Limit | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+import datetime as dt
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -61,7 +61,7 @@ class PipelineSpec(Block):
     owner: str = "ads-ml"
     schedule: str | None = None
     """Cron expression, UTC; null: only by hand."""
-    start_date: date = date(2026, 1, 8)
+    start_date: dt.date = dt.date(2026, 1, 8)
     """First night that the schedule may run."""
     source: Source = SimulatorSource()
     columns: Columns = Columns()
@@ -94,18 +94,18 @@ class PipelineSpec(Block):
 class Night(Block):
     """The days of one run. `date` is the newest complete day of logs."""
 
-    date: date
-    train: tuple[date, ...]
-    validate_: tuple[date, ...] = Field(alias="validate")
-    evaluate: tuple[date, ...]
+    date: dt.date
+    train: tuple[dt.date, ...]
+    validate_: tuple[dt.date, ...] = Field(alias="validate")
+    evaluate: tuple[dt.date, ...]
 
     @classmethod
-    def of(cls, spec: PipelineSpec, newest: date) -> Night:
+    def of(cls, spec: PipelineSpec, newest: dt.date) -> Night:
         """Split the window that ends on `newest`, or on the newest day whose labels are final."""
-        last = newest - timedelta(days=spec.label.attribution_days)
+        last = newest - dt.timedelta(days=spec.label.attribution_days)
         window = spec.window
         total = window.train_days + window.validate_days + window.evaluate_days
-        days = [last - timedelta(days=back) for back in range(total - 1, -1, -1)]
+        days = [last - dt.timedelta(days=back) for back in range(total - 1, -1, -1)]
         first, second = window.train_days, window.train_days + window.validate_days
         return cls(
             date=newest,
@@ -114,6 +114,6 @@ class Night(Block):
             evaluate=tuple(days[second:]),
         )
 
-    def days(self, split: Split) -> tuple[date, ...]:
+    def days(self, split: Split) -> tuple[dt.date, ...]:
         """The days of one split, oldest first."""
         return {"train": self.train, "validate": self.validate_, "evaluate": self.evaluate}[split]

@@ -6,10 +6,9 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 
-from nightbid.cost.pricing import default_book, price_usage
+from nightbid.cost.ledger import Ledger, totals
 from nightbid.gates.facts import Facts
 from nightbid.gates.outcome import run_gate
-from nightbid.runs import RunRecord
 from nightbid.stage import Outcome, StageTask
 
 
@@ -35,13 +34,12 @@ def measure(task: StageTask, spent: dict[str, Decimal]) -> Facts:
         spent: is filled with stage → USD.
 
     Raises:
-        PriceError: something cannot be priced: the gate stops rather than call it free.
+        PriceError: two currencies meet.
     """
     facts = Facts()
-    budget, book = task.spec.budget, default_book()
-    for record in RunRecord.load(task.workspace, task.spec.pipeline, task.run_id).records():
-        cost = price_usage(record.usage, book, at=record.started.date(), where="cloud").amount
-        spent[record.stage] = spent.get(record.stage, Decimal(0)) + cost
+    budget = task.spec.budget
+    entries = Ledger(task.workspace).entries(pipeline=task.spec.pipeline, run_id=task.run_id)
+    spent.update({stage: money.amount for stage, money in totals(entries, "stage").items()})
     total = sum(spent.values(), Decimal(0))
     if budget.run_usd is None:
         facts.skip(f"the run's total of {total:.4f} USD: the budget block has no run_usd")

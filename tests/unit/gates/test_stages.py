@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.cost.ledger import record_stage_usage
 from nightbid.gates import cost, features, model, raw, serving
 from nightbid.manifest import Manifest, Rows, Usage
 from nightbid.profile import Profile
-from nightbid.runs import RunRecord, StageRecord
+from nightbid.runs import RunRecord
 from nightbid.schema import FeatureSchema, ModelInput
 from nightbid.stage import Outcome, StageInput, StageTask
 from nightbid.workspace import Workspace
@@ -236,16 +237,17 @@ def test_serving(gate, p99, skew):
 def test_cost(gate, tmp_path, budget, verdict):
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
     run = RunRecord.start(Workspace(str(tmp_path)), spec, NEWEST, run_id="r")
-    run.record(
-        StageRecord(
+    for attempt, state in ((1, "failed"), (2, "done")):
+        record_stage_usage(
+            run.workspace,
+            pipeline="t",
+            run_id="r",
             stage="train",
-            state="done",
-            uri="",
-            started=datetime.now(UTC),
-            seconds=100,
+            attempt=attempt,
             usage=Usage(cpu_seconds=100, gb_seconds=200, wall_seconds=60),
+            started=datetime.now(UTC),
+            state=state,
         )
-    )
     outcome = gate(cost, {}, budget={"run_usd": budget})
     assert outcome.verdict == verdict, outcome.summary
     assert outcome.metrics["by_stage"]["train"] > 0

@@ -1,0 +1,56 @@
+# Everything a person types. `make help` lists it; each target builds what it needs.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+PIPELINE ?= ctr
+NIGHTS ?= 2
+PORT ?= 8080
+SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n", $$1, $$2}'
+
+.PHONY: help install run ui test check format lock schema clean
+
+help: ## This list
+	@$(SCREEN) $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## The environment, from the lock files
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found → install Python 3.11, or: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
+	@echo "Installing the locked environment into $(VENV)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install ## Nights of a pipeline on embedded Airflow (PIPELINE=ctr NIGHTS=2)
+	@PYTHONPATH=plugins $(BIN)/python -m nightbid_airflow.embedded run --pipeline "$(PIPELINE)" --nights "$(NIGHTS)"
+
+ui: install ## The same Airflow, staying up, its address printed (PORT=8080)
+	@PYTHONPATH=plugins $(BIN)/python -m nightbid_airflow.embedded ui --port "$(PORT)"
+
+test: install ## Every check and every test, as the CI runs them
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest
+
+check: install ## Lint, types, and the one-way imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=include:plugins $(BIN)/lint-imports
+
+format: install ## Rewrite files in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## Resolve requirements*.in into the lock files (UPGRADE=1 takes newer versions)
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
+	$(BIN)/uv pip compile --quiet --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
+	$(BIN)/uv pip compile --quiet --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements-dev.in -o requirements-dev.txt
+
+clean: ## Remove what runs and tests made; the environment stays
+	rm -rf .nightbid .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
