@@ -1,18 +1,20 @@
 """The champion: a pointer that is swapped in one step, with its whole history.
 
-Every promotion and rollback appends one numbered entry to `history/`; `champion.json` is the
-newest of them. Taking the next number is exclusive, so two promotions cannot both win.
+Every promotion and rollback appends one numbered entry to `history/`; the newest is the champion.
+Taking the next number is exclusive, so two promotions cannot both win. `champion.json` is a copy
+of the newest entry, for people and scripts.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from nightbid.errors import ConcurrentUpdateError, ConfigError
-from nightbid.workspace import Workspace, write_atomically
+from nightbid.workspace import Workspace, write_atomically, write_once
 
 
 class Champion(BaseModel):
@@ -42,8 +44,8 @@ class ChampionPointer:
 
     def current(self) -> Champion | None:
         """The champion, or None before the first promotion."""
-        path = self._folder / "champion.json"
-        return Champion.model_validate_json(path.read_text()) if path.exists() else None
+        history = self.history()
+        return history[-1] if history else None
 
     def history(self) -> list[Champion]:
         """All changes, oldest first."""
@@ -74,11 +76,7 @@ class ChampionPointer:
         """
         history = self.history()
         if to is None:
-            current = self.current()
-            earlier = [
-                each for each in history if current and each.bundle_digest != current.bundle_digest
-            ]
-            target = earlier[-1] if earlier else None
+            target = _before(history)
         else:
             target = next((each for each in history if each.number == to), None)
         if target is None:
@@ -119,11 +117,9 @@ class ChampionPointer:
             reason=reason,
         )
         path = self._folder / "history" / f"{number:06d}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = entry.model_dump_json(indent=1)
         try:
-            with path.open("x") as stream:
-                stream.write(text)
+            write_once(path, text)
         except FileExistsError as error:
             raise ConcurrentUpdateError(
                 f"history entry {number} was taken by somebody else",
@@ -132,3 +128,14 @@ class ChampionPointer:
             ) from error
         write_atomically(self._folder / "champion.json", text)
         return entry
+
+
+def _before(history: list[Champion]) -> Champion | None:
+    """Find the promotion that came before the serving bundle's own: two rollbacks go two steps."""
+    if not history:
+        return None
+    serving = history[-1].bundle_digest
+    promoted = [each for each in history if each.change == "promote"]
+    own = max((each.number for each in promoted if each.bundle_digest == serving), default=0)
+    earlier = [e for e in promoted if e.number < own and e.bundle_digest != serving]
+    return earlier[-1] if earlier else None

@@ -100,6 +100,21 @@ def write_atomically(path: UPath, text: str) -> None:
     os.replace(str(beside), str(path))
 
 
+def write_once(path: UPath, text: str) -> None:
+    """Write a small file in one step, unless it is there already.
+
+    Raises:
+        FileExistsError: somebody else wrote it first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    beside.write_text(text, encoding="utf-8")
+    try:
+        os.link(str(beside), str(path))
+    finally:
+        os.unlink(str(beside))
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, hexadecimal."""
     with open(path, "rb") as stream:

@@ -1,0 +1,89 @@
+"""A wrong pipeline YAML is one line that says what, where and what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from nightbid.config.costs import STAGES
+from nightbid.config.load import find_pipeline, parse_pipeline, pipeline_names
+from nightbid.config.pipeline import Night
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.nightly import NIGHT
+
+GOOD = """
+pipeline: tiny
+source: {kind: simulator, rows_per_day: 100}
+features:
+  device_type: {transform: vocabulary}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD + "traim: {}\n", ["'traim'", "did you mean 'train'?"]),
+        (GOOD + "train: {epoch: 3}\n", ["'train.epoch'", "did you mean 'epochs'?"]),
+        (GOOD + "train: {epochs: many}\n", ["train.epochs", "'many'"]),
+        (GOOD + "window: {train_days: 0}\n", ["window.train_days", "got 0"]),
+        (GOOD + "budget: {stage_usd: {trian: 1}}\n", ["'trian'", "did you mean 'train'?"]),
+        (GOOD + "budget: {run_usd: -1}\n", ["budget.run_usd"]),
+        (GOOD + "source: [\n", ["malformed YAML", "bad.yaml:"]),
+        (GOOD.replace("pipeline: tiny", "pipeline: Tiny!"), ["pipeline", "'Tiny!'"]),
+        ("pipeline: tiny\n", ["'features' is missing"]),
+        ("- a list\n", ["a mapping of keys, not list"]),
+        (GOOD + "label: {attribution_days: 2}\n", ["label.event_time"]),
+        (GOOD.replace("simulator", "simulater"), ["source", "'simulator'"]),
+    ],
+)
+def test_wrong_yaml_names_the_key_and_what_to_do(text, said):
+    with pytest.raises(ConfigError) as caught:
+        parse_pipeline(text, "bad.yaml")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith("bad.yaml")
+    for part in said:
+        assert part in line
+
+
+def test_overrides_win_over_the_file_and_are_checked():
+    spec = parse_pipeline(GOOD, "x", ["train.epochs=7", "source.rows_per_day=5"])
+    assert spec.train.epochs == 7
+    assert spec.source.rows_per_day == 5
+    with pytest.raises(ConfigError, match=r"did you mean 'epochs'"):
+        parse_pipeline(GOOD, "x", ["train.epohcs=7"])
+    with pytest.raises(ConfigError, match=r"write it as dotted\.key=value"):
+        parse_pipeline(GOOD, "x", ["train.epochs"])
+
+
+def test_a_wrong_pipeline_name_suggests_the_right_one(tmp_path: Path):
+    (tmp_path / "tiny.yaml").write_text(GOOD)
+    assert find_pipeline("tiny", tmp_path).pipeline == "tiny"
+    with pytest.raises(ConfigError, match="did you mean 'tiny'"):
+        find_pipeline("tinny", tmp_path)
+
+
+def test_every_shipped_pipeline_loads_under_its_own_name():
+    folder = Settings().pipelines
+    names = pipeline_names(folder)
+    assert {"ctr", "cvr"} <= set(names)
+    for name in names:
+        assert find_pipeline(name, folder).pipeline == name
+
+
+def test_budget_knows_exactly_the_stages_of_a_night():
+    assert tuple(stage.name for stage in NIGHT) == STAGES
+
+
+def test_a_night_splits_by_time_and_waits_for_labels():
+    spec = parse_pipeline(
+        GOOD + "label: {column: conversion, event_time: t, attribution_days: 2}\n"
+        "window: {train_days: 3, validate_days: 1, evaluate_days: 2}\n",
+        "x",
+    )
+    night = Night.of(spec, dt.date(2026, 3, 10))
+    days = [*night.days("train"), *night.days("validate"), *night.days("evaluate")]
+    assert days == [dt.date(2026, 3, 3) + dt.timedelta(days=n) for n in range(6)]
+    assert night.evaluate[-1] == dt.date(2026, 3, 8)
