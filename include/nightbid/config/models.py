@@ -1,4 +1,4 @@
-"""Models, training and evaluation: the typed `model`, `baseline`, `train`, `evaluate` blocks."""
+"""Models and training: the typed `model`, `baseline`, `train` blocks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,3 @@ class Train(Block):
     learning_rate: float = Field(default=1e-3, gt=0)
     patience: int = Field(default=1, ge=0)
     seed: int = 0
-
-
-class Evaluate(Block):
-    """How candidate and champion are compared."""
-
-    slices: tuple[str, ...] = ()
-    bootstrap: int = Field(default=200, ge=0)
-    margin_ne: float = Field(default=0.002, ge=0)

@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 
 from nightbid.config.base import Block
 from nightbid.config.costs import Budget
+from nightbid.config.evaluate import Evaluate
 from nightbid.config.features import Feature
 from nightbid.config.gates import Gates
-from nightbid.config.models import Evaluate, Model, Train
+from nightbid.config.models import Model, Train
 from nightbid.config.sources import Columns, SimulatorSource, Source
 
 Split = Literal["train", "validate", "evaluate"]

@@ -1,0 +1,1 @@
+"""Evaluation: mergeable metrics, intervals over users, the verdict."""

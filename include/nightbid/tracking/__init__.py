@@ -1,0 +1,1 @@
+"""Experiment tracking that never fails a night."""
