@@ -7,7 +7,6 @@ of the newest entry, for people and scripts.
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime
 from typing import Literal
 
