@@ -60,7 +60,7 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.evaluation.stage:run",
         inputs=("sample", "featurize", "train", "train_baseline"),
         spec_keys=("columns", "label", "evaluate", "features"),
-        rooms=("evaluation", "models", "features", "serving"),
+        rooms=("evaluation", "models", "features", "serving", "profile"),
         uses_champion=True,
     ),
     Stage(

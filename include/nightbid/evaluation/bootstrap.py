@@ -1,0 +1,186 @@
+"""Intervals by resampling users, not rows: one user's clicks are not independent.
+
+Each replicate gives every user a Poisson(1) weight that depends on nothing but the user's hash,
+the seed and the replicate's number: any part of the rows, any slice and any model sees the same
+replicates, so differences between models are paired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from nightbid.evaluation.scores import Floats, Ints, clipped, log_losses, score_keys
+
+CONFIDENCE = 0.95
+_POISSON = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(12)])
+_BINS = 1 << 16
+_CHUNK = 16
+"""Replicates at a time: their histograms stay in the processor's cache."""
+
+FIGURES = ("auc", "log_loss", "normalized_entropy", "calibration")
+
+
+class Interval(TypedDict):
+    """Bounds of 95 % of the replicates; None where they cannot be told."""
+
+    low: float | None
+    high: float | None
+
+
+class Difference(TypedDict):
+    """A difference and its interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Weights of each user in each replicate."""
+
+    users: Ints
+    """[users], distinct, increasing."""
+    weights: npt.NDArray[np.uint8]
+    """[users, replicates]."""
+
+    @classmethod
+    def of(cls, users: Ints, replicates: int, seed: int) -> Resampling:
+        """Draw the weights.
+
+        Args:
+            users: [rows] or [users], int64 hashes; repeated ones count once.
+            replicates: how many.
+            seed: of the draw.
+        """
+        distinct = np.unique(users)
+        hashed = _mixed(distinct.view(np.uint64) + _mixed(np.uint64(seed)))
+        weights = np.empty((len(distinct), replicates), np.uint8)
+        for replicate in range(replicates):
+            mixed = _mixed(hashed ^ _mixed(np.uint64(replicate + 1)))
+            uniform = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+            weights[:, replicate] = np.searchsorted(_POISSON, uniform, side="right")
+        return cls(distinct, weights)
+
+
+def _mixed(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
+    """splitmix64 (Steele et al. 2014): every bit of the result depends on every bit of `value`."""
+    mixed = np.atleast_1d(np.asarray(value, np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Figures of one model in every replicate: [replicates] each, NaN where not defined."""
+
+    auc: Floats
+    log_loss: Floats
+    normalized_entropy: Floats
+    calibration: Floats
+
+    def interval(self, figure: str) -> Interval:
+        """Bounds of a level."""
+        low, high = bounds(getattr(self, figure))
+        return Interval(low=low, high=high)
+
+    def difference(self, other: Replicates, figure: str, value: float | None) -> Difference:
+        """Bounds of this model's figure less that of another on the same rows, paired."""
+        low, high = bounds(getattr(self, figure) - getattr(other, figure))
+        return Difference(value=value, low=low, high=high)
+
+
+def bounds(values: Floats) -> tuple[float | None, float | None]:
+    """Middle 95 % of replicates; None when most of them are undefined (one user, one class)."""
+    defined = values[np.isfinite(values)]
+    if len(defined) < max(2, 0.9 * len(values)):
+        return None, None
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def replicate(
+    resampling: Resampling,
+    labels: Floats,
+    weights: Floats,
+    users: Ints,
+    models: Mapping[str, Floats],
+) -> dict[str, Replicates]:
+    """Recompute the figures of some models in every replicate.
+
+    Args:
+        resampling: of (at least) these users.
+        labels: [rows], 0 or 1.
+        weights: [rows].
+        users: [rows], int64 hashes.
+        models: name → probabilities [rows].
+    """
+    user = np.searchsorted(resampling.users, users)
+    positive = weights * labels
+    count = len(resampling.users)
+    per_user = np.stack(
+        [np.bincount(user, weights=each, minlength=count) for each in (positive, weights)]
+    )
+    sums = _weighted(per_user, resampling)
+    found: dict[str, Replicates] = {}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = sums[0] / sums[1]
+        best = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+        for name, scores in models.items():
+            p = clipped(scores)
+            per_user = np.stack(
+                [
+                    np.bincount(user, weights=weights * each, minlength=count)
+                    for each in (log_losses(labels, p), p)
+                ]
+            )
+            loss, predicted = _weighted(per_user, resampling)
+            found[name] = Replicates(
+                auc=_areas(resampling, positive, weights - positive, user, p),
+                log_loss=loss / sums[1],
+                normalized_entropy=loss / sums[1] / best,
+                calibration=predicted / sums[0],
+            )
+    return found
+
+
+def _weighted(per_user: Floats, resampling: Resampling) -> Floats:
+    """[figures, users] x [users, replicates] → [figures, replicates], in bounded memory."""
+    total = np.zeros((len(per_user), resampling.weights.shape[1]))
+    for start in range(0, per_user.shape[1], 65536):
+        part = slice(start, start + 65536)
+        total += per_user[:, part] @ resampling.weights[part].astype(np.float64)
+    return total
+
+
+def _areas(
+    resampling: Resampling, positives: Floats, negatives: Floats, user: Ints, p: Floats
+) -> Floats:
+    """AUC in every replicate: histograms of all replicates as one sparse product."""
+    _, bins = np.unique(score_keys(p), return_inverse=True)
+    size = int(bins.max()) + 1 if len(bins) else 0
+    if size > _BINS:
+        # Neighbouring scores share a bin: far below the spread between replicates.
+        bins = bins * _BINS // size
+        size = _BINS
+    shape = (size, len(resampling.users))
+    of_positives = sparse.csr_matrix((positives, (bins, user)), shape)
+    of_negatives = sparse.csr_matrix((negatives, (bins, user)), shape)
+    replicates = resampling.weights.shape[1]
+    areas = np.empty(replicates)
+    for start in range(0, replicates, _CHUNK):
+        drawn = resampling.weights[:, start : start + _CHUNK].astype(np.float64)
+        positive, negative = of_positives @ drawn, of_negatives @ drawn
+        below = np.cumsum(negative, axis=0) - negative / 2
+        pairs = positive.sum(axis=0) * negative.sum(axis=0)
+        areas[start : start + _CHUNK] = (positive * below).sum(axis=0) / pairs
+    return areas

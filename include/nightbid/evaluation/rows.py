@@ -1,0 +1,172 @@
+"""The evaluate rows and every model's scores of them, in memory: some 60 bytes a row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.evaluation.scores import Floats, Ints
+from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
+from nightbid.stage import StageTask
+
+DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns of the evaluate rows, all [rows], in their canonical order."""
+
+    keys: Ints
+    labels: Floats
+    weights: Floats
+    users: Ints
+    days: Ints
+    """Since 1970-01-01."""
+    truth: Floats | None
+    """True probabilities, where a simulator knows them."""
+    slices: pa.Table
+    """The columns to slice by."""
+    scores: Mapping[str, Floats]
+    """Model → probabilities."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def digest(self) -> str:
+        """Of keys, labels and weights in their order: two runs with the same compared the same."""
+        total = hashlib.sha256()
+        for column in (self.keys, self.labels, self.weights, self.users):
+            total.update(np.ascontiguousarray(column).tobytes())
+        return total.hexdigest()[:32]
+
+    @property
+    def lists(self) -> Ints:
+        """[rows] one number per user and day: what is ranked together."""
+        return self.users * np.int64(1_000_003) + self.days
+
+    def save_scores(self, path: Path) -> None:
+        """Write keys, labels and scores as Parquet, for later comparisons row by row."""
+        columns: dict[str, npt.NDArray[np.generic]] = {
+            KEY: self.keys,
+            USER: self.users,
+            LABEL: self.labels.astype(np.float32),
+            WEIGHT: self.weights.astype(np.float32),
+            **{name: each.astype(np.float32) for name, each in self.scores.items()},
+        }
+        table = pa.table({name: pa.array(each) for name, each in columns.items()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, compression="zstd", use_dictionary=False)
+
+
+def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
+    """Score the evaluate rows with candidate, baseline and champion, file by file.
+
+    Raises:
+        MissingDataError: there are no evaluate rows.
+        CorruptDataError: raw and featurized rows are not the same ones.
+    """
+    from nightbid.features.fitted import FittedFeatures
+    from nightbid.models.predict import load_model
+    from nightbid.serving.bundle import Bundle
+
+    raw_files = split_files(task.inputs["sample"].path, "evaluate")
+    files = split_files(task.inputs["featurize"].path, "evaluate")
+    if not files or [_part(each) for each in files] != [_part(each) for each in raw_files]:
+        raise MissingDataError(
+            f"{len(raw_files)} sampled and {len(files)} featurized files of evaluate rows",
+            where="evaluate",
+            hint="both stages must come from one run: rerun the night from `sample`",
+        )
+    models = {
+        "candidate": load_model(task.inputs["train"].path / "model"),
+        "baseline": load_model(task.inputs["train_baseline"].path / "model"),
+    }
+    champion = champion_features = None
+    if "champion" in task.inputs:
+        champion = Bundle.load(task.inputs["champion"].path)
+        tonight = FittedFeatures.load(task.inputs["featurize"].path / "fitted")
+        champion_features = champion.fitted.with_history(tonight)
+    reserved: dict[str, list[npt.NDArray[np.generic]]] = {}
+    scores: dict[str, list[Floats]] = {}
+    sliced: list[pa.Table] = []
+    for index, (raw_path, path) in enumerate(zip(raw_files, files, strict=True)):
+        task.progress(0.6 * index / len(files), f"scoring {_part(path)}")
+        rows = pq.read_table(path, partitioning=None)
+        raw = pq.read_table(
+            raw_path,
+            partitioning=None,
+            # The champion looks its own features up in the raw rows.
+            columns=None if champion else _needed(raw_path, slices),
+        )
+        if not raw[KEY].equals(rows[KEY]):
+            raise CorruptDataError(
+                f"{raw.num_rows} sampled and {rows.num_rows} featurized rows are not the same",
+                where=_part(path),
+                hint="rerun the night from `sample`; featurize must keep rows and their order",
+            )
+        for name, model in models.items():
+            scores.setdefault(name, []).append(model.predict(rows))
+        if champion is not None and champion_features is not None:
+            theirs = champion.predict(champion_features.transform(raw))
+            scores.setdefault("champion", []).append(theirs)
+        for name in (KEY, LABEL, WEIGHT, USER, TIME):
+            reserved.setdefault(name, []).append(_numbers(rows[name]))
+        if TRUTH in raw.column_names:
+            reserved.setdefault(TRUTH, []).append(_numbers(raw[TRUTH]))
+        sliced.append(raw.select([each for each in slices if each in raw.column_names]))
+    columns = {name: np.concatenate(parts) for name, parts in reserved.items()}
+    truth = columns.get(TRUTH)
+    return Rows(
+        keys=columns[KEY].astype(np.int64),
+        labels=columns[LABEL].astype(np.float64),
+        weights=columns[WEIGHT].astype(np.float64),
+        users=columns[USER].astype(np.int64),
+        days=columns[TIME].astype(np.int64) // DAY,
+        truth=None if truth is None or np.isnan(truth.astype(np.float64)).any()
+        else truth.astype(np.float64),
+        slices=pa.concat_tables(sliced, promote_options="permissive"),
+        scores={
+            name: np.concatenate(parts).astype(np.float64).reshape(-1)
+            for name, parts in scores.items()
+        },
+    )  # fmt: skip
+
+
+def training_rate(folder: Path) -> float:
+    """Weighted label rate of the training rows: what the constant predictor knows.
+
+    Args:
+        folder: the featurize stage's output.
+    """
+    positives = total = 0.0
+    for path in split_files(folder, "train"):
+        table = pq.read_table(path, columns=[LABEL, WEIGHT], partitioning=None)
+        labels, weights = (table[name].to_numpy().astype(np.float64) for name in (LABEL, WEIGHT))
+        positives += float(labels @ weights)
+        total += float(weights.sum())
+    return positives / total if total else 0.5
+
+
+def _needed(path: Path, slices: tuple[str, ...]) -> list[str]:
+    there = pq.read_schema(path).names
+    return [name for name in dict.fromkeys((KEY, TRUTH, *slices)) if name in there]
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64())
+    found: npt.NDArray[np.generic] = column.to_numpy()
+    return found
+
+
+def _part(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"

@@ -1,0 +1,183 @@
+"""A histogram of scores: the whole of an evaluation in a bounded, mergeable table.
+
+A bin is a range of the logit. As long as there are at most `LIMIT` distinct scores, every score
+has its own bin and all figures are exact; beyond that, neighbouring bins are joined two by two.
+Weights are kept in fixed point and totals as exact sums, so any way of cutting the rows into
+parts and merging them gives the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.errors import DataError
+from nightbid.profile.exact import ExactSum
+
+ZERO = ExactSum()
+LIMIT = 1 << 20
+UNIT = float(1 << 32)
+"""Weights of bins are integers in units of 2^-32."""
+_LARGEST = float(1 << 30)
+_SMALLEST = float(np.finfo(np.float64).eps)
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def clipped(probabilities: npt.ArrayLike) -> Floats:
+    """Probabilities as float64, away from 0 and 1 by one float64 epsilon (as scikit-learn does).
+
+    Raises:
+        DataError: one is not a number between 0 and 1.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    wrong = ~((p >= 0) & (p <= 1))
+    if wrong.any():
+        where = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"a model predicted {p[where]} for row {where}",
+            where="evaluation",
+            hint="a probability is between 0 and 1: look at the training's loss and inputs",
+        )
+    return np.clip(p, _SMALLEST, 1 - _SMALLEST)
+
+
+def log_losses(labels: Floats, p: Floats) -> Floats:
+    """Log loss of each row, in nats; `p` must be clipped."""
+    losses: Floats = -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
+    return losses
+
+
+def score_keys(p: Floats) -> Ints:
+    """Integers in the order of the scores: the bits of the logit, made monotone."""
+    logit = np.log(p) - np.log1p(-p)
+    bits = (logit + 0.0).view(np.int64)  # + 0.0: -0.0 and 0.0 are the same score
+    return np.where(bits >= 0, bits, np.int64(-(2**63)) - bits)
+
+
+def fixed(weights: Floats) -> Ints:
+    """Weights in units of 2^-32.
+
+    Raises:
+        DataError: a weight is negative, not finite, or so large that sums would overflow.
+    """
+    if len(weights) and not (weights.min() >= 0 and weights.sum() < _LARGEST):
+        raise DataError(
+            f"weights from {weights.min()} to {weights.max()} with sum {weights.sum()}",
+            where="evaluation",
+            hint="weights are finite, not negative, and add up to less than 2^30",
+        )
+    return np.rint(weights * UNIT).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Weighted positives, negatives and predictions per bin of the logit, highest key last."""
+
+    keys: Ints
+    """[bins], increasing; score keys shifted right by `level`."""
+    positives: Ints
+    """[bins], weight of the positive rows, in units of 2^-32."""
+    negatives: Ints
+    predicted: Ints
+    """[bins], sum of weight times probability."""
+    level: int = 0
+    """How often neighbouring bins were joined."""
+    rows: int = 0
+    total_positives: ExactSum = ZERO
+    total_weight: ExactSum = ZERO
+    total_predicted: ExactSum = ZERO
+    total_loss: ExactSum = ZERO
+    """Sum of weight times log loss, in nats."""
+
+    @classmethod
+    def of(
+        cls,
+        labels: npt.ArrayLike,
+        probabilities: npt.ArrayLike,
+        weights: npt.ArrayLike | None = None,
+        *,
+        limit: int = LIMIT,
+    ) -> ScoreTable:
+        """Count rows.
+
+        Args:
+            labels: [rows], 0 or 1.
+            probabilities: [rows], in [0, 1].
+            weights: [rows], how many rows each stands for; default 1.
+            limit: most bins to keep.
+
+        Raises:
+            DataError: a probability or weight is out of its domain.
+        """
+        y = np.asarray(labels, dtype=np.float64)
+        p = clipped(probabilities)
+        w = np.ones_like(p) if weights is None else np.asarray(weights, dtype=np.float64)
+        units = fixed(w)
+        table = cls._folded(
+            score_keys(p),
+            np.where(y > 0.5, units, 0),
+            np.where(y > 0.5, 0, units),
+            np.rint(p * w * UNIT).astype(np.int64),
+            0,
+            limit,
+        )
+        ones = np.ones(len(p), np.int64)
+        return cls(
+            *table,
+            rows=len(p),
+            total_positives=ExactSum.of(w * y, ones),
+            total_weight=ExactSum.of(w, ones),
+            total_predicted=ExactSum.of(w * p, ones),
+            total_loss=ExactSum.of(w * log_losses(y, p), ones),
+        )
+
+    def merge(self, other: ScoreTable, *, limit: int = LIMIT) -> ScoreTable:
+        """Add the rows of another part."""
+        level = max(self.level, other.level)
+        table = self._folded(
+            np.concatenate(
+                [self.keys >> (level - self.level), other.keys >> (level - other.level)]
+            ),
+            np.concatenate([self.positives, other.positives]),
+            np.concatenate([self.negatives, other.negatives]),
+            np.concatenate([self.predicted, other.predicted]),
+            level,
+            limit,
+        )
+        return ScoreTable(
+            *table,
+            rows=self.rows + other.rows,
+            total_positives=self.total_positives + other.total_positives,
+            total_weight=self.total_weight + other.total_weight,
+            total_predicted=self.total_predicted + other.total_predicted,
+            total_loss=self.total_loss + other.total_loss,
+        )
+
+    @staticmethod
+    def _folded(
+        keys: Ints, positives: Ints, negatives: Ints, predicted: Ints, level: int, limit: int
+    ) -> tuple[Ints, Ints, Ints, Ints, int]:
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        values = [each[order] for each in (positives, negatives, predicted)]
+        starts = _starts(keys)
+        # The smallest level at which all rows fit: a part never needs a higher one than the
+        # whole, so the order of merging does not matter.
+        while len(starts) > limit:
+            level += 1
+            keys = keys >> 1
+            starts = _starts(keys)
+        if len(keys) == 0:
+            return keys, *values, level
+        sums = [np.add.reduceat(each, starts) for each in values]
+        return keys[starts], sums[0], sums[1], sums[2], level
+
+
+def _starts(keys: Ints) -> Ints:
+    if len(keys) == 0:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))

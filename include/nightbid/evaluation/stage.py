@@ -1,0 +1,212 @@
+"""Evaluate: the candidate, its reference and the yardsticks on the very same newest rows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.errors import MissingDataError
+from nightbid.evaluation.bootstrap import (
+    FIGURES,
+    Difference,
+    Replicates,
+    Resampling,
+    replicate,
+)
+from nightbid.evaluation.lists import GroupedScores, grouped_auc, ndcg
+from nightbid.evaluation.metrics import (
+    Metrics,
+    calibration_curve,
+    constant_scores,
+    label_rate,
+    summary,
+)
+from nightbid.evaluation.rows import Rows, score_rows, training_rate
+from nightbid.evaluation.scores import Floats, Ints, ScoreTable
+from nightbid.evaluation.slices import slices_of
+from nightbid.evaluation.verdict import judge
+from nightbid.manifest import Rows as RowCounts
+from nightbid.stage import Outcome, StageTask
+
+DIFFERENCES = ("auc", "normalized_entropy", "log_loss")
+CURVES = ("candidate", "champion", "baseline")
+
+
+def run(task: StageTask) -> Outcome:
+    """Score the evaluate rows with every model and say better, neutral or worse.
+
+    Raises:
+        NightbidError: rows are missing or are not the same in sample and featurize.
+    """
+    settings = task.spec.evaluate
+    rows = score_rows(task, settings.slices)
+    if not len(rows):
+        raise MissingDataError(
+            "no evaluate rows",
+            where=", ".join(day.isoformat() for day in task.night.evaluate),
+            hint="take a later --date, or a label condition that some rows meet",
+        )
+    metrics = evaluate(
+        rows,
+        base_rate=training_rate(task.inputs["featurize"].path),
+        replicates=settings.bootstrap,
+        margin=settings.margin_ne,
+        ndcg_k=settings.ndcg_k,
+        slices=settings.slices,
+        slice_values=settings.slice_values,
+        seed=task.spec.seed,
+        task=task,
+    )
+    task.progress(0.98, "writing")
+    text = json.dumps(metrics, indent=1, sort_keys=True)
+    (task.output / "evaluation.json").write_text(text)
+    if settings.keep_scores:
+        rows.save_scores(task.output / "scores" / "part-00000.parquet")
+    return Outcome(
+        rows=RowCounts(read=len(rows), written=len(rows)),
+        metrics=metrics,
+        summary=_sentence(metrics),
+    )
+
+
+def evaluate(
+    rows: Rows,
+    *,
+    base_rate: float,
+    replicates: int,
+    margin: float,
+    ndcg_k: int,
+    slices: tuple[str, ...],
+    slice_values: int,
+    seed: int,
+    task: StageTask,
+) -> dict[str, Any]:
+    """Compute everything that is said of the models; the manifest's metrics."""
+    reference = "champion" if "champion" in rows.scores else "baseline"
+    models = {**rows.scores, "constant": constant_scores(base_rate, len(rows))}
+    everything = np.ones(len(rows), np.bool_)
+    tables = {name: _table(rows, each, everything) for name, each in models.items()}
+    figures = {
+        name: _figures(rows, tables[name], each, everything, ndcg_k)
+        for name, each in models.items()
+    }
+    task.progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
+    resampling = Resampling.of(rows.users, replicates, seed)
+    drawn = _replicates(rows, resampling, dict(rows.scores), everything)
+    difference = _differences(figures, drawn, reference)
+    intervals = {
+        name: {figure: each.interval(figure) for figure in FIGURES} for name, each in drawn.items()
+    }
+    parts = []
+    pair = {name: rows.scores[name] for name in ("candidate", reference)}
+    found = list(slices_of(rows.slices, slices, slice_values))
+    for index, part in enumerate(found):
+        task.progress(0.8 + 0.15 * index / len(found), f"slice {part.column} = {part.value}")
+        inside = {
+            name: _figures(rows, _table(rows, each, part.rows), each, part.rows, ndcg_k)
+            for name, each in pair.items()
+        }
+        spread = _replicates(rows, resampling, pair, part.rows)
+        parts.append(
+            {
+                "column": part.column,
+                "value": part.value,
+                "rows": int(part.rows.sum()),
+                "positives": int(rows.labels[part.rows].sum()),
+                "candidate": inside["candidate"],
+                "reference": inside[reference],
+                "difference": _differences(inside, spread, reference),
+            }
+        )
+    oracle = None
+    if rows.truth is not None:
+        best = summary(_table(rows, rows.truth, everything))
+        oracle = {name: best[name] for name in ("log_loss", "normalized_entropy", "auc")}  # type: ignore[literal-required]
+    return {
+        "verdict": judge(difference["normalized_entropy"], margin),
+        "reference": reference,
+        "rows": len(rows),
+        "positives": int(rows.labels.sum()),
+        "users": len(resampling.users),
+        "label_rate": label_rate(tables["candidate"]),
+        "rows_digest": rows.digest,
+        "margin_ne": margin,
+        "candidate": figures["candidate"],
+        "champion": figures.get("champion"),
+        "baseline": figures["baseline"],
+        "constant": figures["constant"],
+        "oracle": oracle,
+        "difference": difference,
+        "intervals": intervals["candidate"],
+        "model_intervals": intervals,
+        "curves": {name: calibration_curve(tables[name]) for name in CURVES if name in tables},
+        "slices": parts,
+    }
+
+
+def _table(rows: Rows, scores: Floats, kept: npt.NDArray[np.bool_]) -> ScoreTable:
+    return ScoreTable.of(rows.labels[kept], scores[kept], rows.weights[kept])
+
+
+def _figures(
+    rows: Rows, table: ScoreTable, scores: Floats, kept: npt.NDArray[np.bool_], k: int
+) -> Metrics:
+    columns = (rows.labels[kept], scores[kept], rows.weights[kept])
+    users: Ints = rows.users[kept]
+    return summary(
+        table,
+        gauc=grouped_auc(GroupedScores.of(users, *columns)),
+        ndcg=ndcg(GroupedScores.of(rows.lists[kept], *columns), k),
+    )
+
+
+def _replicates(
+    rows: Rows,
+    resampling: Resampling,
+    models: dict[str, Floats],
+    kept: npt.NDArray[np.bool_],
+) -> dict[str, Replicates]:
+    return replicate(
+        resampling,
+        rows.labels[kept],
+        rows.weights[kept],
+        rows.users[kept],
+        {name: each[kept] for name, each in models.items()},
+    )
+
+
+def _differences(
+    figures: dict[str, Metrics], drawn: dict[str, Replicates], reference: str
+) -> dict[str, Difference]:
+    found = {}
+    for figure in DIFFERENCES:
+        mine, theirs = figures["candidate"][figure], figures[reference][figure]  # type: ignore[literal-required]
+        value = None if mine is None or theirs is None else mine - theirs
+        found[figure] = drawn["candidate"].difference(drawn[reference], figure, value)
+    return found
+
+
+def _sentence(metrics: dict[str, Any]) -> str:
+    candidate, difference = metrics["candidate"], metrics["difference"]
+    parts = [f"{metrics['verdict']} than the {metrics['reference']}"]
+    if metrics["verdict"] == "neutral":
+        parts = [f"neutral against the {metrics['reference']}"]
+    if candidate["auc"] is not None:
+        parts.append(f"AUC {candidate['auc']:.4f} {_signed(difference['auc'])}")
+    if candidate["normalized_entropy"] is not None:
+        parts.append(
+            f"NE {candidate['normalized_entropy']:.4f} {_signed(difference['normalized_entropy'])}"
+        )
+    return ", ".join(parts)
+
+
+def _signed(difference: Difference) -> str:
+    value, low, high = difference["value"], difference["low"], difference["high"]
+    if value is None:
+        return ""
+    if low is None or high is None:
+        return f"({value:+.4f})"
+    return f"({value:+.4f} [{low:+.4f}, {high:+.4f}])"
