@@ -14,6 +14,7 @@ NIGHT: tuple[Stage, ...] = (
         inputs=(),
         spec_keys=("source", "columns", "label", "sampling"),
         rooms=("data", "sampling", "profile"),
+        fingerprint="nightbid.sampling.stage:fingerprint",
     ),
     Stage(
         "gate_raw",

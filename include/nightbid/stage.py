@@ -106,14 +106,26 @@ class Stage:
     uses_champion: bool = False
     history_of: str | None = None
     is_gate: bool = False
+    fingerprint: str = ""
+    """`package.module:function(spec, night, cache) -> str` for a stage that reads what no manifest
+    describes: when that changes, so does its key."""
     uses_run: bool = False
     """Output depends on the run itself (its costs, its id): reused only within the run."""
 
     def load(self) -> StageFunction:
         """Import the function."""
-        module, _, name = self.function.partition(":")
-        function: StageFunction = getattr(importlib.import_module(module), name)
+        function: StageFunction = _named(self.function)
         return function
+
+    def outside(self, spec: PipelineSpec, night: Night, cache_folder: Path) -> str:
+        """Fingerprint of what the stage reads from outside the workspace."""
+        return str(_named(self.fingerprint)(spec, night, cache_folder)) if self.fingerprint else ""
+
+
+def _named(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 @dataclass(frozen=True)
@@ -168,6 +180,7 @@ def run_stage(
             "inputs": {name: each.manifest.digest for name, each in inputs.items()},
             "history": [each.manifest.digest for each in history],
             "run": run.run_id if stage.uses_run else "",
+            "outside": stage.outside(spec, night, cache_folder),
             "spec": spec_digest,
             "code": code_digest,
             "versions": versions,

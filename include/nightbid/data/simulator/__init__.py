@@ -19,7 +19,7 @@ Ad
 Context
     ``site_id`` string, 300 values · ``page_category`` string, 20 values ·
     ``device_type`` string, 4 values · ``os`` string, 6 values · ``connection`` string, 4 values ·
-    ``hour`` int32, UTC · ``weekday`` int32, Monday is 0 · ``session_depth`` int32, from 1 ·
+    ``hour`` int32, UTC · ``session_depth`` int32, from 1 ·
     ``seconds_since_last_ad`` float64, null on the first ad of a session ·
     ``viewability`` float64 in [0, 1], 3 % null · ``floor_price`` float64, USD per 1000
 

@@ -69,9 +69,7 @@ class _Day:
         self.users, self.tastes = exchange.users, exchange.tastes
         self.ads = Ads(self.seed, exchange.settings.ads, self.number)
         self.rows = exchange.rows(day)
-        self.midnight = int(
-            datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * SECOND
-        )
+        self.midnight = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * SECOND)
 
     @cached_property
     def _clock(self) -> tuple[Floats, Floats]:
@@ -171,7 +169,6 @@ class _Day:
             "os": pa.array(SYSTEMS).take(pa.array(system)),
             "connection": pa.array(CONNECTIONS).take(pa.array(link)),
             "hour": pa.array(hour),
-            "weekday": pa.array(np.full(len(index), weekday, np.int32)),
             "session_depth": pa.array(depth.astype(np.int32)),
             "seconds_since_last_ad": pa.array(np.round(gap, 2), mask=depth == 1),
             "viewability": pa.array(np.round(seen, 4), mask=self._draw("unseen", index) < 0.03),
@@ -223,5 +220,3 @@ def choice_by_row(uniforms: Floats, weights: Floats) -> Ints:
     """Draw a column for each row of `weights`."""
     edges = np.cumsum(weights, axis=1)
     return np.asarray((edges <= (uniforms * edges[:, -1])[:, None]).sum(axis=1))
-
-

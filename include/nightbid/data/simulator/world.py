@@ -88,7 +88,7 @@ class Users:
 
     @cached_property
     def likes(self) -> np.ndarray:
-        """bool [users, topics]: what the user is interested in."""
+        """Bool [users, topics]: what the user is interested in."""
         order = uniform(
             self.seed, "interest", np.arange(self.count * len(TOPICS)).reshape(self.count, -1)
         ).argsort(axis=1)

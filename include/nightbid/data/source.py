@@ -1,0 +1,75 @@
+"""What every source of logs offers: days of Arrow record batches, and what their columns mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from nightbid.config import sources as blocks
+from nightbid.config.sources import Source as SourceBlock
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What is known of a source's columns beyond their names."""
+
+    outcomes: frozenset[str] = frozenset()
+    """Known only after the impression was bought: never features."""
+    truth: dict[str, str] = field(default_factory=dict)
+    """Label column → column with the true probability of that label (simulators)."""
+
+
+class Source(Protocol):
+    """Day-partitioned logs."""
+
+    meaning: Meaning
+
+    def days(self) -> tuple[date, ...] | None:
+        """Every day that is there, oldest first; None if any day can be made."""
+        ...
+
+    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
+        """Rows of one day.
+
+        Raises:
+            MissingDataError: there is no such day, or a file of it is gone.
+            CorruptDataError: a file cannot be read as what it claims to be.
+        """
+        ...
+
+    def fingerprint(self, days: tuple[date, ...]) -> str:
+        """Tell the content of these days apart from other content, without reading it all."""
+        ...
+
+
+def open_source(block: SourceBlock, cache: Path) -> Source:
+    """Open the source that a pipeline's `source` block describes.
+
+    Args:
+        block: the typed block.
+        cache: folder for downloads.
+
+    Raises:
+        DataError: the source is not where the block says.
+    """
+    # Imported here: a pipeline needs one source, not the libraries of all.
+    if isinstance(block, blocks.SimulatorSource):
+        from nightbid.data.simulator.source import SimulatorLogs
+
+        return SimulatorLogs(block)
+    if isinstance(block, blocks.KuaiRandSource):
+        from nightbid.data.kuairand import KuaiRandLogs
+
+        return KuaiRandLogs(block)
+    if isinstance(block, blocks.ObdSource):
+        from nightbid.data.obd import ObdLogs
+
+        return ObdLogs(block, cache)
+    from nightbid.data.folder import FolderLogs
+
+    return FolderLogs(block)

@@ -1,0 +1,217 @@
+"""From the columns of a log to rows that can be trained on: parse, set aside, leave out, weigh.
+
+Plain functions on one batch; the stage loops over batches and days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.schema import KEY, LABEL, REASON, TIME, TRUTH, USER, WEIGHT
+
+MICROSECOND = pa.timestamp("us", "UTC")
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """One batch, parsed."""
+
+    good: pa.Table
+    """Raw and reserved columns of the rows that could be parsed."""
+    aside: pa.Table
+    """Raw columns of the others, and why."""
+
+
+def hashes(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
+    """Hash values, the same in every process and on every machine.
+
+    Args:
+        column: integers or strings (or anything that prints as such), without nulls.
+
+    Returns:
+        uint64 [rows]; `pandas.util.hash_array`, SipHash for strings.
+    """
+    if not pa.types.is_integer(column.type):
+        column = pc.cast(column, pa.string())
+        return np.asarray(
+            pd.util.hash_array(column.to_numpy(zero_copy_only=False), categorize=True), np.uint64
+        )
+    return np.asarray(pd.util.hash_array(np.asarray(column.cast(pa.int64()))), np.uint64)
+
+
+def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: str) -> Parsed:
+    """Give every row its reserved columns, or a reason why it cannot have them.
+
+    Args:
+        table: raw columns of some rows of one day.
+        spec: says which column plays which role.
+        truth: label column → column of its true probability, if known.
+        where: the day, for messages.
+
+    Raises:
+        MissingDataError: a column that the pipeline names is absent.
+        CorruptDataError: the label column holds something other than 0 and 1 throughout.
+    """
+    roles, label = spec.columns, spec.label
+    wanted = [roles.key, roles.time, roles.user, label.column]
+    wanted += [name for name in (label.given, label.event_time) if name]
+    for name in wanted:
+        if name not in table.column_names:
+            raise MissingDataError(
+                f"column {name!r} is missing",
+                where=where,
+                hint=f"the day has {', '.join(table.column_names[:12])}…; mend the logs, or"
+                " `columns` and `label` of the pipeline",
+            )
+    reasons: dict[str, Bools] = {}
+    reasons[f"{roles.key} is null"] = _nulls(table[roles.key])
+    reasons[f"{roles.user} is null"] = _nulls(table[roles.user])
+    time = as_time(table[roles.time])
+    reasons[f"{roles.time} is not a time"] = _nulls(time)
+    value = _flag(table[label.column])
+    wrong = np.isnan(value)
+    given = None
+    if label.given:
+        given = _flag(table[label.given])
+        reasons[f"{label.given} is neither 0 nor 1"] = np.isnan(given)
+        # Where the condition does not hold, the label means nothing.
+        wrong = wrong & (given == 1)
+    reasons[f"{label.column} is neither 0 nor 1"] = wrong
+    _refuse_non_binary(table[label.column], wrong, label.column, where)
+    event = None
+    if label.event_time:
+        event = as_time(table[label.event_time])
+        reasons[f"{label.event_time} is null though {label.column} is 1"] = (value == 1) & _nulls(
+            event
+        )
+    bad = np.zeros(len(table), bool)
+    reason = np.full(len(table), None, object)
+    for text, rows in reasons.items():
+        reason[rows & ~bad] = text
+        bad |= rows
+    aside = table.filter(pa.array(bad)).append_column(REASON, pa.array(reason[bad], pa.string()))
+    keep = pa.array(~bad)
+    good = table.filter(keep)
+    time = time.filter(keep)
+    value = value[~bad]
+    if event is not None and label.attribution_days:
+        limit = label.attribution_days * 86_400_000_000
+        waited = pc.subtract(event.filter(keep).cast(pa.int64()), time.cast(pa.int64()))
+        value = np.where(np.asarray(pc.fill_null(waited, 0)) <= limit, value, 0.0)
+    reserved = {
+        KEY: pa.array(hashes(good[roles.key]).view(np.int64)),
+        LABEL: pa.array(np.nan_to_num(value).astype(np.float32)),
+        WEIGHT: pa.array(np.ones(len(good), np.float32)),
+        TIME: time,
+        USER: pa.array(hashes(good[roles.user]).view(np.int64)),
+    }
+    if label.column in truth and truth[label.column] in good.column_names:
+        reserved[TRUTH] = good[truth[label.column]].cast(pa.float64())
+    for name, column in reserved.items():
+        good = good.append_column(name, column)
+    return Parsed(good, aside)
+
+
+def as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read a column as timestamp[us, UTC]; what cannot be read becomes null.
+
+    Numbers are seconds, milliseconds or microseconds since 1970, by their size; strings are ISO
+    8601; times without a zone are UTC.
+    """
+    if pa.types.is_timestamp(column.type):
+        if column.type.tz is None:
+            return column.cast(pa.timestamp("us"), safe=False).cast(MICROSECOND)
+        return column.cast(MICROSECOND, safe=False)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        values = np.asarray(pc.fill_null(column.cast(pa.float64()), np.nan))
+        scale = np.select([np.abs(values) < 1e11, np.abs(values) < 1e14], [1e6, 1e3], 1.0)
+        scaled = values * scale
+        known = np.isfinite(scaled) & (np.abs(scaled) < 9e18)
+        micros = np.where(known, scaled, 0).astype(np.int64)
+        return pa.chunked_array([pa.array(micros, pa.int64(), mask=~known).cast(MICROSECOND)])
+    text = column.cast(pa.string()).to_pandas()
+    parsed = pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601")
+    return pa.chunked_array([pa.Array.from_pandas(parsed).cast(MICROSECOND, safe=False)])
+
+
+def draw(
+    table: pa.Table, spec: PipelineSpec, split: str, seen: list[npt.NDArray[np.int64]]
+) -> pa.Table:
+    """Choose the rows of a split, by a stable hash: reruns and backfills choose the same ones.
+
+    Args:
+        table: parsed rows.
+        spec: label condition and negative rate.
+        split: negatives are sampled away in `train` only.
+        seen: keys of the day's earlier batches; a row with one of them is left out. Grows.
+
+    Returns:
+        The rows kept, weighted.
+    """
+    keys = np.asarray(table[KEY])
+    first = np.zeros(len(keys), bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    for earlier in seen:
+        first &= ~np.isin(keys, earlier)
+    seen.append(keys)
+    if spec.label.given:
+        first &= _flag(table[spec.label.given]) == 1
+    whole = table.filter(pa.array(first))
+    rate = spec.sampling.negative_rate
+    if split != "train" or rate >= 1:
+        return whole
+    negative = np.asarray(whole[LABEL]) == 0
+    chance = sampling_hash(np.asarray(whole[KEY]))
+    keep = ~negative | (chance < rate)
+    weight = np.where(negative, 1 / rate, 1.0).astype(np.float32)
+    place = whole.column_names.index(WEIGHT)
+    weighted = whole.set_column(place, WEIGHT, pa.array(weight))
+    return weighted.filter(pa.array(keep))
+
+
+def sampling_hash(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Map keys to [0, 1) evenly, independently of their use as hashes elsewhere."""
+    salted = keys.view(np.uint64) ^ np.uint64(0x6E696768746269D5)
+    return pd.util.hash_array(salted).astype(np.float64) / 2.0**64
+
+
+def _flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """0.0, 1.0, or NaN where it is neither."""
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        # Only the two spellings of a flag; " 1" or "yes" are for a person to judge.
+        ones, zeros = pa.array(["1", "1.0", "true"]), pa.array(["0", "0.0", "false"])
+        number = np.where(np.asarray(pc.is_in(column, ones)), 1.0, np.nan)
+        return np.where(np.asarray(pc.is_in(column, zeros)), 0.0, number)
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return np.full(len(column), np.nan)
+    value = np.asarray(pc.fill_null(column.cast(pa.float64()), np.nan))
+    return np.where((value == 0) | (value == 1), value, np.nan)
+
+
+def _nulls(column: pa.ChunkedArray) -> Bools:
+    return np.asarray(pc.is_null(column, nan_is_null=True), bool)
+
+
+def _refuse_non_binary(column: pa.ChunkedArray, wrong: Bools, name: str, where: str) -> None:
+    """Stop when a label is of another kind altogether: that is no matter of single rows."""
+    if wrong.sum() * 2 <= len(wrong):
+        return
+    values: Sequence[object] = pc.unique(column.filter(pa.array(wrong)).drop_null())[:3].to_pylist()
+    raise CorruptDataError(
+        f"label {name!r} is not binary: {int(wrong.sum()):,} of {len(wrong):,} rows are neither 0"
+        f" nor 1, for example {', '.join(map(repr, values)) or 'null'}",
+        where=where,
+        hint="name a 0/1 column in `label.column`",
+    )

@@ -1,0 +1,223 @@
+"""Sampling: the days of one night, as rows that can be trained on.
+
+Writes `split=*/dt=*/part-00000.parquet`, rows that could not be parsed in `quarantine/`, and a
+profile of every day's parsed rows, sampled away or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.config.pipeline import SPLITS, Night, PipelineSpec
+from nightbid.data.source import Source, open_source
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.manifest import Rows
+from nightbid.profile import Profile
+from nightbid.sampling.rows import draw, parse
+from nightbid.schema import LABEL, WEIGHT
+from nightbid.stage import Outcome, StageTask
+
+
+@dataclass
+class DayCount:
+    """What became of the rows of one day."""
+
+    read: int = 0
+    written: int = 0
+    quarantined: int = 0
+    positives: float = 0.0
+    """Weighted, of the rows written."""
+    weight: float = 0.0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> int:
+        """Left out on purpose."""
+        return self.read - self.written - self.quarantined
+
+    def to_json(self) -> dict[str, object]:
+        """As the manifest's metrics have it."""
+        return {
+            "read": self.read,
+            "written": self.written,
+            "quarantined": self.quarantined,
+            "dropped": self.dropped,
+            "label_rate": self.positives / self.weight if self.weight else None,
+        }
+
+
+def run(task: StageTask) -> Outcome:
+    """Sample every day of the night's window.
+
+    Raises:
+        MissingDataError: a day or a column is absent, or the window is longer than the history.
+        CorruptDataError: a day is empty or unreadable, or the label is not binary.
+    """
+    source = open_source(task.spec.source, task.cache)
+    window = [(split, day) for split in SPLITS for day in task.night.days(split)]
+    check_window(source, task.night)
+    refuse_outcomes(task.spec, source)
+    counts: dict[str, DayCount] = {}
+    for number, (split, day) in enumerate(window):
+        task.progress(number / len(window), f"{day} → {split}")
+        count = _sample_day(task, source, split, day)
+        counts[day.isoformat()] = count
+    total = Rows(
+        read=sum(each.read for each in counts.values()),
+        written=sum(each.written for each in counts.values()),
+        quarantined=sum(each.quarantined for each in counts.values()),
+        dropped=sum(each.dropped for each in counts.values()),
+    )
+    weight = sum(each.weight for each in counts.values())
+    rate = sum(each.positives for each in counts.values()) / weight if weight else 0.0
+    reasons: dict[str, int] = {}
+    for count in counts.values():
+        for reason, rows in count.reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + rows
+    return Outcome(
+        rows=total,
+        metrics={
+            "label_rate": rate,
+            "days": {name: each.to_json() for name, each in counts.items()},
+            "quarantine": reasons,
+        },
+        summary=f"{len(counts)} days, label rate {rate:.4f}"
+        + (f", quarantined: {_listed(reasons)}" if reasons else ""),
+    )
+
+
+def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
+    """Tell the night's raw logs apart from others: changed logs are sampled anew."""
+    days = (*night.train, *night.validate_, *night.evaluate)
+    return open_source(spec.source, cache).fingerprint(days)
+
+
+def check_window(source: Source, night: Night) -> None:
+    """Refuse a window that the source does not cover, naming what is there.
+
+    Raises:
+        MissingDataError: as said.
+    """
+    known = source.days()
+    if known is None:
+        return
+    wanted = (*night.train, *night.validate_, *night.evaluate)
+    missing = [day for day in wanted if day not in set(known)]
+    if not missing:
+        return
+    if not known:
+        raise MissingDataError("there is no day at all", where="source", hint="check its folder")
+    if missing[0] == wanted[0] and wanted[0] < known[0]:
+        raise MissingDataError(
+            f"the window of {len(wanted)} days starts on {wanted[0]}, but the logs start on"
+            f" {known[0]}",
+            where="window",
+            hint="shorten window.train_days or take a later date",
+        )
+    raise MissingDataError(
+        f"{len(missing)} of {len(wanted)} days are missing: {', '.join(map(str, missing[:5]))}",
+        where="source",
+        hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or take"
+        " another date",
+    )
+
+
+def refuse_outcomes(spec: PipelineSpec, source: Source) -> None:
+    """Refuse features that are known only after the impression.
+
+    Raises:
+        CorruptDataError: a feature reads the label or another outcome.
+    """
+    outcomes = {*source.meaning.outcomes, *source.meaning.truth.values(), spec.label.column}
+    for name, feature in spec.features.items():
+        used = [column for column in columns_of(name, feature) if column in outcomes]
+        if used:
+            raise CorruptDataError(
+                f"feature {name!r} reads {used[0]!r}, which is known only after the impression",
+                where=f"features.{name}",
+                hint="remove it: it would leak the label (rates of the past have their own"
+                " transform, target_rate)",
+            )
+
+
+def columns_of(name: str, feature: object) -> list[str]:
+    """Source columns of a feature."""
+    sources = getattr(feature, "sources", None)
+    if callable(sources):
+        return list(sources(name))
+    return [getattr(feature, "column", "") or name]
+
+
+def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCount:
+    spec, count, profile = task.spec, DayCount(), Profile()
+    seen: list[npt.NDArray[np.int64]] = []
+    kept = _Writer(task.output / f"split={split}" / f"dt={day}" / "part-00000.parquet")
+    aside = _Writer(task.output / "quarantine" / f"dt={day}" / "part-00000.parquet")
+    try:
+        for table in _tables(source, day):
+            parsed = parse(table, spec, source.meaning.truth, f"logs of {day}")
+            rows = draw(parsed.good, spec, split, seen)
+            profile = profile.merge(Profile.of(parsed.good))
+            kept.write(rows)
+            if len(parsed.aside):
+                aside.write(parsed.aside)
+                for reason in parsed.aside["nb_reason"].to_pylist():
+                    count.reasons[reason] = count.reasons.get(reason, 0) + 1
+            weight = np.asarray(rows[WEIGHT], np.float64)
+            count.read += len(table)
+            count.written += len(rows)
+            count.quarantined += len(parsed.aside)
+            count.weight += float(weight.sum())
+            count.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
+    finally:
+        kept.close()
+        aside.close()
+    if count.read == 0:
+        raise CorruptDataError(
+            "the day is empty",
+            where=f"logs of {day}",
+            hint="load the day again, or take another date",
+        )
+    profile.save(task.output / "profile" / f"dt={day}.json")
+    return count
+
+
+def _tables(source: Source, day: date) -> Iterator[pa.Table]:
+    for batch in source.batches(day):
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
+
+
+class _Writer:
+    """A Parquet file that exists only once there are rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+        self._schema: pa.Schema | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows; all of the same columns."""
+        if self._writer is None or self._schema is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._schema = table.schema
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table.cast(self._schema))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _listed(reasons: dict[str, int]) -> str:
+    worst = sorted(reasons.items(), key=lambda each: -each[1])[:3]
+    return ", ".join(f"{reason} ({rows:,})" for reason, rows in worst)
