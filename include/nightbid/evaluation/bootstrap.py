@@ -127,23 +127,19 @@ def replicate(
     user = np.searchsorted(resampling.users, users)
     positive = weights * labels
     count = len(resampling.users)
-    per_user = np.stack(
-        [np.bincount(user, weights=each, minlength=count) for each in (positive, weights)]
-    )
-    sums = _weighted(per_user, resampling)
+
+    def per_user(*columns: Floats) -> Floats:
+        sums = [np.bincount(user, weights=each, minlength=count) for each in columns]
+        return _weighted(np.asarray(sums, np.float64), resampling)
+
+    sums = per_user(positive, weights)
     found: dict[str, Replicates] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = sums[0] / sums[1]
         best = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
         for name, scores in models.items():
             p = clipped(scores)
-            per_user = np.stack(
-                [
-                    np.bincount(user, weights=weights * each, minlength=count)
-                    for each in (log_losses(labels, p), p)
-                ]
-            )
-            loss, predicted = _weighted(per_user, resampling)
+            loss, predicted = per_user(weights * log_losses(labels, p), weights * p)
             found[name] = Replicates(
                 auc=_areas(resampling, positive, weights - positive, user, p),
                 log_loss=loss / sums[1],

@@ -172,7 +172,7 @@ class ScoreTable:
             keys = keys >> 1
             starts = _starts(keys)
         if len(keys) == 0:
-            return keys, *values, level
+            return keys, values[0], values[1], values[2], level
         sums = [np.add.reduceat(each, starts) for each in values]
         return keys[starts], sums[0], sums[1], sums[2], level
 

@@ -124,7 +124,7 @@ def evaluate(
     oracle = None
     if rows.truth is not None:
         best = summary(_table(rows, rows.truth, everything))
-        oracle = {name: best[name] for name in ("log_loss", "normalized_entropy", "auc")}  # type: ignore[literal-required]
+        oracle = {name: best[name] for name in ("log_loss", "normalized_entropy", "auc")}
     return {
         "verdict": judge(difference["normalized_entropy"], margin),
         "reference": reference,

@@ -1,0 +1,20 @@
+"""The report of one run: a single HTML file that needs nothing else, to mail or to keep."""
+
+from __future__ import annotations
+
+from upath import UPath
+
+from nightbid.report.pages import run_document
+from nightbid.runs import RunRecord
+from nightbid.workspace import write_atomically
+
+
+def write_report(run: RunRecord) -> UPath:
+    """Write `report.html` beside the run's records; a newer one replaces it.
+
+    Returns:
+        Its path.
+    """
+    path = run.folder / "report.html"
+    write_atomically(path, run_document(run))
+    return path

@@ -1,0 +1,91 @@
+"""One night in the terminal: a row per stage, and the verdict."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from nightbid.cost.money import shown
+from nightbid.report.view import RunView, StageView
+from nightbid.report.words import against, duration, interval, number, signed
+from nightbid.runs import RunRecord
+
+MARK = {
+    "pass": "[green]pass[/]",
+    "warn": "[yellow]warn[/]",
+    "stop": "[red]stop[/]",
+    "failed": "[red]failed[/]",
+    "reused": "[cyan]reused[/]",
+    "better": "[green]better[/]",
+    "neutral": "[yellow]neutral[/]",
+    "worse": "[red]worse[/]",
+}
+
+
+def night_table(run: RunRecord) -> Table:
+    """Each stage that has run: rows, seconds, cost, verdict and its one line."""
+    view = RunView(run)
+    total = view.total_cost
+    table = Table(title=f"{view.head.pipeline}, night of {view.head.date}", title_justify="left")
+    table.add_column("stage", no_wrap=True)
+    for name in ("rows", "time", total.currency):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("what it says", overflow="fold")
+    for stage in view.stages:
+        if stage.record is None:
+            continue
+        table.add_row(
+            stage.name,
+            _rows(stage),
+            duration(stage.record.seconds),
+            shown(stage.cost.amount) if stage.cost else "",
+            _verdict(stage),
+            escape(stage.summary),
+        )
+    table.add_section()
+    table.add_row("total", "", duration(view.seconds), shown(total.amount), "", "")
+    return table
+
+
+def verdict_line(run: RunRecord) -> str:
+    """One line: candidate against its reference, and whether it serves now."""
+    view = RunView(run)
+    metrics = view.evaluation
+    if (ended := view.deciding) is not None:
+        tail = f"; {ended.name} {MARK['stop' if ended.state == 'stopped' else 'failed']}"
+    else:
+        tail = ""
+    promoted = view.stage("promote")
+    if promoted.state == "done":
+        tail = f"; {escape(promoted.summary)}"
+    if not metrics:
+        return f"no candidate was evaluated{tail}"
+    word = MARK[metrics["verdict"]]
+    difference = metrics["difference"]
+    said = against(metrics["verdict"], metrics["reference"]).replace(metrics["verdict"], word, 1)
+    figures = [
+        f"{short} {number(metrics['candidate'][name])}"
+        f" ({signed(difference[name]['value'])} {escape(interval(difference[name], sign=True))})"
+        for short, name in (("AUC", "auc"), ("NE", "normalized_entropy"))
+    ]
+    return f"the candidate is {said}: {', '.join(figures)}{tail}"
+
+
+def _rows(stage: StageView) -> str:
+    if stage.manifest is None or not stage.manifest.rows.read:
+        return ""
+    return f"{stage.manifest.rows.written or stage.manifest.rows.read:,}"
+
+
+def _verdict(stage: StageView) -> str:
+    record = stage.record
+    if record is None:
+        return ""
+    if record.state == "failed":
+        return MARK["failed"]
+    if record.verdict:
+        return MARK[record.verdict]
+    if stage.name == "evaluate" and stage.metrics:
+        return MARK[stage.metrics["verdict"]]
+    return MARK["reused"] if record.reused else ""

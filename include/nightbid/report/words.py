@@ -1,0 +1,55 @@
+"""How figures are written for a person, the same in the terminal and in HTML."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DASH = "–"
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """`0.6812`, or a dash for what is not defined."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return DASH
+    return f"{value:,.{digits}f}"
+
+
+def count(value: Any) -> str:
+    """`1,234,567`."""
+    return f"{value:,}" if isinstance(value, int) else DASH
+
+
+def signed(value: Any, digits: int = 4) -> str:
+    """`+0.0012`."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return DASH
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def interval(bounds: Any, digits: int = 4, *, sign: bool = False) -> str:
+    """`[0.6701, 0.6912]`, or nothing where there is no interval."""
+    low, high = (bounds or {}).get("low"), (bounds or {}).get("high")
+    if low is None or high is None:
+        return ""
+    write = signed if sign else number
+    return f"[{write(low, digits)}, {write(high, digits)}]"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def against(verdict: str, reference: str) -> str:
+    """`better than the champion`, `neutral against the baseline`."""
+    return f"neutral against the {reference}" if verdict == "neutral" else (
+        f"{verdict} than the {reference}"
+    )  # fmt: skip
