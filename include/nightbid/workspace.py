@@ -100,6 +100,14 @@ def write_atomically(path: UPath, text: str) -> None:
     os.replace(str(beside), str(path))
 
 
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a file of this machine beside and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    beside.write_bytes(content)
+    os.replace(beside, path)
+
+
 def write_once(path: UPath, text: str) -> None:
     """Write a small file in one step, unless it is there already.
 
