@@ -13,7 +13,7 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.sampling.stage:run",
         inputs=(),
         spec_keys=("source", "columns", "label", "sampling"),
-        rooms=("data", "sampling", "profile"),
+        rooms=("data", "sampling", "profile", "columns"),
         fingerprint="nightbid.sampling.stage:fingerprint",
     ),
     Stage(
@@ -30,7 +30,7 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.featurize.stage:run",
         inputs=("sample",),
         spec_keys=("columns", "label", "features"),
-        rooms=("features", "featurize", "profile"),
+        rooms=("features", "featurize", "profile", "columns"),
     ),
     Stage(
         "gate_features",
@@ -77,14 +77,14 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.serving.export:run",
         inputs=("sample", "featurize", "train"),
         spec_keys=("columns", "features"),
-        rooms=("serving", "models", "features"),
+        rooms=("serving", "models", "features", "columns"),
     ),
     Stage(
         "load_test",
         "nightbid.serving.load_test:run",
         inputs=("export", "sample"),
         spec_keys=("columns",),
-        rooms=("serving", "features"),
+        rooms=("serving", "features", "columns"),
     ),
     Stage(
         "gate_serving",

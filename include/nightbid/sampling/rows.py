@@ -14,11 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.columns import as_time, hashes
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import KEY, LABEL, REASON, TIME, TRUTH, USER, WEIGHT
 
-MICROSECOND = pa.timestamp("us", "UTC")
 Bools = npt.NDArray[np.bool_]
 
 
@@ -30,23 +30,6 @@ class Parsed:
     """Raw and reserved columns of the rows that could be parsed."""
     aside: pa.Table
     """Raw columns of the others, and why."""
-
-
-def hashes(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
-    """Hash values, the same in every process and on every machine.
-
-    Args:
-        column: integers or strings (or anything that prints as such), without nulls.
-
-    Returns:
-        uint64 [rows]; `pandas.util.hash_array`, SipHash for strings.
-    """
-    if not pa.types.is_integer(column.type):
-        column = pc.cast(column, pa.string())
-        return np.asarray(
-            pd.util.hash_array(column.to_numpy(zero_copy_only=False), categorize=True), np.uint64
-        )
-    return np.asarray(pd.util.hash_array(np.asarray(column.cast(pa.int64()))), np.uint64)
 
 
 def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: str) -> Parsed:
@@ -122,28 +105,6 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     return Parsed(good, aside)
 
 
-def as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Read a column as timestamp[us, UTC]; what cannot be read becomes null.
-
-    Numbers are seconds, milliseconds or microseconds since 1970, by their size; strings are ISO
-    8601; times without a zone are UTC.
-    """
-    if pa.types.is_timestamp(column.type):
-        if column.type.tz is None:
-            return column.cast(pa.timestamp("us"), safe=False).cast(MICROSECOND)
-        return column.cast(MICROSECOND, safe=False)
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        values = np.asarray(pc.fill_null(column.cast(pa.float64()), np.nan))
-        scale = np.select([np.abs(values) < 1e11, np.abs(values) < 1e14], [1e6, 1e3], 1.0)
-        scaled = values * scale
-        known = np.isfinite(scaled) & (np.abs(scaled) < 9e18)
-        micros = np.where(known, scaled, 0).astype(np.int64)
-        return pa.chunked_array([pa.array(micros, pa.int64(), mask=~known).cast(MICROSECOND)])
-    text = column.cast(pa.string()).to_pandas()
-    parsed = pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601")
-    return pa.chunked_array([pa.Array.from_pandas(parsed).cast(MICROSECOND, safe=False)])
-
-
 def draw(
     table: pa.Table, spec: PipelineSpec, split: str, seen: list[npt.NDArray[np.int64]]
 ) -> pa.Table:
@@ -200,7 +161,7 @@ def _flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     return np.where((value == 0) | (value == 1), value, np.nan)
 
 
-def _nulls(column: pa.ChunkedArray) -> Bools:
+def _nulls(column: pa.ChunkedArray | pa.Array) -> Bools:
     return np.asarray(pc.is_null(column, nan_is_null=True), bool)
 
 
