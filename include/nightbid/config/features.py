@@ -1,14 +1,235 @@
-"""The typed definition of a feature: the `features` block."""
+"""The typed definition of a feature: the `features` block.
+
+A feature is a few lines: a name, a transform and its settings. `column` defaults to the name.
+A bare word is a transform with its defaults: `device_type: vocabulary`.
+"""
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from nightbid.config.base import Block
 
 
-class Feature(Block):
-    """One feature: its source columns and how they become model inputs."""
+class FeatureBlock(Block):
+    """What all features share."""
 
     column: str = ""
-    transform: str = Field(default="vocabulary")
+    """Source column; the feature's name if empty."""
+    training_only: bool = False
+    """Fed a constant at serving (position): ranking is then unbiased by it."""
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Columns of the logs that the feature called `name` reads."""
+        return (self.column or name,)
+
+
+class Numeric(FeatureBlock):
+    """A number, scaled; missing, NaN and infinite values become the mean."""
+
+    transform: Literal["numeric"]
+    log1p: bool = False
+    """sign(x) · ln(1 + |x|) first."""
+    clip: tuple[float, float] | None = None
+    """Values outside are moved to the nearer bound, before anything else."""
+    scale: Literal["none", "standard", "robust"] = "standard"
+    """`standard`: (x - mean) / standard deviation. `robust`: (x - median) / interquartile range."""
+    missing_indicator: bool = False
+    """Adds an input that is 1 where the value is missing."""
+
+
+class QuantileBuckets(FeatureBlock):
+    """A number, as the bucket between training quantiles that it falls into."""
+
+    transform: Literal["quantile_buckets"]
+    buckets: int = Field(default=16, ge=2, le=4096)
+
+
+class Buckets(FeatureBlock):
+    """A number, as the bucket between given boundaries."""
+
+    transform: Literal["buckets"]
+    boundaries: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Buckets:
+        if list(self.boundaries) != sorted(set(self.boundaries)):
+            raise ValueError(f"boundaries ascend and differ, unlike {list(self.boundaries)}")
+        return self
+
+
+class Vocabulary(FeatureBlock):
+    """A value, as its number among the frequent values of the training rows."""
+
+    transform: Literal["vocabulary"]
+    top_k: int = Field(default=100_000, ge=1)
+    min_count: int = Field(default=2, ge=1)
+    oov_buckets: int = Field(default=1, ge=1)
+    """Values outside the vocabulary are hashed into these."""
+
+
+class Hash(FeatureBlock):
+    """A value, hashed: no vocabulary to learn, collisions accepted."""
+
+    transform: Literal["hash"]
+    buckets: int = Field(default=4096, ge=1)
+
+
+class Cross(FeatureBlock):
+    """Several values together, hashed."""
+
+    transform: Literal["cross"]
+    columns: tuple[str, ...] = Field(min_length=2)
+    buckets: int = Field(default=4096, ge=1)
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Columns of the logs that the feature called `name` reads."""
+        return self.columns
+
+
+class Bag(FeatureBlock):
+    """A set of values (a list column, or a separated string), as numbers with equal weights."""
+
+    transform: Literal["bag"]
+    length: int = Field(default=8, ge=1)
+    """Values kept per row, in their order."""
+    separator: str = ","
+    top_k: int = Field(default=100_000, ge=1)
+    min_count: int = Field(default=2, ge=1)
+    oov_buckets: int = Field(default=1, ge=1)
+
+
+class Sequence(FeatureBlock):
+    """The last values of a list column, oldest first."""
+
+    transform: Literal["sequence"]
+    length: int = Field(default=20, ge=1)
+    separator: str = ","
+    vocabulary: str | None = None
+    """Feature whose vocabulary (hence embedding) the items share; null: one of its own."""
+    top_k: int = Field(default=100_000, ge=1)
+    min_count: int = Field(default=2, ge=1)
+    oov_buckets: int = Field(default=1, ge=1)
+
+
+class Identity(FeatureBlock):
+    """An integer from 0 to size - 1, as it is; anything else counts as missing."""
+
+    transform: Literal["identity"]
+    size: int = Field(ge=1)
+
+
+class Hour(FeatureBlock):
+    """Hour of the day of a time, UTC."""
+
+    transform: Literal["hour"]
+
+
+class DayOfWeek(FeatureBlock):
+    """Day of the week of a time, UTC; Monday is first."""
+
+    transform: Literal["day_of_week"]
+
+
+class Age(FeatureBlock):
+    """Days from one time to another, as ln(1 + days), scaled; negative ages count as 0."""
+
+    transform: Literal["age"]
+    since: str
+    """Column with the earlier time; `column` is the later one."""
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Columns of the logs that the feature called `name` reads."""
+        return (self.column or name, self.since)
+
+
+class TargetRate(FeatureBlock):
+    """How often the label was 1 for a key on days strictly before the row's own.
+
+    ln of the smoothed rate over the overall rate of the same days: 0 where nothing is known.
+    """
+
+    transform: Literal["target_rate"]
+    columns: tuple[str, ...] = ()
+    """The key: one or more columns; the feature's column if empty."""
+    strength: float = Field(default=20.0, gt=0)
+    """Rows of the overall rate that are added to the key's own."""
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Columns of the logs that the feature called `name` reads."""
+        return self.columns or (self.column or name,)
+
+
+class Count(FeatureBlock):
+    """How many rows a key had per day, on days strictly before the row's own: ln(1 + rows)."""
+
+    transform: Literal["count"]
+    columns: tuple[str, ...] = ()
+    """The key: one or more columns; the feature's column if empty."""
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Columns of the logs that the feature called `name` reads."""
+        return self.columns or (self.column or name,)
+
+
+class TextNgrams(FeatureBlock):
+    """Words of a text and runs of them, hashed into a bag."""
+
+    transform: Literal["text_ngrams"]
+    length: int = Field(default=16, ge=1)
+    ngrams: int = Field(default=2, ge=1, le=4)
+    """Longest run of words."""
+    buckets: int = Field(default=4096, ge=1)
+
+
+class Function(FeatureBlock):
+    """A registered Python function of one or more columns; its result is then transformed.
+
+    See `nightbid.features.functions`.
+    """
+
+    transform: Literal["function"]
+    function: str
+    columns: tuple[str, ...] = Field(min_length=1)
+    then: Literal["numeric", "hash"] = "numeric"
+    buckets: int = Field(default=4096, ge=1)
+    """Of `then: hash`."""
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Columns of the logs that the feature called `name` reads."""
+        return self.columns
+
+
+def _spelled_out(value: Any) -> Any:
+    """Read `device_type: vocabulary` as `device_type: {transform: vocabulary}`."""
+    if isinstance(value, str):
+        return {"transform": value}
+    if isinstance(value, dict) and "transform" not in value:
+        return {"transform": "vocabulary", **value}
+    return value
+
+
+Feature = Annotated[
+    Annotated[
+        Numeric
+        | QuantileBuckets
+        | Buckets
+        | Vocabulary
+        | Hash
+        | Cross
+        | Bag
+        | Sequence
+        | Identity
+        | Hour
+        | DayOfWeek
+        | Age
+        | TargetRate
+        | Count
+        | TextNgrams
+        | Function,
+        Field(discriminator="transform"),
+    ],
+    BeforeValidator(_spelled_out),
+]

@@ -1,0 +1,1 @@
+"""Features: one definition of each, for analysis, transformation, training and serving."""

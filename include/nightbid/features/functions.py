@@ -1,0 +1,49 @@
+"""Python functions that a feature may name, where the built-in transforms do not reach."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from nightbid.errors import ConfigError
+
+FeatureFunction = Callable[..., pa.Array]
+"""Takes one Arrow array [rows] per column, returns one [rows]; depends on nothing else."""
+
+_REGISTERED: dict[str, FeatureFunction] = {}
+
+
+def feature_function(function: FeatureFunction) -> FeatureFunction:
+    """Register a function under its own name, for `transform: function`.
+
+    Its code must be in `nightbid.features`, so that a change of it makes features anew.
+    """
+    _REGISTERED[function.__name__] = function
+    return function
+
+
+def named_function(name: str) -> FeatureFunction:
+    """Look up a registered function.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in _REGISTERED:
+        close = difflib.get_close_matches(name, _REGISTERED, n=1)
+        known = ", ".join(sorted(_REGISTERED)) or "none"
+        raise ConfigError(
+            f"no registered function called {name!r}",
+            where="features",
+            hint=f"did you mean {close[0]!r}?" if close else f"registered functions: {known}",
+        )
+    return _REGISTERED[name]
+
+
+@feature_function
+def text_length(text: pa.Array) -> pa.Array:
+    """Number of characters."""
+    import pyarrow.compute as pc
+
+    return pc.utf8_length(text.cast(pa.string()))
