@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ from nightbid.config.gates import Gates
 from nightbid.config.models import Model, Train
 from nightbid.config.sources import Columns, SimulatorSource, Source
 
+FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
+"""Also the name of files and of model inputs."""
 Split = Literal["train", "validate", "evaluate"]
 SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
 
@@ -69,7 +71,7 @@ class PipelineSpec(Block):
     label: Label = Label()
     sampling: Sampling = Sampling()
     window: Window = Window()
-    features: dict[str, Feature] = Field(min_length=1)
+    features: dict[FeatureName, Feature] = Field(min_length=1)
     model: Model = Model()
     baseline: Model = Model(architecture="logistic_regression")
     """Regularised logistic regression: the incumbent of the first night, and a yardstick later."""

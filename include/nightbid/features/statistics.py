@@ -6,19 +6,18 @@ result, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import Floats, Hashes, encode
+from nightbid.columns import Floats, Hashes, encode, whole
+from nightbid.features.values import days_of
 from nightbid.profile.column import ColumnProfile
 from nightbid.schema import LABEL, TIME, WEIGHT
 
-DAY_US = 86_400_000_000
 WEIGHT_UNIT = 2.0**20
 """Weights are added as integers of 2^-20: sums are then exact, in any order."""
 
@@ -70,11 +69,11 @@ class NumberStatistics:
 
 @dataclass(frozen=True)
 class DayCounts:
-    """Rows and positives by key and day."""
+    """Weighted rows and positives by key and day."""
 
     table: pa.Table
-    """key uint64, day int32 (since 1970, UTC), rows int64, weight and positives int64 (in units
-    of 2^-20); sorted by key and day."""
+    """key uint64, day int32 (since 1970, UTC), weight and positives int64 (in units of 2^-20);
+    sorted by key and day."""
 
     @classmethod
     def of(cls, keys: Hashes, rows: pa.Table) -> DayCounts:
@@ -84,8 +83,7 @@ class DayCounts:
         table = pa.table(
             {
                 "key": keys,
-                "day": days_of(rows[TIME]),
-                "rows": np.ones(len(keys), np.int64),
+                "day": days_of(whole(rows[TIME])),
                 "weight": weight,
                 "positives": np.where(label, weight, 0),
             }
@@ -98,7 +96,7 @@ class DayCounts:
 
 
 def _summed(table: pa.Table) -> pa.Table:
-    names = ["rows", "weight", "positives"]
+    names = ["weight", "positives"]
     grouped = table.group_by(["key", "day"]).aggregate([(name, "sum") for name in names])
     grouped = grouped.rename_columns({f"{name}_sum": name for name in names})
     return (
@@ -108,16 +106,9 @@ def _summed(table: pa.Table) -> pa.Table:
     )
 
 
-def days_of(time: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int32]:
-    """Day of each timestamp[us, UTC], counted from 1970; int32 [rows]."""
-    micros = np.asarray(pc.fill_null(time.cast(pa.int64()), 0))
-    return (micros // DAY_US).astype(np.int32)
-
-
 Statistic = TokenCounts | NumberStatistics | DayCounts
 Statistics = Mapping[str, Statistic]
 """By feature; a feature that learns nothing is not there."""
-Partial = Callable[[pa.Table], Statistic]
 
 
 def merge_all(mine: Statistics, theirs: Statistics) -> dict[str, Statistic]:

@@ -1,0 +1,242 @@
+"""Features with all that they learned: the one path from raw rows to model inputs.
+
+Beam, training, evaluation and serving call `FittedFeatures.transform`; nothing else makes inputs.
+A saved folder holds `features.json` (the model inputs), `definition.json`, `statistics.json`,
+`vocabularies/*.parquet` and `history/*.parquet`, and nothing else is needed to serve.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.config.base import Block
+from nightbid.config.features import (
+    Age,
+    Bag,
+    Buckets,
+    Count,
+    Cross,
+    DayOfWeek,
+    Feature,
+    Function,
+    Hash,
+    Hour,
+    Identity,
+    Numeric,
+    QuantileBuckets,
+    Sequence,
+    TargetRate,
+    TextNgrams,
+    Vocabulary,
+)
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.features.learn import Learned, conclude
+from nightbid.features.statistics import Statistics
+from nightbid.features.transforms import (
+    Bucketed,
+    Calendar,
+    Hashed,
+    Listed,
+    Numbered,
+    Past,
+    Phrases,
+    Scaled,
+    Several,
+    Transform,
+)
+from nightbid.schema import FeatureSchema
+
+NO_HISTORY = pa.table(
+    {
+        "key": pa.array([], pa.uint64()),
+        "day": pa.array([], pa.int32()),
+        "weight": pa.array([], pa.int64()),
+        "positives": pa.array([], pa.int64()),
+    }
+)
+
+
+class Definition(Block):
+    """What was asked for."""
+
+    features: dict[str, Feature]
+    time: str
+    """Column with the time of the impression."""
+    lag_days: int = 0
+    """Days until a label is final."""
+
+    @classmethod
+    def of(cls, spec: PipelineSpec) -> Definition:
+        """Take from a pipeline what features depend on.
+
+        Raises:
+            ConfigError: a sequence shares the vocabulary of a feature that has none.
+        """
+        for name, feature in spec.features.items():
+            if not isinstance(feature, Sequence) or not feature.vocabulary:
+                continue
+            if not isinstance(spec.features.get(feature.vocabulary), Vocabulary):
+                known = [n for n, each in spec.features.items() if isinstance(each, Vocabulary)]
+                close = difflib.get_close_matches(feature.vocabulary, known, n=1)
+                raise ConfigError(
+                    f"no vocabulary feature called {feature.vocabulary!r}",
+                    where=f"features.{name}.vocabulary",
+                    hint=f"did you mean {close[0]!r}?" if close else "name one, or leave it out",
+                )
+        return cls(
+            features=spec.features, time=spec.columns.time, lag_days=spec.label.attribution_days
+        )
+
+
+@dataclass(frozen=True)
+class FittedFeatures:
+    """Definitions and what they learned."""
+
+    definition: Definition
+    learned: Mapping[str, Learned]
+
+    @classmethod
+    def fit(cls, definition: Definition, statistics: Statistics) -> FittedFeatures:
+        """Keep of merged statistics what transforming needs."""
+        return cls(definition, conclude(definition.features, statistics))
+
+    @cached_property
+    def transforms(self) -> dict[str, Transform]:
+        """One per feature, ready to be applied."""
+        return {name: self._build(name, each) for name, each in self.definition.features.items()}
+
+    @cached_property
+    def schema(self) -> FeatureSchema:
+        """Every model input, in order."""
+        return FeatureSchema(
+            inputs=tuple(each for one in self.transforms.values() for each in one.inputs)
+        )
+
+    def transform(self, raw: pa.Table) -> pa.Table:
+        """Compute the model inputs of raw rows.
+
+        Args:
+            raw: the source columns that the features name; others are ignored.
+
+        Returns:
+            The inputs of `schema`, in its order, one row per raw row: ids int32, floats float32,
+            bags and sequences fixed-size lists (a bag followed by `<name>__weight`).
+
+        Raises:
+            MissingDataError: a source column is absent.
+        """
+        columns: dict[str, pa.Array] = {}
+        for each in self.transforms.values():
+            columns.update(each.apply(raw))
+        return pa.table(columns)
+
+    def with_history(self, newer: FittedFeatures) -> FittedFeatures:
+        """Take the history by key and day of newer rows, where a feature's definition is the same.
+
+        A champion keeps its vocabularies and scales, but knows yesterday, as a served model would.
+        """
+        learned = dict(self.learned)
+        for name, mine in self.learned.items():
+            same = self.definition.features[name] == newer.definition.features.get(name)
+            if mine.history is not None and same and name in newer.learned:
+                learned[name] = replace(mine, history=newer.learned[name].history)
+        return FittedFeatures(self.definition, learned)
+
+    def save(self, folder: Path) -> None:
+        """Write everything into a folder; equal features are equal bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.schema.save(folder)
+        (folder / "definition.json").write_text(self.definition.model_dump_json(indent=1))
+        numbers = {name: each.numbers for name, each in self.learned.items() if each.numbers}
+        (folder / "statistics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
+        for name, each in self.learned.items():
+            if each.tokens is not None:
+                _write(pa.table({"token": each.tokens}), folder / "vocabularies" / name)
+            if each.history is not None:
+                _write(each.history, folder / "history" / name)
+
+    @classmethod
+    def load(cls, folder: Path) -> FittedFeatures:
+        """Read what `save` wrote.
+
+        Raises:
+            CorruptDataError: it is something else.
+        """
+        try:
+            definition = Definition.model_validate_json((folder / "definition.json").read_text())
+            numbers = json.loads((folder / "statistics.json").read_text())
+            learned = {}
+            for name in definition.features:
+                tokens = folder / "vocabularies" / f"{name}.parquet"
+                history = folder / "history" / f"{name}.parquet"
+                one = Learned(
+                    numbers=tuple(numbers.get(name, ())),
+                    tokens=_read(tokens)["token"].combine_chunks() if tokens.exists() else None,
+                    history=_read(history) if history.exists() else None,
+                )
+                if one.numbers or one.tokens is not None or one.history is not None:
+                    learned[name] = one
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise CorruptDataError(
+                f"not a folder of fitted features ({error})",
+                where=str(folder),
+                hint="rerun the stage that wrote it",
+            ) from error
+        return cls(definition, learned)
+
+    def _build(self, name: str, feature: Feature) -> Transform:
+        learned = self.learned.get(name, Learned())
+        match feature:
+            case Numeric() | Age():
+                return Scaled(name, feature, *(learned.numbers or (0.0, 1.0)))
+            case Function() if feature.then == "numeric":
+                return Scaled(name, feature, *(learned.numbers or (0.0, 1.0)))
+            case QuantileBuckets():
+                return Bucketed(name, feature, np.asarray(learned.numbers, np.float32))
+            case Buckets():
+                return Bucketed(name, feature, np.asarray(feature.boundaries, np.float32))
+            case Vocabulary():
+                return Listed(
+                    name, feature.column or name, self._numbered(name), feature.training_only
+                )
+            case Hash() | Cross() | Function():
+                return Hashed(name, feature)
+            case Bag():
+                return Several(name, feature, self._numbered(name), name)
+            case Sequence():
+                shared = feature.vocabulary or name
+                return Several(name, feature, self._numbered(shared), shared)
+            case TextNgrams():
+                return Phrases(name, feature)
+            case Identity() | Hour() | DayOfWeek():
+                return Calendar(name, feature)
+            case TargetRate() | Count():
+                history = learned.history if learned.history is not None else NO_HISTORY
+                return Past(name, feature, history, self.definition.time, self.definition.lag_days)
+
+    def _numbered(self, name: str) -> Numbered:
+        feature = self.definition.features[name]
+        assert isinstance(feature, Vocabulary | Bag | Sequence)
+        tokens = self.learned.get(name, Learned()).tokens
+        return Numbered(
+            tokens if tokens is not None else pa.array([], pa.string()), feature.oov_buckets
+        )
+
+
+def _write(table: pa.Table, stem: Path) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, stem.parent / f"{stem.name}.parquet", compression="zstd")
+
+
+def _read(path: Path) -> pa.Table:
+    return pq.read_table(path, memory_map=False)

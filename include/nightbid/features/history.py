@@ -1,0 +1,81 @@
+"""Looking up what a key did before a day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from nightbid.columns import Floats, Hashes
+from nightbid.features.statistics import WEIGHT_UNIT
+from nightbid.features.values import Int32s, Ints
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was known when each row was served; float64 [rows] each."""
+
+    weight: Floats
+    """Weighted rows of the key."""
+    positives: Floats
+    all_weight: Floats
+    """Of all keys."""
+    all_positives: Floats
+    days: Floats
+    """Days that history covers."""
+
+
+class History:
+    """Cumulative sums by key and day, so that a lookup is a binary search.
+
+    Sums are of integers: they do not depend on how rows came together.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        keys = np.asarray(table["key"], np.uint64)
+        days = np.asarray(table["day"], np.int64)
+        sums = [np.asarray(table[name], np.int64) for name in ("weight", "positives")]
+        self._keys, self._starts = np.unique(keys, return_index=True)
+        self._days = np.unique(days)
+        self._first = int(self._days[0]) if len(days) else 0
+        self._span = int(self._days[-1]) - self._first + 2 if len(days) else 1
+        number = np.repeat(
+            np.arange(len(self._keys)), np.diff(np.append(self._starts, len(keys)))
+        ).astype(np.int64)
+        self._codes = number * self._span + (days - self._first)
+        self._sums = [_cumulative(each) for each in sums]
+        place = np.searchsorted(self._days, days)
+        self._totals = [_cumulative(_added(place, each, len(self._days))) for each in sums]
+
+    def before(self, keys: Hashes, days: Int32s) -> Seen:
+        """Sum over days strictly before each row's.
+
+        Args:
+            keys: uint64 [rows].
+            days: [rows], since 1970.
+        """
+        reached = np.searchsorted(self._days, days.astype(np.int64), side="left")
+        totals = [each[reached] / WEIGHT_UNIT for each in self._totals]
+        if not len(self._keys):
+            nothing = np.zeros(len(keys))
+            return Seen(nothing, nothing, totals[0], totals[1], reached.astype(np.float64))
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        known = self._keys[at] == keys
+        offset = np.clip(days.astype(np.int64) - self._first, 0, self._span - 1)
+        end = np.searchsorted(self._codes, at * self._span + offset, side="left")
+        start = self._starts[at]
+        found = [
+            np.where(known, (each[end] - each[start]) / WEIGHT_UNIT, 0.0) for each in self._sums
+        ]
+        return Seen(found[0], found[1], totals[0], totals[1], reached.astype(np.float64))
+
+
+def _cumulative(values: Ints) -> Ints:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
+
+
+def _added(place: Ints, values: Ints, size: int) -> Ints:
+    total = np.zeros(size, np.int64)
+    np.add.at(total, place, values)
+    return total

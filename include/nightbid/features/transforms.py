@@ -1,0 +1,361 @@
+"""From raw columns to model inputs: one small class per family of transforms.
+
+Each is given what its feature learned, says which inputs it makes, and computes them from raw
+rows. Work is done once per distinct value where that is possible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.columns import as_time, encode, hashes, joint_hashes, numbers, token_hashes
+from nightbid.config.features import (
+    Age,
+    Bag,
+    Buckets,
+    Count,
+    Cross,
+    DayOfWeek,
+    Function,
+    Hash,
+    Hour,
+    Identity,
+    Numeric,
+    QuantileBuckets,
+    Sequence,
+    TargetRate,
+    TextNgrams,
+)
+from nightbid.features.history import History
+from nightbid.features.values import (
+    Int32s,
+    Items,
+    called,
+    column_of,
+    days_of,
+    items_of,
+    keys_of,
+    laid_out,
+    numeric_values,
+)
+from nightbid.schema import ModelInput
+
+Floats32 = npt.NDArray[np.float32]
+
+
+class Transform(Protocol):
+    """A feature, ready to be applied."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """The model inputs that it makes, in order."""
+        ...
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs, [rows] each, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """(x - centre) * inverse; missing is 0, the centre."""
+
+    name: str
+    feature: Numeric | Age | Function
+    centre: float
+    inverse: float
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One float, and one that tells missing values where asked for."""
+        names = [self.name, *([f"{self.name}__missing"] if self._tells_missing else [])]
+        return tuple(_float(each, self.name, self.feature.training_only) for each in names)
+
+    @property
+    def _tells_missing(self) -> bool:
+        return isinstance(self.feature, Numeric) and self.feature.missing_indicator
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        values = numeric_values(self.name, self.feature, raw)
+        missing = np.isnan(values)
+        scaled = np.where(missing, 0.0, (values - self.centre) * self.inverse)
+        found = {self.name: pa.array(_float32(scaled))}
+        if self._tells_missing:
+            found[f"{self.name}__missing"] = pa.array(missing.astype(np.float32))
+        return found
+
+
+@dataclass(frozen=True)
+class Bucketed:
+    """The bucket that a number falls into; boundaries belong to the bucket above."""
+
+    name: str
+    feature: QuantileBuckets | Buckets
+    boundaries: Floats32
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        return (_id(self.name, len(self.boundaries) + 2, self.feature.training_only),)
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        values = numbers(column_of(raw, self.feature.column or self.name, self.name))
+        found = np.searchsorted(self.boundaries, _float32(values), side="right") + 1
+        return {self.name: pa.array(np.where(np.isnan(values), 0, found).astype(np.int32))}
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Tokens, as ids of a vocabulary: 0 missing, then the OOV buckets, then the entries."""
+
+    tokens: pa.Array
+    oov_buckets: int
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        return 1 + self.oov_buckets + len(self.tokens)
+
+    def ids(self, column: pa.Array) -> Int32s:
+        """Look up a column; int32 [rows]."""
+        codes, found = encode(column)
+        known = pc.index_in(found, self.tokens)
+        outside = 1 + token_hashes(found) % np.uint64(self.oov_buckets)
+        inside = np.asarray(pc.fill_null(known, -1)).astype(np.int64) + 1 + self.oov_buckets
+        is_known = np.asarray(pc.is_valid(known), bool)
+        table = np.where(is_known, inside, outside.astype(np.int64))
+        # Code -1, missing, takes the last entry.
+        return np.append(table, 0).astype(np.int32)[codes]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A value, as its number in a vocabulary."""
+
+    name: str
+    column: str
+    vocabulary: Numbered
+    training_only: bool
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        return (_id(self.name, self.vocabulary.size, self.training_only, self.name),)
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        return {self.name: pa.array(self.vocabulary.ids(column_of(raw, self.column, self.name)))}
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """One or several values, hashed together."""
+
+    name: str
+    feature: Hash | Cross | Function
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        return (_id(self.name, self.feature.buckets + 1, self.feature.training_only),)
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        if isinstance(self.feature, Function):
+            columns = [called(self.name, self.feature, raw)]
+        else:
+            names = self.feature.sources(self.name)
+            columns = [column_of(raw, each, self.name) for each in names]
+        codes = [encode(each)[0] for each in columns]
+        missing = np.logical_and.reduce([each < 0 for each in codes])
+        joint = hashes(columns[0]) if len(columns) == 1 else joint_hashes(columns)
+        found = 1 + (joint % np.uint64(self.feature.buckets)).astype(np.int64)
+        return {self.name: pa.array(np.where(missing, 0, found).astype(np.int32))}
+
+
+@dataclass(frozen=True)
+class Several:
+    """The items of a list, as a bag with equal weights or as a sequence."""
+
+    name: str
+    feature: Bag | Sequence
+    vocabulary: Numbered
+    shared: str
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One bag or sequence."""
+        return (
+            ModelInput(
+                name=self.name,
+                kind="bag" if isinstance(self.feature, Bag) else "sequence",
+                feature=self.name,
+                size=self.vocabulary.size,
+                length=self.feature.length,
+                training_only=self.feature.training_only,
+                vocabulary=self.shared,
+            ),
+        )
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        items = items_of(self.name, self.feature, raw)
+        is_bag = isinstance(self.feature, Bag)
+        ids = self.vocabulary.ids(items.flat)
+        matrix = laid_out(ids, items, self.feature.length, last=not is_bag)
+        return _bag(self.name, matrix) if is_bag else {self.name: _matrix(matrix)}
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Words of a text and runs of them, hashed into a bag; shorter runs come first."""
+
+    name: str
+    feature: TextNgrams
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One bag."""
+        return (
+            ModelInput(
+                name=self.name,
+                kind="bag",
+                feature=self.name,
+                size=self.feature.buckets + 1,
+                length=self.feature.length,
+                training_only=self.feature.training_only,
+            ),
+        )
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        codes, tokens = encode(column_of(raw, self.feature.column or self.name, self.name))
+        matrix = np.append(
+            self._of_texts(tokens), np.zeros((1, self.feature.length), np.int32), axis=0
+        )
+        return _bag(self.name, matrix[codes])
+
+    def _of_texts(self, texts: pa.Array) -> Int32s:
+        words = Items.of(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pc.utf8_lower(texts))))
+        one = hashes(words.flat)
+        matrix = np.zeros((len(texts), self.feature.length), np.int32)
+        filled = np.zeros(len(texts), np.int64)
+        joint = np.zeros(len(one), np.uint64)
+        for length in range(1, self.feature.ngrams + 1):
+            # joint[i] covers the words i … i + length - 1; those that leave their text drop out.
+            size = max(len(one) - length + 1, 0)
+            joint = joint[:size] * np.uint64(0x9E3779B97F4A7C15) + one[length - 1 :]
+            joint ^= joint >> np.uint64(32)
+            inside = words.rows[:size] == words.rows[length - 1 :]
+            rows, places = words.rows[:size], words.places[:size] + filled[words.rows[:size]]
+            keep = inside & (places < self.feature.length)
+            ids = 1 + (joint % np.uint64(self.feature.buckets)).astype(np.int64)
+            matrix[rows[keep], places[keep]] = ids[keep]
+            filled += np.maximum(words.counts - length + 1, 0)
+        return matrix
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """A part of a time, or a small integer, as it is."""
+
+    name: str
+    feature: Hour | DayOfWeek | Identity
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        size = {"hour": 24, "day_of_week": 7}.get(self.feature.transform, 0)
+        if isinstance(self.feature, Identity):
+            size = self.feature.size
+        return (_id(self.name, size + 1, self.feature.training_only),)
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        column = column_of(raw, self.feature.column or self.name, self.name)
+        if isinstance(self.feature, Identity):
+            values = numbers(column)
+            with np.errstate(invalid="ignore"):
+                good = (values >= 0) & (values < self.feature.size) & (values == np.floor(values))
+            return {self.name: pa.array(np.where(good, values + 1, 0).astype(np.int32))}
+        time = as_time(column)
+        part = pc.hour(time) if isinstance(self.feature, Hour) else pc.day_of_week(time)
+        return {self.name: pc.add(pc.fill_null(part, -1), 1).cast(pa.int32())}
+
+
+@dataclass(frozen=True)
+class Past:
+    """The rate or the number of rows of a key, on days before the row's own."""
+
+    name: str
+    feature: TargetRate | Count
+    table: pa.Table
+    time: str
+    lag_days: int
+    """A label of the last so many days was not final yet on the row's day."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One float."""
+        return (_float(self.name, self.name, self.feature.training_only),)
+
+    @cached_property
+    def _history(self) -> History:
+        return History(self.table)
+
+    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        keys = keys_of(self.name, self.feature.sources(self.name), raw)
+        days = days_of(as_time(column_of(raw, self.time, self.name)))
+        if isinstance(self.feature, Count):
+            seen = self._history.before(keys, days)
+            values = np.log1p(seen.weight / np.maximum(seen.days, 1))
+        else:
+            seen = self._history.before(keys, days - np.int32(self.lag_days))
+            overall = seen.all_positives / np.maximum(seen.all_weight, 1e-12)
+            strength = self.feature.strength
+            known = overall > 0
+            expected = np.where(known, overall * (seen.weight + strength), 1.0)
+            reached = np.where(known, seen.positives + strength * overall, 1.0)
+            values = np.log(reached / expected)
+        return {self.name: pa.array(_float32(values))}
+
+
+def _float(name: str, feature: str, training_only: bool) -> ModelInput:
+    return ModelInput(name=name, kind="float", feature=feature, training_only=training_only)
+
+
+def _id(name: str, size: int, training_only: bool, vocabulary: str | None = None) -> ModelInput:
+    return ModelInput(
+        name=name,
+        kind="id",
+        feature=name,
+        size=size,
+        training_only=training_only,
+        vocabulary=vocabulary,
+    )
+
+
+def _float32(values: npt.NDArray[np.float64]) -> Floats32:
+    """Round to float32; what is too large for it becomes the largest, never infinite."""
+    limit = float(np.finfo(np.float32).max)
+    return np.clip(values, -limit, limit).astype(np.float32)
+
+
+def _matrix(matrix: npt.NDArray[np.int32] | Floats32) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def _bag(name: str, matrix: Int32s) -> dict[str, pa.Array]:
+    filled = (matrix > 0).sum(axis=1, keepdims=True)
+    weight = np.where(matrix > 0, 1 / np.maximum(filled, 1), 0.0).astype(np.float32)
+    return {name: _matrix(matrix), f"{name}__weight": _matrix(weight)}

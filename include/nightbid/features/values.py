@@ -1,0 +1,150 @@
+"""From raw columns to plain values: numbers, list items, keys, days.
+
+Learning and transforming both read rows through these functions, so a feature has one definition.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.columns import Floats, Hashes, as_time, joint_hashes, numbers, whole
+from nightbid.config.features import Age, Bag, Function, Numeric
+from nightbid.config.features import Sequence as SequenceFeature
+from nightbid.errors import MissingDataError
+from nightbid.features.functions import named_function
+
+DAY_US = 86_400_000_000
+Int32s = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+
+
+def column_of(raw: pa.Table, name: str, feature: str) -> pa.Array:
+    """Fetch one source column, its chunks joined.
+
+    Raises:
+        MissingDataError: the rows do not have it.
+    """
+    if name not in raw.column_names:
+        close = difflib.get_close_matches(name, raw.column_names, n=1)
+        raise MissingDataError(
+            f"column {name!r} is missing",
+            where=f"features.{feature}",
+            hint=f"did you mean {close[0]!r}?"
+            if close
+            else f"the rows have {', '.join(raw.column_names[:12])}",
+        )
+    return whole(raw[name])
+
+
+def days_of(time: pa.Array) -> Int32s:
+    """Day of each timestamp[us, UTC], counted from 1970; int32 [rows]; 0 where it is null."""
+    micros = np.asarray(pc.fill_null(time.cast(pa.int64()), 0))
+    return (micros // DAY_US).astype(np.int32)
+
+
+def numeric_values(name: str, feature: Numeric | Age | Function, raw: pa.Table) -> Floats:
+    """Compute a number per row, before scaling; float64 [rows], NaN is missing."""
+    if isinstance(feature, Age):
+        later, since = (column_of(raw, each, name) for each in feature.sources(name))
+        passed = pc.subtract(as_time(later).cast(pa.int64()), as_time(since).cast(pa.int64()))
+        days = np.asarray(pc.fill_null(passed.cast(pa.float64()), np.nan)) / DAY_US
+        return np.log1p(np.maximum(days, 0.0))
+    if isinstance(feature, Function):
+        return numbers(called(name, feature, raw))
+    values = numbers(column_of(raw, feature.column or name, name))
+    if feature.clip:
+        values = np.clip(values, *feature.clip)
+    if feature.log1p:
+        # In float64: log1p in float32 differs between libraries.
+        values = np.sign(values) * np.log1p(np.abs(values))
+    return values
+
+
+def called(name: str, feature: Function, raw: pa.Table) -> pa.Array:
+    """Call a registered function on its columns; the result is [rows].
+
+    Raises:
+        MissingDataError: it gave another number of values than there are rows.
+    """
+    function = named_function(feature.function)
+    result = whole(function(*(column_of(raw, each, name) for each in feature.columns)))
+    if len(result) != len(raw):
+        raise MissingDataError(
+            f"function {feature.function!r} gave {len(result)} values for {len(raw)} rows",
+            where=f"features.{name}",
+            hint="a feature function returns one value per row, null where there is none",
+        )
+    return result
+
+
+def keys_of(name: str, columns: Sequence[str], raw: pa.Table) -> Hashes:
+    """Hash the values of several columns together; uint64 [rows]."""
+    return joint_hashes([column_of(raw, each, name) for each in columns])
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a list column, one after the other."""
+
+    flat: pa.Array
+    """[items], any type."""
+    rows: Ints
+    """[items]: the row that each belongs to."""
+    places: Ints
+    """[items]: its place in its row, from 0."""
+    counts: Ints
+    """[rows]: items per row."""
+
+    @classmethod
+    def of(cls, lists: pa.Array) -> Items:
+        """Unroll a list array; a null list is empty."""
+        counts = np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
+        flat = whole(lists.drop_null().flatten() if lists.null_count else lists.flatten())
+        rows = np.repeat(np.arange(len(counts)), counts)
+        starts = np.cumsum(counts) - counts
+        return cls(flat, rows, np.arange(len(rows)) - starts[rows], counts)
+
+
+def items_of(name: str, feature: Bag | SequenceFeature, raw: pa.Table) -> Items:
+    """Unroll a list column, or a string of separated values; any other value is one item."""
+    column = column_of(raw, feature.column or name, name)
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        if pa.types.is_fixed_size_list(kind):
+            column = column.cast(pa.list_(kind.value_type))
+        return Items.of(column)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        parts = pc.split_pattern(column, feature.separator)
+        # "" splits into one empty item, which is missing anyway.
+        return Items.of(parts)
+    known = np.asarray(pc.is_valid(column))
+    counts = known.astype(np.int64)
+    rows = np.flatnonzero(known)
+    return Items(column.drop_null(), rows, np.zeros(len(rows), np.int64), counts)
+
+
+def laid_out(values: npt.NDArray[np.int32], items: Items, length: int, last: bool) -> Int32s:
+    """Put the ids of items into a matrix; int32 [rows, length], 0 where there is none.
+
+    Args:
+        values: [items].
+        items: where each belongs.
+        length: items kept per row.
+        last: keep the last ones of a row, else the first ones.
+    """
+    places = items.places
+    if last:
+        places = places - np.maximum(items.counts - length, 0)[items.rows]
+    kept = (places >= 0) & (places < length)
+    matrix = np.zeros((len(items.counts), length), np.int32)
+    matrix[items.rows[kept], places[kept]] = values[kept]
+    return matrix
