@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
+from upath import UPath
+
 from nightbid.config.costs import STAGES
-from nightbid.cost.ledger import Ledger, LedgerEntry, totals
+from nightbid.cost.ledger import LedgerEntry, total, totals
 from nightbid.cost.money import Money
 from nightbid.manifest import Manifest, Verdict
+from nightbid.report import records
 from nightbid.runs import RunRecord, StageRecord
 
 State = Literal["done", "stopped", "failed", "running", "waiting"]
 
 
-@dataclass(frozen=True)
 class StageView:
     """One stage of a run: its newest attempt, what it wrote, and what all attempts cost."""
 
-    name: str
-    record: StageRecord | None
-    manifest: Manifest | None
-    cost: Money | None
-    attempts: int
+    def __init__(
+        self, run: RunRecord, name: str, attempts: list[StageRecord], cost: Money | None
+    ) -> None:
+        self._run = run
+        self.name = name
+        self.attempts = attempts
+        self.cost = cost
+        self.record = attempts[-1] if attempts else None
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """What it wrote, if it got that far."""
+        if self.record is None or not self.record.uri:
+            return None
+        return records.manifest(self._run.workspace, self.record.uri)
+
+    @property
+    def folder(self) -> UPath | None:
+        """Its output."""
+        if self.record is None or not self.record.uri:
+            return None
+        return self._run.workspace.at(self.record.uri)
+
+    @property
+    def uri(self) -> str:
+        """Address of its output, relative to the workspace."""
+        return self.record.uri if self.record else ""
 
     @property
     def state(self) -> State:
@@ -57,44 +78,31 @@ class StageView:
 class RunView:
     """One run with its stages, in the order of the night."""
 
-    def __init__(self, run: RunRecord, costs: list[LedgerEntry] | None = None) -> None:
+    def __init__(self, run: RunRecord) -> None:
         self.run = run
         self.head = run.head
-        self._costs = costs
 
     @cached_property
     def costs(self) -> list[LedgerEntry]:
         """Everything the run has spent."""
-        if self._costs is not None:
-            return self._costs
-        return Ledger(self.run.workspace).entries(
-            pipeline=self.head.pipeline, run_id=self.head.run_id
-        )
+        return records.costs(self.run)
 
     @cached_property
     def stages(self) -> list[StageView]:
         """Every stage of a night, those that have not run yet among them."""
-        records: dict[str, list[StageRecord]] = {}
-        for record in self.run.records():
-            records.setdefault(record.stage, []).append(record)
+        attempts: dict[str, list[StageRecord]] = {}
+        for record in records.stage_records(self.run):
+            attempts.setdefault(record.stage, []).append(record)
         spent = totals(self.costs, "stage")
         return [
-            StageView(
-                name=name,
-                record=records[name][-1] if name in records else None,
-                manifest=self._manifest(records[name][-1]) if name in records else None,
-                cost=spent.get(name),
-                attempts=len(records.get(name, ())),
-            )
-            for name in dict.fromkeys((*STAGES, *records))
+            StageView(self.run, name, attempts.get(name, []), spent.get(name))
+            for name in dict.fromkeys((*STAGES, *attempts))
         ]
 
     def stage(self, name: str) -> StageView:
         """One stage by name."""
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        return StageView(name, None, None, None, 0)
+        found = (stage for stage in self.stages if stage.name == name)
+        return next(found, StageView(self.run, name, [], None))
 
     @property
     def evaluation(self) -> dict[str, Any]:
@@ -104,7 +112,7 @@ class RunView:
     @property
     def total_cost(self) -> Money:
         """All attempts, at the price of the same usage in the cloud."""
-        return Money.total(each.cost for each in self.stages if each.cost)
+        return total(self.costs)
 
     @property
     def budget(self) -> Decimal | None:
@@ -115,7 +123,7 @@ class RunView:
     @property
     def seconds(self) -> float:
         """Time of all attempts, added up."""
-        return sum(record.seconds for record in self.run.records())
+        return sum(record.seconds for stage in self.stages for record in stage.attempts)
 
     @property
     def state(self) -> State:
@@ -129,20 +137,3 @@ class RunView:
     def deciding(self) -> StageView | None:
         """The stage that ended the run, if one did."""
         return next((each for each in self.stages if each.state in ("failed", "stopped")), None)
-
-    def _manifest(self, record: StageRecord) -> Manifest | None:
-        if not record.uri:
-            return None
-        path = self.run.workspace.at(record.uri) / "manifest.json"
-        try:
-            # An output is never changed, so its manifest is read once.
-            return _read_manifest(str(path))
-        except FileNotFoundError:
-            return None
-
-
-@lru_cache(maxsize=4096)
-def _read_manifest(path: str) -> Manifest:
-    tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    tree["files"] = ()
-    return Manifest.model_validate(tree)

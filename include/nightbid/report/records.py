@@ -1,0 +1,164 @@
+"""Reading the small records of many runs, each file once.
+
+Stage records, manifests and ledger entries are never changed once written, so they are kept by
+path; a run's head and a folder's listing are kept by the time of their last change. A page of a
+thousand runs then costs a few thousand `stat` calls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from time import time_ns
+
+from upath import UPath
+
+from nightbid.cost.ledger import Ledger, LedgerEntry
+from nightbid.manifest import Manifest
+from nightbid.runs import RunHead, RunRecord, StageRecord
+from nightbid.workspace import Workspace
+
+_KEPT = 65536
+
+
+def pipelines(workspace: Workspace) -> list[str]:
+    """Names of the pipelines that have run, sorted."""
+    return sorted(_names(workspace.root / "runs"))
+
+
+def runs(workspace: Workspace, pipeline: str) -> list[RunRecord]:
+    """All runs of a pipeline, in the order they were started."""
+    folder = workspace.root / "runs" / pipeline
+    found = []
+    for name in _names(folder):
+        path = folder / name / "run.json"
+        time = _changed(path)
+        if time is not None:
+            head = _head(str(path), time) if _settled(time) else _head.__wrapped__(str(path), time)
+            found.append(RunRecord(workspace, head))
+    return sorted(found, key=lambda run: (run.head.started, run.run_id))
+
+
+def stage_records(run: RunRecord) -> list[StageRecord]:
+    """Every attempt of every stage of a run, oldest first."""
+    folder = run.folder / "stages"
+    names = [name for name in _names(folder) if name.endswith(".json")]
+    return sorted((_record(f"{folder}/{name}") for name in names), key=lambda each: each.started)
+
+
+def manifest(workspace: Workspace, uri: str) -> Manifest | None:
+    """What a stage wrote; None if its output was deleted since. Its list of files is left out."""
+    try:
+        return _manifest(str(workspace.at(uri) / "manifest.json"))
+    except FileNotFoundError:
+        return None
+
+
+def stamp(run: RunRecord) -> tuple[int | None, ...] | None:
+    """A value that changes when anything shown of a run does; None while it is just changing."""
+    ledger = run.workspace.root / "ledger"
+    times = tuple(
+        _changed(path)
+        for path in (
+            run.folder / "run.json",
+            run.folder / "stages",
+            ledger / "entries" / run.head.pipeline / run.run_id,
+            ledger / "compacted",
+        )
+    )
+    return times if all(map(_settled, times)) else None
+
+
+def costs(run: RunRecord) -> list[LedgerEntry]:
+    """Everything that a run has spent, each key once."""
+    ledger = run.workspace.root / "ledger"
+    loose = ledger / "entries" / run.head.pipeline / run.run_id
+    names = [name for name in _names(loose) if _is_entries(name)]
+    entries = [entry for name in names for entry in _entries(f"{loose}/{name}")]
+    compacted = ledger / "compacted"
+    files = tuple(f"{compacted}/{name}" for name in _names(compacted) if _is_entries(name))
+    if files:
+        entries += _compacted(files).get((run.head.pipeline, run.run_id), ())
+    return Ledger._fold(entries)
+
+
+def _is_entries(name: str) -> bool:
+    return not name.startswith(".") and name.endswith((".json", ".parquet"))
+
+
+def _names(folder: UPath) -> list[str]:
+    if not _is_local(folder):
+        return [each.name for each in folder.iterdir()] if folder.exists() else []
+    time = _changed(folder)
+    if time is None:
+        return []
+    if not _settled(time):
+        return sorted(os.listdir(str(folder)))
+    return list(_listing(str(folder), time))
+
+
+def _is_local(path: UPath) -> bool:
+    return path.protocol in ("", "file", "local")
+
+
+def _settled(time: int | None) -> bool:
+    """Whether a second change could still bear the same time (file systems keep coarse clocks)."""
+    return time is None or time_ns() - time > 1_000_000_000
+
+
+def _changed(path: UPath) -> int | None:
+    """Time of the last change in ns, None if there is nothing; elsewhere than here, always now."""
+    if not _is_local(path):
+        return time_ns() if path.exists() else None
+    try:
+        return os.stat(str(path)).st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=_KEPT)
+def _listing(path: str, time: int) -> tuple[str, ...]:
+    return tuple(sorted(os.listdir(path)))
+
+
+@lru_cache(maxsize=_KEPT)
+def _head(path: str, time: int) -> RunHead:
+    return RunHead.model_validate_json(_text(path))
+
+
+@lru_cache(maxsize=_KEPT)
+def _record(path: str) -> StageRecord:
+    return StageRecord.model_validate_json(_text(path))
+
+
+@lru_cache(maxsize=4096)
+def _manifest(path: str) -> Manifest:
+    tree = json.loads(_text(path))
+    tree["files"] = ()  # thousands of entries, and no page shows them
+    return Manifest.model_validate(tree)
+
+
+@lru_cache(maxsize=_KEPT)
+def _entries(path: str) -> tuple[LedgerEntry, ...]:
+    return tuple(LedgerEntry.model_validate(row) for row in json.loads(_text(path)))
+
+
+@lru_cache(maxsize=2)
+def _compacted(paths: tuple[str, ...]) -> dict[tuple[str, str], list[LedgerEntry]]:
+    import pyarrow.parquet as pq
+
+    found: dict[tuple[str, str], list[LedgerEntry]] = {}
+    rows: Iterable[dict[str, object]] = (
+        row for path in paths for row in pq.read_table(path, partitioning=None).to_pylist()
+    )
+    for row in rows:
+        entry = LedgerEntry.model_validate(row)
+        found.setdefault((entry.pipeline, entry.run_id), []).append(entry)
+    return found
+
+
+def _text(path: str) -> str:
+    return (UPath(path) if "://" in path else Path(path)).read_text(encoding="utf-8")
