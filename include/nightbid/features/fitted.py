@@ -140,6 +140,15 @@ class FittedFeatures:
             columns.update(each.apply(raw))
         return pa.table(columns)
 
+    @property
+    def oov_buckets(self) -> dict[str, int]:
+        """Inputs with a vocabulary → number of its OOV ids, which follow id 0."""
+        return {
+            name: each.vocabulary.oov_buckets
+            for name, each in self.transforms.items()
+            if isinstance(each, Listed | Several)
+        }
+
     def with_history(self, newer: FittedFeatures) -> FittedFeatures:
         """Take the history by key and day of newer rows, where a feature's definition is the same.
 

@@ -1,0 +1,218 @@
+"""The two Beam pipelines: one learns from the rows, one transforms them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from nightbid.columns import whole
+from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.features.learn import learn
+from nightbid.features.statistics import Statistic, merge_all
+from nightbid.featurize.groups import Group, write_rows
+from nightbid.profile import Profile
+from nightbid.schema import REASON, RESERVED
+
+
+def sources_of(definition: Definition) -> list[str]:
+    """Source columns that any feature reads."""
+    names = {definition.time}
+    for name, feature in definition.features.items():
+        names.update(feature.sources(name))
+    return sorted(names)
+
+
+class Learn(beam.DoFn):  # type: ignore[misc]
+    """Row group → statistics of every feature."""
+
+    def __init__(self, definition: Definition) -> None:
+        self._definition = definition
+        self._columns = sources_of(definition)
+
+    def process(self, group: Group) -> Iterator[dict[str, Statistic]]:
+        """Learn from one row group."""
+        rows = group.read(self._columns)
+        yield learn(self._definition.features, rows, train=group.split == "train")
+
+
+class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
+    """Associative and commutative: any bundling of the row groups gives the same."""
+
+    def create_accumulator(self) -> dict[str, Statistic]:
+        """Start with no rows."""
+        return {}
+
+    def add_input(
+        self, accumulator: dict[str, Statistic], element: dict[str, Statistic]
+    ) -> dict[str, Statistic]:
+        """Add the rows of one group."""
+        return merge_all(accumulator, element)
+
+    def merge_accumulators(
+        self, accumulators: Iterable[dict[str, Statistic]]
+    ) -> dict[str, Statistic]:
+        """Add the rows of several bundles."""
+        merged: dict[str, Statistic] = {}
+        for each in accumulators:
+            merged = merge_all(merged, each)
+        return merged
+
+    def extract_output(self, accumulator: dict[str, Statistic]) -> dict[str, Statistic]:
+        """Give the sum."""
+        return accumulator
+
+
+class SaveFitted(beam.DoFn):  # type: ignore[misc]
+    """Merged statistics → folder of fitted features."""
+
+    def __init__(self, definition: Definition, folder: str) -> None:
+        self._definition = definition
+        self._folder = folder
+
+    def process(self, statistics: dict[str, Statistic]) -> Iterator[str]:
+        """Write the folder."""
+        FittedFeatures.fit(self._definition, statistics).save(Path(self._folder))
+        yield self._folder
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was seen of the featurized rows of one split."""
+
+    profile: Profile = field(default_factory=Profile)
+    outside: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Input → OOV ids, and ids that are not missing."""
+
+    def merge(self, other: Summary) -> Summary:
+        """Add both sets of rows."""
+        names = sorted({*self.outside, *other.outside})
+        none = (0, 0)
+        return Summary(
+            self.profile.merge(other.profile),
+            {
+                name: (
+                    self.outside.get(name, none)[0] + other.outside.get(name, none)[0],
+                    self.outside.get(name, none)[1] + other.outside.get(name, none)[1],
+                )
+                for name in names
+            },
+        )
+
+
+class Transform(beam.DoFn):  # type: ignore[misc]
+    """Row group → a file of featurized rows, and a summary of them."""
+
+    def __init__(self, fitted: str, output: str) -> None:
+        self._fitted_folder = fitted
+        self._output = output
+        self._fitted: FittedFeatures | None = None
+
+    def setup(self) -> None:
+        """Load what was learned, once per worker."""
+        self._fitted = FittedFeatures.load(Path(self._fitted_folder))
+
+    def process(self, group: Group) -> Iterator[tuple[str, Summary]]:
+        """Transform one row group."""
+        assert self._fitted is not None
+        rows = group.read(sources_of(self._fitted.definition))
+        inputs = self._fitted.transform(rows)
+        kept = [name for name in RESERVED if name in rows.column_names and name != REASON]
+        table = pa.table(
+            {name: whole(rows[name]) for name in kept} | dict(_columns(inputs)),
+        )
+        write_rows(table, Path(self._output) / group.target)
+        yield group.split, Summary(Profile.of(table), self._outside(inputs))
+
+    def _outside(self, inputs: pa.Table) -> dict[str, tuple[int, int]]:
+        assert self._fitted is not None
+        counts = {}
+        for name, buckets in self._fitted.oov_buckets.items():
+            column = whole(inputs[name])
+            ids = np.asarray(column.flatten() if pa.types.is_fixed_size_list(column.type)
+                             else column)  # fmt: skip
+            counts[name] = (int(((ids > 0) & (ids <= buckets)).sum()), int((ids > 0).sum()))
+        return counts
+
+
+class MergeSummaries(beam.CombineFn):  # type: ignore[misc]
+    """Associative and commutative, as the statistics are."""
+
+    def create_accumulator(self) -> Summary:
+        """Start with no rows."""
+        return Summary()
+
+    def add_input(self, accumulator: Summary, element: Summary) -> Summary:
+        """Add the rows of one group."""
+        return accumulator.merge(element)
+
+    def merge_accumulators(self, accumulators: Iterable[Summary]) -> Summary:
+        """Add the rows of several bundles."""
+        merged = Summary()
+        for each in accumulators:
+            merged = merged.merge(each)
+        return merged
+
+    def extract_output(self, accumulator: Summary) -> Summary:
+        """Give the sum."""
+        return accumulator
+
+
+class SaveSummary(beam.DoFn):  # type: ignore[misc]
+    """Split and summary → `profile/split=*.json` and `outside/split=*.json`."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+
+    def process(self, element: tuple[str, Summary]) -> Iterator[str]:
+        """Write two small files."""
+        split, summary = element
+        folder = Path(self._output) / "profile"
+        summary.profile.save(folder / f"split={split}.json")
+        _save_outside(summary.outside, folder / f"oov-{split}.json")
+        yield split
+
+
+def learning(groups: list[Group], definition: Definition, fitted: str) -> Any:
+    """Build the pass that learns; its result is a folder of fitted features."""
+
+    def expand(pipeline: beam.Pipeline) -> Any:
+        return (
+            pipeline
+            | "Row groups" >> beam.Create(groups, reshuffle=True)
+            | "Learn" >> beam.ParDo(Learn(definition))
+            | "Merge" >> beam.CombineGlobally(MergeStatistics()).without_defaults()
+            | "Save" >> beam.ParDo(SaveFitted(definition, fitted))
+        )
+
+    return expand
+
+
+def transforming(groups: list[Group], fitted: str, output: str) -> Any:
+    """Build the pass that transforms; its results are files of rows and profiles."""
+
+    def expand(pipeline: beam.Pipeline) -> Any:
+        return (
+            pipeline
+            | "Row groups" >> beam.Create(groups, reshuffle=True)
+            | "Transform" >> beam.ParDo(Transform(fitted, output))
+            | "Merge" >> beam.CombinePerKey(MergeSummaries())
+            | "Save" >> beam.ParDo(SaveSummary(output))
+        )
+
+    return expand
+
+
+def _columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
+    for name in table.column_names:
+        yield name, whole(table[name])
+
+
+def _save_outside(outside: dict[str, tuple[int, int]], path: Path) -> None:
+    path.write_text(json.dumps(outside, sort_keys=True))

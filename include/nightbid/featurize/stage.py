@@ -1,0 +1,71 @@
+"""Featurize: sampled rows to model inputs, ready for training without parsing.
+
+Writes `split=*/dt=*/part-*.parquet` (the same rows in the same order), `fitted/` (all that serving
+needs) and `profile/` (what the gates judge).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from nightbid.config.pipeline import SPLITS
+from nightbid.errors import MissingDataError
+from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.featurize.groups import groups_of
+from nightbid.featurize.passes import learning, transforming
+from nightbid.featurize.runner import Watcher, run_pass
+from nightbid.manifest import Rows
+from nightbid.stage import Outcome, StageTask
+
+LEARNING_SHARE = 0.4
+"""Of the time of both passes, on the machine where it was measured; only the progress bar's."""
+
+
+def run(task: StageTask) -> Outcome:
+    """Learn from the sampled rows, then transform them.
+
+    Raises:
+        MissingDataError: there are no training rows, or a feature's column is absent.
+    """
+    definition = Definition.of(task.spec)
+    groups = groups_of(task.inputs["sample"].path, SPLITS)
+    rows = sum(group.rows for group in groups)
+    if not any(group.split == "train" for group in groups):
+        raise MissingDataError(
+            "no training rows",
+            where=f"{task.night.train[0]} to {task.night.train[-1]}",
+            hint="take a later date, or a label condition that some rows meet",
+        )
+    fitted, output = str(task.output / "fitted"), str(task.output)
+    started = time.monotonic()
+    task.progress(0.0, f"learning from {rows:,} rows")
+    run_pass(learning(groups, definition, fitted), task.spec.runner)
+
+    def look() -> None:
+        done = len(list(task.output.glob("split=*/dt=*/part-*.parquet")))
+        share = LEARNING_SHARE + (1 - LEARNING_SHARE) * done / len(groups)
+        task.progress(share, f"transformed {done} of {len(groups)} row groups")
+
+    with Watcher(look):
+        run_pass(transforming(groups, fitted, output), task.spec.runner)
+    seconds = time.monotonic() - started
+    features = FittedFeatures.load(task.output / "fitted")
+    rates = _oov_rates(task)
+    inputs = len(features.schema.inputs)
+    worst = max(rates.items(), key=lambda each: each[1], default=None)
+    return Outcome(
+        rows=Rows(read=rows, written=rows),
+        metrics={"inputs": inputs, "oov_rate": rates, "rows_per_second": rows / seconds},
+        summary=f"{len(definition.features)} features, {inputs} inputs"
+        + (f", most OOV: {worst[0]} {worst[1]:.2%}" if worst and worst[1] else ""),
+    )
+
+
+def _oov_rates(task: StageTask) -> dict[str, float]:
+    """Share of the newest rows' ids that no training row had often enough, by input."""
+    path = task.output / "profile" / "oov-evaluate.json"
+    if not path.exists():
+        return {}
+    counts = json.loads(path.read_text())
+    return {name: outside / max(known, 1) for name, (outside, known) in counts.items()}
