@@ -1,0 +1,1 @@
+"""Architectures, what they share, and models that were fitted."""

@@ -1,0 +1,1 @@
+"""One file per architecture; its name is the file's name."""

@@ -1,0 +1,209 @@
+"""How the columns of featurized rows become the three matrices that every model reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nightbid.errors import MissingDataError
+from nightbid.schema import FeatureSchema, ModelInput
+
+Int32s = npt.NDArray[np.int32]
+Floats32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Model inputs of some rows."""
+
+    ids: Int32s
+    """[rows, places]: ids, bags and sequences beside each other, in schema order."""
+    numbers: Floats32
+    """[rows, floats], in schema order."""
+    bag_weights: Floats32
+    """[rows, places of bags], in schema order."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: npt.NDArray[np.int64] | slice) -> Packed:
+        """Copy some rows, in the order given (a slice: look at them)."""
+        return Packed(self.ids[rows], self.numbers[rows], self.bag_weights[rows])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each input lies in the matrices and its ids in the one fused embedding table."""
+
+    schema: FeatureSchema
+
+    @cached_property
+    def numbers(self) -> tuple[ModelInput, ...]:
+        """Inputs that are floats."""
+        return tuple(each for each in self.schema.inputs if each.kind == "float")
+
+    @cached_property
+    def lookups(self) -> tuple[ModelInput, ...]:
+        """Inputs that are ids: single, bags or sequences."""
+        return tuple(each for each in self.schema.inputs if each.kind != "float")
+
+    @cached_property
+    def places(self) -> dict[str, slice]:
+        """Input → its columns in `Packed.ids`."""
+        return _slices((each.name, width(each)) for each in self.lookups)
+
+    @cached_property
+    def bag_places(self) -> dict[str, slice]:
+        """Bag → its columns in `Packed.bag_weights`."""
+        return _slices((each.name, each.length) for each in self.lookups if each.kind == "bag")
+
+    @cached_property
+    def _shared(self) -> dict[str, tuple[int, int]]:
+        """Vocabulary → first row in the fused table, number of rows."""
+        sizes: dict[str, int] = {}
+        for each in self.lookups:
+            name = vocabulary_of(each)
+            sizes[name] = max(sizes.get(name, 0), each.size)
+        found, start = {}, 0
+        for name, size in sizes.items():
+            found[name] = (start, size)
+            start += size
+        return found
+
+    def rows_of(self, name: str) -> tuple[int, int]:
+        """First row and number of rows of an input's vocabulary in the fused table."""
+        return self._shared[next(vocabulary_of(e) for e in self.lookups if e.name == name)]
+
+    @cached_property
+    def offsets(self) -> Int32s:
+        """[places]: what is added to an id to get its row in the fused table."""
+        parts = [np.full(width(each), self.rows_of(each.name)[0]) for each in self.lookups]
+        return np.concatenate([*parts, np.zeros(0)]).astype(np.int32)
+
+    @cached_property
+    def table_rows(self) -> int:
+        """Rows of the fused table."""
+        return sum(size for _, size in self._shared.values())
+
+    @cached_property
+    def training_only_places(self) -> Int32s:
+        """Columns of `Packed.ids` that belong to training-only inputs."""
+        found = [
+            place
+            for each in self.lookups
+            if each.training_only
+            for place in range(self.places[each.name].start, self.places[each.name].stop)
+        ]
+        return np.asarray(found, np.int32)
+
+    @cached_property
+    def training_only_numbers(self) -> Int32s:
+        """Columns of `Packed.numbers` that belong to training-only inputs."""
+        found = [at for at, each in enumerate(self.numbers) if each.training_only]
+        return np.asarray(found, np.int32)
+
+    @cached_property
+    def served(self) -> tuple[ModelInput, ...]:
+        """Inputs that are known when an ad is ranked: all but the training-only ones."""
+        return tuple(each for each in self.schema.inputs if not each.training_only)
+
+    def columns(self) -> list[str]:
+        """Names of the featurized columns that are read."""
+        found = []
+        for each in self.schema.inputs:
+            found.append(each.name)
+            if each.kind == "bag":
+                found.append(weight_column(each.name))
+        return found
+
+    def pack(self, table: pa.Table, *, serving: bool) -> Packed:
+        """Read the model inputs of featurized rows.
+
+        Args:
+            table: featurized rows; other columns are ignored.
+            serving: feed training-only inputs their constant, 0, whatever the rows say.
+
+        Raises:
+            MissingDataError: a column is absent.
+        """
+        rows = len(table)
+        ids = np.zeros((rows, len(self.offsets)), np.int32)
+        numbers = np.zeros((rows, len(self.numbers)), np.float32)
+        bag_weights = np.zeros((rows, sum(map(_extent, self.bag_places.values()))), np.float32)
+        for each in self.lookups:
+            if not (serving and each.training_only):
+                ids[:, self.places[each.name]] = _matrix(table, each.name, width(each), np.int32)
+            if each.kind == "bag":
+                weights = _matrix(table, weight_column(each.name), each.length, np.float32)
+                bag_weights[:, self.bag_places[each.name]] = weights
+        for at, each in enumerate(self.numbers):
+            if not (serving and each.training_only):
+                numbers[:, at : at + 1] = _matrix(table, each.name, 1, np.float32)
+        return Packed(ids, numbers, bag_weights)
+
+
+def width(each: ModelInput) -> int:
+    """Ids of one row: 1, or the length of a bag or sequence."""
+    return each.length if each.kind in ("bag", "sequence") else 1
+
+
+def weight_column(name: str) -> str:
+    """Column with the weights of a bag's items."""
+    return f"{name}__weight"
+
+
+def vocabulary_of(each: ModelInput) -> str:
+    """Inputs with the same vocabulary share embeddings; one without has its own."""
+    return f"vocabulary {each.vocabulary}" if each.vocabulary else f"input {each.name}"
+
+
+def column_values(
+    table: pa.Table, name: str, dtype: type[np.int32] | type[np.float32]
+) -> npt.NDArray[np.generic]:
+    """Read a column's values, lists unrolled.
+
+    Raises:
+        MissingDataError: it is absent.
+    """
+    if name not in table.column_names:
+        raise MissingDataError(
+            f"model input {name!r} is missing",
+            where="featurized rows",
+            hint="featurize these rows with the features that the model was trained with",
+        )
+    column = table[name].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.int32())
+    while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
+        column = column.flatten()
+    return np.asarray(column.to_numpy(zero_copy_only=False)).astype(dtype, copy=False)
+
+
+def _matrix(
+    table: pa.Table, name: str, columns: int, dtype: type[np.int32] | type[np.float32]
+) -> npt.NDArray[np.generic]:
+    values = column_values(table, name, dtype)
+    if len(values) != len(table) * columns:
+        raise MissingDataError(
+            f"{len(values):,} values in {len(table):,} rows, where each has {columns}",
+            where=f"model input {name!r}",
+            hint="featurize these rows with the features that the model was trained with",
+        )
+    return values.reshape(len(table), columns)
+
+
+def _slices(widths: object) -> dict[str, slice]:
+    found: dict[str, slice] = {}
+    start = 0
+    for name, size in widths:  # type: ignore[attr-defined]
+        found[name] = slice(start, start + size)
+        start += size
+    return found
+
+
+def _extent(each: slice) -> int:
+    return int(each.stop - each.start)

@@ -1,0 +1,128 @@
+"""Architectures by name.
+
+An architecture is a function in `nightbid/models/architectures/<name>.py`, decorated with
+`@architecture`. To add one is to add a file; nothing else changes::
+
+    @architecture
+    def wide_and_deep(fields: Fields, *, hidden: tuple[int, ...] = (128, 64)) -> Tensor:
+        return add([fields.linear, logit(mlp(fields.flat, hidden))])
+
+Its keyword arguments are the hyperparameters that a pipeline may set in `model.parameters`.
+Looking a name up imports that one file, so nothing heavy is imported before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+import nightbid.models.architectures as package
+from nightbid.errors import ConfigError
+
+Engine = Literal["tensorflow", "lightgbm"]
+_REGISTERED: dict[str, Architecture] = {}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A registered function and how it is fitted."""
+
+    name: str
+    build: Callable[..., Any]
+    engine: Engine = "tensorflow"
+    step_scale: float = 1.0
+    """Multiplies `train.learning_rate`: a linear model takes larger steps than a deep one."""
+
+    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete hyperparameters with the defaults of the function's signature.
+
+        Raises:
+            ConfigError: a hyperparameter is unknown or of the wrong type.
+        """
+        known = {
+            name: (each.annotation, each.default)
+            for name, each in inspect.signature(self.build, eval_str=True).parameters.items()
+            if each.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        for name in given:
+            if name not in known:
+                raise ConfigError(
+                    f"{self.name} has no hyperparameter {name!r}",
+                    where=f"model.parameters.{name}",
+                    hint=suggestion(name, known),
+                )
+        fields: dict[str, Any] = known
+        typed = create_model("Parameters", __config__=ConfigDict(extra="forbid"), **fields)
+        try:
+            return dict(typed(**given))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(
+                f"{first['msg']}, not {first['input']!r}", where=f"model.parameters.{where}"
+            ) from error
+
+
+@overload
+def architecture(function: Callable[..., Any], /) -> Callable[..., Any]: ...
+@overload
+def architecture(
+    *, engine: Engine = ..., step_scale: float = ...
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+def architecture(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    engine: Engine = "tensorflow",
+    step_scale: float = 1.0,
+) -> Callable[..., Any]:
+    """Register a function under its own name."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        _REGISTERED[name] = Architecture(name, function, engine, step_scale)
+        return function
+
+    return register(function) if function else register
+
+
+def names() -> list[str]:
+    """Every architecture, known by its file: nothing is imported."""
+    files = {each.name for each in pkgutil.iter_modules(package.__path__)}
+    return sorted(files | set(_REGISTERED))
+
+
+def find(name: str) -> Architecture:
+    """Look an architecture up, importing its file.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in names():
+        raise ConfigError(
+            f"no architecture called {name!r}",
+            where="model.architecture",
+            hint=suggestion(name, names()),
+        )
+    if name not in _REGISTERED:
+        importlib.import_module(f"{package.__name__}.{name}")
+    if name not in _REGISTERED:
+        raise ConfigError(
+            f"{name}.py registers no function called {name!r}",
+            where="model.architecture",
+            hint="decorate one with @architecture",
+        )
+    return _REGISTERED[name]
+
+
+def suggestion(name: str, known: Any) -> str:
+    """Name the closest known name, or all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"

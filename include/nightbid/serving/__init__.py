@@ -1,0 +1,1 @@
+"""The bundle that serves: features, model and their exported graph, and its load test."""
