@@ -1,0 +1,22 @@
+"""Logistic regression: one weight per id and per number, with an L2 penalty."""
+
+from __future__ import annotations
+
+from nightbid.models.fields import Fields, Tensor
+from nightbid.models.layers import Bias
+from nightbid.models.registry import architecture
+
+
+@architecture(step_scale=10.0)
+def logistic_regression(fields: Fields, *, l2: float = 1.0) -> Tensor:
+    """Build w·x + b.
+
+    Args:
+        fields: the model inputs.
+        l2: ½·l2·w² is added to the log loss of the whole training set, in rows: 1 means that a
+            weight of 1 costs as much as half a nat.
+
+    Returns:
+        Logits, [rows, 1].
+    """
+    return Bias(name="bias")(fields.linear_with(l2))

@@ -1,0 +1,220 @@
+"""What an architecture builds on: embedded fields, as symbolic Keras tensors.
+
+All ids share one table. Each input's ids are shifted to rows of their own; inputs of the same
+vocabulary share rows. One gather fetches what a batch needs, whatever the number of inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from nightbid.models.layout import Layout, width
+from nightbid.schema import ModelInput
+
+Tensor = Any
+"""A symbolic Keras tensor; shapes in docstrings leave out the rows."""
+TABLE = "table"
+"""Name of variables that are updated lazily: only rows that a batch used."""
+FORGET = 0.1
+"""Share of training rows whose training-only inputs are blanked, as they are at serving: the
+blank then stands for the average (Zhao et al., 2019, drop the position in the same way)."""
+
+
+class Fields:
+    """Embedded model inputs, made when first asked for."""
+
+    def __init__(self, layout: Layout, embedding_dim: int) -> None:
+        self.layout = layout
+        self.embedding_dim = embedding_dim
+        places, bags = len(layout.offsets), sum(
+            each.length for each in layout.lookups if each.kind == "bag"
+        )  # fmt: skip
+        self.inputs = [
+            keras.Input((places,), dtype="int32", name="ids"),
+            keras.Input((len(layout.numbers),), dtype="float32", name="numbers"),
+            keras.Input((bags,), dtype="float32", name="bag_weights"),
+        ]
+        self._ids, self._numbers = Forget(layout)(self.inputs[0], self.inputs[1])
+
+    @cached_property
+    def flat(self) -> Tensor:
+        """[lookups * embedding_dim + floats]: every embedding and float, side by side."""
+        parts = [self._flat_lookups] if self.layout.lookups else []
+        parts += [self._numbers] if self.layout.numbers else []
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """[fields, embedding_dim]: one vector per input; a float scales a vector of its own."""
+        parts = []
+        if self.layout.lookups:
+            shape = (-1, len(self.layout.lookups), self.embedding_dim)
+            parts.append(ops.reshape(self._flat_lookups, shape))
+        if self.layout.numbers:
+            parts.append(NumberVectors(self.embedding_dim)(self._numbers))
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """[1]: a weight per id and per float, summed: the first-order term."""
+        return self.linear_with(0.0)
+
+    def linear_with(self, l2: float) -> Tensor:
+        """[1]: the first-order term with a penalty on its weights.
+
+        Args:
+            l2: strength of ½·l2·w² per weight; see `Embedded.l2`.
+        """
+        parts = []
+        if self.layout.lookups:
+            weights = Embedded(self.layout, 1, scale=0.0, l2=l2, name="linear")(self._ids)
+            pooled = [self._pooled(weights, each) for each in self.layout.lookups]
+            parts.append(ops.sum(ops.concatenate(pooled, axis=-1), axis=-1, keepdims=True))
+        if self.layout.numbers:
+            dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+            parts.append(dense(self._numbers))
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    @property
+    def numbers(self) -> Tensor:
+        """[floats]."""
+        return self._numbers
+
+    def sequence(self, each: ModelInput) -> tuple[Tensor, Tensor]:
+        """Vectors of a sequence, [length, embedding_dim], and a mask [length]: 1 where filled."""
+        places = self.layout.places[each.name]
+        mask = ops.cast(ops.not_equal(self._ids[:, places], 0), "float32")
+        return self._embedded[:, places], mask
+
+    def vector(self, each: ModelInput) -> Tensor:
+        """[embedding_dim]: the vector of one id, bag (weighted sum) or sequence (mean)."""
+        return self._pooled(self._embedded, each)
+
+    @cached_property
+    def _embedded(self) -> Tensor:
+        scale = 1 / math.sqrt(self.embedding_dim)
+        return Embedded(self.layout, self.embedding_dim, scale=0.1 * scale, name="embedding")(
+            self._ids
+        )
+
+    @cached_property
+    def _flat_lookups(self) -> Tensor:
+        if all(width(each) == 1 for each in self.layout.lookups):
+            return ops.reshape(
+                self._embedded, (-1, len(self.layout.lookups) * self.embedding_dim)
+            )
+        return ops.concatenate([self.vector(each) for each in self.layout.lookups], axis=-1)
+
+    def _pooled(self, embedded: Tensor, each: ModelInput) -> Tensor:
+        places = self.layout.places[each.name]
+        vectors = embedded[:, places]
+        if each.kind == "bag":
+            weights = self.inputs[2][:, self.layout.bag_places[each.name]]
+            return ops.sum(vectors * ops.expand_dims(weights, -1), axis=1)
+        if each.kind == "sequence":
+            mask = ops.cast(ops.not_equal(self._ids[:, places], 0), "float32")
+            filled = ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1.0)
+            return ops.sum(vectors * ops.expand_dims(mask, -1), axis=1) / filled
+        return vectors[:, 0]
+
+
+class Embedded(keras.layers.Layer):  # type: ignore[misc]
+    """The fused table: ids [places] to vectors [places, dim].
+
+    Args:
+        layout: rows and offsets.
+        dim: of a vector.
+        scale: standard deviation of the initial values.
+        l2: strength of a penalty ½·l2·w² on the rows of a batch, once per occurrence and divided
+            by how often the row occurs in training (`occurrences`, set before fitting): over an
+            epoch it adds up to the full penalty, without touching rows that a batch did not use.
+    """
+
+    def __init__(
+        self, layout: Layout, dim: int, *, scale: float, l2: float = 0.0, name: str
+    ) -> None:
+        super().__init__(name=name)
+        self.layout, self.dim, self.scale, self.l2 = layout, dim, scale, l2
+        self.share: Tensor = None
+
+    def build(self, shape: Any) -> None:
+        """Create the table."""
+        initial = keras.initializers.RandomNormal(stddev=self.scale) if self.scale else "zeros"
+        self.table = self.add_weight(
+            shape=(self.layout.table_rows, self.dim), initializer=initial, name=TABLE
+        )
+
+    def call(self, ids: Tensor) -> Tensor:
+        """Gather."""
+        rows = ids + tf.constant(self.layout.offsets)
+        vectors = tf.gather(self.table, rows)
+        if self.l2 and self.share is not None:
+            share = tf.gather(self.share, rows)
+            penalty = tf.reduce_sum(tf.square(vectors) * share[..., None])
+            self.add_loss(0.5 * self.l2 * penalty)
+        return vectors
+
+    def occurrences(self, counts: np.ndarray[Any, Any]) -> None:
+        """Tell how often each row of the table occurs in training; [table_rows]."""
+        self.share = tf.constant(1 / np.maximum(counts, 1), tf.float32)
+
+
+class NumberVectors(keras.layers.Layer):  # type: ignore[misc]
+    """Floats [floats] to vectors [floats, dim]: each scales a learned vector."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(name="number_vectors")
+        self.dim = dim
+
+    def build(self, shape: Any) -> None:
+        """Create the vectors."""
+        self.vectors = self.add_weight(
+            shape=(shape[-1], self.dim),
+            initializer=keras.initializers.RandomNormal(stddev=0.1 / math.sqrt(self.dim)),
+            name="vectors",
+        )
+
+    def call(self, numbers: Tensor) -> Tensor:
+        """Scale."""
+        return tf.expand_dims(numbers, -1) * self.vectors
+
+
+class Forget(keras.layers.Layer):  # type: ignore[misc]
+    """Blanks training-only inputs of some training rows, to learn what a blank means."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(name="forget")
+        self.ids = _keep(layout.training_only_places, len(layout.offsets), np.int32)
+        self.numbers = _keep(layout.training_only_numbers, len(layout.numbers), np.float32)
+        self.any = bool(len(layout.training_only_places) + len(layout.training_only_numbers))
+        self.seeds = keras.random.SeedGenerator() if self.any else None
+
+    def call(self, ids: Tensor, numbers: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
+        """Blank in training; pass through otherwise."""
+        if not (training and self.any):
+            return ids, numbers
+        draw = keras.random.uniform((tf.shape(ids)[0], 1), seed=self.seeds)
+        kept = tf.cast(draw >= FORGET, tf.float32)
+        return (
+            ids * tf.maximum(self.ids, tf.cast(kept, tf.int32)),
+            numbers * tf.maximum(self.numbers, kept),
+        )
+
+    def compute_output_spec(self, ids: Tensor, numbers: Tensor, training: bool = False) -> Any:
+        """Shapes stay."""
+        return keras.KerasTensor(ids.shape, ids.dtype), keras.KerasTensor(
+            numbers.shape, numbers.dtype
+        )
+
+
+def _keep(places: np.ndarray[Any, Any], size: int, dtype: Any) -> np.ndarray[Any, Any]:
+    kept = np.ones((1, size), dtype)
+    kept[:, places] = 0
+    return kept

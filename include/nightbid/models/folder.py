@@ -1,0 +1,90 @@
+"""A fitted model as files: `model.json` and the weights beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.schema import FeatureSchema
+
+WEIGHTS = "weights.npz"
+TREES = "trees.txt"
+Array = npt.NDArray[Any]
+
+
+class Calibration(BaseModel):
+    """From the network's logit z to the logit of the probability: slope·z + intercept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+class ModelCard(BaseModel):
+    """Everything but the weights: enough to build the model again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architecture: str
+    embedding_dim: int
+    parameters: dict[str, Any]
+    """Hyperparameters, defaults included."""
+    prior: float
+    """Logit of the training rows' label rate: every model starts from it."""
+    features: FeatureSchema
+    calibration: Calibration = Calibration()
+
+
+
+
+def save_card(card: ModelCard, folder: Path) -> None:
+    """Write `model.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text(card.model_dump_json(indent=1))
+
+
+def load_card(folder: Path) -> ModelCard:
+    """Read `model.json`.
+
+    Raises:
+        MissingDataError: it is not there.
+        CorruptDataError: it is something else.
+    """
+    path = folder / "model.json"
+    try:
+        return ModelCard.model_validate_json(path.read_text())
+    except FileNotFoundError as error:
+        raise MissingDataError(
+            "no model.json", where=str(folder), hint="give a folder that a training wrote"
+        ) from error
+    except ValidationError as error:
+        raise CorruptDataError(
+            f"not a model: {error.errors()[0]['msg']}", where=str(path), hint="train it again"
+        ) from error
+
+
+def save_weights(weights: dict[str, Array], folder: Path) -> None:
+    """Write arrays by name; equal arrays give equal bytes (NumPy stamps no times)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / WEIGHTS, **weights)  # type: ignore[arg-type]
+
+
+def load_weights(folder: Path) -> dict[str, Array]:
+    """Read arrays by name.
+
+    Raises:
+        CorruptDataError: the file is truncated or something else.
+    """
+    try:
+        with np.load(folder / WEIGHTS, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptDataError(
+            f"unreadable weights: {error}", where=str(folder / WEIGHTS), hint="train it again"
+        ) from error

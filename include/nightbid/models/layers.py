@@ -1,0 +1,37 @@
+"""Layers that several architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+Tensor = Any
+
+
+def mlp(x: Tensor, hidden: Sequence[int], *, dropout: float = 0.0) -> Tensor:
+    """Stack dense layers with ReLU; [d] to [hidden[-1]]."""
+    for units in hidden:
+        x = keras.layers.Dense(units, activation="relu", kernel_initializer="he_normal")(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout)(x)
+    return x
+
+
+def logit(x: Tensor) -> Tensor:
+    """End in one number; [d] to [1]. It starts near 0, hence at the prior."""
+    small = keras.initializers.RandomNormal(stddev=0.01)
+    return keras.layers.Dense(1, kernel_initializer=small, name="logit")(x)
+
+
+class Bias(keras.layers.Layer):  # type: ignore[misc]
+    """Adds one learned number."""
+
+    def build(self, shape: Any) -> None:
+        """Create it."""
+        self.bias = self.add_weight(shape=(1,), initializer="zeros", name="bias")
+
+    def call(self, x: Tensor) -> Tensor:
+        """Add."""
+        return x + self.bias

@@ -1,0 +1,120 @@
+"""A TensorFlow model of a registered architecture: build, weigh, score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import tensorflow as tf
+
+from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.models.fields import TABLE, Embedded, Fields
+from nightbid.models.folder import Array, ModelCard
+from nightbid.models.layout import Layout, Packed
+from nightbid.models.registry import find
+
+BATCH = 16384
+"""Rows scored at once."""
+
+
+class Network:
+    """A network and the card it was built from."""
+
+    def __init__(self, card: ModelCard, *, seed: int = 0) -> None:
+        self.card = card
+        self.layout = Layout(card.features)
+        architecture = find(card.architecture)
+        if architecture.engine != "tensorflow":
+            raise ConfigError(
+                f"{card.architecture} is no TensorFlow architecture", where="model.architecture"
+            )
+        keras.utils.set_random_seed(seed)
+        fields = Fields(self.layout, card.embedding_dim)
+        output = architecture.build(fields, **architecture.parameters(card.parameters))
+        self.model = keras.Model(fields.inputs, output, name=card.architecture)
+        self._score = tf.function(
+            self.probability,
+            input_signature=[tf.TensorSpec(each.shape, each.dtype) for each in fields.inputs],
+        )
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Weights by a name that depends only on the architecture."""
+        return {
+            f"{number:03d}.{each.path.rsplit('/', 1)[-1]}": each
+            for number, each in enumerate(self.model.weights)
+        }
+
+    @property
+    def tables(self) -> list[Any]:
+        """Weights that are updated lazily."""
+        return [each for each in self.model.trainable_weights if is_table(each)]
+
+    @property
+    def embedded(self) -> Iterator[Embedded]:
+        """Layers with a fused table."""
+        return (each for each in self.model.layers if isinstance(each, Embedded))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights that are fitted."""
+        return int(sum(np.prod(each.shape) for each in self.model.trainable_weights))
+
+    def weights(self) -> dict[str, Array]:
+        """Copies of all weights."""
+        return {name: np.asarray(each) for name, each in self.variables.items()}
+
+    def assign(self, weights: dict[str, Array]) -> None:
+        """Set all weights.
+
+        Raises:
+            CorruptDataError: they are of another architecture.
+        """
+        variables = self.variables
+        shapes = {name: tuple(each.shape) for name, each in variables.items()}
+        if shapes != {name: each.shape for name, each in weights.items()}:
+            raise CorruptDataError(
+                f"weights do not fit {self.card.architecture}: {len(weights)} arrays where it has"
+                f" {len(variables)}, or of other shapes",
+                where="model",
+                hint="train it again with this version",
+            )
+        for name, each in variables.items():
+            each.assign(weights[name])
+
+    def logits(self, inputs: list[Any], *, training: bool) -> Any:
+        """Compute uncalibrated logits, float32 [rows]."""
+        return tf.squeeze(self.model(inputs, training=training), -1) + self.card.prior
+
+    def probability(self, *inputs: Any) -> Any:
+        """Compute calibrated probabilities, float32 [rows]: the graph that is exported."""
+        line = self.card.calibration
+        logits = self.logits(list(inputs), training=False)
+        return tf.sigmoid(logits * line.slope + line.intercept)
+
+    def score(self, packed: Packed) -> npt.NDArray[np.float64]:
+        """Compute calibrated probabilities, float64 [rows]."""
+        parts = [
+            self._score(part.ids, part.numbers, part.bag_weights).numpy()
+            for part in batches(packed, BATCH)
+        ]
+        return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
+
+    def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
+        """Score featurized rows as they are served: training-only inputs are constant."""
+        return self.score(self.layout.pack(table, serving=True))
+
+
+def is_table(variable: Any) -> bool:
+    """Whether a weight is updated lazily."""
+    return bool(variable.path.rsplit("/", 1)[-1] == TABLE)
+
+
+def batches(packed: Packed, size: int) -> Iterator[Packed]:
+    """Look at rows piece by piece."""
+    for start in range(0, len(packed), size):
+        yield packed.take(slice(start, start + size))

@@ -1,0 +1,45 @@
+"""Open a fitted model, of whichever engine, to score featurized rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nightbid.models.folder import ModelCard, load_card, load_weights
+from nightbid.models.registry import find
+from nightbid.models.runtime import tensorflow
+
+
+class FittedModel(Protocol):
+    """What evaluation and export need of a model."""
+
+    card: ModelCard
+
+    def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
+        """Compute calibrated probabilities of featurized rows, float64 [rows]."""
+
+
+def load_model(folder: Path) -> FittedModel:
+    """Open the `model/` folder that a training wrote.
+
+    Raises:
+        MissingDataError: there is none.
+        CorruptDataError: its files are damaged, or of another version.
+    """
+    card = load_card(folder)
+    find_engine(card)
+    from nightbid.models.network import Network
+
+    network = Network(card)
+    network.assign(load_weights(folder))
+    return network
+
+
+def find_engine(card: ModelCard) -> str:
+    """Set the card's engine up, and name it."""
+    tensorflow()
+    return find(card.architecture).engine

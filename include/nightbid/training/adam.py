@@ -1,0 +1,59 @@
+"""Adam (Kingma & Ba, 2015) that never touches a table row which a batch did not use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
+
+
+class LazyAdam(tf.Module):  # type: ignore[misc]
+    """Adam for dense weights, and lazily for embedding tables.
+
+    A table's gradient comes as rows with repetitions: they are summed per distinct row, and only
+    those rows of the table and of its two moments are read and written. The cost of a step does
+    not depend on the size of the table. (Moments of an unused row do not decay meanwhile; bias is
+    corrected with the step count of the whole, as in the usual lazy Adams.)
+    """
+
+    def __init__(self, variables: list[Any]) -> None:
+        super().__init__()
+        self._variables = [getattr(each, "value", each) for each in variables]
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self.first = [tf.Variable(tf.zeros_like(each), trainable=False) for each in self._values]
+        self.second = [tf.Variable(tf.zeros_like(each), trainable=False) for each in self._values]
+
+    @property
+    def _values(self) -> list[Any]:
+        return self._variables
+
+    def apply(self, gradients: list[Any], learning_rate: Any) -> None:
+        """Take one step; called inside a `tf.function`.
+
+        Args:
+            gradients: one per variable; IndexedSlices for tables, None where there is none.
+            learning_rate: scalar float32.
+        """
+        self.step.assign_add(1)
+        count = tf.cast(self.step, tf.float32)
+        rate = learning_rate * tf.sqrt(1 - BETA2**count) / (1 - BETA1**count)
+        for variable, first, second, gradient in zip(
+            self._variables, self.first, self.second, gradients, strict=True
+        ):
+            if gradient is None:
+                continue
+            if isinstance(gradient, tf.IndexedSlices):
+                rows, slots = tf.unique(gradient.indices)
+                total = tf.math.unsorted_segment_sum(gradient.values, slots, tf.size(rows))
+                m = BETA1 * tf.gather(first, rows) + (1 - BETA1) * total
+                v = BETA2 * tf.gather(second, rows) + (1 - BETA2) * tf.square(total)
+                first.scatter_update(tf.IndexedSlices(m, rows))
+                second.scatter_update(tf.IndexedSlices(v, rows))
+                change = rate * m / (tf.sqrt(v) + EPSILON)
+                variable.scatter_sub(tf.IndexedSlices(change, rows))
+            else:
+                m = first.assign(BETA1 * first + (1 - BETA1) * gradient)
+                v = second.assign(BETA2 * second + (1 - BETA2) * tf.square(gradient))
+                variable.assign_sub(rate * m / (tf.sqrt(v) + EPSILON))
