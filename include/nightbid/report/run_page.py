@@ -1,0 +1,334 @@
+"""What the page of one run shows, computed from its records: words, tables and charts."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from nightbid.cost.ledger import totals
+from nightbid.manifest import Verdict
+from nightbid.report.charts import (
+    Bar,
+    Series,
+    Span,
+    bar_chart,
+    interval_chart,
+    line_chart,
+)
+from nightbid.report.view import RunView, StageView
+from nightbid.report.words import against, interval, number, signed
+
+FIGURES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "pr_auc": "PR-AUC",
+    "ndcg": "NDCG",
+    "log_loss": "Log loss",
+    "normalized_entropy": "Normalised entropy",
+    "calibration": "Calibration",
+    "ece": "ECE",
+}
+MODELS = ("candidate", "champion", "baseline", "constant", "oracle")
+TRAINED = (("candidate", "train"), ("baseline", "train_baseline"))
+SLICES = 40
+"""Slices drawn; the table has all of them."""
+MARKED = 30
+"""Points of a line that still get a mark each."""
+_WORST: dict[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}
+_DRIFT = ("psi", "js", "linf", "oov", "single_auc")
+
+
+def run_context(view: RunView) -> dict[str, Any]:
+    """Everything that `run.html` needs besides the view."""
+    metrics = view.evaluation
+    return {
+        "metrics": metrics,
+        "headline": headline(view),
+        "sentence": sentence(view),
+        "figure_words": FIGURES,
+        "models": _models(metrics),
+        "gap": _gap(metrics),
+        "gates": [stage for stage in view.stages if stage.is_gate],
+        "drift": _drift(view),
+        "overrides": _overrides(view),
+        "versions": _versions(view),
+        "spec": yaml.safe_dump(view.head.spec, sort_keys=False, allow_unicode=True, width=96),
+        **_calibration(metrics),
+        **_slices(metrics),
+        **_training(view),
+        **_load(view),
+        **_costs(view),
+    }
+
+
+def headline(view: RunView) -> str:
+    """The run's end in a few words."""
+    metrics = view.evaluation
+    said = against(metrics["verdict"], metrics["reference"]) if metrics else ""
+    ended = view.deciding
+    if ended is not None:
+        word = "stopped by" if ended.state == "stopped" else "failed at"
+        return f"{word} {ended.name}" + (f"; the candidate is {said}" if said else "")
+    if view.state == "done":
+        return f"the candidate is {said}" if said else "done"
+    return f"unfinished; the candidate is {said}" if said else "unfinished: not evaluated yet"
+
+
+def sentence(view: RunView) -> str:
+    """Candidate against its reference, and what became of it, in figures."""
+    metrics = view.evaluation
+    parts = []
+    if metrics:
+        figures = " and ".join(
+            f"{short} {number(metrics['candidate'].get(name))}"
+            f" ({signed(metrics['difference'][name]['value'])}"
+            f" {interval(metrics['difference'][name], sign=True)})".replace(" )", ")")
+            for short, name in (("AUC", "auc"), ("normalised entropy", "normalized_entropy"))
+        )
+        users = f" of {metrics['users']:,} users" if metrics.get("users") else ""
+        parts.append(
+            f"The candidate reaches {figures} against the {metrics['reference']}"
+            f" on the same {metrics['rows']:,} rows{users}."
+        )
+    ended = view.deciding
+    if ended is not None:
+        parts.append(f"{ended.name}: {ended.summary}")
+    elif view.stage("promote").state == "done":
+        said = view.stage("promote").summary
+        parts.append(f"{said[:1].upper()}{said[1:]}.")
+    if not parts:
+        last = [stage for stage in view.stages if stage.record]
+        parts.append(f"Nothing was evaluated yet; last finished: {last[-1].name}." if last else
+                     "No stage has finished yet.")  # fmt: skip
+    return " ".join(parts)
+
+
+def _models(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    intervals = metrics.get("model_intervals") or {"candidate": metrics.get("intervals")}
+    return [
+        {
+            "name": name,
+            "note": "best possible" if name == "oracle" else "",
+            "figures": metrics[name],
+            "intervals": intervals.get(name),
+        }
+        for name in MODELS
+        if metrics.get(name)
+    ]
+
+
+def _gap(metrics: dict[str, Any]) -> str:
+    """How far the candidate is from the best possible prediction, where that is known."""
+    best = (metrics.get("oracle") or {}).get("log_loss")
+    loss = (metrics.get("candidate") or {}).get("log_loss")
+    naive = (metrics.get("constant") or {}).get("log_loss")
+    if best is None or loss is None:
+        return ""
+    said = f"Log loss is {loss - best:.5f} above the best possible, {best:.5f}"
+    if naive is not None and naive > best:
+        share = (naive - loss) / (naive - best)
+        said += f": {share:.1%} of what a model can gain over the constant prediction"
+    return f"{said}."
+
+
+def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
+    curves = [
+        {"name": name, "points": points}
+        for name, points in (metrics.get("curves") or {}).items()
+        if points
+    ]
+    if not curves:
+        return {"curves": [], "calibration_chart": Markup("")}
+    chart = line_chart(
+        [
+            Series(each["name"], [(p["predicted"], p["observed"]) for p in each["points"]])
+            for each in curves[:4]
+        ],
+        x_label="mean prediction",
+        y_label="observed rate",
+        title="Calibration curve",
+        description="Observed rate against mean prediction, in groups of rows of equal weight.",
+        diagonal=True,
+    )
+    return {"curves": curves, "calibration_chart": chart}
+
+
+def _slices(metrics: dict[str, Any]) -> dict[str, Any]:
+    spans = [
+        Span(f"{each['column']} = {each['value']}", found["value"], found["low"], found["high"],
+             interval(found, sign=True))
+        for each in metrics.get("slices") or []
+        if (found := each["difference"]["normalized_entropy"])["value"] is not None
+    ][:SLICES]  # fmt: skip
+    if not spans:
+        return {"slice_chart": Markup("")}
+    return {
+        "slice_chart": interval_chart(
+            spans,
+            label=f"normalised entropy, candidate less {metrics['reference']}",
+            title="Difference by slice",
+            description="Difference of normalised entropy with its paired 95 % interval.",
+        )
+    }
+
+
+def _training(view: RunView) -> dict[str, Any]:
+    trained = [
+        {"name": name, **stage.metrics}
+        for name, key in TRAINED
+        if (stage := view.stage(key)).metrics
+    ]
+    losses: list[Series] = []
+    areas: list[Series] = []
+    for each in trained:
+        history = each.get("history") or []
+        for title, column, found in (
+            (f"{each['name']}, training", "loss", losses),
+            (f"{each['name']}, validation", "validation_log_loss", losses),
+            (f"{each['name']}, validation", "validation_auc", areas),
+        ):
+            points = [(e["epoch"], e[column]) for e in history if e.get(column) is not None]
+            if points:
+                dashed = title.endswith("training")
+                found.append(Series(title, points, dashed=dashed, marks=len(points) <= MARKED))
+    charts: dict[str, Any] = {}
+    for key, series, label in (("loss", losses, "log loss"), ("auc", areas, "AUC")):
+        charts[f"{key}_names"] = [each.name for each in series]
+        charts[f"{key}_chart"] = Markup("") if not series else line_chart(
+            series,
+            x_label="epoch",
+            y_label=label,
+            title=f"Training: {label} per epoch",
+            description=f"The {label} after each epoch of training.",
+        )  # fmt: skip
+    return {"training": trained, **charts}
+
+
+def _load(view: RunView) -> dict[str, Any]:
+    """The load curve: a latency per load. The load test names its own axis."""
+    curve = [_flat(point) for point in view.stage("load_test").metrics.get("curve") or []]
+    keys = list(curve[0]) if curve else []
+    latencies = [key for key in keys if key.removesuffix("_ms").startswith("p5") or
+                 key.removesuffix("_ms").startswith("p9")]  # fmt: skip
+    loads = [key for key in keys if key not in latencies]
+    if not latencies or not loads:
+        return {"load_chart": Markup(""), "load_names": [], "load_columns": [], "load_rows": []}
+    x = next((key for key in ("concurrency", "clients", "offered") if key in loads), loads[0])
+    names = [key.removesuffix("_ms") for key in latencies]
+    chart = line_chart(
+        [
+            Series(name, [(point[x], point[key]) for point in curve if key in point])
+            for name, key in zip(names[:4], latencies[:4], strict=True)
+        ],
+        x_label=_spaced(x),
+        y_label="latency, ms",
+        title="Latency under load",
+        description=f"Latency percentiles against {_spaced(x)}.",
+        zero=True,
+    )
+    columns = [x, *(key for key in loads if key != x), *latencies]
+    return {
+        "load_chart": chart,
+        "load_names": names[:4],
+        "load_columns": [_spaced(each) for each in columns],
+        "load_rows": [[point.get(each) for each in columns] for point in curve],
+    }
+
+
+def _flat(point: dict[str, Any]) -> dict[str, float]:
+    nested = point.get("latency_ms")
+    flat = {**point, **nested} if isinstance(nested, dict) else point
+    return {
+        key: float(value)
+        for key, value in flat.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def _spaced(name: str) -> str:
+    return f"{name[:-3]}, ms" if name.endswith("_ms") else name.replace("_", " ")
+
+
+def _costs(view: RunView) -> dict[str, Any]:
+    cloud, here = totals(view.costs, "stage"), totals(view.costs, "stage", here=True)
+    budget: Any = view.head.spec.get("budget") or {}
+    limits = {name: Decimal(str(value)) for name, value in (budget.get("stage_usd") or {}).items()}
+    rows: list[dict[str, Any]] = [
+        {
+            "name": stage.name,
+            "cloud": cloud[stage.name],
+            "here": here[stage.name],
+            "limit": limits.get(stage.name),
+            "attempts": len(stage.attempts),
+        }
+        for stage in view.stages
+        if stage.name in cloud
+    ]
+    bars = [
+        Bar(
+            each["name"],
+            float(each["cloud"].amount),
+            str(each["cloud"]),
+            None if each["limit"] is None else float(each["limit"]),
+            "bad" if each["limit"] is not None and each["cloud"].amount > each["limit"] else "s0",
+        )
+        for each in rows
+    ]
+    chart = bar_chart(
+        bars, title="Cost by stage", description="Cost of each stage at cloud prices, all attempts."
+    )
+    return {"costs": rows, "cost_chart": chart if rows else Markup("")}
+
+
+def _drift(view: RunView) -> list[dict[str, Any]]:
+    """Per model input, what the features gate measured; the most drifted first."""
+    result = _gate_result(view.stage("gate_features"))
+    found: dict[str, dict[str, Any]] = {}
+    for statistic, part, value, _ in result.get("facts") or []:
+        family, _, name = statistic.partition(":")
+        if family in _DRIFT and name:
+            row = found.setdefault(name, {"name": name, "verdict": "pass"})
+            row[family] = value
+            row.setdefault("part", part)
+    for finding in result.get("findings") or []:
+        name = finding["statistic"].partition(":")[2]
+        if name in found and _WORST[finding["verdict"]] > _WORST[found[name]["verdict"]]:
+            found[name]["verdict"] = finding["verdict"]
+    measured = [row for row in found.values() if row.get("psi") is not None]
+    return sorted(
+        measured, key=lambda row: (-_WORST[row["verdict"]], -abs(row["psi"]), row["name"])
+    )
+
+
+def _overrides(view: RunView) -> list[dict[str, Any]]:
+    """Overrides of gates that changed a verdict of this run."""
+    found = []
+    for stage in view.stages:
+        if stage.is_gate:
+            for finding in _gate_result(stage).get("findings") or []:
+                each = finding.get("override")
+                if each and each not in found:
+                    found.append(each)
+    return found
+
+
+def _gate_result(stage: StageView) -> dict[str, Any]:
+    if stage.folder is None:
+        return {}
+    try:
+        result: dict[str, Any] = json.loads((stage.folder / "gate.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return result
+
+
+def _versions(view: RunView) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for stage in view.stages:
+        if stage.manifest:
+            found |= stage.manifest.versions
+    return dict(sorted(found.items()))

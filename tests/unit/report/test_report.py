@@ -1,0 +1,164 @@
+"""The report of a run: every figure is there, wherever the run ended, and nothing leaks."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from nightbid.report.html import write_report
+from nightbid.report.table import night_table, verdict_line
+from rich.console import Console
+
+VOID = {"meta", "br", "path", "circle", "rect"}
+
+
+class Page(HTMLParser):
+    """Text, addresses and tags of a page; fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.addresses, self.tags, self._open = [], [], set(), []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.addresses += [v for k, v in attributes if k in ("href", "src", "action", "xlink:href")]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture
+def page():
+    def read(run) -> Page:
+        return Page(write_report(run).read_text(encoding="utf-8"))
+
+    return read
+
+
+def test_a_finished_night_shows_its_figures(recorded_run, page):
+    found = page(recorded_run(overrides=("train.epochs=2",)))
+    for figure in (
+        "better than the baseline",
+        "AUC 0.7312 (+0.0311 [+0.0215, +0.0407])",
+        "[0.7202, 0.7422]",
+        "0.8888",  # the baseline's normalised entropy
+        "0.01300 above the best possible, 0.30010",
+        "null_share:platform",
+        "at least 1,000",
+        "19,900",
+        "77",
+        "123,456",
+        "1.71 / 2.22 / 3.33 ms",
+        "432",
+        "6.0e-08",
+        "0 of 1,000",
+        "dcn_v2",
+        "5.0000 USD",
+        "train.epochs=2",
+        "numpy 2.4.1",
+        "rows-1",
+        "What promote says",
+    ):
+        assert figure in found.words, figure
+    for chart in ("Calibration curve", "Latency under load", "Cost by stage", "AUC per epoch"):
+        assert chart in found.words
+
+
+@pytest.mark.parametrize("until", ["sample", "train", "evaluate", "export"])
+def test_a_night_that_failed_midway_says_why(recorded_run, page, until):
+    run = recorded_run(until=until, error=f"dt=2026-01-20: no rows in {until} → fetch the day")
+    found = page(run)
+    assert f"failed at {until}" in found.words
+    assert f"dt=2026-01-20: no rows in {until} → fetch the day" in found.words
+    assert "waiting" in found.words
+
+
+def test_a_gate_that_stopped_is_named_with_what_it_saw(recorded_run, page):
+    checks = {"checks": [{"name": "p99_ms", "verdict": "stop", "observed": "180.5",
+                          "expected": "at most 100", "detail": "ms"}]}  # fmt: skip
+    found = page(recorded_run(metrics={"gate_serving": checks}))
+    assert "stopped by gate_serving" in found.words
+    assert "180.5" in found.words
+    assert "at most 100" in found.words
+
+
+def test_a_run_that_has_only_begun(recorded_run, page):
+    run = recorded_run(until="sample")
+    assert "unfinished" in page(run).words
+    for each in (run.folder / "stages").iterdir():
+        each.unlink()
+    assert "No stage has finished yet." in page(run).words
+
+
+def test_figures_that_a_stage_left_out_are_dashes(recorded_run, page):
+    lacking = {"architecture": "lightgbm", "history": []}
+    none = {"value": None, "low": None, "high": None}
+    evaluation = {"verdict": "worse", "reference": "baseline", "rows": 3, "positives": 0,
+                  "candidate": {"auc": None}, "baseline": {"auc": None}, "constant": {},
+                  "difference": dict.fromkeys(("auc", "normalized_entropy", "log_loss"), none),
+                  "slices": [], "oracle": None, "intervals": {}}  # fmt: skip
+    found = page(
+        recorded_run(
+            metrics={"train": lacking, "evaluate": evaluation, "load_test": {"curve": []},
+                     "export": {"bytes": 1}, "train_baseline": {}}
+        )
+    )  # fmt: skip
+    assert "worse than the baseline" in found.words
+    assert "lightgbm" in found.words
+
+
+def test_names_from_the_logs_cannot_become_markup(recorded_run, page):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    metrics = {"gate_raw": {"checks": [{"name": evil, "verdict": "warn", "observed": evil,
+                                        "expected": evil, "detail": evil}]}}  # fmt: skip
+    run = recorded_run(metrics=metrics)
+    evaluated = run.stage("evaluate")
+    path = run.workspace.at(evaluated.uri) / "manifest.json"
+    text = path.read_text().replace('"ios"', '"<script>alert(3)</script>"')
+    path.write_text(text.replace('"platform"', '"<img src=http://evil>"'))
+    found = page(run)
+    assert not found.tags & {"script", "img", "iframe", "object", "link"}
+    assert "<script>alert(1)</script>" in found.words
+    assert "<script>alert(3)</script>" in found.words
+
+
+def test_nothing_outside_the_file_is_referenced(recorded_run):
+    text = write_report(recorded_run()).read_text(encoding="utf-8")
+    page = Page(text)
+    assert not [each for each in page.addresses if not (each or "").startswith("#")]
+    style = re.search(r"<style>(.*?)</style>", text, re.S)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+    assert "://" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
+
+
+def test_a_newer_report_replaces_the_older(recorded_run):
+    run = recorded_run()
+    assert write_report(run) == write_report(run)
+    assert [each.name for each in run.folder.iterdir() if "report" in each.name] == ["report.html"]
+
+
+def test_the_night_in_the_terminal(recorded_run):
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    run = recorded_run()
+    console.print(night_table(run))
+    console.print(verdict_line(run))
+    text = console.export_text()
+    assert "19,900" in text
+    assert "better than the baseline" in text
+    assert "AUC 0.7312 (+0.0311 [+0.0215, +0.0407])" in text
