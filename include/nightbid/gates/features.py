@@ -26,6 +26,9 @@ from nightbid.schema import RESERVED, FeatureSchema, ModelInput
 from nightbid.stage import Outcome, StageInput, StageTask
 
 LEAST_POSITIVES = 50
+MOVING = ("day_of_week", "target_rate", "count")
+"""Transforms whose values differ between days by definition: one weekday is not five, and
+history grows through the window. They are compared with the champion's window instead."""
 
 
 def run(task: StageTask) -> Outcome:
@@ -57,13 +60,23 @@ def measure(task: StageTask) -> Facts:
         facts.skip("drift against earlier nights: this is the first one")
     champion = _champion_profile(task, facts)
     rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
+    moving: list[str] = []
     for each in schema.inputs:
         _sound(facts, each, splits)
         if each.name not in train.columns or each.name not in newest.columns:
             continue
         _oov(facts, each, rates, task.history)
-        _drift(facts, each, train, newest, history, champion)
+        if task.spec.features[each.feature].transform in MOVING:
+            moving.append(each.name)
+        else:
+            _drift(facts, each, train, newest, history)
+        _drift_from_champion(facts, each, train, champion)
         _leakage(facts, each, train, newest)
+    if moving:
+        facts.skip(
+            f"drift of {', '.join(moving)} within the window: the newest day differs from the"
+            " training days by what these are"
+        )
     return facts
 
 
@@ -153,7 +166,6 @@ def _drift(
     train: Profile,
     newest: Profile,
     history: list[dict[str, float]],
-    champion: Profile | None,
 ) -> None:
     both = pair(newest.columns[each.name], train.columns[each.name])
     counts = grouped(both)
@@ -176,6 +188,11 @@ def _drift(
             part="evaluate vs train",
             note=f"{value:.3f}, before at most {max(earlier):.3f}",
         )
+
+
+def _drift_from_champion(
+    facts: Facts, each: ModelInput, train: Profile, champion: Profile | None
+) -> None:
     old = champion.columns.get(each.name) if champion else None
     if old is not None and old.kind == train.columns[each.name].kind and each.kind == "float":
         # Ids are numbered per night: only floats mean the same in two models.
