@@ -1,0 +1,113 @@
+"""What a DAG run asks for: the form that a person fills in, and the night it comes to."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from airflow.sdk import Param
+from nightbid.config.load import find_pipeline
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.runs import RunRecord, safe_run_id
+from nightbid.workspace import Workspace
+
+SHORTHAND = {
+    "train_days": "window.train_days",
+    "architecture": "model.architecture",
+    "budget_usd": "budget.run_usd",
+}
+"""Fields of the form that stand for one key of the pipeline each."""
+
+
+def form(spec: PipelineSpec) -> dict[str, Param]:
+    """Fields of the trigger form of a pipeline, with what the pipeline says when left empty."""
+    return {
+        "date": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Night",
+            description="Newest day of logs. Empty: the day before the run, UTC.",
+        ),
+        "train_days": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Training days",
+            description=f"Empty: {spec.window.train_days}, as the pipeline says.",
+        ),
+        "architecture": Param(
+            None,
+            type=["null", "string"],
+            title="Model architecture",
+            description=f"Empty: {spec.model.architecture}, as the pipeline says.",
+        ),
+        "budget_usd": Param(
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            title="Budget of the run, USD",
+            description=f"Empty: {spec.budget.run_usd or 'unlimited'}, as the pipeline says.",
+        ),
+        "overrides": Param(
+            [],
+            type="array",
+            items={"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.]*=.*$"},
+            title="Other settings",
+            description="One `dotted.key=value` a line: `train.learning_rate=0.002`,"
+            " `model.parameters.cross_layers=3`.",
+        ),
+    }
+
+
+class AirflowRun(Protocol):
+    """What is read of Airflow's own record of a DAG run."""
+
+    run_id: str
+    run_after: dt.datetime
+    data_interval_end: dt.datetime | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One night of one pipeline, as asked for."""
+
+    pipeline: str
+    run_id: str
+    date: dt.date
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pipeline: str, run: AirflowRun, params: Mapping[str, Any]) -> Request:
+        """Read a DAG run; a date that is left empty is the last complete day before it."""
+        if params.get("date"):
+            date = dt.date.fromisoformat(params["date"])
+        else:
+            moment = run.data_interval_end or run.run_after
+            date = moment.astimezone(dt.UTC).date() - dt.timedelta(days=1)
+        short = tuple(
+            f"{key}={params[field]}"
+            for field, key in SHORTHAND.items()
+            if params.get(field) is not None
+        )
+        return cls(pipeline, run.run_id, date, (*params.get("overrides", ()), *short))
+
+    def open(self, settings: Settings) -> tuple[PipelineSpec, RunRecord]:
+        """Load the pipeline with the overrides applied, and begin or take up its run record.
+
+        Raises:
+            ConfigError: the pipeline or an override is wrong.
+        """
+        spec = find_pipeline(self.pipeline, settings.pipelines, self.overrides)
+        record = RunRecord.start(
+            Workspace(settings.workspace),
+            spec,
+            self.date,
+            run_id=safe_run_id(self.run_id),
+            overrides=self.overrides,
+            trigger="airflow",
+        )
+        return spec, record
