@@ -1,0 +1,77 @@
+"""A stage of a night as an Airflow task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException
+from nightbid.config.settings import Settings
+from nightbid.errors import (
+    BudgetExceeded,
+    ConfigError,
+    DataError,
+    GateStopped,
+    PriceError,
+    StageError,
+)
+from nightbid.nightly import NIGHT
+from nightbid.progress import LogProgress
+from nightbid.stage import describe, run_stage
+
+from nightbid_airflow.request import Request
+
+FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError)
+"""A second try would end the same way: what has to change is not in the machine."""
+
+
+class StageOperator(BaseOperator):
+    """Runs one stage in the task's process, or reuses its output.
+
+    The XCom is a manifest's address and verdict, never data.
+
+    Args:
+        stage: its name in `nightbid.nightly.NIGHT`.
+        pipeline: name of the pipeline's YAML file.
+    """
+
+    ui_color = "#e8f0fe"
+
+    def __init__(self, *, stage: str, pipeline: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.stage = stage
+        self.pipeline = pipeline
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the stage for the DAG run's night.
+
+        Raises:
+            AirflowFailException: no retry can help; one line says what can.
+            NightbidError: a retry may help.
+        """
+        settings = Settings()
+        try:
+            request = Request.of(self.pipeline, context["dag_run"], context["params"])
+            spec, run = request.open(settings)
+            result = run_stage(
+                next(stage for stage in NIGHT if stage.name == self.stage),
+                spec,
+                run,
+                cache_folder=settings.cache,
+                attempt=context["ti"].try_number,
+                progress=LogProgress(self.stage),
+            )
+        except FINAL as error:
+            # Without the chain: the log ends with the line that says what to do.
+            raise AirflowFailException(str(error)) from None
+        if result.reused:
+            self.log.info("reused: %s has the same inputs, settings and code", result.uri)
+        self.log.info("%s", result.manifest.summary or "done")
+        return describe(result)
+
+    def on_kill(self) -> None:
+        """Leave the stage from within the signal handler: it clears up and records the attempt."""
+        raise StageError(
+            "stopped from outside", where=self.stage, hint="clear the task to run it again"
+        )
