@@ -1,0 +1,108 @@
+"""From a pipeline to its nightly DAG."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError
+from nightbid.nightly import NIGHT
+from nightbid.stage import Stage
+
+from nightbid_airflow.operators import StageOperator
+from nightbid_airflow.request import form
+
+APPROVE = "approve"
+
+
+def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
+    """Name the tasks that a stage's task waits for: a gate holds back everything after it.
+
+    What lies behind the last gate is already waited for by that gate, so only the inputs since
+    then are named, or the gate itself.
+    """
+    before = list(night[: night.index(stage)])
+    gates = [at for at, each in enumerate(before) if each.is_gate]
+    since = before[gates[-1] + 1 :] if gates else before
+    inputs = tuple(each.name for each in since if each.name in stage.inputs)
+    return inputs or ((before[gates[-1]].name,) if gates else ())
+
+
+def nightly_dag(spec: PipelineSpec) -> DAG:
+    """Make the DAG of a pipeline: one task per stage, one run at a time, catch-up off."""
+    with DAG(
+        dag_id=f"nightly_{spec.pipeline}",
+        description=spec.description or f"Nightly retraining of {spec.pipeline}",
+        doc_md=_document(spec),
+        schedule=CronTriggerTimetable(spec.schedule, timezone="UTC") if spec.schedule else None,
+        start_date=dt.datetime.combine(spec.start_date, dt.time(), dt.UTC),
+        catchup=False,
+        max_active_runs=1,
+        tags=["nightbid", spec.pipeline],
+        params=form(spec),
+        default_args={
+            "owner": spec.owner,
+            # A worker that was lost is worth a second try; finished stages are not run again.
+            "retries": 1,
+            "retry_delay": dt.timedelta(seconds=30),
+        },
+    ) as dag:
+        tasks: dict[str, BaseOperator] = {
+            stage.name: StageOperator(task_id=stage.name, stage=stage.name, pipeline=spec.pipeline)
+            for stage in NIGHT
+        }
+        for stage in NIGHT:
+            for name in upstream(stage):
+                if stage.name == "promote" and spec.approval:
+                    tasks[name] >> _approval(spec) >> tasks[stage.name]
+                else:
+                    tasks[name] >> tasks[stage.name]
+    return dag
+
+
+def _approval(spec: PipelineSpec) -> BaseOperator:
+    """Put a person between the last gate and the promotion; a rejection skips the promotion."""
+    return ApprovalOperator(
+        task_id=APPROVE,
+        subject=f"Promote tonight's {spec.pipeline} model?",
+        body="Every gate has passed. The verdict is in the log of the task `evaluate`.",
+        # Nobody answered before the next night: the champion stays, and the run says why.
+        response_timeout=dt.timedelta(hours=20),
+        retries=0,
+    )
+
+
+def _document(spec: PipelineSpec) -> str:
+    return "\n\n".join(
+        [
+            spec.description or f"Nightly retraining of `{spec.pipeline}`.",
+            f"Pipeline `{spec.pipeline}.yaml`: {len(spec.features)} features,"
+            f" {spec.model.architecture} against {spec.baseline.architecture},"
+            f" {spec.window.train_days} days of training.",
+            "A gate that stops ends the night: what comes after it does not run, and the champion"
+            " stays. Trigger with a date to run an earlier night; finished stages are reused.",
+        ]
+    )
+
+
+class BrokenPipelines(DAG):
+    """Stands for pipelines that cannot be loaded.
+
+    Airflow shows its complaint as the file's import error and still loads the other DAGs, which
+    an exception at the top of the file would take along.
+    """
+
+    def __init__(self, faults: Iterable[ConfigError]) -> None:
+        super().__init__(dag_id="broken_pipelines", schedule=None)
+        self._faults = "\n".join(str(fault) for fault in faults)
+
+    def validate(self) -> None:
+        """Complain.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(self._faults)
