@@ -66,7 +66,8 @@ def measure(task: StageTask) -> Facts:
         if each.name not in train.columns or each.name not in newest.columns:
             continue
         _oov(facts, each, rates, task.history)
-        if task.spec.features[each.feature].transform in MOVING:
+        definition = task.spec.features.get(each.feature)
+        if definition is not None and definition.transform in MOVING:
             moving.append(each.name)
         else:
             _drift(facts, each, train, newest, history)
