@@ -107,9 +107,7 @@ class Fields:
     @cached_property
     def _flat_lookups(self) -> Tensor:
         if all(width(each) == 1 for each in self.layout.lookups):
-            return ops.reshape(
-                self._embedded, (-1, len(self.layout.lookups) * self.embedding_dim)
-            )
+            return ops.reshape(self._embedded, (-1, len(self.layout.lookups) * self.embedding_dim))
         return ops.concatenate([self.vector(each) for each in self.layout.lookups], axis=-1)
 
     def _pooled(self, embedded: Tensor, each: ModelInput) -> Tensor:

@@ -41,8 +41,6 @@ class ModelCard(BaseModel):
     calibration: Calibration = Calibration()
 
 
-
-
 def save_card(card: ModelCard, folder: Path) -> None:
     """Write `model.json`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,14 +20,10 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
 
     def __init__(self, variables: list[Any]) -> None:
         super().__init__()
-        self._variables = [getattr(each, "value", each) for each in variables]
+        self._variables = variables
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        self.first = [tf.Variable(tf.zeros_like(each), trainable=False) for each in self._values]
-        self.second = [tf.Variable(tf.zeros_like(each), trainable=False) for each in self._values]
-
-    @property
-    def _values(self) -> list[Any]:
-        return self._variables
+        self.first = [tf.Variable(tf.zeros_like(each), trainable=False) for each in variables]
+        self.second = [tf.Variable(tf.zeros_like(each), trainable=False) for each in variables]
 
     def apply(self, gradients: list[Any], learning_rate: Any) -> None:
         """Take one step; called inside a `tf.function`.

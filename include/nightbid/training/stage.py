@@ -1,0 +1,104 @@
+"""Train: fit a registered architecture to the featurized rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nightbid.config.models import Model
+from nightbid.manifest import Rows
+from nightbid.models.folder import ModelCard, save_card, save_weights
+from nightbid.models.layout import Layout
+from nightbid.models.registry import find
+from nightbid.models.runtime import tensorflow
+from nightbid.schema import FeatureSchema
+from nightbid.stage import Outcome, StageTask
+from nightbid.training.data import Examples, read_examples
+
+
+def run(task: StageTask) -> Outcome:
+    """Train the candidate, `model` of the pipeline."""
+    return _train(task, task.spec.model)
+
+
+def run_baseline(task: StageTask) -> Outcome:
+    """Train the yardstick, `baseline` of the pipeline."""
+    return _train(task, task.spec.baseline)
+
+
+def _train(task: StageTask, model: Model) -> Outcome:
+    tensorflow()
+    architecture = find(model.architecture)
+    parameters = architecture.parameters(model.parameters)
+    featurized = task.inputs["featurize"].path
+    schema = FeatureSchema.load(featurized / "fitted")
+    layout = Layout(schema)
+    task.progress(0.0, "reading featurized rows")
+    train = read_examples(featurized, "train", layout, serving=False)
+    validation = read_examples(featurized, "validate", layout, serving=True)
+    card = ModelCard(
+        architecture=model.architecture,
+        embedding_dim=model.embedding_dim,
+        parameters=parameters,
+        prior=_logit(train.rate),
+        features=schema,
+    )
+    metrics = _fit(task, card, architecture.step_scale, train, validation)
+    best = metrics["validation"]
+    return Outcome(
+        rows=Rows(read=len(train) + len(validation), written=len(train) + len(validation)),
+        metrics=metrics,
+        summary=f"{model.architecture}, {metrics['parameters']:,} parameters,"
+        f" best of {metrics['epochs']} epochs is {metrics['best_epoch']}:"
+        f" validation log loss {best['log_loss']:.4f}"
+        + (f", AUC {best['auc']:.4f}" if best["auc"] is not None else "")
+        + f", {metrics['examples_per_second']:,.0f} samples/s",
+    )
+
+
+def _fit(
+    task: StageTask, card: ModelCard, step_scale: float, train: Examples, validation: Examples
+) -> dict[str, Any]:
+    from nightbid.models.network import Network
+    from nightbid.training.loop import fit
+
+    seed = task.spec.seed + task.spec.train.seed
+    network = Network(card, seed=seed)
+    fitted = fit(
+        network,
+        train,
+        validation,
+        task.spec.train,
+        step_scale=step_scale,
+        seed=seed,
+        progress=lambda done, message="": task.progress(0.05 + 0.93 * done, message),
+    )
+    folder = task.output / "model"
+    save_card(card, folder)
+    save_weights(network.weights(), folder)
+    return {
+        "architecture": card.architecture,
+        "parameters": network.parameters,
+        "examples_per_second": fitted.examples_per_second,
+        "epochs": len(fitted.epochs),
+        "best_epoch": fitted.best.epoch,
+        "history": [
+            {
+                "epoch": each.epoch,
+                "loss": each.loss,
+                "validation_log_loss": each.validation.log_loss,
+                "validation_auc": each.validation.auc,
+                "seconds": round(each.seconds, 3),
+            }
+            for each in fitted.epochs
+        ],
+        "validation": {
+            "auc": fitted.best.validation.auc,
+            "log_loss": fitted.best.validation.log_loss,
+        },
+    }
+
+
+def _logit(rate: float) -> float:
+    kept = min(max(rate, 1e-6), 1 - 1e-6)
+    return math.log(kept / (1 - kept))
