@@ -1,0 +1,155 @@
+"""The folder and the environment that the embedded Airflow lives in."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+"""Of the project: `dags/` and `plugins/` lie there."""
+USER = "admin"
+PARALLELISM = 2
+"""Tasks at once; only the two trainings can overlap, and each stage uses several threads."""
+
+
+class Home:
+    """An Airflow home: database, logs, secrets, one lock.
+
+    Args:
+        folder: created if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.logs = self.folder / "logs"
+
+    @classmethod
+    def beside(cls, settings: Settings) -> Home:
+        """Stand beside a local workspace, or in `.nightbid/` if the workspace is a bucket."""
+        if "://" in settings.workspace:
+            return cls(Path(".nightbid/airflow"))
+        return cls(Path(settings.workspace).expanduser().resolve().parent / "airflow")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold this home alone: two schedulers on one SQLite file would spoil it.
+
+        Raises:
+            ConfigError: another embedded Airflow has it.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                raise ConfigError(
+                    f"an embedded Airflow is already running (process {stream.read().strip()})",
+                    where=str(self.folder),
+                    hint="end it, or give this one another NIGHTBID_WORKSPACE",
+                ) from None
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
+            yield
+
+    def environment(self, settings: Settings, port: int) -> dict[str, str]:
+        """Give the variables of every component, on top of the caller's own."""
+        kept = self._secrets()
+        workspace = settings.workspace
+        if "://" not in workspace:
+            # Tasks may run in another working folder.
+            workspace = str(Path(workspace).expanduser().resolve())
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")])
+            ),
+            "NIGHTBID_WORKSPACE": workspace,
+            "NIGHTBID_PIPELINES": str(settings.pipelines.resolve()),
+            "NIGHTBID_CACHE": str(settings.cache.expanduser().resolve()),
+            "AIRFLOW_HOME": str(self.folder),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+            "AIRFLOW__CORE__FERNET_KEY": kept["fernet_key"],
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._passwords),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address(port)}/execution/",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder / 'airflow.db'}",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs),
+            "AIRFLOW__API__BASE_URL": address(port),
+            "AIRFLOW__API__SECRET_KEY": kept["secret_key"],
+            "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt_secret"],
+            "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+        }
+
+    def password(self) -> str:
+        """Look up the password of the only user; made on the first start."""
+        self._secrets()
+        known: dict[str, str] = json.loads(self._passwords.read_text())
+        return known[USER]
+
+    @property
+    def _passwords(self) -> Path:
+        return self.folder / "passwords.json"
+
+    def _secrets(self) -> dict[str, str]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "secrets.json"
+        if not path.exists():
+            _write_private(
+                path,
+                {
+                    "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+                    "secret_key": secrets.token_hex(32),
+                    "jwt_secret": secrets.token_hex(32),
+                },
+            )
+            _write_private(self._passwords, {USER: secrets.token_urlsafe(9)})
+        kept: dict[str, str] = json.loads(path.read_text())
+        return kept
+
+
+def _write_private(path: Path, content: dict[str, str]) -> None:
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(content))
+
+
+def address(port: int) -> str:
+    """Where the API and the pages are served: to this machine only."""
+    return f"http://127.0.0.1:{port}"
+
+
+def free_port(wanted: int = 0) -> int:
+    """Pick a port that nobody listens on.
+
+    Raises:
+        ConfigError: the wanted one is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on port {wanted} ({error.strerror})",
+                where="--port",
+                hint="give another port, for example: make ui PORT=8090",
+            ) from error
+        port: int = probe.getsockname()[1]
+        return port
