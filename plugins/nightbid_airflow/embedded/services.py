@@ -1,0 +1,105 @@
+"""A running embedded Airflow: started, waited for, ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from nightbid.config.settings import Settings
+from nightbid.errors import StageError
+
+from nightbid_airflow.embedded import session
+from nightbid_airflow.embedded.client import Client
+from nightbid_airflow.embedded.home import USER, Home, address, free_port
+
+START_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """What is needed to talk to it."""
+
+    home: Home
+    client: Client
+    warden: subprocess.Popen[str]
+
+    def check(self) -> None:
+        """See that it lives.
+
+        Raises:
+            StageError: a component ended by itself.
+        """
+        if self.warden.poll() is None:
+            return
+        name = self.warden.stdout.read().strip() if self.warden.stdout else ""
+        log = self.home.logs / f"{name or 'warden'}.log"
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+        raise StageError(
+            f"the {name or 'warden'} of the embedded Airflow ended: {' '.join(last)}",
+            where="airflow",
+            hint=f"see {log}",
+        )
+
+
+@contextmanager
+def embedded(home: Home, settings: Settings, port: int = 0) -> Iterator[Airflow]:
+    """Start Airflow, and end every process of it in the end.
+
+    Args:
+        home: held alone meanwhile.
+        settings: where the library reads and writes.
+        port: of the API and the pages; 0 for a free one.
+
+    Raises:
+        ConfigError: the port or the home is taken.
+        StageError: it did not come up.
+    """
+    with home.locked():
+        port = free_port(port)
+        with (home.logs / "warden.log").open("w") as log:
+            warden = subprocess.Popen(  # noqa: S603  # our own module
+                [sys.executable, "-m", "nightbid_airflow.embedded.warden", str(port)],
+                env=home.environment(settings, port),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        try:
+            with Client(address(port), USER, home.password()) as client:
+                airflow = Airflow(home, client, warden)
+                _wait_until_healthy(airflow)
+                yield airflow
+        finally:
+            _end(warden)
+
+
+def _wait_until_healthy(airflow: Airflow) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not airflow.client.is_healthy():
+        airflow.check()
+        if time.monotonic() > deadline:
+            raise StageError(
+                f"the embedded Airflow is not healthy after {START_SECONDS:g} s",
+                where="airflow",
+                hint=f"see the logs in {airflow.home.logs}",
+            )
+        time.sleep(0.5)
+
+
+def _end(warden: subprocess.Popen[str]) -> None:
+    if warden.stdin:
+        warden.stdin.close()
+    try:
+        warden.wait(session.PATIENCE + 5)
+    except subprocess.TimeoutExpired:
+        warden.kill()
+        warden.wait()
+    finally:
+        # Should the warden have been killed, its session is still there.
+        session.end(warden.pid, patience=2)
