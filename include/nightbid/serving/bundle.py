@@ -1,0 +1,146 @@
+"""The bundle: all that is needed to score raw rows, in one folder, without TensorFlow.
+
+::
+
+    bundle.json     what it is
+    fitted/         features with what they learned: the lookup from raw rows to model inputs
+    model.onnx      the model, one named input per feature: what is served
+    saved_model/    the same for TensorFlow Serving (TensorFlow architectures)
+    model/          the model as it was trained: the reference, and the start of warm trainings
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.features.fitted import FittedFeatures
+from nightbid.models.layout import column_values, weight_column
+from nightbid.schema import FeatureSchema
+
+OUTPUT = "probability"
+BATCH = 16384
+"""Rows scored at once."""
+
+
+class BundleCard(BaseModel):
+    """`bundle.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: str
+    night: str
+    architecture: str
+    engine: str
+    parameters: int
+    inputs: tuple[str, ...]
+    """Inputs of the graph, in order."""
+
+
+class Bundle:
+    """An exported model with its features."""
+
+    def __init__(self, card: BundleCard, fitted: FittedFeatures, graph: Path, threads: int) -> None:
+        self.card = card
+        self.fitted = fitted
+        self._session = _session(graph, threads)
+        self._served = [each for each in fitted.schema.inputs if not each.training_only]
+        self._graph_inputs = {each.name for each in self._session.get_inputs()}
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int = 1) -> Bundle:
+        """Open an exported bundle.
+
+        Args:
+            folder: it.
+            threads: for one request; one thread each lets a server's cores serve many at once.
+
+        Raises:
+            MissingDataError: there is none.
+            CorruptDataError: a file of it is damaged.
+        """
+        try:
+            card = BundleCard.model_validate_json((folder / "bundle.json").read_text())
+        except FileNotFoundError as error:
+            raise MissingDataError(
+                "no bundle.json", where=str(folder), hint="give a folder that an export wrote"
+            ) from error
+        except ValidationError as error:
+            raise CorruptDataError(
+                f"not a bundle: {error.errors()[0]['msg']}",
+                where=str(folder / "bundle.json"),
+                hint="rerun the export",
+            ) from error
+        return cls(card, FittedFeatures.load(folder / "fitted"), folder / "model.onnx", threads)
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """The model's inputs."""
+        return self.fitted.schema
+
+    def predict(self, featurized: pa.Table) -> npt.NDArray[np.float64]:
+        """Score featurized rows.
+
+        Args:
+            featurized: the columns of `schema`, training-only ones excepted.
+
+        Returns:
+            Probabilities, float64 [rows].
+
+        Raises:
+            MissingDataError: an input is absent.
+        """
+        feed = self.feed(featurized)
+        parts = [
+            self.run({name: column[start : start + BATCH] for name, column in feed.items()})
+            for start in range(0, len(featurized), BATCH)
+        ]
+        return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
+
+    def score(self, raw: pa.Table) -> npt.NDArray[np.float64]:
+        """Look up the features of raw rows and score them; float64 [rows]."""
+        return self.predict(self.fitted.transform(raw))
+
+    def feed(self, featurized: pa.Table) -> dict[str, npt.NDArray[Any]]:
+        """Read the graph's inputs from featurized rows, mostly without copying."""
+        feed: dict[str, npt.NDArray[Any]] = {}
+        for each in self._served:
+            dtype = np.float32 if each.kind == "float" else np.int32
+            columns = [(each.name, dtype)]
+            if each.kind == "bag":
+                columns.append((weight_column(each.name), np.float32))
+            for name, kind in columns:
+                if name not in self._graph_inputs:
+                    continue  # the architecture makes no use of it
+                values = column_values(featurized, name, kind)
+                feed[name] = values.reshape(-1, each.length) if each.length else values
+        return feed
+
+    def run(self, feed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """Score one batch of graph inputs; float32 [rows]."""
+        (found,) = self._session.run([OUTPUT], feed)
+        return np.asarray(found, np.float32).reshape(-1)
+
+
+def _session(graph: Path, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise CorruptDataError(
+            f"unreadable graph: {str(error).splitlines()[0]}",
+            where=str(graph),
+            hint="rerun the export",
+        ) from error

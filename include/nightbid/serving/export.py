@@ -1,0 +1,79 @@
+"""Export: the trained model and its features as a bundle, compared with what was trained."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from nightbid.manifest import Rows
+from nightbid.models.layout import Layout
+from nightbid.models.predict import FittedModel, load_model
+from nightbid.serving.bundle import Bundle, BundleCard
+from nightbid.serving.skew import mismatches, paired_rows
+from nightbid.stage import Outcome, StageTask
+
+ROWS_PER_SPLIT = 2000
+"""Rows of each split that are compared for skew and parity."""
+
+
+def run(task: StageTask) -> Outcome:
+    """Write the bundle, and measure how it differs from what was trained and evaluated.
+
+    Raises:
+        NightbidError: an input is damaged, or the rows of sample and featurize are not the same.
+    """
+    featurized, trained = task.inputs["featurize"], task.inputs["train"]
+    task.progress(0.0, "loading the model")
+    model = load_model(trained.path / "model")
+    shutil.copytree(featurized.path / "fitted", task.output / "fitted")
+    shutil.copytree(trained.path / "model", task.output / "model")
+    task.progress(0.2, "writing the graphs")
+    volatile = _write_graphs(model, task.output)
+    card = BundleCard(
+        pipeline=task.spec.pipeline,
+        night=task.night.date.isoformat(),
+        architecture=model.card.architecture,
+        engine="onnxruntime",
+        parameters=int(trained.manifest.metrics["parameters"]),
+        inputs=tuple(each.name for each in Layout(model.card.features).served),
+    )
+    (task.output / "bundle.json").write_text(card.model_dump_json(indent=1))
+    task.progress(0.7, "comparing with what was trained")
+    bundle = Bundle.load(task.output)
+    raw, rows = paired_rows(
+        task.inputs["sample"].path,
+        featurized.path,
+        Layout(model.card.features),
+        ROWS_PER_SPLIT,
+    )
+    parity = float(np.max(np.abs(bundle.predict(rows) - model.predict(rows)), initial=0.0))
+    task.progress(0.85, "looking the same rows up as at serving")
+    skew = mismatches(raw, rows, bundle.fitted)
+    wrong = sum(skew.values())
+    size = sum(each.stat().st_size for each in task.output.rglob("*") if each.is_file())
+    return Outcome(
+        rows=Rows(read=len(rows), written=len(rows)),
+        metrics={
+            "parity_max_difference": parity,
+            "skew_rows": len(rows),
+            "skew_mismatches": wrong,
+            "skew_by_input": {name: count for name, count in skew.items() if count},
+            "bytes": size,
+        },
+        summary=f"{size / 1e6:.1f} MB, exported and reference model differ by {parity:.1e},"
+        f" skew in {wrong:,} cells of {len(rows):,} rows",
+        volatile=volatile,
+    )
+
+
+def _write_graphs(model: FittedModel, folder: Path) -> tuple[str, ...]:
+    """Write the graphs that an engine has; returns the paths whose bytes are not reproducible."""
+    from nightbid.models.network import Network
+    from nightbid.serving.graph import write_onnx, write_saved_model
+
+    assert isinstance(model, Network)
+    write_saved_model(model, folder / "saved_model")
+    write_onnx(model, folder / "model.onnx")
+    return ("saved_model/",)

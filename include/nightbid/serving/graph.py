@@ -1,0 +1,71 @@
+"""A TensorFlow model as a graph with one named input per feature: SavedModel and ONNX."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from nightbid.models.layout import Layout, weight_column, width
+from nightbid.models.network import Network
+from nightbid.schema import ModelInput
+
+OPSET = 18
+OUTPUT = "probability"
+
+
+def write_saved_model(network: Network, folder: Path) -> None:
+    """Write a SavedModel: signature `serving_default`, one input per feature."""
+    holder = tf.Module()
+    holder.network = network.model
+    serve = tf.function(_serving(network), input_signature=signature(network.layout))
+    tf.saved_model.save(holder, str(folder), signatures=serve.get_concrete_function())
+
+
+def write_onnx(network: Network, path: Path) -> None:
+    """Write the same graph, with the same inputs, as ONNX."""
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    inputs = signature(network.layout)
+    serve = tf.function(_serving(network), input_signature=inputs)
+    model, _ = tf2onnx.convert.from_function(serve, input_signature=inputs, opset=OPSET)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def signature(layout: Layout) -> list[Any]:
+    """Shape, type and name of each served input; a bag is followed by its weights."""
+    found = []
+    for each in layout.served:
+        shape = [None] if each.kind in ("id", "float") else [None, each.length]
+        dtype = tf.float32 if each.kind == "float" else tf.int32
+        found.append(tf.TensorSpec(shape, dtype, name=each.name))
+        if each.kind == "bag":
+            found.append(tf.TensorSpec(shape, tf.float32, name=weight_column(each.name)))
+    return found
+
+
+def _serving(network: Network) -> Any:
+    layout = network.layout
+    names = [each.name for each in signature(layout)]
+
+    def serve(*columns: Any) -> dict[str, Any]:
+        given = dict(zip(names, columns, strict=True))
+        rows = tf.shape(columns[0])[0]
+
+        def matrix(parts: list[Any], dtype: Any) -> Any:
+            return tf.concat(parts, axis=1) if parts else tf.zeros([rows, 0], dtype)
+
+        def column(each: ModelInput, dtype: Any) -> Any:
+            if each.training_only:
+                return tf.zeros([rows, width(each)], dtype)
+            return tf.reshape(given[each.name], [-1, width(each)])
+
+        ids = matrix([column(each, tf.int32) for each in layout.lookups], tf.int32)
+        numbers = matrix([column(each, tf.float32) for each in layout.numbers], tf.float32)
+        weights = matrix([given[weight_column(name)] for name in layout.bag_places], tf.float32)
+        return {OUTPUT: network.probability(ids, numbers, weights)}
+
+    return serve

@@ -1,0 +1,174 @@
+"""Load test: the bundle under requests of one user and many candidates, on one core."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightbid.errors import MissingDataError
+from nightbid.manifest import Rows
+from nightbid.schema import USER, split_files
+from nightbid.serving.bundle import Bundle
+from nightbid.stage import Outcome, StageTask
+
+CANDIDATES = 100
+REQUESTS = 300
+WARM_UP = 30
+OPEN_SECONDS = 1.0
+"""Of each rate of the open loop."""
+SHARES = (0.25, 0.5, 0.75, 0.9)
+"""Offered rates, as shares of the closed loop's throughput."""
+ROWS = 60_000
+"""Rows of the evaluate split that requests are made from."""
+
+
+def run(task: StageTask) -> Outcome:
+    """Measure latency and throughput of lookup and scoring, raw rows in, probabilities out.
+
+    Raises:
+        MissingDataError: there are no evaluate rows.
+    """
+    bundle = Bundle.load(task.inputs["export"].path, threads=1)
+    requests = make_requests(_evaluate_rows(task), task.spec.columns.item, task.spec.seed)
+    for at in range(WARM_UP):
+        bundle.score(requests[at % len(requests)])
+    task.progress(0.2, f"{REQUESTS} requests one after the other")
+    closed, lookups = closed_loop(bundle, requests, REQUESTS)
+    throughput = len(closed) / float(closed.sum())
+    curve = []
+    for at, share in enumerate(SHARES):
+        task.progress(0.5 + 0.1 * at, f"{share:.0%} of {throughput:,.0f} requests/s")
+        curve.append(
+            open_loop(bundle, requests, share * throughput, OPEN_SECONDS, task.spec.seed + at)
+        )
+    latency = _percentiles(closed)
+    metrics: dict[str, Any] = {
+        "engine": "onnxruntime, 1 thread",
+        "candidates": CANDIDATES,
+        "requests": len(closed),
+        "latency_ms": latency,
+        "lookup_ms": _percentiles(lookups),
+        "requests_per_second_per_core": round(throughput, 1),
+        "curve": curve,
+    }
+    (task.output / "load_test.json").write_text(json.dumps(metrics, indent=1))
+    return Outcome(
+        rows=Rows(read=len(closed) * CANDIDATES, written=len(closed) * CANDIDATES),
+        metrics=metrics,
+        summary=f"{CANDIDATES} candidates: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f}"
+        f" ms, {throughput:,.0f} requests/s per core",
+        volatile=("load_test.json",),
+    )
+
+
+def make_requests(rows: pa.Table, item: str | None, seed: int) -> list[pa.Table]:
+    """Pair one user in one context with many candidates.
+
+    A row gives everything about its request; what belongs to the item (columns that depend on
+    nothing but the item in these rows) comes from other rows.
+
+    Args:
+        rows: raw rows of the logs, reserved columns included.
+        item: column with the candidate; None: whole rows are mixed.
+        seed: of the choice.
+    """
+    draw = np.random.default_rng(seed)
+    raw = rows.select([name for name in rows.column_names if not name.startswith("nb_")])
+    of_item = item_columns(rows, item)
+    # Candidates are distinct items, in the proportions of the logs.
+    heads = draw.choice(len(raw), min(64, len(raw)), replace=False)
+    found = []
+    for head in heads:
+        chosen = draw.integers(0, len(raw), CANDIDATES)
+        candidates = raw.take(pa.array(chosen))
+        request = raw.take(pa.array(np.full(CANDIDATES, head)))
+        for name in of_item:
+            place = request.column_names.index(name)
+            request = request.set_column(place, name, candidates[name])
+        found.append(request.combine_chunks())
+    return found
+
+
+def item_columns(rows: pa.Table, item: str | None) -> list[str]:
+    """Columns that are the same wherever the item is the same, the item among them."""
+    raw = [name for name in rows.column_names if not name.startswith("nb_")]
+    if item is None or item not in raw:
+        return raw
+    head = rows.slice(0, 5000)
+    found = []
+    for name in raw:
+        if pa.types.is_nested(head[name].type):
+            continue
+        values = pa.table({"item": head[item], "value": head[name]})
+        distinct = values.group_by("item").aggregate([("value", "count_distinct")])
+        if pc.max(distinct["value_count_distinct"]).as_py() == 1:
+            found.append(name)
+    return found
+
+
+def closed_loop(
+    bundle: Bundle, requests: Sequence[pa.Table], count: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Send requests one after the other; seconds of each, and of its lookup."""
+    totals, lookups = np.zeros(count), np.zeros(count)
+    for at in range(count):
+        start = time.perf_counter()
+        featurized = bundle.fitted.transform(requests[at % len(requests)])
+        looked_up = time.perf_counter()
+        bundle.run(bundle.feed(featurized))
+        totals[at] = time.perf_counter() - start
+        lookups[at] = looked_up - start
+    return totals, lookups
+
+
+def open_loop(
+    bundle: Bundle, requests: Sequence[pa.Table], rate: float, seconds: float, seed: int
+) -> dict[str, Any]:
+    """Send requests at random times of a given rate, whether or not the last one is answered.
+
+    Latency counts from when a request should have been sent, so that waiting is not hidden.
+
+    Args:
+        bundle: under test; one thread serves.
+        requests: to choose from, in turn.
+        rate: requests per second.
+        seconds: how long requests arrive.
+        seed: of their times.
+    """
+    draw = np.random.default_rng(seed)
+    gaps = draw.exponential(1 / rate, max(int(rate * seconds), 20))
+    due = np.cumsum(gaps)
+    latencies = np.zeros(len(due))
+    start = time.perf_counter()
+    for at, when in enumerate(due):
+        wait = start + when - time.perf_counter()
+        if wait > 0:
+            time.sleep(wait)
+        bundle.score(requests[at % len(requests)])
+        latencies[at] = time.perf_counter() - start - when
+    spent = time.perf_counter() - start
+    return {
+        "offered_per_second": round(rate, 1),
+        "answered_per_second": round(len(due) / spent, 1),
+        **{f"{name}_ms": value for name, value in _percentiles(latencies).items()},
+    }
+
+
+def _percentiles(seconds: npt.NDArray[np.float64]) -> dict[str, float]:
+    return {f"p{at}": round(float(np.percentile(seconds, at)) * 1e3, 3) for at in (50, 95, 99)}
+
+
+def _evaluate_rows(task: StageTask) -> pa.Table:
+    files = split_files(task.inputs["sample"].path, "evaluate")
+    if not files:
+        raise MissingDataError("no evaluate rows", where="sample", hint="take a later --date")
+    rows = pq.read_table(files[-1], partitioning=None).slice(0, ROWS)
+    return rows.sort_by([(USER, "ascending")]) if USER in rows.column_names else rows
