@@ -20,3 +20,5 @@ class Settings(BaseSettings):
     """Downloads and local copies; safe to delete."""
     prices: Path | None = None
     """Price book (YAML) to use instead of the public list prices that come with the package."""
+    tracking: str | None = None
+    """MLflow tracking URI; default: SQLite and files below a local workspace; empty: none."""

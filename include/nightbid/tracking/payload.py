@@ -1,0 +1,218 @@
+"""What experiment tracking is told of a run: plain JSON, so that it can wait on disk."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+import nightbid
+from nightbid.report.view import RunView
+from nightbid.runs import RunRecord
+
+_NOT_IN_NAMES = re.compile(r"[^\w\-./ ]+")
+"""MLflow takes letters, digits, `_-./ ` in names."""
+_MODELS = ("candidate", "champion", "baseline", "constant", "oracle")
+_FROM_MANIFESTS = {
+    "sample": ("label_rate",),
+    "featurize": ("rows_per_second",),
+    "train": ("parameters", "examples_per_second", "epochs", "best_epoch"),
+    "export": ("parity_max_difference", "skew_mismatches", "bytes"),
+    "load_test": ("requests_per_second_per_core",),
+}
+"""Stage → figures of its own that are worth a metric."""
+
+
+class Point(BaseModel):
+    """One value of a metric."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    value: float
+    step: int = 0
+
+
+class DataSet(BaseModel):
+    """Rows that a run used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    digest: str
+    """Of the sampled rows' files: the same digest is the same rows."""
+    uri: str
+    profile: dict[str, Any]
+    """Rows and days, for a person."""
+
+
+class Payload(BaseModel):
+    """One run, ready to be logged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    experiment: str
+    run_id: str
+    started: dt.datetime
+    ended: dt.datetime
+    failed: bool
+    parameters: dict[str, str]
+    tags: dict[str, str]
+    metrics: tuple[Point, ...]
+    data: DataSet | None = None
+    slices: tuple[dict[str, Any], ...] = ()
+    artifacts: tuple[str, ...] = ()
+    """Addresses of small files, relative to the workspace."""
+
+    @property
+    def digest(self) -> str:
+        """Of all of it: the same digest need not be logged again."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
+
+    @classmethod
+    def of(cls, run: RunRecord) -> Payload:
+        """Collect what is said of a run, at whatever point it ended."""
+        view = RunView(run)
+        attempts = [record for stage in view.stages for record in stage.attempts]
+        ends = [record.started + dt.timedelta(seconds=record.seconds) for record in attempts]
+        return cls(
+            experiment=run.head.pipeline,
+            run_id=run.run_id,
+            started=run.head.started,
+            ended=max(ends, default=run.head.started),
+            failed=view.state == "failed",
+            parameters={_NOT_IN_NAMES.sub("_", k)[:250]: v for k, v in flat(run.head.spec)},
+            tags=_tags(view),
+            metrics=tuple(_metrics(view)),
+            data=_data(view),
+            slices=tuple(_slice_rows(view.evaluation)),
+            artifacts=tuple(_artifacts(run, view)),
+        )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys of a nested mapping, as `--set` writes them, with their values as text."""
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{name}.")
+        else:
+            yield name, str(value)
+
+
+def _tags(view: RunView) -> dict[str, str]:
+    head, metrics = view.head, view.evaluation
+    code = hashlib.sha256()
+    for stage in view.stages:
+        if stage.manifest:
+            code.update(f"{stage.name} {stage.manifest.code_digest}".encode())
+    export = view.stage("export").manifest
+    versions = {
+        name: version
+        for stage in view.stages
+        if stage.manifest
+        for name, version in stage.manifest.versions.items()
+    }
+    ended = view.deciding
+    tags = {
+        "night": head.date.isoformat(),
+        "state": view.state,
+        "trigger": head.trigger,
+        "overrides": " ".join(head.overrides),
+        "ended_by": f"{ended.name}: {ended.summary}" if ended else "",
+        "verdict": str(metrics.get("verdict", "")),
+        "reference": str(metrics.get("reference", "")),
+        "evaluate_rows": str(metrics.get("rows_digest", "")),
+        "promotion": view.stage("promote").summary,
+        "bundle": view.stage("export").uri if export else "",
+        "bundle_digest": export.digest if export else "",
+        "code_version": nightbid.__version__,
+        "code_digest": code.hexdigest()[:32],
+        **{f"gate.{each.name}": each.verdict or "" for each in view.stages if each.is_gate},
+        **{f"version.{name}": version for name, version in versions.items()},
+    }
+    return {f"nightbid.{name}": value for name, value in tags.items() if value}
+
+
+def _metrics(view: RunView) -> Iterator[Point]:
+    metrics = view.evaluation
+    for model in _MODELS:
+        yield from _points(f"{model}.", metrics.get(model) or {})
+    for name, found in (metrics.get("difference") or {}).items():
+        yield from _points(f"difference.{name}.", found)
+    for name, found in (metrics.get("intervals") or {}).items():
+        yield from _points(f"candidate.{name}.", found)
+    yield from _points("", {name: metrics.get(name) for name in ("rows", "positives", "users")})
+    for key, names in _FROM_MANIFESTS.items():
+        found = view.stage(key).metrics
+        yield from _points(f"{key}.", {name: found.get(name) for name in names})
+    yield from _points("load_test.", view.stage("load_test").metrics.get("latency_ms") or {})
+    for model in ("train", "train_baseline"):
+        for epoch in view.stage(model).metrics.get("history") or []:
+            values = {name: value for name, value in epoch.items() if name != "epoch"}
+            yield from _points(f"{model}.", values, step=int(epoch.get("epoch", 0)))
+    yield Point(name="cost.total_usd", value=float(view.total_cost.amount))
+    for stage in view.stages:
+        if stage.cost:
+            yield Point(name=f"cost.{stage.name}_usd", value=float(stage.cost.amount))
+        if stage.record:
+            yield Point(name=f"seconds.{stage.name}", value=stage.record.seconds)
+    for each in metrics.get("slices") or []:
+        found = {name: each["candidate"].get(name) for name in ("auc", "normalized_entropy")}
+        yield from _points(f"slice.{safe_name(each['column'])}.{safe_name(each['value'])}.", found)
+
+
+def _points(prefix: str, figures: Mapping[str, Any], step: int = 0) -> Iterator[Point]:
+    for name, value in figures.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            yield Point(name=f"{prefix}{safe_name(name)}", value=float(value), step=step)
+
+
+def safe_name(text: object) -> str:
+    """Text as part of a metric's name: a slice's value is data and may hold anything."""
+    # A slash or dots alone would make folders of the name.
+    return _NOT_IN_NAMES.sub("_", str(text)).replace("/", "_").strip(". ")[:80] or "_"
+
+
+def _data(view: RunView) -> DataSet | None:
+    sample = view.stage("sample").manifest
+    if sample is None:
+        return None
+    return DataSet(
+        name=f"{view.head.pipeline}-{sample.night}",
+        digest=sample.digest,
+        uri=view.stage("sample").uri,
+        profile={"rows": sample.rows.written, "label_rate": sample.metrics.get("label_rate")},
+    )
+
+
+def _slice_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for each in metrics.get("slices") or []:
+        yield {
+            "column": each["column"],
+            "value": each["value"],
+            "rows": each["rows"],
+            **{f"candidate.{name}": value for name, value in each["candidate"].items()},
+            **{f"reference.{name}": value for name, value in each["reference"].items()},
+            **{
+                f"difference.{name}.{part}": value
+                for name, found in each["difference"].items()
+                for part, value in found.items()
+            },
+        }
+
+
+def _artifacts(run: RunRecord, view: RunView) -> Iterator[str]:
+    workspace = run.workspace
+    evaluated = view.stage("evaluate")
+    candidates = [run.folder / "report.html", run.folder / "run.json"]
+    if evaluated.folder is not None:
+        candidates.append(evaluated.folder / "evaluation.json")
+    for path in candidates:
+        if path.exists():
+            yield workspace.uri(path)

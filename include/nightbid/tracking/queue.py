@@ -1,0 +1,59 @@
+"""Runs that wait to be logged: one file each in the workspace, removed when logged."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from upath import UPath
+
+from nightbid.tracking.payload import Payload
+from nightbid.workspace import Workspace, write_atomically
+
+
+class Queue:
+    """The waiting runs of a workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._folder: UPath = workspace.root / "tracking" / "queue"
+
+    def put(self, payload: Payload) -> None:
+        """Add a run; a newer state of the same run replaces the older."""
+        name = f"{payload.experiment}.{payload.run_id}.json"
+        write_atomically(self._folder / name, payload.model_dump_json())
+
+    def waiting(self) -> list[Payload]:
+        """All waiting runs, the longest ended first."""
+        if not self._folder.exists():
+            return []
+        names = [each for each in self._folder.iterdir() if self._is_entry(each)]
+        found = [Payload.model_validate_json(each.read_text(encoding="utf-8")) for each in names]
+        return sorted(found, key=lambda payload: (payload.ended, payload.run_id))
+
+    def done(self, payload: Payload) -> None:
+        """Remove a run, unless a newer state of it came meanwhile."""
+        path = self._folder / f"{payload.experiment}.{payload.run_id}.json"
+        if not path.exists():
+            return
+        newest = Payload.model_validate_json(path.read_text(encoding="utf-8"))
+        if newest.digest == payload.digest:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes of this machine from logging the same runs at the same time."""
+        if not self._workspace.is_local:
+            yield
+            return
+        folder = Path(str(self._folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @staticmethod
+    def _is_entry(path: UPath) -> bool:
+        return path.name.endswith(".json") and not path.name.startswith(".")

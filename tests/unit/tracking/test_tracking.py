@@ -1,0 +1,172 @@
+"""Runs in a real MLflow store: logged once, queued while the store is down, replayed later."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from nightbid.config.settings import Settings
+from nightbid.report.html import write_report
+from nightbid.tracking.log import log_run, replay, tracking_uri
+from nightbid.tracking.payload import Payload, flat, safe_name
+from nightbid.tracking.queue import Queue
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+@pytest.fixture(scope="module")
+def store_file(tmp_path_factory) -> Path:
+    """An empty MLflow database, made once: its tables take seconds."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path, store_file) -> Settings:
+    """The default settings, with their database there already."""
+    found = Settings(workspace=str(tmp_path / "workspace"))
+    target = tmp_path / "workspace" / "tracking" / "mlflow.db"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(store_file.read_bytes())
+    return found
+
+
+@pytest.fixture
+def logged(settings):
+    """The active MLflow runs of an experiment."""
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{settings.workspace}/tracking/mlflow.db"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def runs(experiment: str = "ctr"):
+        found = client.get_experiment_by_name(experiment)
+        return client.search_runs([found.experiment_id]) if found else []
+
+    runs.client = client
+    return runs
+
+
+@pytest.fixture
+def nobody_listens() -> str:
+    """Address of a loopback port that is closed."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+def test_a_finished_night_is_logged_whole(recorded_run, settings, logged):
+    run = recorded_run(overrides=("train.epochs=2",))
+    write_report(run)
+    done = log_run(run, settings)
+    assert done.state == "logged", done
+    (found,) = logged()
+    assert found.info.run_name == run.run_id
+    assert found.info.status == "FINISHED"
+    metrics, tags = found.data.metrics, found.data.tags
+    assert metrics["candidate.auc"] == 0.7312
+    assert metrics["difference.normalized_entropy.high"] == -0.0045
+    assert metrics["candidate.auc.low"] == 0.7202
+    assert metrics["slice.platform.ios.auc"] == 0.7312
+    assert metrics["load_test.p99"] == 3.33
+    assert metrics["cost.total_usd"] == pytest.approx(
+        sum(v for k, v in metrics.items() if k.startswith("cost.") and k != "cost.total_usd")
+    )
+    losses = logged.client.get_metric_history(found.info.run_id, "train.loss")
+    assert [(each.step, each.value) for each in losses] == [(1, 0.4), (2, 0.2)]
+    assert found.data.params["features.platform.column"] == "platform"
+    assert found.data.params["budget.run_usd"] == "5"
+    assert tags["nightbid.verdict"] == "better"
+    assert tags["nightbid.evaluate_rows"] == "rows-1"
+    assert tags["nightbid.gate.gate_raw"] == "warn"
+    assert tags["nightbid.overrides"] == "train.epochs=2"
+    assert tags["nightbid.bundle"] == run.stage("export").uri
+    assert len(tags["nightbid.code_digest"]) == 32
+    (data,) = found.inputs.dataset_inputs
+    sample = json.loads((run.workspace.at(run.stage("sample").uri) / "manifest.json").read_text())
+    assert data.dataset.digest == sample["digest"]
+    files = {each.path for each in logged.client.list_artifacts(found.info.run_id)}
+    assert files == {"report.html", "run.json", "evaluation.json", "slices.json"}
+    assert found.info.artifact_uri.startswith(f"file://{settings.workspace}/tracking/artifacts/ctr")
+
+
+def test_a_store_that_is_down_is_made_up_for(recorded_run, settings, logged, nobody_listens):
+    run = recorded_run()
+    down = settings.model_copy(update={"tracking": nobody_listens})
+    told = log_run(run, down)
+    assert told.state == "queued"
+    assert nobody_listens.removeprefix("http://127.0.0.1:") in told.detail
+    assert "nightbid track" in str(told)
+    assert [each.run_id for each in Queue(run.workspace).waiting()] == [run.run_id]
+    assert replay(run.workspace, tracking_uri(settings, run.workspace)) == [run.run_id]
+    assert Queue(run.workspace).waiting() == []
+    assert [each.info.run_name for each in logged()] == [run.run_id]
+    assert replay(run.workspace, tracking_uri(settings, run.workspace)) == []
+
+
+def test_a_run_is_in_the_store_once_whatever_was_logged_before(recorded_run, settings, logged):
+    run = recorded_run(until="train", error="out of memory")
+    uri = tracking_uri(settings, run.workspace)
+    Queue(run.workspace).put(Payload.of(run))
+    replay(run.workspace, uri)
+    (failed,) = logged()
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["nightbid.ended_by"] == "train: out of memory"
+    Queue(run.workspace).put(Payload.of(run))  # as if the process had died before it removed the entry
+    replay(run.workspace, uri)
+    assert [each.info.run_id for each in logged()] == [failed.info.run_id]
+    Queue(run.workspace).put(Payload.of(recorded_run("other")).model_copy(
+        update={"run_id": run.run_id}))  # fmt: skip
+    replay(run.workspace, uri)
+    (again,) = logged()
+    assert again.info.run_id != failed.info.run_id
+    assert again.info.status == "FINISHED"
+
+
+def test_a_store_that_hangs_is_not_waited_for(recorded_run, settings):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        slow = settings.model_copy(update={"tracking": uri})
+        told = log_run(recorded_run(), slow, patience=1.0)
+    assert told.state == "queued"
+    assert "did not answer" in told.detail
+
+
+def test_a_broken_queue_never_fails_the_night(recorded_run, settings):
+    run = recorded_run()
+    folder = Path(settings.workspace) / "tracking" / "queue"
+    folder.write_text("not a folder")
+    assert log_run(run, settings).state == "queued"
+
+
+def test_nothing_is_tracked_where_nobody_wants_it_or_nothing_has_ended(recorded_run, settings):
+    off = settings.model_copy(update={"tracking": ""})
+    run = recorded_run(until="evaluate")
+    assert log_run(run, off).state == "off"
+    assert log_run(run, settings).state == "unfinished"
+    assert Queue(run.workspace).waiting() == []
+
+
+def test_a_newer_state_of_a_run_survives_the_logging_of_the_older(recorded_run):
+    older = Payload.of(recorded_run(until="train", error="x"))
+    newer = older.model_copy(update={"failed": False})
+    queue = Queue(recorded_run("other").workspace)
+    queue.put(newer)
+    queue.done(older)
+    assert queue.waiting() == [newer]
+
+
+def test_names_that_mlflow_takes():
+    assert dict(flat({"a": {"b": 1, "c": {}}, "d": [1, 2]})) == {
+        "a.b": "1", "a.c": "{}", "d": "[1, 2]"}  # fmt: skip
+    assert safe_name("../../etc") == "_.._etc"
+    assert safe_name("<b>ü 1/2</b>") == "_b_ü 1_2__b_"
+    assert safe_name("") == "_"
