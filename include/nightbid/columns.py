@@ -104,15 +104,19 @@ def token_hashes(tokens: pa.Array) -> Hashes:
 
 
 def hashes(column: pa.ChunkedArray | pa.Array) -> Hashes:
-    """Hash the value of each row; missing values are 0.
+    """Hash the keys of rows; missing ones are 0.
+
+    Integers are hashed as they are: keys are distinct, and printing each would be slow. The
+    integer 5 and the text 5 differ here; where they must not, as in features, use `joint_hashes`.
 
     Returns:
         uint64 [rows]
     """
     array = whole(column)
-    if pa.types.is_integer(array.type) and not array.null_count:
-        # Keys are distinct: printing each would be slow, and equal integers hash equally anyway.
-        return pd.util.hash_array(np.asarray(array.cast(pa.int64())))
+    if pa.types.is_integer(array.type):
+        absent = np.asarray(pc.is_null(array))
+        found = pd.util.hash_array(np.asarray(pc.fill_null(array, 0).cast(pa.int64(), safe=False)))
+        return np.where(absent, np.uint64(0), found)
     codes, tokens = encode(array)
     table = np.concatenate([token_hashes(tokens), np.zeros(1, np.uint64)])
     return np.asarray(table[codes])

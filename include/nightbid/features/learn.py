@@ -28,7 +28,7 @@ from nightbid.features.statistics import (
     Statistics,
     TokenCounts,
 )
-from nightbid.features.values import column_of, items_of, keys_of, numeric_values
+from nightbid.features.values import as_float32, column_of, items_of, keys_of, numeric_values
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _conclude(feature: Feature, statistic: Statistic) -> Learned:
         shares = np.arange(1, feature.buckets) / feature.buckets
         found = [profile.quantile(float(share)) for share in shares]
         # float32 on both sides of every comparison, or a value could change its bucket.
-        kept = np.unique(np.asarray([each for each in found if each is not None], np.float32))
+        kept = np.unique(as_float32(np.array([each for each in found if each is not None])))
         return Learned(numbers=tuple(kept.astype(float).tolist()))
     if isinstance(feature, Numeric) and feature.scale == "none":
         return Learned(numbers=(0.0, 1.0))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import as_time, encode, hashes, joint_hashes, numbers, token_hashes
+from nightbid.columns import as_time, encode, joint_hashes, numbers, token_hashes
 from nightbid.config.features import (
     Age,
     Bag,
@@ -35,8 +35,10 @@ from nightbid.config.features import (
 )
 from nightbid.features.history import History
 from nightbid.features.values import (
+    Floats32,
     Int32s,
     Items,
+    as_float32,
     called,
     column_of,
     days_of,
@@ -46,8 +48,6 @@ from nightbid.features.values import (
     numeric_values,
 )
 from nightbid.schema import ModelInput
-
-Floats32 = npt.NDArray[np.float32]
 
 
 class Transform(Protocol):
@@ -87,7 +87,7 @@ class Scaled:
         values = numeric_values(self.name, self.feature, raw)
         missing = np.isnan(values)
         scaled = np.where(missing, 0.0, (values - self.centre) * self.inverse)
-        found = {self.name: pa.array(_float32(scaled))}
+        found = {self.name: pa.array(as_float32(scaled))}
         if self._tells_missing:
             found[f"{self.name}__missing"] = pa.array(missing.astype(np.float32))
         return found
@@ -109,7 +109,7 @@ class Bucketed:
     def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         values = numbers(column_of(raw, self.feature.column or self.name, self.name))
-        found = np.searchsorted(self.boundaries, _float32(values), side="right") + 1
+        found = np.searchsorted(self.boundaries, as_float32(values), side="right") + 1
         return {self.name: pa.array(np.where(np.isnan(values), 0, found).astype(np.int32))}
 
 
@@ -177,8 +177,7 @@ class Hashed:
             columns = [column_of(raw, each, self.name) for each in names]
         codes = [encode(each)[0] for each in columns]
         missing = np.logical_and.reduce([each < 0 for each in codes])
-        joint = hashes(columns[0]) if len(columns) == 1 else joint_hashes(columns)
-        found = 1 + (joint % np.uint64(self.feature.buckets)).astype(np.int64)
+        found = 1 + (joint_hashes(columns) % np.uint64(self.feature.buckets)).astype(np.int64)
         return {self.name: pa.array(np.where(missing, 0, found).astype(np.int32))}
 
 
@@ -246,7 +245,7 @@ class Phrases:
 
     def _of_texts(self, texts: pa.Array) -> Int32s:
         words = Items.of(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pc.utf8_lower(texts))))
-        one = hashes(words.flat)
+        one = joint_hashes([words.flat])
         matrix = np.zeros((len(texts), self.feature.length), np.int32)
         filled = np.zeros(len(texts), np.int64)
         joint = np.zeros(len(one), np.uint64)
@@ -327,7 +326,7 @@ class Past:
             expected = np.where(known, overall * (seen.weight + strength), 1.0)
             reached = np.where(known, seen.positives + strength * overall, 1.0)
             values = np.log(reached / expected)
-        return {self.name: pa.array(_float32(values))}
+        return {self.name: pa.array(as_float32(values))}
 
 
 def _float(name: str, feature: str, training_only: bool) -> ModelInput:
@@ -343,12 +342,6 @@ def _id(name: str, size: int, training_only: bool, vocabulary: str | None = None
         training_only=training_only,
         vocabulary=vocabulary,
     )
-
-
-def _float32(values: npt.NDArray[np.float64]) -> Floats32:
-    """Round to float32; what is too large for it becomes the largest, never infinite."""
-    limit = float(np.finfo(np.float32).max)
-    return np.clip(values, -limit, limit).astype(np.float32)
 
 
 def _matrix(matrix: npt.NDArray[np.int32] | Floats32) -> pa.Array:

@@ -23,6 +23,7 @@ from nightbid.features.functions import named_function
 DAY_US = 86_400_000_000
 Int32s = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
+Floats32 = npt.NDArray[np.float32]
 
 
 def column_of(raw: pa.Table, name: str, feature: str) -> pa.Array:
@@ -148,3 +149,9 @@ def laid_out(values: npt.NDArray[np.int32], items: Items, length: int, last: boo
     matrix = np.zeros((len(items.counts), length), np.int32)
     matrix[items.rows[kept], places[kept]] = values[kept]
     return matrix
+
+
+def as_float32(values: Floats) -> Floats32:
+    """Round to float32; what is too large for it becomes the largest, never infinite."""
+    limit = float(np.finfo(np.float32).max)
+    return np.clip(values, -limit, limit).astype(np.float32)

@@ -1,0 +1,222 @@
+"""What a user sees of features: ids, floats, no leaks, the same everywhere."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nightbid.config.load import parse_pipeline
+from nightbid.errors import ConfigError, MissingDataError
+from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.features.learn import learn
+from nightbid.features.statistics import merge_all
+
+DAY = 86_400_000_000
+
+
+def one(fitted: FittedFeatures, rows: pa.Table, name: str) -> list:
+    return fitted.transform(rows)[name].to_pylist()
+
+
+def replaced(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return rows.set_column(rows.column_names.index(name), name, values)
+
+
+def test_inputs_have_the_types_and_ranges_that_the_schema_says(fitted, make_rows):
+    rows = make_rows(800, seed=1)
+    inputs = fitted.transform(rows)
+    expected = []
+    for each in fitted.schema.inputs:
+        expected.append(each.name)
+        column = inputs[each.name].combine_chunks()
+        if each.kind == "float":
+            assert column.type == pa.float32()
+            assert np.isfinite(np.asarray(column)).all()
+            continue
+        if each.kind != "id":
+            assert column.type == pa.list_(pa.int32(), each.length)
+            column = column.flatten()
+        if each.kind == "bag":
+            expected.append(f"{each.name}__weight")
+        assert column.type == pa.int32()
+        assert pc.min(column).as_py() >= 0
+        assert pc.max(column).as_py() < each.size
+    assert inputs.column_names == expected
+    assert all(column.null_count == 0 for column in inputs.columns)
+
+
+def test_a_vocabulary_numbers_frequent_values_and_hashes_the_others(fitted, make_rows):
+    rows = replaced(make_rows(5), "site", pa.array(["a", "b", "never seen", None, ""], pa.string()))
+    # 0 missing; 1 to 3 OOV; then entries, the most frequent first.
+    ids = one(fitted, rows, "site")
+    assert ids[:2] == [4, 5]
+    assert 1 <= ids[2] <= 3
+    assert ids[3:] == [0, 0]
+
+
+def test_missing_nan_and_infinite_numbers_become_the_mean(fitted, make_rows):
+    rows = replaced(make_rows(3), "price", pa.array([None, math.nan, math.inf]))
+    assert one(fitted, rows, "price") == [0.0, 0.0, 0.0]
+    assert one(fitted, rows, "price__missing") == [1.0, 1.0, 1.0]
+    assert one(fitted, rows, "price_bucket") == [0, 0, 0]
+
+
+def test_standardised_training_rows_have_mean_0_and_deviation_1(fitted, make_rows):
+    values = np.asarray(fitted.transform(make_rows())["price"])
+    known = values[np.asarray(fitted.transform(make_rows())["price__missing"]) == 0]
+    assert known.mean() == pytest.approx(0, abs=1e-6)
+    assert known.std() == pytest.approx(1, abs=1e-6)
+
+
+def test_boundaries_belong_to_the_bucket_above(fitted, make_rows):
+    rows = replaced(make_rows(5), "price", pa.array([0.5, 1.0, 1.5, 5.0, 99.0]))
+    assert one(fitted, rows, "fixed_bucket") == [1, 2, 2, 4, 4]
+
+
+def test_bags_weigh_their_items_equally_and_sequences_keep_the_last(fitted, make_rows):
+    tags = pa.array([["buy", "red", "now", "shoes"], ["buy"], [], None, ["buy", None]])
+    rows = replaced(make_rows(5), "tags", tags)
+    ids, weights = one(fitted, rows, "tags"), one(fitted, rows, "tags__weight")
+    assert weights[0] == pytest.approx([1 / 3] * 3)
+    assert weights[1] == [1, 0, 0]
+    assert ids[2] == ids[3] == [0, 0, 0]
+    assert weights[4] == [1, 0, 0]
+    recent = one(fitted, rows, "recent")
+    assert recent[1][1] == 0
+    assert recent[0] != recent[1]
+
+
+def test_a_separated_string_is_the_same_as_a_list(fitted, make_rows):
+    lists = replaced(make_rows(2), "tags", pa.array([["buy", "red"], []], pa.list_(pa.string())))
+    texts = replaced(make_rows(2), "tags", pa.array(["buy,red", ""]))
+    assert one(fitted, lists, "tags") == one(fitted, texts, "tags")
+
+
+def test_ngrams_tell_the_order_of_words(fitted, make_rows):
+    rows = replaced(make_rows(3), "title", pa.array(["red shoes", "shoes red", "RED  shoes "]))
+    first, second, third = one(fitted, rows, "words")
+    assert first == third
+    assert sorted(first[:2]) == sorted(second[:2])
+    assert first[2] != second[2]
+
+
+def test_an_identity_outside_its_range_counts_as_missing(fitted, make_rows):
+    rows = replaced(make_rows(5), "slot", pa.array([0.0, 3.0, 4.0, -1.0, 1.5]))
+    assert one(fitted, rows, "slot") == [1, 4, 0, 0, 0]
+
+
+def test_a_rate_is_that_of_the_days_before(definition, make_rows):
+    """Computed by hand: two earlier days, one key."""
+    start = 20_000 * DAY
+    time = pa.array([start, start + DAY, start + 2 * DAY]).cast(pa.timestamp("us", "UTC"))
+    rows = make_rows(3)
+    for name, values in {
+        "served": time, "nb_time": time, "site": pa.array(["a", "b", "a"]),
+        "nb_label": pa.array([1.0, 0.0, 1.0], pa.float32()),
+        "nb_weight": pa.array([1.0, 4.0, 1.0], pa.float32()),
+    }.items():  # fmt: skip
+        rows = replaced(rows, name, values)
+    fitted = FittedFeatures.fit(definition, learn(definition.features, rows, train=True))
+    overall, strength = 1 / 5, 5
+    expected = math.log((1 + strength * overall) / (overall * (1 + strength)))
+    assert one(fitted, rows, "site_rate") == pytest.approx(
+        [0, math.log(strength / (0 + strength)), expected]
+    )
+    assert one(fitted, rows, "site_rows") == pytest.approx([0, 0, math.log1p(1 / 2)])
+
+
+def test_permuting_the_labels_of_a_day_and_later_moves_no_feature_of_it(definition, make_rows):
+    """The proof that no label leaks: history knows earlier days only."""
+    rows = make_rows(1200, seed=3)
+    days = np.asarray(rows["nb_time"].cast(pa.int64())) // DAY
+    for day in np.unique(days):
+        future = days >= day
+        labels = np.asarray(rows["nb_label"]).copy()
+        labels[future] = np.random.default_rng(int(day)).permutation(1 - labels[future])
+        changed = replaced(rows, "nb_label", pa.array(labels))
+        own = pa.array(days == day)
+        kept = [
+            FittedFeatures.fit(definition, learn(definition.features, each, train=True))
+            .transform(each)
+            .filter(own)
+            for each in (rows, changed)
+        ]
+        assert kept[0].equals(kept[1])
+
+
+def test_a_late_label_is_not_known_before_it_is_final(definition, make_rows):
+    rows = make_rows(600, seed=4)
+    late = definition.model_copy(update={"lag_days": 2})
+    statistics = learn(definition.features, rows, train=True)
+    days = np.asarray(rows["nb_time"].cast(pa.int64())) // DAY
+    known = np.asarray(FittedFeatures.fit(late, statistics).transform(rows)["site_rate"])
+    assert (known[days <= days.min() + 2] == 0).all()
+    assert (known[days == days.min() + 3] != 0).any()
+
+
+def test_saved_features_transform_alike_and_equal_ones_are_equal_bytes(fitted, make_rows, tmp_path):
+    fitted.save(tmp_path / "a")
+    loaded = FittedFeatures.load(tmp_path / "a")
+    loaded.save(tmp_path / "b")
+    rows = make_rows(300, seed=5)
+    assert loaded.transform(rows).equals(fitted.transform(rows))
+    files = sorted(each.relative_to(tmp_path / "a") for each in (tmp_path / "a").rglob("*.*"))
+    assert len(files) >= 7
+    for each in files:
+        assert (tmp_path / "a" / each).read_bytes() == (tmp_path / "b" / each).read_bytes()
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.integers(0, 400), max_size=5), order=st.randoms(use_true_random=False))
+def test_any_bundling_in_any_order_learns_the_same_bytes(
+    definition, table, tmp_path_factory, cuts, order
+):
+    edges = sorted({0, *cuts, len(table)})
+    parts = [table.slice(a, b - a) for a, b in pairwise(edges)]
+    order.shuffle(parts)
+    merged: dict = {}
+    for part in parts:
+        merged = merge_all(merged, learn(definition.features, part, train=True))
+    whole = learn(definition.features, table, train=True)
+    folder = tmp_path_factory.mktemp("fit")
+    FittedFeatures.fit(definition, whole).save(folder / "whole")
+    FittedFeatures.fit(definition, merged).save(folder / "parts")
+    for path in sorted((folder / "whole").rglob("*.*")):
+        other = folder / "parts" / path.relative_to(folder / "whole")
+        assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_a_champion_learns_yesterday_and_keeps_its_numbering(definition, make_rows):
+    old = FittedFeatures.fit(
+        definition, learn(definition.features, make_rows(400, seed=6, days=2), train=True)
+    )
+    new = FittedFeatures.fit(
+        definition, learn(definition.features, make_rows(900, seed=7, days=4), train=True)
+    )
+    updated = old.with_history(new)
+    rows = make_rows(200, seed=8, days=4)
+    assert updated.transform(rows)["site"].equals(old.transform(rows)["site"])
+    assert updated.transform(rows)["site_rate"].equals(new.transform(rows)["site_rate"])
+
+
+def test_a_missing_column_is_named_with_its_feature(fitted, make_rows):
+    rows = make_rows(3).rename_columns(
+        ["sites" if name == "site" else name for name in make_rows(3).column_names]
+    )
+    with pytest.raises(MissingDataError, match=r"column 'site' is missing.*did you mean 'sites'"):
+        fitted.transform(rows)
+
+
+def test_a_sequence_cannot_share_a_vocabulary_that_is_not_there():
+    spec = parse_pipeline(
+        "pipeline: t\nfeatures: {item: vocabulary, seen: {transform: sequence, vocabulary: itm}}",
+        "t",
+    )
+    with pytest.raises(ConfigError, match="did you mean 'item'"):
+        Definition.of(spec)
