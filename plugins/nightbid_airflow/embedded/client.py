@@ -75,7 +75,7 @@ class Client:
     def run_state(self, dag: str, run: str) -> str | None:
         """State of a DAG run; None if there is none of this name."""
         answer = self._call("GET", f"dags/{dag}/dagRuns/{run}", missing_is_none=True)
-        return answer and str(answer["state"])
+        return str(answer["state"]) if answer else None
 
     def run_conf(self, dag: str, run: str) -> Mapping[str, Any]:
         """What a DAG run was asked for."""

@@ -36,7 +36,7 @@ def main(port: str) -> int:
         def component(*arguments: str) -> Job:
             def run() -> None:
                 sys.argv = ["airflow", *arguments]
-                airflow()
+                airflow()  # type: ignore[no-untyped-call]
 
             return run
 

@@ -1,0 +1,121 @@
+"""`python -m nightbid_airflow.embedded run|ui`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.errors import NightbidError, StageError
+from rich.console import Console
+from rich.markup import escape
+
+from nightbid_airflow.embedded.home import USER, Home
+from nightbid_airflow.embedded.services import Airflow, embedded
+
+PARSE_SECONDS = 60.0
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(soft_wrap=not sys.stdout.isatty())
+
+
+@app.command()
+def run(
+    pipeline: Annotated[str, typer.Option(help="Name of a YAML in include/pipelines/.")] = "ctr",
+    nights: Annotated[int, typer.Option(min=1, help="Consecutive nights.")] = 2,
+    date: Annotated[
+        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The first night.")
+    ] = None,
+    settings_over: Annotated[
+        list[str] | None, typer.Option("--set", help="dotted.key=value, over the YAML.")
+    ] = None,
+) -> None:
+    """Run nights of a pipeline through Airflow, and end."""
+    settings, overrides = Settings(), tuple(settings_over or ())
+    # What is wrong with the request is said before anything is started.
+    spec = find_pipeline(pipeline, settings.pipelines, overrides)
+    from nightbid_airflow.embedded.nights import default_first, run_nights
+
+    first = date.date() if date else default_first(spec, nights, settings.cache)
+    with _started(settings) as airflow:
+        _wait_for_dag(airflow, f"nightly_{pipeline}")
+        run_nights(
+            airflow,
+            spec,
+            first=first,
+            nights=nights,
+            overrides=overrides,
+            settings=settings,
+            console=console,
+        )
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080) -> None:
+    """Start the same Airflow, print its address, and stay until Ctrl-C."""
+    settings = Settings()
+    with _started(settings, port) as airflow:
+        console.print(f"Airflow: [bold]{airflow.client.address}[/]", highlight=False)
+        console.print(
+            f"login:   [bold]{USER}[/], password [bold]{escape(airflow.home.password())}[/]",
+            highlight=False,
+        )
+        for error in airflow.client.import_errors():
+            console.print(f"[yellow]{escape(error)}[/]", highlight=False)
+        console.print("Ctrl-C ends it.")
+        while True:
+            airflow.check()
+            time.sleep(1)
+
+
+@contextmanager
+def _started(settings: Settings, port: int = 0) -> Iterator[Airflow]:
+    """Start it with something to look at meanwhile."""
+    with ExitStack() as stack:
+        with console.status("Airflow is starting (some 30 s)"):
+            airflow = stack.enter_context(embedded(Home.beside(settings), settings, port))
+        yield airflow
+
+
+def _wait_for_dag(airflow: Airflow, dag: str) -> None:
+    deadline = time.monotonic() + PARSE_SECONDS
+    while not airflow.client.has_dag(dag):
+        airflow.check()
+        if time.monotonic() > deadline:
+            errors = airflow.client.import_errors()
+            raise StageError(
+                f"no DAG {dag!r} after {PARSE_SECONDS:g} s{': ' if errors else ''}"
+                + "; ".join(errors),
+                where="airflow",
+                hint=f"see {airflow.home.logs / 'dag-processor.log'}",
+            )
+        time.sleep(0.5)
+    airflow.client.unpause(dag)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """End as if by Ctrl-C: every process that was started ends too."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: one line for what a user can act upon."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_signal)
+    try:
+        app()
+    except NightbidError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
