@@ -171,6 +171,26 @@ def compare(
 
 
 @app.command()
+def track(
+    pipeline: Annotated[str, typer.Argument(help="Log a run of this pipeline.")] = "",
+    run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",
+    replay: Annotated[bool, typer.Option("--replay", help="Log every run that waits.")] = False,
+) -> None:
+    """Log a run in MLflow, or the runs that wait because its store was down."""
+    from nightbid.cli.track import track_runs
+
+    settings = Settings()
+    if bool(pipeline) == replay:
+        raise ConfigError(
+            "say which run to log, or that all that wait are",
+            where="track",
+            hint="`nightbid track PIPELINE [RUN]` or `nightbid track --replay`",
+        )
+    name = _known(pipeline, settings) if pipeline else ""
+    console.print(track_runs(settings, name, run_id), soft_wrap=True, highlight=False)
+
+
+@app.command()
 def window(
     pipeline: PipelineName,
     date_: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"])],

@@ -16,6 +16,7 @@ from nightbid.report.html import write_report
 from nightbid.report.table import night_table, verdict_line
 from nightbid.runs import RunRecord
 from nightbid.stage import StageResult, run_stage
+from nightbid.tracking.log import deliver, queue_run
 from nightbid.workspace import Workspace
 
 MARK = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "stop": "[red]stop[/]"}
@@ -60,18 +61,24 @@ def run_nights(
             hint="leave it out, or run one night",
         )
     workspace = Workspace(settings.workspace)
-    for offset in range(nights):
-        run = RunRecord.start(
-            workspace, spec, first + timedelta(days=offset), run_id=run_id, overrides=overrides
-        )
-        console.rule(f"[bold]{run.run_id}[/]")
-        try:
-            _run_night(spec, run, settings, until, console)
-        finally:
-            if run.records():
-                console.print(night_table(run))
-                console.print(verdict_line(run))
-                console.print(f"report: {write_report(run)}", soft_wrap=True, highlight=False)
+    try:
+        for offset in range(nights):
+            night = first + timedelta(days=offset)
+            run = RunRecord.start(workspace, spec, night, run_id=run_id, overrides=overrides)
+            console.rule(f"[bold]{run.run_id}[/]")
+            try:
+                _run_night(spec, run, settings, until, console)
+            finally:
+                if run.records():
+                    console.print(night_table(run))
+                    console.print(verdict_line(run))
+                    console.print(f"report: {write_report(run)}", soft_wrap=True, highlight=False)
+                    if (untracked := queue_run(run, settings)) is not None and str(untracked):
+                        console.print(str(untracked), soft_wrap=True, highlight=False, markup=False)
+    finally:
+        # Once for all nights: MLflow takes seconds to start.
+        if said := str(deliver(workspace, settings)):
+            console.print(said, soft_wrap=True, highlight=False, markup=False)
 
 
 def _run_night(

@@ -30,14 +30,15 @@ PATIENCE = 120.0
 class Tracked:
     """What became of a run's logging."""
 
-    state: Literal["logged", "queued", "off", "unfinished"]
+    state: Literal["logged", "queued", "lost", "off", "unfinished", "idle"]
     detail: str = ""
 
     def __str__(self) -> str:
         """One line for a person; empty where there is nothing to say."""
         return {
             "logged": f"tracked: {self.detail}",
-            "queued": f"not tracked yet, queued: {self.detail} → later: `nightbid track`",
+            "queued": f"not tracked yet, queued: {self.detail} → later: `nightbid track --replay`",
+            "lost": f"not tracked: {self.detail} → later: `nightbid track PIPELINE RUN`",
         }.get(self.state, "")
 
 
@@ -58,18 +59,47 @@ def log_run(run: RunRecord, settings: Settings, *, patience: float = PATIENCE) -
         settings: name the store.
         patience: seconds to wait for the store.
     """
-    uri = tracking_uri(settings, run.workspace)
-    if not uri:
-        return Tracked("off")
+    queued = queue_run(run, settings)
+    return deliver(run.workspace, settings, patience=patience) if queued is None else queued
+
+
+def queue_run(run: RunRecord, settings: Settings) -> Tracked | None:
+    """Put a run that has ended into the queue, which takes no time. Never raises.
+
+    Returns:
+        None if it now waits for `deliver`; else why it does not.
+    """
     try:
+        if not tracking_uri(settings, run.workspace):
+            return Tracked("off")
         if RunView(run).state == "running":
             return Tracked("unfinished")
         Queue(run.workspace).put(Payload.of(run))
-        failure = _in_child(str(run.workspace.root), uri, patience)
     except Exception as error:
         # A night that is judged and promoted stays so, whatever its bookkeeping does.
         LOG.warning("run %s is not tracked", run.run_id, exc_info=True)
-        return Tracked("queued", f"{type(error).__name__}: {error}")
+        return Tracked("lost", f"{run.run_id}: {type(error).__name__}: {error}")
+    return None
+
+
+def deliver(workspace: Workspace, settings: Settings, *, patience: float = PATIENCE) -> Tracked:
+    """Log all that waits, in a process of its own. Never raises.
+
+    Args:
+        workspace: whose queue.
+        settings: name the store.
+        patience: seconds to wait for the store.
+    """
+    uri = tracking_uri(settings, workspace)
+    if not uri:
+        return Tracked("off")
+    try:
+        if not Queue(workspace).waiting():
+            return Tracked("idle")
+        failure = _in_child(str(workspace.root), uri, patience)
+    except Exception as error:
+        LOG.warning("the tracking queue was not logged", exc_info=True)
+        failure = f"{type(error).__name__}: {error}"
     return Tracked("queued", failure) if failure else Tracked("logged", uri)
 
 

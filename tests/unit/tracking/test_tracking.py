@@ -8,7 +8,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from nightbid.cli.track import track_runs
 from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, WorkspaceError
 from nightbid.report.html import write_report
 from nightbid.tracking.log import log_run, replay, tracking_uri
 from nightbid.tracking.payload import Payload, flat, safe_name
@@ -102,7 +104,7 @@ def test_a_store_that_is_down_is_made_up_for(recorded_run, settings, logged, nob
     told = log_run(run, down)
     assert told.state == "queued"
     assert nobody_listens.removeprefix("http://127.0.0.1:") in told.detail
-    assert "nightbid track" in str(told)
+    assert "nightbid track --replay" in str(told)
     assert [each.run_id for each in Queue(run.workspace).waiting()] == [run.run_id]
     assert replay(run.workspace, tracking_uri(settings, run.workspace)) == [run.run_id]
     assert Queue(run.workspace).waiting() == []
@@ -118,7 +120,9 @@ def test_a_run_is_in_the_store_once_whatever_was_logged_before(recorded_run, set
     (failed,) = logged()
     assert failed.info.status == "FAILED"
     assert failed.data.tags["nightbid.ended_by"] == "train: out of memory"
-    Queue(run.workspace).put(Payload.of(run))  # as if the process had died before it removed the entry
+    Queue(run.workspace).put(
+        Payload.of(run)
+    )  # as if the process had died before it removed the entry
     replay(run.workspace, uri)
     assert [each.info.run_id for each in logged()] == [failed.info.run_id]
     Queue(run.workspace).put(Payload.of(recorded_run("other")).model_copy(
@@ -127,6 +131,17 @@ def test_a_run_is_in_the_store_once_whatever_was_logged_before(recorded_run, set
     (again,) = logged()
     assert again.info.run_id != failed.info.run_id
     assert again.info.status == "FINISHED"
+
+
+def test_by_hand(recorded_run, settings, logged, nobody_listens):
+    run = recorded_run()
+    with pytest.raises(WorkspaceError, match="stays queued"):
+        track_runs(settings.model_copy(update={"tracking": nobody_listens}), "ctr", run.run_id)
+    assert track_runs(settings, "", "").startswith(f"logged {run.run_id} in sqlite")
+    assert track_runs(settings, "", "").startswith("nothing waits")
+    assert len(logged()) == 1
+    with pytest.raises(ConfigError, match="NIGHTBID_TRACKING"):
+        track_runs(settings.model_copy(update={"tracking": ""}), "ctr", run.run_id)
 
 
 def test_a_store_that_hangs_is_not_waited_for(recorded_run, settings):
@@ -144,7 +159,7 @@ def test_a_broken_queue_never_fails_the_night(recorded_run, settings):
     run = recorded_run()
     folder = Path(settings.workspace) / "tracking" / "queue"
     folder.write_text("not a folder")
-    assert log_run(run, settings).state == "queued"
+    assert log_run(run, settings).state == "lost"
 
 
 def test_nothing_is_tracked_where_nobody_wants_it_or_nothing_has_ended(recorded_run, settings):

@@ -1,0 +1,61 @@
+"""`nightbid track`: what a night does at its end, by hand and with its errors shown."""
+
+from __future__ import annotations
+
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, WorkspaceError
+from nightbid.runs import RunRecord, runs_of
+from nightbid.tracking.log import replay, tracking_uri
+from nightbid.tracking.payload import Payload
+from nightbid.tracking.queue import Queue
+from nightbid.workspace import Workspace
+
+
+def track_runs(settings: Settings, pipeline: str, run_id: str) -> str:
+    """Log one run and all that wait.
+
+    Args:
+        settings: name workspace and store.
+        pipeline: whose run; empty: only what waits.
+        run_id: which; empty: its newest.
+
+    Returns:
+        What was done, in a line.
+
+    Raises:
+        ConfigError: nothing is tracked here, or there is no such run.
+        WorkspaceError: the store is down.
+    """
+    workspace = Workspace(settings.workspace)
+    uri = tracking_uri(settings, workspace)
+    if not uri:
+        raise ConfigError(
+            "no tracking store is set",
+            where="NIGHTBID_TRACKING",
+            hint="set it to the address of an MLflow server",
+        )
+    if pipeline:
+        Queue(workspace).put(Payload.of(_run(workspace, pipeline, run_id)))
+    try:
+        logged = replay(workspace, uri)
+    except Exception as error:
+        # MLflow, SQLAlchemy and requests each have errors of their own.
+        raise WorkspaceError(
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            where=uri,
+            hint="what waits stays queued; look at the store, then `nightbid track --replay`",
+        ) from error
+    return f"logged {', '.join(logged)} in {uri}" if logged else f"nothing waits for {uri}"
+
+
+def _run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord:
+    if run_id:
+        return RunRecord.load(workspace, pipeline, run_id)
+    found = runs_of(workspace, pipeline)
+    if not found:
+        raise ConfigError(
+            f"no runs of {pipeline!r} yet",
+            where=str(workspace.root),
+            hint=f"start one with `nightbid run {pipeline} --date …`",
+        )
+    return found[-1]
