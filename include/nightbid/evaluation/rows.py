@@ -68,7 +68,7 @@ class Rows:
 
 
 def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
-    """Score the evaluate rows with candidate, baseline and champion, file by file.
+    """Score the evaluate rows with candidate, baseline and champion, day by day.
 
     Raises:
         MissingDataError: there are no evaluate rows.
@@ -78,11 +78,11 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     from nightbid.models.predict import load_model
     from nightbid.serving.bundle import Bundle
 
-    raw_files = split_files(task.inputs["sample"].path, "evaluate")
-    files = split_files(task.inputs["featurize"].path, "evaluate")
-    if not files or [_part(each) for each in files] != [_part(each) for each in raw_files]:
+    raw_files = _by_day(split_files(task.inputs["sample"].path, "evaluate"))
+    files = _by_day(split_files(task.inputs["featurize"].path, "evaluate"))
+    if not files or list(files) != list(raw_files):
         raise MissingDataError(
-            f"{len(raw_files)} sampled and {len(files)} featurized files of evaluate rows",
+            f"{len(raw_files)} sampled and {len(files)} featurized days of evaluate rows",
             where="evaluate",
             hint="both stages must come from one run: rerun the night from `sample`",
         )
@@ -98,19 +98,15 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     reserved: dict[str, list[npt.NDArray[np.generic]]] = {}
     scores: dict[str, list[Floats]] = {}
     sliced: list[pa.Table] = []
-    for index, (raw_path, path) in enumerate(zip(raw_files, files, strict=True)):
-        task.progress(0.6 * index / len(files), f"scoring {_part(path)}")
-        rows = pq.read_table(path, partitioning=None)
-        raw = pq.read_table(
-            raw_path,
-            partitioning=None,
-            # The champion looks its own features up in the raw rows.
-            columns=None if champion else _needed(raw_path, slices),
-        )
+    for index, (day, paths) in enumerate(files.items()):
+        task.progress(0.6 * index / len(files), f"scoring {day}")
+        rows = _read(paths)
+        # The champion looks its own features up in the raw rows.
+        raw = _read(raw_files[day], None if champion else _needed(raw_files[day][0], slices))
         if not raw[KEY].equals(rows[KEY]):
             raise CorruptDataError(
                 f"{raw.num_rows} sampled and {rows.num_rows} featurized rows are not the same",
-                where=_part(path),
+                where=day,
                 hint="rerun the night from `sample`; featurize must keep rows and their order",
             )
         for name, model in models.items():
@@ -168,5 +164,15 @@ def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
     return found
 
 
-def _part(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
+def _by_day(paths: list[Path]) -> dict[str, list[Path]]:
+    """Group files by their day: sampling and featurization cut a day into files differently."""
+    days: dict[str, list[Path]] = {}
+    for path in paths:
+        days.setdefault(path.parent.name, []).append(path)
+    return days
+
+
+def _read(paths: list[Path], columns: list[str] | None = None) -> pa.Table:
+    return pa.concat_tables(
+        [pq.read_table(path, columns=columns, partitioning=None) for path in paths]
+    )
