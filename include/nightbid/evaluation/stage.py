@@ -29,6 +29,7 @@ from nightbid.evaluation.scores import Floats, Ints, ScoreTable
 from nightbid.evaluation.slices import slices_of
 from nightbid.evaluation.verdict import judge
 from nightbid.manifest import Rows as RowCounts
+from nightbid.progress import Progress, silent
 from nightbid.stage import Outcome, StageTask
 
 DIFFERENCES = ("auc", "normalized_entropy", "log_loss")
@@ -58,7 +59,7 @@ def run(task: StageTask) -> Outcome:
         slices=settings.slices,
         slice_values=settings.slice_values,
         seed=task.spec.seed,
-        task=task,
+        progress=task.progress,
     )
     task.progress(0.98, "writing")
     text = json.dumps(metrics, indent=1, sort_keys=True)
@@ -82,7 +83,7 @@ def evaluate(
     slices: tuple[str, ...],
     slice_values: int,
     seed: int,
-    task: StageTask,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compute everything that is said of the models; the manifest's metrics."""
     reference = "champion" if "champion" in rows.scores else "baseline"
@@ -93,7 +94,7 @@ def evaluate(
         name: _figures(rows, tables[name], each, everything, ndcg_k)
         for name, each in models.items()
     }
-    task.progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
+    progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
     resampling = Resampling.of(rows.users, replicates, seed)
     drawn = _replicates(rows, resampling, dict(rows.scores), everything)
     difference = _differences(figures, drawn, reference)
@@ -104,7 +105,7 @@ def evaluate(
     pair = {name: rows.scores[name] for name in ("candidate", reference)}
     found = list(slices_of(rows.slices, slices, slice_values))
     for index, part in enumerate(found):
-        task.progress(0.8 + 0.15 * index / len(found), f"slice {part.column} = {part.value}")
+        progress(0.8 + 0.15 * index / len(found), f"slice {part.column} = {part.value}")
         inside = {
             name: _figures(rows, _table(rows, each, part.rows), each, part.rows, ndcg_k)
             for name, each in pair.items()

@@ -1,0 +1,112 @@
+"""Intervals over users: they cover the truth, and pair two models on the same users."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nightbid.evaluation.bootstrap import FIGURES, Resampling, bounds, replicate
+from nightbid.evaluation.metrics import summary
+from nightbid.evaluation.scores import ScoreTable
+
+REPLICATES = 100
+
+
+def night(seed: int, users: int = 300, each: int = 10, spread: float = 1.0):
+    """Rows of users who differ in how keen they are: their rows are not independent."""
+    random = np.random.default_rng(seed)
+    user = np.repeat(np.arange(users), each)
+    keen = random.normal(0, spread, users)[user]
+    relevance = random.normal(0, 1, len(user))
+    truth = 1 / (1 + np.exp(-(-1 + keen + relevance)))
+    labels = (random.random(len(user)) < truth).astype(float)
+    guess = 1 / (1 + np.exp(-(-1 + relevance)))
+    return user.astype(np.int64), labels, guess, truth
+
+
+def drawn(user, labels, models, *, weights=None, seed=0, replicates=REPLICATES):
+    weights = np.ones(len(labels)) if weights is None else weights
+    return replicate(Resampling.of(user, replicates, seed), labels, weights, user, models)
+
+
+def test_identical_models_differ_by_exactly_nothing():
+    user, labels, guess, _ = night(0)
+    found = drawn(user, labels, {"a": guess, "b": guess.copy()})
+    for figure in FIGURES:
+        assert found["a"].difference(found["b"], figure, 0.0) == {
+            "value": 0.0, "low": 0.0, "high": 0.0}  # fmt: skip
+
+
+def test_a_better_model_is_known_to_be_better_though_levels_overlap():
+    user, labels, guess, truth = night(1)
+    near = 0.8 * guess + 0.2 * truth
+    found = drawn(user, labels, {"near": near, "guess": guess})
+    levels = [found[name].interval("normalized_entropy") for name in ("near", "guess")]
+    assert levels[0]["high"] > levels[1]["low"], "the levels' intervals overlap"
+    apart = found["near"].difference(found["guess"], "normalized_entropy", -0.1)
+    assert apart["high"] < 0, "and yet the paired difference is clear"
+    assert apart["high"] - apart["low"] < (levels[0]["high"] - levels[0]["low"]) / 2
+
+
+@pytest.mark.parametrize("figure", ["log_loss", "auc", "calibration"])
+def test_intervals_cover_what_other_users_would_have_shown(figure):
+    whole = night(99, users=40_000)
+    truth = summary(ScoreTable.of(whole[1], whole[2]))[figure]
+    inside = 0
+    for seed in range(60):
+        user, labels, guess, _ = night(seed)
+        interval = drawn(user, labels, {"m": guess}, seed=seed)["m"].interval(figure)
+        inside += interval["low"] <= truth <= interval["high"]
+    # 95 % of 60 is 57; fewer than 50 has a chance below one in ten thousand.
+    assert inside >= 50, inside
+
+
+def test_rows_of_one_user_are_not_new_evidence():
+    user, labels, guess, _ = night(3, users=200, each=20, spread=2.0)
+    by_user = drawn(user, labels, {"m": guess})["m"].interval("log_loss")
+    alone = np.arange(len(user), dtype=np.int64)
+    by_row = drawn(alone, labels, {"m": guess})["m"].interval("log_loss")
+    assert by_user["high"] - by_user["low"] > 1.5 * (by_row["high"] - by_row["low"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40), st.integers(0, 2**32))
+def test_a_user_is_drawn_alike_whoever_else_is_there(users, seed):
+    users = np.array(users, np.int64)
+    whole = Resampling.of(users, 8, seed)
+    part = Resampling.of(users[: len(users) // 2 + 1], 8, seed)
+    at = np.searchsorted(whole.users, part.users)
+    np.testing.assert_array_equal(whole.weights[at], part.weights)
+
+
+def test_the_draws_are_poisson_of_mean_one():
+    weights = Resampling.of(np.arange(20_000), 20, 7).weights
+    assert weights.mean() == pytest.approx(1.0, abs=0.01)
+    assert weights.var() == pytest.approx(1.0, abs=0.02)
+    assert (weights == 0).mean() == pytest.approx(np.exp(-1), abs=0.005)
+    assert abs(np.corrcoef(weights[:, 0], weights[:, 1])[0, 1]) < 0.03
+    assert abs(np.corrcoef(weights[:-1, 0], weights[1:, 0])[0, 1]) < 0.03
+
+
+def test_a_replicate_is_the_figure_on_the_drawn_rows():
+    user, labels, guess, _ = night(5, users=40)
+    weights = np.random.default_rng(0).choice([1.0, 4.0], len(user))
+    resampling = Resampling.of(user, 5, 0)
+    found = replicate(resampling, labels, weights, user, {"m": guess})["m"]
+    for at in range(5):
+        times = resampling.weights[np.searchsorted(resampling.users, user), at]
+        exact = summary(ScoreTable.of(labels, guess, weights * times))
+        for figure in FIGURES:
+            assert getattr(found, figure)[at] == pytest.approx(exact[figure], abs=1e-6), figure
+
+
+def test_what_cannot_be_told_has_no_interval():
+    one = np.zeros(5, np.int64)
+    found = drawn(one, np.array([1.0, 0, 0, 0, 0]), {"m": np.full(5, 0.2)})["m"]
+    assert found.interval("auc") == {"low": None, "high": None}  # a third draws nobody at all
+    negatives = drawn(np.arange(50), np.zeros(50), {"m": np.full(50, 0.2)})["m"]
+    assert negatives.interval("auc") == {"low": None, "high": None}
+    assert negatives.interval("normalized_entropy") == {"low": None, "high": None}
+    assert negatives.interval("log_loss")["low"] == pytest.approx(-np.log(0.8))
+    assert bounds(np.array([])) == (None, None)

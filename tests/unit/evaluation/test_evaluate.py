@@ -1,0 +1,163 @@
+"""A whole evaluation on rows made here: the manifest's metrics, slices, saved scores."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.errors import ConfigError
+from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.slices import MISSING, OTHER, slices_of
+from nightbid.evaluation.stage import evaluate
+
+
+def night(
+    *, rows: int = 3000, champion: bool = True, noise: float = 1.0, rare: bool = True
+) -> Rows:
+    random = np.random.default_rng(0)
+    users = random.integers(0, 300, rows)
+    signal = random.normal(0, 1, rows)
+    truth = 1 / (1 + np.exp(2 - 1.5 * signal))
+    labels = (random.random(rows) < truth).astype(float)
+    platform = random.choice(["ios", "android", "web"], rows).astype(object)
+    if rare:
+        platform[:5], labels[:5] = "fridge", 0.0
+    blurred = 1 / (1 + np.exp(2 - 1.5 * signal + noise * random.normal(0, 1, rows)))
+    base = np.full(rows, labels.mean()) * np.exp(0.1 * random.normal(0, 1, rows))
+    scores = {"candidate": truth, "baseline": base}
+    if champion:
+        scores["champion"] = blurred
+    return Rows(
+        keys=np.arange(rows),
+        labels=labels,
+        weights=np.where(labels == 1, 1.0, 2.0),
+        users=users,
+        days=np.full(rows, 20_000),
+        truth=truth,
+        slices=pa.table({"platform": pa.array(platform, pa.string())}),
+        scores=scores,
+    )
+
+
+def judged(rows: Rows, **changes):
+    settings = {"base_rate": 0.1, "replicates": 50, "margin": 0.002, "ndcg_k": 10,
+                "slices": ("platform",), "slice_values": 10, "seed": 0}  # fmt: skip
+    return evaluate(rows, **(settings | changes))
+
+
+def test_the_champion_is_the_reference_and_the_truth_beats_it():
+    found = judged(night())
+    assert (found["verdict"], found["reference"]) == ("better", "champion")
+    assert found["difference"]["normalized_entropy"]["high"] < 0
+    assert found["difference"]["auc"]["low"] > 0
+    assert found["rows"] == 3000
+    assert found["users"] <= 300
+    # The candidate is the truth itself, so it is the oracle.
+    assert found["candidate"]["log_loss"] == found["oracle"]["log_loss"]
+    assert found["constant"]["auc"] == 0.5
+    levels = found["intervals"]["auc"]
+    assert levels["low"] < found["candidate"]["auc"] < levels["high"]
+    assert set(found["curves"]) == {"candidate", "champion", "baseline"}
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_first_night_is_compared_with_the_baseline():
+    found = judged(night(champion=False))
+    assert found["reference"] == "baseline"
+    assert found["champion"] is None
+
+
+def test_the_same_model_again_is_neutral_with_an_interval_of_nothing():
+    rows = night()
+    same = Rows(**{**vars(rows), "scores": {**rows.scores, "champion": rows.scores["candidate"]}})
+    found = judged(same)
+    assert found["verdict"] == "neutral"
+    assert found["difference"]["normalized_entropy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_candidate_of_noise_is_worse():
+    rows = night()
+    swapped = {**rows.scores, "candidate": rows.scores["baseline"][::-1].copy()}
+    assert judged(Rows(**{**vars(rows), "scores": swapped}))["verdict"] == "worse"
+
+
+def test_a_slice_of_one_class_is_none_not_a_crash():
+    found = {each["value"]: each for each in judged(night())["slices"]}
+    assert set(found) == {"ios", "android", "web", "fridge"}
+    fridge = found["fridge"]
+    assert fridge["rows"] == 5
+    assert fridge["positives"] == 0
+    assert fridge["candidate"]["auc"] is None
+    assert fridge["difference"]["auc"] == {"value": None, "low": None, "high": None}
+    assert fridge["candidate"]["log_loss"] > 0
+    for value in ("ios", "android", "web"):
+        assert found[value]["difference"]["normalized_entropy"]["high"] < 0
+    assert sum(each["rows"] for each in found.values()) == 3000
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_hardly_any_rows(rows):
+    few = night(rows=rows, rare=False)
+    found = judged(few)
+    assert found["rows"] == rows
+    json.dumps(found, allow_nan=False)
+
+
+def test_no_replicates_no_intervals():
+    found = judged(night(), replicates=0)
+    assert found["difference"]["auc"]["low"] is None
+    assert found["verdict"] == "better"
+
+
+def test_equal_nights_give_equal_bytes():
+    one, other = (json.dumps(judged(night()), sort_keys=True) for _ in range(2))
+    assert one == other
+
+
+def test_scores_are_kept_with_the_digest_of_their_rows(tmp_path):
+    rows = night()
+    rows.save_scores(tmp_path / "scores" / "part-00000.parquet")
+    kept = pq.read_table(tmp_path / "scores" / "part-00000.parquet")
+    np.testing.assert_allclose(kept["champion"], rows.scores["champion"], rtol=1e-6)
+    relabelled = Rows(**{**vars(rows), "labels": 1 - rows.labels})
+    assert rows.digest == night(noise=0.3).digest, "other scores, the same rows"
+    assert rows.digest != relabelled.digest
+
+
+def parts(column: pa.Array, most: int = 3) -> dict[str, int]:
+    table = pa.table({"c": column})
+    return {each.value: int(each.rows.sum()) for each in slices_of(table, ("c",), most)}
+
+
+def test_the_frequent_values_and_the_rest():
+    values = ["a"] * 5 + ["b"] * 4 + ["c"] * 4 + ["d"] * 2 + ["e"] + [None] * 3
+    expected = {"a": 5, "b": 4, "c": 4, OTHER: 6}
+    assert parts(pa.array(values)) == expected
+    assert parts(pa.array(values).dictionary_encode()) == expected
+    assert list(parts(pa.array(values[::-1]))) == list(expected), "the order of rows is nothing"
+
+
+def test_numbers_are_cut_at_their_quintiles():
+    random = np.random.default_rng(0)
+    values = [*random.lognormal(size=1000).tolist(), math.nan, None]
+    found = parts(pa.array(values))
+    assert len(found) == 6
+    assert found.pop(MISSING) == 2
+    assert set(found.values()) == {200}
+
+
+def test_few_numbers_are_values_of_their_own():
+    assert parts(pa.array([1, 2, 2, 3] * 10), most=5) == {"2": 20, "1": 10, "3": 10}
+    assert parts(pa.array([True, False, None])) == {"(missing)": 1, "false": 1, "true": 1}
+
+
+def test_a_column_that_is_not_there_is_named_with_a_suggestion():
+    table = pa.table({"platform": ["ios"], "tags": [["a"]]})
+    with pytest.raises(ConfigError, match=r"'platfrom'.*did you mean 'platform'"):
+        list(slices_of(table, ("platfrom",), 3))
+    with pytest.raises(ConfigError, match="holds list"):
+        list(slices_of(table, ("tags",), 3))
