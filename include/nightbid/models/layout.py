@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nightbid.columns import whole
 from nightbid.errors import MissingDataError
 from nightbid.schema import FeatureSchema, ModelInput
 
@@ -162,9 +163,17 @@ def vocabulary_of(each: ModelInput) -> str:
 
 
 def column_values(
-    table: pa.Table, name: str, dtype: type[np.int32] | type[np.float32]
+    column: pa.ChunkedArray | pa.Array, dtype: type[np.int32] | type[np.float32]
 ) -> npt.NDArray[np.generic]:
-    """Read a column's values, lists unrolled.
+    """Read a column's values, lists unrolled."""
+    array = whole(column)
+    while pa.types.is_fixed_size_list(array.type) or pa.types.is_list(array.type):
+        array = array.flatten()
+    return np.asarray(array.to_numpy(zero_copy_only=False)).astype(dtype, copy=False)
+
+
+def featurized_column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Fetch a column.
 
     Raises:
         MissingDataError: it is absent.
@@ -175,18 +184,13 @@ def column_values(
             where="featurized rows",
             hint="featurize these rows with the features that the model was trained with",
         )
-    column = table[name].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.int32())
-    while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
-        column = column.flatten()
-    return np.asarray(column.to_numpy(zero_copy_only=False)).astype(dtype, copy=False)
+    return table[name]
 
 
 def _matrix(
     table: pa.Table, name: str, columns: int, dtype: type[np.int32] | type[np.float32]
 ) -> npt.NDArray[np.generic]:
-    values = column_values(table, name, dtype)
+    values = column_values(featurized_column(table, name), dtype)
     if len(values) != len(table) * columns:
         raise MissingDataError(
             f"{len(values):,} values in {len(table):,} rows, where each has {columns}",

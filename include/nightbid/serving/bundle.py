@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.fitted import FittedFeatures
-from nightbid.models.layout import column_values, weight_column
+from nightbid.models.layout import column_values, featurized_column, weight_column
 from nightbid.schema import FeatureSchema
+from nightbid.serving.lookup import Lookup
 
 OUTPUT = "probability"
 BATCH = 16384
@@ -50,6 +51,7 @@ class Bundle:
     def __init__(self, card: BundleCard, fitted: FittedFeatures, graph: Path, threads: int) -> None:
         self.card = card
         self.fitted = fitted
+        self._lookup = Lookup(fitted)
         self._session = _session(graph, threads)
         self._served = [each for each in fitted.schema.inputs if not each.training_only]
         self._graph_inputs = {each.name for each in self._session.get_inputs()}
@@ -105,8 +107,26 @@ class Bundle:
         return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
 
     def score(self, raw: pa.Table) -> npt.NDArray[np.float64]:
-        """Look up the features of raw rows and score them; float64 [rows]."""
-        return self.predict(self.fitted.transform(raw))
+        """Look up the features of raw rows and score them.
+
+        Args:
+            raw: source columns of the features; those of training-only features may be absent.
+
+        Returns:
+            Probabilities, float64 [rows].
+
+        Raises:
+            MissingDataError: a source column is absent.
+        """
+        parts = []
+        for start in range(0, len(raw), BATCH):
+            feed = self.look_up(raw.slice(start, BATCH))
+            parts.append(self.run(feed))
+        return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
+
+    def look_up(self, raw: pa.Table) -> dict[str, npt.NDArray[Any]]:
+        """Make the graph's inputs of raw rows, from memory where it can."""
+        return self._lookup.inputs(raw)
 
     def feed(self, featurized: pa.Table) -> dict[str, npt.NDArray[Any]]:
         """Read the graph's inputs from featurized rows, mostly without copying."""
@@ -117,14 +137,14 @@ class Bundle:
             if each.kind == "bag":
                 columns.append((weight_column(each.name), np.float32))
             for name, kind in columns:
-                if name not in self._graph_inputs:
-                    continue  # the architecture makes no use of it
-                values = column_values(featurized, name, kind)
+                values = column_values(featurized_column(featurized, name), kind)
                 feed[name] = values.reshape(-1, each.length) if each.length else values
         return feed
 
     def run(self, feed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Score one batch of graph inputs; float32 [rows]."""
+        if len(feed) > len(self._graph_inputs):  # inputs that the architecture makes no use of
+            feed = {name: feed[name] for name in self._graph_inputs}
         (found,) = self._session.run([OUTPUT], feed)
         return np.asarray(found, np.float32).reshape(-1)
 
@@ -135,9 +155,7 @@ def _session(graph: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            str(graph), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise CorruptDataError(
             f"unreadable graph: {str(error).splitlines()[0]}",

@@ -22,8 +22,8 @@ from nightbid.stage import Outcome, StageTask
 CANDIDATES = 100
 REQUESTS = 300
 WARM_UP = 30
-OPEN_SECONDS = 1.0
-"""Of each rate of the open loop."""
+OPEN_REQUESTS = 150
+"""At each rate of the open loop."""
 SHARES = (0.25, 0.5, 0.75, 0.9)
 """Offered rates, as shares of the closed loop's throughput."""
 ROWS = 60_000
@@ -37,18 +37,21 @@ def run(task: StageTask) -> Outcome:
         MissingDataError: there are no evaluate rows.
     """
     bundle = Bundle.load(task.inputs["export"].path, threads=1)
-    requests = make_requests(_evaluate_rows(task), task.spec.columns.item, task.spec.seed)
-    for at in range(WARM_UP):
-        bundle.score(requests[at % len(requests)])
+    # No request comes twice: what a server remembers of one must not flatter the next.
+    count = WARM_UP + REQUESTS + OPEN_REQUESTS * len(SHARES)
+    requests = make_requests(_evaluate_rows(task), task.spec.columns.item, count, task.spec.seed)
+    for request in requests[:WARM_UP]:
+        bundle.score(request)
+    del requests[:WARM_UP]
     task.progress(0.2, f"{REQUESTS} requests one after the other")
-    closed, lookups = closed_loop(bundle, requests, REQUESTS)
+    closed, lookups = closed_loop(bundle, requests[:REQUESTS])
+    del requests[:REQUESTS]
     throughput = len(closed) / float(closed.sum())
     curve = []
     for at, share in enumerate(SHARES):
         task.progress(0.5 + 0.1 * at, f"{share:.0%} of {throughput:,.0f} requests/s")
-        curve.append(
-            open_loop(bundle, requests, share * throughput, OPEN_SECONDS, task.spec.seed + at)
-        )
+        part = requests[at * OPEN_REQUESTS : (at + 1) * OPEN_REQUESTS]
+        curve.append(open_loop(bundle, part, share * throughput, task.spec.seed + at))
     latency = _percentiles(closed)
     metrics: dict[str, Any] = {
         "engine": "onnxruntime, 1 thread",
@@ -69,7 +72,7 @@ def run(task: StageTask) -> Outcome:
     )
 
 
-def make_requests(rows: pa.Table, item: str | None, seed: int) -> list[pa.Table]:
+def make_requests(rows: pa.Table, item: str | None, count: int, seed: int) -> list[pa.Table]:
     """Pair one user in one context with many candidates.
 
     A row gives everything about its request; what belongs to the item (columns that depend on
@@ -78,13 +81,13 @@ def make_requests(rows: pa.Table, item: str | None, seed: int) -> list[pa.Table]
     Args:
         rows: raw rows of the logs, reserved columns included.
         item: column with the candidate; None: whole rows are mixed.
+        count: number of requests, each of another row.
         seed: of the choice.
     """
     draw = np.random.default_rng(seed)
     raw = rows.select([name for name in rows.column_names if not name.startswith("nb_")])
     of_item = item_columns(rows, item)
-    # Candidates are distinct items, in the proportions of the logs.
-    heads = draw.choice(len(raw), min(64, len(raw)), replace=False)
+    heads = draw.choice(len(raw), count, replace=len(raw) < count)
     found = []
     for head in heads:
         chosen = draw.integers(0, len(raw), CANDIDATES)
@@ -115,22 +118,22 @@ def item_columns(rows: pa.Table, item: str | None) -> list[str]:
 
 
 def closed_loop(
-    bundle: Bundle, requests: Sequence[pa.Table], count: int
+    bundle: Bundle, requests: Sequence[pa.Table]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Send requests one after the other; seconds of each, and of its lookup."""
-    totals, lookups = np.zeros(count), np.zeros(count)
-    for at in range(count):
+    totals, lookups = np.zeros(len(requests)), np.zeros(len(requests))
+    for at, request in enumerate(requests):
         start = time.perf_counter()
-        featurized = bundle.fitted.transform(requests[at % len(requests)])
+        feed = bundle.look_up(request)
         looked_up = time.perf_counter()
-        bundle.run(bundle.feed(featurized))
+        bundle.run(feed)
         totals[at] = time.perf_counter() - start
         lookups[at] = looked_up - start
     return totals, lookups
 
 
 def open_loop(
-    bundle: Bundle, requests: Sequence[pa.Table], rate: float, seconds: float, seed: int
+    bundle: Bundle, requests: Sequence[pa.Table], rate: float, seed: int
 ) -> dict[str, Any]:
     """Send requests at random times of a given rate, whether or not the last one is answered.
 
@@ -138,21 +141,19 @@ def open_loop(
 
     Args:
         bundle: under test; one thread serves.
-        requests: to choose from, in turn.
+        requests: each sent once.
         rate: requests per second.
-        seconds: how long requests arrive.
         seed: of their times.
     """
     draw = np.random.default_rng(seed)
-    gaps = draw.exponential(1 / rate, max(int(rate * seconds), 20))
-    due = np.cumsum(gaps)
+    due = np.cumsum(draw.exponential(1 / rate, len(requests)))
     latencies = np.zeros(len(due))
     start = time.perf_counter()
-    for at, when in enumerate(due):
+    for at, (when, request) in enumerate(zip(due, requests, strict=True)):
         wait = start + when - time.perf_counter()
         if wait > 0:
             time.sleep(wait)
-        bundle.score(requests[at % len(requests)])
+        bundle.score(request)
         latencies[at] = time.perf_counter() - start - when
     spent = time.perf_counter() - start
     return {

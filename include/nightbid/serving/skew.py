@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import SPLITS
 from nightbid.errors import CorruptDataError
 from nightbid.features.fitted import FittedFeatures
-from nightbid.models.layout import Layout
+from nightbid.models.layout import Layout, column_values
 from nightbid.schema import KEY, split_files
+from nightbid.serving.lookup import Lookup
 
 REQUEST = 100
 """Rows looked up at a time, as a server gets them: no feature may depend on its neighbours."""
@@ -62,22 +62,16 @@ def mismatches(raw: pa.Table, featurized: pa.Table, fitted: FittedFeatures) -> d
         featurized: the same rows, as training read them.
         fitted: the features, as serving has them.
     """
-    parts = [
-        fitted.transform(raw.slice(start, REQUEST)) for start in range(0, len(raw), REQUEST)
-    ]
-    served = pa.concat_tables(parts)
-    return {
-        name: int((_bits(served[name]) != _bits(featurized[name])).sum())
-        for name in Layout(fitted.schema).columns()
-    }
-
-
-def _bits(column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    array = pa.concat_arrays(column.chunks)
-    while pa.types.is_fixed_size_list(array.type):
-        array = array.flatten()
-    # Equal bits, so that NaN equals itself and 0.0 differs from -0.0.
-    return np.asarray(array.to_numpy(zero_copy_only=False)).view(np.int32)
+    lookup = Lookup(fitted)
+    wrong: dict[str, int] = {}
+    for start in range(0, len(raw), REQUEST):
+        expected = featurized.slice(start, REQUEST)
+        for name, values in lookup.inputs(raw.slice(start, REQUEST)).items():
+            trained = column_values(expected[name], values.dtype.type)
+            # Equal bits, so that NaN equals itself and 0.0 differs from -0.0.
+            differ = values.ravel().view(np.int32) != trained.view(np.int32)
+            wrong[name] = wrong.get(name, 0) + int(differ.sum())
+    return wrong
 
 
 def _head(path: Path, columns: list[str] | None, rows: int) -> pa.Table:

@@ -1,0 +1,183 @@
+"""From the raw rows of a request to graph inputs, remembering what was looked up before.
+
+A server sees the same ads, sites and categories all day. Every feature is a function of its own
+source columns alone, so what it made of a value once holds until the next bundle: a memo per
+feature maps values to model inputs. What is not in a memo goes through the one transform that
+training used too, so the two cannot differ; the export measures that they do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nightbid.columns import as_time, whole
+from nightbid.features.fitted import FittedFeatures
+from nightbid.features.transforms import Transform
+from nightbid.features.values import column_of, days_of
+from nightbid.models.layout import column_values
+from nightbid.schema import ModelInput
+
+CAPACITY = 1 << 17
+"""Values remembered per feature; a full memo starts over."""
+
+Array = npt.NDArray[Any]
+
+
+class Lookup:
+    """Every served feature, with its memo. Not to be shared by threads."""
+
+    def __init__(self, fitted: FittedFeatures) -> None:
+        self._time = fitted.definition.time
+        self._features = []
+        for name, transform in fitted.transforms.items():
+            served = [each for each in transform.inputs if not each.training_only]
+            if not served:
+                continue  # nobody knows a training-only value when ads are ranked
+            feature = fitted.definition.features[name]
+            # History depends on the day of a row, not on its microsecond.
+            by_day = feature.transform in ("target_rate", "count")
+            sources = list(dict.fromkeys(feature.sources(name)))
+            self._features.append(Memo(name, transform, served, sources, by_day, self._time))
+
+    def inputs(self, raw: pa.Table) -> dict[str, Array]:
+        """Look up raw rows.
+
+        Args:
+            raw: source columns; those of training-only features may be absent.
+
+        Returns:
+            Column of a served input → [rows] or [rows, length], as the graph takes it.
+
+        Raises:
+            MissingDataError: a source column is absent.
+        """
+        request = Request(raw, self._time)
+        found: dict[str, Array] = {}
+        for memo in self._features:
+            found.update(memo.look_up(request))
+        return found
+
+
+class Request:
+    """Raw rows; what several features read of them is read once."""
+
+    def __init__(self, raw: pa.Table, time: str) -> None:
+        self.raw = raw
+        self.columns = dict(zip(raw.column_names, raw.columns, strict=True))
+        self._time = time
+        self._keys: dict[str, list[Any] | None] = {}
+        self._days: list[int] | None = None
+
+    def keys(self, name: str, feature: str) -> list[Any] | None:
+        """Values of a column as dictionary keys; None if it holds floats (they rarely repeat)."""
+        if name not in self._keys:
+            if name not in self.columns:
+                column_of(self.raw, name, feature)  # raises, and says what is missing
+            self._keys[name] = _keys(whole(self.columns[name]))
+        return self._keys[name]
+
+    def days(self, feature: str) -> list[int]:
+        """Day of each row."""
+        if self._days is None:
+            self._days = days_of(as_time(column_of(self.raw, self._time, feature))).tolist()
+        return self._days
+
+
+class Memo:
+    """One feature: the values it has seen, and the inputs it made of them."""
+
+    def __init__(
+        self,
+        name: str,
+        transform: Transform,
+        served: list[ModelInput],
+        sources: list[str],
+        by_day: bool,
+        time: str,
+    ) -> None:
+        self._name, self._transform, self._sources = name, transform, sources
+        self._by_day = by_day
+        self._reads = [*sources, *([time] if by_day and time not in sources else [])]
+        self._columns: list[tuple[str, int, type[np.float32] | type[np.int32]]] = []
+        for each in served:
+            self._columns.append(
+                (each.name, each.length, np.float32 if each.kind == "float" else np.int32)
+            )
+            if each.kind == "bag":
+                self._columns.append((f"{each.name}__weight", each.length, np.float32))
+        self._forget(())
+
+    def _forget(self, types: tuple[pa.DataType, ...]) -> None:
+        self._types = types
+        self._slots: dict[Any, int] = {}
+        self._stored = {
+            name: np.zeros((256, length) if length else 256, dtype)
+            for name, length, dtype in self._columns
+        }
+
+    def look_up(self, request: Request) -> dict[str, Array]:
+        """Compute the columns of its inputs."""
+        parts = [request.keys(each, self._name) for each in self._sources]
+        if any(part is None for part in parts):
+            return self._compute(request.raw.select(self._reads))
+        if self._by_day:
+            parts.append(request.days(self._name))
+        keys = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))  # type: ignore[arg-type]
+        assert keys is not None
+        types = tuple(request.columns[each].type for each in self._reads)
+        if types != self._types or len(self._slots) + len(keys) > CAPACITY:
+            # Equal keys of different types (1 ms, 1 us) are different values.
+            self._forget(types)
+        slots = self._slots
+        found = [slots.get(key, -1) for key in keys]
+        if -1 in found:
+            self._learn(keys, found, request.raw)
+            found = [slots[key] for key in keys]
+        at = np.asarray(found)
+        return {name: stored[at] for name, stored in self._stored.items()}
+
+    def _learn(self, keys: list[Any], found: list[int], raw: pa.Table) -> None:
+        new = {key: row for row, (key, at) in enumerate(zip(keys, found, strict=True)) if at < 0}
+        rows = raw.select(self._reads)
+        rows = (
+            rows.slice(next(iter(new.values())), 1)
+            if len(new) == 1
+            else rows.take(pa.array(list(new.values())))
+        )
+        first = len(self._slots)
+        for name, values in self._compute(rows).items():
+            stored = self._stored[name]
+            if first + len(new) > len(stored):
+                grown = np.zeros((2 * (first + len(new)), *stored.shape[1:]), stored.dtype)
+                grown[: len(stored)] = stored
+                self._stored[name] = stored = grown
+            stored[first : first + len(new)] = values
+        for offset, key in enumerate(new):
+            self._slots[key] = first + offset
+
+    def _compute(self, raw: pa.Table) -> dict[str, Array]:
+        made = self._transform.apply(raw)
+        found = {}
+        for name, length, dtype in self._columns:
+            values = column_values(made[name], dtype)
+            found[name] = values.reshape(-1, length) if length else values
+        return found
+
+
+def _keys(column: pa.Array) -> list[Any] | None:
+    kind = column.type
+    if pa.types.is_floating(kind):
+        return None
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.int64())
+    if pa.types.is_nested(kind):
+        return [None if each is None else tuple(each) for each in column.to_pylist()]
+    if pa.types.is_integer(column.type) and not column.null_count:
+        keys: list[Any] = whole(column).to_numpy().tolist()
+        return keys
+    keys = column.to_pylist()
+    return keys
