@@ -126,7 +126,7 @@ class Memo:
             return self._compute(request.raw.select(self._reads))
         if self._by_day:
             parts.append(request.days(self._name))
-        keys = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))  # type: ignore[arg-type]
+        keys = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
         assert keys is not None
         types = tuple(request.columns[each].type for each in self._reads)
         if types != self._types or len(self._slots) + len(keys) > CAPACITY:
@@ -179,5 +179,4 @@ def _keys(column: pa.Array) -> list[Any] | None:
     if pa.types.is_integer(column.type) and not column.null_count:
         keys: list[Any] = whole(column).to_numpy().tolist()
         return keys
-    keys = column.to_pylist()
-    return keys
+    return column.to_pylist()  # type: ignore[no-any-return]
