@@ -54,6 +54,7 @@ from nightbid.features.transforms import (
     Several,
     Transform,
 )
+from nightbid.features.values import Raw
 from nightbid.schema import FeatureSchema
 
 NO_HISTORY = pa.table(
@@ -135,9 +136,9 @@ class FittedFeatures:
         Raises:
             MissingDataError: a source column is absent.
         """
-        columns: dict[str, pa.Array] = {}
+        rows, columns = Raw(raw), dict[str, pa.Array]()
         for each in self.transforms.values():
-            columns.update(each.apply(raw))
+            columns.update(each.apply(rows))
         return pa.table(columns)
 
     @property

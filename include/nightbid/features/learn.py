@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from nightbid.columns import numbers
+from nightbid.columns import encode, numbers
 from nightbid.config.features import (
     Age,
     Bag,
@@ -28,7 +28,7 @@ from nightbid.features.statistics import (
     Statistics,
     TokenCounts,
 )
-from nightbid.features.values import as_float32, column_of, items_of, keys_of, numeric_values
+from nightbid.features.values import Raw, as_float32, items_of, keys_of, numeric_values
 
 
 @dataclass(frozen=True)
@@ -53,32 +53,29 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
             teaches history, whose readers look at earlier days only.
     """
     found: dict[str, Statistic] = {}
+    raw = Raw(rows)
     for name, feature in features.items():
-        statistic = _of_history(name, feature, rows)
-        if statistic is None and train:
-            statistic = _of_training(name, feature, rows)
+        statistic: Statistic | None = None
+        if isinstance(feature, TargetRate | Count):
+            statistic = DayCounts.of(keys_of(name, feature.sources(name), raw), rows)
+        elif train:
+            statistic = _of_training(name, feature, raw)
         if statistic is not None:
             found[name] = statistic
     return found
 
 
-def _of_history(name: str, feature: Feature, rows: pa.Table) -> Statistic | None:
-    if isinstance(feature, TargetRate | Count):
-        return DayCounts.of(keys_of(name, feature.sources(name), rows), rows)
-    return None
-
-
-def _of_training(name: str, feature: Feature, rows: pa.Table) -> Statistic | None:
+def _of_training(name: str, feature: Feature, rows: Raw) -> Statistic | None:
     if isinstance(feature, Numeric | Age) or (
         isinstance(feature, Function) and feature.then == "numeric"
     ):
         return NumberStatistics.of(numeric_values(name, feature, rows))
     if isinstance(feature, QuantileBuckets):
-        return NumberStatistics.of(numbers(column_of(rows, feature.column or name, name)))
+        return NumberStatistics.of(numbers(rows.column(feature.column or name, name)))
     if isinstance(feature, Vocabulary):
-        return TokenCounts.of(column_of(rows, feature.column or name, name))
+        return TokenCounts.of(*rows.encoded(feature.column or name, name))
     if isinstance(feature, Bag) or (isinstance(feature, Sequence) and not feature.vocabulary):
-        return TokenCounts.of(items_of(name, feature, rows).flat)
+        return TokenCounts.of(*encode(items_of(name, feature, rows).flat))
     return None
 
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import Floats, Hashes, encode, whole
+from nightbid.columns import Floats, Hashes, whole
 from nightbid.features.values import days_of
 from nightbid.profile.column import ColumnProfile
 from nightbid.schema import LABEL, TIME, WEIGHT
@@ -30,9 +31,8 @@ class TokenCounts:
     """token string, count int64; sorted by token."""
 
     @classmethod
-    def of(cls, column: pa.ChunkedArray | pa.Array) -> TokenCounts:
-        """Count the tokens of a column."""
-        codes, tokens = encode(column)
+    def of(cls, codes: npt.NDArray[np.int32], tokens: pa.Array) -> TokenCounts:
+        """Count the tokens of an encoded column, see `nightbid.columns.encode`."""
         counts = np.bincount(codes[codes >= 0], minlength=len(tokens)).astype(np.int64)
         return cls(pa.table({"token": tokens, "count": counts}).sort_by("token"))
 

@@ -38,9 +38,9 @@ from nightbid.features.values import (
     Floats32,
     Int32s,
     Items,
+    Raw,
     as_float32,
     called,
-    column_of,
     days_of,
     items_of,
     keys_of,
@@ -58,7 +58,7 @@ class Transform(Protocol):
         """The model inputs that it makes, in order."""
         ...
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs, [rows] each, in order."""
         ...
 
@@ -82,7 +82,7 @@ class Scaled:
     def _tells_missing(self) -> bool:
         return isinstance(self.feature, Numeric) and self.feature.missing_indicator
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         values = numeric_values(self.name, self.feature, raw)
         missing = np.isnan(values)
@@ -106,9 +106,9 @@ class Bucketed:
         """One id."""
         return (_id(self.name, len(self.boundaries) + 2, self.feature.training_only),)
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
-        values = numbers(column_of(raw, self.feature.column or self.name, self.name))
+        values = numbers(raw.column(self.feature.column or self.name, self.name))
         found = np.searchsorted(self.boundaries, as_float32(values), side="right") + 1
         return {self.name: pa.array(np.where(np.isnan(values), 0, found).astype(np.int32))}
 
@@ -125,9 +125,9 @@ class Numbered:
         """Number of ids."""
         return 1 + self.oov_buckets + len(self.tokens)
 
-    def ids(self, column: pa.Array) -> Int32s:
-        """Look up a column; int32 [rows]."""
-        codes, found = encode(column)
+    def ids(self, encoded: tuple[Int32s, pa.Array]) -> Int32s:
+        """Look up an encoded column; int32 [rows]."""
+        codes, found = encoded
         # Once per distinct value; for the hundred of a request a dictionary beats every
         # vectorised lookup, all of which build or copy something first.
         number = self._numbers.get
@@ -161,9 +161,9 @@ class Listed:
         """One id."""
         return (_id(self.name, self.vocabulary.size, self.training_only, self.name),)
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
-        return {self.name: pa.array(self.vocabulary.ids(column_of(raw, self.column, self.name)))}
+        return {self.name: pa.array(self.vocabulary.ids(raw.encoded(self.column, self.name)))}
 
 
 @dataclass(frozen=True)
@@ -178,15 +178,14 @@ class Hashed:
         """One id."""
         return (_id(self.name, self.feature.buckets + 1, self.feature.training_only),)
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         if isinstance(self.feature, Function):
-            columns = [called(self.name, self.feature, raw)]
+            columns = [encode(called(self.name, self.feature, raw))]
         else:
             names = self.feature.sources(self.name)
-            columns = [column_of(raw, each, self.name) for each in names]
-        codes = [encode(each)[0] for each in columns]
-        missing = np.logical_and.reduce([each < 0 for each in codes])
+            columns = [raw.encoded(each, self.name) for each in names]
+        missing = np.logical_and.reduce([codes < 0 for codes, _ in columns])
         found = 1 + (joint_hashes(columns) % np.uint64(self.feature.buckets)).astype(np.int64)
         return {self.name: pa.array(np.where(missing, 0, found).astype(np.int32))}
 
@@ -215,11 +214,11 @@ class Several:
             ),
         )
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         items = items_of(self.name, self.feature, raw)
         is_bag = isinstance(self.feature, Bag)
-        ids = self.vocabulary.ids(items.flat)
+        ids = self.vocabulary.ids(encode(items.flat))
         matrix = laid_out(ids, items, self.feature.length, last=not is_bag)
         return _bag(self.name, matrix) if is_bag else {self.name: _matrix(matrix)}
 
@@ -245,9 +244,9 @@ class Phrases:
             ),
         )
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
-        codes, tokens = encode(column_of(raw, self.feature.column or self.name, self.name))
+        codes, tokens = raw.encoded(self.feature.column or self.name, self.name)
         matrix = np.append(
             self._of_texts(tokens), np.zeros((1, self.feature.length), np.int32), axis=0
         )
@@ -255,7 +254,7 @@ class Phrases:
 
     def _of_texts(self, texts: pa.Array) -> Int32s:
         words = Items.of(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pc.utf8_lower(texts))))
-        one = joint_hashes([words.flat])
+        one = joint_hashes([encode(words.flat)])
         matrix = np.zeros((len(texts), self.feature.length), np.int32)
         filled = np.zeros(len(texts), np.int64)
         joint = np.zeros(len(one), np.uint64)
@@ -288,9 +287,9 @@ class Calendar:
             size = self.feature.size
         return (_id(self.name, size + 1, self.feature.training_only),)
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
-        column = column_of(raw, self.feature.column or self.name, self.name)
+        column = raw.column(self.feature.column or self.name, self.name)
         if isinstance(self.feature, Identity):
             values = numbers(column)
             with np.errstate(invalid="ignore"):
@@ -321,10 +320,10 @@ class Past:
     def _history(self) -> History:
         return History(self.table)
 
-    def apply(self, raw: pa.Table) -> dict[str, pa.Array]:
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         keys = keys_of(self.name, self.feature.sources(self.name), raw)
-        days = days_of(as_time(column_of(raw, self.time, self.name)))
+        days = days_of(raw.time(self.time, self.name))
         if isinstance(self.feature, Count):
             seen = self._history.before(keys, days)
             values = np.log1p(seen.weight / np.maximum(seen.days, 1))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import Floats, Hashes, as_time, joint_hashes, numbers, whole
+from nightbid.columns import Floats, Hashes, as_time, encode, joint_hashes, numbers, whole
 from nightbid.config.features import Age, Bag, Function, Numeric
 from nightbid.config.features import Sequence as SequenceFeature
 from nightbid.errors import MissingDataError
@@ -26,22 +26,47 @@ Ints = npt.NDArray[np.int64]
 Floats32 = npt.NDArray[np.float32]
 
 
-def column_of(raw: pa.Table, name: str, feature: str) -> pa.Array:
-    """Fetch one source column, its chunks joined.
+class Raw:
+    """Raw rows, each column joined and encoded at most once however many features read it."""
 
-    Raises:
-        MissingDataError: the rows do not have it.
-    """
-    if name not in raw.column_names:
-        close = difflib.get_close_matches(name, raw.column_names, n=1)
-        raise MissingDataError(
-            f"column {name!r} is missing",
-            where=f"features.{feature}",
-            hint=f"did you mean {close[0]!r}?"
-            if close
-            else f"the rows have {', '.join(raw.column_names[:12])}",
-        )
-    return whole(raw[name])
+    def __init__(self, table: pa.Table) -> None:
+        self._places = {name: place for place, name in enumerate(table.column_names)}
+        self._table = table
+        self._columns: dict[str, pa.Array] = {}
+        self._codes: dict[str, tuple[Int32s, pa.Array]] = {}
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def column(self, name: str, feature: str) -> pa.Array:
+        """Fetch a source column of a feature, its chunks joined.
+
+        Raises:
+            MissingDataError: the rows do not have it.
+        """
+        found = self._columns.get(name)
+        if found is None:
+            if name not in self._places:
+                close = difflib.get_close_matches(name, self._places, n=1)
+                raise MissingDataError(
+                    f"column {name!r} is missing",
+                    where=f"features.{feature}",
+                    hint=f"did you mean {close[0]!r}?"
+                    if close
+                    else f"the rows have {', '.join(list(self._places)[:12])}",
+                )
+            found = self._columns[name] = whole(self._table.column(self._places[name]))
+        return found
+
+    def encoded(self, name: str, feature: str) -> tuple[Int32s, pa.Array]:
+        """Fetch a column as codes and tokens, see `nightbid.columns.encode`."""
+        if name not in self._codes:
+            self._codes[name] = encode(self.column(name, feature))
+        return self._codes[name]
+
+    def time(self, name: str, feature: str) -> pa.Array:
+        """Fetch a column as timestamp[us, UTC]."""
+        return as_time(self.column(name, feature))
 
 
 def days_of(time: pa.Array) -> Int32s:
@@ -50,16 +75,16 @@ def days_of(time: pa.Array) -> Int32s:
     return (micros // DAY_US).astype(np.int32)
 
 
-def numeric_values(name: str, feature: Numeric | Age | Function, raw: pa.Table) -> Floats:
+def numeric_values(name: str, feature: Numeric | Age | Function, raw: Raw) -> Floats:
     """Compute a number per row, before scaling; float64 [rows], NaN is missing."""
     if isinstance(feature, Age):
-        later, since = (column_of(raw, each, name) for each in feature.sources(name))
+        later, since = (raw.column(each, name) for each in feature.sources(name))
         passed = pc.subtract(as_time(later).cast(pa.int64()), as_time(since).cast(pa.int64()))
         days = np.asarray(pc.fill_null(passed.cast(pa.float64()), np.nan)) / DAY_US
         return np.log1p(np.maximum(days, 0.0))
     if isinstance(feature, Function):
         return numbers(called(name, feature, raw))
-    values = numbers(column_of(raw, feature.column or name, name))
+    values = numbers(raw.column(feature.column or name, name))
     if feature.clip:
         values = np.clip(values, *feature.clip)
     if feature.log1p:
@@ -68,14 +93,14 @@ def numeric_values(name: str, feature: Numeric | Age | Function, raw: pa.Table) 
     return values
 
 
-def called(name: str, feature: Function, raw: pa.Table) -> pa.Array:
+def called(name: str, feature: Function, raw: Raw) -> pa.Array:
     """Call a registered function on its columns; the result is [rows].
 
     Raises:
         MissingDataError: it gave another number of values than there are rows.
     """
     function = named_function(feature.function)
-    result = whole(function(*(column_of(raw, each, name) for each in feature.columns)))
+    result = whole(function(*(raw.column(each, name) for each in feature.columns)))
     if len(result) != len(raw):
         raise MissingDataError(
             f"function {feature.function!r} gave {len(result)} values for {len(raw)} rows",
@@ -85,9 +110,9 @@ def called(name: str, feature: Function, raw: pa.Table) -> pa.Array:
     return result
 
 
-def keys_of(name: str, columns: Sequence[str], raw: pa.Table) -> Hashes:
+def keys_of(name: str, columns: Sequence[str], raw: Raw) -> Hashes:
     """Hash the values of several columns together; uint64 [rows]."""
-    return joint_hashes([column_of(raw, each, name) for each in columns])
+    return joint_hashes([raw.encoded(each, name) for each in columns])
 
 
 @dataclass(frozen=True)
@@ -113,9 +138,9 @@ class Items:
         return cls(flat, rows, np.arange(len(rows)) - starts[rows], counts)
 
 
-def items_of(name: str, feature: Bag | SequenceFeature, raw: pa.Table) -> Items:
+def items_of(name: str, feature: Bag | SequenceFeature, raw: Raw) -> Items:
     """Unroll a list column, or a string of separated values; any other value is one item."""
-    column = column_of(raw, feature.column or name, name)
+    column = raw.column(feature.column or name, name)
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightbid.columns import as_time, whole
+from nightbid.columns import whole
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms import Transform
-from nightbid.features.values import column_of, days_of
+from nightbid.features.values import Raw, days_of
 from nightbid.models.layout import column_values
 from nightbid.schema import ModelInput
 
@@ -76,14 +76,14 @@ class Request:
         """Values of a column as dictionary keys; None if it holds floats (they rarely repeat)."""
         if name not in self._keys:
             if name not in self.columns:
-                column_of(self.raw, name, feature)  # raises, and says what is missing
+                Raw(self.raw).column(name, feature)  # raises, and says what is missing
             self._keys[name] = _keys(whole(self.columns[name]))
         return self._keys[name]
 
     def days(self, feature: str) -> list[int]:
         """Day of each row."""
         if self._days is None:
-            self._days = days_of(as_time(column_of(self.raw, self._time, feature))).tolist()
+            self._days = days_of(Raw(self.raw).time(self._time, feature)).tolist()
         return self._days
 
 
@@ -160,7 +160,7 @@ class Memo:
             self._slots[key] = first + offset
 
     def _compute(self, raw: pa.Table) -> dict[str, Array]:
-        made = self._transform.apply(raw)
+        made = self._transform.apply(Raw(raw))
         found = {}
         for name, length, dtype in self._columns:
             values = column_values(made[name], dtype)
