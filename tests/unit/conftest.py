@@ -76,8 +76,9 @@ def night_metrics() -> dict[str, dict]:
         "load_test": {"engine": "onnxruntime", "candidates": 100, "requests": 500,
                       "latency_ms": {"p50": 1.71, "p95": 2.22, "p99": 3.33},
                       "requests_per_second_per_core": 432.1,
-                      "curve": [{"concurrency": c, "requests_per_second": 400.0 * c, "p50_ms": 1.7,
-                                 "p99_ms": 3.3 * c} for c in (1, 2, 4)]},
+                      "curve": [{"offered_per_second": 100.0 * at, "answered_per_second": 99.0 * at,
+                                 "p50_ms": 1.7, "p95_ms": 2.5 * at, "p99_ms": 3.3 * at}
+                                for at in (1, 2, 4)]},
         "gate_serving": gate("p99_ms"),
         "gate_cost": {**gate("run_share"), "total_usd": 0.12, "by_stage": {"train": 0.1},
                       "budget_usd": 5.0},

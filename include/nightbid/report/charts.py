@@ -68,7 +68,8 @@ class Axis:
         if high - low < 1e-12:
             pad = abs(high) * 0.05 or 0.5
             low, high = (low if zero and low == 0 else low - pad), high + pad
-        step = _round_step((high - low) / 4)
+        whole = all(value == round(value) for value in finite)
+        step = _round_step((high - low) / 4, whole=whole)
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
         count = round((high - low) / step)
         return cls(label, low, high, tuple(low + step * index for index in range(count + 1)))
@@ -78,9 +79,12 @@ class Axis:
         return start + (value - self.low) / (self.high - self.low) * (end - start)
 
 
-def _round_step(rough: float) -> float:
+def _round_step(rough: float, *, whole: bool) -> float:
+    """The next round number; for counts (epochs, clients) a whole one."""
+    rough = max(rough, 1.0) if whole else rough
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough - 1e-15)
+    steps = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    return next(step * power for step in steps if step * power >= rough - 1e-15)
 
 
 def _tick(value: float) -> str:
@@ -220,8 +224,11 @@ def bar_chart(
     """Horizontal bars from 0, each with its figure, and a line where its limit is."""
     row = 24
     height = row * len(bars) + 8
-    left, right = name_width, width - 110
-    top = max([bar.value for bar in bars] + [bar.limit or 0 for bar in bars] + [1e-300])
+    left, right = name_width, width - 170
+    longest = max([bar.value for bar in bars] + [1e-300])
+    # A limit far beyond every bar would make dots of them all.
+    limits = [bar.limit for bar in bars if bar.limit is not None and bar.limit <= 4 * longest]
+    top = max([longest, *limits])
     parts = []
     for index, bar in enumerate(bars):
         y = 4 + row * index
@@ -234,7 +241,7 @@ def bar_chart(
             "</rect>"
         )
         edge = left + length
-        if bar.limit is not None:
+        if bar.limit is not None and bar.limit <= top:
             at = left + bar.limit / top * (right - left)
             parts.append(f'<path class="limit" d="M{at:.1f} {y + 1}V{y + row - 1}"/>')
             edge = max(edge, at)

@@ -217,7 +217,7 @@ def _load(view: RunView) -> dict[str, Any]:
     loads = [key for key in keys if key not in latencies]
     if not latencies or not loads:
         return {"load_chart": Markup(""), "load_names": [], "load_columns": [], "load_rows": []}
-    x = next((key for key in ("concurrency", "clients", "offered") if key in loads), loads[0])
+    x = loads[0]
     names = [key.removesuffix("_ms") for key in latencies]
     chart = line_chart(
         [
@@ -272,7 +272,7 @@ def _costs(view: RunView) -> dict[str, Any]:
         Bar(
             each["name"],
             float(each["cloud"].amount),
-            str(each["cloud"]),
+            str(each["cloud"]) + (f" of {each['limit']}" if each["limit"] is not None else ""),
             None if each["limit"] is None else float(each["limit"]),
             "bad" if each["limit"] is not None and each["cloud"].amount > each["limit"] else "s0",
         )

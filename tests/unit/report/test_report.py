@@ -6,6 +6,16 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from nightbid.report.charts import (
+    Axis,
+    Bar,
+    Series,
+    Span,
+    bar_chart,
+    interval_chart,
+    line_chart,
+    sparkline,
+)
 from nightbid.report.html import write_report
 from nightbid.report.table import night_table, verdict_line
 from rich.console import Console
@@ -162,3 +172,26 @@ def test_the_night_in_the_terminal(recorded_run):
     assert "19,900" in text
     assert "better than the baseline" in text
     assert "AUC 0.7312 (+0.0311 [+0.0215, +0.0407])" in text
+
+
+def drawn(values: list[float], limit: float | None) -> str:
+    bars = [Bar(f"stage {at}", value, "", limit) for at, value in enumerate(values)]
+    return str(bar_chart(bars, title="t", description="d"))
+
+
+def test_charts_hold_whatever_they_are_given():
+    assert 'class="limit"' in drawn([1.0, 2.0], 3.0)
+    assert 'class="limit"' not in drawn([0.001, 0.002], 3.0), "the bars would vanish"
+    assert drawn([0.0], None)
+    for points in ([], [(1, 0.5)], [(1, 0.5), (2, 0.5)], [(0.0, -1e9), (1.0, 1e9)]):
+        chart = str(line_chart([Series("<a>", points)], x_label="x", y_label="y", title="t",
+                               description="d"))  # fmt: skip
+        assert "nan" not in chart
+        assert "<a>" not in chart
+    assert Axis.over("epochs", [1, 2]).ticks == (1, 2)
+    assert Axis.over("epochs", [1, 30]).ticks == (0, 10, 20, 30)
+    assert Axis.over("share", [0.0, 0.9]).ticks == pytest.approx((0, 0.25, 0.5, 0.75, 1.0))
+    lonely = interval_chart([Span("x", 0.1, None, None)], label="l", title="t", description="d")
+    assert "circle" in lonely
+    assert sparkline([None, 1.0, None, 2.0], title="t").count("M") >= 2
+    assert sparkline([None], title="t") == ""
