@@ -2,23 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from nightbid.cost.money import shown
+from nightbid.report.comparison import Comparison, Pair
+from nightbid.report.table import MARK
 from nightbid.report.view import RunView
-from nightbid.report.words import number
+from nightbid.report.words import DASH, count, duration, interval, number, signed
 from nightbid.runs import RunRecord
 
+FIGURES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "pr_auc": "PR-AUC",
+    "ndcg": "NDCG",
+    "log_loss": "log loss",
+    "normalized_entropy": "norm. entropy",
+    "calibration": "calibration",
+    "ece": "ECE",
+}
+LESS_IS_BETTER = ("log_loss", "normalized_entropy")
 
-def compare_runs(runs: Sequence[RunRecord]) -> Table:
-    """One column per run: figures and cost."""
-    views = [RunView(run) for run in runs]
-    table = Table("", *[view.head.run_id for view in views])
-    for name in ("auc", "normalized_entropy", "log_loss"):
-        table.add_row(
-            name, *[number(view.evaluation.get("candidate", {}).get(name)) for view in views]
-        )
-    table.add_row("cost", *[shown(view.total_cost.amount) for view in views])
+
+def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
+    """Figures with intervals, paired differences, changes of the spec, cost: a column per run.
+
+    Raises:
+        ConfigError: there are fewer than two different runs.
+    """
+    found = Comparison.of(runs)
+    parts: list[RenderableType] = [_figures(found.views)]
+    parts.append(_pairs(found))
+    if found.changed:
+        table = Table("spec", *_names(found.views), title="Asked differently", title_justify="left")
+        for row in found.changed:
+            table.add_row(
+                escape(row.key), *[DASH if each is None else escape(each) for each in row.values]
+            )
+        parts.append(table)
+    else:
+        parts.append("The specs are the same.")
+    return Group(*parts)
+
+
+def _names(views: Sequence[RunView]) -> list[str]:
+    return [escape(view.head.run_id) for view in views]
+
+
+def _figures(views: Sequence[RunView]) -> Table:
+    table = Table("", *_names(views), title="The candidates", title_justify="left")
+    rows: dict[str, Callable[[RunView], str]] = {
+        "night": lambda view: view.head.date.isoformat(),
+        "state": lambda view: view.state,
+        "verdict": _verdict,
+        "model": lambda view: escape(str(view.stage("train").metrics.get("architecture", DASH))),
+        "parameters": lambda view: count(view.stage("train").metrics.get("parameters")),
+        "rows judged": lambda view: count(view.evaluation.get("rows")),
+    }
+    for title, write in rows.items():
+        table.add_row(title, *[write(view) for view in views])
+    table.add_section()
+    for name, title in FIGURES.items():
+        table.add_row(title, *[_level(view, name) for view in views])
+    table.add_section()
+    latencies = [view.stage("load_test").metrics.get("latency_ms") or {} for view in views]
+    table.add_row("p99, ms", *[number(each.get("p99"), 2) for each in latencies])
+    table.add_row("stages took", *[duration(view.seconds) for view in views])
+    table.add_row("cost", *[str(view.total_cost) for view in views])
+    for stage in dict.fromkeys(each.name for view in views for each in view.stages if each.cost):
+        costs = [view.stage(stage).cost for view in views]
+        table.add_row(f"  {stage}", *[DASH if c is None else shown(c.amount) for c in costs])
     return table
+
+
+def _verdict(view: RunView) -> str:
+    metrics = view.evaluation
+    if not metrics:
+        return DASH
+    return f"{MARK[metrics['verdict']]} (against {metrics['reference']})"
+
+
+def _level(view: RunView, name: str) -> str:
+    metrics = view.evaluation
+    value = number((metrics.get("candidate") or {}).get(name))
+    bounds = interval((metrics.get("intervals") or {}).get(name))
+    return escape(f"{value} {bounds}".strip())
+
+
+def _pairs(found: Comparison) -> Table:
+    first = found.views[0].head.run_id
+    table = Table(
+        f"less {escape(first)}",
+        *[FIGURES[name] for name in ("auc", *LESS_IS_BETTER)],
+        title="On the very same rows, paired over users, 95 %",
+        title_justify="left",
+    )
+    for pair in found.pairs:
+        if pair.why_not:
+            table.add_row(escape(pair.run_id), f"[dim]{escape(pair.why_not)}[/]", DASH, DASH)
+            continue
+        table.add_row(
+            escape(pair.run_id), *[_difference(pair, name) for name in ("auc", *LESS_IS_BETTER)]
+        )
+    return table
+
+
+def _difference(pair: Pair, name: str) -> str:
+    each = pair.differences[name]
+    text = escape(f"{signed(each['value'], 5)} {interval(each, 5, sign=True)}".strip())
+    low, high = each["low"], each["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return text
+    better = high < 0 if name in LESS_IS_BETTER else low > 0
+    return f"[{'green' if better else 'red'}]{text}[/]"

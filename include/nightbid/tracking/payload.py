@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 import nightbid
+from nightbid.report.comparison import flat
 from nightbid.report.view import RunView
 from nightbid.runs import RunRecord
 
@@ -93,16 +94,6 @@ class Payload(BaseModel):
             slices=tuple(_slice_rows(view.evaluation)),
             artifacts=tuple(_artifacts(run, view)),
         )
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys of a nested mapping, as `--set` writes them, with their values as text."""
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{name}.")
-        else:
-            yield name, str(value)
 
 
 def _tags(view: RunView) -> dict[str, str]:

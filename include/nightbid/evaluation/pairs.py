@@ -1,0 +1,99 @@
+"""Two runs compared row by row, from the scores that their evaluations kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.evaluation.bootstrap import Difference, Resampling, replicate
+from nightbid.evaluation.metrics import summary
+from nightbid.evaluation.scores import Floats, Ints, ScoreTable
+from nightbid.schema import KEY, LABEL, USER, WEIGHT
+
+COMPARED = ("auc", "normalized_entropy", "log_loss", "calibration")
+
+
+@dataclass(frozen=True)
+class KeptScores:
+    """What one evaluation kept: rows in their canonical order, with the candidate's scores."""
+
+    keys: Ints
+    users: Ints
+    labels: Floats
+    weights: Floats
+    scores: Floats
+    """[rows], probabilities of the run's candidate."""
+
+    @classmethod
+    def load(cls, folder: Path) -> KeptScores:
+        """Read them from an evaluate stage's output.
+
+        Raises:
+            MissingDataError: the evaluation kept none.
+        """
+        files = sorted((folder / "scores").glob("part-*.parquet"))
+        if not files:
+            raise MissingDataError(
+                "this evaluation kept no scores",
+                where=folder.name,
+                hint="run it with evaluate.keep_scores: true",
+            )
+        names = [KEY, USER, LABEL, WEIGHT, "candidate"]
+        table = pq.read_table(files, columns=names, partitioning=None)
+        return cls(
+            keys=table[KEY].to_numpy().astype(np.int64),
+            users=table[USER].to_numpy().astype(np.int64),
+            labels=table[LABEL].to_numpy().astype(np.float64),
+            weights=table[WEIGHT].to_numpy().astype(np.float64),
+            scores=table["candidate"].to_numpy().astype(np.float64),
+        )
+
+
+def paired(
+    first: KeptScores, second: KeptScores, *, replicates: int, seed: int
+) -> dict[str, Difference]:
+    """Figures of the second run's candidate less those of the first's, paired over users.
+
+    Args:
+        first: the run to compare with.
+        second: the run that is compared.
+        replicates: of the bootstrap over users.
+        seed: of its draw.
+
+    Raises:
+        CorruptDataError: the rows are not the same.
+    """
+    same = len(first.keys) == len(second.keys) and (
+        np.array_equal(first.keys, second.keys)
+        and np.array_equal(first.users, second.users)
+        and np.array_equal(first.labels, second.labels)
+        and np.array_equal(first.weights, second.weights)
+    )
+    if not same:
+        raise CorruptDataError(
+            f"{len(first.keys)} and {len(second.keys)} rows that are not the same",
+            where="kept scores",
+            hint="compare runs whose evaluate rows have the same digest",
+        )
+    models = {"first": first.scores, "second": second.scores}
+    drawn = replicate(
+        Resampling.of(first.users, replicates, seed),
+        first.labels,
+        first.weights,
+        first.users,
+        models,
+    )
+    figures = {
+        name: dict(summary(ScoreTable.of(first.labels, scores, first.weights)))
+        for name, scores in models.items()
+    }
+    found = {}
+    for figure in COMPARED:
+        one, two = figures["first"][figure], figures["second"][figure]
+        value = None if one is None or two is None else float(two) - float(one)  # type: ignore[arg-type]
+        found[figure] = drawn["second"].difference(drawn["first"], figure, value)
+    return found

@@ -1,0 +1,99 @@
+"""Runs side by side: figures, paired differences, what was asked differently, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nightbid.errors import ConfigError, NightbidError
+from nightbid.evaluation.bootstrap import Difference
+from nightbid.report.view import RunView
+from nightbid.runs import RunRecord
+
+REPLICATES = 200
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run against the first one, on the very same rows."""
+
+    run_id: str
+    differences: dict[str, Difference]
+    """Figure → this run less the first one; empty where they cannot be paired."""
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A key of the spec that is not the same in all runs."""
+
+    key: str
+    values: tuple[str | None, ...]
+    """One per run; None where the run has no such key."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two or more runs."""
+
+    views: tuple[RunView, ...]
+    pairs: tuple[Pair, ...]
+    """One for each run but the first."""
+    changed: tuple[Changed, ...]
+
+    @classmethod
+    def of(cls, runs: Sequence[RunRecord]) -> Comparison:
+        """Compare runs with the first of them.
+
+        Raises:
+            ConfigError: there are fewer than two different ones.
+        """
+        if len({(run.head.pipeline, run.run_id) for run in runs}) < 2:
+            raise ConfigError(
+                f"{len(runs)} run to compare: {', '.join(run.run_id for run in runs)}",
+                where="compare",
+                hint="name two or more different runs",
+            )
+        views = tuple(RunView(run) for run in runs)
+        pairs = tuple(_pair(views[0], view) for view in views[1:])
+        return cls(views, pairs, changed_keys([view.head.spec for view in views]))
+
+
+def _pair(first: RunView, other: RunView) -> Pair:
+    name = other.head.run_id
+    digests = [view.evaluation.get("rows_digest") for view in (first, other)]
+    if not all(digests):
+        lacking = first if not digests[0] else other
+        return Pair(name, {}, f"{lacking.head.run_id} was not evaluated")
+    if digests[0] != digests[1]:
+        return Pair(name, {}, f"judged on other rows than {first.head.run_id}")
+    # NumPy and SciPy only where there is something to compute.
+    from nightbid.evaluation.pairs import KeptScores, paired
+
+    try:
+        kept = [
+            KeptScores.load(Path(str(view.stage("evaluate").folder))) for view in (first, other)
+        ]
+        seed = int(str(first.head.spec.get("seed") or 0))
+        return Pair(name, paired(*kept, replicates=REPLICATES, seed=seed))
+    except NightbidError as error:
+        return Pair(name, {}, error.what)
+
+
+def changed_keys(specs: Sequence[dict[str, Any]]) -> tuple[Changed, ...]:
+    """Keys, dotted as `--set` writes them, whose values differ."""
+    trees = [dict(flat(spec)) for spec in specs]
+    keys = sorted({key for tree in trees for key in tree})
+    rows = [Changed(key, tuple(tree.get(key) for tree in trees)) for key in keys]
+    return tuple(row for row in rows if len(set(row.values)) > 1)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys of a nested mapping, as `--set` writes them, with their values as text."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

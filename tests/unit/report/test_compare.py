@@ -1,0 +1,121 @@
+"""Runs side by side: figures, paired differences on the same rows, the spec, the cost."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from nightbid.cli.compare import compare_runs
+from nightbid.errors import ConfigError
+from nightbid.report.comparison import Comparison, flat
+from rich.console import Console
+from sklearn.metrics import log_loss, roc_auc_score
+
+ROWS = 4000
+
+
+@pytest.fixture
+def scores():
+    """Kept scores of a model that sees a share of the truth."""
+    random = np.random.default_rng(0)
+    signal, noise = random.normal(size=(2, ROWS))
+    truth = 1 / (1 + np.exp(1.5 - signal))
+    labels = (random.random(ROWS) < truth).astype(np.float32)
+
+    def make(seen: float, label=labels):
+        return {
+            "nb_key": np.arange(ROWS),
+            "nb_user": np.arange(ROWS) % 500,
+            "nb_label": label,
+            "nb_weight": np.ones(ROWS, np.float32),
+            "candidate": (1 / (1 + np.exp(1.5 - seen * signal - (1 - seen) * noise))).astype("f4"),
+        }
+
+    return make
+
+
+def text(runs) -> str:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(compare_runs(runs))
+    return console.export_text()
+
+
+def test_runs_on_the_same_rows_are_compared_in_pairs(recorded_run, scores):
+    weak, strong = scores(0.5), scores(0.9)
+    runs = [
+        recorded_run("plain", scores=weak),
+        recorded_run("deeper", scores=strong, model={"architecture": "dcn_v2"}),
+    ]
+    (pair,) = Comparison.of(runs).pairs
+    labels = weak["nb_label"]
+    expected = roc_auc_score(labels, strong["candidate"]) - roc_auc_score(labels, weak["candidate"])
+    assert pair.differences["auc"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert 0 < pair.differences["auc"]["low"] < expected < pair.differences["auc"]["high"]
+    expected = log_loss(labels, strong["candidate"]) - log_loss(labels, weak["candidate"])
+    assert pair.differences["log_loss"]["value"] == pytest.approx(expected, abs=1e-6)
+    said = text(runs)
+    assert "0.7312 [0.7202, 0.7422]" in said
+    assert "less plain" in said
+    assert f"{pair.differences['auc']['value']:+.5f}" in said
+    assert "0.0208 USD" in said
+
+
+def test_the_same_scores_again_differ_by_exactly_nothing(recorded_run, scores):
+    runs = [recorded_run("one", scores=scores(0.7)), recorded_run("two", scores=scores(0.7))]
+    (pair,) = Comparison.of(runs).pairs
+    for each in pair.differences.values():
+        assert each == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert "The specs are the same." in text(runs)
+
+
+def test_why_runs_cannot_be_paired_is_said(recorded_run, scores):
+    first = recorded_run("first", scores=scores(0.7))
+    manifest = first.workspace.at(first.stage("evaluate").uri) / "manifest.json"
+    metrics = {"evaluate": {**Comparison.of([first, recorded_run("x")]).views[0].evaluation}}
+    assert "rows-1" in manifest.read_text()
+    other_rows = metrics["evaluate"] | {"rows_digest": "rows-2"}
+    flipped = scores(0.7, 1 - scores(0.7)["nb_label"])
+    runs = [
+        first,
+        recorded_run("unkept"),
+        recorded_run("other", metrics={"evaluate": other_rows}, scores=scores(0.7)),
+        recorded_run("halted", until="train", error="out of memory"),
+        recorded_run("tampered", scores=flipped),
+    ]
+    said = [pair.why_not for pair in Comparison.of(runs).pairs]
+    assert said == [
+        "this evaluation kept no scores",
+        "judged on other rows than first",
+        "halted was not evaluated",
+        "4000 and 4000 rows that are not the same",
+    ]
+    for line in said:
+        assert line in text(runs)
+
+
+def test_only_what_was_asked_differently_is_listed(recorded_run):
+    runs = [
+        recorded_run("one"),
+        recorded_run("two", sampling={"negative_rate": 0.25}, features={
+            "platform": {"column": "platform"}, "ad": {"column": "ad_id"}}),
+    ]  # fmt: skip
+    changed = {row.key: row.values for row in Comparison.of(runs).changed}
+    assert changed["sampling.negative_rate"] == ("1.0", "0.25")
+    assert changed["features.ad.column"] == (None, "ad_id")
+    assert "pipeline" not in changed
+    assert "sampling.negative_rate" in text(runs)
+    assert dict(flat({"a": {"b": 1, "c": {}}, "d": [1, 2]})) == {
+        "a.b": "1", "a.c": "{}", "d": "[1, 2]"}  # fmt: skip
+
+
+def test_one_run_is_nothing_to_compare(recorded_run):
+    run = recorded_run("one")
+    with pytest.raises(ConfigError, match="two or more"):
+        compare_runs([run, run])
+
+
+def test_names_are_text_not_markup(recorded_run):
+    hostile = {"platform": {"column": "[red]x[/]"}}
+    said = text([recorded_run("one"), recorded_run("two", features=hostile)])
+    assert "[red]x[/]" in said
