@@ -137,7 +137,7 @@ def fetch(cache: Path) -> Path:
 def _indexes() -> list[str]:
     """Package indexes to ask: the one that pip is set to use, then the public one."""
     asked = [os.environ.get("PIP_INDEX_URL", ""), os.environ.get("UV_DEFAULT_INDEX", "")]
-    configured = subprocess.run(  # noqa: S603 - a fixed command
+    configured = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", "global.index-url"],
         capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
     )  # fmt: skip

@@ -61,11 +61,11 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     reasons[f"{roles.user} is null"] = _nulls(table[roles.user])
     time = as_time(table[roles.time])
     reasons[f"{roles.time} is not a time"] = _nulls(time)
-    value = _flag(table[label.column])
+    value = flag(table[label.column])
     wrong = np.isnan(value)
     given = None
     if label.given:
-        given = _flag(table[label.given])
+        given = flag(table[label.given])
         reasons[f"{label.given} is neither 0 nor 1"] = np.isnan(given)
         # Where the condition does not hold, the label means nothing.
         wrong = wrong & (given == 1)
@@ -126,7 +126,7 @@ def draw(
         first &= ~np.isin(keys, earlier)
     seen.append(keys)
     if spec.label.given:
-        first &= _flag(table[spec.label.given]) == 1
+        first &= flag(table[spec.label.given]) == 1
     whole = table.filter(pa.array(first))
     rate = spec.sampling.negative_rate
     if split != "train" or rate >= 1:
@@ -146,8 +146,8 @@ def sampling_hash(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return pd.util.hash_array(salted).astype(np.float64) / 2.0**64
 
 
-def _flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """0.0, 1.0, or NaN where it is neither."""
+def flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Read a column of flags: 0.0, 1.0, or NaN where it is neither; float64 [rows]."""
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

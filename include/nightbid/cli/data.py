@@ -1,0 +1,158 @@
+"""`nightbid data`: look at, fetch or write the logs of a pipeline."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from nightbid.config.load import find_pipeline
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.config.sources import ObdSource
+from nightbid.data.source import Source, open_source
+from nightbid.data.write import write_day
+from nightbid.sampling.rows import flag
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
+Date = Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Day of logs.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
+]
+
+
+@app.command()
+def days(pipeline: PipelineName, set_: Overrides = None) -> None:
+    """List the days that a pipeline's source has."""
+    spec, source = _opened(pipeline, set_)
+    known = source.days()
+    if known is None:
+        console.print(f"{spec.source.kind}: any day can be made")
+        return
+    if not known:
+        console.print(f"{spec.source.kind}: no day at all")
+        return
+    span = (known[-1] - known[0]).days + 1
+    missing = [
+        day for at in range(span) if (day := known[0] + timedelta(days=at)) not in set(known)
+    ]
+    for day in known:
+        console.print(day.isoformat())
+    gaps = f": {', '.join(map(str, missing[:10]))}" if missing else ""
+    console.print(
+        f"{len(known)} days, {known[0]} to {known[-1]}; {len(missing)} missing in between{gaps}"
+    )
+
+
+@app.command()
+def show(
+    pipeline: PipelineName,
+    date_: Date,
+    rows: Annotated[int, typer.Option(min=0, help="First rows to print.")] = 5,
+    set_: Overrides = None,
+) -> None:
+    """Show one day: columns, rows, label rate and the first rows."""
+    spec, source = _opened(pipeline, set_)
+    day = date_.date()
+    head: pa.Table | None = None
+    count, positives, unclear = 0, 0.0, 0
+    nulls: dict[str, int] = {}
+    for batch in source.batches(day):
+        if head is None:
+            head = pa.Table.from_batches([batch.slice(0, rows)])
+        count += batch.num_rows
+        for name in batch.schema.names:
+            nulls[name] = nulls.get(name, 0) + batch[name].null_count
+        if spec.label.column in batch.schema.names:
+            value = flag(batch[spec.label.column])
+            positives += float(np.nansum(value))
+            unclear += int(np.isnan(value).sum())
+    if head is None:
+        console.print(f"{day}: the day is there and has no rows")
+        return
+    console.print(_columns(spec, source, head.schema, nulls, count))
+    label = f"label {spec.label.column!r}: "
+    if spec.label.column not in head.column_names:
+        label += "no such column"
+    else:
+        known = count - unclear
+        label += f"rate {positives / known:.4f}" if known else "no value is 0 or 1"
+        label += f", {unclear:,} rows are neither 0 nor 1" if unclear else ""
+    console.print(f"{day}: {count:,} rows · {label}")
+    for at, row in enumerate(head.to_pylist(), 1):
+        shown = Table(f"row {at}", "", show_header=True)
+        for name, value in row.items():
+            shown.add_row(name, escape(str(value)))
+        console.print(shown)
+
+
+@app.command()
+def fetch(pipeline: PipelineName, set_: Overrides = None) -> None:
+    """Download what a pipeline's source needs into the cache, and check its digest."""
+    settings = Settings()
+    spec = find_pipeline(pipeline, settings.pipelines, tuple(set_ or ()))
+    if not isinstance(spec.source, ObdSource):
+        console.print(f"{spec.source.kind}: nothing to download")
+        return
+    from nightbid.data.obd import DIGEST
+    from nightbid.data.obd import fetch as fetch_archive
+
+    path = fetch_archive(settings.cache)
+    console.print(f"{path} · {path.stat().st_size:,} bytes · sha256 {DIGEST}", soft_wrap=True)
+
+
+@app.command()
+def write(
+    pipeline: PipelineName,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the dt=YYYY-MM-DD partitions.")],
+    date_: Date,
+    days: Annotated[int, typer.Option(min=1, help="Consecutive days from that date on.")] = 1,
+    set_: Overrides = None,
+) -> None:
+    """Write days of a source as daily Parquet partitions: what kind: parquet reads."""
+    spec, source = _opened(pipeline, set_)
+    wanted = [date_.date() + timedelta(days=at) for at in range(days)]
+    total = 0
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"{spec.source.kind} → {to}", total=len(wanted))
+        for day in wanted:
+            total += write_day(source.batches(day), to, day)
+            bar.advance(task)
+    console.print(f"{total:,} rows of {len(wanted)} days in {to}", soft_wrap=True)
+
+
+def _opened(pipeline: str, overrides: list[str] | None) -> tuple[PipelineSpec, Source]:
+    settings = Settings()
+    spec = find_pipeline(pipeline, settings.pipelines, tuple(overrides or ()))
+    return spec, open_source(spec.source, settings.cache)
+
+
+def _columns(
+    spec: PipelineSpec, source: Source, schema: pa.Schema, nulls: dict[str, int], rows: int
+) -> Table:
+    roles = {value: role for role, value in spec.columns.model_dump().items() if value}
+    roles[spec.label.column] = "label"
+    truth = set(source.meaning.truth.values())
+    outcomes = {*source.meaning.outcomes, spec.label.column} - truth
+    table = Table("column", "type", "null", "role")
+    for field in schema:
+        role = roles.get(field.name, "")
+        if field.name in truth:
+            role = "truth, never a feature"
+        elif field.name in outcomes:
+            role = f"{role or 'outcome'}, never a feature"
+        share = nulls[field.name] / rows if rows else 0.0
+        table.add_row(field.name, escape(str(field.type)), f"{share:.1%}" if share else "", role)
+    return table
