@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nightbid.errors import ConfigError, NightbidError
-from nightbid.evaluation.bootstrap import Difference
 from nightbid.report.view import RunView
 from nightbid.runs import RunRecord
+
+if TYPE_CHECKING:
+    from nightbid.evaluation.bootstrap import Difference
 
 REPLICATES = 200
 

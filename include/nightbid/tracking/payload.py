@@ -15,6 +15,7 @@ import nightbid
 from nightbid.report.comparison import flat
 from nightbid.report.view import RunView
 from nightbid.runs import RunRecord
+from nightbid.tracking.datasets import name_of
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ ]+")
 """MLflow takes letters, digits, `_-./ ` in names."""
@@ -175,7 +176,7 @@ def _data(view: RunView) -> DataSet | None:
     if sample is None:
         return None
     return DataSet(
-        name=f"{view.head.pipeline}-{sample.night}",
+        name=name_of(view.run.workspace, sample.digest) or f"{view.head.pipeline}-{sample.night}",
         digest=sample.digest,
         uri=view.stage("sample").uri,
         profile={"rows": sample.rows.written, "label_rate": sample.metrics.get("label_rate")},
