@@ -13,9 +13,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from nightbid_airflow.embedded import session
+from nightbid_airflow.embedded.preload import preload
 
 Job = Callable[[], None]
 
@@ -31,34 +33,46 @@ def main(port: str) -> int:
     logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
     ended = ""
     try:
-        from airflow.__main__ import main as airflow
-
-        def component(*arguments: str) -> Job:
-            def run() -> None:
-                sys.argv = ["airflow", *arguments]
-                airflow()  # type: ignore[no-untyped-call]
-
-            return run
-
-        preparing = _fork(_prepare_database, logs / "database.log")
-        _, status = os.waitpid(preparing, 0)
+        # The scheduler's imports take longest and need no database: they begin at once.
+        prepared, tell = os.pipe()
+        scheduler = _fork(partial(_schedule, prepared), logs / "scheduler.log")
+        # Imported here, Airflow is there in every fork that follows.
+        airflow = _airflow()
+        _, status = os.waitpid(_fork(_prepare_database, logs / "database.log"), 0)
         if status:
             ended = "database"
             return 1
+        os.write(tell, b"1")
         api = ("api-server", "--host", "127.0.0.1", "--port", port, "--workers", "1")
         jobs = {
-            "scheduler": component("scheduler", "--skip-serve-logs"),
-            "api-server": component(*api),
-            "dag-processor": component("dag-processor"),
-            "triggerer": component("triggerer", "--skip-serve-logs"),
+            "api-server": partial(airflow, *api),
+            "dag-processor": partial(airflow, "dag-processor"),
+            "triggerer": partial(airflow, "triggerer", "--skip-serve-logs"),
         }
         names = {_fork(job, logs / f"{name}.log"): name for name, job in jobs.items()}
-        ended = _wait(names)
+        ended = _wait({scheduler: "scheduler", **names})
         return 1 if ended else 0
     finally:
         if ended:
             print(ended, flush=True)  # noqa: T201  # the starter reads which one it was
         session.end(os.getpid())
+
+
+def _airflow() -> Callable[..., None]:
+    from airflow.__main__ import main as entry
+
+    def run(*arguments: str) -> None:
+        sys.argv = ["airflow", *arguments]
+        entry()  # type: ignore[no-untyped-call]
+
+    return run
+
+
+def _schedule(prepared: int) -> None:
+    preload()
+    airflow = _airflow()
+    if os.read(prepared, 1):
+        airflow("scheduler", "--skip-serve-logs")
 
 
 def _prepare_database() -> None:
