@@ -48,7 +48,8 @@ class Exchange:
         wobble = 1 + 0.02 * float(
             normal(self.settings.seed, "volume", np.array([day.toordinal()]))[0]
         )
-        return max(1, round(self.settings.rows_per_day * WEEK[day.weekday()] * wobble))
+        weekday = float(WEEK[day.weekday()])
+        return max(1, round(self.settings.rows_per_day * weekday * wobble))
 
     def batches(self, day: date, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
         """Make one day, in order of time.
