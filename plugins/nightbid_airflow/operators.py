@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -24,6 +25,8 @@ from nightbid_airflow.request import Request
 
 FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError)
 """A second try would end the same way: what has to change is not in the machine."""
+CHATTY = ("great_expectations", "alembic", "apache_beam", "absl")
+"""They log hundreds of lines a task at INFO, and hide what the stage says."""
 
 
 class StageOperator(BaseOperator):
@@ -51,6 +54,8 @@ class StageOperator(BaseOperator):
             NightbidError: a retry may help.
         """
         settings = Settings()
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             request = Request.of(self.pipeline, context["dag_run"], context["params"])
             spec, run = request.open(settings)

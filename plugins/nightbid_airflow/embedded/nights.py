@@ -29,7 +29,6 @@ from nightbid_airflow.embedded.services import Airflow
 
 LOOK_SECONDS = 1.0
 ORDER = {stage.name: at for at, stage in enumerate(NIGHT)}
-BAD = frozenset({"failed", "upstream_failed"})
 VERDICT = {"pass": "[green]pass[/] ", "warn": "[yellow]warn[/] ", "stop": "[red]stop[/] "}
 
 
@@ -193,8 +192,7 @@ def _follow(night: NightRun, workspace: Workspace, console: Console) -> Task | N
             for task in tasks:
                 if task.state in ENDED and (task.name, task.attempt) not in shown:
                     shown.add((task.name, task.attempt))
-                    if line := _line(night, task, workspace):
-                        live.console.print(line, highlight=False)
+                    live.console.print(_line(night, task, workspace), highlight=False)
                     if task.state == "failed" and failed is None:
                         failed = task
                 elif task.state == "running":
@@ -204,11 +202,11 @@ def _follow(night: NightRun, workspace: Workspace, console: Console) -> Task | N
 
 
 def _line(night: NightRun, task: Task, workspace: Workspace) -> str:
-    seconds = f"{task.seconds:6.1f} s" if task.seconds is not None else " " * 8
+    if task.state not in ("failed", "success"):
+        return f"[dim]· {task.name:<15} {task.state.replace('_', ' '):>8}[/]"
+    seconds = f"{task.seconds or 0:6.1f} s"
     if task.state == "failed":
         return f"[red]✗[/] {task.name:<15} {seconds}  {escape(night.reason(task))}"
-    if task.state != "success":
-        return f"[dim]· {task.name:<15} {seconds}  {task.state.replace('_', ' ')}[/]"
     record = night.record(workspace).stage(task.name) if task.name in ORDER else None
     said = "" if record is None else escape(record.summary)
     if record and record.verdict:

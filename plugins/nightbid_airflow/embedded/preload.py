@@ -14,13 +14,15 @@ from nightbid.nightly import NIGHT
 
 LAZY = ("tensorflow", "keras", "tf2onnx", "great_expectations.expectations")
 """Imported by stages within functions."""
+AIRFLOW = ("airflow.dag_processing.dagbag", "nightbid_airflow.night")
+"""Imported by a task that parses its DAG."""
 
 
 def preload() -> None:
     """Import what stages need. A fault is left to the task that meets it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    for module in (*(stage.function.partition(":")[0] for stage in NIGHT), *LAZY):
+    for module in (*(stage.function.partition(":")[0] for stage in NIGHT), *LAZY, *AIRFLOW):
         try:
             importlib.import_module(module)
         except Exception:
