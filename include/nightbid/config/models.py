@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ class Model(Block):
 
     architecture: str = "dcn_v2"
     embedding_dim: int = Field(default=16, ge=1)
+    embedding_l2: float = Field(default=0.0, ge=0)
+    """½·l2·w² per embedding weight, added to the log loss of all training rows."""
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -23,5 +25,9 @@ class Train(Block):
     batch_size: int = Field(default=2048, ge=1)
     epochs: int = Field(default=3, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """How the learning rate goes from its full value to 0 at the last epoch's end."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of all steps in which the learning rate rises from 0 first."""
     patience: int = Field(default=1, ge=0)
     seed: int = 0

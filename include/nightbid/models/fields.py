@@ -30,9 +30,10 @@ blank then stands for the average (Zhao et al., 2019, drop the position in the s
 class Fields:
     """Embedded model inputs, made when first asked for."""
 
-    def __init__(self, layout: Layout, embedding_dim: int) -> None:
+    def __init__(self, layout: Layout, embedding_dim: int, embedding_l2: float = 0.0) -> None:
         self.layout = layout
         self.embedding_dim = embedding_dim
+        self.embedding_l2 = embedding_l2
         places, bags = len(layout.offsets), sum(
             each.length for each in layout.lookups if each.kind == "bag"
         )  # fmt: skip
@@ -100,9 +101,14 @@ class Fields:
     @cached_property
     def _embedded(self) -> Tensor:
         scale = 1 / math.sqrt(self.embedding_dim)
-        return Embedded(self.layout, self.embedding_dim, scale=0.1 * scale, name="embedding")(
-            self._ids
+        table = Embedded(
+            self.layout,
+            self.embedding_dim,
+            scale=0.1 * scale,
+            l2=self.embedding_l2,
+            name="embedding",
         )
+        return table(self._ids)
 
     @cached_property
     def _flat_lookups(self) -> Tensor:

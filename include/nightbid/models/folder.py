@@ -33,6 +33,7 @@ class ModelCard(BaseModel):
 
     architecture: str
     embedding_dim: int
+    embedding_l2: float = 0.0
     parameters: dict[str, Any]
     """Hyperparameters, defaults included."""
     prior: float

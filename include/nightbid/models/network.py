@@ -33,7 +33,7 @@ class Network:
                 f"{card.architecture} is no TensorFlow architecture", where="model.architecture"
             )
         keras.utils.set_random_seed(seed)
-        fields = Fields(self.layout, card.embedding_dim)
+        fields = Fields(self.layout, card.embedding_dim, card.embedding_l2)
         output = architecture.build(fields, **architecture.parameters(card.parameters))
         self.model = keras.Model(fields.inputs, output, name=card.architecture)
         self._score = tf.function(

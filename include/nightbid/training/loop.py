@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -118,17 +119,17 @@ def fit(
     epochs: list[Epoch] = []
     best: Epoch | None = None
     best_weights: dict[str, Array] = {}
-    started, examples = time.monotonic(), 0
+    started, examples, done = time.monotonic(), 0, 0
     weight = float(train.weights.sum(dtype=np.float64))
     for number in range(1, settings.epochs + 1):
         clock, total = time.monotonic(), tf.constant(0.0, tf.float64)
         rows = train.shuffled(seed, number)
         for at, batch in enumerate(rows.batches(settings.batch_size)):
-            loss = step(batch, rate)
+            loss = step(batch, rate * share_of_rate(settings, done / planned))
+            done += 1
             total += tf.cast(loss, tf.float64)
             examples += len(batch)
             if at % REPORT_EVERY == 0:
-                done = (number - 1) * per_epoch + at + 1
                 spent = time.monotonic() - started
                 mean = float(loss) / max(float(batch.weights.sum()), 1e-12)
                 progress(
@@ -152,6 +153,24 @@ def fit(
     network.assign(best_weights)
     seconds = sum(each.seconds for each in epochs)
     return Fitted(tuple(epochs), best, len(train) * len(epochs) / seconds)
+
+
+def share_of_rate(settings: Train, done: float) -> float:
+    """Follow the learning-rate schedule.
+
+    Args:
+        settings: the `train` block.
+        done: share of all planned steps that were taken, 0 to 1.
+
+    Returns:
+        What the learning rate is multiplied by.
+    """
+    if done < settings.warmup:
+        return done / settings.warmup
+    left = 1 - (done - settings.warmup) / (1 - settings.warmup)
+    if settings.schedule == "cosine":
+        return 0.5 * (1 - math.cos(math.pi * left))
+    return left if settings.schedule == "linear" else 1.0
 
 
 def _occurrences(network: Network, train: Examples) -> Array:

@@ -39,6 +39,7 @@ def _train(task: StageTask, model: Model) -> Outcome:
     card = ModelCard(
         architecture=model.architecture,
         embedding_dim=model.embedding_dim,
+        embedding_l2=model.embedding_l2,
         parameters=parameters,
         prior=_logit(train.rate),
         features=schema,
