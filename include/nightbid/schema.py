@@ -24,7 +24,9 @@ TRUTH = "nb_truth"
 """float64, the true probability of the label where a simulator knows it; else absent."""
 REASON = "nb_reason"
 """string, why a row was quarantined."""
-RESERVED = (KEY, LABEL, WEIGHT, TIME, USER, TRUTH, REASON)
+TEXT = "nb_text"
+"""string, what could not be read, as it stands in the file; only in quarantine."""
+RESERVED = (KEY, LABEL, WEIGHT, TIME, USER, TRUTH, REASON, TEXT)
 
 
 class ModelInput(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nightbid.config.base import Block
 
@@ -53,6 +53,9 @@ class KuaiRandSource(Block):
     folder: str
 
 
+ColumnType = Literal["string", "int", "float", "bool", "time"]
+
+
 class FolderSource(Block):
     """A user's own folder of daily partitions (`dt=YYYY-MM-DD/` or one file a day)."""
 
@@ -61,6 +64,27 @@ class FolderSource(Block):
     rename: dict[str, str] = Field(default_factory=dict)
     """Column of the file → column of the pipeline."""
     layout: Literal["plain", "criteo", "avazu"] = "plain"
+    """Criteo and Avazu: the files as they are published (`kind: csv`)."""
+    types: dict[str, ColumnType] = Field(default_factory=dict)
+    """Column of the pipeline → type (csv). Others are inferred from the oldest file's start."""
+    names: tuple[str, ...] = ()
+    """Columns in order, for csv files without a header."""
+    delimiter: str = Field(default="", max_length=1)
+    """Between fields; default: a tab in *.tsv, else a comma."""
+    first_day: date = date(2026, 1, 1)
+    """Day of `day_0`, or of the first part of a single file (criteo)."""
+    days_per_file: int = Field(default=1, ge=1, le=366)
+    """Days that one uncompressed file in order of time is cut into, evenly (criteo)."""
+    outcomes: tuple[str, ...] = ()
+    """Columns known only after the impression: refused as features."""
+
+    @model_validator(mode="after")
+    def _layouts_are_csv(self) -> FolderSource:
+        if self.layout != "plain" and (self.kind != "csv" or self.names):
+            raise ValueError(
+                f"layout {self.layout} needs `kind: csv` and no `names`: it has its own"
+            )
+        return self
 
 
 Source = Annotated[

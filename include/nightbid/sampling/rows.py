@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from nightbid.columns import as_time, hashes
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.schema import KEY, LABEL, REASON, TIME, TRUTH, USER, WEIGHT
+from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT
 
 Bools = npt.NDArray[np.bool_]
 
@@ -56,6 +56,16 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
                 hint=f"the day has {', '.join(table.column_names[:12])}…; mend the logs, or"
                 " `columns` and `label` of the pipeline",
             )
+    if REASON in table.column_names:
+        # The source could not read some rows: nothing else is to be said of them.
+        unread = pa.array(~_nulls(table[REASON]))
+        parsed = parse(_without(table.filter(pc.invert(unread)), REASON, TEXT), spec, truth, where)
+        mine = parsed.aside.append_column(TEXT, pa.nulls(len(parsed.aside), pa.string()))
+        theirs = table.filter(unread)
+        if TEXT not in theirs.column_names:
+            theirs = theirs.append_column(TEXT, pa.nulls(len(theirs), pa.string()))
+        theirs = theirs.select(mine.column_names).cast(mine.schema)
+        return Parsed(parsed.good, pa.concat_tables([theirs, mine]))
     reasons: dict[str, Bools] = {}
     reasons[f"{roles.key} is null"] = _nulls(table[roles.key])
     reasons[f"{roles.user} is null"] = _nulls(table[roles.user])
@@ -159,6 +169,10 @@ def flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
         return np.full(len(column), np.nan)
     value = np.asarray(pc.fill_null(column.cast(pa.float64()), np.nan))
     return np.where((value == 0) | (value == 1), value, np.nan)
+
+
+def _without(table: pa.Table, *names: str) -> pa.Table:
+    return table.drop_columns([name for name in names if name in table.column_names])
 
 
 def _nulls(column: pa.ChunkedArray | pa.Array) -> Bools:

@@ -55,7 +55,7 @@ def choice(uniforms: Floats, weights: Floats) -> Ints:
     """Draw positions in `weights` in proportion to them."""
     edges = np.cumsum(weights)
     drawn = np.searchsorted(edges, uniforms * edges[-1], side="right")
-    return np.minimum(drawn, len(weights) - 1).astype(np.int64)
+    return np.asarray(np.minimum(drawn, len(weights) - 1), np.int64).astype(np.int64)
 
 
 def table(seed: int, stream: str, *shape: int) -> Floats:

@@ -1,0 +1,274 @@
+"""A user's own folder of daily files, Parquet or CSV, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.config.sources import ColumnType, FolderSource
+from nightbid.data import delimited
+from nightbid.data.delimited import Part
+from nightbid.data.layouts import (
+    LAYOUTS,
+    avazu_time,
+    criteo_days,
+    days_by_name,
+    empty_partitions,
+    single_file,
+)
+from nightbid.data.source import Meaning
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.schema import REASON, TEXT
+
+ROWS = 131_072
+Days = npt.NDArray[np.datetime64]
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Rows of a file among which those of one day lie."""
+
+    first: int
+    last: int
+
+
+class FolderLogs:
+    """Daily partitions (`dt=YYYY-MM-DD/`) or daily files (`2026-01-01.csv.gz`)."""
+
+    def __init__(self, block: FolderSource) -> None:
+        self._block = block
+        self._layout = LAYOUTS[block.layout]
+        self._root = Path(block.folder).expanduser()
+        if not self._root.is_dir():
+            raise MissingDataError(
+                "no such folder",
+                where=str(self._root.resolve()),
+                hint="set source.folder to the folder of the daily partitions",
+            )
+        outcomes = (*block.outcomes, *(self._renamed(name) for name in self._layout.outcomes))
+        self.meaning = Meaning(outcomes=frozenset(outcomes))
+
+    def days(self) -> tuple[date, ...] | None:
+        """Every day that has a file, or at least a partition."""
+        return tuple(sorted({*self._files, *self._spans, *self._empty}))
+
+    def fingerprint(self, days: tuple[date, ...]) -> str:
+        """Names, sizes and times of change of the days' files, and the types inferred."""
+        parts = [part for day in days for part in self._files.get(day, [])]
+        parts += [self._whole] if self._whole else []
+        stats = []
+        for part in parts:
+            found = part.path.stat()
+            name = part.path.relative_to(self._root).as_posix()
+            stats.append((name, part.start, part.stop, found.st_size, found.st_mtime_ns))
+        types = sorted(self._types.items()) if self._block.kind == "csv" else []
+        return hashlib.sha256(repr((stats, types)).encode()).hexdigest()
+
+    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
+        """Rows of one day, in the order of its files."""
+        for table in self._tables(day):
+            yield from table.combine_chunks().to_batches()
+
+    def _tables(self, day: date) -> Iterator[pa.Table]:
+        if day in self._spans:
+            yield from self._from_whole(day)
+            return
+        if day not in self._files:
+            if day in self._empty:
+                return
+            known = self.days() or ()
+            raise MissingDataError(
+                f"there is no day {day}",
+                where=str(self._root),
+                hint=f"the days go from {known[0]} to {known[-1]}" if known else "no file of the"
+                " folder tells its day: name them dt=YYYY-MM-DD/… or YYYY-MM-DD.…",
+            )  # fmt: skip
+        read, schema, before = 0, None, None
+        for part in self._files[day]:
+            for table in self._raw(part):
+                table = self._finished(table, day, read)
+                if schema is None:
+                    schema, before = table.schema, part
+                else:
+                    assert before is not None
+                    table = _aligned(table, schema, part, before)
+                read += len(table)
+                yield table
+
+    def _raw(self, part: Part) -> Iterator[pa.Table]:
+        if self._block.kind == "parquet":
+            return _parquet(part.path)
+        return delimited.read(part, self._names, self._delimiter(part), self._types)
+
+    def _finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
+        """Add what the layout makes, and give the columns the pipeline's names."""
+        where = f"{self._root}, {day}"
+        if self._layout.make:
+            _need(table, self._layout.types, f"layout {self._block.layout}", where)
+            table = self._layout.make(table, day, first)
+        _need(table, self._block.rename, "source.rename", where)
+        names = [self._renamed(name) for name in table.column_names]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise CorruptDataError(
+                f"two columns are called {sorted(twice)[0]!r}",
+                where=where,
+                hint="mend source.rename",
+            )
+        return table.rename_columns(names)
+
+    def _renamed(self, name: str) -> str:
+        return self._block.rename.get(name, name)
+
+    def _delimiter(self, part: Part) -> str:
+        if self._block.delimiter:
+            return self._block.delimiter
+        is_tab = self._block.layout == "criteo" or ".tsv" in part.path.suffixes
+        return "\t" if is_tab else ","
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self._layout.names or self._block.names
+
+    @cached_property
+    def _types(self) -> dict[str, ColumnType]:
+        """Types by the file's names: declared, else those that the oldest file starts with."""
+        back = {new: old for old, new in self._block.rename.items()}
+        declared = {back.get(name, name): kind for name, kind in self._block.types.items()}
+        if self._layout.types:
+            return {**self._layout.types, **declared}
+        for parts in self._files.values():
+            for part in parts:
+                if part.path.stat().st_size:
+                    inferred = delimited.infer(part, self._names, self._delimiter(part))
+                    return {**inferred, **declared}
+        return declared
+
+    @cached_property
+    def _files(self) -> dict[date, list[Part]]:
+        if self._block.layout == "criteo":
+            return criteo_days(self._block, self._root)
+        return days_by_name(self._block, self._root)
+
+    @cached_property
+    def _empty(self) -> list[date]:
+        return empty_partitions(self._root)
+
+    @cached_property
+    def _whole(self) -> Part | None:
+        """The one file of all days, if that is how the layout is published."""
+        if self._block.layout != "avazu" or self._files:
+            return None
+        return Part(single_file(self._block, self._root))
+
+    @cached_property
+    def _spans(self) -> dict[date, _Span]:
+        """Where each day lies in the one file: read once, in bounded memory."""
+        spans: dict[date, _Span] = {}
+        if self._whole is None:
+            return spans
+        row = 0
+        for table, days in self._dated(self._whole):
+            for day in np.unique(days[~np.isnat(days)]):
+                rows = np.flatnonzero(days == day) + row
+                key = day.astype(date)
+                first = spans[key].first if key in spans else int(rows[0])
+                spans[key] = _Span(first, int(rows[-1]))
+            row += len(table)
+        return spans
+
+    def _from_whole(self, day: date) -> Iterator[pa.Table]:
+        assert self._whole is not None
+        span, row, read = self._spans[day], 0, 0
+        for table, days in self._dated(self._whole):
+            if row > span.last:
+                return
+            mine = table.filter(pa.array(days == np.datetime64(day)))
+            row += len(table)
+            if len(mine):
+                yield self._finished(mine, day, read)
+                read += len(mine)
+
+    def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
+        """Tables with the day of each row; one without belongs to the day of the row before."""
+        last = np.datetime64("NaT", "D")
+        for table in self._raw(part):
+            days = _days_of(table)
+            known = np.flatnonzero(~np.isnat(days))
+            if len(known):
+                before = np.searchsorted(known, np.arange(len(days)), side="right") - 1
+                opening = days[known[0]] if np.isnat(last) else last
+                days = np.where(before < 0, opening, days[known[np.maximum(before, 0)]])
+                last = days[-1]
+            else:
+                days = np.full(len(days), last)
+            yield table, days
+
+
+def _days_of(table: pa.Table) -> Days:
+    if "hour" not in table.column_names:
+        raise MissingDataError(
+            "column 'hour' is missing",
+            where="layout avazu",
+            hint=f"the file has {', '.join(table.column_names[:8])}…",
+        )
+    time = avazu_time(table["hour"]).cast(pa.timestamp("us"))
+    return np.asarray(time).astype("datetime64[D]")
+
+
+def _parquet(path: Path) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS):
+                yield pa.Table.from_batches([batch])
+    except FileNotFoundError as error:
+        raise MissingDataError(
+            "the file is gone", where=str(path), hint="load the day again"
+        ) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptDataError(
+            f"cannot be read as Parquet: {str(error).splitlines()[0]}",
+            where=str(path),
+            hint="load the day again; the file may be cut off",
+        ) from error
+
+
+def _need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:
+    for name in names:
+        if name not in table.column_names:
+            have = [each for each in table.column_names if each not in (REASON, TEXT)]
+            raise MissingDataError(
+                f"column {name!r} of {by} is missing",
+                where=where,
+                hint=f"the file has {', '.join(have[:12])}{'…' if len(have) > 12 else ''}",
+            )
+
+
+def _aligned(table: pa.Table, schema: pa.Schema, part: Part, first: Part) -> pa.Table:
+    """Give the columns of a day's later file the order and types of its first."""
+    for name in table.column_names:
+        if name not in schema.names:
+            raise CorruptDataError(
+                f"has the column {name!r}, which {first.path.name} of the same day has not",
+                where=str(part.path),
+                hint="load the day again: its files must have the same columns",
+            )
+    _need(table, schema.names, f"{first.path.name} of the same day", str(part.path))
+    table = table.select(schema.names)
+    try:
+        return table.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise CorruptDataError(
+            f"has other types than {first.path.name} of the same day: {error}",
+            where=str(part.path),
+            hint="load the day again: its files must have the same types",
+        ) from error

@@ -1,0 +1,222 @@
+"""Where the days of a folder lie, and what published log formats look like.
+
+Neither Criteo's nor Avazu's files have all that a night needs. What they lack is made, so that the
+default `columns` of a pipeline fit:
+
+Criteo (Kaggle's `train.txt`, or the terabyte's `day_0` … `day_23`; no header)
+    ``label``, ``I1`` to ``I13`` int, ``C1`` to ``C26`` string. Day by file (`first_day`); a single
+    file is cut into `days_per_file` even parts, being in order of time. Made: ``impression_id``
+    (day and line), ``time`` (the day's start: features of the hour mean nothing), ``user_id`` (the
+    impression: nobody is named, so confidence intervals resample rows).
+Avazu (Kaggle's `train`, or one file a day)
+    ``click``, ``hour`` as YYMMDDHH, ``C1``, ``banner_pos``, … ``C21``. Made: ``impression_id`` (the
+    text of ``id``), ``time`` (start of the hour), ``user_id`` (``device_id``; where that is the one
+    value that stands for none, ``device_ip`` and ``device_model``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.columns import MICROSECOND
+from nightbid.config.sources import ColumnType, FolderSource
+from nightbid.data.delimited import Part
+from nightbid.errors import CorruptDataError, MissingDataError
+
+PARTITION = re.compile(r"(?:^|/)(?:dt|date|day|ds)=(\d{4}-\d{2}-\d{2})(?:/|$)")
+IN_NAME = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
+CRITEO_DAY = re.compile(r"^day_(\d{1,3})(\.(gz|csv|tsv|txt|bz2|zst))*$")
+SUFFIXES = {
+    "parquet": (".parquet", ".pq"),
+    "csv": tuple(
+        f".{kind}{packed}"
+        for kind in ("csv", "tsv", "txt")
+        for packed in ("", ".gz", ".bz2", ".zst")
+    ),
+}
+NO_DEVICE = "a99f214a"
+"""Avazu's device_id of four impressions in five: no id was known."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of a folder are to be read."""
+
+    names: tuple[str, ...] = ()
+    """Columns in order, where there is no header."""
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    """Types of the columns as they are in the file."""
+    make: Callable[[pa.Table, date, int], pa.Table] | None = None
+    """Add the columns that are lacking: rows, their day, number of the first of them."""
+    outcomes: tuple[str, ...] = ()
+
+
+def days_by_name(block: FolderSource, root: Path) -> dict[date, list[Part]]:
+    """Find the files of each day by their names: partitions first, else dates in file names.
+
+    Files that no day can be read from (tables beside the logs) are left alone.
+
+    Raises:
+        CorruptDataError: a name has a date that does not exist.
+    """
+    found: dict[date, list[Part]] = {}
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        hidden = any(part.startswith((".", "_")) for part in relative.parts)
+        if hidden or not path.name.endswith(SUFFIXES[block.kind]) or not path.is_file():
+            continue
+        text = _day_text(relative.as_posix())
+        if text is None:
+            continue
+        try:
+            day = date.fromisoformat(text)
+        except ValueError as error:
+            raise CorruptDataError(
+                f"{text!r} is not a day", where=str(path), hint="name days as YYYY-MM-DD"
+            ) from error
+        found.setdefault(day, []).append(Part(path))
+    return dict(sorted(found.items()))
+
+
+def empty_partitions(root: Path) -> list[date]:
+    """Partition folders, with files or without: an empty one is a day that is empty."""
+    days = []
+    for path in root.glob("*=*/"):
+        match = PARTITION.search(path.name)
+        if match:
+            days.append(date.fromisoformat(match.group(1)))
+    return days
+
+
+def _day_text(relative: str) -> str | None:
+    partition = PARTITION.search(relative)
+    if partition:
+        return partition.group(1)
+    named = IN_NAME.search(relative.rsplit("/", 1)[-1])
+    return "-".join(named.groups()) if named else None
+
+
+def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
+    """Find Criteo's days: `day_<n>` files, or the even parts of a single file.
+
+    Raises:
+        MissingDataError: there is neither.
+        CorruptDataError: a compressed file cannot be cut.
+    """
+    numbered = {}
+    for path in sorted(root.iterdir()):
+        match = CRITEO_DAY.match(path.name)
+        if match:
+            numbered[block.first_day + timedelta(days=int(match.group(1)))] = [Part(path)]
+    if numbered:
+        return dict(sorted(numbered.items()))
+    path = single_file(block, root)
+    if block.days_per_file == 1:
+        return {block.first_day: [Part(path)]}
+    if path.suffix in (".gz", ".bz2", ".zst"):
+        raise CorruptDataError(
+            f"a compressed file cannot be cut into {block.days_per_file} days",
+            where=str(path),
+            hint="unpack it, or set source.days_per_file to 1",
+        )
+    edges = _line_starts(path, block.days_per_file)
+    return {
+        block.first_day + timedelta(days=at): [Part(path, edges[at], edges[at + 1])]
+        for at in range(block.days_per_file)
+    }
+
+
+def single_file(block: FolderSource, root: Path) -> Path:
+    """Find the one file that holds all days: `train` by preference, as Kaggle calls it.
+
+    Raises:
+        MissingDataError: there is none, or more than one that it could be.
+    """
+    files = [
+        path
+        for path in sorted(root.iterdir())
+        if path.is_file() and (path.name.endswith(SUFFIXES["csv"]) or not path.suffix
+                               or path.suffix == ".gz")
+    ]  # fmt: skip
+    chosen = [path for path in files if path.name.split(".")[0] == "train"] or files
+    if len(chosen) != 1:
+        names = ", ".join(path.name for path in chosen[:5]) or "none"
+        raise MissingDataError(
+            f"expected one log file in the layout {block.layout!r}, found {names}",
+            where=str(root),
+            hint="name days in the file names, or leave one file (or one called train) there",
+        )
+    return chosen[0]
+
+
+def _line_starts(path: Path, parts: int) -> list[int]:
+    """Offsets of the lines that start each of some even parts, and the file's end."""
+    size = path.stat().st_size
+    edges = [0]
+    with open(path, "rb") as stream:
+        for at in range(1, parts):
+            stream.seek(max(size * at // parts - 1, 0))
+            stream.readline()
+            edges.append(max(stream.tell(), edges[-1]))
+    return [*edges, size]
+
+
+def _criteo(table: pa.Table, day: date, first: int) -> pa.Table:
+    key = pa.array(day.toordinal() * 10**11 + first + np.arange(len(table), dtype=np.int64))
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return (
+        table.append_column("impression_id", key)
+        .append_column("time", pa.array(np.full(len(table), np.datetime64(start.replace(
+            tzinfo=None), "us"))).cast(MICROSECOND))
+        .append_column("user_id", key)
+    )  # fmt: skip
+
+
+def _avazu(table: pa.Table, day: date, first: int) -> pa.Table:
+    named = pc.not_equal(table["device_id"], NO_DEVICE)
+    address = pc.binary_join_element_wise(table["device_ip"], table["device_model"], "-")
+    return (
+        table.append_column("impression_id", table["id"])
+        .append_column("time", avazu_time(table["hour"]))
+        .append_column("user_id", pc.if_else(named, table["device_id"], address))
+    )
+
+
+def avazu_time(hour: pa.ChunkedArray) -> pa.Array:
+    """Read YYMMDDHH; what is no time is null."""
+    text = pc.utf8_lpad(hour.cast(pa.string()), 8, "0")
+    return pc.strptime(text, format="%y%m%d%H", unit="us", error_is_null=True).cast(MICROSECOND)
+
+
+LAYOUTS = {
+    "plain": Layout(),
+    "criteo": Layout(
+        names=("label", *(f"I{n}" for n in range(1, 14)), *(f"C{n}" for n in range(1, 27))),
+        types={
+            "label": "int",
+            **{f"I{n}": "int" for n in range(1, 14)},
+            **{f"C{n}": "string" for n in range(1, 27)},
+        },
+        make=_criteo,
+        outcomes=("label",),
+    ),
+    "avazu": Layout(
+        types={
+            "id": "string", "click": "int", "hour": "int", "C1": "string", "banner_pos": "int",
+            **dict.fromkeys(("site_id", "site_domain", "site_category", "app_id", "app_domain",
+                             "app_category", "device_id", "device_ip", "device_model",
+                             "device_type", "device_conn_type",
+                             *(f"C{n}" for n in range(14, 22))), "string"),
+        },
+        make=_avazu,
+        outcomes=("click",),
+    ),
+}  # fmt: skip
