@@ -8,11 +8,10 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from nightbid.cost.money import shown
 from nightbid.report.comparison import Comparison, Pair
 from nightbid.report.table import MARK
 from nightbid.report.view import RunView
-from nightbid.report.words import DASH, count, duration, interval, number, signed
+from nightbid.report.words import DASH, count, duration, interval, money, number, signed
 from nightbid.runs import RunRecord
 
 FIGURES = {
@@ -72,10 +71,10 @@ def _figures(views: Sequence[RunView]) -> Table:
     latencies = [view.stage("load_test").metrics.get("latency_ms") or {} for view in views]
     table.add_row("p99, ms", *[number(each.get("p99"), 2) for each in latencies])
     table.add_row("stages took", *[duration(view.seconds) for view in views])
-    table.add_row("cost", *[str(view.total_cost) for view in views])
+    table.add_row("cost", *[money(view.total_cost) for view in views])
     for stage in dict.fromkeys(each.name for view in views for each in view.stages if each.cost):
         costs = [view.stage(stage).cost for view in views]
-        table.add_row(f"  {stage}", *[DASH if c is None else shown(c.amount) for c in costs])
+        table.add_row(f"  {stage}", *[DASH if c is None else money(c, currency=False) for c in costs])
     return table
 
 

@@ -25,6 +25,8 @@ class Series:
     points: Sequence[Point]
     dashed: bool = False
     marks: bool = True
+    tone: str = ""
+    """CSS class of its colour; default: by its place among the lines."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,11 @@ def line_chart(
         if not at:
             continue
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b in at)
-        parts.append(f'<path class="line s{index}{" dashed" if each.dashed else ""}" d="M{path}"/>')
+        tone = escape(each.tone or f"s{index}")
+        parts.append(f'<path class="line {tone}{" dashed" if each.dashed else ""}" d="M{path}"/>')
         if each.marks:
             parts += [
-                f'<circle class="mark s{index}" cx="{a:.1f}" cy="{b:.1f}" r="3"><title>'
+                f'<circle class="mark {tone}" cx="{a:.1f}" cy="{b:.1f}" r="3"><title>'
                 f"{escape(each.name)}: {_tick(px)}, {_tick(py)}</title></circle>"
                 for (a, b), (px, py) in zip(at, each.points, strict=True)
             ]

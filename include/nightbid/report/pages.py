@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
-from nightbid.cost.money import Money, shown
 from nightbid.report import words
 from nightbid.report.links import Links
 from nightbid.report.run_page import run_context
@@ -70,12 +68,6 @@ def _environment() -> Environment:
         signed=words.signed,
         interval=words.interval,
         duration=words.duration,
-        money=_money,
+        money=words.money,
     )
     return environment
-
-
-def _money(value: Any) -> str:
-    if isinstance(value, Money):
-        return str(value)
-    return f"{shown(value)} USD" if isinstance(value, Decimal) else words.DASH

@@ -20,7 +20,7 @@ from nightbid.report.charts import (
     line_chart,
 )
 from nightbid.report.view import RunView, StageView
-from nightbid.report.words import against, interval, number, signed
+from nightbid.report.words import against, interval, money, number, signed
 
 FIGURES = {
     "auc": "AUC",
@@ -36,6 +36,8 @@ MODELS = ("candidate", "champion", "baseline", "constant", "oracle")
 TRAINED = (("candidate", "train"), ("baseline", "train_baseline"))
 SLICES = 40
 """Slices drawn; the table has all of them."""
+TONES = {"candidate": "s0", "champion": "s1", "baseline": "s2"}
+"""A model's colour, the same in every chart."""
 MARKED = 30
 """Points of a line that still get a mark each."""
 _WORST: dict[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}
@@ -137,7 +139,7 @@ def _gap(metrics: dict[str, Any]) -> str:
 
 def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
     curves = [
-        {"name": name, "points": points}
+        {"name": name, "points": points, "tone": TONES.get(name, "s3")}
         for name, points in (metrics.get("curves") or {}).items()
         if points
     ]
@@ -145,8 +147,12 @@ def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
         return {"curves": [], "calibration_chart": Markup("")}
     chart = line_chart(
         [
-            Series(each["name"], [(p["predicted"], p["observed"]) for p in each["points"]])
-            for each in curves[:4]
+            Series(
+                each["name"],
+                [(p["predicted"], p["observed"]) for p in each["points"]],
+                tone=each["tone"],
+            )
+            for each in curves
         ],
         x_label="mean prediction",
         y_label="observed rate",
@@ -193,11 +199,18 @@ def _training(view: RunView) -> dict[str, Any]:
         ):
             points = [(e["epoch"], e[column]) for e in history if e.get(column) is not None]
             if points:
-                dashed = title.endswith("training")
-                found.append(Series(title, points, dashed=dashed, marks=len(points) <= MARKED))
+                found.append(
+                    Series(
+                        title,
+                        points,
+                        dashed=column == "loss",
+                        marks=len(points) <= MARKED,
+                        tone=TONES[each["name"]],
+                    )
+                )
     charts: dict[str, Any] = {}
     for key, series, label in (("loss", losses, "log loss"), ("auc", areas, "AUC")):
-        charts[f"{key}_names"] = [each.name for each in series]
+        charts[f"{key}_lines"] = series
         charts[f"{key}_chart"] = Markup("") if not series else line_chart(
             series,
             x_label="epoch",
@@ -216,14 +229,18 @@ def _load(view: RunView) -> dict[str, Any]:
                  key.removesuffix("_ms").startswith("p9")]  # fmt: skip
     loads = [key for key in keys if key not in latencies]
     if not latencies or not loads:
-        return {"load_chart": Markup(""), "load_names": [], "load_columns": [], "load_rows": []}
+        return {"load_chart": Markup(""), "load_lines": [], "load_columns": [], "load_rows": []}
     x = loads[0]
-    names = [key.removesuffix("_ms") for key in latencies]
+    lines = [
+        Series(
+            key.removesuffix("_ms"),
+            [(point[x], point[key]) for point in curve if key in point],
+            tone=f"s{at}",
+        )
+        for at, key in enumerate(latencies[:4])
+    ]
     chart = line_chart(
-        [
-            Series(name, [(point[x], point[key]) for point in curve if key in point])
-            for name, key in zip(names[:4], latencies[:4], strict=True)
-        ],
+        lines,
         x_label=_spaced(x),
         y_label="latency, ms",
         title="Latency under load",
@@ -233,7 +250,7 @@ def _load(view: RunView) -> dict[str, Any]:
     columns = [x, *(key for key in loads if key != x), *latencies]
     return {
         "load_chart": chart,
-        "load_names": names[:4],
+        "load_lines": lines,
         "load_columns": [_spaced(each) for each in columns],
         "load_rows": [[point.get(each) for each in columns] for point in curve],
     }
@@ -272,7 +289,7 @@ def _costs(view: RunView) -> dict[str, Any]:
         Bar(
             each["name"],
             float(each["cloud"].amount),
-            str(each["cloud"]) + (f" of {each['limit']}" if each["limit"] is not None else ""),
+            money(each["cloud"]) + (f" of {each['limit']}" if each["limit"] is not None else ""),
             None if each["limit"] is None else float(each["limit"]),
             "bad" if each["limit"] is not None and each["cloud"].amount > each["limit"] else "s0",
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from nightbid.cost.money import shown
 from nightbid.report.view import RunView, StageView
-from nightbid.report.words import against, duration, interval, number, signed
+from nightbid.report.words import against, duration, interval, money, number, signed
 from nightbid.runs import RunRecord
 
 MARK = {
@@ -39,12 +39,13 @@ def night_table(run: RunRecord) -> Table:
             stage.name,
             _rows(stage),
             duration(stage.record.seconds),
-            shown(stage.cost.amount) if stage.cost else "",
+            money(stage.cost, currency=False) if stage.cost else "",
             _verdict(stage),
-            escape(stage.summary),
+            # What did not go well is said in full.
+            Text(stage.summary, no_wrap=_is_fine(stage), overflow="ellipsis"),
         )
     table.add_section()
-    table.add_row("total", "", duration(view.seconds), shown(total.amount), "", "")
+    table.add_row("total", "", duration(view.seconds), money(total, currency=False), "", "")
     return table
 
 
@@ -70,6 +71,10 @@ def verdict_line(run: RunRecord) -> str:
         for short, name in (("AUC", "auc"), ("NE", "normalized_entropy"))
     ]
     return f"the candidate is {said}: {', '.join(figures)}{tail}"
+
+
+def _is_fine(stage: StageView) -> bool:
+    return stage.state == "done" and stage.verdict in (None, "pass")
 
 
 def _rows(stage: StageView) -> str:

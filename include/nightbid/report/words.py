@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
+
+from nightbid.cost.money import Money
 
 DASH = "–"
 
@@ -34,6 +37,17 @@ def interval(bounds: Any, digits: int = 4, *, sign: bool = False) -> str:
         return ""
     write = signed if sign else number
     return f"[{write(low, digits)}, {write(high, digits)}]"
+
+
+def money(value: Any, *, currency: bool = True) -> str:
+    """`0.0123 USD`, `<0.0001 USD`; a dash for no amount."""
+    if isinstance(value, Decimal):
+        value = Money(value)
+    if not isinstance(value, Money):
+        return DASH
+    small = 0 < value.amount < Decimal("0.00005")
+    text = "<0.0001" if small else f"{value.amount:,.4f}"
+    return f"{text} {value.currency}" if currency else text
 
 
 def duration(seconds: float) -> str:
