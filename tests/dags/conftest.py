@@ -1,0 +1,76 @@
+"""An Airflow of its own for these tests: the home is new, and set before Airflow is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+HOME = tempfile.mkdtemp(prefix="nightbid-airflow-")
+SMALL = {
+    "pipeline": "small",
+    "source": {"kind": "simulator", "rows_per_day": 3000, "users": 500, "ads": 100},
+    "columns": {"position": "position"},
+    "window": {"train_days": 2},
+    "features": {
+        "ad_id": {"min_count": 5},
+        "device_type": "vocabulary",
+        "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
+    },
+    "train": {"epochs": 1},
+    # A model of so few rows proves nothing: only the mechanics are judged.
+    "gates": {
+        "model": {
+            "worse_than_reference": {"warn": [None, 0]},
+            "auc": {"warn": [0.5, None]},
+            "positives": {"warn": [200, None]},
+        },
+    },
+}
+"""A pipeline whose night takes seconds."""
+
+os.environ.update(
+    {
+        "AIRFLOW_HOME": HOME,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": f"{HOME}/logs",
+    }
+)
+# As Airflow does in every component.
+sys.path.append(str(ROOT / "plugins"))
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write pipelines (a dictionary, or text that may be broken) into a folder of the test."""
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    monkeypatch.setenv("NIGHTBID_PIPELINES", str(folder))
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
+
+    def write(name: str = "small", text: str = "", **changes: object) -> Path:
+        tree = {**SMALL, "pipeline": name, **changes}
+        (folder / f"{name}.yaml").write_text(text or yaml.safe_dump(tree))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """The metadata database, made once."""
+    from airflow.utils import db
+
+    db.initdb()
