@@ -1,0 +1,131 @@
+"""The nightly DAGs as Airflow sees them, without running any."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import ParamValidationError
+from nightbid.config.load import pipeline_names
+from nightbid.config.settings import Settings
+from nightbid.nightly import NIGHT
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("tensorflow", "keras", "apache_beam", "great_expectations", "pandas", "pyarrow", "mlflow")
+
+
+def bag() -> DagBag:
+    return DagBag(str(ROOT / "dags"), bundle_path=ROOT / "dags", bundle_name="dags")
+
+
+def the_dag(name: str = "nightly_small") -> DAG:
+    found: DAG = bag().dags[name]
+    return found
+
+
+def test_every_shipped_pipeline_has_a_dag_that_loads() -> None:
+    found = bag()
+    assert found.import_errors == {}
+    assert {f"nightly_{name}" for name in pipeline_names(Settings().pipelines)} <= set(found.dags)
+
+
+def test_runs_are_one_at_a_time_without_catch_up_and_have_an_owner() -> None:
+    for name, dag in bag().dags.items():
+        if not name.startswith("nightly_"):
+            continue
+        assert dag.max_active_runs == 1, name
+        assert dag.catchup is False, name
+        assert dag.owner not in ("", "airflow"), f"{name}: set `owner:` in its YAML"
+        assert "nightbid" in dag.tags, name
+
+
+def test_a_gate_holds_back_everything_that_comes_after_it(pipelines) -> None:
+    pipelines()
+    dag = the_dag()
+    for at, gate in enumerate(NIGHT):
+        if not gate.is_gate:
+            continue
+        for later in NIGHT[at + 1 :]:
+            above = dag.get_task(later.name).get_flat_relative_ids(upstream=True)
+            assert gate.name in above, f"{later.name} does not wait for {gate.name}"
+
+
+def test_every_task_waits_for_its_inputs_and_the_trainings_run_side_by_side(pipelines) -> None:
+    pipelines()
+    dag = the_dag()
+    assert [task.task_id for task in dag.tasks] == [stage.name for stage in NIGHT]
+    for stage in NIGHT:
+        above = dag.get_task(stage.name).get_flat_relative_ids(upstream=True)
+        assert set(stage.inputs) <= above
+    assert dag.get_task("train").upstream_task_ids == {"gate_features"}
+    assert dag.get_task("train_baseline").upstream_task_ids == {"gate_features"}
+    assert [task.task_id for task in dag.leaves] == ["promote"]
+
+
+def test_a_person_stands_before_the_promotion_if_the_pipeline_says_so(pipelines) -> None:
+    pipelines(approval=True)
+    dag = the_dag()
+    assert dag.get_task("promote").upstream_task_ids == {"approve"}
+    assert dag.get_task("approve").upstream_task_ids == {"gate_cost"}
+
+
+def test_the_form_takes_what_a_person_may_ask_for(pipelines) -> None:
+    pipelines()
+    asked = {
+        "date": "2026-01-08",
+        "train_days": 3,
+        "architecture": "dcn_v2",
+        "budget_usd": 0.5,
+        "overrides": ["train.learning_rate=0.002"],
+    }
+    params = the_dag().params
+    params.update(asked)
+    assert params.validate() == asked
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("date", "8 January"),
+        ("train_days", 0),
+        ("budget_usd", -1),
+        ("budget_usd", "much"),
+        ("overrides", ["train.learning_rate"]),
+        ("overrides", "train.learning_rate=1"),
+    ],
+)
+def test_the_form_refuses_what_cannot_be_meant(pipelines, field: str, value: object) -> None:
+    pipelines()
+    params = the_dag().params
+    with pytest.raises(ParamValidationError):
+        params[field] = value
+
+
+def test_a_broken_pipeline_is_named_and_takes_no_other_along(pipelines) -> None:
+    pipelines("good")
+    pipelines("typo", embedings=3)
+    pipelines("torn", text="pipeline: torn\nfeatures: [")
+    found = bag()
+    assert set(found.dags) == {"nightly_good"}
+    (message,) = found.import_errors.values()
+    assert "typo.yaml: unknown key 'embedings'" in message
+    assert "torn.yaml" in message
+
+
+def test_parsing_imports_nothing_heavy(pipelines) -> None:
+    pipelines()
+    program = f"""
+import sys, json, runpy
+sys.path.insert(0, {str(ROOT / "plugins")!r})
+runpy.run_path({str(ROOT / "dags" / "nightly.py")!r})
+print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == []
