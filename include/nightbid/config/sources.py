@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nightbid.config.base import Block
+from nightbid.config.faults import Fault
 
 
 class Columns(Block):
@@ -35,7 +36,14 @@ class SimulatorSource(Block):
     ads: int = Field(default=2_000, ge=10)
     seed: int = 0
     faults: tuple[str, ...] = ()
-    """Faults to inject, as `kind@YYYY-MM-DD` or `kind@YYYY-MM-DD:amount`."""
+    """Faults to inject, as `kind@YYYY-MM-DD` or `kind@YYYY-MM-DD:amount`; see config/faults.py."""
+
+    @field_validator("faults")
+    @classmethod
+    def _faults_are_known(cls, faults: tuple[str, ...]) -> tuple[str, ...]:
+        for text in faults:
+            Fault.parse(text)
+        return faults
 
 
 class ObdSource(Block):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 
+import numpy as np
 import pyarrow as pa
 
+from nightbid.config.faults import Fault
 from nightbid.config.sources import SimulatorSource
-from nightbid.data.simulator.impressions import Exchange
+from nightbid.data.simulator.faults import Rows, apply
+from nightbid.data.simulator.impressions import CHUNK, Exchange
 from nightbid.data.source import Meaning
+from nightbid.errors import MissingDataError
 
 MEANING = Meaning(
     outcomes=frozenset(
@@ -28,15 +32,44 @@ class SimulatorLogs:
     meaning = MEANING
 
     def __init__(self, block: SimulatorSource) -> None:
+        self._block = block
         self._exchange = Exchange(block)
+        self._faults = [Fault.parse(text) for text in block.faults]
 
     def days(self) -> tuple[date, ...] | None:
         """Tell that any day can be made."""
         return None
 
-    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        """Make one day."""
-        yield from self._exchange.batches(day)
+    def batches(self, day: date, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
+        """Make one day, with its faults.
+
+        Args:
+            day: any day.
+            chunk: rows made at a time; the day does not depend on it.
+        """
+        faults = [fault for fault in self._faults if fault.day == day]
+        if any(fault.kind == "missing_day" for fault in faults):
+            raise MissingDataError(
+                f"there is no day {day}",
+                where="simulator",
+                hint="source.faults has a missing_day: remove it, or take another date",
+            )
+        start = 0
+        for batch in self._exchange.batches(day, chunk):
+            if not faults:
+                yield batch
+                continue
+            rows = Rows(
+                table=pa.Table.from_batches([batch]),
+                index=np.arange(start, start + batch.num_rows),
+                day=day,
+                settings=self._block,
+                users=self._exchange.users,
+            )
+            start += batch.num_rows
+            for fault in faults:
+                rows = apply(rows, fault)
+            yield from rows.table.combine_chunks().to_batches()
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
         """Nothing: the block of the pipeline says it all."""
