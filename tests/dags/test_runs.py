@@ -1,0 +1,68 @@
+"""Nights run by Airflow itself (`dag.test()`): every stage real, few rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from nightbid.champion import ChampionPointer
+from nightbid.config.settings import Settings
+from nightbid.nightly import NIGHT
+from nightbid.runs import RunRecord, runs_of
+from nightbid.workspace import Workspace
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+NIGHT_OF = {"date": "2026-01-04"}
+STOPS_AT_ONCE = {"raw": {"rows": {"stop": [1_000_000, None]}}}
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
+
+
+def run_dag(**conf: Any) -> dict[str, str | None]:
+    """Run the small pipeline's DAG; returns the state of each task."""
+    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
+    assert not bag.import_errors
+    run = bag.dags["nightly_small"].test(logical_date=None, run_conf={**NIGHT_OF, **conf})
+    return {task.task_id: task.state for task in run.get_task_instances()}
+
+
+def newest_run() -> RunRecord:
+    return runs_of(Workspace(Settings().workspace), "small")[-1]
+
+
+def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(pipelines) -> None:
+    pipelines(gates=STOPS_AT_ONCE)
+    states = run_dag()
+    assert states["sample"] == "success"
+    assert states["gate_raw"] == "failed"
+    assert {states[stage.name] for stage in NIGHT[2:]} == {"upstream_failed"}
+    run = newest_run()
+    assert {record.stage for record in run.records()} == {"sample", "gate_raw"}
+    assert "rows" in run.stage("gate_raw").summary
+
+
+def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) -> None:
+    pipelines(label={"column": "clicks"})
+    states = run_dag()
+    assert states["sample"] == "failed", "not up_for_retry: the column will not appear by itself"
+    assert newest_run().stage("sample") is None or "clicks" in newest_run().stage("sample").error
+
+
+def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(pipelines) -> None:
+    pipelines()
+    assert set(run_dag().values()) == {"success"}
+    first = newest_run()
+    assert [record.stage for record in first.records()].count("train") == 1
+    champion = ChampionPointer(first.workspace, "small").current()
+    assert champion is not None
+    assert champion.bundle_uri == first.stage("export").uri
+
+    assert set(run_dag().values()) == {"success"}
+    second = newest_run()
+    assert second.run_id != first.run_id
+    assert second.stage("evaluate").reused is False, "its reference is now the champion"
+    for name in ("sample", "gate_raw", "featurize", "train", "train_baseline", "export"):
+        assert second.stage(name).reused, name
+        assert second.stage(name).uri == first.stage(name).uri
