@@ -60,6 +60,7 @@ def _figures(views: Sequence[RunView]) -> Table:
         "verdict": _verdict,
         "model": lambda view: escape(str(view.stage("train").metrics.get("architecture", DASH))),
         "parameters": lambda view: count(view.stage("train").metrics.get("parameters")),
+        "code": lambda view: view.code_digest[:12],
         "rows judged": lambda view: count(view.evaluation.get("rows")),
     }
     for title, write in rows.items():
@@ -73,8 +74,9 @@ def _figures(views: Sequence[RunView]) -> Table:
     table.add_row("stages took", *[duration(view.seconds) for view in views])
     table.add_row("cost", *[money(view.total_cost) for view in views])
     for stage in dict.fromkeys(each.name for view in views for each in view.stages if each.cost):
-        costs = [view.stage(stage).cost for view in views]
-        table.add_row(f"  {stage}", *[DASH if c is None else money(c, currency=False) for c in costs])
+        table.add_row(
+            f"  {stage}", *[money(view.stage(stage).cost, currency=False) for view in views]
+        )
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
@@ -124,6 +125,15 @@ class RunView:
     def seconds(self) -> float:
         """Time of all attempts, added up."""
         return sum(record.seconds for stage in self.stages for record in stage.attempts)
+
+    @property
+    def code_digest(self) -> str:
+        """Of the source of every stage that has run: the same digest is the same code."""
+        code = hashlib.sha256()
+        for stage in self.stages:
+            if stage.manifest:
+                code.update(f"{stage.name} {stage.manifest.code_digest}".encode())
+        return code.hexdigest()[:32]
 
     @property
     def state(self) -> State:

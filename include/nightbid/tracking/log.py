@@ -8,11 +8,14 @@ the night goes on and the queue is tried again after the next night, or by `nigh
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from nightbid.config.settings import Settings
 from nightbid.report.view import RunView
@@ -96,7 +99,7 @@ def deliver(workspace: Workspace, settings: Settings, *, patience: float = PATIE
     try:
         if not Queue(workspace).waiting():
             return Tracked("idle")
-        failure = _in_child(str(workspace.root), uri, patience)
+        failure = _refused(uri) or _in_child(str(workspace.root), uri, patience)
     except Exception as error:
         LOG.warning("the tracking queue was not logged", exc_info=True)
         failure = f"{type(error).__name__}: {error}"
@@ -124,6 +127,21 @@ def replay(workspace: Workspace, uri: str) -> list[str]:
             queue.done(payload)
             logged.append(payload.run_id)
     return logged
+
+
+def _refused(uri: str) -> str:
+    """Why a server cannot even be connected to: told before MLflow's seconds of start-up."""
+    address = urlsplit(uri)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        return ""
+    if address.scheme in getproxies() and not proxy_bypass(address.hostname):
+        return ""
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname, port), timeout=5).close()
+    except OSError as error:
+        return f"{uri}: {error}"
+    return ""
 
 
 def _in_child(root: str, uri: str, patience: float) -> str:

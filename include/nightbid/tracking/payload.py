@@ -99,10 +99,6 @@ class Payload(BaseModel):
 
 def _tags(view: RunView) -> dict[str, str]:
     head, metrics = view.head, view.evaluation
-    code = hashlib.sha256()
-    for stage in view.stages:
-        if stage.manifest:
-            code.update(f"{stage.name} {stage.manifest.code_digest}".encode())
     export = view.stage("export").manifest
     versions = {
         name: version
@@ -124,7 +120,7 @@ def _tags(view: RunView) -> dict[str, str]:
         "bundle": view.stage("export").uri if export else "",
         "bundle_digest": export.digest if export else "",
         "code_version": nightbid.__version__,
-        "code_digest": code.hexdigest()[:32],
+        "code_digest": view.code_digest,
         **{f"gate.{each.name}": each.verdict or "" for each in view.stages if each.is_gate},
         **{f"version.{name}": version for name, version in versions.items()},
     }
