@@ -59,10 +59,15 @@ def run(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080) -> None:
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+    schedules: Annotated[
+        bool, typer.Option("--schedules", help="Start nights by their cron expressions too.")
+    ] = False,
+) -> None:
     """Start the same Airflow, print its address, and stay until Ctrl-C."""
     settings = Settings()
-    with _started(settings, port) as airflow:
+    with _started(settings, port, schedules) as airflow:
         console.print(f"Airflow: [bold]{airflow.client.address}[/]", highlight=False)
         console.print(
             f"login:   [bold]{USER}[/], password [bold]{escape(airflow.home.password())}[/]",
@@ -70,6 +75,8 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080) -> 
         )
         for error in airflow.client.import_errors():
             console.print(f"[yellow]{escape(error)}[/]", highlight=False)
+        if not schedules:
+            console.print("Schedules are off (--schedules): trigger nights by hand.")
         console.print("Ctrl-C ends it.")
         while True:
             airflow.check()
@@ -77,11 +84,12 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080) -> 
 
 
 @contextmanager
-def _started(settings: Settings, port: int = 0) -> Iterator[Airflow]:
+def _started(settings: Settings, port: int = 0, schedules: bool = False) -> Iterator[Airflow]:
     """Start it with something to look at meanwhile."""
     with ExitStack() as stack:
         with console.status("Airflow is starting (some 30 s)"):
-            airflow = stack.enter_context(embedded(Home.beside(settings), settings, port))
+            home = Home.beside(settings)
+            airflow = stack.enter_context(embedded(home, settings, port, schedules=schedules))
         yield airflow
 
 

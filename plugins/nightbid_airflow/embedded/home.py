@@ -63,8 +63,15 @@ class Home:
             stream.flush()
             yield
 
-    def environment(self, settings: Settings, port: int) -> dict[str, str]:
-        """Give the variables of every component, on top of the caller's own."""
+    def environment(self, settings: Settings, port: int, schedules: bool) -> dict[str, str]:
+        """Give the variables of every component, on top of the caller's own.
+
+        Args:
+            settings: where the library reads and writes.
+            port: of the API server.
+            schedules: nights start by their cron expressions too. A schedule that is switched on
+                begins with the night it missed last, and keeps a run by hand waiting.
+        """
         kept = self._secrets()
         workspace = settings.workspace
         if "://" not in workspace:
@@ -95,6 +102,7 @@ class Home:
             "AIRFLOW__API_AUTH__JWT_SECRET": kept["jwt_secret"],
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+            "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(schedules),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
         }
 

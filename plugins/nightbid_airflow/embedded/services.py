@@ -46,13 +46,16 @@ class Airflow:
 
 
 @contextmanager
-def embedded(home: Home, settings: Settings, port: int = 0) -> Iterator[Airflow]:
+def embedded(
+    home: Home, settings: Settings, port: int = 0, *, schedules: bool = False
+) -> Iterator[Airflow]:
     """Start Airflow, and end every process of it in the end.
 
     Args:
         home: held alone meanwhile.
         settings: where the library reads and writes.
         port: of the API and the pages; 0 for a free one.
+        schedules: nights start by their cron expressions too.
 
     Raises:
         ConfigError: the port or the home is taken.
@@ -63,7 +66,7 @@ def embedded(home: Home, settings: Settings, port: int = 0) -> Iterator[Airflow]
         with (home.logs / "warden.log").open("w") as log:
             warden = subprocess.Popen(  # noqa: S603  # our own module
                 [sys.executable, "-m", "nightbid_airflow.embedded.warden", str(port)],
-                env=home.environment(settings, port),
+                env=home.environment(settings, port, schedules),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
