@@ -14,8 +14,9 @@ class Model(Block):
 
     architecture: str = "dcn_v2"
     embedding_dim: int = Field(default=16, ge=1)
-    embedding_l2: float = Field(default=0.0, ge=0)
-    """½·l2·w² per embedding weight, added to the log loss of all training rows."""
+    embedding_l2: float = Field(default=100.0, ge=0)
+    """½·l2·w² per embedding weight is added to the log loss of all training rows: a normal prior
+    with standard deviation 1/√l2."""
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -24,8 +25,8 @@ class Train(Block):
 
     batch_size: int = Field(default=2048, ge=1)
     epochs: int = Field(default=3, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    learning_rate: float = Field(default=2e-3, gt=0)
+    schedule: Literal["constant", "cosine", "linear"] = "linear"
     """How the learning rate goes from its full value to 0 at the last epoch's end."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of all steps in which the learning rate rises from 0 first."""

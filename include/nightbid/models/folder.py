@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ def load_weights(folder: Path) -> dict[str, Array]:
     try:
         with np.load(folder / WEIGHTS, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise CorruptDataError(
             f"unreadable weights: {error}", where=str(folder / WEIGHTS), hint="train it again"
         ) from error

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 Tensor = Any
 
@@ -23,6 +24,16 @@ def logit(x: Tensor) -> Tensor:
     """End in one number; [d] to [1]. It starts near 0, hence at the prior."""
     small = keras.initializers.RandomNormal(stddev=0.01)
     return keras.layers.Dense(1, kernel_initializer=small, name="logit")(x)
+
+
+def pairwise(vectors: Tensor) -> Tensor:
+    """Sum the inner products of all pairs of fields; [fields, dim] to [1].
+
+    ½·Σ over dim of ((Σ v)² - Σ v²), linear in the number of fields (Rendle 2010, lemma 3.1).
+    """
+    of_sum = ops.square(ops.sum(vectors, axis=1))
+    of_each = ops.sum(ops.square(vectors), axis=1)
+    return 0.5 * ops.sum(of_sum - of_each, axis=-1, keepdims=True)
 
 
 class Bias(keras.layers.Layer):  # type: ignore[misc]

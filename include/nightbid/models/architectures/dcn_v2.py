@@ -14,9 +14,9 @@ from nightbid.models.registry import architecture
 def dcn_v2(
     fields: Fields,
     *,
-    cross_layers: int = 3,
-    rank: int | None = None,
-    hidden: tuple[int, ...] = (128, 64),
+    cross_layers: int = 2,
+    rank: int | None = 32,
+    hidden: tuple[int, ...] = (64, 32),
     dropout: float = 0.0,
 ) -> Tensor:
     """Build crosses and a deep network side by side on the same inputs (the parallel structure).

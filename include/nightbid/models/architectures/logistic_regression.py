@@ -8,13 +8,12 @@ from nightbid.models.registry import architecture
 
 
 @architecture(step_scale=10.0)
-def logistic_regression(fields: Fields, *, l2: float = 1.0) -> Tensor:
+def logistic_regression(fields: Fields, *, l2: float = 5.0) -> Tensor:
     """Build w·x + b.
 
     Args:
         fields: the model inputs.
-        l2: ½·l2·w² is added to the log loss of the whole training set, in rows: 1 means that a
-            weight of 1 costs as much as half a nat.
+        l2: ½·l2·w² per weight is added to the log loss of all training rows.
 
     Returns:
         Logits, [rows, 1].

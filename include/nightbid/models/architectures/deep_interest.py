@@ -1,0 +1,53 @@
+"""Deep Interest Network, Zhou et al., KDD 2018 (arXiv 1706.06978)."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from nightbid.models.fields import Fields, Tensor
+from nightbid.models.layers import logit, mlp
+from nightbid.models.registry import architecture
+
+
+@architecture
+def deep_interest(
+    fields: Fields,
+    *,
+    attention: tuple[int, ...] = (32,),
+    hidden: tuple[int, ...] = (128, 64),
+    dropout: float = 0.0,
+) -> Tensor:
+    """Weigh a user's history by its likeness to the candidate.
+
+    A sequence attends to the id input of the same vocabulary: the candidate. One without a
+    candidate is averaged, as in the other architectures.
+
+    Args:
+        fields: the model inputs.
+        attention: hidden units of the network that compares an item with the candidate.
+        hidden: units of the deep layers.
+        dropout: of the deep layers.
+
+    Returns:
+        Logits, [rows, 1].
+    """
+    interests = []
+    for each in fields.layout.lookups:
+        candidates = [
+            other
+            for other in fields.layout.lookups
+            if other.kind == "id" and each.vocabulary and other.vocabulary == each.vocabulary
+        ]
+        if each.kind == "sequence" and candidates:
+            items, mask = fields.sequence(each)
+            interests.append(_interest(items, mask, fields.vector(candidates[0]), attention))
+    return logit(mlp(ops.concatenate([fields.flat, *interests], axis=-1), hidden, dropout=dropout))
+
+
+def _interest(items: Tensor, mask: Tensor, candidate: Tensor, units: tuple[int, ...]) -> Tensor:
+    """Sum the items, each by its activation a(item, candidate), unnormalised (equation 3)."""
+    beside = ops.repeat(ops.expand_dims(candidate, 1), items.shape[1], axis=1)
+    pairs = ops.concatenate([items, beside, items - beside, items * beside], axis=-1)
+    weights = keras.layers.Dense(1)(mlp(pairs, units))  # [length, 1]
+    return ops.sum(items * weights * ops.expand_dims(mask, -1), axis=1)

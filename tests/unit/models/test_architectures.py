@@ -1,0 +1,130 @@
+"""Every architecture: it builds from any schema, is saved, and scores the same when loaded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nightbid.errors import CorruptDataError
+from nightbid.models.folder import ModelCard, save_card, save_weights
+from nightbid.models.predict import load_model
+from nightbid.models.registry import find, names
+from nightbid.models.runtime import tensorflow
+from nightbid.schema import FeatureSchema, ModelInput
+
+NETWORKS = [name for name in names() if find(name).engine == "tensorflow"]
+
+
+def network_of(name, schema, **parameters):
+    tensorflow()
+    from nightbid.models.network import Network
+
+    card = ModelCard(
+        architecture=name,
+        embedding_dim=4,
+        parameters=find(name).parameters(parameters),
+        prior=-2.0,
+        features=schema,
+    )
+    return Network(card, seed=5)
+
+
+def disturb(network):
+    draw = np.random.default_rng(0)
+    network.assign(
+        {
+            name: (each + draw.normal(0, 0.3, each.shape)).astype(each.dtype)
+            if each.dtype == np.float32
+            else each
+            for name, each in network.weights().items()
+        }
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_saved_model_scores_the_same_rows_the_same(name, schema, rows, tmp_path):
+    network = network_of(name, schema)
+    disturb(network)
+    save_card(network.card, tmp_path)
+    save_weights(network.weights(), tmp_path)
+    scores = network.predict(rows)
+    assert scores.shape == (500,)
+    assert scores.dtype == np.float64
+    assert len(np.unique(scores)) > 100
+    assert (load_model(tmp_path).predict(rows) == scores).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_untrained_model_predicts_about_the_prior(name, schema, rows):
+    scores = network_of(name, schema).predict(rows)
+    assert scores.mean() == pytest.approx(1 / (1 + np.exp(2)), abs=0.02)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", ["id", "float"])
+def test_a_single_input_is_enough(name, kind):
+    schema = FeatureSchema(inputs=(ModelInput(name="x", kind=kind, feature="x", size=3),))
+    column = pa.array([0, 1, 2], pa.int32() if kind == "id" else pa.float32())
+    assert np.isfinite(network_of(name, schema).predict(pa.table({"x": column}))).all()
+
+
+def test_ranking_does_not_depend_on_the_position(schema, rows):
+    network = network_of("dcn_v2", schema)
+    disturb(network)
+    place = rows.column_names.index("place")
+    elsewhere = rows.set_column(place, "place", pa.array(np.full(500, 3, np.int32)))
+    assert (network.predict(rows) == network.predict(elsewhere)).all()
+
+
+def test_padding_of_sequences_and_bags_does_not_count(schema):
+    network = network_of("deep", schema)
+    disturb(network)
+
+    def row(topics, weights, seen):
+        return pa.table(
+            {
+                "user": pa.array([1], pa.int32()),
+                "ad": pa.array([2], pa.int32()),
+                "price": pa.array([0.5], pa.float32()),
+                "topics": pa.array([topics], pa.list_(pa.int32(), 3)),
+                "topics__weight": pa.array([weights], pa.list_(pa.float32(), 3)),
+                "seen": pa.array([seen], pa.list_(pa.int32(), 4)),
+            }
+        )
+
+    one = network.predict(row([4, 0, 0], [1, 0, 0], [7, 0, 0, 0]))
+    same = network.predict(row([0, 0, 4], [0, 0, 1], [7, 7, 7, 7]))
+    other = network.predict(row([4, 0, 0], [1, 0, 0], [8, 0, 0, 0]))
+    assert one == pytest.approx(same, abs=1e-6)
+    assert abs(one - other) > 1e-4
+
+
+def test_pairwise_products_are_those_of_all_pairs():
+    tf = tensorflow()
+    from nightbid.models.layers import pairwise
+
+    vectors = np.random.default_rng(1).normal(size=(3, 5, 4)).astype(np.float32)
+    pairs = [
+        sum(vectors[row, i] @ vectors[row, j] for i in range(5) for j in range(i + 1, 5))
+        for row in range(3)
+    ]
+    assert pairwise(tf.constant(vectors)).numpy().ravel() == pytest.approx(pairs, rel=1e-4)
+
+
+def test_weights_of_another_shape_are_refused(schema, tmp_path):
+    network = network_of("deep", schema)
+    save_card(network.card.model_copy(update={"embedding_dim": 6}), tmp_path)
+    save_weights(network.weights(), tmp_path)
+    with pytest.raises(CorruptDataError, match="do not fit deep"):
+        load_model(tmp_path)
+
+
+def test_truncated_weights_are_refused(schema, tmp_path):
+    network = network_of("deep", schema)
+    save_card(network.card, tmp_path)
+    save_weights(network.weights(), tmp_path)
+    path = tmp_path / "weights.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(CorruptDataError, match="unreadable weights"):
+        load_model(tmp_path)
