@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from nightbid.errors import CorruptDataError
 from nightbid.models.folder import ModelCard, save_card, save_weights
 from nightbid.models.predict import load_model

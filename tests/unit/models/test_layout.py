@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from nightbid.errors import MissingDataError
 from nightbid.models.layout import Layout
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-
 from nightbid.errors import ConfigError
 from nightbid.models.registry import find, names
 

@@ -1,0 +1,65 @@
+"""Lazy Adam: the same steps as Adam where all rows are used, none where they are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nightbid.models.runtime import tensorflow
+
+
+def sparse_step(optimizer, table, rows, values, rate=0.1):
+    tf = tensorflow()
+    gradient = tf.IndexedSlices(tf.constant(values, tf.float32), tf.constant(rows), table.shape)
+    optimizer.apply([gradient], tf.constant(rate))
+
+
+def test_rows_that_a_batch_did_not_use_keep_every_bit():
+    tf = tensorflow()
+    from nightbid.training.adam import LazyAdam
+
+    start = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    table = tf.Variable(start)
+    optimizer = LazyAdam([table])
+    sparse_step(optimizer, table, [1, 4, 1], np.ones((3, 3)))
+    sparse_step(optimizer, table, [4], np.ones((1, 3)))
+    used = [1, 4]
+    unused = [0, 2, 3, 5]
+    assert (table.numpy()[unused] == start[unused]).all()
+    assert (optimizer.first[0].numpy()[unused] == 0).all()
+    assert (optimizer.second[0].numpy()[unused] == 0).all()
+    assert (table.numpy()[used] != start[used]).all()
+
+
+def test_repeated_rows_count_once_with_their_sum():
+    tf = tensorflow()
+    from nightbid.training.adam import LazyAdam
+
+    apart, together = (
+        tf.Variable(np.ones((3, 2), np.float32)),
+        tf.Variable(np.ones((3, 2), np.float32)),
+    )
+    one, two = LazyAdam([apart]), LazyAdam([together])
+    sparse_step(one, apart, [1, 1, 1], [[1, 2], [3, 4], [-1, 0.5]])
+    sparse_step(two, together, [1], [[3, 6.5]])
+    assert (apart.numpy() == together.numpy()).all()
+
+
+def test_with_all_rows_in_every_batch_it_is_adam():
+    tf = tensorflow()
+    import keras
+    from nightbid.training.adam import LazyAdam
+
+    draw = np.random.default_rng(2)
+    start = draw.normal(size=(4, 2)).astype(np.float32)
+    lazy, dense = tf.Variable(start), tf.Variable(start)
+    theirs = keras.Variable(start)
+    ours, alike = LazyAdam([lazy]), LazyAdam([dense])
+    reference = keras.optimizers.Adam(0.05, epsilon=1e-7)
+    reference.build([theirs])
+    for _ in range(20):
+        gradient = draw.normal(size=(4, 2)).astype(np.float32)
+        sparse_step(ours, lazy, [0, 1, 2, 3], gradient, 0.05)
+        alike.apply([tf.constant(gradient)], tf.constant(0.05))
+        reference.apply([tf.constant(gradient)], [theirs])
+    assert lazy.numpy() == pytest.approx(dense.numpy(), abs=1e-6)
+    assert lazy.numpy() == pytest.approx(np.asarray(theirs), abs=1e-5)
