@@ -38,10 +38,14 @@ ARROW: dict[ColumnType, pa.DataType] = {
 }
 CALLED = {"int": "a whole number", "float": "a number", "bool": "true or false", "time": "a time"}
 PATTERN = {
-    "int": r"^[+-]?[0-9]{1,18}$",
-    "float": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?[iI]nf(inity)?$",
-    "bool": r"^([01]|[tT]rue|TRUE|[fF]alse|FALSE)$",
+    "int": r"^-?([0-9]{1,18}|0[xX][0-9a-fA-F]{1,15})$",
+    "float": r"(?i)^-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$|^-?inf(inity)?$",
+    "bool": r"(?i)^([01]|true|false)$",
 }
+"""What Arrow casts: a value must mean the same beside a bad one as beside good ones."""
+LONG_INTEGER, LARGEST = r"^-?[0-9]{19}$", "9223372036854775807"
+SECONDS = r"^[0-9]{9,16}(\.[0-9]+)?$"
+"""Seconds, milliseconds or microseconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -191,11 +195,18 @@ def _cast(column: pa.Array, kind: ColumnType) -> tuple[pa.Array, npt.NDArray[np.
             return text.cast(target).cast(ARROW[kind]), wrong
         except pa.ArrowInvalid:
             continue  # some value is of another kind, or spelt in another way: look at each
+    nothing = pa.scalar(None, pa.string())
     if kind == "time":
-        found = as_time(text)
+        numeric = pc.match_substring_regex(text, SECONDS)
+        since = pc.if_else(numeric, text, nothing).cast(pa.float64())
+        found = pc.coalesce(as_time(since), as_time(pc.if_else(numeric, nothing, text)))
     else:
         fits = pc.match_substring_regex(text, PATTERN[kind])
-        found = pc.if_else(fits, text, pa.scalar(None, pa.string())).cast(ARROW[kind])
+        if kind == "int":
+            long = pc.match_substring_regex(text, LONG_INTEGER)
+            small = pc.less_equal(pc.utf8_ltrim(text, "-"), LARGEST)
+            fits = pc.or_(fits, pc.and_(long, small))
+        found = pc.if_else(fits, text, nothing).cast(ARROW[kind])
     return found, wrong | (asked & np.asarray(pc.is_null(found)))
 
 

@@ -129,7 +129,7 @@ def test_amounts_are_obeyed():
 
 
 def test_days_that_are_gone():
-    with pytest.raises(MissingDataError, match="2026-01-03.*missing_day"):
+    with pytest.raises(MissingDataError, match=r"2026-01-03.*missing_day"):
         made(faults=(f"missing_day@{DAY}",))
     block = SimulatorSource(rows_per_day=100, faults=(f"empty_day@{DAY}",))
     assert sum(batch.num_rows for batch in SimulatorLogs(block).batches(DAY)) == 0

@@ -1,0 +1,375 @@
+"""A user's own folder: round trips, what is wrong with it, and what cannot be read in it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.load import parse_pipeline
+from nightbid.config.sources import FolderSource, SimulatorSource
+from nightbid.data import delimited
+from nightbid.data.folder import FolderLogs
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.data.write import write_day
+from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
+from nightbid.schema import REASON, TEXT
+
+DAYS = (date(2026, 1, 1), date(2026, 1, 2))
+DAY = DAYS[0]
+
+
+@pytest.fixture(scope="module")
+def day_of_logs():
+    logs = SimulatorLogs(SimulatorSource(rows_per_day=400, users=100, ads=50))
+    return {day: pa.Table.from_batches(list(logs.batches(day))) for day in DAYS}
+
+
+def opened(folder, kind="parquet", **options) -> FolderLogs:
+    return FolderLogs(FolderSource(kind=kind, folder=str(folder), **options))
+
+
+def read(logs: FolderLogs, day: date = DAY) -> pa.Table:
+    return pa.Table.from_batches(list(logs.batches(day)))
+
+
+def write_csv(folder, text: str, name: str = f"{DAY}.csv"):
+    (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["dt={}/part-0.parquet", "dt={}/hour=03/a.pq", "logs-{}.parquet", "y/{}.parquet"]
+)
+def test_parquet_comes_back_as_it_was(tmp_path, day_of_logs, name):
+    for day, table in day_of_logs.items():
+        path = tmp_path / name.format(day)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path)
+    (tmp_path / "_SUCCESS").touch()
+    pq.write_table(pa.table({"item": [1]}), tmp_path / "items.parquet")
+    logs = opened(tmp_path)
+    assert logs.days() == DAYS
+    for day, table in day_of_logs.items():
+        assert read(logs, day).equals(table)
+
+
+def test_what_is_written_can_be_read_and_written_over(tmp_path, day_of_logs):
+    for day, table in day_of_logs.items():
+        for _ in range(2):
+            assert write_day(iter(table.to_batches(max_chunksize=100)), tmp_path, day) == len(table)
+    assert sorted(os.listdir(tmp_path)) == [f"dt={day}" for day in DAYS]
+    assert read(opened(tmp_path)).equals(day_of_logs[DAY])
+
+
+def test_a_write_that_breaks_leaves_what_was_there(tmp_path, day_of_logs):
+    table = day_of_logs[DAY]
+    write_day(iter(table.to_batches()), tmp_path, DAY)
+
+    def breaks():
+        yield from table.slice(0, 10).to_batches()
+        raise CorruptDataError("cut off")
+
+    with pytest.raises(CorruptDataError):
+        write_day(breaks(), tmp_path, DAY)
+    assert os.listdir(tmp_path) == [f"dt={DAY}"]
+    assert len(read(opened(tmp_path))) == len(table)
+    with pytest.raises(MissingDataError, match="nothing of 2026-01-02"):
+        write_day(iter([]), tmp_path, DAYS[1])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["dt={}/part.csv", "{:%Y%m%d}.csv"])
+def test_csv_comes_back_as_it_was(tmp_path, day_of_logs, name, packed):
+    for day, table in day_of_logs.items():
+        path = tmp_path / (name.format(day) + (".gz" if packed else ""))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (gzip.open if packed else open)(path, "wb") as stream:
+            pcsv.write_csv(table.drop_columns(["interests"]), stream)
+    logs = opened(tmp_path, "csv")
+    assert logs.days() == DAYS
+    found = read(logs, DAYS[1])
+    assert pc.all(pc.is_null(found[REASON])).as_py()
+    for name in found.column_names:
+        if name in (REASON, TEXT):
+            continue
+        was = day_of_logs[DAYS[1]][name]
+        assert found[name].cast(was.type).equals(was), name
+
+
+def test_columns_are_renamed_and_typed_as_declared(tmp_path):
+    write_csv(tmp_path, "imp;when;ad\n1;2026-01-01T10:00:00+02:00;007\n2;1767225600;8\n")
+    rows = read(
+        opened(
+            tmp_path,
+            "csv",
+            delimiter=";",
+            rename={"imp": "impression_id", "when": "time"},
+            types={"ad": "string", "time": "time"},
+        )
+    ).to_pylist()
+    assert [row["impression_id"] for row in rows] == [1, 2]
+    assert [row["ad"] for row in rows] == ["007", "8"]
+    assert [row["time"] for row in rows] == [
+        datetime(2026, 1, 1, 8, tzinfo=UTC),
+        datetime(2026, 1, 1, tzinfo=UTC),
+    ]
+
+
+def test_a_file_without_a_header(tmp_path):
+    write_csv(tmp_path, "1\ta\n2\tb\n", f"{DAY}.tsv")
+    rows = read(opened(tmp_path, "csv", names=("key", "name"))).to_pylist()
+    assert [(row["key"], row["name"]) for row in rows] == [(1, "a"), (2, "b")]
+
+
+def test_lines_and_values_that_cannot_be_read_are_set_aside_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 512)
+    lines = [f"{at},{at / 2},ad{at % 7}" for at in range(1000)]
+    lines[3] = "3,cheap,ad3"
+    lines[400] = "400,1.5"
+    lines[401] = "401,1.5,ad2,and,more"
+    lines[700] = "NA,3.5,ad0"
+    lines[999] = "999"
+    write_csv(tmp_path, "\n".join(["key,price,ad", *lines, ""]))
+    logs = opened(tmp_path, "csv", types={"key": "int", "price": "float"})
+    table = read(logs)
+    aside = table.filter(pc.is_valid(table[REASON])).to_pylist()
+    assert [(row["key"], row[REASON], row[TEXT]) for row in aside] == [
+        (3, "price is not a number", "cheap"),
+        (None, "line has 2 fields, not 3", "400,1.5"),
+        (None, "line has 5 fields, not 3", "401,1.5,ad2,and,more"),
+        (None, "line has 1 fields, not 3", "999"),
+    ]
+    assert len(table) == 1000
+    good = table.filter(pc.is_null(table[REASON]))
+    assert pc.sum(good["price"]).as_py() == sum(
+        at / 2 for at in range(1000) if at not in (3, 400, 401, 700, 999)
+    ) + 3.5  # fmt: skip
+    for _ in range(3):
+        assert read(logs).equals(table)
+
+
+def test_text_that_is_no_utf8_is_set_aside(tmp_path):
+    (tmp_path / f"{DAY}.csv").write_bytes(b"key,name\n1,caf\xc3\xa9\n2,caf\xe9\n3,\n")
+    rows = read(opened(tmp_path, "csv")).to_pylist()
+    assert [row["name"] for row in rows] == ["café", None, None]
+    assert [row[REASON] for row in rows] == [None, "name is not UTF-8", None]
+    assert rows[1][TEXT] == r"caf\xe9"
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (
+            "int",
+            ["1", "-7", " 12 ", "9007199254740993", "0x1F", "9223372036854775807"],
+            ["1.5", "x", "1e3", "+1", "9223372036854775808", "99999999999999999999"],
+        ),
+        ("float", ["1", "-.5", "1e-3", "5.", "inf", "-Infinity"], ["1,5", "x", "0x10", "1.2.3"]),
+        ("bool", ["true", "0", "1", "False", "TRUE"], ["yes", "2", "t"]),
+        (
+            "time",
+            ["2026-01-01", "2026-01-01 10:00:00", "2026-01-01T10:00", "2026-01-01 10:00:00.25"],
+            ["x", "2026-13-01", "2026-01-01 25:00:00", "12"],
+        ),
+        ("time", ["2026-01-01T10:00:00Z", "2026-01-01 10:00:00+02:00"], ["Z", "10:00"]),
+    ],
+)  # fmt: skip
+def test_what_casts_and_what_does_not(kind, good, bad):
+    values = [*good, *bad, "", "NA"]
+    table = pa.table({"v": pa.array([value.encode() for value in values])})
+    found = delimited.typed(table, {"v": kind})
+    assert [reason is None for reason in found[REASON].to_pylist()] == (
+        [True] * len(good) + [False] * len(bad) + [True, True]
+    )
+    assert [value is None for value in found["v"].to_pylist()] == (
+        [False] * len(good) + [True] * (len(bad) + 2)
+    )
+    if kind == "int":
+        assert found["v"].to_pylist()[3] == 9007199254740993
+    alone = delimited.typed(pa.table({"v": pa.array([v.encode() for v in good])}), {"v": kind})
+    assert alone["v"].to_pylist() == found["v"].to_pylist()[: len(good)]
+
+
+def test_types_are_the_same_on_every_day(tmp_path):
+    write_csv(tmp_path, "key,price\n1,0.5\n")
+    write_csv(tmp_path, "key,price\n2,3\n", "2026-01-02.csv")
+    logs = opened(tmp_path, "csv")
+    assert read(logs, DAYS[1]).schema == read(logs, DAYS[0]).schema
+
+
+def broken_folder(tmp_path, day_of_logs):
+    for day, table in day_of_logs.items():
+        write_day(iter(table.to_batches()), tmp_path, day)
+    return tmp_path / f"dt={DAY}" / "part-00000.parquet"
+
+
+def test_a_day_that_is_not_there_says_which_are(tmp_path, day_of_logs):
+    broken_folder(tmp_path, day_of_logs)
+    with pytest.raises(MissingDataError, match=r"no day 2026-02-01.*2026-01-01 to 2026-01-02"):
+        read(opened(tmp_path), date(2026, 2, 1))
+    with pytest.raises(MissingDataError, match="no such folder"):
+        opened(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("size", [0, 3, 5000])
+def test_a_truncated_parquet_file_is_named(tmp_path, day_of_logs, size):
+    path = broken_folder(tmp_path, day_of_logs)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CorruptDataError, match="cannot be read as Parquet") as caught:
+        read(opened(tmp_path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_archive_is_named(tmp_path):
+    random = np.random.default_rng(0)
+    text = "key,price\n" + "\n".join(f"{at},{random.random()}" for at in range(20_000))
+    packed = gzip.compress(text.encode())
+    (tmp_path / f"{DAY}.csv.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(CorruptDataError, match=r"2026-01-01\.csv\.gz: cannot be read as CSV"):
+        read(opened(tmp_path, "csv", types={"key": "int", "price": "float"}))
+
+
+def test_an_empty_partition_is_a_day_without_rows(tmp_path, day_of_logs):
+    broken_folder(tmp_path, day_of_logs).unlink()
+    logs = opened(tmp_path)
+    assert logs.days() == DAYS
+    assert list(logs.batches(DAY)) == []
+
+
+def test_a_column_to_rename_that_is_not_there(tmp_path, day_of_logs):
+    broken_folder(tmp_path, day_of_logs)
+    logs = opened(tmp_path, rename={"clicked": "click"})
+    with pytest.raises(MissingDataError, match=r"column 'clicked' of source.rename is missing"):
+        read(logs)
+    with pytest.raises(CorruptDataError, match="two columns are called 'click'"):
+        read(opened(tmp_path, rename={"conversion": "click"}))
+
+
+def test_files_of_a_day_that_disagree(tmp_path, day_of_logs):
+    first = broken_folder(tmp_path, day_of_logs)
+    second = first.with_name("part-00001.parquet")
+    table = day_of_logs[DAY]
+    shuffled = table.select(table.column_names[::-1])
+    pq.write_table(shuffled, second)
+    assert len(read(opened(tmp_path))) == 2 * len(table)
+    pq.write_table(table.drop_columns(["region"]), second)
+    with pytest.raises(MissingDataError, match=r"'region' of part-00000\.parquet"):
+        read(opened(tmp_path))
+    pq.write_table(table.append_column("extra", table["click"]), second)
+    with pytest.raises(CorruptDataError, match="has the column 'extra'"):
+        read(opened(tmp_path))
+    place = table.column_names.index("bid")
+    pq.write_table(table.set_column(place, "bid", table["region"]), second)
+    with pytest.raises(CorruptDataError, match="has other types"):
+        read(opened(tmp_path))
+
+
+def test_the_fingerprint_tells_changed_days_and_no_others(tmp_path, day_of_logs):
+    path = broken_folder(tmp_path, day_of_logs)
+    before = [opened(tmp_path).fingerprint((day,)) for day in DAYS]
+    assert before == [opened(tmp_path).fingerprint((day,)) for day in DAYS]
+    os.utime(path, ns=(1, 1))
+    after = [opened(tmp_path).fingerprint((day,)) for day in DAYS]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+def criteo_lines(rows: int) -> list[str]:
+    return [
+        "\t".join(
+            [str(int(at % 5 == 0))]
+            + [str(at + n) if n % 3 else "" for n in range(13)]
+            + [f"{at * n % 97:08x}" for n in range(26)]
+        )
+        for at in range(rows)
+    ]
+
+
+def test_criteo_in_one_file_is_cut_into_days(tmp_path):
+    (tmp_path / "train.txt").write_text("\n".join(criteo_lines(700)) + "\n")
+    (tmp_path / "test.txt").write_text("no label here\n")
+    logs = opened(tmp_path, "csv", layout="criteo", days_per_file=7, first_day=DAY)
+    assert len(logs.days()) == 7
+    days = [read(logs, day) for day in logs.days()]
+    whole = pa.concat_tables(days)
+    assert [abs(len(day) - 100) <= 10 for day in days] == [True] * 7
+    assert whole["I2"].to_pylist() == [at + 1 for at in range(700)]
+    assert whole["C2"].to_pylist()[1] == "00000001"
+    assert whole["I1"].null_count == 700
+    assert len(whole["impression_id"].unique()) == 700
+    assert days[1]["time"].unique().to_pylist() == [datetime(2026, 1, 2, tzinfo=UTC)]
+    assert "label" in logs.meaning.outcomes
+    with gzip.open(tmp_path / "train.txt.gz", "wb") as stream:
+        stream.write((tmp_path / "train.txt").read_bytes())
+    (tmp_path / "train.txt").unlink()
+    with pytest.raises(CorruptDataError, match="cannot be cut into 7 days"):
+        opened(tmp_path, "csv", layout="criteo", days_per_file=7).days()
+    assert len(read(opened(tmp_path, "csv", layout="criteo"))) == 700
+
+
+def test_criteo_by_day(tmp_path):
+    for day in (0, 1, 10):
+        text = "\n".join(criteo_lines(10 + day)) + "\n"
+        with gzip.open(tmp_path / f"day_{day}.gz", "wb") as stream:
+            stream.write(text.encode())
+    logs = opened(tmp_path, "csv", layout="criteo", first_day=DAY)
+    assert logs.days() == (DAY, DAYS[1], date(2026, 1, 11))
+    assert [len(read(logs, day)) for day in logs.days()] == [10, 11, 20]
+
+
+AVAZU = (
+    "id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,app_category,"
+    "device_id,device_ip,device_model,device_type,device_conn_type,C14,C15,C16,C17,C18,C19,C20,C21"
+)
+
+
+def avazu_line(at: int, hour: int, device: str = "a99f214a") -> str:
+    return (
+        f"{10**18 + at},{at % 2},{hour},1005,0,s,d,c,a,b,e,{device},ip{at % 3},m,1,2,15706,320,50,"
+        "1722,0,35,-1,79"
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_avazu_in_one_file_is_read_by_its_hours(tmp_path, packed, monkeypatch):
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 2048)
+    lines = [avazu_line(at, 14102100 + at * 24 // 100) for at in range(100)]
+    lines += [avazu_line(100 + at, 14102200 + at * 24 // 100, "d0") for at in range(100)]
+    lines[150] = "cut off"
+    lines[5] = lines[5].replace(",1,14102101", ",maybe,14102101")
+    data = "\n".join([AVAZU, *lines, ""]).encode()
+    (tmp_path / ("train.gz" if packed else "train.csv")).write_bytes(
+        gzip.compress(data) if packed else data
+    )
+    logs = opened(tmp_path, "csv", layout="avazu")
+    assert logs.days() == (date(2014, 10, 21), date(2014, 10, 22))
+    first, second = (read(logs, day) for day in logs.days())
+    assert (len(first), len(second)) == (100, 100)
+    rows = first.to_pylist()
+    assert rows[0]["impression_id"] == "1000000000000000000"
+    assert rows[0]["user_id"] == "ip0-m"
+    assert rows[99]["time"] == datetime(2014, 10, 21, 23, tzinfo=UTC)
+    assert rows[5][REASON] == "click is not a whole number"
+    assert second["user_id"].to_pylist()[0] == "d0"
+    assert second[REASON].drop_null().to_pylist() == ["line has 1 fields, not 24"]
+
+
+def test_a_file_that_is_not_avazu(tmp_path):
+    write_csv(tmp_path, "a,b\n1,2\n", "train.csv")
+    with pytest.raises(MissingDataError, match="column 'hour' is missing"):
+        opened(tmp_path, "csv", layout="avazu").days()
+
+
+def test_layouts_need_csv():
+    source = "{kind: parquet, folder: x, layout: criteo}"
+    text = f"pipeline: p\nfeatures: {{C1: vocabulary}}\nsource: {source}"
+    with pytest.raises(ConfigError, match="layout criteo needs `kind: csv`"):
+        parse_pipeline(text, "p.yaml")
