@@ -1,0 +1,384 @@
+"""Sampling as a stage: which rows, with what weight, and what became of all the others."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
+from nightbid.sampling.rows import draw, parse, sampling_hash
+from nightbid.sampling.stage import fingerprint, run
+from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT
+from nightbid.stage import StageTask
+from nightbid.workspace import Workspace
+
+NEWEST = date(2026, 1, 20)
+SMALL = {"kind": "simulator", "rows_per_day": 800, "users": 200, "ads": 50}
+
+
+def spec_of(**blocks) -> PipelineSpec:
+    return PipelineSpec.model_validate(
+        {
+            "pipeline": "t",
+            "source": SMALL,
+            "features": {"ad_id": {"column": "ad_id"}},
+            "window": {"train_days": 2, "validate_days": 1, "evaluate_days": 1},
+            **blocks,
+        }
+    )
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """Run the stage into a fresh folder; gives its outcome and the folder."""
+    count = iter(range(1000))
+
+    def start(spec: PipelineSpec, newest: date = NEWEST):
+        folder = tmp_path / f"out{next(count)}"
+        folder.mkdir()
+        task = StageTask(
+            spec=spec,
+            night=Night.of(spec, newest),
+            run_id="r",
+            inputs={},
+            history=(),
+            output=folder,
+            workspace=Workspace(str(tmp_path)),
+            cache=tmp_path,
+        )
+        return run(task), folder
+
+    return start
+
+
+def rows_of(folder, split: str) -> pa.Table:
+    paths = sorted(folder.glob(f"split={split}/dt=*/part-*.parquet"))
+    return pa.concat_tables([pq.ParquetFile(path).read() for path in paths])
+
+
+def logs(rows: int = 6, **columns) -> pa.Table:
+    start = 1_767_225_600_000_000
+    table = {
+        "impression_id": pa.array(range(rows)),
+        "time": pa.array([start + at for at in range(rows)], pa.timestamp("us", "UTC")),
+        "user_id": pa.array([f"u{at % 3}" for at in range(rows)]),
+        "ad_id": pa.array(["a"] * rows),
+        "click": pa.array([at % 2 for at in range(rows)]),
+    }
+    table |= {name: each if isinstance(each, pa.Array) else pa.array(each)
+              for name, each in columns.items()}  # fmt: skip
+    return pa.table(table)
+
+
+def parsed(table: pa.Table, **blocks):
+    return parse(table, spec_of(**blocks), {}, "logs of today")
+
+
+def test_a_night_is_split_by_day_and_every_row_accounted_for(sample):
+    spec = spec_of()
+    outcome, folder = sample(spec)
+    days = {}
+    for split in ("train", "validate", "evaluate"):
+        for path in folder.glob(f"split={split}/dt=*"):
+            days.setdefault(split, []).append(path.name)
+    assert {split: len(found) for split, found in days.items()} == {
+        "train": 2,
+        "validate": 1,
+        "evaluate": 1,
+    }
+    assert days["evaluate"] == [f"dt={NEWEST}"]
+    assert days["validate"] == [f"dt={NEWEST - timedelta(days=1)}"]
+    found = outcome.rows
+    assert found.read == found.written + found.quarantined + found.dropped > 3000
+    assert (found.quarantined, found.dropped) == (0, 0)
+    table = rows_of(folder, "evaluate")
+    for name, kind in (
+        (KEY, pa.int64()),
+        (LABEL, pa.float32()),
+        (WEIGHT, pa.float32()),
+        (USER, pa.int64()),
+        (TIME, pa.timestamp("us", "UTC")),
+        (TRUTH, pa.float64()),
+    ):
+        assert table.schema.field(name).type == kind
+        assert table[name].null_count == 0
+    assert np.array_equal(np.asarray(table[LABEL]), np.asarray(table["click"], np.float32))
+    assert table[TRUTH].equals(table["p_click_true"])
+    assert len(table[KEY].unique()) == len(table["impression_id"].unique())
+    assert len(table[USER].unique()) == len(table["user_id"].unique())
+    assert REASON not in table.column_names
+    assert len(list(folder.glob("profile/dt=*.json"))) == 4
+    assert outcome.metrics["label_rate"] == pytest.approx(
+        sum(float(pc.sum(rows_of(folder, split)[LABEL]).as_py()) for split in days) / found.read
+    )
+
+
+def test_equal_runs_write_equal_bytes(sample):
+    spec = spec_of(sampling={"negative_rate": 0.3})
+
+    def digests(folder):
+        return {
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob("*.*")
+        }
+
+    first, second = digests(sample(spec)[1]), digests(sample(spec)[1])
+    assert first == second
+    assert len(first) == 8
+
+
+def test_a_night_later_the_same_rows_of_a_day_are_chosen(sample):
+    spec = spec_of(sampling={"negative_rate": 0.3})
+    shared = NEWEST - timedelta(days=2)
+    tonight, tomorrow = (sample(spec, NEWEST + timedelta(days=at))[1] for at in (0, 1))
+    name = f"split=train/dt={shared}/part-00000.parquet"
+    assert (tonight / name).read_bytes() == (tomorrow / name).read_bytes()
+
+
+def test_negatives_are_sampled_in_training_only_and_weighed(sample):
+    whole, plain = sample(spec_of())
+    outcome, folder = sample(spec_of(sampling={"negative_rate": 0.25}))
+    for split in ("validate", "evaluate"):
+        assert rows_of(folder, split).equals(rows_of(plain, split))
+    train, full = rows_of(folder, "train"), rows_of(plain, "train")
+    positives = pc.sum(full[LABEL]).as_py()
+    assert pc.sum(train[LABEL]).as_py() == positives
+    weight, label = np.asarray(train[WEIGHT]), np.asarray(train[LABEL])
+    assert set(weight[label == 1]) == {1.0}
+    assert set(weight[label == 0]) == {4.0}
+    kept = (label == 0).sum() / (len(full) - positives)
+    assert kept == pytest.approx(0.25, abs=0.04)
+    assert outcome.rows.dropped == len(full) - len(train)
+    # Undoing it with the weights gives the rate that was there.
+    assert outcome.metrics["label_rate"] == pytest.approx(whole.metrics["label_rate"], rel=0.1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rate=st.floats(0.05, 0.95),
+    positive=st.floats(0.01, 0.5),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_weighted_label_rate_is_unbiased(rate, positive, seed):
+    random = np.random.default_rng(seed)
+    rows = 20_000
+    label = (random.random(rows) < positive).astype(np.float32)
+    table = pa.table(
+        {
+            KEY: random.permutation(rows * 3)[:rows] + int(random.integers(0, 2**40)),
+            LABEL: label,
+            WEIGHT: np.ones(rows, np.float32),
+        }
+    )
+    kept = draw(table, spec_of(sampling={"negative_rate": rate}), "train", [])
+    weight = np.asarray(kept[WEIGHT], np.float64)
+    total = weight.sum()
+    negatives = float((label == 0).sum())
+    # The number of negatives kept is binomial; each stands for 1/rate.
+    error = np.sqrt(negatives * (1 - rate) / rate)
+    assert abs(total - rows) < 5 * error + 1e-3 * rows
+    again = draw(table.take(random.permutation(rows)), spec_of(sampling={"negative_rate": rate}),
+                 "train", [])  # fmt: skip
+    assert set(kept[KEY].to_pylist()) == set(again[KEY].to_pylist())
+
+
+@settings(max_examples=20, deadline=None)
+@given(rate=st.floats(0.1, 0.9), step=st.floats(0.01, 0.09), seed=st.integers(0, 1000))
+def test_a_higher_rate_keeps_every_row_that_a_lower_one_kept(rate, step, seed):
+    keys = np.random.default_rng(seed).integers(0, 2**62, 2000)
+    low, high = sampling_hash(keys) < rate, sampling_hash(keys) < rate + step
+    assert not (low & ~high).any()
+
+
+def test_a_duplicate_key_is_kept_once_even_across_batches():
+    table = logs(4, impression_id=[7, 8, 7, 9])
+    seen: list = []
+    first = draw(parsed(table).good, spec_of(), "train", seen)
+    assert first["impression_id"].to_pylist() == [7, 8, 9]
+    second = draw(parsed(logs(3, impression_id=[9, 10, 7])).good, spec_of(), "train", seen)
+    assert second["impression_id"].to_pylist() == [10]
+
+
+def test_a_day_that_was_loaded_twice_is_counted_and_dropped(sample):
+    source = {**SMALL, "faults": [f"duplicated_day@{NEWEST}"]}
+    outcome, _ = sample(spec_of(source=source))
+    day = outcome.metrics["days"][str(NEWEST)]
+    assert day["dropped"] == day["written"] == day["read"] / 2
+
+
+WRONG = {
+    "impression_id is null": {"impression_id": [0, None, 2, 3, 4, 5]},
+    "user_id is null": {"user_id": ["u", None, "u", "u", "u", "u"]},
+    "time is not a time": {"time": ["2026-01-01", "soon", *["2026-01-01"] * 4]},
+    "click is neither 0 nor 1": {"click": [0, 2, 0, 1, 0, 1]},
+}
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_rows_that_cannot_be_used_are_set_aside_with_the_reason(reason):
+    found = parsed(logs(**WRONG[reason]))
+    assert found.aside[REASON].to_pylist() == [reason]
+    assert found.aside.num_rows + found.good.num_rows == 6
+    assert found.aside["ad_id"].to_pylist() == ["a"]
+
+
+def test_what_the_source_could_not_read_keeps_its_own_reason():
+    table = logs(
+        6,
+        click=[0, None, None, None, None, 1],
+        **{
+            REASON: pa.array([None, "line has 2 fields, not 5", *["broken"] * 3, None]),
+            TEXT: pa.array([None, "1,2", "x", "y", "z", None]),
+        },
+    )
+    found = parsed(table)
+    assert found.good["impression_id"].to_pylist() == [0, 5]
+    assert REASON not in found.good.column_names
+    assert TEXT not in found.good.column_names
+    assert found.aside[REASON].to_pylist() == ["line has 2 fields, not 5", *["broken"] * 3]
+    assert found.aside[TEXT].to_pylist() == ["1,2", "x", "y", "z"]
+    # No row of a block can be read: the label is not to blame.
+    nothing = parsed(table.slice(1, 4))
+    assert (nothing.good.num_rows, nothing.aside.num_rows) == (0, 4)
+
+
+def test_a_label_of_another_kind_altogether_stops(sample):
+    with pytest.raises(CorruptDataError, match=r"label 'click' is not binary: .*'yes'|'no'"):
+        sample(spec_of(source={**SMALL, "faults": [f"labels_as_text@{NEWEST}"]}))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kind", "said"),
+    [
+        ({"source": {**SMALL, "faults": [f"empty_day@{NEWEST}"]}}, CorruptDataError, "is empty"),
+        ({"source": {**SMALL, "faults": [f"missing_day@{NEWEST}"]}}, MissingDataError, "no day"),
+        ({"label": {"column": "clicked"}}, MissingDataError, "column 'clicked' is missing"),
+        ({"columns": {"user": "uid"}}, MissingDataError, "column 'uid' is missing"),
+        ({"features": {"p": {"column": "click"}}}, CorruptDataError, "known only after"),
+        ({"features": {"p": {"column": "p_click_true"}}}, CorruptDataError, "known only after"),
+        ({"features": {"p": {"column": "win_price"}}}, CorruptDataError, "'win_price'"),
+    ],
+)
+def test_what_makes_a_night_impossible_is_one_line(sample, blocks, kind, said):
+    with pytest.raises(kind, match=said) as caught:
+        sample(spec_of(**blocks))
+    assert isinstance(caught.value, DataError)
+    assert "\n" not in str(caught.value)
+    assert " → " in str(caught.value)
+
+
+def test_clicks_without_impressions_ids_are_quarantined_and_counted(sample):
+    outcome, folder = sample(spec_of(source={**SMALL, "faults": [f"null_keys@{NEWEST}:0.1"]}))
+    day = outcome.metrics["days"][str(NEWEST)]
+    assert 40 < day["quarantined"] < 130
+    assert day["read"] == day["written"] + day["quarantined"] + day["dropped"]
+    aside = pq.ParquetFile(folder / f"quarantine/dt={NEWEST}/part-00000.parquet").read()
+    assert aside[REASON].to_pylist() == ["impression_id is null"] * day["quarantined"]
+    assert outcome.metrics["quarantine"] == {"impression_id is null": day["quarantined"]}
+    assert "impression_id is null" in outcome.summary
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    bad=st.sets(st.integers(0, 59), max_size=40),
+    cut=st.sets(st.integers(0, 59), max_size=20),
+    again=st.sets(st.integers(0, 59), max_size=20),
+    rate=st.sampled_from([1.0, 0.5]),
+)
+def test_counts_add_up_whatever_is_wrong_with_a_csv(sample, tmp_path, bad, cut, again, rate):
+    folder = tmp_path / "logs"
+    folder.mkdir(exist_ok=True)
+    days = [NEWEST - timedelta(days=back) for back in range(4)]
+    for day in days:
+        lines = [f"{at},{day} 10:00:00,u{at % 5},a,{at % 2}" for at in range(60)]
+        # A click that is no number in fewer than half of the rows that can be read.
+        for at in [each for each in sorted(bad) if each not in cut][: (60 - len(cut)) // 2 - 1]:
+            lines[at] = lines[at].rsplit(",", 1)[0] + ",maybe"
+        lines += [lines[at] for at in sorted(again)]
+        for at in cut:
+            lines[at] = lines[at][:3]
+        text = "\n".join(["impression_id,time,user_id,ad_id,click", *lines, ""])
+        (folder / f"{day}.csv").write_text(text)
+    outcome, out = sample(
+        spec_of(
+            source={"kind": "csv", "folder": str(folder), "types": {"click": "int"}},
+            sampling={"negative_rate": rate},
+        )
+    )
+    for day in days:
+        count = outcome.metrics["days"][str(day)]
+        assert count["read"] == 60 + len(again)
+        assert count["read"] == count["written"] + count["quarantined"] + count["dropped"]
+        path = out / f"quarantine/dt={day}/part-00000.parquet"
+        aside = pq.ParquetFile(path).metadata.num_rows if path.exists() else 0
+        assert aside == count["quarantined"] >= len(cut)
+    written = sum(len(rows_of(out, split)) for split in ("train", "validate", "evaluate"))
+    assert written == outcome.rows.written
+    assert sum(outcome.metrics["quarantine"].values()) == outcome.rows.quarantined
+
+
+def test_a_conversion_after_its_attribution_window_is_none():
+    hour = 3_600_000_000
+    table = logs(4, click=[1, 1, 1, 0])
+    start = table["time"].cast(pa.int64()).to_pylist()
+    waited = [hour, 48 * hour, 48 * hour + 1, None]
+    event = [None if w is None else s + w for s, w in zip(start, waited, strict=True)]
+    table = table.append_column("at", pa.array(event, pa.timestamp("us", "UTC")))
+    label = {"column": "click", "event_time": "at", "attribution_days": 2}
+    assert parsed(table, label=label).good[LABEL].to_pylist() == [1, 1, 0, 0]
+    early = table.set_column(5, "at", pa.nulls(4, pa.timestamp("us", "UTC")))
+    found = parsed(early, label=label)
+    assert found.aside[REASON].to_pylist() == ["at is null though click is 1"] * 3
+
+
+def test_young_days_are_not_used_for_delayed_labels(sample):
+    spec = spec_of(
+        label={
+            "column": "conversion",
+            "given": "click",
+            "event_time": "conversion_time",
+            "attribution_days": 2,
+        }
+    )
+    outcome, folder = sample(spec)
+    assert max(outcome.metrics["days"]) == str(NEWEST - timedelta(days=2))
+    rows = rows_of(folder, "train")
+    assert set(rows["click"].to_pylist()) == {1}
+    assert outcome.rows.dropped == outcome.rows.read - outcome.rows.written
+    waited = pc.subtract(
+        rows["conversion_time"].cast(pa.int64()), rows["time"].cast(pa.int64())
+    ).to_pylist()
+    late = [w is not None and w > 2 * 86_400_000_000 for w in waited]
+    label = rows[LABEL].to_pylist()
+    assert [x == 1 for x in label] == [
+        c == 1 and not after for c, after in zip(rows["conversion"].to_pylist(), late, strict=True)
+    ]
+
+
+def test_a_window_longer_than_the_history(sample, kuairand_folder):
+    spec = spec_of(
+        source={"kind": "kuairand", "folder": str(kuairand_folder)},
+        label={"column": "is_click"},
+        features={"tab": {"column": "tab"}},
+        window={"train_days": 20, "validate_days": 1, "evaluate_days": 1},
+    )
+    with pytest.raises(MissingDataError, match=r"window of 22 days starts on .* 2022-04-25"):
+        sample(spec, date(2022, 5, 8))
+    with pytest.raises(MissingDataError, match=r"days are missing: 2022-05-09.*"):
+        sample(spec.model_copy(update={"window": spec_of().window}), date(2022, 5, 10))
+
+
+def test_changed_logs_have_another_fingerprint(tmp_path, kuairand_folder):
+    spec = spec_of(source={"kind": "kuairand", "folder": str(kuairand_folder)})
+    night = Night.of(spec, date(2022, 5, 8))
+    assert fingerprint(spec, night, tmp_path) == fingerprint(spec, night, tmp_path)
