@@ -20,7 +20,7 @@ from nightbid.evaluation.scores import Floats, Ints, clipped, log_losses, score_
 
 CONFIDENCE = 0.95
 _POISSON = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(12)])
-_BINS = 1 << 16
+_BINS = 1 << 14
 _CHUNK = 16
 """Replicates at a time: their histograms stay in the processor's cache."""
 
@@ -126,57 +126,64 @@ def replicate(
     """
     user = np.searchsorted(resampling.users, users)
     positive = weights * labels
-    count = len(resampling.users)
-
-    def per_user(*columns: Floats) -> Floats:
-        sums = [np.bincount(user, weights=each, minlength=count) for each in columns]
-        return _weighted(np.asarray(sums, np.float64), resampling)
-
-    sums = per_user(positive, weights)
+    p = {name: clipped(scores) for name, scores in models.items()}
+    columns = [positive, weights]
+    for each in p.values():
+        columns += [weights * log_losses(labels, each), weights * each]
+    size = len(resampling.users)
+    sums = sparse.csr_matrix([np.bincount(user, each, size) for each in columns])
+    histograms = {
+        name: _histograms(positive, weights - positive, user, each, size)
+        for name, each in p.items()
+    }
+    replicates = resampling.weights.shape[1]
+    totals = np.empty((len(columns), replicates))
+    areas = {name: np.empty(replicates) for name in p}
+    # Sparse products add in one order whatever the number of processors: equal bits everywhere.
+    for start in range(0, replicates, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        drawn = resampling.weights[:, part].astype(np.float64)
+        totals[:, part] = sums @ drawn
+        for name, (of_positives, of_negatives) in histograms.items():
+            areas[name][part] = _areas(of_positives @ drawn, of_negatives @ drawn)
+    positives, weight = totals[:2]
     found: dict[str, Replicates] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
-        rate = sums[0] / sums[1]
+        rate = positives / weight
         best = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
-        for name, scores in models.items():
-            p = clipped(scores)
-            loss, predicted = per_user(weights * log_losses(labels, p), weights * p)
+        for at, name in enumerate(p):
+            loss, predicted = totals[2 + 2 * at : 4 + 2 * at]
             found[name] = Replicates(
-                auc=_areas(resampling, positive, weights - positive, user, p),
-                log_loss=loss / sums[1],
-                normalized_entropy=loss / sums[1] / best,
-                calibration=predicted / sums[0],
+                auc=areas[name],
+                log_loss=loss / weight,
+                normalized_entropy=loss / weight / best,
+                calibration=predicted / positives,
             )
     return found
 
 
-def _weighted(per_user: Floats, resampling: Resampling) -> Floats:
-    """[figures, users] x [users, replicates] → [figures, replicates], in bounded memory."""
-    total = np.zeros((len(per_user), resampling.weights.shape[1]))
-    for start in range(0, per_user.shape[1], 65536):
-        part = slice(start, start + 65536)
-        total += per_user[:, part] @ resampling.weights[part].astype(np.float64)
-    return total
-
-
-def _areas(
-    resampling: Resampling, positives: Floats, negatives: Floats, user: Ints, p: Floats
-) -> Floats:
-    """AUC in every replicate: histograms of all replicates as one sparse product."""
+def _histograms(
+    positives: Floats, negatives: Floats, user: Ints, p: Floats, users: int
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Positive and negative weight per (bin of the score, user)."""
     _, bins = np.unique(score_keys(p), return_inverse=True)
     size = int(bins.max()) + 1 if len(bins) else 0
     if size > _BINS:
         # Neighbouring scores share a bin: far below the spread between replicates.
         bins = bins * _BINS // size
         size = _BINS
-    shape = (size, len(resampling.users))
-    of_positives = sparse.csr_matrix((positives, (bins, user)), shape)
-    of_negatives = sparse.csr_matrix((negatives, (bins, user)), shape)
-    replicates = resampling.weights.shape[1]
-    areas = np.empty(replicates)
-    for start in range(0, replicates, _CHUNK):
-        drawn = resampling.weights[:, start : start + _CHUNK].astype(np.float64)
-        positive, negative = of_positives @ drawn, of_negatives @ drawn
-        below = np.cumsum(negative, axis=0) - negative / 2
-        pairs = positive.sum(axis=0) * negative.sum(axis=0)
-        areas[start : start + _CHUNK] = (positive * below).sum(axis=0) / pairs
+    shape = (size, users)
+    return (
+        sparse.csr_matrix((positives, (bins, user)), shape),
+        sparse.csr_matrix((negatives, (bins, user)), shape),
+    )
+
+
+def _areas(positive: Floats, negative: Floats) -> Floats:
+    """AUC of each replicate from its histogram: both [bins, replicates]."""
+    total = negative.sum(axis=0)
+    below = np.cumsum(negative, axis=0)
+    below -= negative / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        areas: Floats = np.einsum("br,br->r", positive, below) / (positive.sum(axis=0) * total)
     return areas

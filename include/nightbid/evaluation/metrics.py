@@ -11,6 +11,7 @@ from typing import TypedDict
 import numpy as np
 
 from nightbid.evaluation.scores import UNIT, Floats, ScoreTable
+from nightbid.profile.exact import ExactSum
 
 CURVE_BINS = 20
 
@@ -58,14 +59,12 @@ def pr_auc(table: ScoreTable) -> float:
 
 def log_loss(table: ScoreTable) -> float:
     """Mean negative log likelihood, in nats."""
-    weight = table.total_weight.fraction
-    return float(table.total_loss.fraction / weight) if weight else math.nan
+    return _ratio(table.total_loss, table.total_weight)
 
 
 def label_rate(table: ScoreTable) -> float:
     """Weighted share of positives."""
-    weight = table.total_weight.fraction
-    return float(table.total_positives.fraction / weight) if weight else math.nan
+    return _ratio(table.total_positives, table.total_weight)
 
 
 def entropy(rate: float) -> float:
@@ -83,8 +82,7 @@ def normalized_entropy(table: ScoreTable) -> float:
 
 def calibration(table: ScoreTable) -> float:
     """Mean prediction over mean label: 1.1 bids ten percent too high."""
-    positives = table.total_positives.fraction
-    return float(table.total_predicted.fraction / positives) if positives else math.nan
+    return _ratio(table.total_predicted, table.total_positives)
 
 
 def calibration_curve(table: ScoreTable, bins: int = CURVE_BINS) -> list[CurvePoint]:
@@ -131,6 +129,15 @@ def summary(table: ScoreTable, gauc: float = math.nan, ndcg: float = math.nan) -
         gauc=known(gauc),
         ndcg=known(ndcg),
     )
+
+
+def _ratio(above: ExactSum, below: ExactSum) -> float:
+    """Quotient of two exact sums; NaN where it is not defined or beyond float64."""
+    divisor = below.fraction
+    try:
+        return float(above.fraction / divisor) if divisor else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def known(value: float) -> float | None:

@@ -187,6 +187,12 @@ def test_no_rows_are_none():
     assert calibration_curve(ScoreTable.of([], [])) == []
 
 
+def test_a_weight_of_almost_nothing_overflows_into_none():
+    found = summary(ScoreTable.of([1, 0], [0.5, 0.5], [5e-324, 1.0]))
+    assert found["calibration"] is None
+    assert found["log_loss"] == pytest.approx(math.log(2))
+
+
 def test_certain_predictions_are_finite():
     found = summary(ScoreTable.of([1, 0, 0], [0.0, 1.0, 0.0]))
     assert found["log_loss"] == pytest.approx(-2 * math.log(np.finfo(float).eps) / 3)
