@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightbid.errors import MissingDataError
-from nightbid.gates.compare import Pair, median, pair, subtract
+from nightbid.gates.compare import Pair, grouped, linf, median, pair, psi, subtract
 from nightbid.manifest import Manifest
 from nightbid.profile.bins import Bins
 from nightbid.profile.column import ColumnProfile
@@ -66,6 +66,7 @@ class Days:
         self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
         self.auc: dict[tuple[date, str], tuple[float, float, float] | None] = {}
         """Association of a column with the label on a day, once computed."""
+        self._distances: dict[tuple[date, str], tuple[float, float] | None] = {}
 
     @classmethod
     def of(cls, task: StageTask) -> Days:
@@ -121,6 +122,29 @@ class Days:
         both.old[-1] -= column.nulls
         both.old_positives[-1] -= column.null_positives
         return both if both.old.sum() > 0 else None
+
+    def distances(self, day: Day, name: str) -> tuple[float, float] | None:
+        """PSI and L-infinity of a column on this day against all others together."""
+        key = (day.date, name)
+        if key not in self._distances:
+            both = self.against_others(day, name)
+            self._distances[key] = None if both is None else (psi(*grouped(both)), linf(both))
+        return self._distances[key]
+
+    def usual_distances(self, day: Day, name: str) -> tuple[float, float]:
+        """What the other days of the window differ from all others by; median of each.
+
+        Not 0 for a column that is one thing on every day: a weekday, the age of the one ad that
+        half of the rows show.
+        """
+        found = [
+            value
+            for each in self.window
+            if each.date != day.date and (value := self.distances(each, name)) is not None
+        ]
+        if len(found) < 2:
+            return 0.0, 0.0
+        return median([each[0] for each in found]), median([each[1] for each in found])
 
     def _pool(self, name: str) -> tuple[ColumnProfile, Bins] | None:
         if name not in self._pooled:

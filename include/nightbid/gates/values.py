@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates.compare import SIGMAS, beyond_chance, grouped, linf, psi
+from nightbid.gates.compare import SIGMAS, beyond_chance
 from nightbid.gates.days import Day, Days
 from nightbid.gates.facts import Facts
 from nightbid.profile.bins import number_edges
@@ -37,18 +37,13 @@ def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
         _sets(facts, name, day, column, others)
         if column.kind == "time" or name == spec.columns.key:
             continue
-        both = days.against_others(day, name)
-        if both is not None and name != spec.label.column:
-            facts.add(
-                "psi",
-                psi(*grouped(both)),
-                subject=name,
-                part=day.name,
-                note=_moved(name, column, others),
-            )
-            facts.add(
-                "linf", linf(both), subject=name, part=day.name, note=_moved(name, column, others)
-            )
+        found = days.distances(day, name)
+        if found is not None and name != spec.label.column:
+            usual = days.usual_distances(day, name)
+            note = _moved(name, column, others)
+            for place, family in enumerate(("psi", "linf")):
+                excess = max(found[place] - usual[place], 0.0)
+                facts.add(family, excess, subject=name, part=day.name, note=note)
 
 
 def _absence(
@@ -139,19 +134,30 @@ def _sets(
             note=f"{column.distinct:,.0f} distinct values, usually {usual:,.0f}",
         )
         return
-    if not all(each.sample.complete for each in (column, *filled)):
+    everyone = [column, *filled]
+    if not all(each.sample.complete for each in everyone):
         return
-    known = {value for each in filled for value in each.sample.values}
-    pairs = zip(column.sample.values, column.sample.counts.tolist(), strict=True)
-    new = {value: count for value, count in pairs if value not in known}
+    new = _new(column, filled)
+    # Values that no other day has are usual where every day has some: dates, ages, campaigns.
+    shares = [
+        sum(_new(each, [other for other in everyone if other is not each]).values()) / each.values
+        for each in filled
+    ]
     shown = ", ".join(repr(value) for value in sorted(new, key=new.__getitem__, reverse=True)[:3])
     facts.add(
         "new_values",
-        sum(new.values()) / column.values,
+        max(sum(new.values()) / column.values - (float(np.median(shares)) if shares[1:] else 0), 0),
         subject=name,
         part=day.name,
         note=f"{len(new)} new: {shown}" if new else "",
     )
+
+
+def _new(column: ColumnProfile, others: list[ColumnProfile]) -> dict[object, int]:
+    """Values of a column that others do not have, and their rows."""
+    known = {value for each in others for value in each.sample.values}
+    pairs = zip(column.sample.values, column.sample.counts.tolist(), strict=True)
+    return {value: count for value, count in pairs if value not in known}
 
 
 def _moved(name: str, column: ColumnProfile, others: list[ColumnProfile]) -> str:
