@@ -14,8 +14,10 @@ from nightbid.stage import Stage
 
 from nightbid_airflow.operators import StageOperator
 from nightbid_airflow.request import form
+from nightbid_airflow.sensors import CostSensor
 
 APPROVE = "approve"
+WATCH = "watch_cost"
 
 
 def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
@@ -54,6 +56,7 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
             stage.name: StageOperator(task_id=stage.name, stage=stage.name, pipeline=spec.pipeline)
             for stage in NIGHT
         }
+        CostSensor(task_id=WATCH, pipeline=spec.pipeline, retries=3)
         for stage in NIGHT:
             for name in upstream(stage):
                 if stage.name == "promote" and spec.approval:

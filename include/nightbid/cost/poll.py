@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 from nightbid.config.costs import Budget
 from nightbid.cost.ledger import Ledger, total
@@ -96,6 +97,30 @@ def poll_stage(
     if judgement == "over" and cancel and not ended:
         request_cancel(trail, reason)
     return StagePoll(spent, projected, point.done, judgement, reason, ended, point.at)
+
+
+def poll_run(
+    run: RunRecord, budget: Budget, *, cancel: bool = True, book: PriceBook | None = None
+) -> dict[str, StagePoll]:
+    """Look once at every stage of a run that is under way, at its newest attempt; see `poll_stage`.
+
+    Returns:
+        Stage → what was seen; stages that have not begun, or have ended, are left out.
+    """
+    newest: dict[str, int] = {}
+    for trail in (Path(str(run.folder)) / "usage").glob("*.jsonl"):
+        stage, _, number = trail.stem.rpartition(".")
+        if number.isdigit():
+            newest[stage] = max(int(number), newest.get(stage, 0))
+    found: dict[str, StagePoll] = {}
+    for stage, attempt in sorted(newest.items()):
+        record = run.stage(stage)
+        if record and not record.reused and record.attempt >= attempt:
+            continue
+        seen = poll_stage(run, budget, stage, attempt, cancel=cancel, book=book)
+        if seen is not None and not seen.ended:
+            found[stage] = seen
+    return found
 
 
 def _past(run: RunRecord, stage: str) -> list[Decimal]:

@@ -1,0 +1,57 @@
+"""The cost sensor: one task beside a night that watches its money."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from nightbid.config.settings import Settings
+
+from nightbid_airflow.triggers import CostTrigger
+
+
+class CostSensor(BaseOperator):
+    """Defers to the triggerer until the night ends, and fails the run if a limit is passed.
+
+    Args:
+        pipeline: whose budget applies.
+        every: seconds between polls.
+    """
+
+    ui_color = "#fef7e0"
+
+    def __init__(self, *, pipeline: str, every: float = 10.0, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.pipeline = pipeline
+        self.every = every
+
+    def execute(self, context: Context) -> None:
+        """Hand over to the trigger."""
+        run = context["dag_run"]
+        if run.triggering_user_name == "dag_test":
+            # There is no triggerer, and waiting would keep the very tasks that are waited for.
+            raise AirflowSkipException("dag.test() runs one task at a time: nothing to watch")
+        self.defer(
+            trigger=CostTrigger(
+                dag_id=run.dag_id,
+                run_id=run.run_id,
+                task_id=self.task_id,
+                pipeline=self.pipeline,
+                workspace=Settings().workspace,
+                every=self.every,
+            ),
+            method_name="conclude",
+        )
+
+    def conclude(self, context: Context, event: dict[str, Any]) -> dict[str, str]:
+        """Take up the trigger's event.
+
+        Raises:
+            AirflowFailException: a limit was passed; the stage was told to stop.
+        """
+        if event["over"]:
+            raise AirflowFailException(event["over"])
+        self.log.info("the night has cost %s USD at the cloud's prices", event["spent_usd"])
+        return {"spent_usd": event["spent_usd"]}
