@@ -1,0 +1,110 @@
+"""The bundle: the same answers as the model it came from, from raw rows alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.models.predict import load_model
+from nightbid.serving.bundle import Bundle
+from nightbid.serving.lookup import Lookup
+
+
+def test_the_export_measures_no_skew_and_no_difference(night):
+    metrics = night.stage("export").manifest.metrics
+    assert metrics["skew_rows"] == 3 * 2000
+    assert metrics["skew_mismatches"] == 0
+    assert metrics["parity_max_difference"] < 1e-5
+    assert metrics["bytes"] > 0
+
+
+def test_raw_rows_score_as_the_trained_model_scores_them(night):
+    bundle = Bundle.load(night.folder("export"))
+    raw = night.raw()
+    reference = load_model(night.folder("train") / "model").predict(bundle.fitted.transform(raw))
+    assert len(np.unique(reference)) > 500
+    assert bundle.score(raw) == pytest.approx(reference, abs=1e-5)
+    assert bundle.predict(bundle.fitted.transform(raw)) == pytest.approx(reference, abs=1e-5)
+
+
+def test_the_saved_model_says_the_same(night):
+    from nightbid.models.runtime import tensorflow
+
+    tf = tensorflow()
+    folder = night.folder("export")
+    bundle = Bundle.load(folder)
+    feed = bundle.look_up(night.raw().slice(0, 200))
+    serve = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
+    found = serve(**{name: tf.constant(each) for name, each in feed.items()})["probability"]
+    assert found.numpy() == pytest.approx(bundle.run(feed), abs=1e-5)
+
+
+def test_ranking_needs_no_position_and_no_outcome(night):
+    bundle = Bundle.load(night.folder("export"))
+    raw = night.raw()
+    known = [
+        name
+        for name in raw.column_names
+        if name not in ("position", "click", "conversion") and not name.startswith("nb_")
+    ]
+    assert (bundle.score(raw.select(known)) == bundle.score(raw)).all()
+
+
+def test_serving_needs_no_tensorflow(night):
+    code = (
+        "import sys; from pathlib import Path; from nightbid.serving.bundle import Bundle;"
+        f"Bundle.load(Path({str(night.folder('export'))!r}));"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_lookup_from_memory_is_the_transform_bit_for_bit(night, draw):
+    bundle = Bundle.load(night.folder("export"))
+    lookup = Lookup(bundle.fitted)
+    raw = night.raw()
+    for _ in range(12):
+        part = raw.take(pa.array(draw.integers(0, len(raw), draw.integers(1, 200))))
+        expected = bundle.feed(bundle.fitted.transform(part))
+        found = lookup.inputs(part)
+        assert set(found) == set(expected)
+        for name, values in found.items():
+            assert values.dtype == expected[name].dtype
+            assert values.tobytes() == expected[name].tobytes(), name
+
+
+def test_a_lookup_follows_a_column_that_changes_its_type(night):
+    bundle = Bundle.load(night.folder("export"))
+    raw = night.raw().slice(0, 50)
+    before = bundle.look_up(raw)
+    place = raw.column_names.index("ad_id")
+    renamed = raw.set_column(place, "ad_id", raw["ad_id"].cast(pa.string()))
+    after = bundle.look_up(renamed)
+    assert all((after[name] == before[name]).all() for name in before)
+
+
+def test_a_missing_raw_column_is_named(night):
+    bundle = Bundle.load(night.folder("export"))
+    with pytest.raises(MissingDataError, match="'ad_category' is missing"):
+        bundle.score(night.raw().drop_columns(["ad_category"]))
+
+
+def test_no_rows_are_no_scores(night):
+    bundle = Bundle.load(night.folder("export"))
+    assert bundle.score(night.raw().slice(0, 0)).shape == (0,)
+
+
+def test_damage_is_one_clear_line(night, tmp_path):
+    with pytest.raises(MissingDataError, match=r"no bundle\.json"):
+        Bundle.load(tmp_path)
+    folder = tmp_path / "bundle"
+    shutil.copytree(night.folder("export"), folder)
+    graph = folder / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:1000])
+    with pytest.raises(CorruptDataError, match="unreadable graph"):
+        Bundle.load(folder)
