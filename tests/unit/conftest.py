@@ -109,8 +109,9 @@ def recorded_run(tmp_path):
             workspace, spec, dt.date(2026, 1, 20), run_id=run_id, overrides=overrides
         )
         found = night_metrics() | (metrics or {})
+        begun = STARTED + dt.timedelta(hours=len(run.records()))
         for at, stage in enumerate(STAGES[: STAGES.index(until) + 1]):
-            started = STARTED + dt.timedelta(minutes=at)
+            started = begun + dt.timedelta(minutes=at)
             usage = Usage(cpu_seconds=100, gb_seconds=50, wall_seconds=60)
             kwargs = {"stage": stage, "started": started, "seconds": 60.0, "usage": usage}
             broken = bool(error) and stage == until
@@ -123,7 +124,7 @@ def recorded_run(tmp_path):
                 break
             key = hashlib.sha256(f"{run_id} {stage}".encode()).hexdigest()[:32]
             folder = workspace.stage_folder("ctr", stage, key)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             if stage == "evaluate":
                 (folder / "evaluation.json").write_text(json.dumps(found[stage]))
                 if scores:
