@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nightbid.profile.bins import Bins, Floats, Ints
+from nightbid.profile.bins import Bins, Floats, Ints, number_edges
 from nightbid.profile.column import ColumnProfile
 
 GROUPS = 20
 """Bins that distances are computed on: fewer rows per bin means more noise."""
 SIGMAS = 4.0
+MATERIAL = 0.2
+"""Mean move of a number, in standard deviations, from which on a drift counts in full."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Pair:
     old_positives: Ints
     ordered: bool
     """Whether the bins, but for the last, are in the order of their values."""
+    middles: Floats
+    """[bins - 1]: a value of each bin of numbers; of anything else, empty."""
 
 
 def subtract(pooled: Bins, part: Bins) -> Bins:
@@ -38,11 +42,13 @@ def subtract(pooled: Bins, part: Bins) -> Bins:
 def pair(new: ColumnProfile, old: ColumnProfile, old_bins: Bins | None = None) -> Pair:
     """Align two profiles of a column; `old_bins` replaces those of `old`."""
     old_bins = old.bins if old_bins is None else old_bins
-    _, left, right = new.bins.aligned(old_bins)
+    keys, left, right = new.bins.aligned(old_bins)
     nulls = [new.nulls, new.null_positives, old.nulls, old.null_positives]
     parts = (left.counts, left.positives, right.counts, right.positives)
     counts = [np.append(part, null) for part, null in zip(parts, nulls, strict=True)]
-    return Pair(counts[0], counts[1], counts[2], counts[3], new.kind == "number")
+    ordered = new.kind == "number"
+    low, high = number_edges(keys) if ordered else (np.zeros(0), np.zeros(0))
+    return Pair(counts[0], counts[1], counts[2], counts[3], ordered, (low + high) / 2)
 
 
 def grouped(both: Pair, groups: int = GROUPS) -> tuple[Floats, Floats]:
@@ -106,6 +112,23 @@ def linf(both: Pair) -> float:
     share = np.clip(np.cumsum(mixed), 0, 1) if both.ordered else mixed
     noise = SIGMAS * np.sqrt(share * (1 - share) * (1 / n + 1 / m))
     return max(float((change - noise).max(initial=0.0)), 0.0)
+
+
+def material(both: Pair) -> float:
+    """Weigh how far numbers moved: 0 not at all, 1 as far as matters, 0.2 standard deviations.
+
+    Distances between counts take every bin to be as far from its neighbour as from the last one:
+    when half of the rows show one ad and that ad is a day older, they see half of the rows gone.
+    The Wasserstein distance sees a day.
+    """
+    new, old = both.new[:-1].astype(float), both.old[:-1].astype(float)
+    if not both.ordered or len(new) < 2 or not new.sum() or not old.sum():
+        return 1.0
+    p, q = new / new.sum(), old / old.sum()
+    moved = float((np.abs(np.cumsum(p - q))[:-1] * np.diff(both.middles)).sum())
+    mean = float((q * both.middles).sum())
+    spread = float(np.sqrt((q * (both.middles - mean) ** 2).sum()))
+    return min(moved / (MATERIAL * spread), 1.0) ** 2 if spread > 0 else 1.0
 
 
 def transfer_auc(both: Pair) -> tuple[float, float]:

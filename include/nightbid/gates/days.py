@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightbid.errors import MissingDataError
-from nightbid.gates.compare import Pair, grouped, linf, median, pair, psi, subtract
+from nightbid.gates.compare import Pair, grouped, linf, material, median, pair, psi, subtract
 from nightbid.manifest import Manifest
 from nightbid.profile.bins import Bins
 from nightbid.profile.column import ColumnProfile
@@ -128,7 +128,11 @@ class Days:
         key = (day.date, name)
         if key not in self._distances:
             both = self.against_others(day, name)
-            self._distances[key] = None if both is None else (psi(*grouped(both)), linf(both))
+            if both is None:
+                self._distances[key] = None
+            else:
+                share = material(both)
+                self._distances[key] = (share * psi(*grouped(both)), share * linf(both))
         return self._distances[key]
 
     def usual_distances(self, day: Day, name: str) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from nightbid.gates.compare import (
     grouped,
     jensen_shannon,
     linf,
+    material,
     pair,
     psi,
     transfer_auc,
@@ -170,7 +171,8 @@ def _drift(
 ) -> None:
     both = pair(newest.columns[each.name], train.columns[each.name])
     counts = grouped(both)
-    value = psi(*counts)
+    share = material(both)
+    value = share * psi(*counts)
     means = [train.columns[each.name].mean, newest.columns[each.name].mean]
     note = (
         f"mean {means[0]:.4g} → {means[1]:.4g}"
@@ -178,8 +180,8 @@ def _drift(
         else ""
     )
     facts.add("psi", value, subject=each.name, part="evaluate vs train", note=note)
-    facts.add("js", jensen_shannon(*counts), subject=each.name, part="evaluate vs train")
-    facts.add("linf", linf(both), subject=each.name, part="evaluate vs train")
+    facts.add("js", share * jensen_shannon(*counts), subject=each.name, part="evaluate vs train")
+    facts.add("linf", share * linf(both), subject=each.name, part="evaluate vs train")
     earlier = [night[each.name] for night in history if each.name in night]
     if earlier:
         facts.add(
@@ -225,11 +227,12 @@ def _newest_against_train(night: StageInput) -> dict[str, float]:
     """PSI of each input on an earlier night."""
     train = Profile.load(night.path / "profile" / "split=train.json")
     newest = Profile.load(night.path / "profile" / "split=evaluate.json")
-    return {
-        name: psi(*grouped(pair(newest.columns[name], column)))
-        for name, column in train.columns.items()
-        if name not in RESERVED and name in newest.columns
-    }
+    found = {}
+    for name, column in train.columns.items():
+        if name not in RESERVED and name in newest.columns:
+            both = pair(newest.columns[name], column)
+            found[name] = material(both) * psi(*grouped(both))
+    return found
 
 
 def _champion_profile(task: StageTask, facts: Facts) -> Profile | None:

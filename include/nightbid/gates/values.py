@@ -37,12 +37,12 @@ def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
         _sets(facts, name, day, column, others)
         if column.kind == "time" or name == spec.columns.key:
             continue
-        found = days.distances(day, name)
-        if found is not None and name != spec.label.column:
+        moved = days.distances(day, name)
+        if moved is not None and name != spec.label.column:
             usual = days.usual_distances(day, name)
             note = _moved(name, column, others)
             for place, family in enumerate(("psi", "linf")):
-                excess = max(found[place] - usual[place], 0.0)
+                excess = max(moved[place] - usual[place], 0.0)
                 facts.add(family, excess, subject=name, part=day.name, note=note)
 
 
