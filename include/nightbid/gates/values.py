@@ -34,7 +34,9 @@ def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
         if name == KEY or not others:
             continue
         _extremes(facts, name, day, column, others)
-        _sets(facts, name, day, column, others)
+        _sets(
+            facts, name, day, column, others, churns=name in (spec.columns.user, spec.columns.item)
+        )
         if column.kind == "time" or name == spec.columns.key:
             continue
         moved = days.distances(day, name)
@@ -106,7 +108,13 @@ def _extremes(
 
 
 def _sets(
-    facts: Facts, name: str, day: Day, column: ColumnProfile, others: list[ColumnProfile]
+    facts: Facts,
+    name: str,
+    day: Day,
+    column: ColumnProfile,
+    others: list[ColumnProfile],
+    *,
+    churns: bool,
 ) -> None:
     filled = [each for each in others if each.values]
     if not column.values or not filled or column.kind not in ("text", "number"):
@@ -135,7 +143,8 @@ def _sets(
         )
         return
     everyone = [column, *filled]
-    if not all(each.sample.complete for each in everyone):
+    # Users and items come and go, however few there are: that is no set of values.
+    if churns or not all(each.sample.complete for each in everyone):
         return
     new = _new(column, filled)
     # Values that no other day has are usual where every day has some: dates, ages, campaigns.
