@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,32 @@ from nightbid.stage import Outcome, StageTask
 CANDIDATES = 100
 REQUESTS = 300
 WARM_UP = 30
+ROUNDS = 3
+"""At most; the one counts that other processes disturbed least."""
+QUIET = 0.05
+"""Share of time taken by other processes below which a round is good enough."""
 OPEN_REQUESTS = 150
 """At each rate of the open loop."""
 SHARES = (0.25, 0.5, 0.75, 0.9)
 """Offered rates, as shares of the closed loop's throughput."""
 ROWS = 60_000
 """Rows of the evaluate split that requests are made from."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Requests sent one after the other."""
+
+    seconds: npt.NDArray[np.float64]
+    """[requests]"""
+    lookup_seconds: npt.NDArray[np.float64]
+    """[requests]: the part of it that made features."""
+    cpu_seconds: float
+
+    @property
+    def stolen(self) -> float:
+        """Share of the time in which this thread did not run: nothing here ever waits."""
+        return max(0.0, 1 - self.cpu_seconds / float(self.seconds.sum()))
 
 
 def run(task: StageTask) -> Outcome:
@@ -38,14 +59,18 @@ def run(task: StageTask) -> Outcome:
     """
     bundle = Bundle.load(task.inputs["export"].path, threads=1)
     # No request comes twice: what a server remembers of one must not flatter the next.
-    count = WARM_UP + REQUESTS + OPEN_REQUESTS * len(SHARES)
+    count = WARM_UP + ROUNDS * REQUESTS + OPEN_REQUESTS * len(SHARES)
     requests = make_requests(_evaluate_rows(task), task.spec.columns.item, count, task.spec.seed)
     for request in requests[:WARM_UP]:
         bundle.score(request)
     del requests[:WARM_UP]
-    task.progress(0.2, f"{REQUESTS} requests one after the other")
-    closed, lookups = closed_loop(bundle, requests[:REQUESTS])
-    del requests[:REQUESTS]
+    rounds: list[Round] = []
+    while len(rounds) < ROUNDS and not (rounds and rounds[-1].stolen < QUIET):
+        task.progress(0.2 + 0.1 * len(rounds), f"{REQUESTS} requests one after the other")
+        rounds.append(closed_loop(bundle, requests[:REQUESTS]))
+        del requests[:REQUESTS]
+    best = min(rounds, key=lambda each: each.stolen)
+    closed = best.seconds
     throughput = len(closed) / float(closed.sum())
     curve = []
     for at, share in enumerate(SHARES):
@@ -58,7 +83,9 @@ def run(task: StageTask) -> Outcome:
         "candidates": CANDIDATES,
         "requests": len(closed),
         "latency_ms": latency,
-        "lookup_ms": _percentiles(lookups),
+        "lookup_ms": _percentiles(best.lookup_seconds),
+        "rounds": len(rounds),
+        "stolen": round(best.stolen, 3),
         "requests_per_second_per_core": round(throughput, 1),
         "curve": curve,
     }
@@ -117,11 +144,10 @@ def item_columns(rows: pa.Table, item: str | None) -> list[str]:
     return found
 
 
-def closed_loop(
-    bundle: Bundle, requests: Sequence[pa.Table]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Send requests one after the other; seconds of each, and of its lookup."""
+def closed_loop(bundle: Bundle, requests: Sequence[pa.Table]) -> Round:
+    """Send requests one after the other."""
     totals, lookups = np.zeros(len(requests)), np.zeros(len(requests))
+    cpu = time.thread_time()
     for at, request in enumerate(requests):
         start = time.perf_counter()
         feed = bundle.look_up(request)
@@ -129,7 +155,7 @@ def closed_loop(
         bundle.run(feed)
         totals[at] = time.perf_counter() - start
         lookups[at] = looked_up - start
-    return totals, lookups
+    return Round(totals, lookups, time.thread_time() - cpu)
 
 
 def open_loop(
