@@ -76,8 +76,7 @@ class Fields:
         parts = []
         if self.layout.lookups:
             weights = Embedded(self.layout, 1, scale=0.0, l2=l2, name="linear")(self._ids)
-            pooled = [self._pooled(weights, each) for each in self.layout.lookups]
-            parts.append(ops.sum(ops.concatenate(pooled, axis=-1), axis=-1, keepdims=True))
+            parts.append(ops.sum(self._side_by_side(weights, 1), axis=-1, keepdims=True))
         if self.layout.numbers:
             dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
             parts.append(dense(self._numbers))
@@ -96,7 +95,7 @@ class Fields:
 
     def vector(self, each: ModelInput) -> Tensor:
         """[embedding_dim]: the vector of one id, bag (weighted sum) or sequence (mean)."""
-        return self._pooled(self._embedded, each)
+        return self._pooled(self._embedded[:, self.layout.places[each.name]], each)
 
     @cached_property
     def _embedded(self) -> Tensor:
@@ -112,17 +111,40 @@ class Fields:
 
     @cached_property
     def _flat_lookups(self) -> Tensor:
-        if all(width(each) == 1 for each in self.layout.lookups):
-            return ops.reshape(self._embedded, (-1, len(self.layout.lookups) * self.embedding_dim))
-        return ops.concatenate([self.vector(each) for each in self.layout.lookups], axis=-1)
+        return self._side_by_side(self._embedded, self.embedding_dim)
 
-    def _pooled(self, embedded: Tensor, each: ModelInput) -> Tensor:
-        places = self.layout.places[each.name]
-        vectors = embedded[:, places]
+    def _side_by_side(self, embedded: Tensor, dim: int) -> Tensor:
+        """Pool every input, [places, dim] to [lookups * dim].
+
+        One split, of runs of single ids and of lists, has one concatenation as its gradient; a
+        slice per input would have a matrix of zeros each.
+        """
+        runs: list[list[ModelInput]] = []
+        for each in self.layout.lookups:
+            if each.kind == "id" and runs and runs[-1][0].kind == "id":
+                runs[-1].append(each)
+            else:
+                runs.append([each])
+        if len(runs) == 1:
+            pieces = [embedded]
+        else:
+            ends = np.cumsum([sum(map(width, run)) for run in runs])[:-1].tolist()
+            pieces = ops.split(embedded, ends, axis=1)
+        parts = [
+            ops.reshape(piece, (-1, len(run) * dim))
+            if run[0].kind == "id"
+            else self._pooled(piece, run[0])
+            for piece, run in zip(pieces, runs, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+    def _pooled(self, vectors: Tensor, each: ModelInput) -> Tensor:
+        """[length, dim] of one input to [dim]."""
         if each.kind == "bag":
             weights = self.inputs[2][:, self.layout.bag_places[each.name]]
             return ops.sum(vectors * ops.expand_dims(weights, -1), axis=1)
         if each.kind == "sequence":
+            places = self.layout.places[each.name]
             mask = ops.cast(ops.not_equal(self._ids[:, places], 0), "float32")
             filled = ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1.0)
             return ops.sum(vectors * ops.expand_dims(mask, -1), axis=1) / filled
