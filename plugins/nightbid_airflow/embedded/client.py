@@ -35,7 +35,8 @@ class Client:
     def __init__(self, address: str, user: str, password: str) -> None:
         self.address = address
         self._login = {"username": user, "password": password}
-        self._http = httpx.Client(base_url=address, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=address, timeout=60, trust_env=False)
+        self._warm = False
 
     def __enter__(self) -> Client:
         return self
@@ -56,6 +57,11 @@ class Client:
             return False
         if answer.status_code != httpx.codes.OK:
             return False
+        if not self._warm:
+            # The interface that tasks report to is built at its first call, which takes seconds:
+            # now, while other components start, and not while the first task waits.
+            self._http.get("/execution/health")
+            self._warm = True
         health = answer.json()
         return all((health.get(name) or {}).get("status") == "healthy" for name in COMPONENTS)
 
