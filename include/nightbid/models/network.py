@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 
-from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.errors import CorruptDataError
 from nightbid.models.fields import TABLE, Embedded, Fields
 from nightbid.models.folder import Array, ModelCard
 from nightbid.models.layout import Layout, Packed
@@ -28,10 +28,6 @@ class Network:
         self.card = card
         self.layout = Layout(card.features)
         architecture = find(card.architecture)
-        if architecture.engine != "tensorflow":
-            raise ConfigError(
-                f"{card.architecture} is no TensorFlow architecture", where="model.architecture"
-            )
         keras.utils.set_random_seed(seed)
         fields = Fields(self.layout, card.embedding_dim, card.embedding_l2)
         output = architecture.build(fields, **architecture.parameters(card.parameters))

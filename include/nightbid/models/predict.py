@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from nightbid.models.folder import ModelCard, load_card, load_weights
 from nightbid.models.registry import find
-from nightbid.models.runtime import tensorflow
 
 
 class FittedModel(Protocol):
@@ -31,15 +30,12 @@ def load_model(folder: Path) -> FittedModel:
         CorruptDataError: its files are damaged, or of another version.
     """
     card = load_card(folder)
-    find_engine(card)
+    if find(card.architecture).engine == "lightgbm":
+        from nightbid.models.trees import Trees
+
+        return Trees.load(card, folder)
     from nightbid.models.network import Network
 
     network = Network(card)
     network.assign(load_weights(folder))
     return network
-
-
-def find_engine(card: ModelCard) -> str:
-    """Set the card's engine up, and name it."""
-    tensorflow()
-    return find(card.architecture).engine

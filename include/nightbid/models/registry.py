@@ -1,7 +1,8 @@
 """Architectures by name.
 
 An architecture is a function in `nightbid/models/architectures/<name>.py`, decorated with
-`@architecture`. To add one is to add a file; nothing else changes::
+`@architecture` (or in `tree_architectures`, if LightGBM fits it). To add one is to add a file;
+nothing else changes::
 
     @architecture
     def wide_and_deep(fields: Fields, *, hidden: tuple[int, ...] = (128, 64)) -> Tensor:
@@ -23,10 +24,12 @@ from typing import Any, Literal, overload
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-import nightbid.models.architectures as package
 from nightbid.errors import ConfigError
+from nightbid.models import architectures, tree_architectures
+from nightbid.models.runtime import tensorflow
 
 Engine = Literal["tensorflow", "lightgbm"]
+PACKAGES = {"tensorflow": architectures, "lightgbm": tree_architectures}
 _REGISTERED: dict[str, Architecture] = {}
 
 
@@ -36,9 +39,14 @@ class Architecture:
 
     name: str
     build: Callable[..., Any]
-    engine: Engine = "tensorflow"
     step_scale: float = 1.0
     """Multiplies `train.learning_rate`: a linear model takes larger steps than a deep one."""
+
+    @property
+    def engine(self) -> Engine:
+        """What fits it, by the folder it lies in."""
+        in_trees = self.build.__module__.startswith(tree_architectures.__name__)
+        return "lightgbm" if in_trees else "tensorflow"
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Complete hyperparameters with the defaults of the function's signature.
@@ -74,20 +82,19 @@ class Architecture:
 def architecture(function: Callable[..., Any], /) -> Callable[..., Any]: ...
 @overload
 def architecture(
-    *, engine: Engine = ..., step_scale: float = ...
+    *, step_scale: float = ...
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 def architecture(
     function: Callable[..., Any] | None = None,
     /,
     *,
-    engine: Engine = "tensorflow",
     step_scale: float = 1.0,
 ) -> Callable[..., Any]:
     """Register a function under its own name."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
-        _REGISTERED[name] = Architecture(name, function, engine, step_scale)
+        _REGISTERED[name] = Architecture(name, function, step_scale)
         return function
 
     return register(function) if function else register
@@ -95,12 +102,11 @@ def architecture(
 
 def names() -> list[str]:
     """Every architecture, known by its file: nothing is imported."""
-    files = {each.name for each in pkgutil.iter_modules(package.__path__)}
-    return sorted(files | set(_REGISTERED))
+    return sorted({*_engines(), *_REGISTERED})
 
 
 def find(name: str) -> Architecture:
-    """Look an architecture up, importing its file.
+    """Look an architecture up, importing its file and what it needs.
 
     Raises:
         ConfigError: there is none of this name.
@@ -112,7 +118,10 @@ def find(name: str) -> Architecture:
             hint=suggestion(name, names()),
         )
     if name not in _REGISTERED:
-        importlib.import_module(f"{package.__name__}.{name}")
+        engine = _engines()[name]
+        if engine == "tensorflow":
+            tensorflow()  # set up before the file imports it
+        importlib.import_module(f"{PACKAGES[engine].__name__}.{name}")
     if name not in _REGISTERED:
         raise ConfigError(
             f"{name}.py registers no function called {name!r}",
@@ -120,6 +129,14 @@ def find(name: str) -> Architecture:
             hint="decorate one with @architecture",
         )
     return _REGISTERED[name]
+
+
+def _engines() -> dict[str, Engine]:
+    found: dict[str, Engine] = {}
+    for engine, package in PACKAGES.items():
+        for each in pkgutil.iter_modules(package.__path__):
+            found[each.name] = engine  # type: ignore[assignment]
+    return found
 
 
 def suggestion(name: str, known: Any) -> str:

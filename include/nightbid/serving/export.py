@@ -10,6 +10,7 @@ import numpy as np
 from nightbid.manifest import Rows
 from nightbid.models.layout import Layout
 from nightbid.models.predict import FittedModel, load_model
+from nightbid.models.registry import find
 from nightbid.serving.bundle import Bundle, BundleCard
 from nightbid.serving.skew import mismatches, paired_rows
 from nightbid.stage import Outcome, StageTask
@@ -70,6 +71,13 @@ def run(task: StageTask) -> Outcome:
 
 def _write_graphs(model: FittedModel, folder: Path) -> tuple[str, ...]:
     """Write the graphs that an engine has; returns the paths whose bytes are not reproducible."""
+    if find(model.card.architecture).engine == "lightgbm":
+        from nightbid.models.trees import Trees
+        from nightbid.serving.tree_graph import write_tree_onnx
+
+        assert isinstance(model, Trees)
+        write_tree_onnx(model, folder / "model.onnx")
+        return ()
     from nightbid.models.network import Network
     from nightbid.serving.graph import write_onnx, write_saved_model
 

@@ -9,8 +9,7 @@ from nightbid.config.models import Model
 from nightbid.manifest import Rows
 from nightbid.models.folder import ModelCard, save_card, save_weights
 from nightbid.models.layout import Layout
-from nightbid.models.registry import find
-from nightbid.models.runtime import tensorflow
+from nightbid.models.registry import Architecture, find
 from nightbid.schema import FeatureSchema
 from nightbid.stage import Outcome, StageTask
 from nightbid.training.data import Examples, read_examples
@@ -27,7 +26,6 @@ def run_baseline(task: StageTask) -> Outcome:
 
 
 def _train(task: StageTask, model: Model) -> Outcome:
-    tensorflow()
     architecture = find(model.architecture)
     parameters = architecture.parameters(model.parameters)
     featurized = task.inputs["featurize"].path
@@ -44,13 +42,14 @@ def _train(task: StageTask, model: Model) -> Outcome:
         prior=_logit(train.rate),
         features=schema,
     )
-    metrics = _fit(task, card, architecture.step_scale, train, validation)
+    metrics = _fit(task, card, architecture, train, validation)
     best = metrics["validation"]
+    steps = "trees" if architecture.engine == "lightgbm" else "epochs"
     return Outcome(
         rows=Rows(read=len(train) + len(validation), written=len(train) + len(validation)),
         metrics=metrics,
         summary=f"{model.architecture}, {metrics['parameters']:,} parameters,"
-        f" best of {metrics['epochs']} epochs is {metrics['best_epoch']}:"
+        f" best of {metrics['epochs']} {steps} is {metrics['best_epoch']}:"
         f" validation log loss {best['log_loss']:.4f}"
         + (f", AUC {best['auc']:.4f}" if best["auc"] is not None else "")
         + f", {metrics['examples_per_second']:,.0f} samples/s",
@@ -58,24 +57,38 @@ def _train(task: StageTask, model: Model) -> Outcome:
 
 
 def _fit(
-    task: StageTask, card: ModelCard, step_scale: float, train: Examples, validation: Examples
+    task: StageTask,
+    card: ModelCard,
+    architecture: Architecture,
+    train: Examples,
+    validation: Examples,
 ) -> dict[str, Any]:
+    folder = task.output / "model"
+    seed = task.spec.seed + task.spec.train.seed
+
+    def progress(done: float, message: str = "") -> None:
+        task.progress(0.05 + 0.93 * done, message)
+
+    save_card(card, folder)
+    if architecture.engine == "lightgbm":
+        from nightbid.training.trees import fit_trees
+
+        trees, metrics = fit_trees(card, train, validation, seed=seed, progress=progress)
+        trees.save(folder)
+        return metrics
     from nightbid.models.network import Network
     from nightbid.training.loop import fit
 
-    seed = task.spec.seed + task.spec.train.seed
     network = Network(card, seed=seed)
     fitted = fit(
         network,
         train,
         validation,
         task.spec.train,
-        step_scale=step_scale,
+        step_scale=architecture.step_scale,
         seed=seed,
-        progress=lambda done, message="": task.progress(0.05 + 0.93 * done, message),
+        progress=progress,
     )
-    folder = task.output / "model"
-    save_card(card, folder)
     save_weights(network.weights(), folder)
     return {
         "architecture": card.architecture,

@@ -1,1 +1,1 @@
-"""One file per architecture; its name is the file's name."""
+"""Networks that TensorFlow fits: one file per architecture; its name is the file's name."""

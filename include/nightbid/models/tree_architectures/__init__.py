@@ -1,0 +1,1 @@
+"""Architectures that LightGBM fits: one file each, no TensorFlow needed."""

@@ -1,0 +1,159 @@
+"""Trees as ONNX, with one named input per feature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from nightbid.models.layout import weight_column
+from nightbid.models.trees import Trees
+from nightbid.schema import ModelInput
+
+OPSET, TREE_OPSET = 18, 3
+OUTPUT = "probability"
+
+
+def write_tree_onnx(model: Trees, path: Path) -> None:
+    """Write the ensemble with its inputs and its calibration."""
+    layout = model.layout
+    inputs: list[Any] = []
+    nodes: list[Any] = []
+    for each in layout.served:
+        kind = TensorProto.FLOAT if each.kind == "float" else TensorProto.INT32
+        shape: list[Any] = ["rows"] if each.kind in ("id", "float") else ["rows", each.length]
+        inputs.append(helper.make_tensor_value_info(each.name, kind, shape))
+        if each.kind == "bag":
+            name = weight_column(each.name)
+            inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        nodes += _column(each)
+    # Training-only inputs are 0, for as many rows as any other has.
+    known = _name(next(iter(layout.served)))
+    nodes.append(helper.make_node("Sub", [known, known], ["nothing"]))
+    columns = [
+        "nothing" if each.training_only else _name(each)
+        for each in (*layout.lookups, *layout.numbers)
+    ]
+    line = model.card.calibration
+    constants = [
+        _ints("last", [-1]),
+        helper.make_tensor("slope", TensorProto.FLOAT, [1], [line.slope]),
+        helper.make_tensor("intercept", TensorProto.FLOAT, [1], [line.intercept]),
+        helper.make_tensor("zero", TensorProto.INT32, [], [0]),
+        _ints("flat", [-1]),
+        _ints("one", [1]),
+    ]
+    nodes += [
+        helper.make_node("Concat", columns, ["matrix"], axis=1),
+        Ensemble.of(model).node("matrix", "logit"),
+        helper.make_node("Mul", ["logit", "slope"], ["steeper"]),
+        helper.make_node("Add", ["steeper", "intercept"], ["calibrated"]),
+        helper.make_node("Sigmoid", ["calibrated"], ["probabilities"]),
+        helper.make_node("Reshape", ["probabilities", "flat"], [OUTPUT]),
+    ]
+    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows"])
+    graph = helper.make_graph(nodes, "trees", inputs, [output], constants)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREE_OPSET)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.checker.check_model(made)
+    path.write_bytes(made.SerializeToString(deterministic=True))
+
+
+def _name(each: ModelInput) -> str:
+    return f"{each.name}/column"
+
+
+def _column(each: ModelInput) -> list[Any]:
+    """Turn an input into one float per row, as `tree_matrix` does."""
+    column = _name(each)
+    if each.kind == "float":
+        return [helper.make_node("Unsqueeze", [each.name, "last"], [column])]
+    as_float = helper.make_node("Cast", [f"{column}/value"], [column], to=TensorProto.FLOAT)
+    if each.kind == "id":
+        return [helper.make_node("Unsqueeze", [each.name, "last"], [f"{column}/value"]), as_float]
+    return [
+        helper.make_node("Greater", [each.name, "zero"], [f"{column}/filled"]),
+        helper.make_node("Cast", [f"{column}/filled"], [f"{column}/ones"], to=TensorProto.INT32),
+        helper.make_node("ReduceSum", [f"{column}/ones", "one"], [f"{column}/value"], keepdims=1),
+        as_float,
+    ]
+
+
+def _ints(name: str, values: list[int]) -> Any:
+    return helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+
+
+@dataclass
+class Ensemble:
+    """Nodes of all trees, in the columns of ONNX's TreeEnsembleRegressor."""
+
+    trees: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    modes: list[str] = field(default_factory=list)
+    thresholds: list[float] = field(default_factory=list)
+    if_true: list[int] = field(default_factory=list)
+    if_false: list[int] = field(default_factory=list)
+    leaf_trees: list[int] = field(default_factory=list)
+    leaf_ids: list[int] = field(default_factory=list)
+    leaf_values: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: Trees) -> Ensemble:
+        """Read a booster."""
+        dumped = model.booster.dump_model(num_iteration=model.booster.best_iteration)
+        found = cls()
+        for number, tree in enumerate(dumped["tree_info"]):
+            found._add(number, tree["tree_structure"])
+        return found
+
+    def _add(self, tree: int, root: dict[str, Any]) -> None:
+        waiting, count = [(root, 0)], 1
+        while waiting:
+            node, number = waiting.pop()
+            leaf = "leaf_value" in node
+            self.trees.append(tree)
+            self.ids.append(number)
+            self.modes.append("LEAF" if leaf else "BRANCH_LEQ")
+            self.inputs.append(0 if leaf else int(node["split_feature"]))
+            self.thresholds.append(0.0 if leaf else below(float(node["threshold"])))
+            self.if_true.append(0 if leaf else count)
+            self.if_false.append(0 if leaf else count + 1)
+            if leaf:
+                self.leaf_trees.append(tree)
+                self.leaf_ids.append(number)
+                self.leaf_values.append(float(node["leaf_value"]))
+            else:
+                waiting += [(node["left_child"], count), (node["right_child"], count + 1)]
+                count += 2
+
+    def node(self, matrix: str, output: str) -> Any:
+        """Make the ONNX operator; [rows, inputs] to [rows, 1]."""
+        return helper.make_node(
+            "TreeEnsembleRegressor",
+            [matrix],
+            [output],
+            domain="ai.onnx.ml",
+            n_targets=1,
+            nodes_treeids=self.trees,
+            nodes_nodeids=self.ids,
+            nodes_featureids=self.inputs,
+            nodes_modes=self.modes,
+            nodes_values=self.thresholds,
+            nodes_truenodeids=self.if_true,
+            nodes_falsenodeids=self.if_false,
+            target_treeids=self.leaf_trees,
+            target_nodeids=self.leaf_ids,
+            target_ids=[0] * len(self.leaf_ids),
+            target_weights=self.leaf_values,
+        )
+
+
+def below(threshold: float) -> float:
+    """Largest float32 that is not above a float64: float32 inputs fall on the same side of both."""
+    near = np.float32(threshold)
+    return float(np.nextafter(near, np.float32(-np.inf)) if float(near) > threshold else near)
