@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import time
 
+import pyarrow.parquet as pq
+
 from nightbid.config.pipeline import SPLITS
 from nightbid.errors import MissingDataError
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.featurize.groups import groups_of
+from nightbid.features.values import Raw
+from nightbid.featurize.groups import Group, groups_of
 from nightbid.featurize.passes import learning, transforming
 from nightbid.featurize.runner import Watcher, run_pass
 from nightbid.manifest import Rows
@@ -37,6 +40,7 @@ def run(task: StageTask) -> Outcome:
             where=f"{task.night.train[0]} to {task.night.train[-1]}",
             hint="take a later date, or a label condition that some rows meet",
         )
+    _check_columns(definition, groups[0])
     fitted, output = str(task.output / "fitted"), str(task.output)
     started = time.monotonic()
     task.progress(0.0, f"learning from {rows:,} rows")
@@ -60,6 +64,18 @@ def run(task: StageTask) -> Outcome:
         summary=f"{len(definition.features)} features, {inputs} inputs"
         + (f", most OOV: {worst[0]} {worst[1]:.2%}" if worst and worst[1] else ""),
     )
+
+
+def _check_columns(definition: Definition, group: Group) -> None:
+    """Refuse a feature of a column that is not there, before workers are started.
+
+    Raises:
+        MissingDataError: as said.
+    """
+    rows = Raw(pq.read_schema(group.path).empty_table())
+    for name, feature in definition.features.items():
+        for column in feature.sources(name):
+            rows.column(column, name)
 
 
 def _oov_rates(task: StageTask) -> dict[str, float]:

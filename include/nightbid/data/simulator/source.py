@@ -27,7 +27,7 @@ MEANING = Meaning(
 
 
 class SimulatorLogs:
-    """Any day, made on demand."""
+    """Any day from `source.start` on, made on demand."""
 
     meaning = MEANING
 
@@ -37,17 +37,26 @@ class SimulatorLogs:
         self._faults = [Fault.parse(text) for text in block.faults]
 
     def days(self) -> tuple[date, ...] | None:
-        """Tell that any day can be made."""
+        """Tell that there is no last day."""
         return None
 
     def batches(self, day: date, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
         """Make one day, with its faults.
 
         Args:
-            day: any day.
+            day: `source.start` or later.
             chunk: rows made at a time; the day does not depend on it.
+
+        Raises:
+            MissingDataError: there is no such day.
         """
         faults = [fault for fault in self._faults if fault.day == day]
+        if day < self._block.start:
+            raise MissingDataError(
+                f"there is no day {day}: the logs start on {self._block.start}",
+                where="simulator",
+                hint="shorten window.train_days, take a later date, or set source.start earlier",
+            )
         if any(fault.kind == "missing_day" for fault in faults):
             raise MissingDataError(
                 f"there is no day {day}",
