@@ -1,0 +1,96 @@
+"""Nights from the shell, in processes of their own, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+SMALL = {
+    "pipeline": "small",
+    "source": {"kind": "simulator", "rows_per_day": 3000, "users": 500, "ads": 500},
+    "columns": {"position": "position"},
+    "window": {"train_days": 2},
+    "features": {
+        "ad_id": {"min_count": 5},
+        "device_type": "vocabulary",
+        "interests": {"transform": "bag"},
+        "ad_age_days": {"transform": "numeric", "log1p": True},
+        "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
+        "position": {"transform": "identity", "size": 16, "training_only": True},
+    },
+    "train": {"epochs": 1},
+    "evaluate": {"slices": ["device_type"], "bootstrap": 50},
+    # A model of so few rows proves nothing: only the mechanics are judged.
+    "gates": {
+        "model": {
+            "worse_than_reference": {"warn": [None, 0]},
+            "auc": {"warn": [0.5, None]},
+            "positives": {"warn": [200, None]},
+            "calibration": {"warn": [0.75, 1.33]},
+            "ece": {"warn": [None, 0.1]},
+            "normalized_entropy_vs_constant": {"warn": [None, 0]},
+            "normalized_entropy_vs_baseline": {"warn": [None, 0.02]},
+        },
+        # Test machines are busy: how fast a bundle answers is no matter of these tests.
+        "serving": {
+            "p99_ms": {"warn": [None, 50]},
+            "requests_per_second_per_core": {"warn": [10, None]},
+        },
+    },
+}
+"""A pipeline whose night takes seconds."""
+
+
+class Shell:
+    """`nightbid` with a workspace and pipelines of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workspace = folder / "workspace"
+        self.pipelines = folder / "pipelines"
+        self.pipelines.mkdir(parents=True)
+        self._environment = {
+            **os.environ,
+            "NIGHTBID_WORKSPACE": str(self.workspace),
+            "NIGHTBID_PIPELINES": str(self.pipelines),
+            "NIGHTBID_CACHE": str(folder / "cache"),
+            "NIGHTBID_TRACKING": "",
+            "COLUMNS": "200",
+            "NO_COLOR": "1",
+        }
+
+    def write(self, name: str = "small", text: str = "", **changes: object) -> None:
+        """Write a pipeline; text may be broken."""
+        tree = {**SMALL, "pipeline": name, **changes}
+        (self.pipelines / f"{name}.yaml").write_text(text or yaml.safe_dump(tree))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "nightbid", *arguments],
+            env=self._environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Run a command to its end: its exit code, and all that it printed."""
+        process = self.start(*arguments)
+        text, _ = process.communicate(timeout=500)
+        return process.returncode, text
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def make_shell(tmp_path: Path) -> Callable[[str], Shell]:
+    return lambda name: Shell(tmp_path / name)

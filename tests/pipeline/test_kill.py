@@ -1,0 +1,66 @@
+"""kill -9 in the middle of every stage; the rerun ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from nightbid.nightly import NIGHT
+from nightbid.runs import RunRecord, runs_of
+from nightbid.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+def digests(workspace: Path) -> dict[str, str]:
+    (run,) = runs_of(Workspace(str(workspace)), "small")
+    found = {}
+    for stage in NIGHT:
+        record = run.stage(stage.name)
+        assert record is not None, stage.name
+        assert record.state == "done", stage.name
+        text = (run.workspace.at(record.uri) / "manifest.json").read_text()
+        found[stage.name] = json.loads(text)["digest"]
+    # What a killed attempt spent is part of the night's cost.
+    del found["gate_cost"]
+    return found
+
+
+def test_every_stage_survives_kill_9(make_shell):
+    whole, killed = make_shell("whole"), make_shell("killed")
+    night = ("run", "small", "--date", "2026-01-04")
+    for shell in (whole, killed):
+        shell.write()
+    code, text = whole.run(*night)
+    assert code == 0, text
+    hit = []
+    for stage in NIGHT:
+        process = killed.start(*night)
+        folder = killed.workspace / "stages" / "small" / stage.name
+        while process.poll() is None:
+            if list(folder.glob(".tmp-*")):
+                # A little later: some of the output is there.
+                time.sleep(0.05)
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                if list(folder.glob(".tmp-*")):
+                    hit.append(stage.name)
+                break
+            time.sleep(0.005)
+        process.communicate()
+        for output in folder.glob("[!.]*"):
+            assert (output / "manifest.json").exists()
+    # Promotion and some gates are over before a signal arrives; the long ones are not.
+    assert {"sample", "featurize", "train", "evaluate", "export", "load_test"} <= set(hit)
+    code, text = killed.run(*night)
+    assert code == 0, text
+    assert digests(killed.workspace) == digests(whole.workspace)
+    (run,) = runs_of(Workspace(str(killed.workspace)), "small")
+    assert _spent(run, "train") > 0
+
+
+def _spent(run: RunRecord, stage: str) -> float:
+    return sum(each.usage.cpu_seconds for each in run.records() if each.stage == stage)

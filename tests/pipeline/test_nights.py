@@ -1,0 +1,123 @@
+"""Whole nights from the shell: what a user sees, and what bad input does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from nightbid.champion import ChampionPointer
+from nightbid.nightly import NIGHT
+from nightbid.runs import RunRecord, runs_of
+from nightbid.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+STAGES = [stage.name for stage in NIGHT]
+
+
+def manifest(run: RunRecord, stage: str) -> dict:
+    record = run.stage(stage)
+    assert record is not None
+    return json.loads((run.workspace.at(record.uri) / "manifest.json").read_text())
+
+
+def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(shell):
+    shell.write()
+    code, text = shell.run("run", "small", "--date", "2026-01-04", "--nights", "2")
+    assert code == 0, text
+    for stage in STAGES:
+        assert text.count(f"✓ {stage} ") == 2
+    workspace = Workspace(str(shell.workspace))
+    first, second = runs_of(workspace, "small")
+    assert manifest(first, "evaluate")["metrics"]["reference"] == "baseline"
+    judged = manifest(second, "evaluate")["metrics"]
+    assert judged["reference"] == "champion"
+    assert judged["verdict"] in text
+    # The simulator knows the truth: no model may beat it.
+    assert judged["candidate"]["log_loss"] > judged["oracle"]["log_loss"]
+    history = ChampionPointer(workspace, "small").history()
+    assert [entry.run_id for entry in history] == ["small-2026-01-04", "small-2026-01-05"]
+    reports = [line for line in text.splitlines() if line.startswith("report: ")]
+    page = Path(reports[-1].removeprefix("report: ")).read_text()
+    assert f"{judged['candidate']['auc']:.4f}" in page
+    for run in (first, second):
+        rows = {name: manifest(run, name)["rows"] for name in ("sample", "featurize")}
+        assert rows["sample"]["written"] == rows["featurize"]["read"] > 0
+        assert manifest(run, "export")["metrics"]["skew_mismatches"] == 0
+        assert manifest(run, "export")["metrics"]["skew_rows"] > 0
+
+    code, again = shell.run("run", "small", "--date", "2026-01-05")
+    assert code == 0, again
+    assert again.count("reused") >= len(STAGES)
+    assert len(ChampionPointer(workspace, "small").history()) == 2
+
+
+def test_a_night_of_real_impressions(shell, kuairand_folder):
+    text = (Path(__file__).parents[2] / "include/pipelines/kuairand_ctr.yaml").read_text()
+    shell.write("kuairand_ctr", text)
+    code, text = shell.run(
+        "run", "kuairand_ctr", "--date", "2022-05-08", "--until", "evaluate",
+        "--set", f"source.folder={kuairand_folder}", "--set", "window.train_days=4",
+        "--set", "window.evaluate_days=1", "--set", "train.epochs=2",
+    )  # fmt: skip
+    assert code == 0, text
+    (run,) = runs_of(Workspace(str(shell.workspace)), "kuairand_ctr")
+    figures = manifest(run, "evaluate")["metrics"]
+    assert figures["candidate"]["auc"] > 0.70
+    assert figures["candidate"]["normalized_entropy"] < figures["constant"]["normalized_entropy"]
+    # 14 days repeat 5,840 rows; six of them are read here.
+    assert manifest(run, "sample")["rows"]["dropped"] > 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"text": "pipeline: small\nfeatures: [1\n"}, "malformed YAML"),
+        ({"widow": {"train_days": 2}}, "unknown key 'widow', did you mean 'window'?"),
+        ({"features": {"ad": {"column": "adid"}}}, "column 'adid' is missing"),
+        ({"window": {"train_days": 30}}, "the logs start on 2026-01-01"),
+        ({"features": {"click": "vocabulary"}}, "known only after the impression"),
+        ({"label": {"column": "site_id"}}, "label 'site_id' is not binary"),
+        ({"label": {"column": "clik"}}, "column 'clik' is missing"),
+        ({"model": {"architecture": "dnc_v2"}}, "did you mean 'dcn_v2'?"),
+    ],
+    ids=["yaml", "key", "column", "window", "outcome", "label", "no-label", "architecture"],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(shell, changes, expected):
+    shell.write(**changes)
+    code, text = shell.run("run", "small", "--date", "2026-01-05", "--until", "train")
+    assert code == 1
+    assert "Traceback" not in text
+    fault = [line for line in text.splitlines() if expected in line]
+    assert fault, text
+    assert " → " in fault[-1] or "did you mean" in fault[-1], "the line says what to do"
+    assert not list(shell.workspace.rglob(".tmp-*"))
+    for folder in shell.workspace.glob("stages/small/*/*"):
+        assert (folder / "manifest.json").exists(), folder
+
+
+def test_broken_partitions_of_an_own_folder(shell, tmp_path):
+    """Missing, empty and truncated days, each named."""
+    shell.write()
+    code, text = shell.run(
+        "data", "write", "small", "--to", str(tmp_path / "logs"), "--date", "2026-01-01",
+        "--days", "4",
+    )  # fmt: skip
+    assert code == 0, text
+    source = {"kind": "parquet", "folder": str(tmp_path / "logs")}
+    shell.write("own", source=source)
+    code, text = shell.run("run", "own", "--date", "2026-01-04", "--until", "featurize")
+    assert code == 0, text
+    (day,) = (tmp_path / "logs").glob("*2026-01-02*")
+    (file,) = day.glob("*.parquet")
+    whole = file.read_bytes()
+    for content, expected in ((whole[: len(whole) // 2], "2026-01-02"), (None, "2026-01-02")):
+        if content is None:
+            shutil.rmtree(day)
+        else:
+            file.write_bytes(content)
+        code, text = shell.run("run", "own", "--date", "2026-01-04", "--until", "featurize")
+        assert code == 1
+        assert "Traceback" not in text
+        assert expected in text.splitlines()[-1] or expected in text
