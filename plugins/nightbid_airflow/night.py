@@ -12,12 +12,13 @@ from nightbid.errors import ConfigError
 from nightbid.nightly import NIGHT
 from nightbid.stage import Stage
 
-from nightbid_airflow.operators import StageOperator
+from nightbid_airflow.operators import ReportOperator, StageOperator
 from nightbid_airflow.request import form
 from nightbid_airflow.sensors import CostSensor
 
 APPROVE = "approve"
 WATCH = "watch_cost"
+REPORT = "report"
 
 
 def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
@@ -56,6 +57,9 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
             stage.name: StageOperator(task_id=stage.name, stage=stage.name, pipeline=spec.pipeline)
             for stage in NIGHT
         }
+        # A teardown: it runs however the night ends, and does not decide how it ended.
+        report = ReportOperator(task_id=REPORT, pipeline=spec.pipeline)
+        tasks["promote"] >> report.as_teardown()
         CostSensor(task_id=WATCH, pipeline=spec.pipeline, retries=3)
         for stage in NIGHT:
             for name in upstream(stage):

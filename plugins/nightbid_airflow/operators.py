@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.context import Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from nightbid.config.settings import Settings
 from nightbid.errors import (
     BudgetExceeded,
@@ -19,7 +19,9 @@ from nightbid.errors import (
 )
 from nightbid.nightly import NIGHT
 from nightbid.progress import LogProgress
+from nightbid.runs import RunRecord, safe_run_id
 from nightbid.stage import describe, run_stage
+from nightbid.workspace import Workspace
 
 from nightbid_airflow.request import Request
 
@@ -80,3 +82,32 @@ class StageOperator(BaseOperator):
         raise StageError(
             "stopped from outside", where=self.stage, hint="clear the task to run it again"
         )
+
+
+class ReportOperator(BaseOperator):
+    """Writes the report of a night, however the night ended.
+
+    Args:
+        pipeline: name of the pipeline's YAML file.
+    """
+
+    ui_color = "#f3e8fd"
+
+    def __init__(self, *, pipeline: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.pipeline = pipeline
+
+    def execute(self, context: Context) -> dict[str, str]:
+        """Write the page beside the run's records; the XCom is its address."""
+        # Templates and charts: not for the parsing of a DAG.
+        from nightbid.report.html import write_report
+
+        workspace = Workspace(Settings().workspace)
+        name = safe_run_id(context["dag_run"].run_id)
+        try:
+            run = RunRecord.load(workspace, self.pipeline, name)
+        except ConfigError:
+            raise AirflowSkipException("no stage has begun: nothing to report") from None
+        page = write_report(run)
+        self.log.info("%s", page)
+        return {"uri": workspace.uri(page)}

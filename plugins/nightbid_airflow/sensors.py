@@ -22,7 +22,7 @@ class CostSensor(BaseOperator):
 
     ui_color = "#fef7e0"
 
-    def __init__(self, *, pipeline: str, every: float = 10.0, **arguments: Any) -> None:
+    def __init__(self, *, pipeline: str, every: float = 5.0, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.pipeline = pipeline
         self.every = every

@@ -42,7 +42,7 @@ class CostTrigger(BaseTrigger):
         task_id: str,
         pipeline: str,
         workspace: str,
-        every: float = 10.0,
+        every: float = 5.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.dag_id = dag_id

@@ -15,13 +15,15 @@ from nightbid.workspace import Workspace
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 NIGHT_OF = {"date": "2026-01-04"}
+ENDS_WELL = {"success", "skipped"}
+"""The cost sensor is skipped: without a triggerer it would wait for itself."""
 STOPS_AT_ONCE = {"raw": {"rows": {"stop": [1_000_000, None]}}}
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
 
 
 def run_dag(**conf: Any) -> dict[str, str | None]:
-    """Run the small pipeline's DAG; returns the state of each task."""
+    """Run the small pipeline's DAG; returns the state of each task, and of the run."""
     bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
     assert not bag.import_errors
     run = bag.dags["nightly_small"].test(logical_date=None, run_conf={**NIGHT_OF, **conf})
@@ -43,9 +45,12 @@ def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(pipelines) 
     assert states["sample"] == "success"
     assert states["gate_raw"] == "failed"
     assert {states[stage.name] for stage in NIGHT[2:]} == {"upstream_failed"}
+    assert states["report"] == "success"
+    assert states["run"] == "failed"
     run = newest_run()
     assert {record.stage for record in run.records()} == {"sample", "gate_raw"}
     assert "rows" in run.stage("gate_raw").summary
+    assert "gate_raw" in (run.folder / "report.html").read_text()
 
 
 def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) -> None:
@@ -57,14 +62,14 @@ def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) ->
 
 def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(pipelines) -> None:
     pipelines()
-    assert set(run_dag().values()) == {"success"}
+    assert set(run_dag().values()) == ENDS_WELL
     first = newest_run()
     assert [record.stage for record in first.records()].count("train") == 1
     champion = ChampionPointer(first.workspace, "small").current()
     assert champion is not None
     assert champion.bundle_uri == first.stage("export").uri
 
-    assert set(run_dag().values()) == {"success"}
+    assert set(run_dag().values()) == ENDS_WELL
     second = newest_run()
     assert second.run_id != first.run_id
     assert second.stage("evaluate").reused is False, "its reference is now the champion"
