@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord, runs_of
+from nightbid.runs import runs_of
 from nightbid.workspace import Workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def digests(workspace: Path) -> dict[str, str]:
@@ -24,8 +24,10 @@ def digests(workspace: Path) -> dict[str, str]:
         assert record.state == "done", stage.name
         text = (run.workspace.at(record.uri) / "manifest.json").read_text()
         found[stage.name] = json.loads(text)["digest"]
-    # What a killed attempt spent is part of the night's cost.
-    del found["gate_cost"]
+    # These tell what was measured: no two load tests take the same time, and what a killed
+    # attempt spent is part of the night's cost.
+    for name in ("gate_serving", "gate_cost"):
+        del found[name]
     return found
 
 
@@ -58,9 +60,3 @@ def test_every_stage_survives_kill_9(make_shell):
     code, text = killed.run(*night)
     assert code == 0, text
     assert digests(killed.workspace) == digests(whole.workspace)
-    (run,) = runs_of(Workspace(str(killed.workspace)), "small")
-    assert _spent(run, "train") > 0
-
-
-def _spent(run: RunRecord, stage: str) -> float:
-    return sum(each.usage.cpu_seconds for each in run.records() if each.stage == stage)

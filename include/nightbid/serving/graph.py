@@ -32,7 +32,38 @@ def write_onnx(network: Network, path: Path) -> None:
     inputs = signature(network.layout)
     serve = tf.function(_serving(network), input_signature=inputs)
     model, _ = tf2onnx.convert.from_function(serve, input_signature=inputs, opset=OPSET)
+    _rename(model.graph)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _rename(graph: Any) -> None:
+    """Number all inner names in the order of their use, and sort the constants by it.
+
+    The converter numbers its constants in an order that differs from one process to the next:
+    the same model would not give the same bytes.
+    """
+    if any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute):
+        return  # Loops and branches see names from outside; none of our models has any.
+    kept = {each.name for each in (*graph.input, *graph.output)}
+    names: dict[str, str] = {}
+
+    def renamed(name: str) -> str:
+        if not name or name in kept:
+            return name
+        return names.setdefault(name, f"v{len(names)}")
+
+    for at, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{at}"
+        for values in (node.input, node.output):
+            values[:] = [renamed(name) for name in values]
+    for constant in graph.initializer:
+        constant.name = renamed(constant.name)
+    constants = sorted(graph.initializer, key=lambda each: int(each.name[1:]))
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+    # What the converter says of itself has such numbers too; shapes go by names that are no more.
+    graph.name, graph.doc_string = "serve", ""
+    del graph.value_info[:]
 
 
 def signature(layout: Layout) -> list[Any]:
