@@ -9,6 +9,7 @@
     │   └── CorruptDataError      a file is there and cannot be read as what it claims to be
     ├── StageError                a stage could not finish
     ├── GateStopped               a gate judged its input unfit: the night ends here, by design
+    ├── TrialPruned               a sweep gave a poor trial up: its training ends here, by design
     ├── BudgetExceeded            a budget ran out and the work was cancelled
     ├── PriceError                a price is missing or expired: a cost cannot be stated
     └── WorkspaceError            the workspace is unreachable, or is not what it should be
@@ -67,6 +68,10 @@ class StageError(NightbidError):
 
 class GateStopped(NightbidError):
     """A gate judged its input unfit: the night ends here, by design."""
+
+
+class TrialPruned(NightbidError):
+    """A sweep gave a poor trial up: its training ends here, by design."""
 
 
 class BudgetExceeded(NightbidError):

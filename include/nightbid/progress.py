@@ -19,6 +19,23 @@ class Progress(Protocol):
         """
 
 
+class EpochWatcher(Protocol):
+    """Called by a training after each pass over its rows."""
+
+    def __call__(self, epoch: int, log_loss: float, auc: float | None) -> None:
+        """Take note, or end the training by an exception.
+
+        Args:
+            epoch: from 1 (for an ensemble: number of trees).
+            log_loss: of the validation rows.
+            auc: of the validation rows; None where all labels are equal.
+        """
+
+
+def unwatched(epoch: int, log_loss: float, auc: float | None) -> None:
+    """Take no note."""
+
+
 class LogProgress:
     """Log lines, at most one every `every` seconds: for task logs and pipes."""
 

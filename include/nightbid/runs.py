@@ -32,6 +32,8 @@ class RunHead(BaseModel):
     date: dt.date
     overrides: tuple[str, ...] = ()
     trigger: str = "shell"
+    sweep: str = ""
+    """The sweep that the run is a trial of: such runs are not nights, and not listed as such."""
     started: dt.datetime
     spec: dict[str, object]
 
@@ -90,6 +92,7 @@ class RunRecord:
         run_id: str = "",
         overrides: tuple[str, ...] = (),
         trigger: str = "shell",
+        sweep: str = "",
     ) -> RunRecord:
         """Begin a run, or take up the one with the same id.
 
@@ -103,6 +106,7 @@ class RunRecord:
             date=newest,
             overrides=overrides,
             trigger=trigger,
+            sweep=sweep,
             started=dt.datetime.now(dt.UTC),
             spec=spec.model_dump(mode="json"),
         )
@@ -184,7 +188,7 @@ class RunRecord:
 
 
 def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
-    """All runs of a pipeline, in the order they were started."""
+    """All nights of a pipeline, in the order they were started; trials of sweeps are left out."""
     folder = workspace.root / "runs" / pipeline
     if not folder.exists():
         return []
@@ -193,7 +197,8 @@ def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
         for each in folder.iterdir()
         if (each / "run.json").exists()
     ]
-    return sorted(found, key=lambda run: (run.head.started, run.run_id))
+    nights = (run for run in found if not run.head.sweep)
+    return sorted(nights, key=lambda run: (run.head.started, run.run_id))
 
 
 def safe_run_id(text: str) -> str:

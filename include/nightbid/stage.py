@@ -33,7 +33,7 @@ from nightbid.cost.meter import ProcessMeter
 from nightbid.cost.watch import Breaker, limits_of, recover_trails
 from nightbid.errors import GateStopped, NightbidError, StageError, WorkspaceError
 from nightbid.manifest import FileEntry, Manifest, Rows, Usage, Verdict
-from nightbid.progress import Progress, silent
+from nightbid.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.runs import RunRecord, StageRecord
 from nightbid.workspace import Workspace, file_digest
 
@@ -86,6 +86,8 @@ class StageTask:
     cache: Path
     """Downloads and derived files that are safe to delete."""
     progress: Progress = silent
+    watch: EpochWatcher = unwatched
+    """Told by trainings how good they are after each epoch; may end them."""
 
 
 StageFunction = Callable[[StageTask], Outcome]
@@ -145,6 +147,7 @@ def run_stage(
     cache_folder: Path,
     attempt: int = 1,
     progress: Progress = silent,
+    watch: EpochWatcher = unwatched,
 ) -> StageResult:
     """Run one stage of a run, or reuse its output.
 
@@ -155,6 +158,7 @@ def run_stage(
         cache_folder: for downloads and derived files.
         attempt: 1 for the first try; retries cost money too and are recorded each.
         progress: told how far the stage is.
+        watch: told how good a training is after each epoch; what it raises ends the stage.
 
     Raises:
         GateStopped: the stage is a gate and its verdict is stop; its output is committed.
@@ -227,6 +231,7 @@ def run_stage(
                 workspace=workspace,
                 cache=cache_folder,
                 progress=meter.follow(progress),
+                watch=watch,
             )
             outcome = stage.load()(task)
             files = _inventory(Path(str(scratch)), outcome.volatile)

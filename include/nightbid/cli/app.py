@@ -171,6 +171,48 @@ def compare(
 
 
 @app.command()
+def sweep(
+    pipeline: PipelineName,
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="What varies: key=a,b,c, key=log:1e-4..1e-2 or key=lin:0.0..0.5."
+        ),
+    ],
+    trials: Annotated[int, typer.Option(min=1, help="Trials, those already done included.")] = 20,
+    budget: Annotated[str, typer.Option(help="Of all trials at cloud prices, as 5USD.")] = "",
+    date_: Annotated[
+        datetime | None,
+        typer.Option("--date", formats=["%Y-%m-%d"], help="Default: the newest night that ran."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="log_loss or auc, of the validation rows.")] = (
+        "log_loss"
+    ),
+    name: Annotated[str, typer.Option(help="Name of the sweep; the same command goes on.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the proposals.")] = 0,
+) -> None:
+    """Train many variants on the same features and rank them; run again, it goes on."""
+    from nightbid.cli.sweep import budget_of, newest_night, run_sweep
+    from nightbid.sweep.study import Sweep
+
+    settings = Settings()
+    if metric not in ("log_loss", "auc"):
+        raise ConfigError(f"no metric {metric!r}", where="--metric", hint="take log_loss or auc")
+    begun = Sweep.start(
+        _known(pipeline, settings),
+        settings,
+        date=date_.date() if date_ else newest_night(pipeline, settings),
+        varied=set_,
+        trials=trials,
+        budget_usd=budget_of(budget),
+        metric="auc" if metric == "auc" else "log_loss",
+        name=name,
+        seed=seed,
+    )
+    run_sweep(begun, settings, console)
+
+
+@app.command()
 def track(
     pipeline: Annotated[str, typer.Argument(help="Log a run of this pipeline.")] = "",
     run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",

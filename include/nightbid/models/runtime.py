@@ -14,7 +14,13 @@ THREADS = 2
 """The order of a sum depends on how it is split: a fixed number gives the same bits anywhere."""
 
 
-CHATTER = (b"absl::InitializeLog", b"cudart_stub", b"cuda_platform", b"cpu_feature_guard")
+CHATTER = (
+    b"absl::InitializeLog",
+    b"cudart_stub",
+    b"cuda_platform",
+    b"cpu_feature_guard",
+    b"oneDNN custom operations",
+)
 """What TensorFlow tells every machine without a GPU, whatever the log level."""
 
 

@@ -52,6 +52,16 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """One dot of a scatter chart."""
+
+    x: float
+    y: float
+    name: str
+    tone: str = "s0"
+
+
+@dataclass(frozen=True)
 class Axis:
     """What an axis measures, and between which values."""
 
@@ -179,6 +189,23 @@ def line_chart(
                 for (a, b), (px, py) in zip(at, each.points, strict=True)
             ]
     return _svg(parts, title, description, width, height)
+
+
+def scatter_chart(
+    dots: Sequence[Dot], *, x_label: str, y_label: str, title: str, description: str
+) -> Markup:
+    """Dots over two axes; x begins at 0."""
+    x = Axis.over(x_label, [each.x for each in dots], zero=True)
+    y = Axis.over(y_label, [each.y for each in dots])
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = _frame(x, y, WIDTH, HEIGHT)
+    parts += [
+        f'<circle class="mark {escape(each.tone)}" cx="{x.at(each.x, LEFT, right):.1f}"'
+        f' cy="{y.at(each.y, bottom, TOP):.1f}" r="4.5"><title>{escape(each.name)}:'
+        f" {_tick(each.x)}, {_tick(each.y)}</title></circle>"
+        for each in dots
+    ]
+    return _svg(parts, title, description, WIDTH, HEIGHT)
 
 
 def interval_chart(

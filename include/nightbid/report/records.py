@@ -30,7 +30,7 @@ def pipelines(workspace: Workspace) -> list[str]:
 
 
 def runs(workspace: Workspace, pipeline: str) -> list[RunRecord]:
-    """All runs of a pipeline, in the order they were started."""
+    """All nights of a pipeline, in the order they were started; trials of sweeps are left out."""
     folder = workspace.root / "runs" / pipeline
     found = []
     for name in _names(folder):
@@ -38,7 +38,8 @@ def runs(workspace: Workspace, pipeline: str) -> list[RunRecord]:
         time = _changed(path)
         if time is not None:
             head = _head(str(path), time) if _settled(time) else _head.__wrapped__(str(path), time)
-            found.append(RunRecord(workspace, head))
+            if not head.sweep:
+                found.append(RunRecord(workspace, head))
     return sorted(found, key=lambda run: (run.head.started, run.run_id))
 
 

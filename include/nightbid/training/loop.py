@@ -13,7 +13,7 @@ import tensorflow as tf
 from nightbid.config.models import Train
 from nightbid.models.folder import Array
 from nightbid.models.network import Network
-from nightbid.progress import Progress
+from nightbid.progress import EpochWatcher, Progress
 from nightbid.training.adam import LazyAdam
 from nightbid.training.data import Examples
 from nightbid.training.validation import Validation, validate
@@ -98,6 +98,7 @@ def fit(
     step_scale: float,
     seed: int,
     progress: Progress,
+    watch: EpochWatcher,
 ) -> Fitted:
     """Fit a network; it ends with the weights of its best epoch.
 
@@ -109,6 +110,7 @@ def fit(
         step_scale: multiplies the learning rate; the architecture's.
         seed: of the order of rows.
         progress: told the loss, the speed and the time left.
+        watch: told how good it is after each epoch.
     """
     for layer in network.embedded:
         layer.occurrences(_occurrences(network, train))
@@ -145,6 +147,7 @@ def fit(
             time.monotonic() - clock,
         )
         epochs.append(found)
+        watch(number, found.validation.log_loss, found.validation.auc)
         if best is None or found.validation.log_loss < best.validation.log_loss:
             best, best_weights = found, network.weights()
         elif number - best.epoch > settings.patience:

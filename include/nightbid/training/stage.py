@@ -73,7 +73,9 @@ def _fit(
     if architecture.engine == "lightgbm":
         from nightbid.training.trees import fit_trees
 
-        trees, metrics = fit_trees(card, train, validation, seed=seed, progress=progress)
+        trees, metrics = fit_trees(
+            card, train, validation, seed=seed, progress=progress, watch=task.watch
+        )
         trees.save(folder)
         return metrics
     from nightbid.models.network import Network
@@ -88,6 +90,7 @@ def _fit(
         step_scale=architecture.step_scale,
         seed=seed,
         progress=progress,
+        watch=task.watch,
     )
     save_weights(network.weights(), folder)
     return {

@@ -13,7 +13,7 @@ from nightbid.models.layout import Layout, Packed
 from nightbid.models.registry import find
 from nightbid.models.runtime import THREADS
 from nightbid.models.trees import Trees, tree_matrix
-from nightbid.progress import Progress
+from nightbid.progress import EpochWatcher, Progress
 from nightbid.training.data import Examples
 from nightbid.training.validation import validate
 
@@ -24,7 +24,13 @@ EVERY = 10
 
 
 def fit_trees(
-    card: ModelCard, train: Examples, validation: Examples, *, seed: int, progress: Progress
+    card: ModelCard,
+    train: Examples,
+    validation: Examples,
+    *,
+    seed: int,
+    progress: Progress,
+    watch: EpochWatcher,
 ) -> tuple[Trees, dict[str, Any]]:
     """Fit an ensemble.
 
@@ -34,6 +40,7 @@ def fit_trees(
         validation: newer rows, to stop by.
         seed: of the draws of inputs.
         progress: told trees, loss and time left.
+        watch: told how good it is, every so many trees.
 
     Returns:
         The ensemble up to its best tree, and the figures of its training.
@@ -44,7 +51,7 @@ def fit_trees(
     history: list[dict[str, Any]] = []
     started = time.monotonic()
 
-    def watch(env: Any) -> None:
+    def follow(env: Any) -> None:
         done = env.iteration + 1
         spent = time.monotonic() - started
         losses = {name: loss for name, _, loss, *_ in env.evaluation_result_list}
@@ -58,6 +65,7 @@ def fit_trees(
                     "seconds": round(spent, 3),
                 }
             )
+            watch(done, losses["validate"], None)
             progress(
                 done / planned,
                 f"tree {done}/{planned}, loss {losses['validate']:.4f},"
@@ -91,7 +99,7 @@ def fit_trees(
         valid_names=["train", "validate"],
         callbacks=[
             lightgbm.early_stopping(settings["early_stopping_round"], verbose=False),
-            watch,
+            follow,
         ],
     )
     trees = Trees(card, booster)

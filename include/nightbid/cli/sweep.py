@@ -1,0 +1,160 @@
+"""`nightbid sweep`: many trainings, one leaderboard, in this process with progress bars."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from functools import partial
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from nightbid.cli.night import BarProgress
+from nightbid.config.settings import Settings
+from nightbid.errors import BudgetExceeded, ConfigError
+from nightbid.report.words import count, duration, money, number
+from nightbid.runs import runs_of
+from nightbid.sweep.study import Sweep, Trial
+from nightbid.sweep.summary import TITLES, winner_command, write_page
+from nightbid.sweep.trials import prepare, run_trial, spent
+from nightbid.workspace import Workspace
+
+MARK = {"done": "[green]done[/]", "pruned": "[yellow]pruned[/]", "failed": "[red]failed[/]",
+        "running": "[cyan]running[/]"}  # fmt: skip
+
+
+def budget_of(text: str) -> Decimal | None:
+    """Read `5USD`, `5 USD` or `5`; None of nothing.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if not text:
+        return None
+    try:
+        amount = Decimal(text.upper().removesuffix("USD").strip())
+    except InvalidOperation:
+        amount = Decimal(0)
+    if not amount.is_finite() or amount <= 0:
+        raise ConfigError(
+            f"cannot read the budget {text!r}", where="--budget", hint="write --budget 5USD"
+        )
+    return amount
+
+
+def newest_night(pipeline: str, settings: Settings) -> date:
+    """The newest night that ran: the sweep's, unless another is asked for.
+
+    Raises:
+        ConfigError: none ever ran.
+    """
+    found = runs_of(Workspace(settings.workspace), pipeline)
+    if not found:
+        raise ConfigError(
+            f"no night of {pipeline!r} has run yet, so there is none to sweep",
+            where="--date",
+            hint="give --date YYYY-MM-DD, the newest day of logs",
+        )
+    return max(run.date for run in found)
+
+
+def run_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
+    """Run every trial that is left; then the leaderboard, the page and the winner's command.
+
+    Raises:
+        NightbidError: the data are not fit to train on.
+    """
+    head = sweep.head
+    with sweep.alone("run"):
+        console.rule(f"[bold]{head.name}[/]")
+        with _bars(console) as bars:
+            for result in prepare(sweep, settings, partial(_bar, bars)):
+                reused = " [cyan]reused[/]" if result.reused else ""
+                console.print(
+                    f"[green]✓[/] {result.manifest.stage}{reused}  {result.manifest.summary}",
+                    highlight=False,
+                )
+        try:
+            for at in range(1, head.trials + 1):
+                with _bars(console) as bars:
+                    show = partial(_bar, bars, before=f"trial {at}: ")
+                    trial = run_trial(sweep, at, settings, show)
+                    console.print(_line(trial), highlight=False, soft_wrap=True)
+        except BudgetExceeded as stopped:
+            console.print(f"[yellow]stopped[/] {escape(str(stopped))}", soft_wrap=True)
+        finally:
+            if sweep.trials():
+                console.print(f"page: {write_page(sweep, settings)}", soft_wrap=True,
+                              highlight=False)  # fmt: skip
+    show_sweep(sweep, settings, console)
+
+
+def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
+    """Print the leaderboard, what mattered, and the winner's command."""
+    console.print(leaderboard(sweep))
+    if importances := sweep.importances():
+        shares = (f"{name} {share:.0%}" for name, share in importances.items())
+        console.print(f"importance: {', '.join(shares)}", highlight=False)
+    console.print(f"cost: {money(spent(sweep, settings))} at cloud prices", highlight=False)
+    if not (ranked := sweep.ranked()):
+        console.print("no trial has ended well: there is no winner")
+        return
+    console.print("run the winner as a candidate, through every gate:")
+    console.print(winner_command(sweep, ranked[0]), soft_wrap=True, highlight=False, markup=False)
+
+
+def leaderboard(sweep: Sweep) -> Table:
+    """Every trial, the best first."""
+    keys = [each.key for each in sweep.space.parameters]
+    table = Table(
+        "#",
+        "trial",
+        "state",
+        *[escape(key.removeprefix("model.parameters.")) for key in keys],
+        title=f"{sweep.head.name}, by {TITLES[sweep.head.metric]}",
+        title_justify="left",
+    )
+    for name in ("log loss", "AUC", "weights", "time", "USD"):
+        table.add_column(name, justify="right", no_wrap=True)
+    ranked = sweep.ranked()
+    rest = [each for each in sweep.trials() if each not in ranked]
+    for place, each in enumerate([*ranked, *rest], 1):
+        table.add_row(
+            str(place) if place <= len(ranked) else "",
+            str(each.number),
+            MARK[each.state],
+            *[escape(one.text(each.values[one.key])) for one in sweep.space.parameters],
+            number(each.log_loss, 5),
+            number(each.auc, 4),
+            count(each.parameters),
+            duration(each.seconds) if each.seconds else "",
+            money(each.cost_usd, currency=False) if each.cost_usd else "",
+            style="bold" if place == 1 and ranked else "",
+        )
+    return table
+
+
+def _line(trial: Trial) -> str:
+    varied = escape(" ".join(trial.overrides))
+    figures = f"log loss {number(trial.log_loss, 5)}, AUC {number(trial.auc)}"
+    said = figures if trial.state == "done" else escape(trial.error)
+    return f"{MARK[trial.state]} trial {trial.number:>3}  {varied}  {said}"
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<18}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=console,
+        transient=True,
+    )
+
+
+def _bar(bars: Progress, name: str, before: str = "") -> BarProgress:
+    for task in bars.tasks:
+        bars.remove_task(task.id)
+    return BarProgress(bars, bars.add_task(f"{before}{name}", total=1.0, detail=""))

@@ -1,0 +1,1 @@
+"""Sweeps: many trainings on the same features, proposed by Optuna, ranked, resumable."""

@@ -1,0 +1,167 @@
+"""What a sweep tries: `--set` texts as a search space.
+
+::
+
+    key=a,b,c        one of these values
+    key=log:lo..hi   a number between, evenly over its logarithm
+    key=lin:lo..hi   a number between, evenly; whole numbers if both ends are written as such
+    key=value        always this value
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from nightbid.config.models import Model
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError
+from nightbid.models.registry import find
+
+Value = str | int | float
+SHORT = {"train.lr": "train.learning_rate"}
+DIGITS = 4
+"""Of a drawn number: what is printed is what was trained."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key of the pipeline that is varied."""
+
+    key: str
+    choices: tuple[str, ...] = ()
+    """Values, as `--set` writes them; empty for a range."""
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+
+    def text(self, value: Value) -> str:
+        """Write a proposed value as `--set` does."""
+        return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)
+
+    @property
+    def extremes(self) -> tuple[str, ...]:
+        """Values that stand for all when the space is checked."""
+        if self.choices:
+            return self.choices
+        ends = (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
+        return tuple(self.text(end) for end in ends)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All that is varied, and what is set throughout."""
+
+    parameters: tuple[Parameter, ...]
+    fixed: tuple[str, ...]
+    """`key=value` overrides of every trial."""
+
+    @property
+    def size(self) -> int | None:
+        """Number of different trials; None where a range makes them countless."""
+        if not all(each.choices for each in self.parameters):
+            return None
+        return math.prod(len(each.choices) for each in self.parameters)
+
+    def overrides(self, values: Mapping[str, Value]) -> tuple[str, ...]:
+        """Write one trial's values as overrides of the pipeline."""
+        varied = (f"{each.key}={each.text(values[each.key])}" for each in self.parameters)
+        return (*self.fixed, *varied)
+
+
+def parse_space(settings: Sequence[str], load: Callable[[Sequence[str]], PipelineSpec]) -> Space:
+    """Read the `--set` texts of a sweep and check every value against the pipeline.
+
+    Args:
+        settings: the texts.
+        load: reads the pipeline with some overrides.
+
+    Raises:
+        ConfigError: a text cannot be read, names no key, or has a value that the key refuses.
+    """
+    spec = load(())
+    found = [_parse(text, spec) for text in settings]
+    fixed = tuple(f"{each.key}={each.choices[0]}" for each in found if len(each.choices) == 1)
+    parameters = tuple(each for each in found if len(each.choices) != 1)
+    keys = [each.key for each in found]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(
+                f"{key!r} is set {keys.count(key)} times", where="--set", hint="name all in one"
+            )
+    if not parameters:
+        raise ConfigError(
+            "nothing varies",
+            where="--set",
+            hint="give lists or ranges: --set train.learning_rate=log:1e-4..1e-2",
+        )
+    base = load(fixed)
+    for each in parameters:
+        for value in each.extremes:
+            tried = load((*fixed, f"{each.key}={value}"))
+            _check_hyperparameters(each.key, tried)
+    _check_hyperparameters("model.parameters.", base)
+    return Space(parameters, fixed)
+
+
+def _check_hyperparameters(key: str, spec: PipelineSpec) -> None:
+    if key.startswith("model.parameters."):
+        find(spec.model.architecture).parameters(spec.model.parameters)
+
+
+def _parse(text: str, spec: PipelineSpec) -> Parameter:
+    short, equals, value = text.partition("=")
+    if not equals or not short or not value:
+        raise ConfigError(
+            f"cannot read {text!r}",
+            where="--set",
+            hint="write key=a,b,c or key=log:lo..hi or key=lin:lo..hi",
+        )
+    key = _whole_key(short, spec)
+    scale, colon, bounds = value.partition(":")
+    if colon and scale in ("log", "lin"):
+        return _range(key, scale == "log", bounds, text)
+    try:
+        values = yaml.safe_load(f"[{value}]")
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"the values of {text!r} are not YAML", where="--set", hint="quote them"
+        ) from error
+    choices = tuple(each if isinstance(each, str) else json.dumps(each) for each in values)
+    return Parameter(key, tuple(dict.fromkeys(choices)))
+
+
+def _range(key: str, log: bool, bounds: str, text: str) -> Parameter:
+    low, dots, high = bounds.partition("..")
+    try:
+        ends = (float(low), float(high))
+    except ValueError:
+        ends = (math.nan, math.nan)
+    if not dots or not ends[0] < ends[1] or (log and ends[0] <= 0):
+        raise ConfigError(
+            f"cannot read the range {text!r}",
+            where="--set",
+            hint="write log:1e-4..1e-2 or lin:0.0..0.5, the lower end first"
+            + (", above 0" if log else ""),
+        )
+    whole = all(each.strip().lstrip("+-").isdigit() for each in (low, high))
+    return Parameter(key, low=ends[0], high=ends[1], log=log, whole=whole)
+
+
+def _whole_key(key: str, spec: PipelineSpec) -> str:
+    """Complete `train.lr`, and `model.cross_layers` to `model.parameters.cross_layers`."""
+    if key in SHORT:
+        return SHORT[key]
+    block, _, rest = key.partition(".")
+    if block == "model" and rest not in Model.model_fields and "." not in rest:
+        known: Mapping[str, Any] = inspect.signature(find(spec.model.architecture).build).parameters
+        if rest in known:
+            return f"model.parameters.{rest}"
+    return key

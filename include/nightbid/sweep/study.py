@@ -1,0 +1,352 @@
+"""A sweep on disk: what was asked, and every trial with its state, so that any process goes on.
+
+``sweeps/<pipeline>/<name>/`` of the workspace holds `sweep.json` (what was asked), `study.db`
+(Optuna's record of the trials) and `sweep.html`. Trial `number` is a run of its own,
+`<name>-t<number>`, which shares the stages that its values do not change.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import hashlib
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict
+
+from nightbid.config.load import find_pipeline
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.sweep.space import Parameter, Space, Value, parse_space
+from nightbid.workspace import Workspace, write_bytes_atomically
+
+Metric = Literal["log_loss", "auc"]
+State = Literal["done", "pruned", "failed", "running"]
+ATTEMPTS = 2
+"""Times that a trial is begun: one that kills its process twice (memory) has failed."""
+STARTUP = 8
+"""Trials drawn at random before the sampler learns from them."""
+STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+class SweepHead(BaseModel):
+    """What a sweep was asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: str
+    name: str
+    date: dt.date
+    settings: tuple[str, ...]
+    """The `--set` texts."""
+    metric: Metric = "log_loss"
+    """Of the validation rows, at the best epoch. The evaluation rows are left to the winner."""
+    trials: int
+    budget_usd: Decimal | None = None
+    seed: int = 0
+    started: dt.datetime
+    spec_digest: str
+    """Of the pipeline: trials of another one cannot be ranked with these."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial, as far as it has come."""
+
+    number: int
+    """From 1."""
+    state: State
+    run_id: str
+    values: Mapping[str, Value]
+    overrides: tuple[str, ...]
+    log_loss: float | None = None
+    auc: float | None = None
+    parameters: int | None = None
+    epochs: int = 0
+    seconds: float = 0.0
+    cost_usd: Decimal = Decimal(0)
+    error: str = ""
+
+
+class Sweep:
+    """One sweep: proposes trials and keeps what became of them."""
+
+    def __init__(self, head: SweepHead, space: Space, folder: Path) -> None:
+        self.head, self.space, self.folder = head, space, folder
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    @classmethod
+    def start(
+        cls,
+        pipeline: str,
+        settings: Settings,
+        *,
+        date: dt.date,
+        varied: Sequence[str],
+        trials: int,
+        budget_usd: Decimal | None = None,
+        metric: Metric = "log_loss",
+        name: str = "",
+        seed: int = 0,
+    ) -> Sweep:
+        """Begin a sweep, or take up the one that was asked the same; trials may be more by now.
+
+        Args:
+            pipeline: whose.
+            settings: name workspace and pipelines.
+            date: newest day of logs.
+            varied: `--set` texts; see `nightbid.sweep.space`.
+            trials: how many, those that are done included.
+            budget_usd: what all trials may cost at cloud prices.
+            metric: of the validation rows, that decides.
+            name: of the sweep; default: made of the pipeline, the date and what varies.
+            seed: of the proposals.
+
+        Raises:
+            ConfigError: nothing varies, a value is refused, or the name is taken by another sweep.
+        """
+        space = parse_space(
+            varied, lambda overrides: find_pipeline(pipeline, settings.pipelines, overrides)
+        )
+        spec = find_pipeline(pipeline, settings.pipelines, space.fixed)
+        asked = _digest("\n".join((*sorted(varied), metric, str(seed))))
+        head = SweepHead(
+            pipeline=pipeline,
+            name=name or f"{pipeline}-{date}-{asked[:6]}",
+            date=date,
+            settings=tuple(varied),
+            metric=metric,
+            trials=min(trials, space.size) if space.size else trials,
+            budget_usd=budget_usd,
+            seed=seed,
+            started=dt.datetime.now(dt.UTC),
+            spec_digest=_spec_digest(spec),
+        )
+        folder = sweep_folder(settings, pipeline, head.name)
+        if (folder / "sweep.json").exists():
+            before = _read(folder)
+            for key in ("date", "settings", "metric", "seed", "spec_digest"):
+                if getattr(before, key) != getattr(head, key):
+                    raise ConfigError(
+                        f"sweep {head.name!r} exists with another {key.replace('_', ' ')}",
+                        where=str(folder),
+                        hint="give this one another --name",
+                    )
+            head = head.model_copy(update={"started": before.started})
+        write_bytes_atomically(folder / "sweep.json", head.model_dump_json(indent=1).encode())
+        return cls(head, space, folder)
+
+    @classmethod
+    def load(cls, pipeline: str, name: str, settings: Settings) -> Sweep:
+        """Open a sweep that was started.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        folder = sweep_folder(settings, pipeline, name)
+        if not (folder / "sweep.json").exists():
+            known = sorted(each.parent.name for each in folder.parent.glob("*/sweep.json"))
+            raise ConfigError(
+                f"no sweep {name!r} of {pipeline!r}",
+                where=settings.workspace,
+                hint=f"there are: {', '.join(known) or 'none yet'}",
+            )
+        head = _read(folder)
+        space = parse_space(
+            head.settings, lambda overrides: find_pipeline(pipeline, settings.pipelines, overrides)
+        )
+        return cls(head, space, folder)
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Keep other processes of this machine from doing the same at the same time."""
+        with open(self.folder / f".{what}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def run_id(self, number: int) -> str:
+        """Name of a trial's run."""
+        return f"{self.head.name}-t{number:03d}"
+
+    def trials(self) -> list[Trial]:
+        """All trials that were begun, by number."""
+        found = [self._trial(each) for each in self._study(0).get_trials(deepcopy=False)
+                 if "number" in each.user_attrs]  # fmt: skip
+        return sorted(found, key=lambda trial: trial.number)
+
+    def ranked(self) -> list[Trial]:
+        """Trials that are done, the best first."""
+        done = [each for each in self.trials() if each.state == "done"]
+        sign = -1 if self.head.metric == "auc" else 1
+        return sorted(done, key=lambda trial: sign * float(getattr(trial, self.head.metric)))
+
+    def propose(self, number: int) -> tuple[Trial, optuna.Trial | None]:
+        """Begin trial `number`, or take it up if its process was killed.
+
+        Returns:
+            The trial, and Optuna's handle on it; None if there is nothing left to do.
+        """
+        with self.alone("propose"):
+            study = self._study(number)
+            known = {
+                each.user_attrs.get("number"): each for each in study.get_trials(deepcopy=False)
+            }
+            mine = known.get(number)
+            if mine is not None and mine.state.is_finished():
+                return self._trial(mine), None
+            if mine is None:
+                handle = self._ask(study, number)
+            else:
+                handle = optuna.trial.Trial(study, mine._trial_id)
+            attempts = int(handle.user_attrs.get("attempts", 0)) + 1
+            handle.set_user_attr("number", number)
+            handle.set_user_attr("attempts", attempts)
+            trial = self._trial(self._frozen(study, handle))
+            if attempts > ATTEMPTS:
+                self.end(handle, "failed", {}, f"its process was killed {ATTEMPTS} times")
+                return self._trial(self._frozen(study, handle)), None
+            return trial, handle
+
+    def end(
+        self, handle: optuna.Trial, state: State, figures: Mapping[str, Any], error: str = ""
+    ) -> None:
+        """Keep how a trial ended.
+
+        Args:
+            handle: as `propose` gave it.
+            state: done, pruned or failed.
+            figures: fields of `Trial`; those of a trial that is done hold the metric.
+            error: why it did not end well.
+        """
+        for name, value in {**figures, "error": error}.items():
+            handle.set_user_attr(name, str(value) if isinstance(value, Decimal) else value)
+        value = float(figures[self.head.metric]) if state == "done" else None
+        told = next(each for each, name in STATES.items() if name == state)
+        handle.study.tell(handle, value, state=told)
+
+    def importances(self) -> dict[str, float]:
+        """Share of the metric's variance that each parameter explains (fANOVA, Hutter 2014)."""
+        done = self.ranked()
+        if len(done) < 4 or len({getattr(each, self.head.metric) for each in done}) < 2:
+            return {}
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.head.seed)
+        found = optuna.importance.get_param_importances(self._study(0), evaluator=evaluator)
+        return {name: float(share) for name, share in found.items()}
+
+    def _ask(self, study: optuna.Study, number: int) -> optuna.Trial:
+        wanted = {each.key: _distribution(each) for each in self.space.parameters}
+        if self.space.size is not None:
+            # Training is deterministic: the same values twice would tell nothing.
+            begun = study.get_trials(deepcopy=False)
+            draft = optuna.create_study(direction=study.direction, sampler=study.sampler)
+            draft.add_trials(begun)
+            values = draft.ask(wanted).params
+            tried = [each.params for each in begun]
+            if values in tried:
+                left = [each for each in self._all() if each not in tried]
+                values = random.Random(f"{self.head.seed} {number}").choice(left)  # noqa: S311
+            study.enqueue_trial(values)
+        return study.ask(wanted)
+
+    def _all(self) -> Iterator[dict[str, Value]]:
+        keys = [each.key for each in self.space.parameters]
+        for values in itertools.product(*(each.choices for each in self.space.parameters)):
+            yield dict(zip(keys, values, strict=True))
+
+    def _study(self, number: int) -> optuna.Study:
+        # A sampler of its own per trial: a sweep that was interrupted proposes the same again.
+        return optuna.create_study(
+            storage=f"sqlite:///{self.folder / 'study.db'}?timeout=60",
+            study_name="sweep",
+            direction="maximize" if self.head.metric == "auc" else "minimize",
+            load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(
+                seed=self.head.seed * 100_003 + number, n_startup_trials=STARTUP
+            ),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_min_trials=3),
+        )
+
+    @staticmethod
+    def _frozen(study: optuna.Study, handle: optuna.Trial) -> FrozenTrial:
+        return next(
+            each for each in study.get_trials(deepcopy=False) if each.number == handle.number
+        )
+
+    def _trial(self, frozen: FrozenTrial) -> Trial:
+        kept = frozen.user_attrs
+        number = int(kept["number"])
+        return Trial(
+            number=number,
+            state=STATES.get(frozen.state, "running"),
+            run_id=self.run_id(number),
+            values=frozen.params,
+            overrides=self.space.overrides(frozen.params),
+            log_loss=kept.get("log_loss"),
+            auc=kept.get("auc"),
+            parameters=kept.get("parameters"),
+            epochs=int(kept.get("epochs", len(frozen.intermediate_values))),
+            seconds=float(kept.get("seconds", 0.0)),
+            cost_usd=Decimal(str(kept.get("cost_usd", 0))),
+            error=str(kept.get("error", "")),
+        )
+
+
+def sweep_folder(settings: Settings, pipeline: str, name: str) -> Path:
+    """Where a sweep lies.
+
+    Raises:
+        ConfigError: the workspace is not on this machine: Optuna's database needs a local file.
+    """
+    workspace = Workspace(settings.workspace)
+    if not workspace.is_local:
+        raise ConfigError(
+            f"a sweep needs a local workspace, not {settings.workspace}",
+            where="NIGHTBID_WORKSPACE",
+            hint="set it to a folder",
+        )
+    return Path(str(workspace.root)) / "sweeps" / pipeline / name
+
+
+def _read(folder: Path) -> SweepHead:
+    return SweepHead.model_validate_json((folder / "sweep.json").read_text(encoding="utf-8"))
+
+
+def _spec_digest(spec: PipelineSpec) -> str:
+    kept = {
+        "source",
+        "columns",
+        "label",
+        "sampling",
+        "window",
+        "features",
+        "model",
+        "train",
+        "seed",
+    }
+    return _digest(spec.model_dump_json(include=kept))
+
+
+def _distribution(each: Parameter) -> optuna.distributions.BaseDistribution:
+    if each.choices:
+        return optuna.distributions.CategoricalDistribution(each.choices)
+    if each.whole:
+        return optuna.distributions.IntDistribution(int(each.low), int(each.high), log=each.log)
+    return optuna.distributions.FloatDistribution(each.low, each.high, log=each.log)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""What a sweep found: the winner as a command, and a page that needs nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from decimal import Decimal
+from pathlib import Path
+
+from nightbid.config.settings import Settings
+from nightbid.report.charts import Bar, Dot, bar_chart, scatter_chart
+from nightbid.report.links import Links
+from nightbid.report.pages import document, render
+from nightbid.sweep.study import Sweep, Trial
+from nightbid.sweep.trials import spent
+from nightbid.workspace import write_bytes_atomically
+
+TITLES = {"log_loss": "validation log loss", "auc": "validation AUC"}
+
+
+def winner_command(sweep: Sweep, winner: Trial) -> str:
+    """The shell command that runs the winner as a candidate, through every gate."""
+    head = sweep.head
+    parts = ["nightbid", "run", head.pipeline, "--date", str(head.date)]
+    parts += ["--run-id", f"{head.name}-winner"]
+    for each in winner.overrides:
+        parts += ["--set", each]
+    return shlex.join(parts)
+
+
+def write_page(sweep: Sweep, settings: Settings) -> Path:
+    """Write `sweep.html` beside the sweep's records.
+
+    Returns:
+        Its path.
+    """
+    ranked, trials = sweep.ranked(), sweep.trials()
+    importances = sweep.importances()
+    title = TITLES[sweep.head.metric]
+    dots = [
+        Dot(
+            x=float(each.cost_usd),
+            y=float(getattr(each, sweep.head.metric)),
+            name=f"trial {each.number}: {' '.join(each.overrides)}",
+            tone="good" if each is ranked[0] else "s0",
+        )
+        for each in ranked
+    ]
+    chart = scatter_chart(
+        dots,
+        x_label="cost of the trial, USD at cloud prices",
+        y_label=title,
+        title="Accuracy against cost",
+        description=f"{len(dots)} trials; the best is marked",
+    )
+    bars = [Bar(name, share, f"{share:.0%}") for name, share in importances.items()]
+    body = render(
+        "sweep.html",
+        {
+            "head": sweep.head,
+            "title": title,
+            "keys": [each.key for each in sweep.space.parameters],
+            "trials": [*ranked, *(each for each in trials if each not in ranked)],
+            "texts": {
+                each.number: [p.text(each.values[p.key]) for p in sweep.space.parameters]
+                for each in trials
+            },
+            "winner": ranked[0] if ranked else None,
+            "command": winner_command(sweep, ranked[0]) if ranked else "",
+            "chart": chart if dots else "",
+            "importance": bar_chart(
+                bars, title="Importance", description="Share of the variance", name_width=260
+            )
+            if bars
+            else "",
+            "spent": spent(sweep, settings),
+            "counts": {state: sum(each.state == state for each in trials)
+                       for state in ("done", "pruned", "failed", "running")},
+            "zero": Decimal(0),
+        },
+    )  # fmt: skip
+    page = document(sweep.head.name, body, links=Links(), pipelines=[sweep.head.pipeline])
+    path = sweep.folder / "sweep.html"
+    write_bytes_atomically(path, page.encode())
+    return path

@@ -1,0 +1,208 @@
+"""Running a sweep: the shared stages once, then trial after trial, within the budget."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+
+import optuna
+
+from nightbid.config.costs import Budget
+from nightbid.config.load import find_pipeline
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.money import shown
+from nightbid.errors import BudgetExceeded, NightbidError, TrialPruned
+from nightbid.nightly import NIGHT
+from nightbid.progress import EpochWatcher, Progress, silent, unwatched
+from nightbid.runs import RunRecord
+from nightbid.stage import StageResult, run_stage
+from nightbid.sweep.study import State, Sweep, Trial
+from nightbid.workspace import Workspace
+
+SHARED = ("sample", "gate_raw", "featurize", "gate_features")
+TRIAL = ("sample", "featurize", "train")
+"""A trial whose values change no feature reuses the first two."""
+LOG = logging.getLogger(__name__)
+Bars = Callable[[str], Progress]
+
+
+def no_bars(stage: str) -> Progress:
+    """Show nothing."""
+    return silent
+
+
+def prepare(sweep: Sweep, settings: Settings, bars: Bars = no_bars) -> list[StageResult]:
+    """Run what all trials share: sampling and featurization, with their gates.
+
+    Args:
+        sweep: whose.
+        settings: of the installation.
+        bars: stage → its progress.
+
+    Raises:
+        NightbidError: the logs are not fit to train on: no trial could go on.
+    """
+    spec = find_pipeline(sweep.head.pipeline, settings.pipelines, sweep.space.fixed)
+    run = _run(sweep, spec, settings, f"{sweep.head.name}-shared", sweep.space.fixed)
+    return [_stage(name, spec, run, settings, progress=bars(name)) for name in SHARED]
+
+
+def run_trial(sweep: Sweep, number: int, settings: Settings, bars: Bars = no_bars) -> Trial:
+    """Run trial `number`, unless it has ended already. What fails it is kept with it.
+
+    Args:
+        sweep: whose.
+        number: from 1.
+        settings: of the installation.
+        bars: stage → its progress.
+
+    Raises:
+        BudgetExceeded: the sweep's budget is not enough for one more.
+    """
+    before = next((each for each in sweep.trials() if each.number == number), None)
+    if before is not None and before.state != "running":
+        return before
+    left = check_budget(sweep, settings)
+    trial, handle = sweep.propose(number)
+    if handle is None:
+        return trial
+    figures: dict[str, object] = {}
+    state: State = "done"
+    reason = ""
+    try:
+        figures = _train(sweep, trial, handle, settings, bars, left)
+    except TrialPruned as error:
+        state, reason = "pruned", str(error)
+    except NightbidError as error:
+        state, reason = "failed", str(error)
+    except Exception as error:
+        LOG.exception("trial %d", number)
+        state, reason = "failed", f"{type(error).__name__}: {error}"
+    figures["cost_usd"] = cost_of(sweep, trial.run_id, settings)
+    sweep.end(handle, state, figures, reason)
+    _forget_graphs()
+    return next(each for each in sweep.trials() if each.number == number)
+
+
+def cost_of(sweep: Sweep, run_id: str, settings: Settings) -> Decimal:
+    """What a run of the sweep has cost so far, all attempts, at cloud prices."""
+    ledger = Ledger(Workspace(settings.workspace))
+    return total(ledger.entries(pipeline=sweep.head.pipeline, run_id=run_id)).amount
+
+
+def spent(sweep: Sweep, settings: Settings) -> Decimal:
+    """What the sweep has cost so far: the shared stages and every trial."""
+    runs = [f"{sweep.head.name}-shared"]
+    runs += [sweep.run_id(each.number) for each in sweep.trials()]
+    return sum((cost_of(sweep, each, settings) for each in runs), Decimal(0))
+
+
+def check_budget(sweep: Sweep, settings: Settings) -> Decimal | None:
+    """Say what is left of the budget for one more trial.
+
+    Returns:
+        USD; None without a budget.
+
+    Raises:
+        BudgetExceeded: another trial would pass it, going by those that were done.
+    """
+    budget = sweep.head.budget_usd
+    if budget is None:
+        return None
+    used = spent(sweep, settings)
+    costs = [
+        cost_of(sweep, each.run_id, settings) for each in sweep.trials() if each.state == "done"
+    ]
+    expected = sum(costs, Decimal(0)) / len(costs) if costs else Decimal(0)
+    if used + expected >= budget:
+        raise BudgetExceeded(
+            f"{shown(used)} USD of {shown(budget)} USD are spent, and a trial costs"
+            f" {shown(expected)} USD",
+            where=f"sweep {sweep.head.name}",
+            hint="run the same command with a larger --budget: it goes on from here",
+        )
+    return budget - used
+
+
+def _train(
+    sweep: Sweep,
+    trial: Trial,
+    handle: optuna.Trial,
+    settings: Settings,
+    bars: Bars,
+    left: Decimal | None,
+) -> dict[str, object]:
+    spec = find_pipeline(sweep.head.pipeline, settings.pipelines, trial.overrides)
+    if left is not None:
+        own = spec.budget.run_usd
+        limit = left if own is None else min(own, left)
+        budget = Budget.model_validate({**spec.budget.model_dump(), "run_usd": limit})
+        spec = spec.model_copy(update={"budget": budget})
+    run = _run(sweep, spec, settings, trial.run_id, trial.overrides)
+
+    def watch(epoch: int, log_loss: float, auc: float | None) -> None:
+        value = auc if sweep.head.metric == "auc" else log_loss
+        if value is None:
+            return
+        handle.report(value, epoch)
+        if handle.should_prune():
+            raise TrialPruned(
+                f"{sweep.head.metric} {value:.5f} after epoch {epoch} is worse than the median",
+                where=trial.run_id,
+            )
+
+    for name in TRIAL:
+        result = _stage(name, spec, run, settings, progress=bars(name), watch=watch)
+    metrics = result.manifest.metrics
+    return {
+        "log_loss": metrics["validation"]["log_loss"],
+        "auc": metrics["validation"]["auc"],
+        "parameters": metrics["parameters"],
+        "epochs": metrics["epochs"],
+        "seconds": sum(each.seconds for each in run.records()),
+    }
+
+
+def _run(
+    sweep: Sweep, spec: PipelineSpec, settings: Settings, run_id: str, overrides: tuple[str, ...]
+) -> RunRecord:
+    return RunRecord.start(
+        Workspace(settings.workspace),
+        spec,
+        sweep.head.date,
+        run_id=run_id,
+        overrides=overrides,
+        trigger="sweep",
+        sweep=sweep.head.name,
+    )
+
+
+def _stage(
+    name: str,
+    spec: PipelineSpec,
+    run: RunRecord,
+    settings: Settings,
+    progress: Progress,
+    watch: EpochWatcher = unwatched,
+) -> StageResult:
+    return run_stage(
+        next(each for each in NIGHT if each.name == name),
+        spec,
+        run,
+        cache_folder=settings.cache,
+        attempt=run.next_attempt(name),
+        progress=progress,
+        watch=watch,
+    )
+
+
+def _forget_graphs() -> None:
+    """Let go of the last trial's graphs: a sweep of hundreds trains in one process."""
+    if (keras := sys.modules.get("keras")) is not None:
+        keras.backend.clear_session()
+    gc.collect()
