@@ -192,8 +192,8 @@ def sweep(
     seed: Annotated[int, typer.Option(min=0, help="Of the proposals.")] = 0,
 ) -> None:
     """Train many variants on the same features and rank them; run again, it goes on."""
-    from nightbid.cli.sweep import budget_of, newest_night, run_sweep
-    from nightbid.sweep.study import Sweep
+    from nightbid.cli.sweep import budget_of, run_sweep
+    from nightbid.sweep.study import Sweep, newest_night
 
     settings = Settings()
     if metric not in ("log_loss", "auc"):

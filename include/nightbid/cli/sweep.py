@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from decimal import Decimal, InvalidOperation
 from functools import partial
 
@@ -15,11 +14,9 @@ from nightbid.cli.night import BarProgress
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError
 from nightbid.report.words import count, duration, money, number
-from nightbid.runs import runs_of
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.summary import TITLES, winner_command, write_page
 from nightbid.sweep.trials import prepare, run_trial, spent
-from nightbid.workspace import Workspace
 
 MARK = {"done": "[green]done[/]", "pruned": "[yellow]pruned[/]", "failed": "[red]failed[/]",
         "running": "[cyan]running[/]"}  # fmt: skip
@@ -42,22 +39,6 @@ def budget_of(text: str) -> Decimal | None:
             f"cannot read the budget {text!r}", where="--budget", hint="write --budget 5USD"
         )
     return amount
-
-
-def newest_night(pipeline: str, settings: Settings) -> date:
-    """The newest night that ran: the sweep's, unless another is asked for.
-
-    Raises:
-        ConfigError: none ever ran.
-    """
-    found = runs_of(Workspace(settings.workspace), pipeline)
-    if not found:
-        raise ConfigError(
-            f"no night of {pipeline!r} has run yet, so there is none to sweep",
-            where="--date",
-            hint="give --date YYYY-MM-DD, the newest day of logs",
-        )
-    return max(run.date for run in found)
 
 
 def run_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:

@@ -27,6 +27,7 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
+from nightbid.runs import runs_of
 from nightbid.sweep.space import Parameter, Space, Value, parse_space
 from nightbid.workspace import Workspace, write_bytes_atomically
 
@@ -303,6 +304,22 @@ class Sweep:
             cost_usd=Decimal(str(kept.get("cost_usd", 0))),
             error=str(kept.get("error", "")),
         )
+
+
+def newest_night(pipeline: str, settings: Settings) -> dt.date:
+    """The newest night that ran: the sweep's, unless another is asked for.
+
+    Raises:
+        ConfigError: none ever ran.
+    """
+    found = runs_of(Workspace(settings.workspace), pipeline)
+    if not found:
+        raise ConfigError(
+            f"no night of {pipeline!r} has run yet, so there is none to sweep",
+            where="date",
+            hint="name the newest day of logs, YYYY-MM-DD",
+        )
+    return max(run.date for run in found)
 
 
 def sweep_folder(settings: Settings, pipeline: str, name: str) -> Path:

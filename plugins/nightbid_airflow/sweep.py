@@ -1,0 +1,200 @@
+"""A sweep as a DAG: what is shared, then the trials as a mapped group, then the page."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from airflow.sdk import DAG, BaseOperator, Param, task_group
+from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from nightbid.config.settings import Settings
+from nightbid.errors import BudgetExceeded, GateStopped
+from nightbid.progress import LogProgress
+from nightbid.runs import safe_run_id
+from nightbid.workspace import Workspace
+
+from nightbid_airflow.operators import CHATTY, FINAL
+
+SIDE_BY_SIDE = 2
+"""Trials at the same time. Each that ends teaches the next ones, so more is not always faster."""
+
+
+def form(pipelines: Sequence[str]) -> dict[str, Param]:
+    """Fields of the trigger form."""
+    return {
+        "pipeline": Param(pipelines[0], type="string", enum=[*pipelines],
+                          title="Pipeline"),
+        "set": Param(
+            ["train.learning_rate=log:1e-4..1e-2"],
+            type="array",
+            items={"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.]*=.+$"},
+            title="What varies",
+            description="One setting a line: `model.cross_layers=1,2,3`,"
+            " `train.lr=log:1e-4..1e-2`, `model.dropout=lin:0.0..0.5`.",
+        ),
+        "trials": Param(10, type="integer", minimum=1, maximum=500, title="Trials"),
+        "budget_usd": Param(None, type=["null", "number"], exclusiveMinimum=0,
+                            title="Budget of all trials, USD"),
+        "date": Param(None, type=["null", "string"], format="date", title="Night",
+                      description="Newest day of logs. Empty: the newest night that ran."),
+        "metric": Param("log_loss", type="string", enum=["log_loss", "auc"], title="Metric",
+                        description="Of the validation rows; it ranks the trials."),
+        "name": Param("", type="string", pattern="^[A-Za-z0-9._-]{0,80}$", title="Name",
+                      description="Of an earlier sweep, to go on with it. Empty: a new one."),
+    }  # fmt: skip
+
+
+def sweep_dag(pipelines: Sequence[str]) -> DAG:
+    """Make the DAG: one for all pipelines, started by hand."""
+    with DAG(
+        dag_id="sweep",
+        description="Train many variants on the same features and rank them",
+        doc_md="Trains variants of a pipeline's model on one night's features: `begin` samples and"
+        " featurizes once, each `trial` trains what Optuna proposes, `conclude` ranks them and"
+        " writes the page. A pruned trial shows as skipped; a failed one sinks no other.",
+        schedule=None,
+        start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        catchup=False,
+        tags=["nightbid", "sweep"],
+        params=form(pipelines),
+        default_args={"owner": "ads-ml", "retries": 1, "retry_delay": dt.timedelta(seconds=10)},
+    ) as dag:
+        begin = BeginOperator(task_id="begin")
+
+        @task_group(group_id="trial")
+        def trial(number: int) -> None:
+            TrialOperator(
+                task_id="train",
+                number=number,
+                max_active_tis_per_dagrun=SIDE_BY_SIDE,
+                map_index_template="{{ trial }}",
+            )
+
+        trial.expand(number=begin.output) >> ConcludeOperator(
+            task_id="conclude", trigger_rule="all_done"
+        )
+    return dag
+
+
+class SweepOperator(BaseOperator):
+    """What the tasks of a sweep share: they find it by the DAG run alone."""
+
+    def name_of(self, context: Context) -> str:
+        """Name of the sweep."""
+        return context["params"]["name"] or safe_run_id(f"sweep-{context['dag_run'].run_id}")
+
+    def open(self, context: Context) -> Any:
+        """The sweep that `begin` started."""
+        from nightbid.sweep.study import Sweep
+
+        for name in (*CHATTY, "optuna"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        return Sweep.load(context["params"]["pipeline"], self.name_of(context), Settings())
+
+
+class BeginOperator(SweepOperator):
+    """Starts the sweep, or takes one up, and runs what all trials share."""
+
+    ui_color = "#e8f0fe"
+
+    def execute(self, context: Context) -> list[int]:
+        """Sample and featurize; the XCom is the numbers of the trials.
+
+        Raises:
+            AirflowFailException: what was asked for cannot be meant, or the data are unfit.
+        """
+        from nightbid.sweep.study import Sweep, newest_night
+        from nightbid.sweep.trials import prepare
+
+        asked: Mapping[str, Any] = context["params"]
+        settings, pipeline = Settings(), asked["pipeline"]
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            date = asked["date"] and dt.date.fromisoformat(asked["date"])
+            budget = asked["budget_usd"]
+            sweep = Sweep.start(
+                pipeline,
+                settings,
+                date=date or newest_night(pipeline, settings),
+                varied=tuple(asked["set"]),
+                trials=asked["trials"],
+                budget_usd=None if budget is None else Decimal(str(budget)),
+                metric=asked["metric"],
+                name=self.name_of(context),
+            )
+            prepare(sweep, settings, LogProgress)
+        except FINAL as error:
+            raise AirflowFailException(str(error)) from None
+        self.log.info("%s: %d trials", sweep.head.name, sweep.head.trials)
+        return list(range(1, sweep.head.trials + 1))
+
+
+class TrialOperator(SweepOperator):
+    """Trains one trial.
+
+    Args:
+        number: which, from 1.
+    """
+
+    ui_color = "#e6f4ea"
+    template_fields = ("number",)
+
+    def __init__(self, *, number: Any, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.number = number
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Train what is proposed; the XCom is its values and figures.
+
+        Raises:
+            AirflowSkipException: it was pruned, or the budget is used up.
+            AirflowFailException: it failed.
+        """
+        from nightbid.sweep.trials import run_trial
+
+        number = int(self.number)
+        context["trial"] = f"trial {number}"  # type: ignore[typeddict-unknown-key]
+        sweep = self.open(context)
+        try:
+            trial = run_trial(sweep, number, Settings(), LogProgress)
+        except (BudgetExceeded, GateStopped) as stopped:
+            raise AirflowSkipException(str(stopped)) from None
+        said = f"trial {number}: {' '.join(trial.overrides)}"
+        context["trial"] = said  # type: ignore[typeddict-unknown-key]
+        if trial.state == "pruned":
+            raise AirflowSkipException(f"{said}: {trial.error}")
+        if trial.state == "failed":
+            raise AirflowFailException(f"{said}: {trial.error}")
+        self.log.info("%s: log loss %.5f, AUC %s", said, trial.log_loss, trial.auc)
+        return {"values": list(trial.overrides), "log_loss": trial.log_loss, "auc": trial.auc,
+                "cost_usd": float(trial.cost_usd)}  # fmt: skip
+
+
+class ConcludeOperator(SweepOperator):
+    """Ranks the trials, writes the page, and says how the winner is run."""
+
+    ui_color = "#f3e8fd"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the page; the XCom is its address and the winner.
+
+        Raises:
+            AirflowFailException: no trial ended well.
+        """
+        from nightbid.sweep.summary import winner_command, write_page
+
+        sweep = self.open(context)
+        page = write_page(sweep, Settings())
+        self.log.info("%s", page)
+        ranked = sweep.ranked()
+        if not ranked:
+            raise AirflowFailException(f"no trial of {sweep.head.name} has ended well: {page}")
+        command = winner_command(sweep, ranked[0])
+        self.log.info("the winner is trial %d: %s", ranked[0].number, command)
+        uri = str(page).removeprefix(str(Workspace(Settings().workspace).root)).lstrip("/")
+        return {"uri": uri, "winner": ranked[0].number, "command": command}
