@@ -53,5 +53,7 @@ class CostSensor(BaseOperator):
         """
         if event["over"]:
             raise AirflowFailException(event["over"])
+        if event["unusual"]:
+            self.log.warning("unusual: %s", event["unusual"])
         self.log.info("the night has cost %s USD at the cloud's prices", event["spent_usd"])
         return {"spent_usd": event["spent_usd"]}

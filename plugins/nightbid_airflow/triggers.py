@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.cost.answers import run_costs, unusual
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.money import shown
 from nightbid.cost.poll import StagePoll, poll_run
 from nightbid.errors import ConfigError
 from nightbid.runs import RunRecord, safe_run_id
 from nightbid.workspace import Workspace
+
+from nightbid_airflow.metrics import send
+
+if TYPE_CHECKING:
+    from nightbid.cost.jobs import JobWatch
 
 ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
@@ -24,7 +31,8 @@ class CostTrigger(BaseTrigger):
     """Enters what running stages have used in the ledger, again and again, until the night ends.
 
     It keeps nothing that matters between polls: a triggerer that is restarted goes on where the
-    trails are, and counts nothing twice. Over a limit it asks the stage to stop, and fires.
+    trails are, and counts nothing twice. Over a limit it asks the stage to stop, or cancels the
+    job, and waits until what that cost is known.
 
     Args:
         dag_id: of the night.
@@ -52,6 +60,7 @@ class CostTrigger(BaseTrigger):
         self.workspace = workspace
         self.every = every
         self._said: set[str] = set()
+        self._jobs: JobWatch | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Say how to make it again."""
@@ -68,14 +77,16 @@ class CostTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until a limit is passed or every other task has ended; fire once."""
+        """Poll until every other task has ended and every job's cost is final; fire once."""
+        over = ""
         while True:
             # The states first: what is polled after the end is all there will be.
             ended = await self._others_have_ended()
-            over = await asyncio.to_thread(self._poll)
-            if over or ended:
-                spent = await asyncio.to_thread(self._spent)
-                yield TriggerEvent({"over": over, "spent_usd": spent})  # type: ignore[no-untyped-call]
+            reason, jobs_open = await asyncio.to_thread(self._poll)
+            over = over or reason
+            if ended and not jobs_open:
+                event = await asyncio.to_thread(self._conclude)
+                yield TriggerEvent({"over": over, **event})  # type: ignore[no-untyped-call]
                 return
             await asyncio.sleep(self.every)
 
@@ -90,18 +101,38 @@ class CostTrigger(BaseTrigger):
         }
         return bool(others) and all(state in ENDED for state in others.values())
 
-    def _poll(self) -> str:
-        """Look at the stages under way; returns why the night must end, or nothing."""
+    def _poll(self) -> tuple[str, bool]:
+        """Look at the stages and jobs under way.
+
+        Returns:
+            Which limit is passed, or nothing; and whether the cost of a job is not yet final.
+        """
         run = self._record()
         if run is None:
-            return ""
+            return "", False
         budget = PipelineSpec.model_validate(run.head.spec).budget
+        if self._jobs is None:
+            # Here, because the DAG file imports this module: the cloud's clients are heavy.
+            from nightbid.cost.jobs import JobWatch
+
+            self._jobs = JobWatch(run, budget)
         over = ""
         for stage, seen in poll_run(run, budget).items():
             self._report(stage, seen)
             if seen.judgement == "over":
                 over = seen.reason
-        return over
+        jobs = self._jobs.poll()
+        for name, job in jobs.items():
+            self.log.info("%s: %s, %s USD so far", name, job.state, shown(job.spent_usd))
+            send("spent_usd", job.spent_usd, pipeline=self.pipeline, stage=name.split()[0])
+            if job.trouble:
+                self.log.warning("%s: %s", name, job.trouble)
+            if job.judgement == "over":
+                over = job.reason
+            elif job.judgement == "warn":
+                self._warn_once(name, job.reason)
+        send("run_usd", self._spent(run), pipeline=self.pipeline)
+        return over, bool(jobs)
 
     def _report(self, stage: str, seen: StagePoll) -> None:
         self.log.info(
@@ -111,16 +142,36 @@ class CostTrigger(BaseTrigger):
             shown(seen.projected_usd),
             100 * seen.done,
         )
-        if seen.judgement == "warn" and stage not in self._said:
-            self._said.add(stage)
-            self.log.warning("%s", seen.reason)
+        send("spent_usd", seen.spent_usd, pipeline=self.pipeline, stage=stage)
+        send("projected_usd", seen.projected_usd, pipeline=self.pipeline, stage=stage)
+        if seen.judgement == "warn":
+            self._warn_once(stage, seen.reason)
 
-    def _spent(self) -> str:
+    def _warn_once(self, subject: str, reason: str) -> None:
+        if subject not in self._said:
+            self._said.add(subject)
+            self.log.warning("%s", reason)
+
+    def _conclude(self) -> dict[str, str]:
+        """Sum the night up: what it cost, and whether that is much for its rows."""
         run = self._record()
         if run is None:
-            return "0"
+            return {"spent_usd": "0", "unusual": ""}
+        costs = run_costs(run.workspace, self.pipeline)
+        mine = next((each for each in costs if each.run_id == run.run_id), None)
+        alert = ""
+        if mine is not None and mine.per_million_rows is not None:
+            send("per_million_rows_usd", mine.per_million_rows, pipeline=self.pipeline)
+            earlier = [each for each in costs if each.run_id != run.run_id]
+            alert = unusual([*earlier, mine]) or "" if mine.is_whole else ""
+            send("unusual", float(bool(alert)), pipeline=self.pipeline)
+        spent = self._spent(run)
+        send("run_usd", spent, pipeline=self.pipeline)
+        return {"spent_usd": str(spent), "unusual": alert}
+
+    def _spent(self, run: RunRecord) -> Decimal:
         entries = Ledger(run.workspace).entries(pipeline=self.pipeline, run_id=run.run_id)
-        return str(total(entries).amount)
+        return total(entries).amount
 
     def _record(self) -> RunRecord | None:
         try:

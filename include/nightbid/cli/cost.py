@@ -14,13 +14,14 @@ from rich.table import Table
 
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
+from nightbid.cost.answers import Hindsight, hindsight, measured_rate, run_costs, unusual
 from nightbid.cost.answers import forecast as forecast_nights
-from nightbid.cost.answers import measured_rate, run_costs, unusual
 from nightbid.cost.focus import export_focus
 from nightbid.cost.ledger import Ledger, LedgerEntry, total
-from nightbid.cost.money import shown
+from nightbid.cost.money import Money, shown
 from nightbid.cost.pricing import default_book, price_serving
 from nightbid.cost.reconcile import reconcile as reconcile_bill
+from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError
 from nightbid.workspace import Workspace
 
@@ -72,7 +73,7 @@ def show(
 
 @app.command()
 def answers(pipeline: PipelineName) -> None:
-    """Show cost per million rows, per trained model and per AUC point gained, run by run."""
+    """Show what each run cost and got, beside what had been foretold of it; alert if unusual."""
     name = _known(pipeline)
     runs = run_costs(_workspace(), name)
     if not runs:
@@ -82,8 +83,9 @@ def answers(pipeline: PipelineName) -> None:
             hint=f"run a night: `nightbid run {name} --date …`",
         )
     currency = runs[0].cloud.currency
-    table = Table("run", "night", f"cloud {currency}", "rows", "per million rows", "per model",
-                  "AUC gain", "per AUC point")  # fmt: skip
+    foretold = {each.run_id: each for each in hindsight(runs)}
+    table = Table("run", "night", f"cloud {currency}", "foretold", "rows", "per million rows",
+                  "per model", "AUC gain", "per AUC point")  # fmt: skip
     for column in table.columns[2:]:
         column.justify = "right"
     for run in runs:
@@ -91,6 +93,7 @@ def answers(pipeline: PipelineName) -> None:
             run.run_id,
             run.night.isoformat(),
             _money(run.cloud.amount),
+            _foretold(foretold.get(run.run_id)),
             f"{run.rows:,}",
             _money(run.per_million_rows),
             _money(run.per_model),
@@ -98,7 +101,10 @@ def answers(pipeline: PipelineName) -> None:
             _money(run.per_auc_point),
         )
     console.print(table)
-    console.print("An AUC point is 0.01 over the reference; – where nothing was gained or known.")
+    console.print(
+        "Foretold from the runs before, for the same rows, with the error of that. An AUC point is"
+        " 0.01 over the reference. – where nothing was gained or known."
+    )
     if alert := unusual(runs):
         console.print(f"[bold yellow]unusual:[/] {alert}", soft_wrap=True)
 
@@ -157,6 +163,33 @@ def serving(
         f" about {cost.amount:,.2f} {cost.currency} a month",
         soft_wrap=True,
     )
+
+
+@app.command()
+def storage(pipeline: PipelineName) -> None:
+    """Show what keeping the outputs of each stage costs, by size and lifetime."""
+    kept = kept_outputs(_workspace(), _known(pipeline))
+    table = Table("stage", "outputs", "GB", "USD so far", "USD a month")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in kept:
+        table.add_row(
+            each.stage,
+            str(each.outputs),
+            f"{each.size_bytes / 2**30:,.4f}",
+            _money(each.so_far.amount),
+            _money(each.per_month.amount),
+        )
+    table.add_section()
+    table.add_row(
+        "total",
+        str(sum(each.outputs for each in kept)),
+        f"{sum(each.size_bytes for each in kept) / 2**30:,.4f}",
+        _money(Money.total(each.so_far for each in kept).amount),
+        _money(Money.total(each.per_month for each in kept).amount),
+        style="bold",
+    )
+    console.print(table)
 
 
 @app.command()
@@ -247,6 +280,10 @@ def _row(entries: list[LedgerEntry]) -> list[str]:
         _money(total(entries, here=True).amount),
         _money(total(entries).amount),
     ]
+
+
+def _foretold(seen: Hindsight | None) -> str:
+    return "–" if seen is None else f"{shown(seen.expected_usd)} ({seen.error:+.0%})"
 
 
 def _money(amount: Decimal | None) -> str:

@@ -130,7 +130,40 @@ class Forecast:
     """From the cheapest and the dearest past night, per row."""
     from_runs: int
     mean_error: float | None
-    """Mean of |forecast − actual| / actual over the past, each forecast from the nights before."""
+    """Mean of |forecast − actual| / actual over the past; see `hindsight`."""
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """One past run beside what the runs before it had foretold for its rows."""
+
+    run_id: str
+    expected_usd: Decimal
+    actual_usd: Decimal
+
+    @property
+    def error(self) -> float:
+        """(forecast − actual) / actual."""
+        return float(self.expected_usd / self.actual_usd) - 1
+
+
+def hindsight(past: Sequence[RunCost]) -> list[Hindsight]:
+    """Report the error of each forecast afterwards: what the nights before foretold of each run.
+
+    Args:
+        past: runs, oldest first; those that reused their training neither foretell nor are judged.
+    """
+    found: list[Hindsight] = []
+    rates: list[Decimal] = []
+    for run in past:
+        rate = run.per_million_rows
+        if not run.is_whole or rate is None:
+            continue
+        if rates and run.cloud.amount:
+            expected = _median(rates) * run.rows / MILLION
+            found.append(Hindsight(run.run_id, expected, run.cloud.amount))
+        rates.append(rate)
+    return found
 
 
 def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> Forecast | None:
@@ -150,11 +183,7 @@ def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> F
     rates = [rate for run in whole if (rate := run.per_million_rows) is not None]
     size = rows or whole[-1].rows
     scale = Decimal(size) / MILLION * nights
-    errors = [
-        abs(float(_median(rates[:index]) / rate) - 1)
-        for index, rate in enumerate(rates)
-        if index and rate
-    ]
+    errors = [abs(each.error) for each in hindsight(whole)]
     return Forecast(
         nights=nights,
         rows_per_night=size,

@@ -196,7 +196,7 @@ class JobMeter:
         self._job = job
         self._ledger = Ledger(workspace)
         self._clients = clients
-        self._breaker = breaker
+        self.breaker = breaker
         self._timeout = timeout
         self._book = book or default_book()
         self._started: datetime | None = None
@@ -211,7 +211,7 @@ class JobMeter:
         if state != VANISHED:
             grew = self._enter(self._metrics(trouble), state)
         spent = self._spent()
-        judgement, reason = self._breaker.judge(spent)
+        judgement, reason = self.breaker.judge(spent)
         if judgement == "over" and state not in ENDED and not self._cancelled:
             self._cancel(reason, trouble)
         return Poll(state, spent, judgement, reason, self._cancelled, "; ".join(trouble), grew)
@@ -305,6 +305,10 @@ class JobMeter:
             )
         )
         return True
+
+    def has_expected(self) -> bool:
+        """Whether the ledger has what every job uses: without it the metrics are not complete."""
+        return self._known().keys() >= EXPECTED
 
     def _known(self) -> dict[str, Decimal]:
         job = self._job

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.cost.answers import RunCost, forecast, run_costs, unusual
+from nightbid.cost.answers import RunCost, forecast, hindsight, run_costs, unusual
 from nightbid.cost.focus import export_focus
 from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage
 from nightbid.cost.money import Money
+from nightbid.cost.pricing import PriceBook
 from nightbid.cost.reconcile import reconcile
+from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError, CorruptDataError, PriceError
-from nightbid.manifest import Manifest, Rows, Usage
+from nightbid.manifest import FileEntry, Manifest, Rows, Usage
 from nightbid.runs import RunRecord, StageRecord
 from nightbid.workspace import Workspace, write_atomically
 from typer.testing import CliRunner
@@ -61,6 +63,7 @@ def workspace(tmp_path: Path) -> Workspace:
             versions={},
             seed=0,
             rows=Rows(read=2_000_000),
+            files=(FileEntry(path="part", size=2**30 if stage == "sample" else 0, digest="d"),),
             metrics=metrics.get(stage, {}),
             created=START,
         )
@@ -111,6 +114,9 @@ def test_forecast_scales_with_rows_and_reports_its_past_error() -> None:
     # The second from the first: 1 for 2, off by 1/2. The third from both: 1.5 for 1.5.
     assert found.mean_error == pytest.approx(0.25)
     assert forecast([], nights=1) is None
+    seen = hindsight(past)
+    assert [(each.run_id, each.expected_usd) for each in seen] == [("r2", 1), ("r3", 3)]
+    assert [each.error for each in seen] == [-0.5, 0]
 
 
 def test_only_a_night_dearer_than_its_history_for_the_same_rows_is_unusual() -> None:
@@ -119,6 +125,16 @@ def test_only_a_night_dearer_than_its_history_for_the_same_rows_is_unusual() -> 
     assert unusual([*usual, cost("4", rows=4_000_000)]) is None
     assert unusual(usual) is None
     assert "2.0 times the median" in str(unusual([*usual, cost("2.0")]))
+
+
+def test_outputs_are_priced_by_size_and_lifetime(workspace: Workspace) -> None:
+    largest, *rest = kept_outputs(
+        workspace, "ctr", now=START + timedelta(days=73), book=PriceBook.load()
+    )
+    assert (largest.stage, largest.outputs, largest.size_bytes) == ("sample", 1, 2**30)
+    assert round(largest.so_far.amount, 9) == Decimal("0.048")  # 2.4 months at 0.02 a GB
+    assert round(largest.per_month.amount, 9) == Decimal("0.02")
+    assert {each.so_far.amount for each in rest} == {0}
 
 
 def test_focus_export_adds_up_in_csv_and_parquet(workspace: Workspace, tmp_path: Path) -> None:
@@ -204,6 +220,7 @@ def test_command_line_answers(workspace: Workspace, monkeypatch: pytest.MonkeyPa
     assert "0.2240" in shown.output, shown.output
     assert "0.5600" in runner.invoke(cli.app, ["answers", "ctr"]).output
     assert "about 6.7200 USD" in runner.invoke(cli.app, ["forecast", "ctr"]).output
+    assert "total" in runner.invoke(cli.app, ["storage", "ctr"]).output
     assert "0.056" in runner.invoke(cli.app, ["prices"]).output
     assert "folded" in runner.invoke(cli.app, ["compact"]).output
     # 1000 requests/s at 100 usable per core: 10 cores, each 0.02181159 + 4 × 0.00292353 an hour.

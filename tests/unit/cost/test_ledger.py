@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightbid.cost.ledger import Ledger, LedgerEntry, record_stage_usage, total, totals
+from nightbid.cost.ledger import (
+    Ledger,
+    LedgerEntry,
+    price_entries,
+    record_stage_usage,
+    total,
+    totals,
+)
 from nightbid.errors import PriceError
 from nightbid.manifest import Usage
 from nightbid.workspace import Workspace
@@ -94,6 +101,45 @@ def test_any_order_repetition_and_compaction_folds_to_the_same(
             ledger.compact()
     found = {(e.stage, e.attempt): int(e.quantity) for e in ledger.entries()}
     assert found == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    attempts=st.lists(
+        st.lists(st.integers(0, 10**6), min_size=1, max_size=4), min_size=1, max_size=5
+    ),
+    jobs=st.lists(st.integers(0, 10**6), max_size=4),
+)
+def test_costs_add_up_over_splits_and_retries(
+    tmp_path_factory: pytest.TempPathFactory, attempts: list[list[int]], jobs: list[int]
+) -> None:
+    """Each attempt is seen several times while it grows; jobs split the cloud's part of one."""
+    workspace = Workspace(str(tmp_path_factory.mktemp("ledger")))
+    common = {"pipeline": "ctr", "run_id": "ctr-1", "stage": "train", "started": START}
+    for number, seen in enumerate(attempts, start=1):
+        for seconds in [*seen, *seen]:
+            record_stage_usage(
+                workspace,
+                attempt=number,
+                usage=Usage(cpu_seconds=seconds),
+                state="running",
+                **common,  # type: ignore[arg-type]
+            )
+    for number, seconds in enumerate(jobs):
+        amounts = {"vcpu_hour": Decimal(seconds) / 3600}
+        for _ in range(2):
+            Ledger(workspace).append(
+                price_entries(
+                    amounts,
+                    attempt=1,
+                    service="dataflow_batch",
+                    job=f"job-{number}",
+                    **common,  # type: ignore[arg-type]
+                )
+            )
+    used = sum(max(seen) for seen in attempts) + sum(jobs)
+    expected = Decimal(used) / 3600 * Decimal("0.056")
+    assert abs(total(Ledger(workspace).entries()).amount - expected) < Decimal("1e-20")
 
 
 def test_what_a_job_metered_replaces_the_estimate_of_its_stage(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""What keeping the stages' outputs costs, by size and lifetime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from nightbid.cost.money import Money
+from nightbid.cost.pricing import PriceBook, default_book, price_storage
+from nightbid.manifest import Manifest
+from nightbid.workspace import Workspace
+
+DAY_SECONDS = 86400.0
+MONTH_DAYS = 365 / 12
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The outputs of one stage that lie in the workspace."""
+
+    stage: str
+    outputs: int
+    size_bytes: int
+    so_far: Money
+    """From the making of each until now, at the cloud's price."""
+    per_month: Money
+    """If they stay for one more month."""
+
+
+def kept_outputs(
+    workspace: Workspace,
+    pipeline: str,
+    *,
+    now: datetime | None = None,
+    book: PriceBook | None = None,
+) -> list[Kept]:
+    """Price what a pipeline keeps, stage by stage, the largest first.
+
+    Raises:
+        PriceError: the price of storage is missing or expired.
+    """
+    prices, moment = book or default_book(), now or datetime.now(UTC)
+    day = moment.date()
+    folder = workspace.root / "stages" / pipeline
+    found = []
+    for stage in sorted(folder.iterdir()) if folder.exists() else []:
+        manifests = [
+            Manifest.model_validate_json((output / "manifest.json").read_text())
+            for output in stage.iterdir()
+            if (output / "manifest.json").exists()
+        ]
+        sizes = [sum(each.size for each in manifest.files) for manifest in manifests]
+        so_far = [
+            price_storage(size, _days(manifest, moment), prices, at=day)
+            for size, manifest in zip(sizes, manifests, strict=True)
+        ]
+        found.append(
+            Kept(
+                stage=stage.name,
+                outputs=len(manifests),
+                size_bytes=sum(sizes),
+                so_far=Money.total(so_far, prices.currency),
+                per_month=price_storage(sum(sizes), MONTH_DAYS, prices, at=day),
+            )
+        )
+    return sorted(found, key=lambda each: -each.size_bytes)
+
+
+def _days(manifest: Manifest, now: datetime) -> float:
+    return max(0.0, (now - manifest.created).total_seconds() / DAY_SECONDS)

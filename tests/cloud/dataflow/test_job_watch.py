@@ -1,0 +1,96 @@
+"""The jobs of a run: found by any watcher, stopped over budget, settled once and for all."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import grpc
+from nightbid.config.costs import Budget
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.cost.jobs import JobNote, JobWatch, note_job, noted_jobs
+from nightbid.cost.ledger import Ledger, record_stage_usage, total
+from nightbid.manifest import Usage
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace
+
+STARTED = datetime(2026, 11, 23, 2, tzinfo=UTC)
+RUNAWAY = [(("TotalVcpuTime", 3600.0 * hours), ("TotalMemoryUsage", 1.0)) for hours in (1, 9, 9, 9)]
+
+
+def begin(tmp_path: Path, service: Any) -> RunRecord:
+    spec = PipelineSpec.model_construct(pipeline="ctr", features={})
+    run = RunRecord.start(Workspace(str(tmp_path)), spec, date(2026, 1, 8))
+    note_job(
+        run,
+        JobNote(
+            stage="featurize",
+            attempt=1,
+            project="project",
+            location="us-central1",
+            job_id="job-1",
+            started=STARTED,
+            endpoint=service.endpoint,
+        ),
+    )
+    return run
+
+
+def test_a_runaway_job_is_stopped_within_two_polls_even_by_watchers_that_are_restarted(
+    dataflow_service: Any, tmp_path: Path
+) -> None:
+    dataflow_service.metrics = list(RUNAWAY)
+    run = begin(tmp_path, dataflow_service)
+    budget = Budget(day_usd=Decimal("0.5"))
+    (first,) = JobWatch(run, budget).poll().values()
+    assert first.judgement == "ok"
+    (second,) = JobWatch(run, budget).poll().values()
+    assert "day 2026-11-23 has cost 0.5040 USD, over its limit of 0.5 USD" in second.reason
+    assert dataflow_service.cancelled_after == 2
+    assert total(Ledger(run.workspace).entries()).cents() == Decimal("0.50")
+
+
+def test_other_work_of_the_day_leaves_a_job_less_while_it_runs(
+    dataflow_service: Any, tmp_path: Path
+) -> None:
+    dataflow_service.metrics = [RUNAWAY[0]]
+    run = begin(tmp_path, dataflow_service)
+    watch = JobWatch(run, Budget(day_usd=Decimal("0.5")))
+    assert [seen.judgement for seen in watch.poll().values()] == ["ok"]
+    record_stage_usage(
+        run.workspace, pipeline="ctr", run_id="ctr-other", stage="train", attempt=1,
+        usage=Usage(cpu_seconds=3600 * 8), started=STARTED, state="running",
+    )  # fmt: skip
+    assert [seen.judgement for seen in watch.poll().values()] == ["over"]
+
+
+def test_an_ended_job_is_asked_until_its_metrics_are_quiet_and_never_again(
+    dataflow_service: Any, tmp_path: Path
+) -> None:
+    dataflow_service.states = ["DONE"]
+    dataflow_service.metrics = [(), RUNAWAY[0], RUNAWAY[1], RUNAWAY[1]]
+    run = begin(tmp_path, dataflow_service)
+    watch = JobWatch(run, Budget(), quiet_polls=2)
+    polls = 0
+    while watch.poll():
+        polls += 1
+    assert polls == 5, "nothing, half, whole, and two answers without news"
+    assert noted_jobs(run)[0].settled
+    calls = dataflow_service.metric_calls
+    assert JobWatch(run, Budget()).poll() == {}
+    assert dataflow_service.metric_calls == calls
+    assert total(Ledger(run.workspace).entries()).cents() == Decimal("0.50")
+
+
+def test_a_job_that_vanished_is_waited_for_with_a_bound(
+    dataflow_service: Any, tmp_path: Path, fault: Any
+) -> None:
+    dataflow_service.states = [fault(grpc.StatusCode.NOT_FOUND, "no such job")]
+    run = begin(tmp_path, dataflow_service)
+    watch = JobWatch(run, Budget(), patience_polls=4)
+    polls = 0
+    while watch.poll():
+        polls += 1
+    assert polls == 4

@@ -1,0 +1,243 @@
+"""The cost watch in a real triggerer that is killed and started anew, its metrics received."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.meter import cancel_marker
+from nightbid.runs import RunRecord, StageRecord
+from nightbid.workspace import Workspace
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+RUN = "manual-1"
+HOUR = Decimal("0.056")
+"""USD of one vCPU-hour in the cloud."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
+
+
+class Collector:
+    """Receives OpenTelemetry metrics over HTTP, as a collector does."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, str], float] = {}
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                collector.take(ExportMetricsServiceRequest.FromString(body))
+                answer = ExportMetricsServiceResponse().SerializeToString()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def take(self, request: ExportMetricsServiceRequest) -> None:
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.gauge.data_points:
+                        tags = {each.key: each.value.string_value for each in point.attributes}
+                        name = metric.name.removeprefix("airflow.")
+                        self.seen[name, tags.get("stage", "")] = point.as_double or point.as_int
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.server.shutdown()
+
+
+@pytest.fixture
+def triggerer(tmp_path: Path, collector: Collector) -> Iterator[Callable[[], subprocess.Popen]]:
+    """Start Airflow's triggerer; what still runs in the end is killed."""
+    started: list[subprocess.Popen] = []
+    port = collector.server.server_address[1]
+
+    def start() -> subprocess.Popen:
+        log = (tmp_path / f"triggerer-{len(started)}.log").open("w")
+        environment = {
+            **os.environ,
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "3",
+            "AIRFLOW__METRICS__OTEL_ON": "True",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_METRIC_EXPORT_INTERVAL": "300",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """As a machine that goes away: the triggerer and its child at once."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+    process.wait()
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.1)
+    return found
+
+
+def deferred_night(workspace: str) -> None:
+    """Put a running DAG run into the database, its cost watch deferred as the task does it."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.models.trigger import Trigger
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState, TaskInstanceState
+    from airflow.utils.types import DagRunTriggeredByType, DagRunType
+    from nightbid_airflow.triggers import CostTrigger
+
+    DagBundlesManager().sync_bundles_to_db()
+    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
+    sync_bag_to_db(bag, "dags-folder", None)
+    dag = bag.dags["nightly_small"]
+    watch = CostTrigger(
+        dag_id=dag.dag_id,
+        run_id=RUN,
+        task_id="watch_cost",
+        pipeline="small",
+        workspace=workspace,
+        every=0.3,
+    )
+    path, arguments = watch.serialize()
+    with create_session() as session:
+        run = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).create_dagrun(
+            run_id=RUN,
+            run_after=dt.datetime.now(dt.UTC),
+            run_type=DagRunType.MANUAL,
+            triggered_by=DagRunTriggeredByType.TEST,
+            state=DagRunState.RUNNING,
+            session=session,
+        )
+        row = Trigger(classpath=path, kwargs=arguments)
+        session.add(row)
+        session.flush()
+        for task in run.get_task_instances(session=session):
+            task.state = TaskInstanceState.RUNNING
+            if task.task_id == "watch_cost":
+                task.state = TaskInstanceState.DEFERRED
+                task.trigger_id = row.id
+                task.next_method = "conclude"
+
+
+def end_the_night() -> None:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    with create_session() as session:
+        others = (TaskInstance.run_id == RUN) & (TaskInstance.task_id != "watch_cost")
+        session.execute(update(TaskInstance).where(others).values(state="success"))
+
+
+def fired() -> dict[str, Any] | None:
+    """What the trigger told the task that waits for it."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        task = session.scalars(
+            select(TaskInstance).where(
+                TaskInstance.run_id == RUN, TaskInstance.task_id == "watch_cost"
+            )
+        ).one()
+        if task.state == "deferred":
+            return None
+        kwargs = task.next_kwargs
+        return kwargs["__var"]["event"] if "__var" in kwargs else kwargs["event"]
+
+
+def test_a_triggerer_that_is_killed_and_started_anew_counts_nothing_twice(
+    pipelines, triggerer, collector: Collector
+) -> None:
+    pipelines(budget={"run_usd": 2.5 * 0.056})
+    spec = find_pipeline("small", Settings().pipelines)
+    run = RunRecord.start(
+        Workspace(Settings().workspace), spec, dt.date(2026, 1, 4), run_id=RUN, trigger="airflow"
+    )
+    trail = run.usage_file("train", 1)
+
+    def work(hours: int, done: float) -> None:
+        values = {"at": time.time(), "done": done, "cpu_seconds": 3600.0 * hours}
+        with trail.open("a") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+    def spent() -> Decimal:
+        return total(Ledger(run.workspace).entries(run_id=RUN)).amount
+
+    work(1, 0.5)
+    deferred_night(Settings().workspace)
+    first = triggerer()
+    until(lambda: spent() == HOUR, "the first poll")
+    until(lambda: ("nightbid.cost.projected_usd", "train") in collector.seen, "metrics")
+    assert collector.seen["nightbid.cost.projected_usd", "train"] == pytest.approx(0.112)
+    kill(first)
+
+    work(2, 0.6)
+    triggerer()
+    until(lambda: spent() == 2 * HOUR, "the poll of the second triggerer")
+    assert not cancel_marker(trail).exists()
+    work(3, 0.7)
+    until(cancel_marker(trail).exists, "the order to stop")
+    assert "over its limit of 0.14 USD" in cancel_marker(trail).read_text()
+    assert fired() is None, "the night has not ended: the stage is on its way out"
+
+    run.record(
+        StageRecord(
+            stage="train", state="failed", started=dt.datetime.now(dt.UTC), seconds=1, error="over"
+        )
+    )
+    end_the_night()
+    event = until(fired, "the end of the watch")
+    assert event["over"].startswith(f"run {RUN} has cost 0.1680 USD, over its limit")
+    assert Decimal(event["spent_usd"]) == spent() == 3 * HOUR
+    until(lambda: collector.seen.get(("nightbid.cost.run_usd", "")) == pytest.approx(0.168), "sum")
