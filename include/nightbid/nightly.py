@@ -46,14 +46,14 @@ NIGHT: tuple[Stage, ...] = (
         "train",
         "nightbid.training.stage:run",
         inputs=("featurize",),
-        spec_keys=("model", "train"),
+        spec_keys=("model", "train", "label"),
         rooms=("models", "training"),
     ),
     Stage(
         "train_baseline",
         "nightbid.training.stage:run_baseline",
         inputs=("featurize",),
-        spec_keys=("baseline", "train"),
+        spec_keys=("baseline", "train", "label"),
         rooms=("models", "training"),
     ),
     Stage(

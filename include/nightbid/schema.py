@@ -14,6 +14,8 @@ KEY = "nb_key"
 """int64, stable hash of the row's key column. Sampling, sharding and joining use it."""
 LABEL = "nb_label"
 """float32, 0 or 1."""
+GIVEN = "nb_given"
+"""float32, 0 or 1: whether the label's condition held; only where every row is kept."""
 WEIGHT = "nb_weight"
 """float32 > 0, what the row stands for after negative downsampling."""
 TIME = "nb_time"
@@ -26,7 +28,7 @@ REASON = "nb_reason"
 """string, why a row was quarantined."""
 TEXT = "nb_text"
 """string, what could not be read, as it stands in the file; only in quarantine."""
-RESERVED = (KEY, LABEL, WEIGHT, TIME, USER, TRUTH, REASON, TEXT)
+RESERVED = (KEY, LABEL, GIVEN, WEIGHT, TIME, USER, TRUTH, REASON, TEXT)
 
 
 class ModelInput(BaseModel):

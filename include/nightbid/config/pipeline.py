@@ -28,6 +28,9 @@ class Label(Block):
     """A 0/1 (or boolean) column."""
     given: str | None = None
     """Only rows where this 0/1 column is 1 (post-click conversion: `given: click`)."""
+    entire_space: bool = False
+    """With `given`: keep every row; the label is 1 where both are. What is predicted is then the
+    probability of both (post-view conversion), free of the bias of learning from clicks only."""
     event_time: str | None = None
     """When the labelled event happened, for delayed labels; null if it did not."""
     attribution_days: int = Field(default=0, ge=0)
@@ -86,6 +89,11 @@ class PipelineSpec(Block):
 
     @model_validator(mode="after")
     def _delayed_label_has_a_time(self) -> PipelineSpec:
+        if self.label.entire_space and not self.label.given:
+            raise ValueError(
+                "label.entire_space is set, so label.given must name the column that the label"
+                " is conditional on"
+            )
         if self.label.attribution_days and not self.label.event_time:
             raise ValueError(
                 "label.attribution_days is set, so label.event_time must name the column that"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.scores import Floats, Ints
-from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
+from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
 from nightbid.stage import StageTask
 
 DAY = 86_400_000_000
@@ -36,6 +36,10 @@ class Rows:
     """The columns to slice by."""
     scores: Mapping[str, Floats]
     """Model → probabilities."""
+    given: Floats | None = None
+    """Whether the label's condition held, where all rows are kept."""
+    tasks: Mapping[str, Floats] = field(default_factory=dict)
+    """Of a multi-task candidate: column of the condition, of the label → probabilities."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -97,6 +101,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         champion_features = champion.fitted.with_history(tonight)
     reserved: dict[str, list[npt.NDArray[np.generic]]] = {}
     scores: dict[str, list[Floats]] = {}
+    tasks: dict[str, list[Floats]] = {}
     sliced: list[pa.Table] = []
     for index, (day, paths) in enumerate(files.items()):
         task.progress(0.6 * index / len(files), f"scoring {day}")
@@ -111,11 +116,16 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             )
         for name, model in models.items():
             scores.setdefault(name, []).append(model.predict(rows))
+        if models["candidate"].card.tasks:
+            for name, found in models["candidate"].predict_tasks(rows).items():
+                tasks.setdefault(name, []).append(found)
         if champion is not None and champion_features is not None:
             theirs = champion.predict(champion_features.transform(raw))
             scores.setdefault("champion", []).append(theirs)
         for name in (KEY, LABEL, WEIGHT, USER, TIME):
             reserved.setdefault(name, []).append(_numbers(rows[name]))
+        if GIVEN in rows.column_names:
+            reserved.setdefault(GIVEN, []).append(_numbers(rows[GIVEN]))
         if TRUTH in raw.column_names:
             reserved.setdefault(TRUTH, []).append(_numbers(raw[TRUTH]))
         sliced.append(raw.select([each for each in slices if each in raw.column_names]))
@@ -129,6 +139,8 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         days=columns[TIME].astype(np.int64) // DAY,
         truth=None if truth is None or np.isnan(truth.astype(np.float64)).any()
         else truth.astype(np.float64),
+        given=columns[GIVEN].astype(np.float64) if GIVEN in columns else None,
+        tasks={name: np.concatenate(parts) for name, parts in tasks.items()},
         slices=pa.concat_tables(sliced, promote_options="permissive"),
         scores={
             name: np.concatenate(parts).astype(np.float64).reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,30 @@ def evaluate(
         "model_intervals": intervals,
         "curves": {name: calibration_curve(tables[name]) for name in CURVES if name in tables},
         "slices": parts,
+        "tasks": _tasks(rows, ndcg_k),
     }
+
+
+def _tasks(rows: Rows, k: int) -> dict[str, Any]:
+    """Judge each task of a multi-task candidate.
+
+    The condition is judged on all rows; the label on those where the condition held, as a model
+    of that label alone would be.
+    """
+    found: dict[str, Any] = {}
+    if rows.given is None:
+        return found
+    everything = np.ones(len(rows), np.bool_)
+    judged = [(rows.given, everything), (rows.labels, rows.given == 1)]
+    for (name, scores), (labels, kept) in zip(rows.tasks.items(), judged, strict=False):
+        part = replace(rows, labels=labels)
+        table = _table(part, scores, kept)
+        found[name] = {
+            "rows": int(kept.sum()),
+            "positives": int(labels[kept].sum()),
+            **_figures(part, table, scores, kept, k),
+        }
+    return found
 
 
 def _table(rows: Rows, scores: Floats, kept: npt.NDArray[np.bool_]) -> ScoreTable:

@@ -15,6 +15,8 @@ from nightbid.schema import FeatureSchema
 
 WEIGHTS = "weights.npz"
 TREES = "trees.txt"
+PROBABILITY = "probability"
+"""Output of an exported graph: calibrated, of the label."""
 Array = npt.NDArray[Any]
 
 
@@ -39,8 +41,17 @@ class ModelCard(BaseModel):
     """Hyperparameters, defaults included."""
     prior: float
     """Logit of the training rows' label rate: every model starts from it."""
+    tasks: tuple[str, ...] = ()
+    """Of a multi-task model: columns of the label's condition and of the label."""
+    task_priors: tuple[float, ...] = ()
+    """Logits of the rates of the condition, and of the label where that held."""
     features: FeatureSchema
     calibration: Calibration = Calibration()
+
+
+def task_output(column: str) -> str:
+    """Output of an exported graph for one task of a multi-task model."""
+    return f"{PROBABILITY}_{column}"
 
 
 def save_card(card: ModelCard, folder: Path) -> None:

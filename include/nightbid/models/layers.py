@@ -20,10 +20,10 @@ def mlp(x: Tensor, hidden: Sequence[int], *, dropout: float = 0.0) -> Tensor:
     return x
 
 
-def logit(x: Tensor) -> Tensor:
+def logit(x: Tensor, name: str = "logit") -> Tensor:
     """End in one number; [d] to [1]. It starts near 0, hence at the prior."""
     small = keras.initializers.RandomNormal(stddev=0.01)
-    return keras.layers.Dense(1, kernel_initializer=small, name="logit")(x)
+    return keras.layers.Dense(1, kernel_initializer=small, name=name)(x)
 
 
 def pairwise(vectors: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from nightbid.errors import CorruptDataError
 from nightbid.models.fields import TABLE, Embedded, Fields
-from nightbid.models.folder import Array, ModelCard
+from nightbid.models.folder import PROBABILITY, Array, ModelCard, task_output
 from nightbid.models.layout import Layout, Packed
 from nightbid.models.registry import find
 
@@ -82,15 +82,53 @@ class Network:
         for name, each in variables.items():
             each.assign(weights[name])
 
-    def logits(self, inputs: list[Any], *, training: bool) -> Any:
-        """Compute uncalibrated logits, float32 [rows]."""
-        return tf.squeeze(self.model(inputs, training=training), -1) + self.card.prior
+    def outputs(self, inputs: list[Any], *, training: bool) -> Any:
+        """Compute the logits of each task, float32 [rows, tasks]; of the label, [rows, 1]."""
+        priors = self.card.task_priors or (self.card.prior,)
+        return self.model(inputs, training=training) + tf.constant([priors], tf.float32)
+
+    def losses(self, outputs: Any, labels: Any, given: Any) -> Any:
+        """Compute log losses of the tasks, added up; float32 [rows].
+
+        Args:
+            outputs: see `outputs`.
+            labels: [rows], 0 or 1.
+            given: [rows], whether the label's condition held; used by multi-task models.
+        """
+        found = tf.nn.sigmoid_cross_entropy_with_logits(labels, joint_logit(outputs))
+        if self.card.tasks:
+            found += tf.nn.sigmoid_cross_entropy_with_logits(given, outputs[:, 0])
+        return found
 
     def probability(self, *inputs: Any) -> Any:
         """Compute calibrated probabilities, float32 [rows]: the graph that is exported."""
+        return self._calibrated(self.outputs(list(inputs), training=False))
+
+    def probabilities(self, *inputs: Any) -> dict[str, Any]:
+        """Compute what is exported: `probability`, and one more per task; float32 [rows] each."""
+        outputs = self.outputs(list(inputs), training=False)
+        found = {PROBABILITY: self._calibrated(outputs)}
+        for at, name in enumerate(self.card.tasks):
+            found[task_output(name)] = tf.sigmoid(outputs[:, at])
+        return found
+
+    def _calibrated(self, outputs: Any) -> Any:
         line = self.card.calibration
-        logits = self.logits(list(inputs), training=False)
-        return tf.sigmoid(logits * line.slope + line.intercept)
+        return tf.sigmoid(joint_logit(outputs) * line.slope + line.intercept)
+
+    def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
+        """Score featurized rows with every task of a multi-task model: column → [rows]."""
+        if not self.card.tasks:
+            return {}
+        packed = self.layout.pack(table, serving=True)
+        parts = [
+            self.probabilities(part.ids, part.numbers, part.bag_weights)
+            for part in batches(packed, BATCH)
+        ]
+        return {
+            name: np.concatenate([each[task_output(name)].numpy() for each in parts]).astype(float)
+            for name in self.card.tasks
+        }
 
     def score(self, packed: Packed) -> npt.NDArray[np.float64]:
         """Compute calibrated probabilities, float64 [rows]."""
@@ -103,6 +141,18 @@ class Network:
     def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Score featurized rows as they are served: training-only inputs are constant."""
         return self.score(self.layout.pack(table, serving=True))
+
+
+def joint_logit(outputs: Any) -> Any:
+    """Logit of all tasks at once, [rows, tasks] to [rows].
+
+    Of p = σ(a)·σ(b): log p/(1-p) = -log(exp(-a) + exp(-b) + exp(-a-b)), which never overflows.
+    """
+    if outputs.shape[-1] == 1:
+        return outputs[:, 0]
+    return -tf.reduce_logsumexp(
+        tf.concat([-outputs, -tf.reduce_sum(outputs, -1, keepdims=True)], -1), axis=-1
+    )
 
 
 def is_table(variable: Any) -> bool:

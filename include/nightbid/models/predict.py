@@ -21,6 +21,9 @@ class FittedModel(Protocol):
     def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Compute calibrated probabilities of featurized rows, float64 [rows]."""
 
+    def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
+        """Compute those of each task of a multi-task model; none of another."""
+
 
 def load_model(folder: Path) -> FittedModel:
     """Open the `model/` folder that a training wrote.

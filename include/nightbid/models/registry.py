@@ -41,6 +41,8 @@ class Architecture:
     build: Callable[..., Any]
     step_scale: float = 1.0
     """Multiplies `train.learning_rate`: a linear model takes larger steps than a deep one."""
+    multi_task: bool = False
+    """Its two logits are of the label's condition, and of the label where that held."""
 
     @property
     def engine(self) -> Engine:
@@ -82,19 +84,20 @@ class Architecture:
 def architecture(function: Callable[..., Any], /) -> Callable[..., Any]: ...
 @overload
 def architecture(
-    *, step_scale: float = ...
+    *, step_scale: float = ..., multi_task: bool = ...
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 def architecture(
     function: Callable[..., Any] | None = None,
     /,
     *,
     step_scale: float = 1.0,
+    multi_task: bool = False,
 ) -> Callable[..., Any]:
     """Register a function under its own name."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
-        _REGISTERED[name] = Architecture(name, function, step_scale)
+        _REGISTERED[name] = Architecture(name, function, step_scale, multi_task)
         return function
 
     return register(function) if function else register

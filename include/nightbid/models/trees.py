@@ -63,6 +63,10 @@ class Trees:
         """Score featurized rows as they are served: training-only inputs are constant."""
         return self.score(self.layout.pack(table, serving=True))
 
+    def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
+        """Trees have one task: none."""
+        return {}
+
 
 def tree_matrix(layout: Layout, packed: Packed) -> Floats32:
     """Arrange inputs for trees, which split numbers: float32 [rows, lookups + floats].

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from nightbid.columns import as_time, hashes
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT
+from nightbid.schema import GIVEN, KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT
 
 Bools = npt.NDArray[np.bool_]
 
@@ -101,6 +101,8 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         limit = label.attribution_days * 86_400_000_000
         waited = pc.subtract(event.filter(keep).cast(pa.int64()), time.cast(pa.int64()))
         value = np.where(np.asarray(pc.fill_null(waited, 0)) <= limit, value, 0.0)
+    if label.entire_space and given is not None:
+        value = np.where(given[~bad] == 1, value, 0.0)
     reserved = {
         KEY: pa.array(hashes(good[roles.key]).view(np.int64)),
         LABEL: pa.array(np.nan_to_num(value).astype(np.float32)),
@@ -108,8 +110,10 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         TIME: time,
         USER: pa.array(hashes(good[roles.user]).view(np.int64)),
     }
-    if label.column in truth and truth[label.column] in good.column_names:
-        reserved[TRUTH] = good[truth[label.column]].cast(pa.float64())
+    if label.entire_space and given is not None:
+        reserved[GIVEN] = pa.array(given[~bad].astype(np.float32))
+    if (known := _truth(good, spec, truth)) is not None:
+        reserved[TRUTH] = known
     for name, column in reserved.items():
         good = good.append_column(name, column)
     return Parsed(good, aside)
@@ -135,19 +139,31 @@ def draw(
     for earlier in seen:
         first &= ~np.isin(keys, earlier)
     seen.append(keys)
-    if spec.label.given:
+    if spec.label.given and not spec.label.entire_space:
         first &= flag(table[spec.label.given]) == 1
     whole = table.filter(pa.array(first))
     rate = spec.sampling.negative_rate
     if split != "train" or rate >= 1:
         return whole
-    negative = np.asarray(whole[LABEL]) == 0
+    # In the entire space clicks are rare too, and teach what follows them: all are kept.
+    negative = np.asarray(whole[GIVEN if GIVEN in whole.column_names else LABEL]) == 0
     chance = sampling_hash(np.asarray(whole[KEY]))
     keep = ~negative | (chance < rate)
     weight = np.where(negative, 1 / rate, 1.0).astype(np.float32)
     place = whole.column_names.index(WEIGHT)
     weighted = whole.set_column(place, WEIGHT, pa.array(weight))
     return weighted.filter(pa.array(keep))
+
+
+def _truth(good: pa.Table, spec: PipelineSpec, truth: Mapping[str, str]) -> pa.Array | None:
+    """True probability of the label, float64 [rows]; of label and condition in the entire space."""
+    label = spec.label
+    wanted = [label.column] + ([label.given] if label.entire_space and label.given else [])
+    names = [truth.get(each, "") for each in wanted]
+    if not all(name in good.column_names for name in names):
+        return None
+    factors = [np.asarray(good[name].cast(pa.float64())) for name in names]
+    return pa.array(np.prod(factors, axis=0))
 
 
 def sampling_hash(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

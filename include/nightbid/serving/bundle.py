@@ -124,6 +124,18 @@ class Bundle:
             parts.append(self.run(feed))
         return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
 
+    def predict_tasks(self, featurized: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
+        """Score featurized rows with each task of a multi-task model: its column → [rows]."""
+        feed = self.feed(featurized)
+        names = [each.name for each in self._session.get_outputs() if each.name != OUTPUT]
+        if not names:
+            return {}
+        found = self._session.run(names, self._used(feed))
+        return {
+            name.removeprefix(f"{OUTPUT}_"): np.asarray(each, np.float64).reshape(-1)
+            for name, each in zip(names, found, strict=True)
+        }
+
     def look_up(self, raw: pa.Table) -> dict[str, npt.NDArray[Any]]:
         """Make the graph's inputs of raw rows, from memory where it can."""
         return self._lookup.inputs(raw)
@@ -143,10 +155,14 @@ class Bundle:
 
     def run(self, feed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Score one batch of graph inputs; float32 [rows]."""
-        if len(feed) > len(self._graph_inputs):  # inputs that the architecture makes no use of
-            feed = {name: feed[name] for name in self._graph_inputs}
-        (found,) = self._session.run([OUTPUT], feed)
+        (found,) = self._session.run([OUTPUT], self._used(feed))
         return np.asarray(found, np.float32).reshape(-1)
+
+    def _used(self, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Leave out inputs that the architecture makes no use of."""
+        if len(feed) == len(self._graph_inputs):
+            return feed
+        return {name: feed[name] for name in self._graph_inputs}
 
 
 def _session(graph: Path, threads: int) -> Any:

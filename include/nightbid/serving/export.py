@@ -25,11 +25,11 @@ def run(task: StageTask) -> Outcome:
     Raises:
         NightbidError: an input is damaged, or the rows of sample and featurize are not the same.
     """
-    featurized, trained = task.inputs["featurize"], task.inputs["train"]
+    featurized, training = task.inputs["featurize"], task.inputs["train"]
     task.progress(0.0, "loading the model")
-    model = load_model(trained.path / "model")
+    model = load_model(training.path / "model")
     shutil.copytree(featurized.path / "fitted", task.output / "fitted")
-    shutil.copytree(trained.path / "model", task.output / "model")
+    shutil.copytree(training.path / "model", task.output / "model")
     task.progress(0.2, "writing the graphs")
     volatile = _write_graphs(model, task.output)
     card = BundleCard(
@@ -37,7 +37,7 @@ def run(task: StageTask) -> Outcome:
         night=task.night.date.isoformat(),
         architecture=model.card.architecture,
         engine="onnxruntime",
-        parameters=int(trained.manifest.metrics["parameters"]),
+        parameters=int(training.manifest.metrics["parameters"]),
         inputs=tuple(each.name for each in Layout(model.card.features).served),
     )
     (task.output / "bundle.json").write_text(card.model_dump_json(indent=1))
@@ -49,7 +49,11 @@ def run(task: StageTask) -> Outcome:
         Layout(model.card.features),
         ROWS_PER_SPLIT,
     )
-    parity = float(np.max(np.abs(bundle.predict(rows) - model.predict(rows)), initial=0.0))
+    served = {"": bundle.predict(rows), **bundle.predict_tasks(rows)}
+    trained = {"": model.predict(rows), **model.predict_tasks(rows)}
+    parity = max(
+        float(np.max(np.abs(served[name] - each), initial=0.0)) for name, each in trained.items()
+    )
     task.progress(0.85, "looking the same rows up as at serving")
     skew = mismatches(raw, rows, bundle.fitted)
     wrong = sum(skew.values())

@@ -13,7 +13,6 @@ from nightbid.models.network import Network
 from nightbid.schema import ModelInput
 
 OPSET = 18
-OUTPUT = "probability"
 
 
 def write_saved_model(network: Network, folder: Path) -> None:
@@ -97,6 +96,6 @@ def _serving(network: Network) -> Any:
         ids = matrix([column(each, tf.int32) for each in layout.lookups], tf.int32)
         numbers = matrix([column(each, tf.float32) for each in layout.numbers], tf.float32)
         weights = matrix([given[weight_column(name)] for name in layout.bag_places], tf.float32)
-        return {OUTPUT: network.probability(ids, numbers, weights)}
+        return network.probabilities(ids, numbers, weights)
 
     return serve

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from nightbid.errors import MissingDataError
 from nightbid.models.layout import Layout, Packed
-from nightbid.schema import LABEL, WEIGHT, split_files
+from nightbid.schema import GIVEN, LABEL, WEIGHT, split_files
 
 Floats32 = npt.NDArray[np.float32]
 
@@ -26,6 +26,8 @@ class Examples:
     """[rows], 0 or 1."""
     weights: Floats32
     """[rows], what a row stands for after negative downsampling."""
+    given: Floats32
+    """[rows], whether the label's condition held: 1 where only such rows are kept."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,12 +35,22 @@ class Examples:
     @property
     def rate(self) -> float:
         """Weighted label rate."""
+        return self._share(self.labels)
+
+    @property
+    def given_rate(self) -> float:
+        """Weighted share of rows where the label's condition held."""
+        return self._share(self.given)
+
+    def _share(self, flags: Floats32) -> float:
         weights = self.weights.astype(np.float64)
-        return float(weights @ self.labels / weights.sum()) if len(self) else 0.0
+        return float(weights @ flags / weights.sum()) if len(self) else 0.0
 
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Examples:
         """Copy some rows, in the order given (a slice: look at them)."""
-        return Examples(self.inputs.take(rows), self.labels[rows], self.weights[rows])
+        return Examples(
+            self.inputs.take(rows), self.labels[rows], self.weights[rows], self.given[rows]
+        )
 
     def shuffled(self, seed: int, epoch: int) -> Examples:
         """Copy all rows in the order of one epoch."""
@@ -65,11 +77,13 @@ def read_examples(folder: Path, split: str, layout: Layout, *, serving: bool) ->
     """
     parts: list[Examples] = []
     for path in split_files(folder, split):
-        table = pq.read_table(path, partitioning=None, columns=[*layout.columns(), LABEL, WEIGHT])
-        labels, weights = (
-            table[name].to_numpy().astype(np.float32, copy=False) for name in (LABEL, WEIGHT)
-        )
-        parts.append(Examples(layout.pack(table, serving=serving), labels, weights))
+        reserved = [LABEL, WEIGHT]
+        if GIVEN in pq.read_schema(path).names:
+            reserved.append(GIVEN)
+        table = pq.read_table(path, partitioning=None, columns=[*layout.columns(), *reserved])
+        found = [table[name].to_numpy().astype(np.float32, copy=False) for name in reserved]
+        given = found[2] if len(found) > 2 else np.ones(len(table), np.float32)
+        parts.append(Examples(layout.pack(table, serving=serving), found[0], found[1], given))
     if not sum(map(len, parts)):
         raise MissingDataError(
             f"no {split} rows",
@@ -85,4 +99,5 @@ def read_examples(folder: Path, split: str, layout: Layout, *, serving: bool) ->
         ),
         np.concatenate([each.labels for each in parts]),
         np.concatenate([each.weights for each in parts]),
+        np.concatenate([each.given for each in parts]),
     )

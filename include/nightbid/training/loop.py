@@ -60,7 +60,8 @@ class Step:
         inputs = [tf.TensorSpec(each.shape, each.dtype) for each in network.model.inputs]
         column = tf.TensorSpec([None], tf.float32)
         self._run = tf.function(
-            self._step, input_signature=[*inputs, column, column, tf.TensorSpec([], tf.float32)]
+            self._step,
+            input_signature=[*inputs, column, column, column, tf.TensorSpec([], tf.float32)],
         )
 
     def __call__(self, batch: Examples, learning_rate: float) -> Any:
@@ -71,17 +72,24 @@ class Step:
             inputs.numbers,
             inputs.bag_weights,
             batch.labels,
+            batch.given,
             batch.weights,
             np.float32(learning_rate),
         )
 
     def _step(
-        self, ids: Any, numbers: Any, bag_weights: Any, labels: Any, weights: Any, rate: Any
+        self,
+        ids: Any,
+        numbers: Any,
+        bag_weights: Any,
+        labels: Any,
+        given: Any,
+        weights: Any,
+        rate: Any,
     ) -> Any:
         with tf.GradientTape() as tape:
-            logits = self._network.logits([ids, numbers, bag_weights], training=True)
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits) * weights
-            total = tf.reduce_sum(losses)
+            outputs = self._network.outputs([ids, numbers, bag_weights], training=True)
+            total = tf.reduce_sum(self._network.losses(outputs, labels, given) * weights)
             scale = 1 / (tf.cast(tf.size(labels), tf.float32) * self._weight)
             # Penalties are in summed form too, so that they weigh against the whole data.
             objective = tf.add_n([total, *self._network.model.losses]) * scale

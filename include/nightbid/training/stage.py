@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 from nightbid.config.models import Model
+from nightbid.config.pipeline import Label
+from nightbid.errors import ConfigError
 from nightbid.manifest import Rows
 from nightbid.models.folder import ModelCard, save_card, save_weights
 from nightbid.models.layout import Layout
@@ -34,12 +36,20 @@ def _train(task: StageTask, model: Model) -> Outcome:
     task.progress(0.0, "reading featurized rows")
     train = read_examples(featurized, "train", layout, serving=False)
     validation = read_examples(featurized, "validate", layout, serving=True)
+    if architecture.multi_task and not task.spec.label.entire_space:
+        raise ConfigError(
+            f"{model.architecture} learns from every impression, and only those with the"
+            " condition are kept",
+            where="label",
+            hint="set label.given and label.entire_space: true",
+        )
     card = ModelCard(
         architecture=model.architecture,
         embedding_dim=model.embedding_dim,
         embedding_l2=model.embedding_l2,
         parameters=parameters,
         prior=_logit(train.rate),
+        **_tasks(task.spec.label, train) if architecture.multi_task else {},
         features=schema,
     )
     metrics = _fit(task, card, architecture, train, validation)
@@ -114,6 +124,13 @@ def _fit(
             "log_loss": fitted.best.validation.log_loss,
         },
     }
+
+
+def _tasks(label: Label, train: Examples) -> dict[str, Any]:
+    """What a multi-task model's card says of its tasks: where each starts from."""
+    given = train.given_rate
+    rates = (given, train.rate / given if given else 0.0)
+    return {"tasks": (label.given, label.column), "task_priors": tuple(map(_logit, rates))}
 
 
 def _logit(rate: float) -> float:

@@ -19,7 +19,12 @@ def network_of(name, schema, **parameters):
     tensorflow()
     from nightbid.models.network import Network
 
+    tasks = {}
+    if find(name).multi_task:
+        # σ(-1)·σ(b) is σ(-2) where b is this.
+        tasks = {"tasks": ("click", "conversion"), "task_priors": (-1.0, -0.22773)}
     card = ModelCard(
+        **tasks,
         architecture=name,
         embedding_dim=4,
         parameters=find(name).parameters(parameters),

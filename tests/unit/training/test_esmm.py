@@ -1,0 +1,128 @@
+"""Clicks and conversions in one model: what each learns, and every stage with it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.load import parse_pipeline
+from nightbid.config.models import Model, Train
+from nightbid.errors import ConfigError
+from nightbid.models.predict import load_model
+from nightbid.models.runtime import tensorflow
+from nightbid.nightly import NIGHT
+from nightbid.runs import RunRecord
+from nightbid.schema import GIVEN, LABEL, split_files
+from nightbid.serving.bundle import Bundle
+from nightbid.stage import run_stage
+from nightbid.training.stage import run
+from nightbid.workspace import Workspace
+
+ESMM = Model(architecture="esmm", embedding_dim=4, embedding_l2=1, parameters={"hidden": [16]})
+PIPELINE = """
+pipeline: small
+source: {kind: simulator, start: 2026-01-01, rows_per_day: 3000, users: 300, ads: 60}
+label: {column: conversion, given: click, entire_space: true, event_time: conversion_time,
+        attribution_days: 3}
+window: {train_days: 2}
+sampling: {negative_rate: 0.5}
+features: {user_id: {min_count: 2}, ad_id: {min_count: 2}, site_id: vocabulary}
+model: {architecture: esmm, embedding_dim: 4}
+train: {epochs: 1, batch_size: 512}
+evaluate: {bootstrap: 20}
+"""
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.3, -1.2), (-80.0, 3.0), (60.0, 70.0), (-50.0, -60.0)])
+def test_the_logit_of_both_is_that_of_the_product(a, b):
+    tf = tensorflow()
+    from nightbid.models.network import joint_logit
+
+    found = float(joint_logit(tf.constant([[a, b]], tf.float64))[0])
+    log_p = -np.logaddexp(0, -a) - np.logaddexp(0, -b)
+    assert found == pytest.approx(log_p - np.log(-np.expm1(log_p)), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def converting(featurized, tmp_path_factory):
+    """Conversions after clicks: the dearer, the rarer, while clicks are the more frequent."""
+    folder = tmp_path_factory.mktemp("converting")
+    (folder / "fitted").mkdir()
+    (folder / "fitted" / "features.json").write_text(
+        (featurized / "fitted" / "features.json").read_text()
+    )
+    draw = np.random.default_rng(4)
+    truth = {}
+    for split in ("train", "validate", "evaluate"):
+        for path in split_files(featurized, split):
+            table = pq.read_table(path, partitioning=None)
+            click = table[LABEL].to_numpy()
+            p = 1 / (1 + np.exp(1.5 * table["price"].to_numpy()))
+            bought = (click * (draw.random(len(p)) < p)).astype(np.float32)
+            place = table.column_names.index(LABEL)
+            table = table.set_column(place, LABEL, pa.array(bought))
+            table = table.append_column(GIVEN, pa.array(click))
+            target = folder / path.relative_to(featurized)
+            target.parent.mkdir(parents=True)
+            pq.write_table(table, target)
+            truth[split] = p
+    return folder, truth["evaluate"]
+
+
+def entire(task):
+    label = {"column": "conversion", "given": "click", "entire_space": True}
+    spec = task.spec.model_validate({**task.spec.model_dump(), "label": label})
+    return replace(task, spec=spec)
+
+
+def test_it_learns_clicks_and_what_follows_them(converting, task_of):
+    folder, truth = converting
+    task = entire(task_of(folder, ESMM, Train(batch_size=128, epochs=8, learning_rate=0.005)))
+    run(task)
+    model = load_model(task.output / "model")
+    table = pq.read_table(split_files(folder, "evaluate")[0], partitioning=None)
+    both, tasks = model.predict(table), model.predict_tasks(table)
+    assert both == pytest.approx(tasks["click"] * tasks["conversion"], abs=1e-6)
+    known = pa.concat_tables(
+        pq.read_table(each, partitioning=None) for each in split_files(folder, "train")
+    )
+    assert both.mean() == pytest.approx(known[LABEL].to_numpy().mean(), rel=0.15)
+    assert tasks["click"].mean() == pytest.approx(known[GIVEN].to_numpy().mean(), rel=0.15)
+    # On every impression, though conversions were seen on clicked ones only.
+    assert np.corrcoef(tasks["conversion"], truth)[0, 1] > 0.7
+
+
+def test_without_the_entire_space_it_says_what_to_set(converting, task_of):
+    with pytest.raises(ConfigError, match=r"label\.entire_space: true"):
+        run(task_of(converting[0], ESMM))
+
+
+def test_every_stage_goes_with_it(tmp_path):
+    spec = parse_pipeline(PIPELINE, "small.yaml")
+    record = RunRecord.start(Workspace(tmp_path / "ws"), spec, dt.date(2026, 1, 9))
+    found = {
+        each.name: run_stage(each, spec, record, cache_folder=tmp_path / "cache")
+        for each in NIGHT
+        if each.name in ("sample", "featurize", "train", "train_baseline", "evaluate", "export")
+    }
+    figures = found["evaluate"].manifest.metrics
+    day = found["sample"].manifest.metrics["days"]["2026-01-06"]
+    assert figures["rows"] == day["read"], "every impression is judged"
+    assert figures["oracle"]["log_loss"] < figures["constant"]["log_loss"]
+    click, conversion = figures["tasks"]["click"], figures["tasks"]["conversion"]
+    assert click["rows"] == figures["rows"]
+    assert conversion["rows"] == click["positives"]
+    assert conversion["positives"] == figures["positives"]
+    assert found["export"].manifest.metrics["parity_max_difference"] < 1e-5
+    folder = tmp_path / "ws" / found["featurize"].uri
+    table = pq.read_table(split_files(folder, "evaluate")[0], partitioning=None)
+    bundle = Bundle.load(tmp_path / "ws" / found["export"].uri)
+    served = bundle.predict_tasks(table)
+    assert set(served) == {"click", "conversion"}
+    assert bundle.predict(table) == pytest.approx(served["click"] * served["conversion"], abs=1e-5)
+    trained = found["sample"].manifest.metrics["days"]["2026-01-04"]
+    assert 0.4 < trained["dropped"] / trained["read"] < 0.5, "half of what was not clicked"
