@@ -85,7 +85,9 @@ class StageOperator(BaseOperator):
 
 
 class ReportOperator(BaseOperator):
-    """Writes the report of a night, however the night ended.
+    """Writes the report of a night and logs the run in MLflow, however the night ended.
+
+    A tracking store that is down fails nothing: the run waits on disk for the next night.
 
     Args:
         pipeline: name of the pipeline's YAML file.
@@ -101,8 +103,10 @@ class ReportOperator(BaseOperator):
         """Write the page beside the run's records; the XCom is its address."""
         # Templates and charts: not for the parsing of a DAG.
         from nightbid.report.html import write_report
+        from nightbid.tracking.log import deliver, queue_run
 
-        workspace = Workspace(Settings().workspace)
+        settings = Settings()
+        workspace = Workspace(settings.workspace)
         name = safe_run_id(context["dag_run"].run_id)
         try:
             run = RunRecord.load(workspace, self.pipeline, name)
@@ -110,4 +114,7 @@ class ReportOperator(BaseOperator):
             raise AirflowSkipException("no stage has begun: nothing to report") from None
         page = write_report(run)
         self.log.info("%s", page)
+        for said in (queue_run(run, settings), deliver(workspace, settings)):
+            if said is not None and str(said):
+                self.log.info("%s", said)
         return {"uri": workspace.uri(page)}

@@ -63,6 +63,7 @@ def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.setenv("NIGHTBID_PIPELINES", str(folder))
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NIGHTBID_TRACKING", "")
 
     def write(name: str = "small", text: str = "", **changes: object) -> Path:
         tree = {**SMALL, "pipeline": name, **changes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,12 @@ def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) ->
     assert newest_run().stage("sample") is None or "clicks" in newest_run().stage("sample").error
 
 
-def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(pipelines) -> None:
+def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(
+    pipelines, tmp_path, monkeypatch
+) -> None:
     pipelines()
+    store = tmp_path / "tracking.db"
+    monkeypatch.setenv("NIGHTBID_TRACKING", f"sqlite:///{store}")
     assert set(run_dag().values()) == ENDS_WELL
     first = newest_run()
     assert [record.stage for record in first.records()].count("train") == 1
@@ -71,3 +76,6 @@ def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(pipelin
     for name in ("sample", "gate_raw", "featurize", "train", "train_baseline", "export"):
         assert second.stage(name).reused, name
         assert second.stage(name).uri == first.stage(name).uri
+    with sqlite3.connect(store) as tracked:
+        logged = tracked.execute("SELECT name, status FROM runs ORDER BY name").fetchall()
+    assert logged == [(run.run_id, "FINISHED") for run in (first, second)]
