@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from nightbid.workspace import Workspace
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 NIGHT_OF = {"date": "2026-01-04"}
+MANIFEST = "manifest.json"
 ENDS_WELL = {"success", "skipped"}
 """The cost sensor is skipped: without a triggerer it would wait for itself."""
 STOPS_AT_ONCE = {"raw": {"rows": {"stop": [1_000_000, None]}}}
@@ -79,3 +81,21 @@ def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(
     with sqlite3.connect(store) as tracked:
         logged = tracked.execute("SELECT name, status FROM runs ORDER BY name").fetchall()
     assert logged == [(run.run_id, "FINISHED") for run in (first, second)]
+
+
+def test_a_night_of_real_impressions_ends_with_a_champion(pipelines, kuairand_folder) -> None:
+    pipelines(
+        source={"kind": "kuairand", "folder": str(kuairand_folder)},
+        columns={"user": "user_id", "item": "video_id"},
+        label={"column": "is_click"},
+        features={
+            "video_id": {"min_count": 5},
+            "tab": "vocabulary",
+            "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
+        },
+    )
+    assert set(run_dag(date="2022-05-08").values()) == ENDS_WELL
+    run = newest_run()
+    figures = json.loads((run.workspace.at(run.stage("evaluate").uri) / MANIFEST).read_text())
+    assert figures["metrics"]["candidate"]["auc"] > figures["metrics"]["constant"]["auc"] + 0.1
+    assert figures["rows"]["read"] > 10_000
