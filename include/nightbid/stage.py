@@ -31,7 +31,13 @@ from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.cost.ledger import MACHINE, record_stage_usage
 from nightbid.cost.meter import ProcessMeter
 from nightbid.cost.watch import Breaker, limits_of, recover_trails
-from nightbid.errors import GateStopped, NightbidError, StageError, WorkspaceError
+from nightbid.errors import (
+    GateStopped,
+    NightbidError,
+    StageError,
+    TrialPruned,
+    WorkspaceError,
+)
 from nightbid.manifest import FileEntry, Manifest, Rows, Usage, Verdict
 from nightbid.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.runs import RunRecord, StageRecord
@@ -86,6 +92,8 @@ class StageTask:
     cache: Path
     """Downloads and derived files that are safe to delete."""
     progress: Progress = silent
+    checkpoints: Path | None = None
+    """What a killed attempt left of this very key, and the next may take up; gone when it ends."""
     watch: EpochWatcher = unwatched
     """Told by trainings how good they are after each epoch; may end them."""
 
@@ -217,6 +225,8 @@ def run_stage(
     breaker = Breaker(limits, started, warn_at=spec.budget.warn_at)
     breaker.check_before()
     scratch = workspace.scratch(final)
+    checkpoints = workspace.checkpoint_folder(spec.pipeline, stage.name, key)
+    workspace.forget_checkpoints(checkpoints)
     clock = time.monotonic()
     meter = ProcessMeter(run.usage_file(stage.name, attempt), judge=breaker)
     try:
@@ -231,6 +241,7 @@ def run_stage(
                 workspace=workspace,
                 cache=cache_folder,
                 progress=meter.follow(progress),
+                checkpoints=Path(str(checkpoints)),
                 watch=watch,
             )
             outcome = stage.load()(task)
@@ -257,9 +268,12 @@ def run_stage(
         )
         (scratch / "manifest.json").write_text(manifest.model_dump_json(indent=1))
         workspace.commit(scratch, final)
+        workspace.discard(checkpoints)
     except BaseException as error:
         meter.close()
         workspace.discard(scratch)
+        if isinstance(error, TrialPruned):
+            workspace.discard(checkpoints)
         run.record(
             StageRecord(
                 stage=stage.name,

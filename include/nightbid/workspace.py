@@ -5,6 +5,7 @@ Nothing else knows whether that is a local folder or a bucket. Layout::
     data/<source digest>/dt=YYYY-MM-DD/…        raw daily partitions that a source had to make
     stages/<pipeline>/<stage>/<key>/…           immutable outputs, manifest.json written last
     runs/<pipeline>/<run id>/…                  one small record per run and stage
+    checkpoints/<pipeline>/<stage>/<key>/…      what a killed training goes on from
     champion/<pipeline>/champion.json, history/ the pointer and its history
     ledger/…                                    append-only cost records
 """
@@ -14,12 +15,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 
 from upath import UPath
 
 from nightbid.errors import WorkspaceError
+
+CHECKPOINT_DAYS = 7
 
 
 class Workspace:
@@ -48,6 +52,19 @@ class Workspace:
     def champion_folder(self, pipeline: str) -> UPath:
         """Where the champion pointer of one pipeline lies."""
         return self.root / "champion" / pipeline
+
+    def checkpoint_folder(self, pipeline: str, stage: str, key: str) -> UPath:
+        """Where an unfinished output with this key keeps its state."""
+        return self.root / "checkpoints" / pipeline / stage / key
+
+    def forget_checkpoints(self, mine: UPath) -> None:
+        """Remove what nobody came back for within a week, of the same stage."""
+        if not mine.parent.exists():
+            return
+        old = time.time() - CHECKPOINT_DAYS * 86_400
+        for each in mine.parent.iterdir():
+            if each.name != mine.name and each.stat().st_mtime < old:
+                self.discard(each)
 
     def uri(self, path: UPath) -> str:
         """The address of a path, relative to the root: what manifests and XComs carry."""

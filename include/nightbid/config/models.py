@@ -31,4 +31,8 @@ class Train(Block):
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of all steps in which the learning rate rises from 0 first."""
     patience: int = Field(default=1, ge=0)
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """Between checkpoints: what a killed training has to do again at most."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that share each batch; see `nightbid.training.workers`."""
     seed: int = 0

@@ -16,6 +16,9 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
     those rows of the table and of its two moments are read and written. The cost of a step does
     not depend on the size of the table. (Moments of an unused row do not decay meanwhile; bias is
     corrected with the step count of the whole, as in the usual lazy Adams.)
+
+    Under a distribution strategy gradients are first summed over all replicas, sparse ones as
+    rows; every replica then takes the same step.
     """
 
     def __init__(self, variables: list[Any]) -> None:
@@ -25,6 +28,11 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
         self.first = [tf.Variable(tf.zeros_like(each), trainable=False) for each in variables]
         self.second = [tf.Variable(tf.zeros_like(each), trainable=False) for each in variables]
 
+    @property
+    def slots(self) -> list[Any]:
+        """The step count and all moments: with the weights, the whole state of a training."""
+        return [self.step, *self.first, *self.second]
+
     def apply(self, gradients: list[Any], learning_rate: Any) -> None:
         """Take one step; called inside a `tf.function`.
 
@@ -32,24 +40,46 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
             gradients: one per variable; IndexedSlices for tables, None where there is none.
             learning_rate: scalar float32.
         """
-        self.step.assign_add(1)
+        used = [at for at, each in enumerate(gradients) if each is not None]
+        found = [gradients[at] for at in used]
+        if not tf.distribute.has_strategy():
+            self.step.assign_add(1)
+            rate = self._rate(learning_rate)
+            for at, gradient in zip(used, found, strict=True):
+                _update(self._variables[at], self.first[at], self.second[at], gradient, rate)
+            return
+
+        def together(strategy: Any, gradients: list[Any], learning_rate: Any) -> None:
+            everywhere = strategy.extended
+            pairs = [(each, self._variables[at]) for at, each in zip(used, gradients, strict=True)]
+            summed = everywhere.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+            everywhere.update(self.step, lambda step: step.assign_add(1))
+            rate = self._rate(
+                everywhere.reduce_to(tf.distribute.ReduceOp.MEAN, learning_rate, self.step)
+            )
+            for at, gradient in zip(used, summed, strict=True):
+                slots = (self.first[at], self.second[at], gradient, rate)
+                everywhere.update(self._variables[at], _update, args=slots)
+
+        replica = tf.distribute.get_replica_context()
+        replica.merge_call(together, args=(found, learning_rate))
+
+    def _rate(self, learning_rate: Any) -> Any:
         count = tf.cast(self.step, tf.float32)
-        rate = learning_rate * tf.sqrt(1 - BETA2**count) / (1 - BETA1**count)
-        for variable, first, second, gradient in zip(
-            self._variables, self.first, self.second, gradients, strict=True
-        ):
-            if gradient is None:
-                continue
-            if isinstance(gradient, tf.IndexedSlices):
-                rows, slots = tf.unique(gradient.indices)
-                total = tf.math.unsorted_segment_sum(gradient.values, slots, tf.size(rows))
-                m = BETA1 * tf.gather(first, rows) + (1 - BETA1) * total
-                v = BETA2 * tf.gather(second, rows) + (1 - BETA2) * tf.square(total)
-                first.scatter_update(tf.IndexedSlices(m, rows))
-                second.scatter_update(tf.IndexedSlices(v, rows))
-                change = rate * m / (tf.sqrt(v) + EPSILON)
-                variable.scatter_sub(tf.IndexedSlices(change, rows))
-            else:
-                m = first.assign(BETA1 * first + (1 - BETA1) * gradient)
-                v = second.assign(BETA2 * second + (1 - BETA2) * tf.square(gradient))
-                variable.assign_sub(rate * m / (tf.sqrt(v) + EPSILON))
+        return learning_rate * tf.sqrt(1 - BETA2**count) / (1 - BETA1**count)
+
+
+def _update(variable: Any, first: Any, second: Any, gradient: Any, rate: Any) -> None:
+    if isinstance(gradient, tf.IndexedSlices):
+        rows, slots = tf.unique(gradient.indices)
+        total = tf.math.unsorted_segment_sum(gradient.values, slots, tf.size(rows))
+        m = BETA1 * tf.gather(first, rows) + (1 - BETA1) * total
+        v = BETA2 * tf.gather(second, rows) + (1 - BETA2) * tf.square(total)
+        first.scatter_update(tf.IndexedSlices(m, rows))
+        second.scatter_update(tf.IndexedSlices(v, rows))
+        change = rate * m / (tf.sqrt(v) + EPSILON)
+        variable.scatter_sub(tf.IndexedSlices(change, rows))
+    else:
+        m = first.assign(BETA1 * first + (1 - BETA1) * gradient)
+        v = second.assign(BETA2 * second + (1 - BETA2) * tf.square(gradient))
+        variable.assign_sub(rate * m / (tf.sqrt(v) + EPSILON))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from nightbid.models.folder import Array
 from nightbid.models.network import Network
 from nightbid.progress import EpochWatcher, Progress
 from nightbid.training.adam import LazyAdam
+from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples
 from nightbid.training.validation import Validation, validate
 
@@ -41,13 +42,15 @@ class Fitted:
     epochs: tuple[Epoch, ...]
     best: Epoch
     examples_per_second: float
+    resumed_at: float
+    """Share of the planned steps that an earlier, killed process had taken."""
 
 
 class Step:
-    """One optimiser step as a compiled graph."""
+    """One optimiser step as a compiled graph, on every replica where there are several."""
 
     def __init__(self, network: Network, weight: float) -> None:
-        """Compile lazily.
+        """Compile lazily; called within the scope of the strategy.
 
         Args:
             network: whose weights are changed.
@@ -60,7 +63,7 @@ class Step:
         inputs = [tf.TensorSpec(each.shape, each.dtype) for each in network.model.inputs]
         column = tf.TensorSpec([None], tf.float32)
         self._run = tf.function(
-            self._step,
+            self._on_replicas if tf.distribute.has_strategy() else self._here,
             input_signature=[*inputs, column, column, column, tf.TensorSpec([], tf.float32)],
         )
 
@@ -77,93 +80,169 @@ class Step:
             np.float32(learning_rate),
         )
 
-    def _step(
-        self,
-        ids: Any,
-        numbers: Any,
-        bag_weights: Any,
-        labels: Any,
-        given: Any,
-        weights: Any,
-        rate: Any,
-    ) -> Any:
+    def _here(self, *arguments: Any) -> Any:
+        *columns, rate = arguments
+        return self._step(columns, rate, tf.cast(tf.size(columns[-1]), tf.float32))
+
+    def _on_replicas(self, *arguments: Any) -> Any:
+        *columns, rate = arguments
+        rows = tf.cast(tf.size(columns[-1]), tf.float32)
+
+        def one() -> Any:
+            # Every worker sees the whole batch and learns every n-th row of it.
+            replica = tf.distribute.get_replica_context()
+            first, apart = replica.replica_id_in_sync_group, replica.num_replicas_in_sync
+            return self._step([each[first::apart] for each in columns], rate, rows)
+
+        strategy = tf.distribute.get_strategy()
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(one), axis=None)
+
+    def _step(self, columns: list[Any], rate: Any, rows: Any) -> Any:
+        *inputs, labels, given, weights = columns
         with tf.GradientTape() as tape:
-            outputs = self._network.outputs([ids, numbers, bag_weights], training=True)
+            outputs = self._network.outputs(inputs, training=True)
             total = tf.reduce_sum(self._network.losses(outputs, labels, given) * weights)
-            scale = 1 / (tf.cast(tf.size(labels), tf.float32) * self._weight)
+            scale = 1 / (rows * self._weight)
             # Penalties are in summed form too, so that they weigh against the whole data.
             objective = tf.add_n([total, *self._network.model.losses]) * scale
         self.optimizer.apply(tape.gradient(objective, self._variables), rate)
         return total
 
 
-def fit(
-    network: Network,
-    train: Examples,
-    validation: Examples,
-    settings: Train,
-    *,
-    step_scale: float,
-    seed: int,
-    progress: Progress,
-    watch: EpochWatcher,
-) -> Fitted:
-    """Fit a network; it ends with the weights of its best epoch.
+@dataclass
+class _Place:
+    """How far a training is."""
+
+    epoch: int = 1
+    batch: int = 0
+    """Of this epoch, already learned."""
+    total: float = 0.0
+    """Loss of this epoch so far."""
+    seconds: float = 0.0
+    """Of this epoch so far."""
+    epochs: list[Epoch] = field(default_factory=list)
+
+
+class Training:
+    """One fitting of a network.
 
     Args:
-        network: freshly built or warm.
+        network: freshly built, or with the weights of an earlier one.
         train: rows to learn from.
         validation: newer rows, to stop by.
         settings: the `train` block.
         step_scale: multiplies the learning rate; the architecture's.
         seed: of the order of rows.
-        progress: told the loss, the speed and the time left.
-        watch: told how good it is after each epoch.
     """
-    for layer in network.embedded:
-        layer.occurrences(_occurrences(network, train))
-    step = Step(network, float(train.weights.mean(dtype=np.float64)))
-    per_epoch = -(-len(train) // settings.batch_size)
-    planned = per_epoch * settings.epochs
-    rate = settings.learning_rate * step_scale
-    epochs: list[Epoch] = []
-    best: Epoch | None = None
-    best_weights: dict[str, Array] = {}
-    started, examples, done = time.monotonic(), 0, 0
-    weight = float(train.weights.sum(dtype=np.float64))
-    for number in range(1, settings.epochs + 1):
-        clock, total = time.monotonic(), tf.constant(0.0, tf.float64)
-        rows = train.shuffled(seed, number)
-        for at, batch in enumerate(rows.batches(settings.batch_size)):
-            loss = step(batch, rate * share_of_rate(settings, done / planned))
-            done += 1
-            total += tf.cast(loss, tf.float64)
-            examples += len(batch)
-            if at % REPORT_EVERY == 0:
-                spent = time.monotonic() - started
-                mean = float(loss) / max(float(batch.weights.sum()), 1e-12)
-                progress(
-                    done / planned,
-                    f"epoch {number}/{settings.epochs}, loss {mean:.4f},"
-                    f" {examples / spent:,.0f} samples/s, {spent / done * (planned - done):.0f} s"
-                    " left",
-                )
-        found = Epoch(
-            number,
-            float(total) / weight,
-            validate(network.score(validation.inputs), validation),
-            time.monotonic() - clock,
-        )
-        epochs.append(found)
-        watch(number, found.validation.log_loss, found.validation.auc)
-        if best is None or found.validation.log_loss < best.validation.log_loss:
-            best, best_weights = found, network.weights()
-        elif number - best.epoch > settings.patience:
-            break
-    assert best is not None
-    network.assign(best_weights)
-    seconds = sum(each.seconds for each in epochs)
-    return Fitted(tuple(epochs), best, len(train) * len(epochs) / seconds)
+
+    def __init__(
+        self,
+        network: Network,
+        train: Examples,
+        validation: Examples,
+        settings: Train,
+        *,
+        step_scale: float,
+        seed: int,
+    ) -> None:
+        self._network, self._train, self._validation = network, train, validation
+        self._settings, self._seed = settings, seed
+        self._rate = settings.learning_rate * step_scale
+        for layer in network.embedded:
+            layer.occurrences(_occurrences(network, train))
+        self.step = Step(network, float(train.weights.mean(dtype=np.float64)))
+        self._best_weights: dict[str, Array] = {}
+        self._place = _Place()
+
+    def run(self, *, progress: Progress, watch: EpochWatcher, checkpoints: Checkpoints) -> Fitted:
+        """Go on from the newest checkpoint to the end; the network has its best epoch's weights.
+
+        Args:
+            progress: told the loss, the speed and the time left.
+            watch: told how good it is after each epoch.
+            checkpoints: where the state is kept.
+        """
+        settings, place = self._settings, self._resume(checkpoints)
+        size, weight = len(self._train), float(self._train.weights.sum(dtype=np.float64))
+        per_epoch = -(-size // settings.batch_size)
+        planned = per_epoch * settings.epochs
+        resumed = (place.epoch - 1) * per_epoch + place.batch
+        started, examples = time.monotonic(), 0
+        while place.epoch <= settings.epochs and not self._is_over():
+            clock, before = time.monotonic(), place.seconds
+            total = tf.constant(place.total, tf.float64)
+            rows = self._train.shuffled(self._seed, place.epoch)
+            for at, batch in enumerate(rows.batches(settings.batch_size)):
+                if at < place.batch:
+                    continue
+                done = (place.epoch - 1) * per_epoch + at
+                loss = self.step(batch, self._rate * share_of_rate(settings, done / planned))
+                total += tf.cast(loss, tf.float64)
+                examples += len(batch)
+                place.batch = at + 1
+                if at % REPORT_EVERY == 0:
+                    spent = time.monotonic() - started
+                    mean = float(loss) / max(float(batch.weights.sum()), 1e-12)
+                    left = spent / (done + 1 - resumed) * (planned - done - 1)
+                    progress(
+                        (done + 1) / planned,
+                        f"epoch {place.epoch}/{settings.epochs}, loss {mean:.4f},"
+                        f" {examples / spent:,.0f} samples/s, {left:.0f} s left",
+                    )
+                if checkpoints.due:
+                    place.total = float(total)
+                    place.seconds = before + time.monotonic() - clock
+                    self._save(checkpoints)
+            self._end_epoch(float(total) / weight, before + time.monotonic() - clock, watch)
+        assert place.epochs
+        self._network.assign(self._best_weights)
+        seconds = max(time.monotonic() - started, 1e-9)
+        return Fitted(tuple(place.epochs), self._best(), examples / seconds, resumed / planned)
+
+    def _end_epoch(self, loss: float, seconds: float, watch: EpochWatcher) -> None:
+        place, clock = self._place, time.monotonic()
+        found = validate(self._network.score(self._validation.inputs), self._validation)
+        seconds += time.monotonic() - clock
+        place.epochs.append(Epoch(place.epoch, loss, found, seconds))
+        if self._best() is place.epochs[-1]:
+            self._best_weights = self._network.weights()
+        place.epoch, place.batch, place.total, place.seconds = place.epoch + 1, 0, 0.0, 0.0
+        watch(place.epoch - 1, found.log_loss, found.auc)
+
+    def _best(self) -> Epoch:
+        return min(self._place.epochs, key=lambda each: each.validation.log_loss)
+
+    def _is_over(self) -> bool:
+        epochs = self._place.epochs
+        return bool(epochs) and epochs[-1].epoch - self._best().epoch > self._settings.patience
+
+    @property
+    def _state(self) -> list[Any]:
+        """Every variable that a step changes; the states of random generators among them."""
+        return [*self._network.model.variables, *self.step.optimizer.slots]
+
+    def _save(self, checkpoints: Checkpoints) -> None:
+        arrays = {f"state{at:04d}": np.asarray(each) for at, each in enumerate(self._state)}
+        arrays |= {f"best {name}": each for name, each in self._best_weights.items()}
+        checkpoints.save(arrays, asdict(self._place))
+
+    def _resume(self, checkpoints: Checkpoints) -> _Place:
+        found = checkpoints.load()
+        if found is not None:
+            arrays, kept = found
+            for at, each in enumerate(self._state):
+                each.assign(arrays[f"state{at:04d}"])
+            self._best_weights = {
+                name.removeprefix("best "): each
+                for name, each in arrays.items()
+                if name.startswith("best ")
+            }
+            epochs = [
+                Epoch(**{**each, "validation": Validation(**each["validation"])})
+                for each in kept.pop("epochs")
+            ]
+            self._place = _Place(**kept, epochs=epochs)
+        return self._place
 
 
 def share_of_rate(settings: Train, done: float) -> float:

@@ -101,6 +101,7 @@ def test_without_the_entire_space_it_says_what_to_set(converting, task_of):
         run(task_of(converting[0], ESMM))
 
 
+@pytest.mark.slow
 def test_every_stage_goes_with_it(tmp_path):
     spec = parse_pipeline(PIPELINE, "small.yaml")
     record = RunRecord.start(Workspace(tmp_path / "ws"), spec, dt.date(2026, 1, 9))

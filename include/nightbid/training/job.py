@@ -1,0 +1,151 @@
+"""One training as plain data, so that this process or any number of workers can run it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from nightbid.config.base import Block
+from nightbid.config.models import Model, Train
+from nightbid.config.pipeline import Label
+from nightbid.errors import ConfigError
+from nightbid.models.folder import ModelCard, save_card, save_weights
+from nightbid.models.layout import Layout
+from nightbid.models.registry import Architecture, find
+from nightbid.progress import EpochWatcher, Progress
+from nightbid.schema import FeatureSchema
+from nightbid.training.checkpoints import Checkpoints
+from nightbid.training.data import Examples, read_examples
+
+
+class Job(Block):
+    """What is trained, on what, and where it goes."""
+
+    model: Model
+    train: Train
+    label: Label
+    seed: int
+    featurized: Path
+    """Output of the featurize stage; every worker reads it."""
+    output: Path
+    """Folder for `model/`; only the first worker writes."""
+    checkpoints: Path | None = None
+
+
+def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, Any]:
+    """Train and write the model.
+
+    Args:
+        job: which.
+        progress: told how far it is.
+        watch: told how good it is after each epoch.
+
+    Returns:
+        The stage's metrics.
+
+    Raises:
+        ConfigError: the architecture and the label, or its hyperparameters, do not fit.
+        MissingDataError: a split has no rows.
+    """
+    architecture = find(job.model.architecture)
+    parameters = architecture.parameters(job.model.parameters)
+    if architecture.multi_task and not job.label.entire_space:
+        raise ConfigError(
+            f"{job.model.architecture} learns from every impression, and only those with the"
+            " condition are kept",
+            where="label",
+            hint="set label.given and label.entire_space: true",
+        )
+    strategy = _strategy(architecture, job.train)
+    progress(0.0, "reading featurized rows")
+    schema = FeatureSchema.load(job.featurized / "fitted")
+    layout = Layout(schema)
+    train = read_examples(job.featurized, "train", layout, serving=False)
+    validation = read_examples(job.featurized, "validate", layout, serving=True)
+    card = ModelCard(
+        architecture=job.model.architecture,
+        embedding_dim=job.model.embedding_dim,
+        embedding_l2=job.model.embedding_l2,
+        parameters=parameters,
+        prior=_logit(train.rate),
+        **_tasks(job.label, train) if architecture.multi_task else {},
+        features=schema,
+    )
+
+    def inner(done: float, message: str = "") -> None:
+        progress(0.05 + 0.93 * done, message)
+
+    folder = job.output / "model"
+    rows = {"rows": len(train) + len(validation)}
+    if architecture.engine == "lightgbm":
+        from nightbid.training.trees import fit_trees
+
+        trees, metrics = fit_trees(
+            card, train, validation, seed=job.seed, progress=inner, watch=watch
+        )
+        save_card(card, folder)
+        trees.save(folder)
+        return {**metrics, **rows}
+    from nightbid.models.network import Network
+    from nightbid.training.loop import Training
+
+    with strategy.scope():
+        network = Network(card, seed=job.seed)
+        training = Training(
+            network,
+            train,
+            validation,
+            job.train,
+            step_scale=architecture.step_scale,
+            seed=job.seed,
+        )
+        chief = strategy.extended.should_checkpoint
+        checkpoints = Checkpoints(job.checkpoints, job.train.checkpoint_seconds, writes=chief)
+        fitted = training.run(progress=inner, watch=watch, checkpoints=checkpoints)
+    if chief:
+        save_card(card, folder)
+        save_weights(network.weights(), folder)
+    best = fitted.best
+    return {
+        **rows,
+        "architecture": card.architecture,
+        "parameters": network.parameters,
+        "workers": strategy.num_replicas_in_sync,
+        "resumed_at": fitted.resumed_at,
+        "examples_per_second": fitted.examples_per_second,
+        "epochs": len(fitted.epochs),
+        "best_epoch": best.epoch,
+        "history": [
+            {
+                "epoch": each.epoch,
+                "loss": each.loss,
+                "validation_log_loss": each.validation.log_loss,
+                "validation_auc": each.validation.auc,
+                "seconds": round(each.seconds, 3),
+            }
+            for each in fitted.epochs
+        ],
+        "validation": {"auc": best.validation.auc, "log_loss": best.validation.log_loss},
+    }
+
+
+def _strategy(architecture: Architecture, train: Train) -> Any:
+    """How the steps are taken: here, or together with the other workers of TF_CONFIG."""
+    if architecture.engine == "lightgbm":
+        return None
+    from nightbid.training.distributed import strategy_of_environment
+
+    return strategy_of_environment(train.batch_size)
+
+
+def _tasks(label: Label, train: Examples) -> dict[str, Any]:
+    """What a multi-task model's card says of its tasks: where each starts from."""
+    given = train.given_rate
+    rates = (given, train.rate / given if given else 0.0)
+    return {"tasks": (label.given, label.column), "task_priors": tuple(map(_logit, rates))}
+
+
+def _logit(rate: float) -> float:
+    kept = min(max(rate, 1e-6), 1 - 1e-6)
+    return math.log(kept / (1 - kept))

@@ -1,0 +1,138 @@
+"""Workers of one training: `python -m nightbid.training.workers JOB.json` runs one of them.
+
+A managed training job runs this command on every machine, with TF_CONFIG set by the service and
+the folders of the job shared. On one machine, `launch` starts them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from nightbid.errors import ConfigError, NightbidError, StageError
+from nightbid.progress import EpochWatcher, Progress
+from nightbid.training.job import Job, run_job
+
+
+def main(path: str) -> int:
+    """Run one worker; what it has to say goes to stdout, a line of JSON each."""
+    job = Job.model_validate_json(Path(path).read_text(encoding="utf-8"))
+
+    def progress(done: float, message: str = "") -> None:
+        _say(progress=[done, message])
+
+    def watch(epoch: int, log_loss: float, auc: float | None) -> None:
+        _say(epoch=[epoch, log_loss, auc])
+
+    try:
+        _say(metrics=run_job(job, progress=progress, watch=watch))
+    except NightbidError as error:
+        _say(error=[error.what, error.where, error.hint], kind=type(error).__name__)
+        return 1
+    return 0
+
+
+def launch(job: Job, workers: int, *, progress: Progress, watch: EpochWatcher) -> dict[str, Any]:
+    """Run a job by several processes of this machine, and wait for them.
+
+    Args:
+        job: which.
+        workers: how many processes.
+        progress: told what the first worker says.
+        watch: told of its epochs; may end the training.
+
+    Raises:
+        StageError: a worker died; the others are stopped, and a rerun goes on from the checkpoint.
+        ConfigError: what a worker found wrong.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+        addresses = _addresses(workers)
+        processes = []
+        for rank in range(workers):
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
+            log = stack.enter_context(open(folder / f"worker{rank}.log", "w+b"))
+            process = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
+                [sys.executable, "-m", __name__, str(folder / "job.json")],
+                env={**os.environ, "TF_CONFIG": json.dumps(config)},
+                stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+                stderr=log,
+            )
+            stack.callback(_stop, process)
+            processes.append(process)
+        threading.Thread(target=_end_together, args=(processes,), daemon=True).start()
+        metrics: dict[str, Any] | None = None
+        assert processes[0].stdout is not None
+        for line in processes[0].stdout:
+            said = _heard(line)
+            if "progress" in said:
+                progress(*said["progress"])
+            elif "epoch" in said:
+                watch(*said["epoch"])
+            elif "error" in said:
+                kind = ConfigError if said["kind"] == "ConfigError" else StageError
+                raise kind(said["error"][0], where=said["error"][1], hint=said["error"][2])
+            elif "metrics" in said:
+                metrics = said["metrics"]
+        codes = [process.wait() for process in processes]
+        if metrics is None or any(codes):
+            rank = next((at for at, code in enumerate(codes) if code), 0)
+            last = (folder / f"worker{rank}.log").read_text(errors="replace").strip().splitlines()
+            raise StageError(
+                f"worker {rank} ended with code {codes[rank]}: {last[-1][:300] if last else ''}",
+                where="train",
+                hint="run the night again: training goes on from its checkpoint",
+            )
+        return metrics
+
+
+def _end_together(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Stop all workers when one dies: the others would wait for it for ever."""
+    while any(process.poll() is None for process in processes):
+        if any(process.poll() for process in processes):
+            for process in processes:
+                _stop(process)
+            return
+        threading.Event().wait(0.2)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _addresses(count: int) -> list[str]:
+    with ExitStack() as stack:
+        sockets: list[socket.socket] = []
+        for _ in range(count):
+            each = stack.enter_context(socket.socket())
+            each.bind(("127.0.0.1", 0))
+            sockets.append(each)
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+
+
+def _say(stream: IO[str] = sys.stdout, **said: Any) -> None:
+    stream.write(json.dumps(said) + "\n")
+    stream.flush()
+
+
+def _heard(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

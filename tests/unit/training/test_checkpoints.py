@@ -1,0 +1,81 @@
+"""kill -9 in the midst of a training; the next attempt ends with the very same weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from nightbid.config.models import Model, Train
+from nightbid.config.pipeline import Label
+from nightbid.progress import silent, unwatched
+from nightbid.training.checkpoints import Checkpoints
+from nightbid.training.job import Job, run_job
+from nightbid.workspace import file_digest
+
+# Dropout and the blanking of positions draw random numbers: their states are part of it.
+MODEL = Model(architecture="dcn_v2", embedding_dim=4, embedding_l2=1, parameters={"dropout": 0.2})
+TRAIN = Train(batch_size=250, epochs=4, patience=3, checkpoint_seconds=0.05)
+WORKER = (sys.executable, "-m", "nightbid.training.workers")
+
+
+def job(featurized, folder, checkpoints=None):
+    folder.mkdir()
+    found = Job(
+        model=MODEL, train=TRAIN, label=Label(), seed=3, featurized=featurized, output=folder,
+        checkpoints=checkpoints,
+    )  # fmt: skip
+    path = folder / "job.json"
+    path.write_text(found.model_dump_json())
+    return path
+
+
+def weights(folder):
+    return file_digest(folder / "model" / "weights.npz")
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_and_ends_the_same(featurized, tmp_path):
+    whole = Job.model_validate_json(job(featurized, tmp_path / "whole").read_text())
+    run_job(whole, progress=silent, watch=unwatched)
+    checkpoints = tmp_path / "checkpoints"
+    killed = job(featurized, tmp_path / "killed", checkpoints)
+    process = subprocess.Popen(
+        [*WORKER, str(killed)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    while True:
+        found = Checkpoints(checkpoints, 0).load()
+        # Past the first epoch, so that the best weights so far are needed too.
+        if found and (found[1]["epoch"], found[1]["batch"]) > (2, 3):
+            break
+        assert process.poll() is None, process.communicate()[0].decode()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "killed" / "model").exists()
+    ended = subprocess.run([*WORKER, str(killed)], check=True, capture_output=True, text=True)
+    assert '"resumed_at": 0.' in ended.stdout
+    assert '"resumed_at": 0.0,' not in ended.stdout
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
+def test_half_a_checkpoint_is_none(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 0)
+    checkpoints.save({"state": np.arange(1000)}, {"epoch": 2})
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:300])
+    assert checkpoints.load() is None
+    checkpoints.save({"state": np.arange(3)}, {"epoch": 3})
+    arrays, place = checkpoints.load()
+    assert place == {"epoch": 3}
+    assert arrays["state"].tolist() == [0, 1, 2]
+
+
+def test_only_the_first_worker_writes_and_nobody_without_a_folder(tmp_path):
+    other = Checkpoints(tmp_path, 0, writes=False)
+    assert not other.due
+    other.save({"state": np.arange(3)}, {"epoch": 3})
+    assert not list(tmp_path.iterdir())
+    assert not Checkpoints(None, 0).due
