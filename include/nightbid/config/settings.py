@@ -22,3 +22,5 @@ class Settings(BaseSettings):
     """Price book (YAML) to use instead of the public list prices that come with the package."""
     tracking: str | None = None
     """MLflow tracking URI; default: SQLite and files below a local workspace; empty: none."""
+    tracking_pages: str | None = None
+    """Where a person sees MLflow, for links; default: `tracking`, if that is a web address."""

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from nightbid.report.view import RunView, StageView
-from nightbid.runs import RunHead
+
+
+class Named(Protocol):
+    """Whatever names a run: its head, a summary of it, a champion that came of it."""
+
+    @property
+    def pipeline(self) -> str:
+        """Of the run."""
+
+    @property
+    def run_id(self) -> str:
+        """Safe as a file name."""
 
 
 class Links:
@@ -11,13 +24,23 @@ class Links:
 
     base: str | None = None
     """Root of the pages; None for a document of its own, which then has no navigation."""
+    script: str = ""
+    """A script that fits a page into what surrounds it. Nothing on a page needs it."""
 
     def nights(self, pipeline: str = "") -> str:
         """All runs, or those of one pipeline."""
         return ""
 
-    def run(self, head: RunHead) -> str:
+    def run(self, run: Named) -> str:
         """One run."""
+        return ""
+
+    def page(self, pipeline: str, number: int) -> str:
+        """A page of a long list of runs."""
+        return ""
+
+    def compare(self, pipeline: str) -> str:
+        """Where chosen runs are compared: takes `run`, once per run."""
         return ""
 
     def costs(self) -> str:
@@ -32,7 +55,7 @@ class Links:
         """What a stage wrote."""
         return ""
 
-    def log(self, head: RunHead, stage: str) -> str:
+    def log(self, run: Named, stage: str) -> str:
         """The log of a stage's newest attempt."""
         return ""
 

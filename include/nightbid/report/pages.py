@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,14 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
+from nightbid.champion import Champion
 from nightbid.report import words
+from nightbid.report.compare_page import compare_context
+from nightbid.report.comparison import Comparison
 from nightbid.report.links import Links
+from nightbid.report.lists import costs_context, nights_context
 from nightbid.report.run_page import run_context
+from nightbid.report.summaries import RunSummary
 from nightbid.report.view import RunView
 from nightbid.runs import RunRecord
 
@@ -31,7 +36,102 @@ def run_document(run: RunRecord, links: Links | None = None) -> str:
     return document(f"{view.head.run_id}", body, links=links, pipelines=[view.head.pipeline])
 
 
-def document(title: str, body: str, *, links: Links, pipelines: list[str]) -> str:
+def nights_document(
+    runs: Sequence[RunSummary],
+    total: int,
+    *,
+    page: int,
+    pipeline: str,
+    trends: Mapping[str, Sequence[RunSummary]],
+    links: Links,
+    pipelines: list[str],
+) -> str:
+    """A row per run, the newest first, and how its figures moved.
+
+    Args:
+        runs: of this page of the list.
+        total: runs on all pages.
+        page: number of this page, from 1.
+        pipeline: whose; empty for all.
+        trends: pipeline → its newest runs, oldest first.
+        links: where links lead.
+        pipelines: that have run.
+    """
+    context = nights_context(runs, total, page=page, trends=trends)
+    context |= {"links": links, "pipeline": pipeline, "pipelines": pipelines}
+    here = links.nights(pipeline)
+    return document(
+        f"Nights of {pipeline}" if pipeline else "Nights",
+        render("nights.html", context),
+        links=links,
+        pipelines=pipelines,
+        here=here,
+    )
+
+
+def compare_document(found: Comparison, *, links: Links, pipelines: list[str]) -> str:
+    """Runs side by side."""
+    body = render("compare.html", {"links": links, **compare_context(found)})
+    return document("Compare", body, links=links, pipelines=pipelines)
+
+
+def costs_document(runs: Sequence[RunSummary], *, links: Links, pipelines: list[str]) -> str:
+    """What pipelines cost, month by month."""
+    body = render("costs.html", {"links": links, **costs_context(runs)})
+    return document("Costs", body, links=links, pipelines=pipelines, here=links.costs())
+
+
+def champion_document(
+    pipeline: str,
+    history: Sequence[Champion],
+    known: Collection[str],
+    *,
+    links: Links,
+    pipelines: list[str],
+) -> str:
+    """Which model serves, what served before, and how to go back.
+
+    Args:
+        pipeline: whose.
+        history: every change, oldest first.
+        known: ids of the runs whose records are still there.
+        links: where links lead.
+        pipelines: that have run.
+    """
+    context = {"pipeline": pipeline, "history": history, "known": known, "links": links}
+    return document(
+        f"Champion of {pipeline}",
+        render("champion.html", context),
+        links=links,
+        pipelines=pipelines,
+        here=links.champion(pipeline),
+    )
+
+
+def message_document(
+    title: str,
+    what: str,
+    *,
+    links: Links,
+    pipelines: Sequence[str] = (),
+    to: str = "",
+    text: str = "",
+) -> str:
+    """A page that has nothing to show but why, and one way on.
+
+    Args:
+        title: in a few words.
+        what: one line: what is wrong, where, what to do.
+        links: where links lead.
+        pipelines: named in the navigation.
+        to: address of the way on.
+        text: of that link.
+    """
+    body = render("message.html", {"title": title, "what": what, "to_url": to, "text": text})
+    return document(title, body, links=links, pipelines=list(pipelines))
+
+
+def document(title: str, body: str, *, links: Links, pipelines: list[str], here: str = "") -> str:
     """The frame around a page's content, its style inside it.
 
     Args:
@@ -39,11 +139,19 @@ def document(title: str, body: str, *, links: Links, pipelines: list[str]) -> st
         body: what `render` made.
         links: where links lead.
         pipelines: named in the navigation, where there is one.
+        here: address of this page, if the navigation names it.
     """
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our file
     return render(
         "document.html",
-        {"title": title, "body": body, "style": style, "links": links, "pipelines": pipelines},
+        {
+            "title": title,
+            "body": body,
+            "style": style,
+            "links": links,
+            "pipelines": pipelines,
+            "here": here,
+        },
     )
 
 

@@ -29,20 +29,6 @@ def pipelines(workspace: Workspace) -> list[str]:
     return sorted(_names(workspace.root / "runs"))
 
 
-def runs(workspace: Workspace, pipeline: str) -> list[RunRecord]:
-    """All nights of a pipeline, in the order they were started; trials of sweeps are left out."""
-    folder = workspace.root / "runs" / pipeline
-    found = []
-    for name in _names(folder):
-        path = folder / name / "run.json"
-        time = _changed(path)
-        if time is not None:
-            head = _head(str(path), time) if _settled(time) else _head.__wrapped__(str(path), time)
-            if not head.sweep:
-                found.append(RunRecord(workspace, head))
-    return sorted(found, key=lambda run: (run.head.started, run.run_id))
-
-
 def stage_records(run: RunRecord) -> list[StageRecord]:
     """Every attempt of every stage of a run, oldest first."""
     folder = run.folder / "stages"
@@ -58,16 +44,36 @@ def manifest(workspace: Workspace, uri: str) -> Manifest | None:
         return None
 
 
-def stamp(run: RunRecord) -> tuple[int | None, ...] | None:
-    """A value that changes when anything shown of a run does; None while it is just changing."""
-    ledger = run.workspace.root / "ledger"
+def run_ids(workspace: Workspace, pipeline: str) -> list[str]:
+    """Names of the runs of a pipeline, sorted, without opening one."""
+    return _names(workspace.root / "runs" / pipeline)
+
+
+def run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord | None:
+    """One run; None if it has not begun. The name is one of `run_ids`."""
+    path = workspace.run_folder(pipeline, run_id) / "run.json"
+    time = _changed(path)
+    if time is None:
+        return None
+    head = _head(str(path), time) if _settled(time) else _head.__wrapped__(str(path), time)
+    return RunRecord(workspace, head)
+
+
+def stamp(workspace: Workspace, pipeline: str, run_id: str) -> tuple[int | None, ...] | None:
+    """A value that changes when anything shown of a run does.
+
+    None while it is just changing, and where times of change are not known. A compaction of the
+    ledger moves costs and changes none.
+    """
+    if not workspace.is_local:
+        return None
+    root = str(workspace.root)
     times = tuple(
-        _changed(path)
+        _time(f"{root}/{path}")
         for path in (
-            run.folder / "run.json",
-            run.folder / "stages",
-            ledger / "entries" / run.head.pipeline / run.run_id,
-            ledger / "compacted",
+            f"runs/{pipeline}/{run_id}/run.json",
+            f"runs/{pipeline}/{run_id}/stages",
+            f"ledger/entries/{pipeline}/{run_id}",
         )
     )
     return times if all(map(_settled, times)) else None
@@ -114,8 +120,12 @@ def _changed(path: UPath) -> int | None:
     """Time of the last change in ns, None if there is nothing; elsewhere than here, always now."""
     if not _is_local(path):
         return time_ns() if path.exists() else None
+    return _time(str(path))
+
+
+def _time(path: str) -> int | None:
     try:
-        return os.stat(str(path)).st_mtime_ns
+        return os.stat(path).st_mtime_ns
     except FileNotFoundError:
         return None
 

@@ -8,6 +8,7 @@ import time
 
 from nightbid.cost.ledger import Ledger, total
 from nightbid.report import records
+from nightbid.report.summaries import Summaries
 from nightbid.report.view import RunView
 
 
@@ -18,15 +19,42 @@ def aged(*folders) -> None:
         os.utime(str(folder), (then, then))
 
 
-def test_runs_are_listed_in_the_order_they_were_started(recorded_run):
+def test_runs_are_listed_in_the_order_they_were_started(recorded_run, tmp_path):
     first = recorded_run("b")
     workspace = first.workspace
     assert records.pipelines(workspace) == ["ctr"]
     assert records.pipelines(type(workspace)(str(workspace.root / "nowhere"))) == []
     aged(workspace.root / "runs" / "ctr")
-    assert [run.run_id for run in records.runs(workspace, "ctr")] == ["b"]
+    summaries = Summaries(workspace, tmp_path)
+    assert [run.run_id for run in summaries.of("ctr")] == ["b"]
     recorded_run("a")
-    assert [run.run_id for run in records.runs(workspace, "ctr")] == ["b", "a"]
+    assert [run.run_id for run in summaries.of("ctr")] == ["b", "a"]
+
+
+def test_a_summary_is_kept_over_a_restart_until_its_run_changes(recorded_run, tmp_path):
+    run = recorded_run(until="train", error="out of memory")
+    entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
+    aged(run.folder / "run.json", run.folder / "stages", entries)
+    (before,) = Summaries(run.workspace, tmp_path).of("ctr")
+    assert (before.state, before.verdict) == ("failed", "")
+    (kept,) = (tmp_path / "pages").iterdir()
+    kept.write_text(kept.read_text().replace("failed at train", "as it was kept"))
+    (again,) = Summaries(run.workspace, tmp_path).of("ctr")
+    assert again.headline == "as it was kept"
+    recorded_run()
+    (after,) = Summaries(run.workspace, tmp_path).of("ctr")
+    assert (after.state, after.verdict) == ("done", "better")
+    assert after.cost.amount > before.cost.amount
+
+
+def test_a_spoilt_file_of_summaries_is_made_anew(recorded_run, tmp_path):
+    run = recorded_run()
+    entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
+    aged(run.folder / "run.json", run.folder / "stages", entries)
+    found = Summaries(run.workspace, tmp_path).of("ctr")
+    (kept,) = (tmp_path / "pages").iterdir()
+    kept.write_text(kept.read_text()[:-9])
+    assert Summaries(run.workspace, tmp_path).of("ctr") == found
 
 
 def test_a_new_attempt_is_seen_though_the_listing_was_kept(recorded_run):
@@ -40,15 +68,19 @@ def test_a_new_attempt_is_seen_though_the_listing_was_kept(recorded_run):
 
 def test_a_stamp_changes_with_whatever_a_page_shows(recorded_run):
     run = recorded_run(until="train")
-    assert records.stamp(run) is None, "it is just changing"
+
+    def stamp():
+        return records.stamp(run.workspace, "ctr", run.run_id)
+
+    assert stamp() is None, "it is just changing"
     entries = run.workspace.root / "ledger" / "entries" / "ctr" / run.run_id
     watched = (run.folder / "run.json", run.folder / "stages", entries)
     aged(*watched)
-    before = records.stamp(run)
+    before = stamp()
     assert before is not None
-    assert records.stamp(run) == before
+    assert stamp() == before
     os.utime(str(entries), (time.time() - 30, time.time() - 30))
-    assert records.stamp(run) not in (None, before)
+    assert stamp() not in (None, before)
 
 
 def test_costs_are_the_same_after_compaction(recorded_run):

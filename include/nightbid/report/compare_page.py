@@ -1,0 +1,48 @@
+"""What the page of two or more runs shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from nightbid.report.charts import Span, interval_chart
+from nightbid.report.comparison import Comparison
+from nightbid.report.run_page import FIGURES
+from nightbid.report.words import interval
+
+PAIRED = ("auc", "log_loss", "normalized_entropy")
+
+
+def compare_context(found: Comparison) -> dict[str, Any]:
+    """Everything that `compare.html` needs besides addresses."""
+    views = found.views
+    stages = dict.fromkeys(each.name for view in views for each in view.stages if each.cost)
+    return {
+        "views": views,
+        "first": views[0].head.run_id,
+        "pairs": found.pairs,
+        "paired": {name: FIGURES[name] for name in PAIRED},
+        "changed": found.changed,
+        "figure_words": FIGURES,
+        "cost_stages": list(stages),
+        "pair_chart": _pair_chart(found),
+    }
+
+
+def _pair_chart(found: Comparison) -> Markup:
+    """Normalised entropy of each run less the first one's."""
+    spans = [
+        Span(pair.run_id, each["value"], each["low"], each["high"], interval(each, sign=True))
+        for pair in found.pairs
+        if (each := pair.differences.get("normalized_entropy")) and each["value"] is not None
+    ]
+    if not spans:
+        return Markup("")
+    return interval_chart(
+        spans,
+        label=f"normalised entropy less that of {found.views[0].head.run_id}",
+        title="Difference on the very same rows",
+        description="Difference of normalised entropy with its paired 95 % interval; left of 0 is"
+        " better.",
+    )

@@ -1,0 +1,197 @@
+"""One line per run, kept: a page of a thousand runs reads only what changed since it was last made.
+
+A summary is kept with a stamp, the times of the run's last changes (see `records.stamp`). The kept
+ones outlive the process in one file of the cache folder, which is safe to delete.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import logging
+import threading
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nightbid.cost.ledger import totals
+from nightbid.cost.money import Money
+from nightbid.report import records
+from nightbid.report.run_page import headline
+from nightbid.report.view import RunView, State
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace, write_bytes_atomically
+
+LOG = logging.getLogger(__name__)
+FORMAT = 1
+"""Raised when a summary says more: kept ones of before are then made anew."""
+Stamp = tuple[int | None, ...]
+
+
+class Figure(BaseModel):
+    """A metric of the candidate, and how far it is from the reference."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float | None = None
+    difference: dict[str, float | None] = {}
+    """`value`, and `low` and `high` of its 95 % interval."""
+
+
+class GateMark(BaseModel):
+    """What one gate said."""
+
+    model_config = ConfigDict(frozen=True)
+
+    gate: str
+    word: str
+    """`pass`, `warn`, `stop`, `failed`, or `waiting`."""
+
+
+class Spent(BaseModel):
+    """What a run cost within one month."""
+
+    model_config = ConfigDict(frozen=True)
+
+    month: str
+    """YYYY-MM."""
+    cloud: Decimal
+    here: Decimal
+    currency: str
+
+
+class RunSummary(BaseModel):
+    """One run as a line of a table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pipeline: str
+    run_id: str
+    date: dt.date
+    started: dt.datetime
+    trigger: str
+    state: State
+    headline: str
+    verdict: str = ""
+    """`better`, `neutral`, `worse`; empty if nothing was evaluated."""
+    reference: str = ""
+    auc: Figure = Figure()
+    entropy: Figure = Figure()
+    """Normalised entropy: less is better."""
+    gates: tuple[GateMark, ...]
+    promoted: bool
+    seconds: float
+    spent: tuple[Spent, ...]
+    budget: Decimal | None
+
+    @property
+    def cost(self) -> Money:
+        """All attempts, at cloud prices."""
+        return Money.total(Money(each.cloud, each.currency) for each in self.spent)
+
+
+class _Kept(BaseModel):
+    stamp: Stamp
+    summary: RunSummary
+
+
+class _Index(BaseModel):
+    version: int = FORMAT
+    kept: dict[str, dict[str, _Kept]] = {}
+    """Pipeline → run id → summary."""
+
+
+def summarise(run: RunRecord) -> RunSummary:
+    """Read one run whole."""
+    view = RunView(run)
+    metrics = view.evaluation
+    cloud, here = totals(view.costs, "month"), totals(view.costs, "month", here=True)
+    return RunSummary(
+        pipeline=run.head.pipeline,
+        run_id=run.run_id,
+        date=run.date,
+        started=run.head.started,
+        trigger=run.head.trigger,
+        state=view.state,
+        headline=headline(view),
+        verdict=metrics.get("verdict", ""),
+        reference=metrics.get("reference", ""),
+        auc=_figure(metrics, "auc"),
+        entropy=_figure(metrics, "normalized_entropy"),
+        gates=tuple(
+            GateMark(gate=each.name.removeprefix("gate_"), word=each.verdict or each.state)
+            for each in view.stages
+            if each.is_gate
+        ),
+        promoted=view.stage("promote").metrics.get("decision") == "promoted",
+        seconds=view.seconds,
+        spent=tuple(
+            Spent(month=month, cloud=each.amount, here=here[month].amount, currency=each.currency)
+            for month, each in sorted(cloud.items())
+        ),
+        budget=view.budget,
+    )
+
+
+def _figure(metrics: dict[str, Any], name: str) -> Figure:
+    return Figure(
+        value=(metrics.get("candidate") or {}).get(name),
+        difference=(metrics.get("difference") or {}).get(name) or {},
+    )
+
+
+class Summaries:
+    """Summaries of all runs of a workspace. Any number of threads and processes may share a file.
+
+    Args:
+        workspace: whose runs.
+        cache: folder for the file of kept summaries.
+    """
+
+    def __init__(self, workspace: Workspace, cache: Path) -> None:
+        self._workspace = workspace
+        name = hashlib.sha256(str(workspace.root).encode()).hexdigest()[:16]
+        self._file = cache / "pages" / f"{name}.json"
+        self._lock = threading.Lock()
+        self._kept: dict[str, dict[str, _Kept]] | None = None
+
+    def of(self, pipeline: str) -> list[RunSummary]:
+        """All runs of a pipeline, in the order they were started."""
+        with self._lock:
+            if self._kept is None:
+                self._kept = self._load()
+            before = self._kept.get(pipeline, {})
+            after: dict[str, _Kept] = {}
+            found, fresh = [], False
+            for name in records.run_ids(self._workspace, pipeline):
+                stamp = records.stamp(self._workspace, pipeline, name)
+                kept = before.get(name)
+                if kept is None or stamp is None or kept.stamp != stamp:
+                    run = records.run(self._workspace, pipeline, name)
+                    if run is None:
+                        continue
+                    kept = _Kept(stamp=stamp or (), summary=summarise(run))
+                    fresh = fresh or stamp is not None
+                found.append(kept.summary)
+                after[name] = kept
+            self._kept[pipeline] = after
+            if fresh:
+                self._save()
+        return sorted(found, key=lambda each: (each.started, each.run_id))
+
+    def _load(self) -> dict[str, dict[str, _Kept]]:
+        try:
+            index = _Index.model_validate_json(self._file.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return {}
+        return index.kept if index.version == FORMAT else {}
+
+    def _save(self) -> None:
+        try:
+            content = _Index(kept=self._kept or {}).model_dump_json().encode()
+            write_bytes_atomically(self._file, content)
+        except OSError as error:
+            # The pages are right without it, only slower after a restart.
+            LOG.warning("summaries are not kept: %s", error)

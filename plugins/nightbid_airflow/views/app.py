@@ -1,0 +1,266 @@
+"""The routes. Each checks who asks, finds the records, and lets the library make the page."""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from nightbid.champion import ChampionPointer
+from nightbid.config.costs import STAGES
+from nightbid.config.settings import Settings
+from nightbid.errors import NightbidError
+from nightbid.report import pages as documents
+from nightbid.report import records
+from nightbid.report.comparison import Comparison
+from nightbid.report.lists import PAGE, TREND
+from nightbid.report.summaries import Summaries
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.middleware.base import RequestResponseEndpoint
+from upath import UPath
+
+from nightbid_airflow.views.links import ServedLinks
+from nightbid_airflow.views.login import Reader, dag_runs, login_address
+
+LOG = logging.getLogger(__name__)
+HEADERS = {
+    # No script but our own, nothing from elsewhere, and only Airflow around it.
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'self';"
+        " form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "private, no-cache",
+}
+KEY = re.compile(r"[0-9a-f]{8,64}")
+MOST = 8
+"""Runs side by side that a screen can hold."""
+TITLES = {401: "Not logged in", 403: "Not for you to see", 404: "Not found", 422: "Not understood"}
+
+Login = Annotated[Reader, Depends()]
+
+
+class Shelf:
+    """The workspace as the pages read it: names that come from outside are looked up, not used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.workspace = Workspace(settings.workspace)
+        self.summaries = Summaries(self.workspace, settings.cache.expanduser())
+        self.mlflow = settings.tracking_pages or (
+            settings.tracking if (settings.tracking or "").startswith(("http:", "https:")) else ""
+        )
+
+    def pipelines(self, reader: Reader) -> list[str]:
+        """Those that have run and that the reader may see."""
+        return reader.readable(records.pipelines(self.workspace))
+
+    def open(self, pipeline: str, reader: Reader) -> list[str]:
+        """Names of the runs of one pipeline.
+
+        Raises:
+            HTTPException: there are none, or the reader may not see them. Which of the two is
+                not told.
+        """
+        if pipeline not in records.pipelines(self.workspace) or not reader.may_read(pipeline):
+            raise HTTPException(404, f"There is no pipeline {pipeline!r} that you may see.")
+        return records.run_ids(self.workspace, pipeline)
+
+    def run(self, pipeline: str, run_id: str, reader: Reader) -> RunRecord:
+        """One run.
+
+        Raises:
+            HTTPException: there is none.
+        """
+        known = run_id in self.open(pipeline, reader)
+        found = records.run(self.workspace, pipeline, run_id) if known else None
+        if found is None:
+            raise HTTPException(404, f"Pipeline {pipeline!r} has no run {run_id!r}.")
+        return found
+
+
+@cache
+def pages() -> FastAPI:
+    """The application of this process."""
+    return make_pages(Settings())
+
+
+def make_pages(settings: Settings) -> FastAPI:
+    """Make the application.
+
+    Args:
+        settings: name the workspace.
+    """
+    app = FastAPI(title="Nightbid", docs_url=None, redoc_url=None, openapi_url=None)
+    shelf = Shelf(settings)
+
+    def links(request: Request) -> ServedLinks:
+        return ServedLinks(request.scope.get("root_path", ""), mlflow=shelf.mlflow or "")
+
+    @app.middleware("http")
+    async def guard(request: Request, go_on: RequestResponseEndpoint) -> Response:
+        answer = await go_on(request)
+        for name, value in HEADERS.items():
+            answer.headers.setdefault(name, value)
+        return answer
+
+    @app.get("/frame.js")
+    def frame() -> Response:
+        """The one address that asks for no login: it holds nothing of anybody's."""
+        script = (Path(__file__).parent / "frame.js").read_text(encoding="utf-8")
+        return PlainTextResponse(script, media_type="text/javascript")
+
+    @app.get("/")
+    def all_nights(
+        request: Request, reader: Login, page: Annotated[int, Query(ge=1, le=100_000)] = 1
+    ) -> HTMLResponse:
+        return _nights(request, reader, shelf.pipelines(reader), page, "")
+
+    @app.get("/nights/{pipeline}")
+    def nights(
+        request: Request,
+        pipeline: str,
+        reader: Login,
+        page: Annotated[int, Query(ge=1, le=100_000)] = 1,
+    ) -> HTMLResponse:
+        shelf.open(pipeline, reader)
+        return _nights(request, reader, [pipeline], page, pipeline)
+
+    def _nights(
+        request: Request, reader: Reader, names: list[str], page: int, pipeline: str
+    ) -> HTMLResponse:
+        by_name = {name: shelf.summaries.of(name) for name in names}
+        runs = sorted(
+            (run for found in by_name.values() for run in found),
+            key=lambda run: (run.started, run.run_id),
+            reverse=True,
+        )
+        page = min(page, max(1, -(-len(runs) // PAGE)))
+        return HTMLResponse(
+            documents.nights_document(
+                runs[(page - 1) * PAGE : page * PAGE],
+                len(runs),
+                page=page,
+                pipeline=pipeline,
+                trends={name: found[-TREND:] for name, found in by_name.items()},
+                links=links(request),
+                pipelines=shelf.pipelines(reader),
+            )
+        )
+
+    @app.get("/runs/{pipeline}/{run_id}")
+    def run(request: Request, pipeline: str, run_id: str, reader: Login) -> HTMLResponse:
+        record = shelf.run(pipeline, run_id, reader)
+        served = ServedLinks(
+            request.scope.get("root_path", ""),
+            dag_runs=dag_runs(pipeline),
+            mlflow=shelf.mlflow or "",
+        )
+        return HTMLResponse(documents.run_document(record, served))
+
+    @app.get("/runs/{pipeline}/{run_id}/report.html")
+    def report(pipeline: str, run_id: str, reader: Login) -> HTMLResponse:
+        record = shelf.run(pipeline, run_id, reader)
+        name = {"Content-Disposition": f'attachment; filename="{record.run_id}.html"'}
+        return HTMLResponse(documents.run_document(record), headers=name)
+
+    @app.get("/outputs/{pipeline}/{stage}/{key}")
+    def output(pipeline: str, stage: str, key: str, reader: Login) -> Response:
+        shelf.open(pipeline, reader)
+        if stage not in STAGES or not KEY.fullmatch(key):
+            raise HTTPException(404, f"There is no output {stage}/{key}.")
+        folder = shelf.workspace.stage_folder(pipeline, stage, key)
+        page: UPath = folder / "index.html"
+        if page.exists():
+            return HTMLResponse(page.read_text(encoding="utf-8"))
+        manifest = folder / "manifest.json"
+        if not manifest.exists():
+            raise HTTPException(404, f"The output {stage}/{key} has been deleted.")
+        return PlainTextResponse(manifest.read_text(encoding="utf-8"))
+
+    @app.get("/compare/{pipeline}")
+    def compare(
+        request: Request,
+        pipeline: str,
+        reader: Login,
+        run: Annotated[list[str] | None, Query()] = None,
+    ) -> HTMLResponse:
+        chosen = [shelf.run(pipeline, name, reader) for name in dict.fromkeys(run or ())]
+        names = shelf.pipelines(reader)
+        if not 2 <= len(chosen) <= MOST:
+            return HTMLResponse(
+                documents.message_document(
+                    f"{len(chosen)} runs to compare",
+                    f"Choose two to {MOST} runs in the list of nights.",
+                    links=links(request),
+                    pipelines=names,
+                    to=links(request).nights(pipeline),
+                    text=f"Nights of {pipeline}",
+                ),
+                status_code=422,
+            )
+        found = Comparison.of(chosen)
+        return HTMLResponse(
+            documents.compare_document(found, links=links(request), pipelines=names)
+        )
+
+    @app.get("/costs")
+    def costs(request: Request, reader: Login) -> HTMLResponse:
+        names = shelf.pipelines(reader)
+        runs = [run for name in names for run in shelf.summaries.of(name)]
+        return HTMLResponse(documents.costs_document(runs, links=links(request), pipelines=names))
+
+    @app.get("/champion/{pipeline}")
+    def champion(request: Request, pipeline: str, reader: Login) -> HTMLResponse:
+        known = shelf.open(pipeline, reader)
+        history = ChampionPointer(shelf.workspace, pipeline).history()
+        return HTMLResponse(
+            documents.champion_document(
+                pipeline,
+                history,
+                known,
+                links=links(request),
+                pipelines=shelf.pipelines(reader),
+            )
+        )
+
+    def _complaint(request: Request, status: int, what: str, to: str, text: str) -> HTMLResponse:
+        page = documents.message_document(
+            TITLES.get(status, "It did not work"), what, links=links(request), to=to, text=text
+        )
+        return HTMLResponse(page, status_code=status)
+
+    @app.exception_handler(AnyHTTPException)
+    async def refused(request: Request, error: AnyHTTPException) -> HTMLResponse:
+        if error.status_code == 401:
+            what = "These pages are behind Airflow's login."
+            return _complaint(request, 401, what, login_address(str(request.url)), "Log in")
+        what = str(error.detail)
+        return _complaint(request, error.status_code, what, links(request).nights(), "All nights")
+
+    @app.exception_handler(RequestValidationError)
+    async def misunderstood(request: Request, error: RequestValidationError) -> HTMLResponse:
+        what = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+        return _complaint(request, 422, what, links(request).nights(), "All nights")
+
+    @app.exception_handler(NightbidError)
+    @app.exception_handler(ValidationError)
+    @app.exception_handler(OSError)
+    async def failed(request: Request, error: Exception) -> HTMLResponse:
+        LOG.warning("%s cannot be shown", request.url.path, exc_info=error)
+        return _complaint(request, 500, str(error), links(request).nights(), "All nights")
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> HTMLResponse:
+        what = "The API server's log says why."
+        return _complaint(request, 500, what, links(request).nights(), "All nights")
+
+    return app

@@ -1,0 +1,26 @@
+"""The one plugin: Nightbid's pages inside Airflow.
+
+Every component of Airflow imports this file, so it imports nothing but what a plugin is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from airflow.plugins_manager import AirflowPlugin
+from nightbid_airflow.views.entry import PREFIX, Pages, entry_address
+
+
+class NightbidPlugin(AirflowPlugin):
+    """Nights, comparisons, costs and champions, behind Airflow's own login."""
+
+    name = "nightbid"
+    fastapi_apps: ClassVar[list[Any]] = [{"app": Pages(), "url_prefix": PREFIX, "name": "Nightbid"}]
+    external_views: ClassVar[list[Any]] = [
+        {
+            "name": "Nightbid",
+            "href": entry_address(),
+            "url_route": "nightbid",
+            "destination": "nav",
+        }
+    ]

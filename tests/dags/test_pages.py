@@ -1,0 +1,212 @@
+"""The pages in a real API server of Airflow, over a socket: who may see what, and which names."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from nightbid.champion import ChampionPointer
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.runs import RunRecord, StageRecord
+from nightbid.workspace import Workspace
+
+GATE = "outputs/small/gate_raw/0123456789abcdef"
+ADDRESSES = {
+    "": "small-1",
+    "nights/small": "small-1",
+    "runs/small/small-1": "the disk is full",
+    "runs/small/small-1/report.html": "the disk is full",
+    "compare/small?run=small-1&run=small-2": "was not evaluated",
+    "costs": "Nothing was spent yet",
+    "champion/small": "nightbid rollback small",
+    GATE: "what the gate saw",
+}
+"""Each page, and what is on it."""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Two runs that failed, an output of a gate, and a champion."""
+    made = Workspace(str(tmp_path_factory.mktemp("pages") / "workspace"))
+    spec = PipelineSpec.model_validate(
+        {"pipeline": "small", "features": {"platform": {"column": "platform"}}}
+    )
+    night = dt.date(2026, 1, 8)
+    for name in ("small-1", "small-2"):
+        run = RunRecord.start(made, spec, night, run_id=name, trigger="airflow")
+        started = dt.datetime(2026, 1, 9, tzinfo=dt.UTC)
+        run.record(
+            StageRecord(
+                stage="sample", state="failed", error="the disk is full", seconds=1, started=started
+            )
+        )
+    gate = made.at(GATE.replace("outputs", "stages"))
+    gate.mkdir(parents=True)
+    (gate / "index.html").write_text("<p>what the gate saw</p>")
+    (made.root / "secret.txt").write_text("not for everybody")
+    ChampionPointer(made, "small").promote(
+        run_id="small-1",
+        night=night,
+        bundle_uri="stages/x",
+        bundle_digest="b" * 64,
+        reason="better",
+    )
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(
+    workspace: Workspace, airflow_database: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Airflow's API server with the plugin, on a port of its own."""
+    folder: Path = tmp_path_factory.mktemp("api")
+    passwords = folder / "passwords.json"
+    passwords.write_text(json.dumps({"ann": "secret"}))
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        patch.setenv("NIGHTBID_WORKSPACE", str(workspace.root))
+        patch.setenv("NIGHTBID_CACHE", str(folder / "cache"))
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ann:viewer")
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(passwords))
+        from airflow.api_fastapi.app import create_app, purge_cached_app
+        from nightbid_airflow.views.app import pages
+
+        pages.cache_clear()
+        purge_cached_app()
+        running = uvicorn.Server(uvicorn.Config(create_app("core"), log_level="warning"))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not running.started:
+                time.sleep(0.05)
+            yield f"{address}/nightbid/"
+        finally:
+            running.should_exit = True
+            thread.join()
+            pages.cache_clear()
+            purge_cached_app()
+
+
+@pytest.fixture(scope="module")
+def ann(server: str) -> Iterator[httpx.Client]:
+    """Somebody who logged in."""
+    with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
+        body = {"username": "ann", "password": "secret"}
+        token = client.post(server.replace("/nightbid/", "/auth/token"), json=body).json()
+        client.cookies.set("_token", token["access_token"])
+        yield client
+
+
+def test_nobody_sees_anything_without_a_login(server: str) -> None:
+    for address, content in ADDRESSES.items():
+        for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"Cookie": "_token=x.y.z"}):
+            answer = httpx.get(server + address, headers=headers, trust_env=False)
+            assert answer.status_code in (401, 403), address
+            assert content not in answer.text
+    assert "/auth/login?next=" in httpx.get(server, trust_env=False).text
+
+
+def test_somebody_who_may_read_no_dag_sees_no_run(server: str) -> None:
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username="bob", role=None))
+    headers = {"Authorization": f"Bearer {token}"}
+    for address in ADDRESSES:
+        answer = httpx.get(server + address, headers=headers, trust_env=False)
+        listing = address in ("", "costs")
+        assert answer.status_code == (200 if listing else 404), address
+        assert "small-1" not in answer.text.replace("run &#39;small-1&#39;", "")
+
+
+def test_every_page_opens_and_nothing_can_be_changed(ann: httpx.Client) -> None:
+    for address, content in ADDRESSES.items():
+        answer = ann.get(address)
+        assert answer.status_code == 200, address
+        assert content in answer.text, address
+        assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            assert ann.request(method, address).status_code == 405, (method, address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "runs/small/..%2F..%2Fsecret.txt",
+        "runs/..%2Fsmall/small-1",
+        "runs/small/%2e%2e",
+        "nights/%2e%2e",
+        "champion/<script>",
+        "compare/small?run=..%2Fsmall-1&run=small-2",
+        "outputs/small/..%2F..%2F..%2Fsecret.txt/0123456789abcdef",
+        "outputs/small/gate_raw/..%2F..%2F..%2F..%2Fsecret.txt",
+        "outputs/small/gate_raw/fedcba9876543210",
+        "outputs/small/sample/%00",
+        "nowhere",
+    ],
+)
+def test_names_from_outside_lead_nowhere_else(ann: httpx.Client, address: str) -> None:
+    answer = ann.get(address)
+    assert answer.status_code == 404
+    assert "not for everybody" not in answer.text
+    assert "<script>" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "words"),
+    [
+        ("runs/small/gone", 404, "Pipeline &#39;small&#39; has no run &#39;gone&#39;."),
+        ("compare/small", 422, "Choose two to 8 runs"),
+        ("compare/small?run=small-1", 422, "Choose two to 8 runs"),
+        ("nights/small?page=many", 422, "page: "),
+    ],
+)
+def test_what_does_not_work_is_said_with_a_way_on(
+    ann: httpx.Client, address: str, status: int, words: str
+) -> None:
+    answer = ann.get(address)
+    assert answer.status_code == status
+    assert words in answer.text
+    assert 'href="/nightbid/' in answer.text
+
+
+def test_a_record_that_cannot_be_read_is_a_page_too(
+    ann: httpx.Client, workspace: Workspace
+) -> None:
+    folder = workspace.root / "runs" / "torn" / "torn-1"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{")
+    try:
+        answer = ann.get("nights/torn")
+        assert answer.status_code == 500
+        assert "It did not work" in answer.text
+    finally:
+        (folder / "run.json").unlink()
+
+
+def test_a_run_links_to_airflow_only_where_airflow_knows_it(ann: httpx.Client) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunType
+
+    assert "/dags/nightly_small" not in ann.get("runs/small/small-1").text
+    with create_session() as session:
+        run = DagRun(dag_id="nightly_small", run_id="small:1", run_type=DagRunType.MANUAL)
+        run.run_after = dt.datetime.now(dt.UTC)
+        session.add(run)
+    try:
+        text = ann.get("runs/small/small-1").text
+        assert 'href="/dags/nightly_small/runs/small%3A1"' in text
+        assert 'href="/dags/nightly_small/runs/small%3A1/tasks/sample"' in text
+    finally:
+        with create_session() as session:
+            session.query(DagRun).filter(DagRun.run_id == "small:1").delete()

@@ -1,0 +1,154 @@
+"""Pages of many runs: every figure is there, names are text, and nothing to show is said."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+import pytest
+from nightbid.champion import ChampionPointer
+from nightbid.report import pages
+from nightbid.report.comparison import Comparison
+from nightbid.report.links import Links
+from nightbid.report.lists import PAGE
+from nightbid.report.summaries import Summaries
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+class Addresses(Links):
+    """A server's."""
+
+    base = "/n"
+
+    def nights(self, pipeline=""):
+        return f"/n/{pipeline}"
+
+    def run(self, run):
+        return f"/n/{run.pipeline}/{run.run_id}"
+
+    def page(self, pipeline, number):
+        return f"/n/{pipeline}?page={number}"
+
+    def compare(self, pipeline):
+        return f"/n/compare/{pipeline}"
+
+
+@pytest.fixture
+def summaries(tmp_path):
+    return lambda run: Summaries(run.workspace, tmp_path / "cache").of("ctr")
+
+
+def words(page: str) -> str:
+    page = re.sub(r"<style>.*?</style>", " ", page, flags=re.S)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+
+
+def nights(found, *, total=None, page=1, pipeline="ctr"):
+    return pages.nights_document(
+        found, len(found) if total is None else total, page=page, pipeline=pipeline,
+        trends={"ctr": found}, links=Addresses(), pipelines=["ctr"],
+    )  # fmt: skip
+
+
+def test_a_row_says_what_became_of_a_night(recorded_run, summaries):
+    recorded_run("fine", metrics={"promote": {"decision": "promoted"}})
+    run = recorded_run("halted", until="train", error="out of memory")
+    said = words(nights(summaries(run)))
+    for figure in (
+        "done promoted",
+        "better against baseline",
+        "4 pass raw warn",
+        "0.7312 +0.0311 [+0.0215, +0.0407]",
+        "0.8765 −0.0123 [−0.0201, −0.0045]",
+        "0.0208 USD of 5",
+        "13 min 00 s",
+        "halted 2026-01-20 failed –",
+        "Runs 1 to 2 of 2",
+        "AUC of ctr",
+    ):
+        assert figure in said, figure
+
+
+def test_a_long_list_has_pages(recorded_run, summaries):
+    found = summaries(recorded_run())
+    page = nights(found, total=3 * PAGE, page=2)
+    assert f"Runs {PAGE + 1} to {PAGE + 1} of {3 * PAGE}" in words(page)
+    assert 'rel="prev" href="/n/ctr?page=1"' in page
+    assert 'rel="next" href="/n/ctr?page=3"' in page
+
+
+def test_nothing_yet_says_how_to_begin(recorded_run, tmp_path):
+    links, run = Addresses(), recorded_run()
+    assert "No night has run yet" in words(nights([], pipeline=""))
+    assert "Nothing was spent yet" in words(pages.costs_document([], links=links, pipelines=[]))
+    none = pages.champion_document(
+        "ctr", ChampionPointer(run.workspace, "ctr").history(), [], links=links, pipelines=["ctr"]
+    )
+    assert "ctr has no champion yet" in words(none)
+
+
+def test_costs_are_added_up_by_month_and_pipeline(recorded_run, summaries):
+    recorded_run("one")
+    found = summaries(recorded_run("two"))
+    other = found[0].model_copy(
+        update={
+            "pipeline": "cvr",
+            "spent": tuple(each.model_copy(update={"month": "2026-02"}) for each in found[0].spent),
+        }
+    )
+    said = words(pages.costs_document([*found, other], links=Addresses(), pipelines=["ctr"]))
+    assert "2026-01 ctr 2 0.0416 USD 0.0208 USD" in said
+    assert "2026-02 cvr 1 0.0208 USD 0.0208 USD" in said
+    assert "0.0625 USD at cloud prices" in said
+    assert said.index("2026-02 cvr") < said.index("2026-01 ctr")
+
+
+def test_a_champion_page_tells_how_to_go_back(recorded_run):
+    run = recorded_run("served")
+    pointer = ChampionPointer(run.workspace, "ctr")
+    for at in (1, 2):
+        pointer.promote(
+            run_id="served" if at == 1 else "gone",
+            night=dt.date(2026, 1, at),
+            bundle_uri="stages/ctr/export/1",
+            bundle_digest=f"{at}" * 64,
+            reason=f"{EVIL} reason {at}",
+        )
+    pointer.rollback("it was slow")
+    page = pages.champion_document(
+        "ctr", pointer.history(), ["served"], links=Addresses(), pipelines=["ctr"]
+    )
+    said = words(page)
+    assert "served serves since" in said
+    assert 'nightbid rollback ctr --to 1 --reason "why"' in said.replace("&#34;", '"')
+    assert "it was slow" in said
+    assert 'href="/n/ctr/served"' in page
+    assert 'href="/n/ctr/gone"' not in page
+    assert EVIL not in page
+
+
+def test_runs_side_by_side(recorded_run):
+    runs = [recorded_run("one"), recorded_run("two", sampling={"negative_rate": 0.25})]
+    said = words(pages.compare_document(Comparison.of(runs), links=Addresses(), pipelines=["ctr"]))
+    for figure in (
+        "0.7312 [0.7202, 0.7422]",
+        "this evaluation kept no scores",
+        "sampling.negative_rate 1.0 0.25",
+        "Cost 0.0208 USD 0.0208 USD",
+    ):
+        assert figure in said, figure
+
+
+def test_names_cannot_become_markup(recorded_run, summaries):
+    metrics = {"evaluate": {"verdict": EVIL, "reference": EVIL, "rows": 1, "candidate": {}}}
+    run = recorded_run(until="sample")
+    (found,) = summaries(run)
+    evil = found.model_copy(update={"run_id": EVIL, "verdict": EVIL, "pipeline": EVIL, **metrics})
+    for page in (
+        nights([evil], pipeline=EVIL),
+        pages.costs_document([evil], links=Addresses(), pipelines=[EVIL]),
+        pages.message_document(EVIL, EVIL, links=Addresses(), to="/x", text=EVIL),
+    ):
+        assert EVIL not in page
+        assert "&lt;img" in page
