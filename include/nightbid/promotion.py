@@ -14,7 +14,8 @@ GATES = ("gate_raw", "gate_features", "gate_model", "gate_serving", "gate_cost")
 def run(task: StageTask) -> Outcome:
     """Move the champion pointer to tonight's bundle, or say why not.
 
-    A run of an older night than the champion's (a backfill) never replaces it.
+    A run of an older night than the champion's (a backfill) never replaces it, and neither does a
+    candidate that evaluation calls worse.
 
     Raises:
         StageError: a gate is not among the inputs' passes (fail closed).
@@ -35,6 +36,9 @@ def run(task: StageTask) -> Outcome:
     if current and current.night > task.night.date:
         decision = "kept"
         summary = f"not promoted: champion #{current.number} is of a later night ({current.night})"
+    elif verdict == "worse":
+        decision = "kept"
+        summary = f"not promoted: worse than the {reference}"
     else:
         champion = pointer.promote(
             run_id=task.run_id,

@@ -129,8 +129,11 @@ class FeaturesGate(Block):
 class ModelGate(Block):
     """The candidate on the newest rows."""
 
-    worse_than_reference: Limit = limit(stop=(None, 0))
-    """1 if evaluation calls the candidate worse than the champion (or, first, the baseline)."""
+    worse_than_reference: Limit = limit(warn=(None, 0))
+    """1 if evaluation calls the candidate worse than the champion (or, first, the baseline): the
+    night goes on, and `promote` keeps the champion."""
+    entropy_loss: Limit = limit(stop=(None, 0.002))
+    """Normalised entropy over that of the reference, beyond chance."""
     metrics_not_finite: Limit = limit(stop=(None, 0))
     positives: Limit = limit(warn=(200, None), stop=(10, None))
     auc: Limit = limit(warn=(0.55, None), stop=(0.51, None))

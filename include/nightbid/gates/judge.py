@@ -1,21 +1,16 @@
-"""From measured facts to a verdict: limits become expectations, Great Expectations judges.
-
-The batch has one line per (subject, part) and one column per statistic, so that one expectation
-judges a statistic on all columns and days at once, and its unexpected lines say where it fails.
-"""
+"""From measured facts to a verdict: limits become rules, Great Expectations judges by them."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatchcase
-from typing import Any
 
 from nightbid.config.base import Block
 from nightbid.config.gates import GateName, Gates, Limit, Override, Range
+from nightbid.gates.engine import Rule, Validation, validate
 from nightbid.gates.facts import Fact, Facts
 from nightbid.manifest import Verdict
 
@@ -62,16 +57,8 @@ class Judgement:
     verdict: Verdict
     summary: str
     checks: tuple[Check, ...]
-    validation: dict[str, Any]
-    """Great Expectations' own result."""
-
-
-@dataclass(frozen=True)
-class _Rule:
-    column: str
-    """Of the batch: a family, or a statistic with a band of its own."""
-    range: Range
-    verdict: Verdict
+    validation: Validation = field(default_factory=Validation)
+    """What Great Expectations found."""
 
 
 def judge(gate: GateName, facts: Facts, gates: Gates, night: date) -> Judgement:
@@ -94,15 +81,15 @@ def judge(gate: GateName, facts: Facts, gates: Gates, night: date) -> Judgement:
         column: bands[column] if column in bands else getattr(block, column)
         for column in dict.fromkeys(column_of.values())
     }
-    rules: list[_Rule] = []
+    rules: list[Rule] = []
     for column, limit in limits.items():
         if limit.stop is not None:
-            rules.append(_Rule(column, limit.stop, "stop"))
+            rules.append(Rule(column, limit.stop, "stop"))
         if limit.warn is not None:
-            rules.append(_Rule(column, limit.warn, "warn"))
-    failed, validation = _validate(measured, column_of, rules)
+            rules.append(Rule(column, limit.warn, "warn"))
+    validation = validate(measured, column_of, rules)
     found: dict[tuple[str, str], Finding] = {}
-    for rule, statistic, part in failed:
+    for rule, statistic, part in validation.failed:
         key = (statistic, part)
         known = found.get(key)
         if known and WEIGHT[known.verdict] >= WEIGHT[rule.verdict]:
@@ -202,68 +189,3 @@ def _summary(verdict: Verdict, checks: Sequence[Check], facts: int) -> str:
     if first.detail:
         line += f" ({first.detail})"
     return line + (f", and {len(worst) - 1} more checks {verdict}" if len(worst) > 1 else "")
-
-
-def _validate(
-    facts: Sequence[Fact], column_of: Mapping[str, str], rules: Sequence[_Rule]
-) -> tuple[list[tuple[_Rule, str, str]], dict[str, Any]]:
-    """Let Great Expectations judge; returns the failed rules with where they failed."""
-    # Neither the context nor a validation may call home from a production task.
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
-    import pandas as pd
-
-    lines: dict[tuple[str, str], dict[str, Any]] = {}
-    for fact in facts:
-        line = lines.setdefault(
-            (fact.subject, fact.part), {"subject": fact.subject, "part": fact.part}
-        )
-        line[column_of[fact.statistic]] = fact.value
-    frame = pd.DataFrame(list(lines.values()))
-    rules = [rule for rule in rules if rule.column in frame.columns]
-    if not rules:
-        return [], {}
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    asset = context.data_sources.add_pandas("profile").add_dataframe_asset("facts")
-    batch = asset.add_batch_definition_whole_dataframe("night").get_batch(
-        batch_parameters={"dataframe": frame}
-    )
-    suite = gx.ExpectationSuite(name="limits")
-    for at, rule in enumerate(rules):
-        low, high = rule.range
-        suite.add_expectation(
-            gxe.ExpectColumnValuesToBeBetween(
-                column=rule.column,
-                min_value=low,
-                max_value=high,
-                severity="critical" if rule.verdict == "stop" else "warning",
-                meta={"rule": at},
-            )
-        )
-    result = batch.validate(
-        suite,
-        result_format={
-            "result_format": "COMPLETE",
-            "unexpected_index_column_names": ["subject", "part"],
-        },
-    )
-    failed: list[tuple[_Rule, str, str]] = []
-    for each in result.results:
-        rule = rules[each.expectation_config.meta["rule"]]
-        if each.success:
-            continue
-        if each.exception_info.get("raised_exception"):
-            raise RuntimeError(f"the expectation on {rule.column} failed to run: {each}")
-        for line in each.result["unexpected_index_list"]:
-            subject = line["subject"]
-            family = rule.column.partition(":")[0]
-            failed.append((rule, f"{family}:{subject}" if subject else family, line["part"]))
-    plain = result.to_json_dict()
-    # Names and times of the engine differ between equal runs; the judgement does not.
-    kept = [
-        {key: each[key] for key in ("success", "expectation_config", "result")}
-        for each in plain["results"]
-    ]
-    return failed, {"success": plain["success"], "statistics": plain["statistics"], "results": kept}

@@ -20,6 +20,8 @@ from nightbid.runs import RunRecord
 from nightbid.stage import Outcome, StageTask
 
 LOG = logging.getLogger(__name__)
+DATA_DOCS = "data_docs.html"
+"""Great Expectations' own page, beside ours."""
 
 
 def run_gate(task: StageTask, gate: GateName, measure: Callable[[StageTask], Facts]) -> Outcome:
@@ -43,7 +45,7 @@ def run_gate(task: StageTask, gate: GateName, measure: Callable[[StageTask], Fac
         metrics={"checks": [check.to_json() for check in verdict.checks]},
         summary=verdict.summary,
         verdict=verdict.verdict,
-        volatile=("index.html",),
+        volatile=("index.html", DATA_DOCS),
     )
 
 
@@ -52,7 +54,7 @@ def _cannot_judge(gate: GateName, error: Exception) -> Judgement:
     reason = reason if hasattr(error, "hint") else f"{type(error).__name__}: {reason}"
     check = Check("gate", "stop", "could not judge", "a judgement", reason)
     summary = f"the gate could not judge, so it stops: {reason}"
-    return Judgement(gate, "stop", summary, (check,), {})
+    return Judgement(gate, "stop", summary, (check,))
 
 
 def _expired(task: StageTask, verdict: Judgement) -> Judgement:
@@ -117,7 +119,7 @@ def _write(task: StageTask, verdict: Judgement, facts: Facts) -> None:
             [fact.statistic, fact.part, _json_number(fact.value), fact.note] for fact in facts
         ],
         "skipped": facts.skipped,
-        "validation": verdict.validation,
+        "validation": verdict.validation.result or {},
     }
     text = json.dumps(result, indent=1, sort_keys=True, default=str)
     (task.output / "gate.json").write_text(text)
@@ -139,8 +141,11 @@ def _write(task: StageTask, verdict: Judgement, facts: Facts) -> None:
         passed=[check for check in verdict.checks if check.verdict == "pass"] + failed,
         overrides=live,
         skipped=facts.skipped,
+        data_docs=DATA_DOCS if verdict.validation.page else "",
         figure=figure,
     )
+    if verdict.validation.page:
+        (task.output / DATA_DOCS).write_text(verdict.validation.page, encoding="utf-8")
     (task.output / "index.html").write_text(page, encoding="utf-8")
 
 

@@ -204,11 +204,18 @@ def evaluation(**changes):
     } | changes  # fmt: skip
 
 
+def loss(value):
+    """A difference of normalised entropy with a standard error of 0.001."""
+    low, high = (None, None) if value is None else (value - 0.002, value + 0.002)
+    return {"normalized_entropy": {"value": value, "low": low, "high": high}}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({}, ""),
-        ({"verdict": "worse"}, "worse_than_reference"),
+        ({"verdict": "worse", "difference": loss(0.02)}, "entropy_loss"),
+        ({"verdict": "worse", "difference": loss(None)}, "entropy_loss"),
         ({"candidate": {**evaluation()["candidate"], "calibration": 1.9}}, "calibration"),
         ({"candidate": {**evaluation()["candidate"], "auc": float("nan")}}, "metrics_not_finite"),
         ({"candidate": {**evaluation()["candidate"], "normalized_entropy": 1.1}}, "constant"),
@@ -218,6 +225,13 @@ def test_model(gate, changes, said):
     outcome = gate(model, {"evaluate": manifest("evaluate", evaluation(**changes))})
     assert outcome.verdict == ("stop" if said else "pass"), outcome.summary
     assert said in outcome.summary
+
+
+def test_a_model_that_is_worse_within_chance_warns(gate):
+    changes = {"verdict": "worse", "difference": loss(0.003)}
+    outcome = gate(model, {"evaluate": manifest("evaluate", evaluation(**changes))})
+    assert outcome.verdict == "warn"
+    assert "worse_than_reference" in outcome.summary
 
 
 @pytest.mark.parametrize(("p99", "skew"), [(4.0, 0), (400.0, 0), (4.0, 1)])

@@ -1,0 +1,159 @@
+"""Great Expectations behind one function: a table of facts and rules in, what failed out.
+
+The batch has one line per (subject, part) and one column per statistic, so that one expectation
+judges a statistic on all columns and days at once, and its unexpected lines say where it fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from nightbid.config.gates import Range
+from nightbid.gates.facts import Fact
+from nightbid.manifest import Verdict
+
+UNUSED = (
+    "alembic",
+    "boto3",
+    "google.cloud.bigquery",
+    "google.cloud.secretmanager",
+    "google.cloud.storage",
+    "pyspark",
+    "sqlalchemy",
+    "sqlalchemy_bigquery",
+)
+"""What Great Expectations imports where it is installed, for databases and clouds that gates never
+ask: a third of the seconds of its import."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One limit."""
+
+    column: str
+    """Of the batch: a family, or a statistic with a band of its own."""
+    range: Range
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What Great Expectations found."""
+
+    failed: Sequence[tuple[Rule, str, str]] = ()
+    """Rule, statistic and part of every figure outside its range."""
+    result: Mapping[str, Any] | None = None
+    page: str = ""
+    """Its own page (Data Docs), without scripts."""
+
+
+def validate(
+    facts: Sequence[Fact], column_of: Mapping[str, str], rules: Sequence[Rule]
+) -> Validation:
+    """Judge facts by rules.
+
+    Args:
+        facts: measured, finite.
+        column_of: statistic → column of the batch.
+        rules: ranges of columns.
+
+    Raises:
+        RuntimeError: an expectation could not be evaluated.
+    """
+    import pandas as pd
+
+    with _quick_import():
+        import great_expectations as gx
+        import great_expectations.expectations as gxe
+
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for fact in facts:
+        line = lines.setdefault(
+            (fact.subject, fact.part), {"subject": fact.subject, "part": fact.part}
+        )
+        line[column_of[fact.statistic]] = fact.value
+    frame = pd.DataFrame(list(lines.values()))
+    rules = [rule for rule in rules if rule.column in frame.columns]
+    if not rules:
+        return Validation()
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    asset = context.data_sources.add_pandas("profile").add_dataframe_asset("facts")
+    batch = asset.add_batch_definition_whole_dataframe("night").get_batch(
+        batch_parameters={"dataframe": frame}
+    )
+    suite = gx.ExpectationSuite(name="limits")
+    for at, rule in enumerate(rules):
+        low, high = rule.range
+        suite.add_expectation(
+            gxe.ExpectColumnValuesToBeBetween(
+                column=rule.column,
+                min_value=low,
+                max_value=high,
+                severity="critical" if rule.verdict == "stop" else "warning",
+                meta={"rule": at},
+            )
+        )
+    result = batch.validate(
+        suite,
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["subject", "part"],
+        },
+    )
+    failed: list[tuple[Rule, str, str]] = []
+    for each in result.results:
+        rule = rules[each.expectation_config.meta["rule"]]
+        if each.success:
+            continue
+        if each.exception_info.get("raised_exception"):
+            raise RuntimeError(f"the expectation on {rule.column} failed to run: {each}")
+        for line in each.result["unexpected_index_list"]:
+            subject = line["subject"]
+            family = rule.column.partition(":")[0]
+            failed.append((rule, f"{family}:{subject}" if subject else family, line["part"]))
+    plain = result.to_json_dict()
+    # Names and times of the engine differ between equal runs; the judgement does not.
+    kept = [
+        {key: each[key] for key in ("success", "expectation_config", "result")}
+        for each in plain["results"]
+    ]
+    shown = {"success": plain["success"], "statistics": plain["statistics"], "results": kept}
+    return Validation(failed, shown, _data_docs(result))
+
+
+@contextmanager
+def _quick_import() -> Iterator[None]:
+    """Import Great Expectations quietly and without the parts that gates never use."""
+    # Neither the context nor a validation may call home from a production task.
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    # It announces a folder for a site that is never built, at every gate.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    loaded = "great_expectations" in sys.modules
+    hidden = [name for name in UNUSED if not loaded and name not in sys.modules]
+    for name in hidden:
+        # Python's own way to say "not installed": the import raises ImportError.
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+def _data_docs(result: Any) -> str:
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    # The page is read beside ours and on servers of ours, so it brings no scripts from elsewhere;
+    # the links to a site around it lead to our page.
+    page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
+    return page.replace("../../../../index.html", "index.html")
