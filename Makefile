@@ -47,6 +47,9 @@ format: install ## Rewrite files in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+schema: install ## Write docs/yaml.md and docs/pipeline.schema.json from the typed models
+	$(BIN)/nightbid schema docs
+
 lock: ## Resolve requirements*.in into the lock files (UPGRADE=1 takes newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
 	$(BIN)/uv pip compile --quiet --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt

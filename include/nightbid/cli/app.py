@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -249,6 +250,19 @@ def window(
     ):
         table.add_row(name, str(len(days)), days[0].isoformat(), days[-1].isoformat())
     console.print(table)
+
+
+@app.command()
+def schema(
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("docs"),
+) -> None:
+    """Write the reference of the pipeline YAML, and its JSON schema for editors."""
+    from nightbid.config.document import reference, schema_text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("yaml.md", reference()), ("pipeline.schema.json", schema_text())):
+        (folder / name).write_text(text, encoding="utf-8")
+        console.print(str(folder / name), soft_wrap=True)
 
 
 def _known(pipeline: str, settings: Settings) -> str:

@@ -13,24 +13,31 @@ class Model(Block):
     """Which registered architecture, with its own hyperparameters."""
 
     architecture: str = "dcn_v2"
+    """One of `nightbid.models.architectures`, or of `tree_architectures`."""
     embedding_dim: int = Field(default=16, ge=1)
+    """Length of the vector of each category."""
     embedding_l2: float = Field(default=100.0, ge=0)
     """½·l2·w² per embedding weight is added to the log loss of all training rows: a normal prior
     with standard deviation 1/√l2."""
     parameters: dict[str, Any] = Field(default_factory=dict)
+    """The architecture's own settings."""
 
 
 class Train(Block):
     """How a model is fitted."""
 
     batch_size: int = Field(default=2048, ge=1)
+    """Rows per step."""
     epochs: int = Field(default=3, ge=1)
+    """Passes over the training rows, at most."""
     learning_rate: float = Field(default=2e-3, gt=0)
+    """At its highest."""
     schedule: Literal["constant", "cosine", "linear"] = "linear"
     """How the learning rate goes from its full value to 0 at the last epoch's end."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of all steps in which the learning rate rises from 0 first."""
     patience: int = Field(default=1, ge=0)
+    """Epochs without a better validation log loss before training ends."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Between checkpoints: what a killed training has to do again at most."""
     workers: int = Field(default=1, ge=1, le=64)

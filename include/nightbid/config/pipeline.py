@@ -48,33 +48,44 @@ class Window(Block):
     """How many days each split takes, newest last: train, then validate, then evaluate."""
 
     train_days: int = Field(default=5, ge=1)
+    """Days that the model learns from."""
     validate_days: int = Field(default=1, ge=1)
+    """Days that choose the best epoch."""
     evaluate_days: int = Field(default=1, ge=1)
+    """Newest days, on which candidate and champion are compared."""
 
 
 class Runner(Block):
     """Which Beam runner featurizes."""
 
     kind: Literal["direct", "dataflow"] = "direct"
+    """On this machine, or on Google Cloud Dataflow."""
     workers: int = Field(default=2, ge=1)
+    """Processes, or machines."""
 
 
 class PipelineSpec(Block):
     """Everything a nightly run of one model needs to know."""
 
     pipeline: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    """Name, as the file is called: of the DAG, the runs and the champion."""
     description: str = ""
+    """One line, shown in Airflow."""
     owner: str = "ads-ml"
+    """Who is asked when a night fails."""
     schedule: str | None = None
     """Cron expression, UTC; null: only by hand."""
     start_date: dt.date = dt.date(2026, 1, 8)
     """First night that the schedule may run."""
     source: Source = SimulatorSource()
+    """Where the logs come from."""
     columns: Columns = Columns()
     label: Label = Label()
     sampling: Sampling = Sampling()
     window: Window = Window()
     features: dict[FeatureName, Feature] = Field(min_length=1)
+    """Name → feature. A bare word is a transform: `device_type: vocabulary`; a block without
+    `transform` is a vocabulary."""
     model: Model = Model()
     baseline: Model = Model(architecture="logistic_regression")
     """Regularised logistic regression: the incumbent of the first night, and a yardstick later."""
@@ -86,6 +97,7 @@ class PipelineSpec(Block):
     approval: bool = False
     """A person approves the promotion in Airflow."""
     seed: int = 0
+    """Of everything that is drawn: the same seed, the same night."""
 
     @model_validator(mode="after")
     def _delayed_label_has_a_time(self) -> PipelineSpec:

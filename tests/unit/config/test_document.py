@@ -1,0 +1,48 @@
+"""The reference and the schema of the YAML say what the types say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from nightbid.config.document import json_schema, reference, schema_text
+
+ROOT = Path(__file__).resolve().parents[3]
+SHIPPED = sorted((ROOT / "include" / "pipelines").glob("*.yaml"))
+
+
+def check(tree: object) -> None:
+    jsonschema.Draft202012Validator(json_schema()).validate(tree)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_pipeline_satisfies_the_schema(path: Path) -> None:
+    class Loader(yaml.SafeLoader):
+        """Dates stay text, as an editor sees them."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, found) for tag, found in each if not tag.endswith("timestamp")]
+        for first, each in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    check(yaml.load(path.read_text(), Loader))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"features": {}}, {"features": {"a": "vocab"}}, {"train": {"epochs": 0}}, {"trian": {}}],
+)
+def test_what_is_refused_is_refused_by_the_schema_too(change: dict) -> None:
+    tree = {"pipeline": "ctr", "features": {"a": "vocabulary", "b": {"min_count": 2}}}
+    check(tree)
+    with pytest.raises(jsonschema.ValidationError):
+        check(tree | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "made"), [("yaml.md", reference), ("pipeline.schema.json", schema_text)]
+)
+def test_the_kept_documents_are_fresh(name: str, made) -> None:
+    kept = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert kept == made(), f"docs/{name} is stale: run `make schema`"
