@@ -47,7 +47,9 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.training.stage:run",
         inputs=("featurize",),
         spec_keys=("model", "train", "label"),
-        rooms=("models", "training"),
+        rooms=("models", "training", "features"),
+        uses_champion=True,
+        champion_when="train.warm_start",
     ),
     Stage(
         "train_baseline",

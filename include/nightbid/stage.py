@@ -114,6 +114,8 @@ class Stage:
     rooms: tuple[str, ...]
     """Packages of nightbid whose source changes its output."""
     uses_champion: bool = False
+    champion_when: str = ""
+    """Dotted key of a setting; unless it is true, the champion is left out after all."""
     history_of: str | None = None
     is_gate: bool = False
     fingerprint: str = ""
@@ -121,6 +123,13 @@ class Stage:
     describes: when that changes, so does its key."""
     uses_run: bool = False
     """Output depends on the run itself (its costs, its id): reused only within the run."""
+
+    def wants_champion(self, spec: PipelineSpec) -> bool:
+        """Whether the champion is an input."""
+        found: Any = spec
+        for part in filter(None, self.champion_when.split(".")):
+            found = getattr(found, part)
+        return self.uses_champion and bool(found)
 
     def load(self) -> StageFunction:
         """Import the function."""
@@ -175,7 +184,7 @@ def run_stage(
     workspace = run.workspace
     night = Night.of(spec, run.date)
     inputs = {name: _input_of(run, name) for name in stage.inputs}
-    if stage.uses_champion and (champion := run.pinned_champion()) is not None:
+    if stage.wants_champion(spec) and (champion := run.pinned_champion()) is not None:
         inputs["champion"] = _read(workspace, champion.bundle_uri)
     history: tuple[StageInput, ...] = ()
     if stage.history_of:

@@ -40,6 +40,8 @@ class Train(Block):
     """Epochs without a better validation log loss before training ends."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Between checkpoints: what a killed training has to do again at most."""
+    warm_start: bool = False
+    """Begin with the champion's weights and moments, remapped by key; see `training.warm`."""
     workers: int = Field(default=1, ge=1, le=64)
     """Processes that share each batch; see `nightbid.training.workers`."""
     seed: int = 0

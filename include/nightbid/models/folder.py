@@ -81,21 +81,35 @@ def load_card(folder: Path) -> ModelCard:
 
 
 def save_weights(weights: dict[str, Array], folder: Path) -> None:
-    """Write arrays by name; equal arrays give equal bytes (NumPy stamps no times)."""
+    """Write the weights of a model."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / WEIGHTS, **weights)  # type: ignore[arg-type]
+    save_arrays(weights, folder / WEIGHTS)
+
+
+def save_arrays(arrays: dict[str, Array], path: Path) -> None:
+    """Write arrays by name; equal arrays give equal bytes (NumPy stamps no times)."""
+    np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
 def load_weights(folder: Path) -> dict[str, Array]:
+    """Read what `save_weights` wrote.
+
+    Raises:
+        CorruptDataError: the file is truncated or something else.
+    """
+    return load_arrays(folder / WEIGHTS)
+
+
+def load_arrays(path: Path) -> dict[str, Array]:
     """Read arrays by name.
 
     Raises:
         CorruptDataError: the file is truncated or something else.
     """
     try:
-        with np.load(folder / WEIGHTS, allow_pickle=False) as stored:
+        with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise CorruptDataError(
-            f"unreadable weights: {error}", where=str(folder / WEIGHTS), hint="train it again"
+            f"unreadable weights: {error}", where=str(path), hint="train it again"
         ) from error

@@ -31,6 +31,8 @@ class Job(Block):
     output: Path
     """Folder for `model/`; only the first worker writes."""
     checkpoints: Path | None = None
+    champion: Path | None = None
+    """Bundle to start from; see `nightbid.training.warm`."""
 
 
 def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, A
         return {**metrics, **rows}
     from nightbid.models.network import Network
     from nightbid.training.loop import Training
+    from nightbid.training.warm import save_slots, warm_up
 
     with strategy.scope():
         network = Network(card, seed=job.seed)
@@ -100,18 +103,25 @@ def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, A
             step_scale=architecture.step_scale,
             seed=job.seed,
         )
+        warmth = None
+        if job.champion is not None:
+            optimizer = training.step.optimizer
+            warmth = warm_up(network, optimizer, job.champion, job.featurized / "fitted")
         chief = strategy.extended.should_checkpoint
         checkpoints = Checkpoints(job.checkpoints, job.train.checkpoint_seconds, writes=chief)
         fitted = training.run(progress=inner, watch=watch, checkpoints=checkpoints)
     if chief:
         save_card(card, folder)
         save_weights(network.weights(), folder)
+        if job.train.warm_start:
+            save_slots(network, training.step.optimizer, folder)
     best = fitted.best
     return {
         **rows,
         "architecture": card.architecture,
         "parameters": network.parameters,
         "workers": strategy.num_replicas_in_sync,
+        **({"warm_start": str(warmth)} if warmth else {}),
         "resumed_at": fitted.resumed_at,
         "examples_per_second": fitted.examples_per_second,
         "epochs": len(fitted.epochs),
