@@ -20,7 +20,12 @@ from nightbid.config.settings import Settings
 from nightbid.config.sources import ObdSource
 from nightbid.data.source import Source, open_source
 from nightbid.data.write import write_day
+from nightbid.runs import RunRecord
 from nightbid.sampling.rows import flag
+from nightbid.tracking.datasets import freeze as freeze_rows
+from nightbid.tracking.datasets import frozen as frozen_sets
+from nightbid.tracking.datasets import verified
+from nightbid.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -111,6 +116,54 @@ def fetch(pipeline: PipelineName, set_: Overrides = None) -> None:
 
     path = fetch_archive(settings.cache)
     console.print(f"{path} · {path.stat().st_size:,} bytes · sha256 {DIGEST}", soft_wrap=True)
+
+
+@app.command()
+def freeze(
+    pipeline: PipelineName,
+    run_id: Annotated[str, typer.Argument(help="Run whose sampled rows are kept.")],
+    name: Annotated[str, typer.Option("--name", help="Of the data set, given once.")],
+    reason: Annotated[str, typer.Option(help="What it is for.")] = "",
+) -> None:
+    """Keep the sampled rows of a run under a name, for comparisons on the very same rows."""
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    known = find_pipeline(pipeline, settings.pipelines).pipeline
+    found = freeze_rows(workspace, RunRecord.load(workspace, known, run_id), name, reason=reason)
+    console.print(
+        f"{found.name}: {found.rows:,} rows of {found.run_id}, {found.bytes / 1e6:,.1f} MB,"
+        f" digest {found.digest[:12]}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command()
+def frozen(
+    check: Annotated[bool, typer.Option("--check", help="Check every byte of each.")] = False,
+) -> None:
+    """List the frozen data sets, and check that they are what was frozen."""
+    workspace = Workspace(Settings().workspace)
+    found = frozen_sets(workspace)
+    if not found:
+        console.print("no data set is frozen yet: `nightbid data freeze PIPELINE RUN --name …`")
+        return
+    table = Table("name", "pipeline", "night", "rows", "digest", "frozen (UTC)", "what for")
+    for each in found:
+        if check:
+            verified(workspace, each.name)
+        table.add_row(
+            each.name,
+            each.pipeline,
+            str(each.night),
+            f"{each.rows:,}",
+            each.digest[:12],
+            f"{each.created:%Y-%m-%d %H:%M}",
+            escape(each.reason),
+        )
+    console.print(table)
+    if check:
+        console.print("every byte is as it was frozen")
 
 
 @app.command()

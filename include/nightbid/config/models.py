@@ -38,6 +38,9 @@ class Train(Block):
     """Share of all steps in which the learning rate rises from 0 first."""
     patience: int = Field(default=1, ge=0)
     """Epochs without a better validation log loss before training ends."""
+    calibration: Literal["none", "platt"] = "none"
+    """A line over the logits, fitted on validation rows after training. (Sampled-away negatives
+    need none: their weights are learned with.)"""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Between checkpoints: what a killed training has to do again at most."""
     warm_start: bool = False

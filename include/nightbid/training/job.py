@@ -10,11 +10,12 @@ from nightbid.config.base import Block
 from nightbid.config.models import Model, Train
 from nightbid.config.pipeline import Label
 from nightbid.errors import ConfigError
-from nightbid.models.folder import ModelCard, save_card, save_weights
+from nightbid.models.folder import Calibration, ModelCard, save_card, save_weights
 from nightbid.models.layout import Layout
 from nightbid.models.registry import Architecture, find
 from nightbid.progress import EpochWatcher, Progress
 from nightbid.schema import FeatureSchema
+from nightbid.training.calibration import platt
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples, read_examples
 
@@ -86,10 +87,12 @@ def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, A
         trees, metrics = fit_trees(
             card, train, validation, seed=job.seed, progress=inner, watch=watch
         )
-        save_card(card, folder)
+        trees.card = _calibrated(card, trees, validation, job.train)
+        save_card(trees.card, folder)
         trees.save(folder)
-        return {**metrics, **rows}
+        return {**metrics, **rows, **_told(trees.card)}
     from nightbid.models.network import Network
+    from nightbid.training.board import Board
     from nightbid.training.loop import Training
     from nightbid.training.warm import save_slots, warm_up
 
@@ -109,9 +112,14 @@ def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, A
             warmth = warm_up(network, optimizer, job.champion, job.featurized / "fitted")
         chief = strategy.extended.should_checkpoint
         checkpoints = Checkpoints(job.checkpoints, job.train.checkpoint_seconds, writes=chief)
-        fitted = training.run(progress=inner, watch=watch, checkpoints=checkpoints)
+        with Board(job.output / "tensorboard" if chief else None) as board:
+            fitted = training.run(
+                progress=inner, watch=board.beside(watch), checkpoints=checkpoints
+            )
+            board.tell(fitted)
+    network.card = _calibrated(card, network, validation, job.train)
     if chief:
-        save_card(card, folder)
+        save_card(network.card, folder)
         save_weights(network.weights(), folder)
         if job.train.warm_start:
             save_slots(network, training.step.optimizer, folder)
@@ -121,6 +129,7 @@ def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, A
         "architecture": card.architecture,
         "parameters": network.parameters,
         "workers": strategy.num_replicas_in_sync,
+        **_told(network.card),
         **({"warm_start": str(warmth)} if warmth else {}),
         "resumed_at": fitted.resumed_at,
         "examples_per_second": fitted.examples_per_second,
@@ -138,6 +147,18 @@ def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, A
         ],
         "validation": {"auc": best.validation.auc, "log_loss": best.validation.log_loss},
     }
+
+
+def _calibrated(card: ModelCard, model: Any, validation: Examples, train: Train) -> ModelCard:
+    if train.calibration == "none":
+        return card
+    line = platt(model.score(validation.inputs), validation)
+    return card.model_copy(update={"calibration": line})
+
+
+def _told(card: ModelCard) -> dict[str, Any]:
+    line = card.calibration
+    return {} if line == Calibration() else {"calibration": line.model_dump()}
 
 
 def _strategy(architecture: Architecture, train: Train) -> Any:

@@ -51,6 +51,7 @@ def _train(task: StageTask, model: Model, settings: Train) -> Outcome:
     return Outcome(
         rows=Rows(read=rows, written=rows),
         metrics=metrics,
+        volatile=("tensorboard/",),
         summary=f"{model.architecture}, {metrics['parameters']:,} parameters,"
         f" best of {metrics['epochs']} {'trees' if trees else 'epochs'} is"
         f" {metrics['best_epoch']}: validation log loss {best['log_loss']:.4f}"
