@@ -1,0 +1,45 @@
+"""The tutorial does what it says: its commands are run, and its excerpts looked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.M | re.S)
+
+
+@pytest.mark.slow
+def test_every_command_works_and_shows_what_is_promised(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "NIGHTBID_CACHE": str(tmp_path / "cache"),
+        "NIGHTBID_TRACKING": "",
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+    }
+    said, variables = "", ""
+    for kind, text in BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")):
+        if kind == "text":
+            for excerpt in text.splitlines():
+                pattern = ".*".join(map(re.escape, excerpt.split("…")))
+                assert re.search(pattern, said, re.S), f"{excerpt!r} is not in:\n{said}"
+            continue
+        variables += "".join(f"{line}\n" for line in text.splitlines() if "export " in line)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", variables + text],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+        )
+        said = done.stdout
+        assert done.returncode == 0, f"{text}\n{said}"
