@@ -39,23 +39,18 @@ def encode(column: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.int32], p
     their hexadecimal digits.
 
     Returns:
-        int32 [rows] codes, and the tokens: distinct strings, at most one per code.
+        int32 [rows] codes, and the tokens: strings, distinct unless a given dictionary's are not.
     """
     array = whole(column)
     if pa.types.is_null(array.type):
         return np.full(len(array), -1, np.int32), pa.array([], pa.string())
-    distinct = not pa.types.is_dictionary(array.type)
-    if distinct:
+    if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     indices, values = array.indices, array.dictionary
     if array.null_count:
         indices = pc.fill_null(indices, -1)
     codes = indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-    if (
-        pa.types.is_string(values.type)
-        and _is_clean(values)
-        and (distinct or len(values.unique()) == len(values))
-    ):
+    if pa.types.is_string(values.type) and _is_clean(values):
         # By far the most frequent case, and the one that a request waits for.
         return codes, values
     tokens = _tokens(values)

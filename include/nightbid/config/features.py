@@ -90,15 +90,21 @@ class Cross(FeatureBlock):
 
 
 class Bag(FeatureBlock):
-    """A set of values (a list column, or a separated string), as numbers with equal weights."""
+    """A set of values (a list column, or a separated string), as numbers with weights."""
 
     transform: Literal["bag"]
     length: int = Field(default=8, ge=1)
     """Values kept per row, in their order."""
+    weights: str = ""
+    """List column with a weight per value, scaled to sum 1 in each row; empty: equal weights."""
     separator: str = ","
     top_k: int = Field(default=100_000, ge=1)
     min_count: int = Field(default=2, ge=1)
     oov_buckets: int = Field(default=1, ge=1)
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Columns of the logs that the feature called `name` reads."""
+        return (self.column or name, *([self.weights] if self.weights else []))
 
 
 class Sequence(FeatureBlock):

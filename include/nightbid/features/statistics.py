@@ -6,48 +6,115 @@ result, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from nightbid.columns import Floats, Hashes, whole
+from nightbid.columns import Floats, Hashes, token_hashes, whole
 from nightbid.features.values import days_of
 from nightbid.profile.column import ColumnProfile
 from nightbid.schema import LABEL, TIME, WEIGHT
 
 WEIGHT_UNIT = 2.0**20
 """Weights are added as integers of 2^-20: sums are then exact, in any order."""
+COMPACT_ABOVE = 50_000
+"""Counts of fewer tokens than this wait to be added up, whatever came before."""
+SPILL_GROUPS = 16
+NO_TOKENS = pa.table({"token": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
 
 
 @dataclass(frozen=True)
 class TokenCounts:
     """How often each token was seen."""
 
-    table: pa.Table
-    """token string, count int64; sorted by token."""
+    parts: tuple[pa.Table, ...]
+    """token string, count int64, in any order; the largest first. A token may be in several."""
+    spilled: tuple[str, ...] = ()
+    """Files with further parts; row group p of each holds the tokens whose hash is p modulo
+    SPILL_GROUPS."""
 
     @classmethod
     def of(cls, codes: npt.NDArray[np.int32], tokens: pa.Array) -> TokenCounts:
         """Count the tokens of an encoded column, see `nightbid.columns.encode`."""
         counts = np.bincount(codes[codes >= 0], minlength=len(tokens)).astype(np.int64)
-        return cls(pa.table({"token": tokens, "count": counts}).sort_by("token"))
+        return cls((pa.table({"token": tokens, "count": counts}),))
 
     def merge(self, other: TokenCounts) -> TokenCounts:
-        """Count both sets of rows."""
-        both = pa.concat_tables([self.table, other.table])
-        summed = both.group_by("token").aggregate([("count", "sum")])
-        summed = summed.rename_columns({"count_sum": "count"}).select(["token", "count"])
-        return TokenCounts(summed.sort_by("token").combine_chunks())
+        """Count both sets of rows; parts are added up once they are as many as the largest."""
+        parts = sorted((*self.parts, *other.parts), key=len, reverse=True)
+        spilled = (*self.spilled, *other.spilled)
+        rest = sum(map(len, parts[1:]))
+        if len(parts) > 1 and rest > max(len(parts[0]), COMPACT_ABOVE):
+            return TokenCounts((_added(parts),), spilled)
+        return TokenCounts(tuple(parts), spilled)
+
+    def spill(self, folder: Path, limit: int) -> TokenCounts:
+        """Move the parts to a file if they have more than `limit` entries.
+
+        Counts stay exact: nothing is dropped. Memory is bounded by `limit` while merging and by
+        a SPILL_GROUPS-th of the distinct tokens at the end.
+        """
+        if sum(map(len, self.parts)) <= limit:
+            return self
+        table = _added(self.parts)
+        if len(table) <= limit:
+            return TokenCounts((table,), self.spilled)
+        group = (token_hashes(table["token"]) % np.uint64(SPILL_GROUPS)).astype(np.int64)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{uuid.uuid4().hex}.parquet"
+        with pq.ParquetWriter(path, table.schema, use_dictionary=False) as writer:
+            for each in range(SPILL_GROUPS):
+                writer.write_table(table.take(np.flatnonzero(group == each)), row_group_size=2**30)
+        return TokenCounts((), (*self.spilled, str(path)))
 
     def top(self, top_k: int, min_count: int) -> pa.Array:
         """List the most frequent tokens, ties in order of their text."""
-        frequent = self.table.filter(pc.greater_equal(self.table["count"], min_count))
-        order = [("count", "descending"), ("token", "ascending")]
-        return frequent.sort_by(order)["token"].slice(0, top_k).combine_chunks()
+        found = [_most_frequent(_added(each), top_k, min_count) for each in self._groups()]
+        together = _most_frequent(pa.concat_tables(found), top_k, min_count)
+        return whole(together["token"])
+
+    def _groups(self) -> Iterator[Sequence[pa.Table]]:
+        if not self.spilled:
+            yield self.parts or (NO_TOKENS,)
+            return
+        left = _added(self.parts or (NO_TOKENS,))
+        group = (token_hashes(left["token"]) % np.uint64(SPILL_GROUPS)).astype(np.int64)
+        for each in range(SPILL_GROUPS):
+            read = [pq.ParquetFile(path).read_row_group(each) for path in self.spilled]
+            yield [left.take(np.flatnonzero(group == each)), *read]
+
+
+def _added(parts: Sequence[pa.Table]) -> pa.Table:
+    """Add up the counts of equal tokens."""
+    # Dictionaries that are unified are the fastest way to number strings across tables.
+    encoded = [
+        pa.DictionaryArray.from_arrays(np.arange(len(each), dtype=np.int32), whole(each["token"]))
+        for each in parts
+    ]
+    unified = pa.chunked_array(encoded).unify_dictionaries()
+    tokens = unified.chunk(0).dictionary
+    counts = np.zeros(len(tokens), np.int64)
+    for chunk, each in zip(unified.chunks, parts, strict=True):
+        np.add.at(counts, np.asarray(chunk.indices), np.asarray(each["count"]))
+    return pa.table({"token": tokens, "count": counts})
+
+
+def _most_frequent(table: pa.Table, top_k: int, min_count: int) -> pa.Table:
+    frequent = table.filter(pc.greater_equal(table["count"], min_count))
+    if len(frequent) > top_k:
+        # Sort by text only what may be listed.
+        counts = np.asarray(frequent["count"])
+        least = int(np.partition(counts, len(counts) - top_k)[len(counts) - top_k])
+        frequent = frequent.filter(pc.greater_equal(frequent["count"], least))
+    order = [("count", "descending"), ("token", "ascending")]
+    return frequent.sort_by(order).slice(0, top_k)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import as_time, encode, joint_hashes, numbers, token_hashes
+from nightbid.columns import Floats, as_time, encode, joint_hashes, numbers, token_hashes
 from nightbid.config.features import (
     Age,
     Bag,
@@ -48,6 +49,9 @@ from nightbid.features.values import (
     numeric_values,
 )
 from nightbid.schema import ModelInput
+
+BATCHED = 8
+"""A vocabulary this many times as long as the values to look up is better kept in a dictionary."""
 
 
 class Transform(Protocol):
@@ -128,11 +132,15 @@ class Numbered:
     def ids(self, encoded: tuple[Int32s, pa.Array]) -> Int32s:
         """Look up an encoded column; int32 [rows]."""
         codes, found = encoded
-        # Once per distinct value; for the hundred of a request a dictionary beats every
-        # vectorised lookup, all of which build or copy something first.
-        number = self._numbers.get
-        texts = found.to_numpy(zero_copy_only=False).tolist()
-        table = np.array([*(number(each, -1) for each in texts), 0], np.int64)
+        # Once per distinct value. Arrow's lookup hashes the whole vocabulary each time, which is
+        # still the fastest for the many of a batch; for the few of a request a kept dictionary is.
+        if BATCHED * len(found) > len(self.tokens):
+            places = pc.fill_null(pc.index_in(found, self.tokens), -1 - self.oov_buckets - 1)
+            numbers = places.to_numpy(zero_copy_only=False) + (1 + self.oov_buckets)
+        else:
+            texts = found.to_numpy(zero_copy_only=False)
+            numbers = np.fromiter(map(self._numbers.get, texts, repeat(-1)), np.int64, len(texts))
+        table = np.append(numbers.astype(np.int64), 0)
         unknown = np.flatnonzero(table < 0)
         if len(unknown):
             hashed = token_hashes(found.take(pa.array(unknown)))
@@ -192,7 +200,7 @@ class Hashed:
 
 @dataclass(frozen=True)
 class Several:
-    """The items of a list, as a bag with equal weights or as a sequence."""
+    """The items of a list, as a bag or as a sequence."""
 
     name: str
     feature: Bag | Sequence
@@ -220,7 +228,22 @@ class Several:
         is_bag = isinstance(self.feature, Bag)
         ids = self.vocabulary.ids(encode(items.flat))
         matrix = laid_out(ids, items, self.feature.length, last=not is_bag)
-        return _bag(self.name, matrix) if is_bag else {self.name: _matrix(matrix)}
+        if not isinstance(self.feature, Bag):
+            return {self.name: _matrix(matrix)}
+        return _bag(self.name, matrix, self._weights(raw, items, len(matrix)))
+
+    def _weights(self, raw: Raw, items: Items, rows: int) -> Floats | None:
+        """Weights as logged, laid out as the ids are; float64 [rows, length]."""
+        assert isinstance(self.feature, Bag)
+        if not self.feature.weights:
+            return None
+        found = items_of(self.name, self.feature, raw, self.feature.weights)
+        matrix = np.zeros((rows, self.feature.length))
+        # What has no value, or a weight that is no positive number, weighs nothing.
+        kept = found.places < np.minimum(items.counts, self.feature.length)[found.rows]
+        values = np.nan_to_num(np.maximum(numbers(found.flat), 0.0))
+        matrix[found.rows[kept], found.places[kept]] = values[kept]
+        return matrix
 
 
 @dataclass(frozen=True)
@@ -357,7 +380,8 @@ def _matrix(matrix: npt.NDArray[np.int32] | Floats32) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
-def _bag(name: str, matrix: Int32s) -> dict[str, pa.Array]:
-    filled = (matrix > 0).sum(axis=1, keepdims=True)
-    weight = np.where(matrix > 0, 1 / np.maximum(filled, 1), 0.0).astype(np.float32)
-    return {name: _matrix(matrix), f"{name}__weight": _matrix(weight)}
+def _bag(name: str, matrix: Int32s, given: Floats | None = None) -> dict[str, pa.Array]:
+    weight = np.where(matrix > 0, 1.0 if given is None else given, 0.0)
+    total = weight.sum(axis=1, keepdims=True)
+    scaled = np.where(total > 0, weight / np.where(total > 0, total, 1.0), 0.0).astype(np.float32)
+    return {name: _matrix(matrix), f"{name}__weight": _matrix(scaled)}

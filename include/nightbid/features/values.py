@@ -138,9 +138,16 @@ class Items:
         return cls(flat, rows, np.arange(len(rows)) - starts[rows], counts)
 
 
-def items_of(name: str, feature: Bag | SequenceFeature, raw: Raw) -> Items:
-    """Unroll a list column, or a string of separated values; any other value is one item."""
-    column = raw.column(feature.column or name, name)
+def items_of(name: str, feature: Bag | SequenceFeature, raw: Raw, source: str = "") -> Items:
+    """Unroll a list column, or a string of separated values; any other value is one item.
+
+    Args:
+        name: the feature's.
+        feature: its definition.
+        raw: rows.
+        source: another column of the feature than its first.
+    """
+    column = raw.column(source or feature.column or name, name)
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightbid.schema import REASON, RESERVED, split_files
+from nightbid.schema import split_files
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,19 @@ class Group:
         return f"split={self.split}/dt={self.day}/part-{self.file:05d}-{self.group:05d}.parquet"
 
     def read(self, columns: Iterable[str]) -> pa.Table:
-        """Read the reserved columns and the given ones (those that are there).
+        """Read the given columns (those that are there).
 
         Strings come as dictionaries: later work is then done once per distinct value.
         """
         # No pre-buffering: a group is read once, and memory stays at one group.
         with pq.ParquetFile(self.path, pre_buffer=False) as plain:
-            schema = plain.schema_arrow
-        wanted = {*columns, *RESERVED} - {REASON}
+            schema, metadata = plain.schema_arrow, plain.metadata
+        wanted = set(columns)
         names = [name for name in schema.names if name in wanted]
         texts = [name for name in names if _is_text(schema.field(name).type)]
-        with pq.ParquetFile(self.path, read_dictionary=texts, pre_buffer=False) as file:
+        with pq.ParquetFile(
+            self.path, metadata=metadata, read_dictionary=texts, pre_buffer=False
+        ) as file:
             return file.read_row_group(self.group, columns=names, use_threads=False)
 
 

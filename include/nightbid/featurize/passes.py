@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,13 @@ import pyarrow as pa
 from nightbid.columns import whole
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
-from nightbid.features.statistics import Statistic, merge_all
+from nightbid.features.statistics import Statistic, TokenCounts, merge_all
 from nightbid.featurize.groups import Group, write_rows
 from nightbid.profile import Profile
-from nightbid.schema import REASON, RESERVED
+from nightbid.schema import LABEL, REASON, RESERVED, TIME, WEIGHT
+
+SPILL_ABOVE = 2_000_000
+"""Tokens of one vocabulary: some 100 MiB."""
 
 
 def sources_of(definition: Definition) -> list[str]:
@@ -34,7 +38,7 @@ class Learn(beam.DoFn):  # type: ignore[misc]
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
-        self._columns = sources_of(definition)
+        self._columns = {*sources_of(definition), LABEL, WEIGHT, TIME}
 
     def process(self, group: Group) -> Iterator[dict[str, Statistic]]:
         """Learn from one row group."""
@@ -45,6 +49,16 @@ class Learn(beam.DoFn):  # type: ignore[misc]
 class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
     """Associative and commutative: any bundling of the row groups gives the same."""
 
+    def __init__(self, spill: str, limit: int = SPILL_ABOVE) -> None:
+        """Combine.
+
+        Args:
+            spill: folder that all workers reach, for the counts of very many tokens.
+            limit: tokens of a vocabulary that are counted in memory.
+        """
+        self._spill = spill
+        self._limit = limit
+
     def create_accumulator(self) -> dict[str, Statistic]:
         """Start with no rows."""
         return {}
@@ -53,7 +67,7 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         self, accumulator: dict[str, Statistic], element: dict[str, Statistic]
     ) -> dict[str, Statistic]:
         """Add the rows of one group."""
-        return merge_all(accumulator, element)
+        return self._bounded(merge_all(accumulator, element))
 
     def merge_accumulators(
         self, accumulators: Iterable[dict[str, Statistic]]
@@ -61,24 +75,34 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         """Add the rows of several bundles."""
         merged: dict[str, Statistic] = {}
         for each in accumulators:
-            merged = merge_all(merged, each)
+            merged = self._bounded(merge_all(merged, each))
         return merged
 
     def extract_output(self, accumulator: dict[str, Statistic]) -> dict[str, Statistic]:
         """Give the sum."""
         return accumulator
 
+    def _bounded(self, statistics: dict[str, Statistic]) -> dict[str, Statistic]:
+        return {
+            name: each.spill(Path(self._spill), self._limit)
+            if isinstance(each, TokenCounts)
+            else each
+            for name, each in statistics.items()
+        }
+
 
 class SaveFitted(beam.DoFn):  # type: ignore[misc]
     """Merged statistics → folder of fitted features."""
 
-    def __init__(self, definition: Definition, folder: str) -> None:
+    def __init__(self, definition: Definition, folder: str, spill: str) -> None:
         self._definition = definition
         self._folder = folder
+        self._spill = spill
 
     def process(self, statistics: dict[str, Statistic]) -> Iterator[str]:
         """Write the folder."""
         FittedFeatures.fit(self._definition, statistics).save(Path(self._folder))
+        shutil.rmtree(self._spill, ignore_errors=True)
         yield self._folder
 
 
@@ -121,7 +145,7 @@ class Transform(beam.DoFn):  # type: ignore[misc]
     def process(self, group: Group) -> Iterator[tuple[str, Summary]]:
         """Transform one row group."""
         assert self._fitted is not None
-        rows = group.read(sources_of(self._fitted.definition))
+        rows = group.read({*sources_of(self._fitted.definition), *RESERVED})
         inputs = self._fitted.transform(rows)
         kept = [name for name in RESERVED if name in rows.column_names and name != REASON]
         table = pa.table(
@@ -179,16 +203,26 @@ class SaveSummary(beam.DoFn):  # type: ignore[misc]
         yield split
 
 
-def learning(groups: list[Group], definition: Definition, fitted: str) -> Any:
-    """Build the pass that learns; its result is a folder of fitted features."""
+def learning(
+    groups: list[Group], definition: Definition, fitted: str, limit: int = SPILL_ABOVE
+) -> Any:
+    """Build the pass that learns; its result is a folder of fitted features.
+
+    Args:
+        groups: what to read.
+        definition: the features.
+        fitted: the folder.
+        limit: tokens of a vocabulary that a worker counts in memory; more go through files.
+    """
+    spill = f"{fitted}.counts"
 
     def expand(pipeline: beam.Pipeline) -> Any:
         return (
             pipeline
             | "Row groups" >> beam.Create(groups, reshuffle=True)
             | "Learn" >> beam.ParDo(Learn(definition))
-            | "Merge" >> beam.CombineGlobally(MergeStatistics()).without_defaults()
-            | "Save" >> beam.ParDo(SaveFitted(definition, fitted))
+            | "Merge" >> beam.CombineGlobally(MergeStatistics(spill, limit)).without_defaults()
+            | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill))
         )
 
     return expand

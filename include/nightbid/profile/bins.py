@@ -15,6 +15,8 @@ MANTISSA_BITS = 5
 """32 bins per power of two: a quantile is known to 3 %, integers up to 64 exactly."""
 HOUR_US = 3_600_000_000
 HASH_BINS = 256
+DENSE = 4
+"""Keys whose range is below so many per entry are counted by offset."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,17 @@ class Bins:
     @classmethod
     def of(cls, keys: Ints, counts: Ints, positives: Ints) -> Bins:
         """Group entries with equal keys."""
+        lowest = int(keys.min()) if len(keys) else 0
+        if len(keys) and int(keys.max()) - lowest < DENSE * len(keys):
+            # Close together: counting by offset is faster than sorting.
+            place = keys - lowest
+            used = np.flatnonzero(np.bincount(place))
+            size = int(used[-1]) + 1
+            return cls(
+                (used + lowest).astype(np.int64),
+                _sum_by(place, counts, size)[used],
+                _sum_by(place, positives, size)[used],
+            )
         unique, inverse = np.unique(keys, return_inverse=True)
         size = len(unique)
         return cls(

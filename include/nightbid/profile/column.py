@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from nightbid.errors import CorruptDataError
 from nightbid.profile.bins import (
+    DENSE,
     HASH_BINS,
     HOUR_US,
     Bins,
@@ -24,6 +25,8 @@ from nightbid.profile.exact import ExactSum
 from nightbid.profile.sample import KEY_LIMIT, CountedSample, hash_numbers, hash_texts
 from nightbid.schema import KEY, USER
 
+PROBE = 2048
+"""Rows that tell whether numbers repeat."""
 Kind = Literal["number", "text", "time", "id", "other", "empty"]
 
 
@@ -100,17 +103,9 @@ class ColumnProfile:
             array = array.drop_null()
         if kind == "time":
             return _with_times(start, array, label)
-        if not pa.types.is_dictionary(array.type):
-            array = array.dictionary_encode()
-        codes = np.asarray(array.indices)
-        counts = np.bincount(codes, minlength=len(array.dictionary)).astype(np.int64)
-        positives = np.bincount(codes, weights=label, minlength=len(array.dictionary))
-        used = np.flatnonzero(counts)
-        values = array.dictionary.take(pa.array(used))
-        picked = (counts[used], positives[used].astype(np.int64))
         if kind == "number":
-            return _with_numbers(start, values, *picked)
-        return _with_names(start, values, *picked)
+            return _with_numbers(start, *_grouped(array, label))
+        return _with_names(start, *_grouped(array, label))
 
     def merge(self, other: ColumnProfile) -> ColumnProfile:
         """Profile both sets of rows.
@@ -298,12 +293,41 @@ def _with_times(start: ColumnProfile, array: pa.Array, label: Ints) -> ColumnPro
     )
 
 
+def _grouped(array: pa.Array, label: Ints) -> tuple[pa.Array, Ints, Ints]:
+    """Group rows by value: values, rows of each, rows of each with label 1.
+
+    Numbers that hardly repeat are left as they are, rows of one each: nothing is gained by hashing
+    them. Only speed depends on which way is taken.
+    """
+    kind = array.type
+    if pa.types.is_signed_integer(kind):
+        numbers = np.asarray(array).astype(np.int64)
+        lowest = int(numbers.min())
+        if int(numbers.max()) - lowest < DENSE * len(numbers):
+            place = numbers - lowest
+            counts = np.bincount(place).astype(np.int64)
+            marked = np.bincount(place, weights=label).astype(np.int64)
+            used = np.flatnonzero(counts)
+            return pa.array(used + lowest), counts[used], marked[used]
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        few = array.slice(0, PROBE)
+        if 2 * len(few.unique()) > len(few):
+            return array, np.ones(len(array), np.int64), label
+    if not pa.types.is_dictionary(kind):
+        array = array.dictionary_encode()
+    codes, size = np.asarray(array.indices), len(array.dictionary)
+    counts = np.bincount(codes, minlength=size).astype(np.int64)
+    marked = np.bincount(codes, weights=label, minlength=size).astype(np.int64)
+    used = np.flatnonzero(counts)
+    return array.dictionary.take(pa.array(used)), counts[used], marked[used]
+
+
 def _with_numbers(
-    start: ColumnProfile, distinct: pa.Array, counts: Ints, positives: Ints
+    start: ColumnProfile, grouped: pa.Array, counts: Ints, positives: Ints
 ) -> ColumnProfile:
-    if pa.types.is_boolean(distinct.type):
-        distinct = distinct.cast(pa.int8())
-    values: Floats = np.asarray(distinct.cast(pa.float64(), safe=False))
+    if pa.types.is_boolean(grouped.type):
+        grouped = grouped.cast(pa.int8())
+    values: Floats = np.asarray(grouped.cast(pa.float64(), safe=False))
     missing = np.isnan(values)
     endless = np.isinf(values)
     nan, infinite = int(counts[missing].sum()), int(counts[endless].sum())
@@ -329,14 +353,14 @@ def _with_numbers(
 
 
 def _with_names(
-    start: ColumnProfile, distinct: pa.Array, counts: Ints, positives: Ints
+    start: ColumnProfile, grouped: pa.Array, counts: Ints, positives: Ints
 ) -> ColumnProfile:
     blank = 0
     if start.kind == "id":
-        values = np.asarray(distinct.cast(pa.int64()))
+        values = np.asarray(grouped.cast(pa.int64()))
         hashes = hash_numbers(values)
     else:
-        values = np.asarray(distinct.to_pylist(), dtype=object)
+        values = np.asarray(grouped.to_pylist(), dtype=object)
         hashes = hash_texts(values)
         blank = int(counts[values == ""].sum())
     bins = (hashes // np.uint64(2**64 // HASH_BINS)).astype(np.int64)

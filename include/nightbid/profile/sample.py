@@ -51,19 +51,21 @@ class CountedSample:
         limit: int = LIMIT,
         keep_values: bool = True,
     ) -> CountedSample:
-        """Sample distinct values."""
-        if len(hashes) > limit:
-            chosen = np.argpartition(hashes, limit - 1)[:limit]
-        else:
-            chosen = np.arange(len(hashes))
-        chosen = chosen[np.argsort(hashes[chosen], kind="stable")]
-        return cls(
-            limit,
-            hashes[chosen],
-            counts[chosen],
-            positives[chosen],
-            tuple(values[chosen].tolist()) if keep_values else (),
-        )
+        """Sample values, which may repeat: equal hashes are equal values."""
+        near = np.arange(len(hashes))
+        if len(hashes) > 8 * limit:
+            # The k smallest hashes lie almost always in this small part of their range.
+            bound = np.uint64(4 * limit * (2**64 // len(hashes)))
+            near = np.flatnonzero(hashes < bound)
+            if len(np.unique(hashes[near])) < limit:
+                near = np.arange(len(hashes))
+        found, first, inverse = np.unique(hashes[near], return_index=True, return_inverse=True)
+        size = min(len(found), limit)
+        chosen = near[first[:size]]
+        sums = (np.bincount(inverse, each[near])[:size] for each in (counts, positives))
+        rows, marked = (each.astype(np.int64) for each in sums)
+        kept = tuple(values[chosen].tolist()) if keep_values else ()
+        return cls(limit, found[:size], rows, marked, kept)
 
     def merge(self, other: CountedSample) -> CountedSample:
         """Sample the union of both."""

@@ -24,6 +24,7 @@ features:
   site_hash: {transform: hash, column: site, buckets: 50}
   pair: {transform: cross, columns: [site, number], buckets: 97}
   tags: {transform: bag, length: 3, min_count: 1}
+  liked: {transform: bag, column: tags, weights: scores, length: 3, min_count: 1}
   recent: {transform: sequence, column: tags, length: 2, min_count: 1}
   words: {transform: text_ngrams, column: title, length: 5, buckets: 300}
   slot: {transform: identity, size: 4, training_only: true}
@@ -44,6 +45,7 @@ def rows(count: int = 500, seed: int = 0, days: int = 4) -> pa.Table:
     price[random.random(count) < 0.1] = np.nan
     site = random.choice(["a", "b", "c", "d", "rare"], count, p=[0.5, 0.3, 0.1, 0.09, 0.01])
     words = np.array(["buy", "cheap", "red", "shoes", "now"])
+    tags = [list(random.choice(words, random.integers(0, 5))) for _ in site]
     label = (random.random(count) < np.where(site == "a", 0.5, 0.1)).astype(np.float32)
     time = pa.array(served).cast(pa.timestamp("us", "UTC"))
     return pa.table(
@@ -51,7 +53,8 @@ def rows(count: int = 500, seed: int = 0, days: int = 4) -> pa.Table:
             "price": pa.array(price),
             "site": pa.array(site),
             "number": pa.array(random.integers(0, 20, count)),
-            "tags": pa.array([list(random.choice(words, random.integers(0, 5))) for _ in site]),
+            "tags": pa.array(tags),
+            "scores": pa.array([[random.random() for _ in each] for each in tags]),
             "title": pa.array([" ".join(random.choice(words, 3)) for _ in site]),
             "slot": pa.array(random.integers(0, 6, count)),
             "served": time,

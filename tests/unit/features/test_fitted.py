@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nightbid.columns import encode
 from nightbid.config.load import parse_pipeline
 from nightbid.errors import ConfigError, MissingDataError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
-from nightbid.features.statistics import merge_all
+from nightbid.features.statistics import TokenCounts, merge_all
 
 DAY = 86_400_000_000
 
@@ -90,6 +91,29 @@ def test_bags_weigh_their_items_equally_and_sequences_keep_the_last(fitted, make
     recent = one(fitted, rows, "recent")
     assert recent[1][1] == 0
     assert recent[0] != recent[1]
+
+
+def test_given_weights_of_a_bag_are_scaled_to_sum_1(fitted, make_rows):
+    rows = replaced(make_rows(4), "tags", pa.array([["buy", "red"], ["buy", None], ["buy"], []]))
+    scores = pa.array([[1.0, 3.0], [2.0, 5.0], [math.nan], [7.0]])
+    weights = one(fitted, replaced(rows, "scores", scores), "liked__weight")
+    assert weights == [[0.25, 0.75, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_counts_that_went_through_files_give_the_same_vocabulary(tmp_path):
+    """Memory is bounded by a limit, and nothing is lost: the counts are exact."""
+    random = np.random.default_rng(9)
+    parts = []
+    for _ in range(6):
+        tokens = pa.array([f"token {each}" for each in random.zipf(1.3, 3000)])
+        parts.append(TokenCounts.of(*encode(tokens)))
+    plain, bounded = TokenCounts(()), TokenCounts(())
+    for part in parts:
+        plain, bounded = plain.merge(part), bounded.merge(part).spill(tmp_path, limit=500)
+    assert bounded.spilled
+    assert sum(map(len, bounded.parts)) <= 500
+    for top_k, min_count in ((10_000, 1), (300, 2), (1, 1)):
+        assert bounded.top(top_k, min_count).equals(plain.top(top_k, min_count))
 
 
 def test_a_separated_string_is_the_same_as_a_list(fitted, make_rows):

@@ -1,0 +1,160 @@
+"""Featurizing, ours against others on the same rows: ratios of interleaved runs.
+
+    python benchmarks/featurize.py                     # 1 million rows, 3 rounds
+    python benchmarks/featurize.py --rows 4 --only ours duckdb
+
+Every engine does the job of `benchmarks/peers/job.py` in a process of its own, one after the
+other, round by round; the best time of each counts, without imports. Engines that Nightbid does
+not need live in environments of their own under the user's cache folder; one that cannot be
+installed is left out, with the reason. Row-at-a-time engines get fewer rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import criteo
+
+PEERS = Path(__file__).parent / "peers"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nightbid-benchmarks"
+MILLION = 1_000_000
+STEPS = ("analyse", "transform")
+CHECKED = ("tokens", "rows", "centre n0", "centre n1")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to do the job."""
+
+    script: str
+    packages: tuple[str, ...] = ()
+    """What its own environment holds; none: ours."""
+    rows: int = 0
+    """Of its data; 0: all."""
+
+
+FRAMES = ("polars", "duckdb", "pyarrow")
+ENGINES = {
+    "ours": Engine("ours.py"),
+    "row at a time": Engine("rows.py", rows=40_000),
+    "tensorflow-transform": Engine(
+        "tft.py", ("tensorflow-transform==1.21.0", "apache-beam==2.77.0")
+    ),
+    "polars": Engine("polars_.py", FRAMES),
+    "duckdb": Engine("duckdb_.py", FRAMES),
+    "parquet alone": Engine("parquet.py"),
+}
+
+
+def python_of(engine: Engine) -> str:
+    """Interpreter of the engine's environment, installed if need be.
+
+    Raises:
+        RuntimeError: it cannot be installed.
+    """
+    if not engine.packages:
+        return sys.executable
+    folder = CACHE / "-".join(each.split("=")[0] for each in engine.packages)
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        uv = Path(sys.executable).parent / "uv"
+        for command in (
+            [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder],
+            [uv, "pip", "install", "--quiet", "--python", python, *engine.packages],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip().splitlines()[-1][:200])
+        (folder / "ready").touch()
+    return str(python)
+
+
+def run(engine: Engine, python: str, step: str, work: Path, files: list[str]) -> dict:
+    command = [python, str(PEERS / engine.script), step, str(work), *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def data(root: Path, rows: int) -> list[str]:
+    folder = root / f"criteo-{rows}"
+    if not (folder / "ready").exists():
+        print(f"making {rows:,} rows")
+        criteo.write(folder, rows)
+        (folder / "ready").touch()
+    return sorted(map(str, folder.rglob("*.parquet")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=float, default=1, help="millions")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=list(ENGINES), default=list(ENGINES))
+    parser.add_argument("--folder", type=Path, help="where rows are kept between runs")
+    options = parser.parse_args()
+    rows = int(options.rows * MILLION)
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(options.folder or Path(scratch), rows, options.rounds, options.only)
+
+
+def measure(root: Path, rows: int, rounds: int, names: list[str]) -> None:
+    pythons: dict[str, str] = {}
+    for name in names:
+        try:
+            pythons[name] = python_of(ENGINES[name])
+        except RuntimeError as error:
+            print(f"{name} is left out: it cannot be installed here ({error})")
+    inputs = {name: data(root, ENGINES[name].rows or rows) for name in pythons}
+    found: dict[tuple[str, str], list[dict]] = {}
+    for _ in range(rounds):
+        for step in STEPS:
+            for name, python in list(pythons.items()):
+                work = root / "work" / str(rows) / ENGINES[name].script.removesuffix(".py")
+                try:
+                    one = run(ENGINES[name], python, step, work, inputs[name])
+                except RuntimeError as error:
+                    print(f"{name} is left out: {step} failed ({error})")
+                    del pythons[name]
+                    continue
+                found.setdefault((name, step), []).append(one)
+                print(
+                    f"  {name:22}{step:10}{one['seconds']:8.2f} s{one['cpu']:8.2f} CPU s",
+                    flush=True,
+                )
+    report(pythons, found, rows)
+
+
+def report(pythons: dict[str, str], found: dict[tuple[str, str], list[dict]], rows: int) -> None:
+    """Print rows per second by the wall clock and by CPU time, which a busy machine hardly moves."""
+    for clock, title in (("seconds", "wall clock"), ("cpu", "CPU time")):
+        print(f"\n{rows:,} rows, {title}, best of each; `ours` is how many times as fast ours is")
+        print(
+            f"{'':22}" + "".join(f"{each + ' rows/s':>18}{'ours':>8}" for each in (*STEPS, "both"))
+        )
+        speed: dict[str, list[float]] = {}
+        for name in pythons:
+            made = ENGINES[name].rows or rows
+            best = [min(one[clock] for one in found[name, step]) for step in STEPS]
+            speed[name] = [made / each for each in (*best, sum(best))]
+        mine = speed.get("ours", [float("nan")] * 3)
+        for name, each in speed.items():
+            pairs = zip(each, mine, strict=True)
+            print(f"{name:22}" + "".join(f"{one:18,.0f}{own / one:7.2f}x" for one, own in pairs))
+    print("\nWhat they found (peak MiB; entries of vocabularies, rows written, two centres):")
+    for name in pythons:
+        figures = found[name, STEPS[0]][0]["check"] | found[name, STEPS[1]][0]["check"]
+        peak = max(one["peak_mib"] for step in STEPS for one in found[name, step])
+        told = [f"{figures[key]:.6g}" for key in CHECKED if key in figures]
+        print(f"{name:22}{peak:10,.0f}  {'  '.join(told)}")
+
+
+if __name__ == "__main__":
+    main()
