@@ -133,7 +133,7 @@ def measure(root: Path, rows: int, rounds: int, names: list[str]) -> None:
 
 
 def report(pythons: dict[str, str], found: dict[tuple[str, str], list[dict]], rows: int) -> None:
-    """Print rows per second by the wall clock and by CPU time, which a busy machine hardly moves."""
+    """Print rows per second by the wall clock, and by CPU time, which others hardly disturb."""
     for clock, title in (("seconds", "wall clock"), ("cpu", "CPU time")):
         print(f"\n{rows:,} rows, {title}, best of each; `ours` is how many times as fast ours is")
         print(

@@ -11,7 +11,7 @@ from nightbid.config.pipeline import PipelineSpec, Runner
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.featurize.groups import groups_of
 from nightbid.featurize.passes import learning, transforming
-from nightbid.featurize.runner import run_pass
+from nightbid.featurize.runner import passes_on
 
 FEATURES = {
     name: {
@@ -35,7 +35,8 @@ def _groups(files: list[str]) -> list:
 def analyse(files: list[str], work: Path) -> dict[str, float]:
     fitted = work / "fitted"
     shutil.rmtree(fitted, ignore_errors=True)
-    run_pass(learning(_groups(files), DEFINITION, str(fitted)), Runner(workers=THREADS))
+    with passes_on(Runner(workers=THREADS)) as run_pass:
+        run_pass(learning(_groups(files), DEFINITION, str(fitted)))
     learned = FittedFeatures.load(fitted).learned
     return {
         "tokens": sum(len(learned[name].tokens) for name in TEXTS),
@@ -47,8 +48,8 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
     output = work / "rows"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
-    passed = transforming(_groups(files), str(work / "fitted"), str(output))
-    run_pass(passed, Runner(workers=THREADS))
+    with passes_on(Runner(workers=THREADS)) as run_pass:
+        run_pass(transforming(_groups(files), str(work / "fitted"), str(output)))
     return {"rows": sum(pq.read_metadata(each).num_rows for each in output.rglob("*.parquet"))}
 
 

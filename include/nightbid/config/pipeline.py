@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,12 +56,20 @@ class Window(Block):
 
 
 class Runner(Block):
-    """Which Beam runner featurizes."""
+    """Which Beam runner featurizes. A bare word is its kind: `runner: dask`."""
 
-    kind: Literal["direct", "dataflow"] = "direct"
-    """On this machine, or on Google Cloud Dataflow."""
+    kind: Literal["direct", "dask", "dataflow"] = "direct"
+    """Threads of this process, Dask's processes here or elsewhere, or Google Cloud Dataflow."""
     workers: int = Field(default=2, ge=1)
-    """Processes, or machines."""
+    """Threads, processes or machines."""
+    scheduler: str = ""
+    """`tcp://host:port` of a running Dask scheduler whose workers reach the workspace and have
+    this package; empty: `workers` processes are started for the stage."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
 
 class PipelineSpec(Block):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import apache_beam as beam
@@ -17,27 +18,64 @@ from nightbid.errors import ConfigError
 POLL_SECONDS = 0.5
 
 
-def run_pass(expand: Callable[[beam.Pipeline], Any], runner: Runner) -> None:
-    """Run a pipeline to its end, on this machine.
+Expand = Callable[[beam.Pipeline], Any]
+"""Adds the transforms of one pass to a pipeline."""
+
+
+@contextmanager
+def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
+    """Make the chosen engine ready; what is yielded runs one pass on it, to its end.
 
     Raises:
         ConfigError: the runner is not available here.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    with _dask(runner) if runner.kind == "dask" else nullcontext(_direct(runner)) as chosen:
+
+        def run(expand: Expand) -> None:
+            engine, options = chosen
+            with beam.Pipeline(engine, PipelineOptions([], **options)) as pipeline:
+                expand(pipeline)
+
+        yield run
+
+
+def _direct(runner: Runner) -> tuple[Any, dict[str, Any]]:
+    """Threads of this process.
+
+    Raises:
+        ConfigError: another runner is asked for.
     """
     if runner.kind != "direct":
         raise ConfigError(
             f"runner {runner.kind!r} is not available in this installation",
             where="runner.kind",
-            hint="use 'direct'",
+            hint="use 'direct' or 'dask'",
         )
     # Named, not "DirectRunner": that one first tries to download another runner.
-    options = PipelineOptions(
-        [],
-        direct_num_workers=runner.workers,
-        direct_running_mode="multi_threading" if runner.workers > 1 else "in_memory",
-    )
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    with beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline:
-        expand(pipeline)
+    mode = "multi_threading" if runner.workers > 1 else "in_memory"
+    return FnApiRunner(), {"direct_num_workers": runner.workers, "direct_running_mode": mode}
+
+
+@contextmanager
+def _dask(runner: Runner) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Worker processes of Dask: those of a running scheduler, or of this machine."""
+    from apache_beam.runners.dask.dask_runner import DaskRunner
+    from distributed import LocalCluster, get_client
+
+    with ExitStack() as stack:
+        address = runner.scheduler
+        if not address:
+            cluster = LocalCluster(
+                n_workers=runner.workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                host="127.0.0.1",
+            )
+            address = stack.enter_context(cluster).scheduler_address
+        # The runner connects and never disconnects: its client would look for a gone scheduler.
+        stack.callback(lambda: get_client(address).close())
+        yield DaskRunner(), {"address": address}
 
 
 class Watcher:

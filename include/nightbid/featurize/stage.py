@@ -17,7 +17,7 @@ from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.values import Raw
 from nightbid.featurize.groups import Group, groups_of
 from nightbid.featurize.passes import learning, transforming
-from nightbid.featurize.runner import Watcher, run_pass
+from nightbid.featurize.runner import Watcher, passes_on
 from nightbid.manifest import Rows
 from nightbid.stage import Outcome, StageTask
 
@@ -44,15 +44,16 @@ def run(task: StageTask) -> Outcome:
     fitted, output = str(task.output / "fitted"), str(task.output)
     started = time.monotonic()
     task.progress(0.0, f"learning from {rows:,} rows")
-    run_pass(learning(groups, definition, fitted), task.spec.runner)
 
     def look() -> None:
         done = len(list(task.output.glob("split=*/dt=*/part-*.parquet")))
         share = LEARNING_SHARE + (1 - LEARNING_SHARE) * done / len(groups)
         task.progress(share, f"transformed {done} of {len(groups)} row groups")
 
-    with Watcher(look):
-        run_pass(transforming(groups, fitted, output), task.spec.runner)
+    with passes_on(task.spec.runner) as run_pass:
+        run_pass(learning(groups, definition, fitted))
+        with Watcher(look):
+            run_pass(transforming(groups, fitted, output))
     seconds = time.monotonic() - started
     features = FittedFeatures.load(task.output / "fitted")
     rates = _oov_rates(task)

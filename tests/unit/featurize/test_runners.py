@@ -1,0 +1,93 @@
+"""The same artefacts on every runner, however the rows come in groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.load import parse_pipeline
+from nightbid.config.pipeline import Runner
+from nightbid.features.fitted import Definition
+from nightbid.featurize.groups import groups_of
+from nightbid.featurize.passes import learning, transforming
+from nightbid.featurize.runner import passes_on
+
+SPEC = """
+pipeline: t
+columns: {time: nb_time}
+features:
+  price: {transform: numeric, log1p: true}
+  price_bucket: {transform: quantile_buckets, column: price, buckets: 8}
+  site: {min_count: 2, oov_buckets: 2}
+  site_rate: {transform: target_rate, columns: [site]}
+  hour: {transform: hour, column: nb_time}
+"""
+DAY = 86_400_000_000
+ROWS = 3000
+
+
+def sample(folder: Path, group: int) -> Path:
+    draw = np.random.default_rng(5)
+    for split, day in (("train", 0), ("train", 1), ("evaluate", 2)):
+        time = (20_500 + day) * DAY + np.sort(draw.integers(0, DAY, ROWS))
+        price = draw.lognormal(size=ROWS)
+        table = pa.table(
+            {
+                "price": pa.array(price, mask=draw.random(ROWS) < 0.1),
+                "site": pa.array([f"site {each}" for each in draw.zipf(1.5, ROWS)]),
+                "nb_key": pa.array(draw.integers(0, 2**60, ROWS)),
+                "nb_label": pa.array((draw.random(ROWS) < 0.2).astype(np.float32)),
+                "nb_weight": pa.array(np.full(ROWS, 1.5, np.float32)),
+                "nb_time": pa.array(time).cast(pa.timestamp("us", "UTC")),
+                "nb_user": pa.array(draw.integers(0, 99, ROWS)),
+            }
+        )
+        path = folder / f"split={split}" / f"dt=2026-02-{day + 1:02d}" / "part-00000.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(table, path, row_group_size=group)
+    return folder
+
+
+def featurized(rows: Path, output: Path, runner: Runner, limit: int = 10**6) -> dict[str, bytes]:
+    definition = Definition.of(parse_pipeline(SPEC, "t"))
+    groups = groups_of(rows, ["train", "evaluate"])
+    with passes_on(runner) as run_pass:
+        run_pass(learning(groups, definition, str(output / "fitted"), limit))
+        run_pass(transforming(groups, str(output / "fitted"), str(output)))
+    return {
+        str(each.relative_to(output)): each.read_bytes()
+        for each in sorted(output.rglob("*"))
+        if each.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("direct")
+    return featurized(sample(folder / "rows", 500), folder / "out", Runner(workers=2))
+
+
+def test_one_thread_and_two_give_the_same_bytes(expected, tmp_path):
+    assert len([name for name in expected if name.startswith("split=")]) == 18
+    rows = sample(tmp_path / "rows", 500)
+    assert featurized(rows, tmp_path / "out", Runner(workers=1)) == expected
+
+
+def test_worker_processes_of_dask_give_the_same_bytes(expected, tmp_path):
+    rows = sample(tmp_path / "rows", 500)
+    assert featurized(rows, tmp_path / "out", Runner(kind="dask", workers=2)) == expected
+
+
+def test_other_row_groups_and_spilled_counts_learn_the_same_bytes(expected, tmp_path):
+    rows = sample(tmp_path / "rows", 777)
+    found = featurized(rows, tmp_path / "out", Runner(), limit=20)
+    learned = {name: value for name, value in expected.items() if name.startswith("fitted")}
+    assert learned == {name: value for name, value in found.items() if name.startswith("fitted")}
+
+
+def test_a_runner_may_be_named_by_a_word():
+    spec = parse_pipeline("pipeline: t\nfeatures: {a: hash}\nrunner: dask", "t")
+    assert spec.runner == Runner(kind="dask")
