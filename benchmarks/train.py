@@ -58,7 +58,9 @@ def ours(spec, schema, train: Examples, newer: Examples) -> tuple[float, float, 
         prior=float(np.log(train.rate / (1 - train.rate))),
         features=schema,
     )
-    settings = spec.train.model_copy(update={"epochs": asked.epochs, "patience": asked.epochs})
+    # A constant rate, as Keras has it.
+    changes = {"epochs": asked.epochs, "patience": asked.epochs, "schedule": "constant"}
+    settings = spec.train.model_copy(update=changes)
     network = Network(card, seed=0)
     training = Training(network, train, newer, settings, step_scale=1.0, seed=0)
     batch = train.take(slice(0, settings.batch_size))

@@ -187,10 +187,13 @@ class ConcludeOperator(SweepOperator):
             AirflowFailException: no trial ended well.
         """
         from nightbid.sweep.summary import winner_command, write_page
+        from nightbid.sweep.track import track_trials
 
         sweep = self.open(context)
         page = write_page(sweep, Settings())
         self.log.info("%s", page)
+        if said := track_trials(sweep, Settings()):
+            self.log.info("%s", said)
         ranked = sweep.ranked()
         if not ranked:
             raise AirflowFailException(f"no trial of {sweep.head.name} has ended well: {page}")

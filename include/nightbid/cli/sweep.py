@@ -16,6 +16,7 @@ from nightbid.errors import BudgetExceeded, ConfigError
 from nightbid.report.words import count, duration, money, number
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.summary import TITLES, winner_command, write_page
+from nightbid.sweep.track import track_trials
 from nightbid.sweep.trials import prepare, run_trial, spent
 
 MARK = {"done": "[green]done[/]", "pruned": "[yellow]pruned[/]", "failed": "[red]failed[/]",
@@ -70,6 +71,8 @@ def run_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
                 console.print(f"page: {write_page(sweep, settings)}", soft_wrap=True,
                               highlight=False)  # fmt: skip
     show_sweep(sweep, settings, console)
+    if said := track_trials(sweep, settings):
+        console.print(said, soft_wrap=True, highlight=False, markup=False)
 
 
 def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:

@@ -16,7 +16,9 @@ from nightbid.runs import RunRecord, runs_of
 from nightbid.stage import run_stage
 from nightbid.sweep.study import Sweep
 from nightbid.sweep.summary import winner_command, write_page
+from nightbid.sweep.track import track_trials
 from nightbid.sweep.trials import prepare, run_trial, spent
+from nightbid.tracking.queue import Queue
 from nightbid.workspace import Workspace
 
 PIPELINE = {
@@ -142,6 +144,20 @@ def test_the_page_tells_all_and_needs_nothing(swept, settings):
     assert page.count("<svg") == 2, "accuracy against cost, importance"
     assert "http" not in page.replace("http://www.w3.org", "")
     assert sum(sweep.importances().values()) == pytest.approx(1)
+
+
+def test_trials_wait_for_an_mlflow_that_is_down(swept, settings):
+    sweep, _, _ = swept
+    down = settings.model_copy(update={"tracking": "http://127.0.0.1:9"})
+    said = track_trials(sweep, down)
+    assert said.startswith("not tracked yet, queued")
+    waiting = Queue(Workspace(settings.workspace)).waiting()
+    assert len(waiting) == 10
+    assert {each.experiment for each in waiting} == {f"small.sweep.{sweep.head.name}"}
+    best = next(each for each in waiting if each.run_id == sweep.ranked()[0].run_id)
+    assert best.parameters["train.learning_rate"] == sweep.ranked()[0].overrides[-1].split("=")[1]
+    assert sum(each.failed for each in waiting) == 6, "failed and pruned ones"
+    assert track_trials(sweep, settings) == "", "nothing is tracked here"
 
 
 def test_a_budget_ends_the_sweep_and_a_larger_one_goes_on(settings, swept):

@@ -1,0 +1,35 @@
+"""Trials in MLflow: an experiment per sweep, a run per trial, never in the way of the sweep."""
+
+from __future__ import annotations
+
+import logging
+
+from nightbid.config.settings import Settings
+from nightbid.runs import RunRecord
+from nightbid.sweep.study import Sweep
+from nightbid.tracking.log import deliver, tracking_uri
+from nightbid.tracking.payload import Payload
+from nightbid.tracking.queue import Queue
+from nightbid.workspace import Workspace
+
+
+def track_trials(sweep: Sweep, settings: Settings) -> str:
+    """Queue every trial that has ended, and log what waits. Never raises.
+
+    Returns:
+        One line for a person; empty where there is nothing to say.
+    """
+    head, workspace = sweep.head, Workspace(settings.workspace)
+    try:
+        if not tracking_uri(settings, workspace):
+            return ""
+        for trial in sweep.trials():
+            if trial.state == "running":
+                continue
+            run = RunRecord.load(workspace, head.pipeline, trial.run_id)
+            experiment = f"{head.pipeline}.sweep.{head.name}"
+            Queue(workspace).put(Payload.of(run).model_copy(update={"experiment": experiment}))
+    except Exception as error:
+        logging.getLogger(__name__).warning("sweep %s is not tracked", head.name, exc_info=True)
+        return f"not tracked: {type(error).__name__}: {error}"
+    return str(deliver(workspace, settings))
