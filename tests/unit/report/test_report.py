@@ -18,6 +18,7 @@ from nightbid.report.charts import (
 )
 from nightbid.report.html import write_report
 from nightbid.report.table import night_table, verdict_line
+from nightbid.report.view import RunView
 from rich.console import Console
 
 VOID = {"meta", "br", "path", "circle", "rect"}
@@ -129,6 +130,15 @@ def test_figures_that_a_stage_left_out_are_dashes(recorded_run, page):
     )  # fmt: skip
     assert "worse than the baseline" in found.words
     assert "lightgbm" in found.words
+
+
+def test_each_task_of_a_multi_task_model_has_its_figures(recorded_run, page):
+    plain = recorded_run(run_id="plain")
+    figures = RunView(plain).evaluation
+    assert "Tasks of the candidate" not in page(plain).words
+    task = {**figures["candidate"], "rows": 5450, "positives": 1106, "auc": 0.5859}
+    run = recorded_run(run_id="both", metrics={"evaluate": {**figures, "tasks": {"sale": task}}})
+    assert "sale 5,450 1,106 0.5859" in page(run).words
 
 
 def test_names_from_the_logs_cannot_become_markup(recorded_run, page):
