@@ -3,6 +3,7 @@
     python benchmarks/gates.py --seed 101                        # the matrix, then 60 clean nights
     python benchmarks/gates.py --faults stale_join,label_leak    # a part of the matrix alone
     python benchmarks/gates.py --faults none --nights 20         # clean nights alone
+    python benchmarks/gates.py --kuairand ../shared/data/kuairand_std_14d     # real nights
 
 The nights are real: the pipeline `ctr` from the simulator through sample, gate_raw, featurize,
 gate_features, train, evaluate and gate_model, with a champion (the model is a logistic regression
@@ -20,7 +21,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -30,18 +31,20 @@ from nightbid.champion import ChampionPointer
 from nightbid.config.faults import FAULTS
 from nightbid.config.load import load_pipeline
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import GateStopped, NightbidError
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.source import open_source
+from nightbid.errors import DataError, GateStopped
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord
 from nightbid.stage import Stage, run_stage
 from nightbid.workspace import Workspace
 
-PIPELINE = Path(__file__).parents[1] / "include" / "pipelines" / "ctr.yaml"
+PIPELINES = Path(__file__).parents[1] / "include" / "pipelines"
 CHEAP = ("model.architecture=logistic_regression", "model.embedding_dim=4", "train.epochs=1")
 STAGES = {stage.name: stage for stage in NIGHT}
 JUDGED = tuple(STAGES[name] for name in list(STAGES)[: list(STAGES).index("gate_model") + 1])
 GATES = tuple(stage.name for stage in JUDGED if stage.is_gate)
-BEFORE_TRAINING = [stage.name for stage in JUDGED][: [s.name for s in JUDGED].index("train")]
+BEFORE_TRAINING = JUDGED[: JUDGED.index(STAGES["train"])]
 
 
 @dataclass
@@ -57,32 +60,24 @@ class Judged:
 
 @dataclass(frozen=True)
 class Bench:
-    """A workspace with its simulator."""
+    """A workspace with its pipeline."""
 
     root: Path
-    rows: int
-    seed: int
     cache: Path
+    pipeline: str
+    settings: tuple[str, ...]
+    stages: tuple[Stage, ...] = JUDGED
 
     def spec(self, faults: tuple[str, ...] = ()) -> PipelineSpec:
         """The pipeline, with faults."""
-        return load_pipeline(
-            PIPELINE,
-            (
-                *CHEAP,
-                f"source.rows_per_day={self.rows}",
-                f"source.seed={self.seed}",
-                f"source.faults=[{', '.join(faults)}]",
-            ),
-        )
+        added = (f"source.faults=[{', '.join(faults)}]",) if faults else ()
+        return load_pipeline(PIPELINES / f"{self.pipeline}.yaml", (*self.settings, *added))
 
-    @property
-    def first(self) -> date:
+    def first(self, start: date) -> date:
         """First night that has a whole window."""
-        spec = self.spec()
-        window = spec.window
+        window = self.spec().window
         days = window.train_days + window.validate_days + window.evaluate_days
-        return spec.source.start + timedelta(days=days - 1)
+        return start + timedelta(days=days - 1)
 
     def branch(self, name: str) -> Bench:
         """A copy that shares the outputs of stages, which nobody changes, and nothing else."""
@@ -93,7 +88,7 @@ class Bench:
         for folder in ("runs", "champion"):
             if (self.root / folder).exists():
                 shutil.copytree(self.root / folder, copy / folder)
-        return Bench(copy, self.rows, self.seed, self.cache)
+        return replace(self, root=copy)
 
     def night(self, newest: date, faults: tuple[str, ...] = (), *, through: bool) -> Judged:
         """Run a night up to the gate of the model, and crown it if nothing stopped.
@@ -107,14 +102,14 @@ class Bench:
         spec = self.spec(faults)
         run = RunRecord.start(workspace, spec, newest)
         judged, verdict = Judged(), ""
-        for stage in JUDGED:
+        for stage in self.stages:
             try:
                 result = run_stage(stage, spec, run, cache_folder=self.cache)
                 said, summary = str(result.manifest.verdict), result.manifest.summary
                 verdict = result.manifest.metrics.get("verdict", verdict)
             except GateStopped as stop:
                 said, summary = "stop", stop.what
-            except NightbidError as error:
+            except DataError as error:
                 said, summary = "refused", str(error)
             if stage.is_gate or said == "refused":
                 judged.said[stage.name] = said
@@ -123,7 +118,7 @@ class Bench:
                 judged.first = judged.first or stage.name
                 if said == "refused" or not through:
                     return judged
-        if not judged.first and verdict != "worse":
+        if not judged.first and verdict not in ("", "worse"):
             _crown(STAGES["export"], spec, run, self.cache)
         return judged
 
@@ -140,24 +135,25 @@ def _crown(export: Stage, spec: PipelineSpec, run: RunRecord, cache: Path) -> No
     )
 
 
-def matrix(bench: Bench, kinds: list[str], history: int, later: int) -> None:
-    """Print what each gate says of each fault."""
+def matrix(bench: Bench, start: date, kinds: list[str], history: int, later: int) -> None:
+    """Print what each gate says of each fault on the night after `history` clean ones."""
     for number in range(history):
-        judged = bench.night(bench.first + timedelta(days=number), through=False)
+        judged = bench.night(start + timedelta(days=number), through=False)
         if judged.first:
             print(f"clean night {number}: {judged.first}: {judged.summaries[judged.first]}")
-    newest = bench.first + timedelta(days=history)
-    print(f"seed {bench.seed}, {bench.rows:,} rows a day, {history} clean nights before the fault")
+    newest = start + timedelta(days=history)
+    print(f"{history} clean nights before the fault")
     heads = [name.removeprefix("gate_") for name in GATES]
     print(f"\n{'fault':28}" + "".join(f"{head:10}" for head in heads) + "ended by            night")
     caught, early = 0, 0
     for kind in kinds:
         branch = bench.branch(f"fault-{kind}")
-        fault = (f"{kind}@{newest}",)
+        name, colon, amount = kind.partition(":")
+        fault = (f"{name}@{newest}{colon}{amount}",)
         judged = branch.night(newest, fault, through=True)
         ended, night = judged.first, 0
         caught += bool(ended)
-        early += ended in BEFORE_TRAINING
+        early += ended in {stage.name for stage in BEFORE_TRAINING}
         shown = "".join(f"{judged.said.get(name, '-'):10}" for name in GATES)
         summary = judged.summaries.get(ended) or next(
             (judged.summaries[gate] for gate, said in judged.said.items() if said == "warn"), ""
@@ -175,12 +171,12 @@ def matrix(bench: Bench, kinds: list[str], history: int, later: int) -> None:
     )
 
 
-def clean(bench: Bench, nights: int) -> None:
+def clean(bench: Bench, start: date, nights: int) -> None:
     """Print how often clean nights stop."""
     counts = dict.fromkeys(("pass", "warn", "stop", "refused"), 0)
     started = time.perf_counter()
     for number in range(nights):
-        newest = bench.first + timedelta(days=number)
+        newest = start + timedelta(days=number)
         judged = bench.night(newest, through=False)
         worst = max(judged.said.values(), key=list(counts).index)
         counts[worst] += 1
@@ -190,9 +186,20 @@ def clean(bench: Bench, nights: int) -> None:
     seconds = (time.perf_counter() - started) / nights
     stops = counts["stop"] + counts["refused"]
     print(
-        f"{nights} clean nights (seed {bench.seed}, {bench.rows:,} rows a day): {stops} false stops"
-        f" ({stops / nights:.1%}), {counts['warn']} with warnings, {seconds:.1f} s a night"
+        f"{nights} clean nights: {stops} false stops ({stops / nights:.1%}),"
+        f" {counts['warn']} with warnings, {seconds:.1f} s a night"
     )
+
+
+def real(folder: str, scratch: Path) -> None:
+    """Print what the gates of raw logs and of features say of KuaiRand's 14 days."""
+    settings = (f"source.folder={folder}", "window.train_days=3", "window.evaluate_days=1")
+    bench = Bench(scratch / "real", scratch / "cache", "kuairand_ctr", settings, BEFORE_TRAINING)
+    source = open_source(bench.spec().source, bench.cache)
+    days = source.days() or ()
+    start = bench.first(days[0])
+    print(f"KuaiRand, {len(days)} days, judged on the nights from {start} to {days[-1]}")
+    clean(bench, start, (days[-1] - start).days + 1)
 
 
 def main() -> None:
@@ -200,27 +207,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--faults", default="all", help="kinds, separated by commas; all; none")
+    parser.add_argument("--faults", default="all", help="kind[:amount],… or all, none")
     parser.add_argument("--nights", type=int, default=60, help="clean nights; 0: none")
     parser.add_argument("--rows", type=int, default=20_000, help="rows a day")
     parser.add_argument("--seed", type=int, default=101, help="of the simulator")
     parser.add_argument("--history", type=int, default=5, help="clean nights before a fault")
     parser.add_argument("--later", type=int, default=2, help="nights to wait for a late stop")
+    parser.add_argument("--kuairand", default="", help="folder of KuaiRand: its nights instead")
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
-    known = list(FAULTS)
-    kinds = {"all": known, "none": []}.get(options.faults) or options.faults.split(",")
-    kinds = [] if options.faults == "none" else kinds
-    if unknown := set(kinds) - set(known):
-        parser.error(f"unknown faults {sorted(unknown)}; known: {', '.join(known)}")
+    kinds = [] if options.faults == "none" else options.faults.split(",")
+    kinds = list(FAULTS) if kinds == ["all"] else kinds
+    if unknown := {kind.partition(":")[0] for kind in kinds} - set(FAULTS):
+        parser.error(f"unknown faults {sorted(unknown)}; known: {', '.join(FAULTS)}")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder) / "clean", options.rows, options.seed, Path(folder) / "cache")
-        bench.root.mkdir()
+        scratch = Path(folder)
+        if options.kuairand:
+            real(options.kuairand, scratch)
+            return
+        rows, seed = options.rows, options.seed
+        print(f"simulator with seed {seed}, {rows:,} rows a day", flush=True)
+        settings = (*CHEAP, f"source.rows_per_day={rows}", f"source.seed={seed}")
+        bench = Bench(scratch / "clean", scratch / "cache", "ctr", settings)
+        start = bench.first(SimulatorSource().start)
         if kinds:
-            matrix(bench, kinds, options.history, options.later)
+            matrix(bench, start, kinds, options.history, options.later)
         if options.nights:
             # Nights of the matrix's history are reused: the same seed gives the same days.
-            clean(bench, options.nights)
+            clean(bench, start, options.nights)
 
 
 if __name__ == "__main__":

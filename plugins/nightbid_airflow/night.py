@@ -12,6 +12,7 @@ from nightbid.errors import ConfigError
 from nightbid.nightly import NIGHT
 from nightbid.stage import Stage
 
+from nightbid_airflow.notifier import StopNotifier
 from nightbid_airflow.operators import ReportOperator, StageOperator
 from nightbid_airflow.request import form
 from nightbid_airflow.sensors import CostSensor
@@ -54,7 +55,14 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         },
     ) as dag:
         tasks: dict[str, BaseOperator] = {
-            stage.name: StageOperator(task_id=stage.name, stage=stage.name, pipeline=spec.pipeline)
+            stage.name: StageOperator(
+                task_id=stage.name,
+                stage=stage.name,
+                pipeline=spec.pipeline,
+                on_failure_callback=StopNotifier(spec.pipeline, stage.name)
+                if stage.is_gate
+                else None,
+            )
             for stage in NIGHT
         }
         # A teardown: it runs however the night ends, and does not decide how it ended.

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.bases.notifier import BaseNotifier
+from airflow.sdk.definitions.context import Context
 from nightbid.champion import ChampionPointer
 from nightbid.config.settings import Settings
 from nightbid.nightly import NIGHT
@@ -37,7 +42,42 @@ def newest_run() -> RunRecord:
     return runs_of(Workspace(Settings().workspace), "small")[-1]
 
 
-def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(pipelines) -> None:
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A chat's webhook on loopback: its address, and the messages that it took."""
+    taken: list[dict[str, Any]] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", taken
+    server.shutdown()
+    server.server_close()
+
+
+class Bell(BaseNotifier):
+    """A notifier of somebody's own."""
+
+    rung: ClassVar[list[str]] = []
+
+    def notify(self, context: Context) -> None:
+        self.rung.append(context["nightbid"]["summary"])
+
+
+def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(
+    pipelines, webhook, monkeypatch
+) -> None:
+    address, messages = webhook
+    monkeypatch.setenv("NIGHTBID_STOP_WEBHOOK", address)
+    monkeypatch.setenv("NIGHTBID_STOP_NOTIFIER", f"{__name__}:Bell")
     pipelines(gates=STOPS_AT_ONCE)
     states = run_dag()
     assert states["sample"] == "success"
@@ -49,6 +89,10 @@ def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(pipelines) 
     assert {record.stage for record in run.records()} == {"sample", "gate_raw"}
     assert "rows" in run.stage("gate_raw").summary
     assert "gate_raw" in (run.folder / "report.html").read_text()
+    (message,) = messages
+    assert "small 2026-01-04: gate_raw stopped the night: rows" in message["text"]
+    assert (run.workspace.root / message["page"]).exists()
+    assert Bell.rung == [message["summary"]]
 
 
 def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) -> None:

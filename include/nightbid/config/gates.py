@@ -72,6 +72,8 @@ class RawGate(Block):
     """Excess share of values far (10 times) beyond every other day's range, or negative first."""
     new_values: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
     """Share of rows whose value no other day has, in columns of few values."""
+    lost_values: Limit = limit(warn=(None, 0.001), stop=(None, 0.01))
+    """Usual share of the values that every other day has and this day does not."""
     distinct_vs_usual: Limit = limit(warn=(0.6, 1.7), stop=(0.3, 3.0))
     constant_columns: Limit = limit(warn=(None, 0))
     contradictions: Limit = limit(warn=(None, 0.0005), stop=(None, 0.002))
@@ -89,6 +91,10 @@ class RawGate(Block):
     """How much better one column predicts the label than it usually does."""
     auc_loss: Limit = limit(warn=(None, 0.06), stop=(None, 0.15))
     """How much worse: a stale or shuffled join keeps every distribution, not this."""
+    attribute_loss: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))
+    """Users (items) whose attribute is not what it was on other days: a stale join, swapped ids."""
+    concentration: Limit = limit(warn=(None, 0.03), stop=(None, 0.1))
+    """Largest excess of one user's share of the rows or of the positives: a bot."""
 
 
 class FeaturesGate(Block):

@@ -24,3 +24,7 @@ class Settings(BaseSettings):
     """MLflow tracking URI; default: SQLite and files below a local workspace; empty: none."""
     tracking_pages: str | None = None
     """Where a person sees MLflow, for links; default: `tracking`, if that is a web address."""
+    stop_webhook: str = ""
+    """Web address that gets a JSON message when a gate stops a night in Airflow."""
+    stop_notifier: str = ""
+    """`package.module:Class` of an Airflow notifier to call when a gate stops a night."""

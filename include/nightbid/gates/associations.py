@@ -1,4 +1,4 @@
-"""What belongs together: columns with the label, flags with flags, times with times.
+"""What belongs together: columns with the label or a user, flags with flags, times with times.
 
 A stale or shuffled join leaves every column's own distribution as it was; these do not.
 """
@@ -10,18 +10,24 @@ import math
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates.compare import beyond_chance, order_auc, transfer_auc
+from nightbid.gates.compare import SIGMAS, beyond_chance, order_auc, transfer_auc
 from nightbid.gates.days import Day, Days
 from nightbid.gates.facts import Facts
 from nightbid.schema import RESERVED
 
 LEAST_POSITIVES = 50
+LEAST_COMMON = 30
+"""Users or items of two days, needed to say whether their attributes stay."""
+STAYS = 0.8
+"""An attribute that usually agrees less is none: it changes from day to day."""
 
 
 def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
     """Collect the figures of one day."""
     _contradictions(facts, days, day)
     _associations(facts, days, day, spec)
+    _attributes(facts, days, day, spec)
+    _concentration(facts, days, day, spec)
 
 
 def _contradictions(facts: Facts, days: Days, day: Day) -> None:
@@ -86,3 +92,59 @@ def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
             value, error = transfer_auc(both)
             days.auc[key] = (value, order_auc(both), error)
     return days.auc[key]
+
+
+def _attributes(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+    """Compare what is known of sampled users and items with what was known on other days."""
+    for entity in (spec.columns.user, spec.columns.item):
+        mine = day.profile.attributes.get(entity)
+        for name in mine.columns if mine else ():
+            now = days.agreement(day, entity, name)
+            before = [
+                found[0]
+                for each in days.window
+                if each.date != day.date
+                and (found := days.agreement(each, entity, name)) is not None
+            ]
+            if now is None or now[1] < LEAST_COMMON or len(before) < 2:
+                continue
+            usual = float(np.median(before))
+            if usual < STAYS:
+                continue
+            share, common = now
+            error = math.sqrt(max(usual * (1 - usual), 1 / common) / common)
+            facts.add(
+                "attribute_loss",
+                max(beyond_chance(usual - share, 0.0, error), 0.0),
+                subject=name,
+                part=day.name if entity == spec.columns.user else f"{day.name}, by {entity}",
+                note=f"as on other days for {share:.0%} of {common} sampled values of {entity},"
+                f" usually {usual:.0%}",
+            )
+
+
+def _concentration(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+    """Look for one user who has too much of the traffic or, more telling, of the positives."""
+    user = spec.columns.user
+    both = days.against_others(day, user)
+    if both is None:
+        return
+    for what, new, old in (
+        ("rows", both.new, both.old),
+        ("positives", both.new_positives, both.old_positives),
+    ):
+        total, before = int(new[:-1].sum()), int(old[:-1].sum())
+        if total < LEAST_POSITIVES or not before:
+            continue
+        usual = old[:-1] / before
+        error = np.sqrt(np.maximum(usual, 1 / total) * (1 / total + 1 / before))
+        excess = np.maximum(new[:-1] / total - usual - SIGMAS * error, 0.0)
+        at = int(excess.argmax())
+        facts.add(
+            "concentration",
+            float(excess[at]),
+            subject=user,
+            part=f"{day.name}, {what}",
+            note=f"one group of values has {new[at] / total:.1%} of the {what},"
+            f" usually {usual[at]:.1%}",
+        )

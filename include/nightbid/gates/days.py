@@ -66,6 +66,7 @@ class Days:
         self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
         self.auc: dict[tuple[date, str], tuple[float, float, float] | None] = {}
         """Association of a column with the label on a day, once computed."""
+        self._agreements: dict[tuple[date, date, str, str], tuple[float, int] | None] = {}
         self._distances: dict[tuple[date, str], tuple[float, float] | None] = {}
 
     @classmethod
@@ -149,6 +150,29 @@ class Days:
         if len(found) < 2:
             return 0.0, 0.0
         return median([each[0] for each in found]), median([each[1] for each in found])
+
+    def agreement(self, day: Day, entity: str, name: str) -> tuple[float, int] | None:
+        """Share of an entity's sampled members whose attribute is what it was on other days.
+
+        Median over the other days, and the median number of members that could be compared.
+        """
+        found = [
+            value
+            for each in self.others(day)
+            if (value := self._agreement(day, each, entity, name)) is not None
+        ]
+        if not found:
+            return None
+        return median([each[0] for each in found]), int(median([each[1] for each in found]))
+
+    def _agreement(self, one: Day, two: Day, entity: str, name: str) -> tuple[float, int] | None:
+        first, second = sorted((one, two), key=lambda each: each.date)
+        key = (first.date, second.date, entity, name)
+        if key not in self._agreements:
+            left = first.profile.attributes.get(entity)
+            right = second.profile.attributes.get(entity)
+            self._agreements[key] = left.agreement(right, name) if left and right else None
+        return self._agreements[key]
 
     def _pool(self, name: str) -> tuple[ColumnProfile, Bins] | None:
         if name not in self._pooled:

@@ -134,8 +134,6 @@ def _quick_import() -> Iterator[None]:
     """Import Great Expectations quietly and without the parts that gates never use."""
     # Neither the context nor a validation may call home from a production task.
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    # It announces a folder for a site that is never built, at every gate.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     loaded = "great_expectations" in sys.modules
     hidden = [name for name in UNUSED if not loaded and name not in sys.modules]
     for name in hidden:
@@ -146,6 +144,8 @@ def _quick_import() -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+        # It sets its own level to announce, at every gate, a folder for a site that is never built.
+        logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
 
 def _data_docs(result: Any) -> str:

@@ -16,6 +16,8 @@ from nightbid.schema import KEY, LABEL, RESERVED
 
 FEW = 200
 """A column with at most this many distinct values is a set of values."""
+LEAST_DAYS = 3
+"""Other days that must have a value before it is missed."""
 FAR = 10.0
 """Beyond this multiple of every other day's range a number is out of range."""
 
@@ -37,6 +39,8 @@ def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
         _sets(
             facts, name, day, column, others, churns=name in (spec.columns.user, spec.columns.item)
         )
+        if name not in (spec.columns.user, spec.columns.item):
+            _lost(facts, name, day, column, others)
         if column.kind == "time" or name == spec.columns.key:
             continue
         moved = days.distances(day, name)
@@ -159,6 +163,35 @@ def _sets(
         subject=name,
         part=day.name,
         note=f"{len(new)} new: {shown}" if new else "",
+    )
+
+
+def _lost(
+    facts: Facts, name: str, day: Day, column: ColumnProfile, others: list[ColumnProfile]
+) -> None:
+    """Add up the shares of values that every other day has and this one does not."""
+    everyone = [column, *others]
+    if len(others) < LEAST_DAYS or not column.values or not column.sample.values:
+        return
+    if not all(each.sample.complete and each.values for each in everyone):
+        return
+    here = set(column.sample.values)
+    least: dict[object, float] = {}
+    for at, each in enumerate(others):
+        pairs = zip(each.sample.values, each.sample.counts.tolist(), strict=True)
+        shares = {value: count / each.values for value, count in pairs if value not in here}
+        if at == 0:
+            least = shares
+        least = {key: min(low, shares[key]) for key, low in least.items() if key in shares}
+    # By chance a day misses a value that is due SIGMAS² times once in ten million.
+    due = {key: low for key, low in least.items() if low * column.values >= SIGMAS**2}
+    shown = ", ".join(repr(key) for key in sorted(due, key=due.__getitem__, reverse=True)[:3])
+    facts.add(
+        "lost_values",
+        sum(due.values()),
+        subject=name,
+        part=day.name,
+        note=f"{len(due)} gone: {shown}" if due else "",
     )
 
 

@@ -7,6 +7,7 @@ they were split into batches, days and workers.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.errors import CorruptDataError
+from nightbid.profile.attributes import Attributes
 from nightbid.profile.bins import Ints
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.exact import ExactSum
@@ -61,13 +63,16 @@ class Profile:
     contradictions: dict[str, int] = field(default_factory=dict)
     """`a without b`: rows where flag a is 1 and flag b is not. `a after b`: rows where time a
     comes after time b."""
+    attributes: dict[str, Attributes] = field(default_factory=dict)
+    """By the column that identifies an entity."""
 
     @classmethod
-    def of(cls, table: pa.Table | pa.RecordBatch) -> Profile:
+    def of(cls, table: pa.Table | pa.RecordBatch, entities: Sequence[str] = ()) -> Profile:
         """Profile rows, every column of them.
 
         Args:
             table: any columns; the reserved ones (nb_label, nb_weight) give label statistics.
+            entities: columns that identify whom or what the others describe (user, item).
         """
         if isinstance(table, pa.RecordBatch):
             table = pa.Table.from_batches([table])
@@ -80,7 +85,8 @@ class Profile:
         columns = {
             name: ColumnProfile.of(name, table[name], label) for name in sorted(table.column_names)
         }
-        return cls(len(table), columns, known, _contradictions(table))
+        attributes = {name: Attributes.of(table, name) for name in entities}
+        return cls(len(table), columns, known, _contradictions(table), attributes)
 
     def merge(self, other: Profile) -> Profile:
         """Profile both sets of rows.
@@ -108,6 +114,12 @@ class Profile:
             {
                 name: self.contradictions.get(name, 0) + other.contradictions.get(name, 0)
                 for name in names
+            },
+            {
+                name: self.attributes.get(name, Attributes()).merge(
+                    other.attributes.get(name, Attributes())
+                )
+                for name in sorted({*self.attributes, *other.attributes})
             },
         )
 
@@ -146,6 +158,7 @@ class Profile:
             },
             "contradictions": self.contradictions,
             "columns": {name: column.to_json() for name, column in self.columns.items()},
+            "attributes": {name: each.to_json() for name, each in self.attributes.items()},
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -181,6 +194,11 @@ def _from_json(value: dict[str, Any]) -> Profile:
             ExactSum.from_json(label["weighted_positives"]),
         ),
         dict(sorted(value["contradictions"].items())),
+        # Not in profiles of before there were attributes.
+        {
+            name: Attributes.from_json(each)
+            for name, each in sorted(value.get("attributes", {}).items())
+        },
     )
 
 

@@ -158,6 +158,7 @@ def columns_of(name: str, feature: object) -> list[str]:
 
 def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCount:
     spec, count, profile = task.spec, DayCount(), Profile()
+    entities = (spec.columns.user, spec.columns.item)
     seen: list[npt.NDArray[np.int64]] = []
     kept = _Writer(task.output / f"split={split}" / f"dt={day}" / "part-00000.parquet")
     aside = _Writer(task.output / "quarantine" / f"dt={day}" / "part-00000.parquet")
@@ -165,7 +166,7 @@ def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCo
         for table in _tables(source, day):
             parsed = parse(table, spec, source.meaning.truth, f"logs of {day}")
             rows = draw(parsed.good, spec, split, seen)
-            profile = profile.merge(Profile.of(parsed.good))
+            profile = profile.merge(Profile.of(parsed.good, entities))
             kept.write(rows)
             if len(parsed.aside):
                 aside.write(parsed.aside)

@@ -31,12 +31,15 @@ def logs(day: date, mutate=None, rows: int = 4000) -> pa.Table:
     start = (day - date(1970, 1, 1)).days * 24 * HOUR
     platform = random.choice(["ios", "android", "web"], rows, p=[0.3, 0.5, 0.2]).astype(object)
     ad = random.zipf(1.5, rows) % 500
+    user = random.integers(0, 1500, rows)
     rate = 0.05 * (1 + 2 * (platform == "ios")) * (1 + (ad % 7) / 3)
     columns = {
         "impression_id": random.integers(0, 2**50, rows),
         "time": start + hours * HOUR + random.integers(0, HOUR, rows),
-        "user_id": random.integers(0, 1500, rows),
+        "user_id": user,
         "ad_id": ad,
+        "country": np.array(["de", "fr", "it", "es"])[user % 4],
+        "site": random.choice(20, rows).astype("i8"),
         "platform": platform,
         "price": random.lognormal(size=rows),
         "click": (random.random(rows) < rate).astype("i8"),
@@ -121,6 +124,21 @@ FAULTS = {
         lambda c, r: {**c, "price": c["price"] * (1 + 20 * c["click"])},
         "auc_gain:price",
     ),
+    "a bot": (
+        lambda c, r: {
+            **c,
+            "user_id": np.where((c["click"] == 1) & (r.random(4000) < 0.3), 7, c["user_id"]),
+        },
+        "concentration:user_id",
+    ),
+    "users' countries mixed up": (
+        changed("country", lambda v, r: r.permutation(v)),
+        "attribute_loss:country",
+    ),
+    "a site gone": (
+        lambda c, r: {k: v[c["site"] != 3] for k, v in c.items()},
+        "lost_values:site",
+    ),
     "a column gone": (lambda c, r: {k: v for k, v in c.items() if k != "price"}, "price"),
 }
 
@@ -133,7 +151,8 @@ def test_raw(gate, tmp_path, fault):
     days = {}
     for day in (*night.train, *night.validate_, *night.evaluate):
         rows = logs(day, mutate if day == NEWEST else None)
-        Profile.of(rows).save(tmp_path / "sample" / "profile" / f"dt={day}.json")
+        profile = Profile.of(rows, ("user_id", "ad_id"))
+        profile.save(tmp_path / "sample" / "profile" / f"dt={day}.json")
         days[str(day)] = {"read": len(rows), "written": len(rows), "quarantined": 0}
     outcome = gate(raw, {"sample": manifest("sample", {"days": days})})
     if not expected:
