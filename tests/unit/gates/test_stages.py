@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import ModuleType
 
 import numpy as np
@@ -14,7 +14,7 @@ from nightbid.cost.ledger import record_stage_usage
 from nightbid.gates import cost, features, model, raw, serving
 from nightbid.manifest import Manifest, Rows, Usage
 from nightbid.profile import Profile
-from nightbid.runs import RunRecord
+from nightbid.runs import RunRecord, StageRecord
 from nightbid.schema import FeatureSchema, ModelInput
 from nightbid.stage import Outcome, StageInput, StageTask
 from nightbid.workspace import Workspace
@@ -284,3 +284,35 @@ def test_cost(gate, tmp_path, budget, verdict):
     outcome = gate(cost, {}, budget={"run_usd": budget})
     assert outcome.verdict == verdict, outcome.summary
     assert outcome.metrics["by_stage"]["train"] > 0
+
+
+@pytest.mark.parametrize(("nights", "verdict"), [(1, "warn"), (2, "stop")])
+def test_a_warning_that_nobody_minds_expires(gate, tmp_path, nights, verdict):
+    spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
+    workspace = Workspace(str(tmp_path))
+    RunRecord.start(workspace, spec, NEWEST, run_id="r")
+    for back in range(1, nights + 1):
+        run = RunRecord.start(workspace, spec, NEWEST - timedelta(days=back))
+        folder = tmp_path / "earlier" / run.run_id
+        folder.mkdir(parents=True)
+        checks = [{"name": "p99_ms", "verdict": "warn"}]
+        (folder / "gate.json").write_text(json.dumps({"checks": checks}))
+        run.record(
+            StageRecord(
+                stage="gate_serving", state="done", uri=f"earlier/{run.run_id}",
+                started=datetime.now(UTC), seconds=1,
+            )
+        )  # fmt: skip
+    load = {"engine": "onnx", "candidates": 100, "requests": 500, "curve": [],
+            "latency_ms": {"p50": 2.0, "p95": 3.0, "p99": 30.0},
+            "requests_per_second_per_core": 400.0}  # fmt: skip
+    export = {"parity_max_difference": 6e-8, "skew_rows": 1000, "skew_mismatches": 0,
+              "bytes": 10_000_000}  # fmt: skip
+    outcome = gate(
+        serving,
+        {"load_test": manifest("load_test", load), "export": manifest("export", export)},
+        gates={"warnings_expire_after": 2},
+    )
+    assert outcome.verdict == verdict, outcome.summary
+    if verdict == "stop":
+        assert "p99_ms warned for 2 nights in a row" in outcome.summary

@@ -205,3 +205,11 @@ def test_charts_hold_whatever_they_are_given():
     assert "circle" in lonely
     assert sparkline([None, 1.0, None, 2.0], title="t").count("M") >= 2
     assert sparkline([None], title="t") == ""
+
+
+@pytest.mark.parametrize(("until", "shown"), [("2026-01-20", True), ("2026-01-19", False)])
+def test_an_override_is_shown_until_its_last_night(recorded_run, page, until, shown):
+    override = {"gate": "raw", "check": "psi:site_id", "name": "Ann Li",
+                "reason": "sites renamed on purpose", "until": until}  # fmt: skip
+    words = page(recorded_run(gates={"overrides": [override]})).words
+    assert ("Ann Li: sites renamed on purpose" in words) == shown
