@@ -33,7 +33,7 @@ from nightbid.config.load import load_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.source import open_source
-from nightbid.errors import DataError, GateStopped
+from nightbid.errors import DataError, GateStopped, StageError
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord
 from nightbid.stage import Stage, run_stage
@@ -111,6 +111,11 @@ class Bench:
                 said, summary = "stop", stop.what
             except DataError as error:
                 said, summary = "refused", str(error)
+            except StageError as error:
+                # Not what should catch a fault: it happens only behind a gate that has stopped.
+                judged.summaries[stage.name] = str(error)
+                judged.said[stage.name] = "failed"
+                return judged
             if stage.is_gate or said == "refused":
                 judged.said[stage.name] = said
                 judged.summaries[stage.name] = summary
@@ -173,7 +178,7 @@ def matrix(bench: Bench, start: date, kinds: list[str], history: int, later: int
 
 def clean(bench: Bench, start: date, nights: int) -> None:
     """Print how often clean nights stop."""
-    counts = dict.fromkeys(("pass", "warn", "stop", "refused"), 0)
+    counts = dict.fromkeys(("pass", "warn", "stop", "refused", "failed"), 0)
     started = time.perf_counter()
     for number in range(nights):
         newest = start + timedelta(days=number)
@@ -184,7 +189,7 @@ def clean(bench: Bench, start: date, nights: int) -> None:
             if said != "pass":
                 print(f"  {newest} {gate} {said}: {judged.summaries[gate]}", flush=True)
     seconds = (time.perf_counter() - started) / nights
-    stops = counts["stop"] + counts["refused"]
+    stops = counts["stop"] + counts["refused"] + counts["failed"]
     print(
         f"{nights} clean nights: {stops} false stops ({stops / nights:.1%}),"
         f" {counts['warn']} with warnings, {seconds:.1f} s a night"
