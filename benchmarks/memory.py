@@ -1,0 +1,140 @@
+"""Featurizing 1, 4 and 16 million simulator rows: peak memory and rows per second.
+
+    python benchmarks/memory.py --rows 1 4
+
+Each size runs in a process of its own, because the peak of a process never falls. `distinct`
+instead counts one column of that many million distinct strings, through files beyond a limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MILLION = 1_000_000
+GROUP = 131_072
+FEATURES = {
+    "ad_id": {"transform": "vocabulary"},
+    "user_id": {"transform": "hash", "buckets": 100_000},
+    "hour": {"transform": "hour", "column": "time"},
+    "ad_rate": {"transform": "target_rate", "columns": ["ad_id"]},
+}
+
+
+def simulated(folder: Path, rows: int) -> None:
+    """Write rows as sampling does."""
+    import numpy as np
+    from nightbid.columns import hashes
+    from nightbid.config.sources import SimulatorSource
+    from nightbid.data.simulator.source import SimulatorLogs
+
+    logs = SimulatorLogs(SimulatorSource(rows_per_day=rows, users=200_000, ads=20_000))
+    path = folder / "split=train" / "dt=2026-01-01" / "part-00000.parquet"
+    path.parent.mkdir(parents=True)
+    writer = None
+    for batch in logs.batches(date(2026, 1, 1), GROUP):
+        user = hashes(batch["user_id"]).view(np.int64)
+        table = pa.table(
+            {name: batch[name] for name in ("ad_id", "user_id", "time")}
+            | {
+                "nb_key": np.arange(len(batch)),
+                "nb_label": batch["click"].cast(pa.float32()),
+                "nb_weight": np.ones(len(batch), np.float32),
+                "nb_time": batch["time"].cast(pa.timestamp("us", "UTC")),
+                "nb_user": user,
+            }
+        )
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+def featurize(folder: Path) -> None:
+    from nightbid.config.pipeline import PipelineSpec, Runner
+    from nightbid.features.fitted import Definition
+    from nightbid.featurize.groups import groups_of
+    from nightbid.featurize.passes import learning, transforming
+    from nightbid.featurize.runner import passes_on
+
+    spec = PipelineSpec.model_validate(
+        {"pipeline": "bench", "features": FEATURES, "columns": {"time": "time"}}
+    )
+    groups = groups_of(folder / "rows", ["train"])
+    fitted, output = str(folder / "fitted"), str(folder / "out")
+    Path(output).mkdir()
+    with passes_on(Runner()) as run_pass:
+        run_pass(learning(groups, Definition.of(spec), fitted))
+        run_pass(transforming(groups, fitted, output))
+
+
+def count(folder: Path, distinct: int) -> None:
+    import numpy as np
+    from nightbid.columns import encode
+    from nightbid.features.statistics import TokenCounts
+    from nightbid.featurize.passes import SPILL_ABOVE
+
+    counts = TokenCounts(())
+    for start in range(0, distinct, GROUP):
+        numbers = np.arange(start, min(start + GROUP, distinct))
+        tokens = pa.array(np.char.add("https://example/", numbers.astype(str)))
+        counts = counts.merge(TokenCounts.of(*encode(tokens))).spill(folder, SPILL_ABOVE)
+    assert len(counts.top(100_000, 1)) == min(100_000, distinct)
+
+
+def measure(what: str, size: int, folder: Path) -> None:
+    clock, cpu = time.perf_counter(), time.process_time()
+    if what == "distinct":
+        count(folder, size)
+    else:
+        featurize(folder)
+    found = {
+        "seconds": time.perf_counter() - clock,
+        "cpu": time.process_time() - cpu,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    print(json.dumps(found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=float, nargs="*", default=[1, 4, 16], help="millions")
+    parser.add_argument("--distinct", type=float, nargs="*", default=[1, 10], help="millions")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        what, size, folder = options.one
+        if what == "make":
+            return simulated(Path(folder) / "rows", int(size))
+        return measure(what, int(size), Path(folder))
+    print(f"{'':10}{'million':>8}{'per second':>14}{'per CPU s':>14}{'peak MiB':>10}")
+    for what, sizes in (("rows", options.rows), ("distinct", options.distinct)):
+        for millions in sizes:
+            size = int(millions * MILLION)
+            with tempfile.TemporaryDirectory() as folder:
+                if what == "rows":
+                    alone("make", size, folder)
+                found = json.loads(alone(what, size, folder).splitlines()[-1])
+            speed = "".join(f"{size / found[each]:14,.0f}" for each in ("seconds", "cpu"))
+            print(f"{what:10}{millions:8g}{speed}{found['peak_mib']:10,.0f}", flush=True)
+    return None
+
+
+def alone(what: str, size: int, folder: str) -> str:
+    command = [sys.executable, __file__, "--one", what, str(size), folder]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
