@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -32,6 +33,8 @@ def tensorflow() -> ModuleType:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    # A night or a sweep compiles several networks in one process, on purpose.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)
