@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from nightbid.errors import ConcurrentUpdateError, ConfigError
-from nightbid.workspace import Workspace, write_atomically, write_once
+from nightbid.workspace import Workspace, read_all, write_atomically, write_once
 
 
 class Champion(BaseModel):
@@ -48,11 +48,8 @@ class ChampionPointer:
 
     def history(self) -> list[Champion]:
         """All changes, oldest first."""
-        folder = self._folder / "history"
-        if not folder.exists():
-            return []
-        paths = sorted(path for path in folder.iterdir() if path.name.endswith(".json"))
-        return [Champion.model_validate_json(path.read_text()) for path in paths]
+        found = read_all(self._folder / "history", ".json")
+        return [Champion.model_validate_json(found[name]) for name in sorted(found)]
 
     def promote(
         self, *, run_id: str, night: date, bundle_uri: str, bundle_digest: str, reason: str

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +16,7 @@ from nightbid.champion import Champion, ChampionPointer
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
 from nightbid.manifest import Usage, Verdict
-from nightbid.workspace import Workspace, write_atomically
+from nightbid.workspace import Workspace, read_all, write_atomically
 
 HISTORY_NIGHTS = 28
 
@@ -151,11 +150,8 @@ class RunRecord:
 
     def records(self) -> list[StageRecord]:
         """Every attempt of every stage, oldest first."""
-        folder = self.folder / "stages"
-        if not folder.exists():
-            return []
-        paths = [path for path in folder.iterdir() if path.name.endswith(".json")]
-        found = [StageRecord.model_validate_json(path.read_text()) for path in paths]
+        texts = read_all(self.folder / "stages", ".json").values()
+        found = [StageRecord.model_validate_json(text) for text in texts]
         return sorted(found, key=lambda record: record.started)
 
     def stage(self, name: str) -> StageRecord | None:
@@ -165,15 +161,21 @@ class RunRecord:
 
     def next_attempt(self, stage: str) -> int:
         """1 for the first try at a stage, counted over every try that began."""
-        folder = self.folder / "usage"
-        begun = len(list(folder.glob(f"{stage}.*.jsonl"))) if folder.exists() else 0
-        return begun + 1
+        return max((n for name, n in self.trails() if name == stage), default=0) + 1
 
-    def usage_file(self, stage: str, attempt: int) -> Path:
+    def usage_file(self, stage: str, attempt: int) -> UPath:
         """Where a running stage leaves its usage so far, for the cost sensor."""
         folder = self.folder / "usage"
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(str(folder / f"{stage}.{attempt}.jsonl"))
+        return folder / f"{stage}.{attempt}.jsonl"
+
+    def trails(self) -> list[tuple[str, int]]:
+        """Stage and attempt of every attempt that left its usage."""
+        folder = self.folder / "usage"
+        names = [path.name for path in folder.iterdir()] if folder.exists() else []
+        parts = [name.removesuffix(".jsonl").rpartition(".") for name in names
+                 if name.endswith(".jsonl")]  # fmt: skip
+        return sorted((stage, int(number)) for stage, _, number in parts if number.isdigit())
 
     def history(self, stage: str) -> list[str]:
         """Addresses of this stage's outputs on earlier nights, oldest first, one per night."""

@@ -41,7 +41,7 @@ from nightbid.errors import (
 from nightbid.manifest import FileEntry, Manifest, Rows, Usage, Verdict
 from nightbid.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.runs import RunRecord, StageRecord
-from nightbid.workspace import Workspace, file_digest
+from nightbid.workspace import Workspace, fetch, file_digest
 
 LIBRARIES = ("apache-beam", "great-expectations", "keras", "numpy", "pyarrow", "tensorflow")
 """Their versions are part of every key: an upgraded library computes anew."""
@@ -57,7 +57,7 @@ class StageInput:
     @property
     def path(self) -> Path:
         """The output as a folder of this machine (TensorFlow and Beam read local files)."""
-        return Path(str(self.folder))
+        return fetch(self.folder)
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,7 @@ def run_stage(
         _stop_if_told(stage, result)
         return result
     # What a killed attempt spent is in its trail: it counts too.
-    recover_trails(
-        workspace, Path(str(run.folder / "usage")), pipeline=spec.pipeline, run_id=run.run_id
-    )
+    recover_trails(run)
     if run.usage_file(stage.name, attempt).exists():
         attempt = run.next_attempt(stage.name)
     limits = limits_of(

@@ -1,6 +1,8 @@
 """Everything that Nightbid reads or writes lies below one root URI.
 
-Nothing else knows whether that is a local folder or a bucket. Layout::
+Nothing else knows whether that is a local folder or a bucket. In a bucket a folder cannot be
+renamed: there an output's manifest is uploaded last, and exists only if all the rest does; whoever
+needs its files fetches them into the local cache. Layout::
 
     data/<source digest>/dt=YYYY-MM-DD/…        raw daily partitions that a source had to make
     stages/<pipeline>/<stage>/<key>/…           immutable outputs, manifest.json written last
@@ -21,7 +23,9 @@ from pathlib import Path
 
 from upath import UPath
 
+from nightbid.config.settings import Settings
 from nightbid.errors import WorkspaceError
+from nightbid.manifest import Manifest
 
 CHECKPOINT_DAYS = 7
 
@@ -31,7 +35,12 @@ class Workspace:
 
     def __init__(self, root: str | UPath) -> None:
         text = str(root)
-        self.root = UPath(root) if "://" in text else UPath(Path(text).expanduser().resolve())
+        if text.startswith("gs://"):
+            from nightbid import gcs
+
+            self.root = gcs.open_root(text.rstrip("/"))
+        else:
+            self.root = UPath(root) if "://" in text else UPath(Path(text).expanduser().resolve())
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.root)!r})"
@@ -39,7 +48,7 @@ class Workspace:
     @property
     def is_local(self) -> bool:
         """Whether the root is a folder of this machine."""
-        return self.root.protocol in ("", "file", "local")
+        return is_local(self.root)
 
     def stage_folder(self, pipeline: str, stage: str, key: str) -> UPath:
         """Where the output with this key lies, or would lie."""
@@ -54,8 +63,9 @@ class Workspace:
         return self.root / "champion" / pipeline
 
     def checkpoint_folder(self, pipeline: str, stage: str, key: str) -> UPath:
-        """Where an unfinished output with this key keeps its state."""
-        return self.root / "checkpoints" / pipeline / stage / key
+        """Where an unfinished output with this key keeps its state, on this machine."""
+        folder = self.root / "checkpoints" / pipeline / stage / key
+        return folder if self.is_local else UPath(_local_copy(folder))
 
     def forget_checkpoints(self, mine: UPath) -> None:
         """Remove what nobody came back for within a week, of the same stage."""
@@ -85,22 +95,41 @@ class Workspace:
         return self.root / uri
 
     def scratch(self, final: UPath) -> UPath:
-        """A new empty folder beside `final`, to be committed or thrown away."""
-        folder = final.parent / f".tmp-{final.name[:16]}-{uuid.uuid4().hex[:8]}"
+        """A new empty folder of this machine, to be committed as `final` or thrown away."""
+        parent = final.parent if is_local(final) else UPath(_local_copy(final).parent)
+        folder = parent / f".tmp-{final.name[:16]}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         return folder
 
-    def commit(self, scratch: UPath, final: UPath) -> None:
+    def commit(self, scratch: UPath, final: UPath, last: str = "manifest.json") -> None:
         """Make a finished scratch folder visible under its final name, in one step.
 
         If another attempt committed the same output first, ours is thrown away: both are the
         output of the same key.
+
+        Args:
+            scratch: the folder.
+            final: its name.
+            last: the file without which the folder does not exist.
         """
-        final.parent.mkdir(parents=True, exist_ok=True)
+        if is_local(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self._move(scratch, final, last)
+            return
+        from nightbid import gcs
+
+        try:
+            gcs.upload_folder(Path(str(scratch)), final, last)
+        except FileExistsError:
+            self.discard(scratch)
+        else:
+            self._move(scratch, UPath(_local_copy(final)), last)
+
+    def _move(self, scratch: UPath, final: UPath, last: str) -> None:
         try:
             os.rename(str(scratch), str(final))
         except OSError:
-            if not (final / "manifest.json").exists():
+            if not (final / last).exists():
                 raise
             self.discard(scratch)
 
@@ -109,20 +138,93 @@ class Workspace:
         shutil.rmtree(str(folder), ignore_errors=True)
 
 
-def write_atomically(path: UPath, text: str) -> None:
-    """Write a small file beside and rename it, so that a reader never sees half of it."""
+def is_local(path: UPath | Path) -> bool:
+    """Whether a path is of this machine."""
+    return isinstance(path, Path) or path.protocol in ("", "file", "local")
+
+
+def _local_copy(folder: UPath) -> Path:
+    """Where the files of a remote folder lie on this machine, or would lie."""
+    return Settings().cache / "outputs" / folder.path
+
+
+def fetch(folder: UPath) -> Path:
+    """The files of a finished output as a folder of this machine, downloaded at most once.
+
+    Raises:
+        WorkspaceError: a file is gone, or is not what the manifest says.
+    """
+    if is_local(folder):
+        return Path(str(folder))
+    local = _local_copy(folder)
+    if (local / "manifest.json").exists():
+        return local
+    from nightbid import gcs
+
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+    beside = local.parent / f".tmp-{uuid.uuid4().hex}"
+    try:
+        gcs.download(folder, [each.path for each in manifest.files], beside)
+        for each in manifest.files:
+            if each.digest and file_digest(beside / each.path) != each.digest:
+                raise WorkspaceError(
+                    f"{each.path} is not the file that the manifest names",
+                    where=str(folder),
+                    hint="delete this output and rerun the night that made it",
+                )
+        (beside / "manifest.json").write_text(manifest.model_dump_json(indent=1))
+        try:
+            beside.rename(local)
+        except OSError:
+            if not (local / "manifest.json").exists():
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return local
+
+
+def read_all(folder: UPath, suffix: str) -> dict[str, bytes]:
+    """Read the small files directly below a folder: name → content; none without the folder."""
+    if not is_local(folder):
+        from nightbid import gcs
+
+        return gcs.read_many(folder, suffix)
+    try:
+        names = os.listdir(str(folder))
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for name in names:
+        if name.endswith(suffix) and not name.startswith("."):
+            try:
+                found[name] = (folder / name).read_bytes()
+            except FileNotFoundError:
+                continue  # removed since the listing
+    return found
+
+
+def remove(path: UPath) -> None:
+    """Delete a file, if it is there."""
+    if is_local(path):
+        path.unlink(missing_ok=True)
+        return
+    from nightbid import gcs
+
+    gcs.delete(path)
+
+
+def write_atomically(path: UPath | Path, content: str | bytes) -> None:
+    """Write a small file in one step, so that a reader never sees half of it."""
+    data = content.encode() if isinstance(content, str) else content
+    if not is_local(path):
+        from nightbid import gcs
+
+        gcs.write(UPath(path), data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    beside.write_text(text, encoding="utf-8")
+    beside.write_bytes(data)
     os.replace(str(beside), str(path))
-
-
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write a file of this machine beside and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    beside.write_bytes(content)
-    os.replace(beside, path)
 
 
 def write_once(path: UPath, text: str) -> None:
@@ -131,6 +233,11 @@ def write_once(path: UPath, text: str) -> None:
     Raises:
         FileExistsError: somebody else wrote it first.
     """
+    if not is_local(path):
+        from nightbid import gcs
+
+        gcs.create(path, text.encode())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     beside.write_text(text, encoding="utf-8")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
+from nightbid.config.explain import explain, suggestion
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
 
@@ -44,7 +43,7 @@ def find_pipeline(name: str, folder: Path, overrides: Sequence[str] = ()) -> Pip
         raise ConfigError(
             f"no pipeline called {name!r}",
             where=str(folder),
-            hint=_suggestion(name, known) or f"known pipelines: {', '.join(known) or 'none'}",
+            hint=suggestion(name, known) or f"known pipelines: {', '.join(known) or 'none'}",
         )
     return load_pipeline(folder / f"{name}.yaml", overrides)
 
@@ -79,7 +78,7 @@ def parse_pipeline(
     try:
         return PipelineSpec.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(*_explain(error, tree), where=where) from error
+        raise ConfigError("; ".join(explain(error, PipelineSpec)), where=where) from error
 
 
 def _yaml(text: str, where: str) -> Any:
@@ -135,59 +134,3 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(
             f"the value of {override!r} is not YAML", where="--set", hint="quote the value"
         ) from error
-
-
-def _explain(error: ValidationError, tree: dict[str, Any]) -> tuple[str]:
-    """Fold pydantic's list into one line, the unknown keys first: they cause the others."""
-    details = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    lines = [_one(detail) for detail in details[:4]]
-    rest = len(details) - len(lines)
-    return ("; ".join(lines) + (f"; and {rest} more" if rest else ""),)
-
-
-def _one(detail: ErrorDetails) -> str:
-    path = [str(part) for part in detail["loc"]]
-    key = ".".join(path)
-    if detail["type"] == "extra_forbidden":
-        hint = _suggestion(path[-1], _siblings(detail["loc"]))
-        return f"unknown key {key!r}" + (f", {hint}" if hint else "")
-    if detail["type"] == "missing":
-        return f"key {key!r} is missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    value = detail.get("input")
-    shown = "" if isinstance(value, (Mapping, list, tuple)) else f", got {value!r}"
-    return f"{key or 'pipeline'}: {message}{shown}"
-
-
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    """Keys that would have been allowed where an unknown one stood."""
-    models: list[type[BaseModel]] = [PipelineSpec]
-    for part in location[:-1]:
-        inside = [
-            nested
-            for model in models
-            for name, field in model.model_fields.items()
-            if part in (name, field.alias)
-            for nested in _models_in(field.annotation)
-        ]
-        # A part that is no field is a union's tag, a dictionary's key or a list's index.
-        models = inside or models
-    names: dict[str, None] = {}
-    for model in models:
-        for name, field in model.model_fields.items():
-            names[field.alias or name] = None
-    return list(names)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    found: list[type[BaseModel]] = []
-    for argument in getattr(annotation, "__args__", ()):
-        found.extend(_models_in(argument))
-    return found
-
-
-def _suggestion(wrong: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else ""

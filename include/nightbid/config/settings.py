@@ -1,19 +1,45 @@
-"""Where this installation reads and writes: environment variables, typed."""
+"""Where this installation reads and writes: environment variables and a YAML file, typed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+
+from nightbid.config.cloud import Cloud, Profile
+from nightbid.config.explain import explain
+from nightbid.errors import ConfigError
+
+FILE = "NIGHTBID_SETTINGS"
 
 
 class Settings(BaseSettings):
-    """Read from `NIGHTBID_*` environment variables."""
+    """Read from `NIGHTBID_*` variables and, below them, from the YAML file `NIGHTBID_SETTINGS`.
 
-    model_config = SettingsConfigDict(env_prefix="NIGHTBID_", frozen=True)
+    A key of a block is a variable with two underscores: `NIGHTBID_CLOUD__PROJECT`.
 
+    Raises:
+        ConfigError: a value is wrong or missing; every fault is named.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="NIGHTBID_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    profile: Profile = "local"
+    """Where stages run and the workspace lies; a pipeline's YAML never depends on it."""
     workspace: str = ".nightbid/workspace"
-    """Root URI of everything that is read or written: a folder or gs://bucket/prefix."""
+    """Root URI of everything that is read or written: a folder or gs://bucket/prefix. In the
+    cloud's profiles it is gs://<cloud.bucket>/nightbid unless it is given."""
     pipelines: Path = Path(__file__).resolve().parents[2] / "pipelines"
     """Folder of the pipeline YAML files."""
     cache: Path = Path.home() / ".cache" / "nightbid"
@@ -28,3 +54,63 @@ class Settings(BaseSettings):
     """Web address that gets a JSON message when a gate stops a night in Airflow."""
     stop_notifier: str = ""
     """`package.module:Class` of an Airflow notifier to call when a gate stops a night."""
+    cloud: Cloud | None = None
+    settings: Path | None = Field(default=None, repr=False)
+    """The YAML file itself."""
+
+    def __init__(self, **values: Any) -> None:
+        where = "settings (NIGHTBID_* and the file NIGHTBID_SETTINGS)"
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(
+                "; ".join(explain(error, type(self))), where=where, hint="see docs/cloud.md"
+            ) from None
+        except (SettingsError, yaml.YAMLError, OSError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise ConfigError(text, where=where, hint="mend the variable or file") from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over variables, and variables over the file."""
+        path = env_settings().get("settings")
+        if not path:
+            return init_settings, env_settings
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no settings file {path!r}")
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, Path(path))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _workspace_in_the_bucket(cls, values: dict[str, Any]) -> dict[str, Any]:
+        cloud = values.get("cloud")
+        bucket = cloud.get("bucket") if isinstance(cloud, dict) else getattr(cloud, "bucket", None)
+        if values.get("profile", "local") != "local" and bucket and not values.get("workspace"):
+            return {**values, "workspace": f"gs://{bucket}/nightbid"}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_the_profile(self) -> Settings:
+        endpoint = self.cloud.storage_endpoint if self.cloud else None
+        if self.profile == "local":
+            if self.workspace.startswith("gs://"):
+                raise ValueError("a workspace on gs:// needs profile: gcp (or gcp-emulated)")
+            return self
+        if self.cloud is None:
+            raise ValueError(f"profile {self.profile} needs cloud.project, .region and .bucket")
+        if not self.workspace.startswith("gs://"):
+            raise ValueError(
+                f"profile {self.profile} needs a workspace on gs://, got {self.workspace!r}"
+            )
+        if self.profile == "gcp" and endpoint:
+            raise ValueError("cloud.storage_endpoint is for profile gcp-emulated only")
+        if self.profile == "gcp-emulated" and not endpoint:
+            raise ValueError("profile gcp-emulated needs cloud.storage_endpoint")
+        return self

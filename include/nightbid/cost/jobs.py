@@ -14,7 +14,7 @@ from nightbid.config.costs import Budget
 from nightbid.cost.dataflow import Clients, Job, JobMeter, Poll
 from nightbid.cost.watch import Breaker, limits_of
 from nightbid.runs import RunRecord
-from nightbid.workspace import write_atomically
+from nightbid.workspace import read_all, write_atomically
 
 Connect = Callable[[str | None], Clients]
 
@@ -44,11 +44,8 @@ def note_job(run: RunRecord, note: JobNote) -> None:
 
 def noted_jobs(run: RunRecord) -> list[JobNote]:
     """Every job of a run, in the order they were started."""
-    folder = run.folder / "jobs"
-    if not folder.exists():
-        return []
-    paths = [path for path in folder.iterdir() if path.name.endswith(".json")]
-    found = [JobNote.model_validate_json(path.read_text()) for path in paths if path.name[0] != "."]
+    texts = read_all(run.folder / "jobs", ".json").values()
+    found = [JobNote.model_validate_json(text) for text in texts]
     return sorted(found, key=lambda note: (note.started, note.job_id))
 
 

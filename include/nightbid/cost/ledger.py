@@ -9,6 +9,7 @@ file; a crash in the midst of it leaves duplicates, which fold away too.
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from nightbid.cost.money import Money
 from nightbid.cost.pricing import PriceBook, default_book, price_lines, quantities
 from nightbid.errors import WorkspaceError
 from nightbid.manifest import Usage
-from nightbid.workspace import Workspace, write_atomically
+from nightbid.workspace import Workspace, remove, write_atomically, write_once
 
 MACHINE = "machine"
 """Service name of a machine of yours."""
@@ -87,7 +88,7 @@ class Ledger:
         for (pipeline, run_id, stage, number), batch in batches.items():
             name = f"{stage}.{number}.{uuid.uuid4().hex}.json"
             text = json.dumps([entry.model_dump(mode="json") for entry in batch])
-            write_atomically(self._root / "entries" / pipeline / run_id / name, text)
+            write_once(self._root / "entries" / pipeline / run_id / name, text)
 
     def entries(
         self,
@@ -116,15 +117,12 @@ class Ledger:
             return 0
         folded = self._fold(self._load(old))
         rows = [entry.model_dump(mode="json") for entry in folded]
-        folder = self._root / "compacted"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{uuid.uuid4().hex}.parquet"
-        beside = folder / f".{path.name}"
-        with beside.open("wb") as stream:
-            pq.write_table(pa.Table.from_pylist(rows), stream)
-        beside.rename(path)
+        stream = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), stream)
+        path = self._root / "compacted" / f"{uuid.uuid4().hex}.parquet"
+        write_atomically(path, stream.getvalue())
         for each in old:
-            each.unlink(missing_ok=True)
+            remove(each)
         return len(old)
 
     def _read(self, pipeline: str | None, run_id: str | None) -> list[LedgerEntry]:

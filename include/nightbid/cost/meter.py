@@ -21,23 +21,27 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 import psutil
+from upath import UPath
 
-from nightbid.errors import BudgetExceeded
+from nightbid.errors import BudgetExceeded, WorkspaceError
 from nightbid.manifest import Usage
 from nightbid.progress import Progress
+from nightbid.workspace import is_local, write_atomically
 
 log = logging.getLogger(__name__)
 
 Judge = Callable[[Usage], str | None]
 """Told the usage so far; answers why the stage must stop, or None."""
 
+REMOTE_SECONDS = 5.0
+"""Between two writes of a trail that is not of this machine, and two looks for its marker."""
 ASK_AGAIN_SECONDS = 10.0
 """A library may swallow the interruption: it is repeated after this long."""
 
 
-def cancel_marker(trail: Path) -> Path:
+def cancel_marker(trail: UPath | Path) -> UPath:
     """Name the file whose presence asks the stage behind `trail` to stop."""
-    return trail.with_suffix(".cancel")
+    return UPath(trail).with_suffix(".cancel")
 
 
 @dataclass(frozen=True)
@@ -160,15 +164,17 @@ class ProcessMeter:
     the thread that entered.
 
     Args:
-        trail: a file that gets one JSON line per sample, for whoever watches.
+        trail: a file that gets one JSON line per sample, for whoever watches; one that is not of
+            this machine holds the newest line only, and is written and looked at less often.
         every: seconds between samples.
         judge: the budget.
     """
 
     def __init__(
-        self, trail: Path | None = None, every: float = 1.0, judge: Judge | None = None
+        self, trail: UPath | Path | None = None, every: float = 1.0, judge: Judge | None = None
     ) -> None:
         self._trail = trail
+        self._exchanged = float("-inf")
         self._every = every
         self._judge = judge
         self._end = threading.Event()
@@ -256,7 +262,7 @@ class ProcessMeter:
             bytes_written=max(old.bytes_written, spent.written - self._before.written),
             wall_seconds=now - self._started,
         )
-        if self._trail:
+        if self._trail and self._is_time_to_exchange(now):
             line = {
                 "at": time.time(),
                 "host": socket.gethostname(),
@@ -265,11 +271,22 @@ class ProcessMeter:
                 **self.usage.model_dump(),
             }
             try:
-                with self._trail.open("a") as stream:
-                    stream.write(json.dumps(line) + "\n")
-            except OSError as error:
+                if is_local(self._trail):
+                    with self._trail.open("a") as stream:
+                        stream.write(json.dumps(line) + "\n")
+                else:
+                    write_atomically(self._trail, json.dumps(line))
+            except (OSError, WorkspaceError) as error:
+                # The stage goes on: what it uses is entered in the end all the same.
                 log.warning("cannot write the usage trail %s: %s", self._trail, error)
-                self._trail = None
+
+    def _is_time_to_exchange(self, now: float) -> bool:
+        """Whether the trail is due; a remote one costs a request each time."""
+        assert self._trail is not None
+        due = is_local(self._trail) or now - self._exchanged >= REMOTE_SECONDS or not self._open
+        if due:
+            self._exchanged = now
+        return due
 
     def _enforce(self) -> None:
         if self.cancelled is None:
@@ -280,8 +297,11 @@ class ProcessMeter:
             self._interrupt()
 
     def _reason(self) -> str | None:
-        if self._trail and (marker := cancel_marker(self._trail)).exists():
-            return marker.read_text().strip() or "cancelled"
+        # A remote marker is looked for whenever the trail was just written.
+        if self._trail and (is_local(self._trail) or self._exchanged == self._last):
+            marker = cancel_marker(self._trail)
+            if marker.exists():
+                return marker.read_text().strip() or "cancelled"
         return self._judge(self.usage) if self._judge else None
 
     def _interrupt(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
 from nightbid.config.costs import Budget
 from nightbid.cost.ledger import Ledger, total
@@ -108,10 +107,8 @@ def poll_run(
         Stage → what was seen; stages that have not begun, or have ended, are left out.
     """
     newest: dict[str, int] = {}
-    for trail in (Path(str(run.folder)) / "usage").glob("*.jsonl"):
-        stage, _, number = trail.stem.rpartition(".")
-        if number.isdigit():
-            newest[stage] = max(int(number), newest.get(stage, 0))
+    for stage, number in run.trails():
+        newest[stage] = max(number, newest.get(stage, 0))
     found: dict[str, StagePoll] = {}
     for stage, attempt in sorted(newest.items()):
         record = run.stage(stage)

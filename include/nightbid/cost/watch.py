@@ -14,6 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
+from upath import UPath
+
 from nightbid.config.costs import Budget
 from nightbid.cost.ledger import (
     Ledger,
@@ -27,7 +29,8 @@ from nightbid.cost.money import shown
 from nightbid.cost.pricing import PriceBook, default_book, exact, price_usage, quantities
 from nightbid.errors import BudgetExceeded
 from nightbid.manifest import Usage
-from nightbid.workspace import Workspace
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace, is_local, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +51,16 @@ class TrailPoint:
     usage: Usage
 
 
-def read_trail(path: Path) -> TrailPoint | None:
+def read_trail(path: UPath | Path) -> TrailPoint | None:
     """Newest sample of a usage trail; None before the first. A half-written line is left out."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - 8192))
-            lines = stream.read().split(b"\n")[:-1]
+        if is_local(path):
+            with path.open("rb") as stream:
+                stream.seek(0, 2)
+                stream.seek(max(0, stream.tell() - 8192))
+                lines = stream.read().split(b"\n")[:-1]
+        else:
+            lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return None
     for line in reversed(lines):
@@ -243,22 +249,19 @@ class Breaker:
                 )
 
 
-def request_cancel(trail: Path, reason: str) -> None:
+def request_cancel(trail: UPath | Path, reason: str) -> None:
     """Ask the stage behind a usage trail to stop: it raises BudgetExceeded and leaves no output.
 
     Args:
         trail: its RunRecord.usage_file.
         reason: one line for a person.
     """
-    marker = cancel_marker(trail)
-    beside = marker.with_suffix(".cancel.tmp")
-    beside.write_text(reason + "\n", encoding="utf-8")
-    beside.replace(marker)
+    write_atomically(cancel_marker(trail), reason + "\n")
 
 
 def observe(
     workspace: Workspace,
-    trail: Path,
+    trail: UPath | Path,
     *,
     pipeline: str,
     run_id: str,
@@ -289,13 +292,14 @@ def observe(
     return point, entries
 
 
-def recover_trails(workspace: Workspace, usage_folder: Path, *, pipeline: str, run_id: str) -> int:
+def recover_trails(run: RunRecord) -> int:
     """Enter the attempts that were killed before they could enter themselves.
 
     Returns:
         How many attempts had something to enter. A live one is entered as far as it has come,
         and later enters itself.
     """
+    workspace, pipeline, run_id = run.workspace, run.head.pipeline, run.run_id
     entered: dict[tuple[str, int], Decimal] = {}
     ended: set[tuple[str, int]] = set()
     for entry in Ledger(workspace).entries(pipeline=pipeline, run_id=run_id):
@@ -305,16 +309,15 @@ def recover_trails(workspace: Workspace, usage_folder: Path, *, pipeline: str, r
         elif entry.resource == "vcpu_hour":
             entered[attempt] = entry.quantity
     count = 0
-    for trail in sorted(usage_folder.glob("*.jsonl")) if usage_folder.exists() else []:
-        stage, _, number = trail.stem.rpartition(".")
-        if not number.isdigit() or (stage, int(number)) in ended:
+    for stage, number in run.trails():
+        if (stage, number) in ended:
             continue
-        point = read_trail(trail)
+        point = read_trail(run.usage_file(stage, number))
         if point is None:
             continue
         ceased = (datetime.now(UTC) - point.at).total_seconds() > CEASED_SECONDS
         cpu = quantities(point.usage).get("vcpu_hour", Decimal(0))
-        if not ceased and cpu <= entered.get((stage, int(number)), Decimal(-1)):
+        if not ceased and cpu <= entered.get((stage, number), Decimal(-1)):
             continue
         started = datetime.fromtimestamp(point.at.timestamp() - point.usage.wall_seconds, UTC)
         record_stage_usage(
@@ -322,7 +325,7 @@ def recover_trails(workspace: Workspace, usage_folder: Path, *, pipeline: str, r
             pipeline=pipeline,
             run_id=run_id,
             stage=stage,
-            attempt=int(number),
+            attempt=number,
             usage=point.usage,
             started=started,
             state="killed" if ceased else "running",

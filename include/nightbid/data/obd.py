@@ -30,7 +30,7 @@ import pyarrow.csv as pcsv
 from nightbid.config.sources import ObdSource
 from nightbid.data.source import Meaning
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.workspace import write_bytes_atomically
+from nightbid.workspace import write_atomically
 
 VERSION = "0.5.7"
 ARCHIVE = f"obp-{VERSION}.tar.gz"
@@ -125,7 +125,7 @@ def fetch(cache: Path) -> Path:
                 where=index,
                 hint="the index serves another file: use one that mirrors PyPI unchanged",
             )
-        write_bytes_atomically(path, content)
+        write_atomically(path, content)
         return path
     raise MissingDataError(
         f"{ARCHIVE} could not be downloaded from {', '.join(problems)}",

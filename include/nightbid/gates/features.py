@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from nightbid.profile.profile import Profile
 from nightbid.runs import RunRecord
 from nightbid.schema import RESERVED, FeatureSchema, ModelInput
 from nightbid.stage import Outcome, StageInput, StageTask
+from nightbid.workspace import fetch
 
 LEAST_POSITIVES = 50
 MOVING = ("day_of_week", "target_rate", "count")
@@ -248,6 +248,6 @@ def _champion_profile(task: StageTask, facts: Facts) -> Profile | None:
     if record is None or not record.uri:
         facts.skip(f"drift against the champion's rows: {champion.manifest.run_id} is deleted")
         return None
-    folder = Path(str(task.workspace.at(record.uri)))
+    folder = fetch(task.workspace.at(record.uri))
     path = folder / "profile" / "split=train.json"
     return Profile.load(path) if path.exists() else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.report.view import RunView
 from nightbid.runs import RunRecord
+from nightbid.workspace import fetch
 
 if TYPE_CHECKING:
     from nightbid.evaluation.bootstrap import Difference
@@ -75,9 +75,8 @@ def _pair(first: RunView, other: RunView) -> Pair:
     from nightbid.evaluation.pairs import KeptScores, paired
 
     try:
-        kept = [
-            KeptScores.load(Path(str(view.stage("evaluate").folder))) for view in (first, other)
-        ]
+        folders = [view.stage("evaluate").folder for view in (first, other)]
+        kept = [KeptScores.load(fetch(folder)) for folder in folders if folder is not None]
         seed = int(str(first.head.spec.get("seed") or 0))
         return Pair(name, paired(*kept, replicates=REPLICATES, seed=seed))
     except NightbidError as error:

@@ -7,6 +7,7 @@ thousand runs then costs a few thousand `stat` calls.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable
@@ -163,7 +164,10 @@ def _compacted(paths: tuple[str, ...]) -> dict[tuple[str, str], list[LedgerEntry
 
     found: dict[tuple[str, str], list[LedgerEntry]] = {}
     rows: Iterable[dict[str, object]] = (
-        row for path in paths for row in pq.read_table(path, partitioning=None).to_pylist()
+        # Its bytes, not its path: Arrow would go to gs:// by a client of its own.
+        row
+        for path in paths
+        for row in pq.read_table(io.BytesIO(_bytes(path))).to_pylist()
     )
     for row in rows:
         entry = LedgerEntry.model_validate(row)
@@ -172,4 +176,8 @@ def _compacted(paths: tuple[str, ...]) -> dict[tuple[str, str], list[LedgerEntry
 
 
 def _text(path: str) -> str:
-    return (UPath(path) if "://" in path else Path(path)).read_text(encoding="utf-8")
+    return _bytes(path).decode()
+
+
+def _bytes(path: str) -> bytes:
+    return (UPath(path) if "://" in path else Path(path)).read_bytes()

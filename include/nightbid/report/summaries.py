@@ -22,7 +22,7 @@ from nightbid.report import records
 from nightbid.report.run_page import headline
 from nightbid.report.view import RunView, State
 from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace, write_bytes_atomically
+from nightbid.workspace import Workspace, write_atomically
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1
@@ -191,7 +191,7 @@ class Summaries:
     def _save(self) -> None:
         try:
             content = _Index(kept=self._kept or {}).model_dump_json().encode()
-            write_bytes_atomically(self._file, content)
+            write_atomically(self._file, content)
         except OSError as error:
             # The pages are right without it, only slower after a restart.
             LOG.warning("summaries are not kept: %s", error)

@@ -29,7 +29,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.runs import runs_of
 from nightbid.sweep.space import Parameter, Space, Value, parse_space
-from nightbid.workspace import Workspace, write_bytes_atomically
+from nightbid.workspace import Workspace, write_atomically
 
 Metric = Literal["log_loss", "auc"]
 State = Literal["done", "pruned", "failed", "running"]
@@ -148,7 +148,7 @@ class Sweep:
                         hint="give this one another --name",
                     )
             head = head.model_copy(update={"started": before.started})
-        write_bytes_atomically(folder / "sweep.json", head.model_dump_json(indent=1).encode())
+        write_atomically(folder / "sweep.json", head.model_dump_json(indent=1).encode())
         return cls(head, space, folder)
 
     @classmethod

@@ -12,7 +12,7 @@ from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.trials import spent
-from nightbid.workspace import write_bytes_atomically
+from nightbid.workspace import write_atomically
 
 TITLES = {"log_loss": "validation log loss", "auc": "validation AUC"}
 
@@ -80,5 +80,5 @@ def write_page(sweep: Sweep, settings: Settings) -> Path:
     )  # fmt: skip
     page = document(sweep.head.name, body, links=Links(), pipelines=[sweep.head.pipeline])
     path = sweep.folder / "sweep.html"
-    write_bytes_atomically(path, page.encode())
+    write_atomically(path, page.encode())
     return path

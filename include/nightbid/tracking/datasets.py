@@ -19,7 +19,7 @@ from upath import UPath
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.manifest import Manifest
 from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace, file_digest
+from nightbid.workspace import Workspace, fetch, file_digest
 
 STAGE = "sample"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
@@ -70,7 +70,7 @@ def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "")
             hint=f"run it first: `nightbid run {run.head.pipeline} --date {run.date}"
             f" --until {STAGE}`",
         )
-    source = workspace.at(record.uri)
+    source = UPath(fetch(workspace.at(record.uri)))
     manifest = _manifest(source)
     final = _folder(workspace, name)
     if (final / "frozen.json").exists():
@@ -92,7 +92,7 @@ def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "")
         for relative in (*(each.path for each in manifest.files), "manifest.json"):
             _keep(source / relative, scratch / relative)
         (scratch / "frozen.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
-        workspace.commit(scratch, final)
+        workspace.commit(scratch, final, last="frozen.json")
     except BaseException:
         workspace.discard(scratch)
         raise
@@ -145,8 +145,9 @@ def verified(workspace: Workspace, name: str) -> UPath:
             where=f"data set {name!r}",
             hint="the frozen rows were replaced: restore them, or freeze under another name",
         )
-    _check(folder, manifest, name)
-    return folder
+    local = UPath(fetch(folder))
+    _check(local, manifest, name)
+    return local
 
 
 def name_of(workspace: Workspace, digest: str) -> str:

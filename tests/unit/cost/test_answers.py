@@ -22,6 +22,7 @@ from nightbid.errors import ConfigError, CorruptDataError, PriceError
 from nightbid.manifest import FileEntry, Manifest, Rows, Usage
 from nightbid.runs import RunRecord, StageRecord
 from nightbid.workspace import Workspace, write_atomically
+from rich.console import Console
 from typer.testing import CliRunner
 
 START = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -214,7 +215,7 @@ def test_command_line_answers(workspace: Workspace, monkeypatch: pytest.MonkeyPa
     from nightbid.cli import cost as cli
 
     monkeypatch.setenv("NIGHTBID_WORKSPACE", str(workspace.root))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "console", Console(width=200))
     runner = CliRunner()
     shown = runner.invoke(cli.app, ["show", "ctr"])
     assert "0.2240" in shown.output, shown.output

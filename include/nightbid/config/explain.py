@@ -1,0 +1,74 @@
+"""From pydantic's list of faults to lines that a person can act upon."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+SHOWN = 4
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """Say what is wrong, a line per fault, the unknown keys first: they cause the others.
+
+    Args:
+        error: as pydantic raised it.
+        root: the model that was validated: an unknown key suggests one that it has.
+    """
+    details = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    lines = [_one(detail, root) for detail in details[:SHOWN]]
+    rest = len(details) - len(lines)
+    return lines + ([f"and {rest} more"] if rest else [])
+
+
+def _one(detail: ErrorDetails, root: type[BaseModel]) -> str:
+    path = [str(part) for part in detail["loc"]]
+    key = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        hint = suggestion(path[-1], _siblings(detail["loc"], root))
+        return f"unknown key {key!r}" + (f", {hint}" if hint else "")
+    if detail["type"] == "missing":
+        return f"key {key!r} is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    value = detail.get("input")
+    shown = "" if isinstance(value, (Mapping, list, tuple)) else f", got {value!r}"
+    return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _siblings(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
+    """Keys that would have been allowed where an unknown one stood."""
+    models: list[type[BaseModel]] = [root]
+    for part in location[:-1]:
+        inside = [
+            nested
+            for model in models
+            for name, field in model.model_fields.items()
+            if part in (name, field.alias)
+            for nested in _models_in(field.annotation)
+        ]
+        # A part that is no field is a union's tag, a dictionary's key or a list's index.
+        models = inside or models
+    names: dict[str, None] = {}
+    for model in models:
+        for name, field in model.model_fields.items():
+            names[field.alias or name] = None
+    return list(names)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found: list[type[BaseModel]] = []
+    for argument in getattr(annotation, "__args__", ()):
+        found.extend(_models_in(argument))
+    return found
+
+
+def suggestion(wrong: str, known: Sequence[str]) -> str:
+    """Suggest the known name that is closest to a wrong one; empty if none is close."""
+    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else ""

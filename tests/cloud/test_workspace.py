@@ -1,0 +1,183 @@
+"""A workspace in a bucket, through the real clients, whatever the network does."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import date
+from pathlib import Path
+
+import pytest
+from emulator.storage import Storage
+from nightbid.champion import ChampionPointer
+from nightbid.errors import ConcurrentUpdateError, WorkspaceError
+from nightbid.manifest import FileEntry, Manifest
+from nightbid.workspace import (
+    Workspace,
+    fetch,
+    file_digest,
+    read_all,
+    remove,
+    write_atomically,
+    write_once,
+)
+
+BUCKET = "nightbid-test"
+
+
+def names(storage: Storage) -> set[str]:
+    return set(storage.buckets[BUCKET])
+
+
+def test_small_files_are_written_read_listed_and_removed(storage: Storage, emulated: str) -> None:
+    root = Workspace(emulated).root
+    assert read_all(root / "notes", ".json") == {}
+    assert not (root / "notes").exists()
+    for name in ("a.json", "b.json", "c.txt"):
+        write_atomically(root / "notes" / name, f"first {name}")
+    write_atomically(root / "notes" / "a.json", "second")
+    write_atomically(root / "notes" / "below" / "d.json", "deeper")
+    assert read_all(root / "notes", ".json") == {"a.json": b"second", "b.json": b"first b.json"}
+    assert (root / "notes" / "a.json").read_text() == "second", "no listing or content is cached"
+    assert {path.name for path in (root / "notes").iterdir()} == {
+        "a.json", "b.json", "c.txt", "below",
+    }  # fmt: skip
+    remove(root / "notes" / "a.json")
+    remove(root / "notes" / "a.json")
+    assert not (root / "notes" / "a.json").exists()
+    assert Workspace(emulated).uri(root / "notes" / "b.json") == "notes/b.json"
+
+
+def test_who_comes_second_does_not_overwrite(storage: Storage, emulated: str) -> None:
+    path = Workspace(emulated).root / "once.json"
+    write_once(path, "mine")
+    with pytest.raises(FileExistsError):
+        write_once(path, "yours")
+    assert path.read_text() == "mine"
+
+
+def test_busy_and_broken_answers_are_tried_again(storage: Storage, emulated: str) -> None:
+    path = Workspace(emulated).root / "note.json"
+    storage.fail("POST", "/upload/", 503, times=2)
+    write_atomically(path, "arrived")
+    # The object is created, its answer lost: the retry must not take itself for somebody else.
+    storage.fail("POST", "/upload/", 503, after=True)
+    write_once(path.parent / "once.json", "mine")
+    assert (path.read_text(), (path.parent / "once.json").read_text()) == ("arrived", "mine")
+
+
+def test_what_is_forbidden_is_one_line(storage: Storage, emulated: str) -> None:
+    storage.fail("POST", "/upload/", 403)
+    with pytest.raises(WorkspaceError, match=r"note\.json: Forbidden: .*docs/cloud\.md"):
+        write_atomically(Workspace(emulated).root / "note.json", "x")
+
+
+def output(workspace: Workspace, files: dict[str, bytes], key: str = "k") -> Path:
+    """A finished scratch folder, its manifest in it."""
+    scratch = Path(str(workspace.scratch(workspace.stage_folder("ctr", "train", key))))
+    for name, content in files.items():
+        (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / name).write_bytes(content)
+    entries = tuple(
+        FileEntry(path=name, size=len(content), digest=file_digest(scratch / name))
+        for name, content in files.items()
+    )
+    manifest = Manifest(
+        pipeline="ctr", run_id="r", stage="train", night="2026-01-08", key=key, digest="d",
+        inputs={}, spec_digest="s", code_digest="c", versions={}, seed=0, files=entries,
+        created="2026-01-08T00:00:00Z",
+    )  # fmt: skip
+    (scratch / "manifest.json").write_text(manifest.model_dump_json())
+    return scratch
+
+
+FILES = {"model/weights.npz": bytes(range(256)) * 40_000, "model/card.json": b"{}", "empty": b""}
+
+
+def test_an_output_is_committed_manifest_last_and_fetched_on_another_machine(
+    storage: Storage, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(emulated)
+    final = workspace.stage_folder("ctr", "train", "k")
+    storage.fail("PUT", "/upload/", 503, times=2)  # in the midst of the large, resumable upload
+    workspace.commit(output(workspace, FILES), final)
+    uploads = [url for method, url in storage.requests if method == "POST" and "/upload/" in url]
+    assert any("uploadType=resumable" in url for url in uploads)
+    assert "ifGenerationMatch=0" in uploads[-1], "the manifest, which must be the only one"
+    assert {name.removeprefix("nightbid/stages/ctr/train/k/") for name in names(storage)} == {
+        *FILES, "manifest.json",
+    }  # fmt: skip
+
+    downloads = len(storage.requests)
+    local = fetch(final)
+    assert len(storage.requests) == downloads, "what was made here is not downloaded"
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "another machine"))
+    storage.fail("GET", "weights.npz", 503)
+    other = fetch(workspace.at(workspace.uri(final)))
+    assert other != local
+    assert {name: (other / name).read_bytes() for name in FILES} == FILES
+    count = len(storage.requests)
+    assert fetch(final) == other
+    assert len(storage.requests) == count, "fetched once"
+
+
+def test_a_commit_that_dies_leaves_no_output(storage: Storage, emulated: str) -> None:
+    workspace = Workspace(emulated)
+    final = workspace.stage_folder("ctr", "train", "k")
+    scratch = output(workspace, FILES)
+    storage.fail("POST", "card.json", 403)
+    storage.fail("POST", "/upload/", 403)
+    with pytest.raises(WorkspaceError):
+        workspace.commit(scratch, final)  # type: ignore[arg-type]
+    assert not (final / "manifest.json").exists()
+    workspace.commit(scratch, final)  # type: ignore[arg-type]
+    assert (final / "manifest.json").exists()
+
+
+def test_a_file_that_was_changed_in_the_bucket_is_refused(
+    storage: Storage, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(emulated)
+    final = workspace.stage_folder("ctr", "train", "k")
+    workspace.commit(output(workspace, {"a": b"made"}), final)
+    write_atomically(final / "a", "changed")
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "another machine"))
+    with pytest.raises(WorkspaceError, match="a is not the file that the manifest names"):
+        fetch(final)
+    assert not list((tmp_path / "another machine").rglob("manifest.json"))
+
+
+def test_of_promotions_at_the_same_time_each_number_is_taken_once(
+    storage: Storage, emulated: str
+) -> None:
+    won, lost = [], []
+
+    def promote(number: int) -> None:
+        try:
+            pointer = ChampionPointer(Workspace(emulated), "ctr")
+            won.append(
+                pointer.promote(
+                    run_id=f"r{number}",
+                    night=date(2026, 1, 8),
+                    bundle_uri=f"stages/{number}",
+                    bundle_digest=str(number),
+                    reason="better",
+                ).number
+            )
+        except ConcurrentUpdateError:
+            lost.append(number)
+
+    threads = [threading.Thread(target=promote, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == list(range(1, len(won) + 1))
+    assert len(won) + len(lost) == 6
+    pointer = ChampionPointer(Workspace(emulated), "ctr")
+    assert pointer.current().number == len(won)
+    assert pointer.rollback("worse", to=1).number == len(won) + 1
+    assert (
+        json.loads((Workspace(emulated).root / "champion/ctr/champion.json").read_text())["number"]
+        == len(won) + 1
+    )
