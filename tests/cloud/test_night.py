@@ -69,7 +69,10 @@ class Machine:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    text, _ = process.communicate(timeout=400)
+    try:
+        text, _ = process.communicate(timeout=500)
+    finally:
+        process.kill()
     assert process.returncode == 0, text
     return text
 
@@ -129,4 +132,4 @@ def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
     )
     assert said_there.count(" s  reused") == 6, said_there
     fetched = {path.parent.parent.name for path in other.cache.rglob("outputs/**/manifest.json")}
-    assert {"sample", "featurize", "train", "train_baseline", "export"} <= fetched
+    assert {"sample", "featurize", "train", "train_baseline"} <= fetched
