@@ -10,9 +10,10 @@ BIN := $(VENV)/bin
 PIPELINE ?= ctr
 NIGHTS ?= 2
 PORT ?= 8080
+COMPOSE ?= docker compose
 SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n", $$1, $$2}'
 
-.PHONY: help install run ui test check format lock schema clean
+.PHONY: help install run ui up down compose-test test check format lock schema clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -32,6 +33,17 @@ run: install ## Nights of a pipeline on embedded Airflow (PIPELINE=ctr NIGHTS=2)
 
 ui: install ## The same Airflow, staying up, its address printed (PORT=8080)
 	@PYTHONPATH=plugins $(BIN)/python -m nightbid_airflow.embedded ui --port "$(PORT)"
+
+up: ## The Compose stack (Airflow, PostgreSQL, MLflow), secrets made into .env on first use
+	@bash compose/env.sh
+	$(COMPOSE) up --detach --build
+	@echo "Airflow: http://localhost:8080 (admin, ADMIN_PASSWORD in .env); MLflow: http://localhost:5000"
+
+down: ## End the Compose stack; its volumes stay
+	$(COMPOSE) down
+
+compose-test: install ## Start the stack, run a night through it over REST, take it down
+	$(BIN)/python tests/compose/check.py
 
 test: install ## Every check and every test, as the CI runs them
 	@$(MAKE) --no-print-directory check

@@ -1,0 +1,32 @@
+# One image for every component of Airflow, for MLflow, and for workers: the locked environment and
+# the code. BASE is any Debian or Ubuntu with Python 3.11.
+ARG BASE=python:3.11-slim-bookworm
+FROM ${BASE}
+
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates libgomp1 tini \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --create-home --uid 1000 nightbid \
+ && mkdir -p /app /data/workspace /data/airflow/logs /data/mlflow /data/cache \
+ && chown -R nightbid /app /data
+
+COPY requirements.txt /app/
+RUN python3 -m venv /opt/venv \
+ && /opt/venv/bin/pip install --quiet --no-cache-dir uv==0.13.8 \
+ && VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --quiet --no-cache -r /app/requirements.txt
+
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app/include:/app/plugins \
+    PYTHONDONTWRITEBYTECODE=1 \
+    AIRFLOW_HOME=/data/airflow \
+    NIGHTBID_WORKSPACE=/data/workspace \
+    NIGHTBID_PIPELINES=/app/include/pipelines \
+    NIGHTBID_CACHE=/data/cache
+COPY --chown=nightbid include /app/include
+COPY --chown=nightbid plugins /app/plugins
+COPY --chown=nightbid dags /app/dags
+COPY --chown=nightbid compose /app/compose
+WORKDIR /app
+USER nightbid
+ENTRYPOINT ["tini", "--"]
+CMD ["python3", "-m", "nightbid", "--help"]

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Makes the cluster and the user at the first start, then serves.
+set -euo pipefail
+bin=$(dirname "$(find /usr/lib/postgresql -name initdb | head -1)")
+data=/var/lib/postgresql/data/cluster
+if [ ! -s "$data/PG_VERSION" ]; then
+  "$bin/initdb" -D "$data" -U "$POSTGRES_USER" --auth-host=scram-sha-256 --auth-local=trust \
+    --pwfile=<(printf '%s' "$POSTGRES_PASSWORD") >/dev/null
+  echo "host all all all scram-sha-256" >> "$data/pg_hba.conf"
+  "$bin/pg_ctl" -D "$data" -o "-c listen_addresses=''" -w start >/dev/null
+  "$bin/createdb" -h /var/run/postgresql -U "$POSTGRES_USER" "$POSTGRES_DB"
+  "$bin/pg_ctl" -D "$data" -w stop >/dev/null
+fi
+exec "$bin/postgres" -D "$data" -c listen_addresses='*'
