@@ -1,0 +1,92 @@
+"""The embedded Airflow, as `make ui` starts it, and a Chromium that is logged in."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from nightbid.config.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "plugins"))
+
+TINY = {
+    "pipeline": "tiny",
+    "source": {"kind": "simulator", "rows_per_day": 3000, "users": 500, "ads": 500},
+    "columns": {"position": "position"},
+    "window": {"train_days": 3},
+    "features": {"ad_id": {"min_count": 5}, "device_type": "vocabulary"},
+    "train": {"epochs": 1},
+    "evaluate": {"slices": ["device_type"], "bootstrap": 50},
+    "approval": True,
+    "gates": {
+        "overrides": [
+            {
+                "gate": gate,
+                "check": "*",
+                "name": "tests",
+                "reason": "so few rows prove nothing: only the mechanics are judged",
+                "until": "2099-01-01",
+            }
+            for gate in ("raw", "features", "model", "serving")
+        ]
+    },
+}
+"""A pipeline whose night takes seconds, with a person before the promotion."""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A Chromium, where there is one."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        try:
+            started = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            )
+        except Error as error:
+            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def airflow(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """All components, with one pipeline and a workspace of its own."""
+    from nightbid_airflow.embedded.home import Home
+    from nightbid_airflow.embedded.services import embedded
+
+    folder = tmp_path_factory.mktemp("ui")
+    pipelines = folder / "pipelines"
+    pipelines.mkdir()
+    (pipelines / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    settings = Settings(
+        workspace=str(folder / "workspace"), pipelines=pipelines, cache=folder / "cache"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTBID_TRACKING", "")
+        # Other tests may keep the machine busy.
+        patch.setattr("nightbid_airflow.embedded.services.START_SECONDS", 500.0)
+        with embedded(Home.beside(settings), settings) as running:
+            yield running
+
+
+@pytest.fixture
+def page(chromium: Any, airflow: Any) -> Iterator[Any]:
+    """A window of 1280 px whose user has logged in by the form."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    opened.set_default_timeout(30_000)
+    opened.goto(airflow.client.address)
+    opened.fill("input[name=username]", "admin")
+    opened.fill("input[name=password]", airflow.home.password())
+    opened.keyboard.press("Enter")
+    opened.wait_for_url(f"{airflow.client.address}/")
+    yield opened
+    context.close()

@@ -1,0 +1,100 @@
+"""A person in Airflow's own pages and ours: trigger a night by the form, approve it, look at it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+DAG = "nightly_tiny"
+PATIENCE = 400.0
+
+
+def until(airflow: Any, found: Callable[[], Any]) -> Any:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        airflow.check()
+        if value := found():
+            return value
+        time.sleep(0.5)
+    return found()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_night_from_the_form_to_the_champion(airflow: Any, page: Any) -> None:
+    client, address = airflow.client, airflow.client.address
+    assert until(airflow, lambda: client.has_dag(DAG))
+
+    # Before the first night, the pages say how to begin.
+    page.get_by_role("link", name="Nightbid").click()
+    frame = page.frame_locator("iframe")
+    frame.get_by_text("No night has run yet").wait_for()
+
+    # The form, with what a person may ask for.
+    page.goto(f"{address}/dags/{DAG}")
+    page.get_by_role("button", name="Trigger").first.click()
+    page.fill("input[name=element_date]", "2026-01-08")
+    page.fill("input[name=element_train_days]", "2")
+    page.fill("input[name=element_architecture]", "deepfm")
+    page.fill("input[name=element_budget_usd]", "2.5")
+    page.fill("[name=element_overrides]", "train.learning_rate=0.002")
+    page.get_by_role("button", name="Advanced Options").click()
+    page.fill("input[name=dagRunId]", "by:hand+1")
+    page.get_by_role("button", name="Trigger").last.click()
+
+    def approval() -> bool:
+        if client.run_state(DAG, "by:hand+1") is None:
+            return False
+        states = {task.name: task.state for task in client.tasks(DAG, "by:hand+1")}
+        assert "failed" not in states.values(), states
+        return states.get("approve") in ("deferred", "awaiting_input", "success")
+
+    assert until(airflow, approval)
+    page.goto(f"{address}/dags/{DAG}/runs/by%3Ahand%2B1/tasks/approve/required_actions")
+    page.get_by_role("button", name="Approve").click()
+    ended = until(
+        airflow, lambda: client.run_state(DAG, "by:hand+1") in ("success", "failed") or None
+    )
+    assert ended
+    assert client.run_state(DAG, "by:hand+1") == "success"
+
+    # The night in our pages, inside Airflow.
+    page.get_by_role("link", name="Nightbid").click()
+    frame.get_by_role("link", name="by-hand-1").click()
+    frame.get_by_role("heading", name="Calibration").wait_for()
+    text = frame.locator("main").inner_text()
+    for figure in ("deepfm", "of a budget of 2.5 USD", "train.learning_rate=0.002",
+                   "window.train_days=2", "as champion #1"):  # fmt: skip
+        assert figure in text, figure
+    assert page.url.endswith("/plugin/nightbid/nightbid/runs/tiny/by-hand-1")
+    for name, heading in (("Costs", "Costs"), ("Champion of tiny", "Champion of tiny")):
+        frame.get_by_role("link", name=name, exact=True).click()
+        frame.get_by_role("heading", name=heading, exact=True).wait_for()
+    frame.get_by_text("nightbid rollback tiny").first.wait_for()
+
+    # A log link leaves the frame: Airflow shows its own page.
+    frame.get_by_role("link", name="by-hand-1").first.click()
+    frame.get_by_role("link", name="log", exact=True).first.click()
+    page.wait_for_url("**/dags/nightly_tiny/runs/**/tasks/sample*")
+    page.locator("iframe").wait_for(state="detached")
+
+
+@pytest.mark.parametrize("path", ["", "nights/tiny", "costs", "champion/tiny", "runs/tiny/x"])
+def test_pages_fit_and_follow_light_and_dark(airflow: Any, page: Any, path: str) -> None:
+    grounds = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        asked: list[str] = []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.goto(f"{airflow.client.address}/nightbid/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        assert all(url.startswith(airflow.client.address) for url in asked)
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds[0] != grounds[1]
+    # The first stop of the keyboard skips the navigation.
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
