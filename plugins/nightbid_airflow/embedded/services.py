@@ -16,7 +16,7 @@ from nightbid_airflow.embedded import session
 from nightbid_airflow.embedded.client import Client
 from nightbid_airflow.embedded.home import USER, Home, address, free_port
 
-START_SECONDS = 180.0
+START_SECONDS = 400.0
 
 
 @dataclass(frozen=True)
