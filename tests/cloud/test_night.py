@@ -1,0 +1,133 @@
+"""Whole nights on a workspace in a bucket, from the shell: the same artefacts as on a local one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from emulator.storage import Storage
+from nightbid.champion import ChampionPointer
+from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.storage import kept_outputs
+from nightbid.manifest import Manifest
+from nightbid.nightly import NIGHT
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace
+
+PIPELINE = """
+pipeline: small
+source: {kind: simulator, rows_per_day: 2000, users: 300, ads: 300}
+columns: {position: position}
+window: {train_days: 2}
+features:
+  ad_id: {min_count: 5}
+  device_type: vocabulary
+  user_ctr: {transform: target_rate, columns: [user_id]}
+train: {epochs: 1}
+gates:
+  overrides:
+"""
+OVERRIDE = """
+    - {gate: %s, check: "*", name: tests, reason: so few rows prove nothing, until: 2099-01-01}"""
+NIGHT_OF = "2026-01-04"
+MEASURED = {"load_test", "gate_serving", "gate_cost", "promote"}
+"""They hold times and costs, or follow from them: no two runs are the same."""
+
+pytestmark = pytest.mark.slow
+
+
+class Machine:
+    """A machine of its own: a cache, and the settings of the test."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        (folder / "pipelines").mkdir(parents=True)
+        gates = ("raw", "features", "model", "serving")
+        text = PIPELINE + "".join(OVERRIDE % gate for gate in gates)
+        (folder / "pipelines" / "small.yaml").write_text(text)
+        self.environment = {
+            **os.environ,
+            "NIGHTBID_PIPELINES": str(folder / "pipelines"),
+            "NIGHTBID_CACHE": str(folder / "cache"),
+            "NIGHTBID_TRACKING": "",
+            "COLUMNS": "200",
+            "NO_COLOR": "1",
+            **settings,
+        }
+        self.cache = folder / "cache"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "nightbid", "run", "small", *arguments],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    try:
+        text, _ = process.communicate(timeout=500)
+    finally:
+        process.kill()
+    assert process.returncode == 0, text
+    return text
+
+
+def outputs(workspace: Workspace, night: str) -> dict[str, tuple[str, str]]:
+    """Stage → address and digest of what it made."""
+    found = {}
+    for record in RunRecord.load(workspace, "small", f"small-{night}").records():
+        path = workspace.at(record.uri) / "manifest.json"
+        manifest = Manifest.model_validate_json(path.read_text())
+        found[record.stage] = (record.uri, manifest.digest)
+    return found
+
+
+def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
+    storage: Storage, emulated: str, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    there = Machine(tmp_path / "there")
+    nights = [
+        machine.start("--date", NIGHT_OF)
+        for machine in (
+            there,
+            Machine(here, NIGHTBID_PROFILE="local", NIGHTBID_WORKSPACE=str(here / "workspace")),
+        )
+    ]
+    said = [finish(process) for process in nights]
+    assert f"report: {emulated}/runs/small/small-{NIGHT_OF}/report.html" in said[0]
+    remote, local = Workspace(emulated), Workspace(str(here / "workspace"))
+    made, expected = outputs(remote, NIGHT_OF), outputs(local, NIGHT_OF)
+    assert set(made) == set(expected) == {stage.name for stage in NIGHT}
+    for stage in set(expected) - MEASURED:
+        assert made[stage] == expected[stage], stage
+    champions = [ChampionPointer(workspace, "small").current() for workspace in (remote, local)]
+    numbers, bundles = zip(
+        *((each.number, each.bundle_uri) if each else (0, "") for each in champions), strict=True
+    )
+    assert numbers[0] == numbers[1]
+    assert bundles[0] == bundles[1]
+    assert "<h2" in (remote.root / f"runs/small/small-{NIGHT_OF}/report.html").read_text()
+
+    entries = Ledger(remote).entries(pipeline="small")
+    assert {entry.stage for entry in entries} == {stage.name for stage in NIGHT}
+    assert {entry.state for entry in entries} == {"done"}
+    before = total(entries)
+    assert Ledger(remote).compact() > 10
+    assert total(Ledger(remote).entries(pipeline="small")) == before
+    assert kept_outputs(remote, "small")[0].size_bytes > 0
+
+    # Another machine, with nothing but the bucket: what is finished is reused, and what has to be
+    # computed anew (fewer bootstrap samples) fetches its inputs.
+    other = Machine(tmp_path / "other")
+    said_there = finish(
+        other.start("--date", NIGHT_OF, "--until", "evaluate", "--set", "evaluate.bootstrap=60")
+    )
+    assert said_there.count(" s  reused") == 6, said_there
+    fetched = {path.parent.parent.name for path in other.cache.rglob("outputs/**/manifest.json")}
+    assert {"sample", "featurize", "train", "train_baseline"} <= fetched
