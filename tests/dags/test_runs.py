@@ -105,7 +105,8 @@ def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) ->
 def test_a_night_ends_with_a_champion_and_a_second_run_reuses_its_stages(
     pipelines, tmp_path, monkeypatch
 ) -> None:
-    pipelines()
+    # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
+    pipelines(model={"architecture": "logistic_regression"})
     store = tmp_path / "tracking.db"
     monkeypatch.setenv("NIGHTBID_TRACKING", f"sqlite:///{store}")
     assert set(run_dag().values()) == ENDS_WELL
