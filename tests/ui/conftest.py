@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,23 +39,8 @@ TINY = {
 """A pipeline whose night takes seconds, with a person before the promotion."""
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A Chromium, where there is one."""
-    from playwright.sync_api import Error, sync_playwright
-
-    with sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
-        except Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="session")
+# Of one file: what it sets in the environment ends with it.
+@pytest.fixture(scope="module")
 def airflow(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """All components, with one pipeline and a workspace of its own."""
     from nightbid_airflow.embedded.home import Home
