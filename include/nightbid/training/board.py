@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import tensorflow as tf
 
@@ -25,15 +24,8 @@ class Board:
             else tf.summary.create_file_writer(str(folder))
         )
 
-    def __enter__(self) -> Board:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the file."""
         self._writer.close()
 
     def beside(self, watch: EpochWatcher) -> EpochWatcher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, A
             warmth = warm_up(network, optimizer, job.champion, job.featurized / "fitted")
         chief = strategy.extended.should_checkpoint
         checkpoints = Checkpoints(job.checkpoints, job.train.checkpoint_seconds, writes=chief)
-        with Board(job.output / "tensorboard" if chief else None) as board:
+        with closing(Board(job.output / "tensorboard" if chief else None)) as board:
             fitted = training.run(
                 progress=inner, watch=board.beside(watch), checkpoints=checkpoints
             )
