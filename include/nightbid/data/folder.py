@@ -25,7 +25,7 @@ from nightbid.data.layouts import (
     empty_partitions,
     single_file,
 )
-from nightbid.data.source import Meaning
+from nightbid.data.meaning import Meaning
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 

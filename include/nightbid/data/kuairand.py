@@ -21,7 +21,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from nightbid.config.sources import KuaiRandSource
-from nightbid.data.source import Meaning
+from nightbid.data.meaning import Meaning
 from nightbid.errors import CorruptDataError, MissingDataError
 
 MEANING = Meaning(

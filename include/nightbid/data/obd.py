@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from nightbid.config.sources import ObdSource
-from nightbid.data.source import Meaning
+from nightbid.data.meaning import Meaning
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.workspace import write_atomically
 

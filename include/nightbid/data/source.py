@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -12,16 +11,7 @@ import pyarrow as pa
 
 from nightbid.config import sources as blocks
 from nightbid.config.sources import Source as SourceBlock
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What is known of a source's columns beyond their names."""
-
-    outcomes: frozenset[str] = frozenset()
-    """Known only after the impression was bought: never features."""
-    truth: dict[str, str] = field(default_factory=dict)
-    """Label column → column with the true probability of that label (simulators)."""
+from nightbid.data.meaning import Meaning
 
 
 class Source(Protocol):

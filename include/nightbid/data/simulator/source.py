@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from nightbid.config.faults import Fault
 from nightbid.config.sources import SimulatorSource
+from nightbid.data.meaning import Meaning
 from nightbid.data.simulator.faults import Rows, apply
 from nightbid.data.simulator.impressions import CHUNK, Exchange
-from nightbid.data.source import Meaning
 from nightbid.errors import MissingDataError
 
 MEANING = Meaning(
