@@ -5,22 +5,22 @@ One small file per job in the run's folder, so that a watcher that is started an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from nightbid.config.costs import Budget
-from nightbid.cost.dataflow import Clients, Job, JobMeter, Poll
+from nightbid.cost.cloud_job import Job, JobMeter, Poll
 from nightbid.cost.watch import Breaker, limits_of
 from nightbid.runs import RunRecord
-from nightbid.workspace import read_all, write_atomically
+from nightbid.workspace import Workspace, read_all, write_atomically
 
-Connect = Callable[[str | None], Clients]
+Service = Literal["dataflow", "vertex_training"]
 
 
 class JobNote(BaseModel):
-    """One Dataflow job of one attempt at a stage."""
+    """One cloud job of one attempt at a stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,7 +29,11 @@ class JobNote(BaseModel):
     project: str
     location: str
     job_id: str
+    """As the service counts it; of a custom job the last part of its resource name."""
     started: datetime
+    service: Service = "dataflow"
+    option: str = ""
+    """How it was bought, where the price book has a multiplier for it: `flexrs`, `spot`."""
     endpoint: str | None = None
     """`host:port` of an emulator's gRPC face; None for Google."""
     settled: bool = False
@@ -37,8 +41,16 @@ class JobNote(BaseModel):
 
 
 def note_job(run: RunRecord, note: JobNote) -> None:
-    """Write a job down, or what has become of it. Writing it again changes nothing."""
+    """Write a job down, or what has become of it.
+
+    Writing it again changes nothing. A job that a later attempt takes up again stays with the
+    attempt that began it, so that it is paid once.
+    """
     path = run.folder / "jobs" / f"{note.stage}.{note.attempt}.{note.job_id}.json"
+    if not path.exists() and any(
+        (each.stage, each.job_id) == (note.stage, note.job_id) for each in noted_jobs(run)
+    ):
+        return
     write_atomically(path, note.model_dump_json(indent=1))
 
 
@@ -60,7 +72,6 @@ class JobWatch:
         quiet_polls: as many answers in a row without news after the end of a job mean that its
             final metrics are in.
         patience_polls: after as many polls of a job that ended its metrics are waited for no more.
-        connect: makes the clients of the service.
     """
 
     def __init__(
@@ -70,14 +81,11 @@ class JobWatch:
         *,
         quiet_polls: int = 3,
         patience_polls: int = 120,
-        connect: Connect = Clients.connect,
     ) -> None:
         self._run = run
         self._budget = budget
         self._quiet_polls = quiet_polls
         self._patience_polls = patience_polls
-        self._connect = connect
-        self._clients: dict[str | None, Clients] = {}
         self._meters: dict[str, JobMeter] = {}
         self._quiet: dict[str, int] = {}
         self._ended: dict[str, int] = {}
@@ -100,33 +108,30 @@ class JobWatch:
             job = note.job_id
             self._ended[job] = self._ended.get(job, 0) + 1
             self._quiet[job] = 0 if seen.grew or seen.trouble else self._quiet.get(job, 0) + 1
-            complete = self._quiet[job] >= self._quiet_polls and meter.has_expected()
-            if complete or self._ended[job] >= self._patience_polls:
+            quiet = self._quiet[job] >= self._quiet_polls and meter.has_expected()
+            if seen.final or quiet or self._ended[job] >= self._patience_polls:
                 note_job(self._run, note.model_copy(update={"settled": True}))
         return found
 
     def _meter(self, note: JobNote) -> JobMeter:
         run = self._run
-        if note.job_id not in self._meters:
-            if note.endpoint not in self._clients:
-                self._clients[note.endpoint] = self._connect(note.endpoint)
-            self._meters[note.job_id] = JobMeter(
-                Job(
-                    project=note.project,
-                    location=note.location,
-                    job_id=note.job_id,
-                    pipeline=run.head.pipeline,
-                    run_id=run.run_id,
-                    stage=note.stage,
-                    attempt=note.attempt,
-                ),
-                run.workspace,
-                self._clients[note.endpoint],
-                self._breaker(note),
+        breaker = self._breaker(note)
+        meter = self._meters.get(note.job_id)
+        if meter is None:
+            job = Job(
+                project=note.project,
+                location=note.location,
+                job_id=note.job_id,
+                pipeline=run.head.pipeline,
+                run_id=run.run_id,
+                stage=note.stage,
+                attempt=note.attempt,
+                option=note.option,
             )
-        meter = self._meters[note.job_id]
+            meter = _meter_of(note, job, run.workspace, breaker)
+            self._meters[note.job_id] = meter
         # What others have spent under the same limits grows while this job runs.
-        meter.breaker = self._breaker(note)
+        meter.breaker = breaker
         return meter
 
     def _breaker(self, note: JobNote) -> Breaker:
@@ -141,3 +146,16 @@ class JobWatch:
             at=note.started,
         )
         return Breaker(limits, note.started, warn_at=self._budget.warn_at)
+
+
+def _meter_of(note: JobNote, job: Job, workspace: Workspace, breaker: Breaker) -> JobMeter:
+    # Here, because each service's client is heavy and a run uses one or none of them.
+    if note.service == "vertex_training":
+        from nightbid.cost import training_jobs
+
+        client = training_jobs.connect(note.location, note.endpoint)
+        return training_jobs.TrainingMeter(job, workspace, client, breaker)
+    from nightbid.cost import dataflow
+
+    clients = dataflow.Clients.connect(note.endpoint)
+    return dataflow.DataflowMeter(job, workspace, clients, breaker)

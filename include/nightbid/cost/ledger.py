@@ -68,6 +68,11 @@ class LedgerEntry(BaseModel):
         )  # fmt: skip
 
     @property
+    def attempt_key(self) -> tuple[str, str, str, int]:
+        """The attempt that it belongs to."""
+        return self.pipeline, self.run_id, self.stage, self.attempt
+
+    @property
     def day(self) -> date:
         """Day (UTC) that the cost belongs to."""
         return self.started.astimezone(UTC).date()
@@ -83,8 +88,7 @@ class Ledger:
         """Add observations; one file per attempt that they belong to."""
         batches: dict[tuple[str, str, str, int], list[LedgerEntry]] = {}
         for entry in entries:
-            attempt = (entry.pipeline, entry.run_id, entry.stage, entry.attempt)
-            batches.setdefault(attempt, []).append(entry)
+            batches.setdefault(entry.attempt_key, []).append(entry)
         for (pipeline, run_id, stage, number), batch in batches.items():
             name = f"{stage}.{number}.{uuid.uuid4().hex}.json"
             text = json.dumps([entry.model_dump(mode="json") for entry in batch])
@@ -195,13 +199,12 @@ class Ledger:
             larger = max(entry, other, key=lambda each: each.quantity)
             surest = max(entry, other, key=lambda each: _SURENESS.get(each.state, 2))
             newest[entry.key] = larger.model_copy(update={"state": surest.state})
-        # A stage's own estimate of its cloud work gives way to what the job's metrics say.
-        metered = {(e.pipeline, e.run_id, e.stage, e.attempt, e.service) for e in newest.values()
-                   if e.job}  # fmt: skip
+        # A stage's own estimate of its cloud work gives way to what its jobs turn out to use.
+        metered = {entry.attempt_key for entry in newest.values() if entry.job}
         kept = [
-            e
-            for e in newest.values()
-            if e.job or (e.pipeline, e.run_id, e.stage, e.attempt, e.service) not in metered
+            entry
+            for entry in newest.values()
+            if entry.job or entry.service == MACHINE or entry.attempt_key not in metered
         ]
         return sorted(kept, key=lambda entry: (entry.started, entry.key))
 
@@ -244,9 +247,12 @@ def price_entries(
     state: str = "running",
     service: str = MACHINE,
     job: str = "",
+    option: str = "",
     book: PriceBook | None = None,
 ) -> list[LedgerEntry]:
     """Price quantities (resource → units), at the prices of the day they began.
+
+    A cloud job that was bought in a way of its own (`option`: `flexrs`, `spot`) is priced so.
 
     Raises:
         PriceError: a price is missing or expired.
@@ -254,7 +260,9 @@ def price_entries(
     prices = book or default_book()
     day = started.astimezone(UTC).date()
     local = service == MACHINE
-    cloud = price_lines(amounts, prices, at=day, where="cloud", service=None if local else service)
+    cloud = price_lines(
+        amounts, prices, at=day, where="cloud", service=None if local else service, option=option
+    )
     here = price_lines(amounts, prices, at=day, where="local") if local else cloud
     return [
         LedgerEntry(

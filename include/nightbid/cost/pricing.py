@@ -54,13 +54,26 @@ class Price(Block):
 
 
 class Discount(Block):
-    """A multiplier on a service's prices: negotiated, committed use, preemptible."""
+    """A multiplier on a service's prices: negotiated, committed use, spot."""
 
     service: str
     multiplier: Decimal = Field(ge=0, le=1)
     reason: str
+    option: str = ""
+    """Applies only to work bought so (`flexrs`, `spot`); empty: to all of the service."""
+    resources: tuple[str, ...] = ()
+    """Applies only to these; empty: to every resource of the service."""
     valid_from: date
     valid_until: date
+
+    def applies(self, service: str, resource: str, option: str, at: date) -> bool:
+        """Whether it makes this unit cheaper on a day."""
+        return (
+            self.service == service
+            and self.option in ("", option)
+            and (not self.resources or resource in self.resources)
+            and self.valid_from <= at <= self.valid_until
+        )
 
 
 class PriceBook(Block):
@@ -107,9 +120,22 @@ class PriceBook(Block):
             ) from error
 
     def unit_price(
-        self, service: str, resource: str, *, at: date, region: str | None = None
+        self,
+        service: str,
+        resource: str,
+        *,
+        at: date,
+        region: str | None = None,
+        option: str = "",
     ) -> Money:
         """Price of one unit on a day, discounts applied.
+
+        Args:
+            service: of the book.
+            resource: of the service.
+            at: the day of use.
+            region: default: the book's.
+            option: how the work is bought (`flexrs`, `spot`); its multiplier must be in the book.
 
         Raises:
             PriceError: there is no such price, or none that is valid on that day.
@@ -137,10 +163,23 @@ class PriceBook(Block):
             )
         price = max(valid, key=lambda each: each.valid_from)
         amount = price.price
+        if option:
+            self._check_option(service, option, at)
         for discount in self.discounts:
-            if discount.service == service and discount.valid_from <= at <= discount.valid_until:
+            if discount.applies(service, resource, option, at):
                 amount *= discount.multiplier
         return Money(amount, price.currency)
+
+    def _check_option(self, service: str, option: str, at: date) -> None:
+        mine = [each for each in self.discounts if (each.service, each.option) == (service, option)]
+        if any(each.valid_from <= at <= each.valid_until for each in mine):
+            return
+        spans = ", ".join(f"{each.valid_from} to {each.valid_until}" for each in mine)
+        raise PriceError(
+            f"no multiplier for {option} on {service} is valid on {at} (known: {spans or 'none'})",
+            where="price book, discounts",
+            hint=f"add one with option: {option}, its reason and dates",
+        )
 
     def local_price(self, resource: str) -> Money:
         """Price one unit on a machine of yours.
@@ -195,6 +234,7 @@ def price_lines(
     at: date,
     where: Where,
     service: str | None = None,
+    option: str = "",
 ) -> dict[str, Money]:
     """Cost of each resource.
 
@@ -204,6 +244,7 @@ def price_lines(
         at: the day of use.
         where: `local` for what it cost on a machine of yours, `cloud` for the list price.
         service: cloud service; default: the book's `cloud_equivalent`.
+        option: how cloud work was bought, see `PriceBook.unit_price`.
     """
     name = service or book.cloud_equivalent
     lines = {}
@@ -211,7 +252,7 @@ def price_lines(
         if where == "local":
             unit = book.local_price(resource)
         else:
-            unit = book.unit_price(name, resource, at=at)
+            unit = book.unit_price(name, resource, at=at, option=option)
         lines[resource] = Money(unit.amount * quantity, unit.currency)
     return lines
 
@@ -231,15 +272,6 @@ def price_storage(size_bytes: int, days: float, book: PriceBook, *, at: date) ->
     months = exact(days) / DAYS_PER_MONTH
     unit = book.unit_price("storage_standard", "gb_month", at=at)
     return Money(exact(size_bytes) / GIB * months * unit.amount, unit.currency)
-
-
-def price_managed_training(
-    machine: str, replicas: int, seconds: float, book: PriceBook, *, at: date
-) -> Money:
-    """Cost of a managed training job: every replica for its whole duration."""
-    unit = book.unit_price("vertex_training", f"{machine}_hour", at=at)
-    hours = exact(seconds) / 3600
-    return Money(unit.amount * replicas * hours, unit.currency)
 
 
 def price_serving(

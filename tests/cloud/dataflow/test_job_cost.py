@@ -11,12 +11,12 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nightbid.cost.cloud_job import Job
 from nightbid.cost.dataflow import (
     SERVICE,
     UNITS,
     Clients,
-    Job,
-    JobMeter,
+    DataflowMeter,
     billable_shuffle_gb,
 )
 from nightbid.cost.ledger import Ledger, total
@@ -39,19 +39,19 @@ BILL = Decimal("4.63")
 HALF = tuple((name, value / 2) for name, value in FINAL)
 
 
-def meter(service: Any, tmp_path: Path, limit: str = "1000", **options: float) -> JobMeter:
+def meter(service: Any, tmp_path: Path, limit: str = "1000", **options: float) -> DataflowMeter:
     job = Job("project", "us-central1", "job-1", "ctr", "ctr-1", "featurize", 1)
     at = datetime(2026, 11, 23, tzinfo=UTC)
     breaker = Breaker([Limit("run ctr-1", Decimal(limit), Decimal(0))], at)
     clients = Clients.connect(service.endpoint)
-    return JobMeter(job, Workspace(str(tmp_path)), clients, breaker, **options)
+    return DataflowMeter(job, Workspace(str(tmp_path)), clients, breaker, **options)
 
 
 def bill(tmp_path: Path) -> Decimal:
     return total(Ledger(Workspace(str(tmp_path))).entries()).cents()
 
 
-def settle(job: JobMeter, **options: Any) -> Any:
+def settle(job: DataflowMeter, **options: Any) -> Any:
     return job.settle(every_seconds=0.01, bound_seconds=0.2, sleep=lambda seconds: None, **options)
 
 

@@ -13,7 +13,6 @@ from nightbid.cost.money import Money, shown
 from nightbid.cost.pricing import (
     DEFAULT_BOOK,
     PriceBook,
-    price_managed_training,
     price_storage,
     price_usage,
 )
@@ -72,11 +71,9 @@ def test_a_price_without_its_source_is_refused(tmp_path: Path) -> None:
         PriceBook.load(path)
 
 
-def test_storage_and_managed_training() -> None:
+def test_storage() -> None:
     kept = price_storage(50 * 2**30, 365, BOOK, at=DAY)
     assert kept.amount.quantize(Decimal("0.000001")) == Decimal("12")  # 50 GB, 12 months, 0.02
-    trained = price_managed_training("n1-standard-4", 3, 1800, BOOK, at=DAY)
-    assert trained.amount == Decimal("0.21849885") * 3 / 2
 
 
 usages = st.builds(

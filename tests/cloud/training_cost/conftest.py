@@ -1,0 +1,118 @@
+"""A custom-job service on a loopback socket, which misbehaves as it is told to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import grpc
+import pytest
+from google.cloud import aiplatform_v1 as vertex
+from google.protobuf import empty_pb2
+
+SERVICE = "google.cloud.aiplatform.v1.JobService"
+NAME = "projects/project/locations/us-central1/customJobs/77"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An answer that is an error, or no answer for a while."""
+
+    code: grpc.StatusCode | None
+    detail: str = ""
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the service says of its job at one time."""
+
+    state: str
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+@dataclass
+class TrainingService:
+    """Plays one job. Answers are taken in turn, the last of each repeats."""
+
+    endpoint: str = ""
+    spec: vertex.CustomJobSpec = field(default_factory=vertex.CustomJobSpec)
+    answers: list[Moment | Fault] = field(default_factory=list)
+    cancel_faults: list[Fault] = field(default_factory=list)
+    cancelled_after: int | None = None
+    """How many answers had been given when the job was cancelled."""
+    calls: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, request: vertex.GetCustomJobRequest, context: Any) -> vertex.CustomJob:
+        with self._lock:
+            self.calls += 1
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Fault):
+            self._play(answer, context)
+            answer = Moment("RUNNING")
+        if request.name != NAME:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no {request.name}")
+        job = vertex.CustomJob(name=request.name, job_spec=self.spec)
+        job.state = vertex.JobState[f"JOB_STATE_{answer.state}"]
+        if answer.start:
+            job.start_time = answer.start
+        if answer.end:
+            job.end_time = answer.end
+        return job
+
+    def cancel(self, request: vertex.CancelCustomJobRequest, context: Any) -> empty_pb2.Empty:
+        with self._lock:
+            fault = self.cancel_faults.pop(0) if self.cancel_faults else None
+        if fault:
+            self._play(fault, context)
+        self.cancelled_after = self.calls
+        return empty_pb2.Empty()
+
+    def _play(self, fault: Fault, context: Any) -> None:
+        time.sleep(fault.delay)
+        if fault.code is not None:
+            context.abort(fault.code, fault.detail)
+
+
+@pytest.fixture
+def training_service() -> Iterator[TrainingService]:
+    """Serve the fake on a free port of the loopback interface."""
+    service = TrainingService()
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+    methods = {
+        "GetCustomJob": grpc.unary_unary_rpc_method_handler(
+            service.get,
+            request_deserializer=vertex.GetCustomJobRequest.deserialize,
+            response_serializer=vertex.CustomJob.serialize,
+        ),
+        "CancelCustomJob": grpc.unary_unary_rpc_method_handler(
+            service.cancel,
+            request_deserializer=vertex.CancelCustomJobRequest.deserialize,
+            response_serializer=empty_pb2.Empty.SerializeToString,
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    service.endpoint = f"127.0.0.1:{port}"
+    server.start()
+    yield service
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def moment() -> type[Moment]:
+    """The way to write down what the service says at a time."""
+    return Moment
+
+
+@pytest.fixture
+def fault() -> type[Fault]:
+    """The way to write down an error answer."""
+    return Fault
