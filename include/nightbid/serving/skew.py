@@ -35,11 +35,11 @@ def paired_rows(
     """
     raws, tables = [], []
     for split in SPLITS:
-        files, raw_files = split_files(featurized, split), split_files(sampled, split)
+        files, raw_files = (_newest(split_files(each, split)) for each in (featurized, sampled))
         if not files or not raw_files:
             continue
-        raw = _head(raw_files[-1], None, per_split)
-        table = _head(files[-1], [KEY, *layout.columns()], per_split)
+        raw = _head(raw_files, None, per_split)
+        table = _head(files, [KEY, *layout.columns()], per_split)
         if not raw[KEY].equals(table[KEY]):
             raise CorruptDataError(
                 "sampled and featurized rows are not the same",
@@ -74,13 +74,19 @@ def mismatches(raw: pa.Table, featurized: pa.Table, fitted: FittedFeatures) -> d
     return wrong
 
 
-def _head(path: Path, columns: list[str] | None, rows: int) -> pa.Table:
-    file = pq.ParquetFile(path)
-    batches = []
+def _newest(paths: list[Path]) -> list[Path]:
+    """Files of the newest day: sampling and featurization cut a day into files differently."""
+    return [each for each in paths if each.parent == paths[-1].parent]
+
+
+def _head(paths: list[Path], columns: list[str] | None, rows: int) -> pa.Table:
+    parts: list[pa.Table] = []
     left = rows
-    for batch in file.iter_batches(batch_size=min(rows, 65536), columns=columns):
-        batches.append(batch.slice(0, left))
-        left -= batches[-1].num_rows
-        if left <= 0:
-            break
-    return pa.Table.from_batches(batches, file.schema_arrow if not columns else None)
+    for path in paths:
+        for batch in pq.ParquetFile(path).iter_batches(min(rows, 65536), columns=columns):
+            if left > 0:
+                parts.append(pa.Table.from_batches([batch.slice(0, left)]))
+                left -= parts[-1].num_rows
+            if left <= 0:
+                return pa.concat_tables(parts)
+    return pa.concat_tables(parts) if parts else pq.ParquetFile(paths[0]).read(columns=columns)
