@@ -20,11 +20,11 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from nightbid.attempt import run_stage
 from nightbid.config.load import load_pipeline
 from nightbid.models.registry import find, names
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord
-from nightbid.stage import run_stage
 from nightbid.workspace import Workspace
 
 PIPELINES = Path(__file__).parents[1] / "include" / "pipelines"

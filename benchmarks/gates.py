@@ -27,6 +27,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from nightbid.attempt import run_stage
 from nightbid.champion import ChampionPointer
 from nightbid.config.faults import FAULTS
 from nightbid.config.load import load_pipeline
@@ -36,7 +37,7 @@ from nightbid.data.source import open_source
 from nightbid.errors import DataError, GateStopped, StageError
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord
-from nightbid.stage import Stage, run_stage
+from nightbid.stage import Stage
 from nightbid.workspace import Workspace
 
 PIPELINES = Path(__file__).parents[1] / "include" / "pipelines"

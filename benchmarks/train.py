@@ -19,6 +19,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from nightbid.attempt import run_stage
 from nightbid.config.load import load_pipeline
 from nightbid.models.folder import ModelCard
 from nightbid.models.layout import Layout, width
@@ -27,7 +28,6 @@ from nightbid.nightly import NIGHT
 from nightbid.progress import silent, unwatched
 from nightbid.runs import RunRecord
 from nightbid.schema import FeatureSchema
-from nightbid.stage import run_stage
 from nightbid.training.data import Examples, read_examples
 from nightbid.training.validation import validate
 from nightbid.workspace import Workspace

@@ -11,6 +11,7 @@
     ├── GateStopped               a gate judged its input unfit: the night ends here, by design
     ├── TrialPruned               a sweep gave a poor trial up: its training ends here, by design
     ├── BudgetExceeded            a budget ran out and the work was cancelled
+    ├── ServiceError              a cloud service refused, or did not answer; asking again may help
     ├── PriceError                a price is missing or expired: a cost cannot be stated
     └── WorkspaceError            the workspace is unreachable, or is not what it should be
         └── ConcurrentUpdateError somebody else moved a pointer first
@@ -76,6 +77,10 @@ class TrialPruned(NightbidError):
 
 class BudgetExceeded(NightbidError):
     """A budget ran out and the work was cancelled."""
+
+
+class ServiceError(NightbidError):
+    """A cloud service refused, or did not answer; asking again may help."""
 
 
 class PriceError(NightbidError):

@@ -101,7 +101,9 @@ class Workspace:
         folder.mkdir(parents=True)
         return folder
 
-    def commit(self, scratch: UPath, final: UPath, last: str = "manifest.json") -> None:
+    def commit(
+        self, scratch: UPath, final: UPath, last: str = "manifest.json", *, is_whole: bool = True
+    ) -> None:
         """Make a finished scratch folder visible under its final name, in one step.
 
         If another attempt committed the same output first, ours is thrown away: both are the
@@ -111,6 +113,7 @@ class Workspace:
             scratch: the folder.
             final: its name.
             last: the file without which the folder does not exist.
+            is_whole: whether no other files of it were written at its place already.
         """
         if is_local(final):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +126,10 @@ class Workspace:
         except FileExistsError:
             self.discard(scratch)
         else:
-            self._move(scratch, UPath(_local_copy(final)), last)
+            if is_whole:
+                self._move(scratch, UPath(_local_copy(final)), last)
+            else:
+                self.discard(scratch)
 
     def _move(self, scratch: UPath, final: UPath, last: str) -> None:
         try:

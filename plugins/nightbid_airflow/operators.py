@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NoReturn
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from nightbid.attempt import begin_stage, finish_stage
 from nightbid.config.settings import Settings
 from nightbid.errors import (
     BudgetExceeded,
@@ -19,10 +21,13 @@ from nightbid.errors import (
 )
 from nightbid.nightly import NIGHT
 from nightbid.progress import LogProgress
+from nightbid.remote.jobs import Away
+from nightbid.remote.wait import poll_seconds
 from nightbid.runs import RunRecord, safe_run_id
-from nightbid.stage import describe, run_stage
+from nightbid.stage import StageResult, describe
 from nightbid.workspace import Workspace
 
+from nightbid_airflow.remote import JobLink, JobTrigger
 from nightbid_airflow.request import Request
 
 FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError)
@@ -42,11 +47,13 @@ class StageOperator(BaseOperator):
     """
 
     ui_color = "#e8f0fe"
+    operator_extra_links: Collection[BaseOperatorLink] = (JobLink(),)
 
     def __init__(self, *, stage: str, pipeline: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.stage = stage
         self.pipeline = pipeline
+        self.job_page = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the stage for the DAG run's night.
@@ -55,27 +62,65 @@ class StageOperator(BaseOperator):
             AirflowFailException: no retry can help; one line says what can.
             NightbidError: a retry may help.
         """
+        return self._go(context, begin=True)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Collect what the stage's job has made, now that the trigger has seen it end.
+
+        Raises: see `execute`.
+        """
+        self.log.info("the job ended as %s", event["state"])
+        return self._go(context, begin=False)
+
+    def _go(self, context: Context, *, begin: bool) -> dict[str, Any]:
         settings = Settings()
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+        stage = next(stage for stage in NIGHT if stage.name == self.stage)
+        progress = LogProgress(self.stage)
         try:
             request = Request.of(self.pipeline, context["dag_run"], context["params"])
             spec, run = request.open(settings)
-            result = run_stage(
-                next(stage for stage in NIGHT if stage.name == self.stage),
-                spec,
-                run,
-                cache_folder=settings.cache,
-                attempt=context["ti"].try_number,
-                progress=LogProgress(self.stage),
+            attempt = context["ti"].try_number
+            found = (
+                begin_stage(
+                    stage,
+                    spec,
+                    run,
+                    cache_folder=settings.cache,
+                    attempt=attempt,
+                    progress=progress,
+                )
+                if begin
+                else finish_stage(stage, spec, run, cache_folder=settings.cache, progress=progress)
             )
         except FINAL as error:
             # Without the chain: the log ends with the line that says what to do.
             raise AirflowFailException(str(error)) from None
-        if result.reused:
-            self.log.info("reused: %s has the same inputs, settings and code", result.uri)
-        self.log.info("%s", result.manifest.summary or "done")
-        return describe(result)
+        if isinstance(found, Away):
+            self._leave(found, settings)
+        assert isinstance(found, StageResult)
+        if found.reused:
+            self.log.info("reused: %s has the same inputs, settings and code", found.uri)
+        self.log.info("%s", found.manifest.summary or "done")
+        return describe(found)
+
+    def _leave(self, away: Away, settings: Settings) -> NoReturn:
+        """Give the worker back while the job goes on."""
+        order = away.order
+        self.job_page = away.page
+        self.log.info("job %s: %s", order.job_id, away.page)
+        self.defer(
+            trigger=JobTrigger(
+                workspace=settings.workspace,
+                pipeline=order.pipeline,
+                run_id=order.run_id,
+                stage=order.stage,
+                attempt=order.attempt,
+                every=poll_seconds(),
+            ),
+            method_name="resume",
+        )
 
     def on_kill(self) -> None:
         """Leave the stage from within the signal handler: it clears up and records the attempt."""

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from nightbid.attempt import run_stage
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
@@ -15,7 +16,7 @@ from nightbid.nightly import NIGHT
 from nightbid.report.html import write_report
 from nightbid.report.table import night_table, verdict_line
 from nightbid.runs import RunRecord
-from nightbid.stage import StageResult, run_stage
+from nightbid.stage import StageResult
 from nightbid.tracking.log import deliver, queue_run
 from nightbid.workspace import Workspace
 

@@ -22,3 +22,5 @@ class Cloud(Block):
     """The workspace's bucket."""
     storage_endpoint: Endpoint | None = None
     """Of an emulator of Cloud Storage; only in the profile `gcp-emulated`."""
+    poll_seconds: float = Field(default=10.0, gt=0)
+    """Between two looks at a job that works for a stage."""

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import optuna
 
+from nightbid.attempt import run_stage
 from nightbid.config.costs import Budget
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
@@ -20,7 +21,7 @@ from nightbid.errors import BudgetExceeded, NightbidError, TrialPruned
 from nightbid.nightly import NIGHT
 from nightbid.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.runs import RunRecord
-from nightbid.stage import StageResult, run_stage
+from nightbid.stage import StageResult
 from nightbid.sweep.study import State, Sweep, Trial
 from nightbid.workspace import Workspace
 

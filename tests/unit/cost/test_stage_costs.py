@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from nightbid.attempt import run_stage
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.ledger import Ledger, total
@@ -19,7 +20,7 @@ from nightbid.cost.pricing import DEFAULT_BOOK, default_book
 from nightbid.cost.watch import read_trail, request_cancel
 from nightbid.errors import BudgetExceeded, PriceError, StageError
 from nightbid.runs import RunRecord
-from nightbid.stage import Stage, run_stage
+from nightbid.stage import Stage
 from nightbid.workspace import Workspace
 
 STAGES = """
@@ -159,7 +160,8 @@ from pathlib import Path
 sys.path.insert(0, {str(tmp_path)!r})
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.runs import RunRecord
-from nightbid.stage import Stage, run_stage
+from nightbid.attempt import run_stage
+from nightbid.stage import Stage
 from nightbid.workspace import Workspace
 spec = PipelineSpec.model_construct(pipeline="p", features={{}})
 run = RunRecord.load(Workspace({str(tmp_path / "w")!r}), "p", {run.run_id!r})

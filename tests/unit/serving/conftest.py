@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nightbid.attempt import run_stage
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord
-from nightbid.stage import StageResult, run_stage
+from nightbid.stage import StageResult
 from nightbid.workspace import Workspace
 
 PIPELINE = """

@@ -8,12 +8,12 @@ from decimal import Decimal
 
 import pytest
 import yaml
+from nightbid.attempt import run_stage
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord, runs_of
-from nightbid.stage import run_stage
 from nightbid.sweep.study import Sweep
 from nightbid.sweep.summary import winner_command, write_page
 from nightbid.sweep.track import track_trials

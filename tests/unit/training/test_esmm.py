@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nightbid.attempt import run_stage
 from nightbid.config.load import parse_pipeline
 from nightbid.config.models import Model, Train
 from nightbid.errors import ConfigError
@@ -18,7 +19,6 @@ from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord
 from nightbid.schema import GIVEN, LABEL, split_files
 from nightbid.serving.bundle import Bundle
-from nightbid.stage import run_stage
 from nightbid.training.stage import run
 from nightbid.workspace import Workspace
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nightbid.attempt import run_stage
 from nightbid.champion import ChampionPointer
 from nightbid.config.features import Hour, Identity, Sequence, Vocabulary
 from nightbid.config.load import parse_pipeline
@@ -22,7 +23,6 @@ from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord
 from nightbid.schema import split_files
 from nightbid.serving.bundle import Bundle
-from nightbid.stage import run_stage
 from nightbid.workspace import Workspace
 
 PIPELINE = """

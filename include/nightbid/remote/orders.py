@@ -1,0 +1,234 @@
+"""The jobs that a run's stages have ordered, written down before they are submitted.
+
+An order names its job beforehand. A process that dies between the order and the job's id leaves
+an order by whose name the next one finds the job, or submits it with the same request id: never
+a second one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+from upath import UPath
+
+from nightbid.config.costs import Budget
+from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.watch import Breaker, limits_of
+from nightbid.errors import BudgetExceeded, ServiceError, StageError
+from nightbid.manifest import Usage
+from nightbid.remote.jobs import JobService, Work
+from nightbid.runs import RunRecord
+from nightbid.stage import StageTask
+from nightbid.workspace import read_all, write_atomically
+
+if TYPE_CHECKING:
+    from nightbid.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+class Order(BaseModel):
+    """One job that an attempt at a stage has asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: str
+    run_id: str
+    stage: str
+    attempt: int
+    kind: str
+    """Of the service."""
+    key: str
+    """Of the output."""
+    uri: str
+    """Address of the output."""
+    code_digest: str
+    """Of the source that the output depends on: the job's must be the same."""
+    name: str
+    """Of the job: the same for every process that takes this order up."""
+    request_id: str
+    """By which the service knows that two requests are one."""
+    job_id: str = ""
+    """Once it is known."""
+    started: datetime
+    usage: Usage = Usage()
+    """Of this side, until the job was submitted."""
+    state: Literal["open", "closed"] = "open"
+
+    @classmethod
+    def new(cls, plan: Plan, attempt: int, kind: str) -> Order:
+        """Order the output of a plan."""
+        stage, run = plan.stage.name, plan.run
+        # Runs of different nights may want the same output at the same time: the name has both.
+        words = f"nb-{plan.spec.pipeline}-{stage}-{plan.key[:10]}-{_short(run.run_id)}-{attempt}"
+        name = re.sub(r"[^a-z0-9-]+", "-", words.lower())
+        return cls(
+            pipeline=plan.spec.pipeline,
+            run_id=run.run_id,
+            stage=stage,
+            attempt=attempt,
+            kind=kind,
+            key=plan.key,
+            uri=plan.uri,
+            code_digest=plan.code_digest,
+            name=name,
+            request_id=name,
+            started=datetime.now(UTC),
+        )
+
+
+def _short(run_id: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(run_id.encode()).hexdigest()[:6]
+
+
+def _folder(run: RunRecord) -> UPath:
+    return run.folder / "orders"
+
+
+def write(run: RunRecord, order: Order) -> None:
+    """Write an order down, or what has become of it."""
+    path = _folder(run) / f"{order.stage}.{order.attempt}.json"
+    write_atomically(path, order.model_dump_json(indent=1))
+
+
+def close(run: RunRecord, order: Order) -> None:
+    """Note that nothing more is wanted of an order's job."""
+    write(run, order.model_copy(update={"state": "closed"}))
+
+
+def cancel(run: RunRecord, order: Order, service: JobService) -> None:
+    """End an order's job on a person's word; whoever comes next orders another."""
+    if order.job_id:
+        log.warning("%s: cancelling job %s", order.stage, order.job_id)
+        service.cancel(order.job_id)
+    close(run, order)
+
+
+def orders(run: RunRecord, stage: str = "") -> list[Order]:
+    """Every order of a run, or of one of its stages, oldest first."""
+    texts = read_all(_folder(run), ".json").values()
+    found = [Order.model_validate_json(text) for text in texts]
+    return sorted((each for each in found if not stage or each.stage == stage),
+                  key=lambda each: (each.started, each.attempt))  # fmt: skip
+
+
+def order_of(run: RunRecord, stage: str, attempt: int) -> Order:
+    """The order that an attempt at a stage placed."""
+    path = _folder(run) / f"{stage}.{attempt}.json"
+    return Order.model_validate_json(path.read_text())
+
+
+def open_order(run: RunRecord, stage: str, key: str) -> Order | None:
+    """The order for an output that is not settled yet."""
+    found = [each for each in orders(run, stage) if each.state == "open" and each.key == key]
+    return found[-1] if found else None
+
+
+def place(run: RunRecord, order: Order, work: Work, task: StageTask) -> Order:
+    """Submit the job of an order, once: written down before, and with the job's id after.
+
+    Raises:
+        ServiceError: the service refused it or did not answer.
+    """
+    write(run, order)
+    service = work.service
+    try:
+        job_id = service.find(order.name) or work.submit(task, order)
+    except BaseException as error:
+        # The request may have arrived and only its answer be lost.
+        job_id = _submitted_after_all(service, order, error)
+        if not job_id:
+            close(run, order)
+            raise
+        if not isinstance(error, ServiceError):
+            # We are being stopped: nobody would wait for it.
+            stopped = order.model_copy(update={"job_id": job_id})
+            _note(run, stopped, service)
+            cancel(run, stopped, service)
+            raise
+    placed = order.model_copy(update={"job_id": job_id})
+    _note(run, placed, service)
+    write(run, placed)
+    log.info("%s: job %s (%s): %s", order.stage, order.name, job_id, service.page(job_id))
+    return placed
+
+
+def _submitted_after_all(service: JobService, order: Order, error: BaseException) -> str:
+    """Ask for the job by name; if even that cannot be answered the order stays open."""
+    try:
+        return service.find(order.name)
+    except ServiceError:
+        raise error from None
+
+
+def _note(run: RunRecord, order: Order, service: JobService) -> None:
+    # The watchers of costs look for notes, in whatever process they are.
+    from nightbid.cost.jobs import note_job
+
+    note_job(run, service.note(order))
+
+
+def cancel_others(run: RunRecord, stage: str, key: str, service: JobService) -> None:
+    """End the jobs of a stage that make what nobody wants any more: inputs or code have changed."""
+    for each in orders(run, stage):
+        if each.state == "open" and each.key != key:
+            log.info("%s: the inputs or the code of an ordered job have changed", stage)
+            job_id = each.job_id or service.find(each.name)
+            cancel(run, each.model_copy(update={"job_id": job_id}), service)
+
+
+def must_be_done(run: RunRecord, order: Order, service: JobService, budget: Budget) -> None:
+    """Say why a job that ended has no result.
+
+    Raises:
+        BudgetExceeded: it was cancelled, and a limit is passed.
+        StageError: it failed, was cancelled, or is gone.
+        ServiceError: the service does not answer.
+    """
+    look = service.look(order.job_id)
+    if look.state == "done":
+        return
+    where = f"stage {order.stage} of {order.run_id}"
+    page = service.page(order.job_id)
+    if look.state == "unknown":
+        raise ServiceError(
+            f"the state of job {order.job_id} cannot be read: {look.said}",
+            where=where,
+            hint="a rerun asks again and submits nothing",
+        )
+    if look.state == "cancelled" and (reason := _over_budget(run, order, budget)):
+        raise BudgetExceeded(
+            reason,
+            where="budget",
+            hint="raise the limit in the pipeline's budget block, or make the stage cheaper",
+        )
+    errors = [each.text for each in service.messages(order.job_id, None) if each.level == "error"]
+    what = " ".join(errors[-1].split())[-300:] if errors else look.said
+    raise StageError(
+        f"job {order.job_id} ended as {look.state}: {what}",
+        where=where,
+        hint=f"see {page}; a rerun submits a new job",
+    )
+
+
+def _over_budget(run: RunRecord, order: Order, budget: Budget) -> str | None:
+    limits = limits_of(
+        budget,
+        run.workspace,
+        pipeline=order.pipeline,
+        run_id=order.run_id,
+        stage=order.stage,
+        attempt=order.attempt,
+        at=order.started,
+    )
+    entries = Ledger(run.workspace).entries(
+        pipeline=order.pipeline, run_id=order.run_id, stage=order.stage
+    )
+    mine = total(each for each in entries if each.attempt == order.attempt)
+    return Breaker(limits, order.started).passed(mine.amount)

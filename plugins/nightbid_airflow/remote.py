@@ -1,0 +1,121 @@
+"""A stage's job at a cloud service, followed without a worker: trigger and link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperatorLink
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.nightly import NIGHT
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+    from nightbid.cost.jobs import JobWatch
+    from nightbid.remote.wait import Following
+
+
+class JobTrigger(BaseTrigger):
+    """Looks at a job until it ends: says its messages in the task's log, watches its cost.
+
+    It keeps nothing that matters: a triggerer that is restarted goes on, and repeats the messages.
+    A person who clears the task, or sets its state, cancels the job; a restart does not.
+
+    Args:
+        workspace: root URI.
+        pipeline: name of the pipeline.
+        run_id: as in the records.
+        stage: whose job.
+        attempt: which attempt at the stage.
+        every: seconds between looks.
+    """
+
+    def __init__(
+        self,
+        workspace: str,
+        pipeline: str,
+        run_id: str,
+        stage: str,
+        attempt: int,
+        every: float = 10.0,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.workspace = workspace
+        self.pipeline = pipeline
+        self.run_id = run_id
+        self.stage = stage
+        self.attempt = attempt
+        self.every = every
+        self._following: Following | None = None
+        self._watch: JobWatch | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Say how to make it again."""
+        return (
+            "nightbid_airflow.remote.JobTrigger",
+            {
+                "workspace": self.workspace,
+                "pipeline": self.pipeline,
+                "run_id": self.run_id,
+                "stage": self.stage,
+                "attempt": self.attempt,
+                "every": self.every,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until the job has ended; fire once, with its state."""
+        while True:
+            state, has_ended = await asyncio.to_thread(self._look)
+            if has_ended:
+                yield TriggerEvent({"state": state})  # type: ignore[no-untyped-call]
+                return
+            await asyncio.sleep(self.every)
+
+    async def on_kill(self) -> None:
+        """Cancel the job: a person has ended the task."""
+        await asyncio.to_thread(self._cancel)
+
+    def _open(self) -> RunRecord:
+        return RunRecord.load(Workspace(self.workspace), self.pipeline, self.run_id)
+
+    def _look(self) -> tuple[str, bool]:
+        # Here, because the DAG file imports this module: the cloud's clients are heavy.
+        from nightbid.cost.jobs import JobWatch
+        from nightbid.remote.orders import order_of
+        from nightbid.remote.wait import Following, service_of
+
+        run = self._open()
+        spec = PipelineSpec.model_validate(run.head.spec)
+        if self._following is None or self._watch is None:
+            order = order_of(run, self.stage, self.attempt)
+            service = service_of(next(each for each in NIGHT if each.name == self.stage), spec)
+            self._following = Following(service, order.job_id, self.stage)
+            self._watch = JobWatch(run, spec.budget)
+        look, _ = self._following.look(self.log.log)
+        self._watch.poll()
+        return look.state, look.has_ended
+
+    def _cancel(self) -> None:
+        from nightbid.remote.orders import cancel, order_of
+        from nightbid.remote.wait import service_of
+
+        run = self._open()
+        spec = PipelineSpec.model_validate(run.head.spec)
+        service = service_of(next(each for each in NIGHT if each.name == self.stage), spec)
+        cancel(run, order_of(run, self.stage, self.attempt), service)
+
+
+class JobLink(BaseOperatorLink):
+    """Leads from a task to the page of its job."""
+
+    name = "Job"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Address of the page; empty for a stage that ran in the task itself."""
+        return str(getattr(operator, "job_page", ""))
