@@ -44,6 +44,16 @@ def open_root(uri: str) -> UPath:
     return UPath(uri)
 
 
+_reached: list[Cloud] = []
+
+
+def reach(cloud: Cloud) -> None:
+    """Use this cloud in this process: a worker of a job has no settings of its own."""
+    if _reached != [cloud]:
+        _reached[:] = [cloud]
+        _configure()
+
+
 def _configure() -> None:
     """Tell fsspec how every gs:// path of this process is reached."""
     cloud = _cloud()
@@ -52,12 +62,14 @@ def _configure() -> None:
     options: dict[str, Any] = {"project": cloud.project, "use_listings_cache": False}
     if cloud.storage_endpoint:
         options |= {"endpoint_url": cloud.storage_endpoint, "token": "anon"}
+        # Beam's own client has no option for it.
+        os.environ["STORAGE_EMULATOR_HOST"] = cloud.storage_endpoint
     for protocol in ("gs", "gcs"):
         fsspec.config.conf[protocol] = options
 
 
 def _cloud() -> Cloud:
-    cloud = Settings().cloud
+    cloud = _reached[0] if _reached else Settings().cloud
     if cloud is None:
         raise ConfigError(
             "a path on gs:// without the settings of a cloud",
@@ -134,7 +146,13 @@ def upload_folder(local: Path, remote: UPath, last: str) -> None:
     names = sorted(
         each.relative_to(local).as_posix() for each in local.rglob("*") if each.is_file()
     )
-    pairs = [(str(local / name), _blob(remote / name)) for name in names if name != last]
+    upload(local, [name for name in names if name != last], remote)
+    create(remote / last, (local / last).read_bytes())
+
+
+def upload(local: Path, names: Iterable[str], remote: UPath) -> None:
+    """Upload files of a folder; each object appears whole or not at all."""
+    pairs = [(str(local / name), _blob(remote / name)) for name in names]
     with _one_line(remote):
         transfer_manager.upload_many(
             pairs,
@@ -143,7 +161,6 @@ def upload_folder(local: Path, remote: UPath, last: str) -> None:
             max_workers=WORKERS,
             raise_exception=True,
         )
-    create(remote / last, (local / last).read_bytes())
 
 
 def download(remote: UPath, names: Iterable[str], local: Path) -> None:

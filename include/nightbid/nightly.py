@@ -31,6 +31,7 @@ NIGHT: tuple[Stage, ...] = (
         inputs=("sample",),
         spec_keys=("columns", "label", "features"),
         rooms=("features", "featurize", "profile", "columns"),
+        remote="nightbid.featurize.remote:work",
     ),
     Stage(
         "gate_features",

@@ -60,7 +60,7 @@ class Plan:
         uris = run.history(stage.history_of) if stage.history_of else []
         history = tuple(read_output(workspace, uri) for uri in uris)
         spec_digest = digest_of(spec.model_dump(mode="json", include=set(stage.spec_keys)))
-        code_digest = source_digest(("config", "schema", *stage.rooms))
+        code_digest = source_of(stage)
         versions = library_versions()
         key = digest_of(
             {
@@ -136,6 +136,11 @@ def digest_of(value: Any) -> str:
     """Digest of a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def source_of(stage: Stage) -> str:
+    """Digest of the source that a stage's output depends on."""
+    return source_digest(("config", "schema", *stage.rooms))
 
 
 @cache

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+from upath import UPath
 
 KEY = "nb_key"
 """int64, stable hash of the row's key column. Sampling, sharding and joining use it."""
@@ -63,7 +64,7 @@ class FeatureSchema(BaseModel):
     inputs: tuple[ModelInput, ...]
 
     @classmethod
-    def load(cls, folder: Path) -> FeatureSchema:
+    def load(cls, folder: Path | UPath) -> FeatureSchema:
         """Read `features.json` of a fitted-features folder."""
         return cls.model_validate_json((folder / "features.json").read_text())
 

@@ -4,13 +4,64 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nightbid.config.base import Block
 
 Profile = Literal["local", "gcp", "gcp-emulated"]
 """`gcp-emulated` speaks the same protocols to servers on a machine of yours."""
 Endpoint = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")]
+
+
+LocalEndpoint = Annotated[str, Field(pattern=r"^http://localhost:[0-9]+$")]
+"""Beam speaks unencrypted only to a host that is called `localhost`."""
+Account = Annotated[str, Field(pattern=r"^[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com$")]
+LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+LabelValue = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
+
+
+class Dataflow(Block):
+    """Featurization by Google Cloud Dataflow. Without this block it runs where the task runs."""
+
+    image: str | None = None
+    """SDK container image with this package and its dependencies (`worker.Dockerfile`)."""
+    service_account: Account | None = None
+    """Of the workers; default: the project's."""
+    network: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    """Name of the workers' network; not needed with `subnetwork`."""
+    subnetwork: str | None = Field(
+        default=None, pattern=r"^(https://.+/)?regions/[a-z0-9-]+/subnetworks/[a-z0-9-]+$"
+    )
+    """`regions/<region>/subnetworks/<name>`, of a shared network with its whole address."""
+    public_ips: bool = False
+    """Whether workers have public addresses; if not, the subnetwork needs Private Google Access."""
+    machine_type: str = Field(default="n2-standard-4", pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$")
+    """Of the workers."""
+    disk_gb: int = Field(default=50, ge=30)
+    """Of each worker."""
+    workers: int | None = Field(default=None, ge=1)
+    """To begin with; default: the service decides."""
+    max_workers: int = Field(default=20, ge=1)
+    """Never more, however much there is to do."""
+    autoscaling: bool = True
+    """Whether the service chooses the number of workers; otherwise it is `workers`."""
+    flexrs: Literal["cost", "speed"] | None = None
+    """Flexible resource scheduling: the job may wait up to six hours and runs partly on preemptible
+    machines (`cost`), the only spot machines that a batch job can have."""
+    service_options: tuple[str, ...] = ()
+    """Passed to the service as they are (`enable_prime`, …)."""
+    endpoint: LocalEndpoint | None = None
+    """Of an emulator; only in the profile `gcp-emulated`."""
+
+    @model_validator(mode="after")
+    def _workers_fit(self) -> Dataflow:
+        if self.workers is not None and self.workers > self.max_workers:
+            raise ValueError(f"workers {self.workers} is above max_workers {self.max_workers}")
+        if not self.autoscaling and self.workers is None:
+            raise ValueError("autoscaling is off, so workers must say how many there are")
+        if self.flexrs and not self.autoscaling:
+            raise ValueError("flexrs needs autoscaling: true")
+        return self
 
 
 class Cloud(Block):
@@ -22,5 +73,15 @@ class Cloud(Block):
     """The workspace's bucket."""
     storage_endpoint: Endpoint | None = None
     """Of an emulator of Cloud Storage; only in the profile `gcp-emulated`."""
+    dataflow: Dataflow | None = None
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    """On every job, beside those of pipeline, run and stage."""
     poll_seconds: float = Field(default=10.0, gt=0)
     """Between two looks at a job that works for a stage."""
+
+    @model_validator(mode="after")
+    def _same_region(self) -> Cloud:
+        subnetwork = self.dataflow.subnetwork if self.dataflow else None
+        if subnetwork and f"regions/{self.region}/" not in subnetwork:
+            raise ValueError(f"dataflow.subnetwork {subnetwork!r} is not in region {self.region}")
+        return self

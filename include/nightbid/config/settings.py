@@ -113,4 +113,13 @@ class Settings(BaseSettings):
             raise ValueError("cloud.storage_endpoint is for profile gcp-emulated only")
         if self.profile == "gcp-emulated" and not endpoint:
             raise ValueError("profile gcp-emulated needs cloud.storage_endpoint")
+        if (flow := self.cloud.dataflow) is not None:
+            if self.profile == "gcp" and flow.endpoint:
+                raise ValueError("cloud.dataflow.endpoint is for profile gcp-emulated only")
+            if self.profile == "gcp" and not flow.image:
+                raise ValueError(
+                    "cloud.dataflow.image is needed: workers have only what their image holds"
+                )
+            if self.profile == "gcp-emulated" and not flow.endpoint:
+                raise ValueError("profile gcp-emulated needs cloud.dataflow.endpoint")
         return self

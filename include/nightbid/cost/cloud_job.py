@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import ClassVar
 
 from google.api_core import exceptions
+from requests.exceptions import RequestException
 
 from nightbid.cost.ledger import Ledger, price_entries, total
 from nightbid.cost.pricing import PriceBook, default_book
@@ -36,6 +37,8 @@ TRANSIENT = (
     exceptions.Aborted,
     exceptions.Unknown,
     exceptions.Cancelled,
+    exceptions.RetryError,
+    RequestException,
 )
 """What a service answers now and then: it costs a poll and nothing else."""
 
@@ -251,6 +254,7 @@ class JobMeter(ABC):
         log.warning("job %s: %s", self._job.job_id, reason)
 
 
-def short(error: exceptions.GoogleAPICallError) -> str:
+def short(error: Exception) -> str:
     """One line of a service's error."""
-    return f"{type(error).__name__}: {error.message}"[:200]
+    text = " ".join(str(getattr(error, "message", "") or error).split())
+    return f"{type(error).__name__}: {text}"[:200]

@@ -16,13 +16,8 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import dataflow_v1beta3 as dataflow
-from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
-    JobsV1Beta3GrpcTransport,
-)
-from google.cloud.dataflow_v1beta3.services.metrics_v1_beta3.transports import (
-    MetricsV1Beta3GrpcTransport,
-)
 
 from nightbid.cost.cloud_job import (
     TRANSIENT,
@@ -98,21 +93,36 @@ def resources_of(metrics: Iterable[dataflow.MetricUpdate]) -> dict[str, Decimal]
 
 @dataclass(frozen=True)
 class Clients:
-    """The two services that are asked."""
+    """The services that are asked."""
 
     metrics: dataflow.MetricsV1Beta3Client
     jobs: dataflow.JobsV1Beta3Client
+    messages: dataflow.MessagesV1Beta3Client
 
     @classmethod
     def connect(cls, endpoint: str | None = None) -> Clients:
-        """Connect to Google, or without encryption to an emulator at `host:port`."""
-        if endpoint is None:
-            return cls(dataflow.MetricsV1Beta3Client(), dataflow.JobsV1Beta3Client())
-        channel = grpc.insecure_channel(endpoint)
+        """Connect to Google, or without encryption to an emulator.
+
+        Args:
+            endpoint: `http://host:port` of its REST face, or `host:port` of its gRPC face.
+        """
         return cls(
-            dataflow.MetricsV1Beta3Client(transport=MetricsV1Beta3GrpcTransport(channel=channel)),
-            dataflow.JobsV1Beta3Client(transport=JobsV1Beta3GrpcTransport(channel=channel)),
+            _client(dataflow.MetricsV1Beta3Client, endpoint),
+            _client(dataflow.JobsV1Beta3Client, endpoint),
+            _client(dataflow.MessagesV1Beta3Client, endpoint),
         )
+
+
+def _client(kind: Any, endpoint: str | None) -> Any:
+    if endpoint is None:
+        return kind()
+    scheme, _, host = endpoint.rpartition("://")
+    if scheme:
+        transport = kind.get_transport_class("rest")
+        credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return kind(transport=transport(host=host, credentials=credentials, url_scheme=scheme))
+    transport = kind.get_transport_class("grpc")
+    return kind(transport=transport(channel=grpc.insecure_channel(endpoint)))
 
 
 class DataflowMeter(JobMeter):

@@ -35,7 +35,7 @@ class JobNote(BaseModel):
     option: str = ""
     """How it was bought, where the price book has a multiplier for it: `flexrs`, `spot`."""
     endpoint: str | None = None
-    """`host:port` of an emulator's gRPC face; None for Google."""
+    """Of an emulator: `http://host:port` for REST, `host:port` for gRPC; None for Google."""
     settled: bool = False
     """Whether its final metrics are in the ledger (or were waited for in vain)."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from upath import UPath
 
 from nightbid.columns import Floats, Hashes, token_hashes, whole
 from nightbid.features.values import days_of
@@ -55,7 +55,7 @@ class TokenCounts:
             return TokenCounts((_added(parts),), spilled)
         return TokenCounts(tuple(parts), spilled)
 
-    def spill(self, folder: Path, limit: int) -> TokenCounts:
+    def spill(self, folder: UPath, limit: int) -> TokenCounts:
         """Move the parts to a file if they have more than `limit` entries.
 
         Counts stay exact: nothing is dropped. Memory is bounded by `limit` while merging and by
@@ -69,7 +69,10 @@ class TokenCounts:
         group = (token_hashes(table["token"]) % np.uint64(SPILL_GROUPS)).astype(np.int64)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{uuid.uuid4().hex}.parquet"
-        with pq.ParquetWriter(path, table.schema, use_dictionary=False) as writer:
+        with (
+            path.open("wb") as stream,
+            pq.ParquetWriter(stream, table.schema, use_dictionary=False) as writer,
+        ):
             for each in range(SPILL_GROUPS):
                 writer.write_table(table.take(np.flatnonzero(group == each)), row_group_size=2**30)
         return TokenCounts((), (*self.spilled, str(path)))
@@ -87,8 +90,13 @@ class TokenCounts:
         left = _added(self.parts or (NO_TOKENS,))
         group = (token_hashes(left["token"]) % np.uint64(SPILL_GROUPS)).astype(np.int64)
         for each in range(SPILL_GROUPS):
-            read = [pq.ParquetFile(path).read_row_group(each) for path in self.spilled]
+            read = [_read_group(path, each) for path in self.spilled]
             yield [left.take(np.flatnonzero(group == each)), *read]
+
+
+def _read_group(path: str, group: int) -> pa.Table:
+    with UPath(path).open("rb") as stream:
+        return pq.ParquetFile(stream).read_row_group(group)
 
 
 def _added(parts: Sequence[pa.Table]) -> pa.Table:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from nightbid.schema import split_files
+
+FOOTERS_AT_ONCE = 16
+"""A bucket answers each in tens of milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -30,39 +37,66 @@ class Group:
         """Relative path of the featurized rows: sorted by name they are in the order of rows."""
         return f"split={self.split}/dt={self.day}/part-{self.file:05d}-{self.group:05d}.parquet"
 
+    def empty(self) -> pa.Table:
+        """No rows, of the same columns."""
+        with _opened(self.path) as source:
+            return pq.read_schema(source).empty_table()
+
     def read(self, columns: Iterable[str]) -> pa.Table:
         """Read the given columns (those that are there).
 
         Strings come as dictionaries: later work is then done once per distinct value.
         """
         # No pre-buffering: a group is read once, and memory stays at one group.
-        with pq.ParquetFile(self.path, pre_buffer=False) as plain:
-            schema, metadata = plain.schema_arrow, plain.metadata
-        wanted = set(columns)
-        names = [name for name in schema.names if name in wanted]
-        texts = [name for name in names if _is_text(schema.field(name).type)]
-        with pq.ParquetFile(
-            self.path, metadata=metadata, read_dictionary=texts, pre_buffer=False
-        ) as file:
-            return file.read_row_group(self.group, columns=names, use_threads=False)
+        with _opened(self.path) as source:
+            with pq.ParquetFile(source, pre_buffer=False) as plain:
+                schema, metadata = plain.schema_arrow, plain.metadata
+            wanted = set(columns)
+            names = [name for name in schema.names if name in wanted]
+            texts = [name for name in names if _is_text(schema.field(name).type)]
+            with pq.ParquetFile(
+                source, metadata=metadata, read_dictionary=texts, pre_buffer=False
+            ) as file:
+                return file.read_row_group(self.group, columns=names, use_threads=False)
 
 
 def groups_of(sample: Path, splits: Iterable[str]) -> list[Group]:
-    """List the row groups of sampled rows."""
-    found = []
-    for split in splits:
+    """List the row groups of sampled rows in a folder of this machine."""
+    return list_groups({split: split_files(sample, split) for split in splits})
+
+
+def list_groups(files: Mapping[str, Sequence[Path | UPath]]) -> list[Group]:
+    """List the row groups of files, by split and in their canonical order."""
+    numbered = []
+    for split, paths in files.items():
         numbers: dict[str, int] = {}
-        for path in split_files(sample, split):
+        for path in paths:
             day = path.parent.name.removeprefix("dt=")
-            number = numbers.setdefault(day, 0)
-            numbers[day] += 1
-            metadata = pq.read_metadata(path)
-            found += [
-                Group(str(path), split, day, number, group, metadata.row_group(group).num_rows)
-                for group in range(metadata.num_row_groups)
-                if metadata.row_group(group).num_rows
-            ]
-    return found
+            numbers[day] = numbers.get(day, -1) + 1
+            numbered.append((split, day, numbers[day], str(path)))
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        metadata = pool.map(lambda each: _metadata(each[3]), numbered)
+        return [
+            Group(path, split, day, number, group, found.row_group(group).num_rows)
+            for (split, day, number, path), found in zip(numbered, metadata, strict=True)
+            for group in range(found.num_row_groups)
+            if found.row_group(group).num_rows
+        ]
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """What Arrow reads: the path itself, or a stream of a bucket's object."""
+    if "://" not in path:
+        yield path
+        return
+    with UPath(path).open("rb") as stream:
+        yield stream
+
+
+def _metadata(path: str) -> pq.FileMetaData:
+    with _opened(path) as source:
+        return pq.read_metadata(source)
 
 
 def write_rows(table: pa.Table, path: Path) -> None:
@@ -72,8 +106,13 @@ def write_rows(table: pa.Table, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    pq.write_table(table, beside, compression="zstd", use_dictionary=False)
+    encode_rows(table, beside)
     os.replace(beside, path)
+
+
+def encode_rows(table: pa.Table, where: Path | IO[bytes]) -> None:
+    """Write featurized rows as Parquet."""
+    pq.write_table(table, where, compression="zstd", use_dictionary=False)
 
 
 def _is_text(kind: pa.DataType) -> bool:

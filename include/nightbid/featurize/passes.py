@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from upath import UPath
 
 from nightbid.columns import whole
 from nightbid.features.fitted import Definition, FittedFeatures
@@ -84,7 +85,7 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
 
     def _bounded(self, statistics: dict[str, Statistic]) -> dict[str, Statistic]:
         return {
-            name: each.spill(Path(self._spill), self._limit)
+            name: each.spill(UPath(self._spill), self._limit)
             if isinstance(each, TokenCounts)
             else each
             for name, each in statistics.items()
@@ -145,24 +146,30 @@ class Transform(beam.DoFn):  # type: ignore[misc]
     def process(self, group: Group) -> Iterator[tuple[str, Summary]]:
         """Transform one row group."""
         assert self._fitted is not None
-        rows = group.read({*sources_of(self._fitted.definition), *RESERVED})
-        inputs = self._fitted.transform(rows)
-        kept = [name for name in RESERVED if name in rows.column_names and name != REASON]
-        table = pa.table(
-            {name: whole(rows[name]) for name in kept} | dict(_columns(inputs)),
-        )
+        table, summary = transformed(self._fitted, group)
         write_rows(table, Path(self._output) / group.target)
-        yield group.split, Summary(Profile.of(table), self._outside(inputs))
+        yield group.split, summary
 
-    def _outside(self, inputs: pa.Table) -> dict[str, tuple[int, int]]:
-        assert self._fitted is not None
-        counts = {}
-        for name, buckets in self._fitted.oov_buckets.items():
-            column = whole(inputs[name])
-            ids = np.asarray(column.flatten() if pa.types.is_fixed_size_list(column.type)
-                             else column)  # fmt: skip
-            counts[name] = (int(((ids > 0) & (ids <= buckets)).sum()), int((ids > 0).sum()))
-        return counts
+
+def transformed(fitted: FittedFeatures, group: Group) -> tuple[pa.Table, Summary]:
+    """Featurize one row group: its rows, with the reserved columns, and what is seen of them."""
+    rows = group.read({*sources_of(fitted.definition), *RESERVED})
+    inputs = fitted.transform(rows)
+    kept = [name for name in RESERVED if name in rows.column_names and name != REASON]
+    table = pa.table(
+        {name: whole(rows[name]) for name in kept} | dict(_columns(inputs)),
+    )
+    return table, Summary(Profile.of(table), _outside(fitted, inputs))
+
+
+def _outside(fitted: FittedFeatures, inputs: pa.Table) -> dict[str, tuple[int, int]]:
+    counts = {}
+    for name, buckets in fitted.oov_buckets.items():
+        column = whole(inputs[name])
+        ids = np.asarray(column.flatten() if pa.types.is_fixed_size_list(column.type)
+                         else column)  # fmt: skip
+        counts[name] = (int(((ids > 0) & (ids <= buckets)).sum()), int((ids > 0).sum()))
+    return counts
 
 
 class MergeSummaries(beam.CombineFn):  # type: ignore[misc]
@@ -197,10 +204,16 @@ class SaveSummary(beam.DoFn):  # type: ignore[misc]
     def process(self, element: tuple[str, Summary]) -> Iterator[str]:
         """Write two small files."""
         split, summary = element
-        folder = Path(self._output) / "profile"
-        summary.profile.save(folder / f"split={split}.json")
-        _save_outside(summary.outside, folder / f"oov-{split}.json")
+        save_summary(split, summary, Path(self._output))
         yield split
+
+
+def save_summary(split: str, summary: Summary, output: Path) -> None:
+    """Write what was seen of a split."""
+    folder = output / "profile"
+    summary.profile.save(folder / f"split={split}.json")
+    text = json.dumps(summary.outside, sort_keys=True)
+    (folder / f"oov-{split}.json").write_text(text)
 
 
 def learning(
@@ -246,7 +259,3 @@ def transforming(groups: list[Group], fitted: str, output: str) -> Any:
 def _columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
     for name in table.column_names:
         yield name, whole(table[name])
-
-
-def _save_outside(outside: dict[str, tuple[int, int]], path: Path) -> None:
-    path.write_text(json.dumps(outside, sort_keys=True))

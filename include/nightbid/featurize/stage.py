@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import time
 
-import pyarrow.parquet as pq
+from upath import UPath
 
 from nightbid.config.pipeline import SPLITS
 from nightbid.errors import MissingDataError
-from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.features.fitted import Definition
 from nightbid.features.values import Raw
 from nightbid.featurize.groups import Group, groups_of
 from nightbid.featurize.passes import learning, transforming
 from nightbid.featurize.runner import Watcher, passes_on
 from nightbid.manifest import Rows
+from nightbid.schema import FeatureSchema
 from nightbid.stage import Outcome, StageTask
 
 LEARNING_SHARE = 0.4
@@ -32,15 +33,8 @@ def run(task: StageTask) -> Outcome:
         MissingDataError: there are no training rows, or a feature's column is absent.
     """
     definition = Definition.of(task.spec)
-    groups = groups_of(task.inputs["sample"].path, SPLITS)
+    groups = checked(task, definition, groups_of(task.inputs["sample"].path, SPLITS))
     rows = sum(group.rows for group in groups)
-    if not any(group.split == "train" for group in groups):
-        raise MissingDataError(
-            "no training rows",
-            where=f"{task.night.train[0]} to {task.night.train[-1]}",
-            hint="take a later date, or a label condition that some rows meet",
-        )
-    _check_columns(definition, groups[0])
     fitted, output = str(task.output / "fitted"), str(task.output)
     started = time.monotonic()
     task.progress(0.0, f"learning from {rows:,} rows")
@@ -54,34 +48,51 @@ def run(task: StageTask) -> Outcome:
         run_pass(learning(groups, definition, fitted))
         with Watcher(look):
             run_pass(transforming(groups, fitted, output))
-    seconds = time.monotonic() - started
-    features = FittedFeatures.load(task.output / "fitted")
-    rates = _oov_rates(task)
-    inputs = len(features.schema.inputs)
+    return outcome(UPath(task.output), rows, time.monotonic() - started)
+
+
+def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
+    """Say what was made, wherever it lies.
+
+    Args:
+        output: the folder.
+        rows: that went in, and came out.
+        seconds: it took.
+    """
+    inputs = FeatureSchema.load(output / "fitted").inputs
+    features = {each.feature for each in inputs}
+    rates = _oov_rates(output)
     worst = max(rates.items(), key=lambda each: each[1], default=None)
     return Outcome(
         rows=Rows(read=rows, written=rows),
-        metrics={"inputs": inputs, "oov_rate": rates, "rows_per_second": rows / seconds},
-        summary=f"{len(definition.features)} features, {inputs} inputs"
+        metrics={"inputs": len(inputs), "oov_rate": rates, "rows_per_second": rows / seconds},
+        summary=f"{len(features)} features, {len(inputs)} inputs"
         + (f", most OOV: {worst[0]} {worst[1]:.2%}" if worst and worst[1] else ""),
     )
 
 
-def _check_columns(definition: Definition, group: Group) -> None:
-    """Refuse a feature of a column that is not there, before workers are started.
+def checked(task: StageTask, definition: Definition, groups: list[Group]) -> list[Group]:
+    """Refuse what cannot be featurized, before workers are started.
 
     Raises:
-        MissingDataError: as said.
+        MissingDataError: there are no training rows, or a feature's column is absent.
     """
-    rows = Raw(pq.read_schema(group.path).empty_table())
+    if not any(group.split == "train" for group in groups):
+        raise MissingDataError(
+            "no training rows",
+            where=f"{task.night.train[0]} to {task.night.train[-1]}",
+            hint="take a later date, or a label condition that some rows meet",
+        )
+    rows = Raw(groups[0].empty())
     for name, feature in definition.features.items():
         for column in feature.sources(name):
             rows.column(column, name)
+    return groups
 
 
-def _oov_rates(task: StageTask) -> dict[str, float]:
+def _oov_rates(output: UPath) -> dict[str, float]:
     """Share of the newest rows' ids that no training row had often enough, by input."""
-    path = task.output / "profile" / "oov-evaluate.json"
+    path = output / "profile" / "oov-evaluate.json"
     if not path.exists():
         return {}
     counts = json.loads(path.read_text())

@@ -1,7 +1,6 @@
 """Cloud Storage over its JSON API: preconditions, resumable and multipart uploads, ranges, batches.
 
-Objects live in memory. Faults are played once each: `Storage.fail` says which requests get which
-status. `python storage.py PORT` serves it for people.
+Objects live in memory. `python storage.py PORT BUCKET…` serves it for people.
 """
 
 from __future__ import annotations
@@ -16,11 +15,15 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from email.parser import BytesParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import google_crc32c
+
+if __package__ in (None, ""):
+    sys.path.append(str(Path(__file__).parents[1]))
+from emulator.serve import Answer, Refused, Served, refusal
 
 API = r"(?:/(?P<face>upload|download))?/storage/v1"
 OBJECT = re.compile(API + r"/b/(?P<bucket>[^/]+)/o/(?P<name>[^/]+)$")
@@ -32,14 +35,6 @@ COPY = re.compile(
 )
 COMPOSE = re.compile(API + r"/b/(?P<bucket>[^/]+)/o/(?P<name>[^/]+)/compose$")
 PAGE = 1000
-
-
-class Refused(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass
@@ -61,84 +56,16 @@ class Thing:
         return base64.b64encode(hashlib.md5(self.data).digest()).decode()
 
 
-@dataclass
-class Fault:
-    method: str
-    part: str
-    status: int
-    left: int
-    after: bool
-    """Whether the request is carried out all the same, and only its answer is lost."""
-
-
-@dataclass
-class Answer:
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def json(cls, value: Any, **headers: str) -> Answer:
-        kind = {"Content-Type": "application/json; charset=UTF-8"}
-        return cls(200, json.dumps(value).encode(), {**kind, **headers})
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that hung up is no matter."""
-
-
-class Storage:
+class Storage(Served):
     """The service. Every method that a request reaches runs under one lock."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        super().__init__(port, host=host)
         self.buckets: dict[str, dict[str, Thing]] = {}
-        self.requests: list[tuple[str, str]] = []
-        """Method and path of every request, in order."""
-        self._faults: list[Fault] = []
         self._sessions: dict[str, dict[str, Any]] = {}
         self._generation = int(time.time() * 1e6)
-        self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", port), _handler(self))
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def start(self) -> Storage:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def fail(
-        self, method: str, part: str, status: int, times: int = 1, *, after: bool = False
-    ) -> None:
-        """Refuse the next requests whose path or query contains `part`."""
-        self._faults.append(Fault(method, part, status, times, after))
-
-    def answer(self, method: str, url: str, headers: Any, body: bytes) -> Answer:
-        with self._lock:
-            self.requests.append((method, unquote(url)))
-            fault = self._fault(method, unquote(url))
-            if fault and not fault.after:
-                return _refusal(Refused(fault.status, "as told"))
-            try:
-                found = self._route(method, url, headers, body)
-            except Refused as refused:
-                return _refusal(refused)
-            return _refusal(Refused(fault.status, "answer lost")) if fault else found
-
-    def _fault(self, method: str, url: str) -> Fault | None:
-        for fault in self._faults:
-            if fault.left and fault.method == method and fault.part in url:
-                fault.left -= 1
-                return fault
-        return None
-
-    def _route(self, method: str, url: str, headers: Any, body: bytes) -> Answer:
+    def route(self, method: str, url: str, headers: Any, body: bytes) -> Answer:
         parts = urlsplit(url)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         if parts.path.startswith("/batch"):
@@ -369,9 +296,9 @@ class Storage:
             try:
                 path = urlsplit(url)
                 target = path.path + (f"?{path.query}" if path.query else "")
-                found = self._route(method, target, fields, inner)
+                found = self.route(method, target, fields, inner)
             except Refused as refused:
-                found = _refusal(refused)
+                found = refusal(refused)
             mark = (part.get("Content-ID") or "<0>").replace("<", "<response-")
             out.append(
                 f"--batch\r\nContent-Type: application/http\r\nContent-ID: {mark}\r\n\r\n"
@@ -399,48 +326,6 @@ def _two_parts(kind: str, body: bytes) -> tuple[dict[str, Any], bytes]:
     if kind := re.search(r"(?i)content-type:\s*(\S+)", head):
         found.setdefault("contentType", kind[1])
     return found, data
-
-
-def _refusal(refused: Refused) -> Answer:
-    error = {"code": refused.status, "message": str(refused), "errors": []}
-    body = json.dumps({"error": error}).encode()
-    return Answer(refused.status, body, {"Content-Type": "application/json"})
-
-
-def _handler(storage: Storage) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        # One packet an answer: else delayed acknowledgements cost 40 ms each.
-        wbufsize = 1 << 16
-        disable_nagle_algorithm = True
-
-        def _serve(self) -> None:
-            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-                body = b"".join(iter(self._chunk, b""))
-            else:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            found = storage.answer(self.command, self.path, self.headers, body)
-            self.send_response(found.status)
-            for name, value in found.headers.items():
-                self.send_header(name, value)
-            if found.status != 204:
-                self.send_header("Content-Length", str(len(found.body)))
-            self.end_headers()
-            if found.status != 204:
-                self.wfile.write(found.body)
-
-        def _chunk(self) -> bytes:
-            size = int(self.rfile.readline().split(b";")[0], 16)
-            data = self.rfile.read(size)
-            self.rfile.readline()
-            return data
-
-        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _serve  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    return Handler
 
 
 if __name__ == "__main__":

@@ -1,0 +1,360 @@
+"""Featurization as one Beam job on Dataflow: learn → fitted as a side input → transform.
+
+Workers read the sampled rows from the bucket and write the featurized ones at the output's place:
+an object appears whole or not at all, and equal bundles write equal bytes, so a retried one does
+no harm. Every file's size and digest come from the worker that wrote it, in one result object; the
+manifest, which alone makes them an output, is written by the stage when the job has ended.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from pydantic import BaseModel, ConfigDict
+from upath import UPath
+
+from nightbid import gcs
+from nightbid.config.cloud import Cloud
+from nightbid.config.pipeline import SPLITS
+from nightbid.errors import StageError
+from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.features.statistics import Statistic
+from nightbid.featurize.groups import Group, encode_rows, list_groups
+from nightbid.featurize.passes import (
+    SPILL_ABOVE,
+    Learn,
+    MergeStatistics,
+    MergeSummaries,
+    Summary,
+    save_summary,
+    transformed,
+)
+from nightbid.featurize.stage import checked, outcome
+from nightbid.manifest import FileEntry
+from nightbid.nightly import NIGHT
+from nightbid.plan import library_versions, source_of
+from nightbid.remote.dataflow import DataflowService
+from nightbid.remote.orders import Order
+from nightbid.stage import Outcome, StageTask
+from nightbid.workspace import file_digest
+
+COMPUTING = ("apache-beam", "numpy", "pyarrow")
+"""Libraries that a worker computes with: other versions may give other bytes."""
+WRITTEN = "files"
+"""Tag of the output that says what files were written."""
+
+
+class Result(BaseModel):
+    """What the job leaves when it is done."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    groups: int
+    rows: int
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker writes, and what it must be."""
+
+    cloud: Cloud
+    output: str
+    """gs:// address of the stage's output."""
+    code: str
+    """Digest of the source that the output's key was made of."""
+    versions: tuple[tuple[str, str], ...]
+
+    def prepare(self) -> None:
+        """Make the bucket reachable. Doing it again costs nothing."""
+        gcs.reach(self.cloud)
+
+    def check(self) -> None:
+        """Refuse to compute with other code than the key says.
+
+        Raises:
+            StageError: the worker's image is older or newer than what submitted the job.
+        """
+        hint = "build and push the worker image anew, from the code that Airflow runs"
+        if (mine := source_of(_stage())) != self.code:
+            raise StageError(
+                f"the worker's code has digest {mine}, and {self.code} is wanted",
+                where="worker image",
+                hint=hint,
+            )
+        for name, wanted in self.versions:
+            if (version := importlib.metadata.version(name)) != wanted:
+                raise StageError(
+                    f"the worker has {name} {version}, and {wanted} is wanted",
+                    where="worker image",
+                    hint=hint,
+                )
+
+    def put(self, relative: str, content: bytes) -> FileEntry:
+        """Write an object of the output."""
+        import hashlib
+
+        gcs.write(UPath(self.output) / relative, content)
+        digest = hashlib.sha256(content).hexdigest()
+        return FileEntry(path=relative, size=len(content), digest=digest)
+
+    def put_all(self, save: Callable[[Path], None]) -> list[FileEntry]:
+        """Write every file that `save` writes into a folder of this machine."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            save(folder)
+            entries = [
+                FileEntry(
+                    path=path.relative_to(folder).as_posix(),
+                    size=path.stat().st_size,
+                    digest=file_digest(path),
+                )
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            ]
+            gcs.upload(folder, [each.path for each in entries], UPath(self.output))
+        return entries
+
+
+class LearnThere(Learn):
+    """Learn from rows in the bucket."""
+
+    def __init__(self, definition: Definition, place: Place) -> None:
+        super().__init__(definition)
+        self._place = place
+
+    def setup(self) -> None:
+        """Check the worker, once."""
+        self._place.check()
+        self._place.prepare()
+
+
+class MergeThere(MergeStatistics):
+    """Merge with counts of very many tokens spilled to the bucket."""
+
+    def __init__(self, place: Place, spill: str, limit: int) -> None:
+        super().__init__(spill, limit)
+        self._place = place
+
+    def _bounded(self, statistics: dict[str, Statistic]) -> dict[str, Statistic]:
+        # Dataflow calls no `setup` of a combiner.
+        self._place.prepare()
+        return super()._bounded(statistics)
+
+
+class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
+    """Merged statistics → the files of the fitted features."""
+
+    def __init__(self, definition: Definition, place: Place) -> None:
+        self._definition = definition
+        self._place = place
+
+    def process(self, statistics: dict[str, Statistic]) -> Iterator[list[FileEntry]]:
+        """Write the folder."""
+        self._place.prepare()
+        fitted = FittedFeatures.fit(self._definition, statistics)
+        yield self._place.put_all(lambda folder: fitted.save(folder / "fitted"))
+
+
+class TransformThere(beam.DoFn):  # type: ignore[misc]
+    """Row group → an object of featurized rows, and a summary of them."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._fitted: FittedFeatures | None = None
+
+    def setup(self) -> None:
+        """Check the worker, once."""
+        self._place.check()
+        self._place.prepare()
+
+    def process(self, group: Group, files: list[FileEntry]) -> Iterator[Any]:
+        """Transform one row group.
+
+        Args:
+            group: which.
+            files: of the fitted features, which are loaded once per worker.
+        """
+        if self._fitted is None:
+            self._fitted = self._load(files)
+        table, summary = transformed(self._fitted, group)
+        content = io.BytesIO()
+        encode_rows(table, content)
+        entry = self._place.put(group.target, content.getvalue())
+        yield beam.pvalue.TaggedOutput(WRITTEN, (entry, len(table)))
+        yield group.split, summary
+
+    def _load(self, files: list[FileEntry]) -> FittedFeatures:
+        with tempfile.TemporaryDirectory() as folder:
+            names = [each.path for each in files]
+            gcs.download(UPath(self._place.output), names, Path(folder))
+            return FittedFeatures.load(Path(folder) / "fitted")
+
+
+class SaveSummaryThere(beam.DoFn):  # type: ignore[misc]
+    """Split and summary → two small objects."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def process(self, element: tuple[str, Summary]) -> Iterator[tuple[FileEntry, int]]:
+        """Write them."""
+        self._place.prepare()
+        for entry in self._place.put_all(lambda folder: save_summary(*element, folder)):
+            yield entry, 0
+
+
+class SaveResult(beam.DoFn):  # type: ignore[misc]
+    """Everything that was written → the one object that says that the job is done."""
+
+    def __init__(self, place: Place, result: str, groups: int) -> None:
+        self._place = place
+        self._result = result
+        self._groups = groups
+
+    def process(self, written: list[tuple[FileEntry, int]]) -> Iterator[str]:
+        """Write the object."""
+        self._place.prepare()
+        result = Result(
+            groups=self._groups,
+            rows=sum(rows for _, rows in written),
+            files=tuple(sorted((entry for entry, _ in written), key=lambda each: each.path)),
+        )
+        gcs.write(UPath(self._result), result.model_dump_json().encode())
+        yield self._result
+
+
+def featurizing(
+    groups: Sequence[Group],
+    definition: Definition,
+    place: Place,
+    result: str,
+    spill: str,
+    limit: int = SPILL_ABOVE,
+) -> Callable[[beam.Pipeline], Any]:
+    """Build the whole job.
+
+    Args:
+        groups: what to read.
+        definition: the features.
+        place: where to write.
+        result: address of the object that is written last.
+        spill: folder for the counts of very many tokens.
+        limit: tokens of a vocabulary that a worker counts in memory.
+    """
+
+    def expand(pipeline: beam.Pipeline) -> Any:
+        rows = pipeline | "Row groups" >> beam.Create(list(groups), reshuffle=True)
+        fitted = (
+            rows
+            | "Learn" >> beam.ParDo(LearnThere(definition, place))
+            | "Merge statistics"
+            >> beam.CombineGlobally(MergeThere(place, spill, limit)).without_defaults()
+            | "Save fitted" >> beam.ParDo(SaveFittedThere(definition, place))
+        )
+        done = rows | "Transform" >> beam.ParDo(
+            TransformThere(place), beam.pvalue.AsSingleton(fitted)
+        ).with_outputs(WRITTEN, main="summaries")
+        summaries = (
+            done.summaries
+            | "Merge summaries" >> beam.CombinePerKey(MergeSummaries())
+            | "Save summaries" >> beam.ParDo(SaveSummaryThere(place))
+        )
+        learned = fitted | "Fitted files" >> beam.FlatMap(_without_rows)
+        return (
+            (done[WRITTEN], learned, summaries)
+            | "All files" >> beam.Flatten()
+            | "Together" >> beam.combiners.ToList()
+            | "Save result" >> beam.ParDo(SaveResult(place, result, len(groups)))
+        )
+
+    return expand
+
+
+def _without_rows(files: list[FileEntry]) -> list[tuple[FileEntry, int]]:
+    return [(each, 0) for each in files]
+
+
+class FeaturizeJob:
+    """Featurization as the work of a job, see `nightbid.remote.jobs.Work`."""
+
+    def __init__(self, cloud: Cloud, service: DataflowService) -> None:
+        self._cloud = cloud
+        self._service = service
+
+    @property
+    def service(self) -> DataflowService:
+        """Who runs it."""
+        return self._service
+
+    def submit(self, task: StageTask, order: Order) -> str:
+        """Submit the job."""
+        definition = Definition.of(task.spec)
+        sample = task.inputs["sample"]
+        files: dict[str, list[UPath]] = {
+            split: [
+                sample.folder / each.path
+                for each in sorted(sample.manifest.files, key=lambda each: each.path)
+                if each.path.startswith(f"split={split}/") and each.path.endswith(".parquet")
+            ]
+            for split in SPLITS
+        }
+        groups = checked(task, definition, list_groups(files))
+        rows = sum(group.rows for group in groups)
+        task.progress(0.0, f"submitting a job for {rows:,} rows in {len(groups)} row groups")
+        versions = library_versions()
+        place = Place(
+            self._cloud,
+            str(task.workspace.at(order.uri)),
+            order.code_digest,
+            tuple((name, versions[name]) for name in COMPUTING),
+        )
+        folder = str(_folder(task, order))
+        result = f"{folder}/result.json"
+        expand = featurizing(groups, definition, place, result, f"{folder}/counts")
+        return self._service.submit(order, folder, expand)
+
+    def collect(self, task: StageTask, order: Order) -> Outcome:
+        """Read what the job says it has written.
+
+        Raises:
+            StageError: that is not everything.
+        """
+        path = _folder(task, order) / "result.json"
+        try:
+            result = Result.model_validate_json(path.read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise StageError(
+                f"job {order.job_id} is done and has left no result ({type(error).__name__})",
+                where=str(path),
+                hint="a rerun submits a new job",
+            ) from None
+        parts = [each for each in result.files if each.path.startswith("split=")]
+        if len(parts) != result.groups:
+            raise StageError(
+                f"job {order.job_id} wrote {len(parts)} files for {result.groups} row groups",
+                where=str(path),
+                hint="a rerun submits a new job",
+            )
+        seconds = (datetime.now(UTC) - order.started).total_seconds()
+        made = outcome(task.workspace.at(order.uri), result.rows, seconds)
+        return Outcome(
+            rows=made.rows, metrics=made.metrics, summary=made.summary, elsewhere=result.files
+        )
+
+
+def _folder(task: StageTask, order: Order) -> UPath:
+    """What the job leaves beside the output: staged files, temporary ones, its result."""
+    return task.workspace.root / "jobs" / order.name
+
+
+def _stage() -> Any:
+    return next(stage for stage in NIGHT if stage.name == "featurize")

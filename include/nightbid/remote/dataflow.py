@@ -1,0 +1,236 @@
+"""Google Cloud Dataflow as a service that runs jobs; batch only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from google.api_core import exceptions
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import dataflow_v1beta3 as api
+from requests.exceptions import RequestException
+
+from nightbid.config.cloud import Cloud, Dataflow
+from nightbid.cost.cloud_job import short
+from nightbid.cost.dataflow import SERVICE, Clients
+from nightbid.cost.jobs import JobNote
+from nightbid.cost.labels import labels
+from nightbid.errors import ServiceError
+from nightbid.remote.jobs import Level, Look, Message, State
+from nightbid.remote.orders import Order
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
+TIMEOUT_SECONDS = 60.0
+MESSAGES_AT_ONCE = 1000
+STATES: dict[str, State] = {
+    "UNKNOWN": "waiting",
+    "STOPPED": "waiting",
+    "QUEUED": "waiting",
+    "PENDING": "waiting",
+    "RUNNING": "running",
+    "DRAINING": "running",
+    "CANCELLING": "running",
+    "PAUSING": "running",
+    "PAUSED": "running",
+    "RESOURCE_CLEANING_UP": "running",
+    "DONE": "done",
+    "FAILED": "failed",
+    "CANCELLED": "cancelled",
+    # A batch job that was drained has not read all of its input.
+    "DRAINED": "cancelled",
+    "UPDATED": "failed",
+}
+FLEXRS = {"cost": "COST_OPTIMIZED", "speed": "SPEED_OPTIMIZED"}
+LEVELS: dict[str, Level] = {
+    "JOB_MESSAGE_WARNING": "warning",
+    "JOB_MESSAGE_ERROR": "error",
+}
+WRONG = (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError, RequestException)
+
+
+class DataflowService:
+    """Asks Dataflow about jobs, see `nightbid.remote.jobs.JobService`."""
+
+    kind = SERVICE
+
+    def __init__(self, cloud: Cloud, settings: Dataflow) -> None:
+        self._cloud = cloud
+        self._settings = settings
+        self._connected: Clients | None = None
+
+    @property
+    def _clients(self) -> Clients:
+        if self._connected is None:
+            self._connected = Clients.connect(self._settings.endpoint)
+        return self._connected
+
+    @property
+    def _place(self) -> dict[str, str]:
+        return {"project_id": self._cloud.project, "location": self._cloud.region}
+
+    def find(self, name: str) -> str:
+        """Id of the newest job of this name; empty without one."""
+        request = api.ListJobsRequest(
+            **self._place, name=name, filter=api.ListJobsRequest.Filter.ALL
+        )
+        with _one_line(f"jobs called {name}"):
+            found = [
+                job
+                for job in self._clients.jobs.list_jobs(request, timeout=TIMEOUT_SECONDS)
+                if job.name == name
+            ]
+        newest = max(found, key=lambda job: _moment(job.create_time), default=None)
+        return newest.id if newest else ""
+
+    def look(self, job_id: str) -> Look:
+        """What the job is doing."""
+        request = api.GetJobRequest(**self._place, job_id=job_id)
+        try:
+            job = self._clients.jobs.get_job(request, timeout=TIMEOUT_SECONDS)
+        except exceptions.NotFound as error:
+            return Look("gone", short(error))
+        except WRONG as error:
+            return Look("unknown", short(error))
+        said = job.current_state.name.removeprefix("JOB_STATE_")
+        return Look(STATES.get(said, "unknown"), said)
+
+    def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
+        """What the job said."""
+        request = api.ListJobMessagesRequest(
+            **self._place,
+            job_id=job_id,
+            start_time=since,
+            minimum_importance=api.JobMessageImportance.JOB_MESSAGE_BASIC,
+            page_size=MESSAGES_AT_ONCE,
+        )
+        with _one_line(f"messages of job {job_id}"):
+            found = [
+                Message(
+                    at=_moment(each.time),
+                    level=LEVELS.get(each.message_importance.name, "info"),
+                    text=each.message_text,
+                    message_id=each.id,
+                )
+                for each in self._clients.messages.list_job_messages(
+                    request, timeout=TIMEOUT_SECONDS
+                )
+            ]
+        return sorted(found, key=lambda each: each.at)
+
+    def cancel(self, job_id: str) -> None:
+        """Ask the job to end."""
+        wanted = api.Job(requested_state=api.JobState.JOB_STATE_CANCELLED)
+        request = api.UpdateJobRequest(**self._place, job_id=job_id, job=wanted)
+        with _one_line(f"cancelling job {job_id}"):
+            try:
+                self._clients.jobs.update_job(request, timeout=TIMEOUT_SECONDS)
+            except (exceptions.NotFound, exceptions.FailedPrecondition, exceptions.BadRequest):
+                return  # it has ended already
+
+    def page(self, job_id: str) -> str:
+        """Address of the job in the console."""
+        if self._settings.endpoint:
+            return f"{self._settings.endpoint}/jobs/{job_id}"
+        return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"
+
+    def note(self, order: Order) -> JobNote:
+        """What the cost watcher must know."""
+        return JobNote(
+            stage=order.stage,
+            attempt=order.attempt,
+            project=self._cloud.project,
+            location=self._cloud.region,
+            job_id=order.job_id,
+            started=order.started,
+            option="flexrs" if self._settings.flexrs else "",
+            endpoint=self._settings.endpoint,
+        )
+
+    def submit(self, order: Order, folder: str, expand: Callable[[beam.Pipeline], Any]) -> str:
+        """Submit a pipeline, once: the service takes a second request for the same for the first.
+
+        Args:
+            order: names the job.
+            folder: gs:// address for what is staged, and for temporary files.
+            expand: adds the transforms.
+
+        Returns:
+            The job's id.
+        """
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
+        from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+        from apache_beam.runners.dataflow.internal import apiclient
+
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        options = PipelineOptions([], **self._options(order, folder))
+        pipeline = beam.Pipeline(DataflowRunner(), options)
+        expand(pipeline)
+        # The runner draws a request id of its own at each call; ours must outlive this process.
+        # So it builds the job only, and its own client stages and submits it.
+        job = pipeline.run().job
+        job.options.view_as(TestOptions).dry_run = False
+        job.proto.client_request_id = order.request_id
+        client = apiclient.DataflowApplicationClient(job.options, job.root_staging_location)
+        with _one_line(f"submitting job {order.name}"):
+            try:
+                return str(client.create_job(job).id)
+            except apiclient.DataflowJobAlreadyExistsError:
+                return self.find(order.name)
+
+    def _options(self, order: Order, folder: str) -> dict[str, Any]:
+        settings = self._settings
+        own = labels(pipeline=order.pipeline, run_id=order.run_id, stage=order.stage)
+        marks = {**self._cloud.labels, **own}
+        found: dict[str, Any] = {
+            "dry_run": True,
+            "project": self._cloud.project,
+            "region": self._cloud.region,
+            "job_name": order.name,
+            "temp_location": f"{folder}/temp",
+            "staging_location": f"{folder}/staging",
+            "labels": [f"{name}={value}" for name, value in marks.items()],
+            "machine_type": settings.machine_type,
+            "disk_size_gb": settings.disk_gb,
+            "max_num_workers": settings.max_workers,
+            "autoscaling_algorithm": "THROUGHPUT_BASED" if settings.autoscaling else "NONE",
+            "use_public_ips": settings.public_ips,
+            "save_main_session": False,
+        }
+        optional = {
+            "num_workers": settings.workers,
+            "service_account_email": settings.service_account,
+            "network": settings.network,
+            "subnetwork": settings.subnetwork,
+            "flexrs_goal": FLEXRS.get(settings.flexrs or ""),
+            "dataflow_service_options": list(settings.service_options) or None,
+        }
+        found |= {name: value for name, value in optional.items() if value is not None}
+        if settings.image:
+            found |= {"sdk_container_image": settings.image, "sdk_location": "container"}
+        if settings.endpoint:
+            # Without credentials, which would be looked for in vain for half a minute.
+            found |= {"dataflow_endpoint": settings.endpoint, "no_auth": True}
+        return found
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Say in one line what the service's client says."""
+    try:
+        yield
+    except WRONG as error:
+        raise ServiceError(
+            short(error), where=f"Dataflow: {what}", hint="a rerun goes on where this one ended"
+        ) from error
+
+
+def _moment(time: Any) -> datetime:
+    # proto-plus answers a datetime, whatever the stubs say.
+    return datetime.fromtimestamp(time.timestamp(), UTC) if time else datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,329 @@
+"""Dataflow over its REST API: takes a real runner's job, and really runs its staged pipeline.
+
+Each job runs in a process of its own (`dataflow_worker.py`), which knows nothing of whoever
+submitted it. States, messages and metrics grow as the service's do; cancel and drain end the
+process. Faults: `Served.fail` for single requests, `Plan` for what happens to jobs.
+
+`python dataflow.py PORT --storage http://127.0.0.1:9023` serves it for people; a job's page is
+`/jobs/ID`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from google.cloud import dataflow_v1beta3 as api
+from google.protobuf import json_format
+
+if __package__ in (None, ""):
+    sys.path.append(str(Path(__file__).parents[1]))
+from emulator.serve import Answer, Refused, Served
+
+ROUTE = re.compile(
+    r"/v1b3/projects/(?P<project>[^/]+)(?:/locations/(?P<location>[^/]+))?/jobs"
+    r"(?:/(?P<job>[^/:]+))?(?:/(?P<part>messages|metrics))?$"
+)
+PAGE = re.compile(r"/jobs/(?P<job>[^/]+)$")
+ENDED = {"DONE", "FAILED", "CANCELLED", "DRAINED"}
+IMPORTANCE = {"BASIC": 3, "WARNING": 4, "ERROR": 5}
+CPUS, MEMORY_MB, DISK_GB = 4, 16 * 1024, 50
+"""Of the one worker that every job has, whatever it asked for."""
+
+
+@dataclass
+class Plan:
+    """What is to happen to the next job."""
+
+    slow_start: float = 0.0
+    """Seconds in the queue."""
+    lose_worker: int = 0
+    """How often its worker dies half-way; the service starts another."""
+    preempt: bool = False
+    """Its machines are taken away half-way, and it fails."""
+    vanish: bool = False
+    """It is forgotten half-way."""
+    hold: bool = False
+    """It goes on without end, once half-way."""
+    late_metrics: float = 0.0
+    """Seconds after its end until its last metrics are there."""
+
+
+@dataclass
+class Running:
+    """One job."""
+
+    proto: api.Job
+    plan: Plan
+    state: str = "PENDING"
+    messages: list[api.JobMessage] = field(default_factory=list)
+    process: subprocess.Popen[str] | None = None
+    began: float = 0.0
+    ended: float = 0.0
+    wanted: str = ""
+    """CANCELLED or DRAINED, once somebody asked for it."""
+    workers: int = 0
+    """Processes started for it."""
+
+    @property
+    def name(self) -> str:
+        return str(self.proto.name)
+
+    @property
+    def seconds(self) -> float:
+        """Time that its worker was paid for."""
+        return (self.ended or time.monotonic()) - self.began if self.began else 0.0
+
+    def usage(self) -> dict[str, float]:
+        """Metrics of the service, by name."""
+        seconds = self.seconds
+        if self.ended and time.monotonic() - self.ended < self.plan.late_metrics:
+            seconds /= 2
+        if not seconds:
+            return {}
+        return {
+            "TotalVcpuTime": CPUS * seconds,
+            "TotalMemoryUsage": MEMORY_MB * seconds,
+            "TotalPdUsage": DISK_GB * seconds,
+            "TotalShuffleDataProcessed": 0.001,
+            "BillableShuffleDataProcessed": 0.00025,
+        }
+
+
+class Dataflow(Served):
+    """The service."""
+
+    def __init__(self, port: int = 0, *, storage: str, host: str = "127.0.0.1") -> None:
+        # Beam speaks without TLS only to a host that is called so.
+        super().__init__(port, name="localhost", host=host)
+        self.storage = storage
+        self.jobs: dict[str, Running] = {}
+        self.plans: list[Plan] = []
+        """Of the next jobs; one that has none runs undisturbed."""
+
+    def stop(self) -> None:
+        for job in self.jobs.values():
+            self._end(job)
+        super().stop()
+
+    def route(self, method: str, url: str, headers: Any, body: bytes) -> Answer:
+        parts = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if method == "POST" and parts.path == "/plans":
+            self.plans.append(Plan(**json.loads(body)))
+            return Answer.json({})
+        if match := PAGE.match(parts.path):
+            return self._page(self._job(match["job"]))
+        match = ROUTE.match(parts.path)
+        if match is None:
+            raise Refused(501, f"this emulator does not know {method} {url}")
+        if match["job"] is None:
+            return self._create(match, body) if method == "POST" else self._list(query)
+        job = self._job(match["job"])
+        if match["part"] == "messages":
+            return self._messages(job, query)
+        if match["part"] == "metrics":
+            return self._metrics(job)
+        if method == "PUT":
+            self._update(job, body)
+        return _answer(job.proto)
+
+    def _job(self, job_id: str) -> Running:
+        if job_id not in self.jobs:
+            raise Refused(404, f"(0): Information about job {job_id} could not be found.")
+        return self.jobs[job_id]
+
+    def _create(self, match: re.Match[str], body: bytes) -> Answer:
+        wanted = api.Job()
+        json_format.Parse(body, api.Job.pb(wanted), ignore_unknown_fields=True)
+        for job in self.jobs.values():
+            if job.name != wanted.name:
+                continue
+            if job.proto.client_request_id == wanted.client_request_id:
+                raise Refused(409, f"job {wanted.name} was created by this request before")
+            if job.state not in ENDED:
+                # The service's way to say that there is one: its name, and another request's id.
+                return _answer(job.proto)
+        now = datetime.now(UTC)
+        wanted.id = f"{now:%Y-%m-%d_%H_%M_%S}-{uuid.uuid4().int % 10**19}"
+        wanted.project_id, wanted.location = match["project"], match["location"] or ""
+        wanted.create_time = wanted.start_time = now
+        plan = self.plans.pop(0) if self.plans else Plan()
+        job = Running(wanted, plan)
+        self.jobs[wanted.id] = job
+        self._become(job, "QUEUED" if plan.slow_start else "PENDING")
+        threading.Thread(target=self._run, args=(job,), daemon=True).start()
+        return _answer(job.proto)
+
+    def _list(self, query: dict[str, str]) -> Answer:
+        wanted = query.get("filter", "1")
+        found = [
+            job.proto
+            for job in self.jobs.values()
+            if query.get("name") in (None, job.name)
+            and (wanted not in ("2", "TERMINATED") or job.state in ENDED)
+            and (wanted not in ("3", "ACTIVE") or job.state not in ENDED)
+        ]
+        return _answer(api.ListJobsResponse(jobs=found))
+
+    def _update(self, job: Running, body: bytes) -> None:
+        asked = api.Job()
+        json_format.Parse(body, api.Job.pb(asked), ignore_unknown_fields=True)
+        if job.state in ENDED:
+            raise Refused(400, f"job {job.proto.id} has ended as {job.state}")
+        name = asked.requested_state.name.removeprefix("JOB_STATE_")
+        job.wanted = {"DRAINED": "DRAINED", "DRAINING": "DRAINED"}.get(name, "CANCELLED")
+        self._become(job, "DRAINING" if job.wanted == "DRAINED" else "CANCELLING")
+        self._say(job, f"Cancel request is committed for workflow job: {job.proto.id}.")
+        self._end(job)
+
+    def _messages(self, job: Running, query: dict[str, str]) -> Answer:
+        least = query.get("minimumImportance", "3")
+        lowest = int(least) if least.isdigit() else api.JobMessageImportance[least].value
+        since = query.get("startTime")
+        start = datetime.fromisoformat(since.replace("Z", "+00:00")) if since else None
+        found = [
+            each
+            for each in job.messages
+            if each.message_importance.value >= lowest
+            and (start is None or each.time.timestamp() >= start.timestamp())
+        ]
+        first = int(query.get("pageToken") or 0)
+        size = int(query.get("pageSize") or 100)
+        rest = str(first + size) if first + size < len(found) else ""
+        page = found[first : first + size]
+        return _answer(api.ListJobMessagesResponse(job_messages=page, next_page_token=rest))
+
+    def _metrics(self, job: Running) -> Answer:
+        updates = [
+            api.MetricUpdate(
+                name=api.MetricStructuredName(origin="dataflow/v1b3", name=name), scalar=value
+            )
+            for name, value in job.usage().items()
+        ]
+        return _answer(api.JobMetrics(metrics=updates, metric_time=datetime.now(UTC)))
+
+    def _page(self, job: Running) -> Answer:
+        lines = "".join(f"<li>{html.escape(each.message_text)}</li>" for each in job.messages)
+        text = f"<h1>{html.escape(job.name)}</h1><p>{job.state}</p><ol>{lines}</ol>"
+        return Answer(200, text.encode(), {"Content-Type": "text/html; charset=utf-8"})
+
+    def _become(self, job: Running, state: str) -> None:
+        with self._lock:
+            job.state = state
+            job.proto.current_state = api.JobState[f"JOB_STATE_{state}"]
+            job.proto.current_state_time = datetime.now(UTC)
+
+    def _say(self, job: Running, text: str, level: str = "BASIC") -> None:
+        with self._lock:
+            job.messages.append(
+                api.JobMessage(
+                    id=f"msg{len(job.messages):05d}",
+                    time=datetime.now(UTC),
+                    message_text=text,
+                    message_importance=api.JobMessageImportance(IMPORTANCE[level]),
+                )
+            )
+
+    def _run(self, job: Running) -> None:
+        waited = time.monotonic() + job.plan.slow_start
+        while time.monotonic() < waited and not job.wanted:
+            time.sleep(0.05)
+        if not job.wanted:
+            pool = job.proto.environment.worker_pools[0]
+            place = job.proto.location
+            self._say(job, f"Worker configuration: {pool.machine_type or 'default'} in {place}.")
+            job.began = time.monotonic()
+            self._become(job, "RUNNING")
+        code, losses = 1, job.plan.lose_worker
+        while not job.wanted and job.proto.id in self.jobs:
+            code, is_lost = self._work(job, is_doomed=losses > 0 or job.plan.preempt)
+            if not is_lost or job.plan.preempt:
+                break
+            losses -= 1
+            self._say(job, "A worker was lost; its work is given to another.", "WARNING")
+        job.ended = time.monotonic() if job.began else 0.0
+        if job.wanted:
+            self._become(job, job.wanted)
+        elif code == 0:
+            self._say(job, "Worker pool stopped.")
+            self._become(job, "DONE")
+        else:
+            what = "its machines were preempted" if job.plan.preempt else "see the error above"
+            self._say(job, f"Workflow failed: {what}.", "ERROR")
+            self._become(job, "FAILED")
+
+    def _work(self, job: Running, *, is_doomed: bool) -> tuple[int, bool]:
+        """Let a worker run the pipeline.
+
+        Returns:
+            Its exit code, and whether it was taken away.
+        """
+        options = job.proto.environment.sdk_pipeline_options["options"]
+        # As on a machine of the service: whatever the submitter has set is not there.
+        clean = {name: value for name, value in os.environ.items() if "NIGHTBID" not in name}
+        script = str(Path(__file__).with_name("dataflow_worker.py"))
+        job.workers += 1
+        job.process = subprocess.Popen(
+            [sys.executable, script, str(options["pipelineUrl"])],
+            env={**clean, "STORAGE_EMULATOR_HOST": self.storage},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        is_lost = False
+        assert job.process.stdout is not None
+        for line in job.process.stdout:
+            try:
+                said = json.loads(line)
+                text, level = str(said["text"]), str(said["level"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            self._say(job, text, level)
+            if "Transform" in text and not is_lost:
+                if job.plan.vanish:
+                    with self._lock:
+                        self.jobs.pop(job.proto.id, None)
+                while job.plan.hold and not job.wanted:
+                    time.sleep(0.05)
+                if is_doomed:
+                    is_lost = True
+                    self._end(job)
+        return job.process.wait(), is_lost
+
+    @staticmethod
+    def _end(job: Running) -> None:
+        if job.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                job.process.kill()
+
+
+def _answer(message: Any) -> Answer:
+    text = json_format.MessageToJson(type(message).pb(message))
+    return Answer(200, text.encode(), {"Content-Type": "application/json; charset=UTF-8"})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int, nargs="?", default=0)
+    parser.add_argument("--storage", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    asked = parser.parse_args()
+    served = Dataflow(asked.port, storage=asked.storage, host=asked.host)
+    print(served.endpoint, flush=True)  # noqa: T201
+    served.start()
+    threading.Event().wait()
