@@ -137,6 +137,12 @@ def create(path: UPath, content: bytes) -> None:
                 raise FileExistsError(str(path)) from None
 
 
+def upload_file(local: Path, path: UPath) -> None:
+    """Write an object from a file, in one step."""
+    with _one_line(path):
+        _blob(path).upload_from_filename(str(local), checksum="crc32c", retry=RETRY)
+
+
 def upload_folder(local: Path, remote: UPath, last: str) -> None:
     """Upload every file of a folder; `last` only when all others have arrived, and only once.
 

@@ -17,8 +17,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from upath import UPath
@@ -116,7 +119,6 @@ class Workspace:
             is_whole: whether no other files of it were written at its place already.
         """
         if is_local(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
             self._move(scratch, final, last)
             return
         from nightbid import gcs
@@ -132,6 +134,7 @@ class Workspace:
                 self.discard(scratch)
 
     def _move(self, scratch: UPath, final: UPath, last: str) -> None:
+        final.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(str(scratch), str(final))
         except OSError:
@@ -189,6 +192,49 @@ def fetch(folder: UPath) -> Path:
     return local
 
 
+@contextmanager
+def local_file(path: UPath | Path) -> Iterator[Path]:
+    """One file as a file of this machine; a remote one is downloaded, for as long as it is used."""
+    if is_local(path):
+        yield Path(str(path))
+        return
+    from nightbid import gcs
+
+    with tempfile.TemporaryDirectory() as folder:
+        gcs.download(UPath(path).parent, [path.name], Path(folder))
+        yield Path(folder) / path.name
+
+
+@contextmanager
+def replaced(path: UPath | Path) -> Iterator[Path]:
+    """A file of this machine to write, which then takes the name `path` in one step."""
+    here = Path(str(path.parent)) if is_local(path) else Path(tempfile.gettempdir())
+    here.mkdir(parents=True, exist_ok=True)
+    beside = here / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        yield beside
+        if is_local(path):
+            os.replace(beside, str(path))
+        else:
+            from nightbid import gcs
+
+            gcs.upload_file(beside, UPath(path))
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def download(folder: UPath, names: Iterable[str], to: Path) -> None:
+    """Fetch some files of a folder that is no stage's output."""
+    if not is_local(folder):
+        from nightbid import gcs
+
+        gcs.download(folder, names, to)
+        return
+    for name in names:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(str(folder / name), to / name)
+
+
 def read_all(folder: UPath, suffix: str) -> dict[str, bytes]:
     """Read the small files directly below a folder: name → content; none without the folder."""
     if not is_local(folder):
@@ -227,10 +273,8 @@ def write_atomically(path: UPath | Path, content: str | bytes) -> None:
 
         gcs.write(UPath(path), data)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    beside.write_bytes(data)
-    os.replace(str(beside), str(path))
+    with replaced(path) as beside:
+        beside.write_bytes(data)
 
 
 def write_once(path: UPath, text: str) -> None:

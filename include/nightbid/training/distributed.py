@@ -2,45 +2,98 @@
 
 Every worker runs the same program with its own TF_CONFIG (a managed training job sets it). All
 read the same rows in the same order, learn every n-th row of each batch, and add up their
-gradients, so that a step is that of one worker with the whole batch.
+gradients, so that a step is that of one worker with the whole batch. GPUs are replicas in the same
+way: those that TensorFlow sees are used.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from typing import Any
-
-import tensorflow as tf
 
 from nightbid.errors import ConfigError
 
+ROLES = {"workerpool0": "chief", "master": "chief", "workerpool1": "worker"}
+"""What the roles of a cluster are called elsewhere, and here."""
 
-def strategy_of_environment(batch_size: int) -> Any:
-    """Make the strategy that TF_CONFIG asks for; without one, that of a single process.
 
-    Args:
-        batch_size: of all workers together.
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among the workers of its training."""
+
+    cluster: dict[str, list[str]]
+    """`chief` and `worker` → host:port of each."""
+    role: str = "chief"
+    index: int = 0
+
+    @property
+    def workers(self) -> int:
+        """How many there are; 1 for a process of its own."""
+        return max(1, sum(map(len, self.cluster.values())))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that writes the output."""
+        return self.role == "chief" or ("chief" not in self.cluster and self.index == 0)
+
+
+def place_of_environment() -> Place:
+    """Read TF_CONFIG; parameter servers and evaluators in it are nobody's peers.
 
     Raises:
-        ConfigError: TF_CONFIG cannot be read, or there are more workers than rows in a batch.
+        ConfigError: it cannot be read.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
-        return tf.distribute.get_strategy()
+        return Place({})
     try:
-        cluster = json.loads(text).get("cluster", {})
-        workers = sum(len(cluster.get(role, ())) for role in ("chief", "worker"))
-    except (ValueError, AttributeError, TypeError) as error:
+        config = json.loads(text)
+        named = {ROLES.get(role, role): each for role, each in config.get("cluster", {}).items()}
+        cluster = {role: list(named[role]) for role in ("chief", "worker") if named.get(role)}
+        task = config.get("task", {})
+        role = str(task.get("type", "chief"))
+        place = Place(cluster, ROLES.get(role, role), int(task.get("index", 0)))
+        if place.workers > 1:
+            cluster[place.role][place.index]
+    except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
         raise ConfigError(
             f"cannot read {text[:80]!r}", where="TF_CONFIG", hint="unset it to train in one process"
         ) from error
-    if workers < 2:
+    return place
+
+
+def strategy_of_environment(batch_size: int) -> Any:
+    """Make the strategy for the workers of TF_CONFIG and the GPUs of this machine.
+
+    Args:
+        batch_size: of all replicas together.
+
+    Raises:
+        ConfigError: TF_CONFIG cannot be read, or there are more replicas than rows in a batch.
+    """
+    import tensorflow as tf
+
+    place = place_of_environment()
+    gpus = tf.config.list_logical_devices("GPU") if place.workers == 1 else ()
+    if place.workers == 1 and len(gpus) < 2:
         return tf.distribute.get_strategy()
-    if workers > batch_size:
-        raise ConfigError(
-            f"{workers} workers share batches of {batch_size} rows",
-            where="train.batch_size",
-            hint="it is of all workers together: raise it",
+    if place.workers == 1:
+        strategy = tf.distribute.MirroredStrategy([each.name for each in gpus])
+    else:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            tf.distribute.cluster_resolver.SimpleClusterResolver(
+                tf.train.ClusterSpec(place.cluster),
+                task_type=place.role,
+                task_id=place.index,
+                rpc_layer="grpc",
+            )
         )
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    if strategy.num_replicas_in_sync > batch_size:
+        raise ConfigError(
+            f"{strategy.num_replicas_in_sync} replicas share batches of {batch_size} rows",
+            where="train.batch_size",
+            hint="it is of all of them together: raise it",
+        )
+    return strategy

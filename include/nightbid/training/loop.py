@@ -222,7 +222,8 @@ class Training:
         return [*self._network.model.variables, *self.step.optimizer.slots]
 
     def _save(self, checkpoints: Checkpoints) -> None:
-        arrays = {f"state{at:04d}": np.asarray(each) for at, each in enumerate(self._state)}
+        # Variables of several replicas know `numpy` only.
+        arrays = {f"state{at:04d}": each.numpy() for at, each in enumerate(self._state)}
         arrays |= {f"best {name}": each for name, each in self._best_weights.items()}
         checkpoints.save(arrays, asdict(self._place))
 
