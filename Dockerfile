@@ -1,7 +1,9 @@
 # One image for every component of Airflow, for MLflow, and for workers: the locked environment and
-# the code. BASE is any Debian or Ubuntu with Python 3.11.
+# the code. BASE is any Debian or Ubuntu with Python 3.11; GPU=1 adds what TensorFlow needs on NVIDIA
+# GPUs: for managed training jobs with accelerators.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
+ARG GPU=
 
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates libgomp1 tini \
@@ -13,7 +15,8 @@ RUN apt-get update \
 COPY requirements.txt /app/
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --quiet --no-cache-dir uv==0.13.8 \
- && VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --quiet --no-cache -r /app/requirements.txt
+ && VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --quiet --no-cache -r /app/requirements.txt \
+        ${GPU:+tensorflow[and-cuda]}
 
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app/include:/app/plugins \

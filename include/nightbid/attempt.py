@@ -261,7 +261,7 @@ class _Attempt:
         result = StageResult(manifest, plan.uri, reused=False)
         _record(plan, result, self._number, self._started, self._seconds())
         self._enter_cost(self._spent + meter.usage, "done")
-        if outcome.usage != Usage():
+        if outcome.usage != Usage() and outcome.service:
             self._enter_cost(outcome.usage, "done", outcome.service)
         _stop_if_told(plan.stage, result)
         return result

@@ -51,6 +51,7 @@ NIGHT: tuple[Stage, ...] = (
         rooms=("models", "training", "features"),
         uses_champion=True,
         champion_when="train.warm_start",
+        remote="nightbid.training.remote:candidate",
     ),
     Stage(
         "train_baseline",
@@ -58,6 +59,7 @@ NIGHT: tuple[Stage, ...] = (
         inputs=("featurize",),
         spec_keys=("baseline", "train", "label"),
         rooms=("models", "training"),
+        remote="nightbid.training.remote:baseline",
     ),
     Stage(
         "evaluate",

@@ -48,7 +48,7 @@ class Outcome:
     volatile: tuple[str, ...] = ()
     """Relative paths or folders (ending in /) whose bytes differ between equal runs."""
     service: str = "dataflow_batch"
-    """Of the price book, where `usage` was consumed."""
+    """Of the price book, where `usage` was consumed; empty: its job is entered by the watchers."""
     elsewhere: tuple[FileEntry, ...] = ()
     """Files of the output that a job's workers have written at its place already."""
 

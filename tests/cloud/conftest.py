@@ -10,6 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 from emulator.storage import Storage
+from emulator.training import Training
 
 BUCKET = "nightbid-test"
 
@@ -19,6 +20,14 @@ def storage() -> Iterator[Storage]:
     """Cloud Storage with one bucket."""
     served = Storage().start()
     served.buckets[BUCKET] = {}
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def service() -> Iterator[Training]:
+    """Managed training, with no job yet."""
+    served = Training().start()
     yield served
     served.stop()
 

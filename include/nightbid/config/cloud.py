@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nightbid.config.base import Block
+from nightbid.config.managed import ManagedTraining
 
 Profile = Literal["local", "gcp", "gcp-emulated"]
 """`gcp-emulated` speaks the same protocols to servers on a machine of yours."""
@@ -74,6 +75,7 @@ class Cloud(Block):
     storage_endpoint: Endpoint | None = None
     """Of an emulator of Cloud Storage; only in the profile `gcp-emulated`."""
     dataflow: Dataflow | None = None
+    training: ManagedTraining | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
     """On every job, beside those of pipeline, run and stage."""
     poll_seconds: float = Field(default=10.0, gt=0)

@@ -98,7 +98,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_the_profile(self) -> Settings:
-        endpoint = self.cloud.storage_endpoint if self.cloud else None
         if self.profile == "local":
             if self.workspace.startswith("gs://"):
                 raise ValueError("a workspace on gs:// needs profile: gcp (or gcp-emulated)")
@@ -109,17 +108,18 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"profile {self.profile} needs a workspace on gs://, got {self.workspace!r}"
             )
-        if self.profile == "gcp" and endpoint:
-            raise ValueError("cloud.storage_endpoint is for profile gcp-emulated only")
-        if self.profile == "gcp-emulated" and not endpoint:
-            raise ValueError("profile gcp-emulated needs cloud.storage_endpoint")
-        if (flow := self.cloud.dataflow) is not None:
-            if self.profile == "gcp" and flow.endpoint:
-                raise ValueError("cloud.dataflow.endpoint is for profile gcp-emulated only")
-            if self.profile == "gcp" and not flow.image:
-                raise ValueError(
-                    "cloud.dataflow.image is needed: workers have only what their image holds"
-                )
-            if self.profile == "gcp-emulated" and not flow.endpoint:
-                raise ValueError("profile gcp-emulated needs cloud.dataflow.endpoint")
+        endpoints = {"storage_endpoint": self.cloud.storage_endpoint}
+        for name in ("dataflow", "training"):
+            if (block := getattr(self.cloud, name)) is not None:
+                endpoints[f"{name}.endpoint"] = block.endpoint
+        for name, given in endpoints.items():
+            if self.profile == "gcp" and given:
+                raise ValueError(f"cloud.{name} is for profile gcp-emulated only")
+            if self.profile == "gcp-emulated" and not given:
+                raise ValueError(f"profile gcp-emulated needs cloud.{name}")
+        flow = self.cloud.dataflow
+        if self.profile == "gcp" and flow is not None and not flow.image:
+            raise ValueError(
+                "cloud.dataflow.image is needed: workers have only what their image holds"
+            )
         return self

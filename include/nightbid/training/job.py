@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from upath import UPath
+
 from nightbid.config.base import Block
 from nightbid.config.models import Model, Train
 from nightbid.config.pipeline import Label
@@ -21,13 +23,18 @@ from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples, read_examples
 
 
-class Job(Block):
-    """What is trained, on what, and where it goes."""
+class Fit(Block):
+    """What is trained."""
 
     model: Model
     train: Train
     label: Label
     seed: int
+
+
+class Job(Fit):
+    """What is trained, on what, and where it goes."""
+
     featurized: Path
     """Output of the featurize stage; every worker reads it."""
     output: Path
@@ -37,13 +44,16 @@ class Job(Block):
     """Bundle to start from; see `nightbid.training.warm`."""
 
 
-def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, Any]:
+def run_job(
+    job: Job, *, progress: Progress, watch: EpochWatcher, kept: UPath | None = None
+) -> dict[str, Any]:
     """Train and write the model.
 
     Args:
         job: which.
         progress: told how far it is.
         watch: told how good it is after each epoch.
+        kept: where checkpoints lie, if not in the job's folder.
 
     Returns:
         The stage's metrics.
@@ -112,7 +122,9 @@ def run_job(job: Job, *, progress: Progress, watch: EpochWatcher) -> dict[str, A
             optimizer = training.step.optimizer
             warmth = warm_up(network, optimizer, job.champion, job.featurized / "fitted")
         chief = strategy.extended.should_checkpoint
-        checkpoints = Checkpoints(job.checkpoints, job.train.checkpoint_seconds, writes=chief)
+        checkpoints = Checkpoints(
+            kept or job.checkpoints, job.train.checkpoint_seconds, writes=chief
+        )
         with closing(Board(job.output / "tensorboard" if chief else None)) as board:
             fitted = training.run(
                 progress=inner, watch=board.beside(watch), checkpoints=checkpoints

@@ -2,58 +2,100 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from nightbid.config.models import Model, Train
 from nightbid.errors import ConfigError
 from nightbid.manifest import Rows
 from nightbid.models.registry import find
-from nightbid.stage import Outcome, StageTask
-from nightbid.training.job import Job, run_job
+from nightbid.stage import Outcome, StageInput, StageTask
+from nightbid.training.job import Fit, Job, run_job
 from nightbid.training.workers import launch
 
 
-def run(task: StageTask) -> Outcome:
-    """Train the candidate, `model` of the pipeline."""
-    return _train(task, task.spec.model, task.spec.train)
+@dataclass(frozen=True)
+class Asked:
+    """What a stage wants trained, checked: what is wrong is said before workers start."""
+
+    fit: Fit
+    champion: StageInput | None
+    """To start from."""
+
+    @property
+    def trees(self) -> bool:
+        """Whether it is an ensemble of trees: they grow in one process."""
+        return find(self.fit.model.architecture).engine == "lightgbm"
+
+    @property
+    def workers(self) -> int:
+        """How many share each batch."""
+        return 1 if self.trees else self.fit.train.workers
 
 
-def run_baseline(task: StageTask) -> Outcome:
-    """Train the yardstick, `baseline` of the pipeline; it begins anew each night."""
+def asked_candidate(task: StageTask) -> Asked:
+    """The candidate, `model` of the pipeline."""
+    return _asked(task, task.spec.model, task.spec.train)
+
+
+def asked_baseline(task: StageTask) -> Asked:
+    """The yardstick, `baseline` of the pipeline; it begins anew each night."""
     cold = task.spec.train.model_copy(update={"warm_start": False})
-    return _train(task, task.spec.baseline, cold)
+    return _asked(task, task.spec.baseline, cold)
 
 
-def _train(task: StageTask, model: Model, settings: Train) -> Outcome:
-    champion = task.inputs.get("champion") if settings.warm_start else None
-    job = Job(
+def _asked(task: StageTask, model: Model, settings: Train) -> Asked:
+    find(model.architecture).parameters(model.parameters)
+    fit = Fit(
         model=model,
         train=settings,
         label=task.spec.label,
         seed=task.spec.seed + settings.seed,
-        featurized=task.inputs["featurize"].path,
-        output=task.output,
-        checkpoints=task.checkpoints,
-        champion=champion.path if champion else None,
     )
-    architecture = find(model.architecture)
-    architecture.parameters(model.parameters)  # what is wrong is said before workers start
-    trees = architecture.engine == "lightgbm"
-    if trees and settings.warm_start:
+    asked = Asked(fit, task.inputs.get("champion") if settings.warm_start else None)
+    if asked.trees and settings.warm_start:
         raise ConfigError(
             f"{model.architecture} cannot begin with the champion's weights",
             where="train.warm_start",
             hint="set it to false for trees",
         )
-    if settings.workers > 1 and not trees:
-        metrics = launch(job, settings.workers, progress=task.progress, watch=task.watch)
+    return asked
+
+
+def run(task: StageTask) -> Outcome:
+    """Train the candidate on this machine."""
+    return _train(task, asked_candidate(task))
+
+
+def run_baseline(task: StageTask) -> Outcome:
+    """Train the yardstick on this machine."""
+    return _train(task, asked_baseline(task))
+
+
+def _train(task: StageTask, asked: Asked) -> Outcome:
+    job = Job(
+        **{name: getattr(asked.fit, name) for name in Fit.model_fields},
+        featurized=task.inputs["featurize"].path,
+        output=task.output,
+        checkpoints=task.checkpoints,
+        champion=asked.champion.path if asked.champion else None,
+    )
+    if asked.workers > 1:
+        metrics = launch(job, asked.workers, progress=task.progress, watch=task.watch)
     else:
         metrics = run_job(job, progress=task.progress, watch=task.watch)
+    return told(asked, metrics)
+
+
+def told(asked: Asked, metrics: dict[str, Any]) -> Outcome:
+    """Tell what a training, wherever it ran, has come to."""
     rows, best = metrics.pop("rows"), metrics["validation"]
     return Outcome(
         rows=Rows(read=rows, written=rows),
         metrics=metrics,
         volatile=("tensorboard/",),
-        summary=f"{model.architecture}, {metrics['parameters']:,} parameters,"
-        f" best of {metrics['epochs']} {'trees' if trees else 'epochs'} is"
+        summary=f"{asked.fit.model.architecture}, {metrics['parameters']:,} parameters,"
+        f" best of {metrics['epochs']} {'trees' if asked.trees else 'epochs'} is"
         f" {metrics['best_epoch']}: validation log loss {best['log_loss']:.4f}"
         + (f", AUC {best['auc']:.4f}" if best["auc"] is not None else "")
         + f", {metrics['examples_per_second']:,.0f} samples/s"

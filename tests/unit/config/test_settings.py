@@ -45,6 +45,28 @@ def test_a_file_and_variables_above_it(tmp_path: Path, monkeypatch: pytest.Monke
         Settings()
 
 
+def trains(**training: object) -> dict[str, object]:
+    """Settings of a cloud with managed training."""
+    image = {"image": "region-docker.pkg.dev/p/nightbid/nightbid:1"}
+    return {"profile": "gcp", "cloud": {**CLOUD, "training": {**image, **training}}}
+
+
+def test_managed_training_with_all_that_it_takes() -> None:
+    settings = Settings(
+        **trains(
+            machine_type="a2-highgpu-1g",
+            accelerator_type="NVIDIA_TESLA_A100",
+            accelerator_count=1,
+            spot=True,
+            service_account="trainer@my-project.iam.gserviceaccount.com",
+            network="projects/123/global/networks/default",
+        )
+    )
+    assert settings.cloud is not None
+    assert settings.cloud.training is not None
+    assert settings.cloud.training.spot
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -56,6 +78,21 @@ def test_a_file_and_variables_above_it(tmp_path: Path, monkeypatch: pytest.Monke
         ({"profile": "gcp", "cloud": {**CLOUD, "storage_endpoint": ENDPOINT}}, "emulated only"),
         ({"profile": "gcp-emulated", "cloud": CLOUD}, r"needs cloud\.storage_endpoint"),
         ({"workspace": "gs://bucket/x"}, "needs profile: gcp"),
+        (trains(image="nightbid"), r"cloud\.training\.image: .*got 'nightbid'"),
+        (trains(machine_type="n1"), r"machine_type: .*'n1'"),
+        (trains(acelerator_count=1), "did you mean 'accelerator_count'"),
+        (trains(accelerator_type="T4", accelerator_count=1), r"NVIDIA_TESLA_T4.*got 'T4'"),
+        (trains(accelerator_count=2), "give both or neither"),
+        (trains(service_account="me"), r"service_account: .*'me'"),
+        (trains(network="default"), r"network: .*'default'"),
+        (trains(endpoint=ENDPOINT), "emulated only"),
+        (
+            {
+                "profile": "gcp-emulated",
+                "cloud": {**trains()["cloud"], "storage_endpoint": ENDPOINT},  # type: ignore[dict-item]
+            },
+            r"needs cloud\.training\.endpoint",
+        ),
     ],
 )
 def test_a_fault_is_one_line_with_the_value(values: dict[str, object], said: str) -> None:

@@ -1,0 +1,209 @@
+"""Training as the work of a managed training job, where the settings name one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from upath import UPath
+
+from nightbid.config.cloud import Cloud
+from nightbid.config.managed import ManagedTraining
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.cost.labels import labels
+from nightbid.errors import StageError
+from nightbid.plan import library_versions
+from nightbid.remote.jobs import Work
+from nightbid.remote.orders import Order
+from nightbid.stage import Outcome, StageTask
+from nightbid.training.checkpoints import FILE
+from nightbid.training.managed import RESULT, Result, TrainingOrder
+from nightbid.training.stage import Asked, asked_baseline, asked_candidate, told
+from nightbid.workspace import download, remove, write_atomically
+
+if TYPE_CHECKING:
+    from google.cloud.aiplatform_v1 import CustomJob
+
+    from nightbid.remote.vertex import TrainingService
+
+log = logging.getLogger(__name__)
+
+COMMAND = ("python3", "-m", "nightbid.training.managed")
+COMPUTING = ("keras", "numpy", "pyarrow", "tensorflow")
+"""Libraries whose versions the workers must share with whoever ordered."""
+
+
+def candidate(spec: PipelineSpec, settings: Settings) -> Work | None:
+    """Who trains the candidate: a managed job, or (None) this machine."""
+    return _work(settings, asked_candidate)
+
+
+def baseline(spec: PipelineSpec, settings: Settings) -> Work | None:
+    """Who trains the yardstick: a managed job, or (None) this machine."""
+    return _work(settings, asked_baseline)
+
+
+def _work(settings: Settings, asked: Callable[[StageTask], Asked]) -> Work | None:
+    cloud = settings.cloud
+    if settings.profile == "local" or cloud is None or cloud.training is None:
+        return None
+    from nightbid.remote.vertex import TrainingService
+
+    service = TrainingService(cloud, cloud.training)
+    return TrainingJob(settings, cloud, cloud.training, service, asked)
+
+
+class TrainingJob:
+    """One training as the work of a custom job, see `nightbid.remote.jobs.Work`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cloud: Cloud,
+        machines: ManagedTraining,
+        service: TrainingService,
+        asked: Callable[[StageTask], Asked],
+    ) -> None:
+        self._settings = settings
+        self._cloud = cloud
+        self._machines = machines
+        self._service = service
+        self._asked = asked
+
+    @property
+    def service(self) -> TrainingService:
+        """Who runs it."""
+        return self._service
+
+    def submit(self, task: StageTask, order: Order) -> str:
+        """Write down what is to be trained, price the machines, and submit the job.
+
+        Raises:
+            ConfigError: the model's parameters are wrong, or the service refuses the machines.
+            PriceError: the price of a machine is not known: it could not be watched.
+        """
+        from nightbid.cost.training_jobs import hourly_usd, pools_of
+
+        asked, folder = self._asked(task), _folder(task, order)
+        versions = library_versions()
+        wanted = TrainingOrder(
+            **asked.fit.model_dump(),
+            stage=order.stage,
+            featurized=task.workspace.uri(task.inputs["featurize"].folder),
+            champion=task.workspace.uri(asked.champion.folder) if asked.champion else None,
+            output=task.workspace.uri(folder),
+            checkpoints=task.workspace.uri(_checkpoints(task, order)),
+            code_digest=order.code_digest,
+            versions={name: versions[name] for name in COMPUTING},
+        )
+        address = folder / "order.json"
+        job = self._job(task, order, asked.workers, task.workspace.uri(address))
+        option = "spot" if self._machines.spot else ""
+        hourly = hourly_usd(pools_of(job), option=option)
+        log.info("%s: machines for %.2f %s an hour", order.stage, hourly.amount, hourly.currency)
+        write_atomically(address, wanted.model_dump_json(indent=1))
+        return self._service.submit(job)
+
+    def collect(self, task: StageTask, order: Order) -> Outcome:
+        """Fetch what the first worker has written.
+
+        Raises:
+            StageError: that is not everything.
+        """
+        from nightbid.cost.training_jobs import pools_of, training_usage
+
+        folder = _folder(task, order)
+        try:
+            result = Result.model_validate_json((folder / RESULT).read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise StageError(
+                f"job {order.job_id} is done and has left no result ({type(error).__name__})",
+                where=str(folder),
+                hint="a rerun submits a new job",
+            ) from None
+        download(folder, result.files, task.output)
+        job: Any = self._service.job(order.job_id)
+        end = job.end_time or datetime.now(UTC)
+        seconds = (end - job.start_time).total_seconds() if job.start_time else 0.0
+        remove(_checkpoints(task, order) / FILE)
+        made = told(self._asked(task), dict(result.metrics))
+        # The watcher of costs enters the job itself: no second entry by the stage.
+        return Outcome(
+            rows=made.rows,
+            metrics=made.metrics,
+            volatile=made.volatile,
+            summary=made.summary,
+            usage=training_usage(pools_of(job), seconds),
+            service="",
+        )
+
+    def _job(self, task: StageTask, order: Order, workers: int, address: str) -> CustomJob:
+        from google.cloud import aiplatform_v1 as api
+
+        machines = self._machines
+        container = api.ContainerSpec(
+            image_uri=machines.image,
+            command=list(COMMAND),
+            args=[address],
+            env=[api.EnvVar(name=name, value=text) for name, text in self._env(task).items()],
+        )
+        machine: dict[str, Any] = {"machine_type": machines.machine_type}
+        if machines.accelerator_type:
+            machine["accelerator_type"] = machines.accelerator_type
+            machine["accelerator_count"] = machines.accelerator_count
+        # The first pool is the first worker alone; the others are the second pool.
+        pools = [
+            api.WorkerPoolSpec(
+                machine_spec=api.MachineSpec(**machine),
+                replica_count=count,
+                container_spec=container,
+            )
+            for count in (1, workers - 1)
+            if count
+        ]
+        strategy = api.Scheduling.Strategy.SPOT if machines.spot else None
+        own = labels(pipeline=order.pipeline, run_id=order.run_id, stage=order.stage)
+        return api.CustomJob(
+            display_name=order.name,
+            labels={**self._cloud.labels, **own},
+            job_spec=api.CustomJobSpec(
+                worker_pool_specs=pools,
+                service_account=machines.service_account or "",
+                network=machines.network or "",
+                scheduling=api.Scheduling(
+                    timeout={"seconds": int(machines.max_hours * 3600)},
+                    # The others cannot go on without the one that was lost.
+                    restart_job_on_worker_restart=workers > 1,
+                    **({"strategy": strategy} if strategy else {}),
+                ),
+            ),
+        )
+
+    def _env(self, task: StageTask) -> dict[str, str]:
+        """Where the workspace is: addresses only. Who the workers are, their machines know."""
+        cloud = self._cloud
+        found = {
+            "NIGHTBID_PROFILE": self._settings.profile,
+            "NIGHTBID_WORKSPACE": str(task.workspace.root),
+            "NIGHTBID_CLOUD__PROJECT": cloud.project,
+            "NIGHTBID_CLOUD__REGION": cloud.region,
+            "NIGHTBID_CLOUD__BUCKET": cloud.bucket,
+            "PYTHONUNBUFFERED": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+        if cloud.storage_endpoint:
+            found["NIGHTBID_CLOUD__STORAGE_ENDPOINT"] = cloud.storage_endpoint
+        return found
+
+
+def _folder(task: StageTask, order: Order) -> UPath:
+    """What the job is given and leaves."""
+    return task.workspace.root / "jobs" / order.name
+
+
+def _checkpoints(task: StageTask, order: Order) -> UPath:
+    """Of the output, not of the attempt: another job goes on where a lost one ended."""
+    return task.workspace.root / "checkpoints" / order.pipeline / order.stage / order.key

@@ -1,0 +1,466 @@
+"""Managed training over gRPC: custom jobs (`JobService`) and their logs (`LoggingServiceV2`).
+
+A job really runs: the command of each replica becomes a process of this machine, with the
+environment of the spec and TF_CONFIG, and nothing of the caller's settings. Faults are played as
+told: refused calls, lost answers, a slow start, workers that die, machines that are taken away.
+`python training.py PORT [ADDRESS]` serves it for people.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+from google.api import monitored_resource_pb2
+from google.cloud import aiplatform_v1 as vertex
+from google.cloud.logging_v2 import types as logs
+from google.protobuf import empty_pb2
+from google.rpc import code_pb2, status_pb2
+
+JOBS = "google.cloud.aiplatform.v1.JobService"
+LOGS = "google.logging.v2.LoggingServiceV2"
+State = vertex.JobState
+ENDED = {State.JOB_STATE_SUCCEEDED, State.JOB_STATE_FAILED, State.JOB_STATE_CANCELLED}
+PAGE = 50
+
+
+@dataclass
+class Refusal:
+    """Calls of a method that are answered with an error."""
+
+    method: str
+    code: grpc.StatusCode
+    text: str
+    left: int
+    after: bool
+    """Whether the call is carried out all the same, and only its answer is lost."""
+
+
+@dataclass
+class Loss:
+    """Machines that go away once the log of a job has this text."""
+
+    text: str
+    left: int
+    replica: int | None
+    """None: all of them."""
+
+
+@dataclass
+class Line:
+    number: int
+    at: datetime
+    replica: str
+    text: str
+    bad: bool = False
+
+
+@dataclass
+class Running:
+    """One job, and what became of it."""
+
+    job: vertex.CustomJob
+    lines: list[Line] = field(default_factory=list)
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    starts: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    losses: list[int] = field(default_factory=list)
+    """Replicas that a fault has taken since the last start."""
+
+    @property
+    def number(self) -> str:
+        return self.job.name.rpartition("/")[2]
+
+    @property
+    def log(self) -> str:
+        return "\n".join(each.text for each in self.lines)
+
+
+class Training:
+    """The service.
+
+    Args:
+        port: 0 for any.
+        host: address that it listens at.
+        queued_seconds: that a job waits before its machines start.
+    """
+
+    def __init__(
+        self, port: int = 0, host: str = "127.0.0.1", *, queued_seconds: float = 0.0
+    ) -> None:
+        self.jobs: dict[str, Running] = {}
+        self.calls: list[str] = []
+        """Names of the methods called, in order."""
+        self.queued_seconds = queued_seconds
+        self.restarts = 3
+        """How often a job is begun anew whose machines were lost."""
+        self._refusals: list[Refusal] = []
+        self._losses: list[Loss] = []
+        self._numbers = itertools.count(7_100_000_000_000_000_001)
+        self._lines = itertools.count(1)
+        self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="training-")
+        self._threads: list[threading.Thread] = []
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+        self._server.add_generic_rpc_handlers((self._job_service(), self._log_service()))
+        self.endpoint = f"http://{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
+
+    def start(self) -> Training:
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """End the service and every process that it started."""
+        for each in list(self.jobs.values()):
+            each.cancelled.set()
+        for thread in self._threads:
+            thread.join(20)
+        self._server.stop(None).wait()
+        self._folder.cleanup()
+
+    def fail(
+        self,
+        method: str,
+        code: grpc.StatusCode,
+        text: str = "as told",
+        times: int = 1,
+        *,
+        after: bool = False,
+    ) -> None:
+        """Refuse the next calls of a method, or (`after`) lose their answers."""
+        self._refusals.append(Refusal(method, code, text, times, after))
+
+    def lose(self, text: str, times: int = 1, *, replica: int | None = 0) -> None:
+        """Take a machine away (None: all) as soon as a job has said `text`."""
+        self._losses.append(Loss(text, times, replica))
+
+    # What a client calls.
+
+    def create(self, request: vertex.CreateCustomJobRequest, context: Any) -> vertex.CustomJob:
+        spec = request.custom_job.job_spec
+        pools = list(spec.worker_pool_specs)
+        if not request.custom_job.display_name or not pools or pools[0].replica_count != 1:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "display_name and a first worker pool of one replica are required",
+            )
+        for pool in pools:
+            if not pool.container_spec.image_uri or not pool.machine_spec.machine_type:
+                context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT, "every pool needs image and machine type"
+                )
+        for name, value in request.custom_job.labels.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", name) or len(value) > 63:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"invalid label {name}={value}")
+        job = vertex.CustomJob(request.custom_job)
+        job.name = f"{request.parent}/customJobs/{next(self._numbers)}"
+        job.state = State.JOB_STATE_QUEUED
+        job.create_time = job.update_time = datetime.now(UTC)
+        running = Running(job)
+        self.jobs[job.name] = running
+        thread = threading.Thread(target=self._run, args=(running,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return job
+
+    def get(self, request: vertex.GetCustomJobRequest, context: Any) -> vertex.CustomJob:
+        return self._find(request.name, context).job
+
+    def list(
+        self, request: vertex.ListCustomJobsRequest, context: Any
+    ) -> vertex.ListCustomJobsResponse:
+        wanted = dict(re.findall(r'([\w.-]+)\s*=\s*"([^"]*)"', request.filter))
+        unknown = [n for n in wanted if n != "display_name" and not n.startswith("labels.")]
+        if unknown:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"cannot filter by {unknown[0]}")
+        found = [
+            each.job
+            for each in reversed(self.jobs.values())
+            if each.job.name.startswith(request.parent + "/")
+            and all(self._has(each.job, name, value) for name, value in wanted.items())
+        ]
+        start, size = int(request.page_token or 0), request.page_size or PAGE
+        more = str(start + size) if start + size < len(found) else ""
+        return vertex.ListCustomJobsResponse(
+            custom_jobs=found[start : start + size], next_page_token=more
+        )
+
+    def cancel(self, request: vertex.CancelCustomJobRequest, context: Any) -> empty_pb2.Empty:
+        running = self._find(request.name, context)
+        if running.job.state not in ENDED:
+            self._now(running, State.JOB_STATE_CANCELLING)
+            running.cancelled.set()
+        return empty_pb2.Empty()
+
+    def entries(
+        self, request: logs.ListLogEntriesRequest, context: Any
+    ) -> logs.ListLogEntriesResponse:
+        number = re.search(r'job_id\s*=\s*"(\d+)"', request.filter)
+        since = re.search(r'timestamp\s*>=\s*"([^"]+)"', request.filter)
+        if not number or 'resource.type="ml_job"' not in request.filter:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"filter {request.filter!r}")
+        begin = datetime.fromisoformat(since[1]) if since else datetime.min.replace(tzinfo=UTC)
+        lines = [
+            line
+            for each in self.jobs.values()
+            if each.number == number[1]
+            for line in each.lines
+            if line.at >= begin
+        ]
+        start, size = int(request.page_token or 0), request.page_size or PAGE
+        return logs.ListLogEntriesResponse(
+            entries=[self._entry(number[1], each) for each in lines[start : start + size]],
+            next_page_token=str(start + size) if start + size < len(lines) else "",
+        )
+
+    @staticmethod
+    def _entry(job: str, line: Line) -> logs.LogEntry:
+        return logs.LogEntry(
+            log_name=f"projects/p/logs/{line.replica}",
+            insert_id=f"{line.number:012d}",
+            timestamp=line.at,
+            severity="ERROR" if line.bad else "INFO",
+            resource=monitored_resource_pb2.MonitoredResource(
+                type="ml_job", labels={"job_id": job, "task_name": line.replica}
+            ),
+            json_payload={"message": line.text + "\n"},
+        )
+
+    @staticmethod
+    def _has(job: vertex.CustomJob, name: str, value: str) -> bool:
+        if name == "display_name":
+            return bool(job.display_name == value)
+        return bool(job.labels.get(name.removeprefix("labels.")) == value)
+
+    def _find(self, name: str, context: Any) -> Running:
+        if name not in self.jobs:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"{name} is not found")
+        return self.jobs[name]
+
+    # What a job does.
+
+    def _now(self, running: Running, state: State, code: int = 0, text: str = "") -> None:
+        job = running.job
+        with self._lock:
+            if job.state in ENDED:
+                return
+            job.state, job.update_time = state, datetime.now(UTC)
+            if state == State.JOB_STATE_RUNNING and not job.start_time:
+                job.start_time = job.update_time
+            if state in ENDED:
+                job.end_time = job.update_time
+            if text:
+                job.error = status_pb2.Status(code=code, message=text)
+
+    def _run(self, running: Running) -> None:
+        try:
+            if running.cancelled.wait(self.queued_seconds):
+                return self._now(running, State.JOB_STATE_CANCELLED)
+            self._now(running, State.JOB_STATE_PENDING)
+            while True:
+                running.starts += 1
+                running.losses.clear()
+                codes = self._machines(running)
+                if running.cancelled.is_set():
+                    return self._now(
+                        running, State.JOB_STATE_CANCELLED, code_pb2.CANCELLED, "CANCELED"
+                    )
+                if not any(codes):
+                    return self._now(running, State.JOB_STATE_SUCCEEDED)
+                if not running.losses:
+                    at = next(at for at, code in enumerate(codes) if code)
+                    return self._now(
+                        running,
+                        State.JOB_STATE_FAILED,
+                        code_pb2.INVALID_ARGUMENT,
+                        f"The replica {_name(at)} exited with a non-zero status of {codes[at]}.",
+                    )
+                if running.starts > self.restarts:
+                    return self._now(
+                        running,
+                        State.JOB_STATE_FAILED,
+                        code_pb2.RESOURCE_EXHAUSTED,
+                        "Resources are insufficient in region: STOCKOUT",
+                    )
+                self._say(running, "service", "machines were lost: the job starts again", bad=True)
+                self._now(running, State.JOB_STATE_PENDING)
+        except Exception as error:
+            self._now(running, State.JOB_STATE_FAILED, code_pb2.INTERNAL, repr(error))
+            raise
+
+    def _machines(self, running: Running) -> list[int]:
+        """Run the command of every replica once; exit codes, negative for a signal."""
+        pools = running.job.job_spec.worker_pool_specs
+        commands = [pool for pool in pools for _ in range(pool.replica_count)]
+        addresses = _addresses(len(commands))
+        self._now(running, State.JOB_STATE_RUNNING)
+        with ExitStack() as stack:
+            running.processes = []
+            for rank, pool in enumerate(commands):
+                process = subprocess.Popen(
+                    _command(pool.container_spec),
+                    env=self._environment(running, pool.container_spec, rank, addresses),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+                running.processes.append(process)
+                for stream in (process.stdout, process.stderr):
+                    reader = threading.Thread(target=self._read, args=(running, rank, stream))
+                    reader.start()
+                    stack.callback(reader.join, 10)
+                stack.callback(_end, process)
+            while any(each.poll() is None for each in running.processes):
+                if running.cancelled.wait(0.05) or any(e.poll() for e in running.processes):
+                    # One that is gone leaves the others waiting for it.
+                    for each in running.processes:
+                        _end(each)
+            return [each.wait() for each in running.processes]
+
+    def _environment(
+        self, running: Running, spec: vertex.ContainerSpec, rank: int, addresses: list[str]
+    ) -> dict[str, str]:
+        """What the image sets, what the spec sets, and what the service sets."""
+        role, index = ("chief", 0) if rank == 0 else ("worker", rank - 1)
+        cluster = {"chief": addresses[:1]}
+        if len(addresses) > 1:
+            cluster["worker"] = addresses[1:]
+        task = {"type": role, "index": index}
+        home = Path(self._folder.name) / running.number / str(running.starts) / str(rank)
+        home.mkdir(parents=True)
+        return {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+            "HOME": self._folder.name,
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "NIGHTBID_CACHE": str(home / "cache"),
+            **{each.name: each.value for each in spec.env},
+            "CLOUD_ML_PROJECT_ID": running.job.name.split("/")[1],
+            "TF_CONFIG": json.dumps(
+                {"cluster": cluster, "task": task, "environment": "cloud", "job": "{}"}
+            ),
+        }
+
+    def _read(self, running: Running, rank: int, stream: IO[str]) -> None:
+        bad = stream is running.processes[rank].stderr
+        for text in stream:
+            self._say(running, _name(rank), text.rstrip("\n"), bad=bad)
+            loss = next((each for each in self._losses if each.left and each.text in text), None)
+            if loss is not None:
+                loss.left -= 1
+                gone = range(len(running.processes)) if loss.replica is None else [loss.replica]
+                for at in gone:
+                    running.losses.append(at)
+                    _end(running.processes[at])
+
+    def _say(self, running: Running, replica: str, text: str, *, bad: bool = False) -> None:
+        with self._lock:
+            line = Line(next(self._lines), datetime.now(UTC), replica, text, bad)
+            running.lines.append(line)
+
+    # How it is served.
+
+    def _served(self, name: str, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def call(request: Any, context: Any) -> Any:
+            self.calls.append(name)
+            fault = next((e for e in self._refusals if e.left and e.method == name), None)
+            if fault:
+                fault.left -= 1
+                if fault.after:
+                    function(request, context)
+                context.abort(fault.code, fault.text)
+            return function(request, context)
+
+        return call
+
+    def _job_service(self) -> Any:
+        return _handlers(
+            JOBS,
+            {
+                "CreateCustomJob": (vertex.CreateCustomJobRequest, vertex.CustomJob, self.create),
+                "GetCustomJob": (vertex.GetCustomJobRequest, vertex.CustomJob, self.get),
+                "ListCustomJobs": (
+                    vertex.ListCustomJobsRequest, vertex.ListCustomJobsResponse, self.list,
+                ),
+                "CancelCustomJob": (vertex.CancelCustomJobRequest, None, self.cancel),
+            },
+            self._served,
+        )  # fmt: skip
+
+    def _log_service(self) -> Any:
+        kinds = (logs.ListLogEntriesRequest, logs.ListLogEntriesResponse, self.entries)
+        return _handlers(LOGS, {"ListLogEntries": kinds}, self._served)
+
+
+def _handlers(service: str, methods: dict[str, tuple[Any, Any, Any]], served: Any) -> Any:
+    return grpc.method_handlers_generic_handler(
+        service,
+        {
+            name: grpc.unary_unary_rpc_method_handler(
+                served(name, function),
+                request_deserializer=request.deserialize,
+                response_serializer=answer.serialize
+                if answer
+                else empty_pb2.Empty.SerializeToString,
+            )
+            for name, (request, answer, function) in methods.items()
+        },
+    )
+
+
+def _command(spec: vertex.ContainerSpec) -> list[str]:
+    """The image is this environment: its `python3` is ours."""
+    command = [*spec.command, *spec.args]
+    return [sys.executable, *command[1:]] if command[0] in ("python", "python3") else command
+
+
+def _name(rank: int) -> str:
+    return "workerpool0-0" if rank == 0 else f"workerpool1-{rank - 1}"
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _addresses(count: int) -> list[str]:
+    with ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            each = stack.enter_context(socket.socket())
+            each.bind(("127.0.0.1", 0))
+            found.append(each)
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in found]
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something, and complain when it does not come."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    served = Training(int((sys.argv[1:] or ["0"])[0]), *sys.argv[2:3]).start()
+    print(served.endpoint, flush=True)  # noqa: T201
+    threading.Event().wait()
