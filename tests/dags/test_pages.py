@@ -16,6 +16,7 @@ import uvicorn
 from nightbid.champion import ChampionPointer
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.runs import RunRecord, StageRecord
+from nightbid.tracking.logged import Logged
 from nightbid.workspace import Workspace
 
 GATE = "outputs/small/gate_raw/0123456789abcdef"
@@ -75,6 +76,7 @@ def server(
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         patch.setenv("NIGHTBID_WORKSPACE", str(workspace.root))
         patch.setenv("NIGHTBID_CACHE", str(folder / "cache"))
+        patch.setenv("NIGHTBID_TRACKING_PAGES", "http://mlflow.example:5000/")
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ann:viewer")
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(passwords))
         from airflow.api_fastapi.app import create_app, purge_cached_app
@@ -210,3 +212,10 @@ def test_a_run_links_to_airflow_only_where_airflow_knows_it(ann: httpx.Client) -
     finally:
         with create_session() as session:
             session.query(DagRun).filter(DagRun.run_id == "small:1").delete()
+
+
+def test_a_run_links_to_its_own_page_in_mlflow(ann: httpx.Client, workspace: Workspace) -> None:
+    assert 'href="http://mlflow.example:5000/"' in ann.get("runs/small/small-2").text
+    Logged(store="http://m", experiment_id="7", run_id="ab12").save(workspace, "small", "small-1")
+    text = ann.get("runs/small/small-1").text
+    assert 'href="http://mlflow.example:5000/#/experiments/7/runs/ab12"' in text

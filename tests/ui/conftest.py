@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,31 @@ TINY = {
 """A pipeline whose night takes seconds, with a person before the promotion."""
 
 
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """Address of another site, where MLflow would be."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("X-Frame-Options", "SAMEORIGIN")
+            self.end_headers()
+            self.wfile.write(b"<h1>experiments</h1>")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
 # Of one file: what it sets in the environment ends with it.
 @pytest.fixture(scope="module")
-def airflow(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def airflow(
+    chromium: Any, elsewhere: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
     """All components, with one pipeline and a workspace of its own."""
     from nightbid_airflow.embedded.home import Home
     from nightbid_airflow.embedded.services import embedded
@@ -55,6 +79,7 @@ def airflow(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTBID_TRACKING", "")
+        patch.setenv("NIGHTBID_TRACKING_PAGES", elsewhere)
         # Other tests may keep the machine busy.
         patch.setattr("nightbid_airflow.embedded.services.START_SECONDS", 500.0)
         with embedded(Home.beside(settings), settings) as running:

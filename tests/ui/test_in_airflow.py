@@ -25,7 +25,7 @@ def until(airflow: Any, found: Callable[[], Any]) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_night_from_the_form_to_the_champion(airflow: Any, page: Any) -> None:
+def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, page: Any) -> None:
     client, address = airflow.client, airflow.client.address
     assert until(airflow, lambda: client.has_dag(DAG))
 
@@ -71,6 +71,12 @@ def test_a_night_from_the_form_to_the_champion(airflow: Any, page: Any) -> None:
                    "window.train_days=2", "as champion #1"):  # fmt: skip
         assert figure in text, figure
     assert page.url.endswith("/plugin/nightbid/nightbid/runs/tiny/by-hand-1")
+    # Another site may not be shown in the frame: it gets a tab of its own.
+    with page.context.expect_page() as opened:
+        frame.get_by_role("link", name="In MLflow").click()
+    assert opened.value.url.startswith(elsewhere)
+    opened.value.get_by_role("heading", name="experiments").wait_for()
+    opened.value.close()
     for name, heading in (("Costs", "Costs"), ("Champion of tiny", "Champion of tiny")):
         frame.get_by_role("link", name=name, exact=True).click()
         frame.get_by_role("heading", name=heading, exact=True).wait_for()

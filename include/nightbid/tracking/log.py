@@ -123,7 +123,8 @@ def replay(workspace: Workspace, uri: str) -> list[str]:
         store = Store(uri, workspace) if waiting else None
         for payload in waiting:
             assert store is not None
-            store.log(payload)
+            found = store.log(payload)
+            found.save(workspace, payload.experiment, payload.run_id)
             queue.done(payload)
             logged.append(payload.run_id)
     return logged

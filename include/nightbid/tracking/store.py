@@ -29,6 +29,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from nightbid.tracking.logged import Logged
 from nightbid.tracking.payload import Payload
 from nightbid.workspace import Workspace
 
@@ -48,7 +49,7 @@ class Store:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        self._workspace = workspace
+        self._uri, self._workspace = uri, workspace
         self._files = (
             # MLflow's default would be a folder wherever the command happens to run.
             (Path(str(workspace.root)) / "tracking" / "artifacts").as_uri()
@@ -56,21 +57,19 @@ class Store:
             else None
         )
 
-    def log(self, payload: Payload) -> str:
-        """Log one run, once: what was logged of it before gives way to it.
-
-        Returns:
-            Its MLflow run id.
-        """
+    def log(self, payload: Payload) -> Logged:
+        """Log one run, once: what was logged of it before gives way to it."""
         experiment = self._experiment(payload.experiment)
         before = self._runs(experiment, payload.run_id)
         for run in before:
             if run.data.tags.get(ENTRY_TAG) == payload.digest:
                 self._forget(each for each in before if each is not run)
-                return str(run.info.run_id)
+                return Logged(
+                    store=self._uri, experiment_id=experiment, run_id=str(run.info.run_id)
+                )
         run_id = self._write(experiment, payload)
         self._forget(before)
-        return run_id
+        return Logged(store=self._uri, experiment_id=experiment, run_id=run_id)
 
     def _write(self, experiment: str, payload: Payload) -> str:
         client, started = self._client, _milliseconds(payload.started)

@@ -1,5 +1,6 @@
-// Fits a page into Airflow's frame around it: light and dark as Airflow has them, and links to
-// Airflow's own pages open in Airflow, not inside the frame. Without it everything still works.
+// Fits a page into Airflow's frame around it: light and dark as Airflow has them; links to Airflow's
+// own pages open in Airflow, and those to other sites (MLflow) in a tab of their own, which the frame
+// itself may not open.
 "use strict";
 (() => {
   if (window.parent === window) return;
@@ -17,8 +18,15 @@
     const link = event.target.closest("a[href]");
     if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey) return;
     const there = new URL(link.href);
-    if (there.origin !== window.location.origin || there.pathname.startsWith(own)) return;
+    const elsewhere = there.origin !== window.location.origin;
+    if (!elsewhere && there.pathname.startsWith(own)) return;
     event.preventDefault();
+    if (elsewhere) {
+      const tab = window.parent.document.createElement("a");
+      Object.assign(tab, { href: there.href, target: "_blank", rel: "noopener" });
+      tab.click();
+      return;
+    }
     window.parent.history.pushState({}, "", there.href);
     window.parent.dispatchEvent(new PopStateEvent("popstate", { state: {} }));
   });

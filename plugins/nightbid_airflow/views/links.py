@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 
 from nightbid.report.links import Links, Named
 from nightbid.report.view import RunView, StageView
+from nightbid.tracking.logged import Logged
 
 from nightbid_airflow.views.entry import PREFIX
 
@@ -79,5 +80,6 @@ class ServedLinks(Links):
         if run := self.dag_run(view.head):
             found.append(("In Airflow", run))
         if self._mlflow:
-            found.append(("In MLflow", self._mlflow))
+            logged = Logged.of(view.run.folder)
+            found.append(("In MLflow", logged.page(self._mlflow) if logged else self._mlflow))
         return found

@@ -13,6 +13,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, WorkspaceError
 from nightbid.report.html import write_report
 from nightbid.tracking.log import log_run, replay, tracking_uri
+from nightbid.tracking.logged import Logged
 from nightbid.tracking.payload import Payload, safe_name
 from nightbid.tracking.queue import Queue
 
@@ -71,6 +72,11 @@ def test_a_finished_night_is_logged_whole(recorded_run, settings, logged):
     (found,) = logged()
     assert found.info.run_name == run.run_id
     assert found.info.status == "FINISHED"
+    noted = Logged.of(run.folder)
+    assert noted is not None
+    assert noted.page("http://mlflow/") == (
+        f"http://mlflow/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
+    )
     metrics, tags = found.data.metrics, found.data.tags
     assert metrics["candidate.auc"] == 0.7312
     assert metrics["difference.normalized_entropy.high"] == -0.0045
