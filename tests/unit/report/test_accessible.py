@@ -1,0 +1,103 @@
+"""axe-core on every page, light and dark: contrast, names, roles, order of headings, tables."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from nightbid.champion import ChampionPointer
+from nightbid.report import pages
+from nightbid.report.comparison import Comparison
+from nightbid.report.links import Links
+from nightbid.report.summaries import Summaries
+
+
+class Served(Links):
+    """A server's addresses, so that navigation and forms are there."""
+
+    base = "/n"
+
+    def nights(self, pipeline=""):
+        return f"/n/{pipeline}"
+
+    def run(self, run):
+        return f"/n/{run.pipeline}/{run.run_id}"
+
+    def page(self, pipeline, number):
+        return f"/n/{pipeline}?page={number}"
+
+    def compare(self, pipeline):
+        return f"/n/compare/{pipeline}" if pipeline else ""
+
+    def costs(self):
+        return "/n/costs"
+
+    def champion(self, pipeline):
+        return f"/n/champion/{pipeline}"
+
+    def output(self, stage):
+        return f"/n/outputs/{stage.name}"
+
+    def log(self, run, stage):
+        return f"/n/log/{stage}"
+
+    def others(self, view):
+        return [("In MLflow", "/mlflow")]
+
+
+@pytest.fixture
+def documents(recorded_run, tmp_path):
+    """Every page, with something on it and with nothing."""
+    links, known = Served(), ["ctr", "cvr"]
+    run = recorded_run("fine")
+    halted = recorded_run("halted", until="train", error="out of memory")
+    found = Summaries(run.workspace, tmp_path / "cache").of("ctr")
+    pointer = ChampionPointer(run.workspace, "ctr")
+    before = pointer.history()
+    pointer.promote(run_id="fine", night=dt.date(2026, 1, 20), bundle_uri="stages/ctr/export/1",
+                    bundle_digest="1" * 64, reason="better")  # fmt: skip
+
+    def nights(runs, pipeline):
+        return pages.nights_document(
+            runs, 3 * 50 if runs else 0, page=2 if runs else 1, pipeline=pipeline,
+            trends={"ctr": runs} if runs else {}, links=links, pipelines=known if runs else [],
+        )  # fmt: skip
+
+    return {
+        "run": pages.run_document(run, links),
+        "halted": pages.run_document(halted, links),
+        "nights": nights(found, "ctr"),
+        "all nights": nights(found, ""),
+        "no nights": nights([], ""),
+        "compare": pages.compare_document(
+            Comparison.of([run, halted]), links=links, pipelines=known
+        ),
+        "costs": pages.costs_document(found, links=links, pipelines=known),
+        "no costs": pages.costs_document([], links=links, pipelines=[]),
+        "champion": pages.champion_document(
+            "ctr", pointer.history(), ["fine"], links=links, pipelines=known
+        ),
+        "no champion": pages.champion_document("ctr", before, [], links=links, pipelines=known),
+        "message": pages.message_document(
+            "Not found", "There is no such run.", links=links, to="/n/", text="All nights"
+        ),
+    }
+
+
+def test_no_page_has_a_barrier_that_axe_knows(documents, chromium, tmp_path):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    found = []
+    for name, text in documents.items():
+        path = tmp_path / "page.html"
+        path.write_text(text, encoding="utf-8")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.goto(f"file://{path}")
+            page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+            for each in Axe().run(page).response["violations"]:
+                nodes = [node["html"][:120] for node in each["nodes"][:3]]
+                found.append(f"{name}, {scheme}: {each['id']}: {nodes}")
+    page.close()
+    assert found == []
