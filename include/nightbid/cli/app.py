@@ -158,6 +158,30 @@ def rollback(
 
 
 @app.command()
+def serve(
+    pipeline: PipelineName,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8090,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    threads: Annotated[int, typer.Option(min=1, help="Requests scored at the same time.")] = 2,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at what serves.")] = 2,
+) -> None:
+    """Score rows over HTTP with the champion; promotions and rollbacks are followed."""
+    from nightbid.scorer.follow import Follower
+    from nightbid.scorer.server import listen
+    from nightbid.scorer.server import serve as serve_until_told
+
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    follower = Follower(workspace, _known(pipeline, settings), threads=threads)
+    with listen(host, port) as taken:
+        console.print(
+            f"scoring with the champion of {pipeline}: http://{host}:{taken.getsockname()[1]}/score",
+            soft_wrap=True,
+        )
+        serve_until_told(follower, taken, threads=threads, poll_seconds=poll)
+
+
+@app.command()
 def compare(
     pipeline: PipelineName,
     run_ids: Annotated[list[str], typer.Argument(help="Two or more run ids.")],

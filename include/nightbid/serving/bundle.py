@@ -3,6 +3,7 @@
 ::
 
     bundle.json     what it is
+    columns.arrow   names and types of the raw columns that it reads
     fitted/         features with what they learned: the lookup from raw rows to model inputs
     model.onnx      the model, one named input per feature: what is served
     saved_model/    the same for TensorFlow Serving (TensorFlow architectures)
@@ -27,6 +28,7 @@ from nightbid.schema import FeatureSchema
 from nightbid.serving.lookup import Lookup
 
 OUTPUT = "probability"
+COLUMNS = "columns.arrow"
 BATCH = 16384
 """Rows scored at once."""
 
@@ -48,11 +50,11 @@ class BundleCard(BaseModel):
 class Bundle:
     """An exported model with its features."""
 
-    def __init__(self, card: BundleCard, fitted: FittedFeatures, graph: Path, threads: int) -> None:
+    def __init__(self, card: BundleCard, fitted: FittedFeatures, session: Any) -> None:
         self.card = card
         self.fitted = fitted
         self._lookup = Lookup(fitted)
-        self._session = _session(graph, threads)
+        self._session = session
         self._served = [each for each in fitted.schema.inputs if not each.training_only]
         self._graph_inputs = {each.name for each in self._session.get_inputs()}
 
@@ -80,7 +82,17 @@ class Bundle:
                 where=str(folder / "bundle.json"),
                 hint="rerun the export",
             ) from error
-        return cls(card, FittedFeatures.load(folder / "fitted"), folder / "model.onnx", threads)
+        fitted = FittedFeatures.load(folder / "fitted")
+        return cls(card, fitted, _session(folder / "model.onnx", threads))
+
+    def twin(self) -> Bundle:
+        """Share the model and the features with another thread; what was looked up is its own."""
+        return Bundle(self.card, self.fitted, self._session)
+
+    @property
+    def columns(self) -> list[str]:
+        """Raw columns that scoring reads."""
+        return self._lookup.columns
 
     @property
     def schema(self) -> FeatureSchema:
@@ -163,6 +175,27 @@ class Bundle:
         if len(feed) == len(self._graph_inputs):
             return feed
         return {name: feed[name] for name in self._graph_inputs}
+
+
+def write_columns(folder: Path, columns: pa.Schema) -> None:
+    """Write the types that the raw columns had in the logs."""
+    (folder / COLUMNS).write_bytes(columns.remove_metadata().serialize().to_pybytes())
+
+
+def read_columns(folder: Path) -> pa.Schema:
+    """Names and types of the raw columns that a bundle's model reads.
+
+    Raises:
+        CorruptDataError: the bundle does not say.
+    """
+    try:
+        return pa.ipc.read_schema(pa.py_buffer((folder / COLUMNS).read_bytes()))
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptDataError(
+            f"the bundle does not say what its raw columns are ({type(error).__name__})",
+            where=str(folder / COLUMNS),
+            hint="run and promote another night: its export writes this file",
+        ) from error
 
 
 def _session(graph: Path, threads: int) -> Any:

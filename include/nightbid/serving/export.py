@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from nightbid.manifest import Rows
 from nightbid.models.layout import Layout
 from nightbid.models.predict import FittedModel, load_model
 from nightbid.models.registry import find
-from nightbid.serving.bundle import Bundle, BundleCard
+from nightbid.serving.bundle import Bundle, BundleCard, write_columns
 from nightbid.serving.skew import mismatches, paired_rows
 from nightbid.stage import Outcome, StageTask
 
@@ -49,6 +50,7 @@ def run(task: StageTask) -> Outcome:
         Layout(model.card.features),
         ROWS_PER_SPLIT,
     )
+    write_columns(task.output, pa.schema([raw.schema.field(name) for name in bundle.columns]))
     served = {"": bundle.predict(rows), **bundle.predict_tasks(rows)}
     trained = {"": model.predict(rows), **model.predict_tasks(rows)}
     parity = max(

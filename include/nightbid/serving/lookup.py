@@ -43,6 +43,11 @@ class Lookup:
             sources = list(dict.fromkeys(feature.sources(name)))
             self._features.append(Memo(name, transform, served, sources, by_day, self._time))
 
+    @property
+    def columns(self) -> list[str]:
+        """Every raw column that is read, in the order of the features."""
+        return list(dict.fromkeys(name for memo in self._features for name in memo.reads))
+
     def inputs(self, raw: pa.Table) -> dict[str, Array]:
         """Look up raw rows.
 
@@ -101,7 +106,7 @@ class Memo:
     ) -> None:
         self._name, self._transform, self._sources = name, transform, sources
         self._by_day = by_day
-        self._reads = [*sources, *([time] if by_day and time not in sources else [])]
+        self.reads = [*sources, *([time] if by_day and time not in sources else [])]
         self._columns: list[tuple[str, int, type[np.float32] | type[np.int32]]] = []
         for each in served:
             self._columns.append(
@@ -123,12 +128,12 @@ class Memo:
         """Compute the columns of its inputs."""
         parts = [request.keys(each, self._name) for each in self._sources]
         if any(part is None for part in parts):
-            return self._compute(request.raw.select(self._reads))
+            return self._compute(request.raw.select(self.reads))
         if self._by_day:
             parts.append(request.days(self._name))
         keys = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
         assert keys is not None
-        types = tuple(request.columns[each].type for each in self._reads)
+        types = tuple(request.columns[each].type for each in self.reads)
         if types != self._types or len(self._slots) + len(keys) > CAPACITY:
             # Equal keys of different types (1 ms, 1 us) are different values.
             self._forget(types)
@@ -142,7 +147,7 @@ class Memo:
 
     def _learn(self, keys: list[Any], found: list[int], raw: pa.Table) -> None:
         new = {key: row for row, (key, at) in enumerate(zip(keys, found, strict=True)) if at < 0}
-        rows = raw.select(self._reads)
+        rows = raw.select(self.reads)
         rows = (
             rows.slice(next(iter(new.values())), 1)
             if len(new) == 1

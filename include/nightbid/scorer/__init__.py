@@ -1,0 +1,1 @@
+"""The scorer: the champion behind an HTTP address, JSON rows in, calibrated probabilities out."""

@@ -1,0 +1,137 @@
+"""From the JSON of a request to the raw rows that a bundle scores.
+
+The bundle says which columns it reads and of what type they were in the logs. A value of another
+type is refused and named, never guessed at: a number that became a string would be another ad.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
+
+MOST_ROWS = 16_384
+"""Rows of one request."""
+WRONG = (pa.ArrowException, TypeError, ValueError, OverflowError)
+"""What Arrow says of a value that does not fit."""
+
+
+class TooManyRowsError(DataError):
+    """A request that should be several."""
+
+
+def parse(body: bytes, columns: pa.Schema) -> pa.Table:
+    """Read the body of a request.
+
+    ::
+
+        {"rows": [{"ad_id": 17, …}, {"ad_id": 4, …}]}
+        {"context": {"user_id": 5, …}, "rows": [{"ad_id": 17}, {"ad_id": 4}]}
+
+    Args:
+        body: JSON; `context` holds what all rows share. Columns that nobody reads are ignored.
+        columns: name and type of each column that the model reads.
+
+    Returns:
+        Raw rows, the columns of `columns` in their order.
+
+    Raises:
+        CorruptDataError: it is not such JSON, or a value is not of its column's type.
+        MissingDataError: a row lacks a column.
+        TooManyRowsError: there are more than `MOST_ROWS`.
+    """
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise CorruptDataError(f"not JSON: {error}", where="body", hint=_SHAPE) from error
+    rows = asked.get("rows") if isinstance(asked, dict) else None
+    context = asked.get("context", {}) if isinstance(asked, dict) else None
+    if not isinstance(rows, list) or not isinstance(context, dict):
+        raise CorruptDataError("no list of rows", where="body", hint=_SHAPE)
+    if unknown := sorted(set(asked) - {"rows", "context"}):
+        raise CorruptDataError(f"unknown key {unknown[0]!r}", where="body", hint=_SHAPE)
+    if len(rows) > MOST_ROWS:
+        raise TooManyRowsError(
+            f"{len(rows):,} rows", where="rows", hint=f"send at most {MOST_ROWS:,} at once"
+        )
+    for at, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise CorruptDataError(
+                f"{_short(row)} is not an object", where=f"rows[{at}]", hint=_SHAPE
+            )
+    return pa.table([_column(each, context, rows) for each in columns], schema=columns)
+
+
+_SHAPE = 'send {"rows": [{column: value, …}, …]}, and what all rows share in "context"'
+
+
+def _column(
+    field: pa.Field, context: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> pa.Array:
+    name, kind = field.name, field.type
+    if name in context and not any(name in row for row in rows):
+        return pa.repeat(_array([context[name]], kind, name, "context")[0], len(rows))
+    values = []
+    for at, row in enumerate(rows):
+        if name not in row and name not in context:
+            close = difflib.get_close_matches(name, row, n=1)
+            raise MissingDataError(
+                f"column {name!r} is missing",
+                where=f"rows[{at}]",
+                hint=f"did you mean {close[0]!r}?"
+                if close
+                else f"add {name} ({kind}) to the row or the context; null is a value too",
+            )
+        values.append(row.get(name, context.get(name)))
+    return _array(values, kind, name, "rows[{}]")
+
+
+def _array(values: list[Any], kind: pa.DataType, name: str, where: str) -> pa.Array:
+    try:
+        return _made(values, kind)
+    except WRONG:
+        for at, value in enumerate(values):
+            try:
+                _made([value], kind)
+            except WRONG as error:
+                raise CorruptDataError(
+                    f"{_short(value)} is not a value of {name!r}, which is {kind}",
+                    where=where.format(at),
+                    hint="send it as the logs hold it"
+                    + ("; times as ISO 8601" if pa.types.is_temporal(kind) else ""),
+                ) from error
+        raise
+
+
+def _made(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_timestamp(kind):
+        zone = UTC if kind.tz else None
+        return pa.array([_moment(each, zone) for each in values], kind)
+    if pa.types.is_date(kind):
+        return pa.array([None if v is None else date.fromisoformat(v) for v in values], kind)
+    if pa.types.is_integer(kind) and any(isinstance(each, bool) for each in values):
+        raise TypeError("a truth value is not a number")
+    return pa.array(values, kind)
+
+
+def _moment(value: str | None, zone: Any) -> datetime | None:
+    """Times without a zone are UTC, as they are in the logs."""
+    if value is None:
+        return None
+    found = datetime.fromisoformat(value)
+    if found.tzinfo is None:
+        return found.replace(tzinfo=zone)
+    found = found.astimezone(UTC)
+    return found if zone else found.replace(tzinfo=None)
+
+
+def _short(value: Any) -> str:
+    # Half a surrogate pair is JSON, and cannot be written.
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,296 @@
+"""The scorer, as its callers meet it: a process behind a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nightbid.champion import ChampionPointer
+from nightbid.config.load import parse_pipeline
+from nightbid.runs import RunRecord
+from nightbid.scorer import rows
+from nightbid.serving.bundle import Bundle, read_columns
+from nightbid.workspace import Workspace
+
+from .conftest import PIPELINE, SmallNight
+
+
+class Scorer:
+    """A running `nightbid serve`, and the champion that it follows."""
+
+    def __init__(self, night: SmallNight, process: subprocess.Popen[str], address: str) -> None:
+        self.night = night
+        self.process = process
+        self.http = httpx.Client(base_url=address, timeout=30, trust_env=False)
+        self.pointer = ChampionPointer(Workspace(night.root / "ws"), "small")
+
+    def promote(self, night: SmallNight, name: str) -> int:
+        """Promote what a night exported, and wait until it serves; its number."""
+        export = night.stage("export")
+        champion = self.pointer.promote(
+            run_id=name,
+            night=night.run.date,
+            bundle_uri=export.uri,
+            bundle_digest=export.manifest.digest,
+            reason="tests",
+        )
+        self.until(champion.number)
+        return champion.number
+
+    def score(self, table: pa.Table, **more: object) -> httpx.Response:
+        body = json.dumps({"rows": table.to_pylist(), **more}, default=lambda t: t.isoformat())
+        return self.http.post("/score", content=body)
+
+    def until(self, number: int) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            champion = self.http.get("/health").json()["champion"]
+            if champion and champion["number"] == number:
+                return
+            time.sleep(0.02)
+        raise AssertionError(self.http.get("/health").text)
+
+
+@pytest.fixture(scope="module")
+def other(night: SmallNight) -> SmallNight:
+    """Another model of the same night."""
+    found = SmallNight(night.root)
+    text = PIPELINE.replace("dcn_v2", "logistic_regression")
+    found.spec = parse_pipeline(text, "small.yaml")
+    found.run = RunRecord.start(night.run.workspace, found.spec, night.run.date, run_id="other")
+    for name in ("sample", "featurize", "train", "export"):
+        found.stage(name)
+    return found
+
+
+@contextlib.contextmanager
+def serving(night: SmallNight, folder: Path) -> Iterator[Scorer]:
+    """A process of its own, in a workspace whose pipeline has no champion."""
+    (folder / "small.yaml").write_text(PIPELINE)
+    shutil.rmtree(night.root / "ws" / "champion", ignore_errors=True)
+    environment = {
+        **os.environ,
+        "NIGHTBID_WORKSPACE": str(night.root / "ws"),
+        "NIGHTBID_PIPELINES": str(folder),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "nightbid", "serve", "small", "--port", "0", "--poll", "0.1"]
+    process = subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+:\d+", process.stdout.readline())
+        assert found, "the scorer says where it listens"
+        running = Scorer(night, process, found[0])
+        with running.http:
+            yield running
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def scorer(night: SmallNight, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
+    with serving(night, tmp_path_factory.mktemp("scorer")) as running:
+        yield running
+
+
+def test_before_the_first_champion_it_waits_and_says_so(night, tmp_path):
+    with serving(night, tmp_path) as scorer:
+        assert scorer.http.get("/health").json()["status"] == "waiting for a champion"
+        for answer in (scorer.http.get("/ready"), scorer.score(night.raw().slice(0, 1))):
+            assert answer.status_code == 503
+            assert "no candidate has passed every gate yet" in answer.json()["error"]
+        scorer.promote(night, "first")
+        assert scorer.http.get("/ready").status_code == 200
+        columns = scorer.http.get("/columns").json()["columns"]
+        assert columns["ad_id"] == str(night.raw().schema.field("ad_id").type)
+        assert "click" not in columns
+        assert "position" not in columns
+        # Told to stop, it ends by itself.
+        scorer.process.send_signal(signal.SIGTERM)
+        assert scorer.process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_rows_score_exactly_as_the_bundle_scores_them(night, scorer):
+    scorer.promote(night, "first")
+    bundle = Bundle.load(night.folder("export"))
+    raw = night.raw().slice(0, 1000)
+    answer = scorer.score(raw)
+    assert answer.status_code == 200
+    assert answer.json()["champion"]["run_id"] == "first"
+    assert answer.json()["champion"]["bundle"] == night.stage("export").manifest.digest[:12]
+    assert answer.json()["probabilities"] == bundle.score(raw).tolist()
+    # One user and many ads: what they share is sent once.
+    one = raw.select(bundle.columns).slice(0, 1).to_pylist()[0]
+    ads = raw.select(["ad_id", "ad_category"]).slice(0, 50).to_pylist()
+    body = json.dumps({"context": one, "rows": ads}, default=lambda t: t.isoformat())
+    whole = pa.Table.from_pylist([{**one, **ad} for ad in ads],
+                                 schema=read_columns(night.folder("export")))  # fmt: skip
+    found = scorer.http.post("/score", content=body).json()
+    assert found["probabilities"] == bundle.score(whole).tolist()
+    assert len(set(found["probabilities"])) > 10
+    assert scorer.score(raw.slice(0, 0)).json()["probabilities"] == []
+
+
+def test_promotions_and_rollbacks_drop_no_request(night, other, scorer):
+    raw = night.raw().slice(0, 20)
+    expected = {
+        each.stage("export").manifest.digest[:12]: Bundle.load(each.folder("export")).score(raw)
+        for each in (night, other)
+    }
+    first, second = expected.values()
+    assert np.abs(first - second).max() > 1e-3, "the two must be told apart"
+    numbers = {scorer.promote(night, "again")}
+    answers: list[httpx.Response] = []
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.is_set():
+            answers.append(scorer.score(raw))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for each in callers:
+        each.start()
+    try:
+        numbers.add(scorer.promote(other, "second"))
+        numbers.add(back := scorer.pointer.rollback("tests").number)
+        scorer.until(back)
+    finally:
+        done.set()
+        for each in callers:
+            each.join()
+    assert {each.status_code for each in answers} == {200}
+    assert {each.json()["champion"]["number"] for each in answers} == numbers
+    for each in answers:
+        said = each.json()
+        assert said["probabilities"] == expected[said["champion"]["bundle"]].tolist()
+
+
+def test_a_damaged_bundle_changes_nothing_and_is_named(night, other, scorer):
+    before = scorer.promote(night, "sound")
+    scorer.pointer.promote(
+        run_id="broken",
+        night=night.run.date,
+        bundle_uri=other.stage("export").uri,
+        bundle_digest="0" * 32,
+        reason="tests",
+    )
+    deadline = time.monotonic() + 30
+    while not (health := scorer.http.get("/health").json())["trouble"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "promoted was 000000000000" in health["trouble"]
+    assert health["champion"]["number"] == before
+    assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+    scorer.promote(night, "mended")
+    assert scorer.http.get("/health").json()["trouble"] is None
+
+
+def _bad(raw: list[dict], **change: object) -> dict:
+    return {"rows": [raw[0], {**raw[1], **change}]}
+
+
+def test_bad_requests_get_one_line_that_names_the_value(night, scorer):
+    scorer.promote(night, "first")
+    before = scorer.http.get("/health").json()["refused"]
+    raw = json.loads(json.dumps(night.raw().slice(0, 2).to_pylist(),
+                                default=lambda t: t.isoformat()))  # fmt: skip
+    lacking = {"rows": [raw[0], {k: v for k, v in raw[1].items() if k != "ad_category"}]}
+    cases = [
+        (_bad(raw, ad_id=17), 422, r"rows\[1\]: 17 is not a value of 'ad_id', which is string"),
+        (_bad(raw, session_depth="two"), 422, r"rows\[1\]: \"two\" is not a value of 'session_"),
+        (_bad(raw, session_depth=True), 422, r"true is not a value of 'session_depth'"),
+        (_bad(raw, time="yesterday"), 422, r"\"yesterday\" is not .*'time'.*ISO 8601"),
+        (_bad(raw, interests=7), 422, "7 is not a value of 'interests'"),
+        (lacking, 422, r"rows\[1\]: column 'ad_category' is missing"),
+        ({"rows": [5]}, 422, r"rows\[0\]: 5 is not an object"),
+        ({"row": []}, 422, "no list of rows"),
+        ([], 422, "no list of rows"),
+        ({"rows": [], "users": 1}, 422, "unknown key 'users'"),
+        ({"rows": [{}] * (rows.MOST_ROWS + 1)}, 413, "send at most 16,384"),
+    ]
+    for body, status, line in cases:
+        answer = scorer.http.post("/score", json=body)
+        assert answer.status_code == status, answer.text
+        assert re.search(line, answer.json()["error"]), answer.text
+        assert "\n" not in answer.json()["error"]
+    half = json.dumps(_bad(raw, ad_id="\ud800")).encode()
+    for content, line in ((b'{"rows": [', "not JSON"), (b"[" * 100_000, "not JSON"),
+                          (half, "'ad_id', which is string")):  # fmt: skip
+        answer = scorer.http.post("/score", content=content)
+        assert answer.status_code == 422
+        assert line in answer.json()["error"]
+    assert scorer.http.get("/nothing").status_code == 404
+    assert scorer.http.get("/score").status_code == 405
+    assert scorer.http.get("/health").json()["refused"] - before == len(cases) + 5
+
+
+def test_a_taken_port_is_one_line(scorer, tmp_path):
+    port = str(scorer.http.base_url.port)
+    (tmp_path / "small.yaml").write_text(PIPELINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "nightbid", "serve", "small", "--port", port],
+        env={**os.environ, "NIGHTBID_PIPELINES": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "choose another --port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+COLUMNS = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("name", pa.string()),
+        ("price", pa.float64()),
+        ("tags", pa.list_(pa.string())),
+        ("when", pa.timestamp("us", "UTC")),
+        ("naive", pa.timestamp("ms")),
+        ("day", pa.date32()),
+        ("known", pa.bool_()),
+        ("kind", pa.dictionary(pa.int32(), pa.string())),
+    ]
+)
+VALUES = {
+    "id": st.integers(-(2**63), 2**63 - 1),
+    "name": st.text(),
+    "price": st.floats(allow_nan=False, allow_infinity=False),
+    "tags": st.lists(st.none() | st.text(max_size=3), max_size=3),
+    "when": st.datetimes(timezones=st.just(UTC)),
+    "naive": st.datetimes().map(lambda t: t.replace(microsecond=t.microsecond // 1000 * 1000)),
+    "day": st.dates(),
+    "known": st.booleans(),
+    "kind": st.text(max_size=2),
+}
+ROW = st.fixed_dictionaries({name: st.none() | each for name, each in VALUES.items()})
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(ROW, max_size=6), ROW)
+def test_json_carries_every_type_unchanged(found, context):
+    def written(**body: object) -> bytes:
+        return json.dumps(body, default=lambda value: value.isoformat()).encode()
+
+    logged = pa.Table.from_pylist(found, schema=COLUMNS)
+    assert rows.parse(written(rows=found), COLUMNS).equals(logged)
+    shared = pa.Table.from_pylist([context] * len(found), schema=COLUMNS)
+    assert rows.parse(written(context=context, rows=[{} for _ in found]), COLUMNS).equals(shared)
