@@ -18,6 +18,9 @@ RUN python3 -m venv /opt/venv \
  && VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --quiet --no-cache -r /app/requirements.txt \
         ${GPU:+tensorflow[and-cuda]}
 
+RUN printf '#!/bin/sh\nexec python3 -m nightbid "$@"\n' > /opt/venv/bin/nightbid \
+ && chmod +x /opt/venv/bin/nightbid
+
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app/include:/app/plugins \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -32,4 +35,4 @@ COPY --chown=nightbid compose /app/compose
 WORKDIR /app
 USER nightbid
 ENTRYPOINT ["tini", "--"]
-CMD ["python3", "-m", "nightbid", "--help"]
+CMD ["nightbid", "--help"]

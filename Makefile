@@ -34,10 +34,11 @@ run: install ## Nights of a pipeline on embedded Airflow (PIPELINE=ctr NIGHTS=2)
 ui: install ## The same Airflow, staying up, its address printed (PORT=8080)
 	@PYTHONPATH=plugins $(BIN)/python -m nightbid_airflow.embedded ui --port "$(PORT)"
 
-up: ## The Compose stack (Airflow, PostgreSQL, MLflow), secrets made into .env on first use
+up: ## The Compose stack, secrets made into .env on first use (EMULATED=1: workspace in a bucket)
 	@bash compose/env.sh
-	$(COMPOSE) up --detach --build
-	@echo "Airflow: http://localhost:8080 (admin, ADMIN_PASSWORD in .env); MLflow: http://localhost:5000"
+	$(if $(EMULATED),NIGHTBID_SETTINGS=/app/compose/emulated.yaml NIGHTBID_WORKSPACE=) $(COMPOSE) up --detach --build
+	@echo "Airflow: http://localhost:8080 (admin, ADMIN_PASSWORD in .env)"
+	@echo "MLflow:  http://localhost:5000    scorer: http://localhost:8090/health"
 
 down: ## End the Compose stack; its volumes stay
 	$(COMPOSE) down

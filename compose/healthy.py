@@ -4,7 +4,11 @@ import json
 import sys
 import urllib.request
 
-with urllib.request.urlopen(sys.argv[1], timeout=10) as answer:  # noqa: S310 - our own services
-    if len(sys.argv) > 2:
-        state = (json.load(answer).get(sys.argv[2]) or {}).get("status")
-        sys.exit(state != "healthy")
+try:
+    with urllib.request.urlopen(sys.argv[1], timeout=10) as answer:  # noqa: S310 - our services
+        if len(sys.argv) > 2:
+            state = (json.load(answer).get(sys.argv[2]) or {}).get("status")
+            if state != "healthy":
+                sys.exit(f"{sys.argv[2]} is {state}")
+except OSError as error:
+    sys.exit(f"{sys.argv[1]}: {error}")

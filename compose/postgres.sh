@@ -4,7 +4,8 @@ set -euo pipefail
 bin=$(dirname "$(find /usr/lib/postgresql -name initdb | head -1)")
 data=/var/lib/postgresql/data/cluster
 if [ ! -s "$data/PG_VERSION" ]; then
-  "$bin/initdb" -D "$data" -U "$POSTGRES_USER" --auth-host=scram-sha-256 --auth-local=trust \
+  # A minimal system has no locale but C, whose encoding would refuse every letter beyond ASCII.
+  "$bin/initdb" -D "$data" -U "$POSTGRES_USER" --encoding=UTF8 --locale=C.UTF-8 --auth-host=scram-sha-256 --auth-local=trust \
     --pwfile=<(printf '%s' "$POSTGRES_PASSWORD") >/dev/null
   echo "host all all all scram-sha-256" >> "$data/pg_hba.conf"
   "$bin/pg_ctl" -D "$data" -o "-c listen_addresses=''" -w start >/dev/null

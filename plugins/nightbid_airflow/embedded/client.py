@@ -53,15 +53,15 @@ class Client:
         """Whether every component has reported lately."""
         try:
             answer = self._http.get("/api/v2/monitor/health")
+            if answer.status_code != httpx.codes.OK:
+                return False
+            if not self._warm:
+                # The interface that tasks report to is built at its first call, which takes
+                # seconds: now, while other components start, and not while the first task waits.
+                self._http.get("/execution/health")
+                self._warm = True
         except httpx.TransportError:
             return False
-        if answer.status_code != httpx.codes.OK:
-            return False
-        if not self._warm:
-            # The interface that tasks report to is built at its first call, which takes seconds:
-            # now, while other components start, and not while the first task waits.
-            self._http.get("/execution/health")
-            self._warm = True
         health = answer.json()
         return all((health.get(name) or {}).get("status") == "healthy" for name in COMPONENTS)
 

