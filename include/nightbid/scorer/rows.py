@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
@@ -76,7 +77,8 @@ def _column(
 ) -> pa.Array:
     name, kind = field.name, field.type
     if name in context and not any(name in row for row in rows):
-        return pa.repeat(_array([context[name]], kind, name, "context")[0], len(rows))
+        shared = _array([context[name]], kind, name, "context")
+        return shared.take(pa.array(np.zeros(len(rows), np.int64)))
     values = []
     for at, row in enumerate(rows):
         if name not in row and name not in context:

@@ -5,6 +5,7 @@ Objects live in memory. `python storage.py PORT BUCKET…` serves it for people.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import json
@@ -60,7 +61,7 @@ class Storage(Served):
     """The service. Every method that a request reaches runs under one lock."""
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
-        super().__init__(port, host=host)
+        super().__init__(port, name=host, host=host)
         self.buckets: dict[str, dict[str, Thing]] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
         self._generation = int(time.time() * 1e6)
@@ -329,8 +330,13 @@ def _two_parts(kind: str, body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 if __name__ == "__main__":
-    served = Storage(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
-    for bucket in sys.argv[2:]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int, nargs="?", default=0)
+    parser.add_argument("buckets", nargs="*")
+    parser.add_argument("--host", default="127.0.0.1")
+    asked = parser.parse_args()
+    served = Storage(asked.port, asked.host)
+    for bucket in asked.buckets:
         served.buckets[bucket] = {}
     print(served.endpoint, flush=True)  # noqa: T201
     served.start()
