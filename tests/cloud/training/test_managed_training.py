@@ -1,4 +1,4 @@
-"""The training stage as a custom job: one job whatever fails, an end on command, the cost entered."""
+"""The training stage as a custom job: one job whatever fails, it ends on command, costs entered."""
 
 from __future__ import annotations
 
