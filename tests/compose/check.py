@@ -35,7 +35,7 @@ import containers  # noqa: E402
 import httpx  # noqa: E402
 from nightbid_airflow.embedded.client import Client  # noqa: E402
 
-MOST_SECONDS = 2700
+MOST_SECONDS = 3600
 """For all of it: the CI has 90 minutes, and tests to run."""
 PATIENCE = 1200.0
 PORTS = {"PORT": "18080", "MLFLOW_PORT": "15000", "SCORER_PORT": "18090"}
