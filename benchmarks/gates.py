@@ -4,26 +4,43 @@
     python benchmarks/gates.py --faults stale_join,label_leak    # a part of the matrix alone
     python benchmarks/gates.py --faults none --nights 20         # clean nights alone
     python benchmarks/gates.py --kuairand ../shared/data/kuairand_std_14d     # real nights
+    python benchmarks/gates.py --seed 101 --work /tmp/matrix --minutes 10     # goes on where it was
 
 The nights are real: the pipeline `ctr` from the simulator through sample, gate_raw, featurize,
 gate_features, train, evaluate and gate_model, with a champion (the model is a logistic regression
 of one epoch, for speed). The matrix gives what each gate says on the night of the fault, whether or
-not an earlier one has stopped it, and which was the first to stop. Where none did, the nights
+not an earlier one has stopped it (--behind gate_features: those before training alone, which is
+faster), and which was the first to stop. Where none did, the nights
 after it are run: "+2" is a stop two nights late. Limits were never tuned on the seed that a report
 uses; it is an argument, and printed.
+
+Every finished row is a line of `journal.jsonl` in the folder of work, and is not computed again: a
+run that was ended, by `--minutes` or from outside, goes on with the same command. The last one
+prints the whole matrix.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import gc
+import json
 import logging
+import math
 import os
+import resource
 import shutil
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -45,6 +62,7 @@ CHEAP = ("model.architecture=logistic_regression", "model.embedding_dim=4", "tra
 STAGES = {stage.name: stage for stage in NIGHT}
 JUDGED = tuple(STAGES[name] for name in list(STAGES)[: list(STAGES).index("gate_model") + 1])
 GATES = tuple(stage.name for stage in JUDGED if stage.is_gate)
+EX_TEMPFAIL = 75
 BEFORE_TRAINING = JUDGED[: JUDGED.index(STAGES["train"])]
 
 
@@ -57,6 +75,10 @@ class Judged:
     first: str = ""
     """Gate or stage that ended the night."""
     summaries: dict[str, str] = field(default_factory=dict)
+
+    def not_pass(self, stage: str) -> bool:
+        """Whether it said anything else."""
+        return self.said[stage] != "pass"
 
 
 @dataclass(frozen=True)
@@ -91,13 +113,13 @@ class Bench:
                 shutil.copytree(self.root / folder, copy / folder)
         return replace(self, root=copy)
 
-    def night(self, newest: date, faults: tuple[str, ...] = (), *, through: bool) -> Judged:
+    def night(self, newest: date, faults: tuple[str, ...] = (), *, behind: str = "") -> Judged:
         """Run a night up to the gate of the model, and crown it if nothing stopped.
 
         Args:
             newest: its day.
             faults: `kind@day` each.
-            through: also ask the gates behind one that has stopped.
+            behind: also ask the gates behind one that has stopped, up to this one.
         """
         workspace = Workspace(str(self.root))
         spec = self.spec(faults)
@@ -122,8 +144,10 @@ class Bench:
                 judged.summaries[stage.name] = summary
             if said in ("stop", "refused"):
                 judged.first = judged.first or stage.name
-                if said == "refused" or not through:
+                if said == "refused" or not behind:
                     return judged
+            if judged.first and stage.name == behind:
+                return judged
         if not judged.first and verdict not in ("", "worse"):
             _crown(STAGES["export"], spec, run, self.cache)
         return judged
@@ -141,75 +165,151 @@ def _crown(export: Stage, spec: PipelineSpec, run: RunRecord, cache: Path) -> No
     )
 
 
-def matrix(bench: Bench, start: date, kinds: list[str], history: int, later: int) -> None:
-    """Print what each gate says of each fault on the night after `history` clean ones."""
-    for number in range(history):
-        judged = bench.night(start + timedelta(days=number), through=False)
-        if judged.first:
-            print(f"clean night {number}: {judged.first}: {judged.summaries[judged.first]}")
-    newest = start + timedelta(days=history)
-    print(f"{history} clean nights before the fault")
-    heads = [name.removeprefix("gate_") for name in GATES]
-    print(f"\n{'fault':28}" + "".join(f"{head:10}" for head in heads) + "ended by            night")
-    caught, early = 0, 0
-    for kind in kinds:
-        branch = bench.branch(f"fault-{kind}")
-        name, colon, amount = kind.partition(":")
-        fault = (f"{name}@{newest}{colon}{amount}",)
-        judged = branch.night(newest, fault, through=True)
-        ended, night = judged.first, 0
-        caught += bool(ended)
-        early += ended in {stage.name for stage in BEFORE_TRAINING}
-        shown = "".join(f"{judged.said.get(name, '-'):10}" for name in GATES)
-        summary = judged.summaries.get(ended) or next(
-            (judged.summaries[gate] for gate, said in judged.said.items() if said == "warn"), ""
-        )
-        while not ended and night < later:
-            night += 1
-            ended = branch.night(newest + timedelta(days=night), fault, through=False).first
-        when = f"+{night}" if ended else "never"
-        print(f"{kind:28}{shown}{ended or '-':20}{when:6} {summary[:150]}", flush=True)
-        shutil.rmtree(branch.root)
-    total = len(kinds)
-    print(
-        f"\nof {total} faults, {early} ({early / total:.0%}) end the night before training and"
-        f" {caught} ({caught / total:.0%}) before promotion"
-    )
+@dataclass
+class Journal:
+    """Rows that are finished: one line of JSON each, written as they come."""
+
+    path: Path
+    ends: float
+    """Moment, by time.monotonic, after which no further row is begun."""
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Name → row, in the order they came."""
+        text = self.path.read_text() if self.path.exists() else ""
+        found = [json.loads(line) for line in text.splitlines()]
+        return {row["name"]: row for row in found}
+
+    def row(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Look up a row, or make, keep and print it."""
+        known = self.rows().get(name)
+        if known is not None:
+            return known
+        if time.monotonic() > self.ends:
+            print(f"{len(self.rows())} rows so far; the same command goes on from here")
+            sys.exit(EX_TEMPFAIL)
+        began = time.monotonic()
+        row = {"name": name, **make()}
+        row["seconds"] = round(time.monotonic() - began, 1)
+        row["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        with self.path.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        print(f"  {_line(row)}  [{row['seconds']:.0f} s, peak {row['peak_mib']} MiB]", flush=True)
+        _forget()
+        return row
 
 
-def clean(bench: Bench, start: date, nights: int) -> None:
-    """Print how often clean nights stop."""
-    counts = dict.fromkeys(("pass", "warn", "stop", "refused", "failed"), 0)
-    started = time.perf_counter()
-    for number in range(nights):
+def _forget() -> None:
+    """Let go of the last night's graphs: hundreds of nights share this process."""
+    if (keras := sys.modules.get("keras")) is not None:
+        keras.backend.clear_session()
+    gc.collect()
+
+
+def _line(row: dict[str, Any]) -> str:
+    shown = "".join(f"{row['said'].get(name, '-'):10}" for name in GATES)
+    return f"{row['name']:28}{shown}{row['ended'] or '-':20}{row['when']:6} {row['why'][:150]}"
+
+
+def clean(bench: Bench, journal: Journal, start: date, numbers: Iterable[int]) -> None:
+    """Run clean nights, in order."""
+
+    def night(newest: date) -> dict[str, Any]:
+        judged = bench.night(newest)
+        why = [f"{gate}: {judged.summaries[gate]}" for gate in judged.said if judged.not_pass(gate)]
+        ended = judged.first or next((g for g, said in judged.said.items() if said == "failed"), "")
+        return {"said": judged.said, "ended": ended, "when": "", "why": "; ".join(why)}
+
+    for number in numbers:
         newest = start + timedelta(days=number)
-        judged = bench.night(newest, through=False)
-        worst = max(judged.said.values(), key=list(counts).index)
-        counts[worst] += 1
-        for gate, said in judged.said.items():
-            if said != "pass":
-                print(f"  {newest} {gate} {said}: {judged.summaries[gate]}", flush=True)
-    seconds = (time.perf_counter() - started) / nights
-    stops = counts["stop"] + counts["refused"] + counts["failed"]
-    print(
-        f"{nights} clean nights: {stops} false stops ({stops / nights:.1%}),"
-        f" {counts['warn']} with warnings, {seconds:.1f} s a night"
-    )
+        journal.row(f"clean {newest}", partial(night, newest))
 
 
-def real(folder: str, scratch: Path) -> None:
-    """Print what the gates of raw logs and of features say of KuaiRand's 14 days."""
-    settings = (f"source.folder={folder}", "window.train_days=3", "window.evaluate_days=1")
-    bench = Bench(scratch / "real", scratch / "cache", "kuairand_ctr", settings, BEFORE_TRAINING)
-    source = open_source(bench.spec().source, bench.cache)
-    days = source.days() or ()
+def matrix(
+    bench: Bench, journal: Journal, newest: date, kinds: list[str], later: int, behind: str
+) -> None:
+    """Run every fault on one night, after the clean ones so far."""
+
+    def fault(kind: str) -> dict[str, Any]:
+        branch = bench.branch("fault")
+        name, colon, amount = kind.partition(":")
+        faults = (f"{name}@{newest}{colon}{amount}",)
+        judged = branch.night(newest, faults, behind=behind)
+        ended, nights = judged.first, 0
+        warned = next((gate for gate in judged.said if judged.not_pass(gate)), "")
+        why = judged.summaries.get(ended or warned, "")
+        while not ended and nights < later:
+            nights += 1
+            ended = branch.night(newest + timedelta(days=nights), faults).first
+        shutil.rmtree(branch.root)
+        when = f"+{nights}" if ended else "never"
+        return {"said": judged.said, "ended": ended, "when": when, "why": why}
+
+    for kind in kinds:
+        journal.row(kind, partial(fault, kind))
+
+
+def report(rows: Iterable[dict[str, Any]]) -> None:
+    """Print the matrix and the counts."""
+    nights = [row for row in rows if row["name"].startswith("clean ")]
+    faults = [row for row in rows if row not in nights]
+    heads = [name.removeprefix("gate_") for name in GATES]
+    if faults:
+        columns = "".join(f"{head:10}" for head in heads)
+        print(f"\n{'fault':28}{columns}{'ended by':20}night  because")
+        for row in faults:
+            print(_line(row))
+        before = {stage.name for stage in BEFORE_TRAINING}
+        tonight = [row for row in faults if row["ended"] and row["when"] == "+0"]
+        early = [row for row in tonight if row["ended"] in before]
+        shares = [f"({len(each) / len(faults):.0%})" for each in (early, tonight)]
+        print(
+            f"\nof {len(faults)} faults, {len(early)} {shares[0]} end the night before training and"
+            f" {len(tonight)} {shares[1]} before promotion"
+        )
+    if nights:
+        stops = [row for row in nights if row["ended"]]
+        warned = [row for row in nights if "warn" in row["said"].values() and not row["ended"]]
+        for row in (*stops, *warned):
+            print(f"  {row['name']}: {row['why']}")
+        share = f"{len(stops) / len(nights):.1%}"
+        print(
+            f"{len(nights)} clean nights: {len(stops)} false stops ({share}), {len(warned)} with"
+            " warnings"
+        )
+        spent = [row["seconds"] for row in nights]
+        peaks = [row["peak_mib"] for row in nights]
+        print(
+            f"median {np.median(spent):.0f} s a night; peak memory {peaks[0]:,} MiB after the first"
+            f" night, {peaks[-1]:,} after the last"
+        )
+
+
+def real(folder: str, work: Path, journal: Journal) -> None:
+    """Judge KuaiRand's 14 days by the gates of raw logs and of features."""
+    settings = (f"source.folder={folder}", "window.train_days=1", "window.evaluate_days=1")
+    bench = Bench(work / "clean", work / "cache", "kuairand_ctr", settings, BEFORE_TRAINING)
+    days = open_source(bench.spec().source, bench.cache).days() or ()
     start = bench.first(days[0])
     print(f"KuaiRand, {len(days)} days, judged on the nights from {start} to {days[-1]}")
-    clean(bench, start, (days[-1] - start).days + 1)
+    clean(bench, journal, start, range((days[-1] - start).days + 1))
+
+
+def simulated(options: argparse.Namespace, kinds: list[str], work: Path, journal: Journal) -> None:
+    """Run the matrix, and clean nights before and after it."""
+    rows, seed = options.rows, options.seed
+    print(f"simulator with seed {seed}, {rows:,} rows a day", flush=True)
+    settings = (*CHEAP, f"source.rows_per_day={rows}", f"source.seed={seed}")
+    bench = Bench(work / "clean", work / "cache", "ctr", settings)
+    start = bench.first(SimulatorSource().start)
+    if kinds:
+        clean(bench, journal, start, range(options.history))
+        newest = start + timedelta(days=options.history)
+        matrix(bench, journal, newest, kinds, options.later, options.behind)
+    clean(bench, journal, start, range(options.nights))
 
 
 def main() -> None:
-    """Read the arguments and print."""
+    """Read the arguments, run what is missing and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -219,28 +319,34 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=101, help="of the simulator")
     parser.add_argument("--history", type=int, default=5, help="clean nights before a fault")
     parser.add_argument("--later", type=int, default=2, help="nights to wait for a late stop")
+    parser.add_argument(
+        "--behind", choices=GATES, default=GATES[-1], help="ask up to this gate after a stop"
+    )
     parser.add_argument("--kuairand", default="", help="folder of KuaiRand: its nights instead")
+    parser.add_argument("--work", default="", help="folder to keep, and to go on from")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no row after these")
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
+    # A crash in native code says where, instead of nothing.
+    faulthandler.enable()
     kinds = [] if options.faults == "none" else options.faults.split(",")
     kinds = list(FAULTS) if kinds == ["all"] else kinds
     if unknown := {kind.partition(":")[0] for kind in kinds} - set(FAULTS):
         parser.error(f"unknown faults {sorted(unknown)}; known: {', '.join(FAULTS)}")
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
+        work = Path(options.work or folder)
+        work.mkdir(parents=True, exist_ok=True)
+        same = json.dumps([options.kuairand, options.seed, options.rows, options.history])
+        asked = work / "asked.json"
+        if asked.exists() and asked.read_text() != same:
+            parser.error(f"{work} holds a run of {asked.read_text()}, not of {same}")
+        asked.write_text(same)
+        journal = Journal(work / "journal.jsonl", time.monotonic() + 60 * options.minutes)
         if options.kuairand:
-            real(options.kuairand, scratch)
-            return
-        rows, seed = options.rows, options.seed
-        print(f"simulator with seed {seed}, {rows:,} rows a day", flush=True)
-        settings = (*CHEAP, f"source.rows_per_day={rows}", f"source.seed={seed}")
-        bench = Bench(scratch / "clean", scratch / "cache", "ctr", settings)
-        start = bench.first(SimulatorSource().start)
-        if kinds:
-            matrix(bench, start, kinds, options.history, options.later)
-        if options.nights:
-            # Nights of the matrix's history are reused: the same seed gives the same days.
-            clean(bench, start, options.nights)
+            real(options.kuairand, work, journal)
+        else:
+            simulated(options, kinds, work, journal)
+        report(journal.rows().values())
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ NIGHT: tuple[Stage, ...] = (
         "gate_model",
         "nightbid.gates.model:run",
         inputs=("evaluate",),
-        spec_keys=("gates", "evaluate"),
+        spec_keys=("gates", "evaluate", "model", "train", "label"),
         rooms=("gates", "profile"),
         is_gate=True,
     ),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Sequence
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
 from nightbid.nightly import NIGHT
 from nightbid.stage import Stage
 
+from nightbid_airflow.approval import PromotionApproval
 from nightbid_airflow.notifier import StopNotifier
 from nightbid_airflow.operators import ReportOperator, StageOperator
 from nightbid_airflow.request import form
@@ -72,22 +72,11 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         for stage in NIGHT:
             for name in upstream(stage):
                 if stage.name == "promote" and spec.approval:
-                    tasks[name] >> _approval(spec) >> tasks[stage.name]
+                    person = PromotionApproval(task_id=APPROVE, pipeline=spec.pipeline, retries=0)
+                    tasks[name] >> person >> tasks[stage.name]
                 else:
                     tasks[name] >> tasks[stage.name]
     return dag
-
-
-def _approval(spec: PipelineSpec) -> BaseOperator:
-    """Put a person between the last gate and the promotion; a rejection skips the promotion."""
-    return ApprovalOperator(
-        task_id=APPROVE,
-        subject=f"Promote tonight's {spec.pipeline} model?",
-        body="Every gate has passed. The verdict is in the log of the task `evaluate`.",
-        # Nobody answered before the next night: the champion stays, and the run says why.
-        response_timeout=dt.timedelta(hours=20),
-        retries=0,
-    )
 
 
 def _document(spec: PipelineSpec) -> str:

@@ -27,6 +27,7 @@ from nightbid.runs import RunRecord, safe_run_id
 from nightbid.stage import StageResult, describe
 from nightbid.workspace import Workspace
 
+from nightbid_airflow.page_links import PageLink
 from nightbid_airflow.remote import JobLink, JobTrigger
 from nightbid_airflow.request import Request
 
@@ -47,7 +48,7 @@ class StageOperator(BaseOperator):
     """
 
     ui_color = "#e8f0fe"
-    operator_extra_links: Collection[BaseOperatorLink] = (JobLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (PageLink(), JobLink())
 
     def __init__(self, *, stage: str, pipeline: str, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -139,6 +140,7 @@ class ReportOperator(BaseOperator):
     """
 
     ui_color = "#f3e8fd"
+    operator_extra_links = (PageLink(),)
 
     def __init__(self, *, pipeline: str, **arguments: Any) -> None:
         super().__init__(**arguments)

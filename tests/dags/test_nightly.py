@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import ParamValidationError
-from nightbid.config.load import pipeline_names
+from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.settings import Settings
 from nightbid.nightly import NIGHT
+from nightbid.runs import RunRecord, StageRecord
+from nightbid.workspace import Workspace
+from nightbid_airflow.approval import question
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("tensorflow", "keras", "apache_beam", "great_expectations", "pandas", "pyarrow", "mlflow")
@@ -75,6 +79,7 @@ def test_a_person_stands_before_the_promotion_if_the_pipeline_says_so(pipelines)
     dag = the_dag()
     assert dag.get_task("promote").upstream_task_ids == {"approve"}
     assert dag.get_task("approve").upstream_task_ids == {"gate_cost"}
+    assert dag.get_task("approve").response_timeout.total_seconds() == 20 * 3600
 
 
 def test_the_form_takes_what_a_person_may_ask_for(pipelines) -> None:
@@ -132,3 +137,20 @@ print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_the_question_holds_the_verdicts_and_leads_to_the_report(pipelines, tmp_path) -> None:
+    pipelines()
+    spec = find_pipeline("small", tmp_path / "pipelines")
+    run = RunRecord.start(Workspace(str(tmp_path)), spec, date(2026, 1, 8), run_id="by:hand+1")
+    for stage, summary in (("evaluate", "better, AUC 0.71"), ("gate_model", "20 checks passed")):
+        record = StageRecord(
+            stage=stage, state="done", started=datetime.now(UTC), seconds=1, summary=summary,
+            verdict="pass" if stage == "gate_model" else None,
+        )  # fmt: skip
+        run.record(record)
+    text = question(run, "by:hand+1")
+    assert "[Report of the night of 2026-01-08](/nightbid/runs/small/by-hand-1)" in text
+    assert "better, AUC 0.71" in text
+    assert "gate_model: **pass**, 20 checks passed" in text
+    assert "20 hours" in text

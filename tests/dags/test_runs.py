@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -93,6 +94,17 @@ def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(
     assert "small 2026-01-04: gate_raw stopped the night: rows" in message["text"]
     assert (run.workspace.root / message["page"]).exists()
     assert Bell.rung == [message["summary"]]
+    assert link_of("gate_raw") == f"/nightbid/outputs/{run.stage('gate_raw').uri[7:]}"
+    assert link_of("report") == f"/nightbid/runs/small/{run.run_id}"
+
+
+def link_of(task: str) -> str:
+    """Address behind the button that Airflow shows of a task that has ended."""
+    database = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
+    query = "SELECT value FROM xcom WHERE key = '_link_PageLink' AND task_id = ?"
+    with sqlite3.connect(database) as kept:
+        rows = kept.execute(f"{query} ORDER BY timestamp", (task,)).fetchall()
+    return str(json.loads(rows[-1][0]))
 
 
 def test_what_a_person_can_mend_fails_without_a_second_try(pipelines, caplog) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from nightbid.champion import ChampionPointer
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord, runs_of
@@ -51,6 +52,16 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     assert code == 0, again
     assert again.count("reused") >= len(STAGES)
     assert len(ChampionPointer(workspace, "small").history()) == 2
+
+    # The seed alone: the night's own training is one of the draws, and no night of its own.
+    code, said = shell.run("gates", "noise", "small", "--seeds", "1")
+    assert code == 0, said
+    assert "night of 2026-01-05" in said
+    assert f"{judged['candidate']['auc']:.5f}" in said
+    suite = yaml.safe_load((shell.pipelines / "suites" / "small.proposed.yaml").read_text())
+    assert suite["seed_noise"]["seeds"] == [0, 1]
+    assert 0 < suite["seed_noise"]["normalized_entropy"] < 0.1
+    assert len(runs_of(workspace, "small")) == 2
 
 
 def test_a_night_of_real_impressions(shell, kuairand_folder):

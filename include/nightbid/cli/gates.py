@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nightbid.cli.night import BarProgress
 from nightbid.config.gates import Gates, Override
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.gates.judge import in_words
-from nightbid.gates.propose import Proposal, to_yaml
+from nightbid.gates.noise import draw, spread
+from nightbid.gates.propose import Proposal, bands_of, to_yaml
 from nightbid.gates.propose import propose as learn_bands
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.report.proposal_page import proposal_page
+from nightbid.runs import RunRecord, runs_of
+from nightbid.workspace import Workspace, write_atomically
 
 app = typer.Typer(no_args_is_help=True)
 console = Console()
@@ -56,14 +60,91 @@ def propose(
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
     found = learn_bands(Workspace(settings.workspace), spec.pipeline, spec.gates, days)
-    path = out or settings.pipelines / "suites" / f"{spec.pipeline}.proposed.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_yaml(spec.pipeline, found, spec.gates.overrides), encoding="utf-8")
-    console.print(_proposed(found))
+    path = out or _proposed_path(settings, spec.pipeline)
+    suite = {**_suite(settings, spec.pipeline, path), "bands": bands_of(found)}
+    _write_suite(path, spec.pipeline, suite)
     final = path.with_name(f"{spec.pipeline}.yaml")
+    page = path.with_suffix(".html")
+    page.write_text(proposal_page(spec.pipeline, found, path=path, final=final), encoding="utf-8")
+    console.print(_proposed([each for each in found if each.band and len(set(each.values)) > 1]))
     console.print(
-        f"{len(found)} bands in {path}: review them, then rename to {final.name}", soft_wrap=True
+        f"{len(suite['bands'])} bands in {path}: review them, then rename to {final.name}\n"
+        f"the history of every check: {page}",
+        soft_wrap=True,
     )
+
+
+@app.command()
+def noise(
+    pipeline: PipelineName,
+    night: Annotated[
+        datetime | None,
+        typer.Option("--date", formats=["%Y-%m-%d"], help="Newest day; default: the last night."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Trainings beside the night's.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="File; default: suites/<pipeline>.proposed.yaml")
+    ] = None,
+) -> None:
+    """Train a night's model with other seeds; write how far the figures spread, for review."""
+    settings = Settings()
+    spec = find_pipeline(pipeline, settings.pipelines)
+    workspace = Workspace(settings.workspace)
+    day = night.date() if night else _last_night(workspace, spec.pipeline)
+    columns = (TextColumn("{task.description:<22}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+
+        def bar(name: str) -> BarProgress:
+            return BarProgress(bars, bars.add_task(name, total=1.0, detail=""))
+
+        draws = draw(workspace, spec, day, seeds, cache=settings.cache, progress=bar)
+    found = spread(spec, day, draws)
+    table = Table("seed", "AUC", "NE", title=f"{spec.pipeline}, night of {day}")
+    for each in draws:
+        table.add_row(str(each.seed), f"{each.auc:.5f}", f"{each.normalized_entropy:.5f}")
+    table.add_row("spread", f"{found.auc:.5f}", f"{found.normalized_entropy:.5f}", style="bold")
+    console.print(table)
+    path = out or _proposed_path(settings, spec.pipeline)
+    measured = {"seed_noise": found.model_dump(mode="json")}
+    _write_suite(path, spec.pipeline, {**_suite(settings, spec.pipeline, path), **measured})
+    console.print(
+        f"two trainings differ by ±{2 * 2**0.5 * found.normalized_entropy:.4f} in NE and"
+        f" ±{2 * 2**0.5 * found.auc:.4f} in AUC by their seeds alone (two standard deviations,"
+        f" {len(draws)} seeds); in {path}: review it, then rename to {spec.pipeline}.yaml",
+        soft_wrap=True,
+    )
+
+
+def _last_night(workspace: Workspace, pipeline: str) -> date:
+    nights = [run.date for run in runs_of(workspace, pipeline) if run.stage("evaluate")]
+    if not nights:
+        raise ConfigError(
+            f"no night of {pipeline!r} has been evaluated yet",
+            where=str(workspace.root),
+            hint=f"run one first (`nightbid run {pipeline} --date …`), or give --date",
+        )
+    return max(nights)
+
+
+def _proposed_path(settings: Settings, pipeline: str) -> Path:
+    return settings.pipelines / "suites" / f"{pipeline}.proposed.yaml"
+
+
+def _suite(settings: Settings, pipeline: str, proposed: Path) -> dict[str, Any]:
+    """Start from what is in force, and from what is under review: a proposal replaces all of it."""
+    final = settings.pipelines / "suites" / f"{pipeline}.yaml"
+    in_force, under_review = _read_suite(final), _read_suite(proposed)
+    # Overrides are made in force at once: older ones under review must not bring them back.
+    return {**in_force, **under_review, "overrides": in_force.get("overrides", [])}
+
+
+def _read_suite(path: Path) -> dict[str, Any]:
+    found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return dict(found or {})
+
+
+def _write_suite(path: Path, pipeline: str, suite: dict[str, Any]) -> None:
+    write_atomically(path, to_yaml(pipeline, suite))
 
 
 @app.command()
@@ -101,10 +182,9 @@ def override(
             hint="say who decides this and why it is safe",
         ) from error
     path = settings.pipelines / "suites" / f"{spec.pipeline}.yaml"
-    suite = (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+    suite = _read_suite(path)
     suite.setdefault("overrides", []).append(entry.model_dump(mode="json"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(suite, sort_keys=False, default_flow_style=None, width=120))
+    _write_suite(path, spec.pipeline, suite)
     past = (
         " (that day is past: it holds for old nights only)"
         if (until.date() < datetime.now(UTC).date())
@@ -151,20 +231,22 @@ def _row(
 
 
 def _proposed(found: list[Proposal]) -> Table:
-    table = Table("gate", "statistic", "history", "largest", "warn unless", "stop unless")
+    """Tabulate what moved; the page has the rest."""
+    table = Table("gate", "history", "largest", "warn unless", "stop unless", "statistic")
     for each in found:
         band = each.band
+        assert band is not None
         values = each.values[-40:]
         low, high = min(values), max(values)
         scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
         line = "".join(SPARKS[round((value - low) * scale)] for value in values)
         table.add_row(
             band.gate,
-            band.statistic,
             line,
             f"{high:.4g}",
             in_words(band.warn) if band.warn else "",
             in_words(band.stop) if band.stop else "",
+            band.statistic,
         )
     return table
 

@@ -50,7 +50,7 @@ FAULTS: dict[str, tuple[float, str]] = {
     "infinite_prices": (0.05, "share of rows whose win_price is infinite"),
     "negative_prices": (0.1, "share of rows whose floor_price is negative"),
     "price_units": (100, "factor on every price: cents for dollars"),
-    "advertiser_vanishes": (1, "this many of the advertisers with most reach are gone"),
+    "advertiser_vanishes": (1, "this many of the advertisers with most impressions are gone"),
     "bot_traffic": (0.3, "share of the clicks that come from one user"),
 }
 """Kind → what `amount` is by default, and what it means."""

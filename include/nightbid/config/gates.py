@@ -2,7 +2,8 @@
 
 Every threshold is a `Limit` named after the statistic that it bounds. The defaults are wide
 enough for any clean pipeline; `nightbid gates propose` learns narrower ones, per column, into
-`pipelines/suites/<pipeline>.yaml`, which is read as `gates.bands` and `gates.overrides`.
+`pipelines/suites/<pipeline>.yaml`, which is read as `gates.bands`, `gates.overrides` and
+`gates.seed_noise`.
 """
 
 from __future__ import annotations
@@ -124,7 +125,11 @@ class FeaturesGate(Block):
     """Jensen-Shannon divergence in bits, beyond chance."""
     linf: Limit = limit(warn=(None, 0.25), stop=(None, 0.9))
     psi_champion: Limit = limit(warn=(None, 0.25), stop=(None, 1.0))
-    """Training rows against those of the champion."""
+    """Training rows against those of the champion; ids by what they stand for."""
+    js_champion: Limit = limit(warn=(None, 0.1), stop=(None, 0.5))
+    linf_champion: Limit = limit(warn=(None, 0.25), stop=(None, 0.9))
+    vocabulary_churn: Limit = limit(warn=(None, 0.5), stop=(None, 0.95))
+    """Share of the training rows' known values that the champion has no id for."""
     single_auc: Limit = limit(warn=(None, 0.85), stop=(None, 0.93))
     """AUC in the newest rows of one input alone, its bins ranked on the training rows."""
     single_auc_gap: Limit = limit(warn=(None, 0.08), stop=(None, 0.2))
@@ -139,7 +144,12 @@ class ModelGate(Block):
     """1 if evaluation calls the candidate worse than the champion (or, first, the baseline): the
     night goes on, and `promote` keeps the champion."""
     entropy_loss: Limit = limit(stop=(None, 0.002))
-    """Normalised entropy over that of the reference, beyond chance."""
+    """Normalised entropy over that of the reference, beyond chance: that of the rows and, once it
+    is known, that of the seed."""
+    seed_noise: Limit = limit(warn=(None, 0.002))
+    """Standard deviation of the normalised entropy between seeds, as `gates.seed_noise` has it."""
+    seed_noise_unknown: Limit = limit()
+    """1 if nobody measured it for this model; `{stop: [null, 0]}` demands that it is known."""
     metrics_not_finite: Limit = limit(stop=(None, 0))
     positives: Limit = limit(warn=(200, None), stop=(10, None))
     auc: Limit = limit(warn=(0.55, None), stop=(0.51, None))
@@ -153,6 +163,10 @@ class ModelGate(Block):
     calibration: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
     """Mean prediction over mean label, beyond chance."""
     ece: Limit = limit(warn=(None, 0.03), stop=(None, 0.1))
+    largest_tie: Limit = limit(warn=(None, 0.5), stop=(None, 0.95))
+    """Share of the rows in the largest of twenty groups of like predictions: 1 for a constant."""
+    predictions_moved: Limit = limit(warn=(None, 0.5), stop=(None, 2.0))
+    """Wasserstein distance of the predictions from the reference's on the same rows, in means."""
     slice_calibration: Limit = limit(warn=(0.75, 1.33), stop=(0.5, 2.0))
     slice_normalized_entropy: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
     """Lower bound of the candidate's loss over the reference's in a slice."""
@@ -209,6 +223,20 @@ class Override(Block):
     """Last night it holds."""
 
 
+class SeedNoise(Block):
+    """How far trainings lie apart that differ in their seed only: see `nightbid gates noise`."""
+
+    night: date
+    """Newest day of the rows that all were trained and evaluated on."""
+    seeds: tuple[int, ...] = Field(min_length=2)
+    auc: float = Field(ge=0)
+    """Standard deviation of the AUC."""
+    normalized_entropy: float = Field(ge=0)
+    """Standard deviation of the normalised entropy."""
+    model: str
+    """Digest of the `model`, `train` and `label` blocks; for others it says nothing."""
+
+
 class Gates(Block):
     """Thresholds of every gate of a pipeline."""
 
@@ -219,6 +247,7 @@ class Gates(Block):
     cost: CostGate = CostGate()
     bands: tuple[Band, ...] = ()
     overrides: tuple[Override, ...] = ()
+    seed_noise: SeedNoise | None = None
     warnings_expire_after: int | None = Field(default=None, ge=1)
     """Nights in a row after which the same warning stops; null: never."""
     notify: str | None = None

@@ -94,19 +94,21 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def _add_suite(tree: dict[str, Any], path: Path) -> None:
-    """Add a suite's bands and overrides to the `gates` block: a run's record then holds them."""
+    """Add a suite to the `gates` block: a run's record then holds all that was in force."""
     where = f"suites/{path.name}"
     suite = _yaml(path.read_text(encoding="utf-8"), where) or {}
-    if not isinstance(suite, dict) or set(suite) - {"bands", "overrides"}:
+    if not isinstance(suite, dict) or set(suite) - {"bands", "overrides", "seed_noise"}:
         raise ConfigError(
-            "a suite has the keys 'bands' and 'overrides' only",
+            "a suite has the keys 'bands', 'overrides' and 'seed_noise' only",
             where=where,
             hint="see `nightbid gates propose`",
         )
     gates = tree.setdefault("gates", {}) or {}
+    lists = {key: suite[key] for key in ("bands", "overrides") if key in suite}
     tree["gates"] = {
         **gates,
-        **{key: [*(gates.get(key) or []), *(value or [])] for key, value in suite.items()},
+        **{key: [*(gates.get(key) or []), *(value or [])] for key, value in lists.items()},
+        **{key: suite[key] for key in ("seed_noise",) if suite.get(key)},
     }
 
 

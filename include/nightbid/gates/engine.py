@@ -2,6 +2,7 @@
 
 The batch has one line per (subject, part) and one column per statistic, so that one expectation
 judges a statistic on all columns and days at once, and its unexpected lines say where it fails.
+Expectations on single rows are asked of a frame of rows.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nightbid.config.gates import Range
 from nightbid.gates.facts import Fact
 from nightbid.manifest import Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNUSED = (
     "alembic",
@@ -41,6 +45,17 @@ class Rule:
     """Of the batch: a family, or a statistic with a band of its own."""
     range: Range
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one expectation found among single rows."""
+
+    unexpected: int
+    missing: int
+    """Rows without a value: they were not asked."""
+    where: Sequence[tuple[Any, ...]] = ()
+    """The keys of every unexpected row."""
 
 
 @dataclass(frozen=True)
@@ -83,26 +98,20 @@ def validate(
     rules = [rule for rule in rules if rule.column in frame.columns]
     if not rules:
         return Validation()
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    asset = context.data_sources.add_pandas("profile").add_dataframe_asset("facts")
-    batch = asset.add_batch_definition_whole_dataframe("night").get_batch(
-        batch_parameters={"dataframe": frame}
-    )
-    suite = gx.ExpectationSuite(name="limits")
-    for at, rule in enumerate(rules):
-        low, high = rule.range
-        suite.add_expectation(
-            gxe.ExpectColumnValuesToBeBetween(
-                column=rule.column,
-                min_value=low,
-                max_value=high,
-                severity="critical" if rule.verdict == "stop" else "warning",
-                meta={"rule": at},
-            )
+    batch = _batch(frame)
+    expectations = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column=rule.column,
+            min_value=rule.range[0],
+            max_value=rule.range[1],
+            severity="critical" if rule.verdict == "stop" else "warning",
+            meta={"rule": at},
         )
+        for at, rule in enumerate(rules)
+    ]
+    # All at once: a suite that grows compares each with all before it.
     result = batch.validate(
-        suite,
+        gx.ExpectationSuite(name="limits", expectations=expectations),
         result_format={
             "result_format": "COMPLETE",
             "unexpected_index_column_names": ["subject", "part"],
@@ -127,6 +136,66 @@ def validate(
     ]
     shown = {"success": plain["success"], "statistics": plain["statistics"], "results": kept}
     return Validation(failed, shown, _data_docs(result))
+
+
+def ask(
+    rows: pd.DataFrame,
+    questions: Sequence[tuple[str, Mapping[str, Any]]],
+    keys: Sequence[str],
+) -> list[Answer]:
+    """Ask expectations of single rows.
+
+    Args:
+        rows: one line each.
+        questions: class of the expectation without `Expect`, and its arguments.
+        keys: columns that identify a row.
+
+    Raises:
+        RuntimeError: an expectation could not be evaluated.
+    """
+    with _quick_import():
+        import great_expectations as gx
+        import great_expectations.expectations as gxe
+
+    # A suite belongs to the context that the batch makes.
+    batch = _batch(rows)
+    expectations = [
+        getattr(gxe, f"Expect{kind}")(**arguments, meta={"question": at})
+        for at, (kind, arguments) in enumerate(questions)
+    ]
+    result = batch.validate(
+        gx.ExpectationSuite(name="rows", expectations=expectations),
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": list(keys),
+        },
+    )
+    answers: dict[int, Answer] = {}
+    for each in result.results:
+        at = each.expectation_config.meta["question"]
+        if each.exception_info.get("raised_exception"):
+            raise RuntimeError(f"the expectation {questions[at]} failed to run: {each}")
+        found = each.result
+        if "unexpected_count" in found:
+            lines = found.get("unexpected_index_list") or ()
+            where = [tuple(line[key] for key in keys) for line in lines]
+            answers[at] = Answer(found["unexpected_count"], found.get("missing_count") or 0, where)
+        else:
+            # Of the whole column: its observed value is the share that is as expected.
+            answers[at] = Answer(round((1 - found["observed_value"]) * len(rows)), 0)
+    return [answers[at] for at in range(len(questions))]
+
+
+def _batch(frame: pd.DataFrame) -> Any:
+    with _quick_import():
+        import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    asset = context.data_sources.add_pandas("profile").add_dataframe_asset("facts")
+    return asset.add_batch_definition_whole_dataframe("night").get_batch(
+        batch_parameters={"dataframe": frame}
+    )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nightbid.errors import NightbidError
+from nightbid.gates import against_champion
 from nightbid.gates.compare import (
     beyond_chance,
     grouped,
@@ -21,10 +21,8 @@ from nightbid.gates.facts import Facts
 from nightbid.gates.outcome import run_gate
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.profile import Profile
-from nightbid.runs import RunRecord
 from nightbid.schema import RESERVED, FeatureSchema, ModelInput
 from nightbid.stage import Outcome, StageInput, StageTask
-from nightbid.workspace import fetch
 
 LEAST_POSITIVES = 50
 MOVING = ("day_of_week", "target_rate", "count")
@@ -59,7 +57,8 @@ def measure(task: StageTask) -> Facts:
     history = [_newest_against_train(each) for each in task.history]
     if not history:
         facts.skip("drift against earlier nights: this is the first one")
-    champion = _champion_profile(task, facts)
+    champion = against_champion.champions(task, facts)
+    tonight = against_champion.Trained(train, featurize.path / "fitted")
     rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
     moving: list[str] = []
     for each in schema.inputs:
@@ -72,7 +71,8 @@ def measure(task: StageTask) -> Facts:
             moving.append(each.name)
         else:
             _drift(facts, each, train, newest, history)
-        _drift_from_champion(facts, each, train, champion)
+        if champion is not None:
+            against_champion.measure(facts, each, tonight, champion)
         _leakage(facts, each, train, newest)
     if moving:
         facts.skip(
@@ -193,20 +193,6 @@ def _drift(
         )
 
 
-def _drift_from_champion(
-    facts: Facts, each: ModelInput, train: Profile, champion: Profile | None
-) -> None:
-    old = champion.columns.get(each.name) if champion else None
-    if old is not None and old.kind == train.columns[each.name].kind and each.kind == "float":
-        # Ids are numbered per night: only floats mean the same in two models.
-        facts.add(
-            "psi_champion",
-            psi(*grouped(pair(train.columns[each.name], old))),
-            subject=each.name,
-            part="train vs champion's train",
-        )
-
-
 def _leakage(facts: Facts, each: ModelInput, train: Profile, newest: Profile) -> None:
     if min(train.label.positives, newest.label.positives) < LEAST_POSITIVES:
         return
@@ -233,21 +219,3 @@ def _newest_against_train(night: StageInput) -> dict[str, float]:
             both = pair(newest.columns[name], column)
             found[name] = material(both) * psi(*grouped(both))
     return found
-
-
-def _champion_profile(task: StageTask, facts: Facts) -> Profile | None:
-    champion = task.inputs.get("champion")
-    if champion is None:
-        facts.skip("drift against the champion's training rows: there is no champion yet")
-        return None
-    try:
-        run = RunRecord.load(task.workspace, task.spec.pipeline, champion.manifest.run_id)
-        record = run.stage("featurize")
-    except NightbidError:
-        record = None
-    if record is None or not record.uri:
-        facts.skip(f"drift against the champion's rows: {champion.manifest.run_id} is deleted")
-        return None
-    folder = fetch(task.workspace.at(record.uri))
-    path = folder / "profile" / "split=train.json"
-    return Profile.load(path) if path.exists() else None

@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.compare import beyond_chance
 from nightbid.gates.facts import Facts
+from nightbid.gates.noise import model_digest
 from nightbid.gates.outcome import run_gate
+from nightbid.profile.bins import Floats
 from nightbid.stage import Outcome, StageTask
 
 NORMAL_95 = 1.96
@@ -29,7 +34,8 @@ def measure(task: StageTask) -> Facts:
     broken = [name for name in REQUIRED if not _finite(candidate.get(name))]
     facts.add("metrics_not_finite", len(broken), note=", ".join(broken))
     facts.add("positives", positives, note=f"of {metrics['rows']:,} rows")
-    _against_reference(facts, metrics, reference)
+    noise = _seed_noise(facts, task.spec)
+    _against_reference(facts, metrics, reference, noise)
     if broken:
         return facts
     facts.add("auc", candidate["auc"])
@@ -39,6 +45,7 @@ def measure(task: StageTask) -> Facts:
         beyond_chance(candidate["calibration"], 1.0, 1 / math.sqrt(max(positives, 1))),
         note=f"{candidate['calibration']:.4f} measured on {positives:,} positives",
     )
+    _predictions(facts, metrics.get("curves") or {}, reference)
     entropy = candidate["normalized_entropy"]
     for name in ("constant", "baseline"):
         other = metrics[name]["normalized_entropy"]
@@ -61,11 +68,33 @@ def measure(task: StageTask) -> Facts:
     return facts
 
 
-def _against_reference(facts: Facts, metrics: dict[str, Any], reference: str) -> None:
+def _seed_noise(facts: Facts, spec: PipelineSpec) -> float:
+    """Note what the seed alone does to the normalised entropy; 0 while nobody has measured it."""
+    known = spec.gates.seed_noise
+    why = ""
+    if known is None:
+        why = "not measured"
+    elif known.model != model_digest(spec):
+        why = f"measured on {known.night} for another model, training or label"
+    facts.add("seed_noise_unknown", float(bool(why)), note=why)
+    if known is None or why:
+        facts.skip(f"seed noise: {why}; `nightbid gates noise {spec.pipeline}` measures it")
+        return 0.0
+    facts.add(
+        "seed_noise",
+        known.normalized_entropy,
+        note=f"standard deviation over {len(known.seeds)} seeds on {known.night}; of the AUC"
+        f" {known.auc:.4f}",
+    )
+    return known.normalized_entropy
+
+
+def _against_reference(facts: Facts, metrics: dict[str, Any], reference: str, noise: float) -> None:
     """Note the verdict, which decides a promotion, and the loss that ends a night.
 
     A 95 % interval calls one clean candidate in forty worse. That one is not promoted, but nothing
-    is broken: like every figure of a gate, the loss counts beyond four standard errors.
+    is broken: like every figure of a gate, the loss counts beyond four standard errors. The rows'
+    interval knows nothing of the seed: candidate and champion are a draw each.
     """
     difference = metrics["difference"]["normalized_entropy"]
     value, low, high = (difference[name] for name in ("value", "low", "high"))
@@ -74,9 +103,45 @@ def _against_reference(facts: Facts, metrics: dict[str, Any], reference: str) ->
         return
     shown = f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
     note = f"{metrics['verdict']} than the {reference}: normalised entropy {shown}"
+    of_seeds = math.sqrt(2) * noise
+    if noise:
+        within = abs(value) <= NORMAL_95 * of_seeds
+        note += f"; {'within' if within else 'beyond'} seed noise ±{NORMAL_95 * of_seeds:.4f}"
     facts.add("worse_than_reference", float(metrics["verdict"] == "worse"), note=note)
-    error = 0.0 if low is None else (high - low) / (2 * NORMAL_95)
+    of_rows = 0.0 if low is None else (high - low) / (2 * NORMAL_95)
+    error = math.hypot(of_rows, of_seeds)
     facts.add("entropy_loss", max(beyond_chance(value, 0.0, error), 0.0), note=note)
+
+
+def _predictions(facts: Facts, curves: dict[str, list[dict[str, float]]], reference: str) -> None:
+    """Look at the distribution of the predictions, whatever the labels are.
+
+    Curves are groups of rows by prediction, of equal weight but for equal predictions.
+    """
+    mine, theirs = curves.get("candidate"), curves.get(reference)
+    if not mine:
+        facts.skip("the distribution of predictions: the evaluation has no curve of them")
+        return
+    weights = np.array([point["weight"] for point in mine])
+    facts.add("largest_tie", float(weights.max() / weights.sum()), note=f"{len(mine)} groups")
+    if not theirs:
+        return
+    share = np.linspace(0.025, 0.975, 20)
+    one, two = _quantiles(mine, share), _quantiles(theirs, share)
+    facts.add(
+        "predictions_moved",
+        float(np.abs(one - two).mean() / two.mean()) if two.mean() > 0 else None,
+        note=f"mean {one.mean():.4f}, of the {reference} {two.mean():.4f}",
+    )
+
+
+def _quantiles(curve: list[dict[str, float]], share: Floats) -> Floats:
+    """Predictions below which these shares of the rows lie."""
+    weights = np.array([point["weight"] for point in curve])
+    predicted = np.array([point["predicted"] for point in curve])
+    below = (np.cumsum(weights) - weights / 2) / weights.sum()
+    found: Floats = np.interp(share, below, predicted)
+    return found
 
 
 def _slices(

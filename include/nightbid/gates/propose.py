@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, cast
 
 import yaml
@@ -19,7 +20,8 @@ LEAST_NIGHTS = 3
 LEARNT = frozenset(
     {"null_excess", "blank_excess", "new_values", "psi", "linf", "auc_gain", "auc_loss",
      "rows_vs_usual", "hour_low", "hour_high", "clock_shift", "label_rate_vs_usual",
-     "label_evening", "distinct_vs_usual", "oov_excess", "psi_excess", "p99_ms", "calibration"}
+     "label_evening", "distinct_vs_usual", "oov_excess", "psi_excess", "p99_ms", "calibration",
+     "lost_values", "attribute_loss", "psi_champion", "vocabulary_churn", "predictions_moved"}
 )  # fmt: skip
 """Statistics that differ from pipeline to pipeline; the others are rules, not habits."""
 WARN_MARGIN, STOP_MARGIN = 2.0, 4.0
@@ -29,17 +31,40 @@ FLOOR = 0.05
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """One learned band and the values that it comes from, oldest first."""
+class Point:
+    """One figure of the past."""
 
-    band: Band
-    values: tuple[float, ...]
+    day: date
+    """That it is of: a day of logs, or the night that judged it."""
+    value: float
+    excluded: str = ""
+    """Why it teaches nothing; empty: it does."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The history of one statistic, and the band that follows from it."""
+
+    gate: GateName
+    statistic: str
+    general: Limit
+    """In force for it now."""
+    points: tuple[Point, ...]
+    """Oldest first."""
+    band: Band | None
+    """None: what was seen is no reason to narrow the limit in force."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """What it was learned from."""
+        return tuple(each.value for each in self.points if not each.excluded)
 
 
 def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> list[Proposal]:
     """Learn bands from the gates' results on the last nights.
 
     A learned band is never wider than the general limit: loosening one is a decision, not a habit.
+    What a stopped night says, and what somebody let pass, is shown and teaches nothing.
 
     Args:
         workspace: where the runs are.
@@ -54,27 +79,17 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
     enough = False
     for gate in GATES:
         results = _results(workspace, pipeline, gate)[-nights:]
-        if len(results) < LEAST_NIGHTS:
+        passed = [each for each in results if each["verdict"] != "stop"]
+        if len(passed) < LEAST_NIGHTS:
             continue
         enough = True
-        seen: dict[str, list[float]] = {}
-        # A day is judged on several nights: once each, as the newest night saw it.
-        newest: dict[str, dict[tuple[str, str], float]] = {}
-        for result in results:
-            for statistic, part, value, _ in result["facts"]:
-                if statistic.partition(":")[0] in LEARNT and value is not None:
-                    key = (part, "" if part[:2] == "20" else result["night"])
-                    newest.setdefault(statistic, {})[key] = float(value)
-        for statistic, by_part in newest.items():
-            seen[statistic] = [by_part[key] for key in sorted(by_part)]
-        first, last = results[0]["night"], results[-1]["night"]
-        for statistic, values in sorted(seen.items()):
+        first, last = passed[0]["night"], passed[-1]["night"]
+        for statistic, points in sorted(_histories(results).items()):
             general = getattr(getattr(gates, gate), statistic.partition(":")[0])
-            band = learn(
-                gate, statistic, values, general, f"{len(values)} values {first} to {last}"
-            )
-            if band is not None:
-                proposals.append(Proposal(band, tuple(values)))
+            values = [each.value for each in points if not each.excluded]
+            why = f"{len(values)} values {first} to {last}"
+            band = learn(gate, statistic, values, general, why) if values else None
+            proposals.append(Proposal(gate, statistic, general, points, band))
     if not enough:
         raise MissingDataError(
             f"fewer than {LEAST_NIGHTS} nights of {pipeline!r} have been judged",
@@ -82,6 +97,36 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
             hint=f"run more nights first: `nightbid run {pipeline} --nights {LEAST_NIGHTS} …`",
         )
     return proposals
+
+
+def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, ...]]:
+    """Collect each statistic's figures, oldest first.
+
+    A day is judged on several nights: it counts once, as the newest night that went on saw it.
+    """
+    found: dict[str, dict[tuple[str, str], Point]] = {}
+    for result in sorted(results, key=lambda each: (each["verdict"] != "stop", each["night"])):
+        let_pass = {
+            (each["statistic"], each["part"]): each["override"]["name"]
+            for each in result["findings"]
+            if each["override"]
+        }
+        for statistic, part, value, _ in result["facts"]:
+            if statistic.partition(":")[0] not in LEARNT or value is None:
+                continue
+            if part.endswith("rows"):
+                continue  # Of a sample: the profile has it of the whole day.
+            of_day = part[:2] == "20"
+            day = date.fromisoformat(part[:10] if of_day else result["night"])
+            why = f"night {result['night']} was stopped" if result["verdict"] == "stop" else ""
+            if (statistic, part) in let_pass:
+                why = f"let pass by {let_pass[statistic, part]}"
+            key = (part, "" if of_day else result["night"])
+            found.setdefault(statistic, {})[key] = Point(day, float(value), why)
+    return {
+        statistic: tuple(sorted(points.values(), key=lambda each: each.day))
+        for statistic, points in found.items()
+    }
 
 
 def learn(
@@ -110,26 +155,28 @@ def _narrowed(bounds: Range | None, values: Sequence[float], margin: float) -> R
     return low, high
 
 
-def to_yaml(pipeline: str, proposals: Sequence[Proposal], overrides: Sequence[Any] = ()) -> str:
-    """Write bands as a suite file: one line each, the values' range as its reason."""
-    suite: dict[str, Any] = {
-        "bands": [each.band.model_dump(mode="json", exclude_none=True) for each in proposals],
-        "overrides": [each.model_dump(mode="json") for each in overrides],
-    }
+def to_yaml(pipeline: str, suite: Mapping[str, Any]) -> str:
+    """Write a suite file, one line a band."""
     head = (
-        f"# Gate limits of {pipeline}: read as gates.bands and gates.overrides of its pipeline.\n"
+        f"# Gate limits of {pipeline}: read into the `gates` block of its pipeline.\n"
         "# Proposed from history; review each line before you commit it.\n"
     )
-    return head + yaml.safe_dump(suite, sort_keys=False, default_flow_style=None, width=120)
+    kept = {key: value for key, value in suite.items() if value}
+    return head + yaml.safe_dump(kept, sort_keys=False, default_flow_style=None, width=120)
+
+
+def bands_of(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
+    """Bands as a suite file has them, each with the values' range as its reason."""
+    bands = [each.band for each in proposals if each.band is not None]
+    return [each.model_dump(mode="json", exclude_none=True) for each in bands]
 
 
 def _results(workspace: Workspace, pipeline: str, gate: str) -> list[Mapping[str, Any]]:
-    """Results of a gate that let the night pass, one per night, oldest first."""
+    """Results of a gate, the newest of each night, oldest first."""
     by_night: dict[str, Mapping[str, Any]] = {}
     for run in runs_of(workspace, pipeline):
         record = run.stage(f"gate_{gate}")
-        # A night that was stopped must not teach what is normal.
-        if record is None or record.state != "done" or not record.uri:
+        if record is None or not record.uri:
             continue
         path = workspace.at(record.uri) / "gate.json"
         if path.exists():

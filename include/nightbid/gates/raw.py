@@ -6,9 +6,10 @@ import math
 from datetime import timedelta
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates import associations, values
+from nightbid.gates import associations, rows, values
 from nightbid.gates.compare import SIGMAS, beyond_chance
 from nightbid.gates.days import EPOCH, Day, Days
 from nightbid.gates.facts import Facts
@@ -25,8 +26,15 @@ def run(task: StageTask) -> Outcome:
 
 
 def measure(task: StageTask) -> Facts:
-    """Collect the figures of every day of the window."""
-    return measure_days(Days.of(task), task.spec)
+    """Collect the figures of every day of the window, and of rows of the newest."""
+    days = Days.of(task)
+    facts = measure_days(days, task.spec)
+    folder = task.inputs["sample"].path / "rows"
+    for day in days.window:
+        path = folder / f"dt={day.name}.parquet"
+        if path.exists():
+            rows.measure(facts, pq.read_table(path), days, day, task.spec)
+    return facts
 
 
 def measure_days(days: Days, spec: PipelineSpec) -> Facts:

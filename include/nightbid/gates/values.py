@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -91,16 +93,13 @@ def _absent(column: ColumnProfile) -> dict[str, int]:
 def _extremes(
     facts: Facts, name: str, day: Day, column: ColumnProfile, others: list[ColumnProfile]
 ) -> None:
-    lows = [each.minimum for each in others if each.minimum is not None]
-    highs = [each.maximum for each in others if each.maximum is not None]
-    if column.kind != "number" or not column.values or not lows:
+    bounds = far(column, others)
+    if bounds is None or not column.values:
         return
-    low, high = min(lows), max(highs)
-    # Times ten upwards; downwards the same, but a column that never was negative stays so.
-    floor = low - (FAR - 1) * (high - low) if low < 0 else 0.0
-    ceiling = max(high * FAR, high + (FAR - 1) * (high - low)) if high > 0 else high
+    floor, ceiling = bounds
     bottom, top = number_edges(column.bins.keys)
     outside = int(column.bins.counts[(top < floor) | (bottom > ceiling)].sum())
+    low, high = _reach(others)
     note = f"{outside:,} values, from {column.minimum:g} to {column.maximum:g};"
     facts.add(
         "out_of_range",
@@ -109,6 +108,48 @@ def _extremes(
         part=day.name,
         note=f"{note} other days {low:g} to {high:g}",
     )
+
+
+def far(column: ColumnProfile, others: Sequence[ColumnProfile]) -> tuple[float, float] | None:
+    """Say from where on a number is far out of every other day's range; None for no number."""
+    if column.kind != "number" or not any(each.minimum is not None for each in others):
+        return None
+    low, high = _reach(others)
+    # Times ten upwards; downwards the same, but a column that never was negative stays so.
+    floor = low - (FAR - 1) * (high - low) if low < 0 else 0.0
+    ceiling = max(high * FAR, high + (FAR - 1) * (high - low)) if high > 0 else high
+    return floor, ceiling
+
+
+def _reach(others: Sequence[ColumnProfile]) -> tuple[float, float]:
+    lows = [each.minimum for each in others if each.minimum is not None]
+    highs = [each.maximum for each in others if each.maximum is not None]
+    return min(lows), max(highs)
+
+
+@dataclass(frozen=True)
+class KnownValues:
+    """The values of a column of few."""
+
+    values: frozenset[object]
+    """That other days have."""
+    usual: float
+    """Share of a day's values that no other day has: dates, ages and campaigns are new daily."""
+
+
+def known_values(column: ColumnProfile, filled: Sequence[ColumnProfile]) -> KnownValues | None:
+    """Collect what other days know; None where the values are too many to be a set."""
+    everyone = [column, *filled]
+    if column.kind not in ("text", "number") or not all(each.sample.complete for each in everyone):
+        return None
+    if float(np.median([each.distinct for each in filled])) > FEW:
+        return None
+    shares = [
+        sum(_new(each, [other for other in everyone if other is not each]).values()) / each.values
+        for each in filled
+    ]
+    known = frozenset(value for each in filled for value in each.sample.values)
+    return KnownValues(known, float(np.median(shares)) if shares[1:] else 0.0)
 
 
 def _sets(
@@ -146,20 +187,15 @@ def _sets(
             note=f"{column.distinct:,.0f} distinct values, usually {usual:,.0f}",
         )
         return
-    everyone = [column, *filled]
     # Users and items come and go, however few there are: that is no set of values.
-    if churns or not all(each.sample.complete for each in everyone):
+    known = None if churns else known_values(column, filled)
+    if known is None:
         return
     new = _new(column, filled)
-    # Values that no other day has are usual where every day has some: dates, ages, campaigns.
-    shares = [
-        sum(_new(each, [other for other in everyone if other is not each]).values()) / each.values
-        for each in filled
-    ]
     shown = ", ".join(repr(value) for value in sorted(new, key=new.__getitem__, reverse=True)[:3])
     facts.add(
         "new_values",
-        max(sum(new.values()) / column.values - (float(np.median(shares)) if shares[1:] else 0), 0),
+        max(sum(new.values()) / column.values - known.usual, 0),
         subject=name,
         part=day.name,
         note=f"{len(new)} new: {shown}" if new else "",
@@ -195,7 +231,7 @@ def _lost(
     )
 
 
-def _new(column: ColumnProfile, others: list[ColumnProfile]) -> dict[object, int]:
+def _new(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object, int]:
     """Values of a column that others do not have, and their rows."""
     known = {value for each in others for value in each.sample.values}
     pairs = zip(column.sample.values, column.sample.counts.tolist(), strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 from markupsafe import Markup, escape
 
@@ -25,6 +26,7 @@ class Series:
     points: Sequence[Point]
     dashed: bool = False
     marks: bool = True
+    line: bool = True
     tone: str = ""
     """CSS class of its colour; default: by its place among the lines."""
 
@@ -69,9 +71,13 @@ class Axis:
     low: float
     high: float
     ticks: tuple[float, ...] = field(default=())
+    dates: bool = False
+    """Whether values are days, as `date.toordinal` numbers them."""
 
     @classmethod
-    def over(cls, label: str, values: Sequence[float], *, zero: bool = False) -> Axis:
+    def over(
+        cls, label: str, values: Sequence[float], *, zero: bool = False, dates: bool = False
+    ) -> Axis:
         """Cover some values, ending on round numbers."""
         finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
@@ -84,7 +90,16 @@ class Axis:
         step = _round_step((high - low) / 4, whole=whole)
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
         count = round((high - low) / step)
-        return cls(label, low, high, tuple(low + step * index for index in range(count + 1)))
+        ticks = tuple(low + step * index for index in range(count + 1))
+        if dates:
+            # Days have no round numbers: from the first to the last.
+            low, high = min(finite), max(finite)
+            ticks = tuple(low + step * index for index in range(int((high - low) / step) + 1))
+        return cls(label, low, high, ticks, dates)
+
+    def text(self, value: float) -> str:
+        """Write a value of this axis."""
+        return f"{date.fromordinal(round(value)):%d %b}" if self.dates else _tick(value)
 
     def at(self, value: float, start: float, end: float) -> float:
         """Where a value lies between two pixels."""
@@ -126,7 +141,9 @@ def _frame(x: Axis, y: Axis, width: float, height: float) -> list[str]:
         )
     for value in x.ticks:
         at = x.at(value, LEFT, right)
-        parts.append(f'<text class="tick mid" x="{at:.1f}" y="{bottom + 17}">{_tick(value)}</text>')
+        parts.append(
+            f'<text class="tick mid" x="{at:.1f}" y="{bottom + 17}">{x.text(value)}</text>'
+        )
     parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>')
     middle = (LEFT + right) / 2
     parts.append(
@@ -148,19 +165,21 @@ def line_chart(
     description: str,
     zero: bool = False,
     diagonal: bool = False,
+    dates: bool = False,
     width: int = WIDTH,
     height: int = HEIGHT,
 ) -> Markup:
     """Lines over a common axis.
 
     Args:
-        series: at most four; points in order of x.
+        series: at most four, or with tones of their own; points in order of x.
         x_label: what x measures.
         y_label: what y measures.
         title: of the chart, for screen readers and as a tooltip.
         description: what it shows, in a sentence.
         zero: whether y begins at 0.
         diagonal: both axes alike, with the line y = x: where predicted is observed.
+        dates: whether x are days, as `date.toordinal` numbers them.
         width: in pixels.
         height: in pixels.
     """
@@ -170,7 +189,7 @@ def line_chart(
         x = Axis.over(x_label, [*xs, *ys], zero=True)
         y = Axis(y_label, x.low, x.high, x.ticks)
     else:
-        x, y = Axis.over(x_label, xs), Axis.over(y_label, ys, zero=zero)
+        x, y = Axis.over(x_label, xs, dates=dates), Axis.over(y_label, ys, zero=zero)
     right, bottom = width - RIGHT, height - BOTTOM
     parts = _frame(x, y, width, height)
     if diagonal:
@@ -181,11 +200,13 @@ def line_chart(
             continue
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b in at)
         tone = escape(each.tone or f"s{index}")
-        parts.append(f'<path class="line {tone}{" dashed" if each.dashed else ""}" d="M{path}"/>')
+        if each.line:
+            dashed = " dashed" if each.dashed else ""
+            parts.append(f'<path class="line {tone}{dashed}" d="M{path}"/>')
         if each.marks:
             parts += [
                 f'<circle class="mark {tone}" cx="{a:.1f}" cy="{b:.1f}" r="3"><title>'
-                f"{escape(each.name)}: {_tick(px)}, {_tick(py)}</title></circle>"
+                f"{escape(each.name)}: {x.text(px)}, {_tick(py)}</title></circle>"
                 for (a, b), (px, py) in zip(at, each.points, strict=True)
             ]
     return _svg(parts, title, description, width, height)

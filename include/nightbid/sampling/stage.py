@@ -1,7 +1,8 @@
 """Sampling: the days of one night, as rows that can be trained on.
 
 Writes `split=*/dt=*/part-00000.parquet`, rows that could not be parsed in `quarantine/`, and a
-profile of every day's parsed rows, sampled away or not.
+profile of every day's parsed rows, sampled away or not. Of the days to evaluate, a stable sample
+of the same rows lies in `rows/`, for the gate's expectations on single rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nightbid.data.source import Source, open_source
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.manifest import Rows
 from nightbid.profile import Profile
+from nightbid.profile.rows import RowSample
 from nightbid.sampling.rows import draw, parse
 from nightbid.schema import LABEL, WEIGHT
 from nightbid.stage import Outcome, StageTask
@@ -158,6 +160,7 @@ def columns_of(name: str, feature: object) -> list[str]:
 
 def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCount:
     spec, count, profile = task.spec, DayCount(), Profile()
+    sample = RowSample()
     entities = (spec.columns.user, spec.columns.item)
     seen: list[npt.NDArray[np.int64]] = []
     kept = _Writer(task.output / f"split={split}" / f"dt={day}" / "part-00000.parquet")
@@ -167,6 +170,8 @@ def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCo
             parsed = parse(table, spec, source.meaning.truth, f"logs of {day}")
             rows = draw(parsed.good, spec, split, seen)
             profile = profile.merge(Profile.of(parsed.good, entities))
+            if split == "evaluate":
+                sample = sample.add(parsed.good)
             kept.write(rows)
             if len(parsed.aside):
                 aside.write(parsed.aside)
@@ -188,6 +193,7 @@ def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCo
             hint="load the day again, or take another date",
         )
     profile.save(task.output / "profile" / f"dt={day}.json")
+    sample.save(task.output / "rows" / f"dt={day}.parquet")
     return count
 
 

@@ -1,117 +1,177 @@
-"""A gate judges a mergeable profile; Great Expectations on the rows themselves must agree."""
+"""The raw gate judges a profile, and rows: on a small day both must lead to the same verdict."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
-import great_expectations as gx
-import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from nightbid.config.gates import Gates
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.gates import rows
+from nightbid.gates.days import Day, Days
 from nightbid.gates.facts import Facts
 from nightbid.gates.judge import judge
+from nightbid.gates.raw import measure_days
 from nightbid.profile import Profile
+from nightbid.profile.rows import RowSample
 
 ROWS = 4000
-LIMITS = Gates.model_validate(
+NEWEST = date(2026, 1, 20)
+SPEC = PipelineSpec.model_validate(
     {
-        "raw": {
-            "rows": {"stop": [3000, 5000]},
-            "null_excess": {"stop": [None, 0.03]},
-            "duplicates": {"stop": [None, 0.01]},
-            "out_of_range": {"stop": [None, 0.002]},
-            "new_values": {"stop": [None, 0.05]},
-        }
+        "pipeline": "t",
+        "features": {"platform": "vocabulary"},
+        "columns": {"key": "impression_id"},
     }
 )
+NULL, HOUR = None, pd.Timedelta(hours=1)
 
 
-def rows(fault: str) -> pd.DataFrame:
-    random = np.random.default_rng(4)
-    frame = pd.DataFrame(
+def logs(day: date) -> pd.DataFrame:
+    random = np.random.default_rng(day.toordinal())
+    time = pd.Timestamp(day, tz="UTC") + pd.to_timedelta(random.integers(0, 86_400, ROWS), "s")
+    click = random.random(ROWS) < 0.1
+    return pd.DataFrame(
         {
-            "nb_key": random.integers(0, 2**60, ROWS),
+            "impression_id": random.integers(0, 2**50, ROWS),
+            "time": time.astype("datetime64[us, UTC]"),
+            "user_id": random.integers(0, 900, ROWS),
+            "ad_id": random.integers(0, 90, ROWS),
             "platform": random.choice(["ios", "android", "web"], ROWS),
+            "device": random.choice(["phone", "desktop"], ROWS),
             "price": random.uniform(1, 2, ROWS),
+            "floor": random.uniform(1, 2, ROWS),
+            "bid": random.uniform(1, 2, ROWS),
+            "click": click.astype("i8"),
+            "buy": (click & (random.random(ROWS) < 0.5)).astype("i8"),
+            "click_time": pd.Series(time + HOUR).where(click).astype("datetime64[us, UTC]"),
         }
     )
-    some = random.random(ROWS)
-    if fault == "nulls":
-        frame["platform"] = frame["platform"].where(some > 0.1)
-    if fault == "a few nulls":
-        frame["platform"] = frame["platform"].where(some > 0.01)
-    if fault == "duplicates":
-        frame.loc[some < 0.05, "nb_key"] = frame["nb_key"].iloc[0]
-    if fault == "prices":
-        frame.loc[some < 0.01, "price"] = 5000.0
-    if fault == "a new value":
-        frame.loc[some < 0.2, "platform"] = "tv"
-    if fault == "half a day":
-        frame = frame[: ROWS // 2]
-    return frame
 
 
-def by_rows(frame: pd.DataFrame) -> set[str]:
-    """Statistics that stop, with expectations on every row."""
-    batch = (
-        gx.get_context(mode="ephemeral")
-        .data_sources.add_pandas("rows")
-        .add_dataframe_asset("day")
-        .add_batch_definition_whole_dataframe("all")
-        .get_batch(batch_parameters={"dataframe": frame})
+def some(share: float) -> np.ndarray:
+    return np.random.default_rng(1).random(ROWS) < share
+
+
+def put(column: str, value, share: float):
+    return lambda frame: frame.assign(
+        **{column: frame[column].mask(some(share), value(frame) if callable(value) else value)}
     )
-    known = {
-        "rows": gxe.ExpectTableRowCountToBeBetween(min_value=3000, max_value=5000),
-        "null_excess": gxe.ExpectColumnValuesToNotBeNull(column="platform", mostly=0.97),
-        # A share of 1 % repeats: the expectation counts every row of a repeated key.
-        "duplicates": gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(
-            column="nb_key", min_value=0.99
-        ),
-        "out_of_range": gxe.ExpectColumnValuesToBeBetween(
-            column="price", min_value=0, max_value=20, mostly=0.998
-        ),
-        "new_values": gxe.ExpectColumnValuesToBeInSet(
-            column="platform", value_set=["ios", "android", "web"], mostly=0.95
-        ),
-    }
-    return {name for name, each in known.items() if not batch.validate(each).success}
 
 
-def by_profile(frame: pd.DataFrame) -> set[str]:
-    """The same from profiles of parts, merged."""
-    whole = Profile()
-    for part in np.array_split(np.arange(len(frame)), 5):
-        table = pa.Table.from_pandas(frame.iloc[part], preserve_index=False)
-        whole = whole.merge(Profile.of(table))
-    platform, price = whole.columns["platform"], whole.columns["price"]
+def table(frame: pd.DataFrame) -> pa.Table:
+    found = pa.Table.from_pandas(frame, preserve_index=False)
+    found = found.append_column("nb_key", found["impression_id"])
+    found = found.append_column("nb_label", found["click"].cast(pa.float32()))
+    return found.append_column("nb_time", found["time"])
+
+
+def both_ways(spoil, limit: int) -> tuple[dict, dict, Facts]:
+    """Statistics that warn or stop: by the profile of the newest day, by its rows."""
+    days = []
+    for back in range(3, -1, -1):
+        day = NEWEST - timedelta(days=back)
+        frame = logs(day)
+        if not back and spoil is not None:
+            frame = spoil(frame)
+        profile, sample = Profile(), RowSample()
+        for start in range(0, ROWS, 1500):
+            part = table(frame[start : start + 1500])
+            profile = profile.merge(Profile.of(part, ("user_id", "ad_id")))
+            sample = sample.add(part, limit)
+        days.append(Day(day, profile, {"read": len(frame)}))
+    known = Days(days, [], [each.date for each in days])
+    assert sample.table is not None
     facts = Facts()
-    facts.add("rows", whole.rows)
-    facts.add("null_excess", platform.nulls / platform.rows, subject="platform")
-    facts.add("duplicates", whole.duplicate_share)
-    highest = price.quantile(0.998)
-    assert highest is not None
-    facts.add("out_of_range", float(highest > 20), subject="price")
-    new = sum(count for value, count in platform.top() if value not in ("ios", "android", "web"))
-    facts.add("new_values", new / platform.values, subject="platform")
-    checks = judge("raw", facts, LIMITS, date(2026, 1, 20)).checks
-    return {each.name.partition(":")[0] for each in checks if each.verdict == "stop"}
+    rows.measure(facts, sample.table, known, days[-1], SPEC)
+    counted = {each.family for each in facts}
+    whole = measure_days(known, SPEC)
+    same = Facts([f for f in whole if f.part == days[-1].name and f.family in counted])
+    return verdicts(same), verdicts(facts), facts
 
 
-@pytest.mark.parametrize(
-    ("fault", "stops"),
-    [
-        ("", set()),
-        ("a few nulls", set()),
-        ("nulls", {"null_excess"}),
-        ("duplicates", {"duplicates"}),
-        ("prices", {"out_of_range"}),
-        ("a new value", {"new_values"}),
-        ("half a day", {"rows"}),
-    ],
-)
-def test_profile_and_rows_lead_to_the_same_verdict(fault: str, stops: set[str]) -> None:
-    frame = rows(fault)
-    assert by_rows(frame) == by_profile(frame) == stops
+def verdicts(facts: Facts) -> dict[str, str]:
+    checks = judge("raw", facts, Gates(), NEWEST).checks
+    found = [each for check in checks for each in check.findings]
+    return {each.fact.statistic: each.verdict for each in found}
+
+
+def chain(*changes):
+    def spoil(frame: pd.DataFrame) -> pd.DataFrame:
+        for change in changes:
+            frame = change(frame)
+        return frame
+
+    return spoil
+
+
+SPOILT = {
+    "nothing": (None, {}),
+    "little": (chain(put("platform", NULL, 0.005), put("price", 5000.0, 0.0003)), {}),
+    "some": (
+        chain(put("platform", NULL, 0.03), put("device", "tv", 0.03), put("price", np.inf, 0.012)),
+        {
+            "null_excess:platform": "warn",
+            "new_values:device": "warn",
+            "nan_excess:price": "warn",
+        },
+    ),
+    "much": (
+        chain(
+            put("platform", NULL, 0.1),
+            put("device", "", 0.1),
+            put("price", np.inf, 0.1),
+            put("floor", 5000.0, 0.01),
+            put("bid", -1.0, 0.01),
+            put("buy", 1, 0.05),
+            put("time", lambda frame: frame["time"] + 30 * HOUR, 0.05),
+            put("impression_id", lambda frame: frame["impression_id"].iloc[0], 0.05),
+        ),
+        {
+            "null_excess:platform": "stop",
+            "blank_excess:device": "stop",
+            "new_values:device": "stop",
+            "nan_excess:price": "stop",
+            "out_of_range:floor": "stop",
+            "out_of_range:bid": "stop",
+            "contradictions:buy without click": "stop",
+            "contradictions:time after click_time": "stop",
+            "outside_day": "stop",
+            "duplicates": "stop",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_profile_and_rows_lead_to_the_same_verdict(fault: str) -> None:
+    spoil, expected = SPOILT[fault]
+    by_profile, by_rows, _ = both_ways(spoil, ROWS)
+    assert by_profile == expected
+    assert by_rows == expected
+
+
+def test_a_stable_sample_of_rows_finds_it_too_and_names_some() -> None:
+    spoil = put("platform", "tv", 0.2)
+    _, by_rows, facts = both_ways(spoil, 1000)
+    assert by_rows == {"new_values:platform": "stop"}
+    found = next(each for each in facts if each.statistic == "new_values:platform")
+    assert "1,000 sampled rows" in found.part
+    keys = [int(word.strip(",")) for word in found.note.split() if word.strip(",").isdigit()]
+    frame = spoil(logs(NEWEST)).set_index("impression_id")
+    assert any(key in frame.index and frame.loc[key, "platform"] == "tv" for key in keys)
+
+
+def test_a_sample_of_rows_does_not_depend_on_how_they_came() -> None:
+    whole = table(logs(NEWEST))
+    once = RowSample().add(whole, 500).table
+    parts = RowSample()
+    for start in range(0, ROWS, 700):
+        parts = parts.add(whole.slice(start, 700), 500)
+    assert once is not None
+    assert parts.table is not None
+    assert len(once) == 500
+    assert parts.table.equals(once)

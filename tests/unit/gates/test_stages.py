@@ -8,10 +8,15 @@ from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from nightbid.config.gates import Gates
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
-from nightbid.gates import cost, features, model, raw, serving
+from nightbid.gates import against_champion, cost, features, model, raw, serving
+from nightbid.gates.facts import Facts
+from nightbid.gates.judge import judge
+from nightbid.gates.noise import model_digest
 from nightbid.manifest import Manifest, Rows, Usage
 from nightbid.profile import Profile
 from nightbid.runs import RunRecord, StageRecord
@@ -208,6 +213,38 @@ def test_features(gate, tmp_path, leak):
         assert outcome.summary.startswith("single_auc:price")
 
 
+@pytest.mark.parametrize(
+    ("known", "statistic"),
+    [
+        (["phone", "tablet", "tv"], ""),
+        (["tv", "phone", "tablet"], ""),
+        (["watch", "car", "glasses"], "vocabulary_churn:device"),
+        (["phone", "tablet", "car"], "psi_champion:device"),
+    ],
+)
+def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, known, statistic):
+    trained = []
+    for name, tokens in (("tonight", ["phone", "tablet", "tv"]), ("champion", known)):
+        random = np.random.default_rng(len(trained))
+        seen = random.choice(3, 5000, p=[0.5, 0.3, 0.2])
+        device = np.array(["phone", "tablet", "tv"])[seen] if set(tokens) & {"tv"} else (
+            np.array(tokens)[seen]
+        )  # fmt: skip
+        places = {token: at for at, token in enumerate(tokens)}
+        ids = np.array([2 + places[each] for each in device]).astype("i4")
+        fitted = tmp_path / name
+        (fitted / "vocabularies").mkdir(parents=True)
+        pq.write_table(pa.table({"token": tokens}), fitted / "vocabularies" / "device.parquet")
+        entry = ModelInput(name="device", kind="id", feature="device", size=5)
+        FeatureSchema(inputs=(entry,)).save(fitted)
+        trained.append(against_champion.Trained(Profile.of(pa.table({"device": ids})), fitted))
+    facts = Facts()
+    against_champion.measure(facts, entry, *trained)
+    checks = judge("features", facts, Gates(), NEWEST).checks
+    failed = [each.name for each in checks if each.verdict != "pass"]
+    assert (statistic in failed) if statistic else not failed, failed
+
+
 def evaluation(**changes):
     good = {"auc": 0.7, "pr_auc": 0.2, "log_loss": 0.3, "normalized_entropy": 0.9,
             "calibration": 1.02, "ece": 0.005, "gauc": 0.6}  # fmt: skip
@@ -223,9 +260,10 @@ def evaluation(**changes):
     } | changes  # fmt: skip
 
 
-def loss(value):
-    """A difference of normalised entropy with a standard error of 0.001."""
-    low, high = (None, None) if value is None else (value - 0.002, value + 0.002)
+def loss(value, error=0.00102):
+    """A difference of normalised entropy with a standard error."""
+    half = 1.96 * error
+    low, high = (None, None) if value is None else (value - half, value + half)
     return {"normalized_entropy": {"value": value, "low": low, "high": high}}
 
 
@@ -251,6 +289,52 @@ def test_a_model_that_is_worse_within_chance_warns(gate):
     outcome = gate(model, {"evaluate": manifest("evaluate", evaluation(**changes))})
     assert outcome.verdict == "warn"
     assert "worse_than_reference" in outcome.summary
+
+
+def curve(*predicted: float) -> list[dict[str, float]]:
+    return [{"predicted": each, "observed": each, "weight": 100.0} for each in predicted]
+
+
+@pytest.mark.parametrize(
+    ("curves", "verdict", "said"),
+    [
+        ({"candidate": curve(*[0.1] * 10), "baseline": curve(*[0.1] * 10)}, "pass", ""),
+        ({"candidate": curve(0.1), "baseline": curve(*[0.1] * 10)}, "stop", "largest_tie"),
+        ({"candidate": curve(*[0.4] * 10), "baseline": curve(*[0.1] * 10)}, "stop", "moved is 3"),
+    ],
+)
+def test_predictions_that_say_nothing_or_something_else(gate, curves, verdict, said):
+    outcome = gate(model, {"evaluate": manifest("evaluate", evaluation(curves=curves))})
+    assert outcome.verdict == verdict, outcome.summary
+    assert said in outcome.summary
+
+
+@pytest.mark.parametrize(
+    ("spread", "verdict", "said"),
+    [
+        (0.0001, "stop", "beyond seed noise ±0.0003"),
+        (0.0015, "warn", "within seed noise ±0.0042"),
+    ],
+)
+def test_a_loss_counts_beyond_what_the_seed_does(gate, spread, verdict, said):
+    spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
+    night = {"night": NEWEST, "seeds": [0, 1, 2, 3], "auc": 0.001, "normalized_entropy": spread}
+    known = {**night, "model": model_digest(spec)}
+    changes = {"verdict": "worse", "difference": loss(0.0041, 0.0004)}
+    inputs = {"evaluate": manifest("evaluate", evaluation(**changes))}
+    outcome = gate(model, inputs, gates={"seed_noise": known})
+    assert outcome.verdict == verdict, outcome.summary
+    worse = next(each for each in outcome.metrics["checks"] if "worse" in each["name"])
+    assert said in worse["detail"]
+
+
+def test_seed_noise_of_another_model_is_none(gate, tmp_path):
+    known = {"night": NEWEST, "seeds": [0, 1], "auc": 0.1, "normalized_entropy": 0.1, "model": "x"}
+    blocks = {"seed_noise": known, "model": {"seed_noise_unknown": {"stop": [None, 0]}}}
+    outcome = gate(model, {"evaluate": manifest("evaluate", evaluation())}, gates=blocks)
+    assert outcome.verdict == "stop"
+    assert "for another model" in outcome.summary
+    assert "`nightbid gates noise t` measures it" in (tmp_path / "out/index.html").read_text()
 
 
 @pytest.mark.parametrize(("p99", "skew"), [(4.0, 0), (400.0, 0), (4.0, 1)])

@@ -132,7 +132,7 @@ def test_equal_runs_write_equal_bytes(sample):
 
     first, second = digests(sample(spec)[1]), digests(sample(spec)[1])
     assert first == second
-    assert len(first) == 8
+    assert len(first) == 9
 
 
 def test_a_night_later_the_same_rows_of_a_day_are_chosen(sample):

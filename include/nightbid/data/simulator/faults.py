@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from nightbid.config.faults import Fault
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.draws import Floats, Ints, uniform
-from nightbid.data.simulator.world import Ads, Users
+from nightbid.data.simulator.impressions import Exchange
+from nightbid.data.simulator.world import Users
 
 HOUR = 3_600_000_000
 """Microseconds."""
@@ -297,10 +298,7 @@ def _price_units(rows: Rows, amount: float) -> Rows:
 
 
 def _advertiser_vanishes(rows: Rows, amount: float) -> Rows:
-    number = (rows.day - rows.settings.start).days
-    ads = Ads(rows.settings.seed, rows.settings.ads, number)
-    reach = np.bincount(ads.advertiser, ads.reach)
-    largest = np.argsort(-reach, kind="stable")[: int(amount)]
+    largest = Exchange(rows.settings).largest_advertisers(rows.day, int(amount))
     names = pa.array([f"adv{advertiser:04d}" for advertiser in largest.tolist()])
     return rows.keep(~np.asarray(pc.is_in(rows.table["advertiser_id"], names)))
 

@@ -51,6 +51,14 @@ class Exchange:
         weekday = float(WEEK[day.weekday()])
         return max(1, round(self.settings.rows_per_day * weekday * wobble))
 
+    def largest_advertisers(self, day: date, count: int) -> Ints:
+        """Advertisers who win most of a day's first auctions, as many as asked; largest first."""
+        maker = _Day(self, day)
+        index = np.arange(min(maker.rows, CHUNK))
+        won, _, _ = maker.auction(index, np.zeros(len(index)))
+        wins = np.bincount(maker.ads.advertiser[won])
+        return np.argsort(-wins, kind="stable")[:count]
+
     def batches(self, day: date, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
         """Make one day, in order of time.
 
@@ -108,7 +116,7 @@ class _Day:
         seen = 1 - self._draw("seen", index) ** 2.5
         floor = np.round(0.2 + 1.5 * self._draw("floor", index) ** 3, 3)
 
-        ad, bid, price = self._auction(index, floor)
+        ad, bid, price = self.auction(index, floor)
         account = users.joined[user] + self.number
 
         weekday = self.day.weekday()
@@ -186,7 +194,7 @@ class _Day:
         }
         return pa.RecordBatch.from_pydict(columns)
 
-    def _auction(self, index: Ints, floor: Floats) -> tuple[Ints, Floats, Floats]:
+    def auction(self, index: Ints, floor: Floats) -> tuple[Ints, Floats, Floats]:
         """Second price: the winner pays the next bid, or the floor if that is higher.
 
         Returns:

@@ -1,0 +1,131 @@
+"""Tonight's training rows against the champion's: drift, and how much of a vocabulary is new.
+
+Ids are numbered anew each night, so they are compared by what they stand for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightbid.errors import NightbidError
+from nightbid.gates.compare import Pair, grouped, jensen_shannon, linf, pair, psi
+from nightbid.gates.facts import Facts
+from nightbid.profile.bins import Ints
+from nightbid.profile.column import ColumnProfile
+from nightbid.profile.profile import Profile
+from nightbid.runs import RunRecord
+from nightbid.schema import FeatureSchema, ModelInput
+from nightbid.stage import StageTask
+from nightbid.workspace import fetch
+
+PART = "train vs champion's train"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a model was trained on."""
+
+    profile: Profile
+    """Of its training rows."""
+    fitted: Path
+    """Folder of its fitted features."""
+
+    def input(self, name: str) -> ModelInput | None:
+        """Look up an input by name."""
+        inputs = FeatureSchema.load(self.fitted).inputs
+        return next((each for each in inputs if each.name == name), None)
+
+
+def champions(task: StageTask, facts: Facts) -> Trained | None:
+    """Find what the champion was trained on; say why where that is not to be had."""
+    champion = task.inputs.get("champion")
+    if champion is None:
+        facts.skip("drift against the champion's training rows: there is no champion yet")
+        return None
+    try:
+        run = RunRecord.load(task.workspace, task.spec.pipeline, champion.manifest.run_id)
+        record = run.stage("featurize")
+    except NightbidError:
+        record = None
+    if record is None or not record.uri:
+        facts.skip(f"drift against the champion's rows: {champion.manifest.run_id} is deleted")
+        return None
+    folder = fetch(task.workspace.at(record.uri))
+    path = folder / "profile" / "split=train.json"
+    return Trained(Profile.load(path), folder / "fitted") if path.exists() else None
+
+
+def measure(facts: Facts, each: ModelInput, tonight: Trained, champion: Trained) -> None:
+    """Collect the figures of one input; one that the champion does not have is no drift."""
+    new, old = tonight.profile.columns[each.name], champion.profile.columns.get(each.name)
+    theirs = champion.input(each.name)
+    if old is None or theirs is None or old.kind != new.kind or theirs.kind != each.kind:
+        return
+    if each.kind == "float":
+        both: Pair | None = pair(new, old)
+    else:
+        mine, known = _tokens(tonight.fitted, each), _tokens(champion.fitted, theirs)
+        if mine is None or known is None:
+            return
+        _churn(facts, each, new, mine, known)
+        both = _by_token((new, each, mine), (old, theirs, known))
+    if both is None:
+        return
+    counts = grouped(both)
+    for family, value in (
+        ("psi_champion", psi(*counts)),
+        ("js_champion", jensen_shannon(*counts)),
+        ("linf_champion", linf(both)),
+    ):
+        facts.add(family, value, subject=each.name, part=PART)
+
+
+def _churn(
+    facts: Facts, each: ModelInput, column: ColumnProfile, mine: pa.Array, known: pa.Array
+) -> None:
+    """Note the share of the values with an id of their own that the champion had none for."""
+    places, counts = _places(column, each, mine)
+    own = places >= 0
+    unknown = np.asarray(pc.is_null(pc.index_in(mine, known)))
+    total = int(counts[own].sum())
+    if total:
+        share = float(counts[own][unknown[places[own]]].sum() / total)
+        note = f"{int(unknown.sum()):,} of {len(mine):,} entries of the vocabulary are new"
+        facts.add("vocabulary_churn", share, subject=each.name, part=PART, note=note)
+
+
+def _by_token(
+    one: tuple[ColumnProfile, ModelInput, pa.Array], two: tuple[ColumnProfile, ModelInput, pa.Array]
+) -> Pair | None:
+    """Align counts by token; missing and OOV share the last bin. None where a sample is a part."""
+    if not (one[0].sample.complete and two[0].sample.complete):
+        return None
+    tokens = pc.unique(pa.concat_arrays([one[2], two[2].cast(one[2].type)]))
+    aligned = []
+    for column, each, mine in (one, two):
+        places, counts = _places(column, each, mine)
+        at = np.asarray(pc.index_in(mine, tokens), np.int64)
+        bins = np.where(places >= 0, at[np.maximum(places, 0)] if len(at) else 0, len(tokens))
+        aligned.append(
+            np.bincount(bins, weights=counts, minlength=len(tokens) + 1).astype(np.int64)
+        )
+    nothing = np.zeros_like(aligned[0])
+    return Pair(aligned[0], nothing, aligned[1], nothing, ordered=False, middles=np.zeros(0))
+
+
+def _places(column: ColumnProfile, each: ModelInput, tokens: pa.Array) -> tuple[Ints, Ints]:
+    """Place of each sampled id in the vocabulary (below 0: missing or OOV), and its rows."""
+    ids = np.asarray(column.sample.values, np.float64).astype(np.int64)
+    return ids - (each.size - len(tokens)), column.sample.counts
+
+
+def _tokens(fitted: Path, each: ModelInput) -> pa.Array | None:
+    """Vocabulary of an input, in the order of its ids; None for one without."""
+    path = fitted / "vocabularies" / f"{each.vocabulary or each.feature}.parquet"
+    return pq.read_table(path)["token"].combine_chunks() if path.exists() else None

@@ -1,0 +1,110 @@
+"""Proposed gate limits for a person to review: the history of every check, and its band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from nightbid.config.gates import Limit, Range
+from nightbid.gates.judge import figure, in_words
+from nightbid.gates.propose import Proposal
+from nightbid.report.charts import Series, line_chart
+from nightbid.report.links import Links
+from nightbid.report.pages import document, render
+
+KEYS = (
+    {"name": "seen, and learned from", "tone": "s0", "dashed": False},
+    {"name": "seen, and left out (dots)", "tone": "bad", "dashed": False},
+    {"name": "warn, as proposed", "tone": "s1", "dashed": True},
+    {"name": "stop, as proposed", "tone": "bad", "dashed": True},
+)
+
+
+def proposal_page(pipeline: str, proposals: Sequence[Proposal], *, path: Path, final: Path) -> str:
+    """Make the page.
+
+    Args:
+        pipeline: name of it.
+        proposals: every statistic's history; what moved is plotted, the rest is in tables.
+        path: of the suite that was written for review.
+        final: what renaming it to puts it in force.
+    """
+    gates: dict[str, dict[str, Any]] = {}
+    for each in proposals:
+        gate = gates.setdefault(each.gate, {"charts": [], "flat": [], "same": []})
+        if len({point.value for point in each.points}) > 1:
+            gate["charts"].append({**_row(each), "chart": _chart(each)})
+        else:
+            gate["same" if each.band is None else "flat"].append(_row(each))
+    bands = sum(each.band is not None for each in proposals)
+    body = render(
+        "proposal.html",
+        {
+            "pipeline": pipeline,
+            "gates": gates,
+            "keys": KEYS,
+            "bands": bands,
+            "path": str(path),
+            "final": final.name,
+        },
+    )
+    return document(f"Gate limits of {pipeline}", body, links=Links(), pipelines=[pipeline])
+
+
+def _excluded(each: Proposal) -> list[str]:
+    return sorted({point.excluded for point in each.points if point.excluded})
+
+
+def _row(each: Proposal) -> dict[str, Any]:
+    values = each.values
+    low, high = (figure(min(values)), figure(max(values))) if values else ("–", "–")
+    return {
+        "statistic": each.statistic,
+        "seen": low if low == high else f"{low} to {high}",
+        "points": len(values),
+        "excluded": _excluded(each),
+        "now": _words(each.general),
+        "band": _words(each.band.limit) if each.band else _words(each.general),
+        "kept": each.band is None,
+    }
+
+
+def _words(limit: Limit) -> dict[str, str]:
+    return {
+        name: in_words(bounds) if bounds else "–"
+        for name, bounds in (("warn", limit.warn), ("stop", limit.stop))
+    }
+
+
+def _chart(each: Proposal) -> Markup:
+    """The history as a line, what was left out as dots, the band as dashed lines."""
+    limit = each.band.limit if each.band else each.general
+    seen = [(float(p.day.toordinal()), p.value) for p in each.points if not p.excluded]
+    out = [(float(p.day.toordinal()), p.value) for p in each.points if p.excluded]
+    days = [x for x, _ in (*seen, *out)]
+    ends = (min(days), max(days))
+    series = [Series("seen", seen, tone="s0")]
+    for name, bounds, tone in (("warn", limit.warn, "s1"), ("stop", limit.stop, "bad")):
+        series += [
+            Series(name, [(end, edge) for end in ends], dashed=True, marks=False, tone=tone)
+            for edge in _edges(bounds)
+        ]
+    if out:
+        series.append(Series("left out", out, line=False, tone="bad"))
+    return line_chart(
+        series,
+        x_label="day",
+        y_label=each.statistic.partition(":")[0],
+        title=f"{each.gate}/{each.statistic}",
+        description=f"{len(seen)} values that were learned from, {len(out)} left out; proposed:"
+        f" warn unless {_words(limit)['warn']}, stop unless {_words(limit)['stop']}",
+        dates=True,
+        height=240,
+    )
+
+
+def _edges(bounds: Range | None) -> list[float]:
+    return [edge for edge in bounds or () if edge is not None]

@@ -1,0 +1,63 @@
+"""A person between the last gate and the promotion."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk.definitions.context import Context
+from nightbid.config.settings import Settings
+from nightbid.promotion import GATES
+from nightbid.runs import RunRecord, safe_run_id
+from nightbid.workspace import Workspace
+
+from nightbid_airflow.page_links import PageLink, run_page
+
+TIMEOUT = dt.timedelta(hours=20)
+"""Nobody answered before the next night: the champion stays, and the run says why."""
+
+
+class PromotionApproval(ApprovalOperator):
+    """Asks whether to promote, with the verdicts and the report; a rejection skips the promotion.
+
+    Args:
+        pipeline: name of the pipeline's YAML file.
+    """
+
+    operator_extra_links = (PageLink(),)
+
+    def __init__(self, *, pipeline: str, **arguments: Any) -> None:
+        super().__init__(
+            subject=f"Promote tonight's {pipeline} model?",
+            response_timeout=TIMEOUT,
+            **arguments,
+        )
+        self.pipeline = pipeline
+
+    def execute(self, context: Context) -> Any:
+        """Put the night's verdicts into the question, and wait."""
+        run_id = safe_run_id(context["dag_run"].run_id)
+        run = RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
+        self.body = question(run, context["dag_run"].run_id)
+        return super().execute(context)
+
+
+def question(run: RunRecord, run_id: str) -> str:
+    """What a person needs to decide, as Markdown.
+
+    Args:
+        run: its record.
+        run_id: as Airflow has it.
+    """
+    page = run_page(run.head.pipeline, run_id)
+    lines = [f"**[Report of the night of {run.date}]({page})**", ""]
+    evaluated = run.stage("evaluate")
+    if evaluated is not None:
+        lines += [f"The candidate is {evaluated.summary}.", ""]
+    for gate in GATES:
+        record = run.stage(gate)
+        if record is not None:
+            lines.append(f"- {gate}: **{record.verdict}**, {record.summary}")
+    hours = TIMEOUT.total_seconds() / 3600
+    return "\n".join([*lines, "", f"Without an answer in {hours:.0f} hours the champion stays."])

@@ -1,0 +1,122 @@
+"""Suites: what history proposes, what a person lets pass, and what is read back."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from nightbid.cli.gates import app
+from nightbid.config.load import find_pipeline
+from nightbid.runs import RunRecord, StageRecord
+from nightbid.workspace import Workspace
+from typer.testing import CliRunner
+
+FIRST = date(2026, 1, 10)
+PIPELINE = {"pipeline": "t", "features": {"platform": "vocabulary"}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of pipelines, with one in it and a workspace beside."""
+    monkeypatch.setenv("NIGHTBID_PIPELINES", str(tmp_path / "pipelines"))
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "t.yaml").write_text(yaml.safe_dump(PIPELINE))
+    return tmp_path / "pipelines"
+
+
+def judged(folder: Path, back: int, value: float, verdict: str = "pass", by: str = "") -> None:
+    """Leave what a raw gate would have left of one night."""
+    workspace = Workspace(str(folder.parent / "workspace"))
+    night = FIRST + timedelta(days=back)
+    run = RunRecord.start(workspace, find_pipeline("t", folder), night)
+    part = night.isoformat()
+    found = {"statistic": "psi:platform", "part": part, "override": {"name": by} if by else None}
+    result = {
+        "night": part,
+        "verdict": verdict,
+        "findings": [found],
+        "facts": [
+            ["psi:platform", part, value, ""],
+            ["null_excess:platform", part, 0.0, ""],
+            ["rows", part, 1000.0, ""],
+        ],
+    }
+    output = workspace.root / "outputs" / part
+    output.mkdir(parents=True)
+    (output / "gate.json").write_text(json.dumps(result))
+    run.record(
+        StageRecord(
+            stage="gate_raw",
+            state="stopped" if verdict == "stop" else "done",
+            uri=f"outputs/{part}",
+            started=datetime.now(UTC),
+            seconds=1,
+        )
+    )
+
+
+def call(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_a_proposal_is_learned_from_nights_that_went_on_and_shows_the_others(folder) -> None:
+    for back, value in enumerate((0.010, 0.012, 0.008, 0.011)):
+        judged(folder, back, value)
+    judged(folder, 4, 0.8, verdict="stop")
+    judged(folder, 5, 0.09, verdict="warn", by="Ann")
+    said = call("propose", "t", "--days", "14")
+    assert "then rename to t.yaml" in said
+    proposed = folder / "suites" / "t.proposed.yaml"
+    assert find_pipeline("t", folder).gates.bands == (), "nothing is in force yet"
+
+    page = proposed.with_suffix(".html").read_text()
+    assert page.count("<svg") == 1, "one chart for what moved; what never did is in a table"
+    assert page.count('class="mark bad"') == 2
+    assert page.count('class="mark s0"') == 4
+    assert "night 2026-01-14 was stopped" in page
+    assert "let pass by Ann" in page
+    assert re.search(r">\d\d Jan</text>", page)
+    assert "null_excess:platform" in page
+    assert page.count("dashed") >= 2
+
+    proposed.rename(folder / "suites" / "t.yaml")
+    bands = {each.statistic: each for each in find_pipeline("t", folder).gates.bands}
+    assert set(bands) == {"psi:platform", "null_excess:platform"}
+    assert bands["psi:platform"].warn == (None, 0.024), "twice as far as anything seen"
+    assert bands["psi:platform"].stop == (None, 0.05), "at least a share of the limit in force"
+    assert "4 values" in bands["psi:platform"].why
+
+
+def test_a_proposal_keeps_what_somebody_has_let_pass_meanwhile(folder) -> None:
+    for back in range(3):
+        judged(folder, back, 0.01)
+    call("propose", "t")
+    call("override", "t", "raw/psi:*", "--name", "Ann", "--reason", "new creatives launched",
+         "--until", "2026-02-01")  # fmt: skip
+    call("propose", "t")
+    (folder / "suites" / "t.proposed.yaml").rename(folder / "suites" / "t.yaml")
+    gates = find_pipeline("t", folder).gates
+    assert [(each.name, each.until) for each in gates.overrides] == [("Ann", date(2026, 2, 1))]
+    assert gates.bands
+    assert "Ann: new creatives launched" in call("show", "t")
+
+
+def test_two_nights_are_no_history(folder) -> None:
+    judged(folder, 0, 0.01)
+    judged(folder, 1, 0.01)
+    with pytest.raises(Exception, match="fewer than 3 nights of 't' have been judged"):
+        call("propose", "t")
+
+
+def test_noise_without_a_night_says_what_to_do(folder) -> None:
+    with pytest.raises(Exception, match=r"no night of 't' has been evaluated yet.*--date"):
+        call("noise", "t")
