@@ -17,7 +17,8 @@ from pathlib import Path
 from upath import UPath
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.cost.ledger import MACHINE, record_stage_usage
+from nightbid.cost.entries import MACHINE
+from nightbid.cost.ledger import record_stage_usage
 from nightbid.cost.meter import ProcessMeter
 from nightbid.cost.watch import Breaker, limits_of, recover_trails
 from nightbid.errors import (

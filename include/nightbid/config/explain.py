@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 SHOWN = 4
@@ -35,8 +35,16 @@ def _one(detail: ErrorDetails, root: type[BaseModel]) -> str:
         return f"key {key!r} is missing"
     message = detail["msg"].removeprefix("Value error, ")
     value = detail.get("input")
-    shown = "" if isinstance(value, (Mapping, list, tuple)) else f", got {value!r}"
+    is_hidden = isinstance(value, (Mapping, list, tuple)) or _is_secret(path, root)
+    shown = "" if is_hidden else f", got {value!r}"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _is_secret(path: list[str], root: type[BaseModel]) -> bool:
+    """Whether the value of a key must not be shown."""
+    field = root.model_fields.get(path[0]) if path else None
+    kinds = (field.annotation, *getattr(field.annotation, "__args__", ())) if field else ()
+    return SecretStr in kinds
 
 
 def _siblings(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:

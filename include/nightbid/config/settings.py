@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -46,6 +47,9 @@ class Settings(BaseSettings):
     """Downloads and local copies; safe to delete."""
     prices: Path | None = None
     """Price book (YAML) to use instead of the public list prices that come with the package."""
+    ledger: SecretStr | None = None
+    """`postgresql://user:password@host/database` that keeps the cost ledger, for installations of
+    several machines; default: files of the workspace. One database serves one workspace."""
     tracking: str | None = None
     """MLflow tracking URI; default: SQLite and files below a local workspace; empty: none."""
     tracking_pages: str | None = None
@@ -86,6 +90,23 @@ class Settings(BaseSettings):
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no settings file {path!r}")
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, Path(path))
+
+    @field_validator("ledger")
+    @classmethod
+    def _address_of_a_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        parts = urlsplit(value.get_secret_value())
+        try:
+            whole = bool(parts.hostname and parts.path.strip("/")) and parts.port != 0
+        except ValueError:
+            whole = False
+        if parts.scheme not in ("postgresql", "postgres") or not whole:
+            raise ValueError(
+                "not an address like postgresql://user:password@host/database"
+                " (with %-escapes for : / @ in a password)"
+            )
+        return value
 
     @model_validator(mode="before")
     @classmethod

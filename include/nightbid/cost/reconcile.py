@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.labels import PREFIX, labels
-from nightbid.cost.ledger import LedgerEntry
 from nightbid.cost.money import Money
 from nightbid.errors import ConfigError, CorruptDataError
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from time import time_ns
 
 from upath import UPath
 
-from nightbid.cost.ledger import Ledger, LedgerEntry
+from nightbid.cost.entries import LedgerEntry, fold
+from nightbid.cost.ledger import Ledger, database
 from nightbid.manifest import Manifest
 from nightbid.runs import RunHead, RunRecord, StageRecord
 from nightbid.workspace import Workspace
@@ -60,28 +61,46 @@ def run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord | None:
     return RunRecord(workspace, head)
 
 
-def stamp(workspace: Workspace, pipeline: str, run_id: str) -> tuple[int | None, ...] | None:
+def stamp(
+    workspace: Workspace, pipeline: str, run_id: str, marks: Mapping[str, int] | None = None
+) -> tuple[int | None, ...] | None:
     """A value that changes when anything shown of a run does.
 
     None while it is just changing, and where times of change are not known. A compaction of the
     ledger moves costs and changes none.
+
+    Args:
+        workspace: whose run.
+        pipeline: its name.
+        run_id: its name.
+        marks: see `ledger_marks`.
     """
     if not workspace.is_local:
         return None
     root = str(workspace.root)
-    times = tuple(
-        _time(f"{root}/{path}")
-        for path in (
-            f"runs/{pipeline}/{run_id}/run.json",
-            f"runs/{pipeline}/{run_id}/stages",
-            f"ledger/entries/{pipeline}/{run_id}",
-        )
-    )
-    return times if all(map(_settled, times)) else None
+    paths = [f"runs/{pipeline}/{run_id}/run.json", f"runs/{pipeline}/{run_id}/stages"]
+    if marks is None:
+        paths.append(f"ledger/entries/{pipeline}/{run_id}")
+    times = tuple(_time(f"{root}/{path}") for path in paths)
+    if not all(map(_settled, times)):
+        return None
+    return times if marks is None else (*times, marks.get(run_id))
+
+
+def ledger_marks(pipeline: str) -> dict[str, int] | None:
+    """What the ledger in PostgreSQL knows of each run; None where it lies in files."""
+    address = database()
+    if address is None:
+        return None
+    from nightbid.cost.ledger_postgres import PostgresLedger
+
+    return PostgresLedger(address).marks(pipeline)
 
 
 def costs(run: RunRecord) -> list[LedgerEntry]:
     """Everything that a run has spent, each key once."""
+    if database() is not None:
+        return Ledger(run.workspace).entries(pipeline=run.head.pipeline, run_id=run.run_id)
     ledger = run.workspace.root / "ledger"
     loose = ledger / "entries" / run.head.pipeline / run.run_id
     names = [name for name in _names(loose) if _is_entries(name)]
@@ -90,7 +109,7 @@ def costs(run: RunRecord) -> list[LedgerEntry]:
     files = tuple(f"{compacted}/{name}" for name in _names(compacted) if _is_entries(name))
     if files:
         entries += _compacted(files).get((run.head.pipeline, run.run_id), ())
-    return Ledger._fold(entries)
+    return fold(entries)
 
 
 def _is_entries(name: str) -> bool:

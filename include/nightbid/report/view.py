@@ -10,7 +10,8 @@ from typing import Any, Literal
 from upath import UPath
 
 from nightbid.config.costs import STAGES
-from nightbid.cost.ledger import LedgerEntry, total, totals
+from nightbid.cost.entries import LedgerEntry
+from nightbid.cost.ledger import total, totals
 from nightbid.cost.money import Money
 from nightbid.manifest import Manifest, Verdict
 from nightbid.report import records

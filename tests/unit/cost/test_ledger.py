@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.ledger import (
     Ledger,
-    LedgerEntry,
     price_entries,
     record_stage_usage,
     total,

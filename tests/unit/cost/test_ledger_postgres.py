@@ -1,0 +1,235 @@
+"""PostgreSQL keeps what the files keep: the same answers, nothing twice, nothing ever changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nightbid.config.costs import Budget
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.cost.entries import LedgerEntry, fold
+from nightbid.cost.focus import export_focus
+from nightbid.cost.ledger import Ledger, record_stage_usage, total
+from nightbid.cost.ledger_files import FileLedger
+from nightbid.cost.ledger_postgres import PostgresLedger
+from nightbid.cost.watch import limits_of
+from nightbid.errors import ConfigError, WorkspaceError
+from nightbid.manifest import Usage
+from nightbid.report.summaries import Summaries
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace
+from pydantic import SecretStr
+from rich.console import Console
+from typer.testing import CliRunner
+
+START = datetime(2026, 11, 23, 2, tzinfo=UTC)
+RECORD = """
+import sys
+from datetime import UTC, datetime
+from nightbid.cost.ledger import record_stage_usage
+from nightbid.manifest import Usage
+from nightbid.workspace import Workspace
+for number in range(40):
+    for seconds in (60, 3600, 1800):
+        record_stage_usage(Workspace(sys.argv[1]), pipeline="ctr", run_id=sys.argv[2],
+            stage="train", attempt=number, usage=Usage(cpu_seconds=seconds), state="done",
+            started=datetime(2026, 11, 23, tzinfo=UTC))
+"""
+observation = st.builds(
+    LedgerEntry,
+    pipeline=st.just(""),
+    run_id=st.sampled_from(["r1", "r2"]),
+    stage=st.sampled_from(["train", "featurize"]),
+    attempt=st.integers(1, 2),
+    service=st.sampled_from(["machine", "dataflow_batch"]),
+    resource=st.just("vcpu_hour"),
+    job=st.sampled_from(["", "j1"]),
+    quantity=st.decimals(0, 10**6, places=9),
+    cost_here=st.just(Decimal(0)),
+    cost_cloud=st.decimals(0, 10**6, places=12),
+    currency=st.just("USD"),
+    started=st.just(START),
+    state=st.sampled_from(["running", "killed", "done"]),
+)
+
+
+@pytest.fixture
+def on_postgres(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The installation keeps its ledger in a new database."""
+    monkeypatch.setenv("NIGHTBID_LEDGER", database)
+    return database
+
+
+def spend(workspace: Workspace, stage: str, seconds: float, state: str = "done") -> None:
+    record_stage_usage(
+        workspace, pipeline="ctr", run_id="ctr-1", stage=stage, attempt=1, started=START,
+        usage=Usage(cpu_seconds=seconds, gb_seconds=seconds / 3), state=state,
+    )  # fmt: skip
+
+
+def told(entries: list[LedgerEntry]) -> list[tuple[Any, ...]]:
+    """What a ledger says; of two equally large observations either may stand for both."""
+    return [(each.key, each.quantity) for each in entries]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seen=st.lists(observation, max_size=14), compact=st.sets(st.integers(0, 13)))
+def test_any_order_repetition_and_compaction_folds_to_what_the_files_say(
+    tmp_path_factory: pytest.TempPathFactory, database: str, seen: list[LedgerEntry],
+    compact: set[int],
+) -> None:  # fmt: skip
+    pipeline = f"p-{uuid.uuid4().hex}"
+    mine = [each.model_copy(update={"pipeline": pipeline}) for each in seen]
+    files = FileLedger(Workspace(str(tmp_path_factory.mktemp("ledger"))))
+    table = PostgresLedger(SecretStr(database))
+    for index, each in enumerate([*mine, *reversed(mine)]):
+        files.append([each])
+        table.append([each, each])
+        if index in compact:
+            table.compact()
+    found = fold(table.read(pipeline))
+    assert told(found) == told(fold(files.read(pipeline)))
+    states = {each.key: each.state for each in fold(files.read(pipeline))}
+    assert {each.key: each.state for each in found} == states
+
+
+def test_costs_budgets_and_exports_read_the_same(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = Budget(stage_usd={"train": Decimal(9)}, day_usd=Decimal(9), month_usd=Decimal(9))
+    found = []
+    for address in ("", database):
+        monkeypatch.setenv("NIGHTBID_LEDGER", address)
+        workspace = Workspace(str(tmp_path / "w"))
+        for seconds, state in ((100.25, "running"), (3601.5, "running"), (3600, "done")):
+            spend(workspace, "train", seconds, state)
+            spend(workspace, "sample", seconds / 7, state)
+        limits = limits_of(
+            budget, workspace, pipeline="ctr", run_id="ctr-2", stage="train", attempt=1, at=START
+        )
+        out = tmp_path / "costs.csv"
+        export_focus(Ledger(workspace).entries(), out)
+        found.append((limits, Ledger(workspace).entries(stage="train"), out.read_bytes()))
+    assert found[0] == found[1]
+    assert found[0][1][0].state == "done"
+
+
+def test_the_table_refuses_whatever_would_lose_a_cost(tmp_path: Path, on_postgres: str) -> None:
+    workspace = Workspace(str(tmp_path))
+    for seconds in (1, 2, 3):
+        spend(workspace, "train", seconds)
+    before = Ledger(workspace).entries()
+    with psycopg.connect(on_postgres, autocommit=True) as connection:
+        for statement in (
+            "UPDATE nightbid.ledger SET cost_cloud = 0",
+            "DELETE FROM nightbid.ledger",
+            "TRUNCATE nightbid.ledger",
+        ):
+            with pytest.raises(psycopg.errors.RaiseException, match="only grows"):
+                connection.execute(statement)
+    assert Ledger(workspace).compact() == 4, "two observations of two resources"
+    assert Ledger(workspace).compact() == 0
+    assert Ledger(workspace).entries() == before
+
+
+def test_processes_that_begin_together_on_an_empty_database_lose_nothing(
+    tmp_path: Path, on_postgres: str
+) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", RECORD, str(tmp_path), f"run-{number}"])
+        for number in range(3)
+    ]
+    ledger = Ledger(Workspace(str(tmp_path)))
+    while any(writer.poll() is None for writer in writers):
+        ledger.compact()
+        time.sleep(0.05)
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    ledger.compact()
+    assert total(ledger.entries()).amount == Decimal("0.056") * 120
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_a_forked_process_has_a_connection_of_its_own(tmp_path: Path, on_postgres: str) -> None:
+    workspace = Workspace(str(tmp_path))
+    spend(workspace, "sample", 3600)
+    child = os.fork()
+    if child == 0:
+        spend(workspace, "train", 3600)
+        os._exit(0)
+    spend(workspace, "evaluate", 3600)
+    assert os.waitpid(child, 0)[1] == 0
+    assert {each.stage for each in Ledger(workspace).entries()} == {"sample", "train", "evaluate"}
+
+
+def test_a_server_that_is_away_is_one_clear_line_and_comes_back(
+    tmp_path: Path, postgres: Any, on_postgres: str, password: str
+) -> None:
+    workspace = Workspace(str(tmp_path))
+    spend(workspace, "train", 3600)
+    postgres.stop()
+    try:
+        with pytest.raises(WorkspaceError, match=r"127\.0\.0\.1.*cost ledger in PostgreSQL") as e:
+            spend(workspace, "train", 7200)
+        assert password not in str(e.value)
+    finally:
+        postgres.start()
+    spend(workspace, "train", 7200)
+    cost = total(Ledger(workspace).entries(stage="train")).amount
+    assert cost > Decimal("0.112")
+
+
+def test_the_password_is_shown_nowhere(
+    tmp_path: Path, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "not-the-password"
+    monkeypatch.setenv("NIGHTBID_LEDGER", postgres.address("postgres", secret))
+    assert secret not in f"{Settings()!r} {Settings().model_dump_json()}"
+    with pytest.raises(WorkspaceError, match="authentication failed") as refused:
+        spend(Workspace(str(tmp_path)), "train", 1)
+    assert secret not in str(refused.value)
+    for wrong in (f"mysql://u:{secret}@h/d", f"postgresql://u:{secret}/x@h:y/d", secret):
+        monkeypatch.setenv("NIGHTBID_LEDGER", wrong)
+        with pytest.raises(ConfigError, match=r"ledger: not an address like") as faulty:
+            Settings()
+        assert secret not in str(faulty.value)
+
+
+def test_costs_of_before_are_taken_over_once_and_pages_follow(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nightbid.cli import cost as cli
+
+    monkeypatch.delenv("NIGHTBID_LEDGER", raising=False)
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "w"))
+    monkeypatch.setattr(cli, "console", Console(width=200))
+    workspace = Workspace(str(tmp_path / "w"))
+    spec = PipelineSpec.model_construct(pipeline="ctr", features={})
+    RunRecord.start(workspace, spec, date(2026, 1, 8), run_id="ctr-1")
+    spend(workspace, "train", 3600)
+    before = Ledger(workspace).entries()
+    runner = CliRunner()
+    assert isinstance(runner.invoke(cli.app, ["import"]).exception, ConfigError)
+    monkeypatch.setenv("NIGHTBID_LEDGER", database)
+    assert Ledger(workspace).entries() == []
+    for _ in range(2):
+        done = runner.invoke(cli.app, ["import"])
+        assert "2 observations" in done.output, done.output
+    assert Ledger(workspace).entries() == before
+    (first,) = Summaries(workspace, tmp_path).of("ctr")
+    spend(workspace, "evaluate", 3600)
+    (second,) = Summaries(workspace, tmp_path).of("ctr")
+    assert second.cost.amount == total(Ledger(workspace).entries()).amount > first.cost.amount
