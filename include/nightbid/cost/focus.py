@@ -1,8 +1,9 @@
-"""The ledger in the FinOps FOCUS 1.0 column set, for the tools that finance uses.
+"""The ledger in the FinOps FOCUS column set, for the tools that finance uses.
 
-Reference: https://focus.finops.org/focus-specification/ (version 1.0), every column of it, in
-its order; what does not apply is null. One row per entry, at daily granularity. For a machine of
-yours, the billed cost is the local rate and the list cost is the cloud's price of the same usage.
+Reference: https://focus.finops.org/focus-specification/, dataset Cost and Usage: every column of
+version 1.4 (or of 1.0, for older tools) in its order; what does not apply is null. One row per
+entry, at daily granularity. For a machine of yours, the billed cost is the local rate and the list
+cost is the cloud's price of the same usage.
 """
 
 from __future__ import annotations
@@ -14,53 +15,85 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from nightbid.cost.entries import MACHINE, LedgerEntry
 from nightbid.cost.labels import labels
-from nightbid.cost.ledger import MACHINE, LedgerEntry
 from nightbid.errors import ConfigError
 
-MONEY = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
-QUANTITY = ("ConsumedQuantity", "PricingQuantity", "ListUnitPrice", "ContractedUnitPrice")
+OLD = (
+    "AvailabilityZone", "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency",
+    "BillingPeriodEnd", "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription",
+    "ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart", "CommitmentDiscountCategory",
+    "CommitmentDiscountId", "CommitmentDiscountName", "CommitmentDiscountStatus",
+    "CommitmentDiscountType", "ConsumedQuantity", "ConsumedUnit", "ContractedCost",
+    "ContractedUnitPrice", "EffectiveCost", "InvoiceIssuerName", "ListCost", "ListUnitPrice",
+    "PricingCategory", "PricingQuantity", "PricingUnit", "ProviderName", "PublisherName",
+    "RegionId", "RegionName", "ResourceId", "ResourceName", "ResourceType", "ServiceCategory",
+    "ServiceName", "SkuId", "SkuPriceId", "SubAccountId", "SubAccountName", "Tags",
+)  # fmt: skip
+SINCE = (
+    "AllocatedMethodDetails", "AllocatedMethodId", "AllocatedResourceId", "AllocatedResourceName",
+    "AllocatedTags", "BillingAccountType", "CapacityReservationId", "CapacityReservationStatus",
+    "CommitmentDiscountQuantity", "CommitmentDiscountUnit", "CommitmentProgramEligibilityDetails",
+    "ContractApplied", "HostProviderName", "InvoiceDetailId", "InvoiceId", "PricingCurrency",
+    "PricingCurrencyContractedUnitPrice", "PricingCurrencyEffectiveCost",
+    "PricingCurrencyListUnitPrice", "ServiceProviderName", "ServiceSubcategory", "SkuMeter",
+    "SkuPriceDetails", "SubAccountType",
+)  # fmt: skip
+GONE = ("ProviderName", "PublisherName")
+COLUMNS = {"1.0": OLD, "1.4": tuple(sorted({*OLD, *SINCE} - {*GONE}))}
+DECIMALS = frozenset(
+    name for name in (*OLD, *SINCE) if name.endswith(("Cost", "UnitPrice", "Quantity"))
+)
+TIMES = frozenset(name for name in OLD if name.endswith(("PeriodStart", "PeriodEnd")))
+SERVICES = {
+    MACHINE: ("Compute", "Virtual Machines"),
+    "dataflow_batch": ("Analytics", "Data Processing"),
+    "vertex_training": ("AI and Machine Learning", "Machine Learning"),
+}
+"""Service → category and subcategory, of the specification's lists."""
 
 
 def focus_row(entry: LedgerEntry, region: str = "us-central1") -> dict[str, object]:
-    """One entry as FOCUS columns; amounts stay decimals, times are ISO 8601 in UTC."""
+    """One entry as FOCUS columns of every version, null ones left out.
+
+    Amounts stay decimals, times are of UTC.
+    """
     local = entry.service == MACHINE
     day = datetime(entry.day.year, entry.day.month, entry.day.day, tzinfo=UTC)
     month = day.replace(day=1)
-    next_month = (month + timedelta(days=32)).replace(day=1)
-    unit = {"hour": "Hours", "gb": "GB", "month": "GB-Months"}[entry.resource.rpartition("_")[2]]
+    unit = _unit(entry.resource)
     provider = "On premises" if local else "Google Cloud"
     identity = "/".join((entry.pipeline, entry.run_id, entry.stage, str(entry.attempt)))
     listed = entry.cost_cloud / entry.quantity if entry.quantity else None
     contracted = entry.cost_here / entry.quantity if entry.quantity else None
+    category, subcategory = SERVICES.get(entry.service, ("Compute", "Other (Compute)"))
     return {
-        "AvailabilityZone": None,
         "BilledCost": entry.cost_here,
         "BillingAccountId": entry.pipeline,
         "BillingAccountName": entry.pipeline,
+        "BillingAccountType": "Pipeline",
         "BillingCurrency": entry.currency,
-        "BillingPeriodEnd": _time(next_month),
-        "BillingPeriodStart": _time(month),
+        "BillingPeriodEnd": (month + timedelta(days=32)).replace(day=1),
+        "BillingPeriodStart": month,
         "ChargeCategory": "Usage",
-        "ChargeClass": None,
         "ChargeDescription": f"{entry.resource} of {identity} ({entry.state})",
         "ChargeFrequency": "Usage-Based",
-        "ChargePeriodEnd": _time(day + timedelta(days=1)),
-        "ChargePeriodStart": _time(day),
-        "CommitmentDiscountCategory": None,
-        "CommitmentDiscountId": None,
-        "CommitmentDiscountName": None,
-        "CommitmentDiscountStatus": None,
-        "CommitmentDiscountType": None,
+        "ChargePeriodEnd": day + timedelta(days=1),
+        "ChargePeriodStart": day,
         "ConsumedQuantity": entry.quantity,
         "ConsumedUnit": unit,
         "ContractedCost": entry.cost_here,
         "ContractedUnitPrice": contracted,
         "EffectiveCost": entry.cost_here,
+        "HostProviderName": provider,
         "InvoiceIssuerName": provider,
         "ListCost": entry.cost_cloud,
         "ListUnitPrice": listed,
         "PricingCategory": "Standard",
+        "PricingCurrency": entry.currency,
+        "PricingCurrencyContractedUnitPrice": contracted,
+        "PricingCurrencyEffectiveCost": entry.cost_here,
+        "PricingCurrencyListUnitPrice": listed,
         "PricingQuantity": entry.quantity,
         "PricingUnit": unit,
         "ProviderName": provider,
@@ -70,12 +103,16 @@ def focus_row(entry: LedgerEntry, region: str = "us-central1") -> dict[str, obje
         "ResourceId": entry.job or identity,
         "ResourceName": identity,
         "ResourceType": entry.resource,
-        "ServiceCategory": "Compute",
+        "ServiceCategory": category,
         "ServiceName": entry.service,
+        "ServiceProviderName": provider,
+        "ServiceSubcategory": subcategory,
         "SkuId": f"{entry.service}.{entry.resource}",
+        "SkuMeter": entry.resource,
         "SkuPriceId": f"{entry.service}.{entry.resource}.{entry.day}",
         "SubAccountId": entry.run_id,
         "SubAccountName": entry.run_id,
+        "SubAccountType": "Run",
         "Tags": json.dumps(
             labels(pipeline=entry.pipeline, run_id=entry.run_id, stage=entry.stage)
             | {"nightbid_attempt": str(entry.attempt)},
@@ -84,29 +121,37 @@ def focus_row(entry: LedgerEntry, region: str = "us-central1") -> dict[str, obje
     }
 
 
-def export_focus(entries: Sequence[LedgerEntry], path: Path) -> int:
+def export_focus(entries: Sequence[LedgerEntry], path: Path, version: str = "1.4") -> int:
     """Write `path` (.csv or .parquet); returns the number of rows.
 
+    Args:
+        entries: of the ledger.
+        path: the file.
+        version: of the specification, one of `COLUMNS`.
+
     Raises:
-        ConfigError: another file type.
+        ConfigError: another file type, or nothing to write.
     """
+    columns = COLUMNS[version]
     rows = [focus_row(entry) for entry in entries]
     if not rows:
         raise ConfigError("the ledger is empty", where=str(path), hint="run a night first")
     if path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows({name: _plain(value) for name, value in row.items()} for row in rows)
+            writer = csv.writer(stream)
+            writer.writerow(columns)
+            writer.writerows([_plain(row.get(name)) for name in columns] for row in rows)
     elif path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        decimal = pa.decimal128(38, 18)
-        schema = pa.schema(
-            [(name, decimal if name in MONEY + QUANTITY else pa.string()) for name in rows[0]]
-        )
-        fixed = [{name: _fixed(value) for name, value in row.items()} for row in rows]
+        def kind(name: str) -> pa.DataType:
+            if name in TIMES:
+                return pa.timestamp("us", tz="UTC")
+            return pa.decimal128(38, 18) if name in DECIMALS else pa.string()
+
+        schema = pa.schema([(name, kind(name)) for name in columns])
+        fixed = [{name: _fixed(row.get(name)) for name in columns} for row in rows]
         pq.write_table(pa.Table.from_pylist(fixed, schema=schema), path)
     else:
         raise ConfigError(
@@ -117,11 +162,16 @@ def export_focus(entries: Sequence[LedgerEntry], path: Path) -> int:
     return len(rows)
 
 
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _unit(resource: str) -> str:
+    """Unit of a resource's name, as the specification writes units: `GB-Hours`."""
+    plurals = {"hour": "Hours", "month": "Months"}
+    last = [part for part in resource.split("_") if part in ("gb", *plurals)]
+    return "-".join(plurals.get(part, "GB") for part in last[-2:])
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"{value:f}" if isinstance(value, Decimal) else value
 
 
