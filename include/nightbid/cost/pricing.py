@@ -267,10 +267,12 @@ def price_usage(usage: Usage, book: PriceBook, *, at: date, where: Where) -> Mon
     return Money.total(lines.values(), book.currency)
 
 
-def price_storage(size_bytes: int, days: float, book: PriceBook, *, at: date) -> Money:
-    """Cost of keeping bytes in standard cloud storage for some days."""
+def price_storage(
+    size_bytes: int, days: float, book: PriceBook, *, at: date, storage_class: str = "standard"
+) -> Money:
+    """Cost of keeping bytes in cloud storage of a class for some days."""
     months = exact(days) / DAYS_PER_MONTH
-    unit = book.unit_price("storage_standard", "gb_month", at=at)
+    unit = book.unit_price(f"storage_{storage_class}", "gb_month", at=at)
     return Money(exact(size_bytes) / GIB * months * unit.amount, unit.currency)
 
 
@@ -294,6 +296,36 @@ def price_serving(
     Raises:
         PriceError: a price is missing, or the measured rate is not positive.
     """
+    usable = _usable_rate(requests_per_second_per_core, headroom)
+    cores = (exact(requests_per_second) / usable).to_integral_value(rounding=ROUND_CEILING)
+    return _price_core_hours(cores * DAYS_PER_MONTH * 24, book, at)
+
+
+def price_million_predictions(
+    requests_per_second_per_core: float,
+    predictions_per_request: int,
+    book: PriceBook,
+    *,
+    at: date,
+    headroom: float = 0.5,
+) -> Money:
+    """Cost of a million scored candidates, on cores that are used as far as the headroom allows.
+
+    Args:
+        requests_per_second_per_core: as the load test measured.
+        predictions_per_request: candidates in a request, as there.
+        book: prices.
+        at: the day of use.
+        headroom: share of each core that is kept free for peaks.
+
+    Raises:
+        PriceError: a price is missing, or the measured rate is not positive.
+    """
+    usable = _usable_rate(requests_per_second_per_core, headroom)
+    return _price_core_hours(Decimal(10**6) / predictions_per_request / usable / 3600, book, at)
+
+
+def _usable_rate(requests_per_second_per_core: float, headroom: float) -> Decimal:
     if requests_per_second_per_core <= 0 or not 0 <= headroom < 1:
         raise PriceError(
             f"cannot price serving at {requests_per_second_per_core} requests/s per core with"
@@ -301,9 +333,10 @@ def price_serving(
             where="serving",
             hint="run the load test; headroom is a share from 0 to below 1",
         )
-    usable = exact(requests_per_second_per_core) * (1 - exact(headroom))
-    cores = (exact(requests_per_second) / usable).to_integral_value(rounding=ROUND_CEILING)
-    hours = DAYS_PER_MONTH * 24
-    amounts = {"vcpu_hour": cores * hours, "memory_gb_hour": cores * 4 * hours}
+    return exact(requests_per_second_per_core) * (1 - exact(headroom))
+
+
+def _price_core_hours(hours: Decimal, book: PriceBook, at: date) -> Money:
+    amounts = {"vcpu_hour": hours, "memory_gb_hour": hours * 4}
     lines = price_lines(amounts, book, at=at, where="cloud", service="compute_e2")
     return Money.total(lines.values())

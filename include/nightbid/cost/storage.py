@@ -33,6 +33,7 @@ def kept_outputs(
     *,
     now: datetime | None = None,
     book: PriceBook | None = None,
+    storage_class: str = "standard",
 ) -> list[Kept]:
     """Price what a pipeline keeps, stage by stage, the largest first.
 
@@ -51,7 +52,9 @@ def kept_outputs(
         ]
         sizes = [sum(each.size for each in manifest.files) for manifest in manifests]
         so_far = [
-            price_storage(size, _days(manifest, moment), prices, at=day)
+            price_storage(
+                size, _days(manifest, moment), prices, at=day, storage_class=storage_class
+            )
             for size, manifest in zip(sizes, manifests, strict=True)
         ]
         found.append(
@@ -60,7 +63,9 @@ def kept_outputs(
                 outputs=len(manifests),
                 size_bytes=sum(sizes),
                 so_far=Money.total(so_far, prices.currency),
-                per_month=price_storage(sum(sizes), MONTH_DAYS, prices, at=day),
+                per_month=price_storage(
+                    sum(sizes), MONTH_DAYS, prices, at=day, storage_class=storage_class
+                ),
             )
         )
     return sorted(found, key=lambda each: -each.size_bytes)

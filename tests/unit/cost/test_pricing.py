@@ -38,9 +38,9 @@ def test_one_hour_of_everything_costs_the_published_prices() -> None:
 def test_a_local_rate_and_a_commitment_are_honoured(tmp_path: Path) -> None:
     text = DEFAULT_BOOK.read_text().replace("vcpu_hour: 0", "vcpu_hour: 0.011")
     text = text.replace(
-        "discounts: []",
-        "discounts: [{service: dataflow_batch, multiplier: 0.8, reason: one year,"
-        " valid_from: 2026-01-01, valid_until: 2026-12-31}]",
+        "discounts:\n",
+        "discounts:\n  - {service: dataflow_batch, multiplier: 0.8, reason: one year,"
+        " valid_from: 2026-01-01, valid_until: 2026-12-31}\n",
     )
     path = tmp_path / "book.yaml"
     path.write_text(text)
@@ -50,6 +50,28 @@ def test_a_local_rate_and_a_commitment_are_honoured(tmp_path: Path) -> None:
     assert price_usage(usage, book, at=DAY, where="cloud").amount == Decimal("0.0896")
     earlier = price_usage(usage, book, at=date(2025, 12, 31), where="cloud")
     assert earlier.amount == Decimal("0.112")
+
+
+def test_flexible_jobs_have_a_price_of_their_own_and_shuffle_has_not() -> None:
+    flexible = {
+        resource: BOOK.unit_price("dataflow_batch", resource, at=DAY, option="flexrs").amount
+        for resource in ("vcpu_hour", "memory_gb_hour", "shuffle_gb")
+    }
+    assert flexible == {
+        "vcpu_hour": Decimal("0.0336"),
+        "memory_gb_hour": Decimal("0.0021342"),
+        "shuffle_gb": Decimal("0.011"),
+    }
+    with pytest.raises(PriceError, match=r"no multiplier for spot on vertex_training is valid"):
+        BOOK.unit_price("vertex_training", "n1-standard-4_hour", at=DAY, option="spot")
+
+
+def test_machines_cost_what_their_cores_and_memory_do() -> None:
+    core, memory = Decimal("0.03635265"), Decimal("0.00487255")
+    for cores in (4, 8, 16, 32):
+        for kind, gb in (("standard", Decimal("3.75")), ("highmem", Decimal("6.5"))):
+            price = BOOK.unit_price("vertex_training", f"n1-{kind}-{cores}_hour", at=DAY)
+            assert price.amount == cores * (core + gb * memory), (kind, cores)
 
 
 def test_a_missing_or_expired_price_is_an_error_that_says_where_to_look() -> None:
@@ -74,6 +96,8 @@ def test_a_price_without_its_source_is_refused(tmp_path: Path) -> None:
 def test_storage() -> None:
     kept = price_storage(50 * 2**30, 365, BOOK, at=DAY)
     assert kept.amount.quantize(Decimal("0.000001")) == Decimal("12")  # 50 GB, 12 months, 0.02
+    cold = price_storage(50 * 2**30, 365, BOOK, at=DAY, storage_class="coldline")
+    assert cold.amount.quantize(Decimal("0.000001")) == Decimal("2.4")
 
 
 usages = st.builds(
