@@ -12,6 +12,7 @@ from airflow.sdk import DAG, BaseOperator, Param, task_group
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from nightbid.config.settings import Settings
+from nightbid.cost.money import shown
 from nightbid.errors import BudgetExceeded, GateStopped
 from nightbid.progress import LogProgress
 from nightbid.runs import safe_run_id
@@ -108,7 +109,7 @@ class BeginOperator(SweepOperator):
             AirflowFailException: what was asked for cannot be meant, or the data are unfit.
         """
         from nightbid.sweep.study import Sweep, newest_night
-        from nightbid.sweep.trials import prepare
+        from nightbid.sweep.trials import foretold, prepare
 
         asked: Mapping[str, Any] = context["params"]
         settings, pipeline = Settings(), asked["pipeline"]
@@ -127,6 +128,8 @@ class BeginOperator(SweepOperator):
                 metric=asked["metric"],
                 name=self.name_of(context),
             )
+            if (expected := foretold(sweep, settings)) is not None:
+                self.log.info("forecast: %s USD, from the nights before", shown(expected))
             prepare(sweep, settings, LogProgress)
         except FINAL as error:
             raise AirflowFailException(str(error)) from None

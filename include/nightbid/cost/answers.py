@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 
 from upath import UPath
 
-from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.ledger import Ledger, total, totals
 from nightbid.cost.money import Money, shown
 from nightbid.manifest import Manifest
 from nightbid.runs import RunRecord, runs_of
@@ -93,13 +93,22 @@ def run_costs(workspace: Workspace, pipeline: str) -> list[RunCost]:
     return found
 
 
-def measured_rate(workspace: Workspace, pipeline: str) -> float | None:
-    """Look up the requests per second that one core served in the newest load test."""
+@dataclass(frozen=True)
+class ServingRate:
+    """What one core served in a load test."""
+
+    requests_per_second_per_core: float
+    candidates: int
+    """Scored for each request."""
+
+
+def measured_rate(workspace: Workspace, pipeline: str) -> ServingRate | None:
+    """Look the newest load test up."""
     for run in reversed(runs_of(workspace, pipeline)):
         tested = _manifest(run, "load_test")
         rate = tested.metrics.get("requests_per_second_per_core") if tested else None
-        if rate:
-            return float(rate)
+        if tested and rate:
+            return ServingRate(float(rate), int(tested.metrics["candidates"]))
     return None
 
 
@@ -195,16 +204,72 @@ def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> F
     )
 
 
+def foretell_stages(
+    workspace: Workspace,
+    pipeline: str,
+    times: Mapping[str, int],
+    *,
+    before: datetime | None = None,
+) -> Decimal | None:
+    """Foretell the cost of some stages, each run so often: a sweep, before it starts.
+
+    Median cost per row of each stage on past nights, times the rows of the newest night.
+
+    Args:
+        workspace: whose nights.
+        pipeline: its name.
+        times: stage → how often it will run.
+        before: only nights that started earlier; default: all.
+
+    Returns:
+        USD at cloud prices; None where a stage has never run.
+    """
+    rates: dict[str, list[Decimal]] = {}
+    rows = 0
+    ledger = Ledger(workspace)
+    for run in runs_of(workspace, pipeline):
+        sampled = _manifest(run, "sample")
+        if (before is not None and run.head.started >= before) or not sampled:
+            continue
+        if sampled.rows.read:
+            rows = sampled.rows.read
+            entries = ledger.entries(pipeline=pipeline, run_id=run.run_id)
+            for stage, cost in totals(entries, "stage").items():
+                rates.setdefault(stage, []).append(cost.amount / rows)
+    if not rates.keys() >= times.keys():
+        return None
+    return sum((_median(rates[stage]) * rows * count for stage, count in times.items()), Decimal(0))
+
+
+def alert_limits(rates: Sequence[Decimal | None]) -> list[Decimal | None]:
+    """Find for each night the rate from which it is unusual, from the nights before it.
+
+    Args:
+        rates: cost per million rows, oldest first; None for a night that says nothing.
+
+    Returns:
+        One limit per night; None while there are too few nights before it.
+    """
+    limits: list[Decimal | None] = []
+    before: list[Decimal] = []
+    for rate in rates:
+        usual = _median(before) if len(before) >= MINIMUM_HISTORY else Decimal(0)
+        limits.append(usual * UNUSUAL or None)
+        if rate is not None:
+            before.append(rate)
+    return limits
+
+
 def unusual(past: Sequence[RunCost]) -> str | None:
     """Say so when the newest night cost much more than its history for the same rows."""
-    rates = [(run, run.per_million_rows) for run in past if run.is_whole]
-    known = [(run, rate) for run, rate in rates if rate is not None]
-    if len(known) <= MINIMUM_HISTORY:
+    known = [
+        (run, rate) for run in past if run.is_whole and (rate := run.per_million_rows) is not None
+    ]
+    limits = alert_limits([rate for _, rate in known])
+    if not known or (limit := limits[-1]) is None or known[-1][1] <= limit:
         return None
     newest, rate = known[-1]
-    usual = _median([rate for _, rate in known[:-1]])
-    if not usual or rate <= usual * UNUSUAL:
-        return None
+    usual = limit / UNUSUAL
     return (
         f"{newest.run_id} cost {shown(rate)} {newest.cloud.currency} per million rows,"
         f" {rate / usual:.1f} times the median of the {len(known) - 1} nights before"

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nightbid.cost.answers import MILLION
 from nightbid.cost.ledger import totals
 from nightbid.cost.money import Money
 from nightbid.report import records
@@ -25,7 +26,7 @@ from nightbid.runs import RunRecord
 from nightbid.workspace import Workspace, write_atomically
 
 LOG = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 """Raised when a summary says more: kept ones of before are then made anew."""
 Stamp = tuple[int | None, ...]
 
@@ -85,6 +86,15 @@ class RunSummary(BaseModel):
     seconds: float
     spent: tuple[Spent, ...]
     budget: Decimal | None
+    rows: int = 0
+    """Read from the logs."""
+    trained: bool = False
+    """Whether it trained a model itself: only such nights say what a night costs."""
+
+    @property
+    def per_million_rows(self) -> Decimal | None:
+        """At cloud prices; None of a night that reused its training, or read nothing."""
+        return self.cost.amount * MILLION / self.rows if self.trained and self.rows else None
 
     @property
     def cost(self) -> Money:
@@ -132,6 +142,13 @@ def summarise(run: RunRecord) -> RunSummary:
             for month, each in sorted(cloud.items())
         ),
         budget=view.budget,
+        rows=sampled.rows.read if (sampled := view.stage("sample").manifest) else 0,
+        trained=any(
+            record.state == "done" and not record.reused
+            for stage in view.stages
+            if stage.name.startswith("train")
+            for record in stage.attempts
+        ),
     )
 
 
@@ -165,8 +182,9 @@ class Summaries:
             before = self._kept.get(pipeline, {})
             after: dict[str, _Kept] = {}
             found, fresh = [], False
+            marks = records.ledger_marks(pipeline)
             for name in records.run_ids(self._workspace, pipeline):
-                stamp = records.stamp(self._workspace, pipeline, name)
+                stamp = records.stamp(self._workspace, pipeline, name, marks)
                 kept = before.get(name)
                 if kept is None or stamp is None or kept.stamp != stamp:
                     run = records.run(self._workspace, pipeline, name)

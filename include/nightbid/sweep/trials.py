@@ -15,6 +15,7 @@ from nightbid.config.costs import Budget
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
+from nightbid.cost.answers import foretell_stages
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.money import shown
 from nightbid.errors import BudgetExceeded, NightbidError, TrialPruned
@@ -101,6 +102,17 @@ def spent(sweep: Sweep, settings: Settings) -> Decimal:
     runs = [f"{sweep.head.name}-shared"]
     runs += [sweep.run_id(each.number) for each in sweep.trials()]
     return sum((cost_of(sweep, each, settings) for each in runs), Decimal(0))
+
+
+def foretold(sweep: Sweep, settings: Settings) -> Decimal | None:
+    """What the sweep was to cost, going by the nights before it began; None without one.
+
+    Stages that are reused, and trials that are pruned, cost less than this says.
+    """
+    times = {**dict.fromkeys(SHARED, 1), "train": sweep.head.trials}
+    return foretell_stages(
+        Workspace(settings.workspace), sweep.head.pipeline, times, before=sweep.head.started
+    )
 
 
 def check_budget(sweep: Sweep, settings: Settings) -> Decimal | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from decimal import Decimal
 
 import pytest
 from nightbid.champion import ChampionPointer
+from nightbid.cli import cost
 from nightbid.report import pages
 from nightbid.report.comparison import Comparison
 from nightbid.report.links import Links
 from nightbid.report.lists import PAGE
 from nightbid.report.summaries import Summaries
+from typer.testing import CliRunner
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -102,6 +105,44 @@ def test_costs_are_added_up_by_month_and_pipeline(recorded_run, summaries):
     assert "2026-02 cvr 1 0.0208 USD 0.0208 USD" in said
     assert "0.0625 USD at cloud prices" in said
     assert said.index("2026-02 cvr") < said.index("2026-01 ctr")
+
+
+def test_the_page_of_costs_is_written_from_the_shell(recorded_run, tmp_path, monkeypatch):
+    run = recorded_run()
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(run.workspace.root))
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "costs.html"
+    done = CliRunner().invoke(cost.app, ["page", "ctr", str(out)])
+    assert "1 runs in" in done.output, done.output
+    assert "0.0208 USD at cloud prices" in words(out.read_text())
+
+
+def test_each_night_is_drawn_against_the_limit_from_which_it_is_unusual(recorded_run, summaries):
+    (one,) = summaries(recorded_run("one"))
+    assert (one.rows, one.trained) == (20_000, True)
+    day = dt.timedelta(days=1)
+    nights = [
+        one.model_copy(
+            update={
+                "run_id": f"night-{at}",
+                "started": one.started + at * day,
+                "spent": (one.spent[0].model_copy(update={"cloud": Decimal(usd)}),),
+            }
+        )
+        for at, usd in enumerate(("1.0", "1.2", "0.9", "1.1", "2.5", "1.4"))
+    ]
+    reused = nights[0].model_copy(update={"run_id": "reused", "trained": False})
+    page = pages.costs_document([*reversed(nights), reused], links=Addresses(), pipelines=["ctr"])
+    assert "Cost per night of ctr" in page
+    assert "cost: 5, 2.5" in page
+    assert page.count("cost: ") == 6, "a night that reused its model says nothing of cost"
+    assert "line s3 dashed" in page
+    said = words(page)
+    assert "The newest 6 nights that trained a model" in said
+    assert "Unusual: night-4 ( 2.5000 USD )." in said.replace("(2.5000 USD)", "( 2.5000 USD )")
+    assert "night by night" not in words(
+        pages.costs_document([one], links=Addresses(), pipelines=["ctr"])
+    )
 
 
 def test_a_champion_page_tells_how_to_go_back(recorded_run):
