@@ -15,7 +15,7 @@ from nightbid.cost.answers import run_costs, unusual
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.money import shown
 from nightbid.cost.poll import StagePoll, poll_run
-from nightbid.errors import ConfigError
+from nightbid.errors import ConfigError, WorkspaceError
 from nightbid.runs import RunRecord, safe_run_id
 from nightbid.workspace import Workspace
 
@@ -24,6 +24,8 @@ from nightbid_airflow.metrics import send
 if TYPE_CHECKING:
     from nightbid.cost.jobs import JobWatch
 
+PATIENCE_POLLS = 60
+"""For as many polls in a row the ledger may be out of reach."""
 ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
 
@@ -78,11 +80,20 @@ class CostTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until every other task has ended and every job's cost is final; fire once."""
-        over = ""
+        over, missed = "", 0
         while True:
             # The states first: what is polled after the end is all there will be.
             ended = await self._others_have_ended()
-            reason, jobs_open = await asyncio.to_thread(self._poll)
+            try:
+                reason, jobs_open = await asyncio.to_thread(self._poll)
+                missed = 0
+            except WorkspaceError as error:
+                # A database that restarts costs polls and nothing else, with a bound.
+                missed += 1
+                if missed > PATIENCE_POLLS:
+                    raise
+                self.log.warning("%s", error)
+                reason, jobs_open = "", True
             over = over or reason
             if ended and not jobs_open:
                 event = await asyncio.to_thread(self._conclude)
@@ -123,8 +134,16 @@ class CostTrigger(BaseTrigger):
                 over = seen.reason
         jobs = self._jobs.poll()
         for name, job in jobs.items():
-            self.log.info("%s: %s, %s USD so far", name, job.state, shown(job.spent_usd))
-            send("spent_usd", job.spent_usd, pipeline=self.pipeline, stage=name.split()[0])
+            self.log.info(
+                "%s: %s, %s USD so far, %s expected",
+                name,
+                job.state,
+                shown(job.spent_usd),
+                shown(job.projected_usd),
+            )
+            stage = name.split()[0]
+            send("spent_usd", job.spent_usd, pipeline=self.pipeline, stage=stage)
+            send("projected_usd", job.projected_usd, pipeline=self.pipeline, stage=stage)
             if job.trouble:
                 self.log.warning("%s: %s", name, job.trouble)
             if job.judgement == "over":

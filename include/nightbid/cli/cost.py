@@ -16,14 +16,16 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.answers import Hindsight, hindsight, measured_rate, run_costs, unusual
 from nightbid.cost.answers import forecast as forecast_nights
+from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.focus import export_focus
-from nightbid.cost.ledger import Ledger, LedgerEntry, total
+from nightbid.cost.ledger import Ledger, database, total
+from nightbid.cost.ledger_files import FileLedger
 from nightbid.cost.money import Money, shown
-from nightbid.cost.pricing import default_book, price_serving
+from nightbid.cost.pricing import default_book, price_million_predictions, price_serving
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError
-from nightbid.workspace import Workspace
+from nightbid.workspace import Workspace, write_atomically
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -39,6 +41,22 @@ class By(StrEnum):
     day = "day"
     month = "month"
     service = "service"
+
+
+class StorageClass(StrEnum):
+    """Classes of Cloud Storage."""
+
+    standard = "standard"
+    nearline = "nearline"
+    coldline = "coldline"
+    archive = "archive"
+
+
+class Focus(StrEnum):
+    """Versions of FOCUS that can be written."""
+
+    current = "1.4"
+    old = "1.0"
 
 
 @app.command()
@@ -157,18 +175,31 @@ def serving(
             hint=f"run a night: `nightbid run {name} --date …`",
         )
     today = datetime.now(UTC).date()
-    cost = price_serving(requests_per_second, rate, default_book(), at=today, headroom=headroom)
+    per_core, book = rate.requests_per_second_per_core, default_book()
+    cost = price_serving(requests_per_second, per_core, book, at=today, headroom=headroom)
+    million = price_million_predictions(
+        per_core, rate.candidates, book, at=today, headroom=headroom
+    )
     console.print(
-        f"{requests_per_second:,.0f} requests/s at {rate:,.0f} per core, {headroom:.0%} headroom:"
-        f" about {cost.amount:,.2f} {cost.currency} a month",
+        f"{requests_per_second:,.0f} requests/s at {per_core:,.0f} per core, {headroom:.0%}"
+        f" headroom: about {cost.amount:,.2f} {cost.currency} a month",
+        soft_wrap=True,
+    )
+    console.print(
+        f"{million} per million predictions, {rate.candidates} candidates a request",
         soft_wrap=True,
     )
 
 
 @app.command()
-def storage(pipeline: PipelineName) -> None:
+def storage(
+    pipeline: PipelineName,
+    storage_class: Annotated[
+        StorageClass, typer.Option("--class", help="Of the bucket.")
+    ] = StorageClass.standard,
+) -> None:
     """Show what keeping the outputs of each stage costs, by size and lifetime."""
-    kept = kept_outputs(_workspace(), _known(pipeline))
+    kept = kept_outputs(_workspace(), _known(pipeline), storage_class=storage_class)
     table = Table("stage", "outputs", "GB", "USD so far", "USD a month")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -196,9 +227,10 @@ def storage(pipeline: PipelineName) -> None:
 def export(
     pipeline: PipelineName,
     out: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
+    focus: Annotated[Focus, typer.Option(help="Version of the specification.")] = Focus.current,
 ) -> None:
-    """Write the ledger in the FinOps FOCUS 1.0 columns."""
-    count = export_focus(Ledger(_workspace()).entries(pipeline=_known(pipeline)), out)
+    """Write the ledger in the columns of FinOps FOCUS."""
+    count = export_focus(Ledger(_workspace()).entries(pipeline=_known(pipeline)), out, focus)
     console.print(f"{count} rows in {out}", soft_wrap=True)
 
 
@@ -224,6 +256,23 @@ def reconcile(
 
 
 @app.command()
+def page(
+    pipeline: PipelineName,
+    out: Annotated[Path, typer.Argument(help="An .html file.")],
+) -> None:
+    """Write the page of costs: by month, and night by night against the limit of an unusual one."""
+    # Here, because the other commands need no pages.
+    from nightbid.report.links import Links
+    from nightbid.report.pages import costs_document
+    from nightbid.report.summaries import Summaries
+
+    name = _known(pipeline)
+    runs = Summaries(_workspace(), Settings().cache).of(name)
+    write_atomically(out, costs_document(runs, links=Links(), pipelines=[name]))
+    console.print(f"{len(runs)} runs in {out}", soft_wrap=True)
+
+
+@app.command()
 def prices() -> None:
     """Show the price book: every price with its source and validity."""
     table = Table("service", "resource", "region", "price", "valid", "source")
@@ -241,8 +290,23 @@ def prices() -> None:
 
 @app.command()
 def compact() -> None:
-    """Fold the ledger's small files into one Parquet file. Safe while runs are going on."""
-    console.print(f"folded {Ledger(_workspace()).compact()} files")
+    """Fold the ledger's small files, or rows, into the newest. Safe while runs are going on."""
+    what = "files" if database() is None else "rows"
+    console.print(f"folded {Ledger(_workspace()).compact()} {what}")
+
+
+@app.command("import")
+def import_files() -> None:
+    """Enter the workspace's files in the ledger in PostgreSQL. Again, it changes nothing."""
+    if database() is None:
+        raise ConfigError(
+            "the ledger lies in the workspace's files already",
+            where="NIGHTBID_LEDGER",
+            hint="set it to postgresql://user:password@host/database, then import",
+        )
+    found = fold(FileLedger(_workspace()).read())
+    Ledger(_workspace()).append(found)
+    console.print(f"{len(found)} observations of the workspace's files are in the ledger")
 
 
 def _workspace() -> Workspace:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,7 +22,7 @@ from requests.exceptions import RequestException
 
 from nightbid.cost.ledger import Ledger, price_entries, total
 from nightbid.cost.pricing import PriceBook, default_book
-from nightbid.cost.watch import Breaker, Judgement
+from nightbid.cost.watch import Breaker, Judgement, project
 from nightbid.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class Poll:
     """`RUNNING`, `DONE`, … as the service says, `VANISHED`, or `UNKNOWN` if it did not answer."""
     spent_usd: Decimal
     """By the attempt so far, as in the ledger."""
+    projected_usd: Decimal
+    """By the attempt in the end, going by past runs of its stage."""
     judgement: Judgement
     reason: str
     """One line where the judgement is not ok."""
@@ -134,6 +136,8 @@ class JobMeter(ABC):
         self._job = job
         self._ledger = Ledger(workspace)
         self.breaker = breaker
+        self.past: Sequence[Decimal] = ()
+        """What the stage cost in the end in past runs."""
         self._timeout = timeout
         self._book = book or default_book()
         self._started: datetime | None = None
@@ -155,12 +159,14 @@ class JobMeter(ABC):
         ended = seen.state == VANISHED or seen.state in self.ended_states
         grew = self._enter(seen, ended)
         spent = self._spent()
-        judgement, reason = self.breaker.judge(spent)
+        projected = spent if ended else project(spent, 0.0, self.past)
+        judgement, reason = self.breaker.judge(spent, projected)
         if judgement == "over" and not ended and not self._cancelled:
             self._cancel(reason, trouble)
         return Poll(
             state=seen.state,
             spent_usd=spent,
+            projected_usd=projected,
             judgement=judgement,
             reason=reason,
             cancelled=self._cancelled,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightbid.config.costs import Budget
 from nightbid.cost.cloud_job import Job, JobMeter, Poll
-from nightbid.cost.watch import Breaker, limits_of
+from nightbid.cost.watch import Breaker, limits_of, past_costs
 from nightbid.runs import RunRecord
 from nightbid.workspace import Workspace, read_all, write_atomically
 
@@ -129,6 +129,7 @@ class JobWatch:
                 option=note.option,
             )
             meter = _meter_of(note, job, run.workspace, breaker)
+            meter.past = past_costs(run, note.stage)
             self._meters[note.job_id] = meter
         # What others have spent under the same limits grows while this job runs.
         meter.breaker = breaker

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from nightbid.config.costs import Budget
-from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.pricing import PriceBook
 from nightbid.cost.watch import (
     Breaker,
     Judgement,
     limits_of,
     observe,
+    past_costs,
     project,
     request_cancel,
 )
@@ -89,7 +89,7 @@ def poll_stage(
     )
     breaker = Breaker(limits, started, book, budget.warn_at)
     spent = breaker.cost(point.usage)
-    projected = project(spent, point.done, _past(run, stage))
+    projected = project(spent, point.done, past_costs(run, stage))
     judgement, reason = breaker.judge(spent, projected)
     record = run.stage(stage)
     ended = record.state if record and record.attempt == attempt and not record.reused else ""
@@ -118,16 +118,3 @@ def poll_run(
         if seen is not None and not seen.ended:
             found[stage] = seen
     return found
-
-
-def _past(run: RunRecord, stage: str) -> list[Decimal]:
-    """Sum what this stage cost in each other run of the pipeline where it finished."""
-    by_run: dict[str, list[int]] = {}
-    entries = [
-        entry
-        for entry in Ledger(run.workspace).entries(pipeline=run.head.pipeline, stage=stage)
-        if entry.run_id != run.run_id and entry.state == "done"
-    ]
-    for index, entry in enumerate(entries):
-        by_run.setdefault(entry.run_id, []).append(index)
-    return [total(entries[index] for index in mine).amount for mine in by_run.values()]

@@ -17,13 +17,8 @@ from typing import Literal
 from upath import UPath
 
 from nightbid.config.costs import Budget
-from nightbid.cost.ledger import (
-    Ledger,
-    LedgerEntry,
-    price_entries,
-    record_stage_usage,
-    total,
-)
+from nightbid.cost.entries import LedgerEntry
+from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage, total
 from nightbid.cost.meter import cancel_marker
 from nightbid.cost.money import shown
 from nightbid.cost.pricing import PriceBook, default_book, exact, price_usage, quantities
@@ -37,6 +32,8 @@ log = logging.getLogger(__name__)
 Judgement = Literal["ok", "warn", "over"]
 CEASED_SECONDS = 60.0
 """A trail without a sample for this long is of a process that is gone."""
+FINISHED = frozenset({"done", "succeeded"})
+"""States of an attempt, or of its cloud job, that did its work."""
 MINIMUM_SHARE = 0.02
 """Below this share of the work a projection says nothing."""
 
@@ -92,6 +89,15 @@ def project(spent: Decimal, done: float, past: Sequence[Decimal] = ()) -> Decima
     else:
         expected = spent
     return max(expected, spent)
+
+
+def past_costs(run: RunRecord, stage: str) -> list[Decimal]:
+    """Sum what this stage cost in each other run of the pipeline where it finished."""
+    by_run: dict[str, list[LedgerEntry]] = {}
+    for entry in Ledger(run.workspace).entries(pipeline=run.head.pipeline, stage=stage):
+        if entry.run_id != run.run_id and entry.state in FINISHED:
+            by_run.setdefault(entry.run_id, []).append(entry)
+    return [total(mine).amount for mine in by_run.values()]
 
 
 def judge(

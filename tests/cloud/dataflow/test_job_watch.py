@@ -66,6 +66,20 @@ def test_other_work_of_the_day_leaves_a_job_less_while_it_runs(
     assert [seen.judgement for seen in watch.poll().values()] == ["over"]
 
 
+def test_a_job_whose_stage_has_cost_too_much_before_is_warned_of_early(
+    dataflow_service: Any, tmp_path: Path
+) -> None:
+    dataflow_service.metrics = [RUNAWAY[0]]
+    run = begin(tmp_path, dataflow_service)
+    record_stage_usage(
+        run.workspace, pipeline="ctr", run_id="ctr-before", stage="featurize", attempt=1,
+        usage=Usage(cpu_seconds=3600 * 8), started=STARTED, state="done",
+    )  # fmt: skip
+    (seen,) = JobWatch(run, Budget(run_usd=Decimal("0.3"))).poll().values()
+    assert (seen.judgement, seen.projected_usd) == ("warn", Decimal("0.448"))
+    assert "0.4480 USD expected" in seen.reason
+
+
 def test_an_ended_job_is_asked_until_its_metrics_are_quiet_and_never_again(
     dataflow_service: Any, tmp_path: Path
 ) -> None:

@@ -11,8 +11,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.cost.answers import RunCost, forecast, hindsight, run_costs, unusual
-from nightbid.cost.focus import export_focus
+from nightbid.cost.answers import (
+    RunCost,
+    forecast,
+    foretell_stages,
+    hindsight,
+    run_costs,
+    unusual,
+)
+from nightbid.cost.entries import LedgerEntry
+from nightbid.cost.focus import export_focus, focus_row
 from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage
 from nightbid.cost.money import Money
 from nightbid.cost.pricing import PriceBook
@@ -48,7 +56,7 @@ def workspace(tmp_path: Path) -> Workspace:
     run = RunRecord.start(workspace, spec, date(2026, 1, 8))
     metrics: dict[str, dict[str, object]] = {
         "evaluate": {"difference": {"auc": {"value": 0.004, "low": 0.001, "high": 0.007}}},
-        "load_test": {"requests_per_second_per_core": 200.0},
+        "load_test": {"requests_per_second_per_core": 200.0, "candidates": 100},
     }
     for stage in ("sample", "train", "train_baseline", "evaluate", "load_test"):
         manifest = Manifest(
@@ -120,6 +128,14 @@ def test_forecast_scales_with_rows_and_reports_its_past_error() -> None:
     assert [each.error for each in seen] == [-0.5, 0]
 
 
+def test_a_sweep_is_foretold_from_the_stages_of_nights_before_it(workspace: Workspace) -> None:
+    # Each stage of the only night cost one vCPU-hour.
+    times = {"sample": 1, "train": 20}
+    assert foretell_stages(workspace, "ctr", times) == Decimal("1.176")
+    assert foretell_stages(workspace, "ctr", {**times, "featurize": 1}) is None
+    assert foretell_stages(workspace, "ctr", times, before=START - timedelta(days=99)) is None
+
+
 def test_only_a_night_dearer_than_its_history_for_the_same_rows_is_unusual() -> None:
     usual = [cost("1.0"), cost("1.1"), cost("0.9")]
     assert unusual([*usual, cost("1.4")]) is None
@@ -138,25 +154,58 @@ def test_outputs_are_priced_by_size_and_lifetime(workspace: Workspace) -> None:
     assert {each.so_far.amount for each in rest} == {0}
 
 
+MANDATORY = frozenset(
+    {
+        "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency",
+        "BillingPeriodEnd", "BillingPeriodStart", "ChargeCategory", "ChargeClass",
+        "ChargeDescription", "ChargePeriodEnd", "ChargePeriodStart", "ContractedCost",
+        "EffectiveCost", "HostProviderName", "InvoiceIssuerName", "ListCost", "PricingQuantity",
+        "PricingUnit", "ServiceCategory", "ServiceName", "ServiceProviderName",
+    }
+)  # fmt: skip
+"""Of FOCUS 1.4, Cost and Usage."""
+
+
 def test_focus_export_adds_up_in_csv_and_parquet(workspace: Workspace, tmp_path: Path) -> None:
     entries = Ledger(workspace).entries()
     for name in ("focus.csv", "focus.parquet"):
         export_focus(entries, tmp_path / name)
     with (tmp_path / "focus.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    table = pq.read_table(tmp_path / "focus.parquet").to_pylist()
+    table = pq.read_table(tmp_path / "focus.parquet")
+    assert MANDATORY <= set(table.column_names) == set(rows[0])
+    assert table.column_names == sorted(table.column_names)
+    assert not {"ProviderName", "PublisherName"} & set(table.column_names), "gone since 1.4"
+    for name in MANDATORY - {"ChargeClass"}:
+        assert table[name].null_count == 0, name
     assert sum(Decimal(row["ListCost"]) for row in rows) == Decimal("0.224")
-    assert sum(row["ListCost"] for row in table) == Decimal("0.224")
-    assert {row["BilledCost"] for row in table} == {0}
+    assert sum(table["ListCost"].to_pylist()) == Decimal("0.224")
+    assert set(table["BilledCost"].to_pylist()) == {0}
     assert rows[0]["ChargePeriodStart"] == "2026-11-23T00:00:00Z"
     assert rows[0]["BillingPeriodEnd"] == "2026-12-01T00:00:00Z"
+    assert table["BillingPeriodEnd"][0].as_py() == datetime(2026, 12, 1, tzinfo=UTC)
     assert json.loads(rows[0]["Tags"])["nightbid_run"] == "ctr-2026-01-08"
     with pytest.raises(ConfigError, match=r"cannot export to \.xls"):
         export_focus(entries, tmp_path / "focus.xls")
+    export_focus(entries, tmp_path / "old.csv", "1.0")
+    assert "ProviderName" in (tmp_path / "old.csv").read_text()
+
+
+def test_focus_names_units_and_services_as_the_specification_does(
+    cloud_entries: list[LedgerEntry],
+) -> None:
+    units = {}
+    for resource in ("vcpu_hour", "memory_gb_hour", "shuffle_gb", "pd-ssd_gb_hour", "gb_month",
+                     "n1-standard-4_hour"):  # fmt: skip
+        row = focus_row(cloud_entries[0].model_copy(update={"resource": resource}))
+        units[resource] = row["PricingUnit"]
+    assert list(units.values()) == ["Hours", "GB-Hours", "GB", "GB-Hours", "GB-Months", "Hours"]
+    row = focus_row(cloud_entries[0])
+    assert (row["ServiceCategory"], row["ServiceSubcategory"]) == ("Analytics", "Data Processing")
 
 
 @pytest.fixture
-def cloud_entries() -> list[object]:
+def cloud_entries() -> list[LedgerEntry]:
     return list(
         price_entries(
             {"vcpu_hour": Decimal(10)},
@@ -180,7 +229,7 @@ def bill(path: Path, rows: list[tuple[str, str, object]]) -> Path:
 
 
 def test_reconcile_shows_difference_and_unexplained_rest(
-    cloud_entries: list[object], tmp_path: Path
+    cloud_entries: list[LedgerEntry], tmp_path: Path
 ) -> None:
     marks = [
         {"key": f"nightbid_{name}", "value": value}
@@ -190,7 +239,7 @@ def test_reconcile_shows_difference_and_unexplained_rest(
         tmp_path / "bill.csv",
         [("0.40", "USD", marks), ("0.20", "USD", marks), ("3.5", "USD", []), ("-0.5", "USD", {})],
     )
-    result = reconcile(cloud_entries, path)  # type: ignore[arg-type]
+    result = reconcile(cloud_entries, path)
     (line,) = result.lines
     assert line.where == ("ctr", "ctr-1", "featurize")
     assert (line.estimate.amount, line.invoice.amount) == (Decimal("0.56"), Decimal("0.60"))
@@ -199,14 +248,14 @@ def test_reconcile_shows_difference_and_unexplained_rest(
 
 
 def test_a_bill_that_cannot_be_read_names_its_line(
-    cloud_entries: list[object], tmp_path: Path
+    cloud_entries: list[LedgerEntry], tmp_path: Path
 ) -> None:
     path = bill(tmp_path / "bill.csv", [("0.40", "USD", []), ("a lot", "USD", [])])
     with pytest.raises(CorruptDataError, match=r"bill.csv:3.*'a lot'"):
-        reconcile(cloud_entries, path)  # type: ignore[arg-type]
+        reconcile(cloud_entries, path)
     with pytest.raises(PriceError, match="cannot add"):
         reconcile(
-            cloud_entries,  # type: ignore[arg-type]
+            cloud_entries,
             bill(tmp_path / "mixed.csv", [("1", "USD", []), ("1", "EUR", [])]),
         )
 
@@ -227,5 +276,7 @@ def test_command_line_answers(workspace: Workspace, monkeypatch: pytest.MonkeyPa
     # 1000 requests/s at 100 usable per core: 10 cores, each 0.02181159 + 4 × 0.00292353 an hour.
     served = runner.invoke(cli.app, ["serving", "ctr", "--requests-per-second", "1000"])
     assert "about 244.59 USD a month" in served.output
+    # 10^6 / 100 candidates / 100 usable requests/s: 100 core-seconds of 0.03350571 an hour.
+    assert "0.000931 USD per million predictions, 100 candidates a request" in served.output
     missing = runner.invoke(cli.app, ["show", "other"])
     assert isinstance(missing.exception, ConfigError)
