@@ -1,25 +1,31 @@
 """Every architecture on the same rows: simulated nights whose truth is known, and real ones.
 
-    nice -n 10 python benchmarks/accuracy.py                           # simulator
-    nice -n 10 python benchmarks/accuracy.py --kuairand PATH --days 4  # real impressions
+    nice -n 10 python benchmarks/accuracy.py                          # simulated clicks
+    nice -n 10 python benchmarks/accuracy.py conversions              # after a click, entire space
+    nice -n 10 python benchmarks/accuracy.py kuairand --source PATH   # real impressions
     python benchmarks/accuracy.py --rows 5000 --seeds 1 --only dcn_v2,deep
 
-Settings are those of the pipeline for all: no architecture is tuned. Intervals are over users, of
-the first seed; `±` is the standard deviation over seeds. `gap` is the log loss above that of the
-true probabilities, which no model can pass.
+Settings are those of the pipeline for all: no architecture is tuned. Figures are means over seeds
+of the initial weights and the order of rows, `±` is the standard deviation over them. Intervals are
+over users, of the first seed; `less LR` is the log loss less that of logistic regression on the
+very same rows, paired. `gap` is the log loss above that of the true probabilities, which no model
+can beat but by chance. What was trained is kept below --folder: a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
-import tempfile
+import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from environments import CACHE
 from nightbid.attempt import run_stage
 from nightbid.config.load import load_pipeline
 from nightbid.models.registry import find, names
@@ -29,68 +35,97 @@ from nightbid.workspace import Workspace
 
 PIPELINES = Path(__file__).parents[1] / "include" / "pipelines"
 STAGES = ("sample", "featurize", "train", "train_baseline", "evaluate")
+BASELINE = "logistic_regression"
+SIMULATED, REAL = date(2026, 1, 12), date(2022, 5, 8)
 
 
-def judge(folder: Path, name: str, night: date, overrides: list[str]) -> dict:
-    """Run the stages that a candidate's figures need; what is shared is reused."""
+def judge(folder: Path, name: str, night: date, overrides: list[str]) -> dict[str, Any]:
+    """Run the stages that a candidate's figures need; what is shared or done is reused."""
     spec = load_pipeline(PIPELINES / f"{name}.yaml", overrides)
     run = RunRecord.start(Workspace(folder / "ws"), spec, night)
     for stage in NIGHT:
         if stage.name in STAGES:
             result = run_stage(stage, spec, run, cache_folder=folder / "cache")
-            if stage.name == "train":
-                trained = result.manifest.metrics
-    return {**result.manifest.metrics, "speed": trained["examples_per_second"]}
+    if keras := sys.modules.get("keras"):
+        keras.backend.clear_session()
+    gc.collect()
+    return dict(result.manifest.metrics)
 
 
 def table(folder: Path, name: str, night: date, base: list[str], asked: argparse.Namespace) -> None:
     wanted = asked.only.split(",") if asked.only else names()
-    print(f"\n{name}, night of {night}, {' '.join(base)}, seeds {asked.seeds}")
-    head = ("architecture", "log loss", "±", "gap", "NE", "AUC", "95 %", "calibration", "samples/s")
-    print("{:<24}{:>9}{:>9}{:>9}{:>8}{:>8}{:>20}{:>13}{:>12}".format(*head), flush=True)
+    print(f"\n{name}, night of {night}, {' '.join(base)}, {asked.seeds} seeds", flush=True)
+    first: dict[str, Any] = {}
     for architecture in wanted:
-        if find(architecture).multi_task:
+        if find(architecture).multi_task and name != "ctcvr":
             continue
-        found = [
-            judge(folder, name, night,
-                  [*base, f"model.architecture={architecture}", f"train.seed={seed}"])
-            for seed in range(asked.seeds)
-        ]  # fmt: skip
-        first, losses = found[0], [each["candidate"]["log_loss"] for each in found]
-        mean = statistics.mean(losses)
-        oracle = (first["oracle"] or {}).get("log_loss")
-        bounds = first["intervals"]["auc"]
-        print(
-            f"{architecture:<24}{mean:>9.5f}{statistics.pstdev(losses):>9.5f}"
-            + (f"{mean - oracle:>9.5f}" if oracle else f"{'':>9}")
-            + f"{statistics.mean(e['candidate']['normalized_entropy'] for e in found):>8.4f}"
-            f"{statistics.mean(e['candidate']['auc'] for e in found):>8.4f}"
-            f"{'[{low:.4f}, {high:.4f}]'.format(**bounds):>20}"
-            f"{first['candidate']['calibration']:>13.3f}"
-            f"{statistics.mean(each['speed'] for each in found):>12,.0f}",
-            flush=True,
-        )
-    if first["oracle"]:
-        print(f"{'the truth':<24}{oracle:>9.5f}{'':>26}{first['oracle']['auc']:>8.4f}")
+        found = []
+        for seed in range(asked.seeds):
+            one = judge(
+                folder, name, night, [*base, f"model.architecture={architecture}",
+                                      f"baseline.architecture={BASELINE}", f"train.seed={seed}"],
+            )  # fmt: skip
+            found.append(one)
+            sys.stderr.write(f"  {architecture}, seed {seed}: {one['candidate']['log_loss']:.5f}\n")
+        if not first:
+            heading(found[0])
+        first = found[0]
+        tell(architecture, found)
+    if first.get("oracle"):
+        oracle = first["oracle"]
+        print(f"{'the truth':<24}{oracle['log_loss']:>9.5f}{'':>9}{0:>9.5f}"
+              f"{oracle['normalized_entropy']:>8.4f}{oracle['auc']:>8.4f}", flush=True)  # fmt: skip
+
+
+def heading(judged: dict[str, Any]) -> None:
+    print(f"{judged['rows']:,} rows judged, {judged['positives']:,} positives,"
+          f" {judged['users']:,} users")  # fmt: skip
+    head = ("architecture", "log loss", "±", "gap", "NE", "AUC", "AUC, 95 %", "GAUC",
+            "less LR, 95 %", "calibr.")  # fmt: skip
+    print("{:<24}{:>9}{:>9}{:>9}{:>8}{:>8}{:>18}{:>8}{:>31}{:>8}".format(*head), flush=True)
+
+
+def tell(architecture: str, found: list[dict[str, Any]]) -> None:
+    first = found[0]
+
+    def mean(figure: str) -> float:
+        return statistics.mean(each["candidate"][figure] for each in found)
+
+    losses = [each["candidate"]["log_loss"] for each in found]
+    gap = f"{mean('log_loss') - first['oracle']['log_loss']:.5f}" if first["oracle"] else ""
+    paired = first["difference"]["log_loss"]
+    print(
+        f"{architecture:<24}{mean('log_loss'):>9.5f}{statistics.pstdev(losses):>9.5f}{gap:>9}"
+        f"{mean('normalized_entropy'):>8.4f}{mean('auc'):>8.4f}"
+        f"{'[{low:.4f}, {high:.4f}]'.format(**first['intervals']['auc']):>18}{mean('gauc'):>8.4f}"
+        f"{'{value:+.5f} [{low:+.5f}, {high:+.5f}]'.format(**paired):>31}"
+        f"{mean('calibration'):>8.3f}",
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="?", default="clicks",
+                        choices=["clicks", "conversions", "kuairand"])  # fmt: skip
     parser.add_argument("--rows", type=int, default=20_000, help="a day, of the simulator")
     parser.add_argument("--days", type=int, default=5, help="of training")
+    parser.add_argument("--epochs", type=int, help="at most; default: the pipeline's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="architectures, separated by commas")
-    parser.add_argument("--kuairand", default="", help="folder of the KuaiRand-Pure files")
+    parser.add_argument("--source", default="", help="folder of the KuaiRand-Pure files")
+    parser.add_argument("--folder", type=Path, default=CACHE / "accuracy", help="what is kept")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        days = f"window.train_days={asked.days}"
-        if asked.kuairand:
-            base = [f"source.folder={asked.kuairand}", days, "window.evaluate_days=1"]
-            table(folder, "kuairand_ctr", date(2022, 5, 8), base, asked)
-        else:
-            base = [f"source.rows_per_day={asked.rows}", days]
-            table(folder, "ctr", date(2026, 1, 12), base, asked)
+    base = [f"window.train_days={asked.days}"]
+    if asked.epochs:
+        base.append(f"train.epochs={asked.epochs}")
+    if asked.data == "kuairand":
+        base.append(f"source.folder={asked.source}")
+        table(asked.folder, "kuairand_ctr", REAL, base, asked)
+    else:
+        name = "ctcvr" if asked.data == "conversions" else "ctr"
+        base.append(f"source.rows_per_day={asked.rows}")
+        table(asked.folder, name, SIMULATED, base, asked)
 
 
 if __name__ == "__main__":

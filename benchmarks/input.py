@@ -65,7 +65,7 @@ def measure(rows: Path, fitted: Path, batch: int) -> None:
         return total + tf.cast(tf.reduce_sum(ids), tf.float32)
 
     def epoch(number: int) -> None:
-        for each in examples.shuffled(seed=1, epoch=number).batches(batch):
+        for each in examples.shuffled(batch, seed=1, epoch=number):
             touch(each.inputs.ids, each.inputs.numbers, each.labels, each.weights)
 
     epoch(0)

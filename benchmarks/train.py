@@ -1,168 +1,189 @@
-"""Training speed: DCN-v2 of one size on the same rows, here and as one would write it in Keras.
+"""Training speed and accuracy: DCN-v2 of one size on the same rows, ours and the peers'.
 
-    nice -n 10 python benchmarks/train.py --rows 100000 --epochs 2
+    python benchmarks/train.py                        # 100,000 rows a day, two rounds
+    python benchmarks/train.py --rows 40000 --only ours torch --rounds 3
+    python benchmarks/train.py --install              # make the peers' environments, and end
 
-Ours: fused table, lazy Adam, rows in memory. Keras: an Embedding per input, Adam, `fit` on the same
-arrays. Both have the same inputs, layers, batches and learning rate; AUC is of the same newer rows.
-`waits` is the share of a step in which it waits for its batch.
+Simulated nights are featurized once; every engine gets the same matrices, trains in a process of
+its own, one after the other, round by round, and the best time of each counts. Building, compiling
+and a first batch come before the clock; validation and scoring are not timed. AUC is of the same
+newer rows. Peers live in environments of their own in the user's cache folder; one that cannot be
+installed is left out, with the reason. `benchmarks/fits/job.py` says what all of them fit.
+
+`input` is the share of the steps' time in which ours waits for its rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import tempfile
-import time
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
+from environments import OURS, python_of
 from nightbid.attempt import run_stage
 from nightbid.config.load import load_pipeline
-from nightbid.models.folder import ModelCard
 from nightbid.models.layout import Layout, width
-from nightbid.models.runtime import THREADS, tensorflow
 from nightbid.nightly import NIGHT
-from nightbid.progress import silent, unwatched
 from nightbid.runs import RunRecord
 from nightbid.schema import FeatureSchema
-from nightbid.training.data import Examples, read_examples
-from nightbid.training.validation import validate
+from nightbid.training.data import read_examples
 from nightbid.workspace import Workspace
+from sklearn.metrics import log_loss, roc_auc_score
 
-PIPELINE = Path(__file__).parents[1] / "include" / "pipelines" / "ctr.yaml"
-DIM, CROSSES, RANK, HIDDEN = 16, 2, 32, (64, 32)
+HERE = Path(__file__).parent
+PIPELINE = HERE.parent / "include" / "pipelines" / "ctr.yaml"
+DIM, CROSSES, HIDDEN = 16, 2, (64, 32)
 
 
-def rows_of(folder: Path, per_day: int, days: int):
-    settings = [f"source.rows_per_day={per_day}", f"window.train_days={days}"]
+@dataclass(frozen=True)
+class Engine:
+    """One way to fit the model."""
+
+    script: str
+    packages: tuple[str, ...] = ()
+    """What its own environment holds; none: ours."""
+    alone: tuple[str, ...] = ()
+    """Installed without what they ask for."""
+
+
+ENGINES = {
+    "ours": Engine("ours.py"),
+    "keras": Engine("plain_keras.py"),
+    "deepctr": Engine(
+        "deepctr_.py",
+        ("tensorflow==2.21.0", "tf_keras==2.21.0", "requests"),
+        ("deepctr==0.9.4",),  # it pins a version of h5py that has no wheel for Python 3.11
+    ),
+    "torch": Engine("torch_.py", ("torch==2.13.0", "numpy")),
+    "fuxictr": Engine("fuxictr_.py", ("torch==2.13.0", "numpy", "fuxictr==2.3.10")),
+    "lightgbm": Engine("lightgbm_.py"),
+}
+
+
+def prepare(folder: Path, asked: argparse.Namespace) -> dict:
+    """Featurize nights and write what every engine reads; returns the job."""
+    settings = [f"source.rows_per_day={asked.rows}", f"window.train_days={asked.days}"]
     spec = load_pipeline(PIPELINE, settings)
     run = RunRecord.start(Workspace(folder / "ws"), spec, date(2026, 1, 12))
     for stage in NIGHT:
         if stage.name in ("sample", "featurize"):
             result = run_stage(stage, spec, run, cache_folder=folder / "cache")
-    return spec, folder / "ws" / result.uri
-
-
-def ours(spec, schema, train: Examples, newer: Examples) -> tuple[float, float, float]:
-    from nightbid.models.network import Network
-    from nightbid.training.checkpoints import Checkpoints
-    from nightbid.training.loop import Training
-
-    card = ModelCard(
-        architecture="dcn_v2",
-        embedding_dim=DIM,
-        parameters={"cross_layers": CROSSES, "rank": RANK, "hidden": HIDDEN},
-        prior=float(np.log(train.rate / (1 - train.rate))),
-        features=schema,
-    )
-    # A constant rate, as Keras has it.
-    changes = {"epochs": asked.epochs, "patience": asked.epochs, "schedule": "constant"}
-    settings = spec.train.model_copy(update=changes)
-    network = Network(card, seed=0)
-    training = Training(network, train, newer, settings, step_scale=1.0, seed=0)
-    batch = train.take(slice(0, settings.batch_size))
-    # Compile, without learning anything.
-    training.step(batch, 0.0)
-    network.score(batch.inputs)
-    started = time.perf_counter()
-    training.run(progress=silent, watch=unwatched, checkpoints=Checkpoints(None, 1e9))
-    seconds = time.perf_counter() - started
-    clock = time.perf_counter()
-    for epoch in range(asked.epochs):
-        for _ in train.shuffled(0, epoch).batches(spec.train.batch_size):
-            pass
-    waits = (time.perf_counter() - clock) / seconds
-    return (
-        len(train) * asked.epochs / seconds,
-        validate(network.score(newer.inputs), newer).auc,
-        waits,
-    )
-
-
-def plain_keras(spec, schema, train: Examples, newer: Examples) -> tuple[float, float]:
-    import keras
-    from keras import ops
-
+    featurized = folder / "ws" / result.uri
+    schema = FeatureSchema.load(featurized / "fitted")
+    # Position is blanked at random by ours alone: without it, all learn from the same cells.
+    kept = tuple(each for each in schema.inputs if not each.training_only)
+    schema = schema.model_copy(update={"inputs": kept})
     layout = Layout(schema)
-    ids = keras.Input((len(layout.offsets),), dtype="int32")
-    numbers = keras.Input((len(layout.numbers),))
-    weights = keras.Input((train.inputs.bag_weights.shape[1],))
-    parts = []
-    for each in layout.lookups:
-        vectors = keras.layers.Embedding(each.size, DIM)(ids[:, layout.places[each.name]])
-        if each.kind == "bag":
-            mine = ops.expand_dims(weights[:, layout.bag_places[each.name]], -1)
-            parts.append(ops.sum(vectors * mine, axis=1))
-        else:
-            parts.append(ops.reshape(vectors, (-1, width(each) * DIM)))
-    x0 = ops.concatenate([*parts, numbers], axis=-1)
-    x = x0
-    for _ in range(CROSSES):
-        low = keras.layers.Dense(RANK, use_bias=False)(x)
-        x = x0 * keras.layers.Dense(x0.shape[-1])(low) + x
-    deep = x0
-    for units in HIDDEN:
-        deep = keras.layers.Dense(units, activation="relu")(deep)
-    output = keras.layers.Dense(1, activation="sigmoid")(ops.concatenate([x, deep], axis=-1))
-    model = keras.Model([ids, numbers, weights], output)
-    model.compile(keras.optimizers.Adam(spec.train.learning_rate), "binary_crossentropy")
-
-    def matrices(rows: Examples) -> list[np.ndarray]:
-        return [rows.inputs.ids, rows.inputs.numbers, rows.inputs.bag_weights]
-
-    size = spec.train.batch_size
-    head = train.take(slice(0, size))
-    model.fit(matrices(head), head.labels, batch_size=size, verbose=0)
-    started = time.perf_counter()
-    model.fit(matrices(train), train.labels, batch_size=size, epochs=asked.epochs,
-              sample_weight=train.weights, verbose=0)  # fmt: skip
-    speed = len(train) * asked.epochs / (time.perf_counter() - started)
-    scores = model.predict(matrices(newer), batch_size=16384, verbose=0)[:, 0]
-    return speed, validate(scores.astype(np.float64), newer).auc
+    for name, split in (("train", "train"), ("newer", "validate")):
+        rows = read_examples(featurized, split, layout, serving=False)
+        for part in ("ids", "numbers", "bag_weights"):
+            np.save(folder / f"{name}-{part}.npy", getattr(rows.inputs, part))
+        np.save(folder / f"{name}-labels.npy", rows.labels)
+    (folder / "schema.json").write_text(schema.model_dump_json())
+    job = {
+        "fields": [
+            {"name": each.name, "kind": each.kind, "size": each.size, "width": width(each),
+             "first": layout.places[each.name].start, "offset": layout.rows_of(each.name)[0]}
+            for each in layout.lookups
+        ],
+        "table_rows": layout.table_rows, "dim": DIM, "crosses": CROSSES, "hidden": HIDDEN,
+        "batch": spec.train.batch_size, "epochs": asked.epochs,
+        "learning_rate": spec.train.learning_rate,
+    }  # fmt: skip
+    (folder / "job.json").write_text(json.dumps(job))
+    return job
 
 
-def trees(schema, train: Examples, newer: Examples) -> tuple[float, float]:
-    from nightbid.models.registry import find
-    from nightbid.training.trees import fit_trees
+def interpreters(names: list[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        engine = ENGINES[name]
+        try:
+            found[name] = (
+                python_of(name, engine.packages, engine.alone) if engine.packages else OURS
+            )
+        except RuntimeError as error:
+            print(f"{name} is left out: it cannot be installed here ({error})", flush=True)
+    return found
 
-    parameters = find("gradient_boosted_trees").parameters({})
-    card = ModelCard(architecture="gradient_boosted_trees", embedding_dim=1,
-                     parameters=parameters, prior=0.0, features=schema)  # fmt: skip
-    model, found = fit_trees(card, train, newer, seed=0, progress=silent, watch=unwatched)
-    return found["examples_per_second"], validate(model.score(newer.inputs), newer).auc
+
+def fit(name: str, python: str, folder: Path) -> dict:
+    scores = folder / f"scores-{name}.npy"
+    command = [python, str(HERE / "fits" / ENGINES[name].script), str(folder), str(scores)]
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TQDM_DISABLE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measure(folder: Path, job: dict, asked: argparse.Namespace) -> None:
+    labels = np.load(folder / "newer-labels.npy")
+    rows = len(np.load(folder / "train-labels.npy", mmap_mode="r"))
+    print(
+        f"{rows:,} rows, {len(job['fields'])} lookups, {job['table_rows']:,} vectors of {DIM},"
+        f" batch {job['batch']}, {asked.epochs} epochs, AUC of {len(labels):,} rows",
+        flush=True,
+    )
+    best: dict[str, dict] = {}
+    pythons = interpreters(asked.only)
+    for _ in range(asked.rounds):
+        for name, python in list(pythons.items()):
+            try:
+                one = fit(name, python, folder)
+            except RuntimeError as error:
+                print(f"{name} is left out: it failed ({error})", flush=True)
+                del pythons[name]
+                continue
+            scores = np.load(folder / f"scores-{name}.npy")
+            one["auc"] = roc_auc_score(labels, scores)
+            one["log_loss"] = log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7))
+            one["speed"] = rows * one.get("passes", asked.epochs) / one["seconds"]
+            print(f"  {name:10}{one['seconds']:8.1f} s{one['cpu']:8.1f} CPU s", flush=True)
+            if name not in best or one["speed"] > best[name]["speed"]:
+                best[name] = one
+    mine = best.get("ours", {}).get("speed", float("nan"))
+    head = ("", "samples/s", "ours is", "CPU s", "AUC", "log loss", "peak MiB", "input")
+    print("\n{:10}{:>12}{:>10}{:>9}{:>9}{:>10}{:>10}{:>8}".format(*head))
+    for name, one in best.items():
+        share = f"{one['input_share']:8.1%}" if "input_share" in one else ""
+        times = "" if "passes" in one else f"{mine / one['speed']:.2f}x"
+        print(
+            f"{name:10}{one['speed']:12,.0f}{times:>10}{one['cpu']:9.1f}"
+            f"{one['auc']:9.4f}{one['log_loss']:10.5f}{one['peak_mib']:10,.0f}{share}"
+        )
 
 
 def main() -> None:
-    tensorflow()
-    with tempfile.TemporaryDirectory() as temporary:
-        spec, folder = rows_of(Path(temporary), asked.rows, asked.days)
-        schema = FeatureSchema.load(folder / "fitted")
-        layout = Layout(schema)
-        train = read_examples(folder, "train", layout, serving=False)
-        newer = read_examples(folder, "validate", layout, serving=True)
-        print(
-            f"{len(train):,} rows, {len(schema.inputs)} inputs, {layout.table_rows:,} embeddings of"
-            f" {DIM}, batch {spec.train.batch_size}, {asked.epochs} epochs, {THREADS} threads"
-        )
-        for turn in range(asked.turns):
-            speed, auc, waits = ours(spec, schema, train, newer)
-            print(f"ours        {speed:>10,.0f} samples/s  AUC {auc:.4f}  waits {waits:.1%}")
-            plain, plain_auc = plain_keras(spec, schema, train, newer)
-            print(f"plain Keras {plain:>10,.0f} samples/s  AUC {plain_auc:.4f}")
-            print(f"ratio {speed / plain:.2f} (turn {turn + 1})", flush=True)
-        speed, auc = trees(schema, train, newer)
-        print(f"LightGBM    {speed:>10,.0f} rows·trees/s  AUC {auc:.4f}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000, help="a day")
+    parser.add_argument("--days", type=int, default=5, help="of training")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", nargs="*", choices=list(ENGINES), default=list(ENGINES))
+    parser.add_argument("--folder", type=Path, help="where rows are kept between runs")
+    parser.add_argument("--install", action="store_true", help="make environments, and end")
+    asked = parser.parse_args()
+    if asked.install:
+        for name, python in interpreters(asked.only).items():
+            print(f"{name}: {python}")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = asked.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / "job.json"
+        job = json.loads(kept.read_text()) if kept.exists() else prepare(folder, asked)
+        job["epochs"] = asked.epochs
+        kept.write_text(json.dumps(job))
+        measure(folder, job, asked)
 
-
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--rows", type=int, default=40_000, help="a day")
-parser.add_argument("--days", type=int, default=5)
-parser.add_argument("--epochs", type=int, default=2)
-parser.add_argument("--turns", type=int, default=2, help="of measuring both, one after the other")
-asked = parser.parse_args()
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

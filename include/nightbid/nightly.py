@@ -13,7 +13,7 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.sampling.stage:run",
         inputs=(),
         spec_keys=("source", "columns", "label", "sampling"),
-        rooms=("data", "sampling", "profile", "columns"),
+        rooms=("data", "datasets", "sampling", "profile", "columns"),
         fingerprint="nightbid.sampling.stage:fingerprint",
     ),
     Stage(

@@ -20,11 +20,11 @@ from nightbid.config.settings import Settings
 from nightbid.config.sources import ObdSource
 from nightbid.data.source import Source, open_source
 from nightbid.data.write import write_day
+from nightbid.datasets import freeze as freeze_rows
+from nightbid.datasets import frozen as frozen_sets
+from nightbid.datasets import verified
 from nightbid.runs import RunRecord
 from nightbid.sampling.rows import flag
-from nightbid.tracking.datasets import freeze as freeze_rows
-from nightbid.tracking.datasets import frozen as frozen_sets
-from nightbid.tracking.datasets import verified
 from nightbid.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)

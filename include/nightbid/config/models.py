@@ -38,9 +38,13 @@ class Train(Block):
     """Share of all steps in which the learning rate rises from 0 first."""
     patience: int = Field(default=1, ge=0)
     """Epochs without a better validation log loss before training ends."""
-    calibration: Literal["none", "platt"] = "none"
-    """A line over the logits, fitted on validation rows after training. (Sampled-away negatives
-    need none: their weights are learned with.)"""
+    calibration: Literal["none", "platt", "isotonic"] = "none"
+    """Fitted on validation rows after training: a line over the logits, or a rising curve."""
+    sampling_correction: bool = False
+    """Learn sampled negatives without their weight, and undo the sampling in the probability:
+    q = p / (p + (1 - p)/w), w the share of negatives kept. False: learn them with their weight."""
+    positive_weight: float = Field(default=1.0, gt=0)
+    """How often a positive counts in training; undone in the probability in the same way."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Between checkpoints: what a killed training has to do again at most."""
     warm_start: bool = False

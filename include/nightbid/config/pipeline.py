@@ -42,6 +42,8 @@ class Sampling(Block):
 
     negative_rate: float = Field(default=1.0, gt=0, le=1)
     """Share of negatives kept; the others leave weight 1/rate behind."""
+    frozen: str = ""
+    """Take the rows of this frozen data set (`nightbid data freeze`), not those of the logs."""
 
 
 class Window(Block):

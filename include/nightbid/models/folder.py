@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.models.calibration import Calibration
 from nightbid.schema import FeatureSchema
 
 WEIGHTS = "weights.npz"
@@ -18,15 +19,6 @@ TREES = "trees.txt"
 PROBABILITY = "probability"
 """Output of an exported graph: calibrated, of the label."""
 Array = npt.NDArray[Any]
-
-
-class Calibration(BaseModel):
-    """From the network's logit z to the logit of the probability: slope·z + intercept."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    slope: float = 1.0
-    intercept: float = 0.0
 
 
 class ModelCard(BaseModel):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
+from keras import ops
 
 from nightbid.errors import CorruptDataError
 from nightbid.models.fields import TABLE, Embedded, Fields
@@ -113,8 +114,10 @@ class Network:
         return found
 
     def _calibrated(self, outputs: Any) -> Any:
-        line = self.card.calibration
-        return tf.sigmoid(joint_logit(outputs) * line.slope + line.intercept)
+        calibration = self.card.calibration
+        line = joint_logit(outputs) * calibration.slope + calibration.intercept
+        curve = calibration.curve
+        return tf.sigmoid(line if curve is None else curve(line, ops))
 
     def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Score featurized rows with every task of a multi-task model: column → [rows]."""

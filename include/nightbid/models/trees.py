@@ -56,8 +56,7 @@ class Trees:
             raw_score=True,
             num_iteration=self.booster.best_iteration,
         )
-        line = self.card.calibration
-        return 1 / (1 + np.exp(-(np.asarray(logits, np.float64) * line.slope + line.intercept)))
+        return 1 / (1 + np.exp(-self.card.calibration.logits(np.asarray(logits, np.float64))))
 
     def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Score featurized rows as they are served: training-only inputs are constant."""

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import SPLITS, Night, PipelineSpec
 from nightbid.data.source import Source, open_source
+from nightbid.datasets import place
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.manifest import Rows
 from nightbid.profile import Profile
@@ -61,8 +62,12 @@ def run(task: StageTask) -> Outcome:
 
     Raises:
         MissingDataError: a day or a column is absent, or the window is longer than the history.
-        CorruptDataError: a day is empty or unreadable, or the label is not binary.
+        CorruptDataError: a day is empty or unreadable, or the label is not binary; or a frozen
+            data set is not what was frozen.
+        ConfigError: a frozen data set is of another night, or of rows that mean something else.
     """
+    if name := task.spec.sampling.frozen:
+        return _frozen(task, name)
     source = open_source(task.spec.source, task.cache)
     window = [(split, day) for split in SPLITS for day in task.night.days(split)]
     check_window(source, task.night)
@@ -96,8 +101,21 @@ def run(task: StageTask) -> Outcome:
     )
 
 
+def _frozen(task: StageTask, name: str) -> Outcome:
+    found = place(task.workspace, name, task.spec, task.night, task.output)
+    rate = found.metrics.get("label_rate")
+    return Outcome(
+        rows=found.rows,
+        metrics=found.metrics,
+        summary=f"{found.rows.written:,} rows of the frozen data set {name}, every byte checked"
+        + (f", label rate {rate:.4f}" if rate is not None else ""),
+    )
+
+
 def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
     """Tell the night's raw logs apart from others: changed logs are sampled anew."""
+    if spec.sampling.frozen:
+        return f"frozen as {spec.sampling.frozen}"  # what a name stands for never changes
     days = (*night.train, *night.validate_, *night.evaluate)
     return open_source(spec.source, cache).fingerprint(days)
 

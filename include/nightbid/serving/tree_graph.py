@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from nightbid.models.calibration import Calibration
 from nightbid.models.layout import weight_column
 from nightbid.models.trees import Trees
 from nightbid.schema import ModelInput
@@ -38,11 +39,9 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
         "nothing" if each.training_only else _name(each)
         for each in (*layout.lookups, *layout.numbers)
     ]
-    line = model.card.calibration
-    constants = [
+    steps, constants = _calibration(model.card.calibration)
+    constants += [
         _ints("last", [-1]),
-        helper.make_tensor("slope", TensorProto.FLOAT, [1], [line.slope]),
-        helper.make_tensor("intercept", TensorProto.FLOAT, [1], [line.intercept]),
         helper.make_tensor("zero", TensorProto.INT32, [], [0]),
         _ints("flat", [-1]),
         _ints("one", [1]),
@@ -50,8 +49,7 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
     nodes += [
         helper.make_node("Concat", columns, ["matrix"], axis=1),
         Ensemble.of(model).node("matrix", "logit"),
-        helper.make_node("Mul", ["logit", "slope"], ["steeper"]),
-        helper.make_node("Add", ["steeper", "intercept"], ["calibrated"]),
+        *steps,
         helper.make_node("Sigmoid", ["calibrated"], ["probabilities"]),
         helper.make_node("Reshape", ["probabilities", "flat"], [OUTPUT]),
     ]
@@ -81,6 +79,47 @@ def _column(each: ModelInput) -> list[Any]:
         helper.make_node("ReduceSum", [f"{column}/ones", "one"], [f"{column}/value"], keepdims=1),
         as_float,
     ]
+
+
+def _calibration(calibration: Calibration) -> tuple[list[Any], list[Any]]:
+    """Nodes from `logit` to `calibrated`, [rows, 1] both, and their constants."""
+    curve = calibration.curve
+    line = "calibrated" if curve is None else "line"
+    nodes = [
+        helper.make_node("Mul", ["logit", "slope"], ["steeper"]),
+        helper.make_node("Add", ["steeper", "intercept"], [line]),
+    ]
+    constants = [
+        _floats("slope", [calibration.slope]),
+        _floats("intercept", [calibration.intercept]),
+    ]
+    if curve is None:
+        return nodes, constants
+    constants += [
+        _floats("nil", [0.0]),
+        _floats("starts", curve.starts.tolist()),
+        _floats("widths", curve.widths.tolist()),
+        helper.make_tensor("rises", TensorProto.FLOAT, [len(curve.rises), 1], curve.rises.tolist()),
+        _floats("first", [curve.first]),
+        _floats("highest", [curve.last]),
+        _floats("lowest", [curve.lowest]),
+    ]
+    nodes += [
+        helper.make_node("Sub", ["line", "starts"], ["beyond"]),
+        helper.make_node("Max", ["beyond", "nil"], ["risen"]),
+        helper.make_node("Min", ["risen", "widths"], ["pieces"]),
+        helper.make_node("MatMul", ["pieces", "rises"], ["inside"]),
+        helper.make_node("Sub", ["line", "first"], ["under"]),
+        helper.make_node("Min", ["under", "nil"], ["below"]),
+        helper.make_node("Sub", ["line", "highest"], ["over"]),
+        helper.make_node("Max", ["over", "nil"], ["above"]),
+        helper.make_node("Sum", ["inside", "below", "above", "lowest"], ["calibrated"]),
+    ]
+    return nodes, constants
+
+
+def _floats(name: str, values: list[float]) -> Any:
+    return helper.make_tensor(name, TensorProto.FLOAT, [len(values)], values)
 
 
 def _ints(name: str, values: list[int]) -> Any:

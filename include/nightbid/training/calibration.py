@@ -1,15 +1,25 @@
-"""Calibration after training: Platt (1999), fitted on validation rows only."""
+"""Calibration after training, fitted on validation rows only: Platt (1999), or isotonic.
+
+And what needs no fitting: undoing the sampling of negatives, where training did not weigh it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
+from sklearn.isotonic import isotonic_regression
 
-from nightbid.models.folder import Calibration
+from nightbid.config.models import Train
+from nightbid.errors import ConfigError
+from nightbid.models.calibration import Calibration
 from nightbid.training.data import Examples
 
 TINY = 1e-7
 STEPS = 50
+BINS = 64
+"""Groups of validation rows, of equal weight, through which an isotonic curve is drawn."""
 
 
 def platt(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration:
@@ -23,8 +33,7 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration
         The identity where the rows cannot tell: one class only, or equal predictions.
     """
     labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
-    p = np.clip(probabilities, TINY, 1 - TINY)
-    logits = np.log(p / (1 - p))
+    logits = _logits(probabilities)
     if labels.min() == labels.max() or np.ptp(logits) < TINY:
         return Calibration()
     inputs = np.stack([logits, np.ones_like(logits)])
@@ -46,3 +55,84 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration
         if np.abs(size * step).max() < 1e-10:
             break
     return Calibration(slope=float(line[0]), intercept=float(line[1]))
+
+
+def isotonic(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration:
+    """Find the rising curve that fits the label rates of rows of similar prediction best.
+
+    Groups of equal weight, one rate each, are made increasing by pooling adjacent violators
+    (Zadrozny & Elkan, 2002; scikit-learn's solver). The curve goes straight from one pool to the
+    next, over logits, so that it rises strictly: unlike steps, it ties no rows.
+
+    Args:
+        probabilities: [rows], uncalibrated.
+        rows: validation rows.
+
+    Returns:
+        The identity where the rows cannot tell: one class only, or equal predictions.
+    """
+    labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
+    logits = _logits(probabilities)
+    if labels.min() == labels.max() or np.ptp(logits) < TINY:
+        return Calibration()
+    # Rows of equal prediction stay in one group: they are one point of the curve.
+    _, point = np.unique(logits, return_inverse=True)
+    each = np.bincount(point, weights)
+    share = (np.cumsum(each) - each / 2) / weights.sum()
+    group = np.minimum((share * BINS).astype(np.int64), BINS - 1)[point]
+
+    def sums(values: npt.NDArray[np.float64], by: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return np.asarray(np.bincount(by, values), np.float64)
+
+    mass = sums(weights, group)
+    filled = mass > 0  # many equal rows may span groups
+    mass = mass[filled]
+    centres = sums(weights * logits, group)[filled] / mass
+    positives = sums(weights * labels, group)[filled]
+    # A row at the overall rate joins each group: none says never or always.
+    rate = float(weights @ labels / weights.sum())
+    typical = weights.sum() / len(weights)
+    rates = isotonic_regression((positives + typical * rate) / (mass + typical), sample_weight=mass)
+    pool = np.cumsum(np.concatenate([[0], np.diff(rates) > TINY]).astype(np.int64))
+    pooled = sums(mass, pool)
+    x, y = sums(mass * centres, pool) / pooled, _logits(sums(mass * rates, pool) / pooled)
+    apart = np.concatenate([[True], (np.diff(x) > TINY) & (np.diff(y) > TINY)])
+    return Calibration(knots=tuple(zip(x[apart].tolist(), y[apart].tolist(), strict=True)))
+
+
+FITTERS = {"platt": platt, "isotonic": isotonic}
+
+
+def learned_as(train: Examples, settings: Train) -> tuple[Examples, Calibration]:
+    """Weigh training rows as the pipeline asks, and say what undoes it in the logits.
+
+    A negative kept with rate w and learned without its weight 1/w: the odds are too high by 1/w,
+    so q = p / (p + (1 - p)/w) (He et al. 2014, "Practical lessons", section 6.3). A positive that
+    counts c times: they are too high by c. Both are a shift of the logit, log w - log c.
+
+    Raises:
+        ConfigError: the rows' weights are not those of sampled negatives.
+    """
+    weights, shift = train.weights, 0.0
+    positive = train.labels == 1
+    if settings.sampling_correction:
+        kinds = [np.unique(weights[each]) for each in (positive, ~positive)]
+        if max(map(len, kinds)) > 1:
+            raise ConfigError(
+                "weights differ among rows of the same label, so no formula undoes the sampling",
+                where="train.sampling_correction",
+                hint="set it to false: the weights are learned with",
+            )
+        if min(map(len, kinds)):
+            of_positives, of_negatives = (np.float64(each[0]) for each in kinds)
+            shift -= float(np.log(of_negatives / of_positives))
+        weights = np.ones_like(weights)
+    if settings.positive_weight != 1:
+        weights = np.where(positive, weights * np.float32(settings.positive_weight), weights)
+        shift -= float(np.log(settings.positive_weight))
+    return replace(train, weights=weights), Calibration(intercept=shift)
+
+
+def _logits(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    p = np.clip(probabilities, TINY, 1 - TINY)
+    return np.log(p / (1 - p))

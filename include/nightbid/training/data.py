@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from nightbid.models.layout import Layout, Packed
 from nightbid.schema import GIVEN, LABEL, WEIGHT, split_files
 
 Floats32 = npt.NDArray[np.float32]
+AHEAD = 2
+"""Batches that are made while an earlier one is learned."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,27 @@ class Examples:
             self.inputs.take(rows), self.labels[rows], self.weights[rows], self.given[rows]
         )
 
-    def shuffled(self, seed: int, epoch: int) -> Examples:
-        """Copy all rows in the order of one epoch."""
-        draw = np.random.default_rng((seed, epoch))
-        return self.take(draw.permutation(len(self)))
+    def shuffled(self, size: int, *, seed: int, epoch: int, first: int = 0) -> Iterator[Examples]:
+        """Copy rows batch by batch, in an order that depends on the seed and the epoch alone.
+
+        A thread makes the next batches while the last one is learned: NumPy gathers rows without
+        holding the interpreter.
+
+        Args:
+            size: rows of a batch; the last one may be smaller.
+            seed: of the order.
+            epoch: each has another order.
+            first: batch to begin with, from 0.
+        """
+        order = np.random.default_rng((seed, epoch)).permutation(len(self))
+        with ThreadPoolExecutor(1) as thread:
+            made: deque[Future[Examples]] = deque()
+            for start in range(first * size, len(self), size):
+                made.append(thread.submit(self.take, order[start : start + size]))
+                if len(made) > AHEAD:
+                    yield made.popleft().result()
+            while made:
+                yield made.popleft().result()
 
     def batches(self, size: int) -> Iterator[Examples]:
         """Look at rows batch by batch; the last one may be smaller."""

@@ -13,12 +13,13 @@ from nightbid.config.base import Block
 from nightbid.config.models import Model, Train
 from nightbid.config.pipeline import Label
 from nightbid.errors import ConfigError
-from nightbid.models.folder import Calibration, ModelCard, save_card, save_weights
+from nightbid.models.calibration import Calibration
+from nightbid.models.folder import ModelCard, save_card, save_weights
 from nightbid.models.layout import Layout
 from nightbid.models.registry import Architecture, find
 from nightbid.progress import EpochWatcher, Progress
 from nightbid.schema import FeatureSchema
-from nightbid.training.calibration import platt
+from nightbid.training.calibration import FITTERS, learned_as
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples, read_examples
 
@@ -71,11 +72,21 @@ def run_job(
             where="label",
             hint="set label.given and label.entire_space: true",
         )
+    if architecture.multi_task and (
+        job.train.sampling_correction or job.train.positive_weight != 1
+    ):
+        raise ConfigError(
+            f"{job.model.architecture} has two labels, and no one formula undoes their weights",
+            where="train",
+            hint="leave sampling_correction and positive_weight as they are by default",
+        )
     strategy = _strategy(architecture, job.train)
     progress(0.0, "reading featurized rows")
     schema = FeatureSchema.load(job.featurized / "fitted")
     layout = Layout(schema)
-    train = read_examples(job.featurized, "train", layout, serving=False)
+    train, undone = learned_as(
+        read_examples(job.featurized, "train", layout, serving=False), job.train
+    )
     validation = read_examples(job.featurized, "validate", layout, serving=True)
     card = ModelCard(
         architecture=job.model.architecture,
@@ -85,6 +96,7 @@ def run_job(
         prior=_logit(train.rate),
         **_tasks(job.label, train) if architecture.multi_task else {},
         features=schema,
+        calibration=undone,
     )
 
     def inner(done: float, message: str = "") -> None:
@@ -146,6 +158,7 @@ def run_job(
         **({"warm_start": str(warmth)} if warmth else {}),
         "resumed_at": fitted.resumed_at,
         "examples_per_second": fitted.examples_per_second,
+        "input_share": fitted.input_share,
         "epochs": len(fitted.epochs),
         "best_epoch": best.epoch,
         "history": [
@@ -165,13 +178,14 @@ def run_job(
 def _calibrated(card: ModelCard, model: Any, validation: Examples, train: Train) -> ModelCard:
     if train.calibration == "none":
         return card
-    line = platt(model.score(validation.inputs), validation)
-    return card.model_copy(update={"calibration": line})
+    # What was scored is corrected already; on the card stands what the raw logits need.
+    found = FITTERS[train.calibration](model.score(validation.inputs), validation)
+    return card.model_copy(update={"calibration": found.after(card.calibration.intercept)})
 
 
 def _told(card: ModelCard) -> dict[str, Any]:
-    line = card.calibration
-    return {} if line == Calibration() else {"calibration": line.model_dump()}
+    found = card.calibration
+    return {} if found == Calibration() else {"calibration": found.model_dump(mode="json")}
 
 
 def _strategy(architecture: Architecture, train: Train) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,6 +43,8 @@ class Fitted:
     epochs: tuple[Epoch, ...]
     best: Epoch
     examples_per_second: float
+    input_share: float
+    """Of the time of the steps, what they waited for their rows."""
     resumed_at: float
     """Share of the planned steps that an earlier, killed process had taken."""
 
@@ -153,6 +156,7 @@ class Training:
         self.step = Step(network, float(train.weights.mean(dtype=np.float64)))
         self._best_weights: dict[str, Array] = {}
         self._place = _Place()
+        self._waited = self._learned = 0.0
 
     def run(self, *, progress: Progress, watch: EpochWatcher, checkpoints: Checkpoints) -> Fitted:
         """Go on from the newest checkpoint to the end; the network has its best epoch's weights.
@@ -171,10 +175,7 @@ class Training:
         while place.epoch <= settings.epochs and not self._is_over():
             clock, before = time.monotonic(), place.seconds
             total = tf.constant(place.total, tf.float64)
-            rows = self._train.shuffled(self._seed, place.epoch)
-            for at, batch in enumerate(rows.batches(settings.batch_size)):
-                if at < place.batch:
-                    continue
+            for at, batch in enumerate(self._batches(), place.batch):
                 done = (place.epoch - 1) * per_epoch + at
                 loss = self.step(batch, self._rate * share_of_rate(settings, done / planned))
                 total += tf.cast(loss, tf.float64)
@@ -193,11 +194,31 @@ class Training:
                     place.total = float(total)
                     place.seconds = before + time.monotonic() - clock
                     self._save(checkpoints)
-            self._end_epoch(float(total) / weight, before + time.monotonic() - clock, watch)
+            learned = time.monotonic() - clock
+            self._learned += learned
+            self._end_epoch(float(total) / weight, before + learned, watch)
         assert place.epochs
         self._network.assign(self._best_weights)
         seconds = max(time.monotonic() - started, 1e-9)
-        return Fitted(tuple(place.epochs), self._best(), examples / seconds, resumed / planned)
+        return Fitted(
+            tuple(place.epochs),
+            self._best(),
+            examples_per_second=examples / seconds,
+            input_share=self._waited / max(self._learned, 1e-9),
+            resumed_at=resumed / planned,
+        )
+
+    def _batches(self) -> Iterator[Examples]:
+        """Batches that this epoch has not learned yet, with a watch on how long they take."""
+        place, size = self._place, self._settings.batch_size
+        rows = self._train.shuffled(size, seed=self._seed, epoch=place.epoch, first=place.batch)
+        while True:
+            clock = time.monotonic()
+            batch = next(rows, None)
+            self._waited += time.monotonic() - clock
+            if batch is None:
+                return
+            yield batch
 
     def _end_epoch(self, loss: float, seconds: float, watch: EpochWatcher) -> None:
         place, clock = self._place, time.monotonic()

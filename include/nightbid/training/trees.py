@@ -79,8 +79,13 @@ def fit_trees(
         weight=train.weights,
         free_raw_data=True,
     )
+    # What undoes the weights of training is no part of a tree, but of how good it is.
+    shift = card.calibration.intercept
     newer = rows.create_valid(
-        tree_matrix(layout, validation.inputs), validation.labels, weight=validation.weights
+        tree_matrix(layout, validation.inputs),
+        validation.labels,
+        weight=validation.weights,
+        init_score=np.full(len(validation), shift) if shift else None,
     )
     booster = lightgbm.train(
         {

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nightbid.evaluation import metrics
 from nightbid.evaluation.lists import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.metrics import auc, log_loss, pr_auc
 from nightbid.evaluation.scores import ScoreTable
 from sklearn import metrics as theirs
+from sklearn.calibration import calibration_curve
 
 EXACT = 1e-6
 
@@ -58,6 +60,18 @@ def test_figures_of_any_rows(found):
     assert auc(table) == pytest.approx(theirs.roc_auc_score(y, logit, sample_weight=w), abs=EXACT)
     expected = theirs.average_precision_score(y, logit, sample_weight=w)
     assert pr_auc(table) == pytest.approx(expected, abs=EXACT)
+
+
+def test_calibration_and_its_curve():
+    y, p, _ = rows(3, 20_000)
+    table = ScoreTable.of(y, p)
+    observed, predicted = calibration_curve(y, p, n_bins=20, strategy="quantile")
+    curve = metrics.calibration_curve(table)
+    assert [each["observed"] for each in curve] == pytest.approx(observed, abs=EXACT)
+    assert [each["predicted"] for each in curve] == pytest.approx(predicted, abs=EXACT)
+    expected = np.abs(observed - predicted).mean()
+    assert metrics.expected_calibration_error(table) == pytest.approx(expected, abs=EXACT)
+    assert metrics.calibration(table) == pytest.approx(p.mean() / y.mean(), abs=EXACT)
 
 
 def test_very_many_scores_share_bins_and_stay_exact_enough():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pytest
 from nightbid.errors import CorruptDataError
+from nightbid.models.calibration import Calibration
 from nightbid.models.folder import ModelCard, save_card, save_weights
+from nightbid.models.layout import column_values
 from nightbid.models.predict import load_model
 from nightbid.models.registry import find, names
 from nightbid.models.runtime import tensorflow
@@ -57,6 +60,27 @@ def test_a_saved_model_scores_the_same_rows_the_same(name, schema, rows, tmp_pat
     assert scores.dtype == np.float64
     assert len(np.unique(scores)) > 100
     assert (load_model(tmp_path).predict(rows) == scores).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_its_export_scores_the_same_calibrated(name, schema, rows, tmp_path):
+    from nightbid.serving.graph import signature, write_onnx
+
+    network = network_of(name, schema)
+    disturb(network)
+    curve = Calibration(slope=0.9, intercept=0.2, knots=((-3, -2.5), (-2, -2.2), (-1, 0.5)))
+    network.card = network.card.model_copy(update={"calibration": curve})
+    write_onnx(network, tmp_path / "model.onnx")
+    served = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    kept = {each.name for each in served.get_inputs()}
+    feed = {
+        each.name: column_values(rows[each.name], each.dtype.as_numpy_dtype).reshape(
+            [len(rows), *each.shape[1:]]
+        )
+        for each in signature(network.layout)
+        if each.name in kept
+    }
+    assert served.run(["probability"], feed)[0] == pytest.approx(network.predict(rows), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

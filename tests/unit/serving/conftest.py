@@ -35,7 +35,7 @@ features:
   user_ad: {transform: count, columns: [user_id, ad_id]}
   position: {transform: identity, size: 16, training_only: true}
 model: {architecture: dcn_v2, embedding_dim: 4}
-train: {epochs: 1, batch_size: 512}
+train: {epochs: 1, batch_size: 512, calibration: isotonic}
 """
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nightbid.datasets import freeze, frozen, load, name_of, verified
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.manifest import FileEntry, Manifest, Rows
-from nightbid.tracking.datasets import freeze, frozen, load, name_of, verified
 from nightbid.tracking.payload import Payload
 from nightbid.workspace import file_digest
 

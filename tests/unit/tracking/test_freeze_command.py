@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from nightbid.cli.data import app
 from nightbid.errors import CorruptDataError
+from nightbid.manifest import Manifest
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace
 from typer.testing import CliRunner
 
 SMALL = """
@@ -13,6 +16,9 @@ source: {kind: simulator, rows_per_day: 200, users: 50, ads: 20}
 window: {train_days: 1}
 features: {ad_id: vocabulary}
 """
+
+
+SAMPLE = ("run", "small", "--date", "2026-01-05", "--until", "sample")
 
 
 @pytest.fixture
@@ -26,9 +32,12 @@ def nightbid(tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTBID_TRACKING", "")
     monkeypatch.setenv("COLUMNS", "200")
     runner = CliRunner()
-    night = ["run", "small", "--date", "2026-01-05", "--until", "sample"]
-    assert runner.invoke(main_app, night).exit_code == 0
-    return lambda *words: runner.invoke(app, words)
+
+    def invoke(*words):
+        return runner.invoke(main_app if words[0] == "run" else app, words)
+
+    assert invoke(*SAMPLE).exit_code == 0
+    return invoke
 
 
 def test_rows_are_frozen_listed_and_checked(nightbid, tmp_path):
@@ -45,3 +54,36 @@ def test_rows_are_frozen_listed_and_checked(nightbid, tmp_path):
     path.write_bytes(content[:-1] + b"x")
     broken = nightbid("frozen", "--check")
     assert isinstance(broken.exception, CorruptDataError)
+
+
+def test_a_pipeline_learns_from_frozen_rows_though_its_logs_are_others_now(nightbid, tmp_path):
+    nightbid("freeze", "small", "small-2026-01-05", "--name", "base")
+    other = SMALL.replace("users: 50", "users: 60")
+    (tmp_path / "small.yaml").write_text(other)
+    use = ("--set", "sampling.frozen=base", "--run-id", "again")
+    done = nightbid(*SAMPLE, *use)
+    assert done.exit_code == 0, done.output
+    workspace = Workspace(str(tmp_path / "ws"))
+
+    def digest(run_id: str) -> str:
+        record = RunRecord.load(workspace, "small", run_id).stage("sample")
+        path = workspace.at(record.uri) / "manifest.json"
+        return Manifest.model_validate_json(path.read_text()).digest
+
+    assert digest("again") == digest("small-2026-01-05")
+    assert nightbid(*SAMPLE, "--run-id", "new").exit_code == 0
+    assert digest("new") != digest("again")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--set", "label.column=conversion"), "another `label`"),
+        (("--date", "2026-01-06"), "--date 2026-01-05"),
+        (("--set", "sampling.frozen=bass"), "there are: base"),
+    ],
+)
+def test_frozen_rows_are_refused_where_they_mean_something_else(nightbid, words, said):
+    nightbid("freeze", "small", "small-2026-01-05", "--name", "base")
+    done = nightbid(*SAMPLE, "--set", "sampling.frozen=base", "--run-id", "again", *words)
+    assert said in f"{done.output}{done.exception}"

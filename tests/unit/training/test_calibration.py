@@ -1,15 +1,24 @@
-"""Platt calibration, and the TensorBoard logs of a training."""
+"""Calibration on validation rows, weights that are undone, and TensorBoard's logs."""
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nightbid.config.models import Model, Train
-from nightbid.models.folder import Calibration, load_card
+from nightbid.errors import ConfigError
+from nightbid.models.calibration import Calibration
+from nightbid.models.folder import load_card
 from nightbid.models.layout import Packed
-from nightbid.training.calibration import platt
+from nightbid.models.predict import load_model
+from nightbid.schema import LABEL, WEIGHT, split_files
+from nightbid.training.calibration import isotonic, learned_as, platt
 from nightbid.training.data import Examples
 from nightbid.training.stage import run
 
@@ -53,18 +62,121 @@ def test_a_known_line_is_found():
     assert line.intercept == pytest.approx(-0.4, abs=0.02)
 
 
-def test_rows_that_cannot_tell_change_nothing():
-    assert platt(np.array([0.1, 0.2]), rows_of([0, 0])) == Calibration()
-    assert platt(np.array([0.1, 0.1]), rows_of([0, 1])) == Calibration()
+@pytest.mark.parametrize("fitter", [platt, isotonic])
+def test_rows_that_cannot_tell_change_nothing(fitter):
+    assert fitter(np.array([0.1, 0.2]), rows_of([0, 0])) == Calibration()
+    assert fitter(np.array([0.1, 0.1]), rows_of([0, 1])) == Calibration()
+
+
+def test_isotonic_finds_what_no_line_can():
+    draw = np.random.default_rng(2)
+    z = draw.normal(0, 2, 100_000)
+    bent = np.where(z < 0, 0.3 * z, 2 * z) - 1
+    labels = draw.random(len(z)) < 1 / (1 + np.exp(-bent))
+    rows, p = rows_of(labels), 1 / (1 + np.exp(-z))
+    line, curve = platt(p, rows).logits(z), isotonic(p, rows).logits(z)
+    best = log_loss(bent, rows)
+    assert log_loss(curve, rows) - best < 0.1 * (log_loss(line, rows) - best)
+
+
+@given(
+    seed=st.integers(0, 1000), count=st.integers(2, 400), kinds=st.integers(2, 50),
+    rate=st.floats(0.01, 1),
+)  # fmt: skip
+def test_isotonic_keeps_the_order_of_rows_and_is_never_certain(seed, count, kinds, rate):
+    draw = np.random.default_rng(seed)
+    z = draw.choice(draw.normal(-2, 2, kinds), count)
+    labels = draw.random(count) < draw.random()
+    weights = np.where(labels, 1, 1 / rate).astype(np.float32)
+    found = isotonic(1 / (1 + np.exp(-z)), rows_of(labels, weights)).logits(np.sort(z))
+    assert np.isfinite(found).all()
+    assert (np.diff(found) >= 0).all()
+    gaps = np.diff(np.sort(z))
+    assert (np.diff(found)[gaps > 1e-6] > 0).all()
+
+
+def test_isotonic_agrees_with_scikit_learn_where_the_groups_are_its_points():
+    from sklearn.isotonic import IsotonicRegression
+
+    draw = np.random.default_rng(3)
+    points = np.linspace(-3, 3, 16)
+    z = np.repeat(points, 20_000)
+    labels = draw.random(len(z)) < 1 / (1 + np.exp(-np.sin(z) - z))
+    theirs = IsotonicRegression().fit(z, labels).predict(points)
+    ours = 1 / (1 + np.exp(-isotonic(1 / (1 + np.exp(-z)), rows_of(labels)).logits(points)))
+    assert ours == pytest.approx(theirs, abs=2e-4)  # a row at the base rate joins each group
 
 
 @pytest.mark.parametrize("name", ["deep", "gradient_boosted_trees"])
-def test_a_pipeline_asks_for_it(featurized, task_of, name):
-    train = Train(batch_size=256, epochs=1, calibration="platt")
+@pytest.mark.parametrize("how", ["platt", "isotonic"])
+def test_a_pipeline_asks_for_it(featurized, task_of, name, how):
+    train = Train(batch_size=256, epochs=1, calibration=how)
     task = task_of(featurized, Model(architecture=name, embedding_l2=1), train)
     metrics = run(task).metrics
-    assert metrics["calibration"] == load_card(task.output / "model").calibration.model_dump()
-    assert metrics["calibration"]["slope"] != 1
+    kept = load_card(task.output / "model").calibration
+    assert metrics["calibration"] == kept.model_dump(mode="json")
+    assert kept.knots if how == "isotonic" else kept.slope != 1
+    table = pq.read_table(split_files(featurized, "validate")[0])
+    model = load_model(task.output / "model")
+    predicted = model.predict(table)
+    assert predicted.mean() == pytest.approx(table[LABEL].to_numpy().mean(), rel=0.03)
+    assert served(model, table, task.output) == pytest.approx(predicted, abs=2e-6)
+
+
+def served(model, table, folder):
+    """Score rows with the exported graph."""
+    if model.card.architecture == "gradient_boosted_trees":
+        from nightbid.serving.tree_graph import write_tree_onnx as write
+    else:
+        from nightbid.serving.graph import write_onnx as write
+    write(model, folder / "model.onnx")
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    names = [each.name for each in session.get_inputs()]
+    feed = {name: table[name].to_numpy() for name in names}
+    return session.run(["probability"], feed)[0]
+
+
+@given(rate=st.floats(0.01, 1), p=st.floats(0.001, 0.999), often=st.floats(0.1, 10))
+def test_what_undoes_the_weights_is_the_formula(rate, p, often):
+    rows = rows_of([1, 0], np.array([1, 1 / rate], np.float32))
+    train, undone = learned_as(rows, Train(sampling_correction=True, positive_weight=often))
+    assert train.weights == pytest.approx([often, 1])
+    odds = p / (1 - p) * often
+    learned = odds / (1 + odds)
+    q = learned / (learned + (1 - learned) / rate)  # negatives sampled away
+    found = 1 / (1 + np.exp(-undone.logits(np.log(odds))))
+    assert found == pytest.approx(q / (q + (1 - q) * often), rel=1e-5)
+
+
+def test_weights_that_no_formula_undoes_are_refused():
+    rows = rows_of([1, 0, 0], np.array([1, 2, 3], np.float32))
+    with pytest.raises(ConfigError, match="sampling_correction"):
+        learned_as(rows, Train(sampling_correction=True))
+
+
+@pytest.mark.parametrize("name", ["deep", "gradient_boosted_trees"])
+def test_probabilities_are_of_all_rows_though_it_learns_a_fourth_of_the_negatives(
+    featurized, task_of, tmp_path, name
+):
+    folder = tmp_path / "sampled"
+    shutil.copytree(featurized, folder)
+    for path in split_files(folder, "train"):
+        table = pq.read_table(path)
+        labels = table[LABEL].to_numpy()
+        weights = pa.array(np.where(labels == 1, 1, 4).astype(np.float32))
+        table = table.set_column(table.column_names.index(WEIGHT), WEIGHT, weights)
+        pq.write_table(table.filter((labels == 1) | (np.arange(len(labels)) % 4 == 0)), path)
+    train = Train(batch_size=128, epochs=4, sampling_correction=True, positive_weight=1.5)
+    task = task_of(folder, Model(architecture=name, embedding_l2=1), train)
+    metrics = run(task).metrics
+    table = pq.read_table(split_files(folder, "validate")[0])
+    labels = table[LABEL].to_numpy()
+    p = load_model(task.output / "model").predict(table)
+    assert p.mean() == pytest.approx(labels.mean(), rel=0.12)
+    loss = -np.mean(np.where(labels == 1, np.log(p), np.log1p(-p)))
+    assert metrics["validation"]["log_loss"] == pytest.approx(loss, abs=1e-5)
+    best = min(each["validation_log_loss"] for each in metrics["history"])
+    assert best == pytest.approx(loss, abs=2e-3)  # what stops trees early is corrected too
 
 
 def test_tensorboard_shows_each_epoch(featurized, task_of):

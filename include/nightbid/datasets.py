@@ -2,7 +2,8 @@
 
 Freezing keeps the sampled rows of a run under a name, below `datasets/<name>/` of the workspace:
 hard links where the file system has them, so that it costs no space, and copies elsewhere. A name
-is given once. Whoever uses a data set checks every byte of it first.
+is given once. Whoever uses a data set checks every byte of it first. A pipeline learns from one
+with `sampling.frozen: NAME`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
+from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.manifest import Manifest
 from nightbid.runs import RunRecord
 from nightbid.workspace import Workspace, fetch, file_digest
 
 STAGE = "sample"
+MEANING = ("columns", "label", "window")
+"""Blocks of a pipeline that rows depend on, beside the logs themselves."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 
 
@@ -40,6 +44,8 @@ class FrozenData(BaseModel):
     bytes: int
     created: dt.datetime
     reason: str = ""
+    meaning: dict[str, object] = {}
+    """What the pipeline said of its rows: the blocks of `MEANING`."""
 
 
 def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "") -> FrozenData:
@@ -86,6 +92,7 @@ def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "")
         bytes=sum(each.size for each in manifest.files),
         created=dt.datetime.now(dt.UTC),
         reason=reason,
+        meaning={key: run.head.spec.get(key) for key in MEANING},
     )
     scratch = workspace.scratch(final)
     try:
@@ -148,6 +155,47 @@ def verified(workspace: Workspace, name: str) -> UPath:
     local = UPath(fetch(folder))
     _check(local, manifest, name)
     return local
+
+
+def place(
+    workspace: Workspace, name: str, spec: PipelineSpec, night: Night, folder: Path
+) -> Manifest:
+    """Put the rows of a data set where a stage writes its own.
+
+    Args:
+        workspace: where it lies.
+        name: of the data set.
+        spec: the pipeline that will learn from them.
+        night: the night that is run.
+        folder: of the stage.
+
+    Returns:
+        The manifest that they were frozen with.
+
+    Raises:
+        ConfigError: they are of another night, or mean something else than the pipeline says.
+        MissingDataError, CorruptDataError: see `verified`.
+    """
+    found = load(workspace, name)
+    if found.night != night.date:
+        raise ConfigError(
+            f"its rows are of the night of {found.night}, not of {night.date}",
+            where=f"data set {name!r}",
+            hint=f"run with --date {found.night}",
+        )
+    mine = spec.model_dump(mode="json")
+    for key, value in found.meaning.items():
+        if mine[key] != value:
+            raise ConfigError(
+                f"its rows were sampled with another `{key}`: {value}, not {mine[key]}",
+                where=f"data set {name!r}",
+                hint=f"use the `{key}` of {found.run_id}, or freeze rows of this pipeline",
+            )
+    source = verified(workspace, name)
+    manifest = _manifest(source)
+    for each in manifest.files:
+        _keep(source / each.path, UPath(folder / each.path))
+    return manifest
 
 
 def name_of(workspace: Workspace, digest: str) -> str:
