@@ -13,6 +13,9 @@ PORT ?= 8080
 COMPOSE ?= docker compose
 SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n", $$1, $$2}'
 
+# Libraries are compiled once, and not by every process anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help install run ui up down compose-test test check format lock schema clean
 
 help: ## This list
