@@ -274,18 +274,25 @@ def page(
 
 @app.command()
 def prices() -> None:
-    """Show the price book: every price with its source and validity."""
-    table = Table("service", "resource", "region", "price", "valid", "source")
+    """Show the price book: every price with its validity and source."""
+    sources: dict[str, int] = {}
+    tables: dict[str, Table] = {}
     for price in default_book().prices:
-        table.add_row(
-            price.service,
+        title = f"{price.service}, {price.region}"
+        if title not in tables:
+            columns = ("resource", "price", "valid until", "source")
+            tables[title] = Table(*columns, title=title, title_justify="left")
+        source = f"{price.source} ({price.source_date})"
+        tables[title].add_row(
             price.resource,
-            price.region,
             f"{price.price} {price.currency}",
-            f"{price.valid_from} to {price.valid_until}",
-            f"{price.source} ({price.source_date})",
+            str(price.valid_until),
+            str(sources.setdefault(source, len(sources) + 1)),
         )
-    console.print(table)
+    for table in tables.values():
+        console.print(table)
+    for source, number in sources.items():
+        console.print(f"{number:>2}  {source}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
