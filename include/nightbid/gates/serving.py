@@ -18,6 +18,8 @@ def measure(task: StageTask) -> Facts:
     export = task.inputs["export"].manifest.metrics
     load = task.inputs["load_test"].manifest.metrics
     asked = f"{load['requests']:,} requests of {load['candidates']} candidates on {load['engine']}"
+    if load.get("clock") == "thread":
+        asked += f", in its own time: others took {load['stolen']:.0%} of the core"
     facts.add("p99_ms", load["latency_ms"]["p99"], note=asked)
     facts.add("p50_ms", load["latency_ms"]["p50"], note=asked)
     facts.add("requests_per_second_per_core", load["requests_per_second_per_core"])

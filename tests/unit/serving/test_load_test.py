@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
-from nightbid.serving.load_test import item_columns, make_requests
+import pytest
+from nightbid.serving.bundle import Bundle
+from nightbid.serving.load_test import closed_loop, item_columns, make_requests
+
+
+@pytest.fixture
+def crowded():
+    """This thread on one core, with two others that never rest."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
+    os.sched_setaffinity(0, cores)
 
 
 def test_a_request_is_one_user_in_one_context_with_many_candidates(night):
@@ -41,3 +60,12 @@ def test_the_stage_reports_latency_throughput_and_a_curve(night):
     offered = [each["offered_per_second"] for each in metrics["curve"]]
     assert offered == sorted(offered)
     assert len(np.unique(offered)) == 4
+
+
+def test_what_other_processes_take_is_not_held_against_the_model(night, crowded):
+    bundle = Bundle.load(night.folder("export"), threads=1)
+    requests = make_requests(night.raw(), "ad_id", count=100, seed=4)
+    found = closed_loop(bundle, requests)
+    assert found.disturbed
+    assert found.stolen == pytest.approx(1 - found.seconds[:, 1].sum() / found.wall[:, 1].sum())
+    assert (found.seconds[:, 0] <= found.seconds[:, 1]).all()
