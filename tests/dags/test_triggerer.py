@@ -29,7 +29,6 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
-RUN = "manual-1"
 HOUR = Decimal("0.056")
 """USD of one vCPU-hour in the cloud."""
 
@@ -75,6 +74,13 @@ def collector() -> Iterator[Collector]:
     collector = Collector()
     yield collector
     collector.server.shutdown()
+
+
+def log_of(run_id: str) -> str:
+    """What a person reads of the task that watches."""
+    folder = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
+    logs = folder.glob(f"**/run_id={run_id}/**/*.log*")
+    return "".join(path.read_text() for path in logs if path.is_file())
 
 
 @pytest.fixture
@@ -124,7 +130,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     return found
 
 
-def deferred_night(workspace: str) -> None:
+def deferred_night(run_id: str) -> None:
     """Put a running DAG run into the database, its cost watch deferred as the task does it."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
@@ -141,16 +147,16 @@ def deferred_night(workspace: str) -> None:
     dag = bag.dags["nightly_small"]
     watch = CostTrigger(
         dag_id=dag.dag_id,
-        run_id=RUN,
+        run_id=run_id,
         task_id="watch_cost",
         pipeline="small",
-        workspace=workspace,
+        workspace=Settings().workspace,
         every=0.3,
     )
     path, arguments = watch.serialize()
     with create_session() as session:
         run = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).create_dagrun(
-            run_id=RUN,
+            run_id=run_id,
             run_after=dt.datetime.now(dt.UTC),
             run_type=DagRunType.MANUAL,
             triggered_by=DagRunTriggeredByType.TEST,
@@ -168,17 +174,17 @@ def deferred_night(workspace: str) -> None:
                 task.next_method = "conclude"
 
 
-def end_the_night() -> None:
+def end_the_night(run_id: str) -> None:
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
     with create_session() as session:
-        others = (TaskInstance.run_id == RUN) & (TaskInstance.task_id != "watch_cost")
+        others = (TaskInstance.run_id == run_id) & (TaskInstance.task_id != "watch_cost")
         session.execute(update(TaskInstance).where(others).values(state="success"))
 
 
-def fired() -> dict[str, Any] | None:
+def fired(run_id: str) -> dict[str, Any] | None:
     """What the trigger told the task that waits for it."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
@@ -187,7 +193,7 @@ def fired() -> dict[str, Any] | None:
     with create_session() as session:
         task = session.scalars(
             select(TaskInstance).where(
-                TaskInstance.run_id == RUN, TaskInstance.task_id == "watch_cost"
+                TaskInstance.run_id == run_id, TaskInstance.task_id == "watch_cost"
             )
         ).one()
         if task.state == "deferred":
@@ -196,48 +202,89 @@ def fired() -> dict[str, Any] | None:
         return kwargs["__var"]["event"] if "__var" in kwargs else kwargs["event"]
 
 
+class Night:
+    """A night whose training runs: what it uses is in its trail."""
+
+    def __init__(self, run_id: str) -> None:
+        spec = find_pipeline("small", Settings().pipelines)
+        self.run = RunRecord.start(
+            Workspace(Settings().workspace),
+            spec,
+            dt.date(2026, 1, 4),
+            run_id=run_id,
+            trigger="airflow",
+        )
+        self.trail = self.run.usage_file("train", 1)
+
+    def work(self, hours: int, done: float) -> None:
+        """Say that as many hours of one core are used up by now."""
+        values = {"at": time.time(), "done": done, "cpu_seconds": 3600.0 * hours}
+        with self.trail.open("a") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+    def spent(self) -> Decimal:
+        """What the ledger says, in USD at cloud prices."""
+        return total(Ledger(self.run.workspace).entries(run_id=self.run.run_id)).amount
+
+    def end(self, state: str) -> None:
+        """End the training, and with it all other tasks."""
+        error = "over" if state == "failed" else ""
+        self.run.record(
+            StageRecord(
+                stage="train", state=state, started=dt.datetime.now(dt.UTC), seconds=1, error=error
+            )
+        )
+        end_the_night(self.run.run_id)
+
+
 def test_a_triggerer_that_is_killed_and_started_anew_counts_nothing_twice(
     pipelines, triggerer, collector: Collector
 ) -> None:
     pipelines(budget={"run_usd": 2.5 * 0.056})
-    spec = find_pipeline("small", Settings().pipelines)
-    run = RunRecord.start(
-        Workspace(Settings().workspace), spec, dt.date(2026, 1, 4), run_id=RUN, trigger="airflow"
-    )
-    trail = run.usage_file("train", 1)
-
-    def work(hours: int, done: float) -> None:
-        values = {"at": time.time(), "done": done, "cpu_seconds": 3600.0 * hours}
-        with trail.open("a") as stream:
-            stream.write(json.dumps(values) + "\n")
-
-    def spent() -> Decimal:
-        return total(Ledger(run.workspace).entries(run_id=RUN)).amount
-
-    work(1, 0.5)
-    deferred_night(Settings().workspace)
+    night = Night("killed")
+    night.work(1, 0.5)
+    deferred_night("killed")
     first = triggerer()
-    until(lambda: spent() == HOUR, "the first poll")
+    until(lambda: night.spent() == HOUR, "the first poll")
     until(lambda: ("nightbid.cost.projected_usd", "train") in collector.seen, "metrics")
     assert collector.seen["nightbid.cost.projected_usd", "train"] == pytest.approx(0.112)
     kill(first)
 
-    work(2, 0.6)
+    night.work(2, 0.6)
     triggerer()
-    until(lambda: spent() == 2 * HOUR, "the poll of the second triggerer")
-    assert not cancel_marker(trail).exists()
-    work(3, 0.7)
-    until(cancel_marker(trail).exists, "the order to stop")
-    assert "over its limit of 0.14 USD" in cancel_marker(trail).read_text()
-    assert fired() is None, "the night has not ended: the stage is on its way out"
+    until(lambda: night.spent() == 2 * HOUR, "the poll of the second triggerer")
+    assert not cancel_marker(night.trail).exists()
+    night.work(3, 0.7)
+    until(cancel_marker(night.trail).exists, "the order to stop")
+    assert "over its limit of 0.14 USD" in cancel_marker(night.trail).read_text()
+    assert fired("killed") is None, "the night has not ended: the stage is on its way out"
 
-    run.record(
-        StageRecord(
-            stage="train", state="failed", started=dt.datetime.now(dt.UTC), seconds=1, error="over"
-        )
-    )
-    end_the_night()
-    event = until(fired, "the end of the watch")
-    assert event["over"].startswith(f"run {RUN} has cost 0.1680 USD, over its limit")
-    assert Decimal(event["spent_usd"]) == spent() == 3 * HOUR
+    night.end("failed")
+    event = until(lambda: fired("killed"), "the end of the watch")
+    assert event["over"].startswith("run killed has cost 0.1680 USD, over its limit")
+    assert Decimal(event["spent_usd"]) == night.spent() == 3 * HOUR
     until(lambda: collector.seen.get(("nightbid.cost.run_usd", "")) == pytest.approx(0.168), "sum")
+
+
+def test_a_ledger_that_goes_away_costs_the_watch_polls_and_nothing_else(
+    pipelines, triggerer, postgres, database, password, monkeypatch
+) -> None:
+    monkeypatch.setenv("NIGHTBID_LEDGER", database)
+    pipelines()
+    night = Night("outage")
+    night.work(1, 0.5)
+    deferred_night("outage")
+    triggerer()
+    until(lambda: night.spent() == HOUR, "the first poll")
+    postgres.stop()
+    try:
+        night.work(2, 0.6)
+        until(lambda: "the cost ledger in PostgreSQL" in log_of("outage"), "a line in the log")
+    finally:
+        postgres.start()
+    until(lambda: night.spent() == 2 * HOUR, "the poll after the outage")
+    assert fired("outage") is None
+    night.end("done")
+    event = until(lambda: fired("outage"), "the end of the watch")
+    assert Decimal(event["spent_usd"]) == night.spent() == 2 * HOUR
+    assert password not in log_of("outage")

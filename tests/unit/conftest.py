@@ -87,8 +87,9 @@ def night_metrics() -> dict[str, dict]:
 
 
 @pytest.fixture
-def recorded_run(tmp_path):
+def recorded_run(tmp_path, monkeypatch):
     """Write the records of a night into a workspace, and open it."""
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
 
     def record(
         run_id: str = "ctr-2026-01-20",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from upath import UPath
 
+from nightbid.config.settings import Settings
 from nightbid.report.pages import run_document
+from nightbid.report.summaries import Summaries
 from nightbid.runs import RunRecord
 from nightbid.workspace import write_atomically
 
@@ -16,5 +18,6 @@ def write_report(run: RunRecord) -> UPath:
         Its path.
     """
     path = run.folder / "report.html"
-    write_atomically(path, run_document(run))
+    nights = Summaries(run.workspace, Settings().cache.expanduser()).of(run.head.pipeline)
+    write_atomically(path, run_document(run, nights=nights))
     return path

@@ -9,16 +9,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nightbid.cost.answers import MILLION, UNUSUAL, alert_limits
+from nightbid.cost.answers import UNUSUAL
 from nightbid.cost.money import Money
-from nightbid.report.charts import Bar, Series, bar_chart, line_chart, sparkline
+from nightbid.report.charts import Bar, bar_chart, sparkline
+from nightbid.report.cost_trend import cost_trend
 from nightbid.report.summaries import RunSummary
 from nightbid.report.words import money, number
 
 PAGE = 50
 """Runs on one page of the list."""
-TREND = 60
-"""Newest runs that a trend shows."""
 MONTHS = 24
 """Bars of costs drawn; the table has all of them."""
 
@@ -86,54 +85,6 @@ def _trends(pipeline: str, runs: Sequence[RunSummary]) -> list[Trend]:
     return found
 
 
-@dataclass(frozen=True)
-class CostTrend:
-    """What each night of a pipeline cost, and from where it would have been unusual."""
-
-    pipeline: str
-    line: Markup
-    nights: int
-    unusual: tuple[RunSummary, ...]
-    """Nights above the limit, the newest first."""
-
-
-def _cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
-    """Draw the nights that trained a model; None while there are fewer than two."""
-    whole = [run for run in runs if run.per_million_rows is not None]
-    if len(whole) < 2:
-        return None
-    limits = [
-        None if limit is None else limit * run.rows / MILLION
-        for limit, run in zip(
-            alert_limits([run.per_million_rows for run in whole]), whole, strict=True
-        )
-    ]
-    above = [
-        run
-        for run, limit in zip(whole, limits, strict=True)
-        if limit is not None and run.cost.amount > limit
-    ]
-    first = max(0, len(whole) - TREND)
-    spent = [(float(at), float(run.cost.amount)) for at, run in enumerate(whole, 1)][first:]
-    limit_line = [
-        (float(at), float(limit)) for at, limit in enumerate(limits, 1) if limit is not None
-    ]
-    limit_line = [point for point in limit_line if point[0] > first]
-    line = line_chart(
-        [
-            Series("cost", spent),
-            Series("unusual from here", limit_line, dashed=True, marks=False, tone="s3"),
-        ],
-        x_label="nights that trained, the newest last",
-        y_label=f"cost, {whole[-1].cost.currency}",
-        title=f"Cost per night of {pipeline}",
-        description=f"Cost of each night at cloud prices, {money(whole[-1].cost)} of the newest."
-        f" Dashed: {UNUSUAL} times the median of the nights before, for the same rows.",
-        zero=True,
-    )
-    return CostTrend(pipeline, line, len(spent), tuple(reversed(above)))
-
-
 def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
     """Everything that `costs.html` needs besides addresses; the newest month first."""
     by_pipeline: dict[str, list[RunSummary]] = {}
@@ -142,7 +93,7 @@ def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
     trends = [
         trend
         for pipeline, found in sorted(by_pipeline.items())
-        if (trend := _cost_trend(pipeline, sorted(found, key=lambda run: run.started)))
+        if (trend := cost_trend(pipeline, sorted(found, key=lambda run: run.started)))
     ]
     groups: dict[tuple[str, str], list[tuple[Decimal, Decimal, str]]] = {}
     for run in runs:

@@ -11,9 +11,11 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from nightbid.champion import Champion
+from nightbid.cost.answers import UNUSUAL
 from nightbid.report import words
 from nightbid.report.compare_page import compare_context
 from nightbid.report.comparison import Comparison
+from nightbid.report.cost_trend import cost_trend
 from nightbid.report.links import Links
 from nightbid.report.lists import costs_context, nights_context
 from nightbid.report.run_page import run_context
@@ -24,15 +26,27 @@ from nightbid.runs import RunRecord
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def run_document(run: RunRecord, links: Links | None = None) -> str:
+def run_document(
+    run: RunRecord, links: Links | None = None, *, nights: Sequence[RunSummary] = ()
+) -> str:
     """A self-contained document of one run, at whatever point it is.
 
     Args:
         run: finished, failed, stopped or still going.
         links: where its links lead; default: nowhere.
+        nights: of its pipeline, the oldest first, for the trend of the costs up to this one; later
+            ones are left out.
     """
     view, links = RunView(run), links or Links()
-    body = render("run.html", {"view": view, "links": links, **run_context(view)})
+    until = [night for night in nights if night.started <= run.head.started]
+    context = {
+        "view": view,
+        "links": links,
+        "cost_trend_of_nights": cost_trend(run.head.pipeline, until),
+        "unusual_times": UNUSUAL,
+        **run_context(view),
+    }
+    body = render("run.html", context)
     return document(f"{view.head.run_id}", body, links=links, pipelines=[view.head.pipeline])
 
 

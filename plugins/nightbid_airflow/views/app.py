@@ -18,7 +18,8 @@ from nightbid.errors import NightbidError
 from nightbid.report import pages as documents
 from nightbid.report import records
 from nightbid.report.comparison import Comparison
-from nightbid.report.lists import PAGE, TREND
+from nightbid.report.cost_trend import TREND
+from nightbid.report.lists import PAGE
 from nightbid.report.summaries import Summaries
 from nightbid.runs import RunRecord
 from nightbid.workspace import Workspace
@@ -164,13 +165,15 @@ def make_pages(settings: Settings) -> FastAPI:
             dag_runs=dag_runs(pipeline),
             mlflow=shelf.mlflow or "",
         )
-        return HTMLResponse(documents.run_document(record, served))
+        nights = shelf.summaries.of(pipeline)
+        return HTMLResponse(documents.run_document(record, served, nights=nights))
 
     @app.get("/runs/{pipeline}/{run_id}/report.html")
     def report(pipeline: str, run_id: str, reader: Login) -> HTMLResponse:
         record = shelf.run(pipeline, run_id, reader)
         name = {"Content-Disposition": f'attachment; filename="{record.run_id}.html"'}
-        return HTMLResponse(documents.run_document(record), headers=name)
+        page = documents.run_document(record, nights=shelf.summaries.of(pipeline))
+        return HTMLResponse(page, headers=name)
 
     @app.get("/outputs/{pipeline}/{stage}/{key}")
     def output(pipeline: str, stage: str, key: str, reader: Login) -> Response:

@@ -89,6 +89,13 @@ def test_a_finished_night_shows_its_figures(recorded_run, page):
         assert chart in found.words
 
 
+def test_the_costs_are_drawn_night_by_night_up_to_this_one(recorded_run, page):
+    first, second, third = (recorded_run(f"night-{at}") for at in range(3))
+    assert "Night by night" not in page(first).words
+    assert "The newest 2 nights that trained a model" in page(second).words
+    assert "The newest 3 nights that trained a model" in page(third).words
+
+
 @pytest.mark.parametrize("until", ["sample", "train", "evaluate", "export"])
 def test_a_night_that_failed_midway_says_why(recorded_run, page, until):
     run = recorded_run(until=until, error=f"dt=2026-01-20: no rows in {until} → fetch the day")
