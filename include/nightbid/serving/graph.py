@@ -13,6 +13,8 @@ from nightbid.models.network import Network
 from nightbid.schema import ModelInput
 
 OPSET = 18
+ROWS = "rows"
+"""What ONNX calls the one size that is not known beforehand."""
 
 
 def write_saved_model(network: Network, folder: Path) -> None:
@@ -38,9 +40,13 @@ def write_onnx(network: Network, path: Path) -> None:
 def _rename(graph: Any) -> None:
     """Number all inner names in the order of their use, and sort the constants by it.
 
-    The converter numbers its constants in an order that differs from one process to the next:
-    the same model would not give the same bytes.
+    The converter numbers its constants, and what it does not know of shapes, with what the process
+    has done before: the same model would not give the same bytes.
     """
+    for value in (*graph.input, *graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_param"):
+                dimension.dim_param = ROWS
     if any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute):
         return  # Loops and branches see names from outside; none of our models has any.
     kept = {each.name for each in (*graph.input, *graph.output)}
