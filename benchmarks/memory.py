@@ -65,7 +65,7 @@ def featurize(folder: Path) -> None:
     from nightbid.features.fitted import Definition
     from nightbid.featurize.groups import groups_of
     from nightbid.featurize.passes import learning, transforming
-    from nightbid.featurize.runner import passes_on
+    from nightbid.featurize.runner import passes_on, threads_of
 
     spec = PipelineSpec.model_validate(
         {"pipeline": "bench", "features": FEATURES, "columns": {"time": "time"}}
@@ -73,9 +73,11 @@ def featurize(folder: Path) -> None:
     groups = groups_of(folder / "rows", ["train"])
     fitted, output = str(folder / "fitted"), str(folder / "out")
     Path(output).mkdir()
-    with passes_on(Runner()) as run_pass:
-        run_pass(learning(groups, Definition.of(spec), fitted))
-        run_pass(transforming(groups, fitted, output))
+    runner = Runner()
+    threads = threads_of(runner)
+    with passes_on(runner) as run_pass:
+        run_pass(learning(groups, Definition.of(spec), fitted, threads=threads))
+        run_pass(transforming(groups, fitted, output, threads))
 
 
 def count(folder: Path, distinct: int) -> None:

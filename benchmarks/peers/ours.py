@@ -36,7 +36,7 @@ def analyse(files: list[str], work: Path) -> dict[str, float]:
     fitted = work / "fitted"
     shutil.rmtree(fitted, ignore_errors=True)
     with passes_on(Runner(workers=THREADS)) as run_pass:
-        run_pass(learning(_groups(files), DEFINITION, str(fitted)))
+        run_pass(learning(_groups(files), DEFINITION, str(fitted), threads=THREADS))
     learned = FittedFeatures.load(fitted).learned
     return {
         "tokens": sum(len(learned[name].tokens) for name in TEXTS),
@@ -49,7 +49,7 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
     with passes_on(Runner(workers=THREADS)) as run_pass:
-        run_pass(transforming(_groups(files), str(work / "fitted"), str(output)))
+        run_pass(transforming(_groups(files), str(work / "fitted"), str(output), THREADS))
     return {"rows": sum(pq.read_metadata(each).num_rows for each in output.rglob("*.parquet"))}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,14 +26,16 @@ from nightbid.config.cloud import Cloud
 from nightbid.config.pipeline import SPLITS
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.features.statistics import Statistic
 from nightbid.featurize.groups import Group, encode_rows, list_groups
 from nightbid.featurize.passes import (
     SPILL_ABOVE,
     Learn,
     MergeStatistics,
     MergeSummaries,
+    Part,
     Summary,
+    check_rows,
+    rows_of,
     save_summary,
     transformed,
 )
@@ -144,23 +146,25 @@ class MergeThere(MergeStatistics):
         super().__init__(spill, limit)
         self._place = place
 
-    def _bounded(self, statistics: dict[str, Statistic]) -> dict[str, Statistic]:
+    def _bounded(self, part: Part) -> Part:
         # Dataflow calls no `setup` of a combiner.
         self._place.prepare()
-        return super()._bounded(statistics)
+        return super()._bounded(part)
 
 
 class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
     """Merged statistics → the files of the fitted features."""
 
-    def __init__(self, definition: Definition, place: Place) -> None:
+    def __init__(self, definition: Definition, place: Place, rows: int) -> None:
         self._definition = definition
         self._place = place
+        self._rows = rows
 
-    def process(self, statistics: dict[str, Statistic]) -> Iterator[list[FileEntry]]:
+    def process(self, merged: Part) -> Iterator[list[FileEntry]]:
         """Write the folder."""
+        check_rows("learned from", merged.rows, self._rows)
         self._place.prepare()
-        fitted = FittedFeatures.fit(self._definition, statistics)
+        fitted = FittedFeatures.fit(self._definition, merged.statistics)
         yield self._place.put_all(lambda folder: fitted.save(folder / "fitted"))
 
 
@@ -202,11 +206,13 @@ class TransformThere(beam.DoFn):  # type: ignore[misc]
 class SaveSummaryThere(beam.DoFn):  # type: ignore[misc]
     """Split and summary → two small objects."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, rows: Mapping[str, int]) -> None:
         self._place = place
+        self._rows = rows
 
     def process(self, element: tuple[str, Summary]) -> Iterator[tuple[FileEntry, int]]:
         """Write them."""
+        check_rows("transformed", element[1].profile.rows, self._rows[element[0]])
         self._place.prepare()
         for entry in self._place.put_all(lambda folder: save_summary(*element, folder)):
             yield entry, 0
@@ -250,6 +256,7 @@ def featurizing(
         spill: folder for the counts of very many tokens.
         limit: tokens of a vocabulary that a worker counts in memory.
     """
+    counts = rows_of(groups)
 
     def expand(pipeline: beam.Pipeline) -> Any:
         rows = pipeline | "Row groups" >> beam.Create(list(groups), reshuffle=True)
@@ -258,7 +265,7 @@ def featurizing(
             | "Learn" >> beam.ParDo(LearnThere(definition, place))
             | "Merge statistics"
             >> beam.CombineGlobally(MergeThere(place, spill, limit)).without_defaults()
-            | "Save fitted" >> beam.ParDo(SaveFittedThere(definition, place))
+            | "Save fitted" >> beam.ParDo(SaveFittedThere(definition, place, sum(counts.values())))
         )
         done = rows | "Transform" >> beam.ParDo(
             TransformThere(place), beam.pvalue.AsSingleton(fitted)
@@ -266,7 +273,7 @@ def featurizing(
         summaries = (
             done.summaries
             | "Merge summaries" >> beam.CombinePerKey(MergeSummaries())
-            | "Save summaries" >> beam.ParDo(SaveSummaryThere(place))
+            | "Save summaries" >> beam.ParDo(SaveSummaryThere(place, counts))
         )
         learned = fitted | "Fitted files" >> beam.FlatMap(_without_rows)
         return (

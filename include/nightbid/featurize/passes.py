@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow as pa
 from upath import UPath
 
 from nightbid.columns import whole
+from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
 from nightbid.features.statistics import Statistic, TokenCounts, merge_all
@@ -24,6 +27,8 @@ from nightbid.schema import LABEL, REASON, RESERVED, TIME, WEIGHT
 
 SPILL_ABOVE = 2_000_000
 """Tokens of one vocabulary: some 100 MiB."""
+BATCH = 4
+"""Row groups per thread in one element of Beam."""
 
 
 def sources_of(definition: Definition) -> list[str]:
@@ -34,6 +39,18 @@ def sources_of(definition: Definition) -> list[str]:
     return sorted(names)
 
 
+@dataclass(frozen=True)
+class Part:
+    """What some rows teach, and how many they were."""
+
+    rows: int = 0
+    statistics: Mapping[str, Statistic] = field(default_factory=dict)
+
+    def merge(self, other: Part) -> Part:
+        """Add both sets of rows."""
+        return Part(self.rows + other.rows, merge_all(self.statistics, other.statistics))
+
+
 class Learn(beam.DoFn):  # type: ignore[misc]
     """Row group → statistics of every feature."""
 
@@ -41,10 +58,11 @@ class Learn(beam.DoFn):  # type: ignore[misc]
         self._definition = definition
         self._columns = {*sources_of(definition), LABEL, WEIGHT, TIME}
 
-    def process(self, group: Group) -> Iterator[dict[str, Statistic]]:
+    def process(self, group: Group) -> Iterator[Part]:
         """Learn from one row group."""
         rows = group.read(self._columns)
-        yield learn(self._definition.features, rows, train=group.split == "train")
+        found = learn(self._definition.features, rows, train=group.split == "train")
+        yield Part(len(rows), found)
 
 
 class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
@@ -60,51 +78,64 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         self._spill = spill
         self._limit = limit
 
-    def create_accumulator(self) -> dict[str, Statistic]:
+    def create_accumulator(self) -> Part:
         """Start with no rows."""
-        return {}
+        return Part()
 
-    def add_input(
-        self, accumulator: dict[str, Statistic], element: dict[str, Statistic]
-    ) -> dict[str, Statistic]:
+    def add_input(self, accumulator: Part, element: Part) -> Part:
         """Add the rows of one group."""
-        return self._bounded(merge_all(accumulator, element))
+        return self._bounded(accumulator.merge(element))
 
-    def merge_accumulators(
-        self, accumulators: Iterable[dict[str, Statistic]]
-    ) -> dict[str, Statistic]:
+    def merge_accumulators(self, accumulators: Iterable[Part]) -> Part:
         """Add the rows of several bundles."""
-        merged: dict[str, Statistic] = {}
+        merged = Part()
         for each in accumulators:
-            merged = self._bounded(merge_all(merged, each))
+            merged = self._bounded(merged.merge(each))
         return merged
 
-    def extract_output(self, accumulator: dict[str, Statistic]) -> dict[str, Statistic]:
+    def extract_output(self, accumulator: Part) -> Part:
         """Give the sum."""
         return accumulator
 
-    def _bounded(self, statistics: dict[str, Statistic]) -> dict[str, Statistic]:
-        return {
+    def _bounded(self, part: Part) -> Part:
+        statistics = {
             name: each.spill(UPath(self._spill), self._limit)
             if isinstance(each, TokenCounts)
             else each
-            for name, each in statistics.items()
+            for name, each in part.statistics.items()
         }
+        return Part(part.rows, statistics)
 
 
 class SaveFitted(beam.DoFn):  # type: ignore[misc]
     """Merged statistics → folder of fitted features."""
 
-    def __init__(self, definition: Definition, folder: str, spill: str) -> None:
+    def __init__(self, definition: Definition, folder: str, spill: str, rows: int) -> None:
         self._definition = definition
         self._folder = folder
         self._spill = spill
+        self._rows = rows
 
-    def process(self, statistics: dict[str, Statistic]) -> Iterator[str]:
+    def process(self, merged: Part) -> Iterator[str]:
         """Write the folder."""
-        FittedFeatures.fit(self._definition, statistics).save(Path(self._folder))
+        check_rows("learned from", merged.rows, self._rows)
+        FittedFeatures.fit(self._definition, merged.statistics).save(Path(self._folder))
         shutil.rmtree(self._spill, ignore_errors=True)
         yield self._folder
+
+
+def check_rows(done: str, found: int, expected: int) -> None:
+    """Refuse a result that not all rows went into: no runner may lose or repeat any unnoticed.
+
+    Raises:
+        StageError: more or fewer rows arrived than the row groups hold.
+    """
+    if found != expected:
+        raise StageError(
+            f"{done} {found:,} rows of {expected:,}",
+            where="runner",
+            hint="the Beam runner lost or repeated rows: rerun, and try another runner",
+        )
 
 
 @dataclass(frozen=True)
@@ -198,12 +229,14 @@ class MergeSummaries(beam.CombineFn):  # type: ignore[misc]
 class SaveSummary(beam.DoFn):  # type: ignore[misc]
     """Split and summary → `profile/split=*.json` and `outside/split=*.json`."""
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, rows: Mapping[str, int]) -> None:
         self._output = output
+        self._rows = rows
 
     def process(self, element: tuple[str, Summary]) -> Iterator[str]:
         """Write two small files."""
         split, summary = element
+        check_rows("transformed", summary.profile.rows, self._rows[split])
         save_summary(split, summary, Path(self._output))
         yield split
 
@@ -216,8 +249,41 @@ def save_summary(split: str, summary: Summary, output: Path) -> None:
     (folder / f"oov-{split}.json").write_text(text)
 
 
+class InThreads(beam.DoFn):  # type: ignore[misc]
+    """Several row groups → what another DoFn makes of each, in order.
+
+    Reading, Arrow and NumPy hold no lock of Python: one worker keeps all cores busy.
+    """
+
+    def __init__(self, inner: beam.DoFn, threads: int) -> None:
+        self._inner = inner
+        self._threads = threads
+
+    def setup(self) -> None:
+        """Once per worker."""
+        self._inner.setup()
+
+    def process(self, batch: list[Group]) -> Iterator[Any]:
+        """Process a batch; no more than one result per thread waits to be merged."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            running: deque[Future[list[Any]]] = deque()
+            for each in batch:
+                if len(running) > self._threads:
+                    yield from running.popleft().result()
+                running.append(pool.submit(self._one, each))
+            while running:
+                yield from running.popleft().result()
+
+    def _one(self, group: Group) -> list[Any]:
+        return list(self._inner.process(group))
+
+
 def learning(
-    groups: list[Group], definition: Definition, fitted: str, limit: int = SPILL_ABOVE
+    groups: list[Group],
+    definition: Definition,
+    fitted: str,
+    limit: int = SPILL_ABOVE,
+    threads: int = 1,
 ) -> Any:
     """Build the pass that learns; its result is a folder of fitted features.
 
@@ -226,34 +292,50 @@ def learning(
         definition: the features.
         fitted: the folder.
         limit: tokens of a vocabulary that a worker counts in memory; more go through files.
+        threads: of each worker, see `nightbid.featurize.runner.threads_of`.
     """
     spill = f"{fitted}.counts"
+    rows = sum(rows_of(groups).values())
 
     def expand(pipeline: beam.Pipeline) -> Any:
         return (
             pipeline
-            | "Row groups" >> beam.Create(groups, reshuffle=True)
-            | "Learn" >> beam.ParDo(Learn(definition))
+            | "Row groups" >> beam.Create(_batches(groups, threads), reshuffle=True)
+            | "Learn" >> beam.ParDo(InThreads(Learn(definition), threads))
             | "Merge" >> beam.CombineGlobally(MergeStatistics(spill, limit)).without_defaults()
-            | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill))
+            | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill, rows))
         )
 
     return expand
 
 
-def transforming(groups: list[Group], fitted: str, output: str) -> Any:
+def transforming(groups: list[Group], fitted: str, output: str, threads: int = 1) -> Any:
     """Build the pass that transforms; its results are files of rows and profiles."""
 
     def expand(pipeline: beam.Pipeline) -> Any:
         return (
             pipeline
-            | "Row groups" >> beam.Create(groups, reshuffle=True)
-            | "Transform" >> beam.ParDo(Transform(fitted, output))
+            | "Row groups" >> beam.Create(_batches(groups, threads), reshuffle=True)
+            | "Transform" >> beam.ParDo(InThreads(Transform(fitted, output), threads))
             | "Merge" >> beam.CombinePerKey(MergeSummaries())
-            | "Save" >> beam.ParDo(SaveSummary(output))
+            | "Save" >> beam.ParDo(SaveSummary(output, rows_of(groups)))
         )
 
     return expand
+
+
+def rows_of(groups: Iterable[Group]) -> dict[str, int]:
+    """Count the rows of each split."""
+    rows: dict[str, int] = {}
+    for each in groups:
+        rows[each.split] = rows.get(each.split, 0) + each.rows
+    return rows
+
+
+def _batches(groups: list[Group], threads: int) -> list[list[Group]]:
+    """Cut into elements of Beam: for threads, so many groups that they are seldom idle."""
+    size = 1 if threads == 1 else BATCH * threads
+    return [groups[at : at + size] for at in range(0, len(groups), size)]
 
 
 def _columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:

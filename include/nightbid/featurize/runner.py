@@ -41,7 +41,7 @@ def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
 
 
 def _direct(runner: Runner) -> tuple[Any, dict[str, Any]]:
-    """Threads of this process.
+    """One worker in this process, see `threads_of`.
 
     Raises:
         ConfigError: another runner is asked for.
@@ -52,9 +52,15 @@ def _direct(runner: Runner) -> tuple[Any, dict[str, Any]]:
             where="runner.kind",
             hint="use 'direct' or 'dask'",
         )
-    # Named, not "DirectRunner": that one first tries to download another runner.
-    mode = "multi_threading" if runner.workers > 1 else "in_memory"
-    return FnApiRunner(), {"direct_num_workers": runner.workers, "direct_running_mode": mode}
+    # Named, not "DirectRunner": that one first tries to download another runner. In memory, with
+    # threads of our own: Beam's multi_threading sends what a worker has written every second, even
+    # half an element, and what is read of it is garbage: rows were lost, or memory ran out.
+    return FnApiRunner(), {"direct_num_workers": 1, "direct_running_mode": "in_memory"}
+
+
+def threads_of(runner: Runner) -> int:
+    """Threads that one worker of the engine uses: `passes_on` has one worker, or many processes."""
+    return runner.workers if runner.kind == "direct" else 1
 
 
 @contextmanager

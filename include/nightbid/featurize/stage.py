@@ -17,7 +17,7 @@ from nightbid.features.fitted import Definition
 from nightbid.features.values import Raw
 from nightbid.featurize.groups import Group, groups_of
 from nightbid.featurize.passes import learning, transforming
-from nightbid.featurize.runner import Watcher, passes_on
+from nightbid.featurize.runner import Watcher, passes_on, threads_of
 from nightbid.manifest import Rows
 from nightbid.schema import FeatureSchema
 from nightbid.stage import Outcome, StageTask
@@ -44,10 +44,11 @@ def run(task: StageTask) -> Outcome:
         share = LEARNING_SHARE + (1 - LEARNING_SHARE) * done / len(groups)
         task.progress(share, f"transformed {done} of {len(groups)} row groups")
 
+    threads = threads_of(task.spec.runner)
     with passes_on(task.spec.runner) as run_pass:
-        run_pass(learning(groups, definition, fitted))
+        run_pass(learning(groups, definition, fitted, threads=threads))
         with Watcher(look):
-            run_pass(transforming(groups, fitted, output))
+            run_pass(transforming(groups, fitted, output, threads))
     return outcome(UPath(task.output), rows, time.monotonic() - started)
 
 

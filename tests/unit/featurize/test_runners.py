@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import Runner
+from nightbid.errors import StageError
 from nightbid.features.fitted import Definition
 from nightbid.featurize.groups import groups_of
 from nightbid.featurize.passes import learning, transforming
-from nightbid.featurize.runner import passes_on
+from nightbid.featurize.runner import passes_on, threads_of
 
 SPEC = """
 pipeline: t
@@ -55,8 +57,9 @@ def featurized(rows: Path, output: Path, runner: Runner, limit: int = 10**6) -> 
     definition = Definition.of(parse_pipeline(SPEC, "t"))
     groups = groups_of(rows, ["train", "evaluate"])
     with passes_on(runner) as run_pass:
-        run_pass(learning(groups, definition, str(output / "fitted"), limit))
-        run_pass(transforming(groups, str(output / "fitted"), str(output)))
+        threads = threads_of(runner)
+        run_pass(learning(groups, definition, str(output / "fitted"), limit, threads))
+        run_pass(transforming(groups, str(output / "fitted"), str(output), threads))
     return {
         str(each.relative_to(output)): each.read_bytes()
         for each in sorted(output.rglob("*"))
@@ -91,3 +94,14 @@ def test_other_row_groups_and_spilled_counts_learn_the_same_bytes(expected, tmp_
 def test_a_runner_may_be_named_by_a_word():
     spec = parse_pipeline("pipeline: t\nfeatures: {a: hash}\nrunner: dask", "t")
     assert spec.runner == Runner(kind="dask")
+
+
+def test_rows_that_a_runner_loses_stop_the_stage(tmp_path):
+    """The footers say how many rows there are; here one says too many, as if a row were lost."""
+    groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
+    groups[2] = replace(groups[2], rows=groups[2].rows + 1)
+    definition = Definition.of(parse_pipeline(SPEC, "t"))
+    message = r"learned from 9,000 rows of 9,001 → the Beam runner lost or repeated rows"
+    with passes_on(Runner()) as run_pass, pytest.raises(StageError, match=message) as found:
+        run_pass(learning(groups, definition, str(tmp_path / "fitted")))
+    assert "\n" not in str(found.value)
