@@ -203,7 +203,7 @@ def as_time(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     if pa.types.is_null(kind):
         return pa.nulls(len(array), MICROSECOND)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        values = np.asarray(pc.fill_null(array.cast(pa.float64()), np.nan))
+        values = np.asarray(pc.fill_null(array.cast(pa.float64(), safe=False), np.nan))
         scale = np.select([np.abs(values) < 1e11, np.abs(values) < 1e14], [1e6, 1e3], 1.0)
         scaled = values * scale
         known = np.isfinite(scaled) & (np.abs(scaled) < 9e18)

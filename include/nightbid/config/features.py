@@ -25,6 +25,10 @@ class FeatureBlock(Block):
         """Columns of the logs that the feature called `name` reads."""
         return (self.column or name,)
 
+    def served(self, name: str) -> tuple[str, ...]:
+        """Columns of a request that it reads, besides the time."""
+        return self.sources(name)
+
 
 class Numeric(FeatureBlock):
     """A number, scaled; missing, NaN and infinite values become the mean."""
@@ -118,6 +122,38 @@ class Sequence(FeatureBlock):
     top_k: int = Field(default=100_000, ge=1)
     min_count: int = Field(default=2, ge=1)
     oov_buckets: int = Field(default=1, ge=1)
+
+
+class Recent(FeatureBlock):
+    """The last values that a key's earlier rows had, up to the row's time, oldest first.
+
+    What a key did is learned from the rows of every day and kept, as rates are.
+    """
+
+    transform: Literal["recent"]
+    column: str = Field(min_length=1)
+    """Source column of the values: the item."""
+    by: tuple[str, ...] = Field(min_length=1)
+    """The key: one or more columns, the user say."""
+    vocabulary: str
+    """Feature whose vocabulary (hence embedding) the values share."""
+    length: int = Field(default=20, ge=1)
+    rows: Literal["positive", "all"] = "positive"
+    """Rows that count: those whose label was 1 (what a user clicked), or all. Where negatives are
+    sampled away, `all` sees the training days more thinly than the later ones."""
+    before: Literal["time", "day"] = "time"
+    """Up to the row's own `time`, or only from the days before its `day`, which is what a model
+    that is renewed nightly knows when it serves."""
+    delay_seconds: int = Field(default=600, ge=0)
+    """A row counts for those that come so much later: until then its label was not known."""
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Columns of the logs that the feature called `name` reads."""
+        return (self.column, *self.by)
+
+    def served(self, name: str) -> tuple[str, ...]:
+        """Columns of a request that it reads, besides the time."""
+        return self.by
 
 
 class Identity(FeatureBlock):
@@ -227,6 +263,7 @@ Feature = Annotated[
         | Cross
         | Bag
         | Sequence
+        | Recent
         | Identity
         | Hour
         | DayOfWeek

@@ -33,6 +33,7 @@ from nightbid.config.features import (
     Identity,
     Numeric,
     QuantileBuckets,
+    Recent,
     Sequence,
     TargetRate,
     TextNgrams,
@@ -41,6 +42,7 @@ from nightbid.config.features import (
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.features.learn import Learned, conclude
+from nightbid.features.recent import Recently
 from nightbid.features.statistics import Statistics
 from nightbid.features.transforms import (
     Bucketed,
@@ -57,6 +59,13 @@ from nightbid.features.transforms import (
 from nightbid.features.values import Raw
 from nightbid.schema import FeatureSchema
 
+NO_EVENTS = pa.table(
+    {
+        "key": pa.array([], pa.uint64()),
+        "time": pa.array([], pa.int64()),
+        "token": pa.array([], pa.string()),
+    }
+)
 NO_HISTORY = pa.table(
     {
         "key": pa.array([], pa.uint64()),
@@ -84,7 +93,7 @@ class Definition(Block):
             ConfigError: a sequence shares the vocabulary of a feature that has none.
         """
         for name, feature in spec.features.items():
-            if not isinstance(feature, Sequence) or not feature.vocabulary:
+            if not isinstance(feature, Sequence | Recent) or not feature.vocabulary:
                 continue
             if not isinstance(spec.features.get(feature.vocabulary), Vocabulary):
                 known = [n for n, each in spec.features.items() if isinstance(each, Vocabulary)]
@@ -147,7 +156,7 @@ class FittedFeatures:
         return {
             name: each.vocabulary.oov_buckets
             for name, each in self.transforms.items()
-            if isinstance(each, Listed | Several)
+            if isinstance(each, Listed | Several | Recently)
         }
 
     def with_history(self, newer: FittedFeatures) -> FittedFeatures:
@@ -226,6 +235,11 @@ class FittedFeatures:
             case Sequence():
                 shared = feature.vocabulary or name
                 return Several(name, feature, self._numbered(shared), shared)
+            case Recent():
+                events = learned.history if learned.history is not None else NO_EVENTS
+                numbered = self._numbered(feature.vocabulary)
+                time, lag = self.definition.time, self.definition.lag_days
+                return Recently(name, feature, events, numbered, time, lag)
             case TextNgrams():
                 return Phrases(name, feature)
             case Identity() | Hour() | DayOfWeek():

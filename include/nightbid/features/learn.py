@@ -17,12 +17,14 @@ from nightbid.config.features import (
     Function,
     Numeric,
     QuantileBuckets,
+    Recent,
     Sequence,
     TargetRate,
     Vocabulary,
 )
 from nightbid.features.statistics import (
     DayCounts,
+    Events,
     NumberStatistics,
     Statistic,
     Statistics,
@@ -40,7 +42,7 @@ class Learned:
     tokens: pa.Array | None = None
     """string [entries], most frequent first."""
     history: pa.Table | None = None
-    """See DayCounts."""
+    """See DayCounts and Events."""
 
 
 def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> dict[str, Statistic]:
@@ -58,6 +60,10 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
         statistic: Statistic | None = None
         if isinstance(feature, TargetRate | Count):
             statistic = DayCounts.of(keys_of(name, feature.sources(name), raw), rows)
+        elif isinstance(feature, Recent):
+            keys = keys_of(name, feature.by, raw)
+            items = raw.encoded(feature.column, name)
+            statistic = Events.of(keys, items, rows, positive=feature.rows == "positive")
         elif train:
             statistic = _of_training(name, feature, raw)
         if statistic is not None:
@@ -89,7 +95,7 @@ def conclude(features: Mapping[str, Feature], statistics: Statistics) -> dict[st
 
 
 def _conclude(feature: Feature, statistic: Statistic) -> Learned:
-    if isinstance(statistic, DayCounts):
+    if isinstance(statistic, DayCounts | Events):
         return Learned(history=statistic.table)
     if isinstance(statistic, TokenCounts):
         assert isinstance(feature, Vocabulary | Bag | Sequence)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from nightbid.columns import Floats, Hashes, token_hashes, whole
-from nightbid.features.values import days_of
+from nightbid.features.values import days_of, moments_of
 from nightbid.profile.column import ColumnProfile
 from nightbid.schema import LABEL, TIME, WEIGHT
 
@@ -170,6 +170,55 @@ class DayCounts:
         return DayCounts(_summed(pa.concat_tables([self.table, other.table])))
 
 
+@dataclass(frozen=True)
+class Events:
+    """What each key's rows held, and when."""
+
+    parts: tuple[pa.Table, ...]
+    """key uint64, time int64 (microseconds since 1970), token string; in any order."""
+
+    @classmethod
+    def of(
+        cls,
+        keys: Hashes,
+        items: tuple[npt.NDArray[np.int32], pa.Array],
+        rows: pa.Table,
+        *,
+        positive: bool,
+    ) -> Events:
+        """Keep the rows that hold an item.
+
+        Args:
+            keys: uint64 [rows].
+            items: codes [rows] and tokens, see `nightbid.columns.encode`.
+            rows: with the reserved columns.
+            positive: only those whose label is 1.
+        """
+        codes, tokens = items
+        kept = codes >= 0
+        if positive:
+            kept &= np.asarray(rows[LABEL], np.float64) == 1
+        table = pa.table(
+            {
+                "key": keys[kept],
+                "time": moments_of(whole(rows[TIME]))[kept],
+                "token": tokens.take(pa.array(codes[kept])),
+            }
+        )
+        return cls((table,))
+
+    def merge(self, other: Events) -> Events:
+        """Keep both sets of rows."""
+        return Events((*self.parts, *other.parts))
+
+    @property
+    def table(self) -> pa.Table:
+        """All of them, sorted by key, time and token."""
+        together = pa.concat_tables(self.parts)
+        order = [("key", "ascending"), ("time", "ascending"), ("token", "ascending")]
+        return together.sort_by(order).combine_chunks()
+
+
 def _summed(table: pa.Table) -> pa.Table:
     names = ["weight", "positives"]
     grouped = table.group_by(["key", "day"]).aggregate([(name, "sum") for name in names])
@@ -181,7 +230,7 @@ def _summed(table: pa.Table) -> pa.Table:
     )
 
 
-Statistic = TokenCounts | NumberStatistics | DayCounts
+Statistic = TokenCounts | NumberStatistics | DayCounts | Events
 Statistics = Mapping[str, Statistic]
 """By feature; a feature that learns nothing is not there."""
 

@@ -229,7 +229,7 @@ class Several:
         ids = self.vocabulary.ids(encode(items.flat))
         matrix = laid_out(ids, items, self.feature.length, last=not is_bag)
         if not isinstance(self.feature, Bag):
-            return {self.name: _matrix(matrix)}
+            return {self.name: matrix_column(matrix)}
         return _bag(self.name, matrix, self._weights(raw, items, len(matrix)))
 
     def _weights(self, raw: Raw, items: Items, rows: int) -> Floats | None:
@@ -376,7 +376,8 @@ def _id(name: str, size: int, training_only: bool, vocabulary: str | None = None
     )
 
 
-def _matrix(matrix: npt.NDArray[np.int32] | Floats32) -> pa.Array:
+def matrix_column(matrix: npt.NDArray[np.int32] | Floats32) -> pa.Array:
+    """Turn [rows, length] into a column of fixed-size lists."""
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
@@ -384,4 +385,4 @@ def _bag(name: str, matrix: Int32s, given: Floats | None = None) -> dict[str, pa
     weight = np.where(matrix > 0, 1.0 if given is None else given, 0.0)
     total = weight.sum(axis=1, keepdims=True)
     scaled = np.where(total > 0, weight / np.where(total > 0, total, 1.0), 0.0).astype(np.float32)
-    return {name: _matrix(matrix), f"{name}__weight": _matrix(scaled)}
+    return {name: matrix_column(matrix), f"{name}__weight": matrix_column(scaled)}

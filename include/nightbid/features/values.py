@@ -71,16 +71,19 @@ class Raw:
 
 def days_of(time: pa.Array) -> Int32s:
     """Day of each timestamp[us, UTC], counted from 1970; int32 [rows]; 0 where it is null."""
-    micros = np.asarray(pc.fill_null(time.cast(pa.int64()), 0))
-    return (micros // DAY_US).astype(np.int32)
+    return (moments_of(time) // DAY_US).astype(np.int32)
+
+
+def moments_of(time: pa.Array) -> Ints:
+    """Microseconds since 1970 of each timestamp[us, UTC]; int64 [rows]; 0 where it is null."""
+    return np.asarray(pc.fill_null(time.cast(pa.int64()), 0))
 
 
 def numeric_values(name: str, feature: Numeric | Age | Function, raw: Raw) -> Floats:
     """Compute a number per row, before scaling; float64 [rows], NaN is missing."""
     if isinstance(feature, Age):
         later, since = (raw.column(each, name) for each in feature.sources(name))
-        passed = pc.subtract(as_time(later).cast(pa.int64()), as_time(since).cast(pa.int64()))
-        days = np.asarray(pc.fill_null(passed.cast(pa.float64()), np.nan)) / DAY_US
+        days = (_micros(as_time(later)) - _micros(as_time(since))) / DAY_US
         return np.log1p(np.maximum(days, 0.0))
     if isinstance(feature, Function):
         return numbers(called(name, feature, raw))
@@ -91,6 +94,11 @@ def numeric_values(name: str, feature: Numeric | Age | Function, raw: Raw) -> Fl
         # In float64: log1p in float32 differs between libraries.
         values = np.sign(values) * np.log1p(np.abs(values))
     return values
+
+
+def _micros(time: pa.Array) -> Floats:
+    # Floats do not overflow; they are exact for 285 years before and after 1970.
+    return np.asarray(pc.fill_null(time.cast(pa.int64()).cast(pa.float64(), safe=False), np.nan))
 
 
 def called(name: str, feature: Function, raw: Raw) -> pa.Array:

@@ -25,7 +25,7 @@ from nightbid.schema import RESERVED, FeatureSchema, ModelInput
 from nightbid.stage import Outcome, StageInput, StageTask
 
 LEAST_POSITIVES = 50
-MOVING = ("day_of_week", "target_rate", "count")
+MOVING = ("day_of_week", "target_rate", "count", "recent")
 """Transforms whose values differ between days by definition: one weekday is not five, and
 history grows through the window. They are compared with the champion's window instead."""
 

@@ -8,7 +8,7 @@ training used too, so the two cannot differ; the export measures that they do no
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,16 @@ import pyarrow as pa
 from nightbid.columns import whole
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms import Transform
-from nightbid.features.values import Raw, days_of
+from nightbid.features.values import Raw, days_of, moments_of
 from nightbid.models.layout import column_values
 from nightbid.schema import ModelInput
 
 CAPACITY = 1 << 17
 """Values remembered per feature; a full memo starts over."""
 
+Moment = Literal["day", "time"]
+MOMENTS: dict[str, Moment] = {"target_rate": "day", "count": "day", "recent": "time"}
+"""What a transform reads of a row's time, besides its columns."""
 Array = npt.NDArray[Any]
 
 
@@ -38,10 +41,10 @@ class Lookup:
             if not served:
                 continue  # nobody knows a training-only value when ads are ranked
             feature = fitted.definition.features[name]
-            # History depends on the day of a row, not on its microsecond.
-            by_day = feature.transform in ("target_rate", "count")
-            sources = list(dict.fromkeys(feature.sources(name)))
-            self._features.append(Memo(name, transform, served, sources, by_day, self._time))
+            # Rates depend on the day of a row, not on its microsecond.
+            when = MOMENTS.get(feature.transform)
+            sources = list(dict.fromkeys(feature.served(name)))
+            self._features.append(Memo(name, transform, served, sources, when, self._time))
 
     @property
     def columns(self) -> list[str]:
@@ -75,7 +78,7 @@ class Request:
         self.columns = dict(zip(raw.column_names, raw.columns, strict=True))
         self._time = time
         self._keys: dict[str, list[Any] | None] = {}
-        self._days: list[int] | None = None
+        self._times: dict[str, list[int]] = {}
 
     def keys(self, name: str, feature: str) -> list[Any] | None:
         """Values of a column as dictionary keys; None if it holds floats (they rarely repeat)."""
@@ -85,11 +88,12 @@ class Request:
             self._keys[name] = _keys(whole(self.columns[name]))
         return self._keys[name]
 
-    def days(self, feature: str) -> list[int]:
-        """Day of each row."""
-        if self._days is None:
-            self._days = days_of(Raw(self.raw).time(self._time, feature)).tolist()
-        return self._days
+    def times(self, when: Moment, feature: str) -> list[int]:
+        """Day or microsecond of each row."""
+        if when not in self._times:
+            time = Raw(self.raw).time(self._time, feature)
+            self._times[when] = (days_of(time) if when == "day" else moments_of(time)).tolist()
+        return self._times[when]
 
 
 class Memo:
@@ -101,12 +105,12 @@ class Memo:
         transform: Transform,
         served: list[ModelInput],
         sources: list[str],
-        by_day: bool,
+        when: Moment | None,
         time: str,
     ) -> None:
         self._name, self._transform, self._sources = name, transform, sources
-        self._by_day = by_day
-        self.reads = [*sources, *([time] if by_day and time not in sources else [])]
+        self._when = when
+        self.reads = [*sources, *([time] if when and time not in sources else [])]
         self._columns: list[tuple[str, int, type[np.float32] | type[np.int32]]] = []
         for each in served:
             self._columns.append(
@@ -129,8 +133,8 @@ class Memo:
         parts = [request.keys(each, self._name) for each in self._sources]
         if any(part is None for part in parts):
             return self._compute(request.raw.select(self.reads))
-        if self._by_day:
-            parts.append(request.days(self._name))
+        if self._when:
+            parts.append(request.times(self._when, self._name))
         keys = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
         assert keys is not None
         types = tuple(request.columns[each].type for each in self.reads)

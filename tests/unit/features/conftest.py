@@ -26,6 +26,9 @@ features:
   tags: {transform: bag, length: 3, min_count: 1}
   liked: {transform: bag, column: tags, weights: scores, length: 3, min_count: 1}
   recent: {transform: sequence, column: tags, length: 2, min_count: 1}
+  lately: {transform: recent, column: site, by: [number], vocabulary: site, length: 4}
+  before_today:
+    {transform: recent, column: site, by: [number], vocabulary: site, length: 6, before: day}
   words: {transform: text_ngrams, column: title, length: 5, buckets: 300}
   slot: {transform: identity, size: 4, training_only: true}
   hour: {transform: hour, column: served}

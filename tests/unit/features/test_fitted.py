@@ -169,9 +169,79 @@ def test_permuting_the_labels_of_a_day_and_later_moves_no_feature_of_it(definiti
             FittedFeatures.fit(definition, learn(definition.features, each, train=True))
             .transform(each)
             .filter(own)
+            .drop_columns(["lately"])  # up to the row's time, see below
             for each in (rows, changed)
         ]
         assert kept[0].equals(kept[1])
+
+
+@pytest.mark.parametrize("rows_that_count", ["positive", "all"])
+def test_permuting_the_future_of_a_moment_moves_no_sequence_up_to_it(make_rows, rows_that_count):
+    definition = Definition.of(
+        parse_pipeline(
+            "pipeline: t\ncolumns: {time: served}\nfeatures:\n  site: vocabulary\n  lately: {"
+            "transform: recent, column: site, by: [number], vocabulary: site, length: 5,"
+            f" delay_seconds: 0, rows: {rows_that_count}}}",
+            "t",
+        )
+    )
+    rows = make_rows(600, seed=11)
+    times = np.asarray(rows["served"].cast(pa.int64()))
+    moved = 0
+    for at in (0, 50, 299, 450, 599):
+        future = np.flatnonzero(times >= times[at])
+        order = np.arange(600)
+        order[future] = np.random.default_rng(at).permutation(future)
+        changed = rows
+        for name in ("nb_label", "site", "number"):
+            changed = replaced(changed, name, rows[name].combine_chunks().take(pa.array(order)))
+        # The row of that very moment is another one now; it asks for the same key.
+        asked = replaced(changed, "number", rows["number"])
+        kept = [
+            FittedFeatures.fit(definition, learn(definition.features, each, train=True)).transform(
+                asked
+            )["lately"]
+            for each in (rows, changed)
+        ]
+        past = pa.array(times <= times[at])
+        assert kept[0].filter(past).equals(kept[1].filter(past))
+        moved += not kept[0].equals(kept[1])
+    assert moved >= 3
+
+
+def test_a_sequence_of_rows_is_what_the_key_did_before(definition, make_rows):
+    """By hand: own row and what is not yet known are left out, the last ones are kept."""
+    minute = 60_000_000
+    start = 20_000 * DAY + 23 * 60 * minute
+    minutes = [0, 5, 20, 20, 40, 41, 55, 130]
+    sites = ["a", "b", None, "c", "a", "d", "b", "a"]
+    clicks = [1, 1, 1, 1, 0, 1, 1, 1]
+    users = [7, 7, 7, 7, 7, 8, 7, 7]
+    time = pa.array([start + each * minute for each in minutes]).cast(pa.timestamp("us", "UTC"))
+    rows = make_rows(8)
+    for name, values in {
+        "served": time, "nb_time": time, "site": pa.array(sites), "number": pa.array(users),
+        "nb_label": pa.array(clicks, pa.float32()),
+    }.items():  # fmt: skip
+        rows = replaced(rows, name, values)
+    fitted = FittedFeatures.fit(definition, learn(definition.features, rows, train=True))
+    ids = dict(zip(sites, one(fitted, rows, "site"), strict=True))
+    a, b, c = ids["a"], ids["b"], ids["c"]
+    # A click is known ten minutes later, and a label that was 0 never counts.
+    assert one(fitted, rows, "lately") == [
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+        [a, b, 0, 0],
+        [a, b, 0, 0],
+        [a, b, c, 0],
+        [0, 0, 0, 0],
+        [a, b, c, 0],
+        [a, b, c, b],
+    ]
+    # The last two are on the next day, 00:35 and 01:10 with 23:00 to 23:55 before them.
+    by_day = one(fitted, rows, "before_today")
+    assert by_day[:6] == [[0] * 6] * 6
+    assert by_day[7] == [a, b, c, 0, 0, 0]
 
 
 def test_a_late_label_is_not_known_before_it_is_final(definition, make_rows):

@@ -25,7 +25,20 @@ features:
   i: {transform: bag, column: x, length: 2, min_count: 1}
   j: {transform: text_ngrams, column: y, length: 4}
   k: {transform: hour, column: time}
+  l: {transform: sequence, column: z, length: 3, min_count: 1}
+  m: {transform: sequence, column: x, length: 2, vocabulary: c}
+  n: {transform: function, function: text_length, columns: [y]}
+  o: {transform: function, function: text_length, columns: [y], then: hash}
+  p: {transform: age, column: time, since: x}
+  q: {transform: day_of_week, column: x}
+  r: {transform: buckets, column: x, boundaries: [-1, 0, 2.5, 9007199254740993]}
+  s: {transform: bag, column: z, weights: w, length: 2, min_count: 1}
+  t: {transform: bag, column: y, weights: w, length: 3, min_count: 1}
+  u: {transform: recent, column: x, by: [y], vocabulary: c, length: 3}
+  v: {transform: recent, column: x, by: [y, x], vocabulary: c, rows: all, before: day, length: 2}
+  w: {transform: numeric, column: x, scale: robust, clip: [-5, 1000]}
 """
+DEFINITION = Definition.of(parse_pipeline(SPEC, "t"))
 TEXT = st.one_of(
     st.none(),
     st.text(max_size=6),
@@ -50,6 +63,16 @@ def tables(draw) -> pa.Table:
     x = draw(st.lists(values, min_size=count, max_size=count))
     y = draw(st.lists(TEXT, min_size=count, max_size=count))
     time = draw(st.lists(st.integers(0, 5 * 86_400), min_size=count, max_size=count))
+    lists = draw(
+        st.lists(st.one_of(st.none(), st.lists(TEXT, max_size=4)), min_size=count, max_size=count)
+    )
+    weights = draw(
+        st.lists(
+            st.one_of(st.none(), st.lists(st.one_of(st.none(), st.floats()), max_size=4)),
+            min_size=count,
+            max_size=count,
+        )
+    )
     labels = draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=count, max_size=count))
     served = pa.array([each * 1_000_000 for each in time]).cast(pa.timestamp("us", "UTC"))
     return pa.table(
@@ -57,6 +80,8 @@ def tables(draw) -> pa.Table:
             "x": pa.array(x, kind),
             "y": pa.array(y, pa.string()),
             "time": served,
+            "z": pa.array(lists, pa.list_(pa.string())),
+            "w": pa.array(weights, pa.list_(pa.float64())),
             "nb_time": served,
             "nb_label": pa.array(labels, pa.float32()),
             "nb_weight": pa.array([1.0] * count, pa.float32()),
@@ -64,12 +89,11 @@ def tables(draw) -> pa.Table:
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=tables(), size=st.integers(1, 24))
 def test_batches_of_any_size_and_dictionaries_give_the_same_bits(rows, size):
-    definition = Definition.of(parse_pipeline(SPEC, "t"))
     half = rows.slice(0, max(len(rows) // 2, 1))
-    fitted = FittedFeatures.fit(definition, learn(definition.features, half, train=True))
+    fitted = FittedFeatures.fit(DEFINITION, learn(DEFINITION.features, half, train=True))
     whole = fitted.transform(rows)
     parts = [fitted.transform(rows.slice(at, size)) for at in range(0, len(rows), size)]
     assert _bits(pa.concat_tables(parts)) == _bits(whole)
@@ -78,7 +102,7 @@ def test_batches_of_any_size_and_dictionaries_give_the_same_bits(rows, size):
     if rows["x"].type in (pa.string(), pa.binary()):
         encoded = encoded.set_column(0, "x", rows["x"].dictionary_encode())
     assert _bits(fitted.transform(encoded)) == _bits(whole)
-    for name in ("a", "f", "g"):
+    for name in ("a", "f", "g", "n", "p", "w"):
         assert all(math.isfinite(value) for value in whole[name].to_pylist())
 
 

@@ -32,6 +32,7 @@ features:
   seconds_since_last_ad: {transform: numeric, log1p: true, missing_indicator: true}
   category_on_page: {transform: cross, columns: [ad_category, page_category], buckets: 256}
   ad_ctr: {transform: target_rate, columns: [ad_id], strength: 100}
+  clicked_ads: {transform: recent, column: ad_id, by: [user_id], vocabulary: ad_id, length: 6}
   user_ad: {transform: count, columns: [user_id, ad_id]}
   position: {transform: identity, size: 16, training_only: true}
 model: {architecture: dcn_v2, embedding_dim: 4}

@@ -1,0 +1,109 @@
+"""What a key's earlier rows held: the last items of a user, up to the row's time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from nightbid.columns import Hashes, encode, whole
+from nightbid.config.features import Recent
+from nightbid.features.transforms import Numbered, matrix_column
+from nightbid.features.values import DAY_US, Int32s, Ints, Raw, keys_of, moments_of
+from nightbid.schema import ModelInput
+
+SECOND_US = 1_000_000
+
+
+@dataclass(frozen=True)
+class Recently:
+    """The last items of the key's rows that were known at the row's time, oldest first.
+
+    Known is a row once `delay_seconds` have passed after it, and its label's attribution window
+    where only positive rows count. Equal times are in the order of their tokens, so that the
+    sequence does not depend on how rows came together.
+    """
+
+    name: str
+    feature: Recent
+    table: pa.Table
+    """key uint64, time int64 (microseconds since 1970), token string; sorted by all three."""
+    vocabulary: Numbered
+    time: str
+    lag_days: int
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One sequence."""
+        return (
+            ModelInput(
+                name=self.name,
+                kind="sequence",
+                feature=self.name,
+                size=self.vocabulary.size,
+                length=self.feature.length,
+                training_only=self.feature.training_only,
+                vocabulary=self.feature.vocabulary,
+            ),
+        )
+
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        keys = keys_of(self.name, self.feature.by, raw)
+        start, end = self._events.before(keys, self._known(raw))
+        length = self.feature.length
+        start = np.maximum(start, end - length)
+        places = start[:, None] + np.arange(length)
+        ids = np.append(self._ids, np.int32(0))
+        inside = places < end[:, None]
+        return {self.name: matrix_column(ids[np.where(inside, places, len(ids) - 1)])}
+
+    def _known(self, raw: Raw) -> Ints:
+        """Rows before this time count; microseconds, [rows]."""
+        moments = moments_of(raw.time(self.time, self.name))
+        if self.feature.before == "day":
+            moments = moments // DAY_US * DAY_US
+        wait = self.feature.delay_seconds * SECOND_US
+        if self.feature.rows == "positive":
+            wait += self.lag_days * DAY_US
+        return moments - wait
+
+    @cached_property
+    def _events(self) -> Events:
+        return Events(np.asarray(self.table["key"], np.uint64), np.asarray(self.table["time"]))
+
+    @cached_property
+    def _ids(self) -> Int32s:
+        return self.vocabulary.ids(encode(whole(self.table["token"])))
+
+
+class Events:
+    """Times by key, so that a lookup is a binary search."""
+
+    def __init__(self, keys: Hashes, times: Ints) -> None:
+        """Index.
+
+        Args:
+            keys: uint64 [events], ascending.
+            times: int64 [events], ascending within a key.
+        """
+        self._keys, self._starts = np.unique(keys, return_index=True)
+        self._times, rank = np.unique(times, return_inverse=True)
+        number = np.repeat(
+            np.arange(len(self._keys)), np.diff(np.append(self._starts, len(keys)))
+        )  # fmt: skip
+        self._span = len(self._times) + 1
+        self._codes = number * self._span + rank
+
+    def before(self, keys: Hashes, times: Ints) -> tuple[Ints, Ints]:
+        """Find each key's events strictly before a time: first, and one past the last; [rows]."""
+        if not len(self._keys):
+            nothing = np.zeros(len(keys), np.int64)
+            return nothing, nothing
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        start = self._starts[at]
+        reached = np.searchsorted(self._times, times, side="left")
+        end = np.searchsorted(self._codes, at * self._span + reached, side="left")
+        return start, np.where(self._keys[at] == keys, end, start)
