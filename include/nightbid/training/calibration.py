@@ -32,10 +32,10 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration
     Returns:
         The identity where the rows cannot tell: one class only, or equal predictions.
     """
-    labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
-    logits = _logits(probabilities)
-    if labels.min() == labels.max() or np.ptp(logits) < TINY:
+    found = _telling(probabilities, rows)
+    if found is None:
         return Calibration()
+    logits, labels, weights = found
     inputs = np.stack([logits, np.ones_like(logits)])
     line = np.array([1.0, 0.0])
     weights = weights / weights.sum()
@@ -44,9 +44,9 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration
         return float(weights @ (np.logaddexp(0, at @ inputs) - labels * (at @ inputs)))
 
     for _ in range(STEPS):
-        found = 1 / (1 + np.exp(-(line @ inputs)))
-        slope = inputs @ (weights * (found - labels))
-        curvature = (inputs * (weights * found * (1 - found))) @ inputs.T
+        said = 1 / (1 + np.exp(-(line @ inputs)))
+        slope = inputs @ (weights * (said - labels))
+        curvature = (inputs * (weights * said * (1 - said))) @ inputs.T
         step = np.linalg.solve(curvature + 1e-12 * np.eye(2), slope)
         size = 1.0
         while size > TINY and loss(line - size * step) > loss(line):
@@ -71,10 +71,10 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibrat
     Returns:
         The identity where the rows cannot tell: one class only, or equal predictions.
     """
-    labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
-    logits = _logits(probabilities)
-    if labels.min() == labels.max() or np.ptp(logits) < TINY:
+    found = _telling(probabilities, rows)
+    if found is None:
         return Calibration()
+    logits, labels, weights = found
     # Rows of equal prediction stay in one group: they are one point of the curve.
     _, point = np.unique(logits, return_inverse=True)
     each = np.bincount(point, weights)
@@ -131,6 +131,16 @@ def learned_as(train: Examples, settings: Train) -> tuple[Examples, Calibration]
         weights = np.where(positive, weights * np.float32(settings.positive_weight), weights)
         shift -= float(np.log(settings.positive_weight))
     return replace(train, weights=weights), Calibration(intercept=shift)
+
+
+def _telling(
+    probabilities: npt.NDArray[np.float64], rows: Examples
+) -> tuple[npt.NDArray[np.float64], ...] | None:
+    """Logits, labels and weights, each [rows]; None where they cannot tell how to calibrate."""
+    labels, logits = rows.labels.astype(np.float64), _logits(probabilities)
+    if labels.min() == labels.max() or np.ptp(logits) < TINY:
+        return None
+    return logits, labels, rows.weights.astype(np.float64)
 
 
 def _logits(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
