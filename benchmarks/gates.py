@@ -107,6 +107,7 @@ class Bench:
         copy = self.root.parent / name
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()
+        (self.root / "stages").mkdir(parents=True, exist_ok=True)
         (copy / "stages").symlink_to((self.root / "stages").resolve())
         for folder in ("runs", "champion"):
             if (self.root / folder).exists():

@@ -178,15 +178,20 @@ class RunRecord:
         return sorted((stage, int(number)) for stage, _, number in parts if number.isdigit())
 
     def history(self, stage: str) -> list[str]:
-        """Addresses of this stage's outputs on earlier nights, oldest first, one per night."""
-        by_night: dict[dt.date, str] = {}
-        for other in runs_of(self.workspace, self.head.pipeline):
-            if other.date >= self.date:
-                continue
-            record = other.stage(stage)
-            if record and record.state == "done" and record.uri:
-                by_night[other.date] = record.uri
-        return [by_night[night] for night in sorted(by_night)][-HISTORY_NIGHTS:]
+        """Addresses of this stage's outputs on earlier nights, see `history`."""
+        return history(self.workspace, self.head.pipeline, self.date, stage)
+
+
+def history(workspace: Workspace, pipeline: str, before: dt.date, stage: str) -> list[str]:
+    """Addresses of a stage's finished outputs on earlier nights, oldest first, one per night."""
+    by_night: dict[dt.date, str] = {}
+    for other in runs_of(workspace, pipeline):
+        if other.date >= before:
+            continue
+        record = other.stage(stage)
+        if record and record.state == "done" and record.uri:
+            by_night[other.date] = record.uri
+    return [by_night[night] for night in sorted(by_night)][-HISTORY_NIGHTS:]
 
 
 def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:

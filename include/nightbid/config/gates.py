@@ -248,7 +248,7 @@ class Gates(Block):
     bands: tuple[Band, ...] = ()
     overrides: tuple[Override, ...] = ()
     seed_noise: SeedNoise | None = None
-    warnings_expire_after: int | None = Field(default=None, ge=1)
-    """Nights in a row after which the same warning stops; null: never."""
+    warnings_expire_after: int | None = Field(default=14, ge=1, le=28)
+    """Nights in a row on which a statistic may warn: on the next it stops; null: never."""
     notify: str | None = None
     """`package.module:function`, called with the verdict when a gate stops; it cannot change it."""

@@ -314,7 +314,7 @@ class FeaturizeJob:
             ]
             for split in SPLITS
         }
-        groups = checked(task, definition, list_groups(files))
+        groups = checked(task.night, definition, list_groups(files))
         rows = sum(group.rows for group in groups)
         task.progress(0.0, f"submitting a job for {rows:,} rows in {len(groups)} row groups")
         versions = library_versions()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from upath import UPath
 
-from nightbid.config.pipeline import SPLITS
+from nightbid.config.pipeline import SPLITS, Night
 from nightbid.errors import MissingDataError
 from nightbid.features.fitted import Definition
 from nightbid.features.values import Raw
-from nightbid.featurize.groups import Group, groups_of
+from nightbid.featurize.groups import FOOTERS_AT_ONCE, Group, groups_of
 from nightbid.featurize.passes import learning, transforming
 from nightbid.featurize.runner import Watcher, passes_on, threads_of
 from nightbid.manifest import Rows
@@ -33,7 +34,7 @@ def run(task: StageTask) -> Outcome:
         MissingDataError: there are no training rows, or a feature's column is absent.
     """
     definition = Definition.of(task.spec)
-    groups = checked(task, definition, groups_of(task.inputs["sample"].path, SPLITS))
+    groups = checked(task.night, definition, groups_of(task.inputs["sample"].path, SPLITS))
     rows = sum(group.rows for group in groups)
     fitted, output = str(task.output / "fitted"), str(task.output)
     started = time.monotonic()
@@ -72,7 +73,7 @@ def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
     )
 
 
-def checked(task: StageTask, definition: Definition, groups: list[Group]) -> list[Group]:
+def checked(night: Night, definition: Definition, groups: list[Group]) -> list[Group]:
     """Refuse what cannot be featurized, before workers are started.
 
     Raises:
@@ -81,13 +82,17 @@ def checked(task: StageTask, definition: Definition, groups: list[Group]) -> lis
     if not any(group.split == "train" for group in groups):
         raise MissingDataError(
             "no training rows",
-            where=f"{task.night.train[0]} to {task.night.train[-1]}",
+            where=f"{night.train[0]} to {night.train[-1]}",
             hint="take a later date, or a label condition that some rows meet",
         )
-    rows = Raw(groups[0].empty())
-    for name, feature in definition.features.items():
-        for column in feature.sources(name):
-            rows.column(column, name)
+    # Each file has a schema of its own: a day without a column is named here, not by some worker.
+    files = list({group.path: group for group in groups}.values())
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        for file, empty in zip(files, pool.map(Group.empty, files), strict=True):
+            rows = Raw(empty)
+            for name, feature in definition.features.items():
+                for column in feature.sources(name):
+                    rows.column(column, f"{name}, {file.day}")
     return groups
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
 
 from nightbid.config.base import Block
 from nightbid.config.gates import GateName, Gates, Limit, Override, Range
 from nightbid.gates.engine import Rule, Validation, validate
+from nightbid.gates.expiry import of_tonight
 from nightbid.gates.facts import Fact, Facts
 from nightbid.manifest import Verdict
 
@@ -61,7 +62,13 @@ class Judgement:
     """What Great Expectations found."""
 
 
-def judge(gate: GateName, facts: Facts, gates: Gates, night: date) -> Judgement:
+def judge(
+    gate: GateName,
+    facts: Facts,
+    gates: Gates,
+    night: date,
+    warned: Callable[[Set[str]], Mapping[str, int]] = lambda _: {},
+) -> Judgement:
     """Judge facts by the limits of the configuration.
 
     Args:
@@ -69,6 +76,7 @@ def judge(gate: GateName, facts: Facts, gates: Gates, night: date) -> Judgement:
         facts: every figure's family must be a limit of that gate.
         gates: limits, learned bands, overrides.
         night: overrides hold up to their `until`, counted in nights, so that a rerun agrees.
+        warned: statistics → for how many nights in a row, before this one, each has warned.
     """
     block: Block = getattr(gates, gate)
     bands = {band.statistic: band.limit for band in gates.bands if band.gate == gate}
@@ -100,6 +108,7 @@ def judge(gate: GateName, facts: Facts, gates: Gates, night: date) -> Judgement:
         found[(fact.statistic, fact.part)] = Finding(fact, "stop", "a measured value")
     live = [each for each in gates.overrides if each.gate == gate and night <= each.until]
     findings = [_overridden(finding, live) for finding in found.values()]
+    findings = _expired(findings, gates.warnings_expire_after, night, warned)
     checks = tuple(
         _check(family, [f for f in facts if f.family == family], findings, limits)
         for family in dict.fromkeys(fact.family for fact in facts)
@@ -123,12 +132,47 @@ def _worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def _overridden(finding: Finding, live: Sequence[Override]) -> Finding:
-    if finding.verdict != "stop":
-        return finding
     for override in live:
         if fnmatchcase(finding.fact.statistic, override.check):
             return Finding(finding.fact, "warn", finding.expected, override)
     return finding
+
+
+def _expired(
+    findings: Sequence[Finding],
+    limit: int | None,
+    night: date,
+    warned: Callable[[Set[str]], Mapping[str, int]],
+) -> list[Finding]:
+    """Stop on warnings of tonight that have stood too long, and say of others for how long."""
+    standing = {
+        (each.fact.statistic, each.fact.part)
+        for each in findings
+        if each.verdict == "warn" and not each.override and of_tonight(each.fact.part, night)
+    }
+    if limit is None or not standing:
+        return list(findings)
+    before = warned({statistic for statistic, _ in standing})
+    return [
+        _aged(each, before.get(each.fact.statistic, 0), limit)
+        if (each.fact.statistic, each.fact.part) in standing
+        else each
+        for each in findings
+    ]
+
+
+def _aged(finding: Finding, before: int, limit: int) -> Finding:
+    if not before:
+        return finding
+    over = before >= limit
+    words = (
+        f"warned for {before} nights in a row: mend it, or let it pass by name"
+        if over
+        else f"night {before + 1} of {limit} that it may warn"
+    )
+    note = f"{finding.fact.note}; {words}" if finding.fact.note else words
+    fact = replace(finding.fact, note=note)
+    return replace(finding, fact=fact, verdict="stop" if over else "warn")
 
 
 def _check(

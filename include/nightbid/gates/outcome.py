@@ -7,16 +7,16 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nightbid.config.gates import GateName
+from nightbid.gates.expiry import nights_warned
 from nightbid.gates.facts import Facts
 from nightbid.gates.judge import Check, Judgement, figure, judge
-from nightbid.runs import RunRecord
 from nightbid.stage import Outcome, StageTask
 
 LOG = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ def run_gate(task: StageTask, gate: GateName, measure: Callable[[StageTask], Fac
         task.progress(0.1, "measuring")
         facts = measure(task)
         task.progress(0.5, f"judging {len(facts.all)} figures")
-        verdict = judge(gate, facts, task.spec.gates, task.night.date)
-        verdict = _expired(task, verdict)
+        warned = partial(nights_warned, task, gate)
+        verdict = judge(gate, facts, task.spec.gates, task.night.date, warned)
     except Exception as error:
         # Fail closed: a gate that cannot judge must not let the night go on.
         LOG.exception("gate %s could not judge", gate)
@@ -55,39 +55,6 @@ def _cannot_judge(gate: GateName, error: Exception) -> Judgement:
     check = Check("gate", "stop", "could not judge", "a judgement", reason)
     summary = f"the gate could not judge, so it stops: {reason}"
     return Judgement(gate, "stop", summary, (check,))
-
-
-def _expired(task: StageTask, verdict: Judgement) -> Judgement:
-    """Stop on a warning that every one of the last nights has shown."""
-    nights = task.spec.gates.warnings_expire_after
-    warned = {
-        check.name
-        for check in verdict.checks
-        if check.verdict == "warn" and not any(each.override for each in check.findings)
-    }
-    if nights is None or not warned:
-        return verdict
-    run = RunRecord.load(task.workspace, task.spec.pipeline, task.run_id)
-    earlier = run.history(f"gate_{verdict.gate}")[-nights:]
-    if len(earlier) < nights:
-        return verdict
-    for uri in earlier:
-        text = (task.workspace.at(uri) / "gate.json").read_text()
-        warned &= {
-            check["name"] for check in json.loads(text)["checks"] if check["verdict"] == "warn"
-        }
-    if not warned:
-        return verdict
-    note = f"warned for {nights} nights in a row: mend it, or override it by name"
-    checks = tuple(
-        replace(check, verdict="stop", detail=f"{check.detail}; {note}")
-        if check.name in warned
-        else check
-        for check in verdict.checks
-    )
-    return replace(
-        verdict, verdict="stop", checks=checks, summary=f"{', '.join(sorted(warned))} {note}"
-    )
 
 
 def _write(task: StageTask, verdict: Judgement, facts: Facts) -> None:

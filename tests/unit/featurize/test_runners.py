@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.load import parse_pipeline
-from nightbid.config.pipeline import Runner
-from nightbid.errors import StageError
+from nightbid.config.pipeline import Night, Runner
+from nightbid.errors import MissingDataError, StageError
 from nightbid.features.fitted import Definition
 from nightbid.featurize.groups import groups_of
 from nightbid.featurize.passes import learning, transforming
 from nightbid.featurize.runner import passes_on, threads_of
+from nightbid.featurize.stage import checked
 
 SPEC = """
 pipeline: t
@@ -105,3 +108,24 @@ def test_rows_that_a_runner_loses_stop_the_stage(tmp_path):
     with passes_on(Runner()) as run_pass, pytest.raises(StageError, match=message) as found:
         run_pass(learning(groups, definition, str(tmp_path / "fitted")))
     assert "\n" not in str(found.value)
+
+
+def test_a_pass_that_fails_says_why_and_leaves_nothing_running(tmp_path):
+    """Beam's own threads outlived a failure, and went on sending what they had."""
+    groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
+    definition = Definition.of(parse_pipeline(SPEC.replace("site:", "nowhere:"), "t"))
+    running = set(threading.enumerate())
+    for _ in range(2):
+        with passes_on(Runner()) as run_pass, pytest.raises(MissingDataError, match="'nowhere'"):
+            run_pass(learning(groups, definition, str(tmp_path / "fitted"), threads=2))
+    assert set(threading.enumerate()) <= running
+
+
+def test_a_day_without_a_column_is_named_before_any_work(tmp_path):
+    folder = sample(tmp_path / "rows", 1500)
+    newest = folder / "split=evaluate" / "dt=2026-02-03" / "part-00000.parquet"
+    pq.write_table(pq.read_table(newest).drop_columns(["site"]), newest)
+    spec = parse_pipeline(SPEC, "t")
+    groups = groups_of(folder, ["train", "evaluate"])
+    with pytest.raises(MissingDataError, match=r"site, 2026-02-03: column 'site' is missing"):
+        checked(Night.of(spec, date(2026, 2, 3)), Definition.of(spec), groups)
