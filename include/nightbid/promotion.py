@@ -6,9 +6,11 @@ import json
 
 from nightbid.champion import ChampionPointer
 from nightbid.errors import StageError
+from nightbid.nightly import NIGHT
 from nightbid.stage import Outcome, StageTask
 
-GATES = ("gate_raw", "gate_features", "gate_model", "gate_serving", "gate_cost")
+GATES = tuple(stage.name for stage in NIGHT if stage.is_gate)
+"""Every gate of a night; one that `promote` does not have among its inputs stops it."""
 
 
 def run(task: StageTask) -> Outcome:
@@ -21,7 +23,7 @@ def run(task: StageTask) -> Outcome:
         StageError: a gate is not among the inputs' passes (fail closed).
     """
     for gate in GATES:
-        judged = task.inputs[gate].manifest.verdict
+        judged = task.inputs[gate].manifest.verdict if gate in task.inputs else "nothing"
         if judged not in ("pass", "warn"):
             raise StageError(
                 f"{gate} says {judged!r}, so nothing is promoted",

@@ -25,13 +25,18 @@ REPORT = "report"
 def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
     """Name the tasks that a stage's task waits for: a gate holds back everything after it.
 
-    What lies behind the last gate is already waited for by that gate, so only the inputs since
-    then are named, or the gate itself.
+    A gate waits for all that has begun since the last one, whether or not it reads it. What lies
+    behind is waited for already: only the inputs since then are named, or the gate itself.
     """
     before = list(night[: night.index(stage)])
     gates = [at for at, each in enumerate(before) if each.is_gate]
     since = before[gates[-1] + 1 :] if gates else before
-    inputs = tuple(each.name for each in since if each.name in stage.inputs)
+    read = {name for each in (*since, stage) for name in each.inputs}
+    inputs = tuple(
+        each.name
+        for each in since
+        if each.name in stage.inputs or (stage.is_gate and each.name not in read)
+    )
     return inputs or ((before[gates[-1]].name,) if gates else ())
 
 

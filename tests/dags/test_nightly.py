@@ -16,8 +16,10 @@ from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.settings import Settings
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord, StageRecord
+from nightbid.stage import Stage
 from nightbid.workspace import Workspace
 from nightbid_airflow.approval import question
+from nightbid_airflow.night import upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("tensorflow", "keras", "apache_beam", "great_expectations", "pandas", "pyarrow", "mlflow")
@@ -57,6 +59,14 @@ def test_a_gate_holds_back_everything_that_comes_after_it(pipelines) -> None:
         for later in NIGHT[at + 1 :]:
             above = dag.get_task(later.name).get_flat_relative_ids(upstream=True)
             assert gate.name in above, f"{later.name} does not wait for {gate.name}"
+
+
+def test_a_gate_that_reads_one_of_two_trainings_waits_for_both() -> None:
+    gate = Stage("gate_training", "", inputs=("train",), spec_keys=(), rooms=(), is_gate=True)
+    at = [stage.name for stage in NIGHT].index("evaluate")
+    night = [*NIGHT[:at], gate, *NIGHT[at:]]
+    assert upstream(gate, night) == ("train", "train_baseline")
+    assert upstream(NIGHT[at], night) == ("gate_training",)
 
 
 def test_every_task_waits_for_its_inputs_and_the_trainings_run_side_by_side(pipelines) -> None:

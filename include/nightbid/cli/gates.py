@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 import yaml
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nightbid.cli.night import BarProgress
-from nightbid.config.gates import Gates, Override
+from nightbid.config.gates import GateName, Gates, Override
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
@@ -28,7 +28,7 @@ from nightbid.workspace import Workspace, write_atomically
 
 app = typer.Typer(no_args_is_help=True)
 console = Console()
-GATES = ("raw", "features", "model", "serving", "cost")
+GATES: tuple[GateName, ...] = get_args(GateName)
 SPARKS = "▁▂▃▄▅▆▇█"
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]

@@ -211,6 +211,8 @@ def _lost(
         return
     if not all(each.sample.complete and each.values for each in everyone):
         return
+    if column.kind == "number" and _moved_on(column, others):
+        return
     here = set(column.sample.values)
     least: dict[object, float] = {}
     for at, each in enumerate(others):
@@ -228,6 +230,19 @@ def _lost(
         subject=name,
         part=day.name,
         note=f"{len(due)} gone: {shown}" if due else "",
+    )
+
+
+def _moved_on(column: ColumnProfile, others: Sequence[ColumnProfile]) -> bool:
+    """Whether both ends lie beyond the others' on the same side, as ages' and counters' do daily.
+
+    Their values are no set; where they go is a matter of drift and of range.
+    """
+    assert column.minimum is not None
+    assert column.maximum is not None
+    low, high = _reach(others)
+    return (column.minimum > low and column.maximum > high) or (
+        column.minimum < low and column.maximum < high
     )
 
 

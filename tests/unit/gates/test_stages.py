@@ -13,7 +13,8 @@ import pytest
 from nightbid.config.gates import Gates
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
-from nightbid.gates import against_champion, cost, features, model, raw, serving
+from nightbid.gates import against_champion, cost, features, model, raw, serving, values
+from nightbid.gates.days import Day, Days
 from nightbid.gates.facts import Facts
 from nightbid.gates.judge import judge
 from nightbid.gates.noise import model_digest
@@ -170,6 +171,23 @@ def test_raw(gate, tmp_path, fault):
         if each["verdict"] != "pass"
     ]
     assert any(expected in each for each in said), said
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_ages_that_grow_by_a_day_lose_no_values_but_places_that_close_do(gone):
+    """Both are numbers of few values: ages 5 to 7, then 6 to 8, …; shops 1 to 4."""
+    days = []
+    for at in range(4):
+        ages = np.repeat([5, 6, 7], 400) + at
+        shops = np.tile([1, 2, 3] if gone and at == 3 else [1, 2, 3, 4], 1200)[:1200]
+        profile = Profile.of(pa.table({"age": ages, "shop": shops}))
+        days.append(Day(NEWEST - timedelta(days=3 - at), profile, {}))
+    facts = Facts()
+    spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
+    values.measure(facts, Days(days, [], []), days[-1], spec)
+    lost = {each.subject: each.value for each in facts if each.family == "lost_values"}
+    assert lost.pop("age", 0.0) == 0.0
+    assert lost == {"shop": 0.25 if gone else 0.0}
 
 
 def test_a_gate_that_cannot_judge_stops(gate):
