@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -116,9 +117,19 @@ class FittedFeatures:
     learned: Mapping[str, Learned]
 
     @classmethod
-    def fit(cls, definition: Definition, statistics: Statistics) -> FittedFeatures:
-        """Keep of merged statistics what transforming needs."""
-        return cls(definition, conclude(definition.features, statistics))
+    def fit(
+        cls, definition: Definition, statistics: Statistics, each: Callable[..., Any] = map
+    ) -> FittedFeatures:
+        """Keep of merged statistics what transforming needs.
+
+        Args:
+            definition: the features.
+            statistics: of all training rows.
+            each: applies a function to each feature, `map` of a pool of threads say.
+        """
+        known = [name for name in statistics if name in definition.features]
+        learned = each(lambda name: conclude(definition.features[name], statistics[name]), known)
+        return cls(definition, dict(zip(known, learned, strict=True)))
 
     @cached_property
     def transforms(self) -> dict[str, Transform]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from nightbid.columns import encode, numbers
+from nightbid.columns import Floats, Ints, encode, numbers
 from nightbid.config.features import (
     Age,
     Bag,
@@ -25,12 +25,13 @@ from nightbid.config.features import (
 from nightbid.features.statistics import (
     DayCounts,
     Events,
-    NumberStatistics,
+    Moments,
+    Quantiles,
     Statistic,
-    Statistics,
     TokenCounts,
 )
 from nightbid.features.values import Raw, as_float32, items_of, keys_of, numeric_values
+from nightbid.profile.bins import DENSE
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,15 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
 
 
 def _of_training(name: str, feature: Feature, rows: Raw) -> Statistic | None:
+    if isinstance(feature, Numeric) and feature.scale != "standard":
+        # Unscaled numbers need nothing.
+        return Quantiles.of(*_counted(name, feature, rows)) if feature.scale == "robust" else None
     if isinstance(feature, Numeric | Age) or (
         isinstance(feature, Function) and feature.then == "numeric"
     ):
-        return NumberStatistics.of(numeric_values(name, feature, rows))
+        return Moments.of(*_counted(name, feature, rows))
     if isinstance(feature, QuantileBuckets):
-        return NumberStatistics.of(numbers(rows.column(feature.column or name, name)))
+        return Quantiles.of(*_counted(name, feature, rows))
     if isinstance(feature, Vocabulary):
         return TokenCounts.of(*rows.encoded(feature.column or name, name))
     if isinstance(feature, Bag) or (isinstance(feature, Sequence) and not feature.vocabulary):
@@ -85,33 +89,51 @@ def _of_training(name: str, feature: Feature, rows: Raw) -> Statistic | None:
     return None
 
 
-def conclude(features: Mapping[str, Feature], statistics: Statistics) -> dict[str, Learned]:
-    """Keep of the merged statistics what transforming needs."""
-    return {
-        name: _conclude(features[name], statistic)
-        for name, statistic in sorted(statistics.items())
-        if name in features
-    }
+def _counted(
+    name: str, feature: Numeric | QuantileBuckets | Age | Function, rows: Raw
+) -> tuple[Floats, Ints]:
+    """Compute the known numbers, and how often each was seen; the same number may come twice."""
+    counts = None
+    if isinstance(feature, Numeric | QuantileBuckets):
+        column = feature.column or name
+        array = rows.column(column, name)
+        if pa.types.is_signed_integer(array.type) and len(array) > array.null_count:
+            # Integers close together: compute once per distinct value.
+            known = np.asarray(array.drop_null()).astype(np.int64)
+            lowest = int(known.min())
+            if int(known.max()) - lowest < DENSE * len(known):
+                seen = np.bincount(known - lowest).astype(np.int64)
+                present = np.flatnonzero(seen)
+                rows = Raw(pa.table({column: (present + lowest).astype(np.int64)}))
+                counts = seen[present]
+    values = (
+        numbers(rows.column(feature.column or name, name))
+        if isinstance(feature, QuantileBuckets)
+        else numeric_values(name, feature, rows)
+    )
+    known = ~np.isnan(values)
+    if counts is None:
+        values = values[known]
+        return values, np.ones(len(values), np.int64)
+    return values[known], counts[known]
 
 
-def _conclude(feature: Feature, statistic: Statistic) -> Learned:
+def conclude(feature: Feature, statistic: Statistic) -> Learned:
+    """Keep of a merged statistic what transforming needs."""
     if isinstance(statistic, DayCounts | Events):
         return Learned(history=statistic.table)
     if isinstance(statistic, TokenCounts):
         assert isinstance(feature, Vocabulary | Bag | Sequence)
         return Learned(tokens=statistic.top(feature.top_k, feature.min_count))
-    profile = statistic.profile
+    if isinstance(statistic, Moments):
+        spread = statistic.std
+        # Multiplying by a stored inverse is exact everywhere; dividing by a constant is not.
+        return Learned(numbers=(statistic.mean, 1 / spread if spread > 0 else 1.0))
     if isinstance(feature, QuantileBuckets):
         shares = np.arange(1, feature.buckets) / feature.buckets
-        found = [profile.quantile(float(share)) for share in shares]
+        found = [statistic.at(float(share)) for share in shares]
         # float32 on both sides of every comparison, or a value could change its bucket.
         kept = np.unique(as_float32(np.array([each for each in found if each is not None])))
         return Learned(numbers=tuple(kept.astype(float).tolist()))
-    if isinstance(feature, Numeric) and feature.scale == "none":
-        return Learned(numbers=(0.0, 1.0))
-    if isinstance(feature, Numeric) and feature.scale == "robust":
-        low, middle, high = (profile.quantile(share) or 0.0 for share in (0.25, 0.5, 0.75))
-        return Learned(numbers=(middle, 1 / (high - low) if high > low else 1.0))
-    mean, spread = profile.mean or 0.0, profile.std or 0.0
-    # Multiplying by a stored inverse is exact everywhere; dividing by a constant is not.
-    return Learned(numbers=(mean, 1 / spread if spread > 0 else 1.0))
+    low, middle, high = (statistic.at(share) or 0.0 for share in (0.25, 0.5, 0.75))
+    return Learned(numbers=(middle, 1 / (high - low) if high > low else 1.0))

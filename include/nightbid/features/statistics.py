@@ -6,6 +6,7 @@ result, byte for byte.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from nightbid.columns import Floats, Hashes, token_hashes, whole
+from nightbid.columns import Floats, Hashes, Ints, token_hashes, whole
 from nightbid.features.values import days_of, moments_of
-from nightbid.profile.column import ColumnProfile
+from nightbid.profile.bins import Bins, between_edges, number_bins
+from nightbid.profile.exact import ExactSum
 from nightbid.schema import LABEL, TIME, WEIGHT
 
 WEIGHT_UNIT = 2.0**20
 """Weights are added as integers of 2^-20: sums are then exact, in any order."""
-COMPACT_ABOVE = 50_000
+COMPACT_ABOVE = 200_000
 """Counts of fewer tokens than this wait to be added up, whatever came before."""
 SPILL_GROUPS = 16
+FEW = 1024
+"""Distinct numbers of which quantiles are exact."""
 NO_TOKENS = pa.table({"token": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
 
 
@@ -101,15 +105,16 @@ def _read_group(path: str, group: int) -> pa.Table:
 
 def _added(parts: Sequence[pa.Table]) -> pa.Table:
     """Add up the counts of equal tokens."""
-    # Dictionaries that are unified are the fastest way to number strings across tables.
-    encoded = [
-        pa.DictionaryArray.from_arrays(np.arange(len(each), dtype=np.int32), whole(each["token"]))
-        for each in parts
-    ]
-    unified = pa.chunked_array(encoded).unify_dictionaries()
-    tokens = unified.chunk(0).dictionary
+    # Arrow drops chunks without rows when it encodes them.
+    parts = [each for each in parts if len(each)]
+    if not parts:
+        return NO_TOKENS
+    # One dictionary for all parts numbers their strings; Arrow builds it without Python's lock.
+    chunks = [whole(each["token"]) for each in parts]
+    encoded = pa.chunked_array(chunks, pa.string()).dictionary_encode()
+    tokens = encoded.chunk(0).dictionary
     counts = np.zeros(len(tokens), np.int64)
-    for chunk, each in zip(unified.chunks, parts, strict=True):
+    for chunk, each in zip(encoded.chunks, parts, strict=True):
         np.add.at(counts, np.asarray(chunk.indices), np.asarray(each["count"]))
     return pa.table({"token": tokens, "count": counts})
 
@@ -126,20 +131,97 @@ def _most_frequent(table: pa.Table, top_k: int, min_count: int) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class NumberStatistics:
-    """Mean, standard deviation and quantiles of a column of numbers."""
+class Moments:
+    """Mean and standard deviation of a column of numbers; sums are exact."""
 
-    profile: ColumnProfile
+    rows: int
+    total: ExactSum
+    squares: ExactSum
 
     @classmethod
-    def of(cls, values: Floats) -> NumberStatistics:
-        """Profile float64 [rows]; NaN is missing."""
-        known = pa.chunked_array([pa.array(values[~np.isnan(values)])])
-        return cls(ColumnProfile.of("", known, np.zeros(len(known), np.int64)))
+    def of(cls, values: Floats, counts: Ints) -> Moments:
+        """Sum finite values [distinct], each seen `counts` times."""
+        with np.errstate(over="ignore"):
+            squared = np.minimum(values * values, np.finfo(np.float64).max)
+        return cls(int(counts.sum()), ExactSum.of(values, counts), ExactSum.of(squared, counts))
 
-    def merge(self, other: NumberStatistics) -> NumberStatistics:
-        """Profile both sets of rows."""
-        return NumberStatistics(self.profile.merge(other.profile))
+    def merge(self, other: Moments) -> Moments:
+        """Sum both sets of rows."""
+        return Moments(
+            self.rows + other.rows, self.total + other.total, self.squares + other.squares
+        )
+
+    @property
+    def mean(self) -> float:
+        """0 without rows."""
+        return float(self.total.fraction / self.rows) if self.rows else 0.0
+
+    @property
+    def std(self) -> float:
+        """Over the population; 0 without rows."""
+        if not self.rows:
+            return 0.0
+        mean = self.total.fraction / self.rows
+        variance = float(self.squares.fraction / self.rows - mean * mean)
+        # Squares were rounded one by one: a constant column may come out a hair below 0.
+        return math.sqrt(max(variance, 0.0))
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Counts in 32 bins per power of two; every value while there are few."""
+
+    bins: Bins
+    values: Bins | None
+    """By the bits of the value; None once there are more than FEW."""
+    minimum: float = math.inf
+    maximum: float = -math.inf
+
+    @classmethod
+    def of(cls, values: Floats, counts: Ints) -> Quantiles:
+        """Count finite values [distinct], each seen `counts` times."""
+        if not len(values):
+            return cls(Bins.empty(), Bins.empty())
+        values = values + 0.0  # -0.0 is 0.0
+        nothing = np.zeros(len(values), np.int64)
+        few = None
+        # Most columns of many values show it in their first rows.
+        if len(np.unique(values[: 2 * FEW])) <= FEW:
+            few = _few(Bins.of(values.view(np.int64), counts, nothing))
+        return cls(
+            Bins.of(number_bins(values), counts, nothing),
+            few,
+            float(values.min()),
+            float(values.max()),
+        )
+
+    def merge(self, other: Quantiles) -> Quantiles:
+        """Count both sets of rows."""
+        few = None
+        if self.values is not None and other.values is not None:
+            few = _few(self.values.merge(other.values))
+        return Quantiles(
+            self.bins.merge(other.bins),
+            few,
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+        )
+
+    def at(self, share: float) -> float | None:
+        """Quantile: exact for few distinct values, else within 3 %; None without rows."""
+        rows = int(self.bins.counts.sum())
+        if not rows:
+            return None
+        if self.values is not None:
+            values = self.values.keys.view(np.float64)
+            order = np.argsort(values)
+            reached = np.searchsorted(np.cumsum(self.values.counts[order]), share * rows)
+            return float(values[order[min(int(reached), len(order) - 1)]])
+        return between_edges(self.bins, share * rows, self.minimum, self.maximum)
+
+
+def _few(values: Bins) -> Bins | None:
+    return values if len(values.keys) <= FEW else None
 
 
 @dataclass(frozen=True)
@@ -230,7 +312,7 @@ def _summed(table: pa.Table) -> pa.Table:
     )
 
 
-Statistic = TokenCounts | NumberStatistics | DayCounts | Events
+Statistic = TokenCounts | Moments | Quantiles | DayCounts | Events
 Statistics = Mapping[str, Statistic]
 """By feature; a feature that learns nothing is not there."""
 

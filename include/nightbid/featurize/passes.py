@@ -110,16 +110,21 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
 class SaveFitted(beam.DoFn):  # type: ignore[misc]
     """Merged statistics → folder of fitted features."""
 
-    def __init__(self, definition: Definition, folder: str, spill: str, rows: int) -> None:
+    def __init__(
+        self, definition: Definition, folder: str, spill: str, rows: int, threads: int
+    ) -> None:
         self._definition = definition
         self._folder = folder
         self._spill = spill
         self._rows = rows
+        self._threads = threads
 
     def process(self, merged: Part) -> Iterator[str]:
         """Write the folder."""
         check_rows("learned from", merged.rows, self._rows)
-        FittedFeatures.fit(self._definition, merged.statistics).save(Path(self._folder))
+        with ThreadPoolExecutor(self._threads) as pool:
+            fitted = FittedFeatures.fit(self._definition, merged.statistics, pool.map)
+        fitted.save(Path(self._folder))
         shutil.rmtree(self._spill, ignore_errors=True)
         yield self._folder
 
@@ -303,7 +308,7 @@ def learning(
             | "Row groups" >> beam.Create(_batches(groups, threads), reshuffle=True)
             | "Learn" >> beam.ParDo(InThreads(Learn(definition), threads))
             | "Merge" >> beam.CombineGlobally(MergeStatistics(spill, limit)).without_defaults()
-            | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill, rows))
+            | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill, rows, threads))
         )
 
     return expand

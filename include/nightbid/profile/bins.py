@@ -102,7 +102,9 @@ def number_bins(values: Floats) -> Ints:
     """Bin of each finite value: sign, exponent and 5 mantissa bits, as an ordered integer."""
     # Adding 0.0 turns -0.0 into 0.0: equal values share a bin.
     bits = (values + 0.0).view(np.int64)
-    top = bits >> (52 - MANTISSA_BITS)
+    top: Ints = bits >> (52 - MANTISSA_BITS)
+    if not len(top) or int(bits.min()) >= 0:
+        return top
     # Negative floats sort backwards by their bits: mirror them.
     mirrored = -1 - (bits & np.int64(0x7FFF_FFFF_FFFF_FFFF)) // (1 << (52 - MANTISSA_BITS))
     return np.where(bits < 0, mirrored, top).astype(np.int64)
@@ -114,3 +116,21 @@ def number_edges(keys: Ints) -> tuple[Floats, Floats]:
     low = (magnitude << (52 - MANTISSA_BITS)).view(np.float64)
     high = ((magnitude + 1) << (52 - MANTISSA_BITS)).view(np.float64)
     return np.where(keys < 0, -high, low), np.where(keys < 0, -low, high)
+
+
+def between_edges(bins: Bins, rank: float, minimum: float, maximum: float) -> float:
+    """Value of a rank, interpolated within the bin of `number_bins` that it falls into.
+
+    Args:
+        bins: not empty.
+        rank: from 0 to the number of rows.
+        minimum: of the values.
+        maximum: of the values.
+    """
+    cumulative = np.cumsum(bins.counts)
+    at = min(int(np.searchsorted(cumulative, rank)), len(cumulative) - 1)
+    lows, highs = number_edges(bins.keys[at : at + 1])
+    inside = (rank - (cumulative[at] - bins.counts[at])) / bins.counts[at]
+    low = max(float(lows[0]), minimum if at == 0 else float(lows[0]))
+    high = min(float(highs[0]), maximum)
+    return low + (high - low) * float(np.clip(inside, 0, 1))

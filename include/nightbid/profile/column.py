@@ -18,8 +18,8 @@ from nightbid.profile.bins import (
     Bins,
     Floats,
     Ints,
+    between_edges,
     number_bins,
-    number_edges,
 )
 from nightbid.profile.exact import ExactSum
 from nightbid.profile.sample import KEY_LIMIT, CountedSample, hash_numbers, hash_texts
@@ -179,14 +179,9 @@ class ColumnProfile:
             )
             at = min(int(reached), len(order) - 1)
             return float(self.sample.values[order[at]])
-        cumulative = np.cumsum(self.bins.counts)
-        at = min(int(np.searchsorted(cumulative, share * self.values)), len(cumulative) - 1)
-        lows, highs = number_edges(self.bins.keys[at : at + 1])
-        before = cumulative[at] - self.bins.counts[at]
-        inside = (share * self.values - before) / self.bins.counts[at]
-        low = max(float(lows[0]), float(self.minimum or lows[0]) if at == 0 else float(lows[0]))
-        high = min(float(highs[0]), float(self.maximum if self.maximum is not None else highs[0]))
-        return low + (high - low) * float(np.clip(inside, 0, 1))
+        assert self.minimum is not None
+        assert self.maximum is not None
+        return between_edges(self.bins, share * self.values, self.minimum, self.maximum)
 
     def top(self, count: int = 10) -> list[tuple[Any, int]]:
         """Most frequent values; empty if there are too many distinct ones to be sure."""

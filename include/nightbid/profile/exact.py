@@ -6,6 +6,7 @@ integer in units of 2^-1074 (the smallest float64) it is exact, and adding is as
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 UNIT_EXPONENT = -1074
 _LOW_BITS = 26
+_FOLDS = 4  # each takes 35 bits or more: values of most columns are used up after two
 _MAX_ROWS = 1 << 25  # keeps the float64 accumulators of bincount below 2^53, where they are exact
 
 
@@ -33,21 +35,7 @@ class ExactSum:
                 return cls(cls.of(values, np.ones(1, np.int64)).units * int(counts[0]))
             half = len(values) // 2
             return cls.of(values[:half], counts[:half]) + cls.of(values[half:], counts[half:])
-        mantissas, exponents = np.frexp(values)
-        whole = np.ldexp(mantissas, 53).astype(np.int64)
-        high = whole >> _LOW_BITS
-        low = whole - (high << _LOW_BITS)
-        lowest = int(exponents.min())
-        shifted = exponents - lowest
-        highs = np.bincount(shifted, weights=(high * counts).astype(np.float64))
-        lows = np.bincount(shifted, weights=(low * counts).astype(np.float64))
-        units = 0
-        for offset in np.flatnonzero((highs != 0) | (lows != 0)).tolist():
-            part = (int(highs[offset]) << _LOW_BITS) + int(lows[offset])
-            # value = part * 2^(exponent - 53); subnormals have trailing zero bits to shift out.
-            shift = offset + lowest - 53 - UNIT_EXPONENT
-            units += part << shift if shift >= 0 else part >> -shift
-        return cls(units)
+        return cls(_units(values, counts))
 
     def __add__(self, other: ExactSum) -> ExactSum:
         return ExactSum(self.units + other.units)
@@ -76,3 +64,46 @@ class ExactSum:
         exponent, digits = value
         units = int(str(digits), 16)
         return cls(units << (int(exponent) - UNIT_EXPONENT)) if units else cls()
+
+
+def _units(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> int:
+    """Sum by extraction (Rump, Ogita, Oishi 2008).
+
+    Adding and subtracting a large power of two rounds each value to a grid so coarse that the
+    rounded values add up without error; what is left of each value is exact, and goes on.
+    """
+    room = int(counts.sum()).bit_length() + 1
+    once = room == len(counts).bit_length() + 1 and bool((counts == 1).all())
+    units, left = 0, values
+    for _ in range(_FOLDS):
+        bound = max(float(left.max()), -float(left.min()))
+        if bound == 0.0:
+            return units
+        top = math.frexp(bound)[1] + room
+        if top > 1020 or top - 52 < UNIT_EXPONENT:
+            break
+        anchor = math.ldexp(1.5, top)
+        high = (left + anchor) - anchor
+        left = left - high
+        total = float((high if once else high * counts).sum())
+        units += int(math.ldexp(total, 52 - top)) << (top - 52 - UNIT_EXPONENT)
+    return units + _units_by_exponent(left, counts)
+
+
+def _units_by_exponent(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> int:
+    """Sum the mantissas of each exponent: for values of very different sizes."""
+    mantissas, exponents = np.frexp(values)
+    whole = np.ldexp(mantissas, 53).astype(np.int64)
+    high = whole >> _LOW_BITS
+    low = whole - (high << _LOW_BITS)
+    lowest = int(exponents.min())
+    shifted = exponents - lowest
+    highs = np.bincount(shifted, weights=(high * counts).astype(np.float64))
+    lows = np.bincount(shifted, weights=(low * counts).astype(np.float64))
+    units = 0
+    for offset in np.flatnonzero((highs != 0) | (lows != 0)).tolist():
+        part = (int(highs[offset]) << _LOW_BITS) + int(lows[offset])
+        # value = part * 2^(exponent - 53); subnormals have trailing zero bits to shift out.
+        shift = offset + lowest - 53 - UNIT_EXPONENT
+        units += part << shift if shift >= 0 else part >> -shift
+    return units
