@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from job import MIN_COUNT, NUMBERS, OWN, ROBUST, STANDARD, TEXTS, THREADS, TOP_K, main
+from job import MIN_COUNT, NUMBERS, OWN, ROBUST, STANDARD, TEXTS, TOP_K, main
 
 
 class Moments(beam.CombineFn):
@@ -77,7 +77,7 @@ class Convert(beam.DoFn):
 
 
 def _pipeline() -> beam.Pipeline:
-    options = PipelineOptions([], direct_num_workers=THREADS, direct_running_mode="multi_threading")
+    options = PipelineOptions([], direct_num_workers=1, direct_running_mode="in_memory")
     return beam.Pipeline(runner=FnApiRunner(), options=options)
 
 
