@@ -16,7 +16,7 @@ SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n"
 # Libraries are compiled once, and not by every process anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run ui up down compose-test test check format lock schema clean
+.PHONY: help install run ui up down compose-test test fault-matrix check format lock schema clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ compose-test: install ## Start the stack, run a night through it over REST, take
 test: install ## Every check and every test, as the CI runs them
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest
+
+fault-matrix: install ## Every fault of the emulated cloud at every stage, one by one
+	$(BIN)/python -m pytest tests/cloud -m "matrix or not matrix"
 
 check: install ## Lint, types, and the one-way imports
 	$(BIN)/ruff check .

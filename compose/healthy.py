@@ -1,10 +1,19 @@
-"""Health checks: `python3 healthy.py URL` is 200, or `… URL COMPONENT` has reported lately."""
+"""Health checks: `python3 healthy.py URL` is 200, or `… URL COMPONENT` has reported lately.
+
+Of `tcp://HOST:PORT` (gRPC) it is enough that somebody listens.
+"""
 
 import json
+import socket
 import sys
 import urllib.request
+from urllib.parse import urlsplit
 
 try:
+    if sys.argv[1].startswith("tcp://"):
+        place = urlsplit(sys.argv[1])
+        socket.create_connection((place.hostname, place.port), timeout=10).close()
+        sys.exit()
     with urllib.request.urlopen(sys.argv[1], timeout=10) as answer:  # noqa: S310 - our services
         if len(sys.argv) > 2:
             state = (json.load(answer).get(sys.argv[2]) or {}).get("status")

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# The emulators are programs of their own, which tests of several kinds start.
+sys.path.append(str(ROOT / "tests" / "cloud"))
 PASSWORD = "p:a/s@s " + secrets.token_hex(8)
 """With characters that an address must escape."""
 

@@ -111,9 +111,11 @@ def begin_stage(
     Raises: see `run_stage`.
     """
     plan = Plan.of(stage, spec, run, cache_folder)
-    if (manifest := plan.found()) is not None:
-        return _reuse(plan, manifest, attempt)
     work = work_of(stage, spec)
+    if (manifest := plan.found()) is not None:
+        if work is not None:
+            cancel_others(run, stage.name, "", work.service)
+        return _reuse(plan, manifest, attempt)
     if work is None:
         return _Attempt(plan, _fresh(run, stage, attempt), cache_folder, progress, watch).run(
             stage.load()
@@ -154,7 +156,7 @@ def finish_stage(
     plan = Plan.of(stage, spec, run, cache_folder)
     work = work_of(stage, spec)
     order = open_order(run, stage.name, plan.key)
-    if work is None or order is None or not order.job_id:
+    if work is None or order is None or not order.job_id or plan.found() is not None:
         return begin_stage(stage, spec, run, cache_folder=cache_folder, progress=progress)
     if work.service.look(order.job_id).state in ("waiting", "running"):
         return Away(order, work.service)

@@ -13,6 +13,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.nightly import NIGHT
+from nightbid.remote.wait import settle
 from nightbid.report.html import write_report
 from nightbid.report.table import night_table, verdict_line
 from nightbid.runs import RunRecord
@@ -70,6 +71,7 @@ def run_nights(
             try:
                 _run_night(spec, run, settings, until, console)
             finally:
+                settle(run)
                 if run.records():
                     console.print(night_table(run))
                     console.print(verdict_line(run))

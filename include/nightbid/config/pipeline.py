@@ -60,8 +60,9 @@ class Window(Block):
 class Runner(Block):
     """Which Beam runner featurizes. A bare word is its kind: `runner: dask`."""
 
-    kind: Literal["direct", "dask", "dataflow"] = "direct"
-    """Threads of this process, Dask's processes here or elsewhere, or Google Cloud Dataflow."""
+    kind: Literal["direct", "dask"] = "direct"
+    """Threads of this process, or Dask's processes here or elsewhere. That Google Cloud Dataflow
+    does it instead is up to the installation (`cloud.dataflow` in its settings)."""
     workers: int = Field(default=2, ge=1)
     """Threads, processes or machines."""
     scheduler: str = ""

@@ -13,7 +13,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from nightbid.config.pipeline import Runner
-from nightbid.errors import ConfigError
 
 POLL_SECONDS = 0.5
 
@@ -24,11 +23,7 @@ Expand = Callable[[beam.Pipeline], Any]
 
 @contextmanager
 def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
-    """Make the chosen engine ready; what is yielded runs one pass on it, to its end.
-
-    Raises:
-        ConfigError: the runner is not available here.
-    """
+    """Make the chosen engine ready; what is yielded runs one pass on it, to its end."""
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     with _dask(runner) if runner.kind == "dask" else nullcontext(_direct(runner)) as chosen:
 
@@ -41,17 +36,7 @@ def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
 
 
 def _direct(runner: Runner) -> tuple[Any, dict[str, Any]]:
-    """One worker in this process, see `threads_of`.
-
-    Raises:
-        ConfigError: another runner is asked for.
-    """
-    if runner.kind != "direct":
-        raise ConfigError(
-            f"runner {runner.kind!r} is not available in this installation",
-            where="runner.kind",
-            hint="use 'direct' or 'dask'",
-        )
+    """One worker in this process, see `threads_of`."""
     # Named, not "DirectRunner": that one first tries to download another runner. In memory, with
     # threads of our own: Beam's multi_threading sends what a worker has written every second, even
     # half an element, and what is read of it is garbage: rows were lost, or memory ran out.

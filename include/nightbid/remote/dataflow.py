@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from google.api_core import exceptions
-from google.auth.exceptions import GoogleAuthError
 from google.cloud import dataflow_v1beta3 as api
-from requests.exceptions import RequestException
 
 from nightbid.config.cloud import Cloud, Dataflow
 from nightbid.cost.cloud_job import short
 from nightbid.cost.dataflow import SERVICE, Clients
-from nightbid.cost.jobs import JobNote
 from nightbid.cost.labels import labels
-from nightbid.errors import ServiceError
 from nightbid.remote.jobs import Level, Look, Message, State
 from nightbid.remote.orders import Order
+from nightbid.remote.service import WRONG, CloudService
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -51,16 +47,18 @@ LEVELS: dict[str, Level] = {
     "JOB_MESSAGE_WARNING": "warning",
     "JOB_MESSAGE_ERROR": "error",
 }
-WRONG = (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError, RequestException)
 
 
-class DataflowService:
-    """Asks Dataflow about jobs, see `nightbid.remote.jobs.JobService`."""
+class DataflowService(CloudService):
+    """Asks Dataflow about jobs, and submits them."""
 
     kind = SERVICE
+    watched_as = "dataflow"
+    title = "Dataflow"
+    block = "cloud.dataflow"
 
     def __init__(self, cloud: Cloud, settings: Dataflow) -> None:
-        self._cloud = cloud
+        super().__init__(cloud)
         self._settings = settings
         self._connected: Clients | None = None
 
@@ -79,7 +77,7 @@ class DataflowService:
         request = api.ListJobsRequest(
             **self._place, name=name, filter=api.ListJobsRequest.Filter.ALL
         )
-        with _one_line(f"jobs called {name}"):
+        with self.in_one_line(f"jobs called {name}"):
             found = [
                 job
                 for job in self._clients.jobs.list_jobs(request, timeout=TIMEOUT_SECONDS)
@@ -109,7 +107,7 @@ class DataflowService:
             minimum_importance=api.JobMessageImportance.JOB_MESSAGE_BASIC,
             page_size=MESSAGES_AT_ONCE,
         )
-        with _one_line(f"messages of job {job_id}"):
+        with self.in_one_line(f"messages of job {job_id}"):
             found = [
                 Message(
                     at=_moment(each.time),
@@ -123,34 +121,24 @@ class DataflowService:
             ]
         return sorted(found, key=lambda each: each.at)
 
-    def cancel(self, job_id: str) -> None:
-        """Ask the job to end."""
+    @property
+    def _address(self) -> str | None:
+        return self._settings.endpoint
+
+    @property
+    def _option(self) -> str:
+        return "flexrs" if self._settings.flexrs else ""
+
+    def _request_cancel(self, job_id: str) -> None:
         wanted = api.Job(requested_state=api.JobState.JOB_STATE_CANCELLED)
         request = api.UpdateJobRequest(**self._place, job_id=job_id, job=wanted)
-        with _one_line(f"cancelling job {job_id}"):
-            try:
-                self._clients.jobs.update_job(request, timeout=TIMEOUT_SECONDS)
-            except (exceptions.NotFound, exceptions.FailedPrecondition, exceptions.BadRequest):
-                return  # it has ended already
+        self._clients.jobs.update_job(request, timeout=TIMEOUT_SECONDS)
 
     def page(self, job_id: str) -> str:
         """Address of the job in the console."""
         if self._settings.endpoint:
             return f"{self._settings.endpoint}/jobs/{job_id}"
         return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"
-
-    def note(self, order: Order) -> JobNote:
-        """What the cost watcher must know."""
-        return JobNote(
-            stage=order.stage,
-            attempt=order.attempt,
-            project=self._cloud.project,
-            location=self._cloud.region,
-            job_id=order.job_id,
-            started=order.started,
-            option="flexrs" if self._settings.flexrs else "",
-            endpoint=self._settings.endpoint,
-        )
 
     def submit(self, order: Order, folder: str, expand: Callable[[beam.Pipeline], Any]) -> str:
         """Submit a pipeline, once: the service takes a second request for the same for the first.
@@ -178,7 +166,7 @@ class DataflowService:
         job.options.view_as(TestOptions).dry_run = False
         job.proto.client_request_id = order.request_id
         client = apiclient.DataflowApplicationClient(job.options, job.root_staging_location)
-        with _one_line(f"submitting job {order.name}"):
+        with self.in_one_line(f"submitting job {order.name}"):
             try:
                 return str(client.create_job(job).id)
             except apiclient.DataflowJobAlreadyExistsError:
@@ -218,17 +206,6 @@ class DataflowService:
             # Without credentials, which would be looked for in vain for half a minute.
             found |= {"dataflow_endpoint": settings.endpoint, "no_auth": True}
         return found
-
-
-@contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Say in one line what the service's client says."""
-    try:
-        yield
-    except WRONG as error:
-        raise ServiceError(
-            short(error), where=f"Dataflow: {what}", hint="a rerun goes on where this one ended"
-        ) from error
 
 
 def _moment(time: Any) -> datetime:

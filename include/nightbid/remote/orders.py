@@ -175,10 +175,17 @@ def _note(run: RunRecord, order: Order, service: JobService) -> None:
 
 
 def cancel_others(run: RunRecord, stage: str, key: str, service: JobService) -> None:
-    """End the jobs of a stage that make what nobody wants any more: inputs or code have changed."""
+    """End the jobs of a stage that make what nobody wants any more.
+
+    Args:
+        run: whose.
+        stage: whose inputs or code have changed.
+        key: of the output that is still wanted; empty: none is.
+        service: that runs them.
+    """
     for each in orders(run, stage):
         if each.state == "open" and each.key != key:
-            log.info("%s: the inputs or the code of an ordered job have changed", stage)
+            log.info("%s: what job %s would make is not wanted any more", stage, each.name)
             job_id = each.job_id or service.find(each.name)
             cancel(run, each.model_copy(update={"job_id": job_id}), service)
 
@@ -208,13 +215,21 @@ def must_be_done(run: RunRecord, order: Order, service: JobService, budget: Budg
             where="budget",
             hint="raise the limit in the pipeline's budget block, or make the stage cheaper",
         )
-    errors = [each.text for each in service.messages(order.job_id, None) if each.level == "error"]
+    errors = _errors(service, order.job_id)
     what = " ".join(errors[-1].split())[-300:] if errors else look.said
     raise StageError(
         f"job {order.job_id} ended as {look.state}: {what}",
         where=where,
         hint=f"see {page}; a rerun submits a new job",
     )
+
+
+def _errors(service: JobService, job_id: str) -> list[str]:
+    """Errors that a job told of; a service that has forgotten it, or is silent, tells none."""
+    try:
+        return [each.text for each in service.messages(job_id, None) if each.level == "error"]
+    except ServiceError:
+        return []
 
 
 def _over_budget(run: RunRecord, order: Order, budget: Budget) -> str | None:

@@ -6,8 +6,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 from google.api_core import exceptions
 from google.api_core.retry import Retry, if_exception_type
-from google.auth.exceptions import GoogleAuthError
 from google.cloud import aiplatform_v1 as api
 from google.cloud.logging_v2 import types as logs
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
@@ -25,12 +23,10 @@ from google.cloud.logging_v2.services.logging_service_v2.transports import (
 
 from nightbid.config.cloud import Cloud
 from nightbid.config.managed import ManagedTraining
-from nightbid.cost.cloud_job import TRANSIENT
-from nightbid.cost.jobs import JobNote
+from nightbid.cost.cloud_job import TRANSIENT, short
 from nightbid.cost.training_jobs import SERVICE, connect
-from nightbid.errors import ConfigError, NightbidError, ServiceError
 from nightbid.remote.jobs import Level, Look, Message, State
-from nightbid.remote.orders import Order
+from nightbid.remote.service import WRONG, CloudService
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +50,18 @@ STATES: dict[str, State] = {
 }
 WARNING, ERROR = 400, 500
 """Severities of Cloud Logging."""
-WRONG = (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError)
 
 
-class TrainingService:
-    """Asks Vertex AI about custom jobs, see `nightbid.remote.jobs.JobService`."""
+class TrainingService(CloudService):
+    """Asks Vertex AI about custom jobs, and submits them."""
 
     kind = SERVICE
+    watched_as = "vertex_training"
+    title = "Vertex AI"
+    block = "cloud.training"
 
     def __init__(self, cloud: Cloud, settings: ManagedTraining) -> None:
-        self._cloud = cloud
+        super().__init__(cloud)
         self._settings = settings
         self._parent = f"projects/{cloud.project}/locations/{cloud.region}"
 
@@ -78,7 +76,7 @@ class TrainingService:
 
     def job(self, job_id: str) -> api.CustomJob:
         """A job as the service has it."""
-        with _one_line(f"job {job_id}"):
+        with self.in_one_line(f"job {job_id}"):
             return self._get(job_id)
 
     def _get(self, job_id: str) -> api.CustomJob:
@@ -93,7 +91,7 @@ class TrainingService:
         request = api.ListCustomJobsRequest(
             parent=self._parent, filter=f'display_name="{name}"', page_size=PAGE
         )
-        with _one_line(f"jobs called {name}"):
+        with self.in_one_line(f"jobs called {name}"):
             found = list(
                 self._clients[0].list_custom_jobs(request, retry=READ, timeout=TIMEOUT_SECONDS)
             )
@@ -105,9 +103,9 @@ class TrainingService:
         try:
             job = self._get(job_id)
         except exceptions.NotFound as error:
-            return Look("gone", _text(error))
+            return Look("gone", short(error))
         except WRONG as error:
-            return Look("unknown", _text(error))
+            return Look("unknown", short(error))
         said = job.state.name.removeprefix("JOB_STATE_")
         why = " ".join(job.error.message.split())
         return Look(STATES.get(said, "unknown"), f"{said}: {why}" if why else said)
@@ -124,18 +122,17 @@ class TrainingService:
             order_by="timestamp asc",
             page_size=PAGE,
         )
-        with _one_line(f"log of job {job_id}"):
+        with self.in_one_line(f"log of job {job_id}"):
             found = self._clients[1].list_log_entries(request, retry=READ, timeout=TIMEOUT_SECONDS)
             return [_message(each) for each in found]
 
-    def cancel(self, job_id: str) -> None:
-        """Ask the job to end."""
+    @property
+    def _option(self) -> str:
+        return "spot" if self._settings.spot else ""
+
+    def _request_cancel(self, job_id: str) -> None:
         name = f"{self._parent}/customJobs/{job_id}"
-        with _one_line(f"cancelling job {job_id}"):
-            try:
-                self._clients[0].cancel_custom_job(name=name, retry=READ, timeout=TIMEOUT_SECONDS)
-            except (exceptions.NotFound, exceptions.FailedPrecondition):
-                return  # it has ended already
+        self._clients[0].cancel_custom_job(name=name, retry=READ, timeout=TIMEOUT_SECONDS)
 
     def page(self, job_id: str) -> str:
         """Address of the job in the console."""
@@ -143,20 +140,6 @@ class TrainingService:
         if self._settings.endpoint:
             return f"{self._settings.endpoint}/customJobs/{job_id}"
         return f"{CONSOLE}/{region}/training/{job_id}?project={project}"
-
-    def note(self, order: Order) -> JobNote:
-        """What the cost watcher must know."""
-        return JobNote(
-            stage=order.stage,
-            attempt=order.attempt,
-            project=self._cloud.project,
-            location=self._cloud.region,
-            job_id=order.job_id,
-            started=order.started,
-            service="vertex_training",
-            option="spot" if self._settings.spot else "",
-            endpoint=self._address,
-        )
 
     def submit(self, job: api.CustomJob) -> str:
         """Create a job, once, and return its id.
@@ -170,7 +153,7 @@ class TrainingService:
         """
         end, pause = time.monotonic() + self._settings.patience_seconds, 1.0
         while True:
-            with _one_line(f"submitting job {job.display_name}"):
+            with self.in_one_line(f"submitting job {job.display_name}"):
                 try:
                     made = self._clients[0].create_custom_job(
                         parent=self._parent, custom_job=job, retry=None, timeout=TIMEOUT_SECONDS
@@ -179,7 +162,7 @@ class TrainingService:
                 except TRANSIENT as error:
                     if time.monotonic() + pause > end:
                         raise
-                    log.warning("%s: %s; tried again", job.display_name, _text(error))
+                    log.warning("%s: %s; tried again", job.display_name, short(error))
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(2 * pause, 20.0)
             if found := self.find(job.display_name):
@@ -212,29 +195,3 @@ def _message(entry: logs.LogEntry) -> Message:
     moment: Any = entry.timestamp
     at = datetime.fromtimestamp(moment.timestamp(), UTC)
     return Message(at, level, shown, entry.insert_id)
-
-
-@contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Say in one line what the service's client says."""
-    try:
-        yield
-    except WRONG as error:
-        raise _told(error, f"Vertex AI: {what}") from error
-
-
-def _told(error: Exception, where: str) -> NightbidError:
-    if isinstance(error, exceptions.PermissionDenied | exceptions.Unauthenticated):
-        return ConfigError(
-            _text(error), where=where, hint="give the account its roles, see cloud.md"
-        )
-    if isinstance(error, exceptions.InvalidArgument):
-        return ConfigError(_text(error), where=where, hint="mend cloud.training in the settings")
-    if isinstance(error, exceptions.ResourceExhausted):
-        return ServiceError(_text(error), where=where, hint="ask for more quota, or run it later")
-    return ServiceError(_text(error), where=where, hint="a rerun goes on where this one ended")
-
-
-def _text(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "message", "") or error).split())
-    return f"{type(error).__name__}: {text}"[:300]

@@ -19,6 +19,8 @@ from nightbid.stage import Stage, named
 log = logging.getLogger(__name__)
 
 
+SETTLE_POLLS = 60
+"""As many looks at jobs that have ended: ten minutes, if every look is ten seconds apart."""
 Say = Callable[[int, str], None]
 """Takes a level of `logging`, and a line."""
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -117,12 +119,14 @@ def wait(away: Away, run: RunRecord, progress: Progress) -> None:
 
 
 def settle(run: RunRecord) -> None:
-    """Wait, with a bound, until the cost of every job of a run is final."""
+    """Wait, with a bound, until the cost of every job of a run that has ended is final."""
     from nightbid.cost.jobs import JobWatch, noted_jobs
 
     if all(note.settled for note in noted_jobs(run)):
         return
-    budget = PipelineSpec.model_validate(run.head.spec).budget
-    watch = JobWatch(run, budget, patience_polls=60)
-    while watch.poll():
+    watch = JobWatch(run, PipelineSpec.model_validate(run.head.spec).budget)
+    for _ in range(SETTLE_POLLS):
+        if not any(seen.ended for seen in watch.poll().values()):
+            return
         time.sleep(poll_seconds())
+    log.warning("%s: final metrics of a job did not come in time; `nightbid run` again", run.run_id)

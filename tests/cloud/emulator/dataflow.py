@@ -1,6 +1,6 @@
 """Dataflow over its REST API: takes a real runner's job, and really runs its staged pipeline.
 
-Each job runs in a process of its own (`dataflow_worker.py`), which knows nothing of whoever
+Each job runs in a process of its own (`emulator.dataflow_worker`), which knows nothing of whoever
 submitted it. States, messages and metrics grow as the service's do; cancel and drain end the
 process. Faults: `Served.fail` for single requests, `Plan` for what happens to jobs.
 
@@ -14,15 +14,15 @@ import argparse
 import contextlib
 import html
 import json
-import os
+import multiprocessing
 import re
-import subprocess
 import sys
 import threading
 import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -32,7 +32,12 @@ from google.protobuf import json_format
 
 if __package__ in (None, ""):
     sys.path.append(str(Path(__file__).parents[1]))
+from emulator.dataflow_worker import work
 from emulator.serve import Answer, Refused, Served
+
+CONTEXT = multiprocessing.get_context("forkserver")
+# Each worker is a process of its own, forked from one that has imported what takes seconds.
+CONTEXT.set_forkserver_preload(["nightbid.featurize.job"])
 
 ROUTE = re.compile(
     r"/v1b3/projects/(?P<project>[^/]+)(?:/locations/(?P<location>[^/]+))?/jobs"
@@ -40,7 +45,11 @@ ROUTE = re.compile(
 )
 PAGE = re.compile(r"/jobs/(?P<job>[^/]+)$")
 ENDED = {"DONE", "FAILED", "CANCELLED", "DRAINED"}
-IMPORTANCE = {"BASIC": 3, "WARNING": 4, "ERROR": 5}
+IMPORTANCE = [
+    api.JobMessageImportance[f"JOB_MESSAGE_{name}"]
+    for name in ("DEBUG", "DETAILED", "BASIC", "WARNING", "ERROR")
+]
+"""Rising; the numbers of the API do not rise with it."""
 CPUS, MEMORY_MB, DISK_GB = 4, 16 * 1024, 50
 """Of the one worker that every job has, whatever it asked for."""
 
@@ -71,7 +80,7 @@ class Running:
     plan: Plan
     state: str = "PENDING"
     messages: list[api.JobMessage] = field(default_factory=list)
-    process: subprocess.Popen[str] | None = None
+    process: Any = None
     began: float = 0.0
     ended: float = 0.0
     wanted: str = ""
@@ -114,6 +123,8 @@ class Dataflow(Served):
         self.jobs: dict[str, Running] = {}
         self.plans: list[Plan] = []
         """Of the next jobs; one that has none runs undisturbed."""
+        # It imports Beam in the background: some seconds that the first job need not wait for.
+        forkserver.ensure_running()
 
     def stop(self) -> None:
         for job in self.jobs.values():
@@ -192,14 +203,15 @@ class Dataflow(Served):
         self._end(job)
 
     def _messages(self, job: Running, query: dict[str, str]) -> Answer:
-        least = query.get("minimumImportance", "3")
-        lowest = int(least) if least.isdigit() else api.JobMessageImportance[least].value
+        least = query.get("minimumImportance", "JOB_MESSAGE_BASIC")
+        names = api.JobMessageImportance
+        lowest = IMPORTANCE.index(names(int(least)) if least.isdigit() else names[least])
         since = query.get("startTime")
         start = datetime.fromisoformat(since.replace("Z", "+00:00")) if since else None
         found = [
             each
             for each in job.messages
-            if each.message_importance.value >= lowest
+            if IMPORTANCE.index(each.message_importance) >= lowest
             and (start is None or each.time.timestamp() >= start.timestamp())
         ]
         first = int(query.get("pageToken") or 0)
@@ -235,7 +247,7 @@ class Dataflow(Served):
                     id=f"msg{len(job.messages):05d}",
                     time=datetime.now(UTC),
                     message_text=text,
-                    message_importance=api.JobMessageImportance(IMPORTANCE[level]),
+                    message_importance=api.JobMessageImportance[f"JOB_MESSAGE_{level}"],
                 )
             )
 
@@ -274,27 +286,20 @@ class Dataflow(Served):
             Its exit code, and whether it was taken away.
         """
         options = job.proto.environment.sdk_pipeline_options["options"]
-        # As on a machine of the service: whatever the submitter has set is not there.
-        clean = {name: value for name, value in os.environ.items() if "NIGHTBID" not in name}
-        script = str(Path(__file__).with_name("dataflow_worker.py"))
+        here, there = CONTEXT.Pipe(duplex=False)
         job.workers += 1
-        job.process = subprocess.Popen(
-            [sys.executable, script, str(options["pipelineUrl"])],
-            env={**clean, "STORAGE_EMULATOR_HOST": self.storage},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+        job.process = CONTEXT.Process(
+            target=work, args=(str(options["pipelineUrl"]), self.storage, there), daemon=True
         )
+        job.process.start()
+        there.close()
         is_lost = False
-        assert job.process.stdout is not None
-        for line in job.process.stdout:
-            try:
-                said = json.loads(line)
-                text, level = str(said["text"]), str(said["level"])
-            except (ValueError, KeyError, TypeError):
-                continue
-            self._say(job, text, level)
-            if "Transform" in text and not is_lost:
+        with contextlib.suppress(EOFError):
+            while True:
+                text, level = here.recv()
+                self._say(job, text, level)
+                if "Transform" not in text or is_lost:
+                    continue
                 if job.plan.vanish:
                     with self._lock:
                         self.jobs.pop(job.proto.id, None)
@@ -303,13 +308,13 @@ class Dataflow(Served):
                 if is_doomed:
                     is_lost = True
                     self._end(job)
-        return job.process.wait(), is_lost
+        job.process.join()
+        return job.process.exitcode or 0, is_lost
 
     @staticmethod
     def _end(job: Running) -> None:
         if job.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                job.process.kill()
+            job.process.kill()
 
 
 def _answer(message: Any) -> Answer:

@@ -1,37 +1,36 @@
-"""The machine of one emulated Dataflow job: runs a staged pipeline to its end.
+"""The machine of one emulated Dataflow job: runs a staged pipeline to its end, in its own process.
 
-`python dataflow_worker.py PIPELINE_URL`, with STORAGE_EMULATOR_HOST. It says what it does in lines
-of JSON on its standard output, as the service's messages.
+What it says goes through a pipe, as the service's messages.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import sys
 import traceback
+from multiprocessing.connection import Connection
 
 import apache_beam as beam
 from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
 from apache_beam.transforms import environments
 from google.cloud import storage
-
-
-def say(text: str, level: str = "BASIC") -> None:
-    print(json.dumps({"text": text, "level": level}), flush=True)  # noqa: T201
 
 
 class Spoken(logging.Handler):
     """Makes messages of the runner's own log: a line per stage of the fused pipeline."""
 
+    def __init__(self, said: Connection) -> None:
+        super().__init__()
+        self._said = said
+
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if text.startswith("Running "):
-            names = text.removeprefix("Running ").replace("ref_AppliedPTransform_", "")
-            say(f"Executing operation {names[:160]}")
+        if str(record.msg).startswith("Running bundle for stage") and record.args:
+            names = str(record.args[0]).replace("ref_AppliedPTransform_", "")
+            self._said.send((f"Executing operation {names[:160]}", "BASIC"))
 
 
 def read(address: str) -> bytes:
@@ -40,25 +39,36 @@ def read(address: str) -> bytes:
     return bytes(client.bucket(bucket).blob(name).download_as_bytes())
 
 
-def run(address: str) -> None:
+def run(address: str, said: Connection) -> None:
     proto = beam_runner_api_pb2.Pipeline.FromString(read(address))
     here = environments.EmbeddedPythonEnvironment.default().to_runner_api(None)
     for each in proto.components.environments.values():
         each.CopyFrom(here)
     pickler.set_library("cloudpickle")
-    runner = logging.getLogger("apache_beam.runners.portability.fn_api_runner")
-    runner.setLevel(logging.INFO)
-    runner.addHandler(Spoken())
-    say("Workers have started successfully.")
+    fn_runner._BUNDLE_LOGGER.setLevel(logging.DEBUG)
+    fn_runner._BUNDLE_LOGGER.propagate = False
+    fn_runner._BUNDLE_LOGGER.addHandler(Spoken(said))
+    said.send(("Workers have started successfully.", "BASIC"))
     result = FnApiRunner().run_via_runner_api(proto, PipelineOptions([]))
     result.wait_until_finish()
     if result.state != beam.runners.runner.PipelineState.DONE:
         raise RuntimeError(f"the pipeline ended as {result.state}")
 
 
-if __name__ == "__main__":
+def work(address: str, storage_endpoint: str, said: Connection) -> None:
+    """Run a pipeline.
+
+    Args:
+        address: gs:// address of its proto.
+        storage_endpoint: of the storage emulator.
+        said: takes texts and their importance.
+    """
+    # As on a machine of the service: whatever the submitter has set is not there.
+    for name in [name for name in os.environ if "NIGHTBID" in name]:
+        del os.environ[name]
+    os.environ["STORAGE_EMULATOR_HOST"] = storage_endpoint
     try:
-        run(sys.argv[1])
+        run(address, said)
     except Exception:
-        say(traceback.format_exc()[-4000:], "ERROR")
+        said.send((traceback.format_exc()[-4000:], "ERROR"))
         sys.exit(1)

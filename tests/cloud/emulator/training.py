@@ -1,31 +1,25 @@
 """Managed training over gRPC: custom jobs (`JobService`) and their logs (`LoggingServiceV2`).
 
-A job really runs: the command of each replica becomes a process of this machine, with the
-environment of the spec and TF_CONFIG, and nothing of the caller's settings. Faults are played as
-told: refused calls, lost answers, a slow start, workers that die, machines that are taken away.
-`python training.py PORT [ADDRESS]` serves it for people.
+A job really runs, on processes of this machine (`machines.py`). Faults are played as told: refused
+calls, lost answers, a slow start, workers that die, machines that are taken away.
+`python training.py PORT` serves it for people.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import json
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from concurrent import futures
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import grpc
 from google.api import monitored_resource_pb2
@@ -33,6 +27,10 @@ from google.cloud import aiplatform_v1 as vertex
 from google.cloud.logging_v2 import types as logs
 from google.protobuf import empty_pb2
 from google.rpc import code_pb2, status_pb2
+
+if __package__ in (None, ""):
+    sys.path.append(str(Path(__file__).parents[1]))
+from emulator.machines import Machines
 
 JOBS = "google.cloud.aiplatform.v1.JobService"
 LOGS = "google.logging.v2.LoggingServiceV2"
@@ -78,11 +76,13 @@ class Running:
 
     job: vertex.CustomJob
     lines: list[Line] = field(default_factory=list)
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
-    starts: int = 0
+    starts: list[Machines] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
-    losses: list[int] = field(default_factory=list)
-    """Replicas that a fault has taken since the last start."""
+
+    @property
+    def processes(self) -> list[subprocess.Popen[str]]:
+        """Of the last start."""
+        return self.starts[-1].processes if self.starts else []
 
     @property
     def number(self) -> str:
@@ -275,16 +275,15 @@ class Training:
                 return self._now(running, State.JOB_STATE_CANCELLED)
             self._now(running, State.JOB_STATE_PENDING)
             while True:
-                running.starts += 1
-                running.losses.clear()
-                codes = self._machines(running)
+                machines = self._start(running)
+                codes = machines.run(running.cancelled)
                 if running.cancelled.is_set():
                     return self._now(
                         running, State.JOB_STATE_CANCELLED, code_pb2.CANCELLED, "CANCELED"
                     )
                 if not any(codes):
                     return self._now(running, State.JOB_STATE_SUCCEEDED)
-                if not running.losses:
+                if not machines.taken:
                     at = next(at for at, code in enumerate(codes) if code)
                     return self._now(
                         running,
@@ -292,7 +291,7 @@ class Training:
                         code_pb2.INVALID_ARGUMENT,
                         f"The replica {_name(at)} exited with a non-zero status of {codes[at]}.",
                     )
-                if running.starts > self.restarts:
+                if len(running.starts) > self.restarts:
                     return self._now(
                         running,
                         State.JOB_STATE_FAILED,
@@ -305,70 +304,21 @@ class Training:
             self._now(running, State.JOB_STATE_FAILED, code_pb2.INTERNAL, repr(error))
             raise
 
-    def _machines(self, running: Running) -> list[int]:
-        """Run the command of every replica once; exit codes, negative for a signal."""
-        pools = running.job.job_spec.worker_pool_specs
-        commands = [pool for pool in pools for _ in range(pool.replica_count)]
-        addresses = _addresses(len(commands))
-        self._now(running, State.JOB_STATE_RUNNING)
-        with ExitStack() as stack:
-            running.processes = []
-            for rank, pool in enumerate(commands):
-                process = subprocess.Popen(
-                    _command(pool.container_spec),
-                    env=self._environment(running, pool.container_spec, rank, addresses),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,
-                )
-                running.processes.append(process)
-                for stream in (process.stdout, process.stderr):
-                    reader = threading.Thread(target=self._read, args=(running, rank, stream))
-                    reader.start()
-                    stack.callback(reader.join, 10)
-                stack.callback(_end, process)
-            while any(each.poll() is None for each in running.processes):
-                if running.cancelled.wait(0.05) or any(e.poll() for e in running.processes):
-                    # One that is gone leaves the others waiting for it.
-                    for each in running.processes:
-                        _end(each)
-            return [each.wait() for each in running.processes]
+    def _start(self, running: Running) -> Machines:
+        home = Path(self._folder.name) / running.number / str(len(running.starts))
 
-    def _environment(
-        self, running: Running, spec: vertex.ContainerSpec, rank: int, addresses: list[str]
-    ) -> dict[str, str]:
-        """What the image sets, what the spec sets, and what the service sets."""
-        role, index = ("chief", 0) if rank == 0 else ("worker", rank - 1)
-        cluster = {"chief": addresses[:1]}
-        if len(addresses) > 1:
-            cluster["worker"] = addresses[1:]
-        task = {"type": role, "index": index}
-        home = Path(self._folder.name) / running.number / str(running.starts) / str(rank)
-        home.mkdir(parents=True)
-        return {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-            "HOME": self._folder.name,
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-            "NIGHTBID_CACHE": str(home / "cache"),
-            **{each.name: each.value for each in spec.env},
-            "CLOUD_ML_PROJECT_ID": running.job.name.split("/")[1],
-            "TF_CONFIG": json.dumps(
-                {"cluster": cluster, "task": task, "environment": "cloud", "job": "{}"}
-            ),
-        }
-
-    def _read(self, running: Running, rank: int, stream: IO[str]) -> None:
-        bad = stream is running.processes[rank].stderr
-        for text in stream:
-            self._say(running, _name(rank), text.rstrip("\n"), bad=bad)
+        def heard(rank: int, text: str, bad: bool) -> None:
+            self._say(running, _name(rank), text, bad=bad)
             loss = next((each for each in self._losses if each.left and each.text in text), None)
             if loss is not None:
                 loss.left -= 1
-                gone = range(len(running.processes)) if loss.replica is None else [loss.replica]
-                for at in gone:
-                    running.losses.append(at)
-                    _end(running.processes[at])
+                machines.take(loss.replica)
+
+        pools, project = running.job.job_spec.worker_pool_specs, running.job.name.split("/")[1]
+        machines = Machines(pools, project, home, heard)
+        running.starts.append(machines)
+        self._now(running, State.JOB_STATE_RUNNING)
+        return machines
 
     def _say(self, running: Running, replica: str, text: str, *, bad: bool = False) -> None:
         with self._lock:
@@ -425,42 +375,15 @@ def _handlers(service: str, methods: dict[str, tuple[Any, Any, Any]], served: An
     )
 
 
-def _command(spec: vertex.ContainerSpec) -> list[str]:
-    """The image is this environment: its `python3` is ours."""
-    command = [*spec.command, *spec.args]
-    return [sys.executable, *command[1:]] if command[0] in ("python", "python3") else command
-
-
 def _name(rank: int) -> str:
     return "workerpool0-0" if rank == 0 else f"workerpool1-{rank - 1}"
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _addresses(count: int) -> list[str]:
-    with ExitStack() as stack:
-        found = []
-        for _ in range(count):
-            each = stack.enter_context(socket.socket())
-            each.bind(("127.0.0.1", 0))
-            found.append(each)
-        return [f"127.0.0.1:{each.getsockname()[1]}" for each in found]
-
-
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something, and complain when it does not come."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-
-
 if __name__ == "__main__":
-    served = Training(int((sys.argv[1:] or ["0"])[0]), *sys.argv[2:3]).start()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int, nargs="?", default=0)
+    parser.add_argument("--host", default="127.0.0.1")
+    asked = parser.parse_args()
+    served = Training(asked.port, asked.host).start()
     print(served.endpoint, flush=True)  # noqa: T201
     threading.Event().wait()

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from emulator.training import Training, until
+import yaml
+from emulator.installation import until, without_cloud
+from emulator.training import Training
 from nightbid.attempt import begin_stage, run_stage
 from nightbid.cost.ledger import Ledger, total
-from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, ServiceError
+from nightbid.cost.pricing import default_book
+from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, ServiceError, StageError
 from nightbid.nightly import NIGHT
 from nightbid.remote.jobs import Away
-from nightbid.remote.orders import cancel, open_order
+from nightbid.remote.orders import cancel, open_order, orders
 from nightbid.remote.wait import settle
+from nightbid.runs import RunRecord
 from nightbid.stage import StageResult
+from nightbid.workspace import Workspace
 
 STAGES = {stage.name: stage for stage in NIGHT}
 TRAIN = STAGES["train"]
@@ -30,6 +39,133 @@ def begin(made: Trained) -> StageResult | Away:
 def spent(made: Trained) -> Decimal:
     entries = Ledger(made.run.workspace).entries(pipeline="small", run_id=made.run.run_id)
     return total(each for each in entries if each.service == "vertex_training").amount
+
+
+def bill(made: Trained, service: Training) -> Decimal:
+    """What the machines of the jobs come to, by the service's own times."""
+    seconds = sum(
+        Decimal((each.job.end_time - each.job.start_time).total_seconds())
+        * sum(pool.replica_count for pool in each.job.job_spec.worker_pool_specs)
+        for each in service.jobs.values()
+    )
+    hour = default_book().unit_price("vertex_training", "n1-standard-4_hour", at=made.run.date)
+    return hour.amount * seconds / 3600
+
+
+def local(made: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Digest of the model that a machine without a cloud trains on the same rows."""
+    with monkeypatch.context() as patch:
+        for name in set(os.environ) - set(without_cloud()):
+            patch.delenv(name)
+        run = RunRecord.start(Workspace(folder), made.spec, made.run.date)
+        for name in ("sample", "featurize", "train"):
+            result = run_stage(STAGES[name], made.spec, run, cache_folder=made.cache)
+    return result.manifest.digest
+
+
+@pytest.mark.matrix
+def test_a_preempted_job_that_fails_is_followed_by_one_that_goes_on(
+    trained, service: Training, tmp_path, monkeypatch
+) -> None:
+    service.restarts = 1
+    made = trained()
+    service.lose("epoch 1:", times=2, replica=None)
+    service.lose("epoch 2:", times=1, replica=None)
+    with pytest.raises(StageError, match=r"STOCKOUT.*a rerun submits a new job"):
+        run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
+    result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache, attempt=2)
+    first, second = service.jobs.values()
+    assert (len(first.starts), len(second.starts)) == (2, 1)
+    assert result.manifest.metrics["resumed_at"] > 0
+    assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
+    assert not list(made.run.workspace.root.glob("checkpoints/**/*.npz"))
+    settle(made.run)
+    assert float(spent(made)) == pytest.approx(float(bill(made, service)), rel=1e-6)
+
+
+@pytest.mark.matrix
+def test_two_workers_one_of_which_is_lost(trained, service: Training) -> None:
+    made = trained(workers=2, batch_size=1000)
+    service.lose("epoch 1:", replica=1)
+    result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
+    (job,) = service.jobs.values()
+    assert [pool.replica_count for pool in job.job.job_spec.worker_pool_specs] == [1, 1]
+    assert len(job.starts) == 2
+    assert result.manifest.metrics["workers"] == 2
+    assert {line.replica for line in job.lines} >= {"workerpool0-0", "workerpool1-0"}
+    settle(made.run)
+    assert float(spent(made)) == pytest.approx(float(bill(made, service)), rel=1e-6)
+
+
+def shell(made: Trained, folder: Path, *until: str) -> subprocess.Popen[str]:
+    """The night of a run, as somebody starts it by hand."""
+    folder.mkdir(exist_ok=True)
+    tree = made.spec.model_dump(mode="json", exclude_unset=True)
+    tree["gates"] = {
+        "overrides": [
+            {
+                "gate": gate,
+                "check": "*",
+                "name": "tests",
+                "reason": "few rows",
+                "until": "2099-01-01",
+            }
+            for gate in ("raw", "features", "model", "serving")
+        ]
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump(tree))
+    command = [sys.executable, "-m", "nightbid", "run", "small", "--date", str(made.run.date)]
+    return subprocess.Popen(
+        [*command, "--run-id", "by-hand", *until],
+        env={**os.environ, "NIGHTBID_PIPELINES": str(folder), "COLUMNS": "300"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@pytest.mark.matrix
+def test_a_night_that_is_killed_takes_its_job_up_again(
+    trained, service: Training, tmp_path
+) -> None:
+    made = trained()
+    night = shell(made, tmp_path / "pipelines", "--until", "train_baseline")
+    until(lambda: any("epoch 1:" in each.log for each in service.jobs.values()), 300)
+    night.kill()
+    night.wait()
+    again = shell(made, tmp_path / "pipelines", "--until", "train_baseline")
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    stages = [each.job.labels["nightbid_stage"] for each in service.jobs.values()]
+    assert stages == ["train", "train_baseline"]
+
+
+@pytest.mark.matrix
+def test_a_night_whose_machines_are_lost_for_good_promotes_nothing(
+    trained, service: Training, tmp_path
+) -> None:
+    service.restarts = 0
+    made = trained()
+    service.lose("epoch 1:", times=9, replica=None)
+    night = shell(made, tmp_path / "pipelines")
+    said, _ = night.communicate(timeout=300)
+    assert night.returncode == 1, said
+    assert "STOCKOUT" in said
+    assert "Traceback" not in said
+    (job,) = service.jobs.values()
+    assert job.job.labels["nightbid_stage"] == "train"
+    root = made.run.workspace.root
+    run = RunRecord.load(made.run.workspace, "small", "by-hand")
+    assert not list(root.glob("champion/small/**/*.json"))
+    assert not list((root / "stages/small/train" / open_key(run)).glob("**/*"))
+    assert "STOCKOUT" in (run.folder / "report.html").read_text()
+
+
+def open_key(run: RunRecord) -> str:
+    """Of the output that the run's training was to make."""
+    (order,) = orders(run, "train")
+    assert order.state == "closed"
+    return order.key
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])

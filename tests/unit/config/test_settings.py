@@ -45,6 +45,12 @@ def test_a_file_and_variables_above_it(tmp_path: Path, monkeypatch: pytest.Monke
         Settings()
 
 
+def flow(profile: str = "gcp", **values: object) -> dict[str, object]:
+    """Settings of a cloud with Dataflow."""
+    endpoint = {"storage_endpoint": ENDPOINT} if profile == "gcp-emulated" else {}
+    return {"profile": profile, "cloud": {**CLOUD, **endpoint, "dataflow": values}}
+
+
 def trains(**training: object) -> dict[str, object]:
     """Settings of a cloud with managed training."""
     image = {"image": "region-docker.pkg.dev/p/nightbid/nightbid:1"}
@@ -78,6 +84,15 @@ def test_managed_training_with_all_that_it_takes() -> None:
         ({"profile": "gcp", "cloud": {**CLOUD, "storage_endpoint": ENDPOINT}}, "emulated only"),
         ({"profile": "gcp-emulated", "cloud": CLOUD}, r"needs cloud\.storage_endpoint"),
         ({"workspace": "gs://bucket/x"}, "needs profile: gcp"),
+        (flow(), r"cloud\.dataflow\.image is needed"),
+        (flow(image="i", endpoint="http://localhost:9024"), "endpoint is for profile gcp-emulated"),
+        (flow("gcp-emulated"), r"needs cloud\.dataflow\.endpoint"),
+        (flow("gcp-emulated", endpoint="http://127.0.0.1:9"), r"endpoint: .*127\.0\.0\.1"),
+        (flow(image="i", subnetwork="regions/europe-west1/subnetworks/a"), "not in region us-c"),
+        (flow(image="i", service_account="me@example.com"), "service_account: .*'me@example.com'"),
+        (flow(image="i", workers=30), "workers 30 is above max_workers 20"),
+        (flow(image="i", autoscaling=False), "workers must say how many"),
+        (flow(image="i", flexr="cost"), "did you mean 'flexrs'"),
         (trains(image="nightbid"), r"cloud\.training\.image: .*got 'nightbid'"),
         (trains(machine_type="n1"), r"machine_type: .*'n1'"),
         (trains(acelerator_count=1), "did you mean 'accelerator_count'"),

@@ -1,0 +1,86 @@
+"""An installation in the profile `gcp-emulated`, as fixtures."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emulator.dataflow import Dataflow
+from emulator.storage import Storage
+from emulator.training import Training
+
+BUCKET = "nightbid-test"
+
+
+@pytest.fixture
+def storage() -> Iterator[Storage]:
+    """Cloud Storage with one bucket."""
+    served = Storage().start()
+    served.buckets[BUCKET] = {}
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def service() -> Iterator[Training]:
+    """Managed training, with no job yet."""
+    served = Training().start()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def emulated(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The settings of such an installation; the root URI of its workspace."""
+    for name, value in {
+        "NIGHTBID_PROFILE": "gcp-emulated",
+        "NIGHTBID_CLOUD__PROJECT": "nightbid-project",
+        "NIGHTBID_CLOUD__REGION": "us-central1",
+        "NIGHTBID_CLOUD__BUCKET": BUCKET,
+        "NIGHTBID_CLOUD__STORAGE_ENDPOINT": storage.endpoint,
+        "NIGHTBID_CLOUD__POLL_SECONDS": "0.2",
+        "NIGHTBID_CACHE": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    return f"gs://{BUCKET}/nightbid"
+
+
+@pytest.fixture
+def dataflow(
+    storage: Storage, emulated: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Dataflow]:
+    """Dataflow, which featurizes from now on."""
+    served = Dataflow(storage=storage.endpoint).start()
+    monkeypatch.setenv("NIGHTBID_CLOUD__DATAFLOW__ENDPOINT", served.endpoint)
+    monkeypatch.setenv("NIGHTBID_CLOUD__DATAFLOW__MACHINE_TYPE", "n2-standard-4")
+    monkeypatch.setenv("NIGHTBID_CLOUD__LABELS", '{"team": "ads"}')
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def training(service: Training, emulated: str, monkeypatch: pytest.MonkeyPatch) -> Training:
+    """Managed training, which trains from now on."""
+    image = "docker.pkg.dev/nightbid-project/nightbid/nightbid:1"
+    monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__IMAGE", image)
+    monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__ENDPOINT", service.endpoint)
+    monkeypatch.setenv("NIGHTBID_CLOUD__TRAINING__PATIENCE_SECONDS", "3")
+    return service
+
+
+def without_cloud() -> dict[str, str]:
+    """Variables of this process as they are on a machine that has no cloud."""
+    own = ("NIGHTBID_CLOUD", "NIGHTBID_PROFILE", "NIGHTBID_WORKSPACE", "NIGHTBID_CACHE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+
+
+def until(holds: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait for something, and complain when it does not come."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,319 @@
+"""Featurization on Dataflow whatever goes wrong: one job an attempt, nothing half."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import yaml
+from emulator.dataflow import Dataflow, Plan
+from emulator.installation import until
+from emulator.storage import Storage
+from nightbid.attempt import run_stage
+from nightbid.config.cloud import Cloud
+from nightbid.config.load import find_pipeline
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.cost.dataflow import UNITS
+from nightbid.cost.ledger import Ledger, price_entries, total
+from nightbid.cost.pricing import exact
+from nightbid.errors import BudgetExceeded, NightbidError, ServiceError, StageError
+from nightbid.featurize.job import Place
+from nightbid.manifest import Manifest
+from nightbid.nightly import NIGHT
+from nightbid.remote.orders import orders
+from nightbid.remote.wait import settle
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace, fetch
+
+PIPELINE = """
+pipeline: small
+source: {kind: simulator, rows_per_day: 1000, users: 200, ads: 200}
+window: {train_days: 2}
+features:
+  ad_id: {min_count: 3}
+  device_type: vocabulary
+  user_ctr: {transform: target_rate, columns: [user_id]}
+gates:
+  overrides:
+    - {gate: raw, check: "*", name: tests, reason: so few rows prove nothing, until: 2099-01-01}
+"""
+NIGHT_OF = date(2026, 1, 4)
+JOBS = "/jobs"
+
+pytestmark = pytest.mark.slow
+
+
+class Night:
+    """One run, from sampling to featurization."""
+
+    def __init__(self, root: str, folder: Path, spec: PipelineSpec) -> None:
+        self.spec, self._folder = spec, folder
+        self.run = RunRecord.start(Workspace(root), spec, NIGHT_OF)
+
+    def stage(self, name: str) -> Manifest:
+        stage = next(each for each in NIGHT if each.name == name)
+        number = self.run.next_attempt(name)
+        found = run_stage(stage, self.spec, self.run, cache_folder=self._folder, attempt=number)
+        return found.manifest
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "small.yaml").write_text(PIPELINE)
+    monkeypatch.setenv("NIGHTBID_PIPELINES", str(folder))
+    monkeypatch.setenv("NIGHTBID_TRACKING", "")
+    return folder
+
+
+@pytest.fixture
+def night(emulated: str, dataflow: Dataflow, pipelines: Path, tmp_path: Path) -> Night:
+    """A night in the bucket whose rows are sampled."""
+    night = Night(emulated, tmp_path / "cache", find_pipeline("small", pipelines))
+    night.stage("sample")
+    return night
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """What the same night makes on this machine alone."""
+    folder = tmp_path_factory.mktemp("local")
+    with pytest.MonkeyPatch.context() as plain:
+        for name in [name for name in os.environ if name.startswith("NIGHTBID_")]:
+            plain.delenv(name)
+        spec = PipelineSpec.model_validate(yaml.safe_load(PIPELINE))
+        local = Night(str(folder / "workspace"), folder / "cache", spec)
+        local.stage("sample")
+        return local.stage("featurize")
+
+
+def bill(dataflow: Dataflow, night: Night) -> Decimal:
+    """What the jobs' own metrics come to."""
+    cost = Decimal(0)
+    for job in dataflow.jobs.values():
+        amounts = {
+            UNITS[name][0]: exact(value) / UNITS[name][1]
+            for name, value in job.usage().items()
+            if name in UNITS
+        }
+        entries = price_entries(
+            amounts,
+            pipeline="small",
+            run_id=night.run.run_id,
+            stage="featurize",
+            attempt=1,
+            started=night.run.head.started,
+            service="dataflow_batch",
+        )
+        cost += total(entries).amount
+    return cost
+
+
+def entered(night: Night) -> Decimal:
+    entries = Ledger(night.run.workspace).entries(pipeline="small", run_id=night.run.run_id)
+    return total(each for each in entries if each.service == "dataflow_batch").amount
+
+
+def outputs(storage: Storage) -> list[str]:
+    (bucket,) = storage.buckets.values()
+    return [name for name in bucket if "/featurize/" in name and name.endswith("manifest.json")]
+
+
+def test_workers_make_what_this_machine_makes_and_the_job_is_labelled_and_priced(
+    storage: Storage, dataflow: Dataflow, night: Night, expected: Manifest
+) -> None:
+    made = night.stage("featurize")
+    assert (made.key, made.digest) == (expected.key, expected.digest)
+    assert made.files == expected.files
+    assert made.rows == expected.rows
+    assert made.metrics["oov_rate"] == expected.metrics["oov_rate"]
+    folder = fetch(night.run.workspace.stage_folder("small", "featurize", made.key))
+    assert (folder / "fitted" / "features.json").exists()  # checked against the digests, too
+
+    (job,) = dataflow.jobs.values()
+    assert dict(job.proto.labels) == {
+        "team": "ads",
+        "nightbid_pipeline": "small",
+        "nightbid_run": "small-2026-01-04",
+        "nightbid_stage": "featurize",
+    }
+    (pool,) = job.proto.environment.worker_pools
+    assert (pool.machine_type, pool.autoscaling_settings.max_num_workers) == ("n2-standard-4", 20)
+    (order,) = orders(night.run, "featurize")
+    assert (order.name, order.job_id, order.state) == (job.name, job.proto.id, "closed")
+    settle(night.run)
+    assert entered(night) == bill(dataflow, night) > 0
+
+
+def in_ci(faults: Iterable[str], *kept: str) -> list[Any]:
+    """Parameters: a few that every run of the tests plays, the others are of the matrix."""
+    return [
+        name if name in kept else pytest.param(name, marks=pytest.mark.matrix) for name in faults
+    ]
+
+
+RECOVERED = {
+    "answer lost": (lambda d: d.fail("POST", JOBS, 503, after=True), Plan()),
+    "slow start": (lambda d: None, Plan(slow_start=1.5)),
+    "worker lost": (lambda d: None, Plan(lose_worker=1)),
+    "silent for a while": (lambda d: d.fail("GET", JOBS + "/", 503, times=3), Plan()),
+    "late metrics": (lambda d: None, Plan(late_metrics=0.3)),
+}
+
+
+@pytest.mark.parametrize("name", in_ci(RECOVERED, "answer lost", "worker lost"))
+def test_a_fault_of_the_service_that_a_night_survives(
+    name: str, dataflow: Dataflow, night: Night, expected: Manifest
+) -> None:
+    disturb, plan = RECOVERED[name]
+    dataflow.plans.append(plan)
+    disturb(dataflow)
+    assert night.stage("featurize").digest == expected.digest
+    assert len(dataflow.jobs) == 1
+    (job,) = dataflow.jobs.values()
+    assert job.workers == 1 + plan.lose_worker
+    settle(night.run)
+    assert entered(night) == bill(dataflow, night)
+
+
+FAILED = {
+    "quota": (lambda d: d.fail("POST", JOBS, 429), Plan(), ServiceError, "TooManyRequests", 0),
+    "preempted": (lambda d: None, Plan(preempt=True), StageError, "were preempted", 1),
+    "forgotten": (lambda d: None, Plan(vanish=True), StageError, "ended as gone", 0),
+}
+
+
+@pytest.mark.parametrize("name", in_ci(FAILED, "preempted", "forgotten"))
+def test_a_fault_that_ends_an_attempt_clean_and_the_next_one_is_another_job(
+    name: str, storage: Storage, dataflow: Dataflow, night: Night, expected: Manifest
+) -> None:
+    disturb, plan, error, words, jobs = FAILED[name]
+    dataflow.plans += [plan] if jobs or plan.vanish else []
+    disturb(dataflow)
+    with pytest.raises(error, match=words) as caught:
+        night.stage("featurize")
+    assert "\n" not in str(caught.value)
+    assert outputs(storage) == []
+    assert len(dataflow.jobs) == jobs
+
+    assert night.stage("featurize").digest == expected.digest
+    names = [job.name for job in dataflow.jobs.values()]
+    assert len(names) == len(set(names)) == jobs + 1
+    settle(night.run)
+    if not plan.vanish:
+        assert entered(night) == bill(dataflow, night)
+
+
+def test_over_its_budget_a_job_is_cancelled_and_what_it_used_is_paid(
+    storage: Storage, dataflow: Dataflow, night: Night
+) -> None:
+    budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0005")})
+    night.spec = night.spec.model_copy(update={"budget": budget})
+    night.run = RunRecord.start(night.run.workspace, night.spec, NIGHT_OF)
+    dataflow.plans.append(Plan(hold=True))
+    with pytest.raises(BudgetExceeded, match=r"over its limit of 0\.0005 USD"):
+        night.stage("featurize")
+    (job,) = dataflow.jobs.values()
+    assert job.state == "CANCELLED"
+    assert outputs(storage) == []
+    settle(night.run)
+    assert entered(night) == bill(dataflow, night)
+
+
+@pytest.mark.matrix
+def test_a_job_that_somebody_else_drains_is_no_result(
+    storage: Storage, dataflow: Dataflow, night: Night
+) -> None:
+    dataflow.plans.append(Plan(hold=True))
+
+    def drain() -> None:
+        until(lambda: any(job.state == "RUNNING" for job in dataflow.jobs.values()))
+        (job,) = dataflow.jobs
+        where = f"{dataflow.endpoint}/v1b3/projects/p/locations/us-central1/jobs/{job}"
+        body = json.dumps({"requestedState": "JOB_STATE_DRAINED"}).encode()
+        urllib.request.urlopen(urllib.request.Request(where, body, method="PUT"))
+
+    Thread(target=drain, daemon=True).start()
+    with pytest.raises(StageError, match="ended as cancelled"):
+        night.stage("featurize")
+    assert outputs(storage) == []
+
+
+def shell() -> subprocess.Popen[str]:
+    command = ["run", "small", "--date", NIGHT_OF.isoformat(), "--until", "featurize"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "nightbid", *command],
+        # As a terminal starts it: whoever runs these tests in the background ignores interruptions.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@pytest.mark.matrix
+def test_a_shell_that_is_killed_leaves_a_job_that_the_next_one_takes_up(
+    dataflow: Dataflow, night: Night, expected: Manifest
+) -> None:
+    plan = Plan(hold=True)
+    dataflow.plans.append(plan)
+    first = shell()
+    until(lambda: dataflow.jobs)
+    first.kill()
+    first.wait()
+    plan.hold = False
+    second = shell()
+    text, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, text
+    assert len(dataflow.jobs) == 1
+    record = night.run.stage("featurize")
+    assert record is not None
+    made = night.run.workspace.at(record.uri) / "manifest.json"
+    assert Manifest.model_validate_json(made.read_text()).digest == expected.digest
+    assert entered(night) == bill(dataflow, night)
+
+
+@pytest.mark.matrix
+def test_an_interruption_in_the_shell_cancels_the_job(dataflow: Dataflow, night: Night) -> None:
+    dataflow.plans.append(Plan(hold=True))
+    process = shell()
+    until(lambda: any(job.state == "RUNNING" for job in dataflow.jobs.values()))
+    until(lambda: any(each.job_id for each in orders(night.run, "featurize")))
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    (job,) = dataflow.jobs.values()
+    assert job.state == "CANCELLED"
+    assert [each.state for each in orders(night.run, "featurize")] == ["closed"]
+
+
+def test_a_worker_with_other_code_than_the_key_says_refuses_to_work(emulated: str) -> None:
+    cloud = Settings().cloud
+    assert isinstance(cloud, Cloud)
+    with pytest.raises(StageError, match=r"the worker's code has digest .* build and push"):
+        Place(cloud, "gs://b/x", "0" * 32, ()).check()
+
+
+def test_what_cannot_be_featurized_is_refused_before_a_job_is_submitted(
+    dataflow: Dataflow, night: Night
+) -> None:
+    features = {**night.spec.features}
+    features["colour"] = features["device_type"]
+    night.spec = night.spec.model_copy(update={"features": features})
+    with pytest.raises(NightbidError, match="colour"):
+        night.stage("featurize")
+    assert not dataflow.jobs
