@@ -71,6 +71,7 @@ class StageOperator(BaseOperator):
         Raises: see `execute`.
         """
         self.log.info("the job ended as %s", event["state"])
+        self.job_page = event.get("page", "")
         return self._go(context, begin=False)
 
     def _go(self, context: Context, *, begin: bool) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class JobTrigger(BaseTrigger):
         self.attempt = attempt
         self.every = every
         self._following: Following | None = None
+        self._page = ""
         self._watch: JobWatch | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -69,11 +70,12 @@ class JobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until the job has ended; fire once, with its state."""
+        """Look until the job has ended; fire once, with its state and page."""
         while True:
-            state, has_ended = await asyncio.to_thread(self._look)
+            state, page, has_ended = await asyncio.to_thread(self._look)
             if has_ended:
-                yield TriggerEvent({"state": state})  # type: ignore[no-untyped-call]
+                # The page, because the task that resumes is a new process, and links to it again.
+                yield TriggerEvent({"state": state, "page": page})  # type: ignore[no-untyped-call]
                 return
             await asyncio.sleep(self.every)
 
@@ -84,7 +86,7 @@ class JobTrigger(BaseTrigger):
     def _open(self) -> RunRecord:
         return RunRecord.load(Workspace(self.workspace), self.pipeline, self.run_id)
 
-    def _look(self) -> tuple[str, bool]:
+    def _look(self) -> tuple[str, str, bool]:
         # Here, because the DAG file imports this module: the cloud's clients are heavy.
         from nightbid.cost.jobs import JobWatch
         from nightbid.remote.orders import order_of
@@ -96,10 +98,11 @@ class JobTrigger(BaseTrigger):
             order = order_of(run, self.stage, self.attempt)
             service = service_of(next(each for each in NIGHT if each.name == self.stage), spec)
             self._following = Following(service, order.job_id, self.stage)
+            self._page = service.page(order.job_id)
             self._watch = JobWatch(run, spec.budget)
         look, _ = self._following.look(self.log.log)
         self._watch.poll()
-        return look.state, look.has_ended
+        return look.state, self._page, look.has_ended
 
     def _cancel(self) -> None:
         from nightbid.remote.orders import cancel, order_of

@@ -175,7 +175,7 @@ RECOVERED = {
 }
 
 
-@pytest.mark.parametrize("name", in_ci(RECOVERED, "answer lost", "worker lost"))
+@pytest.mark.parametrize("name", in_ci(RECOVERED, "answer lost"))
 def test_a_fault_of_the_service_that_a_night_survives(
     name: str, dataflow: Dataflow, night: Night, expected: Manifest
 ) -> None:
@@ -197,7 +197,7 @@ FAILED = {
 }
 
 
-@pytest.mark.parametrize("name", in_ci(FAILED, "preempted", "forgotten"))
+@pytest.mark.parametrize("name", in_ci(FAILED, "forgotten"))
 def test_a_fault_that_ends_an_attempt_clean_and_the_next_one_is_another_job(
     name: str, storage: Storage, dataflow: Dataflow, night: Night, expected: Manifest
 ) -> None:

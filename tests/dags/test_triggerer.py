@@ -1,4 +1,4 @@
-"""The cost watch in a real triggerer that is killed and started anew, its metrics received."""
+"""The cost watch, and a job's, in a real triggerer that is killed and started anew."""
 
 from __future__ import annotations
 
@@ -17,16 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.triggers.base import BaseTrigger
+from emulator.dataflow import Dataflow, Plan
+from emulator.installation import dataflow, emulated, storage
+from nightbid.attempt import begin_stage, run_stage
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.meter import cancel_marker
+from nightbid.nightly import NIGHT
+from nightbid.remote.jobs import Away
+from nightbid.remote.orders import orders
 from nightbid.runs import RunRecord, StageRecord
 from nightbid.workspace import Workspace
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
+
+__all__ = ["dataflow", "emulated", "storage"]
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 HOUR = Decimal("0.056")
@@ -130,8 +139,21 @@ def until(true: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     return found
 
 
-def deferred_night(run_id: str) -> None:
-    """Put a running DAG run into the database, its cost watch deferred as the task does it."""
+def cost_trigger(run_id: str) -> BaseTrigger:
+    from nightbid_airflow.triggers import CostTrigger
+
+    return CostTrigger(
+        dag_id="nightly_small",
+        run_id=run_id,
+        task_id="watch_cost",
+        pipeline="small",
+        workspace=Settings().workspace,
+        every=0.3,
+    )
+
+
+def deferred_night(run_id: str, waiting: str, method: str, trigger: BaseTrigger) -> None:
+    """Put a running DAG run into the database, one of its tasks deferred as it does it itself."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.models.trigger import Trigger
@@ -139,21 +161,12 @@ def deferred_night(run_id: str) -> None:
     from airflow.utils.session import create_session
     from airflow.utils.state import DagRunState, TaskInstanceState
     from airflow.utils.types import DagRunTriggeredByType, DagRunType
-    from nightbid_airflow.triggers import CostTrigger
 
     DagBundlesManager().sync_bundles_to_db()
     bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
     sync_bag_to_db(bag, "dags-folder", None)
     dag = bag.dags["nightly_small"]
-    watch = CostTrigger(
-        dag_id=dag.dag_id,
-        run_id=run_id,
-        task_id="watch_cost",
-        pipeline="small",
-        workspace=Settings().workspace,
-        every=0.3,
-    )
-    path, arguments = watch.serialize()
+    path, arguments = trigger.serialize()
     with create_session() as session:
         run = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).create_dagrun(
             run_id=run_id,
@@ -168,20 +181,20 @@ def deferred_night(run_id: str) -> None:
         session.flush()
         for task in run.get_task_instances(session=session):
             task.state = TaskInstanceState.RUNNING
-            if task.task_id == "watch_cost":
+            if task.task_id == waiting:
                 task.state = TaskInstanceState.DEFERRED
                 task.trigger_id = row.id
-                task.next_method = "conclude"
+                task.next_method = method
 
 
-def end_the_night(run_id: str) -> None:
+def set_state(run_id: str, others_than: str, state: str) -> None:
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
     with create_session() as session:
-        others = (TaskInstance.run_id == run_id) & (TaskInstance.task_id != "watch_cost")
-        session.execute(update(TaskInstance).where(others).values(state="success"))
+        others = (TaskInstance.run_id == run_id) & (TaskInstance.task_id != others_than)
+        session.execute(update(TaskInstance).where(others).values(state=state))
 
 
 def fired(run_id: str) -> dict[str, Any] | None:
@@ -234,7 +247,7 @@ class Night:
                 stage="train", state=state, started=dt.datetime.now(dt.UTC), seconds=1, error=error
             )
         )
-        end_the_night(self.run.run_id)
+        set_state(self.run.run_id, others_than="watch_cost", state="success")
 
 
 def test_a_triggerer_that_is_killed_and_started_anew_counts_nothing_twice(
@@ -243,7 +256,7 @@ def test_a_triggerer_that_is_killed_and_started_anew_counts_nothing_twice(
     pipelines(budget={"run_usd": 2.5 * 0.056})
     night = Night("killed")
     night.work(1, 0.5)
-    deferred_night("killed")
+    deferred_night("killed", "watch_cost", "conclude", cost_trigger("killed"))
     first = triggerer()
     until(lambda: night.spent() == HOUR, "the first poll")
     until(lambda: ("nightbid.cost.projected_usd", "train") in collector.seen, "metrics")
@@ -273,7 +286,7 @@ def test_a_ledger_that_goes_away_costs_the_watch_polls_and_nothing_else(
     pipelines()
     night = Night("outage")
     night.work(1, 0.5)
-    deferred_night("outage")
+    deferred_night("outage", "watch_cost", "conclude", cost_trigger("outage"))
     triggerer()
     until(lambda: night.spent() == HOUR, "the first poll")
     postgres.stop()
@@ -288,3 +301,40 @@ def test_a_ledger_that_goes_away_costs_the_watch_polls_and_nothing_else(
     event = until(lambda: fired("outage"), "the end of the watch")
     assert Decimal(event["spent_usd"]) == night.spent() == 2 * HOUR
     assert password not in log_of("outage")
+
+
+def test_a_job_outlives_triggerers_and_ends_with_the_task_that_a_person_ends(
+    pipelines, emulated: str, dataflow: Dataflow, triggerer, monkeypatch
+) -> None:
+    from nightbid_airflow.remote import JobTrigger
+
+    pipelines()
+    monkeypatch.delenv("NIGHTBID_WORKSPACE")
+    spec, cache = find_pipeline("small", Settings().pipelines), Settings().cache
+    run = RunRecord.start(Workspace(emulated), spec, dt.date(2026, 1, 4), run_id="left")
+    stages = {stage.name: stage for stage in NIGHT}
+    run_stage(stages["sample"], spec, run, cache_folder=cache)
+    dataflow.plans.append(Plan(hold=True))
+    away = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
+    assert isinstance(away, Away)
+    attempt = away.order.attempt
+    trigger = JobTrigger(emulated, "small", "left", "featurize", attempt, every=0.3)
+    deferred_night("left", "featurize", "resume", trigger)
+
+    first = triggerer()
+    until(lambda: "Executing operation" in log_of("left"), "messages of the job in the task's log")
+    kill(first)
+    (job,) = dataflow.jobs.values()
+    said = [each.message_text for each in job.messages]
+    assert job.state == "RUNNING", said  # the end of a triggerer is not the end of the job
+    triggerer()
+    until(lambda: log_of("left").count("Workers have started") == 2, "the second triggerer")
+
+    set_state("left", others_than="", state="failed")
+    until(lambda: job.state == "CANCELLED", "the end of the job")
+    until(lambda: [each.state for each in orders(run)] == ["closed"], "the order")
+
+    # The cleared task orders another job.
+    anew = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
+    assert isinstance(anew, Away)
+    assert (anew.order.attempt, len(dataflow.jobs)) == (2, 2)

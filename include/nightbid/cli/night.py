@@ -71,7 +71,8 @@ def run_nights(
             try:
                 _run_night(spec, run, settings, until, console)
             finally:
-                settle(run)
+                with console.status("final costs of the night's jobs"):
+                    settle(run)
                 if run.records():
                     console.print(night_table(run))
                     console.print(verdict_line(run))

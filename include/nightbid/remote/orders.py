@@ -216,7 +216,12 @@ def must_be_done(run: RunRecord, order: Order, service: JobService, budget: Budg
             hint="raise the limit in the pipeline's budget block, or make the stage cheaper",
         )
     errors = _errors(service, order.job_id)
-    what = " ".join(errors[-1].split())[-300:] if errors else look.said
+    # The service's reason stands behind its word for the state; the workers' is the last error.
+    reasons = (
+        look.said.partition(": ")[2],
+        *(" ".join(each.split())[-300:] for each in errors[-1:]),
+    )
+    what = "; ".join(filter(None, reasons)) or look.said
     raise StageError(
         f"job {order.job_id} ended as {look.state}: {what}",
         where=where,

@@ -1,0 +1,151 @@
+"""A night in Airflow in the profile `gcp-emulated`: jobs featurize and train."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from emulator.dataflow import Dataflow
+from emulator.installation import dataflow, emulated, service, storage, training, without_cloud
+from emulator.storage import Storage
+from emulator.training import Training
+from nightbid.champion import ChampionPointer
+from nightbid.cost.ledger import Ledger
+from nightbid.manifest import Manifest
+from nightbid.nightly import NIGHT
+from nightbid.remote.orders import orders
+from nightbid.runs import RunRecord, runs_of
+from nightbid.workspace import Workspace
+
+__all__ = ["dataflow", "emulated", "service", "storage", "training"]
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+NIGHT_OF = "2026-01-04"
+MEASURED = {"load_test", "gate_serving", "gate_cost", "promote"}
+"""They hold times and costs, or follow from them: no two runs are the same."""
+PLANTED = {
+    "NIGHTBID_STOP_WEBHOOK": "http://127.0.0.1:9/hook/planted-hook-5fb1",
+    "AIRFLOW_CONN_WAREHOUSE": "postgresql://ads:planted-password-77c2@db/ads",
+    "AWS_SECRET_ACCESS_KEY": "planted-access-0be3",
+    "NIGHTBID_API_TOKEN": "planted-token-e6a4",
+}
+"""Secrets of whoever submits, which no job, record, log or page has any need of."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
+
+
+def local_night(folder: Path) -> subprocess.Popen[str]:
+    """The same night on a machine without a cloud, from the shell."""
+    places = {"NIGHTBID_WORKSPACE": str(folder / "workspace"), "NIGHTBID_CACHE": str(folder / "c")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "nightbid", "run", "small", "--date", NIGHT_OF],
+        env={**without_cloud(), **places},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def run_dag() -> dict[str, str | None]:
+    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
+    assert not bag.import_errors
+    run = bag.dags["nightly_small"].test(logical_date=None, run_conf={"date": NIGHT_OF})
+    return {"run": run.state} | {task.task_id: task.state for task in run.get_task_instances()}
+
+
+def made(run: RunRecord) -> dict[str, tuple[str, str]]:
+    """Stage → address and digest of its output."""
+    found = {}
+    for record in run.records():
+        text = (run.workspace.at(record.uri) / "manifest.json").read_text()
+        found[record.stage] = (record.uri, Manifest.model_validate_json(text).digest)
+    return found
+
+
+def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret(
+    pipelines: Any,
+    storage: Storage,
+    emulated: str,
+    dataflow: Dataflow,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
+    pipelines(model={"architecture": "logistic_regression"})
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({"type": "service_account", "private_key": "planted-key-91d0"}))
+    for name, value in {**PLANTED, "GOOGLE_APPLICATION_CREDENTIALS": str(key)}.items():
+        monkeypatch.setenv(name, value)
+    elsewhere = local_night(tmp_path / "here")
+    monkeypatch.delenv("NIGHTBID_WORKSPACE")
+
+    states = run_dag()
+    assert states.pop("watch_cost") == "skipped", "it would wait for itself, without a triggerer"
+    assert set(states.values()) == {"success"}, states
+    (run,) = runs_of(Workspace(emulated), "small")
+    (featurized,) = dataflow.jobs.values()
+    trained = list(training.jobs.values())
+    ids = {each.job.labels["nightbid_stage"]: each.number for each in trained}
+    assert (len(trained), set(ids)) == (2, {"train", "train_baseline"})
+    placed = {(order.stage, order.job_id, order.state) for order in orders(run)}
+    ids["featurize"] = featurized.proto.id
+    assert placed == {(stage, job, "closed") for stage, job in ids.items()}
+
+    said = caplog.text + "".join(capfd.readouterr())
+    assert "Worker pool stopped." in said, "the messages of a job are in the task's log"
+    assert "epoch 1: validation log loss" in said
+    kept = {
+        name: thing.data for bucket in storage.buckets.values() for name, thing in bucket.items()
+    }
+    kept |= airflow_files()
+    for page in (
+        f"{dataflow.endpoint}/jobs/{featurized.proto.id}",
+        *(f"{training.endpoint}/customJobs/{each.number}" for each in trained),
+    ):
+        assert page in said
+        assert page.encode() in kept["airflow.db"], "the task's link leads to the job's page"
+    services = {entry.service for entry in Ledger(run.workspace).entries(pipeline="small")}
+    assert {"dataflow_batch", "vertex_training"} <= services
+
+    kept["log"] = said.encode()
+    kept["featurizing job"] = type(featurized.proto).to_json(featurized.proto).encode()
+    kept["its messages"] = "".join(each.message_text for each in featurized.messages).encode()
+    for each in trained:
+        kept[each.number] = f"{each.job}\n{each.log}".encode()
+    assert sum(name.startswith("nightbid/stages/") for name in kept) > 30
+    assert [name for name, data in kept.items() if b"planted-" in data] == []
+
+    text, _ = elsewhere.communicate(timeout=300)
+    assert elsewhere.returncode == 0, text
+    local = RunRecord.load(
+        Workspace(str(tmp_path / "here/workspace")), "small", f"small-{NIGHT_OF}"
+    )
+    there, here = made(run), made(local)
+    assert set(there) == set(here) == {stage.name for stage in NIGHT}
+    assert {name: there[name] for name in set(there) - MEASURED} == {
+        name: here[name] for name in set(here) - MEASURED
+    }
+    champions = [ChampionPointer(each.workspace, "small").current() for each in (run, local)]
+    assert {each.bundle_uri for each in champions if each} == {here["export"][0]}
+    assert all(champions)
+
+
+def airflow_files() -> dict[str, bytes]:
+    """Airflow's own database (XComs, rendered templates, serialized DAGs) and logs."""
+    address = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")
+    with sqlite3.connect(address) as database:
+        dump = "\n".join(database.iterdump()).encode()
+    logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
+    return {"airflow.db": dump} | {
+        str(path): path.read_bytes() for path in logs.rglob("*") if path.is_file()
+    }
