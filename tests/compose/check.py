@@ -80,6 +80,11 @@ class Stack:
             sys.exit(f"docker compose {' '.join(words)}: {(done.stderr or done.stdout)[-2000:]}")
         return done.stdout
 
+    def ask(self, query: str) -> str:
+        """What the stack's PostgreSQL answers, one line per row."""
+        return self.compose("exec", "-T", "postgres", "psql", "-U", "airflow",
+                            "-tAc", query, "airflow").strip()  # fmt: skip
+
     def pipeline(self, name: str) -> None:
         """Write a copy of `ctr` that nobody schedules."""
         folder = self.folder / "include" / "pipelines"
@@ -153,7 +158,7 @@ def check(stack: Stack) -> None:
     step("PostgreSQL", lambda: in_postgres(stack))
     step("MLflow", in_mlflow)
     step("scorer", lambda: scored(stack))
-    step("a bucket and a Dataflow job of the emulators", lambda: in_a_bucket(stack))
+    step("a bucket, a Dataflow job and a custom job of the emulators", lambda: in_a_bucket(stack))
 
 
 def step(name: str, work: Callable[[], None]) -> None:
@@ -194,12 +199,12 @@ def services(stack: Stack) -> None:
         said = containers.run("docker", "ps", "--all", "--filter", ours, "--format", shown,
                               quiet=True)  # fmt: skip
         states = dict(line.split(" ", 1) for line in said.splitlines())
-        assert len(states) == 10, states
+        assert len(states) == 11, states
         ended = states.pop("init")
         return "(0)" in ended and all("(healthy)" in each for each in states.values())
 
     until("healthy services", healthy)
-    for service in ("scheduler", "postgres", "mlflow", "scorer", "storage", "dataflow"):
+    for service in ("scheduler", "postgres", "mlflow", "scorer", "storage", "dataflow", "training"):
         user = stack.compose("exec", "-T", service, "id", "-u").strip()
         assert user != "0", f"{service} runs as root"
     image = containers.run("docker", "image", "inspect", "nightbid:local", quiet=True)
@@ -235,19 +240,14 @@ def night(stack: Stack) -> None:
 
 def in_postgres(stack: Stack) -> None:
     """Airflow's own record of the night, and beside it the ledger of its costs."""
-
-    def ask(query: str) -> str:
-        return stack.compose("exec", "-T", "postgres", "psql", "-U", "airflow",
-                             "-tAc", query, "airflow").strip()  # fmt: skip
-
-    found = ask(
+    found = stack.ask(
         f"select r.state, count(t.*) filter (where t.state = 'success') from dag_run r"
         f" join task_instance t using (dag_id, run_id) where r.run_id = '{RUN}' group by 1"
     )
     state, _, succeeded = found.partition("|")
     assert state == "success", found
     assert int(succeeded) >= 13, f"every stage of the night: {found}"
-    costs = ask(
+    costs = stack.ask(
         f"select count(distinct stage), count(*) from nightbid.ledger where run_id = '{RUN}'"
     )
     stages, _, entries = costs.partition("|")
@@ -303,11 +303,11 @@ def scored(stack: Stack) -> None:
 
 
 def in_a_bucket(stack: Stack) -> None:
-    """Stages whose workspace is a bucket of the stack's emulator; its Dataflow featurizes."""
+    """A workspace in a bucket of the stack's emulator: Dataflow featurizes, a custom job trains."""
     said = stack.compose(
         "exec", "-T", "-e", "NIGHTBID_SETTINGS=/app/compose/emulated.yaml",
         "-e", "NIGHTBID_WORKSPACE=", "scheduler", "bash", "/app/compose/start.sh",
-        "nightbid", "run", "small", "--date", "2026-01-08", "--until", "featurize",
+        "nightbid", "run", "small", "--date", "2026-01-08", "--until", "train_baseline",
         "--set", SMALL[0], "--set", SMALL[1], "--set", SMALL[2], "--set", SMALL[-1],
     )  # fmt: skip
 
@@ -315,11 +315,14 @@ def in_a_bucket(stack: Stack) -> None:
         code = f"import urllib.request as u; print(u.urlopen({address!r}).read().decode())"
         return stack.compose("exec", "-T", "scheduler", "python3", "-c", code)
 
-    place = "http://storage:9023/storage/v1/b/nightbid/o?prefix=nightbid/stages/small/featurize"
-    names = seen(place)
-    assert re.search(r"featurize/[0-9a-f]+/manifest\.json", names), (said, names[:500])
+    for stage in ("featurize", "train_baseline"):
+        place = f"http://storage:9023/storage/v1/b/nightbid/o?prefix=nightbid/stages/small/{stage}"
+        names = seen(place)
+        assert re.search(rf"{stage}/[0-9a-f]+/manifest\.json", names), (said, names[:500])
     jobs = "http://dataflow:9024/v1b3/projects/nightbid-local/locations/us-central1/jobs"
     assert "JOB_STATE_DONE" in seen(jobs), said
+    priced = stack.ask("select distinct service from nightbid.ledger where job <> '' order by 1")
+    assert priced.split() == ["dataflow_batch", "vertex_training"], (priced, said)
 
 
 if __name__ == "__main__":
