@@ -56,9 +56,8 @@ class Recently:
         length = self.feature.length
         start = np.maximum(start, end - length)
         places = start[:, None] + np.arange(length)
-        ids = np.append(self._ids, np.int32(0))
         inside = places < end[:, None]
-        return {self.name: matrix_column(ids[np.where(inside, places, len(ids) - 1)])}
+        return {self.name: matrix_column(self._ids[np.where(inside, places, -1)])}
 
     def _known(self, raw: Raw) -> Ints:
         """Rows before this time count; microseconds, [rows]."""
@@ -76,7 +75,8 @@ class Recently:
 
     @cached_property
     def _ids(self) -> Int32s:
-        return self.vocabulary.ids(encode(whole(self.table["token"])))
+        """Of each row's item; the last one, 0, stands for no item."""
+        return np.append(self.vocabulary.ids(encode(whole(self.table["token"]))), np.int32(0))
 
 
 class Events:

@@ -70,7 +70,6 @@ def test_its_export_scores_the_same_calibrated(name, schema, rows, tmp_path):
     disturb(network)
     curve = Calibration(slope=0.9, intercept=0.2, knots=((-3, -2.5), (-2, -2.2), (-1, 0.5)))
     network.card = network.card.model_copy(update={"calibration": curve})
-
     for file in ("model.onnx", "again.onnx"):
         write_onnx(network, tmp_path / file)
     # The second graph of this process: the converter counts on, the bytes must not tell.
