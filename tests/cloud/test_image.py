@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
+import os
 import re
 import shutil
 import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -14,17 +21,37 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def admitted(root: Path) -> list[Path]:
     """Files of a checkout that `docker build` sends to the daemon."""
-    rules = (root / ".dockerignore").read_text().split()
+    lines = (root / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*", "whatever is not named stays outside"
-    assert rules[-1] == "**/__pycache__"
-    names = [rule.removeprefix("!") for rule in rules[1:-1]]
-    assert all(rule.startswith("!") for rule in rules[1:-1])
-    found = [
+    return [
         path
-        for name in names
-        for path in ([root / name] if (root / name).is_file() else (root / name).rglob("*"))
+        for top in root.iterdir()
+        if is_sent(top.name, rules)
+        for path in ([top] if top.is_file() else top.rglob("*"))
+        if path.is_file() and is_sent(path.relative_to(root).as_posix(), rules)
     ]
-    return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
+
+
+def is_sent(name: str, rules: list[str]) -> bool:
+    """The last rule that fits a file, or a folder that it is in, decides."""
+    parts = name.split("/")
+    above = ["/".join(parts[: at + 1]) for at in range(len(parts))]
+    sent = True
+    for rule in rules:
+        pattern = rule.removeprefix("!")
+        anywhere = pattern.removeprefix("**/")
+        fits = (
+            any(fnmatchcase(part, anywhere) for part in parts)
+            if anywhere != pattern
+            else any(
+                each.count("/") == pattern.count("/") and fnmatchcase(each, pattern)
+                for each in above
+            )
+        )
+        if fits:
+            sent = rule.startswith("!")
+    return sent
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "worker.Dockerfile", "compose/postgres.Dockerfile"])
@@ -38,19 +65,117 @@ def test_every_file_that_an_image_copies_exists_and_is_sent(name: str) -> None:
         )
 
 
-def test_no_secret_of_an_installation_is_sent(tmp_path: Path) -> None:
+SECRETS = {
+    ".env": "ADMIN_PASSWORD=planted-",
+    "key.json": '{"private_key": "planted-"}',
+    ".nightbid/airflow.cfg": "fernet_key = planted-",
+    "include/.env": "NIGHTBID_LEDGER=planted-",
+    "include/nightbid/.env.production": "planted-",
+    "include/pipelines/service-account.json": '{"private_key": "planted-"}',
+    "plugins/tls.key": "planted-",
+    "plugins/nightbid_airflow/client.pem": "planted-",
+    "dags/.netrc": "password planted-",
+    "dags/.ssh/id_ed25519": "planted-",
+    "compose/.pgpass": "db:5432:*:*:planted-",
+    "compose/store.p12": "planted-",
+    "compose/postgres.log": "planted-",
+    "compose/airflow.db": "planted-",
+    "include/nightbid/__pycache__/settings.cpython-311.pyc": "planted-",
+}
+"""Where people leave them: beside the code, and in the folders that the image is made of."""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What a build is started in, with the secrets of an installation in it."""
     for path in admitted(ROOT):
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    shutil.copy(ROOT / ".dockerignore", tmp_path)
+    for name in (".dockerignore", "Dockerfile", "worker.Dockerfile"):
+        shutil.copy(ROOT / name, tmp_path)
     subprocess.run(["bash", "compose/env.sh"], cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "key.json").write_text('{"private_key": "planted-key-91d0"}')
-    (tmp_path / ".nightbid").mkdir()
-    (tmp_path / ".nightbid" / "airflow.cfg").write_text("fernet_key = planted-fernet-3a7c")
-    lines = (tmp_path / ".env").read_text().splitlines()
-    secrets = [value.encode() for _, _, value in (line.partition("=") for line in lines) if value]
-    assert len(secrets) == 5
-    for path in admitted(tmp_path):
+    with (tmp_path / ".env").open("a") as stream:
+        stream.write(SECRETS[".env"])
+    for name, text in SECRETS.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(text)
+    return tmp_path
+
+
+def secrets_of(checkout: Path) -> list[bytes]:
+    """Every secret that lies there."""
+    lines = (checkout / ".env").read_text().splitlines()
+    found = [value.encode() for _, _, value in (line.partition("=") for line in lines) if value]
+    assert len(found) == 6
+    return [*found, b"planted-"]
+
+
+def test_no_secret_of_an_installation_is_sent(checkout: Path) -> None:
+    sent = admitted(checkout)
+    assert {path.relative_to(checkout) for path in sent} == {
+        path.relative_to(ROOT) for path in admitted(ROOT)
+    }
+    for path in sent:
         content = path.read_bytes()
-        assert not any(each in content for each in (*secrets, b"planted-")), path
+        assert not any(each in content for each in secrets_of(checkout)), path
+
+
+TAG = "nightbid-secrets:test"
+Docker = Callable[..., bytes]
+
+
+@pytest.fixture
+def docker() -> Iterator[Docker]:
+    """The client of a Docker daemon: the one that runs, or one of our own."""
+    spec = importlib.util.spec_from_file_location(
+        "containers", ROOT / "tests/compose/containers.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    containers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(containers)
+
+    def call(*command: str) -> bytes:
+        environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
+        done = subprocess.run(["docker", *command], env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(containers.daemon())
+        except containers.Unavailable as error:
+            pytest.skip(str(error))
+        yield call
+
+
+@pytest.mark.matrix
+def test_no_layer_that_docker_itself_makes_of_the_code_holds_a_secret(
+    checkout: Path, docker: Docker
+) -> None:
+    # What the images copy, onto nothing: the locked environment holds no file of a checkout.
+    copies = [
+        re.sub(r"--chown=\S+ ", "", line)
+        for line in (checkout / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ")
+    ]
+    assert len(copies) == 5
+    (checkout / "Dockerfile").write_text("\n".join(["FROM scratch", *copies]))
+    docker("build", "--quiet", "--tag", TAG, str(checkout))
+    saved = docker("save", TAG)
+    docker("rmi", TAG)
+    secrets, files = secrets_of(checkout), set()
+    with tarfile.open(fileobj=io.BytesIO(saved)) as image:
+        for part in filter(tarfile.TarInfo.isfile, image.getmembers()):
+            stream = image.extractfile(part)
+            content = stream.read() if stream else b""
+            assert not any(each in content for each in secrets), part.name
+            with (
+                contextlib.suppress(tarfile.ReadError),
+                tarfile.open(fileobj=io.BytesIO(content)) as layer,
+            ):
+                files |= {each.name.removeprefix("app/") for each in layer if each.isfile()}
+    assert files == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}
