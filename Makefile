@@ -54,7 +54,8 @@ test: install ## Every check and every test, as the CI runs them
 	$(BIN)/python -m pytest
 
 fault-matrix: install ## Every fault of the emulated cloud at every stage, one by one
-	$(BIN)/python -m pytest tests/cloud -m "matrix or not matrix"
+	$(BIN)/python -m pytest tests/cloud tests/dags/test_in_the_cloud.py tests/dags/test_restart.py \
+		-m "matrix or not matrix"
 
 check: install ## Lint, types, and the one-way imports
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from nightbid.errors import ConcurrentUpdateError, ConfigError
-from nightbid.workspace import Workspace, read_all, write_atomically, write_once
+from nightbid.workspace import Workspace, read_all, write_newest, write_once
 
 
 class Champion(BaseModel):
@@ -113,17 +113,19 @@ class ChampionPointer:
             reason=reason,
         )
         path = self._folder / "history" / f"{number:06d}.json"
-        text = entry.model_dump_json(indent=1)
         try:
-            write_once(path, text)
+            write_once(path, entry.model_dump_json(indent=1))
         except FileExistsError as error:
             raise ConcurrentUpdateError(
                 f"history entry {number} was taken by somebody else",
                 where=self._pipeline,
                 hint="look at `nightbid champion` and promote again if it is still wanted",
             ) from error
-        write_atomically(self._folder / "champion.json", text)
+        write_newest(self._folder / "champion.json", self._newest)
         return entry
+
+    def _newest(self) -> str:
+        return self.history()[-1].model_dump_json(indent=1)
 
 
 def _before(history: list[Champion]) -> Champion | None:

@@ -8,7 +8,7 @@ directions, retries with jitter, and generation preconditions where two writers 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,6 +20,7 @@ from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage import transfer_manager
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 from upath import UPath
@@ -32,6 +33,17 @@ PATIENCE_SECONDS = 120.0
 RETRY = DEFAULT_RETRY.with_timeout(PATIENCE_SECONDS)
 """Exponential, with jitter; on 408, 429, 5xx and broken connections."""
 WORKERS = 8
+WRONG = (
+    exceptions.GoogleAPICallError,
+    exceptions.RetryError,
+    DataCorruption,
+    InvalidResponse,
+    GoogleAuthError,
+    RequestException,
+)
+"""What the client raises when it is refused, gives up, or gets bytes of another crc32c."""
+MEETINGS = 20
+"""As many writers at most are made way for."""
 
 
 def open_root(uri: str) -> UPath:
@@ -106,7 +118,7 @@ def _one_line(path: UPath | str) -> Iterator[None]:
     """Say what the cloud's client says in one line."""
     try:
         yield
-    except (exceptions.GoogleAPICallError, GoogleAuthError, RequestException) as error:
+    except WRONG as error:
         text = " ".join(str(getattr(error, "message", "") or error).split())[:200]
         raise WorkspaceError(
             f"{type(error).__name__}: {text}",
@@ -135,6 +147,31 @@ def create(path: UPath, content: bytes) -> None:
             # Our own first try may have arrived, and only its answer have been lost.
             if blob.download_as_bytes(retry=RETRY) != content:
                 raise FileExistsError(str(path)) from None
+
+
+def replace(path: UPath, content: Callable[[], bytes]) -> None:
+    """Write an object that others write too, by its generation.
+
+    It must still be the one that was there before `content` was asked; else that is asked again.
+
+    Raises:
+        WorkspaceError: others came in between again and again.
+    """
+    blob = _blob(path)
+    with _one_line(path):
+        for _ in range(MEETINGS):
+            seen = blob.bucket.get_blob(blob.name, retry=RETRY)
+            generation = seen.generation if seen else 0
+            try:
+                blob.upload_from_string(
+                    content(), if_generation_match=generation, checksum="crc32c", retry=RETRY
+                )
+            except exceptions.PreconditionFailed:
+                continue
+            return
+    raise WorkspaceError(
+        f"{MEETINGS} others wrote it in between", where=str(path), hint="try again later"
+    )
 
 
 def upload_file(local: Path, path: UPath) -> None:

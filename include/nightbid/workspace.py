@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -275,6 +275,25 @@ def write_atomically(path: UPath | Path, content: str | bytes) -> None:
         return
     with replaced(path) as beside:
         beside.write_bytes(data)
+
+
+def write_newest(path: UPath, content: Callable[[], str]) -> None:
+    """Write a small file that says what is newest, in one step.
+
+    Of several writers the one that knows the newest has the last word.
+
+    Args:
+        path: of the file.
+        content: looks what is newest.
+    """
+    if not is_local(path):
+        from nightbid import gcs
+
+        gcs.replace(path, lambda: content().encode())
+        return
+    text = ""
+    while text != (text := content()):
+        write_atomically(path, text)
 
 
 def write_once(path: UPath, text: str) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from emulator.dataflow import Dataflow, Plan
+from emulator.dataflow_grpc import GrpcFace
 from emulator.installation import until
 from emulator.storage import Storage
 from nightbid.attempt import run_stage
@@ -29,7 +30,7 @@ from nightbid.config.settings import Settings
 from nightbid.cost.dataflow import UNITS
 from nightbid.cost.ledger import Ledger, price_entries, total
 from nightbid.cost.pricing import exact
-from nightbid.errors import BudgetExceeded, NightbidError, ServiceError, StageError
+from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, ServiceError, StageError
 from nightbid.featurize.job import Place
 from nightbid.manifest import Manifest
 from nightbid.nightly import NIGHT
@@ -167,6 +168,7 @@ def in_ci(faults: Iterable[str], *kept: str) -> list[Any]:
 
 
 RECOVERED = {
+    "refused at first": (lambda d: d.fail("POST", JOBS, 503), Plan()),
     "answer lost": (lambda d: d.fail("POST", JOBS, 503, after=True), Plan()),
     "slow start": (lambda d: None, Plan(slow_start=1.5)),
     "worker lost": (lambda d: None, Plan(lose_worker=1)),
@@ -192,6 +194,8 @@ def test_a_fault_of_the_service_that_a_night_survives(
 
 FAILED = {
     "quota": (lambda d: d.fail("POST", JOBS, 429), Plan(), ServiceError, "TooManyRequests", 0),
+    "forbidden": (lambda d: d.fail("POST", JOBS, 403), Plan(), ConfigError, "roles", 0),
+    "out of reach": (lambda d: d.fail("POST", JOBS, 503, 4), Plan(), ServiceError, "a rerun", 0),
     "preempted": (lambda d: None, Plan(preempt=True), StageError, "were preempted", 1),
     "forgotten": (lambda d: None, Plan(vanish=True), StageError, "ended as gone", 0),
 }
@@ -299,6 +303,79 @@ def test_an_interruption_in_the_shell_cancels_the_job(dataflow: Dataflow, night:
     (job,) = dataflow.jobs.values()
     assert job.state == "CANCELLED"
     assert [each.state for each in orders(night.run, "featurize")] == ["closed"]
+
+
+@pytest.fixture
+def grpc_face(
+    dataflow: Dataflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[GrpcFace]:
+    """The same service as Google's clients reach it in the profile `gcp`: by gRPC over TLS."""
+    face = GrpcFace(dataflow, tmp_path).start()
+    monkeypatch.setenv("NIGHTBID_CLOUD__DATAFLOW__ENDPOINT", face.endpoint)
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(face.roots))
+    yield face
+    face.stop()
+
+
+OVER_GRPC = {
+    "undisturbed": (lambda d: None, Plan(), ""),
+    "answer lost": (lambda d: d.fail("POST", JOBS, 503, after=True), Plan(), ""),
+    "worker lost": (lambda d: None, Plan(lose_worker=1), ""),
+    "silent for a while": (lambda d: d.fail("GET", JOBS + "/", 503, times=3), Plan(), ""),
+    "late metrics": (lambda d: None, Plan(late_metrics=0.3), ""),
+    "quota": (lambda d: d.fail("POST", JOBS, 429), Plan(), "ask for more quota"),
+    "forbidden": (lambda d: d.fail("POST", JOBS, 403), Plan(), "give the account its roles"),
+    "preempted": (lambda d: None, Plan(preempt=True), "were preempted"),
+}
+
+
+@pytest.mark.parametrize("name", in_ci(OVER_GRPC, "answer lost"))
+def test_over_grpc_as_the_clients_speak_to_google(
+    name: str,
+    storage: Storage,
+    dataflow: Dataflow,
+    grpc_face: GrpcFace,
+    night: Night,
+    expected: Manifest,
+) -> None:
+    disturb, plan, words = OVER_GRPC[name]
+    dataflow.plans.append(plan)
+    disturb(dataflow)
+    # A process of its own: the certificates that gRPC trusts are read once.
+    process = shell()
+    text, _ = process.communicate(timeout=300)
+    assert len(dataflow.requests) == len(grpc_face.calls), "nothing went by REST"
+    assert "Traceback" not in text
+    if words:
+        assert process.returncode == 1, text
+        assert words in text
+        assert outputs(storage) == []
+        assert len(dataflow.jobs) == bool(plan.preempt)
+        return
+    assert process.returncode == 0, text
+    assert len(dataflow.jobs) == 1
+    called = {"CreateJob", "ListJobs", "GetJob", "ListJobMessages", "GetJobMetrics"}
+    assert set(grpc_face.calls) == called
+    record = night.run.stage("featurize")
+    assert record is not None
+    made = night.run.workspace.at(record.uri) / "manifest.json"
+    assert Manifest.model_validate_json(made.read_text()).digest == expected.digest
+    assert entered(night) == bill(dataflow, night) > 0
+
+
+@pytest.mark.matrix
+def test_an_interruption_cancels_the_job_over_grpc(
+    dataflow: Dataflow, grpc_face: GrpcFace, night: Night
+) -> None:
+    dataflow.plans.append(Plan(hold=True))
+    process = shell()
+    until(lambda: any(each.job_id for each in orders(night.run, "featurize")))
+    until(lambda: "GetJob" in grpc_face.calls)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    (job,) = dataflow.jobs.values()
+    assert job.state == "CANCELLED"
+    assert "UpdateJob" in grpc_face.calls
 
 
 def test_a_worker_with_other_code_than_the_key_says_refuses_to_work(emulated: str) -> None:

@@ -19,6 +19,7 @@ from nightbid.workspace import (
     read_all,
     remove,
     write_atomically,
+    write_newest,
     write_once,
 )
 
@@ -145,6 +146,46 @@ def test_a_file_that_was_changed_in_the_bucket_is_refused(
     with pytest.raises(WorkspaceError, match="a is not the file that the manifest names"):
         fetch(final)
     assert not list((tmp_path / "another machine").rglob("manifest.json"))
+
+
+def test_bytes_that_change_on_their_way_are_not_taken_for_the_object(
+    storage: Storage, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(emulated)
+    final = workspace.stage_folder("ctr", "train", "k")
+    storage.spoiled.append(("received", "weights.npz"))
+    scratch = output(workspace, FILES)
+    with pytest.raises(WorkspaceError, match="DataCorruption: .*CRC32C") as caught:
+        workspace.commit(scratch, final)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert not (final / "manifest.json").exists()
+    workspace.commit(scratch, final)  # type: ignore[arg-type]
+
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "another machine"))
+    storage.spoiled.append(("sent", "card.json"))
+    with pytest.raises(WorkspaceError, match=r"train/k: DataCorruption: .*a rerun is safe"):
+        fetch(final)
+    assert not list((tmp_path / "another machine").rglob("manifest.json"))
+    assert (fetch(final) / "model/card.json").read_bytes() == FILES["model/card.json"]
+
+
+@pytest.mark.parametrize("where", ["in a bucket", "local"])
+def test_of_several_writers_the_newest_has_the_last_word(
+    where: str, storage: Storage, emulated: str, tmp_path: Path
+) -> None:
+    path = Workspace(emulated if where == "in a bucket" else tmp_path / "w").root / "newest"
+    said = ["1"]
+
+    def newest() -> str:
+        mine = said[-1]
+        if len(said) == 1:
+            # Before it is written somebody else is through with theirs.
+            said.append("2")
+            write_newest(path, lambda: said[-1])
+        return mine
+
+    write_newest(path, newest)
+    assert path.read_text() == "2"
 
 
 def test_of_promotions_at_the_same_time_each_number_is_taken_once(

@@ -7,17 +7,18 @@ import os
 import sqlite3
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
-from emulator.dataflow import Dataflow
+from emulator.dataflow import Dataflow, Plan
 from emulator.installation import dataflow, emulated, service, storage, training, without_cloud
 from emulator.storage import Storage
 from emulator.training import Training
 from nightbid.champion import ChampionPointer
-from nightbid.cost.ledger import Ledger
+from nightbid.cost.ledger import Ledger, total
 from nightbid.manifest import Manifest
 from nightbid.nightly import NIGHT
 from nightbid.remote.orders import orders
@@ -138,6 +139,34 @@ def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret
     champions = [ChampionPointer(each.workspace, "small").current() for each in (run, local)]
     assert {each.bundle_uri for each in champions if each} == {here["export"][0]}
     assert all(champions)
+
+
+@pytest.mark.matrix
+def test_a_job_over_its_budget_is_cancelled_in_airflow_and_not_tried_again(
+    pipelines: Any,
+    emulated: str,
+    dataflow: Dataflow,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    # More than the submission costs; the job has no end but this one.
+    pipelines(budget={"stage_usd": {"featurize": "0.002"}})
+    monkeypatch.delenv("NIGHTBID_WORKSPACE")
+    dataflow.plans.append(Plan(hold=True))
+    states = run_dag()
+    said = caplog.text + "".join(capfd.readouterr())
+    assert states["featurize"] == states["run"] == "failed", states
+    assert states["promote"] != "success"
+    assert "over its limit of 0.002 USD" in said
+    (job,) = dataflow.jobs.values()
+    assert job.state == "CANCELLED"
+    (run,) = runs_of(Workspace(emulated), "small")
+    assert [order.state for order in orders(run)] == ["closed"]
+    assert ChampionPointer(run.workspace, "small").current() is None
+    entries = Ledger(run.workspace).entries(pipeline="small", stage="featurize")
+    assert total(entries).amount > Decimal("0.002")
+    assert "featurize" in (run.folder / "report.html").read_text()
 
 
 def airflow_files() -> dict[str, bytes]:

@@ -12,10 +12,11 @@ from nightbid.config.managed import ManagedTraining
 Profile = Literal["local", "gcp", "gcp-emulated"]
 """`gcp-emulated` speaks the same protocols to servers on a machine of yours."""
 Endpoint = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")]
-
-
-LocalEndpoint = Annotated[str, Field(pattern=r"^http://localhost:[0-9]+$")]
-"""Beam speaks unencrypted only to a host that is called `localhost`."""
+DataflowEndpoint = Annotated[
+    str, Field(pattern=r"^(http://localhost|https://[0-9]+(\.[0-9]+){3}):[0-9]+$")
+]
+"""Beam speaks REST, and unencrypted, only to a host that is called `localhost`; to all others gRPC,
+as to Google."""
 Account = Annotated[str, Field(pattern=r"^[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com$")]
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 LabelValue = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
@@ -51,8 +52,9 @@ class Dataflow(Block):
     machines (`cost`), the only spot machines that a batch job can have."""
     service_options: tuple[str, ...] = ()
     """Passed to the service as they are (`enable_prime`, …)."""
-    endpoint: LocalEndpoint | None = None
-    """Of an emulator; only in the profile `gcp-emulated`."""
+    endpoint: DataflowEndpoint | None = None
+    """Of an emulator: `http://localhost:port` speaks REST, `https://127.0.0.1:port` gRPC; only in
+    the profile `gcp-emulated`."""
 
     @model_validator(mode="after")
     def _workers_fit(self) -> Dataflow:

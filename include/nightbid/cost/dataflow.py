@@ -101,10 +101,11 @@ class Clients:
 
     @classmethod
     def connect(cls, endpoint: str | None = None) -> Clients:
-        """Connect to Google, or without encryption to an emulator.
+        """Connect to Google, or to an emulator.
 
         Args:
-            endpoint: `http://host:port` of its REST face, or `host:port` of its gRPC face.
+            endpoint: `http://host:port` of its REST face; `https://host:port` of its gRPC face,
+                reached as Google's own is; or `host:port` of a gRPC face without TLS.
         """
         return cls(
             _client(dataflow.MetricsV1Beta3Client, endpoint),
@@ -117,9 +118,11 @@ def _client(kind: Any, endpoint: str | None) -> Any:
     if endpoint is None:
         return kind()
     scheme, _, host = endpoint.rpartition("://")
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    if scheme == "https":
+        return kind(credentials=credentials, client_options={"api_endpoint": host})
     if scheme:
         transport = kind.get_transport_class("rest")
-        credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
         return kind(transport=transport(host=host, credentials=credentials, url_scheme=scheme))
     transport = kind.get_transport_class("grpc")
     return kind(transport=transport(channel=grpc.insecure_channel(endpoint)))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
 TIMEOUT_SECONDS = 60.0
 MESSAGES_AT_ONCE = 1000
+TRACEBACKS = ("apache_beam.utils.retry", "apache_beam.runners.dataflow.internal.apiclient")
+"""Beam's loggers that tell of refusals by whole tracebacks; we say what comes of it in one line."""
 STATES: dict[str, State] = {
     "UNKNOWN": "waiting",
     "STOPPED": "waiting",
@@ -152,11 +154,17 @@ class DataflowService(CloudService):
             The job's id.
         """
         import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
+        from apache_beam.options.pipeline_options import (
+            GoogleCloudOptions,
+            PipelineOptions,
+            TestOptions,
+        )
         from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
         from apache_beam.runners.dataflow.internal import apiclient
 
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        for name in TRACEBACKS:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         options = PipelineOptions([], **self._options(order, folder))
         pipeline = beam.Pipeline(DataflowRunner(), options)
         expand(pipeline)
@@ -165,6 +173,10 @@ class DataflowService(CloudService):
         job = pipeline.run().job
         job.options.view_as(TestOptions).dry_run = False
         job.proto.client_request_id = order.request_id
+        if self._settings.endpoint:
+            # Only now: of other addresses than Google's, the runner would refuse those of gRPC.
+            place = job.options.view_as(GoogleCloudOptions)
+            place.dataflow_endpoint = self._settings.endpoint
         client = apiclient.DataflowApplicationClient(job.options, job.root_staging_location)
         with self.in_one_line(f"submitting job {order.name}"):
             try:
@@ -204,7 +216,7 @@ class DataflowService(CloudService):
             found |= {"sdk_container_image": settings.image, "sdk_location": "container"}
         if settings.endpoint:
             # Without credentials, which would be looked for in vain for half a minute.
-            found |= {"dataflow_endpoint": settings.endpoint, "no_auth": True}
+            found["no_auth"] = True
         return found
 
 

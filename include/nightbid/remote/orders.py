@@ -18,7 +18,7 @@ from upath import UPath
 from nightbid.config.costs import Budget
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.watch import Breaker, limits_of
-from nightbid.errors import BudgetExceeded, ServiceError, StageError
+from nightbid.errors import BudgetExceeded, ConfigError, ServiceError, StageError
 from nightbid.manifest import Usage
 from nightbid.remote.jobs import JobService, Work
 from nightbid.runs import RunRecord
@@ -230,10 +230,10 @@ def must_be_done(run: RunRecord, order: Order, service: JobService, budget: Budg
 
 
 def _errors(service: JobService, job_id: str) -> list[str]:
-    """Errors that a job told of; a service that has forgotten it, or is silent, tells none."""
+    """Errors that a job told of; none of a service that is silent, or forbids them."""
     try:
         return [each.text for each in service.messages(job_id, None) if each.level == "error"]
-    except ServiceError:
+    except (ConfigError, ServiceError):
         return []
 
 

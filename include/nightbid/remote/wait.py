@@ -50,7 +50,8 @@ class Following:
             say(logging.INFO, f"{self._stage}: job {self._job_id} is {state}")
         try:
             found = self._service.messages(self._job_id, self._since)
-        except ServiceError as error:
+        except (ConfigError, ServiceError) as error:
+            # A log that may not be read is no reason to give up the job.
             say(logging.WARNING, str(error))
             return look, ()
         news = [each for each in found if each.identity not in self._seen]

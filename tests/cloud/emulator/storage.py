@@ -17,7 +17,7 @@ import uuid
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import google_crc32c
@@ -63,6 +63,8 @@ class Storage(Served):
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         super().__init__(port, name=host, host=host)
         self.buckets: dict[str, dict[str, Thing]] = {}
+        self.spoiled: list[tuple[Literal["sent", "received"], str]] = []
+        """Ends of names whose bytes change on their way, once each."""
         self._sessions: dict[str, dict[str, Any]] = {}
         self._generation = int(time.time() * 1e6)
 
@@ -132,10 +134,18 @@ class Storage(Served):
         if exact is not None and found is not None and int(exact) != generation:
             raise Refused(404, f"No such generation of {bucket}/{name}")
 
+    def _on_its_way(self, way: Literal["sent", "received"], name: str, data: bytes) -> bytes:
+        for fault in self.spoiled:
+            if fault[0] == way and name.endswith(fault[1]):
+                self.spoiled.remove(fault)
+                return bytes([data[0] ^ 1]) + data[1:]
+        return data
+
     def _put(
         self, bucket: str, name: str, query: dict[str, str], data: bytes, meta: dict[str, Any]
     ) -> Answer:
         self._check(bucket, name, query)
+        data = self._on_its_way("received", name, data)
         self._generation += 1
         thing = Thing(
             data,
@@ -189,7 +199,7 @@ class Storage(Served):
         }
         span = re.match(r"bytes=(\d*)-(\d*)$", headers.get("Range") or "")
         if not span or not thing.data:
-            return Answer(200, thing.data, found)
+            return Answer(200, self._on_its_way("sent", name, thing.data), found)
         size = len(thing.data)
         first = int(span[1]) if span[1] else max(0, size - int(span[2]))
         last = min(int(span[2]) if span[1] and span[2] else size - 1, size - 1)

@@ -109,6 +109,8 @@ class Training:
         self.calls: list[str] = []
         """Names of the methods called, in order."""
         self.queued_seconds = queued_seconds
+        self.late_end_seconds = 0.0
+        """For which a job that has ended tells of no time of its end."""
         self.restarts = 3
         """How often a job is begun anew whose machines were lost."""
         self._refusals: list[Refusal] = []
@@ -265,7 +267,13 @@ class Training:
             if state == State.JOB_STATE_RUNNING and not job.start_time:
                 job.start_time = job.update_time
             if state in ENDED:
-                job.end_time = job.update_time
+                end = job.update_time
+                if self.late_end_seconds:
+                    later = threading.Timer(self.late_end_seconds, setattr, (job, "end_time", end))
+                    later.daemon = True
+                    later.start()
+                else:
+                    job.end_time = end
             if text:
                 job.error = status_pb2.Status(code=code, message=text)
 

@@ -69,14 +69,40 @@ def local(made: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return result.manifest.digest
 
 
+SURVIVED = {
+    "slow start": lambda service: setattr(service, "queued_seconds", 3.0),
+    "its end told late": lambda service: setattr(service, "late_end_seconds", 2.0),
+    "one machine lost": lambda service: service.lose("validation log loss"),
+    "log out of reach": lambda service: service.fail(
+        "ListLogEntries", grpc.StatusCode.PERMISSION_DENIED, times=3
+    ),
+}
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", SURVIVED)
+def test_a_fault_that_one_job_survives(
+    name: str, trained, service: Training, tmp_path, monkeypatch
+) -> None:
+    made = trained()
+    SURVIVED[name](service)
+    result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
+    (job,) = service.jobs.values()
+    assert len(job.starts) == 1 + (name == "one machine lost")
+    assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
+    settle(made.run)
+    # Waiting for machines is not paid, and an end that is told late is paid to its own time.
+    assert paid_hours(made) == pytest.approx(hours(service), rel=1e-6)
+
+
 @pytest.mark.matrix
 def test_a_preempted_job_that_fails_is_followed_by_one_that_goes_on(
     trained, service: Training, tmp_path, monkeypatch
 ) -> None:
     service.restarts = 1
     made = trained()
-    service.lose("epoch 1:", times=2, replica=None)
-    service.lose("epoch 2:", times=1, replica=None)
+    # Whichever epoch the second start goes on from: both are lost at the first they tell of.
+    service.lose("validation log loss", times=2, replica=None)
     with pytest.raises(StageError, match=r"STOCKOUT.*a rerun submits a new job"):
         run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
     result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache, attempt=2)
@@ -136,7 +162,14 @@ def test_a_night_that_is_killed_takes_its_job_up_again(
 ) -> None:
     made = trained()
     night = shell(made, tmp_path / "pipelines", "--until", "train_baseline")
-    until(lambda: any("epoch 1:" in each.log for each in service.jobs.values()), 300)
+    until(
+        lambda: (
+            night.poll() is not None
+            or any("epoch 1:" in each.log for each in service.jobs.values())
+        ),
+        300,
+    )
+    assert night.poll() is None, night.communicate()[0]
     night.kill()
     night.wait()
     again = shell(made, tmp_path / "pipelines", "--until", "train_baseline")

@@ -1,0 +1,183 @@
+"""The gRPC face of the emulated Dataflow, over TLS: what the clients speak in `gcp`.
+
+Beam's runner speaks REST only to a host that is called `localhost`, and gRPC to every other one.
+A call is carried out as the REST request of the same meaning, so that faults and jobs are shared.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import json
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.cloud import dataflow_v1beta3 as api
+from google.protobuf import json_format
+
+from emulator.dataflow import Dataflow
+
+PACKAGE = "google.dataflow.v1beta3"
+HOST = "127.0.0.1"
+CODES = {
+    400: grpc.StatusCode.FAILED_PRECONDITION,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.ALREADY_EXISTS,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+class GrpcFace:
+    """Serves a Dataflow over gRPC.
+
+    Args:
+        service: whose jobs.
+        folder: for the certificate, `roots`, that its clients have to trust
+            (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`).
+    """
+
+    def __init__(self, service: Dataflow, folder: Path) -> None:
+        self.calls: list[str] = []
+        """Names of the methods called, in order."""
+        self.roots = folder / "roots.pem"
+        self._service = service
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+        self._server.add_generic_rpc_handlers(
+            (
+                _handler(
+                    "JobsV1Beta3",
+                    {
+                        "CreateJob": (api.CreateJobRequest, api.Job, self._create),
+                        "GetJob": (api.GetJobRequest, api.Job, self._get),
+                        "UpdateJob": (api.UpdateJobRequest, api.Job, self._update),
+                        "ListJobs": (api.ListJobsRequest, api.ListJobsResponse, self._list),
+                    },
+                ),
+                _handler(
+                    "MessagesV1Beta3",
+                    {
+                        "ListJobMessages": (
+                            api.ListJobMessagesRequest, api.ListJobMessagesResponse, self._messages,
+                        )
+                    },
+                ),
+                _handler(
+                    "MetricsV1Beta3",
+                    {"GetJobMetrics": (api.GetJobMetricsRequest, api.JobMetrics, self._metrics)},
+                ),
+            )
+        )  # fmt: skip
+        key, certificate = _certificate()
+        self.roots.write_bytes(certificate)
+        port = self._server.add_secure_port(
+            f"{HOST}:0", grpc.ssl_server_credentials([(key, certificate)])
+        )
+        self.endpoint = f"https://{HOST}:{port}"
+
+    def start(self) -> GrpcFace:
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+    def _create(self, request: api.CreateJobRequest, context: Any) -> api.Job:
+        return self._ask("CreateJob", "POST", _jobs(request), context, api.Job, request.job)
+
+    def _get(self, request: api.GetJobRequest, context: Any) -> api.Job:
+        return self._ask("GetJob", "GET", _job(request), context, api.Job)
+
+    def _update(self, request: api.UpdateJobRequest, context: Any) -> api.Job:
+        return self._ask("UpdateJob", "PUT", _job(request), context, api.Job, request.job)
+
+    def _list(self, request: api.ListJobsRequest, context: Any) -> api.ListJobsResponse:
+        query = {"filter": int(request.filter), **({"name": request.name} if request.name else {})}
+        where = f"{_jobs(request)}?{urlencode(query)}"
+        return self._ask("ListJobs", "GET", where, context, api.ListJobsResponse)
+
+    def _messages(self, request: api.ListJobMessagesRequest, context: Any) -> Any:
+        query = {
+            "minimumImportance": int(request.minimum_importance),
+            "pageToken": request.page_token,
+            "pageSize": request.page_size or 100,
+        }
+        if request.start_time:
+            query["startTime"] = request.start_time.isoformat()
+        where = f"{_job(request)}/messages?{urlencode(query)}"
+        return self._ask("ListJobMessages", "GET", where, context, api.ListJobMessagesResponse)
+
+    def _metrics(self, request: api.GetJobMetricsRequest, context: Any) -> api.JobMetrics:
+        where = f"{_job(request)}/metrics"
+        return self._ask("GetJobMetrics", "GET", where, context, api.JobMetrics)
+
+    def _ask(
+        self, name: str, method: str, url: str, context: Any, kind: Any, body: Any = None
+    ) -> Any:
+        self.calls.append(name)
+        sent = json_format.MessageToJson(type(body).pb(body)).encode() if body is not None else b""
+        found = self._service.answer(method, url, {}, sent)
+        if found.status != 200:
+            text = json.loads(found.body)["error"]["message"]
+            context.abort(CODES.get(found.status, grpc.StatusCode.UNKNOWN), text)
+        answer = kind()
+        json_format.Parse(found.body, kind.pb(answer))
+        return answer
+
+
+def _jobs(request: Any) -> str:
+    return f"/v1b3/projects/{request.project_id}/locations/{request.location}/jobs"
+
+
+def _job(request: Any) -> str:
+    return f"{_jobs(request)}/{request.job_id}"
+
+
+def _handler(service: str, methods: dict[str, tuple[Any, Any, Callable[..., Any]]]) -> Any:
+    return grpc.method_handlers_generic_handler(
+        f"{PACKAGE}.{service}",
+        {
+            name: grpc.unary_unary_rpc_method_handler(
+                function,
+                request_deserializer=request.deserialize,
+                response_serializer=answer.serialize,
+            )
+            for name, (request, answer, function) in methods.items()
+        },
+    )
+
+
+def _certificate() -> tuple[bytes, bytes]:
+    """A key and a certificate of this machine, good for a day."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Dataflow emulator")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return secret, certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,0 +1,97 @@
+"""A whole Airflow that is killed while jobs work for it, and started anew."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from emulator.dataflow import Dataflow, Plan
+from emulator.installation import dataflow, emulated, service, storage, training, until
+from emulator.training import Training
+from nightbid.champion import ChampionPointer
+from nightbid.config.settings import Settings
+from nightbid.cost.ledger import Ledger, total
+from nightbid.remote.orders import orders
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace
+
+__all__ = ["dataflow", "emulated", "service", "storage", "training"]
+
+DAG, RUN = "nightly_small", "restarted"
+
+
+def kill(airflow: Any) -> None:
+    """As a machine that loses its power: every component, and every task."""
+    from nightbid_airflow.embedded import session
+
+    airflow.warden.kill()
+    while left := session.members(airflow.warden.pid):
+        for process in left:
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.Error:
+                continue
+
+
+@pytest.mark.slow
+@pytest.mark.matrix
+@pytest.mark.timeout(1500)
+def test_an_airflow_that_is_killed_twice_takes_its_jobs_up_again(
+    pipelines: Callable[..., Path],
+    emulated: str,
+    dataflow: Dataflow,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from nightbid_airflow.embedded.client import ENDED
+    from nightbid_airflow.embedded.home import Home
+    from nightbid_airflow.embedded.services import embedded
+
+    # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
+    pipelines(model={"architecture": "logistic_regression"})
+    monkeypatch.delenv("NIGHTBID_WORKSPACE")
+    # After which a task that is gone is missed: minutes, unless told otherwise.
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT", "20")
+    home, settings = Home(tmp_path / "airflow"), Settings()
+    plan = Plan(hold=True)
+    dataflow.plans.append(plan)
+
+    with embedded(home, settings) as airflow:
+        until(lambda: airflow.client.has_dag(DAG))
+        airflow.client.unpause(DAG)
+        airflow.client.trigger(DAG, RUN, {"date": "2026-01-04"})
+        # The task has hardly heard of its job by now.
+        until(lambda: dataflow.jobs, 300)
+        kill(airflow)
+    with embedded(home, settings) as airflow:
+
+        def states() -> dict[str, str]:
+            return {task.name: task.state for task in airflow.client.tasks(DAG, RUN)}
+
+        until(lambda: states()["featurize"] == "deferred", 300)
+        plan.hold = False
+        until(lambda: training.jobs, 300)
+        kill(airflow)
+    with embedded(home, settings) as airflow:
+        until(lambda: airflow.client.run_state(DAG, RUN) in ENDED, 600)
+        assert airflow.client.run_state(DAG, RUN) == "success", states()
+
+    workspace = Workspace(emulated)
+    run = RunRecord.load(workspace, "small", RUN)
+    (featurized,) = dataflow.jobs.values()
+    trained = [each.job.labels["nightbid_stage"] for each in training.jobs.values()]
+    assert sorted(trained) == ["train", "train_baseline"]
+    assert {order.state for order in orders(run)} == {"closed"}
+    champion = ChampionPointer(workspace, "small").current()
+    assert champion is not None
+    assert champion.run_id == RUN
+    entries = Ledger(workspace).entries(pipeline="small", run_id=RUN)
+    assert total(each for each in entries if each.service == "dataflow_batch").amount > 0
+    assert {each.job for each in entries if each.service == "dataflow_batch"} == {
+        featurized.proto.id
+    }
