@@ -155,7 +155,7 @@ def test_bytes_that_change_on_their_way_are_not_taken_for_the_object(
     final = workspace.stage_folder("ctr", "train", "k")
     storage.spoiled.append(("received", "weights.npz"))
     scratch = output(workspace, FILES)
-    with pytest.raises(WorkspaceError, match="DataCorruption: .*CRC32C") as caught:
+    with pytest.raises(WorkspaceError, match=r"DataCorruption: .*CRC32C") as caught:
         workspace.commit(scratch, final)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert not (final / "manifest.json").exists()
