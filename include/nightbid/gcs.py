@@ -71,6 +71,8 @@ def _configure() -> None:
     cloud = _cloud()
     # Its other file system asks a control service about every bucket, on a socket of its own.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    from nightbid.gcs_files import Files
+
     options: dict[str, Any] = {"project": cloud.project, "use_listings_cache": False}
     if cloud.storage_endpoint:
         options |= {"endpoint_url": cloud.storage_endpoint, "token": "anon"}
@@ -78,6 +80,7 @@ def _configure() -> None:
         os.environ["STORAGE_EMULATOR_HOST"] = cloud.storage_endpoint
     for protocol in ("gs", "gcs"):
         fsspec.config.conf[protocol] = options
+        fsspec.register_implementation(protocol, Files, clobber=True)
 
 
 def _cloud() -> Cloud:

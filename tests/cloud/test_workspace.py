@@ -73,6 +73,27 @@ def test_what_is_forbidden_is_one_line(storage: Storage, emulated: str) -> None:
         write_atomically(Workspace(emulated).root / "note.json", "x")
 
 
+def test_what_may_not_be_read_is_one_line_and_not_taken_for_absent(
+    storage: Storage, emulated: str
+) -> None:
+    root = Workspace(emulated).root
+    write_atomically(root / "notes" / "a.json", "x")
+    reads = [
+        lambda: (root / "notes" / "a.json").read_text(),
+        lambda: (root / "notes" / "a.json").exists(),
+        lambda: list((root / "notes").iterdir()),
+        lambda: read_all(root / "notes", ".json"),
+    ]
+    for read in reads:
+        storage.fail("GET", "notes", 403, times=99)
+        with pytest.raises(WorkspaceError, match=r"notes.*Forbidden.*roles") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    storage.forgive()
+    assert [read() for read in reads[:2]] == ["x", True]
+    assert not (root / "notes" / "b.json").exists()
+
+
 def output(workspace: Workspace, files: dict[str, bytes], key: str = "k") -> Path:
     """A finished scratch folder, its manifest in it."""
     scratch = Path(str(workspace.scratch(workspace.stage_folder("ctr", "train", key))))

@@ -81,6 +81,10 @@ class Served:
         """Refuse the next requests whose path or query contains `part`."""
         self._faults.append(Fault(method, part, status, times, after))
 
+    def forgive(self) -> None:
+        """Refuse nothing any more."""
+        self._faults.clear()
+
     def route(self, method: str, url: str, headers: Any, body: bytes) -> Answer:
         """Carry a request out; Refused becomes an answer."""
         raise NotImplementedError
