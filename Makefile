@@ -16,7 +16,7 @@ SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n"
 # Libraries are compiled once, and not by every process anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run ui up down compose-test test fault-matrix check format lock schema clean
+.PHONY: help install run ui up down compose-test test fault-matrix check format lock schema charts clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ format: install ## Rewrite files in the house style
 
 schema: install ## Write docs/yaml.md and docs/pipeline.schema.json from the typed models
 	$(BIN)/nightbid schema docs
+
+charts: ## Build the pages' chart library from vendor/plot (UPGRADE=1 takes newer versions; needs Node)
+	cd vendor/plot && $(if $(UPGRADE),npm install --no-audit --no-fund --ignore-scripts @observablehq/plot@latest esbuild@latest,npm ci --no-audit --no-fund --ignore-scripts) && node build.mjs
 
 lock: ## Resolve requirements*.in into the lock files (UPGRADE=1 takes newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }

@@ -80,8 +80,9 @@ def pages(root: Path, cache: Path) -> None:
     """In a process of its own: each page twice, milliseconds as JSON."""
     from nightbid.report import pages as documents
     from nightbid.report import records
+    from nightbid.report.cost_trend import TREND
     from nightbid.report.links import Links
-    from nightbid.report.lists import PAGE, TREND
+    from nightbid.report.lists import PAGE
     from nightbid.report.summaries import Summaries
 
     workspace, links = Workspace(str(root)), Links()
@@ -99,7 +100,8 @@ def pages(root: Path, cache: Path) -> None:
 
     def one() -> str:
         last = records.run(workspace, "ctr", records.run_ids(workspace, "ctr")[-1])
-        return documents.run_document(last)
+        assert last is not None
+        return documents.run_document(last, nights=summaries.of("ctr"))
 
     found: dict[str, list[float]] = {}
     for name, make in (("nights", nights), ("costs", costs), ("one run", one)):

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from nightbid.champion import ChampionPointer
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.report.assets import scripts
 from nightbid.runs import RunRecord, StageRecord
 from nightbid.tracking.logged import Logged
 from nightbid.workspace import Workspace
@@ -128,6 +129,17 @@ def test_somebody_who_may_read_no_dag_sees_no_run(server: str) -> None:
         listing = address in ("", "costs")
         assert answer.status_code == (200 if listing else 404), address
         assert "small-1" not in answer.text.replace("run &#39;small-1&#39;", "")
+
+
+def test_the_scripts_of_the_charts_are_kept_by_browsers_until_they_change(server: str) -> None:
+    for each in scripts():
+        address = f"{server}assets/{each.name}"
+        now = httpx.get(f"{address}?v={each.sha256.hex()[:16]}", trust_env=False)
+        assert now.text == each.text
+        assert "immutable" in now.headers["Cache-Control"]
+        before = httpx.get(f"{address}?v=0123", trust_env=False)
+        assert "immutable" not in before.headers["Cache-Control"]
+    assert httpx.get(f"{server}assets/style.css", trust_env=False).status_code == 404
 
 
 def test_every_page_opens_and_nothing_can_be_changed(ann: httpx.Client) -> None:

@@ -66,6 +66,8 @@ def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, pag
     page.get_by_role("link", name="Nightbid").click()
     frame.get_by_role("link", name="by-hand-1").click()
     frame.get_by_role("heading", name="Calibration").wait_for()
+    # Drawn by scripts that the pages' policy allows.
+    frame.get_by_role("img", name="Calibration curve").wait_for()
     text = frame.locator("main").inner_text()
     for figure in ("deepfm", "of a budget of 2.5 USD", "train.learning_rate=0.002",
                    "window.train_days=2", "as champion #1"):  # fmt: skip

@@ -34,7 +34,7 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
         ConfigError: there are fewer than two different runs.
     """
     found = Comparison.of(runs)
-    parts: list[RenderableType] = [_figures(found.views)]
+    parts: list[RenderableType] = [_figures(found)]
     parts.append(_pairs(found))
     if found.changed:
         table = Table("spec", *_names(found.views), title="Asked differently", title_justify="left")
@@ -52,7 +52,9 @@ def _names(views: Sequence[RunView]) -> list[str]:
     return [escape(view.head.run_id) for view in views]
 
 
-def _figures(views: Sequence[RunView]) -> Table:
+def _figures(found: Comparison) -> Table:
+    views = found.views
+    codes = dict(zip((view.head.run_id for view in views), found.codes, strict=True))
     table = Table("", *_names(views), title="The candidates", title_justify="left")
     rows: dict[str, Callable[[RunView], str]] = {
         "night": lambda view: view.head.date.isoformat(),
@@ -60,7 +62,7 @@ def _figures(views: Sequence[RunView]) -> Table:
         "verdict": _verdict,
         "model": lambda view: escape(str(view.stage("train").metrics.get("architecture", DASH))),
         "parameters": lambda view: count(view.stage("train").metrics.get("parameters")),
-        "code": lambda view: view.code_digest[:12],
+        "code": lambda view: codes[view.head.run_id][:12] or DASH,
         "rows judged": lambda view: count(view.evaluation.get("rows")),
     }
     for title, write in rows.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nightbid.report.charts import Span, interval_chart
+from nightbid.report.charts import Span, Words, interval_chart
 from nightbid.report.comparison import Comparison
 from nightbid.report.run_page import FIGURES
 from nightbid.report.words import interval
@@ -21,6 +21,7 @@ def compare_context(found: Comparison) -> dict[str, Any]:
     return {
         "views": views,
         "first": views[0].head.run_id,
+        "codes": found.codes,
         "pairs": found.pairs,
         "paired": {name: FIGURES[name] for name in PAIRED},
         "changed": found.changed,
@@ -41,8 +42,10 @@ def _pair_chart(found: Comparison) -> Markup:
         return Markup("")
     return interval_chart(
         spans,
+        Words(
+            "Difference on the very same rows",
+            "Difference of normalised entropy with its paired 95 % interval; left of 0 is better.",
+            "pair-figures",
+        ),
         label=f"normalised entropy less that of {found.views[0].head.run_id}",
-        title="Difference on the very same rows",
-        description="Difference of normalised entropy with its paired 95 % interval; left of 0 is"
-        " better.",
     )

@@ -45,6 +45,18 @@ class Comparison:
     """One for each run but the first."""
     changed: tuple[Changed, ...]
 
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Digest of each run's code: of the stages that all have run, for one may have ended early.
+
+        Empty where no stage is common to all.
+        """
+        ran = [{stage.name for stage in view.stages if stage.manifest} for view in self.views]
+        common = [
+            stage.name for stage in self.views[0].stages if all(stage.name in each for each in ran)
+        ]
+        return tuple(view.code_digest_of(common) if common else "" for view in self.views)
+
     @classmethod
     def of(cls, runs: Sequence[RunRecord]) -> Comparison:
         """Compare runs with the first of them.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from markupsafe import Markup
 
 from nightbid.cost.answers import MILLION, UNUSUAL, alert_limits
-from nightbid.report.charts import Series, line_chart
+from nightbid.report.charts import Series, Words, line_chart
 from nightbid.report.summaries import RunSummary
 from nightbid.report.words import money
 
@@ -22,7 +23,10 @@ class CostTrend:
 
     pipeline: str
     line: Markup
-    nights: int
+    table: str
+    """`id` of the table of its figures."""
+    nights: tuple[tuple[RunSummary, Decimal | None], ...]
+    """Those drawn, the oldest first, each with the cost from which it would have been unusual."""
     unusual: tuple[RunSummary, ...]
     """Nights above the limit, the newest first."""
 
@@ -50,21 +54,35 @@ def cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
         if limit is not None and run.cost.amount > limit
     ]
     first = max(0, len(whole) - TREND)
-    spent = [(float(at), float(run.cost.amount)) for at, run in enumerate(whole, 1)][first:]
-    limit_line = [
-        (float(at), float(limit)) for at, limit in enumerate(limits, 1) if limit is not None
-    ]
-    limit_line = [point for point in limit_line if point[0] > first]
+    nights = tuple(zip(whole, limits, strict=True))[first:]
+    at = range(first + 1, len(whole) + 1)
     line = line_chart(
         [
-            Series("cost", spent),
-            Series("unusual from here", limit_line, dashed=True, marks=False, tone="s3"),
+            Series(
+                "cost",
+                [(x, float(run.cost.amount)) for x, (run, _) in zip(at, nights, strict=True)],
+                notes=[run.run_id for run, _ in nights],
+            ),
+            Series(
+                "unusual from here",
+                [
+                    (x, float(limit))
+                    for x, (_, limit) in zip(at, nights, strict=True)
+                    if limit is not None
+                ],
+                dashed=True,
+                marks=False,
+                tone="s3",
+            ),
         ],
+        Words(
+            f"Cost per night of {pipeline}",
+            f"Cost of each night at cloud prices, {money(whole[-1].cost)} of the newest. Dashed:"
+            f" {UNUSUAL} times the median of the nights before, for the same rows.",
+            figures := f"nights-of-{pipeline}",
+        ),
         x_label="nights that trained, the newest last",
         y_label=f"cost, {whole[-1].cost.currency}",
-        title=f"Cost per night of {pipeline}",
-        description=f"Cost of each night at cloud prices, {money(whole[-1].cost)} of the newest."
-        f" Dashed: {UNUSUAL} times the median of the nights before, for the same rows.",
         zero=True,
     )
-    return CostTrend(pipeline, line, len(spent), tuple(reversed(above)))
+    return CostTrend(pipeline, line, figures, nights, tuple(reversed(above)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from nightbid.report.assets import Script
 from nightbid.report.view import RunView, StageView
 
 
@@ -26,6 +27,10 @@ class Links:
     """Root of the pages; None for a document of its own, which then has no navigation."""
     script: str = ""
     """A script that fits a page into what surrounds it. Nothing on a page needs it."""
+
+    def asset(self, script: Script) -> str:
+        """A script of the charts; empty: the page holds it."""
+        return ""
 
     def nights(self, pipeline: str = "") -> str:
         """All runs, or those of one pipeline."""

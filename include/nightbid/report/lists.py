@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from nightbid.cost.answers import UNUSUAL
 from nightbid.cost.money import Money
-from nightbid.report.charts import Bar, bar_chart, sparkline
+from nightbid.report.charts import Bar, Words, bar_chart, sparkline
 from nightbid.report.cost_trend import cost_trend
 from nightbid.report.summaries import RunSummary
 from nightbid.report.words import money, number
@@ -77,10 +77,11 @@ def _trends(pipeline: str, runs: Sequence[RunSummary]) -> list[Trend]:
     """Runs that were not evaluated leave gaps; a figure that no run has is left out."""
     found = []
     for name, value_of in TRENDS.items():
-        values = [value_of(run) for run in runs]
-        known = [value for value in values if value is not None]
+        values = {run.run_id: value_of(run) for run in runs}
+        known = [value for value in values.values() if value is not None]
         if known:
-            line = sparkline(values, title=f"{name} of {pipeline}")
+            words = f"{len(known)} nights, from {known[0]:.4g} to {known[-1]:.4g}"
+            line = sparkline(values, Words(f"{name} of {pipeline}", words, "runs"))
             found.append(Trend(name, line, number(known[-1])))
     return found
 
@@ -121,8 +122,9 @@ def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
     chart = bar_chart(
         [Bar(f"{row.month} {row.pipeline}", float(row.cloud.amount), money(row.cloud))
          for row in drawn],
-        title="Cost by pipeline and month",
-        description="What each pipeline cost in each month at cloud prices, the newest first.",
+        Words("Cost by pipeline and month",
+              "What each pipeline cost in each month at cloud prices, the newest first.",
+              "month-figures"),
         name_width=300,
     ) if drawn else Markup("")  # fmt: skip
     return {

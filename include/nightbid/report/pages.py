@@ -13,6 +13,7 @@ from markupsafe import Markup
 from nightbid.champion import Champion
 from nightbid.cost.answers import UNUSUAL
 from nightbid.report import words
+from nightbid.report.assets import inline_policy, scripts
 from nightbid.report.compare_page import compare_context
 from nightbid.report.comparison import Comparison
 from nightbid.report.cost_trend import cost_trend
@@ -146,7 +147,7 @@ def message_document(
 
 
 def document(title: str, body: str, *, links: Links, pipelines: list[str], here: str = "") -> str:
-    """The frame around a page's content, its style inside it.
+    """The frame around a page's content: its style inside it, and scripts that nobody serves.
 
     Args:
         title: as the browser's tab shows it.
@@ -165,6 +166,8 @@ def document(title: str, body: str, *, links: Links, pipelines: list[str], here:
             "links": links,
             "pipelines": pipelines,
             "here": here,
+            "policy": inline_policy(),
+            "scripts": scripts() if 'class="chart ' in body else (),
         },
     )
 

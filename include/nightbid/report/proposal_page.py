@@ -11,7 +11,7 @@ from markupsafe import Markup
 from nightbid.config.gates import Limit, Range
 from nightbid.gates.judge import figure, in_words
 from nightbid.gates.propose import Proposal
-from nightbid.report.charts import Series, line_chart
+from nightbid.report.charts import Series, Words, line_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 
@@ -33,10 +33,13 @@ def proposal_page(pipeline: str, proposals: Sequence[Proposal], *, path: Path, f
         final: what renaming it to puts it in force.
     """
     gates: dict[str, dict[str, Any]] = {}
-    for each in proposals:
+    for at, each in enumerate(proposals):
         gate = gates.setdefault(each.gate, {"charts": [], "flat": [], "same": []})
         if len({point.value for point in each.points}) > 1:
-            gate["charts"].append({**_row(each), "chart": _chart(each)})
+            table = f"figures-{at}"
+            gate["charts"].append(
+                {**_row(each), "chart": _chart(each, table), "table": table, "days": each.points}
+            )
         else:
             gate["same" if each.band is None else "flat"].append(_row(each))
     bands = sum(each.band is not None for each in proposals)
@@ -79,11 +82,11 @@ def _words(limit: Limit) -> dict[str, str]:
     }
 
 
-def _chart(each: Proposal) -> Markup:
+def _chart(each: Proposal, table: str) -> Markup:
     """The history as a line, what was left out as dots, the band as dashed lines."""
     limit = each.band.limit if each.band else each.general
-    seen = [(float(p.day.toordinal()), p.value) for p in each.points if not p.excluded]
-    out = [(float(p.day.toordinal()), p.value) for p in each.points if p.excluded]
+    seen = [(p.day, p.value) for p in each.points if not p.excluded]
+    out = [(p.day, p.value) for p in each.points if p.excluded]
     days = [x for x, _ in (*seen, *out)]
     ends = (min(days), max(days))
     series = [Series("seen", seen, tone="s0")]
@@ -96,12 +99,14 @@ def _chart(each: Proposal) -> Markup:
         series.append(Series("left out", out, line=False, tone="bad"))
     return line_chart(
         series,
+        Words(
+            f"{each.gate}/{each.statistic}",
+            f"{len(seen)} values that were learned from, {len(out)} left out; proposed:"
+            f" warn unless {_words(limit)['warn']}, stop unless {_words(limit)['stop']}.",
+            table,
+        ),
         x_label="day",
         y_label=each.statistic.partition(":")[0],
-        title=f"{each.gate}/{each.statistic}",
-        description=f"{len(seen)} values that were learned from, {len(out)} left out; proposed:"
-        f" warn unless {_words(limit)['warn']}, stop unless {_words(limit)['stop']}",
-        dates=True,
         height=240,
     )
 

@@ -15,6 +15,7 @@ from nightbid.report.charts import (
     Bar,
     Series,
     Span,
+    Words,
     bar_chart,
     interval_chart,
     line_chart,
@@ -154,10 +155,13 @@ def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
             )
             for each in curves
         ],
+        Words(
+            "Calibration curve",
+            "Observed rate against mean prediction, in groups of rows of equal weight.",
+            "calibration-figures",
+        ),
         x_label="mean prediction",
         y_label="observed rate",
-        title="Calibration curve",
-        description="Observed rate against mean prediction, in groups of rows of equal weight.",
         diagonal=True,
     )
     return {"curves": curves, "calibration_chart": chart}
@@ -175,9 +179,12 @@ def _slices(metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "slice_chart": interval_chart(
             spans,
+            Words(
+                "Difference by slice",
+                "Difference of normalised entropy with its paired 95 % interval.",
+                "slice-figures",
+            ),
             label=f"normalised entropy, candidate less {metrics['reference']}",
-            title="Difference by slice",
-            description="Difference of normalised entropy with its paired 95 % interval.",
         )
     }
 
@@ -213,10 +220,13 @@ def _training(view: RunView) -> dict[str, Any]:
         charts[f"{key}_lines"] = series
         charts[f"{key}_chart"] = Markup("") if not series else line_chart(
             series,
+            Words(
+                f"Training: {label} per epoch",
+                f"The {label} after each epoch of training.",
+                "epoch-figures",
+            ),
             x_label="epoch",
             y_label=label,
-            title=f"Training: {label} per epoch",
-            description=f"The {label} after each epoch of training.",
         )  # fmt: skip
     return {"training": trained, **charts}
 
@@ -241,10 +251,9 @@ def _load(view: RunView) -> dict[str, Any]:
     ]
     chart = line_chart(
         lines,
+        Words("Latency under load", f"Latency percentiles against {_spaced(x)}.", "load-figures"),
         x_label=_spaced(x),
         y_label="latency, ms",
-        title="Latency under load",
-        description=f"Latency percentiles against {_spaced(x)}.",
         zero=True,
     )
     columns = [x, *(key for key in loads if key != x), *latencies]
@@ -296,7 +305,8 @@ def _costs(view: RunView) -> dict[str, Any]:
         for each in rows
     ]
     chart = bar_chart(
-        bars, title="Cost by stage", description="Cost of each stage at cloud prices, all attempts."
+        bars,
+        Words("Cost by stage", "Cost of each stage at cloud prices, all attempts.", "cost-figures"),
     )
     return {"costs": rows, "cost_chart": chart if rows else Markup("")}
 

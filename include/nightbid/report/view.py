@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
@@ -130,10 +131,14 @@ class RunView:
     @property
     def code_digest(self) -> str:
         """Of the source of every stage that has run: the same digest is the same code."""
+        return self.code_digest_of([stage.name for stage in self.stages if stage.manifest])
+
+    def code_digest_of(self, names: Iterable[str]) -> str:
+        """Of the source of certain stages, which have run, in the order of the night."""
         code = hashlib.sha256()
-        for stage in self.stages:
-            if stage.manifest:
-                code.update(f"{stage.name} {stage.manifest.code_digest}".encode())
+        for name in names:
+            if manifest := self.stage(name).manifest:
+                code.update(f"{name} {manifest.code_digest}".encode())
         return code.hexdigest()[:32]
 
     @property

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from nightbid.config.settings import Settings
-from nightbid.report.charts import Bar, Dot, bar_chart, scatter_chart
+from nightbid.report.charts import Bar, Dot, Words, bar_chart, scatter_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 from nightbid.sweep.study import Sweep, Trial
@@ -47,10 +47,9 @@ def write_page(sweep: Sweep, settings: Settings) -> Path:
     ]
     chart = scatter_chart(
         dots,
+        Words("Accuracy against cost", f"{len(dots)} trials; the best is marked.", "trial-figures"),
         x_label="cost of the trial, USD at cloud prices",
         y_label=title,
-        title="Accuracy against cost",
-        description=f"{len(dots)} trials; the best is marked",
     )
     bars = [Bar(name, share, f"{share:.0%}") for name, share in importances.items()]
     body = render(
@@ -67,8 +66,15 @@ def write_page(sweep: Sweep, settings: Settings) -> Path:
             "winner": ranked[0] if ranked else None,
             "command": winner_command(sweep, ranked[0]) if ranked else "",
             "chart": chart if dots else "",
+            "shares": importances,
             "importance": bar_chart(
-                bars, title="Importance", description="Share of the variance", name_width=260
+                bars,
+                Words(
+                    "Which setting matters",
+                    "Share of the variance between trials that each setting explains.",
+                    "importance-figures",
+                ),
+                name_width=260,
             )
             if bars
             else "",

@@ -17,6 +17,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import NightbidError
 from nightbid.report import pages as documents
 from nightbid.report import records
+from nightbid.report.assets import scripts
 from nightbid.report.comparison import Comparison
 from nightbid.report.cost_trend import TREND
 from nightbid.report.lists import PAGE
@@ -113,11 +114,22 @@ def make_pages(settings: Settings) -> FastAPI:
             answer.headers.setdefault(name, value)
         return answer
 
+    # Scripts alone ask for no login: they hold nothing of anybody's.
     @app.get("/frame.js")
     def frame() -> Response:
-        """The one address that asks for no login: it holds nothing of anybody's."""
         script = (Path(__file__).parent / "frame.js").read_text(encoding="utf-8")
         return PlainTextResponse(script, media_type="text/javascript")
+
+    @app.get("/assets/{name}")
+    def asset(name: str, v: str = "") -> Response:
+        found = next((each for each in scripts() if each.name == name), None)
+        if found is None:
+            raise HTTPException(404, f"There is no script {name!r}.")
+        kept = {"Cache-Control": "public, max-age=31536000, immutable"}
+        same = bool(v) and found.sha256.hex().startswith(v)
+        return PlainTextResponse(
+            found.text, media_type="text/javascript", headers=kept if same else None
+        )
 
     @app.get("/")
     def all_nights(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
+from nightbid.report.assets import Script
 from nightbid.report.links import Links, Named
 from nightbid.report.view import RunView, StageView
 from nightbid.tracking.logged import Logged
@@ -37,6 +38,10 @@ class ServedLinks(Links):
     def page(self, pipeline: str, number: int) -> str:
         """A page of a long list of runs."""
         return f"{self.nights(pipeline)}?{urlencode({'page': number})}"
+
+    def asset(self, script: Script) -> str:
+        """A script of the charts, by an address that changes with it: browsers keep it."""
+        return f"{self.base}/assets/{script.name}?v={script.sha256.hex()[:16]}"
 
     def run(self, run: Named) -> str:
         """One run."""

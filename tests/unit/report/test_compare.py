@@ -109,6 +109,19 @@ def test_only_what_was_asked_differently_is_listed(recorded_run):
         "a.b": "1", "a.c": "{}", "d": "[1, 2]"}  # fmt: skip
 
 
+def test_the_same_code_has_one_digest_though_a_run_ended_early(recorded_run):
+    whole, halted = recorded_run("whole"), recorded_run("halted", until="train", error="killed")
+    first, second = Comparison.of([whole, halted]).codes
+    assert first == second != ""
+    changed = recorded_run("changed", until="train")
+    path = changed.workspace.at(changed.stage("featurize").uri) / "manifest.json"
+    path.write_text(path.read_text().replace("c" * 32, "d" * 32))
+    first, second = Comparison.of([whole, changed]).codes
+    assert first != second
+    begun = recorded_run("begun", until="sample", error="no rows")
+    assert Comparison.of([whole, begun]).codes == ("", "")
+
+
 def test_one_run_is_nothing_to_compare(recorded_run):
     run = recorded_run("one")
     with pytest.raises(ConfigError, match="two or more"):
