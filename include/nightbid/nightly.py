@@ -38,7 +38,7 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.gates.features:run",
         inputs=("featurize", "sample"),
         spec_keys=("columns", "label", "features", "gates"),
-        rooms=("gates", "features", "profile"),
+        rooms=("gates", "features", "profile", "serving", "models"),
         history_of="featurize",
         uses_champion=True,
         is_gate=True,

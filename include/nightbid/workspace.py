@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from upath import UPath
 
 from nightbid.config.settings import Settings
 from nightbid.errors import WorkspaceError
-from nightbid.manifest import Manifest
+from nightbid.manifest import FileEntry, Manifest
 
 CHECKPOINT_DAYS = 7
 
@@ -157,8 +157,12 @@ def _local_copy(folder: UPath) -> Path:
     return Settings().cache / "outputs" / folder.path
 
 
-def fetch(folder: UPath) -> Path:
+def fetch(folder: UPath, prefixes: tuple[str, ...] = ()) -> Path:
     """The files of a finished output as a folder of this machine, downloaded at most once.
+
+    Args:
+        folder: of the output.
+        prefixes: of the names of files that are wanted; none: all.
 
     Raises:
         WorkspaceError: a file is gone, or is not what the manifest says.
@@ -168,19 +172,19 @@ def fetch(folder: UPath) -> Path:
     local = _local_copy(folder)
     if (local / "manifest.json").exists():
         return local
-    from nightbid import gcs
-
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
     beside = local.parent / f".tmp-{uuid.uuid4().hex}"
     try:
-        gcs.download(folder, [each.path for each in manifest.files], beside)
-        for each in manifest.files:
-            if each.digest and file_digest(beside / each.path) != each.digest:
-                raise WorkspaceError(
-                    f"{each.path} is not the file that the manifest names",
-                    where=str(folder),
-                    hint="delete this output and rerun the night that made it",
-                )
+        if prefixes:
+            part = local.with_name(f"{local.name}.part")
+            files = [each for each in manifest.files if each.path.startswith(prefixes)]
+            missing = [each for each in files if not (part / each.path).exists()]
+            _download(folder, missing, beside)
+            for each in missing:
+                (part / each.path).parent.mkdir(parents=True, exist_ok=True)
+                (beside / each.path).replace(part / each.path)
+            return part
+        _download(folder, manifest.files, beside)
         (beside / "manifest.json").write_text(manifest.model_dump_json(indent=1))
         try:
             beside.rename(local)
@@ -190,6 +194,19 @@ def fetch(folder: UPath) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return local
+
+
+def _download(folder: UPath, files: Sequence[FileEntry], to: Path) -> None:
+    from nightbid import gcs
+
+    gcs.download(folder, [each.path for each in files], to)
+    for each in files:
+        if each.digest and file_digest(to / each.path) != each.digest:
+            raise WorkspaceError(
+                f"{each.path} is not the file that the manifest names",
+                where=str(folder),
+                hint="delete this output and rerun the night that made it",
+            )
 
 
 @contextmanager

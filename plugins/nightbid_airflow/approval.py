@@ -14,41 +14,43 @@ from nightbid.workspace import Workspace
 
 from nightbid_airflow.page_links import PageLink, run_page
 
-TIMEOUT = dt.timedelta(hours=20)
-"""Nobody answered before the next night: the champion stays, and the run says why."""
-
 
 class PromotionApproval(ApprovalOperator):
     """Asks whether to promote, with the verdicts and the report; a rejection skips the promotion.
 
+    Without an answer in time the champion stays, and the run says why.
+
     Args:
         pipeline: name of the pipeline's YAML file.
+        hours: how long it waits.
     """
 
     operator_extra_links = (PageLink(),)
 
-    def __init__(self, *, pipeline: str, **arguments: Any) -> None:
+    def __init__(self, *, pipeline: str, hours: float, **arguments: Any) -> None:
         super().__init__(
             subject=f"Promote tonight's {pipeline} model?",
-            response_timeout=TIMEOUT,
+            response_timeout=dt.timedelta(hours=hours),
             **arguments,
         )
         self.pipeline = pipeline
+        self.hours = hours
 
     def execute(self, context: Context) -> Any:
         """Put the night's verdicts into the question, and wait."""
         run_id = safe_run_id(context["dag_run"].run_id)
         run = RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
-        self.body = question(run, context["dag_run"].run_id)
+        self.body = question(run, context["dag_run"].run_id, self.hours)
         return super().execute(context)
 
 
-def question(run: RunRecord, run_id: str) -> str:
+def question(run: RunRecord, run_id: str, hours: float) -> str:
     """What a person needs to decide, as Markdown.
 
     Args:
         run: its record.
         run_id: as Airflow has it.
+        hours: how long the question stands.
     """
     page = run_page(run.head.pipeline, run_id)
     lines = [f"**[Report of the night of {run.date}]({page})**", ""]
@@ -59,5 +61,4 @@ def question(run: RunRecord, run_id: str) -> str:
         record = run.stage(gate)
         if record is not None:
             lines.append(f"- {gate}: **{record.verdict}**, {record.summary}")
-    hours = TIMEOUT.total_seconds() / 3600
-    return "\n".join([*lines, "", f"Without an answer in {hours:.0f} hours the champion stays."])
+    return "\n".join([*lines, "", f"Without an answer in {hours:g} hours the champion stays."])

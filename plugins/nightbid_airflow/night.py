@@ -77,7 +77,12 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         for stage in NIGHT:
             for name in upstream(stage):
                 if stage.name == "promote" and spec.approval:
-                    person = PromotionApproval(task_id=APPROVE, pipeline=spec.pipeline, retries=0)
+                    person = PromotionApproval(
+                        task_id=APPROVE,
+                        pipeline=spec.pipeline,
+                        hours=spec.approval_hours,
+                        retries=0,
+                    )
                     tasks[name] >> person >> tasks[stage.name]
                 else:
                     tasks[name] >> tasks[stage.name]

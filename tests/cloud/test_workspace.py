@@ -143,6 +143,32 @@ def test_an_output_is_committed_manifest_last_and_fetched_on_another_machine(
     assert len(storage.requests) == count, "fetched once"
 
 
+def test_a_profile_is_read_without_the_rows_beside_it(
+    storage: Storage, emulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(emulated)
+    final = workspace.stage_folder("ctr", "sample", "k")
+    files = {"profile/a.json": b"{}", "profile/b.json": b"[]", "split=train/rows": b"many"}
+    workspace.commit(output(workspace, files), final)
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "another machine"))
+
+    def here(folder: Path) -> set[str]:
+        return {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+
+    part = fetch(final, ("profile/a",))
+    assert here(part) == {"profile/a.json"}
+    assert fetch(final, ("profile/",)) == part
+    assert here(part) == {"profile/a.json", "profile/b.json"}
+    assert len([url for _, url in storage.requests if "a.json" in url and "alt=media" in url]) == 1
+    whole = fetch(final)
+    assert whole != part
+    assert here(whole) == {*files, "manifest.json"}
+    write_atomically(final / "split=train" / "rows", "fewer")
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "a third machine"))
+    with pytest.raises(WorkspaceError, match="split=train/rows is not the file"):
+        fetch(final, ("split=train/",))
+
+
 def test_a_commit_that_dies_leaves_no_output(storage: Storage, emulated: str) -> None:
     workspace = Workspace(emulated)
     final = workspace.stage_folder("ctr", "train", "k")

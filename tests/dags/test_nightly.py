@@ -85,11 +85,11 @@ def test_every_task_waits_for_its_inputs_and_the_trainings_run_side_by_side(pipe
 
 
 def test_a_person_stands_before_the_promotion_if_the_pipeline_says_so(pipelines) -> None:
-    pipelines(approval=True)
+    pipelines(approval=True, approval_hours=1.5)
     dag = the_dag()
     assert dag.get_task("promote").upstream_task_ids == {"approve"}
     assert dag.get_task("approve").upstream_task_ids == {"gate_cost"}
-    assert dag.get_task("approve").response_timeout.total_seconds() == 20 * 3600
+    assert dag.get_task("approve").response_timeout.total_seconds() == 1.5 * 3600
 
 
 def test_the_form_takes_what_a_person_may_ask_for(pipelines) -> None:
@@ -159,8 +159,8 @@ def test_the_question_holds_the_verdicts_and_leads_to_the_report(pipelines, tmp_
             verdict="pass" if stage == "gate_model" else None,
         )  # fmt: skip
         run.record(record)
-    text = question(run, "by:hand+1")
+    text = question(run, "by:hand+1", 1.5)
     assert "[Report of the night of 2026-01-08](/nightbid/runs/small/by-hand-1)" in text
     assert "better, AUC 0.71" in text
     assert "gate_model: **pass**, 20 checks passed" in text
-    assert "20 hours" in text
+    assert "1.5 hours" in text

@@ -135,6 +135,10 @@ class FeaturesGate(Block):
     single_auc_gap: Limit = limit(warn=(None, 0.08), stop=(None, 0.2))
     """AUC in the training rows less that in the newest: the input has seen the labels."""
     label_rate_ratio: Limit = limit(warn=(0.7, 1.4), stop=(0.5, 2.0))
+    skew_mismatches: Limit = limit(stop=(None, 0))
+    """Cells that the serving path computes differently, bit by bit."""
+    skew_rows: Limit = limit(stop=(1, None))
+    """Rows that were compared for skew: none means that nothing was."""
 
 
 class ModelGate(Block):

@@ -107,6 +107,8 @@ class PipelineSpec(Block):
     runner: Runner = Runner()
     approval: bool = False
     """A person approves the promotion in Airflow."""
+    approval_hours: float = Field(default=20, gt=0, le=168)
+    """How long it waits for that person; without an answer the champion stays."""
     seed: int = 0
     """Of everything that is drawn: the same seed, the same night."""
 

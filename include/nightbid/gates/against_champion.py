@@ -56,7 +56,7 @@ def champions(task: StageTask, facts: Facts) -> Trained | None:
     if record is None or not record.uri:
         facts.skip(f"drift against the champion's rows: {champion.manifest.run_id} is deleted")
         return None
-    folder = fetch(task.workspace.at(record.uri))
+    folder = fetch(task.workspace.at(record.uri), ("profile/", "fitted/"))
     path = folder / "profile" / "split=train.json"
     return Trained(Profile.load(path), folder / "fitted") if path.exists() else None
 

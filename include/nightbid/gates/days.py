@@ -79,18 +79,20 @@ class Days:
         sample = task.inputs["sample"]
         night = task.night
         expected = [*night.train, *night.validate_, *night.evaluate]
-        window = _load(sample.path, sample.manifest, {each.isoformat() for each in expected})
+        window = _load(
+            sample.part("profile/"), sample.manifest, {each.isoformat() for each in expected}
+        )
         if not window:
             raise MissingDataError(
                 "no day has a profile",
-                where=str(sample.path / "profile"),
+                where=str(sample.folder / "profile"),
                 hint="rerun the sample stage",
             )
         known = {day.name for day in window} | {each.isoformat() for each in expected}
         older: list[Day] = []
         for earlier in reversed(task.history):
             names = set(earlier.manifest.metrics.get("days", {})) - known
-            older += _load(earlier.path, earlier.manifest, names)
+            older += _load(earlier.part("profile/"), earlier.manifest, names)
             known |= names
         return cls(window, older, expected)
 

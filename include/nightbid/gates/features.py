@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nightbid.features.fitted import FittedFeatures
 from nightbid.gates import against_champion
 from nightbid.gates.compare import (
     beyond_chance,
@@ -19,12 +20,16 @@ from nightbid.gates.compare import (
 )
 from nightbid.gates.facts import Facts
 from nightbid.gates.outcome import run_gate
+from nightbid.models.layout import Layout
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.profile import Profile
 from nightbid.schema import RESERVED, FeatureSchema, ModelInput
+from nightbid.serving.skew import mismatches, paired_rows
 from nightbid.stage import Outcome, StageInput, StageTask
 
 LEAST_POSITIVES = 50
+SKEW_ROWS = 2000
+"""Of each split, looked up as at serving."""
 MOVING = ("day_of_week", "target_rate", "count", "recent")
 """Transforms whose values differ between days by definition: one weekday is not five, and
 history grows through the window. They are compared with the champion's window instead."""
@@ -39,9 +44,10 @@ def measure(task: StageTask) -> Facts:
     """Collect the figures of every model input."""
     facts = Facts()
     featurize = task.inputs["featurize"]
-    schema = FeatureSchema.load(featurize.path / "fitted")
+    folder = featurize.part("fitted/", "profile/")
+    schema = FeatureSchema.load(folder / "fitted")
     splits = {
-        split: Profile.load(featurize.path / "profile" / f"split={split}.json")
+        split: Profile.load(folder / "profile" / f"split={split}.json")
         for split in ("train", "validate", "evaluate")
     }
     for split, profile in splits.items():
@@ -58,7 +64,7 @@ def measure(task: StageTask) -> Facts:
     if not history:
         facts.skip("drift against earlier nights: this is the first one")
     champion = against_champion.champions(task, facts)
-    tonight = against_champion.Trained(train, featurize.path / "fitted")
+    tonight = against_champion.Trained(train, folder / "fitted")
     rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
     moving: list[str] = []
     for each in schema.inputs:
@@ -74,6 +80,7 @@ def measure(task: StageTask) -> Facts:
         if champion is not None:
             against_champion.measure(facts, each, tonight, champion)
         _leakage(facts, each, train, newest)
+    _skew(facts, task, schema)
     if moving:
         facts.skip(
             f"drift of {', '.join(moving)} within the window: the newest day differs from the"
@@ -209,10 +216,37 @@ def _leakage(facts: Facts, each: ModelInput, train: Profile, newest: Profile) ->
     )
 
 
+def _skew(facts: Facts, task: StageTask, schema: FeatureSchema) -> None:
+    """Look some rows up as a server would, before a training is paid for."""
+    sample, featurize = task.inputs["sample"], task.inputs["featurize"]
+    raw, rows = paired_rows(
+        sample.part(*_first_files(sample)),
+        featurize.part(*_first_files(featurize)),
+        Layout(schema),
+        SKEW_ROWS,
+    )
+    facts.add("skew_rows", len(rows), note="looked up as at serving")
+    fitted = FittedFeatures.load(featurize.part("fitted/") / "fitted")
+    for name, cells in mismatches(raw, rows, fitted).items():
+        facts.add("skew_mismatches", cells, subject=name, note=f"cells of {len(rows):,} rows")
+
+
+def _first_files(of: StageInput) -> list[str]:
+    """Name the first file of every split's newest day."""
+    first: dict[str, str] = {}
+    for name in sorted((each.path for each in of.manifest.files), reverse=True):
+        split, _, rest = name.partition("/")
+        day = rest.partition("/")[0]
+        if split.startswith("split=") and first.get(split, name).startswith(f"{split}/{day}/"):
+            first[split] = name
+    return list(first.values())
+
+
 def _newest_against_train(night: StageInput) -> dict[str, float]:
     """PSI of each input on an earlier night."""
-    train = Profile.load(night.path / "profile" / "split=train.json")
-    newest = Profile.load(night.path / "profile" / "split=evaluate.json")
+    folder = night.part("profile/") / "profile"
+    train = Profile.load(folder / "split=train.json")
+    newest = Profile.load(folder / "split=evaluate.json")
     found = {}
     for name, column in train.columns.items():
         if name not in RESERVED and name in newest.columns:

@@ -29,7 +29,7 @@ def measure(task: StageTask) -> Facts:
     """Collect the figures of every day of the window, and of rows of the newest."""
     days = Days.of(task)
     facts = measure_days(days, task.spec)
-    folder = task.inputs["sample"].path / "rows"
+    folder = task.inputs["sample"].part("rows/") / "rows"
     for day in days.window:
         path = folder / f"dt={day.name}.parquet"
         if path.exists():

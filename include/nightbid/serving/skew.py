@@ -40,6 +40,8 @@ def paired_rows(
             continue
         raw = _head(raw_files, None, per_split)
         table = _head(files, [KEY, *layout.columns()], per_split)
+        rows = min(len(raw), len(table))
+        raw, table = raw.slice(0, rows), table.slice(0, rows)
         if not raw[KEY].equals(table[KEY]):
             raise CorruptDataError(
                 "sampled and featurized rows are not the same",

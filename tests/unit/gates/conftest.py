@@ -1,0 +1,58 @@
+"""One gate as a stage, over inputs that a test makes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from types import ModuleType
+
+import pytest
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.manifest import Manifest, Rows
+from nightbid.stage import Outcome, StageInput, StageTask
+from nightbid.workspace import Workspace
+from upath import UPath
+
+NEWEST = date(2026, 1, 20)
+
+
+def _manifest(stage: str, metrics, rows: Rows | None = None) -> Manifest:
+    return Manifest(
+        pipeline="t", run_id="r", stage=stage, night=str(NEWEST), key="", digest="", inputs={},
+        spec_digest="", code_digest="", versions={}, seed=0, metrics=metrics,
+        rows=rows or Rows(), created=datetime(2026, 1, 21, tzinfo=UTC),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """Run one gate over inputs of given metrics."""
+
+    def run(
+        module: ModuleType, inputs: dict[str, dict], rows: Rows | None = None, **blocks
+    ) -> Outcome:
+        spec = PipelineSpec.model_validate(
+            {"pipeline": "t", "features": {"platform": {"column": "platform"}}, **blocks}
+        )
+        (tmp_path / "out").mkdir()
+        outcome: Outcome = module.run(
+            StageTask(
+                spec=spec,
+                night=Night.of(spec, NEWEST),
+                run_id="r",
+                inputs={
+                    name: StageInput(_manifest(name, metrics, rows), UPath(tmp_path / name))
+                    for name, metrics in inputs.items()
+                },
+                history=(),
+                output=tmp_path / "out",
+                workspace=Workspace(str(tmp_path)),
+                cache=tmp_path,
+            )
+        )
+        written = json.loads((tmp_path / "out" / "gate.json").read_text())
+        assert written["verdict"] == outcome.verdict
+        assert outcome.summary.split(" (")[0][:20] in (tmp_path / "out/index.html").read_text()
+        return outcome
+
+    return run

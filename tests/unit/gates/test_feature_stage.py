@@ -1,0 +1,117 @@
+"""The gate of features as a stage, and its comparison with the champion."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.gates import Gates
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.features.learn import learn
+from nightbid.gates import against_champion, features
+from nightbid.gates.facts import Facts
+from nightbid.gates.judge import judge
+from nightbid.manifest import Rows
+from nightbid.profile import Profile
+from nightbid.schema import FeatureSchema, ModelInput
+
+NEWEST = date(2026, 1, 20)
+FEATURES = {"platform": "vocabulary", "price": {"transform": "numeric"}}
+
+
+def later_by_one(table: pa.Table) -> pa.Table:
+    """What a pipeline makes that computes one id in another way than serving."""
+    ids = np.asarray(table["platform"]).copy()
+    ids[0] += 1
+    return table.set_column(0, "platform", pa.array(ids))
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("", ""),
+        ("leak", "single_auc:price"),
+        ("skew", "skew_mismatches:platform is 1, expected ≤ 0"),
+        ("other rows", "sampled and featurized rows are not the same"),
+    ],
+)
+def test_features(gate, tmp_path, fault, said):
+    spec = PipelineSpec.model_validate({"pipeline": "t", "features": FEATURES})
+    definition = Definition.of(spec)
+    fitted: FittedFeatures | None = None
+    for at, (split, rows) in enumerate({"train": 8000, "validate": 1000, "evaluate": 4000}.items()):
+        random = np.random.default_rng(at)
+        label = (random.random(rows) < 0.2).astype("f4")
+        raw = pa.table(
+            {
+                "nb_key": random.integers(0, 2**60, rows),
+                "nb_label": label,
+                "platform": random.choice(["ios", "android", "web"], rows).astype(object),
+                "price": random.normal(size=rows) + (8 * label if fault == "leak" else 0),
+            }
+        )
+        if fitted is None:
+            statistics = learn(definition.features, raw, train=True)
+            fitted = FittedFeatures.fit(definition, statistics)
+        inputs = fitted.transform(raw)
+        if fault == "skew" and split == "evaluate":
+            inputs = later_by_one(inputs)
+        made = inputs.append_column("nb_key", raw["nb_key"]).append_column(
+            "nb_label", raw["nb_label"]
+        )
+        if fault == "other rows":
+            made = made.slice(1)
+        Profile.of(made).save(tmp_path / "featurize" / "profile" / f"split={split}.json")
+        for stage, table in (("sample", raw), ("featurize", made)):
+            path = tmp_path / stage / f"split={split}" / "dt=2026-01-20" / "part-00000.parquet"
+            path.parent.mkdir(parents=True)
+            pq.write_table(table, path)
+    assert fitted is not None
+    fitted.save(tmp_path / "featurize" / "fitted")
+    outcome = gate(
+        features,
+        {
+            "featurize": {"oov_rate": {"platform": 0.01}},
+            "sample": {},
+        },
+        rows=Rows(read=13_000, written=13_000),
+        features=FEATURES,
+    )
+    assert outcome.verdict == ("stop" if said else "pass"), outcome.summary
+    assert said in outcome.summary
+
+
+@pytest.mark.parametrize(
+    ("known", "statistic"),
+    [
+        (["phone", "tablet", "tv"], ""),
+        (["tv", "phone", "tablet"], ""),
+        (["watch", "car", "glasses"], "vocabulary_churn:device"),
+        (["phone", "tablet", "car"], "psi_champion:device"),
+    ],
+)
+def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, known, statistic):
+    trained = []
+    for name, tokens in (("tonight", ["phone", "tablet", "tv"]), ("champion", known)):
+        random = np.random.default_rng(len(trained))
+        seen = random.choice(3, 5000, p=[0.5, 0.3, 0.2])
+        device = np.array(["phone", "tablet", "tv"])[seen] if set(tokens) & {"tv"} else (
+            np.array(tokens)[seen]
+        )  # fmt: skip
+        places = {token: at for at, token in enumerate(tokens)}
+        ids = np.array([2 + places[each] for each in device]).astype("i4")
+        fitted = tmp_path / name
+        (fitted / "vocabularies").mkdir(parents=True)
+        pq.write_table(pa.table({"token": tokens}), fitted / "vocabularies" / "device.parquet")
+        entry = ModelInput(name="device", kind="id", feature="device", size=5)
+        FeatureSchema(inputs=(entry,)).save(fitted)
+        trained.append(against_champion.Trained(Profile.of(pa.table({"device": ids})), fitted))
+    facts = Facts()
+    against_champion.measure(facts, entry, *trained)
+    checks = judge("features", facts, Gates(), NEWEST).checks
+    failed = [each.name for each in checks if each.verdict != "pass"]
+    assert (statistic in failed) if statistic else not failed, failed
