@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import apache_beam as beam
@@ -15,32 +15,37 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from nightbid.config.pipeline import Runner
 
 POLL_SECONDS = 0.5
+PARTITIONS = 4
+"""Tasks per worker of Dask: one that is slow does not keep the others waiting for long."""
 
 
 Expand = Callable[[beam.Pipeline], Any]
 """Adds the transforms of one pass to a pipeline."""
+Engine = tuple[Any, dict[str, Any], Callable[[], AbstractContextManager[None]]]
+"""Beam's runner, its options, and what is around each pass."""
 
 
 @contextmanager
 def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
     """Make the chosen engine ready; what is yielded runs one pass on it, to its end."""
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    with _dask(runner) if runner.kind == "dask" else nullcontext(_direct(runner)) as chosen:
+    with _dask(runner) if runner.kind == "dask" else nullcontext(_direct()) as chosen:
 
         def run(expand: Expand) -> None:
-            engine, options = chosen
-            with beam.Pipeline(engine, PipelineOptions([], **options)) as pipeline:
+            engine, options, around = chosen
+            with around(), beam.Pipeline(engine, PipelineOptions([], **options)) as pipeline:
                 expand(pipeline)
 
         yield run
 
 
-def _direct(runner: Runner) -> tuple[Any, dict[str, Any]]:
+def _direct() -> Engine:
     """One worker in this process, see `threads_of`."""
     # Named, not "DirectRunner": that one first tries to download another runner. In memory, with
     # threads of our own: Beam's multi_threading sends what a worker has written every second, even
     # half an element, and what is read of it is garbage: rows were lost, or memory ran out.
-    return FnApiRunner(), {"direct_num_workers": 1, "direct_running_mode": "in_memory"}
+    options = {"direct_num_workers": 1, "direct_running_mode": "in_memory"}
+    return FnApiRunner(), options, nullcontext
 
 
 def threads_of(runner: Runner) -> int:
@@ -49,10 +54,10 @@ def threads_of(runner: Runner) -> int:
 
 
 @contextmanager
-def _dask(runner: Runner) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _dask(runner: Runner) -> Iterator[Engine]:
     """Worker processes of Dask: those of a running scheduler, or of this machine."""
     from apache_beam.runners.dask.dask_runner import DaskRunner
-    from distributed import LocalCluster, get_client
+    from distributed import LocalCluster
 
     with ExitStack() as stack:
         address = runner.scheduler
@@ -62,11 +67,28 @@ def _dask(runner: Runner) -> Iterator[tuple[Any, dict[str, Any]]]:
                 threads_per_worker=1,
                 dashboard_address=None,
                 host="127.0.0.1",
+                # What a worker raises is raised here too, in one line.
+                silence_logs=logging.CRITICAL,
             )
             address = stack.enter_context(cluster).scheduler_address
-        # The runner connects and never disconnects: its client would look for a gone scheduler.
-        stack.callback(lambda: get_client(address).close())
-        yield DaskRunner(), {"address": address}
+        # Else up to 128 batches of row groups are one task, of one worker.
+        tasks = PARTITIONS * runner.workers
+        yield DaskRunner(), {"address": address, "npartitions": tasks}, _disconnecting
+
+
+@contextmanager
+def _disconnecting() -> Iterator[None]:
+    """Close the client of one pass: the runner connects and never disconnects.
+
+    A client that is left looks for a scheduler that is gone, and says so at length at the end.
+    """
+    from distributed import default_client
+
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the runner failed before it had one
+            default_client().close()
 
 
 class Watcher:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from datetime import date
@@ -129,3 +131,37 @@ def test_a_day_without_a_column_is_named_before_any_work(tmp_path):
     groups = groups_of(folder, ["train", "evaluate"])
     with pytest.raises(MissingDataError, match=r"site, 2026-02-03: column 'site' is missing"):
         checked(Night.of(spec, date(2026, 2, 3)), Definition.of(spec), groups)
+
+
+FAILING = """
+import sys
+from pathlib import Path
+from nightbid.config.load import parse_pipeline
+from nightbid.config.pipeline import Runner
+from nightbid.errors import NightbidError
+from nightbid.features.fitted import Definition
+from nightbid.featurize.groups import groups_of
+from nightbid.featurize.passes import learning
+from nightbid.featurize.runner import passes_on
+
+if __name__ == "__main__":
+    spec, rows, fitted = sys.argv[1:]
+    groups = groups_of(Path(rows), ["train", "evaluate"])
+    try:
+        with passes_on(Runner(kind="dask", workers=1)) as run_pass:
+            run_pass(learning(groups, Definition.of(parse_pipeline(spec, "t")), fitted))
+    except NightbidError as error:
+        sys.exit(str(error))
+"""
+
+
+def test_a_failure_on_dask_is_one_line_and_nothing_follows_it(tmp_path):
+    """Workers told it at length, and a client that was left open complained at the exit."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    spec = SPEC.replace("site:", "nowhere:")
+    rows = sample(tmp_path / "rows", 1500)
+    command = [sys.executable, str(tmp_path / "failing.py"), spec, str(rows), str(tmp_path / "f")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("features.nowhere: column 'nowhere' is missing → ")
