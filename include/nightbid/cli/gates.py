@@ -205,7 +205,8 @@ def _limits(gates: Gates) -> Table:
                 _row(table, gate, name, limit.warn, limit.stop, "general")
         for band in gates.bands:
             if band.gate == gate:
-                _row(table, gate, band.statistic, band.warn, band.stop, band.why or "suite")
+                name = ", ".join(band.statistics)
+                _row(table, gate, name, band.warn, band.stop, band.why or "suite")
     for each in gates.overrides:
         table.add_row(
             each.gate,

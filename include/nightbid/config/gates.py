@@ -9,6 +9,7 @@ enough for any clean pipeline; `nightbid gates propose` learns narrower ones, pe
 from __future__ import annotations
 
 from datetime import date
+from difflib import get_close_matches
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -200,14 +201,36 @@ class CostGate(Block):
 
 
 class Band(Block):
-    """A learned or hand-written limit for one statistic, in place of the general one."""
+    """A learned or hand-written limit for a statistic, in place of the general one."""
 
     gate: GateName
     statistic: str
     """`name` or `name:column`, as gate pages show them."""
+    columns: tuple[str, ...] = ()
+    """Those of `name` that share it, instead of `name:column` for each."""
     warn: Range | None = None
     stop: Range | None = None
     why: str = ""
+
+    @model_validator(mode="after")
+    def _statistic_is_one_of_its_gate(self) -> Band:
+        block: type[Block] = type(getattr(Gates(), self.gate))
+        known = [name for name, each in block.model_fields.items() if each.annotation is Limit]
+        family, _, column = self.statistic.partition(":")
+        if family not in known:
+            close = get_close_matches(family, known, n=1)
+            raise ValueError(
+                f"the {self.gate} gate has no statistic {family!r}"
+                + (f"; did you mean {close[0]!r}?" if close else "")
+            )
+        if column and self.columns:
+            raise ValueError(f"{self.statistic!r} names a column already, beside `columns`")
+        return self
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Each that it limits, as gate pages show them."""
+        return tuple(f"{self.statistic}:{each}" for each in self.columns) or (self.statistic,)
 
     @property
     def limit(self) -> Limit:

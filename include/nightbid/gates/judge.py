@@ -79,7 +79,12 @@ def judge(
         warned: statistics → for how many nights in a row, before this one, each has warned.
     """
     block: Block = getattr(gates, gate)
-    bands = {band.statistic: band.limit for band in gates.bands if band.gate == gate}
+    bands = {
+        statistic: band.limit
+        for band in gates.bands
+        if band.gate == gate
+        for statistic in band.statistics
+    }
     unmeasured = [fact for fact in facts if math.isnan(fact.value)]
     measured = [fact for fact in facts if not math.isnan(fact.value)]
     column_of = {

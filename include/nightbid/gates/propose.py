@@ -166,9 +166,27 @@ def to_yaml(pipeline: str, suite: Mapping[str, Any]) -> str:
 
 
 def bands_of(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
-    """Bands as a suite file has them, each with the values' range as its reason."""
+    """Bands as a suite file has them, each with the values' range as its reason.
+
+    Columns with the same limit of a statistic share a line: a file of hundreds is read by nobody.
+    """
+    shared: dict[tuple[Any, ...], list[str]] = {}
     bands = [each.band for each in proposals if each.band is not None]
-    return [each.model_dump(mode="json", exclude_none=True) for each in bands]
+    for band in bands:
+        family, _, column = band.statistic.partition(":")
+        key = (band.gate, family, bool(column), band.warn, band.stop, band.why)
+        shared.setdefault(key, []).append(column)
+    return [
+        Band(
+            gate=gate,
+            statistic=family if len(columns) > 1 or not named else f"{family}:{columns[0]}",
+            columns=tuple(columns) if len(columns) > 1 else (),
+            warn=warn,
+            stop=stop,
+            why=why,
+        ).model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        for (gate, family, named, warn, stop, why), columns in shared.items()
+    ]
 
 
 def _results(workspace: Workspace, pipeline: str, gate: str) -> list[Mapping[str, Any]]:

@@ -42,6 +42,26 @@ def test_a_band_of_one_column_replaces_the_general_limit():
     assert judge("raw", facts(psi=0.05), Gates(), NIGHT).verdict == "pass"
 
 
+def test_a_band_of_several_columns_leaves_the_others_alone():
+    bands = (Band(gate="raw", statistic="psi", columns=("price", "bid"), stop=(None, 0.01)),)
+    assert judge("raw", facts(psi=0.05), Gates(bands=bands), NIGHT).verdict == "stop"
+    others = (Band(gate="raw", statistic="psi", columns=("bid",), stop=(None, 0.01)),)
+    assert judge("raw", facts(psi=0.05), Gates(bands=others), NIGHT).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("statistic", "columns", "said"),
+    [
+        ("null_exces:price", (), "no statistic 'null_exces'; did you mean 'null_excess'"),
+        ("slice_positives", (), "the raw gate has no statistic 'slice_positives'"),
+        ("psi:price", ("bid",), "names a column already"),
+    ],
+)
+def test_a_band_that_limits_nothing_is_refused(statistic, columns, said):
+    with pytest.raises(ValueError, match=said):
+        Band(gate="raw", statistic=statistic, columns=columns, stop=(None, 1))
+
+
 def test_an_override_holds_until_its_last_night():
     override = Override(
         gate="raw", check="psi:*", name="Ann", reason="new creatives launched", until=NIGHT

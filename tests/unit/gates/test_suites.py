@@ -44,6 +44,7 @@ def judged(folder: Path, back: int, value: float, verdict: str = "pass", by: str
         "facts": [
             ["psi:platform", part, value, ""],
             ["null_excess:platform", part, 0.0, ""],
+            ["null_excess:site", part, 0.0, ""],
             ["rows", part, 1000.0, ""],
         ],
     }
@@ -94,7 +95,8 @@ def test_a_proposal_is_learned_from_nights_that_went_on_and_shows_the_others(fol
 
     proposed.rename(folder / "suites" / "t.yaml")
     bands = {each.statistic: each for each in find_pipeline("t", folder).gates.bands}
-    assert set(bands) == {"psi:platform", "null_excess:platform"}
+    assert set(bands) == {"psi:platform", "null_excess"}
+    assert bands["null_excess"].columns == ("platform", "site"), "one line where limits are equal"
     assert bands["psi:platform"].warn == (None, 0.024), "twice as far as anything seen"
     assert bands["psi:platform"].stop == (None, 0.05), "at least a share of the limit in force"
     assert "4 values" in bands["psi:platform"].why
