@@ -9,12 +9,12 @@ enough for any clean pipeline; `nightbid gates propose` learns narrower ones, pe
 from __future__ import annotations
 
 from datetime import date
-from difflib import get_close_matches
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from nightbid.config.base import Block
+from nightbid.config.explain import suggestion
 
 GateName = Literal["raw", "features", "model", "serving", "cost"]
 Range = tuple[float | None, float | None]
@@ -218,10 +218,9 @@ class Band(Block):
         known = [name for name, each in block.model_fields.items() if each.annotation is Limit]
         family, _, column = self.statistic.partition(":")
         if family not in known:
-            close = get_close_matches(family, known, n=1)
+            hint = suggestion(family, known)
             raise ValueError(
-                f"the {self.gate} gate has no statistic {family!r}"
-                + (f"; did you mean {close[0]!r}?" if close else "")
+                f"the {self.gate} gate has no statistic {family!r}" + (f"; {hint}" if hint else "")
             )
         if column and self.columns:
             raise ValueError(f"{self.statistic!r} names a column already, beside `columns`")

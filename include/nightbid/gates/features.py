@@ -80,7 +80,7 @@ def measure(task: StageTask) -> Facts:
         if champion is not None:
             against_champion.measure(facts, each, tonight, champion)
         _leakage(facts, each, train, newest)
-    _skew(facts, task, schema)
+    _skew(facts, task, Layout(schema), FittedFeatures.load(folder / "fitted"))
     if moving:
         facts.skip(
             f"drift of {', '.join(moving)} within the window: the newest day differs from the"
@@ -216,17 +216,16 @@ def _leakage(facts: Facts, each: ModelInput, train: Profile, newest: Profile) ->
     )
 
 
-def _skew(facts: Facts, task: StageTask, schema: FeatureSchema) -> None:
+def _skew(facts: Facts, task: StageTask, layout: Layout, fitted: FittedFeatures) -> None:
     """Look some rows up as a server would, before a training is paid for."""
     sample, featurize = task.inputs["sample"], task.inputs["featurize"]
     raw, rows = paired_rows(
         sample.part(*_first_files(sample)),
         featurize.part(*_first_files(featurize)),
-        Layout(schema),
+        layout,
         SKEW_ROWS,
     )
     facts.add("skew_rows", len(rows), note="looked up as at serving")
-    fitted = FittedFeatures.load(featurize.part("fitted/") / "fitted")
     for name, cells in mismatches(raw, rows, fitted).items():
         facts.add("skew_mismatches", cells, subject=name, note=f"cells of {len(rows):,} rows")
 

@@ -170,22 +170,24 @@ def bands_of(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
 
     Columns with the same limit of a statistic share a line: a file of hundreds is read by nobody.
     """
-    shared: dict[tuple[Any, ...], list[str]] = {}
-    bands = [each.band for each in proposals if each.band is not None]
-    for band in bands:
-        family, _, column = band.statistic.partition(":")
-        key = (band.gate, family, bool(column), band.warn, band.stop, band.why)
-        shared.setdefault(key, []).append(column)
+    alike: dict[tuple[Any, ...], list[Band]] = {}
+    for band in (each.band for each in proposals if each.band is not None):
+        family, colon, _ = band.statistic.partition(":")
+        key = (band.gate, family, colon, band.warn, band.stop, band.why)
+        alike.setdefault(key, []).append(band)
+    bands = [
+        group[0]
+        if len(group) == 1
+        else group[0].model_copy(
+            update={
+                "statistic": family,
+                "columns": tuple(each.statistic.partition(":")[2] for each in group),
+            }
+        )
+        for (_, family, *_), group in alike.items()
+    ]
     return [
-        Band(
-            gate=gate,
-            statistic=family if len(columns) > 1 or not named else f"{family}:{columns[0]}",
-            columns=tuple(columns) if len(columns) > 1 else (),
-            warn=warn,
-            stop=stop,
-            why=why,
-        ).model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        for (gate, family, named, warn, stop, why), columns in shared.items()
+        each.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for each in bands
     ]
 
 

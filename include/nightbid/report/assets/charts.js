@@ -19,6 +19,16 @@
     tickFormat: (at) => short(rows[at].name, letters),
   });
 
+  /** Two axes of numbers, and room for their labels. */
+  const plane = ({ x, y, width, height }) => ({
+    width,
+    height,
+    marginLeft: 76,
+    marginBottom: 42,
+    x: { ...axis(x.label), nice: true, ticks: width / 90, tickFormat: write },
+    y: { ...axis(y.label), nice: true, grid: true, ticks: height / 55, tickFormat: write },
+  });
+
   /** What is pointed at: a ring, and a box that says what it is. */
   const pointed = (points, x, y, pointer = Plot.pointer) => [
     Plot.dot(points, pointer({ x, y, r: 6, stroke: colour, strokeWidth: 2, ariaHidden: "true" })),
@@ -29,6 +39,7 @@
 
   const kinds = {
     lines({ series, x, y, diagonal, width, height }) {
+      const both = plane({ x, y, width, height });
       const when = (value) => (x.dates ? new Date(value) : value);
       const points = series.flatMap((each) =>
         each.points.filter(([, b]) => b !== null).map(([a, b], at) => ({
@@ -44,21 +55,17 @@
       return {
         points,
         plot: {
-          width,
-          height,
-          marginLeft: 76,
-          marginBottom: 42,
+          ...both,
           x: {
-            ...axis(x.label),
+            ...both.x,
             ...square,
             type: x.dates ? "utc" : "linear",
             nice: !x.dates,
-            ticks: width / 90,
-            ...(x.dates ? {} : { tickFormat: (value) => (!whole || Number.isInteger(value) ? write(value) : "") }),
+            tickFormat: x.dates ? undefined : (value) => (!whole || Number.isInteger(value) ? write(value) : ""),
           },
-          y: { ...axis(y.label), ...square, zero: y.zero, nice: true, grid: true, ticks: height / 55, tickFormat: write },
+          y: { ...both.y, ...square, zero: y.zero },
           marks: [
-            diagonal ? Plot.line([ends, ends].map((_, at) => [ends[at], ends[at]]), { stroke: "var(--soft)", strokeDasharray: "4 4" }) : null,
+            diagonal ? Plot.line(ends.map((end) => [end, end]), { stroke: "var(--soft)", strokeDasharray: "4 4" }) : null,
             ...series.flatMap((each) => {
               const place = { x: ([a]) => when(a), y: "1" };
               return [
@@ -73,16 +80,13 @@
     },
 
     dots({ dots, x, y, width, height }) {
+      const both = plane({ x, y, width, height });
       const points = dots.map((each) => ({ ...each, says: `${each.name}\n${x.label}: ${write(each.x)}\n${y.label}: ${write(each.y)}` }));
       return {
         points,
         plot: {
-          width,
-          height,
-          marginLeft: 76,
-          marginBottom: 42,
-          x: { ...axis(x.label), zero: true, nice: true, ticks: width / 90, tickFormat: write },
-          y: { ...axis(y.label), nice: true, grid: true, ticks: height / 55, tickFormat: write },
+          ...both,
+          x: { ...both.x, zero: true },
           marks: [Plot.dot(points, { x: "x", y: "y", fill: colour, r: 4.5 }), ...pointed(points, "x", "y")],
         },
       };
