@@ -1,0 +1,181 @@
+"""docs/oncall.md has a section for each failure of a night, and quotes what the product says."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import click
+import typer
+from nightbid import errors
+from nightbid.cli.app import app
+from nightbid.config.gates import Gates
+from nightbid.config.load import find_pipeline
+from nightbid.nightly import NIGHT
+from nightbid_airflow.night import APPROVE, REPORT, WATCH
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "oncall.md").read_text(encoding="utf-8")
+PARTS = ("You see", "Why", "Check", "Do", "Again")
+LEAST = 12
+"""Letters that a text must share with what the product says, beside the values in it."""
+KINDS = {
+    name
+    for name, each in vars(errors).items()
+    if isinstance(each, type) and issubclass(each, errors.NightbidError)
+}
+AT_NIGHT = KINDS - {"NightbidError", "DataError", "TrialPruned"}
+"""`DataError` stands for its kinds; pruned trials are of sweeps."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text of the product, as a pattern."""
+
+    pattern: str
+    letters: int
+    kind: str = ""
+    """Of an error."""
+    room: str = ""
+    """Package or module of nightbid."""
+
+
+def sections() -> dict[str, str]:
+    """Heading → text."""
+    found = re.split(r"^## (.+)$", PAGE, flags=re.M)
+    return dict(zip(found[1::2], found[2::2], strict=True))
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def rows() -> list[tuple[set[str], str]]:
+    """What failed, and the anchor of its section."""
+    lines = re.findall(r"^\| (.+?) \| .+ \| \[.+\]\(#(.+)\) \|$", PAGE, re.M)
+    return [(set(re.split(r", ", who.replace("`", ""))), to) for who, to in lines]
+
+
+def quoted(text: str) -> list[str]:
+    """The lines that a section says you see."""
+    seen = text.split("**You see**")[1].split("- **Why**")[0]
+    # A name of a stage or a field is no line.
+    return [each for each in re.findall(r"`([^`]+)`", seen) if " " in each]
+
+
+@cache
+def texts() -> tuple[Said, ...]:
+    """Every text that the product makes, errors as one line each."""
+    spec = importlib.util.find_spec("airflow.sdk.execution_time.supervisor")
+    assert spec is not None
+    assert spec.origin is not None
+    library = sorted((ROOT / "include").rglob("*.py"))
+    return tuple(
+        said
+        for path in (*library, *sorted((ROOT / "plugins").rglob("*.py")), Path(spec.origin))
+        for said in _of_file(path)
+    )
+
+
+def _of_file(path: Path) -> Iterator[Said]:
+    parts = path.relative_to(ROOT / "include" / "nightbid").parts if path in _ours() else ("",)
+    room = parts[0].removesuffix(".py")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in KINDS and node.args:
+            given = {each.arg: each.value for each in node.keywords}
+            (where, a), (what, b), (hint, c) = (
+                _pattern(each) if each else ("", 0)
+                for each in (given.get("where"), node.args[0], given.get("hint"))
+            )
+            line = (f"{where}: " if where else "") + what + (f" → {hint}" if hint else "")
+            assert isinstance(node.func, ast.Name)
+            yield Said(line, a + b + c, node.func.id, room)
+        elif isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant):
+            pattern, letters = _pattern(node)
+            yield Said(pattern.removeprefix(r"\ "), letters)
+
+
+@cache
+def _ours() -> frozenset[Path]:
+    return frozenset((ROOT / "include" / "nightbid").rglob("*.py"))
+
+
+def _pattern(node: ast.expr) -> tuple[str, int]:
+    """A text with anything for the values in it, and how many letters of it are fixed."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        text = node.value.strip("\n").replace("`", "'")
+        return re.escape(text), len(text)
+    if isinstance(node, ast.JoinedStr):
+        found = [_pattern(each) for each in node.values]
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        found = [_pattern(node.left), _pattern(node.right)]
+    else:
+        return ".*", 0
+    return "".join(pattern for pattern, _ in found), sum(letters for _, letters in found)
+
+
+@cache
+def matches(line: str) -> list[Said]:
+    """The product's texts that a quoted line can be, its place before it or not."""
+    return [
+        each
+        for each in texts()
+        if each.letters >= LEAST
+        and (" → " in each.pattern.replace("\\", "")) == (" → " in line)
+        and re.fullmatch(f"(.+: )?\\s*{each.pattern}\\s*", line)
+    ]
+
+
+def test_each_task_of_a_night_has_a_row_and_each_row_a_section() -> None:
+    named = {name for who, _ in rows() for name in who}
+    tasks = {*(stage.name for stage in NIGHT), APPROVE, WATCH, REPORT}
+    assert not (missing := tasks - named), f"no row for {missing} → add one to docs/oncall.md"
+    assert [to for _, to in rows()] == [anchor(each) for each in sections()]
+
+
+def test_each_section_says_what_why_and_what_to_do() -> None:
+    for heading, text in sections().items():
+        assert tuple(re.findall(r"^- \*\*(.+?)\*\*", text, re.M)) == PARTS, heading
+
+
+def test_what_a_section_quotes_is_what_the_product_says() -> None:
+    for heading, text in sections().items():
+        for line in quoted(text):
+            assert matches(line), f"{heading}: nothing in the source says {line!r}"
+            gate, _, statistic = line.replace(":", " ").partition(" ")
+            if gate.startswith("gate_") and gate.removeprefix("gate_") in Gates.model_fields:
+                block = getattr(Gates(), gate.removeprefix("gate_"))
+                assert statistic.split()[0] in type(block).model_fields, line
+
+
+def test_each_kind_of_error_that_a_stage_raises_is_quoted_where_its_row_leads() -> None:
+    shown = {
+        anchor(heading): {said.kind for line in quoted(text) for said in matches(line)}
+        for heading, text in sections().items()
+    }
+    assert not (missing := AT_NIGHT - set().union(*shown.values())), missing
+    for stage in NIGHT:
+        led = {kind for who, to in rows() if who & {stage.name, "any"} for kind in shown[to]}
+        raised = {each.kind for each in texts() if each.room in stage.rooms} & AT_NIGHT
+        assert not (missing := raised - led), f"{stage.name} raises {missing} → quote one"
+
+
+def test_each_command_is_one() -> None:
+    root = typer.main.get_command(app)
+    found = [text for text in re.findall(r"`(nightbid [^`]+)`", PAGE) if "…`" not in text]
+    for text in found:
+        arguments = shlex.split(text)[1:]
+        command: click.Command = root
+        while isinstance(command, click.Group):
+            command = command.commands[arguments.pop(0)]
+        if arguments[-1:] != ["…"]:
+            command.make_context(text, list(arguments))
+    for override in re.findall(r"--set (\S+?=\S+?)[`)]", PAGE):
+        find_pipeline("ctr", ROOT / "include" / "pipelines", (override,))
