@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.storage import kept_outputs
 from nightbid.manifest import Manifest
 from nightbid.nightly import NIGHT
+from nightbid.report import records
+from nightbid.report.summaries import Summaries
 from nightbid.runs import RunRecord
 from nightbid.workspace import Workspace
 
@@ -113,6 +116,13 @@ def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
     assert numbers[0] == numbers[1]
     assert bundles[0] == bundles[1]
     assert "<h2" in (remote.root / f"runs/small/small-{NIGHT_OF}/report.html").read_text()
+
+    run_id = f"small-{NIGHT_OF}"
+    left = records.own_summary(remote, "small", run_id)
+    assert left is not None
+    assert json.loads(left)["state"] == records.state(remote, "small", run_id, None)
+    (line,) = Summaries(remote, tmp_path / "pages").of("small")
+    assert line.promoted == bool(numbers[0])
 
     entries = Ledger(remote).entries(pipeline="small")
     assert {entry.stage for entry in entries} == {stage.name for stage in NIGHT}

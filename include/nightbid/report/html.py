@@ -12,12 +12,14 @@ from nightbid.workspace import write_atomically
 
 
 def write_report(run: RunRecord) -> UPath:
-    """Write `report.html` beside the run's records; a newer one replaces it.
+    """Write `report.html` and the run's summary beside its records; newer ones replace them.
 
     Returns:
         Its path.
     """
     path = run.folder / "report.html"
-    nights = Summaries(run.workspace, Settings().cache.expanduser()).of(run.head.pipeline)
+    summaries = Summaries(run.workspace, Settings().cache.expanduser())
+    summaries.keep(run)
+    nights = summaries.of(run.head.pipeline)
     write_atomically(path, run_document(run, nights=nights))
     return path

@@ -7,12 +7,12 @@ thousand runs then costs a few thousand `stat` calls.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from time import time_ns
 
 from upath import UPath
@@ -87,6 +87,40 @@ def stamp(
     return times if marks is None else (*times, marks.get(run_id))
 
 
+def state(workspace: Workspace, pipeline: str, run_id: str, marks: Mapping[str, int] | None) -> str:
+    """A value of the records that a run has, wherever and whenever they were copied to.
+
+    Records and ledger entries are never changed once written: their names say which there are.
+    Empty if the run has not begun.
+
+    Args:
+        workspace: whose run.
+        pipeline: its name.
+        run_id: its name.
+        marks: see `ledger_marks`.
+    """
+    folder = f"{workspace.root}/runs/{pipeline}/{run_id}"
+    try:
+        content = hashlib.sha256(_bytes(f"{folder}/run.json"))
+    except FileNotFoundError:
+        return ""
+    entered = f"{workspace.root}/ledger/entries/{pipeline}/{run_id}"
+    for names in (
+        _names_now(f"{folder}/stages"),
+        _names_now(entered) if marks is None else [str(marks.get(run_id))],
+    ):
+        content.update("\n".join(["", *sorted(names)]).encode())
+    return content.hexdigest()[:32]
+
+
+def own_summary(workspace: Workspace, pipeline: str, run_id: str) -> bytes | None:
+    """What a run's night left as its summary; None where it left nothing."""
+    try:
+        return _bytes(f"{workspace.root}/runs/{pipeline}/{run_id}/summary.json")
+    except FileNotFoundError:
+        return None
+
+
 def ledger_marks(pipeline: str) -> dict[str, int] | None:
     """What the ledger in PostgreSQL knows of each run; None where it lies in files."""
     address = database()
@@ -125,6 +159,18 @@ def _names(folder: UPath) -> list[str]:
     if not _settled(time):
         return sorted(os.listdir(str(folder)))
     return list(_listing(str(folder), time))
+
+
+def _names_now(folder: str) -> list[str]:
+    """As `_names` of whatever is there, past every memory; what is being written is left out."""
+    try:
+        if "://" in folder:
+            found = [each.name for each in UPath(folder).iterdir()]
+        else:
+            found = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return [name for name in found if not name.startswith(".")]
 
 
 def _is_local(path: UPath) -> bool:
@@ -199,4 +245,7 @@ def _text(path: str) -> str:
 
 
 def _bytes(path: str) -> bytes:
-    return (UPath(path) if "://" in path else Path(path)).read_bytes()
+    if "://" in path:
+        return UPath(path).read_bytes()
+    with open(path, "rb") as stream:
+        return stream.read()

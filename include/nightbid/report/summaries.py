@@ -2,14 +2,20 @@
 
 A summary is kept with a stamp, the times of the run's last changes (see `records.stamp`). The kept
 ones outlive the process in one file of the cache folder, which is safe to delete.
+
+A night also leaves its own, beside its records, when it ends: who has no cache yet reads one small
+file per run instead of forty. It counts as long as the run has the records that it was made of.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import logging
 import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,6 +35,10 @@ LOG = logging.getLogger(__name__)
 FORMAT = 2
 """Raised when a summary says more: kept ones of before are then made anew."""
 Stamp = tuple[int | None, ...]
+OWN = "summary.json"
+"""Of a run's folder: its summary, as its night left it."""
+READERS = 16
+"""Runs of a bucket that are read at the same time: there, reading is waiting."""
 
 
 class Figure(BaseModel):
@@ -107,6 +117,13 @@ class _Kept(BaseModel):
     summary: RunSummary
 
 
+class _Own(BaseModel):
+    version: int = FORMAT
+    state: str
+    """Of the records that it was made of, see `records.state`."""
+    summary: RunSummary
+
+
 class _Index(BaseModel):
     version: int = FORMAT
     kept: dict[str, dict[str, _Kept]] = {}
@@ -181,23 +198,58 @@ class Summaries:
                 self._kept = self._load()
             before = self._kept.get(pipeline, {})
             after: dict[str, _Kept] = {}
-            found, fresh = [], False
             marks = records.ledger_marks(pipeline)
+            unknown: dict[str, Stamp | None] = {}
             for name in records.run_ids(self._workspace, pipeline):
                 stamp = records.stamp(self._workspace, pipeline, name, marks)
                 kept = before.get(name)
-                if kept is None or stamp is None or kept.stamp != stamp:
-                    run = records.run(self._workspace, pipeline, name)
-                    if run is None:
-                        continue
-                    kept = _Kept(stamp=stamp or (), summary=summarise(run))
-                    fresh = fresh or stamp is not None
-                found.append(kept.summary)
-                after[name] = kept
+                if kept is not None and stamp is not None and kept.stamp == stamp:
+                    after[name] = kept
+                else:
+                    unknown[name] = stamp
+            for name, summary in self._read_all(pipeline, unknown, marks):
+                after[name] = _Kept(stamp=unknown[name] or (), summary=summary)
             self._kept[pipeline] = after
-            if fresh:
+            if any(stamp is not None and name in after for name, stamp in unknown.items()):
                 self._save()
+            found = [each.summary for each in after.values()]
         return sorted(found, key=lambda each: (each.started, each.run_id))
+
+    def keep(self, run: RunRecord) -> None:
+        """Leave a run's summary beside its records: what they are now, it says."""
+        pipeline = run.head.pipeline
+        marks = records.ledger_marks(pipeline)
+        state = records.state(self._workspace, pipeline, run.run_id, marks)
+        own = _Own(state=state, summary=summarise(run))
+        write_atomically(run.folder / OWN, own.model_dump_json())
+
+    def _read_all(
+        self, pipeline: str, names: Iterable[str], marks: Mapping[str, int] | None
+    ) -> Iterator[tuple[str, RunSummary]]:
+        def read(name: str) -> tuple[str, RunSummary | None]:
+            return name, self._read(pipeline, name, marks)
+
+        with contextlib.ExitStack() as stack:
+            each = (
+                map
+                if self._workspace.is_local
+                else stack.enter_context(ThreadPoolExecutor(READERS)).map
+            )
+            for name, summary in each(read, names):
+                if summary is not None:
+                    yield name, summary
+
+    def _read(self, pipeline: str, name: str, marks: Mapping[str, int] | None) -> RunSummary | None:
+        """What a run left of itself, if that is still true; else all of its records."""
+        left = records.own_summary(self._workspace, pipeline, name)
+        if left is not None:
+            with contextlib.suppress(ValidationError):
+                own = _Own.model_validate_json(left)
+                state = records.state(self._workspace, pipeline, name, marks)
+                if own.version == FORMAT and own.state == state:
+                    return own.summary
+        run = records.run(self._workspace, pipeline, name)
+        return summarise(run) if run is not None else None
 
     def _load(self) -> dict[str, dict[str, _Kept]]:
         try:

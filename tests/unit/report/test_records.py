@@ -6,10 +6,12 @@ import os
 import shutil
 import time
 
-from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.ledger import Ledger, record_stage_usage, total
+from nightbid.manifest import Usage
 from nightbid.report import records
 from nightbid.report.summaries import Summaries
 from nightbid.report.view import RunView
+from nightbid.workspace import Workspace
 
 
 def aged(*folders) -> None:
@@ -44,6 +46,36 @@ def test_a_summary_is_kept_over_a_restart_until_its_run_changes(recorded_run, tm
     recorded_run()
     (after,) = Summaries(run.workspace, tmp_path).of("ctr")
     assert (after.state, after.verdict) == ("done", "better")
+    assert after.cost.amount > before.cost.amount
+
+
+def test_a_night_leaves_its_summary_which_counts_until_the_run_changes(recorded_run, tmp_path):
+    run = recorded_run(until="train", error="out of memory")
+    whole = Summaries(run.workspace, tmp_path / "one").of("ctr")
+    Summaries(run.workspace, tmp_path / "two").keep(run)
+    assert Summaries(run.workspace, tmp_path / "three").of("ctr") == whole
+    # Nothing but what it left is read, also where its records were copied to.
+    left = run.folder / "summary.json"
+    left.write_text(left.read_text().replace("failed at train", "as it was left"))
+    copied = shutil.copytree(str(run.workspace.root), tmp_path / "copied")
+    (again,) = Summaries(Workspace(str(copied)), tmp_path / "four").of("ctr")
+    assert again.headline == "as it was left"
+    recorded_run()
+    (after,) = Summaries(run.workspace, tmp_path / "five").of("ctr")
+    assert (after.state, after.verdict) == ("done", "better")
+    left.write_text("{")
+    assert Summaries(run.workspace, tmp_path / "six").of("ctr") == [after]
+
+
+def test_a_cost_that_comes_late_is_in_the_summary(recorded_run, tmp_path):
+    run = recorded_run()
+    Summaries(run.workspace, tmp_path / "one").keep(run)
+    (before,) = Summaries(run.workspace, tmp_path / "two").of("ctr")
+    record_stage_usage(
+        run.workspace, pipeline="ctr", run_id=run.run_id, stage="train", attempt=9,
+        usage=Usage(cpu_seconds=3600), started=run.head.started, state="killed",
+    )  # fmt: skip
+    (after,) = Summaries(run.workspace, tmp_path / "three").of("ctr")
     assert after.cost.amount > before.cost.amount
 
 
