@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import os
 import re
 import shutil
@@ -13,6 +12,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType
+from typing import IO
 
 import pytest
 
@@ -123,20 +124,25 @@ def test_no_secret_of_an_installation_is_sent(checkout: Path) -> None:
         assert not any(each in content for each in secrets_of(checkout)), path
 
 
-TAG = "nightbid-secrets:test"
+TAG, WORKER, BOOT = (f"nightbid-{name}:test" for name in ("secrets", "secrets-worker", "boot"))
 Docker = Callable[..., bytes]
 
 
 @pytest.fixture
-def docker() -> Iterator[Docker]:
-    """The client of a Docker daemon: the one that runs, or one of our own."""
-    spec = importlib.util.spec_from_file_location(
-        "containers", ROOT / "tests/compose/containers.py"
-    )
+def containers() -> ModuleType:
+    """Where `make compose-test` has its daemon and its base images from."""
+    path = ROOT / "tests/compose/containers.py"
+    spec = importlib.util.spec_from_file_location("containers", path)
     assert spec is not None
     assert spec.loader is not None
-    containers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(containers)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture
+def docker(containers: ModuleType) -> Iterator[Docker]:
+    """The client of a Docker daemon: the one that runs, or one of our own."""
 
     def call(*command: str) -> bytes:
         environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
@@ -150,13 +156,58 @@ def docker() -> Iterator[Docker]:
         except containers.Unavailable as error:
             pytest.skip(str(error))
         yield call
+        for tag in (WORKER, TAG, BOOT):
+            subprocess.run(["docker", "rmi", "--force", tag], capture_output=True, check=False)
+
+
+class Searched:
+    """A stream in which no secret may be, whatever is read of it."""
+
+    def __init__(self, stream: IO[bytes], secrets: list[bytes], name: str) -> None:
+        self._stream, self._secrets, self._name = stream, secrets, name
+        self._tail = b""
+
+    def read(self, size: int = 1 << 20) -> bytes:
+        found = self._stream.read(size)
+        window = self._tail + found
+        assert not any(each in window for each in self._secrets), self._name
+        self._tail = window[-256:]
+        return found
+
+
+def files_of(tag: str, secrets: list[bytes]) -> set[str]:
+    """Files of all layers of an image, each byte of which is looked at."""
+    files = set()
+    with (
+        subprocess.Popen(["docker", "save", tag], stdout=subprocess.PIPE) as saving,
+        tarfile.open(fileobj=saving.stdout, mode="r|", bufsize=1 << 20) as image,
+    ):
+        for part in image:
+            stream = image.extractfile(part) if part.isfile() else None
+            if stream is None:
+                continue
+            searched = Searched(stream, secrets, part.name)
+            with (
+                contextlib.suppress(tarfile.ReadError),
+                tarfile.open(fileobj=searched, mode="r|", bufsize=1 << 20) as layer,  # type: ignore[call-overload]
+            ):
+                files |= {each.name for each in layer if each.isfile()}
+            while searched.read():
+                pass
+    assert saving.returncode == 0
+    return files
+
+
+def of_the_code(files: set[str]) -> set[str]:
+    """Those below /app, as a checkout calls them."""
+    return {name.removeprefix("app/") for name in files if name.startswith("app/")}
 
 
 @pytest.mark.matrix
 def test_no_layer_that_docker_itself_makes_of_the_code_holds_a_secret(
     checkout: Path, docker: Docker
 ) -> None:
-    # What the images copy, onto nothing: the locked environment holds no file of a checkout.
+    # What the images copy, onto nothing.
     copies = [
         re.sub(r"--chown=\S+ ", "", line)
         for line in (checkout / "Dockerfile").read_text().splitlines()
@@ -165,17 +216,31 @@ def test_no_layer_that_docker_itself_makes_of_the_code_holds_a_secret(
     assert len(copies) == 5
     (checkout / "Dockerfile").write_text("\n".join(["FROM scratch", *copies]))
     docker("build", "--quiet", "--tag", TAG, str(checkout))
-    saved = docker("save", TAG)
-    docker("rmi", TAG)
-    secrets, files = secrets_of(checkout), set()
-    with tarfile.open(fileobj=io.BytesIO(saved)) as image:
-        for part in filter(tarfile.TarInfo.isfile, image.getmembers()):
-            stream = image.extractfile(part)
-            content = stream.read() if stream else b""
-            assert not any(each in content for each in secrets), part.name
-            with (
-                contextlib.suppress(tarfile.ReadError),
-                tarfile.open(fileobj=io.BytesIO(content)) as layer,
-            ):
-                files |= {each.name.removeprefix("app/") for each in layer if each.isfile()}
-    assert files == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}
+    found = files_of(TAG, secrets_of(checkout))
+    assert of_the_code(found) == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(3600)
+def test_no_layer_of_the_complete_images_holds_a_secret(
+    checkout: Path, containers: ModuleType, docker: Docker
+) -> None:
+    try:
+        base = containers.bases()["python"]
+    except containers.Unavailable as error:
+        pytest.skip(str(error))
+    proxies = [part for name in containers.proxies() for part in ("--build-arg", name)]
+    docker("build", "--quiet", "--tag", TAG, *proxies, "--build-arg", f"BASE={base}",
+           str(checkout))  # fmt: skip
+    # Beam's boot program comes from an image of Beam's own: here something stands for it.
+    boot = checkout / "boot.Dockerfile"
+    boot.write_text("FROM scratch\nCOPY requirements.txt /opt/apache/beam/boot\n")
+    docker("build", "--quiet", "--tag", BOOT, "--file", str(boot), str(checkout))
+    docker("build", "--quiet", "--tag", WORKER, "--file", str(checkout / "worker.Dockerfile"),
+           "--build-arg", f"APP={TAG}", "--build-arg", f"BEAM={BOOT}", str(checkout))  # fmt: skip
+    # The worker's layers are the image's and its own.
+    found = files_of(WORKER, secrets_of(checkout))
+    assert "opt/apache/beam/boot" in found
+    assert of_the_code(found) == {path.relative_to(ROOT).as_posix() for path in admitted(ROOT)}
+    history = docker("history", "--no-trunc", WORKER) + docker("image", "inspect", WORKER)
+    assert not any(each in history for each in secrets_of(checkout))

@@ -214,22 +214,22 @@ def _bootstrap() -> None:
                            check=True, capture_output=True, timeout=300)  # fmt: skip
 
 
+def proxies() -> list[str]:
+    """Names of the variables by which this machine reaches the network, where it has any."""
+    return [name for name in (*PROXIES, *map(str.lower, PROXIES)) if os.environ.get(name)]
+
+
 def build() -> None:
     """The project's images."""
     found = bases()
-    proxies = [
-        part
-        for name in (*PROXIES, *map(str.lower, PROXIES))
-        if os.environ.get(name)
-        for part in ("--build-arg", name)
-    ]
+    through = [part for name in proxies() for part in ("--build-arg", name)]
     for image, file, base in (
         ("nightbid-postgres:local", "compose/postgres.Dockerfile", found["debian"]),
         ("nightbid:local", "Dockerfile", found["python"]),
     ):
         began = time.monotonic()
         try:
-            run("docker", "build", "--quiet", "--tag", image, "--file", file, *proxies,
+            run("docker", "build", "--quiet", "--tag", image, "--file", file, *through,
                 "--build-arg", f"BASE={base}", ".", seconds=2400, quiet=True)  # fmt: skip
         except subprocess.CalledProcessError as error:
             print((error.stdout or "") + (error.stderr or ""), flush=True)  # noqa: T201
