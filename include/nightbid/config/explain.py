@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-SHOWN = 4
+SHOWN = 12
+"""Faults at most: the causes come first."""
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:

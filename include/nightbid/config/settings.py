@@ -67,9 +67,9 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(
-                "; ".join(explain(error, type(self))), where=where, hint="see docs/cloud.md"
-            ) from None
+            # Each fault on a line that says where it is.
+            faults = f"\n{where}: ".join(explain(error, type(self)))
+            raise ConfigError(faults, where=where, hint="see docs/cloud.md") from None
         except (SettingsError, yaml.YAMLError, OSError) as error:
             text = " ".join(str(error).split())[:200]
             raise ConfigError(text, where=where, hint="mend the variable or file") from None

@@ -114,3 +114,15 @@ def test_a_fault_is_one_line_with_the_value(values: dict[str, object], said: str
     with pytest.raises(ConfigError, match=said) as caught:
         Settings(**values)
     assert "\n" not in str(caught.value)
+
+
+def test_each_fault_of_several_is_a_line_that_says_where() -> None:
+    cloud = {**CLOUD, "project": "X", "bucket": "B", "regin": "us-central1"}
+    with pytest.raises(ConfigError) as caught:
+        Settings(profile="gcp", cloud=cloud)
+    lines = str(caught.value).splitlines()
+    assert [line.partition("): ")[2].split(":")[0].split(",")[0] for line in lines] == [
+        "unknown key 'cloud.regin'", "cloud.project", "cloud.bucket",
+    ]  # fmt: skip
+    assert all(line.startswith("settings (") for line in lines)
+    assert lines[-1].endswith("see docs/cloud.md")
