@@ -3,286 +3,32 @@
     python benchmarks/scale.py --measure 60000 240000    # two nights of ctr; keeps what they cost
     python benchmarks/scale.py                           # the tables of docs/scale.md
 
-Two nights of different size tell what a stage costs once, and what per row. Prices are of the price
-book, at today's date. Time on many workers is simulated: tasks of uneven length, machines that
-start late or are taken away.
+`scale_measure.py` runs the nights, `scale_model.py` computes and simulates.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
-import math
-import os
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-import yaml
 from nightbid.cost.pricing import default_book, price_lines, price_storage
-from nightbid.cost.training_jobs import Pool, hourly_usd
-from nightbid.manifest import Manifest
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
-
-HERE = Path(__file__).parent
-PIPELINE = HERE.parent / "include" / "pipelines" / "ctr.yaml"
-MEASURED = HERE / "scale.json"
-NIGHT_OF = date(2026, 1, 12)
-MILLION, BILLION, GIB = 1e6, 1e9, 2**30
-VCPUS, MEMORY_GB = 4, 15
-"""Of an n1-standard-4: the worker of both services."""
-BY_ROWS = ("sample", "featurize", "train", "train_baseline", "evaluate")
-"""Stages whose work grows with the rows; the others read profiles, models and samples."""
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What is assumed of the logs."""
-
-    per_day: float = BILLION
-    train_days: int = 7
-    negative_rate: float = 0.1
-    users_per_day: float = 50e6
-    users_in_window: float = 150e6
-    """Distinct over the training days."""
-    known_users: float = 60e6
-    """Of these often enough to have an embedding of their own."""
-    ads: float = 5e6
-    hours: float = 6.0
-    """That the night may take."""
-
-
-# --- Measuring ---------------------------------------------------------------------------------
-
-
-def measure(sizes: list[int]) -> None:
-    """Run a night of each size from Parquet files, and keep what its stages used."""
-    found = []
-    for size in sorted(sizes):
-        with tempfile.TemporaryDirectory() as folder:
-            # What does not grow with the rows is measured in the small night alone.
-            until = "evaluate" if found else "load_test"
-            found.append(night(Path(folder), size, until))
-    distinct = [counted(int(size)) for size in (2.5e6, 10e6)]
-    kept = {"taken": datetime.now(UTC).date().isoformat(), "nights": found, "distinct": distinct}
-    MEASURED.write_text(json.dumps(kept, indent=1) + "\n")
-
-
-def night(folder: Path, per_day: int, until: str) -> dict[str, Any]:
-    """Run one night up to a stage; what each stage read, wrote and used."""
-    tree = yaml.safe_load(PIPELINE.read_text())
-    days = sum(tree["window"].values())
-    environment = {
-        **os.environ,
-        "NIGHTBID_WORKSPACE": str(folder / "workspace"),
-        "NIGHTBID_CACHE": str(folder / "cache"),
-        "NIGHTBID_TRACKING": "",
-    }
-    first = NIGHT_OF - timedelta(days=days - 1)
-    cli = [sys.executable, "-m", "nightbid"]
-    subprocess.run(
-        [*cli, "data", "write", "ctr", "--to", str(folder / "logs"), "--date", str(first),
-         "--days", str(days), "--set", f"source.rows_per_day={per_day}"],
-        env=environment, check=True,
-    )  # fmt: skip
-    tree["source"] = {
-        "kind": "parquet",
-        "folder": str(folder / "logs"),
-        "outcomes": ["click", "conversion", "cost"],
-    }
-    (folder / "pipelines").mkdir()
-    (folder / "pipelines" / "ctr.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    subprocess.run(
-        [*cli, "run", "ctr", "--date", str(NIGHT_OF), "--until", until,
-         "--set", "budget.run_usd=null"],
-        env={**environment, "NIGHTBID_PIPELINES": str(folder / "pipelines")}, check=True,
-    )  # fmt: skip
-    workspace = Workspace(folder / "workspace")
-    stages = {}
-    for record in RunRecord.load(workspace, "ctr", f"ctr-{NIGHT_OF}").records():
-        path = workspace.at(record.uri) / "manifest.json"
-        manifest = Manifest.model_validate_json(path.read_text())
-        stages[record.stage] = {
-            "rows": manifest.rows.read,
-            "cpu_seconds": manifest.usage.cpu_seconds,
-            "bytes": sum(each.size for each in manifest.files),
-        }
-        if record.stage == "sample":
-            stages["sample"]["label_rate"] = manifest.metrics["label_rate"]
-            sampled = path.parent
-        if record.stage == "featurize":
-            stages["featurize"] |= held(sampled, path.parent)
-        if record.stage == "train":
-            stages["train"]["epochs"] = manifest.metrics["epochs"]
-    return {"rows_per_day": per_day, "stages": stages}
-
-
-def _nbytes(output: Path) -> float:
-    """Of a row of the evaluation days in memory."""
-    path = next(output.glob("split=evaluate/*/*.parquet"))
-    table = pq.read_table(path, partitioning=None)
-    return float(table.nbytes / len(table))
-
-
-def held(sampled: Path, featurized: Path) -> dict[str, Any]:
-    """Bytes that rows take in the memory of a training, and keys of the past in that of Beam."""
-    from nightbid.features.fitted import FittedFeatures
-    from nightbid.models.layout import Layout
-    from nightbid.schema import FeatureSchema
-    from nightbid.training.data import read_examples
-
-    rows = read_examples(
-        featurized, "validate", Layout(FeatureSchema.load(featurized / "fitted")), serving=True
-    )
-    inputs = rows.inputs
-    arrays = (inputs.ids, inputs.numbers, inputs.bag_weights, rows.labels, rows.weights, rows.given)
-    learned = FittedFeatures.load(featurized / "fitted").learned.values()
-    history = [each.history for each in learned if each.history is not None]
-    return {
-        "memory_per_row": sum(each.nbytes for each in arrays) / len(rows),
-        "ids_per_row": inputs.ids.shape[1],
-        "evaluated_per_row": sum(_nbytes(each) for each in (sampled, featurized)),
-        "history_bytes_per_key": sum(t.nbytes for t in history) / sum(len(t) for t in history),
-    }
-
-
-def counted(distinct: int) -> dict[str, float]:
-    """CPU seconds of counting so many different tokens in one process, as the merge does."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(HERE / "memory.py"), "--one", "distinct", str(distinct)]
-        done = subprocess.run([*command, folder], stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return {"tokens": distinct, "cpu_seconds": found["cpu"], "peak_mib": found["peak_mib"]}
-
-
-# --- From two nights to one night of any size --------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Line:
-    """CPU seconds of a stage: once, and per row."""
-
-    once: float
-    per_row: float
-
-    @classmethod
-    def through(cls, points: list[tuple[float, float]]) -> Line:
-        """Fit a line through the smallest and the largest night; neither part is negative."""
-        (small, low), (large, high) = min(points), max(points)
-        slope = max((high - low) / (large - small), 0.0) if large > small else 0.0
-        return cls(max(low - slope * small, 0.0), slope)
-
-
-class Costs:
-    """What the measured nights tell."""
-
-    def __init__(self, measured: dict[str, Any]) -> None:
-        self.taken = measured["taken"]
-        self.nights = sorted(measured["nights"], key=lambda each: each["rows_per_day"])
-        self.largest = self.nights[-1]["stages"]
-        self.lines = {
-            name: Line.through(
-                [
-                    (each["stages"][name]["rows"], each["stages"][name]["cpu_seconds"])
-                    for each in self.nights
-                ]
-            )
-            for name in BY_ROWS
-        }
-        self.rest = sum(
-            found["cpu_seconds"]
-            for name, found in self.nights[0]["stages"].items()
-            if name not in BY_ROWS
-        )
-        """CPU seconds of all stages whose work does not grow."""
-        distinct = [(each["tokens"], each["cpu_seconds"]) for each in measured["distinct"]]
-        self.merge = Line.through(distinct)
-        self.label_rate = self.largest["sample"]["label_rate"]
-
-    def bytes_per_row(self, stage: str) -> float:
-        """Of its output, per row that it read."""
-        return float(self.largest[stage]["bytes"] / self.largest[stage]["rows"])
-
-
-def rows_of(traffic: Traffic, costs: Costs) -> dict[str, float]:
-    """Rows that each stage reads in one night: sampling thins out the training days alone."""
-    kept = costs.label_rate + (1 - costs.label_rate) * traffic.negative_rate
-    train = traffic.per_day * traffic.train_days * kept
-    return {
-        "sample": traffic.per_day * (traffic.train_days + 2),
-        "featurize": train + 2 * traffic.per_day,
-        "train": train + traffic.per_day,
-        "train_baseline": train + traffic.per_day,
-        "evaluate": traffic.per_day,
-    }
-
-
-# --- Simulating many workers -------------------------------------------------------------------
-
-
-def simulate(
-    cpu_hours: float,
-    workers: int,
-    draw: np.random.Generator,
-    *,
-    lost_per_hour: float = 0.0,
-    tasks_per_thread: int = 20,
-) -> tuple[float, float]:
-    """Play one pass of a Beam job: hours until its last task ends, and worker hours paid.
-
-    Every vCPU takes the next task when it is free. Tasks are uneven (lognormal, sigma 0.5);
-    machines start within 1 to 4 minutes; a machine that is taken away comes back after 3 minutes
-    and does its tasks again.
-    """
-    threads = workers * VCPUS
-    count = threads * tasks_per_thread
-    waiting = list(draw.lognormal(-0.125, 0.5, count) * cpu_hours / count)
-    start = np.repeat(draw.uniform(1, 4, workers) / 60, VCPUS)
-    free = [(float(at), thread) for thread, at in enumerate(start)]
-    heapq.heapify(free)
-    mean = 1 / lost_per_hour if lost_per_hour else 1e9
-    losses = draw.exponential(mean, (workers, 20)).cumsum(axis=1)
-    end = 0.0
-    while waiting:
-        at, thread = heapq.heappop(free)
-        length, machine = waiting.pop(), losses[thread // VCPUS]
-        lost = machine[min(machine.searchsorted(at), len(machine) - 1)]
-        if at <= lost < at + length:
-            waiting.append(length)
-            heapq.heappush(free, (float(lost) + 3 / 60, thread))
-            continue
-        end = max(end, at + length)
-        heapq.heappush(free, (at + length, thread))
-    return end, end * workers
-
-
-def dataflow_usd(worker_hours: float, shuffle_gb: float) -> Decimal:
-    """Price worker hours and shuffled bytes at list price."""
-    amounts = {
-        "vcpu_hour": Decimal(str(worker_hours * VCPUS)),
-        "memory_gb_hour": Decimal(str(worker_hours * MEMORY_GB)),
-        "shuffle_gb": Decimal(str(shuffle_gb)),
-    }
-    lines = price_lines(
-        amounts,
-        default_book(),
-        at=datetime.now(UTC).date(),
-        where="cloud",
-        service="dataflow_batch",
-    )
-    return sum((each.amount for each in lines.values()), Decimal(0))
-
-
-# --- Tables ------------------------------------------------------------------------------------
+from scale_measure import MEASURED, measure
+from scale_model import (
+    BILLION,
+    BY_ROWS,
+    MILLION,
+    VCPUS,
+    Costs,
+    Traffic,
+    dataflow_usd,
+    rows_of,
+    shuffled_gb,
+    simulate,
+    training,
+)
 
 
 def table(head: list[str], lines: list[list[str]]) -> None:
@@ -349,7 +95,6 @@ def tables(costs: Costs, traffic: Traffic) -> None:
     )
 
     print("What one process has to hold or do.\n")
-    ids = costs.largest["featurize"]["ids_per_row"]
     per_row = costs.largest["featurize"]["memory_per_row"]
     keys = traffic.users_per_day * (traffic.train_days + 2)
     merged = costs.merge.per_row * traffic.users_in_window
@@ -375,20 +120,16 @@ def tables(costs: Costs, traffic: Traffic) -> None:
     )  # fmt: skip
 
     print("Training, each worker an n1-standard-4.\n")
-    batch, lines, trained = 65_536, [], Decimal(0)
+    lines, trained, baseline = [], Decimal(0), Decimal(0)
     for workers in (4, 16, 32, 64):
-        compute = hours["train"] / (workers * VCPUS)
-        # Every worker gathers the rows of all others' gradients, over 10 Gbit/s.
-        steps = rows["train"] * costs.largest["train"]["epochs"] / batch
-        network = steps * batch * ids * (16 * 4 + 8) / (10e9 / 8) / 3600
-        total = compute + network
-        usd = hourly_usd([Pool("n1-standard-4", workers)]).amount * Decimal(str(total))
-        fits = "yes" if rows["train"] * per_row * 2 / workers < 0.7 * MEMORY_GB * 1e9 else "no"
-        if not trained and fits == "yes" and total < traffic.hours / 2:
-            trained = usd
+        found = training("train", workers, traffic, costs)
+        if not trained and found.fits and found.hours < traffic.hours / 2:
+            # The baseline is a job of its own, on as many workers: it has as many rows.
+            trained, baseline = found.usd, training("train_baseline", workers, traffic, costs).usd
         lines.append(
-            [str(workers), f"{compute:.1f}", f"{network:.1f}", f"{total:.1f}", f"{usd:,.0f}", fits]
-        )
+            [str(workers), f"{found.computing:.1f}", f"{found.exchanging:.1f}",
+             f"{found.hours:.1f}", f"{found.usd:,.0f}", "yes" if found.fits else "no"]
+        )  # fmt: skip
     table(
         ["workers", "hours computing", "hours exchanging", "hours", "USD",
          "a share of the rows fits"],
@@ -408,6 +149,7 @@ def tables(costs: Costs, traffic: Traffic) -> None:
     parts = [
         ("sampling and featurization, Dataflow", chosen),
         ("training, custom job", trained),
+        ("training the baseline, custom job", baseline),
         ("everything else, a machine of Airflow's", machine_usd),
         (f"{kept / 1e12:.1f} TB kept for 14 days", storage),
     ]
@@ -416,17 +158,6 @@ def tables(costs: Costs, traffic: Traffic) -> None:
     print(
         f"That is {total_usd / Decimal(traffic.per_day / MILLION):.4f} USD per million impressions."
     )
-
-
-def shuffled_gb(traffic: Traffic, costs: Costs) -> float:
-    """What goes between workers: row groups stay where they are, their statistics are merged.
-
-    Each group of a million rows sends its distinct tokens (24 bytes) and keys of the past.
-    """
-    groups = math.ceil(rows_of(traffic, costs)["featurize"] / MILLION)
-    distinct = min(MILLION, traffic.users_in_window)
-    sent = distinct * (24 + costs.largest["featurize"]["history_bytes_per_key"])
-    return groups * sent / GIB
 
 
 def main() -> None:
