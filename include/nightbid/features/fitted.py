@@ -191,7 +191,9 @@ class FittedFeatures:
         (folder / "statistics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
         for name, each in self.learned.items():
             if each.tokens is not None:
-                _write(pa.table({"token": each.tokens}), folder / "vocabularies" / name)
+                # Its entries are distinct: Parquet's dictionaries would be larger and slower.
+                tokens = pa.table({"token": each.tokens})
+                _write(tokens, folder / "vocabularies" / name, use_dictionary=False)
             if each.history is not None:
                 _write(each.history, folder / "history" / name)
 
@@ -268,10 +270,12 @@ class FittedFeatures:
         )
 
 
-def _write(table: pa.Table, stem: Path) -> None:
+def _write(table: pa.Table, stem: Path, *, use_dictionary: bool = True) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, stem.parent / f"{stem.name}.parquet", compression="zstd")
+    path = stem.parent / f"{stem.name}.parquet"
+    pq.write_table(table, path, compression="zstd", use_dictionary=use_dictionary)
 
 
 def _read(path: Path) -> pa.Table:
-    return pq.read_table(path, memory_map=False)
+    with pq.ParquetFile(path) as file:
+        return file.read()

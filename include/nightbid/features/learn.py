@@ -32,6 +32,10 @@ from nightbid.features.statistics import (
 )
 from nightbid.features.values import Raw, as_float32, items_of, keys_of, numeric_values
 from nightbid.profile.bins import DENSE
+from nightbid.schema import LABEL, TIME, WEIGHT
+
+History = TargetRate | Count | Recent
+"""What happened on earlier days, or before a row: every split tells, readers look back only."""
 
 
 @dataclass(frozen=True)
@@ -55,38 +59,65 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
         train: rows of the training days. Only they teach vocabularies and scales; every split
             teaches history, whose readers look at earlier days only.
     """
-    found: dict[str, Statistic] = {}
     raw = Raw(rows)
-    for name, feature in features.items():
-        statistic: Statistic | None = None
-        if isinstance(feature, TargetRate | Count):
-            statistic = DayCounts.of(keys_of(name, feature.sources(name), raw), rows)
-        elif isinstance(feature, Recent):
-            keys = keys_of(name, feature.by, raw)
-            items = raw.encoded(feature.column, name)
-            statistic = Events.of(keys, items, rows, positive=feature.rows == "positive")
-        elif train:
-            statistic = _of_training(name, feature, raw)
-        if statistic is not None:
-            found[name] = statistic
-    return found
+    return {
+        name: _history(name, feature, raw, rows)
+        if isinstance(feature, History)
+        else _of_training(name, feature, raw)
+        for name, feature in _learning(features, train=train).items()
+    }
 
 
-def _of_training(name: str, feature: Feature, rows: Raw) -> Statistic | None:
-    if isinstance(feature, Numeric) and feature.scale != "standard":
-        # Unscaled numbers need nothing.
-        return Quantiles.of(*_counted(name, feature, rows)) if feature.scale == "robust" else None
-    if isinstance(feature, Numeric | Age) or (
-        isinstance(feature, Function) and feature.then == "numeric"
-    ):
-        return Moments.of(*_counted(name, feature, rows))
-    if isinstance(feature, QuantileBuckets):
-        return Quantiles.of(*_counted(name, feature, rows))
-    if isinstance(feature, Vocabulary):
-        return TokenCounts.of(*rows.encoded(feature.column or name, name))
-    if isinstance(feature, Bag) or (isinstance(feature, Sequence) and not feature.vocabulary):
-        return TokenCounts.of(*encode(items_of(name, feature, rows).flat))
-    return None
+def columns_taught(features: Mapping[str, Feature], *, train: bool) -> set[str]:
+    """List the columns that `learn` reads, reserved ones among them: the others need no reading."""
+    names: set[str] = set()
+    for name, feature in _learning(features, train=train).items():
+        names.update(feature.sources(name))
+        if isinstance(feature, History):
+            names.update((LABEL, WEIGHT, TIME))
+    return names
+
+
+def _learning(features: Mapping[str, Feature], *, train: bool) -> dict[str, Feature]:
+    return {
+        name: each
+        for name, each in features.items()
+        if isinstance(each, History) or (train and _is_fitted(each))
+    }
+
+
+def _is_fitted(feature: Feature) -> bool:
+    """Whether training rows teach it anything: fixed buckets, hashes and times are as they are."""
+    match feature:
+        case Numeric():
+            return feature.scale != "none"
+        case Function():
+            return feature.then == "numeric"
+        case Sequence():
+            return not feature.vocabulary
+    return isinstance(feature, Age | QuantileBuckets | Vocabulary | Bag)
+
+
+def _history(name: str, feature: History, raw: Raw, rows: pa.Table) -> Statistic:
+    if isinstance(feature, Recent):
+        keys = keys_of(name, feature.by, raw)
+        items = raw.encoded(feature.column, name)
+        return Events.of(keys, items, rows, positive=feature.rows == "positive")
+    return DayCounts.of(keys_of(name, feature.sources(name), raw), rows)
+
+
+def _of_training(name: str, feature: Feature, rows: Raw) -> Statistic:
+    match feature:
+        case Numeric() if feature.scale == "robust":
+            return Quantiles.of(*_counted(name, feature, rows))
+        case QuantileBuckets():
+            return Quantiles.of(*_counted(name, feature, rows))
+        case Numeric() | Age() | Function():
+            return Moments.of(*_counted(name, feature, rows))
+        case Vocabulary():
+            return TokenCounts.of(*rows.encoded(feature.column or name, name))
+    assert isinstance(feature, Bag | Sequence)
+    return TokenCounts.of(*encode(items_of(name, feature, rows).flat))
 
 
 def _counted(

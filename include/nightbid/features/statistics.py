@@ -26,7 +26,7 @@ from nightbid.schema import LABEL, TIME, WEIGHT
 
 WEIGHT_UNIT = 2.0**20
 """Weights are added as integers of 2^-20: sums are then exact, in any order."""
-COMPACT_ABOVE = 200_000
+COMPACT_ABOVE = 500_000
 """Counts of fewer tokens than this wait to be added up, whatever came before."""
 SPILL_GROUPS = 16
 FEW = 1024

@@ -262,7 +262,7 @@ def featurizing(
         rows = pipeline | "Row groups" >> beam.Create(list(groups), reshuffle=True)
         fitted = (
             rows
-            | "Learn" >> beam.ParDo(LearnThere(definition, place))
+            | "Learn" >> beam.ParDo(LearnThere(definition, place)).with_output_types(Part)
             | "Merge statistics"
             >> beam.CombineGlobally(MergeThere(place, spill, limit)).without_defaults()
             | "Save fitted" >> beam.ParDo(SaveFittedThere(definition, place, sum(counts.values())))

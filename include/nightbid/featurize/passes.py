@@ -19,11 +19,12 @@ from upath import UPath
 from nightbid.columns import whole
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.features.learn import learn
+from nightbid.features.learn import columns_taught, learn
 from nightbid.features.statistics import Statistic, TokenCounts, merge_all
 from nightbid.featurize.groups import Group, write_rows
+from nightbid.featurize.kept import KeptCoder
 from nightbid.profile import Profile
-from nightbid.schema import LABEL, REASON, RESERVED, TIME, WEIGHT
+from nightbid.schema import REASON, RESERVED
 
 SPILL_ABOVE = 2_000_000
 """Tokens of one vocabulary: some 100 MiB."""
@@ -51,20 +52,25 @@ class Part:
         return Part(self.rows + other.rows, merge_all(self.statistics, other.statistics))
 
 
+beam.coders.registry.register_coder(Part, KeptCoder)
+
+
 class Learn(beam.DoFn):  # type: ignore[misc]
     """Row group → statistics of every feature."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
-        self._columns = {*sources_of(definition), LABEL, WEIGHT, TIME}
 
     def process(self, group: Group) -> Iterator[Part]:
         """Learn from one row group."""
-        rows = group.read(self._columns)
-        found = learn(self._definition.features, rows, train=group.split == "train")
+        train = group.split == "train"
+        rows = group.read(columns_taught(self._definition.features, train=train))
+        found = learn(self._definition.features, rows, train=train)
         yield Part(len(rows), found)
 
 
+@beam.typehints.with_input_types(Part)
+@beam.typehints.with_output_types(Part)
 class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
     """Associative and commutative: any bundling of the row groups gives the same."""
 
@@ -77,6 +83,10 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         """
         self._spill = spill
         self._limit = limit
+
+    def get_accumulator_coder(self) -> KeptCoder:
+        """How sums of bundles are sent: Beam asks here, not in its registry."""
+        return KeptCoder()
 
     def create_accumulator(self) -> Part:
         """Start with no rows."""
@@ -306,7 +316,7 @@ def learning(
         return (
             pipeline
             | "Row groups" >> beam.Create(_batches(groups, threads), reshuffle=True)
-            | "Learn" >> beam.ParDo(InThreads(Learn(definition), threads))
+            | "Learn" >> beam.ParDo(InThreads(Learn(definition), threads)).with_output_types(Part)
             | "Merge" >> beam.CombineGlobally(MergeStatistics(spill, limit)).without_defaults()
             | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill, rows, threads))
         )

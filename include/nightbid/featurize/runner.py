@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from nightbid.config.pipeline import Runner
+from nightbid.featurize.kept import in_this_process
 
 POLL_SECONDS = 0.5
 PARTITIONS = 4
@@ -45,7 +46,7 @@ def _direct() -> Engine:
     # threads of our own: Beam's multi_threading sends what a worker has written every second, even
     # half an element, and what is read of it is garbage: rows were lost, or memory ran out.
     options = {"direct_num_workers": 1, "direct_running_mode": "in_memory"}
-    return FnApiRunner(), options, nullcontext
+    return FnApiRunner(), options, in_this_process
 
 
 def threads_of(runner: Runner) -> int:

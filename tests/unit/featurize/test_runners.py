@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -18,7 +21,8 @@ from nightbid.config.pipeline import Night, Runner
 from nightbid.errors import MissingDataError, StageError
 from nightbid.features.fitted import Definition
 from nightbid.featurize.groups import groups_of
-from nightbid.featurize.passes import learning, transforming
+from nightbid.featurize.kept import KeptCoder, in_this_process
+from nightbid.featurize.passes import Part, learning, transforming
 from nightbid.featurize.runner import passes_on, threads_of
 from nightbid.featurize.stage import checked
 
@@ -94,6 +98,40 @@ def test_other_row_groups_and_spilled_counts_learn_the_same_bytes(expected, tmp_
     found = featurized(rows, tmp_path / "out", Runner(), limit=20)
     learned = {name: value for name, value in expected.items() if name.startswith("fitted")}
     assert learned == {name: value for name, value in found.items() if name.startswith("fitted")}
+
+
+def test_two_pipelines_at_once_in_one_process_are_each_their_own(expected, tmp_path):
+    rows = sample(tmp_path / "rows", 500)
+    with ThreadPoolExecutor(2) as pool:
+        outputs = [tmp_path / "a", tmp_path / "b"]
+        both = list(pool.map(lambda output: featurized(rows, output, Runner()), outputs))
+    assert both == [expected, expected]
+
+
+def test_a_bundle_that_is_tried_again_gets_the_same_statistics():
+    """Within one process they are sent by reference, which is good for every attempt."""
+    part = Part(7)
+    with in_this_process():
+        sent = KeptCoder().encode(part)
+        assert KeptCoder().decode(sent) is KeptCoder().decode(sent) is part
+        with in_this_process():
+            pass  # another pass that ends takes nothing away
+        assert KeptCoder().decode(sent) is part
+    elsewhere = KeptCoder().encode(part)
+    assert (found := KeptCoder().decode(elsewhere)) == part
+    assert found is not part
+
+
+@pytest.mark.parametrize("feature", ["site:", "nowhere:"])
+def test_a_process_that_lives_on_forgets_what_it_learned(tmp_path, feature):
+    """Also of a pass that fails."""
+    groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
+    definition = Definition.of(parse_pipeline(SPEC.replace("site:", feature), "t"))
+    for name in ("a", "b"):
+        with suppress(MissingDataError), passes_on(Runner(workers=2)) as run_pass:
+            run_pass(learning(groups, definition, str(tmp_path / name), threads=2))
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Part) and each.rows]
 
 
 def test_a_runner_may_be_named_by_a_word():
