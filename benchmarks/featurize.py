@@ -6,7 +6,7 @@
 Every engine does the job of `benchmarks/peers/job.py` in a process of its own, one after the
 other, round by round; the best time of each counts, without imports. Engines that Nightbid does
 not need live in environments of their own under the user's cache folder; one that cannot be
-installed is left out, with the reason. Row-at-a-time engines get fewer rows.
+installed is left out, with the reason. The row-at-a-time engine gets fewer rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import criteo
@@ -43,7 +43,7 @@ class Engine:
 FRAMES = ("polars", "duckdb", "pyarrow")
 ENGINES = {
     "ours": Engine("ours.py"),
-    "row at a time": Engine("rows.py", rows=40_000),
+    "row at a time": Engine("rows.py", rows=160_000),
     "tensorflow-transform": Engine(
         "tft.py", ("tensorflow-transform==1.21.0", "apache-beam==2.77.0")
     ),
@@ -97,10 +97,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=float, default=1, help="millions")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slow-rows", type=float, help="millions, for the engine of rows")
     parser.add_argument("--only", nargs="*", choices=list(ENGINES), default=list(ENGINES))
     parser.add_argument("--folder", type=Path, help="where rows are kept between runs")
     options = parser.parse_args()
     rows = int(options.rows * MILLION)
+    if options.slow_rows:
+        slow = replace(ENGINES["row at a time"], rows=int(options.slow_rows * MILLION))
+        ENGINES["row at a time"] = slow
     with tempfile.TemporaryDirectory() as scratch:
         measure(options.folder or Path(scratch), rows, options.rounds, options.only)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pandas.util import hash_array
 
 from nightbid.profile.bins import Bins, Floats, Ints
 
@@ -127,17 +128,15 @@ class CountedSample:
 
 
 def hash_numbers(values: Floats | Ints) -> Hashes:
-    """splitmix64's finaliser over the bits of each value (Steele et al. 2014)."""
+    """Hash the bits of each value: `pandas.util.hash_array`, splitmix64's finaliser."""
     plain = values + 0.0 if values.dtype == np.float64 else values
+    # Moved by splitmix64's increment: else 0 would hash to 0, and be in every sample.
     bits = np.ascontiguousarray(plain).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    hashes: Hashes = hash_array(bits)
+    return hashes
 
 
 def hash_texts(values: npt.NDArray[np.object_]) -> Hashes:
-    """SipHash of each string with a fixed key: the same in every process."""
-    from pandas.util import hash_array
-
+    """Hash each string: the same library's SipHash with a fixed key, equal in every process."""
     hashes: Hashes = hash_array(values, categorize=False)
     return hashes
