@@ -39,7 +39,7 @@ from nightbid.featurize.passes import (
     save_summary,
     transformed,
 )
-from nightbid.featurize.stage import checked, outcome
+from nightbid.featurize.stage import checked, defined, outcome
 from nightbid.manifest import FileEntry
 from nightbid.nightly import NIGHT
 from nightbid.plan import library_versions, source_of
@@ -304,7 +304,7 @@ class FeaturizeJob:
 
     def submit(self, task: StageTask, order: Order) -> str:
         """Submit the job."""
-        definition = Definition.of(task.spec)
+        definition = defined(task)
         sample = task.inputs["sample"]
         files: dict[str, list[UPath]] = {
             split: [

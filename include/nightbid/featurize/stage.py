@@ -15,6 +15,7 @@ from upath import UPath
 from nightbid.config.pipeline import SPLITS, Night
 from nightbid.errors import MissingDataError
 from nightbid.features.fitted import Definition
+from nightbid.features.outcomes import refuse_outcomes
 from nightbid.features.values import Raw
 from nightbid.featurize.groups import FOOTERS_AT_ONCE, Group, groups_of
 from nightbid.featurize.passes import learning, transforming
@@ -32,8 +33,9 @@ def run(task: StageTask) -> Outcome:
 
     Raises:
         MissingDataError: there are no training rows, or a feature's column is absent.
+        CorruptDataError: a feature reads an outcome.
     """
-    definition = Definition.of(task.spec)
+    definition = defined(task)
     groups = checked(task.night, definition, groups_of(task.inputs["sample"].path, SPLITS))
     rows = sum(group.rows for group in groups)
     fitted, output = str(task.output / "fitted"), str(task.output)
@@ -71,6 +73,17 @@ def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
         summary=f"{len(features)} features, {len(inputs)} inputs"
         + (f", most OOV: {worst[0]} {worst[1]:.2%}" if worst and worst[1] else ""),
     )
+
+
+def defined(task: StageTask) -> Definition:
+    """The features of a night's rows.
+
+    Raises:
+        CorruptDataError: one reads an outcome. Sampling refuses that too, but rows that were
+            sampled, or frozen, before the feature was added are reused.
+    """
+    refuse_outcomes(task.spec, task.inputs["sample"].manifest.metrics.get("outcomes", ()))
+    return Definition.of(task.spec)
 
 
 def checked(night: Night, definition: Definition, groups: list[Group]) -> list[Group]:

@@ -21,6 +21,7 @@ from nightbid.config.pipeline import SPLITS, Night, PipelineSpec
 from nightbid.data.source import Source, open_source
 from nightbid.datasets import place
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.features.outcomes import refuse_outcomes
 from nightbid.manifest import Rows
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
@@ -71,7 +72,8 @@ def run(task: StageTask) -> Outcome:
     source = open_source(task.spec.source, task.cache)
     window = [(split, day) for split in SPLITS for day in task.night.days(split)]
     check_window(source, task.night)
-    refuse_outcomes(task.spec, source)
+    outcomes = sorted({*source.meaning.outcomes, *source.meaning.truth.values()})
+    refuse_outcomes(task.spec, outcomes)
     counts: dict[str, DayCount] = {}
     for number, (split, day) in enumerate(window):
         task.progress(number / len(window), f"{day} → {split}")
@@ -95,6 +97,7 @@ def run(task: StageTask) -> Outcome:
             "label_rate": rate,
             "days": {name: each.to_json() for name, each in counts.items()},
             "quarantine": reasons,
+            "outcomes": outcomes,
         },
         summary=f"{len(counts)} days, label rate {rate:.4f}"
         + (f", quarantined: {_listed(reasons)}" if reasons else ""),
@@ -148,32 +151,6 @@ def check_window(source: Source, night: Night) -> None:
         hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or take"
         " another date",
     )
-
-
-def refuse_outcomes(spec: PipelineSpec, source: Source) -> None:
-    """Refuse features that are known only after the impression.
-
-    Raises:
-        CorruptDataError: a feature reads the label or another outcome.
-    """
-    outcomes = {*source.meaning.outcomes, *source.meaning.truth.values(), spec.label.column}
-    for name, feature in spec.features.items():
-        used = [column for column in columns_of(name, feature) if column in outcomes]
-        if used:
-            raise CorruptDataError(
-                f"feature {name!r} reads {used[0]!r}, which is known only after the impression",
-                where=f"features.{name}",
-                hint="remove it: it would leak the label (rates of the past have their own"
-                " transform, target_rate)",
-            )
-
-
-def columns_of(name: str, feature: object) -> list[str]:
-    """Source columns of a feature."""
-    sources = getattr(feature, "sources", None)
-    if callable(sources):
-        return list(sources(name))
-    return [getattr(feature, "column", "") or name]
 
 
 def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCount:

@@ -14,7 +14,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.sources import KuaiRandSource
 from nightbid.data.kuairand import KuaiRandLogs
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.sampling.stage import refuse_outcomes
+from nightbid.features.outcomes import refuse_outcomes
 
 DAY = date(2022, 5, 5)
 
@@ -67,7 +67,7 @@ def test_outcomes_are_refused_as_features(logs, column):
         }
     )
     with pytest.raises(CorruptDataError, match=f"'leak' reads '{column}'"):
-        refuse_outcomes(spec, logs)
+        refuse_outcomes(spec, logs.meaning.outcomes)
 
 
 def test_a_day_that_is_not_there(logs):

@@ -1,0 +1,30 @@
+"""What is known only after the impression is never a feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import CorruptDataError
+
+
+def refuse_outcomes(spec: PipelineSpec, outcomes: Iterable[str]) -> None:
+    """Refuse features that read an outcome, or the label.
+
+    Args:
+        spec: the pipeline.
+        outcomes: columns of its source that are outcomes, or hold a simulator's truth.
+
+    Raises:
+        CorruptDataError: a feature reads one.
+    """
+    known = {*outcomes, spec.label.column}
+    for name, feature in spec.features.items():
+        for column in feature.sources(name):
+            if column in known:
+                raise CorruptDataError(
+                    f"feature {name!r} reads {column!r}, which is known only after the impression",
+                    where=f"features.{name}",
+                    hint="remove it: it would leak the label (rates of the past have their own"
+                    " transform, target_rate)",
+                )

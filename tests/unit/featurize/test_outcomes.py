@@ -1,0 +1,34 @@
+"""A feature that knows the outcome is refused, also on rows sampled before it was added."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from nightbid.attempt import run_stage
+from nightbid.config.load import find_pipeline
+from nightbid.errors import CorruptDataError
+from nightbid.nightly import NIGHT
+from nightbid.runs import RunRecord
+from nightbid.workspace import Workspace
+
+PIPELINES = Path(__file__).parents[3] / "include" / "pipelines"
+SMALL = ("source.rows_per_day=500", "window.train_days=2")
+STAGES = {stage.name: stage for stage in NIGHT}
+
+
+@pytest.mark.parametrize("column", ["click", "conversion", "p_click_true"])
+def test_a_leak_is_refused_though_the_sampled_rows_are_reused(tmp_path: Path, column: str) -> None:
+    workspace = Workspace(str(tmp_path))
+    leak = f"features.leak={{transform: vocabulary, column: {column}}}"
+    for overrides in (SMALL, (*SMALL, leak)):
+        spec = find_pipeline("ctr", PIPELINES, overrides)
+        run = RunRecord.start(workspace, spec, date(2026, 1, 8))
+        sampled = run_stage(STAGES["sample"], spec, run, cache_folder=tmp_path)
+    assert sampled.reused
+    with pytest.raises(CorruptDataError, match=f"'leak' reads '{column}', which is known only"):
+        run_stage(STAGES["featurize"], spec, run, cache_folder=tmp_path)
+    record = run.stage("featurize")
+    assert record is not None
+    assert record.state == "failed"
