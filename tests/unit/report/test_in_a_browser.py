@@ -29,3 +29,25 @@ def test_it_fits_and_asks_nobody(recorded_run, chromium):
         grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         page.close()
     assert grounds[0] != grounds[1]
+
+
+FRAMED = """report => {
+  const frame = document.createElement("iframe");
+  frame.sandbox = "allow-scripts";
+  frame.src = URL.createObjectURL(new Blob([report], {type: "text/html"}));
+  frame.width = 715;
+  document.body.append(frame);
+}"""
+
+
+def test_the_report_is_whole_in_the_frame_that_mlflow_shows_it_in(chromium, recorded_run):
+    report = write_report(recorded_run()).read_text(encoding="utf-8")
+    page = chromium.new_page()
+    page.goto("about:blank")
+    page.evaluate(FRAMED, report)
+    frame = page.frame_locator("iframe")
+    # Scripts run there, and draw; what a stage says is beside it, not behind a scroll bar.
+    frame.get_by_role("img", name="Calibration curve").wait_for()
+    wide = frame.locator(".wide", has=page.locator("table.stages"))
+    assert wide.evaluate("each => each.scrollWidth <= each.clientWidth")
+    page.close()
