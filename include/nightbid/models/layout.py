@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,17 @@ class Packed:
 
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Packed:
         """Copy some rows, in the order given (a slice: look at them)."""
-        return Packed(self.ids[rows], self.numbers[rows], self.bag_weights[rows])
+        return Packed(
+            some_rows(self.ids, rows),
+            some_rows(self.numbers, rows),
+            some_rows(self.bag_weights, rows),
+        )
+
+
+def some_rows(values: npt.NDArray[Any], rows: npt.NDArray[np.int64] | slice) -> npt.NDArray[Any]:
+    """Copy some rows of a matrix, in the order given (a slice: look at them)."""
+    # `take` copies a row at once; indexing by an array copies number by number, at a fifth.
+    return values[rows] if isinstance(rows, slice) else values.take(rows, axis=0)
 
 
 @dataclass(frozen=True)

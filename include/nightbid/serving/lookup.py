@@ -81,11 +81,14 @@ class Request:
         self._times: dict[str, list[int]] = {}
 
     def keys(self, name: str, feature: str) -> list[Any] | None:
-        """Values of a column as dictionary keys; None if it holds floats (they rarely repeat)."""
+        """Values of a column as dictionary keys; None if they are none, and computed each time."""
         if name not in self._keys:
             if name not in self.columns:
                 Raw(self.raw).column(name, feature)  # raises, and says what is missing
-            self._keys[name] = _keys(whole(self.columns[name]))
+            try:
+                self._keys[name] = _keys(whole(self.columns[name]))
+            except UnicodeDecodeError:  # Arrow takes bytes for text unseen, Python does not
+                self._keys[name] = None
         return self._keys[name]
 
     def times(self, when: Moment, feature: str) -> list[int]:
@@ -180,7 +183,7 @@ class Memo:
 def _keys(column: pa.Array) -> list[Any] | None:
     kind = column.type
     if pa.types.is_floating(kind):
-        return None
+        return None  # they rarely repeat
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.int64())
     if pa.types.is_nested(kind):

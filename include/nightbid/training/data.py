@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from nightbid.errors import MissingDataError
-from nightbid.models.layout import Layout, Packed
+from nightbid.models.layout import Layout, Packed, some_rows
 from nightbid.schema import GIVEN, LABEL, WEIGHT, split_files
 
 Floats32 = npt.NDArray[np.float32]
@@ -53,7 +53,10 @@ class Examples:
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Examples:
         """Copy some rows, in the order given (a slice: look at them)."""
         return Examples(
-            self.inputs.take(rows), self.labels[rows], self.weights[rows], self.given[rows]
+            self.inputs.take(rows),
+            some_rows(self.labels, rows),
+            some_rows(self.weights, rows),
+            some_rows(self.given, rows),
         )
 
     def shuffled(self, size: int, *, seed: int, epoch: int, first: int = 0) -> Iterator[Examples]:
