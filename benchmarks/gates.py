@@ -3,6 +3,7 @@
     python benchmarks/gates.py --seed 101                        # the matrix, then 60 clean nights
     python benchmarks/gates.py --faults stale_join,label_leak    # a part of the matrix alone
     python benchmarks/gates.py --faults none --nights 20         # clean nights alone
+    python benchmarks/gates.py --learn --faults nulls:0.05,label_rate:1.2     # small ones
     python benchmarks/gates.py --kuairand ../shared/data/kuairand_std_14d     # real nights
     python benchmarks/gates.py --seed 101 --work /tmp/matrix --minutes 10     # goes on where it was
 
@@ -12,7 +13,8 @@ of one epoch, for speed). The matrix gives what each gate says on the night of t
 not an earlier one has stopped it (--behind gate_features: those before training alone, which is
 faster), and which was the first to stop. Where none did, the nights
 after it are run: "+2" is a stop two nights late. Limits were never tuned on the seed that a report
-uses; it is an argument, and printed.
+uses; it is an argument, and printed. With --learn, 14 nights come before the fault, `gates propose`
+learns bands from them as it does for a user, and whatever comes later is judged by these.
 
 Every finished row is a line of `journal.jsonl` in the folder of work, and is not computed again: a
 run that was ended, by `--minutes` or from outside, goes on with the same command. The last one
@@ -41,6 +43,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -52,6 +55,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.source import open_source
 from nightbid.errors import DataError, GateStopped, StageError
+from nightbid.gates.propose import bands_of, propose, to_yaml
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord
 from nightbid.stage import Stage
@@ -90,11 +94,12 @@ class Bench:
     pipeline: str
     settings: tuple[str, ...]
     stages: tuple[Stage, ...] = JUDGED
+    pipelines: Path = PIPELINES
 
     def spec(self, faults: tuple[str, ...] = ()) -> PipelineSpec:
         """The pipeline, with faults."""
         added = (f"source.faults=[{', '.join(faults)}]",) if faults else ()
-        return load_pipeline(PIPELINES / f"{self.pipeline}.yaml", (*self.settings, *added))
+        return load_pipeline(self.pipelines / f"{self.pipeline}.yaml", (*self.settings, *added))
 
     def first(self, start: date) -> date:
         """First night that has a whole window."""
@@ -164,6 +169,21 @@ def _crown(export: Stage, spec: PipelineSpec, run: RunRecord, cache: Path) -> No
         bundle_digest=result.manifest.digest,
         reason="clean",
     )
+
+
+def learned(bench: Bench, work: Path, nights: int) -> Bench:
+    """Put in force what history proposes, beside the limits that the pipeline has already."""
+    spec = bench.spec()
+    workspace = Workspace(str(bench.root))
+    pipelines = work / "pipelines"
+    suite = pipelines / "suites" / f"{bench.pipeline}.yaml"
+    if not suite.exists():
+        bands = bands_of(propose(workspace, bench.pipeline, spec.gates, nights))
+        shutil.copytree(PIPELINES, pipelines, dirs_exist_ok=True)
+        kept = yaml.safe_load(suite.read_text()) if suite.exists() else {}
+        suite.write_text(to_yaml(bench.pipeline, {**kept, "bands": bands}))
+    print(f"judged from here on by bands of {nights} nights: {suite}", flush=True)
+    return replace(bench, pipelines=pipelines)
 
 
 @dataclass
@@ -302,11 +322,15 @@ def simulated(options: argparse.Namespace, kinds: list[str], work: Path, journal
     settings = (*CHEAP, f"source.rows_per_day={rows}", f"source.seed={seed}")
     bench = Bench(work / "clean", work / "cache", "ctr", settings)
     start = bench.first(SimulatorSource().start)
-    if kinds:
+    first = 0
+    if kinds or options.learn:
         clean(bench, journal, start, range(options.history))
+    if options.learn:
+        bench, first = learned(bench, work, options.history), options.history
+    if kinds:
         newest = start + timedelta(days=options.history)
         matrix(bench, journal, newest, kinds, options.later, options.behind)
-    clean(bench, journal, start, range(options.nights))
+    clean(bench, journal, start, range(first, first + options.nights))
 
 
 def main() -> None:
@@ -318,7 +342,8 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=60, help="clean nights; 0: none")
     parser.add_argument("--rows", type=int, default=20_000, help="rows a day")
     parser.add_argument("--seed", type=int, default=101, help="of the simulator")
-    parser.add_argument("--history", type=int, default=5, help="clean nights before a fault")
+    parser.add_argument("--history", type=int, help="clean nights before a fault (5; learning 14)")
+    parser.add_argument("--learn", action="store_true", help="bands from the nights before a fault")
     parser.add_argument("--later", type=int, default=2, help="nights to wait for a late stop")
     parser.add_argument(
         "--behind", choices=GATES, default=GATES[-1], help="ask up to this gate after a stop"
@@ -327,6 +352,7 @@ def main() -> None:
     parser.add_argument("--work", default="", help="folder to keep, and to go on from")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no row after these")
     options = parser.parse_args()
+    options.history = options.history or (14 if options.learn else 5)
     logging.getLogger().setLevel(logging.ERROR)
     # A crash in native code says where, instead of nothing.
     faulthandler.enable()
@@ -337,7 +363,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(options.work or folder)
         work.mkdir(parents=True, exist_ok=True)
-        same = json.dumps([options.kuairand, options.seed, options.rows, options.history])
+        same = json.dumps(
+            [options.kuairand, options.seed, options.rows, options.history, options.learn]
+        )
         asked = work / "asked.json"
         if asked.exists() and asked.read_text() != same:
             parser.error(f"{work} holds a run of {asked.read_text()}, not of {same}")

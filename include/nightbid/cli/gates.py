@@ -11,7 +11,7 @@ import typer
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from nightbid.cli.night import BarProgress
 from nightbid.config.gates import GateName, Gates, Override
@@ -196,7 +196,8 @@ def override(
 
 
 def _limits(gates: Gates) -> Table:
-    table = Table("gate", "statistic", "warn unless", "stop unless", "from")
+    statistic = Column("statistic", overflow="fold", min_width=18)
+    table = Table("gate", statistic, "warn unless", "stop unless", "from")
     for gate in GATES:
         block = getattr(gates, gate)
         for name in type(block).model_fields:
@@ -205,7 +206,7 @@ def _limits(gates: Gates) -> Table:
                 _row(table, gate, name, limit.warn, limit.stop, "general")
         for band in gates.bands:
             if band.gate == gate:
-                name = ", ".join(band.statistics)
+                name = ": ".join(filter(None, (band.statistic, ", ".join(band.columns))))
                 _row(table, gate, name, band.warn, band.stop, band.why or "suite")
     for each in gates.overrides:
         table.add_row(
@@ -233,7 +234,8 @@ def _row(
 
 def _proposed(found: list[Proposal]) -> Table:
     """Tabulate what moved; the page has the rest."""
-    table = Table("gate", "history", "largest", "warn unless", "stop unless", "statistic")
+    statistic = Column("statistic", overflow="fold")
+    table = Table("gate", "history", "largest", "warn unless", "stop unless", statistic)
     for each in found:
         band = each.band
         assert band is not None

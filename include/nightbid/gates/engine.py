@@ -13,8 +13,11 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nightbid.config.gates import Range
 from nightbid.gates.facts import Fact
@@ -47,15 +50,15 @@ class Rule:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """What one expectation found among single rows."""
 
     unexpected: int
     missing: int
     """Rows without a value: they were not asked."""
-    where: Sequence[tuple[Any, ...]] = ()
-    """The keys of every unexpected row."""
+    where: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """The numbers of the unexpected rows."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +141,12 @@ def validate(
     return Validation(failed, shown, _data_docs(result))
 
 
-def ask(
-    rows: pd.DataFrame,
-    questions: Sequence[tuple[str, Mapping[str, Any]]],
-    keys: Sequence[str],
-) -> list[Answer]:
+def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Answer]:
     """Ask expectations of single rows.
 
     Args:
-        rows: one line each.
+        rows: one line each, numbered from 0 by their index.
         questions: class of the expectation without `Expect`, and its arguments.
-        keys: columns that identify a row.
 
     Raises:
         RuntimeError: an expectation could not be evaluated.
@@ -165,10 +163,8 @@ def ask(
     ]
     result = batch.validate(
         gx.ExpectationSuite(name="rows", expectations=expectations),
-        result_format={
-            "result_format": "COMPLETE",
-            "unexpected_index_column_names": list(keys),
-        },
+        # Rows by number: asked for columns instead, it looks up each of a row's cells by itself.
+        result_format={"result_format": "COMPLETE", "exclude_unexpected_values": True},
     )
     answers: dict[int, Answer] = {}
     for each in result.results:
@@ -177,8 +173,7 @@ def ask(
             raise RuntimeError(f"the expectation {questions[at]} failed to run: {each}")
         found = each.result
         if "unexpected_count" in found:
-            lines = found.get("unexpected_index_list") or ()
-            where = [tuple(line[key] for key in keys) for line in lines]
+            where = np.array(found.get("unexpected_index_list") or (), np.int64)
             answers[at] = Answer(found["unexpected_count"], found.get("missing_count") or 0, where)
         else:
             # Of the whole column: its observed value is the share that is as expected.

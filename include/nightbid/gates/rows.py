@@ -76,8 +76,7 @@ def measure(facts: Facts, sample: pa.Table, days: Days, day: Day, spec: Pipeline
     sampled = rows < day.profile.rows
     part = f"{day.name}, {rows:,} {'sampled rows' if sampled else 'rows'}"
     answers = _answers(sample, rules)
-    named = sample[spec.columns.key].to_pylist()
-    names = dict(zip(sample[KEY].to_pylist(), named, strict=True))
+    names = sample[spec.columns.key]
     for rule, answer in zip(rules, answers, strict=True):
         asked = max(rows - answer.missing if rule.of_values else rows, 1)
         excess = answer.unexpected / asked - rule.usual
@@ -85,8 +84,8 @@ def measure(facts: Facts, sample: pa.Table, days: Days, day: Day, spec: Pipeline
             error = math.sqrt(max(rule.usual * (1 - rule.usual), 1 / rows) / rows)
             excess = beyond_chance(excess, 0.0, error)
         note = f"{answer.unexpected:,} of {asked:,} rows, usually {rule.usual:.2%}"
-        if answer.where:
-            shown = ", ".join(str(names[line[-1]]) for line in answer.where[:EXAMPLES])
+        if len(answer.where):
+            shown = ", ".join(map(str, names.take(answer.where[:EXAMPLES]).to_pylist()))
             note += f"; {spec.columns.key} {shown}"
         facts.add(rule.family, max(excess, 0.0), subject=rule.subject, part=part, note=note)
 
@@ -98,7 +97,6 @@ def _answers(sample: pa.Table, rules: Sequence[Rule]) -> list[Answer]:
     many columns is therefore asked once, of the columns laid end to end.
     """
     answers: dict[Rule, Answer] = {}
-    keys = sample[KEY].to_pandas()
     alike: dict[str, list[Rule]] = {}
     for rule in rules:
         alike.setdefault(rule.family if rule.family in ALIKE else "", []).append(rule)
@@ -106,22 +104,16 @@ def _answers(sample: pa.Table, rules: Sequence[Rule]) -> list[Answer]:
         if not family:
             names = {name for each in some for name in each.columns} | {KEY}
             frame = pd.DataFrame({name: _finite(sample[name]) for name in sorted(names)})
-            found = ask(frame, [(each.kind, each.arguments) for each in some], [KEY])
+            found = ask(frame, [(each.kind, each.arguments) for each in some])
             answers.update(zip(some, found, strict=True))
             continue
-        parts = {
-            each.subject: pd.DataFrame({KEY: keys, "value": _logged(sample[each.subject])})
-            for each in some
-        }
-        # Great Expectations looks lines up by their index: it must be one of its own.
-        long = pd.concat(parts, names=["subject"]).reset_index("subject").reset_index(drop=True)
-        arguments = {**some[0].arguments, "column": "value"}
-        (together,) = ask(long, [(some[0].kind, arguments)], ["subject", KEY])
-        lines: dict[str, list[tuple[Any, ...]]] = {each.subject: [] for each in some}
-        for line in together.where:
-            lines[line[0]].append(line)
-        for each in some:
-            answers[each] = Answer(len(lines[each.subject]), 0, lines[each.subject])
+        columns = [_logged(sample[each.subject]) for each in some]
+        long = pd.DataFrame({"value": pd.concat(columns, ignore_index=True)})
+        (together,) = ask(long, [(some[0].kind, {**some[0].arguments, "column": "value"})])
+        column, row = np.divmod(together.where, len(sample))
+        for at, each in enumerate(some):
+            lines = row[column == at]
+            answers[each] = Answer(len(lines), 0, lines)
     return [answers[rule] for rule in rules]
 
 
@@ -199,21 +191,16 @@ def _pairs(days: Days, day: Day) -> Iterator[Rule]:
             continue
         first, word, second = name.partition(" after ")
         if word:
-            order = {"column_A": second, "column_B": first, "or_equal": True}
-            kind = "ColumnPairValuesAToBeGreaterThanB"
+            order = {"column_A": second, "column_B": first}
         else:
+            # Of flags, 0 where the other is 1. As a set of pairs, it would be asked row by row.
             first, _, second = name.partition(" without ")
-            order = {
-                "column_A": first,
-                "column_B": second,
-                "value_pairs_set": [(0, 0), (0, 1), (1, 1)],
-            }
-            kind = "ColumnPairValuesToBeInSet"
+            order = {"column_A": second, "column_B": first}
         yield Rule(
             "contradictions",
             name,
-            kind,
-            {**order, "ignore_row_if": "either_value_is_missing"},
+            "ColumnPairValuesAToBeGreaterThanB",
+            {**order, "or_equal": True, "ignore_row_if": "either_value_is_missing"},
             _median(shares),
         )
 
