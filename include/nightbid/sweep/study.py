@@ -149,7 +149,10 @@ class Sweep:
                     )
             head = head.model_copy(update={"started": before.started})
         write_atomically(folder / "sweep.json", head.model_dump_json(indent=1).encode())
-        return cls(head, space, folder)
+        sweep = cls(head, space, folder)
+        # Now: trials that begin at the same time would race to make its tables.
+        sweep._study(0)
+        return sweep
 
     @classmethod
     def load(cls, pipeline: str, name: str, settings: Settings) -> Sweep:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
@@ -59,6 +60,14 @@ def start(settings, *, trials=10, varied=VARIED, **options):
         "small", settings, date=dt.date(2026, 1, 5), varied=varied, trials=trials, seed=SEED,
         **options,
     )  # fmt: skip
+
+
+def test_trials_that_begin_together_find_the_study_made(settings):
+    sweep = start(settings, name="together")
+    loaded = [Sweep.load("small", "together", settings) for _ in range(8)]
+    assert (sweep.folder / "study.db").stat().st_size > 0
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(Sweep.trials, loaded)) == [[]] * 8
 
 
 def run_of(sweep, trial, settings):
