@@ -98,6 +98,7 @@ def _document(spec: PipelineSpec) -> str:
             f" {spec.window.train_days} days of training.",
             "A gate that stops ends the night: what comes after it does not run, and the champion"
             " stays. Trigger with a date to run an earlier night; finished stages are reused.",
+            "When a task fails, its last line says why; `docs/oncall.md` has a section for each.",
         ]
     )
 
