@@ -33,15 +33,16 @@ def write_onnx(network: Network, path: Path) -> None:
     inputs = signature(network.layout)
     serve = tf.function(_serving(network), input_signature=inputs)
     model, _ = tf2onnx.convert.from_function(serve, input_signature=inputs, opset=OPSET)
-    _rename(model.graph)
+    _settle(model.graph)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _rename(graph: Any) -> None:
-    """Number all inner names in the order of their use, and sort the constants by it.
+def _settle(graph: Any) -> None:
+    """Order the nodes by what they compute, number all inner names by it, and sort the constants.
 
     The converter numbers its constants, and what it does not know of shapes, with what the process
-    has done before: the same model would not give the same bytes.
+    has done before, and orders nodes that do not need each other now one way, now another: the
+    same model would not give the same bytes.
     """
     for value in (*graph.input, *graph.output):
         for dimension in value.type.tensor_type.shape.dim:
@@ -49,6 +50,9 @@ def _rename(graph: Any) -> None:
                 dimension.dim_param = ROWS
     if any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute):
         return  # Loops and branches see names from outside; none of our models has any.
+    ordered = _ordered(graph)
+    del graph.node[:]
+    graph.node.extend(ordered)
     kept = {each.name for each in (*graph.input, *graph.output)}
     names: dict[str, str] = {}
 
@@ -59,6 +63,7 @@ def _rename(graph: Any) -> None:
 
     for at, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{at}"
+        node.attribute.sort(key=lambda each: each.name)
         for values in (node.input, node.output):
             values[:] = [renamed(name) for name in values]
     for constant in graph.initializer:
@@ -69,6 +74,21 @@ def _rename(graph: Any) -> None:
     # What the converter says of itself has such numbers too; shapes go by names that are no more.
     graph.name, graph.doc_string = "serve", ""
     del graph.value_info[:]
+
+
+def _ordered(graph: Any) -> list[Any]:
+    """List the nodes as the outputs ask for them, each after those that feed it."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    found: dict[int, Any] = {}
+    waiting = [made_by[each.name] for each in reversed(graph.output) if each.name in made_by]
+    while waiting:
+        node = waiting[-1]
+        needed = [made_by[name] for name in node.input if name in made_by]
+        if missing := [each for each in needed if id(each) not in found]:
+            waiting.extend(reversed(missing))
+        else:
+            found.setdefault(id(node), waiting.pop())
+    return list(found.values())
 
 
 def signature(layout: Layout) -> list[Any]:
