@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from nightbid.report.comparison import Comparison, Pair
 from nightbid.report.table import MARK
@@ -37,7 +37,9 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
     parts: list[RenderableType] = [_figures(found)]
     parts.append(_pairs(found))
     if found.changed:
-        table = Table("spec", *_names(found.views), title="Asked differently", title_justify="left")
+        table = Table(
+            _whole("spec"), *_names(found.views), title="Asked differently", title_justify="left"
+        )
         for row in found.changed:
             table.add_row(
                 escape(row.key), *[DASH if each is None else escape(each) for each in row.values]
@@ -46,6 +48,11 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
     else:
         parts.append("The specs are the same.")
     return Group(*parts)
+
+
+def _whole(title: str) -> Column:
+    """A column of names that someone may type: folded where there is no room, never cut."""
+    return Column(title, overflow="fold")
 
 
 def _names(views: Sequence[RunView]) -> list[str]:
@@ -99,7 +106,7 @@ def _level(view: RunView, name: str) -> str:
 def _pairs(found: Comparison) -> Table:
     first = found.views[0].head.run_id
     table = Table(
-        f"less {escape(first)}",
+        _whole(f"less {escape(first)}"),
         *[FIGURES[name] for name in ("auc", *LESS_IS_BETTER)],
         title="On the very same rows, paired over users, 95 %",
         title_justify="left",

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
@@ -148,7 +148,15 @@ def frozen(
     if not found:
         console.print("no data set is frozen yet: `nightbid data freeze PIPELINE RUN --name …`")
         return
-    table = Table("name", "pipeline", "night", "rows", "digest", "frozen (UTC)", "what for")
+    table = Table(
+        # A name is there to be typed: whole, whatever the others have to give.
+        Column("name", min_width=max(len(each.name) for each in found)),
+        *["pipeline", "night", "rows", "digest", "frozen"],
+        "what for",
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="underline",
+    )
     for each in found:
         if check:
             verified(workspace, each.name)
@@ -158,7 +166,7 @@ def frozen(
             str(each.night),
             f"{each.rows:,}",
             each.digest[:12],
-            f"{each.created:%Y-%m-%d %H:%M}",
+            f"{each.created:%Y-%m-%d}",
             escape(each.reason),
         )
     console.print(table)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nightbid.cli.night import MARK as VERDICTS
 from nightbid.cli.night import BarProgress
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError
@@ -59,17 +60,18 @@ def run_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
             )
         with _bars(console) as bars:
             for result in prepare(sweep, settings, partial(_bar, bars)):
-                reused = " [cyan]reused[/]" if result.reused else ""
-                console.print(
-                    f"[green]✓[/] {result.manifest.stage}{reused}  {result.manifest.summary}",
-                    highlight=False,
-                )
+                manifest = result.manifest
+                parts = [f"[green]✓[/] {manifest.stage}"]
+                parts += ["[cyan]reused[/]"] if result.reused else []
+                parts += [VERDICTS[manifest.verdict]] if manifest.verdict else []
+                parts += [escape(manifest.summary)] if manifest.summary else []
+                console.print("  ".join(parts), highlight=False, soft_wrap=True)
         try:
             for at in range(1, head.trials + 1):
                 with _bars(console) as bars:
                     show = partial(_bar, bars, before=f"trial {at}: ")
                     trial = run_trial(sweep, at, settings, show)
-                    console.print(_line(trial), highlight=False, soft_wrap=True)
+                    console.print(_line(sweep, trial), highlight=False, soft_wrap=True)
         except BudgetExceeded as stopped:
             console.print(f"[yellow]stopped[/] {escape(str(stopped))}", soft_wrap=True)
         finally:
@@ -101,24 +103,29 @@ def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
 
 def leaderboard(sweep: Sweep) -> Table:
     """Every trial, the best first."""
-    keys = [each.key for each in sweep.space.parameters]
     table = Table(
-        "#",
+        "place",
         "trial",
-        "state",
-        *[escape(key.removeprefix("model.parameters.")) for key in keys],
         title=f"{sweep.head.name}, by {TITLES[sweep.head.metric]}",
         title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="underline",
     )
-    for name in ("log loss", "AUC", "weights", "time", "USD"):
+    trials = sweep.trials()
+    for one in sweep.space.parameters:
+        # As words, a name takes several lines, and the values stay whole on a narrow terminal.
+        words = one.key.removeprefix("model.parameters.").replace(".", " ").replace("_", " ")
+        shown = [*words.split(), *(one.text(each.values[one.key]) for each in trials)]
+        table.add_column(escape(words), width=max(map(len, shown)))
+    for name in ("log\nloss", "AUC", "weights", "time", "USD"):
         table.add_column(name, justify="right", no_wrap=True)
     ranked = sweep.ranked()
-    rest = [each for each in sweep.trials() if each not in ranked]
+    rest = [each for each in trials if each not in ranked]
     for place, each in enumerate([*ranked, *rest], 1):
         table.add_row(
-            str(place) if place <= len(ranked) else "",
+            str(place) if place <= len(ranked) else MARK[each.state],
             str(each.number),
-            MARK[each.state],
             *[escape(one.text(each.values[one.key])) for one in sweep.space.parameters],
             number(each.log_loss, 5),
             number(each.auc, 4),
@@ -130,8 +137,8 @@ def leaderboard(sweep: Sweep) -> Table:
     return table
 
 
-def _line(trial: Trial) -> str:
-    varied = escape(" ".join(trial.overrides))
+def _line(sweep: Sweep, trial: Trial) -> str:
+    varied = escape(" ".join(trial.overrides[len(sweep.space.fixed) :]))
     figures = f"log loss {number(trial.log_loss, 5)}, AUC {number(trial.auc)}"
     said = figures if trial.state == "done" else escape(trial.error)
     return f"{MARK[trial.state]} trial {trial.number:>3}  {varied}  {said}"
@@ -145,6 +152,7 @@ def _bars(console: Console) -> Progress:
         TextColumn("{task.fields[detail]}"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

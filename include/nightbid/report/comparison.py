@@ -100,7 +100,13 @@ def changed_keys(specs: Sequence[dict[str, Any]]) -> tuple[Changed, ...]:
     trees = [dict(flat(spec)) for spec in specs]
     keys = sorted({key for tree in trees for key in tree})
     rows = [Changed(key, tuple(tree.get(key) for tree in trees)) for key in keys]
-    return tuple(row for row in rows if len(set(row.values)) > 1)
+
+    def says_more(row: Changed) -> bool:
+        # An empty block beside one with keys: the keys below it say all.
+        empty = set(row.values) == {None, "{}"}
+        return not (empty and any(key.startswith(f"{row.key}.") for key in keys))
+
+    return tuple(row for row in rows if len(set(row.values)) > 1 and says_more(row))
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

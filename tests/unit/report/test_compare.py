@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nightbid.cli.compare import compare_runs
 from nightbid.errors import ConfigError
-from nightbid.report.comparison import Comparison, flat
+from nightbid.report.comparison import Comparison, changed_keys, flat
 from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -35,8 +35,8 @@ def scores():
     return make
 
 
-def text(runs) -> str:
-    console = Console(width=200, file=io.StringIO(), record=True)
+def text(runs, width=200) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
     console.print(compare_runs(runs))
     return console.export_text()
 
@@ -107,6 +107,13 @@ def test_only_what_was_asked_differently_is_listed(recorded_run):
     assert "sampling.negative_rate" in text(runs)
     assert dict(flat({"a": {"b": 1, "c": {}}, "d": [1, 2]})) == {
         "a.b": "1", "a.c": "{}", "d": "[1, 2]"}  # fmt: skip
+    assert [row.key for row in changed_keys([{"a": {}}, {"a": {"b": 1}}])] == ["a.b"]
+
+
+def test_a_narrow_terminal_cuts_no_name(recorded_run):
+    runs = [recorded_run("one"), recorded_run("two", model={"parameters": {"cross_layers": 2}})]
+    shown = "".join(each.strip(" │┃") for each in text(runs, width=60).splitlines())
+    assert "…" not in shown
 
 
 def test_the_same_code_has_one_digest_though_a_run_ended_early(recorded_run):

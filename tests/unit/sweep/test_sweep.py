@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import re
 import shlex
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from decimal import Decimal
 import pytest
 import yaml
 from nightbid.attempt import run_stage
+from nightbid.cli.sweep import leaderboard
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError
@@ -22,6 +24,7 @@ from nightbid.sweep.track import track_trials
 from nightbid.sweep.trials import prepare, run_trial, spent
 from nightbid.tracking.queue import Queue
 from nightbid.workspace import Workspace
+from rich.console import Console
 
 PIPELINE = {
     "pipeline": "small",
@@ -188,3 +191,17 @@ def test_a_name_stands_for_one_search(swept, settings):
         start(settings, varied=("train.lr=0.1,0.2",), name=swept[0].head.name)
     with pytest.raises(ConfigError, match="there are: "):
         Sweep.load("small", "nowhere", settings)
+
+
+def test_the_leaderboard_shows_every_value_on_a_narrow_terminal(swept):
+    sweep, _, _ = swept
+    console = Console(width=80, file=io.StringIO())
+    console.print(leaderboard(sweep))
+    shown = console.file.getvalue().splitlines()
+    for trial in sweep.trials():
+        values = [each.partition("=")[2] for each in trial.overrides]
+        mark = trial.state if trial.state != "done" else str(sweep.ranked().index(trial) + 1)
+        assert any(
+            line.split()[:2] == [mark, str(trial.number)] and set(values) <= set(line.split())
+            for line in shown
+        ), trial

@@ -42,13 +42,16 @@ def nightbid(tmp_path, monkeypatch):
 
 def test_rows_are_frozen_listed_and_checked(nightbid, tmp_path):
     assert "freeze PIPELINE RUN" in nightbid("frozen").stdout
-    done = nightbid("freeze", "small", "small-2026-01-05", "--name", "base", "--reason", "a test")
+    done = nightbid(
+        "freeze", "small", "small-2026-01-05", "--name", "base-of-january", "--reason", "a test"
+    )
     assert done.exit_code == 0, done.output
-    assert "base: " in done.stdout
+    assert "base-of-january: " in done.stdout
     listed = nightbid("frozen", "--check").stdout
     assert "a test" in listed
+    assert "base-of-january" in listed, "whole, on a terminal of 80 columns"
     assert "every byte is as it was frozen" in listed
-    (path, *_) = sorted((tmp_path / "ws" / "datasets" / "base").rglob("*.parquet"))
+    (path, *_) = sorted((tmp_path / "ws" / "datasets" / "base-of-january").rglob("*.parquet"))
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content[:-1] + b"x")
