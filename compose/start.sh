@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
-# Runs a command; with the emulators' settings, with Dataflow's emulator at this container's localhost.
+# Runs a command; with the emulators' settings, trusting the certificate that Dataflow's emulator shows.
 set -euo pipefail
 if [ "${NIGHTBID_SETTINGS:-}" = /app/compose/emulated.yaml ]; then
-  python3 /app/compose/loopback.py 9024 dataflow 2>/dev/null &
+  export GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=/tmp/dataflow.pem
+  for _ in $(seq 120); do
+    python3 -c 'import ssl; print(ssl.get_server_certificate(("dataflow", 9026), timeout=5))' \
+      > "$GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" 2>/dev/null && break
+    sleep 1
+  done
 fi
 exec "$@"

