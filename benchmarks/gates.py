@@ -177,11 +177,13 @@ def learned(bench: Bench, work: Path, nights: int) -> Bench:
     workspace = Workspace(str(bench.root))
     pipelines = work / "pipelines"
     suite = pipelines / "suites" / f"{bench.pipeline}.yaml"
-    if not suite.exists():
+    if not pipelines.exists():
         bands = bands_of(propose(workspace, bench.pipeline, spec.gates, nights))
-        shutil.copytree(PIPELINES, pipelines, dirs_exist_ok=True)
-        kept = yaml.safe_load(suite.read_text()) if suite.exists() else {}
-        suite.write_text(to_yaml(bench.pipeline, {**kept, "bands": bands}))
+        made = shutil.copytree(PIPELINES, work / "pipelines.made", dirs_exist_ok=True)
+        own = made / "suites" / suite.name
+        kept = yaml.safe_load(own.read_text()) if own.exists() else {}
+        own.write_text(to_yaml(bench.pipeline, {**kept, "bands": bands}))
+        made.rename(pipelines)
     print(f"judged from here on by bands of {nights} nights: {suite}", flush=True)
     return replace(bench, pipelines=pipelines)
 

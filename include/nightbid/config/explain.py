@@ -13,17 +13,19 @@ SHOWN = 12
 """Faults at most: the causes come first."""
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
+def explain(error: ValidationError, root: type[BaseModel], where: str) -> str:
     """Say what is wrong, a line per fault, the unknown keys first: they cause the others.
 
     Args:
         error: as pydantic raised it.
         root: the model that was validated: an unknown key suggests one that it has.
+        where: begins each line but the first, which the error that says this begins with it.
     """
     details = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     lines = [_one(detail, root) for detail in details[:SHOWN]]
     rest = len(details) - len(lines)
-    return lines + ([f"and {rest} more"] if rest else [])
+    lines += [f"and {rest} more"] if rest else []
+    return f"\n{where}: ".join(lines)
 
 
 def _one(detail: ErrorDetails, root: type[BaseModel]) -> str:

@@ -78,8 +78,7 @@ def parse_pipeline(
     try:
         return PipelineSpec.model_validate(tree)
     except ValidationError as error:
-        # Each fault on a line that says where it is.
-        raise ConfigError(f"\n{where}: ".join(explain(error, PipelineSpec)), where=where) from error
+        raise ConfigError(explain(error, PipelineSpec, where), where=where) from error
 
 
 def _yaml(text: str, where: str) -> Any:

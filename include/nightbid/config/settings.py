@@ -67,8 +67,7 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            # Each fault on a line that says where it is.
-            faults = f"\n{where}: ".join(explain(error, type(self)))
+            faults = explain(error, type(self), where)
             raise ConfigError(faults, where=where, hint="see docs/cloud.md") from None
         except (SettingsError, yaml.YAMLError, OSError) as error:
             text = " ".join(str(error).split())[:200]

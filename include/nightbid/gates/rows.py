@@ -102,7 +102,7 @@ def _answers(sample: pa.Table, rules: Sequence[Rule]) -> list[Answer]:
         alike.setdefault(rule.family if rule.family in ALIKE else "", []).append(rule)
     for family, some in alike.items():
         if not family:
-            names = {name for each in some for name in each.columns} | {KEY}
+            names = {name for each in some for name in each.columns}
             frame = pd.DataFrame({name: _finite(sample[name]) for name in sorted(names)})
             found = ask(frame, [(each.kind, each.arguments) for each in some])
             answers.update(zip(some, found, strict=True))

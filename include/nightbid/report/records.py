@@ -23,6 +23,8 @@ from nightbid.manifest import Manifest
 from nightbid.runs import RunHead, RunRecord, StageRecord
 from nightbid.workspace import Workspace
 
+OWN_SUMMARY = "summary.json"
+"""Of a run's folder: its summary, as its night left it."""
 _KEPT = 65536
 
 
@@ -116,7 +118,7 @@ def state(workspace: Workspace, pipeline: str, run_id: str, marks: Mapping[str, 
 def own_summary(workspace: Workspace, pipeline: str, run_id: str) -> bytes | None:
     """What a run's night left as its summary; None where it left nothing."""
     try:
-        return _bytes(f"{workspace.root}/runs/{pipeline}/{run_id}/summary.json")
+        return _bytes(f"{workspace.root}/runs/{pipeline}/{run_id}/{OWN_SUMMARY}")
     except FileNotFoundError:
         return None
 

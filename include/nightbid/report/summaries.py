@@ -35,8 +35,6 @@ LOG = logging.getLogger(__name__)
 FORMAT = 2
 """Raised when a summary says more: kept ones of before are then made anew."""
 Stamp = tuple[int | None, ...]
-OWN = "summary.json"
-"""Of a run's folder: its summary, as its night left it."""
 READERS = 16
 """Runs of a bucket that are read at the same time: there, reading is waiting."""
 
@@ -221,7 +219,7 @@ class Summaries:
         marks = records.ledger_marks(pipeline)
         state = records.state(self._workspace, pipeline, run.run_id, marks)
         own = _Own(state=state, summary=summarise(run))
-        write_atomically(run.folder / OWN, own.model_dump_json())
+        write_atomically(run.folder / records.OWN_SUMMARY, own.model_dump_json())
 
     def _read_all(
         self, pipeline: str, names: Iterable[str], marks: Mapping[str, int] | None
