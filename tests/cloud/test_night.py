@@ -107,8 +107,8 @@ def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
     remote, local = Workspace(emulated), Workspace(str(here / "workspace"))
     made, expected = outputs(remote, NIGHT_OF), outputs(local, NIGHT_OF)
     assert set(made) == set(expected) == {stage.name for stage in NIGHT}
-    for stage in set(expected) - MEASURED:
-        assert made[stage] == expected[stage], stage
+    compared = [stage.name for stage in NIGHT if stage.name not in MEASURED]
+    assert [each for each in compared if made[each] != expected[each]] == []
     champions = [ChampionPointer(workspace, "small").current() for workspace in (remote, local)]
     numbers, bundles = zip(
         *((each.number, each.bundle_uri) if each else (0, "") for each in champions), strict=True

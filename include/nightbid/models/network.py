@@ -29,6 +29,10 @@ class Network:
         self.card = card
         self.layout = Layout(card.features)
         architecture = find(card.architecture)
+        # Layers are numbered through a process, and TensorFlow adds gradients in the order of
+        # names: "dense_10" before "dense_9". Numbers start anew, so that bits do not depend on
+        # what was built before.
+        keras.backend.clear_session(free_memory=False)
         keras.utils.set_random_seed(seed)
         fields = Fields(self.layout, card.embedding_dim, card.embedding_l2)
         output = architecture.build(fields, **architecture.parameters(card.parameters))
