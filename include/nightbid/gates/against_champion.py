@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightbid.errors import NightbidError
-from nightbid.gates.compare import Pair, grouped, jensen_shannon, linf, pair, psi
+from nightbid.gates.compare import Pair, distances, pair
 from nightbid.gates.facts import Facts
 from nightbid.profile.bins import Ints
 from nightbid.profile.column import ColumnProfile
@@ -77,13 +77,8 @@ def measure(facts: Facts, each: ModelInput, tonight: Trained, champion: Trained)
         both = _by_token((new, each, mine), (old, theirs, known))
     if both is None:
         return
-    counts = grouped(both)
-    for family, value in (
-        ("psi_champion", psi(*counts)),
-        ("js_champion", jensen_shannon(*counts)),
-        ("linf_champion", linf(both)),
-    ):
-        facts.add(family, value, subject=each.name, part=PART)
+    for family, value in distances(both)._asdict().items():
+        facts.add(f"{family}_champion", value, subject=each.name, part=PART)
 
 
 def _churn(

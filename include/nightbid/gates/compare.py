@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +130,20 @@ def material(both: Pair) -> float:
     mean = float((q * both.middles).sum())
     spread = float(np.sqrt((q * (both.middles - mean) ** 2).sum()))
     return min(moved / (MATERIAL * spread), 1.0) ** 2 if spread > 0 else 1.0
+
+
+class Distances(NamedTuple):
+    """How far two sets of counts are apart beyond chance; nearly 0 for numbers that hardly move."""
+
+    psi: float
+    js: float
+    linf: float
+
+
+def distances(both: Pair) -> Distances:
+    """Compute the distances, weighed by how far the numbers moved (`material`)."""
+    counts, share = grouped(both), material(both)
+    return Distances(share * psi(*counts), share * jensen_shannon(*counts), share * linf(both))
 
 
 def transfer_auc(both: Pair) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightbid.errors import MissingDataError
-from nightbid.gates.compare import Pair, grouped, linf, material, median, pair, psi, subtract
+from nightbid.gates.compare import Distances, Pair, distances, median, pair, subtract
 from nightbid.manifest import Manifest
 from nightbid.profile.bins import Bins
 from nightbid.profile.column import ColumnProfile
@@ -67,7 +67,7 @@ class Days:
         self.auc: dict[tuple[date, str], tuple[float, float, float] | None] = {}
         """Association of a column with the label on a day, once computed."""
         self._agreements: dict[tuple[date, date, str, str], tuple[float, int] | None] = {}
-        self._distances: dict[tuple[date, str], tuple[float, float] | None] = {}
+        self._distances: dict[tuple[date, str], Distances | None] = {}
 
     @classmethod
     def of(cls, task: StageTask) -> Days:
@@ -126,19 +126,15 @@ class Days:
         both.old_positives[-1] -= column.null_positives
         return both if both.old.sum() > 0 else None
 
-    def distances(self, day: Day, name: str) -> tuple[float, float] | None:
-        """PSI and L-infinity of a column on this day against all others together."""
+    def distances(self, day: Day, name: str) -> Distances | None:
+        """Distances of a column on this day from all others together."""
         key = (day.date, name)
         if key not in self._distances:
             both = self.against_others(day, name)
-            if both is None:
-                self._distances[key] = None
-            else:
-                share = material(both)
-                self._distances[key] = (share * psi(*grouped(both)), share * linf(both))
+            self._distances[key] = None if both is None else distances(both)
         return self._distances[key]
 
-    def usual_distances(self, day: Day, name: str) -> tuple[float, float]:
+    def usual_distances(self, day: Day, name: str) -> Distances:
         """What the other days of the window differ from all others by; median of each.
 
         Not 0 for a column that is one thing on every day: a weekday, the age of the one ad that
@@ -150,8 +146,8 @@ class Days:
             if each.date != day.date and (value := self.distances(each, name)) is not None
         ]
         if len(found) < 2:
-            return 0.0, 0.0
-        return median([each[0] for each in found]), median([each[1] for each in found])
+            return Distances(0.0, 0.0, 0.0)
+        return Distances(*map(median, zip(*found, strict=True)))
 
     def agreement(self, day: Day, entity: str, name: str) -> tuple[float, int] | None:
         """Share of an entity's sampled members whose attribute is what it was on other days.

@@ -10,12 +10,8 @@ from nightbid.features.fitted import FittedFeatures
 from nightbid.gates import against_champion
 from nightbid.gates.compare import (
     beyond_chance,
-    grouped,
-    jensen_shannon,
-    linf,
-    material,
+    distances,
     pair,
-    psi,
     transfer_auc,
 )
 from nightbid.gates.facts import Facts
@@ -176,27 +172,23 @@ def _drift(
     newest: Profile,
     history: list[dict[str, float]],
 ) -> None:
-    both = pair(newest.columns[each.name], train.columns[each.name])
-    counts = grouped(both)
-    share = material(both)
-    value = share * psi(*counts)
+    found = distances(pair(newest.columns[each.name], train.columns[each.name]))
     means = [train.columns[each.name].mean, newest.columns[each.name].mean]
     note = (
         f"mean {means[0]:.4g} → {means[1]:.4g}"
         if each.kind == "float" and None not in means
         else ""
     )
-    facts.add("psi", value, subject=each.name, part="evaluate vs train", note=note)
-    facts.add("js", share * jensen_shannon(*counts), subject=each.name, part="evaluate vs train")
-    facts.add("linf", share * linf(both), subject=each.name, part="evaluate vs train")
+    for family, value in found._asdict().items():
+        facts.add(family, value, subject=each.name, part="evaluate vs train", note=note)
     earlier = [night[each.name] for night in history if each.name in night]
     if earlier:
         facts.add(
             "psi_excess",
-            max(value - max(earlier), 0.0),
+            max(found.psi - max(earlier), 0.0),
             subject=each.name,
             part="evaluate vs train",
-            note=f"{value:.3f}, before at most {max(earlier):.3f}",
+            note=f"{found.psi:.3f}, before at most {max(earlier):.3f}",
         )
 
 
@@ -249,6 +241,5 @@ def _newest_against_train(night: StageInput) -> dict[str, float]:
     found = {}
     for name, column in train.columns.items():
         if name not in RESERVED and name in newest.columns:
-            both = pair(newest.columns[name], column)
-            found[name] = material(both) * psi(*grouped(both))
+            found[name] = distances(pair(newest.columns[name], column)).psi
     return found

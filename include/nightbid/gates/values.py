@@ -49,8 +49,11 @@ def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
         if moved is not None and name != spec.label.column:
             usual = days.usual_distances(day, name)
             note = _moved(name, column, others)
-            for place, family in enumerate(("psi", "linf")):
-                excess = max(moved[place] - usual[place], 0.0)
+            for family, value, expected in (
+                ("psi", moved.psi, usual.psi),
+                ("linf", moved.linf, usual.linf),
+            ):
+                excess = max(value - expected, 0.0)
                 facts.add(family, excess, subject=name, part=day.name, note=note)
 
 

@@ -115,3 +115,23 @@ def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, kn
     checks = judge("features", facts, Gates(), NEWEST).checks
     failed = [each.name for each in checks if each.verdict != "pass"]
     assert (statistic in failed) if statistic else not failed, failed
+
+
+@pytest.mark.parametrize(("moved", "statistic"), [(0.05, ""), (1.0, "psi_champion:site_ctr")])
+def test_rates_fitted_anew_are_no_drift_against_the_champion(tmp_path, moved, statistic):
+    """Each of few sites has a rate: every value is another tomorrow, and hardly another."""
+    random = np.random.default_rng(1)
+    site = random.choice(30, 20_000, p=random.dirichlet(np.ones(30)))
+    rates = random.normal(0.1, 0.03, 30)
+    trained = []
+    for name, values in (("tonight", rates + 0.03 * moved), ("champion", rates)):
+        entry = ModelInput(name="site_ctr", kind="float", feature="site_ctr")
+        (tmp_path / name).mkdir()
+        FeatureSchema(inputs=(entry,)).save(tmp_path / name)
+        profile = Profile.of(pa.table({"site_ctr": values[site].astype("f4")}))
+        trained.append(against_champion.Trained(profile, tmp_path / name))
+    facts = Facts()
+    against_champion.measure(facts, entry, *trained)
+    checks = judge("features", facts, Gates(), NEWEST).checks
+    failed = [each.name for each in checks if each.verdict != "pass"]
+    assert (statistic in failed) if statistic else not failed, failed
