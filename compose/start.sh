@@ -8,5 +8,8 @@ if [ "${NIGHTBID_SETTINGS:-}" = /app/compose/emulated.yaml ]; then
       > "$GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" 2>/dev/null && break
     sleep 1
   done
+  if [ ! -s "$GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" ]; then
+    echo "start: dataflow:9026 shows no certificate, jobs cannot be submitted → docker compose logs dataflow" >&2
+  fi
 fi
 exec "$@"
