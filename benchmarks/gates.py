@@ -307,10 +307,10 @@ def report(rows: Iterable[dict[str, Any]]) -> None:
         )
 
 
-def real(folder: str, work: Path, journal: Journal) -> None:
-    """Judge KuaiRand's 14 days by the gates of raw logs and of features."""
-    settings = (f"source.folder={folder}", "window.train_days=1", "window.evaluate_days=1")
-    bench = Bench(work / "clean", work / "cache", "kuairand_ctr", settings, BEFORE_TRAINING)
+def real(folder: str, learned: int, work: Path, journal: Journal) -> None:
+    """Judge nights of KuaiRand's 14 days, with the pipeline's own model."""
+    settings = (f"source.folder={folder}", f"window.train_days={learned}", "window.evaluate_days=1")
+    bench = Bench(work / "clean", work / "cache", "kuairand_ctr", settings)
     days = open_source(bench.spec().source, bench.cache).days() or ()
     start = bench.first(days[0])
     print(f"KuaiRand, {len(days)} days, judged on the nights from {start} to {days[-1]}")
@@ -351,6 +351,7 @@ def main() -> None:
         "--behind", choices=GATES, default=GATES[-1], help="ask up to this gate after a stop"
     )
     parser.add_argument("--kuairand", default="", help="folder of KuaiRand: its nights instead")
+    parser.add_argument("--train-days", type=int, default=4, help="of each night of KuaiRand")
     parser.add_argument("--work", default="", help="folder to keep, and to go on from")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no row after these")
     options = parser.parse_args()
@@ -366,7 +367,10 @@ def main() -> None:
         work = Path(options.work or folder)
         work.mkdir(parents=True, exist_ok=True)
         same = json.dumps(
-            [options.kuairand, options.seed, options.rows, options.history, options.learn]
+            [
+                *(options.kuairand, options.train_days, options.seed, options.rows),
+                *(options.history, options.learn),
+            ]
         )
         asked = work / "asked.json"
         if asked.exists() and asked.read_text() != same:
@@ -374,7 +378,7 @@ def main() -> None:
         asked.write_text(same)
         journal = Journal(work / "journal.jsonl", time.monotonic() + 60 * options.minutes)
         if options.kuairand:
-            real(options.kuairand, work, journal)
+            real(options.kuairand, options.train_days, work, journal)
         else:
             simulated(options, kinds, work, journal)
         report(journal.rows().values())

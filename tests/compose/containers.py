@@ -245,10 +245,13 @@ def build() -> None:
         ("nightbid:local", "Dockerfile", found["python"]),
     ):
         began = time.monotonic()
+        build = ("docker", "build", "--quiet", "--tag", image, "--file", file, *through,
+                 "--build-arg", f"BASE={base}", ".")  # fmt: skip
         try:
-            run("docker", "build", "--quiet", "--tag", image, "--file", file, *through,
-                "--build-arg", f"BASE={base}", ".", seconds=2400, quiet=True)  # fmt: skip
+            run(*build, seconds=2400, quiet=True)
         except subprocess.CalledProcessError as error:
             print((error.stdout or "") + (error.stderr or ""), flush=True)  # noqa: T201
-            raise
+            # Registries are asked for hundreds of packages; layers that were made are kept.
+            print(f"build {image} failed, once more", flush=True)  # noqa: T201
+            run(*build, seconds=2400)
         step(f"build {image}", began)
