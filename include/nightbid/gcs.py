@@ -1,8 +1,9 @@
 """A workspace on Cloud Storage: what is written to it, and what is fetched whole.
 
-Small records are read through UPath like local files. Everything that is written, and all bulk
-transfer, goes through Google's own client: resumable uploads, crc32c of every object in both
-directions, retries with jitter, and generation preconditions where two writers may meet.
+Small records are read through UPath like local files, and held against their crc32c as well.
+Everything that is written, and all bulk transfer, goes through Google's own client: resumable
+uploads, crc32c of every object in both directions, retries with jitter, and generation
+preconditions where two writers may meet.
 """
 
 from __future__ import annotations

@@ -1,10 +1,17 @@
-"""Cloud Storage as the file system behind every gs:// path: what it refuses is one line."""
+"""Cloud Storage as the file system behind every gs:// path.
+
+What it refuses is one line, and an object that arrives whole, as every small record does, is held
+against its crc32c.
+"""
 
 from __future__ import annotations
 
+import base64
+import re
 from typing import Any
 from urllib.parse import unquote
 
+import google_crc32c
 from aiohttp import ClientError
 from gcsfs import GCSFileSystem
 from gcsfs.retry import HttpError
@@ -24,12 +31,15 @@ class Files(GCSFileSystem):  # type: ignore[misc]
 
     async def _call(self, method: str, path: str, *args: Any, **options: Any) -> Any:
         try:
-            return await super()._call(method, path, *args, **options)
+            found = await super()._call(method, path, *args, **options)
+            if isinstance(found, tuple):
+                _check(*found[-2:])
+            return found
         except (FileNotFoundError, FileExistsError):
             raise
         except (OSError, ValueError, HttpError, ClientError, GoogleAuthError) as error:
             text = " ".join(str(error).split())[:200] or type(error).__name__
-            where = f"gs://{'/'.join(args)}" if args else unquote(path)
+            where = f"gs://{'/'.join(args)}" if args else _place(path)
             raise Refused(text, where=where, hint=ROLES) from error
 
     async def _isdir(self, path: str) -> bool:
@@ -38,3 +48,25 @@ class Files(GCSFileSystem):  # type: ignore[misc]
             return bool((await self._info(path))["type"] == "directory")
         except FileNotFoundError:
             return False
+
+
+def _place(address: str) -> str:
+    """Name an object by its path, where the address is of one."""
+    found = re.search("/b/([^/?]+)/o/([^?]+)", address)
+    return f"gs://{found[1]}/{unquote(found[2])}" if found else unquote(address)
+
+
+def _check(headers: Any, content: bytes) -> None:
+    """Compare an object's bytes with the hash that came beside them; a part of one has none.
+
+    Raises:
+        OSError: they are others.
+    """
+    hashes = ",".join(headers.getall("X-Goog-Hash", [])).split(",")
+    expected = [each.strip().removeprefix("crc32c=") for each in hashes if "crc32c=" in each]
+    size = headers.get("Content-Range", "").rpartition("/")[2] or str(len(content))
+    if not expected or size != str(len(content)):
+        return
+    found = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+    if found != expected[0]:
+        raise OSError(f"the bytes changed on their way: crc32c {found}, expected {expected[0]}")

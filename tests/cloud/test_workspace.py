@@ -215,6 +215,13 @@ def test_bytes_that_change_on_their_way_are_not_taken_for_the_object(
     assert not list((tmp_path / "another machine").rglob("manifest.json"))
     assert (fetch(final) / "model/card.json").read_bytes() == FILES["model/card.json"]
 
+    record = final / "manifest.json"
+    text = record.read_text()
+    storage.spoiled.append(("sent", "manifest.json"))
+    with pytest.raises(WorkspaceError, match=r"^gs://.*/manifest\.json: the bytes changed .* crc"):
+        record.read_text()
+    assert record.read_text() == text
+
 
 @pytest.mark.parametrize("where", ["in a bucket", "local"])
 def test_of_several_writers_the_newest_has_the_last_word(

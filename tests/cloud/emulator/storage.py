@@ -206,7 +206,7 @@ class Storage(Served):
         if first >= size:
             raise Refused(416, "range not satisfiable")
         found["Content-Range"] = f"bytes {first}-{last}/{size}"
-        return Answer(206, thing.data[first : last + 1], found)
+        return Answer(206, self._on_its_way("sent", name, thing.data[first : last + 1]), found)
 
     def _list(self, bucket: str, query: dict[str, str]) -> Answer:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
