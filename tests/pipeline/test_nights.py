@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from nightbid.champion import ChampionPointer
+from nightbid.features.fitted import FittedFeatures
 from nightbid.nightly import NIGHT
 from nightbid.runs import RunRecord, runs_of
 from nightbid.workspace import Workspace
@@ -62,6 +63,40 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     assert suite["seed_noise"]["seeds"] == [0, 1]
     assert 0 < suite["seed_noise"]["normalized_entropy"] < 0.1
     assert len(runs_of(workspace, "small")) == 2
+
+
+def test_features_are_documented_with_what_the_newest_night_taught(shell):
+    shell.write()
+    code, text = shell.run("features", "small")
+    assert code == 0, text
+    assert "at most 100,002" in text
+    assert "nothing is learned yet" in text
+
+    code, text = shell.run("run", "small", "--date", "2026-01-04", "--until", "featurize")
+    assert code == 0, text
+    (run,) = runs_of(Workspace(str(shell.workspace)), "small")
+    record = run.stage("featurize")
+    fitted = FittedFeatures.load(Path(shell.workspace) / record.uri / "fitted")
+    rates = manifest(run, "featurize")["metrics"]["oov_rate"]
+    ads = f"{len(fitted.learned['ad_id'].tokens):,} values, {rates['ad_id']:.2%} OOV"
+    devices = f"{len(fitted.learned['device_type'].tokens):,} values"
+    code, page = shell.run("features", "small", "--markdown")
+    assert code == 0, page
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert list(rows) == list(fitted.definition.features)
+    assert ads in rows["ad_id"]
+    assert devices in rows["device_type"]
+    assert "`user_id`, `time`" in rows["user_ctr"]
+    assert "days before the row's own" in rows["user_ctr"]
+    assert "training only" in rows["position"]
+    report = Path(text.split("report: ")[-1].strip()).read_text()
+    assert ads in report
+
+    # What was learned for another definition is not this one's.
+    code, page = shell.run("features", "small", "--markdown", "--set", "features.ad_id.min_count=9")
+    assert code == 0, page
+    assert ads not in page
+    assert devices in page
 
 
 def test_a_night_of_real_impressions(shell, kuairand_folder):

@@ -90,6 +90,25 @@ def pipelines() -> None:
 
 
 @app.command()
+def features(
+    pipeline: PipelineName,
+    set_: Overrides = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown page.")] = False,
+) -> None:
+    """Document the features: what each reads, makes and gives the model, and what it learned."""
+    from nightbid.cli.features import documented, features_markdown, features_table, origin
+
+    settings = Settings()
+    spec = find_pipeline(pipeline, settings.pipelines, tuple(set_ or ()))
+    found, run_id = documented(spec, Workspace(settings.workspace))
+    if markdown:
+        sys.stdout.write(features_markdown(pipeline, found, run_id) + "\n")
+        return
+    console.print(features_table(found))
+    console.print(origin(pipeline, run_id), soft_wrap=True)
+
+
+@app.command()
 def runs(pipeline: PipelineName, last: Annotated[int, typer.Option(min=1)] = 20) -> None:
     """List the runs of a pipeline, newest last."""
     settings = Settings()

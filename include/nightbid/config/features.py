@@ -12,6 +12,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from nightbid.config.base import Block
 
+SCALES = {
+    "none": "the number as it is",
+    "standard": "(x - mean) / standard deviation",
+    "robust": "(x - median) / interquartile range",
+}
+
 
 class FeatureBlock(Block):
     """What all features share."""
@@ -29,6 +35,10 @@ class FeatureBlock(Block):
         """Columns of a request that it reads, besides the time."""
         return self.sources(name)
 
+    def in_words(self) -> str:
+        """What it makes of its columns, with its settings; the feature's documentation."""
+        return " ".join((type(self).__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
+
 
 class Numeric(FeatureBlock):
     """A number, scaled; missing, NaN and infinite values become the mean."""
@@ -43,12 +53,24 @@ class Numeric(FeatureBlock):
     missing_indicator: bool = False
     """Adds an input that is 1 where the value is missing."""
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        steps = [f"clipped to {_span(self.clip)}"] if self.clip else []
+        steps += ["sign(x) · ln(1 + |x|)"] if self.log1p else []
+        steps += [SCALES[self.scale]]
+        steps += ["a second input is 1 where it is missing"] if self.missing_indicator else []
+        return ", ".join(steps)
+
 
 class QuantileBuckets(FeatureBlock):
     """A number, as the bucket between training quantiles that it falls into."""
 
     transform: Literal["quantile_buckets"]
     buckets: int = Field(default=16, ge=2, le=4096)
+
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return f"one of {self.buckets:,} buckets that hold equally many training rows"
 
 
 class Buckets(FeatureBlock):
@@ -63,6 +85,11 @@ class Buckets(FeatureBlock):
             raise ValueError(f"boundaries ascend and differ, unlike {list(self.boundaries)}")
         return self
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        edges = ", ".join(f"{each:,g}" for each in self.boundaries)
+        return f"the bucket between {edges}"
+
 
 class Vocabulary(FeatureBlock):
     """A value, as its number among the frequent values of the training rows."""
@@ -73,12 +100,20 @@ class Vocabulary(FeatureBlock):
     oov_buckets: int = Field(default=1, ge=1)
     """Values outside the vocabulary are hashed into these."""
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return f"one of {_frequent(self)}"
+
 
 class Hash(FeatureBlock):
     """A value, hashed: no vocabulary to learn, collisions accepted."""
 
     transform: Literal["hash"]
     buckets: int = Field(default=4096, ge=1)
+
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return f"hashed into {self.buckets:,} buckets"
 
 
 class Cross(FeatureBlock):
@@ -91,6 +126,10 @@ class Cross(FeatureBlock):
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return self.columns
+
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return f"hashed together into {self.buckets:,} buckets"
 
 
 class Bag(FeatureBlock):
@@ -110,6 +149,11 @@ class Bag(FeatureBlock):
         """Columns of the logs that the feature called `name` reads."""
         return (self.column or name, *([self.weights] if self.weights else []))
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        weights = f"weighted by {self.weights}" if self.weights else "of equal weight"
+        return f"first {self.length:,} values{_parted(self)}, {weights}, of {_frequent(self)}"
+
 
 class Sequence(FeatureBlock):
     """The last values of a list column, oldest first."""
@@ -122,6 +166,11 @@ class Sequence(FeatureBlock):
     top_k: int = Field(default=100_000, ge=1)
     min_count: int = Field(default=2, ge=1)
     oov_buckets: int = Field(default=1, ge=1)
+
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        known = f"the vocabulary of {self.vocabulary}" if self.vocabulary else _frequent(self)
+        return f"last {self.length:,} values{_parted(self)}, oldest first, of {known}"
 
 
 class Recent(FeatureBlock):
@@ -155,6 +204,14 @@ class Recent(FeatureBlock):
         """Columns of a request that it reads, besides the time."""
         return self.by
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        rows = "whose label was 1" if self.rows == "positive" else "whatever their label"
+        return (
+            f"last {self.length:,} {self.column} of earlier rows of the same {', '.join(self.by)}"
+            f" {rows}, oldest first, of the vocabulary of {self.vocabulary}"
+        )
+
 
 class Identity(FeatureBlock):
     """An integer from 0 to size - 1, as it is; anything else counts as missing."""
@@ -162,17 +219,29 @@ class Identity(FeatureBlock):
     transform: Literal["identity"]
     size: int = Field(ge=1)
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return f"whole number from 0 to {self.size - 1:,}, as it is"
+
 
 class Hour(FeatureBlock):
     """Hour of the day of a time, UTC."""
 
     transform: Literal["hour"]
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return "hour of the day, UTC"
+
 
 class DayOfWeek(FeatureBlock):
     """Day of the week of a time, UTC; Monday is first."""
 
     transform: Literal["day_of_week"]
+
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return "day of the week, UTC"
 
 
 class Age(FeatureBlock):
@@ -185,6 +254,10 @@ class Age(FeatureBlock):
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return (self.column or name, self.since)
+
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return f"days since {self.since}: ln(1 + days), {SCALES['standard']}"
 
 
 class TargetRate(FeatureBlock):
@@ -203,6 +276,13 @@ class TargetRate(FeatureBlock):
         """Columns of the logs that the feature called `name` reads."""
         return self.columns or (self.column or name,)
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return (
+            "ln of the key's label rate over the overall one, smoothed by"
+            f" {self.strength:,g} rows of the overall one"
+        )
+
 
 class Count(FeatureBlock):
     """How many rows a key had per day, on days strictly before the row's own: ln(1 + rows)."""
@@ -215,6 +295,10 @@ class Count(FeatureBlock):
         """Columns of the logs that the feature called `name` reads."""
         return self.columns or (self.column or name,)
 
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        return "ln(1 + rows of the key per day)"
+
 
 class TextNgrams(FeatureBlock):
     """Words of a text and runs of them, hashed into a bag."""
@@ -224,6 +308,11 @@ class TextNgrams(FeatureBlock):
     ngrams: int = Field(default=2, ge=1, le=4)
     """Longest run of words."""
     buckets: int = Field(default=4096, ge=1)
+
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        runs = f" and runs of up to {self.ngrams}" if self.ngrams > 1 else ""
+        return f"first {self.length:,} words{runs}, hashed into {self.buckets:,} buckets"
 
 
 class Function(FeatureBlock):
@@ -242,6 +331,30 @@ class Function(FeatureBlock):
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return self.columns
+
+    def in_words(self) -> str:
+        """What it makes of its columns."""
+        made = f"{self.function}({', '.join(self.columns)})"
+        if self.then == "hash":
+            return f"{made}, hashed into {self.buckets:,} buckets"
+        return f"{made}: {SCALES['standard']}"
+
+
+def _frequent(feature: Vocabulary | Bag | Sequence) -> str:
+    seen = "once" if feature.min_count == 1 else f"{feature.min_count:,} times"
+    others = "1 bucket" if feature.oov_buckets == 1 else f"{feature.oov_buckets:,} buckets"
+    return (
+        f"the {feature.top_k:,} most frequent values seen at least {seen},"
+        f" others hashed into {others}"
+    )
+
+
+def _parted(feature: Bag | Sequence) -> str:
+    return "" if feature.separator == "," else f" parted by {feature.separator!r}"
+
+
+def _span(bounds: tuple[float, float]) -> str:
+    return f"[{bounds[0]:,g}, {bounds[1]:,g}]"
 
 
 def _spelled_out(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 Beam, training, evaluation and serving call `FittedFeatures.transform`; nothing else makes inputs.
 A saved folder holds `features.json` (the model inputs), `definition.json`, `statistics.json`,
-`vocabularies/*.parquet` and `history/*.parquet`, and nothing else is needed to serve.
+`vocabularies/*.parquet` and `history/*.parquet`, and nothing else is needed to serve;
+`documentation.json` says the same in words.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from nightbid.config.features import (
 )
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.features.describe import Documentation, describe
+from nightbid.features.history import Past
 from nightbid.features.learn import Learned, conclude
 from nightbid.features.recent import Recently
 from nightbid.features.statistics import Statistics
@@ -51,7 +54,6 @@ from nightbid.features.transforms import (
     Hashed,
     Listed,
     Numbered,
-    Past,
     Phrases,
     Scaled,
     Several,
@@ -108,6 +110,16 @@ class Definition(Block):
             features=spec.features, time=spec.columns.time, lag_days=spec.label.attribution_days
         )
 
+    def is_as(self, other: Definition, name: str) -> bool:
+        """Whether a feature is made alike in both, down to the vocabulary that it shares."""
+        mine, theirs = self.features.get(name), other.features.get(name)
+        if mine is None or mine != theirs:
+            return False
+        if (self.time, self.lag_days) != (other.time, other.lag_days):
+            return False
+        shared = mine.vocabulary if isinstance(mine, Sequence | Recent) else None
+        return not shared or self.is_as(other, shared)
+
 
 @dataclass(frozen=True)
 class FittedFeatures:
@@ -141,6 +153,23 @@ class FittedFeatures:
         """Every model input, in order."""
         return FeatureSchema(
             inputs=tuple(each for one in self.transforms.values() for each in one.inputs)
+        )
+
+    @cached_property
+    def documentation(self) -> Documentation:
+        """Each feature in words, with what it learned."""
+        features = self.definition.features
+        return Documentation(
+            features=tuple(
+                describe(
+                    name,
+                    features,
+                    self.transforms[name],
+                    set(self.learned),
+                    time=self.definition.time,
+                )
+                for name in features
+            )
         )
 
     def transform(self, raw: pa.Table) -> pa.Table:
@@ -186,6 +215,7 @@ class FittedFeatures:
         """Write everything into a folder; equal features are equal bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         self.schema.save(folder)
+        self.documentation.save(folder)
         (folder / "definition.json").write_text(self.definition.model_dump_json(indent=1))
         numbers = {name: each.numbers for name, each in self.learned.items() if each.numbers}
         (folder / "statistics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))

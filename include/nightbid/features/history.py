@@ -1,15 +1,20 @@
-"""Looking up what a key did before a day."""
+"""What a key did on days before a row's own: its rate, and how many rows it had."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from nightbid.columns import Floats, Hashes
+from nightbid.config.features import Count, TargetRate
 from nightbid.features.statistics import WEIGHT_UNIT
-from nightbid.features.values import Int32s, Ints
+from nightbid.features.transforms import Transform, one_float
+from nightbid.features.values import Int32s, Ints, Raw, as_float32, days_of, keys_of
+from nightbid.schema import ModelInput
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,61 @@ class History:
             np.where(known, (each[end] - each[start]) / WEIGHT_UNIT, 0.0) for each in self._sums
         ]
         return Seen(found[0], found[1], totals[0], totals[1], reached.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Past(Transform):
+    """The rate or the number of rows of a key, on days before the row's own."""
+
+    name: str
+    feature: TargetRate | Count
+    table: pa.Table
+    time: str
+    lag_days: int
+    """A label of the last so many days was not final yet on the row's day."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One float."""
+        return (one_float(self.name, self.name, self.feature.training_only),)
+
+    @property
+    def learned(self) -> str:
+        """Keys and days that it knows."""
+        if not len(self.table):
+            return "no rows"
+        keys, days = np.unique(self.table["key"]), np.asarray(self.table["day"])
+        first, last = (date(1970, 1, 1) + timedelta(int(day)) for day in (days.min(), days.max()))
+        return f"{len(keys):,} keys, {first} to {last}"
+
+    @property
+    def looks_back(self) -> str:
+        """Days that a row learns from."""
+        if isinstance(self.feature, TargetRate) and self.lag_days:
+            left = f"the newest {self.lag_days:,}" if self.lag_days > 1 else "the newest one"
+            return f"days before the row's own, without {left}: labels are not final yet"
+        return "days before the row's own"
+
+    @cached_property
+    def _history(self) -> History:
+        return History(self.table)
+
+    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        keys = keys_of(self.name, self.feature.sources(self.name), raw)
+        days = days_of(raw.time(self.time, self.name))
+        if isinstance(self.feature, Count):
+            seen = self._history.before(keys, days)
+            values = np.log1p(seen.weight / np.maximum(seen.days, 1))
+        else:
+            seen = self._history.before(keys, days - np.int32(self.lag_days))
+            overall = seen.all_positives / np.maximum(seen.all_weight, 1e-12)
+            strength = self.feature.strength
+            known = overall > 0
+            expected = np.where(known, overall * (seen.weight + strength), 1.0)
+            reached = np.where(known, seen.positives + strength * overall, 1.0)
+            values = np.log(reached / expected)
+        return {self.name: pa.array(as_float32(values))}
 
 
 def _cumulative(values: Ints) -> Ints:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from nightbid.columns import Hashes, encode, whole
 from nightbid.config.features import Recent
-from nightbid.features.transforms import Numbered, matrix_column
+from nightbid.features.transforms import Numbered, Transform, matrix_column
 from nightbid.features.values import DAY_US, Int32s, Ints, Raw, keys_of, moments_of
 from nightbid.schema import ModelInput
 
@@ -18,7 +18,7 @@ SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True)
-class Recently:
+class Recently(Transform):
     """The last items of the key's rows that were known at the row's time, oldest first.
 
     Known is a row once `delay_seconds` have passed after it, and its label's attribution window
@@ -47,6 +47,25 @@ class Recently:
                 training_only=self.feature.training_only,
                 vocabulary=self.feature.vocabulary,
             ),
+        )
+
+    @property
+    def learned(self) -> str:
+        """What it remembers."""
+        keys = len(np.unique(self.table["key"]))
+        return f"{len(self.table):,} rows of {keys:,} keys"
+
+    @property
+    def looks_back(self) -> str:
+        """Rows that a row learns from."""
+        days = self.lag_days if self.feature.rows == "positive" else 0
+        spans = ((days, "day"), (self.feature.delay_seconds, "second"))
+        wait = [f"{size:,} {unit}{'s' * (size != 1)}" for size, unit in spans if size]
+        until = "the row's time" if self.feature.before == "time" else "the row's day began"
+        return (
+            f"rows more than {' and '.join(wait)} before {until}"
+            if wait
+            else f"rows before {until}"
         )
 
     def apply(self, raw: Raw) -> dict[str, pa.Array]:

@@ -21,7 +21,6 @@ from nightbid.config.features import (
     Age,
     Bag,
     Buckets,
-    Count,
     Cross,
     DayOfWeek,
     Function,
@@ -31,10 +30,8 @@ from nightbid.config.features import (
     Numeric,
     QuantileBuckets,
     Sequence,
-    TargetRate,
     TextNgrams,
 )
-from nightbid.features.history import History
 from nightbid.features.values import (
     Floats32,
     Int32s,
@@ -42,9 +39,7 @@ from nightbid.features.values import (
     Raw,
     as_float32,
     called,
-    days_of,
     items_of,
-    keys_of,
     laid_out,
     numeric_values,
 )
@@ -52,6 +47,9 @@ from nightbid.schema import ModelInput
 
 BATCHED = 8
 """A vocabulary this many times as long as the values to look up is better kept in a dictionary."""
+
+EDGES = 16
+"""Boundaries shown."""
 
 
 class Transform(Protocol):
@@ -66,9 +64,19 @@ class Transform(Protocol):
         """Compute the columns of its inputs, [rows] each, in order."""
         ...
 
+    @property
+    def learned(self) -> str:
+        """What it learned, in words; empty if there is nothing to learn."""
+        return ""
+
+    @property
+    def looks_back(self) -> str:
+        """Which earlier rows a row is told of, in words; empty if none."""
+        return ""
+
 
 @dataclass(frozen=True)
-class Scaled:
+class Scaled(Transform):
     """(x - centre) * inverse; missing is 0, the centre."""
 
     name: str
@@ -80,11 +88,18 @@ class Scaled:
     def inputs(self) -> tuple[ModelInput, ...]:
         """One float, and one that tells missing values where asked for."""
         names = [self.name, *([f"{self.name}__missing"] if self._tells_missing else [])]
-        return tuple(_float(each, self.name, self.feature.training_only) for each in names)
+        return tuple(one_float(each, self.name, self.feature.training_only) for each in names)
 
     @property
     def _tells_missing(self) -> bool:
         return isinstance(self.feature, Numeric) and self.feature.missing_indicator
+
+    @property
+    def learned(self) -> str:
+        """Centre and scale."""
+        robust = isinstance(self.feature, Numeric) and self.feature.scale == "robust"
+        names = ("median", "interquartile range") if robust else ("mean", "standard deviation")
+        return f"{names[0]} {self.centre:,.6g}, {names[1]} {1 / self.inverse:,.6g}"
 
     def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
@@ -98,7 +113,7 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Bucketed:
+class Bucketed(Transform):
     """The bucket that a number falls into; boundaries belong to the bucket above."""
 
     name: str
@@ -109,6 +124,14 @@ class Bucketed:
     def inputs(self) -> tuple[ModelInput, ...]:
         """One id."""
         return (_id(self.name, len(self.boundaries) + 2, self.feature.training_only),)
+
+    @property
+    def learned(self) -> str:
+        """Its boundaries; of very many, the outer ones."""
+        shown = [f"{each:,.6g}" for each in self.boundaries]
+        if len(shown) > EDGES:
+            shown[EDGES // 2 : -EDGES // 2] = ["…"]
+        return f"boundaries {', '.join(shown)}" if shown else "no boundary: every value is alike"
 
     def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
@@ -128,6 +151,11 @@ class Numbered:
     def size(self) -> int:
         """Number of ids."""
         return 1 + self.oov_buckets + len(self.tokens)
+
+    @property
+    def in_words(self) -> str:
+        """How many entries it has."""
+        return f"{len(self.tokens):,} value{'s' * (len(self.tokens) != 1)}"
 
     def ids(self, encoded: tuple[Int32s, pa.Array]) -> Int32s:
         """Look up an encoded column; int32 [rows]."""
@@ -156,7 +184,7 @@ class Numbered:
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(Transform):
     """A value, as its number in a vocabulary."""
 
     name: str
@@ -169,13 +197,18 @@ class Listed:
         """One id."""
         return (_id(self.name, self.vocabulary.size, self.training_only, self.name),)
 
+    @property
+    def learned(self) -> str:
+        """Entries of its vocabulary."""
+        return self.vocabulary.in_words
+
     def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         return {self.name: pa.array(self.vocabulary.ids(raw.encoded(self.column, self.name)))}
 
 
 @dataclass(frozen=True)
-class Hashed:
+class Hashed(Transform):
     """One or several values, hashed together."""
 
     name: str
@@ -199,7 +232,7 @@ class Hashed:
 
 
 @dataclass(frozen=True)
-class Several:
+class Several(Transform):
     """The items of a list, as a bag or as a sequence."""
 
     name: str
@@ -221,6 +254,11 @@ class Several:
                 vocabulary=self.shared,
             ),
         )
+
+    @property
+    def learned(self) -> str:
+        """Entries of its vocabulary."""
+        return self.vocabulary.in_words
 
     def apply(self, raw: Raw) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
@@ -247,7 +285,7 @@ class Several:
 
 
 @dataclass(frozen=True)
-class Phrases:
+class Phrases(Transform):
     """Words of a text and runs of them, hashed into a bag; shorter runs come first."""
 
     name: str
@@ -296,7 +334,7 @@ class Phrases:
 
 
 @dataclass(frozen=True)
-class Calendar:
+class Calendar(Transform):
     """A part of a time, or a small integer, as it is."""
 
     name: str
@@ -323,45 +361,8 @@ class Calendar:
         return {self.name: pc.add(pc.fill_null(part, -1), 1).cast(pa.int32())}
 
 
-@dataclass(frozen=True)
-class Past:
-    """The rate or the number of rows of a key, on days before the row's own."""
-
-    name: str
-    feature: TargetRate | Count
-    table: pa.Table
-    time: str
-    lag_days: int
-    """A label of the last so many days was not final yet on the row's day."""
-
-    @property
-    def inputs(self) -> tuple[ModelInput, ...]:
-        """One float."""
-        return (_float(self.name, self.name, self.feature.training_only),)
-
-    @cached_property
-    def _history(self) -> History:
-        return History(self.table)
-
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
-        keys = keys_of(self.name, self.feature.sources(self.name), raw)
-        days = days_of(raw.time(self.time, self.name))
-        if isinstance(self.feature, Count):
-            seen = self._history.before(keys, days)
-            values = np.log1p(seen.weight / np.maximum(seen.days, 1))
-        else:
-            seen = self._history.before(keys, days - np.int32(self.lag_days))
-            overall = seen.all_positives / np.maximum(seen.all_weight, 1e-12)
-            strength = self.feature.strength
-            known = overall > 0
-            expected = np.where(known, overall * (seen.weight + strength), 1.0)
-            reached = np.where(known, seen.positives + strength * overall, 1.0)
-            values = np.log(reached / expected)
-        return {self.name: pa.array(as_float32(values))}
-
-
-def _float(name: str, feature: str, training_only: bool) -> ModelInput:
+def one_float(name: str, feature: str, training_only: bool) -> ModelInput:
+    """Declare an input that is a number."""
     return ModelInput(name=name, kind="float", feature=feature, training_only=training_only)
 
 

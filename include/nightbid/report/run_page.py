@@ -10,6 +10,7 @@ import yaml
 from markupsafe import Markup
 
 from nightbid.cost.ledger import totals
+from nightbid.features.describe import Described, Documentation
 from nightbid.manifest import Verdict
 from nightbid.report.charts import (
     Bar,
@@ -56,6 +57,7 @@ def run_context(view: RunView) -> dict[str, Any]:
         "models": _models(metrics),
         "gap": _gap(metrics),
         "gates": [stage for stage in view.stages if stage.is_gate],
+        "features": _features(view),
         "drift": _drift(view),
         "overrides": _overrides(view),
         "versions": _versions(view),
@@ -309,6 +311,18 @@ def _costs(view: RunView) -> dict[str, Any]:
         Words("Cost by stage", "Cost of each stage at cloud prices, all attempts.", "cost-figures"),
     )
     return {"costs": rows, "cost_chart": chart if rows else Markup("")}
+
+
+def _features(view: RunView) -> tuple[Described, ...]:
+    """Each feature in words, as featurization left it."""
+    stage = view.stage("featurize")
+    if stage.folder is None:
+        return ()
+    try:
+        known = Documentation.load(stage.folder / "fitted")
+    except FileNotFoundError:
+        return ()
+    return known.with_oov(stage.metrics.get("oov_rate") or {}).features
 
 
 def _drift(view: RunView) -> list[dict[str, Any]]:

@@ -1,0 +1,87 @@
+"""`nightbid features`: what each feature of a pipeline is, and what the newest night taught it."""
+
+from __future__ import annotations
+
+from rich.table import Column, Table
+from rich.text import Text
+from upath import UPath
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.features.describe import FILE, Documentation
+from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.manifest import Manifest
+from nightbid.runs import runs_of
+from nightbid.workspace import Workspace
+
+
+def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation, str]:
+    """Describe the features of a pipeline as its YAML has them now.
+
+    Returns:
+        The features, with what the newest featurized night taught those that have not changed
+        since; and that night's run id, empty if there is none.
+    """
+    now = Definition.of(spec)
+    asked = FittedFeatures(now, {}).documentation
+    for run in reversed(runs_of(workspace, spec.pipeline)):
+        record = run.stage("featurize")
+        folder = workspace.at(record.uri) if record and record.uri else None
+        if folder is not None and (folder / "fitted" / FILE).exists():
+            return _told(asked, now, folder), run.run_id
+    return asked, ""
+
+
+def _told(asked: Documentation, now: Definition, folder: UPath) -> Documentation:
+    text = (folder / "fitted" / "definition.json").read_text(encoding="utf-8")
+    then = Definition.model_validate_json(text)
+    rates = Manifest.model_validate_json((folder / "manifest.json").read_text()).metrics["oov_rate"]
+    known = Documentation.load(folder / "fitted").with_oov(rates)
+    told = {each.name: each for each in known.features}
+    names = [each.name for each in asked.features if now.is_as(then, each.name)]
+    return Documentation(
+        features=tuple(told[each.name] if each.name in names else each for each in asked.features)
+    )
+
+
+def features_table(documentation: Documentation) -> Table:
+    """Two columns, so that nothing is cut in a narrow terminal."""
+    table = Table(
+        Column("feature", overflow="fold"), Column("what it is", overflow="fold"), show_lines=True
+    )
+    for each in documentation.features:
+        lines = [
+            ("reads", ", ".join(each.reads)),
+            (each.transform, each.makes),
+            *(("model input", line) for line in each.inputs),
+            *([("training only", "fed a constant at serving")] if each.training_only else []),
+            *([("looks back", each.looks_back)] if each.looks_back else []),
+            *([("learned", each.learned)] if each.learned else []),
+        ]
+        said = Text("\n").join(Text.assemble((f"{key}: ", "dim"), text) for key, text in lines)
+        table.add_row(each.name, said)
+    return table
+
+
+def features_markdown(pipeline: str, documentation: Documentation, run_id: str) -> str:
+    """Write a page of documentation."""
+    lines = [
+        f"# Features of {pipeline}",
+        "",
+        "| feature | reads | transform | model inputs | looks back | learned |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in documentation.features:
+        reads = ", ".join(f"`{name}`" for name in each.reads)
+        what = f"{each.transform}: {each.makes}"
+        inputs = "; ".join(each.inputs) + ("; training only" if each.training_only else "")
+        cells = (f"`{each.name}`", reads, what, inputs, each.looks_back, each.learned)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += ["", origin(pipeline, run_id)]
+    return "\n".join(lines)
+
+
+def origin(pipeline: str, run_id: str) -> str:
+    """Say where the figures are from."""
+    if run_id:
+        return f"learned in run {run_id}, where the definition is still the same"
+    return f"nothing is learned yet: no night of {pipeline} has been featurized"

@@ -1,0 +1,137 @@
+"""The documentation of features, which their definitions and transforms say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+from upath import UPath
+
+from nightbid.config.features import (
+    Bag,
+    Feature,
+    QuantileBuckets,
+    Sequence,
+    Vocabulary,
+)
+from nightbid.schema import ModelInput
+
+if TYPE_CHECKING:  # A page shows documentation without what computes features.
+    from nightbid.features.transforms import Transform
+
+FILE = "documentation.json"
+
+
+class Described(BaseModel):
+    """One feature, in words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    transform: str
+    reads: tuple[str, ...]
+    """Columns of the logs."""
+    makes: str
+    """What becomes of them, with every setting."""
+    inputs: tuple[str, ...]
+    """What the model gets, a line per input."""
+    looks_back: str
+    """Which earlier rows a row is told of; empty if none."""
+    learned: str
+    """What the training rows taught; empty if nothing, or not yet."""
+    training_only: bool
+
+
+class Documentation(BaseModel):
+    """Every feature, in order: `documentation.json` of a fitted-features folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    features: tuple[Described, ...]
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Documentation:
+        """Read it from a fitted-features folder."""
+        return cls.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+
+    def with_oov(self, rates: Mapping[str, float]) -> Documentation:
+        """Say which share of the newest rows' values no vocabulary has.
+
+        Args:
+            rates: feature → share.
+        """
+        said = {name: f"{rate:.2%} OOV in the newest rows" for name, rate in rates.items()}
+        return Documentation(
+            features=tuple(
+                each.model_copy(update={"learned": ", ".join(filter(None, parts))})
+                for each in self.features
+                for parts in [(each.learned, said.get(each.name))]
+            )
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write it into a fitted-features folder."""
+        (folder / FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+
+def describe(
+    name: str,
+    features: Mapping[str, Feature],
+    transform: Transform,
+    learned: Collection[str],
+    *,
+    time: str,
+) -> Described:
+    """Put one feature into words.
+
+    Args:
+        name: its own.
+        features: the definitions of all: some share a vocabulary.
+        transform: it, ready to be applied.
+        learned: names of the features that have learned something.
+        time: column with the time of the impression.
+    """
+    feature = features[name]
+    columns = [*feature.sources(name), *([time] if transform.looks_back else [])]
+    return Described(
+        name=name,
+        transform=feature.transform,
+        reads=tuple(dict.fromkeys(columns)),
+        makes=feature.in_words(),
+        inputs=tuple(_input(each, features, learned) for each in transform.inputs),
+        looks_back=transform.looks_back,
+        learned=transform.learned if name in learned else "",
+        training_only=feature.training_only,
+    )
+
+
+def _input(each: ModelInput, features: Mapping[str, Feature], learned: Collection[str]) -> str:
+    shape = {
+        "float": "float32",
+        "id": "int32 id",
+        "bag": f"{each.length:,} int32 ids with float32 weights",
+        "sequence": f"{each.length:,} int32 ids",
+    }[each.kind]
+    if each.kind == "float":
+        return f"{each.name}: {shape}"
+    teacher = each.vocabulary or each.feature
+    feature = features[teacher]
+    most = None if teacher in learned else _most(feature)
+    size = f"{each.size:,}" if most is None else f"at most {most:,}"
+    meaning = "0 is missing"
+    if isinstance(feature, Vocabulary | Bag | Sequence):
+        last = feature.oov_buckets
+        meaning += ", 1 is OOV" if last == 1 else f", 1 to {last:,} are OOV"
+    return f"{each.name}: {shape} of {size} ({meaning})"
+
+
+def _most(feature: Feature) -> int | None:
+    """Most ids that it can have, where that is for the training rows to say."""
+    match feature:
+        case Vocabulary() | Bag() | Sequence():
+            return 1 + feature.oov_buckets + feature.top_k
+        case QuantileBuckets():
+            return 1 + feature.buckets
+    return None

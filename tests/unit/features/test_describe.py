@@ -1,0 +1,134 @@
+"""The documentation of features: complete, and true to what was learned."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.features.describe import Described, Documentation
+from nightbid.features.fitted import Definition, FittedFeatures
+
+BASE = {
+    "site": {"transform": "vocabulary"},
+    "shop": {"transform": "vocabulary"},
+}
+
+
+def described(feature: dict, **blocks: object) -> Described:
+    spec = PipelineSpec.model_validate(
+        {
+            "pipeline": "t",
+            "columns": {"time": "served"},
+            "features": {**BASE, "f": feature},
+            **blocks,
+        }
+    )
+    return FittedFeatures(Definition.of(spec), {}).documentation.features[-1]
+
+
+@pytest.mark.parametrize(
+    ("feature", "settings"),
+    [
+        (
+            "{transform: numeric}",
+            "{column: x, clip: [0, 9], log1p: true, scale: robust, missing_indicator: true,"
+            " training_only: true}",
+        ),
+        ("{transform: quantile_buckets}", "{column: x, buckets: 9}"),
+        ("{transform: buckets, boundaries: [1]}", "{column: x, boundaries: [1, 2.5]}"),
+        ("{transform: vocabulary}", "{column: x, top_k: 7, min_count: 1, oov_buckets: 3}"),
+        ("{transform: hash}", "{column: x, buckets: 9}"),
+        ("{transform: cross, columns: [a, b]}", "{columns: [a, c], buckets: 9}"),
+        (
+            "{transform: bag}",
+            '{column: x, length: 3, weights: w, separator: ";", top_k: 7, min_count: 1,'
+            " oov_buckets: 3}",
+        ),
+        (
+            "{transform: sequence}",
+            '{column: x, length: 3, separator: ";", vocabulary: site, top_k: 7, min_count: 1,'
+            " oov_buckets: 3}",
+        ),
+        (
+            "{transform: recent, column: a, by: [u], vocabulary: site}",
+            "{column: x, by: [v], vocabulary: shop, length: 3, rows: all, before: day,"
+            " delay_seconds: 5}",
+        ),
+        ("{transform: identity, size: 4}", "{column: x, size: 5}"),
+        ("{transform: hour}", "{column: x}"),
+        ("{transform: day_of_week}", "{column: x}"),
+        ("{transform: age, since: born}", "{column: x, since: y}"),
+        ("{transform: target_rate}", "{column: x, columns: [a, b], strength: 3}"),
+        ("{transform: count}", "{column: x, columns: [a, b]}"),
+        ("{transform: text_ngrams}", "{column: x, length: 3, ngrams: 1, buckets: 9}"),
+        (
+            "{transform: function, function: text_length, columns: [a]}",
+            "{columns: [b], then: hash}",
+        ),
+        (
+            "{transform: function, function: text_length, columns: [a], then: hash}",
+            "{buckets: 9}",
+        ),
+    ],
+)
+def test_every_setting_is_said(feature, settings):
+    asked = yaml.safe_load(feature)
+    plain = described(asked)
+    assert plain.makes
+    assert plain.learned == ""
+    for name, value in yaml.safe_load(settings).items():
+        assert described({**asked, name: value}) != plain, name
+
+
+def test_columns_that_are_read_include_the_time_of_what_looks_back():
+    rate = described({"transform": "target_rate", "columns": ["user"]})
+    assert rate.reads == ("user", "served")
+    assert described({"transform": "cross", "columns": ["a", "b"]}).reads == ("a", "b")
+
+
+def test_days_whose_labels_are_not_final_are_said_to_be_left_out():
+    rate = {"transform": "target_rate", "columns": ["user"]}
+    late = {"column": "bought", "attribution_days": 7, "event_time": "bought_at"}
+    assert "without the newest 7" in described(rate, label=late).looks_back
+    assert described(rate).looks_back == "days before the row's own"
+    clicked = {"transform": "recent", "column": "site", "by": ["user"], "vocabulary": "site"}
+    assert "7 days and 600 seconds" in described(clicked, label=late).looks_back
+    every = {**clicked, "rows": "all"}
+    assert "more than 600 seconds before the row's time" in described(every, label=late).looks_back
+
+
+def test_before_a_night_sizes_are_bounds_which_what_is_learned_keeps(fitted):
+    unlearned = FittedFeatures(fitted.definition, {}).documentation
+    asked = {each.name: each for each in unlearned.features}
+    assert "at most 100,004 (0 is missing, 1 to 3 are OOV)" in asked["site"].inputs[0]
+    assert "at most 9 " in asked["price_bucket"].inputs[0]
+    assert "at most 100,004 " in asked["lately"].inputs[0]
+    for each in fitted.documentation.features:
+        assert "at most" not in " ".join(each.inputs)
+    said = [line for each in fitted.documentation.features for line in each.inputs]
+    for line, each in zip(said, fitted.schema.inputs, strict=True):
+        assert line.startswith(f"{each.name}: ")
+        assert each.kind == "float" or f" of {each.size:,} " in line
+        assert each.kind not in ("bag", "sequence") or f"{each.length:,} int32 ids" in line
+
+
+def test_what_was_learned_is_said_and_kept_with_the_features(fitted, tmp_path):
+    fitted.save(tmp_path)
+    known = {each.name: each.learned for each in Documentation.load(tmp_path).features}
+    assert known["site"] == f"{len(fitted.learned['site'].tokens):,} values"
+    mean, inverse = fitted.learned["price"].numbers
+    assert known["price"] == f"mean {mean:,.6g}, standard deviation {1 / inverse:,.6g}"
+    assert known["middle"].startswith("median ")
+    edges = fitted.learned["price_bucket"].numbers
+    assert known["price_bucket"] == "boundaries " + ", ".join(f"{each:,.6g}" for each in edges)
+    assert known["site_rate"] == "5 keys, 2024-10-04 to 2024-10-07"
+    assert known["lately"].endswith(" keys")
+    nothing = ("clipped", "fixed_bucket", "site_hash", "pair", "words", "slot", "hour")
+    assert [known[name] for name in nothing] == [""] * len(nothing)
+
+
+def test_values_outside_the_vocabulary_are_told_by_feature(fitted):
+    told = fitted.documentation.with_oov({"site": 0.125, "words": 0.0})
+    known = {each.name: each.learned for each in told.features}
+    assert known["site"].endswith(" values, 12.50% OOV in the newest rows")
+    assert known["price"] == fitted.documentation.features[0].learned
