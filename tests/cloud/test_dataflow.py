@@ -173,6 +173,7 @@ RECOVERED = {
     "slow start": (lambda d: None, Plan(slow_start=1.5)),
     "worker lost": (lambda d: None, Plan(lose_worker=1)),
     "silent for a while": (lambda d: d.fail("GET", JOBS + "/", 503, times=3), Plan()),
+    "log out of reach": (lambda d: d.fail("GET", "/messages", 403, times=3), Plan()),
     "late metrics": (lambda d: None, Plan(late_metrics=0.3)),
 }
 
@@ -322,6 +323,7 @@ OVER_GRPC = {
     "answer lost": (lambda d: d.fail("POST", JOBS, 503, after=True), Plan(), ""),
     "worker lost": (lambda d: None, Plan(lose_worker=1), ""),
     "silent for a while": (lambda d: d.fail("GET", JOBS + "/", 503, times=3), Plan(), ""),
+    "log out of reach": (lambda d: d.fail("GET", "/messages", 403, times=3), Plan(), ""),
     "late metrics": (lambda d: None, Plan(late_metrics=0.3), ""),
     "quota": (lambda d: d.fail("POST", JOBS, 429), Plan(), "ask for more quota"),
     "forbidden": (lambda d: d.fail("POST", JOBS, 403), Plan(), "give the account its roles"),

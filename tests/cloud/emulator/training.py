@@ -115,6 +115,7 @@ class Training:
         """How often a job is begun anew whose machines were lost."""
         self._refusals: list[Refusal] = []
         self._losses: list[Loss] = []
+        self._forgotten: list[str] = []
         self._numbers = itertools.count(7_100_000_000_000_000_001)
         self._lines = itertools.count(1)
         self._lock = threading.Lock()
@@ -152,6 +153,10 @@ class Training:
     def lose(self, text: str, times: int = 1, *, replica: int | None = 0) -> None:
         """Take a machine away (None: all) as soon as a job has said `text`."""
         self._losses.append(Loss(text, times, replica))
+
+    def forget(self, text: str) -> None:
+        """Know nothing of a job any more, and end its machines, once it has said `text`."""
+        self._forgotten.append(text)
 
     # What a client calls.
 
@@ -317,6 +322,10 @@ class Training:
 
         def heard(rank: int, text: str, bad: bool) -> None:
             self._say(running, _name(rank), text, bad=bad)
+            if (said := next((each for each in self._forgotten if each in text), "")) != "":
+                self._forgotten.remove(said)
+                running.cancelled.set()
+                self.jobs.pop(running.job.name, None)
             loss = next((each for each in self._losses if each.left and each.text in text), None)
             if loss is not None:
                 loss.left -= 1

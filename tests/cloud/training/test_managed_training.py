@@ -116,6 +116,25 @@ def test_a_preempted_job_that_fails_is_followed_by_one_that_goes_on(
 
 
 @pytest.mark.matrix
+def test_a_job_that_the_service_has_forgotten_is_followed_by_another(
+    trained, service: Training, tmp_path, monkeypatch
+) -> None:
+    made = trained()
+    service.forget("epoch 1:")
+    with pytest.raises(StageError, match="ended as gone") as caught:
+        run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
+    assert "\n" not in str(caught.value)
+    left = made.run.stage("train")
+    assert left is None or not left.uri
+    result = run_stage(TRAIN, made.spec, made.run, cache_folder=made.cache, attempt=2)
+    assert [name for name in service.calls if name == "CreateCustomJob"] == ["CreateCustomJob"] * 2
+    assert len(service.jobs) == 1
+    assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
+    settle(made.run)
+    assert paid_hours(made) >= hours(service) * (1 - 1e-6) > 0
+
+
+@pytest.mark.matrix
 def test_two_workers_one_of_which_is_lost(trained, service: Training) -> None:
     made = trained(workers=2, batch_size=1000)
     service.lose("epoch 1:", replica=1)
