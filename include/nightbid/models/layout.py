@@ -16,6 +16,8 @@ from nightbid.schema import FeatureSchema, ModelInput
 
 Int32s = npt.NDArray[np.int32]
 Floats32 = npt.NDArray[np.float32]
+BLOCK = 4096
+"""Rows of a matrix that are filled column by column: so many stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +144,38 @@ class Layout:
         Raises:
             MissingDataError: a column is absent.
         """
-        rows = len(table)
-        ids = np.zeros((rows, len(self.offsets)), np.int32)
-        numbers = np.zeros((rows, len(self.numbers)), np.float32)
-        bag_weights = np.zeros((rows, sum(map(_extent, self.bag_places.values()))), np.float32)
+        packed = self.blank(len(table))
+        self.fill(packed, table, serving=serving)
+        return packed
+
+    def blank(self, rows: int) -> Packed:
+        """Make matrices of zeros, to be filled."""
+        return Packed(
+            np.zeros((rows, len(self.offsets)), np.int32),
+            np.zeros((rows, len(self.numbers)), np.float32),
+            np.zeros((rows, sum(map(_extent, self.bag_places.values()))), np.float32),
+        )
+
+    def fill(self, packed: Packed, table: pa.Table, *, serving: bool) -> None:
+        """Read the model inputs of featurized rows into blank matrices of as many rows.
+
+        Args: as of `pack`.
+        """
+        columns: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
         for each in self.lookups:
             if not (serving and each.training_only):
-                ids[:, self.places[each.name]] = _matrix(table, each.name, width(each), np.int32)
+                ids = _matrix(table, each.name, width(each), np.int32)
+                columns.append((packed.ids[:, self.places[each.name]], ids))
             if each.kind == "bag":
                 weights = _matrix(table, weight_column(each.name), each.length, np.float32)
-                bag_weights[:, self.bag_places[each.name]] = weights
+                columns.append((packed.bag_weights[:, self.bag_places[each.name]], weights))
         for at, each in enumerate(self.numbers):
             if not (serving and each.training_only):
-                numbers[:, at : at + 1] = _matrix(table, each.name, 1, np.float32)
-        return Packed(ids, numbers, bag_weights)
+                values = _matrix(table, each.name, 1, np.float32)
+                columns.append((packed.numbers[:, at : at + 1], values))
+        for start in range(0, len(table), BLOCK):
+            for target, values in columns:
+                target[start : start + BLOCK] = values[start : start + BLOCK]
 
 
 def width(each: ModelInput) -> int:

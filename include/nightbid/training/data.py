@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,29 +101,39 @@ def read_examples(folder: Path, split: str, layout: Layout, *, serving: bool) ->
     Raises:
         MissingDataError: there are no such rows, or an input is absent.
     """
-    parts: list[Examples] = []
-    for path in split_files(folder, split):
-        reserved = [LABEL, WEIGHT]
-        if GIVEN in pq.read_schema(path).names:
-            reserved.append(GIVEN)
-        table = pq.read_table(path, partitioning=None, columns=[*layout.columns(), *reserved])
-        found = [table[name].to_numpy().astype(np.float32, copy=False) for name in reserved]
-        given = found[2] if len(found) > 2 else np.ones(len(table), np.float32)
-        parts.append(Examples(layout.pack(table, serving=serving), found[0], found[1], given))
-    if not sum(map(len, parts)):
+    files = {path: pq.read_metadata(path) for path in split_files(folder, split)}
+    ends = np.cumsum([footer.num_rows for footer in files.values()], dtype=np.int64)
+    rows = int(ends[-1]) if len(ends) else 0
+    if not rows:
         raise MissingDataError(
             f"no {split} rows",
             where="featurize",
             hint="widen the window, or take a label condition that some rows meet",
         )
-    inputs = [each.inputs for each in parts]
-    return Examples(
-        Packed(
-            np.concatenate([each.ids for each in inputs]),
-            np.concatenate([each.numbers for each in inputs]),
-            np.concatenate([each.bag_weights for each in inputs]),
-        ),
-        np.concatenate([each.labels for each in parts]),
-        np.concatenate([each.weights for each in parts]),
-        np.concatenate([each.given for each in parts]),
+    # Files are read by all cores, each into its place: nothing is joined, or copied, afterwards.
+    whole = Examples(
+        layout.blank(rows),
+        np.zeros(rows, np.float32),
+        np.zeros(rows, np.float32),
+        np.ones(rows, np.float32),
     )
+    places = [
+        whole.take(slice(int(end) - footer.num_rows, int(end)))
+        for footer, end in zip(files.values(), ends, strict=True)
+    ]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        list(threads.map(partial(_fill, layout, serving), places, files, files.values()))
+    return whole
+
+
+def _fill(
+    layout: Layout, serving: bool, place: Examples, path: Path, footer: pq.FileMetaData
+) -> None:
+    with pq.ParquetFile(path, metadata=footer) as file:
+        reserved = {LABEL: place.labels, WEIGHT: place.weights}
+        if GIVEN in file.schema_arrow.names:
+            reserved[GIVEN] = place.given
+        table = file.read(columns=[*layout.columns(), *reserved])
+    layout.fill(place.inputs, table, serving=serving)
+    for name, target in reserved.items():
+        target[:] = table[name].to_numpy()
