@@ -111,8 +111,14 @@ def write_rows(table: pa.Table, path: Path) -> None:
 
 
 def encode_rows(table: pa.Table, where: Path | IO[bytes]) -> None:
-    """Write featurized rows as Parquet."""
-    pq.write_table(table, where, compression="zstd", use_dictionary=False)
+    """Write featurized rows as Parquet.
+
+    Every column holds ints or floats. Their bytes are written apart, first ones first: zstd takes
+    such bytes in half the time, and they come out as small.
+    """
+    pq.write_table(
+        table, where, compression="zstd", use_dictionary=False, use_byte_stream_split=True
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:
