@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 from keras import ops
+from keras.src.utils.naming import reset_uids
 
 from nightbid.errors import CorruptDataError
 from nightbid.models.fields import TABLE, Embedded, Fields
@@ -31,8 +32,8 @@ class Network:
         architecture = find(card.architecture)
         # Layers are numbered through a process, and TensorFlow adds gradients in the order of
         # names: "dense_10" before "dense_9". Numbers start anew, so that bits do not depend on
-        # what was built before.
-        keras.backend.clear_session(free_memory=False)
+        # what was built before. (`clear_session` would also end the scope of several workers.)
+        reset_uids()
         keras.utils.set_random_seed(seed)
         fields = Fields(self.layout, card.embedding_dim, card.embedding_l2)
         output = architecture.build(fields, **architecture.parameters(card.parameters))
