@@ -180,7 +180,8 @@ class Embedded(keras.layers.Layer):  # type: ignore[misc]
     def call(self, ids: Tensor) -> Tensor:
         """Gather."""
         rows = ids + tf.constant(self.layout.offsets)
-        vectors = tf.gather(self.table, rows)
+        # The variable itself: a Keras variable would be read, and copied, as a whole.
+        vectors = tf.gather(self.table.value, rows)
         if self.l2 and self.share is not None:
             share = tf.gather(self.share, rows)
             penalty = tf.reduce_sum(tf.square(vectors) * share[..., None])
