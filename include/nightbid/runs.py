@@ -33,6 +33,8 @@ class RunHead(BaseModel):
     trigger: str = "shell"
     sweep: str = ""
     """The sweep that the run is a trial of: such runs are not nights, and not listed as such."""
+    until: str = ""
+    """The stage that it was to end with; empty: all of them."""
     started: dt.datetime
     spec: dict[str, object]
 
@@ -92,6 +94,7 @@ class RunRecord:
         overrides: tuple[str, ...] = (),
         trigger: str = "shell",
         sweep: str = "",
+        until: str = "",
     ) -> RunRecord:
         """Begin a run, or take up the one with the same id.
 
@@ -106,6 +109,7 @@ class RunRecord:
             overrides=overrides,
             trigger=trigger,
             sweep=sweep,
+            until=until,
             started=dt.datetime.now(dt.UTC),
             spec=spec.model_dump(mode="json"),
         )

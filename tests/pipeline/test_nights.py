@@ -92,6 +92,12 @@ def test_features_are_documented_with_what_the_newest_night_taught(shell):
     report = Path(text.split("report: ")[-1].strip()).read_text()
     assert ads in report
 
+    # It ended where it was told to.
+    code, listed = shell.run("runs", "small")
+    assert code == 0, listed
+    assert "done" in listed
+    assert "running" not in listed
+
     # What was learned for another definition is not this one's.
     code, page = shell.run("features", "small", "--markdown", "--set", "features.ad_id.min_count=9")
     assert code == 0, page

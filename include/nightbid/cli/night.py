@@ -66,7 +66,9 @@ def run_nights(
     try:
         for offset in range(nights):
             night = first + timedelta(days=offset)
-            run = RunRecord.start(workspace, spec, night, run_id=run_id, overrides=overrides)
+            run = RunRecord.start(
+                workspace, spec, night, run_id=run_id, overrides=overrides, until=until
+            )
             console.rule(f"[bold]{run.run_id}[/]")
             try:
                 _run_night(spec, run, settings, until, console)

@@ -18,7 +18,7 @@ def run_state(run: RunRecord) -> tuple[str, str]:
     for record in newest.values():
         if record.state != "done":
             return record.state, record.stage
-    return ("done", "") if "promote" in newest else ("running", "")
+    return ("done" if (run.head.until or "promote") in newest else "running", "")
 
 
 def runs_table(runs: Sequence[RunRecord]) -> Table:

@@ -143,11 +143,12 @@ class RunView:
 
     @property
     def state(self) -> State:
-        """`failed` or `stopped` by its first stage that is; `done` when promotion is."""
+        """`failed` or `stopped` by its first stage that is; `done` when its last one is."""
         for stage in self.stages:
             if stage.state in ("failed", "stopped"):
                 return stage.state
-        return "done" if self.stage("promote").state == "done" else "running"
+        last = self.stage(self.head.until or "promote")
+        return "done" if last.state == "done" else "running"
 
     @property
     def deciding(self) -> StageView | None:
