@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -63,6 +64,21 @@ class StageRecord(BaseModel):
     verdict: Verdict | None = None
     summary: str = ""
     error: str = ""
+
+
+def state_of(
+    head: RunHead, newest: Mapping[str, StageRecord]
+) -> tuple[Literal["done", "stopped", "failed", "running"], str]:
+    """State of a run, and the stage that ended it too early, if one did.
+
+    Args:
+        head: what it was asked.
+        newest: stage → the newest record of it; of several that went wrong the first one counts.
+    """
+    for record in newest.values():
+        if record.state != "done":
+            return record.state, record.stage
+    return ("done" if (head.until or "promote") in newest else "running"), ""
 
 
 class RunRecord:

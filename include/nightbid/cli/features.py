@@ -32,14 +32,14 @@ def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation,
 
 
 def _told(asked: Documentation, now: Definition, folder: UPath) -> Documentation:
-    text = (folder / "fitted" / "definition.json").read_text(encoding="utf-8")
-    then = Definition.model_validate_json(text)
+    then = Definition.load(folder / "fitted")
     rates = Manifest.model_validate_json((folder / "manifest.json").read_text()).metrics["oov_rate"]
     known = Documentation.load(folder / "fitted").with_oov(rates)
     told = {each.name: each for each in known.features}
-    names = [each.name for each in asked.features if now.is_as(then, each.name)]
     return Documentation(
-        features=tuple(told[each.name] if each.name in names else each for each in asked.features)
+        features=tuple(
+            told[each.name] if now.is_as(then, each.name) else each for each in asked.features
+        )
     )
 
 

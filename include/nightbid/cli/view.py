@@ -7,33 +7,25 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from nightbid.champion import Champion
-from nightbid.runs import RunRecord
+from nightbid.runs import RunRecord, state_of
 
 STYLE = {"done": "green", "stopped": "yellow", "failed": "red", "running": "cyan"}
-
-
-def run_state(run: RunRecord) -> tuple[str, str]:
-    """State of a run (`done`, `stopped`, `failed`, `running`) and the stage that decided it."""
-    newest = {record.stage: record for record in run.records()}
-    for record in newest.values():
-        if record.state != "done":
-            return record.state, record.stage
-    return ("done" if (run.head.until or "promote") in newest else "running", "")
 
 
 def runs_table(runs: Sequence[RunRecord]) -> Table:
     """One row per run."""
     table = Table("run", "night", "state", "verdict", "seconds", "started (UTC)")
     for run in runs:
-        state, stage = run_state(run)
-        evaluated, promoted = run.stage("evaluate"), run.stage("promote")
-        last = promoted or evaluated
+        records = run.records()
+        newest = {record.stage: record for record in records}
+        state, stage = state_of(run.head, newest)
+        last = newest.get("promote") or newest.get("evaluate")
         table.add_row(
             run.run_id,
             run.date.isoformat(),
             f"[{STYLE[state]}]{state}{f' at {stage}' if stage else ''}[/]",
             last.summary if last else "",
-            f"{sum(record.seconds for record in run.records()):.0f}",
+            f"{sum(record.seconds for record in records):.0f}",
             f"{run.head.started:%Y-%m-%d %H:%M}",
         )
     return table

@@ -6,6 +6,7 @@ A bare word is a transform with its defaults: `device_type: vocabulary`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -35,9 +36,9 @@ class FeatureBlock(Block):
         """Columns of a request that it reads, besides the time."""
         return self.sources(name)
 
+    @abstractmethod
     def in_words(self) -> str:
         """What it makes of its columns, with its settings; the feature's documentation."""
-        return " ".join((type(self).__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
 
 
 class Numeric(FeatureBlock):

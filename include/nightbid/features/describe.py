@@ -118,8 +118,8 @@ def _input(each: ModelInput, features: Mapping[str, Feature], learned: Collectio
         return f"{each.name}: {shape}"
     teacher = each.vocabulary or each.feature
     feature = features[teacher]
-    most = None if teacher in learned else _most(feature)
-    size = f"{each.size:,}" if most is None else f"at most {most:,}"
+    more = 0 if teacher in learned else _to_be_learned(feature)
+    size = f"{'at most ' if more else ''}{each.size + more:,}"
     meaning = "0 is missing"
     if isinstance(feature, Vocabulary | Bag | Sequence):
         last = feature.oov_buckets
@@ -127,11 +127,11 @@ def _input(each: ModelInput, features: Mapping[str, Feature], learned: Collectio
     return f"{each.name}: {shape} of {size} ({meaning})"
 
 
-def _most(feature: Feature) -> int | None:
-    """Most ids that it can have, where that is for the training rows to say."""
+def _to_be_learned(feature: Feature) -> int:
+    """Most ids that training rows add to those that it has without them."""
     match feature:
         case Vocabulary() | Bag() | Sequence():
-            return 1 + feature.oov_buckets + feature.top_k
+            return feature.top_k
         case QuantileBuckets():
-            return 1 + feature.buckets
-    return None
+            return feature.buckets - 1
+    return 0

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from nightbid.config.base import Block
 from nightbid.config.features import (
@@ -109,6 +110,11 @@ class Definition(Block):
         return cls(
             features=spec.features, time=spec.columns.time, lag_days=spec.label.attribution_days
         )
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Definition:
+        """Read it from a fitted-features folder."""
+        return cls.model_validate_json((folder / "definition.json").read_text(encoding="utf-8"))
 
     def is_as(self, other: Definition, name: str) -> bool:
         """Whether a feature is made alike in both, down to the vocabulary that it shares."""
@@ -235,7 +241,7 @@ class FittedFeatures:
             CorruptDataError: it is something else.
         """
         try:
-            definition = Definition.model_validate_json((folder / "definition.json").read_text())
+            definition = Definition.load(folder)
             numbers = json.loads((folder / "statistics.json").read_text())
             learned = {}
             for name in definition.features:

@@ -16,7 +16,7 @@ from nightbid.cost.ledger import total, totals
 from nightbid.cost.money import Money
 from nightbid.manifest import Manifest, Verdict
 from nightbid.report import records
-from nightbid.runs import RunRecord, StageRecord
+from nightbid.runs import RunRecord, StageRecord, state_of
 
 State = Literal["done", "stopped", "failed", "running", "waiting"]
 
@@ -144,13 +144,14 @@ class RunView:
     @property
     def state(self) -> State:
         """`failed` or `stopped` by its first stage that is; `done` when its last one is."""
-        for stage in self.stages:
-            if stage.state in ("failed", "stopped"):
-                return stage.state
-        last = self.stage(self.head.until or "promote")
-        return "done" if last.state == "done" else "running"
+        return self._state[0]
 
     @property
     def deciding(self) -> StageView | None:
         """The stage that ended the run, if one did."""
-        return next((each for each in self.stages if each.state in ("failed", "stopped")), None)
+        name = self._state[1]
+        return self.stage(name) if name else None
+
+    @property
+    def _state(self) -> tuple[State, str]:
+        return state_of(self.head, {each.name: each.record for each in self.stages if each.record})
