@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from nightbid.champion import Champion
 from nightbid.runs import RunRecord, state_of
 
 STYLE = {"done": "green", "stopped": "yellow", "failed": "red", "running": "cyan"}
+USUAL = 24
+"""Length of a run's name, such as that of pipeline and date."""
 
 
 def runs_table(runs: Sequence[RunRecord]) -> Table:
     """One row per run."""
-    table = Table("run", "night", "state", "verdict", "seconds", "started (UTC)")
+    # A name of usual length stays in one piece, to be copied; nothing is cut in a narrow terminal.
+    whole = max((len(run.run_id) for run in runs), default=0) <= USUAL
+    titles = ("run", "night", "state", "verdict", "seconds", "started (UTC)")
+    columns = [Column(title, overflow="fold") for title in titles]
+    columns[0].no_wrap = whole
+    table = Table(*columns)
     for run in runs:
         records = run.records()
         newest = {record.stage: record for record in records}

@@ -1,0 +1,59 @@
+"""The list of runs, on a narrow terminal."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from pathlib import Path
+
+import pytest
+from nightbid.cli.view import runs_table
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.runs import RunRecord, StageRecord
+from nightbid.workspace import Workspace
+from rich.console import Console
+
+NIGHT = dt.date(2026, 1, 8)
+SHORT, LONG = "kuairand-2026-01-08", "scheduled__2026-01-08T02_00_00_00_00"
+
+
+def listed(tmp_path: Path, name: str, until: str, *done: tuple[str, str]) -> list[list[str]]:
+    """What is listed of a run with these stages and states, on 80 columns: the cells of lines."""
+    spec = PipelineSpec.model_construct(pipeline="p", features={})
+    run = RunRecord.start(Workspace(str(tmp_path)), spec, NIGHT, run_id=name, until=until)
+    for minute, (stage, state) in enumerate(done):
+        started = dt.datetime(2026, 1, 9, 2, minute, tzinfo=dt.UTC)
+        told = f"{stage} says something that is longer than its column"
+        run.record(StageRecord(stage=stage, state=state, started=started, seconds=9, summary=told))
+    console = Console(width=80, file=io.StringIO())
+    console.print(runs_table([run]))
+    lines = console.file.getvalue().splitlines()
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+
+
+@pytest.mark.parametrize(
+    ("until", "done", "state"),
+    [
+        ("", [], "running"),
+        ("", [("sample", "done")], "running"),
+        ("sample", [("sample", "done")], "done"),
+        ("", [("sample", "failed"), ("sample", "done"), ("promote", "done")], "done"),
+        ("sample", [("sample", "failed")], "failed"),
+        ("", [("sample", "done"), ("gate_raw", "stopped")], "stopped"),
+    ],
+)
+def test_the_state_of_a_run(tmp_path, until, done, state):
+    cells = listed(tmp_path, SHORT, until, *done)
+    assert "".join(line[2] for line in cells).startswith(state)
+
+
+def test_nothing_is_cut_and_a_usual_name_is_in_one_piece(tmp_path):
+    ended = [("sample", "done"), ("gate_features", "stopped")]
+    for name in (SHORT, LONG):
+        cells = listed(tmp_path, name, "", *ended)
+        whole = ["".join(column) for column in zip(*cells, strict=True)]
+        assert whole[0] == name
+        assert whole[1] == "2026-01-08"
+        assert whole[2].replace(" ", "") == "stoppedatgate_features"
+        assert whole[4] == "18"
+        assert name == LONG or cells[0][0] == name
