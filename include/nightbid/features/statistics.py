@@ -21,7 +21,7 @@ from upath import UPath
 from nightbid.columns import Floats, Hashes, Ints, token_hashes, whole
 from nightbid.features.values import days_of, moments_of
 from nightbid.profile.bins import Bins, between_edges, number_bins
-from nightbid.profile.exact import ExactSum
+from nightbid.profile.exact import ExactSum, deviation
 from nightbid.schema import LABEL, TIME, WEIGHT
 
 WEIGHT_UNIT = 2.0**20
@@ -159,12 +159,7 @@ class Moments:
     @property
     def std(self) -> float:
         """Over the population; 0 without rows."""
-        if not self.rows:
-            return 0.0
-        mean = self.total.fraction / self.rows
-        variance = float(self.squares.fraction / self.rows - mean * mean)
-        # Squares were rounded one by one: a constant column may come out a hair below 0.
-        return math.sqrt(max(variance, 0.0))
+        return deviation(self.total, self.squares, self.rows) if self.rows else 0.0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from nightbid.profile.bins import (
     between_edges,
     number_bins,
 )
-from nightbid.profile.exact import ExactSum
+from nightbid.profile.exact import ExactSum, deviation
 from nightbid.profile.sample import KEY_LIMIT, CountedSample, hash_numbers, hash_texts
 from nightbid.schema import KEY, USER
 
@@ -158,10 +157,7 @@ class ColumnProfile:
         """Of the finite numbers, over the population."""
         if self.kind != "number" or not self.values:
             return None
-        mean = self.total.fraction / self.values
-        variance = float(self.squares.fraction / self.values - mean * mean)
-        # Squares were rounded one by one: a constant column may come out a hair below 0.
-        return math.sqrt(max(variance, 0.0))
+        return deviation(self.total, self.squares, self.values)
 
     @property
     def distinct(self) -> float:
@@ -272,11 +268,8 @@ def _with_times(start: ColumnProfile, array: pa.Array, label: Ints) -> ColumnPro
     first = int(hours.min())
     # Days hold few hours: counting by offset is faster than sorting every row.
     if int(hours.max()) - first < 1_000_000:
-        counts = np.bincount(hours - first)
-        marked = np.bincount(hours - first, weights=label)
-        used = np.flatnonzero(counts)
-        keys, counts, positives = used + first, counts[used], marked[used].astype(np.int64)
-        bins = Bins(keys.astype(np.int64), counts.astype(np.int64), positives)
+        used, counts, positives = _counted(hours - first, label)
+        bins = Bins(used + first, counts, positives)
     else:
         bins = Bins.of(hours, np.ones(len(hours), np.int64), label)
     return replace(
@@ -296,25 +289,29 @@ def _grouped(array: pa.Array, label: Ints) -> tuple[pa.Array, Ints, Ints]:
     """
     kind = array.type
     if pa.types.is_signed_integer(kind):
-        numbers = np.asarray(array).astype(np.int64)
+        numbers = np.asarray(array)
         lowest = int(numbers.min())
         if int(numbers.max()) - lowest < DENSE * len(numbers):
-            place = numbers - lowest
-            counts = np.bincount(place).astype(np.int64)
-            marked = np.bincount(place, weights=label).astype(np.int64)
-            used = np.flatnonzero(counts)
-            return pa.array(used + lowest), counts[used], marked[used]
+            place = numbers.astype(np.int64) - lowest
+            used, counts, marked = _counted(place, label)
+            return pa.array(used + lowest), counts, marked
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         few = array.slice(0, PROBE)
         if 2 * len(few.unique()) > len(few):
             return array, np.ones(len(array), np.int64), label
     if not pa.types.is_dictionary(kind):
         array = array.dictionary_encode()
-    codes, size = np.asarray(array.indices), len(array.dictionary)
-    counts = np.bincount(codes, minlength=size).astype(np.int64)
-    marked = np.bincount(codes, weights=label, minlength=size).astype(np.int64)
+    used, counts, marked = _counted(np.asarray(array.indices).astype(np.int64), label)
+    return array.dictionary.take(pa.array(used)), counts, marked
+
+
+def _counted(place: Ints, label: Ints) -> tuple[Ints, Ints, Ints]:
+    """Count rows by a small number: the numbers that occur, rows of each, rows with label 1."""
+    both = np.bincount(2 * place + label)
+    both = np.append(both, np.zeros(len(both) % 2, np.int64)).reshape(-1, 2)
+    counts = both[:, 0] + both[:, 1]
     used = np.flatnonzero(counts)
-    return array.dictionary.take(pa.array(used)), counts[used], marked[used]
+    return used, counts[used], both[used, 1]
 
 
 def _with_numbers(

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 UNIT_EXPONENT = -1074
+CUT = 1e150
+"""Above it squares may leave the range of float64."""
 _LOW_BITS = 26
 _FOLDS = 4  # each takes 35 bits or more: values of most columns are used up after two
 _MAX_ROWS = 1 << 25  # keeps the float64 accumulators of bincount below 2^53, where they are exact
@@ -64,6 +66,23 @@ class ExactSum:
         exponent, digits = value
         units = int(str(digits), 16)
         return cls(units << (int(exponent) - UNIT_EXPONENT)) if units else cls()
+
+
+def deviation(total: ExactSum, squares: ExactSum, rows: int) -> float:
+    """Standard deviation over a population.
+
+    Args:
+        total: of the values.
+        squares: of their squares, each rounded to float64 and at most its largest number.
+        rows: how many values, above 0.
+    """
+    mean, mean_square = total.fraction / rows, squares.fraction / rows
+    variance = mean_square - mean * mean
+    if variance >= 0:
+        return math.sqrt(variance)
+    # Squares were rounded one by one: a constant column may come out a hair below 0. Far below it
+    # comes out where they were cut: what can be said then is that it is enormous.
+    return 0.0 if abs(mean) < CUT else math.sqrt(mean_square)
 
 
 def _units(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> int:

@@ -135,6 +135,20 @@ def test_an_identity_outside_its_range_counts_as_missing(fitted, make_rows):
     assert one(fitted, rows, "slot") == [1, 4, 0, 0, 0]
 
 
+def test_an_enormous_number_leaves_the_other_rows_finite(make_rows):
+    definition = Definition.of(
+        parse_pipeline(
+            "pipeline: t\ncolumns: {time: served}\n"
+            "features: {price: {transform: numeric, column: number}}",
+            "t",
+        )
+    )
+    values = np.append(np.arange(99.0), np.finfo(np.float64).max)
+    rows = replaced(make_rows(100), "number", pa.array(values))
+    fitted = FittedFeatures.fit(definition, learn(definition.features, rows, train=True))
+    assert np.isfinite(one(fitted, rows, "price")).all()
+
+
 def test_a_rate_is_that_of_the_days_before(definition, make_rows):
     """Computed by hand: two earlier days, one key."""
     start = 20_000 * DAY

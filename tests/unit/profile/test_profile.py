@@ -108,6 +108,18 @@ def test_figures_agree_with_numpy():
         assert price.quantile(share) == pytest.approx(np.quantile(finite, share), rel=0.035)
 
 
+@pytest.mark.parametrize("sentinel", [np.finfo(np.float64).max, -1e300, 1e155])
+def test_numbers_whose_squares_are_no_float_any_more_are_profiled(tmp_path, sentinel):
+    """Logs mark missing numbers by enormous ones: a gate must see them, not fall over them."""
+    values = np.append(np.ones(999), sentinel)
+    profile = Profile.of(pa.table({"price": values}))
+    saved(profile, tmp_path)
+    price = Profile.load(tmp_path / "p.json").columns["price"]
+    assert price.mean == pytest.approx(sentinel / 1000)
+    assert 1e150 < price.std < np.inf
+    assert price.quantile(0.5) == 1
+
+
 def test_distinct_is_exact_when_few_and_close_when_many():
     rows = pa.table({"few": np.arange(5000) % 900, "many": np.arange(5000) * 7})
     profile = Profile.of(rows)
