@@ -217,25 +217,28 @@ class FittedFeatures:
                 learned[name] = replace(mine, history=newer.learned[name].history)
         return FittedFeatures(self.definition, learned)
 
-    def save(self, folder: Path) -> None:
-        """Write everything into a folder; equal features are equal bytes."""
+    def save(self, folder: Path, each: Callable[..., Any] = map) -> None:
+        """Write everything into a folder; equal features are equal bytes.
+
+        Args:
+            folder: made if need be.
+            each: as in `fit`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.schema.save(folder)
         self.documentation.save(folder)
         (folder / "definition.json").write_text(self.definition.model_dump_json(indent=1))
-        numbers = {name: each.numbers for name, each in self.learned.items() if each.numbers}
+        numbers = {name: one.numbers for name, one in self.learned.items() if one.numbers}
         (folder / "statistics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
-        for name, each in self.learned.items():
-            if each.tokens is not None:
-                # Its entries are distinct: Parquet's dictionaries would be larger and slower.
-                tokens = pa.table({"token": each.tokens})
-                _write(tokens, folder / "vocabularies" / name, use_dictionary=False)
-            if each.history is not None:
-                _write(each.history, folder / "history" / name)
+        list(each(lambda name: _save_tables(folder, name, self.learned[name]), self.learned))
 
     @classmethod
-    def load(cls, folder: Path) -> FittedFeatures:
+    def load(cls, folder: Path, each: Callable[..., Any] = map) -> FittedFeatures:
         """Read what `save` wrote.
+
+        Args:
+            folder: of `save`.
+            each: as in `fit`.
 
         Raises:
             CorruptDataError: it is something else.
@@ -243,17 +246,9 @@ class FittedFeatures:
         try:
             definition = Definition.load(folder)
             numbers = json.loads((folder / "statistics.json").read_text())
-            learned = {}
-            for name in definition.features:
-                tokens = folder / "vocabularies" / f"{name}.parquet"
-                history = folder / "history" / f"{name}.parquet"
-                one = Learned(
-                    numbers=tuple(numbers.get(name, ())),
-                    tokens=_read(tokens)["token"].combine_chunks() if tokens.exists() else None,
-                    history=_read(history) if history.exists() else None,
-                )
-                if one.numbers or one.tokens is not None or one.history is not None:
-                    learned[name] = one
+            names = list(definition.features)
+            found = each(lambda name: _load_one(folder, name, numbers.get(name, ())), names)
+            learned = {name: one for name, one in zip(names, found, strict=True) if one}
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise CorruptDataError(
                 f"not a folder of fitted features ({error})",
@@ -304,6 +299,27 @@ class FittedFeatures:
         return Numbered(
             tokens if tokens is not None else pa.array([], pa.string()), feature.oov_buckets
         )
+
+
+def _save_tables(folder: Path, name: str, learned: Learned) -> None:
+    if learned.tokens is not None:
+        # Its entries are distinct: Parquet's dictionaries would be larger and slower.
+        tokens = pa.table({"token": learned.tokens})
+        _write(tokens, folder / "vocabularies" / name, use_dictionary=False)
+    if learned.history is not None:
+        _write(learned.history, folder / "history" / name)
+
+
+def _load_one(folder: Path, name: str, numbers: list[float]) -> Learned | None:
+    """Read what a feature learned; None if nothing."""
+    tokens = folder / "vocabularies" / f"{name}.parquet"
+    history = folder / "history" / f"{name}.parquet"
+    one = Learned(
+        numbers=tuple(numbers),
+        tokens=_read(tokens)["token"].combine_chunks() if tokens.exists() else None,
+        history=_read(history) if history.exists() else None,
+    )
+    return one if one.numbers or one.tokens is not None or one.history is not None else None
 
 
 def _write(table: pa.Table, stem: Path, *, use_dictionary: bool = True) -> None:

@@ -170,11 +170,13 @@ class Numbered:
             numbers = np.fromiter(map(self._numbers.get, texts, repeat(-1)), np.int64, len(texts))
         table = np.append(numbers.astype(np.int64), 0)
         unknown = np.flatnonzero(table < 0)
-        if len(unknown):
+        if self.oov_buckets == 1:
+            table[unknown] = 1  # whatever the hash, which costs as much as the lookup
+        elif len(unknown):
             hashed = token_hashes(found.take(pa.array(unknown)))
             table[unknown] = 1 + (hashed % np.uint64(self.oov_buckets)).astype(np.int64)
-        # Code -1, missing, takes the last entry.
-        return table.astype(np.int32)[codes]
+        # Code -1, missing, wraps to the last entry.
+        return np.take(table.astype(np.int32), codes, mode="wrap")
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

@@ -134,7 +134,7 @@ class SaveFitted(beam.DoFn):  # type: ignore[misc]
         check_rows("learned from", merged.rows, self._rows)
         with ThreadPoolExecutor(self._threads) as pool:
             fitted = FittedFeatures.fit(self._definition, merged.statistics, pool.map)
-        fitted.save(Path(self._folder))
+            fitted.save(Path(self._folder), pool.map)
         shutil.rmtree(self._spill, ignore_errors=True)
         yield self._folder
 
@@ -180,14 +180,16 @@ class Summary:
 class Transform(beam.DoFn):  # type: ignore[misc]
     """Row group → a file of featurized rows, and a summary of them."""
 
-    def __init__(self, fitted: str, output: str) -> None:
+    def __init__(self, fitted: str, output: str, threads: int) -> None:
         self._fitted_folder = fitted
         self._output = output
+        self._threads = threads
         self._fitted: FittedFeatures | None = None
 
     def setup(self) -> None:
         """Load what was learned, once per worker."""
-        self._fitted = FittedFeatures.load(Path(self._fitted_folder))
+        with ThreadPoolExecutor(self._threads) as pool:
+            self._fitted = FittedFeatures.load(Path(self._fitted_folder), pool.map)
 
     def process(self, group: Group) -> Iterator[tuple[str, Summary]]:
         """Transform one row group."""
@@ -331,7 +333,7 @@ def transforming(groups: list[Group], fitted: str, output: str, threads: int = 1
         return (
             pipeline
             | "Row groups" >> beam.Create(_batches(groups, threads), reshuffle=True)
-            | "Transform" >> beam.ParDo(InThreads(Transform(fitted, output), threads))
+            | "Transform" >> beam.ParDo(InThreads(Transform(fitted, output, threads), threads))
             | "Merge" >> beam.CombinePerKey(MergeSummaries())
             | "Save" >> beam.ParDo(SaveSummary(output, rows_of(groups)))
         )

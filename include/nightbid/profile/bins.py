@@ -105,9 +105,11 @@ def number_bins(values: Floats) -> Ints:
     top: Ints = bits >> (52 - MANTISSA_BITS)
     if not len(top) or int(bits.min()) >= 0:
         return top
-    # Negative floats sort backwards by their bits: mirror them.
-    mirrored = -1 - (bits & np.int64(0x7FFF_FFFF_FFFF_FFFF)) // (1 << (52 - MANTISSA_BITS))
-    return np.where(bits < 0, mirrored, top).astype(np.int64)
+    # Negative floats sort backwards by their bits: mirror them, -1 - magnitude, without a branch.
+    mirror = bits >> 63
+    mirror &= (1 << (11 + MANTISSA_BITS)) - 1
+    top ^= mirror
+    return top
 
 
 def number_edges(keys: Ints) -> tuple[Floats, Floats]:

@@ -54,13 +54,14 @@ class CountedSample:
     ) -> CountedSample:
         """Sample values, which may repeat: equal hashes are equal values."""
         near = np.arange(len(hashes))
-        if len(hashes) > 8 * limit:
-            # The k smallest hashes lie almost always in this small part of their range.
-            bound = np.uint64(4 * limit * (2**64 // len(hashes)))
+        if len(hashes) > 4 * limit:
+            # The k smallest of distinct hashes lie almost always in this small part of their range.
+            bound = np.uint64(2 * limit * (2**64 // len(hashes)))
             near = np.flatnonzero(hashes < bound)
-            if len(np.unique(hashes[near])) < limit:
-                near = np.arange(len(hashes))
         found, first, inverse = np.unique(hashes[near], return_index=True, return_inverse=True)
+        if len(found) < limit and len(near) < len(hashes):
+            near = np.arange(len(hashes))
+            found, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         size = min(len(found), limit)
         chosen = near[first[:size]]
         sums = (np.bincount(inverse, each[near])[:size] for each in (counts, positives))
