@@ -4,6 +4,7 @@
     nice -n 10 python benchmarks/accuracy.py conversions              # after a click, entire space
     nice -n 10 python benchmarks/accuracy.py kuairand --source PATH   # real impressions
     python benchmarks/accuracy.py --rows 5000 --seeds 1 --only dcn_v2,deep
+    python benchmarks/accuracy.py --set 'features.hour={transform: hash, buckets: 24}'
 
 Settings are those of the pipeline for all: no architecture is tuned. Figures are means over seeds
 of the initial weights and the order of rows, `±` is the standard deviation over them. Intervals are
@@ -114,9 +115,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="architectures, separated by commas")
     parser.add_argument("--source", default="", help="folder of the KuaiRand-Pure files")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="of the pipeline; may be given again")  # fmt: skip
     parser.add_argument("--folder", type=Path, default=CACHE / "accuracy", help="what is kept")
     asked = parser.parse_args()
-    base = [f"window.train_days={asked.days}"]
+    base = [f"window.train_days={asked.days}", *asked.set]
     if asked.epochs:
         base.append(f"train.epochs={asked.epochs}")
     if asked.data == "kuairand":

@@ -79,9 +79,19 @@ def _update(variable: Any, first: Any, second: Any, gradient: Any, rate: Any) ->
         change = rate * m / (tf.sqrt(v) + EPSILON)
         variable.scatter_sub(tf.IndexedSlices(change, rows))
     else:
-        m = first.assign(BETA1 * first + (1 - BETA1) * gradient)
-        v = second.assign(BETA2 * second + (1 - BETA2) * tf.square(gradient))
-        variable.assign_sub(rate * m / (tf.sqrt(v) + EPSILON))
+        # TensorFlow's own Adam, one pass over the weights. Powers of 0: the rate is corrected.
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=first.handle,
+            v=second.handle,
+            beta1_power=0.0,
+            beta2_power=0.0,
+            lr=rate,
+            beta1=BETA1,
+            beta2=BETA2,
+            epsilon=EPSILON,
+            grad=gradient,
+        )
 
 
 def _per_row(gradient: Any) -> tuple[Any, Any]:
