@@ -100,6 +100,8 @@ class ColumnProfile:
         if array.null_count:
             label = label[np.asarray(pc.is_valid(array))]
             array = array.drop_null()
+        if not len(array):  # lists without items
+            return start
         if kind == "time":
             return _with_times(start, array, label)
         if kind == "number":

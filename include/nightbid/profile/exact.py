@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 UNIT_EXPONENT = -1074
-CUT = 1e150
-"""Above it squares may leave the range of float64."""
 _LOW_BITS = 26
 _FOLDS = 4  # each takes 35 bits or more: values of most columns are used up after two
 _MAX_ROWS = 1 << 25  # keeps the float64 accumulators of bincount below 2^53, where they are exact
@@ -82,7 +80,7 @@ def deviation(total: ExactSum, squares: ExactSum, rows: int) -> float:
         return math.sqrt(variance)
     # Squares were rounded one by one: a constant column may come out a hair below 0. Far below it
     # comes out where they were cut: what can be said then is that it is enormous.
-    return 0.0 if abs(mean) < CUT else math.sqrt(mean_square)
+    return 0.0 if -variance * (1 << 40) < mean_square else math.sqrt(mean_square)
 
 
 def _units(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> int:

@@ -120,6 +120,13 @@ def test_numbers_whose_squares_are_no_float_any_more_are_profiled(tmp_path, sent
     assert price.quantile(0.5) == 1
 
 
+@pytest.mark.parametrize("kind", [pa.int32(), pa.float64(), pa.string()])
+def test_lists_without_any_item_are_profiled(kind):
+    lists = pa.array([[], None, []], pa.list_(kind))
+    column = Profile.of(pa.table({"tags": lists})).columns["tags"]
+    assert (column.rows, column.nulls, column.values) == (3, 1, 0)
+
+
 def test_distinct_is_exact_when_few_and_close_when_many():
     rows = pa.table({"few": np.arange(5000) % 900, "many": np.arange(5000) * 7})
     profile = Profile.of(rows)
