@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.columns import as_time
 from nightbid.errors import CorruptDataError
 from nightbid.profile.bins import (
     DENSE,
@@ -26,6 +27,8 @@ from nightbid.schema import KEY, USER
 
 PROBE = 2048
 """Rows that tell whether numbers repeat."""
+PLAINER = {pa.float16(): pa.float32(), pa.string_view(): pa.string()}
+"""Types that Arrow computes little with, and such as hold the same values."""
 Kind = Literal["number", "text", "time", "id", "other", "empty"]
 
 
@@ -97,6 +100,8 @@ class ColumnProfile:
             filled = array.drop_null() if nulls else array
             sizes = np.asarray(pc.list_value_length(filled))
             array, label = filled.flatten(), np.repeat(present, sizes)
+        if array.type in PLAINER:
+            array = array.cast(PLAINER[array.type])
         if array.null_count:
             label = label[np.asarray(pc.is_valid(array))]
             array = array.drop_null()
@@ -264,8 +269,7 @@ def _kind_of(name: str, kind: pa.DataType) -> tuple[Kind, str]:
 
 
 def _with_times(start: ColumnProfile, array: pa.Array, label: Ints) -> ColumnProfile:
-    zone = getattr(array.type, "tz", None)
-    micros = np.asarray(array.cast(pa.timestamp("us", tz=zone)).cast(pa.int64()))
+    micros = np.asarray(as_time(array).cast(pa.int64()))
     hours = micros // HOUR_US
     first = int(hours.min())
     # Days hold few hours: counting by offset is faster than sorting every row.

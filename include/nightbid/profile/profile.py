@@ -229,18 +229,19 @@ def _contradictions(table: pa.Table) -> dict[str, int]:
         if pa.types.is_timestamp(kind) and len(times) < MAX_PAIRED:
             times[name] = table[name]
         elif (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) and len(flags) < MAX_PAIRED:
-            found = pc.min_max(table[name].cast(pa.int64()))
+            column = table[name].cast(pa.int8()) if pa.types.is_boolean(kind) else table[name]
+            found = pc.min_max(column)  # as they are: hashes may be beyond int64
             low, high = found["min"].as_py(), found["max"].as_py()
             if low is None or low < 0 or high > 1:
                 continue
-            flags[name] = np.asarray(pc.fill_null(table[name].cast(pa.int64()), 0)) == 1
+            flags[name] = np.asarray(pc.fill_null(column, 0)) == 1
     result: dict[str, int] = {}
     for first, second in combinations(flags, 2):
         result[f"{first} without {second}"] = int((flags[first] & ~flags[second]).sum())
         result[f"{second} without {first}"] = int((flags[second] & ~flags[first]).sum())
     for first, second in combinations(times, 2):
         kind = pa.timestamp("us")
-        left, right = (pc.cast(times[each], kind) for each in (first, second))
+        left, right = (pc.cast(times[each], kind, safe=False) for each in (first, second))
         result[f"{first} after {second}"] = pc.sum(pc.greater(left, right)).as_py() or 0
         result[f"{second} after {first}"] = pc.sum(pc.greater(right, left)).as_py() or 0
     return dict(sorted(result.items()))

@@ -163,3 +163,19 @@ def test_a_column_of_two_kinds_cannot_be_merged():
     number, text = pa.table({"price": [1.0]}), pa.table({"price": ["1.0"]})
     with pytest.raises(CorruptDataError, match="price"):
         Profile.of(number).merge(Profile.of(text))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([0, 2**64 - 1], pa.uint64()),
+        pa.array([1, 1_767_225_600_000_000_001], pa.timestamp("ns", "UTC")),
+        pa.array([np.float16(0.5), np.float16("nan")], pa.float16()),
+        pa.array(["a", None], pa.string_view()),
+    ],
+    ids=lambda each: str(each.type),
+)
+def test_types_that_logs_have_beside_the_usual_ones_are_profiled(tmp_path, column):
+    profile = Profile.of(pa.table({"it": column, "other": column}))
+    saved(profile.merge(profile), tmp_path)
+    assert Profile.load(tmp_path / "p.json").columns["it"].rows == 4
