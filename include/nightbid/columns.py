@@ -13,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.errors import DataError
+
 MICROSECOND = pa.timestamp("us", "UTC")
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -40,8 +42,18 @@ def encode(column: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.int32], p
 
     Returns:
         int32 [rows] codes, and the tokens: strings, distinct unless a given dictionary's are not.
+
+    Raises:
+        DataError: each row holds several values.
     """
     array = whole(column)
+    if pa.types.is_nested(array.type):
+        raise DataError(
+            f"a column of {array.type} holds more than one value per row",
+            hint="read a list with transform: bag or transform: sequence",
+        )
+    if pa.types.is_float16(array.type):
+        array = array.cast(pa.float32())
     if pa.types.is_null(array.type):
         return np.full(len(array), -1, np.int32), pa.array([], pa.string())
     if not pa.types.is_dictionary(array.type):

@@ -43,7 +43,7 @@ from nightbid.config.features import (
     Vocabulary,
 )
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.errors import ConfigError, CorruptDataError, DataError
 from nightbid.features.describe import Documentation, describe
 from nightbid.features.history import Past
 from nightbid.features.learn import Learned, conclude
@@ -60,7 +60,7 @@ from nightbid.features.transforms import (
     Several,
     Transform,
 )
-from nightbid.features.values import Raw
+from nightbid.features.values import Raw, of_feature
 from nightbid.schema import FeatureSchema
 
 NO_EVENTS = pa.table(
@@ -189,11 +189,14 @@ class FittedFeatures:
             bags and sequences fixed-size lists (a bag followed by `<name>__weight`).
 
         Raises:
-            MissingDataError: a source column is absent.
+            DataError: a source column is absent, or is not what its feature reads.
         """
         rows, columns = Raw(raw), dict[str, pa.Array]()
-        for each in self.transforms.values():
-            columns.update(each.apply(rows))
+        for name, each in self.transforms.items():
+            try:
+                columns.update(each.apply(rows))
+            except DataError as error:
+                raise of_feature(error, name) from error
         return pa.table(columns)
 
     @property

@@ -22,6 +22,7 @@ from nightbid.config.features import (
     TargetRate,
     Vocabulary,
 )
+from nightbid.errors import DataError
 from nightbid.features.statistics import (
     DayCounts,
     Events,
@@ -30,7 +31,14 @@ from nightbid.features.statistics import (
     Statistic,
     TokenCounts,
 )
-from nightbid.features.values import Raw, as_float32, items_of, keys_of, numeric_values
+from nightbid.features.values import (
+    Raw,
+    as_float32,
+    items_of,
+    keys_of,
+    numeric_values,
+    of_feature,
+)
 from nightbid.profile.bins import DENSE
 from nightbid.schema import LABEL, TIME, WEIGHT
 
@@ -58,14 +66,21 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
         rows: raw and reserved columns.
         train: rows of the training days. Only they teach vocabularies and scales; every split
             teaches history, whose readers look at earlier days only.
+
+    Raises:
+        DataError: a source column is absent, or is not what its feature reads.
     """
-    raw = Raw(rows)
-    return {
-        name: _history(name, feature, raw, rows)
-        if isinstance(feature, History)
-        else _of_training(name, feature, raw)
-        for name, feature in _learning(features, train=train).items()
-    }
+    raw, found = Raw(rows), dict[str, Statistic]()
+    for name, feature in _learning(features, train=train).items():
+        try:
+            found[name] = (
+                _history(name, feature, raw, rows)
+                if isinstance(feature, History)
+                else _of_training(name, feature, raw)
+            )
+        except DataError as error:
+            raise of_feature(error, name) from error
+    return found
 
 
 def columns_taught(features: Mapping[str, Feature], *, train: bool) -> set[str]:

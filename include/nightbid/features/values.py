@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from nightbid.columns import Floats, Hashes, as_time, encode, joint_hashes, numbers, whole
 from nightbid.config.features import Age, Bag, Function, Numeric
 from nightbid.config.features import Sequence as SequenceFeature
-from nightbid.errors import MissingDataError
+from nightbid.errors import DataError, MissingDataError
 from nightbid.features.functions import named_function
 
 DAY_US = 86_400_000_000
@@ -67,6 +67,13 @@ class Raw:
     def time(self, name: str, feature: str) -> pa.Array:
         """Fetch a column as timestamp[us, UTC]."""
         return as_time(self.column(name, feature))
+
+
+def of_feature(error: DataError, name: str) -> DataError:
+    """Say which feature met it, unless that is said."""
+    if error.where:
+        return error
+    return type(error)(error.what, where=f"features.{name}", hint=error.hint)
 
 
 def days_of(time: pa.Array) -> Int32s:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.columns import encode
 from nightbid.config.load import parse_pipeline
-from nightbid.errors import ConfigError, MissingDataError
+from nightbid.errors import ConfigError, DataError, MissingDataError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
 from nightbid.features.statistics import TokenCounts, merge_all
@@ -133,6 +133,20 @@ def test_ngrams_tell_the_order_of_words(fitted, make_rows):
 def test_an_identity_outside_its_range_counts_as_missing(fitted, make_rows):
     rows = replaced(make_rows(5), "slot", pa.array([0.0, 3.0, 4.0, -1.0, 1.5]))
     assert one(fitted, rows, "slot") == [1, 4, 0, 0, 0]
+
+
+@pytest.mark.parametrize("transform", ["vocabulary", "numeric", "hour"])
+def test_a_list_read_as_one_value_names_the_feature_and_what_reads_lists(make_rows, transform):
+    definition = Definition.of(
+        parse_pipeline(
+            f"pipeline: t\ncolumns: {{time: served}}\nfeatures: {{liked: {{transform: {transform},"
+            " column: tags}}",
+            "t",
+        )
+    )
+    rows = replaced(make_rows(2), "tags", pa.array([["a", "b"], []], pa.list_(pa.string())))
+    with pytest.raises(DataError, match=r"features\.liked: .*list<.*string.*transform: bag"):
+        FittedFeatures.fit(definition, learn(definition.features, rows, train=True)).transform(rows)
 
 
 def test_an_enormous_number_leaves_the_other_rows_finite(make_rows):
