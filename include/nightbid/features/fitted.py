@@ -43,7 +43,7 @@ from nightbid.config.features import (
     Vocabulary,
 )
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import ConfigError, CorruptDataError, DataError
+from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.features.describe import Documentation, describe
 from nightbid.features.history import Past
 from nightbid.features.learn import Learned, conclude
@@ -60,7 +60,7 @@ from nightbid.features.transforms import (
     Several,
     Transform,
 )
-from nightbid.features.values import Raw, of_feature
+from nightbid.features.values import Raw, naming
 from nightbid.schema import FeatureSchema
 
 NO_EVENTS = pa.table(
@@ -193,10 +193,8 @@ class FittedFeatures:
         """
         rows, columns = Raw(raw), dict[str, pa.Array]()
         for name, each in self.transforms.items():
-            try:
+            with naming(name):
                 columns.update(each.apply(rows))
-            except DataError as error:
-                raise of_feature(error, name) from error
         return pa.table(columns)
 
     @property

@@ -22,7 +22,6 @@ from nightbid.config.features import (
     TargetRate,
     Vocabulary,
 )
-from nightbid.errors import DataError
 from nightbid.features.statistics import (
     DayCounts,
     Events,
@@ -36,8 +35,8 @@ from nightbid.features.values import (
     as_float32,
     items_of,
     keys_of,
+    naming,
     numeric_values,
-    of_feature,
 )
 from nightbid.profile.bins import DENSE
 from nightbid.schema import LABEL, TIME, WEIGHT
@@ -72,14 +71,12 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
     """
     raw, found = Raw(rows), dict[str, Statistic]()
     for name, feature in _learning(features, train=train).items():
-        try:
+        with naming(name):
             found[name] = (
                 _history(name, feature, raw, rows)
                 if isinstance(feature, History)
                 else _of_training(name, feature, raw)
             )
-        except DataError as error:
-            raise of_feature(error, name) from error
     return found
 
 

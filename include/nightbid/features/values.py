@@ -6,7 +6,8 @@ Learning and transforming both read rows through these functions, so a feature h
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,11 +70,15 @@ class Raw:
         return as_time(self.column(name, feature))
 
 
-def of_feature(error: DataError, name: str) -> DataError:
-    """Say which feature met it, unless that is said."""
-    if error.where:
-        return error
-    return type(error)(error.what, where=f"features.{name}", hint=error.hint)
+@contextmanager
+def naming(feature: str) -> Iterator[None]:
+    """Say which feature met an error in the data, unless that is said."""
+    try:
+        yield
+    except DataError as error:
+        if error.where:
+            raise
+        raise type(error)(error.what, where=f"features.{feature}", hint=error.hint) from error
 
 
 def days_of(time: pa.Array) -> Int32s:
