@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
+REST1, REST2 = (float(np.float32(1) - np.float32(each)) for each in (BETA1, BETA2))
+"""1 - beta as TensorFlow's own Adam takes it, in float32: tables and dense weights step alike."""
 
 
 class LazyAdam(tf.Module):  # type: ignore[misc]
@@ -72,8 +75,8 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
 def _update(variable: Any, first: Any, second: Any, gradient: Any, rate: Any) -> None:
     if isinstance(gradient, tf.IndexedSlices):
         rows, total = _per_row(gradient)
-        m = BETA1 * tf.gather(first, rows) + (1 - BETA1) * total
-        v = BETA2 * tf.gather(second, rows) + (1 - BETA2) * tf.square(total)
+        m = BETA1 * tf.gather(first, rows) + REST1 * total
+        v = BETA2 * tf.gather(second, rows) + REST2 * tf.square(total)
         first.scatter_update(tf.IndexedSlices(m, rows))
         second.scatter_update(tf.IndexedSlices(v, rows))
         change = rate * m / (tf.sqrt(v) + EPSILON)
