@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.columns import as_time
 from nightbid.errors import CorruptDataError
 from nightbid.profile.attributes import Attributes
 from nightbid.profile.bins import Ints
@@ -221,13 +222,13 @@ def _label_counts(table: pa.Table, known: npt.NDArray[np.bool_], label: Ints) ->
 
 def _contradictions(table: pa.Table) -> dict[str, int]:
     flags: dict[str, npt.NDArray[np.bool_]] = {}
-    times: dict[str, pa.ChunkedArray] = {}
+    times: dict[str, pa.Array] = {}
     for name in sorted(table.column_names):
         kind = table.schema.field(name).type
         if name.startswith("nb_"):
             continue
         if pa.types.is_timestamp(kind) and len(times) < MAX_PAIRED:
-            times[name] = table[name]
+            times[name] = as_time(table[name])
         elif (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) and len(flags) < MAX_PAIRED:
             column = table[name].cast(pa.int8()) if pa.types.is_boolean(kind) else table[name]
             found = pc.min_max(column)  # as they are: hashes may be beyond int64
@@ -240,8 +241,7 @@ def _contradictions(table: pa.Table) -> dict[str, int]:
         result[f"{first} without {second}"] = int((flags[first] & ~flags[second]).sum())
         result[f"{second} without {first}"] = int((flags[second] & ~flags[first]).sum())
     for first, second in combinations(times, 2):
-        kind = pa.timestamp("us")
-        left, right = (pc.cast(times[each], kind, safe=False) for each in (first, second))
+        left, right = times[first], times[second]
         result[f"{first} after {second}"] = pc.sum(pc.greater(left, right)).as_py() or 0
         result[f"{second} after {first}"] = pc.sum(pc.greater(right, left)).as_py() or 0
     return dict(sorted(result.items()))
