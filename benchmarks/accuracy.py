@@ -4,7 +4,7 @@
     nice -n 10 python benchmarks/accuracy.py conversions              # after a click, entire space
     nice -n 10 python benchmarks/accuracy.py kuairand --source PATH   # real impressions
     python benchmarks/accuracy.py --rows 5000 --seeds 1 --only dcn_v2,deep
-    python benchmarks/accuracy.py --set 'features.hour={transform: hash, buckets: 24}'
+    python benchmarks/accuracy.py --set features.hour_of_day.training_only=true
 
 Settings are those of the pipeline for all: no architecture is tuned. Figures are means over seeds
 of the initial weights and the order of rows, `±` is the standard deviation over them. Intervals are
