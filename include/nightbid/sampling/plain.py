@@ -12,7 +12,7 @@ import uuid
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import readable_text, whole
+from nightbid.column_parsing import readable_text, whole
 
 LISTS = (
     pa.types.is_list,

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import as_time, encode, hashes, whole
+from nightbid.column_parsing import as_time, encode, hashes, whole
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.sampling.plain import plain_array, plain_table

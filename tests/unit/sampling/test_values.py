@@ -13,16 +13,16 @@ import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
-from nightbid.gates.days import Day, Days
+from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.judge import judge
 from nightbid.gates.raw import measure_days
+from nightbid.night.task import StageTask
 from nightbid.profile import Profile
 from nightbid.sampling.plain import plain_array
 from nightbid.sampling.rows import parse
 from nightbid.sampling.stage import run
 from nightbid.schema import LABEL, REASON, RESERVED, USER
-from nightbid.stage import StageTask
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 NEWEST = dt.date(2026, 1, 8)
 SPEC = """
@@ -118,8 +118,8 @@ def day_with(read: int, quarantined: int, positives: int, lost: int) -> list[str
         for back in range(2)
     ]  # fmt: skip
     spec = spec_of()
-    facts = measure_days(Days(days, [], [each.date for each in days]), spec)
-    verdict = judge("raw", facts, spec.gates, NEWEST)
+    measurements = measure_days(Days(days, [], [each.date for each in days]), spec)
+    verdict = judge("raw", measurements, spec.gates, NEWEST)
     return [each.verdict for each in verdict.checks if each.name == "quarantined_positives"]
 
 
