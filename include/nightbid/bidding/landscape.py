@@ -1,0 +1,222 @@
+"""The distribution of market prices: what a bid would win, and at what chance.
+
+Four ways to learn it from earlier auctions:
+
+    empirical       every price is known
+    log-logistic    P(price ≤ b) = 1 / (1 + (b / α)^−β), by maximum likelihood
+    half price      P(price ≤ b) = b / (b + c), by least squares (the win curve of ORTB 1)
+    Kaplan–Meier    a lost auction says only that the price was at least the bid
+
+Kaplan and Meier, Nonparametric Estimation from Incomplete Observations, JASA 1958, as used for
+bids by Zhang et al., Bid-aware Gradient Descent for Unbiased Learning with Censored Data, KDD 2016.
+It assumes that bids say nothing of prices; bids that follow the predicted click rate do, so
+estimate it per slice of predictions (`by_slice`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from nightbid.bidding.checks import Bools, Floats, Ints, at_least_zero
+from nightbid.errors import DataError
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A distribution over the whole prices from 0 on, as a table."""
+
+    cdf: Floats
+    """[prices] P(price ≤ b), known for each."""
+    complete: bool = True
+    """Whether larger prices are known not to occur; False where censoring hides them."""
+    rows: int = 0
+
+    @property
+    def known_to(self) -> int:
+        """Largest price at which the distribution is known."""
+        return len(self.cdf) - 1
+
+    def win(self, bids: npt.ArrayLike, *, wins: str = ">") -> Floats:
+        """Probability that each bid wins.
+
+        Args:
+            bids: In whole units of price; fractions are cut.
+            wins: `>`: a bid must exceed the price; `>=`: reach it.
+
+        Raises:
+            DataError: a bid lies where censoring left nothing known.
+        """
+        whole = np.floor(at_least_zero("bids", bids)).astype(np.int64)
+        at = whole if wins == ">=" else whole - 1
+        if not self.complete and at.size and at.max() > self.known_to:
+            raise DataError(
+                f"a bid of {whole.max():,} is above {self.known_to + 1:,}, up to where prices are "
+                "known",
+                hint="bid higher on a random share of auctions first, or bid less",
+            )
+        table = np.concatenate([[0.0], self.cdf])
+        found: Floats = table[np.minimum(at, self.known_to) + 1]
+        return found
+
+
+def empirical(prices: npt.ArrayLike) -> Landscape:
+    """Share of known prices at or below each price.
+
+    Raises:
+        DataError: there are none, or some are missing or negative.
+    """
+    whole = _whole(prices)
+    counts = np.bincount(whole)
+    return Landscape(np.cumsum(counts) / len(whole), rows=len(whole))
+
+
+def fit_half_price(prices: npt.ArrayLike, *, most: int = 321, grid: int = 323) -> int:
+    """The c of b / (b + c) with the least squared error to the share of prices ≤ b.
+
+    Args:
+        prices: [rows]
+        most: Largest c tried, from 1 on.
+        grid: Prices 0 … grid − 1 are compared.
+    """
+    cdf = empirical(prices).cdf
+    known = np.ones(grid)
+    known[: min(grid, len(cdf))] = cdf[:grid]
+    at = np.arange(grid, dtype=np.float64)
+    tried = np.arange(1, most + 1, dtype=np.float64)
+    loss = ((known - at / (at + tried[:, None])) ** 2).sum(axis=1)
+    return int(tried[loss.argmin()])
+
+
+@dataclass(frozen=True)
+class LogLogistic:
+    """P(price ≤ b) = 1 / (1 + (b / scale)^−shape)."""
+
+    scale: float
+    """Median price."""
+    shape: float
+
+    def landscape(self, most: int) -> Landscape:
+        """As a table of whole prices 0 … most."""
+        return Landscape(self.at(np.arange(most + 1)), complete=False)
+
+    def at(self, prices: npt.ArrayLike) -> Floats:
+        """P(price ≤ b) of each."""
+        values = np.asarray(prices, np.float64)
+        with np.errstate(divide="ignore"):
+            return np.where(values > 0, 1 / (1 + (values / self.scale) ** -self.shape), 0.0)
+
+
+def fit_log_logistic(
+    prices: npt.ArrayLike, *, won: npt.ArrayLike | None = None, bids: npt.ArrayLike | None = None
+) -> LogLogistic:
+    """Fit by maximum likelihood; a lost auction contributes P(price ≥ its bid).
+
+    Args:
+        prices: [rows]; ignored where lost.
+        won: [rows], default all.
+        bids: [rows], needed where some are lost.
+
+    Raises:
+        DataError: fewer than two different positive prices are known.
+    """
+    known = np.ones(np.shape(prices), np.bool_) if won is None else np.asarray(won, np.bool_)
+    seen = at_least_zero("prices", np.asarray(prices, np.float64)[known])
+    # A price of 0 has no logarithm; half a unit is as far from 0 as from 1.
+    seen = np.log(np.maximum(seen, 0.5))
+    values, counts = np.unique(seen, return_counts=True)
+    if len(values) < 2:
+        raise DataError(
+            f"{len(values)} different prices are known", hint="a distribution needs two at least"
+        )
+    lost = np.zeros(0) if bids is None else np.asarray(bids, np.float64)[~known]
+    hidden, times = np.unique(np.log(np.maximum(lost, 0.5)), return_counts=True)
+
+    def loss(theta: Floats) -> float:
+        shape = np.exp(theta[1])
+        z = shape * (values - theta[0])
+        likely = np.log(shape) - z - 2 * np.logaddexp(0, -z)
+        survived = -np.logaddexp(0, shape * (hidden - theta[0]))
+        return -float(counts @ likely + times @ survived) / len(known)
+
+    start = [float(np.average(values, weights=counts)), 0.0]
+    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12})
+    return LogLogistic(float(np.exp(found.x[0])), float(np.exp(found.x[1])))
+
+
+def kaplan_meier(
+    bids: npt.ArrayLike, won: npt.ArrayLike, prices: npt.ArrayLike, *, wins: str = ">"
+) -> Landscape:
+    """Estimate from wins with prices and losses with bids only.
+
+    Args:
+        bids: [rows] of one's own.
+        won: [rows]
+        prices: [rows]; ignored where lost (may be NaN).
+        wins: `>`: a bid must exceed the price to win; `>=`: reach it.
+
+    Raises:
+        DataError: no auction was won, so that nothing is known.
+    """
+    shown = np.asarray(won, np.bool_)
+    own = np.floor(at_least_zero("bids", bids)).astype(np.int64)
+    if not shown.any():
+        raise DataError(
+            f"none of {len(shown):,} auctions was won: nothing is known of prices",
+            hint="bid higher on a random share of auctions",
+        )
+    paid = _whole(np.asarray(prices, np.float64)[shown])
+    # An auction tells of a price of z only if its bid would have won at z: it counts as at risk
+    # at z while its price is known to be z or more and its bid could have shown z.
+    top = int(max(paid.max(), own.max())) + 1
+    lost = own[~shown] - (0 if wins == ">=" else 1)
+    events = np.bincount(paid, minlength=top + 1)[: top + 1]
+    limits = np.bincount(lost[lost >= 0], minlength=top + 1)[: top + 1]
+    at_risk = (events + limits)[::-1].cumsum()[::-1]
+    reached = np.flatnonzero(at_risk > 0)
+    known = int(reached.max())
+    steps = 1 - events[: known + 1] / np.maximum(at_risk[: known + 1], 1)
+    survival = np.cumprod(steps)
+    return Landscape(1 - survival, complete=bool(survival[-1] == 0), rows=len(shown))
+
+
+def by_slice(
+    slices: Ints, bids: Floats, won: Bools, prices: Floats, *, wins: str = ">"
+) -> dict[int, Landscape]:
+    """Kaplan–Meier within each slice (a decile of predictions, a placement).
+
+    Raises:
+        DataError: a slice has no win.
+    """
+    found = {}
+    for value in np.unique(slices):
+        rows = slices == value
+        try:
+            found[int(value)] = kaplan_meier(bids[rows], won[rows], prices[rows], wins=wins)
+        except DataError as error:
+            raise DataError(error.what, where=f"slice {value}", hint=error.hint) from error
+    return found
+
+
+def mixture(slices: dict[int, Landscape]) -> Landscape:
+    """The distribution over all slices, weighted by their rows, up to where all are known."""
+    known = min(
+        (each.known_to for each in slices.values() if not each.complete),
+        default=max(each.known_to for each in slices.values()),
+    )
+    total = sum(each.rows for each in slices.values())
+    at = np.arange(known + 1)
+    cdf = sum(each.rows / total * each.win(at, wins=">=") for each in slices.values())
+    return Landscape(
+        np.asarray(cdf), complete=all(each.complete for each in slices.values()), rows=total
+    )
+
+
+def _whole(prices: npt.ArrayLike) -> Ints:
+    values = at_least_zero("prices", prices)
+    if not values.size:
+        raise DataError("no prices are known", hint="choose a day with won auctions")
+    return np.floor(values).astype(np.int64)

@@ -1,0 +1,106 @@
+"""Replay bids against logged market prices.
+
+`replay` takes one bid per auction, fixed beforehand. Strategies that react to what they have
+won (pacing, PID) replay themselves with `settle`, the same rule for a single auction.
+
+A log of won impressions shows only auctions that the logging bidder won: a replay can win fewer
+of them, never others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from nightbid.bidding.auctions import Auctions, Rules
+from nightbid.bidding.checks import Bools, Floats, at_least_zero
+from nightbid.errors import DataError
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What each auction brought. Arrays are [rows]."""
+
+    won: Bools
+    paid: Floats
+    """Price paid, for `Rules.per` impressions; 0 where lost."""
+    entered: int
+    """Auctions bid in, before the budget ended; all of them without one."""
+
+    @property
+    def cost(self) -> float:
+        """Sum of the prices paid, in the unit of prices (money × `Rules.per`)."""
+        # Added in order, one by one, as a running budget is.
+        return float(np.cumsum(self.paid)[-1]) if len(self.paid) else 0.0
+
+
+@njit(inline="always")
+def settle(bid, price, floor, first, ties):  # type: ignore[no-untyped-def]
+    """One auction: whether the bid wins, and what it pays.
+
+    Args:
+        bid: For `Rules.per` impressions.
+        price: Highest competing bid.
+        floor: Least price that the seller takes.
+        first: Whether the winner pays its bid.
+        ties: Whether a bid equal to the price wins.
+    """
+    won = bid >= floor and bid > 0 and (bid > price or (ties and bid == price))
+    if not won:
+        return False, 0.0
+    return True, bid if first else max(price, floor)
+
+
+@njit
+def _run(bids, price, floor, first, ties, down, budget, over):  # type: ignore[no-untyped-def]
+    rows = len(bids)
+    won = np.zeros(rows, np.bool_)
+    paid = np.zeros(rows, np.float64)
+    floored = len(floor) > 0
+    spent = 0.0
+    for row in range(rows):
+        bid = np.floor(bids[row]) if down else bids[row]
+        wins, pays = settle(bid, price[row], floor[row] if floored else 0.0, first, ties)
+        if wins and (over or spent + pays <= budget):
+            won[row] = True
+            paid[row] = pays
+            spent += pays
+        if over and spent >= budget:
+            return won, paid, row + 1
+    return won, paid, rows
+
+
+def replay(auctions: Auctions, bids: Floats, rules: Rules) -> Replay:
+    """Replay fixed bids.
+
+    Args:
+        auctions: In order of time; budgets are spent in this order.
+        bids: [rows] for `rules.per` impressions each; 0 stays out of the auction.
+        rules: Of winning, pricing, rounding and the budget.
+
+    Raises:
+        DataError: bids are missing, infinite or negative, or are not one per auction.
+    """
+    bids = at_least_zero("bids", bids)
+    if bids.shape != auctions.price.shape:
+        raise DataError(f"there are {len(bids):,} bids for {len(auctions):,} auctions")
+    won, paid, entered = _run(bids, *rule_arguments(auctions, rules))
+    return Replay(won, paid, int(entered))
+
+
+def rule_arguments(
+    auctions: Auctions, rules: Rules
+) -> tuple[Floats, Floats, bool, bool, bool, float, bool]:
+    """Prices, floors and rules in the form that compiled loops take."""
+    floor = np.zeros(0) if auctions.floor is None else auctions.floor
+    return (
+        auctions.price,
+        floor,
+        rules.pricing == "first",
+        rules.wins == ">=",
+        rules.rounding == "down",
+        np.inf if rules.budget is None else float(rules.budget),
+        rules.stop == "after",
+    )

@@ -1,0 +1,20 @@
+"""From a prediction to a bid: one file per method, which names its paper and its formula.
+
+Bids are for `Rules.per` impressions. Strategies without state have `bids(pctr)`; those that react
+to what they have won have `run(auctions, ...)`. Parameters are fitted on earlier days only: the
+`fit` functions take the auctions to learn from.
+"""
+
+from nightbid.bidding.strategies.constant import Constant
+from nightbid.bidding.strategies.linear import Linear
+from nightbid.bidding.strategies.ortb import Arbitrage, Ortb1, Ortb2
+from nightbid.bidding.strategies.pacing import DualPacing
+from nightbid.bidding.strategies.pid import Pid
+from nightbid.bidding.strategies.shading import Shading
+from nightbid.bidding.strategies.target import CostTarget
+from nightbid.bidding.strategies.truthful import Truthful
+
+__all__ = [
+    "Arbitrage", "Constant", "CostTarget", "DualPacing", "Linear", "Ortb1", "Ortb2", "Pid",
+    "Shading", "Truthful",
+]  # fmt: skip

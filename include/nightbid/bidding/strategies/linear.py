@@ -1,0 +1,23 @@
+"""In proportion to the prediction: bid = b₀ · pCTR / base rate.
+
+Perlich et al., Bid Optimizing and Inventory Scoring in Targeted Online Advertising, KDD 2012.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nightbid.bidding.checks import Floats
+
+
+@dataclass(frozen=True)
+class Linear:
+    """bid = b₀ · pCTR / base rate."""
+
+    base_bid: float
+    base_rate: float
+    """Mean predicted click rate of the days it was fitted on."""
+
+    def bids(self, pctr: Floats) -> Floats:
+        """One bid per prediction."""
+        return pctr * self.base_bid / self.base_rate

@@ -1,0 +1,24 @@
+"""The value of the impression: bid = per · V · pCTR.
+
+Vickrey, Counterspeculation, Auctions, and Competitive Sealed Tenders, 1961: in a second-price
+auction without a budget no other bid earns more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nightbid.bidding.checks import Floats
+
+
+@dataclass(frozen=True)
+class Truthful:
+    """bid = per · V · pCTR."""
+
+    value_per_click: float
+    per: float = 1000.0
+    """Bids are for so many impressions."""
+
+    def bids(self, pctr: Floats) -> Floats:
+        """One bid per prediction."""
+        return self.per * self.value_per_click * pctr

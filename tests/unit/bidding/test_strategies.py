@@ -1,0 +1,178 @@
+"""Strategies and landscapes against numeric optima and brute force, on made-up auctions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nightbid.bidding.auctions import Auctions, Rules
+from nightbid.bidding.landscape import (
+    Landscape,
+    by_slice,
+    empirical,
+    fit_log_logistic,
+    kaplan_meier,
+    mixture,
+)
+from nightbid.bidding.replay import replay
+from nightbid.bidding.strategies import (
+    CostTarget,
+    DualPacing,
+    Ortb1,
+    Ortb2,
+    Shading,
+    Truthful,
+)
+from nightbid.bidding.strategies.search import search
+from nightbid.errors import ConfigError, DataError
+from scipy.optimize import linprog, minimize_scalar
+
+RNG = np.random.default_rng(11)
+
+
+def made(rows: int = 4000) -> tuple[Auctions, np.ndarray]:
+    rng = np.random.default_rng(3)
+    pctr = rng.beta(1, 200, rows)
+    price = np.floor(rng.gamma(2, 40, rows))
+    click = rng.random(rows) < pctr
+    return Auctions.checked(price=price, click=click, true_probability=pctr), pctr
+
+
+@pytest.mark.parametrize("pctr", [1e-5, 1e-3, 0.2])
+@pytest.mark.parametrize("multiplier", [0.5, 1.0, 3.0])
+def test_ortb_is_the_numeric_optimum(pctr: float, multiplier: float) -> None:
+    c, value = 50.0, 20.0
+    v = 1000 * value * pctr
+    for win, bid in (
+        (lambda b: b / (c + b),
+         Ortb1(c, 1000 * value / multiplier).bids(np.array([pctr]))[0]),
+        (lambda b: b**2 / (c**2 + b**2),
+         Ortb2(c, value, multiplier).bids(np.array([pctr]))[0]),
+    ):  # fmt: skip
+        best = minimize_scalar(
+            lambda b, win=win: -(v - multiplier * b) * win(b), bounds=(0, v / multiplier + 1e-9),
+            method="bounded", options={"xatol": 1e-12},
+        )  # fmt: skip
+        assert (v - multiplier * bid) * win(bid) >= -best.fun * (1 - 1e-9)
+        assert bid == pytest.approx(best.x, rel=1e-5, abs=1e-6)
+
+
+def test_no_bid_earns_more_than_the_truth_in_second_price() -> None:
+    auctions, pctr = made()
+    value = 1000 * 5.0 * pctr
+    truth = replay(auctions, Truthful(5.0).bids(pctr), Rules())
+    best = np.where(truth.won, value - truth.paid, 0)
+    for _ in range(20):
+        other = replay(auctions, RNG.gamma(2, 40, len(pctr)), Rules())
+        assert (best >= np.where(other.won, value - other.paid, 0) - 1e-9).all()
+
+
+def test_shading_earns_at_least_truth_and_every_constant_factor() -> None:
+    auctions, pctr = made()
+    landscape = empirical(auctions.price)
+    value = 1000 * 5.0 * pctr
+
+    def expected(bids: np.ndarray) -> float:
+        return float(((value - np.floor(bids)) * landscape.win(bids)).sum())
+
+    shading = Shading.fit(landscape, 5.0, most=float(value.max()))
+    reached = expected(shading.bids(pctr))
+    # The table is by whole values: at most one unit of value per row is lost to it.
+    for factor in np.arange(0.05, 1.01, 0.05):
+        assert reached >= expected(factor * value) - 1e-3 * reached
+
+
+def test_cost_target_reaches_the_linear_program() -> None:
+    auctions, pctr = made()
+    value, limit = 10.0, 3.0
+    budget = float(auctions.price.sum() / 20)
+    for rules in (Rules(budget=budget), Rules()):
+        strategy = CostTarget.fit(
+            auctions, pctr, rules, value_per_click=value, cost_per_click=limit
+        )
+        rows = [auctions.price - 1000 * limit * pctr, auctions.price]
+        bounds = [0.0, budget if rules.budget else auctions.price.sum()]
+        best = linprog(-1000 * value * pctr, A_ub=np.stack(rows), b_ub=bounds, bounds=(0, 1))
+        result = replay(auctions, strategy.bids(pctr), Rules())
+        assert (1000 * value * pctr)[result.won].sum() >= 0.99 * -best.fun
+        assert result.cost <= 1.001 * 1000 * limit * pctr[result.won].sum()
+    roi = CostTarget.fit(auctions, pctr, Rules(), value_per_click=value, roi=value / limit)
+    assert roi.cost_per_click == pytest.approx(limit)
+    assert roi.target_dual == pytest.approx(strategy.target_dual)
+
+
+def test_pacing_never_overspends_in_either_price() -> None:
+    auctions, pctr = made()
+    budget = float(auctions.price.sum() / 30)
+    for pricing in ("second", "first"):
+        rules = Rules(pricing=pricing, budget=budget)  # type: ignore[arg-type]
+        result = DualPacing(50.0, step=0.01).run(auctions, pctr, rules)
+        assert 0.8 * budget < result.cost <= budget
+    with pytest.raises(ConfigError, match="needs a budget"):
+        DualPacing(50.0).run(auctions, pctr, Rules())
+
+
+def test_search_takes_the_first_of_equals() -> None:
+    auctions, _ = made()
+    grid = [3.0, 1.0, 2.0]
+    assert search(grid, lambda p: np.full(len(auctions), p), auctions, Rules(), lambda a, r: 7) == 3
+    with pytest.raises(ConfigError, match="grid of parameters is empty"):
+        search([], lambda p: np.zeros(1), auctions, Rules(), lambda a, r: 7)
+
+
+def test_kaplan_meier_by_hand() -> None:
+    # Won at 2 and 5 with bids 4 and 9; lost with bids 3 and 6: the prices are ≥ 3 and ≥ 6.
+    found = kaplan_meier([4, 9, 3, 6], [True, True, False, False], [2, 5, np.nan, np.nan])
+    # At 2 four are at risk; at 5 the one that won and the one that lost with a bid of 6.
+    np.testing.assert_allclose(found.cdf, [0, 0, 1 / 4, 1 / 4, 1 / 4, 1 - 3 / 4 * 1 / 2])
+    assert found.known_to == 5
+    assert not found.complete
+    assert found.win([3, 6]).tolist() == pytest.approx([0.25, 0.625])
+    with pytest.raises(DataError, match=r"a bid of 7 is above 6.*known"):
+        found.win(7)
+
+
+def test_kaplan_meier_without_losses_is_empirical() -> None:
+    prices = RNG.integers(0, 40, 500)
+    found = kaplan_meier(np.full(500, 50), np.ones(500, bool), prices)
+    assert found.complete
+    np.testing.assert_allclose(found.cdf, empirical(prices).cdf, atol=1e-12)
+    assert found.win(1000) == 1
+
+
+def test_nothing_known_is_refused() -> None:
+    with pytest.raises(DataError, match="none of 2 auctions was won"):
+        kaplan_meier([4, 9], [False, False], [np.nan, np.nan])
+    with pytest.raises(DataError, match="slice 1: none of 1 auctions"):
+        by_slice(
+            np.array([0, 1]), np.array([5.0, 5.0]), np.array([True, False]), np.array([2.0, 0.0])
+        )
+    with pytest.raises(DataError, match="no prices are known"):
+        empirical([])
+
+
+def test_slices_mix_up_to_where_all_are_known() -> None:
+    rng = np.random.default_rng(5)
+    rows = 60_000
+    of = rng.integers(0, 2, rows)
+    # Dear auctions get high bids: pooled, the censoring depends on the price.
+    price = np.floor(rng.gamma(3, np.where(of, 30, 8), rows))
+    bids = np.floor(rng.gamma(3, np.where(of, 40, 10), rows))
+    won = bids > price
+    seen = np.where(won, price, np.nan)
+    true = empirical(price)
+    sliced = mixture(by_slice(of, bids, won, seen))
+    upto = min(60, sliced.known_to)
+    pooled = np.abs(kaplan_meier(bids, won, seen).cdf[:upto] - true.cdf[:upto]).max()
+    assert np.abs(sliced.cdf[:upto] - true.cdf[:upto]).max() < pooled / 2
+
+
+def test_log_logistic_recovers_its_parameters_under_censoring() -> None:
+    rng = np.random.default_rng(2)
+    price = 60 * (1 / rng.random(40_000) - 1) ** (-1 / 2.5)
+    bids = rng.uniform(0, 200, 40_000)
+    found = fit_log_logistic(price, won=bids > price, bids=bids)
+    assert found.scale == pytest.approx(60, rel=0.03)
+    assert found.shape == pytest.approx(2.5, rel=0.03)
+    assert isinstance(found.landscape(300), Landscape)
+    with pytest.raises(DataError, match="1 different prices"):
+        fit_log_logistic([5, 5, 5])
