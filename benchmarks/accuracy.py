@@ -27,12 +27,12 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from environments import CACHE
-from nightbid.attempt import run_stage
 from nightbid.config.load import load_pipeline
 from nightbid.models.registry import find, names
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 
 PIPELINES = Path(__file__).parents[1] / "include" / "pipelines"
 STAGES = ("sample", "featurize", "train", "train_baseline", "evaluate")

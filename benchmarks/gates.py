@@ -47,8 +47,6 @@ import yaml
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from nightbid.attempt import run_stage
-from nightbid.champion import ChampionPointer
 from nightbid.config.faults import FAULTS
 from nightbid.config.load import load_pipeline
 from nightbid.config.pipeline import PipelineSpec
@@ -56,10 +54,12 @@ from nightbid.config.sources import SimulatorSource
 from nightbid.data.source import open_source
 from nightbid.errors import DataError, GateStopped, StageError
 from nightbid.gates.propose import bands_of, propose, to_yaml
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
-from nightbid.stage import Stage
-from nightbid.workspace import Workspace
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import Stage
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 
 PIPELINES = Path(__file__).parents[1] / "include" / "pipelines"
 CHEAP = ("model.architecture=logistic_regression", "model.embedding_dim=4", "train.epochs=1")

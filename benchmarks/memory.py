@@ -34,7 +34,7 @@ FEATURES = {
 def simulated(folder: Path, rows: int) -> None:
     """Write rows as sampling does."""
     import numpy as np
-    from nightbid.columns import hashes
+    from nightbid.column_parsing import hashes
     from nightbid.config.sources import SimulatorSource
     from nightbid.data.simulator.source import SimulatorLogs
 
@@ -82,7 +82,7 @@ def featurize(folder: Path) -> None:
 
 def count(folder: Path, distinct: int) -> None:
     import numpy as np
-    from nightbid.columns import encode
+    from nightbid.column_parsing import encode
     from nightbid.features.statistics import TokenCounts
     from nightbid.featurize.passes import SPILL_ABOVE
 

@@ -25,11 +25,11 @@ from pathlib import Path
 from nightbid.config.costs import STAGES
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
-from nightbid.manifest import Manifest, Rows, Usage
+from nightbid.night.manifest import Manifest, Rows, Usage
+from nightbid.night.record import RunRecord, StageRecord
 from nightbid.report import records
 from nightbid.report.summaries import Summaries
-from nightbid.runs import RunRecord, StageRecord
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 FIRST = dt.date(2023, 1, 1)
 FIGURES = {"auc": 0.73, "pr_auc": 0.23, "log_loss": 0.31, "normalized_entropy": 0.88,
@@ -83,8 +83,8 @@ def pages(root: Path, cache: Path) -> None:
     """In a process of its own: each page twice, milliseconds as JSON."""
     from nightbid.report import pages as documents
     from nightbid.report.cost_trend import TREND
+    from nightbid.report.index_pages import PAGE
     from nightbid.report.links import Links
-    from nightbid.report.lists import PAGE
 
     workspace, links = Workspace(str(root)), Links()
     summaries = Summaries(workspace, cache)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
-from nightbid.manifest import Manifest
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
 
 HERE = Path(__file__).parent
 PIPELINE = HERE.parent / "include" / "pipelines" / "ctr.yaml"

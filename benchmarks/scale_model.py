@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from nightbid.cost.pricing import default_book, price_lines
-from nightbid.cost.training_jobs import Pool, hourly_usd
+from nightbid.jobs.vertex_meter import Pool, hourly_usd
 
 MILLION, BILLION, GIB = 1e6, 1e9, 2**30
 VCPUS, MEMORY_GB = 4, 15

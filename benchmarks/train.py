@@ -27,14 +27,14 @@ from pathlib import Path
 
 import numpy as np
 from environments import OURS, python_of
-from nightbid.attempt import run_stage
 from nightbid.config.load import load_pipeline
 from nightbid.models.layout import Layout, width
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
 from nightbid.schema import FeatureSchema
+from nightbid.storage.workspace import Workspace
 from nightbid.training.data import read_examples
-from nightbid.workspace import Workspace
 from sklearn.metrics import log_loss, roc_auc_score
 
 HERE = Path(__file__).parent

@@ -8,14 +8,16 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
-from nightbid_airflow.views.entry import PREFIX, Pages, entry_address
+from nightbid_airflow.views.asgi import PREFIX, LazyApp, entry_address
 
 
 class NightbidPlugin(AirflowPlugin):
     """Nights, comparisons, costs and champions, behind Airflow's own login."""
 
     name = "nightbid"
-    fastapi_apps: ClassVar[list[Any]] = [{"app": Pages(), "url_prefix": PREFIX, "name": "Nightbid"}]
+    fastapi_apps: ClassVar[list[Any]] = [
+        {"app": LazyApp(), "url_prefix": PREFIX, "name": "Nightbid"}
+    ]
     external_views: ClassVar[list[Any]] = [
         {
             "name": "Nightbid",

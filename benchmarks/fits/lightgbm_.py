@@ -5,7 +5,7 @@ from job import Job, Rows, main
 from nightbid.models.folder import ModelCard
 from nightbid.models.layout import Packed
 from nightbid.models.registry import find
-from nightbid.progress import silent, unwatched
+from nightbid.night.progress import silent, unwatched
 from nightbid.schema import FeatureSchema
 from nightbid.training.data import Examples
 from nightbid.training.trees import fit_trees

@@ -9,7 +9,7 @@ from nightbid.models.folder import ModelCard
 from nightbid.models.layout import Layout, Packed
 from nightbid.models.network import Network
 from nightbid.models.runtime import tensorflow
-from nightbid.progress import silent, unwatched
+from nightbid.night.progress import silent, unwatched
 from nightbid.schema import FeatureSchema
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples

@@ -20,15 +20,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nightbid.champion import ChampionPointer
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.money import Money
 from nightbid.errors import StageError
-from nightbid.manifest import Manifest, Verdict
-from nightbid.runs import RunRecord, StageRecord, runs_of, state_of
-from nightbid.workspace import Workspace
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import Manifest, Verdict
+from nightbid.night.record import RunRecord, StageRecord, runs_of, state_of
+from nightbid.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@
     ├── ServiceError              a cloud service refused, or did not answer; asking again may help
     ├── PriceError                a price is missing or expired: a cost cannot be stated
     └── WorkspaceError            the workspace is unreachable, or is not what it should be
-        ├── Refused               a bucket may not be read (`nightbid.gcs_files`)
+        ├── Refused               a bucket may not be read (`nightbid.storage.gcs_filesystem`)
         └── ConcurrentUpdateError somebody else moved a pointer first
 
 Each carries one line: what was wrong, where, and what to do, with the offending value.

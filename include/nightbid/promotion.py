@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from nightbid.champion import ChampionPointer
 from nightbid.errors import StageError
-from nightbid.nightly import NIGHT
-from nightbid.stage import Outcome, StageTask
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import Outcome, StageTask
 
 GATES = tuple(stage.name for stage in NIGHT if stage.is_gate)
 """Every gate of a night; one that `promote` does not have among its inputs stops it."""

@@ -8,9 +8,9 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.definitions.context import Context
 from nightbid.config.settings import Settings
+from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.promotion import GATES
-from nightbid.runs import RunRecord, safe_run_id
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.page_links import PageLink, run_page
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
-from nightbid.nightly import NIGHT
-from nightbid.stage import Stage
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import Stage
 
 from nightbid_airflow.approval import PromotionApproval
 from nightbid_airflow.notifier import StopNotifier

@@ -14,8 +14,8 @@ from airflow.sdk.bases.notifier import BaseNotifier
 from airflow.sdk.definitions.context import Context
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
-from nightbid.runs import RunRecord, safe_run_id
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.storage.workspace import Workspace
 
 TIMEOUT_SECONDS = 10
 

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from nightbid.attempt import begin_stage, finish_stage
 from nightbid.config.settings import Settings
 from nightbid.errors import (
     BudgetExceeded,
@@ -19,13 +18,14 @@ from nightbid.errors import (
     PriceError,
     StageError,
 )
-from nightbid.nightly import NIGHT
-from nightbid.progress import LogProgress
-from nightbid.remote.jobs import Away
-from nightbid.remote.wait import poll_seconds
-from nightbid.runs import RunRecord, safe_run_id
-from nightbid.stage import StageResult, describe
-from nightbid.workspace import Workspace
+from nightbid.jobs.follow import poll_seconds
+from nightbid.jobs.job import DeferredJob
+from nightbid.night.progress import LogProgress
+from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import StageResult, describe
+from nightbid.runner import begin_stage, finish_stage
+from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.page_links import PageLink
 from nightbid_airflow.remote import JobLink, JobTrigger
@@ -43,7 +43,7 @@ class StageOperator(BaseOperator):
     The XCom is a manifest's address and verdict, never data.
 
     Args:
-        stage: its name in `nightbid.nightly.NIGHT`.
+        stage: its name in `nightbid.night.stages.NIGHT`.
         pipeline: name of the pipeline's YAML file.
     """
 
@@ -99,7 +99,7 @@ class StageOperator(BaseOperator):
         except FINAL as error:
             # Without the chain: the log ends with the line that says what to do.
             raise AirflowFailException(str(error)) from None
-        if isinstance(found, Away):
+        if isinstance(found, DeferredJob):
             self._leave(found, settings)
         assert isinstance(found, StageResult)
         if found.reused:
@@ -107,18 +107,18 @@ class StageOperator(BaseOperator):
         self.log.info("%s", found.manifest.summary or "done")
         return describe(found)
 
-    def _leave(self, away: Away, settings: Settings) -> NoReturn:
+    def _leave(self, away: DeferredJob, settings: Settings) -> NoReturn:
         """Give the worker back while the job goes on."""
-        order = away.order
+        job_record = away.job_record
         self.job_page = away.page
-        self.log.info("job %s: %s", order.job_id, away.page)
+        self.log.info("job %s: %s", job_record.job_id, away.page)
         self.defer(
             trigger=JobTrigger(
                 workspace=settings.workspace,
-                pipeline=order.pipeline,
-                run_id=order.run_id,
-                stage=order.stage,
-                attempt=order.attempt,
+                pipeline=job_record.pipeline,
+                run_id=job_record.run_id,
+                stage=job_record.stage,
+                attempt=job_record.attempt,
                 every=poll_seconds(),
             ),
             method_name="resume",
@@ -150,7 +150,7 @@ class ReportOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, str]:
         """Write the page beside the run's records; the XCom is its address."""
         # Templates and charts: not for the parsing of a DAG.
-        from nightbid.report.html import write_report
+        from nightbid.report.write import write_report
         from nightbid.tracking.log import deliver, queue_run
 
         settings = Settings()

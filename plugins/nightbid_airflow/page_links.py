@@ -11,10 +11,10 @@ from urllib.parse import quote
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
-from nightbid.runs import RunRecord, safe_run_id
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.storage.workspace import Workspace
 
-from nightbid_airflow.views.entry import entry_address
+from nightbid_airflow.views.asgi import entry_address
 
 
 class PageLink(BaseOperatorLink):

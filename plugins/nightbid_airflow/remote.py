@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperatorLink
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
-    from nightbid.cost.jobs import JobWatch
-    from nightbid.remote.wait import Following
+    from nightbid.jobs.cost_watch import JobWatch
+    from nightbid.jobs.follow import JobFollower
 
 
 class JobTrigger(BaseTrigger):
@@ -51,7 +51,7 @@ class JobTrigger(BaseTrigger):
         self.stage = stage
         self.attempt = attempt
         self.every = every
-        self._following: Following | None = None
+        self._following: JobFollower | None = None
         self._page = ""
         self._watch: JobWatch | None = None
 
@@ -88,30 +88,30 @@ class JobTrigger(BaseTrigger):
 
     def _look(self) -> tuple[str, str, bool]:
         # Here, because the DAG file imports this module: the cloud's clients are heavy.
-        from nightbid.cost.jobs import JobWatch
-        from nightbid.remote.orders import order_of
-        from nightbid.remote.wait import Following, service_of
+        from nightbid.jobs.cost_watch import JobWatch
+        from nightbid.jobs.follow import JobFollower, service_of
+        from nightbid.jobs.store import job_record_of
 
         run = self._open()
         spec = PipelineSpec.model_validate(run.head.spec)
         if self._following is None or self._watch is None:
-            order = order_of(run, self.stage, self.attempt)
+            job_record = job_record_of(run, self.stage, self.attempt)
             service = service_of(next(each for each in NIGHT if each.name == self.stage), spec)
-            self._following = Following(service, order.job_id, self.stage)
-            self._page = service.page(order.job_id)
+            self._following = JobFollower(service, job_record.job_id, self.stage)
+            self._page = service.page(job_record.job_id)
             self._watch = JobWatch(run, spec.budget)
         look, _ = self._following.look(self.log.log)
         self._watch.poll()
         return look.state, self._page, look.has_ended
 
     def _cancel(self) -> None:
-        from nightbid.remote.orders import cancel, order_of
-        from nightbid.remote.wait import service_of
+        from nightbid.jobs.follow import service_of
+        from nightbid.jobs.store import cancel, job_record_of
 
         run = self._open()
         spec = PipelineSpec.model_validate(run.head.spec)
         service = service_of(next(each for each in NIGHT if each.name == self.stage), spec)
-        cancel(run, order_of(run, self.stage, self.attempt), service)
+        cancel(run, job_record_of(run, self.stage, self.attempt), service)
 
 
 class JobLink(BaseOperatorLink):

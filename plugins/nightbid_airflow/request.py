@@ -11,8 +11,8 @@ from airflow.sdk import Param
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
-from nightbid.runs import RunRecord, safe_run_id
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.storage.workspace import Workspace
 
 SHORTHAND = {
     "train_days": "window.train_days",

@@ -14,9 +14,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from nightbid.config.settings import Settings
 from nightbid.cost.money import shown
 from nightbid.errors import BudgetExceeded, GateStopped
-from nightbid.progress import LogProgress
-from nightbid.runs import safe_run_id
-from nightbid.workspace import Workspace
+from nightbid.night.progress import LogProgress
+from nightbid.night.record import safe_run_id
+from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.operators import CHATTY, FINAL
 

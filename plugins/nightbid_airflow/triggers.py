@@ -11,18 +11,18 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.cost.answers import run_costs, unusual
+from nightbid.cost.forecast import run_costs, unusual
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.money import shown
-from nightbid.cost.poll import StagePoll, poll_run
 from nightbid.errors import ConfigError, WorkspaceError
-from nightbid.runs import RunRecord, safe_run_id
-from nightbid.workspace import Workspace
+from nightbid.jobs.cost_poll import StagePoll, poll_run
+from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.metrics import send
 
 if TYPE_CHECKING:
-    from nightbid.cost.jobs import JobWatch
+    from nightbid.jobs.cost_watch import JobWatch
 
 PATIENCE_POLLS = 60
 """For as many polls in a row the ledger may be out of reach."""
@@ -124,7 +124,7 @@ class CostTrigger(BaseTrigger):
         budget = PipelineSpec.model_validate(run.head.spec).budget
         if self._jobs is None:
             # Here, because the DAG file imports this module: the cloud's clients are heavy.
-            from nightbid.cost.jobs import JobWatch
+            from nightbid.jobs.cost_watch import JobWatch
 
             self._jobs = JobWatch(run, budget)
         over = ""

@@ -22,22 +22,22 @@ from emulator.dataflow import Dataflow, Plan
 from emulator.dataflow_grpc import GrpcFace
 from emulator.installation import until
 from emulator.storage import Storage
-from nightbid.attempt import run_stage
 from nightbid.config.cloud import Cloud
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
-from nightbid.cost.dataflow import UNITS
 from nightbid.cost.ledger import Ledger, price_entries, total
 from nightbid.cost.pricing import exact
 from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, ServiceError, StageError
-from nightbid.featurize.job import Place
-from nightbid.manifest import Manifest
-from nightbid.nightly import NIGHT
-from nightbid.remote.orders import orders
-from nightbid.remote.wait import settle
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace, fetch
+from nightbid.featurize.job import JobTarget
+from nightbid.jobs.dataflow_meter import UNITS
+from nightbid.jobs.follow import wait_for_final_cost
+from nightbid.jobs.store import job_records
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace, fetch
 
 PIPELINE = """
 pipeline: small
@@ -154,9 +154,13 @@ def test_workers_make_what_this_machine_makes_and_the_job_is_labelled_and_priced
     }
     (pool,) = job.proto.environment.worker_pools
     assert (pool.machine_type, pool.autoscaling_settings.max_num_workers) == ("n2-standard-4", 20)
-    (order,) = orders(night.run, "featurize")
-    assert (order.name, order.job_id, order.state) == (job.name, job.proto.id, "closed")
-    settle(night.run)
+    (job_record,) = job_records(night.run, "featurize")
+    assert (job_record.name, job_record.job_id, job_record.state) == (
+        job.name,
+        job.proto.id,
+        "closed",
+    )
+    wait_for_final_cost(night.run)
     assert entered(night) == bill(dataflow, night) > 0
 
 
@@ -189,7 +193,7 @@ def test_a_fault_of_the_service_that_a_night_survives(
     assert len(dataflow.jobs) == 1
     (job,) = dataflow.jobs.values()
     assert job.workers == 1 + plan.lose_worker
-    settle(night.run)
+    wait_for_final_cost(night.run)
     assert entered(night) == bill(dataflow, night)
 
 
@@ -218,7 +222,7 @@ def test_a_fault_that_ends_an_attempt_clean_and_the_next_one_is_another_job(
     assert night.stage("featurize").digest == expected.digest
     names = [job.name for job in dataflow.jobs.values()]
     assert len(names) == len(set(names)) == jobs + 1
-    settle(night.run)
+    wait_for_final_cost(night.run)
     if not plan.vanish:
         assert entered(night) == bill(dataflow, night)
 
@@ -235,7 +239,7 @@ def test_over_its_budget_a_job_is_cancelled_and_what_it_used_is_paid(
     (job,) = dataflow.jobs.values()
     assert job.state == "CANCELLED"
     assert outputs(storage) == []
-    settle(night.run)
+    wait_for_final_cost(night.run)
     assert entered(night) == bill(dataflow, night)
 
 
@@ -297,13 +301,13 @@ def test_an_interruption_in_the_shell_cancels_the_job(dataflow: Dataflow, night:
     dataflow.plans.append(Plan(hold=True))
     process = shell()
     until(lambda: any(job.state == "RUNNING" for job in dataflow.jobs.values()))
-    until(lambda: any(each.job_id for each in orders(night.run, "featurize")))
+    until(lambda: any(each.job_id for each in job_records(night.run, "featurize")))
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     (job,) = dataflow.jobs.values()
     assert job.state == "CANCELLED"
-    assert [each.state for each in orders(night.run, "featurize")] == ["closed"]
+    assert [each.state for each in job_records(night.run, "featurize")] == ["closed"]
 
 
 @pytest.fixture
@@ -371,7 +375,7 @@ def test_an_interruption_cancels_the_job_over_grpc(
 ) -> None:
     dataflow.plans.append(Plan(hold=True))
     process = shell()
-    until(lambda: any(each.job_id for each in orders(night.run, "featurize")))
+    until(lambda: any(each.job_id for each in job_records(night.run, "featurize")))
     until(lambda: "GetJob" in grpc_face.calls)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
@@ -384,7 +388,7 @@ def test_a_worker_with_other_code_than_the_key_says_refuses_to_work(emulated: st
     cloud = Settings().cloud
     assert isinstance(cloud, Cloud)
     with pytest.raises(StageError, match=r"the worker's code has digest .* build and push"):
-        Place(cloud, "gs://b/x", "0" * 32, ()).check()
+        JobTarget(cloud, "gs://b/x", "0" * 32, ()).check()
 
 
 def test_what_cannot_be_featurized_is_refused_before_a_job_is_submitted(

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from emulator.storage import Storage
-from nightbid.champion import ChampionPointer
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.storage import kept_outputs
-from nightbid.manifest import Manifest
-from nightbid.nightly import NIGHT
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
 from nightbid.report import records
 from nightbid.report.summaries import Summaries
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 PIPELINE = """
 pipeline: small

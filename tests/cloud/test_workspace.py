@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from emulator.storage import Storage
-from nightbid.champion import ChampionPointer
 from nightbid.errors import ConcurrentUpdateError, WorkspaceError
-from nightbid.manifest import FileEntry, Manifest
-from nightbid.workspace import (
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import FileEntry, Manifest
+from nightbid.storage.workspace import (
     Workspace,
     fetch,
     file_digest,

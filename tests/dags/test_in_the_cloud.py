@@ -17,13 +17,13 @@ from emulator.dataflow import Dataflow, Plan
 from emulator.installation import dataflow, emulated, service, storage, training, without_cloud
 from emulator.storage import Storage
 from emulator.training import Training
-from nightbid.champion import ChampionPointer
 from nightbid.cost.ledger import Ledger, total
-from nightbid.manifest import Manifest
-from nightbid.nightly import NIGHT
-from nightbid.remote.orders import orders
-from nightbid.runs import RunRecord, runs_of
-from nightbid.workspace import Workspace
+from nightbid.jobs.store import job_records
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.night.stages import NIGHT
+from nightbid.storage.workspace import Workspace
 
 __all__ = ["dataflow", "emulated", "service", "storage", "training"]
 
@@ -98,7 +98,9 @@ def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret
     trained = list(training.jobs.values())
     ids = {each.job.labels["nightbid_stage"]: each.number for each in trained}
     assert (len(trained), set(ids)) == (2, {"train", "train_baseline"})
-    placed = {(order.stage, order.job_id, order.state) for order in orders(run)}
+    placed = {
+        (job_record.stage, job_record.job_id, job_record.state) for job_record in job_records(run)
+    }
     ids["featurize"] = featurized.proto.id
     assert placed == {(stage, job, "closed") for stage, job in ids.items()}
 
@@ -162,7 +164,7 @@ def test_a_job_over_its_budget_is_cancelled_in_airflow_and_not_tried_again(
     (job,) = dataflow.jobs.values()
     assert job.state == "CANCELLED"
     (run,) = runs_of(Workspace(emulated), "small")
-    assert [order.state for order in orders(run)] == ["closed"]
+    assert [job_record.state for job_record in job_records(run)] == ["closed"]
     assert ChampionPointer(run.workspace, "small").current() is None
     entries = Ledger(run.workspace).entries(pipeline="small", stage="featurize")
     assert total(entries).amount > Decimal("0.002")

@@ -14,10 +14,10 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import ParamValidationError
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.settings import Settings
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord, StageRecord
-from nightbid.stage import Stage
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import Stage
+from nightbid.storage.workspace import Workspace
 from nightbid_airflow.approval import question
 from nightbid_airflow.night import upstream
 

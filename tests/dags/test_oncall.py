@@ -17,7 +17,7 @@ from nightbid import errors
 from nightbid.cli.app import app
 from nightbid.config.gates import Gates
 from nightbid.config.load import find_pipeline
-from nightbid.nightly import NIGHT
+from nightbid.night.stages import NIGHT
 from nightbid_airflow.night import APPROVE, REPORT, WATCH
 
 ROOT = Path(__file__).parents[2]

@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from nightbid.champion import ChampionPointer
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord, StageRecord
 from nightbid.report.assets import scripts
-from nightbid.runs import RunRecord, StageRecord
+from nightbid.storage.workspace import Workspace
 from nightbid.tracking.logged import Logged
-from nightbid.workspace import Workspace
 
 GATE = "outputs/small/gate_raw/0123456789abcdef"
 ADDRESSES = {

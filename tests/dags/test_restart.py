@@ -12,12 +12,12 @@ import pytest
 from emulator.dataflow import Dataflow, Plan
 from emulator.installation import dataflow, emulated, service, storage, training, until
 from emulator.training import Training
-from nightbid.champion import ChampionPointer
 from nightbid.config.settings import Settings
 from nightbid.cost.ledger import Ledger, total
-from nightbid.remote.orders import orders
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.jobs.store import orders
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
 
 __all__ = ["dataflow", "emulated", "service", "storage", "training"]
 
@@ -26,10 +26,10 @@ DAG, RUN = "nightly_small", "restarted"
 
 def kill(airflow: Any) -> None:
     """As a machine that loses its power: every component, and every task."""
-    from nightbid_airflow.embedded import session
+    from nightbid_airflow.embedded import process_group
 
     airflow.warden.kill()
-    while left := session.members(airflow.warden.pid):
+    while left := process_group.members(airflow.warden.pid):
         for process in left:
             try:
                 process.send_signal(signal.SIGKILL)

@@ -15,11 +15,11 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.bases.notifier import BaseNotifier
 from airflow.sdk.definitions.context import Context
-from nightbid.champion import ChampionPointer
 from nightbid.config.settings import Settings
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord, runs_of
-from nightbid.workspace import Workspace
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.night.stages import NIGHT
+from nightbid.storage.workspace import Workspace
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 NIGHT_OF = {"date": "2026-01-04"}

@@ -20,16 +20,16 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 from emulator.dataflow import Dataflow, Plan
 from emulator.installation import dataflow, emulated, storage
-from nightbid.attempt import begin_stage, run_stage
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.meter import cancel_marker
-from nightbid.nightly import NIGHT
-from nightbid.remote.jobs import Away
-from nightbid.remote.orders import orders
-from nightbid.runs import RunRecord, StageRecord
-from nightbid.workspace import Workspace
+from nightbid.jobs.job import DeferredJob
+from nightbid.jobs.store import job_records
+from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import begin_stage, run_stage
+from nightbid.storage.workspace import Workspace
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -227,12 +227,12 @@ class Night:
             run_id=run_id,
             trigger="airflow",
         )
-        self.trail = self.run.usage_file("train", 1)
+        self.usage_log = self.run.usage_file("train", 1)
 
     def work(self, hours: int, done: float) -> None:
         """Say that as many hours of one core are used up by now."""
         values = {"at": time.time(), "done": done, "cpu_seconds": 3600.0 * hours}
-        with self.trail.open("a") as stream:
+        with self.usage_log.open("a") as stream:
             stream.write(json.dumps(values) + "\n")
 
     def spent(self) -> Decimal:
@@ -266,10 +266,10 @@ def test_a_triggerer_that_is_killed_and_started_anew_counts_nothing_twice(
     night.work(2, 0.6)
     triggerer()
     until(lambda: night.spent() == 2 * HOUR, "the poll of the second triggerer")
-    assert not cancel_marker(night.trail).exists()
+    assert not cancel_marker(night.usage_log).exists()
     night.work(3, 0.7)
-    until(cancel_marker(night.trail).exists, "the order to stop")
-    assert "over its limit of 0.14 USD" in cancel_marker(night.trail).read_text()
+    until(cancel_marker(night.usage_log).exists, "the order to stop")
+    assert "over its limit of 0.14 USD" in cancel_marker(night.usage_log).read_text()
     assert fired("killed") is None, "the night has not ended: the stage is on its way out"
 
     night.end("failed")
@@ -316,8 +316,8 @@ def test_a_job_outlives_triggerers_and_ends_with_the_task_that_a_person_ends(
     run_stage(stages["sample"], spec, run, cache_folder=cache)
     dataflow.plans.append(Plan(hold=True))
     away = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
-    assert isinstance(away, Away)
-    attempt = away.order.attempt
+    assert isinstance(away, DeferredJob)
+    attempt = away.job_record.attempt
     trigger = JobTrigger(emulated, "small", "left", "featurize", attempt, every=0.3)
     deferred_night("left", "featurize", "resume", trigger)
 
@@ -332,9 +332,9 @@ def test_a_job_outlives_triggerers_and_ends_with_the_task_that_a_person_ends(
 
     set_state("left", others_than="", state="failed")
     until(lambda: job.state == "CANCELLED", "the end of the job")
-    until(lambda: [each.state for each in orders(run)] == ["closed"], "the order")
+    until(lambda: [each.state for each in job_records(run)] == ["closed"], "the order")
 
     # The cleared task orders another job.
     anew = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
-    assert isinstance(anew, Away)
-    assert (anew.order.attempt, len(dataflow.jobs)) == (2, 2)
+    assert isinstance(anew, DeferredJob)
+    assert (anew.job_record.attempt, len(dataflow.jobs)) == (2, 2)

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from nightbid.nightly import NIGHT
-from nightbid.runs import runs_of
-from nightbid.workspace import Workspace
+from nightbid.night.record import runs_of
+from nightbid.night.stages import NIGHT
+from nightbid.storage.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

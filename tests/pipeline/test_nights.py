@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nightbid.champion import ChampionPointer
 from nightbid.features.fitted import FittedFeatures
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord, runs_of
-from nightbid.workspace import Workspace
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.night.stages import NIGHT
+from nightbid.storage.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 STAGES = [stage.name for stage in NIGHT]

@@ -14,14 +14,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nightbid.champion import ChampionPointer
 from nightbid.cli import view
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import Night
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
-from nightbid.runs import RunRecord, runs_of
-from nightbid.workspace import Workspace
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(
     name="nightbid",
@@ -127,7 +127,7 @@ def report(
     run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",
 ) -> None:
     """Write the HTML report of a run and print its path."""
-    from nightbid.report.html import write_report
+    from nightbid.report.write import write_report
 
     settings = Settings()
     workspace = Workspace(settings.workspace)

@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightbid.night.record import RunRecord
 from nightbid.report.comparison import Comparison, Pair
+from nightbid.report.formatting import DASH, count, duration, interval, money, number, signed
+from nightbid.report.run_view import RunView
 from nightbid.report.table import MARK
-from nightbid.report.view import RunView
-from nightbid.report.words import DASH, count, duration, interval, money, number, signed
-from nightbid.runs import RunRecord
 
 FIGURES = {
     "auc": "AUC",

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
-from nightbid.cost.answers import Hindsight, hindsight, measured_rate, run_costs, unusual
-from nightbid.cost.answers import forecast as forecast_nights
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.focus import export_focus
+from nightbid.cost.forecast import Backtest, backtest, measured_rate, run_costs, unusual
+from nightbid.cost.forecast import forecast as forecast_nights
 from nightbid.cost.ledger import Ledger, database, total
 from nightbid.cost.ledger_files import FileLedger
 from nightbid.cost.money import Money, shown
@@ -25,7 +25,7 @@ from nightbid.cost.pricing import default_book, price_million_predictions, price
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError
-from nightbid.workspace import Workspace, write_atomically
+from nightbid.storage.workspace import Workspace, write_atomically
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -101,7 +101,7 @@ def answers(pipeline: PipelineName) -> None:
             hint=f"run a night: `nightbid run {name} --date …`",
         )
     currency = runs[0].cloud.currency
-    foretold = {each.run_id: each for each in hindsight(runs)}
+    foretold = {each.run_id: each for each in backtest(runs)}
     table = Table("run", "night", f"cloud {currency}", "foretold", "rows", "per million rows",
                   "per model", "AUC gain", "per AUC point")  # fmt: skip
     for column in table.columns[2:]:
@@ -353,7 +353,7 @@ def _row(entries: list[LedgerEntry]) -> list[str]:
     ]
 
 
-def _foretold(seen: Hindsight | None) -> str:
+def _foretold(seen: Backtest | None) -> str:
     return "–" if seen is None else f"{shown(seen.expected_usd)} ({seen.error:+.0%})"
 
 

@@ -20,12 +20,12 @@ from nightbid.config.settings import Settings
 from nightbid.config.sources import ObdSource
 from nightbid.data.source import Source, open_source
 from nightbid.data.write import write_day
-from nightbid.datasets import freeze as freeze_rows
-from nightbid.datasets import frozen as frozen_sets
-from nightbid.datasets import verified
-from nightbid.runs import RunRecord
+from nightbid.night.record import RunRecord
+from nightbid.sampling.frozen import freeze as freeze_rows
+from nightbid.sampling.frozen import frozen as frozen_sets
+from nightbid.sampling.frozen import verified
 from nightbid.sampling.rows import flag
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()

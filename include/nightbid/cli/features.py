@@ -9,9 +9,9 @@ from upath import UPath
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.features.describe import FILE, Documentation
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.manifest import Manifest
-from nightbid.runs import runs_of
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import runs_of
+from nightbid.storage.workspace import Workspace
 
 
 def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation, str]:

@@ -19,12 +19,12 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.gates.judge import in_words
-from nightbid.gates.noise import draw, spread
 from nightbid.gates.propose import Proposal, bands_of, to_yaml
 from nightbid.gates.propose import propose as learn_bands
+from nightbid.night.record import RunRecord, runs_of
 from nightbid.report.proposal_page import proposal_page
-from nightbid.runs import RunRecord, runs_of
-from nightbid.workspace import Workspace, write_atomically
+from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.sweep.seed_variance import draw, spread
 
 app = typer.Typer(no_args_is_help=True)
 console = Console()

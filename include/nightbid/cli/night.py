@@ -8,18 +8,18 @@ from datetime import date, timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from nightbid.attempt import run_stage
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
-from nightbid.nightly import NIGHT
-from nightbid.remote.wait import settle
-from nightbid.report.html import write_report
+from nightbid.jobs.follow import wait_for_final_cost
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import StageResult
 from nightbid.report.table import night_table, verdict_line
-from nightbid.runs import RunRecord
-from nightbid.stage import StageResult
+from nightbid.report.write import write_report
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 from nightbid.tracking.log import deliver, queue_run
-from nightbid.workspace import Workspace
 
 MARK = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "stop": "[red]stop[/]"}
 
@@ -74,7 +74,7 @@ def run_nights(
                 _run_night(spec, run, settings, until, console)
             finally:
                 with console.status("final costs of the night's jobs"):
-                    settle(run)
+                    wait_for_final_cost(run)
                 if run.records():
                     console.print(night_table(run))
                     console.print(verdict_line(run))

@@ -14,7 +14,7 @@ from nightbid.cli.night import MARK as VERDICTS
 from nightbid.cli.night import BarProgress
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError
-from nightbid.report.words import count, duration, money, number
+from nightbid.report.formatting import count, duration, money, number
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.summary import TITLES, winner_command, write_page
 from nightbid.sweep.track import track_trials

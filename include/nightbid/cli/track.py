@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, WorkspaceError
-from nightbid.runs import RunRecord, runs_of
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.storage.workspace import Workspace
 from nightbid.tracking.log import replay, tracking_uri
 from nightbid.tracking.payload import Payload
 from nightbid.tracking.queue import Queue
-from nightbid.workspace import Workspace
 
 
 def track_runs(settings: Settings, pipeline: str, run_id: str) -> str:

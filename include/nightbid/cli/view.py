@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Column, Table
 
-from nightbid.champion import Champion
-from nightbid.runs import RunRecord, state_of
+from nightbid.night.champion import Champion
+from nightbid.night.record import RunRecord, state_of
 
 STYLE = {"done": "green", "stopped": "yellow", "failed": "red", "running": "cyan"}
 USUAL = 24

@@ -25,7 +25,7 @@ STAGES = (
     "gate_cost",
     "promote",
 )
-"""Names of `nightbid.nightly.NIGHT`, which cannot be imported here: it builds upon this."""
+"""Names of `nightbid.night.stages.NIGHT`, which cannot be imported here: it builds upon this."""
 
 
 def _known_stage(name: str) -> str:
@@ -44,7 +44,7 @@ class Budget(Block):
     """Limits in USD, at the price of the same usage in the cloud. None means unlimited.
 
     Failed and repeated attempts count. Work that passes a limit is cancelled and leaves no
-    output; see `nightbid.cost.watch`.
+    output; see `nightbid.cost.budget`.
     """
 
     stage_usd: dict[StageName, Limit] = Field(default_factory=dict)

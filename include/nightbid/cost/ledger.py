@@ -20,8 +20,8 @@ from nightbid.cost.entries import MACHINE, LedgerEntry, fold
 from nightbid.cost.ledger_files import FileLedger
 from nightbid.cost.money import Money
 from nightbid.cost.pricing import PriceBook, default_book, price_lines, quantities
-from nightbid.manifest import Usage
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Usage
+from nightbid.storage.workspace import Workspace
 
 Scope = Literal["run", "stage", "pipeline", "day", "month", "service"]
 

@@ -15,7 +15,7 @@ from upath import UPath
 
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.errors import WorkspaceError
-from nightbid.workspace import Workspace, remove, write_atomically, write_once
+from nightbid.storage.workspace import Workspace, remove, write_atomically, write_once
 
 
 class FileLedger:

@@ -24,9 +24,9 @@ import psutil
 from upath import UPath
 
 from nightbid.errors import BudgetExceeded, WorkspaceError
-from nightbid.manifest import Usage
-from nightbid.progress import Progress
-from nightbid.workspace import is_local, write_atomically
+from nightbid.night.manifest import Usage
+from nightbid.night.progress import Progress
+from nightbid.storage.workspace import is_local, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ ASK_AGAIN_SECONDS = 10.0
 """A library may swallow the interruption: it is repeated after this long."""
 
 
-def cancel_marker(trail: UPath | Path) -> UPath:
+def cancel_marker(usage_log: UPath | Path) -> UPath:
     """Name the file whose presence asks the stage behind `trail` to stop."""
-    return UPath(trail).with_suffix(".cancel")
+    return UPath(usage_log).with_suffix(".cancel")
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,9 @@ class ProcessMeter:
     """
 
     def __init__(
-        self, trail: UPath | Path | None = None, every: float = 1.0, judge: Judge | None = None
+        self, usage_log: UPath | Path | None = None, every: float = 1.0, judge: Judge | None = None
     ) -> None:
-        self._trail = trail
+        self._trail = usage_log
         self._exchanged = float("-inf")
         self._every = every
         self._judge = judge

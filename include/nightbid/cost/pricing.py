@@ -20,7 +20,7 @@ from nightbid.config.base import Block
 from nightbid.config.settings import Settings
 from nightbid.cost.money import Money
 from nightbid.errors import PriceError
-from nightbid.manifest import Usage
+from nightbid.night.manifest import Usage
 
 DEFAULT_BOOK = Path(__file__).parent / "prices" / "google_cloud.yaml"
 GIB = Decimal(2**30)

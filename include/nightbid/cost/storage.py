@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from nightbid.cost.money import Money
 from nightbid.cost.pricing import PriceBook, default_book, price_storage
-from nightbid.manifest import Manifest
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Manifest
+from nightbid.storage.workspace import Workspace
 
 DAY_SECONDS = 86400.0
 MONTH_DAYS = 365 / 12

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
-from nightbid.columns import MICROSECOND, as_time
+from nightbid.column_parsing import MICROSECOND, as_time
 from nightbid.config.sources import ColumnType
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT

@@ -25,7 +25,7 @@ from nightbid.data.layouts import (
     empty_partitions,
     single_file,
 )
-from nightbid.data.meaning import Meaning
+from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 
@@ -55,7 +55,7 @@ class FolderLogs:
                 hint="set source.folder to the folder of the daily partitions",
             )
         outcomes = (*block.outcomes, *(self._renamed(name) for name in self._layout.outcomes))
-        self.meaning = Meaning(outcomes=frozenset(outcomes))
+        self.meaning = SourceSchema(outcomes=frozenset(outcomes))
 
     def days(self) -> tuple[date, ...] | None:
         """Every day that has a file, or at least a partition."""

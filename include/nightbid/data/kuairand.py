@@ -21,10 +21,10 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from nightbid.config.sources import KuaiRandSource
-from nightbid.data.meaning import Meaning
+from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
 
-MEANING = Meaning(
+MEANING = SourceSchema(
     outcomes=frozenset(
         {
             "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view",

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import MICROSECOND
+from nightbid.column_parsing import MICROSECOND
 from nightbid.config.sources import ColumnType, FolderSource
 from nightbid.data.delimited import Part
 from nightbid.errors import CorruptDataError, MissingDataError

@@ -28,9 +28,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from nightbid.config.sources import ObdSource
-from nightbid.data.meaning import Meaning
+from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.workspace import write_atomically
+from nightbid.storage.workspace import write_atomically
 
 VERSION = "0.5.7"
 ARCHIVE = f"obp-{VERSION}.tar.gz"
@@ -38,7 +38,7 @@ DIGEST = "3060d67fedfcfadf1e7a6f2608987f74412b5eb74d2c567edeb147595c68f2a0"
 PUBLIC_INDEX = "https://pypi.org/simple"
 LIMIT_BYTES = 200_000_000
 TIMEOUT_SECONDS = 60
-MEANING = Meaning(outcomes=frozenset({"click", "propensity_score"}))
+MEANING = SourceSchema(outcomes=frozenset({"click", "propensity_score"}))
 
 
 class ObdLogs:

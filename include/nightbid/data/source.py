@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from nightbid.config import sources as blocks
 from nightbid.config.sources import Source as SourceBlock
-from nightbid.data.meaning import Meaning
+from nightbid.data.source_schema import SourceSchema
 
 
 class Source(Protocol):
     """Day-partitioned logs."""
 
-    meaning: Meaning
+    meaning: SourceSchema
 
     def days(self) -> tuple[date, ...] | None:
         """Every day that is there, oldest first; None if any day can be made."""

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.scores import Floats, Ints
+from nightbid.night.task import StageTask
 from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
-from nightbid.stage import StageTask
 
 DAY = 86_400_000_000
 

@@ -17,7 +17,6 @@ from nightbid.evaluation.bootstrap import (
     Resampling,
     replicate,
 )
-from nightbid.evaluation.lists import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.metrics import (
     Metrics,
     calibration_curve,
@@ -25,13 +24,14 @@ from nightbid.evaluation.metrics import (
     label_rate,
     summary,
 )
+from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.rows import Rows, score_rows, training_rate
 from nightbid.evaluation.scores import Floats, Ints, ScoreTable
 from nightbid.evaluation.slices import slices_of
 from nightbid.evaluation.verdict import judge
-from nightbid.manifest import Rows as RowCounts
-from nightbid.progress import Progress, silent
-from nightbid.stage import Outcome, StageTask
+from nightbid.night.manifest import Rows as RowCounts
+from nightbid.night.progress import Progress, silent
+from nightbid.night.task import Outcome, StageTask
 
 DIFFERENCES = ("auc", "normalized_entropy", "log_loss")
 CURVES = ("candidate", "champion", "baseline")

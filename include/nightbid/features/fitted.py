@@ -45,22 +45,22 @@ from nightbid.config.features import (
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.features.describe import Documentation, describe
-from nightbid.features.history import Past
-from nightbid.features.learn import Learned, conclude
-from nightbid.features.recent import Recently
+from nightbid.features.history import KeyHistory
+from nightbid.features.learn import FittedState, finalize
+from nightbid.features.recent import RecentItems
 from nightbid.features.statistics import Statistics
 from nightbid.features.transforms import (
     Bucketed,
-    Calendar,
+    FittedVocabulary,
     Hashed,
-    Listed,
-    Numbered,
-    Phrases,
+    ListTransform,
+    NgramTransform,
     Scaled,
-    Several,
+    TimePartTransform,
     Transform,
+    VocabularyTransform,
 )
-from nightbid.features.values import Raw, naming
+from nightbid.features.values import RawColumns, naming
 from nightbid.schema import FeatureSchema
 
 NO_EVENTS = pa.table(
@@ -132,7 +132,7 @@ class FittedFeatures:
     """Definitions and what they learned."""
 
     definition: Definition
-    learned: Mapping[str, Learned]
+    learned: Mapping[str, FittedState]
 
     @classmethod
     def fit(
@@ -146,7 +146,7 @@ class FittedFeatures:
             each: applies a function to each feature, `map` of a pool of threads say.
         """
         known = [name for name in statistics if name in definition.features]
-        learned = each(lambda name: conclude(definition.features[name], statistics[name]), known)
+        learned = each(lambda name: finalize(definition.features[name], statistics[name]), known)
         return cls(definition, dict(zip(known, learned, strict=True)))
 
     @cached_property
@@ -191,7 +191,7 @@ class FittedFeatures:
         Raises:
             DataError: a source column is absent, or is not what its feature reads.
         """
-        rows, columns = Raw(raw), dict[str, pa.Array]()
+        rows, columns = RawColumns(raw), dict[str, pa.Array]()
         for name, each in self.transforms.items():
             with naming(name):
                 columns.update(each.apply(rows))
@@ -203,7 +203,7 @@ class FittedFeatures:
         return {
             name: each.vocabulary.oov_buckets
             for name, each in self.transforms.items()
-            if isinstance(each, Listed | Several | Recently)
+            if isinstance(each, VocabularyTransform | ListTransform | RecentItems)
         }
 
     def with_history(self, newer: FittedFeatures) -> FittedFeatures:
@@ -259,7 +259,7 @@ class FittedFeatures:
         return cls(definition, learned)
 
     def _build(self, name: str, feature: Feature) -> Transform:
-        learned = self.learned.get(name, Learned())
+        learned = self.learned.get(name, FittedState())
         match feature:
             case Numeric() | Age():
                 return Scaled(name, feature, *(learned.numbers or (0.0, 1.0)))
@@ -270,39 +270,41 @@ class FittedFeatures:
             case Buckets():
                 return Bucketed(name, feature, np.asarray(feature.boundaries, np.float32))
             case Vocabulary():
-                return Listed(
+                return VocabularyTransform(
                     name, feature.column or name, self._numbered(name), feature.training_only
                 )
             case Hash() | Cross() | Function():
                 return Hashed(name, feature)
             case Bag():
-                return Several(name, feature, self._numbered(name), name)
+                return ListTransform(name, feature, self._numbered(name), name)
             case Sequence():
                 shared = feature.vocabulary or name
-                return Several(name, feature, self._numbered(shared), shared)
+                return ListTransform(name, feature, self._numbered(shared), shared)
             case Recent():
                 events = learned.history if learned.history is not None else NO_EVENTS
                 numbered = self._numbered(feature.vocabulary)
                 time, lag = self.definition.time, self.definition.lag_days
-                return Recently(name, feature, events, numbered, time, lag)
+                return RecentItems(name, feature, events, numbered, time, lag)
             case TextNgrams():
-                return Phrases(name, feature)
+                return NgramTransform(name, feature)
             case Identity() | Hour() | DayOfWeek():
-                return Calendar(name, feature)
+                return TimePartTransform(name, feature)
             case TargetRate() | Count():
                 history = learned.history if learned.history is not None else NO_HISTORY
-                return Past(name, feature, history, self.definition.time, self.definition.lag_days)
+                return KeyHistory(
+                    name, feature, history, self.definition.time, self.definition.lag_days
+                )
 
-    def _numbered(self, name: str) -> Numbered:
+    def _numbered(self, name: str) -> FittedVocabulary:
         feature = self.definition.features[name]
         assert isinstance(feature, Vocabulary | Bag | Sequence)
-        tokens = self.learned.get(name, Learned()).tokens
-        return Numbered(
+        tokens = self.learned.get(name, FittedState()).tokens
+        return FittedVocabulary(
             tokens if tokens is not None else pa.array([], pa.string()), feature.oov_buckets
         )
 
 
-def _save_tables(folder: Path, name: str, learned: Learned) -> None:
+def _save_tables(folder: Path, name: str, learned: FittedState) -> None:
     if learned.tokens is not None:
         # Its entries are distinct: Parquet's dictionaries would be larger and slower.
         tokens = pa.table({"token": learned.tokens})
@@ -311,11 +313,11 @@ def _save_tables(folder: Path, name: str, learned: Learned) -> None:
         _write(learned.history, folder / "history" / name)
 
 
-def _load_one(folder: Path, name: str, numbers: list[float]) -> Learned | None:
+def _load_one(folder: Path, name: str, numbers: list[float]) -> FittedState | None:
     """Read what a feature learned; None if nothing."""
     tokens = folder / "vocabularies" / f"{name}.parquet"
     history = folder / "history" / f"{name}.parquet"
-    one = Learned(
+    one = FittedState(
         numbers=tuple(numbers),
         tokens=_read(tokens)["token"].combine_chunks() if tokens.exists() else None,
         history=_read(history) if history.exists() else None,

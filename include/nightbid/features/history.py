@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from nightbid.columns import Floats, Hashes
+from nightbid.column_parsing import Floats, Hashes
 from nightbid.config.features import Count, TargetRate
 from nightbid.features.statistics import WEIGHT_UNIT
 from nightbid.features.transforms import Transform, one_float
-from nightbid.features.values import Int32s, Ints, Raw, as_float32, days_of, keys_of
+from nightbid.features.values import Int32s, Ints, RawColumns, as_float32, days_of, keys_of
 from nightbid.schema import ModelInput
 
 
@@ -77,7 +77,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class Past(Transform):
+class KeyHistory(Transform):
     """The rate or the number of rows of a key, on days before the row's own."""
 
     name: str
@@ -113,7 +113,7 @@ class Past(Transform):
     def _history(self) -> History:
         return History(self.table)
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         keys = keys_of(self.name, self.feature.sources(self.name), raw)
         days = days_of(raw.time(self.time, self.name))

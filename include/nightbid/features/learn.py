@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from nightbid.columns import Floats, Ints, encode, numbers
+from nightbid.column_parsing import Floats, Ints, encode, numbers
 from nightbid.config.features import (
     Age,
     Bag,
@@ -31,7 +31,7 @@ from nightbid.features.statistics import (
     TokenCounts,
 )
 from nightbid.features.values import (
-    Raw,
+    RawColumns,
     as_float32,
     items_of,
     keys_of,
@@ -46,7 +46,7 @@ History = TargetRate | Count | Recent
 
 
 @dataclass(frozen=True)
-class Learned:
+class FittedState:
     """What one feature needs besides its definition."""
 
     numbers: tuple[float, ...] = ()
@@ -69,7 +69,7 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
     Raises:
         DataError: a source column is absent, or is not what its feature reads.
     """
-    raw, found = Raw(rows), dict[str, Statistic]()
+    raw, found = RawColumns(rows), dict[str, Statistic]()
     for name, feature in _learning(features, train=train).items():
         with naming(name):
             found[name] = (
@@ -110,7 +110,7 @@ def _is_fitted(feature: Feature) -> bool:
     return isinstance(feature, Age | QuantileBuckets | Vocabulary | Bag)
 
 
-def _history(name: str, feature: History, raw: Raw, rows: pa.Table) -> Statistic:
+def _history(name: str, feature: History, raw: RawColumns, rows: pa.Table) -> Statistic:
     if isinstance(feature, Recent):
         keys = keys_of(name, feature.by, raw)
         items = raw.encoded(feature.column, name)
@@ -118,7 +118,7 @@ def _history(name: str, feature: History, raw: Raw, rows: pa.Table) -> Statistic
     return DayCounts.of(keys_of(name, feature.sources(name), raw), rows)
 
 
-def _of_training(name: str, feature: Feature, rows: Raw) -> Statistic:
+def _of_training(name: str, feature: Feature, rows: RawColumns) -> Statistic:
     match feature:
         case Numeric() if feature.scale == "robust":
             return Quantiles.of(*_counted(name, feature, rows))
@@ -133,7 +133,7 @@ def _of_training(name: str, feature: Feature, rows: Raw) -> Statistic:
 
 
 def _counted(
-    name: str, feature: Numeric | QuantileBuckets | Age | Function, rows: Raw
+    name: str, feature: Numeric | QuantileBuckets | Age | Function, rows: RawColumns
 ) -> tuple[Floats, Ints]:
     """Compute the known numbers, and how often each was seen; the same number may come twice."""
     counts = None
@@ -147,7 +147,7 @@ def _counted(
             if int(known.max()) - lowest < DENSE * len(known):
                 seen = np.bincount(known - lowest).astype(np.int64)
                 present = np.flatnonzero(seen)
-                rows = Raw(pa.table({column: (present + lowest).astype(np.int64)}))
+                rows = RawColumns(pa.table({column: (present + lowest).astype(np.int64)}))
                 counts = seen[present]
     values = (
         numbers(rows.column(feature.column or name, name))
@@ -161,22 +161,22 @@ def _counted(
     return values[known], counts[known]
 
 
-def conclude(feature: Feature, statistic: Statistic) -> Learned:
+def finalize(feature: Feature, statistic: Statistic) -> FittedState:
     """Keep of a merged statistic what transforming needs."""
     if isinstance(statistic, DayCounts | Events):
-        return Learned(history=statistic.table)
+        return FittedState(history=statistic.table)
     if isinstance(statistic, TokenCounts):
         assert isinstance(feature, Vocabulary | Bag | Sequence)
-        return Learned(tokens=statistic.top(feature.top_k, feature.min_count))
+        return FittedState(tokens=statistic.top(feature.top_k, feature.min_count))
     if isinstance(statistic, Moments):
         spread = statistic.std
         # Multiplying by a stored inverse is exact everywhere; dividing by a constant is not.
-        return Learned(numbers=(statistic.mean, 1 / spread if spread > 0 else 1.0))
+        return FittedState(numbers=(statistic.mean, 1 / spread if spread > 0 else 1.0))
     if isinstance(feature, QuantileBuckets):
         shares = np.arange(1, feature.buckets) / feature.buckets
         found = [statistic.at(float(share)) for share in shares]
         # float32 on both sides of every comparison, or a value could change its bucket.
         kept = np.unique(as_float32(np.array([each for each in found if each is not None])))
-        return Learned(numbers=tuple(kept.astype(float).tolist()))
+        return FittedState(numbers=tuple(kept.astype(float).tolist()))
     low, middle, high = (statistic.at(share) or 0.0 for share in (0.25, 0.5, 0.75))
-    return Learned(numbers=(middle, 1 / (high - low) if high > low else 1.0))
+    return FittedState(numbers=(middle, 1 / (high - low) if high > low else 1.0))

@@ -8,17 +8,17 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from nightbid.columns import Hashes, encode, whole
+from nightbid.column_parsing import Hashes, encode, whole
 from nightbid.config.features import Recent
-from nightbid.features.transforms import Numbered, Transform, matrix_column
-from nightbid.features.values import DAY_US, Int32s, Ints, Raw, keys_of, moments_of
+from nightbid.features.transforms import FittedVocabulary, Transform, matrix_column
+from nightbid.features.values import DAY_US, Int32s, Ints, RawColumns, keys_of, moments_of
 from nightbid.schema import ModelInput
 
 SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True)
-class Recently(Transform):
+class RecentItems(Transform):
     """The last items of the key's rows that were known at the row's time, oldest first.
 
     Known is a row once `delay_seconds` have passed after it, and its label's attribution window
@@ -30,7 +30,7 @@ class Recently(Transform):
     feature: Recent
     table: pa.Table
     """key uint64, time int64 (microseconds since 1970), token string; sorted by all three."""
-    vocabulary: Numbered
+    vocabulary: FittedVocabulary
     time: str
     lag_days: int
 
@@ -68,7 +68,7 @@ class Recently(Transform):
             else f"rows before {until}"
         )
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         keys = keys_of(self.name, self.feature.by, raw)
         start, end = self._events.before(keys, self._known(raw))
@@ -78,7 +78,7 @@ class Recently(Transform):
         inside = places < end[:, None]
         return {self.name: matrix_column(self._ids[np.where(inside, places, -1)])}
 
-    def _known(self, raw: Raw) -> Ints:
+    def _known(self, raw: RawColumns) -> Ints:
         """Rows before this time count; microseconds, [rows]."""
         moments = moments_of(raw.time(self.time, self.name))
         if self.feature.before == "day":

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from nightbid.columns import Floats, Hashes, Ints, token_hashes, whole
+from nightbid.column_parsing import Floats, Hashes, Ints, token_hashes, whole
 from nightbid.features.values import days_of, moments_of
 from nightbid.profile.bins import Bins, between_edges, number_bins
 from nightbid.profile.exact import ExactSum, deviation
@@ -46,7 +46,7 @@ class TokenCounts:
 
     @classmethod
     def of(cls, codes: npt.NDArray[np.int32], tokens: pa.Array) -> TokenCounts:
-        """Count the tokens of an encoded column, see `nightbid.columns.encode`."""
+        """Count the tokens of an encoded column, see `nightbid.column_parsing.encode`."""
         counts = np.bincount(codes[codes >= 0], minlength=len(tokens)).astype(np.int64)
         return cls((pa.table({"token": tokens, "count": counts}),))
 
@@ -267,7 +267,7 @@ class Events:
 
         Args:
             keys: uint64 [rows].
-            items: codes [rows] and tokens, see `nightbid.columns.encode`.
+            items: codes [rows] and tokens, see `nightbid.column_parsing.encode`.
             rows: with the reserved columns.
             positive: only those whose label is 1.
         """

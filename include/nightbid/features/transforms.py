@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import Floats, as_time, encode, joint_hashes, numbers, token_hashes
+from nightbid.column_parsing import Floats, as_time, encode, joint_hashes, numbers, token_hashes
 from nightbid.config.features import (
     Age,
     Bag,
@@ -36,7 +36,7 @@ from nightbid.features.values import (
     Floats32,
     Int32s,
     Items,
-    Raw,
+    RawColumns,
     as_float32,
     called,
     items_of,
@@ -60,7 +60,7 @@ class Transform(Protocol):
         """The model inputs that it makes, in order."""
         ...
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs, [rows] each, in order."""
         ...
 
@@ -101,7 +101,7 @@ class Scaled(Transform):
         names = ("median", "interquartile range") if robust else ("mean", "standard deviation")
         return f"{names[0]} {self.centre:,.6g}, {names[1]} {1 / self.inverse:,.6g}"
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         values = numeric_values(self.name, self.feature, raw)
         missing = np.isnan(values)
@@ -133,7 +133,7 @@ class Bucketed(Transform):
             shown[EDGES // 2 : -EDGES // 2] = ["…"]
         return f"boundaries {', '.join(shown)}" if shown else "no boundary: every value is alike"
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         values = numbers(raw.column(self.feature.column or self.name, self.name))
         found = np.searchsorted(self.boundaries, as_float32(values), side="right") + 1
@@ -141,7 +141,7 @@ class Bucketed(Transform):
 
 
 @dataclass(frozen=True)
-class Numbered:
+class FittedVocabulary:
     """Tokens, as ids of a vocabulary: 0 missing, then the OOV buckets, then the entries."""
 
     tokens: pa.Array
@@ -186,12 +186,12 @@ class Numbered:
 
 
 @dataclass(frozen=True)
-class Listed(Transform):
+class VocabularyTransform(Transform):
     """A value, as its number in a vocabulary."""
 
     name: str
     column: str
-    vocabulary: Numbered
+    vocabulary: FittedVocabulary
     training_only: bool
 
     @property
@@ -204,7 +204,7 @@ class Listed(Transform):
         """Entries of its vocabulary."""
         return self.vocabulary.in_words
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         return {self.name: pa.array(self.vocabulary.ids(raw.encoded(self.column, self.name)))}
 
@@ -221,7 +221,7 @@ class Hashed(Transform):
         """One id."""
         return (_id(self.name, self.feature.buckets + 1, self.feature.training_only),)
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         if isinstance(self.feature, Function):
             columns = [encode(called(self.name, self.feature, raw))]
@@ -234,12 +234,12 @@ class Hashed(Transform):
 
 
 @dataclass(frozen=True)
-class Several(Transform):
+class ListTransform(Transform):
     """The items of a list, as a bag or as a sequence."""
 
     name: str
     feature: Bag | Sequence
-    vocabulary: Numbered
+    vocabulary: FittedVocabulary
     shared: str
 
     @property
@@ -262,7 +262,7 @@ class Several(Transform):
         """Entries of its vocabulary."""
         return self.vocabulary.in_words
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         items = items_of(self.name, self.feature, raw)
         is_bag = isinstance(self.feature, Bag)
@@ -272,7 +272,7 @@ class Several(Transform):
             return {self.name: matrix_column(matrix)}
         return _bag(self.name, matrix, self._weights(raw, items, len(matrix)))
 
-    def _weights(self, raw: Raw, items: Items, rows: int) -> Floats | None:
+    def _weights(self, raw: RawColumns, items: Items, rows: int) -> Floats | None:
         """Weights as logged, laid out as the ids are; float64 [rows, length]."""
         assert isinstance(self.feature, Bag)
         if not self.feature.weights:
@@ -287,7 +287,7 @@ class Several(Transform):
 
 
 @dataclass(frozen=True)
-class Phrases(Transform):
+class NgramTransform(Transform):
     """Words of a text and runs of them, hashed into a bag; shorter runs come first."""
 
     name: str
@@ -307,7 +307,7 @@ class Phrases(Transform):
             ),
         )
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         codes, tokens = raw.encoded(self.feature.column or self.name, self.name)
         matrix = np.append(
@@ -336,7 +336,7 @@ class Phrases(Transform):
 
 
 @dataclass(frozen=True)
-class Calendar(Transform):
+class TimePartTransform(Transform):
     """A part of a time, or a small integer, as it is."""
 
     name: str
@@ -350,7 +350,7 @@ class Calendar(Transform):
             size = self.feature.size
         return (_id(self.name, size + 1, self.feature.training_only),)
 
-    def apply(self, raw: Raw) -> dict[str, pa.Array]:
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         column = raw.column(self.feature.column or self.name, self.name)
         if isinstance(self.feature, Identity):

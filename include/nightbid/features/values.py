@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import Floats, Hashes, as_time, encode, joint_hashes, numbers, whole
+from nightbid.column_parsing import Floats, Hashes, as_time, encode, joint_hashes, numbers, whole
 from nightbid.config.features import Age, Bag, Function, Numeric
 from nightbid.config.features import Sequence as SequenceFeature
 from nightbid.errors import DataError, MissingDataError
@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 Floats32 = npt.NDArray[np.float32]
 
 
-class Raw:
+class RawColumns:
     """Raw rows, each column joined and encoded at most once however many features read it."""
 
     def __init__(self, table: pa.Table) -> None:
@@ -60,7 +60,7 @@ class Raw:
         return found
 
     def encoded(self, name: str, feature: str) -> tuple[Int32s, pa.Array]:
-        """Fetch a column as codes and tokens, see `nightbid.columns.encode`."""
+        """Fetch a column as codes and tokens, see `nightbid.column_parsing.encode`."""
         if name not in self._codes:
             self._codes[name] = encode(self.column(name, feature))
         return self._codes[name]
@@ -91,7 +91,7 @@ def moments_of(time: pa.Array) -> Ints:
     return np.asarray(pc.fill_null(time.cast(pa.int64()), 0))
 
 
-def numeric_values(name: str, feature: Numeric | Age | Function, raw: Raw) -> Floats:
+def numeric_values(name: str, feature: Numeric | Age | Function, raw: RawColumns) -> Floats:
     """Compute a number per row, before scaling; float64 [rows], NaN is missing."""
     if isinstance(feature, Age):
         later, since = (raw.column(each, name) for each in feature.sources(name))
@@ -113,7 +113,7 @@ def _micros(time: pa.Array) -> Floats:
     return np.asarray(pc.fill_null(time.cast(pa.int64()).cast(pa.float64(), safe=False), np.nan))
 
 
-def called(name: str, feature: Function, raw: Raw) -> pa.Array:
+def called(name: str, feature: Function, raw: RawColumns) -> pa.Array:
     """Call a registered function on its columns; the result is [rows].
 
     Raises:
@@ -130,7 +130,7 @@ def called(name: str, feature: Function, raw: Raw) -> pa.Array:
     return result
 
 
-def keys_of(name: str, columns: Sequence[str], raw: Raw) -> Hashes:
+def keys_of(name: str, columns: Sequence[str], raw: RawColumns) -> Hashes:
     """Hash the values of several columns together; uint64 [rows]."""
     return joint_hashes([raw.encoded(each, name) for each in columns])
 
@@ -158,7 +158,7 @@ class Items:
         return cls(flat, rows, np.arange(len(rows)) - starts[rows], counts)
 
 
-def items_of(name: str, feature: Bag | SequenceFeature, raw: Raw, source: str = "") -> Items:
+def items_of(name: str, feature: Bag | SequenceFeature, raw: RawColumns, source: str = "") -> Items:
     """Unroll a list column, or a string of separated values; any other value is one item.
 
     Args:

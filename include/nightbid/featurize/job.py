@@ -21,7 +21,6 @@ import apache_beam as beam
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
-from nightbid import gcs
 from nightbid.config.cloud import Cloud
 from nightbid.config.pipeline import SPLITS
 from nightbid.errors import StageError
@@ -40,13 +39,14 @@ from nightbid.featurize.passes import (
     transformed,
 )
 from nightbid.featurize.stage import checked, defined, outcome
-from nightbid.manifest import FileEntry
-from nightbid.nightly import NIGHT
-from nightbid.plan import library_versions, source_of
-from nightbid.remote.dataflow import DataflowService
-from nightbid.remote.orders import Order
-from nightbid.stage import Outcome, StageTask
-from nightbid.workspace import file_digest
+from nightbid.jobs.dataflow import DataflowService
+from nightbid.jobs.store import JobRecord
+from nightbid.night.key import library_versions, source_of
+from nightbid.night.manifest import FileEntry
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import Outcome, StageTask
+from nightbid.storage import gcs
+from nightbid.storage.workspace import file_digest
 
 COMPUTING = ("apache-beam", "numpy", "pyarrow")
 """Libraries that a worker computes with: other versions may give other bytes."""
@@ -65,7 +65,7 @@ class Result(BaseModel):
 
 
 @dataclass(frozen=True)
-class Place:
+class JobTarget:
     """Where a worker writes, and what it must be."""
 
     cloud: Cloud
@@ -129,7 +129,7 @@ class Place:
 class LearnThere(Learn):
     """Learn from rows in the bucket."""
 
-    def __init__(self, definition: Definition, place: Place) -> None:
+    def __init__(self, definition: Definition, place: JobTarget) -> None:
         super().__init__(definition)
         self._place = place
 
@@ -142,7 +142,7 @@ class LearnThere(Learn):
 class MergeThere(MergeStatistics):
     """Merge with counts of very many tokens spilled to the bucket."""
 
-    def __init__(self, place: Place, spill: str, limit: int) -> None:
+    def __init__(self, place: JobTarget, spill: str, limit: int) -> None:
         super().__init__(spill, limit)
         self._place = place
 
@@ -155,7 +155,7 @@ class MergeThere(MergeStatistics):
 class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
     """Merged statistics → the files of the fitted features."""
 
-    def __init__(self, definition: Definition, place: Place, rows: int) -> None:
+    def __init__(self, definition: Definition, place: JobTarget, rows: int) -> None:
         self._definition = definition
         self._place = place
         self._rows = rows
@@ -171,7 +171,7 @@ class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
 class TransformThere(beam.DoFn):  # type: ignore[misc]
     """Row group → an object of featurized rows, and a summary of them."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: JobTarget) -> None:
         self._place = place
         self._fitted: FittedFeatures | None = None
 
@@ -206,7 +206,7 @@ class TransformThere(beam.DoFn):  # type: ignore[misc]
 class SaveSummaryThere(beam.DoFn):  # type: ignore[misc]
     """Split and summary → two small objects."""
 
-    def __init__(self, place: Place, rows: Mapping[str, int]) -> None:
+    def __init__(self, place: JobTarget, rows: Mapping[str, int]) -> None:
         self._place = place
         self._rows = rows
 
@@ -221,7 +221,7 @@ class SaveSummaryThere(beam.DoFn):  # type: ignore[misc]
 class SaveResult(beam.DoFn):  # type: ignore[misc]
     """Everything that was written → the one object that says that the job is done."""
 
-    def __init__(self, place: Place, result: str, groups: int) -> None:
+    def __init__(self, place: JobTarget, result: str, groups: int) -> None:
         self._place = place
         self._result = result
         self._groups = groups
@@ -241,7 +241,7 @@ class SaveResult(beam.DoFn):  # type: ignore[misc]
 def featurizing(
     groups: Sequence[Group],
     definition: Definition,
-    place: Place,
+    place: JobTarget,
     result: str,
     spill: str,
     limit: int = SPILL_ABOVE,
@@ -291,7 +291,7 @@ def _without_rows(files: list[FileEntry]) -> list[tuple[FileEntry, int]]:
 
 
 class FeaturizeJob:
-    """Featurization as the work of a job, see `nightbid.remote.jobs.Work`."""
+    """Featurization as the work of a job, see `nightbid.jobs.job.RemoteStage`."""
 
     def __init__(self, cloud: Cloud, service: DataflowService) -> None:
         self._cloud = cloud
@@ -302,7 +302,7 @@ class FeaturizeJob:
         """Who runs it."""
         return self._service
 
-    def submit(self, task: StageTask, order: Order) -> str:
+    def submit(self, task: StageTask, order: JobRecord) -> str:
         """Submit the job."""
         definition = defined(task)
         sample = task.inputs["sample"]
@@ -318,7 +318,7 @@ class FeaturizeJob:
         rows = sum(group.rows for group in groups)
         task.progress(0.0, f"submitting a job for {rows:,} rows in {len(groups)} row groups")
         versions = library_versions()
-        place = Place(
+        place = JobTarget(
             self._cloud,
             str(task.workspace.at(order.uri)),
             order.code_digest,
@@ -329,7 +329,7 @@ class FeaturizeJob:
         expand = featurizing(groups, definition, place, result, f"{folder}/counts")
         return self._service.submit(order, folder, expand)
 
-    def collect(self, task: StageTask, order: Order) -> Outcome:
+    def collect(self, task: StageTask, order: JobRecord) -> Outcome:
         """Read what the job says it has written.
 
         Raises:
@@ -358,7 +358,7 @@ class FeaturizeJob:
         )
 
 
-def _folder(task: StageTask, order: Order) -> UPath:
+def _folder(task: StageTask, order: JobRecord) -> UPath:
     """What the job leaves beside the output: staged files, temporary ones, its result."""
     return task.workspace.root / "jobs" / order.name
 

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from upath import UPath
 
-from nightbid.columns import whole
+from nightbid.column_parsing import whole
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import columns_taught, learn
 from nightbid.features.statistics import Statistic, TokenCounts, merge_all
+from nightbid.featurize.coders import InProcessCoder
 from nightbid.featurize.groups import Group, write_rows
-from nightbid.featurize.kept import KeptCoder
 from nightbid.profile import Profile
 from nightbid.schema import REASON, RESERVED
 
@@ -52,7 +52,7 @@ class Part:
         return Part(self.rows + other.rows, merge_all(self.statistics, other.statistics))
 
 
-beam.coders.registry.register_coder(Part, KeptCoder)
+beam.coders.registry.register_coder(Part, InProcessCoder)
 
 
 class Learn(beam.DoFn):  # type: ignore[misc]
@@ -84,9 +84,9 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         self._spill = spill
         self._limit = limit
 
-    def get_accumulator_coder(self) -> KeptCoder:
+    def get_accumulator_coder(self) -> InProcessCoder:
         """How sums of bundles are sent: Beam asks here, not in its registry."""
-        return KeptCoder()
+        return InProcessCoder()
 
     def create_accumulator(self) -> Part:
         """Start with no rows."""

@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from nightbid.config.pipeline import Runner
-from nightbid.featurize.kept import in_this_process
+from nightbid.featurize.coders import in_this_process
 
 POLL_SECONDS = 0.5
 PARTITIONS = 4

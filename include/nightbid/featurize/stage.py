@@ -16,13 +16,13 @@ from nightbid.config.pipeline import SPLITS, Night
 from nightbid.errors import MissingDataError
 from nightbid.features.fitted import Definition
 from nightbid.features.outcomes import refuse_outcomes
-from nightbid.features.values import Raw
+from nightbid.features.values import RawColumns
 from nightbid.featurize.groups import FOOTERS_AT_ONCE, Group, groups_of
 from nightbid.featurize.passes import learning, transforming
 from nightbid.featurize.runner import Watcher, passes_on, threads_of
-from nightbid.manifest import Rows
+from nightbid.night.manifest import Rows
+from nightbid.night.task import Outcome, StageTask
 from nightbid.schema import FeatureSchema
-from nightbid.stage import Outcome, StageTask
 
 LEARNING_SHARE = 0.4
 """Of the time of both passes, on the machine where it was measured; only the progress bar's."""
@@ -102,7 +102,7 @@ def checked(night: Night, definition: Definition, groups: list[Group]) -> list[G
     files = list({group.path: group for group in groups}.values())
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         for file, empty in zip(files, pool.map(Group.empty, files), strict=True):
-            rows = Raw(empty)
+            rows = RawColumns(empty)
             for name, feature in definition.features.items():
                 for column in feature.sources(name):
                     rows.column(column, f"{name}, {file.day}")

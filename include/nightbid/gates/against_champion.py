@@ -14,15 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightbid.errors import NightbidError
-from nightbid.gates.compare import Pair, distances, pair
-from nightbid.gates.facts import Facts
+from nightbid.gates.drift import Pair, distances, pair
+from nightbid.gates.measurements import Measurements
+from nightbid.night.record import RunRecord
+from nightbid.night.task import StageTask
 from nightbid.profile.bins import Ints
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.profile import Profile
-from nightbid.runs import RunRecord
 from nightbid.schema import FeatureSchema, ModelInput
-from nightbid.stage import StageTask
-from nightbid.workspace import fetch
+from nightbid.storage.workspace import fetch
 
 PART = "train vs champion's train"
 
@@ -42,11 +42,11 @@ class Trained:
         return next((each for each in inputs if each.name == name), None)
 
 
-def champions(task: StageTask, facts: Facts) -> Trained | None:
+def champions(task: StageTask, measurements: Measurements) -> Trained | None:
     """Find what the champion was trained on; say why where that is not to be had."""
     champion = task.inputs.get("champion")
     if champion is None:
-        facts.skip("drift against the champion's training rows: there is no champion yet")
+        measurements.skip("drift against the champion's training rows: there is no champion yet")
         return None
     try:
         run = RunRecord.load(task.workspace, task.spec.pipeline, champion.manifest.run_id)
@@ -54,14 +54,18 @@ def champions(task: StageTask, facts: Facts) -> Trained | None:
     except NightbidError:
         record = None
     if record is None or not record.uri:
-        facts.skip(f"drift against the champion's rows: {champion.manifest.run_id} is deleted")
+        measurements.skip(
+            f"drift against the champion's rows: {champion.manifest.run_id} is deleted"
+        )
         return None
     folder = fetch(task.workspace.at(record.uri), ("profile/", "fitted/"))
     path = folder / "profile" / "split=train.json"
     return Trained(Profile.load(path), folder / "fitted") if path.exists() else None
 
 
-def measure(facts: Facts, each: ModelInput, tonight: Trained, champion: Trained) -> None:
+def measure(
+    measurements: Measurements, each: ModelInput, tonight: Trained, champion: Trained
+) -> None:
     """Collect the figures of one input; one that the champion does not have is no drift."""
     new, old = tonight.profile.columns[each.name], champion.profile.columns.get(each.name)
     theirs = champion.input(each.name)
@@ -73,16 +77,20 @@ def measure(facts: Facts, each: ModelInput, tonight: Trained, champion: Trained)
         mine, known = _tokens(tonight.fitted, each), _tokens(champion.fitted, theirs)
         if mine is None or known is None:
             return
-        _churn(facts, each, new, mine, known)
+        _churn(measurements, each, new, mine, known)
         both = _by_token((new, each, mine), (old, theirs, known))
     if both is None:
         return
     for family, value in distances(both)._asdict().items():
-        facts.add(f"{family}_champion", value, subject=each.name, part=PART)
+        measurements.add(f"{family}_champion", value, subject=each.name, part=PART)
 
 
 def _churn(
-    facts: Facts, each: ModelInput, column: ColumnProfile, mine: pa.Array, known: pa.Array
+    measurements: Measurements,
+    each: ModelInput,
+    column: ColumnProfile,
+    mine: pa.Array,
+    known: pa.Array,
 ) -> None:
     """Note the share of the values with an id of their own that the champion had none for."""
     places, counts = _places(column, each, mine)
@@ -92,7 +100,7 @@ def _churn(
     if total:
         share = float(counts[own][unknown[places[own]]].sum() / total)
         note = f"{int(unknown.sum()):,} of {len(mine):,} entries of the vocabulary are new"
-        facts.add("vocabulary_churn", share, subject=each.name, part=PART, note=note)
+        measurements.add("vocabulary_churn", share, subject=each.name, part=PART, note=note)
 
 
 def _by_token(

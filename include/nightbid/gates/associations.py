@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates.compare import SIGMAS, beyond_chance, order_auc, transfer_auc
-from nightbid.gates.days import Day, Days
-from nightbid.gates.facts import Facts
+from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.drift import SIGMAS, beyond_chance, order_auc, transfer_auc
+from nightbid.gates.measurements import Measurements
 from nightbid.schema import RESERVED
 
 LEAST_POSITIVES = 50
@@ -22,15 +22,15 @@ STAYS = 0.8
 """An attribute that usually agrees less is none: it changes from day to day."""
 
 
-def measure(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     """Collect the figures of one day."""
-    _contradictions(facts, days, day)
-    _associations(facts, days, day, spec)
-    _attributes(facts, days, day, spec)
-    _concentration(facts, days, day, spec)
+    _contradictions(measurements, days, day)
+    _associations(measurements, days, day, spec)
+    _attributes(measurements, days, day, spec)
+    _concentration(measurements, days, day, spec)
 
 
-def _contradictions(facts: Facts, days: Days, day: Day) -> None:
+def _contradictions(measurements: Measurements, days: Days, day: Day) -> None:
     rows = max(day.profile.rows, 1)
     for name, count in day.profile.contradictions.items():
         others = [
@@ -45,7 +45,7 @@ def _contradictions(facts: Facts, days: Days, day: Day) -> None:
         if usual > 0.001:
             continue
         error = math.sqrt(max(usual, 1 / rows) / rows)
-        facts.add(
+        measurements.add(
             "contradictions",
             max(beyond_chance(count / rows - usual, 0.0, error), 0.0),
             subject=name,
@@ -54,7 +54,7 @@ def _contradictions(facts: Facts, days: Days, day: Day) -> None:
         )
 
 
-def _associations(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+def _associations(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     if day.profile.label.positives < LEAST_POSITIVES or len(days.all) < 3:
         return
     label = spec.label
@@ -72,7 +72,7 @@ def _associations(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> Non
         for family, at, sign in (("auc_gain", 0, 1), ("auc_gain", 1, 1), ("auc_loss", 0, -1)):
             usual = float(np.median([each[at] for each in others]))
             change = sign * beyond_chance(mine[at] - usual, 0.0, mine[2])
-            facts.add(
+            measurements.add(
                 family,
                 max(change, 0.0),
                 subject=name,
@@ -94,7 +94,7 @@ def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
     return days.auc[key]
 
 
-def _attributes(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+def _attributes(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     """Compare what is known of sampled users and items with what was known on other days."""
     for entity in (spec.columns.user, spec.columns.item):
         mine = day.profile.attributes.get(entity)
@@ -113,7 +113,7 @@ def _attributes(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
                 continue
             share, common = now
             error = math.sqrt(max(usual * (1 - usual), 1 / common) / common)
-            facts.add(
+            measurements.add(
                 "attribute_loss",
                 max(beyond_chance(usual - share, 0.0, error), 0.0),
                 subject=name,
@@ -123,7 +123,7 @@ def _attributes(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
             )
 
 
-def _concentration(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+def _concentration(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     """Look for one user who has too much of the traffic or, more telling, of the positives."""
     user = spec.columns.user
     both = days.against_others(day, user)
@@ -140,7 +140,7 @@ def _concentration(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> No
         error = np.sqrt(np.maximum(usual, 1 / total) * (1 / total + 1 / before))
         excess = np.maximum(new[:-1] / total - usual - SIGMAS * error, 0.0)
         at = int(excess.argmax())
-        facts.add(
+        measurements.add(
             "concentration",
             float(excess[at]),
             subject=user,

@@ -7,9 +7,9 @@ from decimal import Decimal
 from functools import partial
 
 from nightbid.cost.ledger import Ledger, totals
-from nightbid.gates.facts import Facts
-from nightbid.gates.outcome import run_gate
-from nightbid.stage import Outcome, StageTask
+from nightbid.gates.gate import run_gate
+from nightbid.gates.measurements import Measurements
+from nightbid.night.task import Outcome, StageTask
 
 
 def run(task: StageTask) -> Outcome:
@@ -26,7 +26,7 @@ def run(task: StageTask) -> Outcome:
     return replace(outcome, metrics=metrics)
 
 
-def measure(task: StageTask, spent: dict[str, Decimal]) -> Facts:
+def measure(task: StageTask, spent: dict[str, Decimal]) -> Measurements:
     """Collect what each stage cost, at cloud prices, as shares of the limits.
 
     Args:
@@ -36,20 +36,20 @@ def measure(task: StageTask, spent: dict[str, Decimal]) -> Facts:
     Raises:
         PriceError: two currencies meet.
     """
-    facts = Facts()
+    measurements = Measurements()
     budget = task.spec.budget
     entries = Ledger(task.workspace).entries(pipeline=task.spec.pipeline, run_id=task.run_id)
     spent.update({stage: money.amount for stage, money in totals(entries, "stage").items()})
     total = sum(spent.values(), Decimal(0))
     if budget.run_usd is None:
-        facts.skip(f"the run's total of {total:.4f} USD: the budget block has no run_usd")
+        measurements.skip(f"the run's total of {total:.4f} USD: the budget block has no run_usd")
     else:
-        facts.add(
+        measurements.add(
             "run_share", float(total / budget.run_usd), note=f"{total:.4f} of {budget.run_usd} USD"
         )
     for stage, limit in budget.stage_usd.items():
         cost = spent.get(stage, Decimal(0))
-        facts.add(
+        measurements.add(
             "stage_share", float(cost / limit), subject=stage, note=f"{cost:.4f} of {limit} USD"
         )
-    return facts
+    return measurements

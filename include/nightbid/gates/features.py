@@ -8,25 +8,25 @@ import numpy as np
 
 from nightbid.features.fitted import FittedFeatures
 from nightbid.gates import against_champion
-from nightbid.gates.compare import (
+from nightbid.gates.drift import (
     beyond_chance,
     distances,
     pair,
     transfer_auc,
 )
-from nightbid.gates.facts import Facts
-from nightbid.gates.outcome import run_gate
+from nightbid.gates.gate import run_gate
+from nightbid.gates.measurements import Measurements
 from nightbid.models.layout import Layout
+from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.profile import Profile
 from nightbid.schema import RESERVED, FeatureSchema, ModelInput
 from nightbid.serving.skew import mismatches, paired_rows
-from nightbid.stage import Outcome, StageInput, StageTask
 
 LEAST_POSITIVES = 50
 SKEW_ROWS = 2000
 """Of each split, looked up as at serving."""
-MOVING = ("day_of_week", "target_rate", "count", "recent")
+DRIFTS_BY_DESIGN = ("day_of_week", "target_rate", "count", "recent")
 """Transforms whose values differ between days by definition: one weekday is not five, and
 history grows through the window. They are compared with the champion's window instead."""
 
@@ -36,9 +36,9 @@ def run(task: StageTask) -> Outcome:
     return run_gate(task, "features", measure)
 
 
-def measure(task: StageTask) -> Facts:
+def measure(task: StageTask) -> Measurements:
     """Collect the figures of every model input."""
-    facts = Facts()
+    measurements = Measurements()
     featurize = task.inputs["featurize"]
     folder = featurize.part("fitted/", "profile/")
     schema = FeatureSchema.load(folder / "fitted")
@@ -47,69 +47,69 @@ def measure(task: StageTask) -> Facts:
         for split in ("train", "validate", "evaluate")
     }
     for split, profile in splits.items():
-        facts.add("rows", profile.rows, part=split)
-    facts.add(
+        measurements.add("rows", profile.rows, part=split)
+    measurements.add(
         "lost_rows",
         task.inputs["sample"].manifest.rows.written
         - sum(profile.rows for profile in splits.values()),
         note="rows sampled less rows featurized",
     )
     train, newest = splits["train"], splits["evaluate"]
-    _label_rate(facts, train, newest)
+    _label_rate(measurements, train, newest)
     history = [_newest_against_train(each) for each in task.history]
     if not history:
-        facts.skip("drift against earlier nights: this is the first one")
-    champion = against_champion.champions(task, facts)
+        measurements.skip("drift against earlier nights: this is the first one")
+    champion = against_champion.champions(task, measurements)
     tonight = against_champion.Trained(train, folder / "fitted")
     rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
     moving: list[str] = []
     for each in schema.inputs:
-        _sound(facts, each, splits)
+        _sound(measurements, each, splits)
         if each.name not in train.columns or each.name not in newest.columns:
             continue
-        _oov(facts, each, rates, task.history)
+        _oov(measurements, each, rates, task.history)
         definition = task.spec.features.get(each.feature)
-        if definition is not None and definition.transform in MOVING:
+        if definition is not None and definition.transform in DRIFTS_BY_DESIGN:
             moving.append(each.name)
         else:
-            _drift(facts, each, train, newest, history)
+            _drift(measurements, each, train, newest, history)
         if champion is not None:
-            against_champion.measure(facts, each, tonight, champion)
-        _leakage(facts, each, train, newest)
-    _skew(facts, task, Layout(schema), FittedFeatures.load(folder / "fitted"))
+            against_champion.measure(measurements, each, tonight, champion)
+        _leakage(measurements, each, train, newest)
+    _skew(measurements, task, Layout(schema), FittedFeatures.load(folder / "fitted"))
     if moving:
-        facts.skip(
+        measurements.skip(
             f"drift of {', '.join(moving)} within the window: the newest day differs from the"
             " training days by what these are"
         )
-    return facts
+    return measurements
 
 
-def _label_rate(facts: Facts, train: Profile, newest: Profile) -> None:
+def _label_rate(measurements: Measurements, train: Profile, newest: Profile) -> None:
     before, now = train.label_rate, newest.label_rate
     if not before or now is None:
-        facts.add("label_rate_ratio", None, note=f"label rate {now} after {before}")
+        measurements.add("label_rate_ratio", None, note=f"label rate {now} after {before}")
         return
     error = 1 / max(newest.label.positives, 1) ** 0.5
-    facts.add(
+    measurements.add(
         "label_rate_ratio",
         beyond_chance(now / before, 1.0, error),
         note=f"newest rows {now:.4f}, training rows {before:.4f}",
     )
 
 
-def _sound(facts: Facts, each: ModelInput, splits: Mapping[str, Profile]) -> None:
+def _sound(measurements: Measurements, each: ModelInput, splits: Mapping[str, Profile]) -> None:
     found = {split: profile.columns.get(each.name) for split, profile in splits.items()}
     lost = [split for split, column in found.items() if column is None]
-    facts.add("missing_inputs", len(lost), subject=each.name, note=", ".join(lost))
+    measurements.add("missing_inputs", len(lost), subject=each.name, note=", ".join(lost))
     for split, column in found.items():
         if column is None or not column.rows:
             continue
-        facts.add("nulls", column.nulls, subject=each.name, part=split)
-        facts.add("not_finite", column.nan + column.infinite, subject=each.name, part=split)
+        measurements.add("nulls", column.nulls, subject=each.name, part=split)
+        measurements.add("not_finite", column.nan + column.infinite, subject=each.name, part=split)
         if each.kind != "float" and column.minimum is not None and column.maximum is not None:
             wrong = float(column.minimum < 0 or column.maximum >= each.size)
-            facts.add(
+            measurements.add(
                 "ids_out_of_range",
                 wrong,
                 subject=each.name,
@@ -119,8 +119,8 @@ def _sound(facts: Facts, each: ModelInput, splits: Mapping[str, Profile]) -> Non
     train, newest = found["train"], found["evaluate"]
     if train is None or newest is None:
         return
-    facts.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
-    facts.add(
+    measurements.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
+    measurements.add(
         "newly_constant",
         float(newest.distinct <= 1 < train.distinct),
         subject=each.name,
@@ -129,7 +129,7 @@ def _sound(facts: Facts, each: ModelInput, splits: Mapping[str, Profile]) -> Non
     )
     if each.kind == "id":
         before, now = _zero_share(train), _zero_share(newest)
-        facts.add(
+        measurements.add(
             "missing_excess",
             max(now - before, 0.0),
             subject=each.name,
@@ -144,12 +144,15 @@ def _zero_share(column: ColumnProfile) -> float:
 
 
 def _oov(
-    facts: Facts, each: ModelInput, rates: Mapping[str, float], history: tuple[StageInput, ...]
+    measurements: Measurements,
+    each: ModelInput,
+    rates: Mapping[str, float],
+    history: tuple[StageInput, ...],
 ) -> None:
     rate = rates.get(each.name)
     if rate is None:
         return
-    facts.add("oov", rate, subject=each.name)
+    measurements.add("oov", rate, subject=each.name)
     earlier = [
         value
         for night in history
@@ -157,7 +160,7 @@ def _oov(
     ]
     if earlier:
         usual = float(np.median(earlier))
-        facts.add(
+        measurements.add(
             "oov_excess",
             max(rate - usual, 0.0),
             subject=each.name,
@@ -166,7 +169,7 @@ def _oov(
 
 
 def _drift(
-    facts: Facts,
+    measurements: Measurements,
     each: ModelInput,
     train: Profile,
     newest: Profile,
@@ -180,10 +183,10 @@ def _drift(
         else ""
     )
     for family, value in found._asdict().items():
-        facts.add(family, value, subject=each.name, part="evaluate vs train", note=note)
+        measurements.add(family, value, subject=each.name, part="evaluate vs train", note=note)
     earlier = [night[each.name] for night in history if each.name in night]
     if earlier:
-        facts.add(
+        measurements.add(
             "psi_excess",
             max(found.psi - max(earlier), 0.0),
             subject=each.name,
@@ -192,14 +195,16 @@ def _drift(
         )
 
 
-def _leakage(facts: Facts, each: ModelInput, train: Profile, newest: Profile) -> None:
+def _leakage(measurements: Measurements, each: ModelInput, train: Profile, newest: Profile) -> None:
     if min(train.label.positives, newest.label.positives) < LEAST_POSITIVES:
         return
     new, old = newest.columns[each.name], train.columns[each.name]
     ahead, error = transfer_auc(pair(new, old))
     back, _ = transfer_auc(pair(old, new))
-    facts.add("single_auc", beyond_chance(ahead, 0.5, error), subject=each.name, part="evaluate")
-    facts.add(
+    measurements.add(
+        "single_auc", beyond_chance(ahead, 0.5, error), subject=each.name, part="evaluate"
+    )
+    measurements.add(
         "single_auc_gap",
         max(beyond_chance(back - ahead, 0.0, 1.4 * error), 0.0),
         subject=each.name,
@@ -208,7 +213,9 @@ def _leakage(facts: Facts, each: ModelInput, train: Profile, newest: Profile) ->
     )
 
 
-def _skew(facts: Facts, task: StageTask, layout: Layout, fitted: FittedFeatures) -> None:
+def _skew(
+    measurements: Measurements, task: StageTask, layout: Layout, fitted: FittedFeatures
+) -> None:
     """Look some rows up as a server would, before a training is paid for."""
     sample, featurize = task.inputs["sample"], task.inputs["featurize"]
     raw, rows = paired_rows(
@@ -217,9 +224,11 @@ def _skew(facts: Facts, task: StageTask, layout: Layout, fitted: FittedFeatures)
         layout,
         SKEW_ROWS,
     )
-    facts.add("skew_rows", len(rows), note="looked up as at serving")
+    measurements.add("skew_rows", len(rows), note="looked up as at serving")
     for name, cells in mismatches(raw, rows, fitted).items():
-        facts.add("skew_mismatches", cells, subject=name, note=f"cells of {len(rows):,} rows")
+        measurements.add(
+            "skew_mismatches", cells, subject=name, note=f"cells of {len(rows):,} rows"
+        )
 
 
 def _first_files(of: StageInput) -> list[str]:

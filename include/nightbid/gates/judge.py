@@ -10,10 +10,10 @@ from fnmatch import fnmatchcase
 
 from nightbid.config.base import Block
 from nightbid.config.gates import GateName, Gates, Limit, Override, Range
-from nightbid.gates.engine import Rule, Validation, validate
-from nightbid.gates.expiry import of_tonight
-from nightbid.gates.facts import Fact, Facts
-from nightbid.manifest import Verdict
+from nightbid.gates.expectations import Rule, Validation, validate
+from nightbid.gates.measurements import Measurement, Measurements
+from nightbid.gates.warning_age import of_tonight
+from nightbid.night.manifest import Verdict
 
 WEIGHT: Mapping[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}
 
@@ -22,7 +22,7 @@ WEIGHT: Mapping[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}
 class Finding:
     """One fact outside its limit."""
 
-    fact: Fact
+    measurement: Measurement
     verdict: Verdict
     expected: str
     override: Override | None = None
@@ -64,7 +64,7 @@ class Judgement:
 
 def judge(
     gate: GateName,
-    facts: Facts,
+    measurements: Measurements,
     gates: Gates,
     night: date,
     warned: Callable[[Set[str]], Mapping[str, int]] = lambda _: {},
@@ -85,10 +85,13 @@ def judge(
         if band.gate == gate
         for statistic in band.statistics
     }
-    unmeasured = [fact for fact in facts if math.isnan(fact.value)]
-    measured = [fact for fact in facts if not math.isnan(fact.value)]
+    unmeasured = [measurement for measurement in measurements if math.isnan(measurement.value)]
+    measured = [measurement for measurement in measurements if not math.isnan(measurement.value)]
     column_of = {
-        fact.statistic: fact.statistic if fact.statistic in bands else fact.family for fact in facts
+        measurement.statistic: measurement.statistic
+        if measurement.statistic in bands
+        else measurement.family
+        for measurement in measurements
     }
     limits: dict[str, Limit] = {
         column: bands[column] if column in bands else getattr(block, column)
@@ -107,19 +110,23 @@ def judge(
         known = found.get(key)
         if known and WEIGHT[known.verdict] >= WEIGHT[rule.verdict]:
             continue
-        fact = next(each for each in measured if (each.statistic, each.part) == key)
-        found[key] = Finding(fact, rule.verdict, in_words(rule.range))
-    for fact in unmeasured:
-        found[(fact.statistic, fact.part)] = Finding(fact, "stop", "a measured value")
+        measurement = next(each for each in measured if (each.statistic, each.part) == key)
+        found[key] = Finding(measurement, rule.verdict, in_words(rule.range))
+    for measurement in unmeasured:
+        found[(measurement.statistic, measurement.part)] = Finding(
+            measurement, "stop", "a measured value"
+        )
     live = [each for each in gates.overrides if each.gate == gate and night <= each.until]
     findings = [_overridden(finding, live) for finding in found.values()]
     findings = _expired(findings, gates.warnings_expire_after, night, warned)
     checks = tuple(
-        _check(family, [f for f in facts if f.family == family], findings, limits)
-        for family in dict.fromkeys(fact.family for fact in facts)
+        _check(family, [f for f in measurements if f.family == family], findings, limits)
+        for family in dict.fromkeys(measurement.family for measurement in measurements)
     )
     verdict = _worst(check.verdict for check in checks)
-    return Judgement(gate, verdict, _summary(verdict, checks, len(facts.all)), checks, validation)
+    return Judgement(
+        gate, verdict, _summary(verdict, checks, len(measurements.all)), checks, validation
+    )
 
 
 def in_words(bounds: Range) -> str:
@@ -138,8 +145,8 @@ def _worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 def _overridden(finding: Finding, live: Sequence[Override]) -> Finding:
     for override in live:
-        if fnmatchcase(finding.fact.statistic, override.check):
-            return Finding(finding.fact, "warn", finding.expected, override)
+        if fnmatchcase(finding.measurement.statistic, override.check):
+            return Finding(finding.measurement, "warn", finding.expected, override)
     return finding
 
 
@@ -151,16 +158,16 @@ def _expired(
 ) -> list[Finding]:
     """Stop on warnings of tonight that have stood too long, and say of others for how long."""
     standing = {
-        (each.fact.statistic, each.fact.part)
+        (each.measurement.statistic, each.measurement.part)
         for each in findings
-        if each.verdict == "warn" and not each.override and of_tonight(each.fact.part, night)
+        if each.verdict == "warn" and not each.override and of_tonight(each.measurement.part, night)
     }
     if limit is None or not standing:
         return list(findings)
     before = warned({statistic for statistic, _ in standing})
     return [
-        _aged(each, before.get(each.fact.statistic, 0), limit)
-        if (each.fact.statistic, each.fact.part) in standing
+        _aged(each, before.get(each.measurement.statistic, 0), limit)
+        if (each.measurement.statistic, each.measurement.part) in standing
         else each
         for each in findings
     ]
@@ -175,16 +182,19 @@ def _aged(finding: Finding, before: int, limit: int) -> Finding:
         if over
         else f"night {before + 1} of {limit} that it may warn"
     )
-    note = f"{finding.fact.note}; {words}" if finding.fact.note else words
-    fact = replace(finding.fact, note=note)
-    return replace(finding, fact=fact, verdict="stop" if over else "warn")
+    note = f"{finding.measurement.note}; {words}" if finding.measurement.note else words
+    measurement = replace(finding.measurement, note=note)
+    return replace(finding, measurement=measurement, verdict="stop" if over else "warn")
 
 
 def _check(
-    family: str, facts: Sequence[Fact], findings: Sequence[Finding], limits: Mapping[str, Limit]
+    family: str,
+    measurements: Sequence[Measurement],
+    findings: Sequence[Finding],
+    limits: Mapping[str, Limit],
 ) -> Check:
-    mine = [each for each in findings if each.fact.family == family]
-    mine.sort(key=lambda each: each.fact.part, reverse=True)  # the newest day first
+    mine = [each for each in findings if each.measurement.family == family]
+    mine.sort(key=lambda each: each.measurement.part, reverse=True)  # the newest day first
     mine.sort(key=lambda each: -WEIGHT[each.verdict])
     if mine:
         worst = mine[0]
@@ -196,28 +206,28 @@ def _check(
             else ""
         )
         return Check(
-            name=worst.fact.statistic,
+            name=worst.measurement.statistic,
             verdict=worst.verdict,
-            observed=figure(worst.fact.value),
+            observed=figure(worst.measurement.value),
             expected=worst.expected,
-            detail=_where(worst.fact) + others + allowed,
+            detail=_where(worst.measurement) + others + allowed,
             findings=tuple(mine),
         )
     limit = limits.get(family)
     tightest = (limit.warn or limit.stop) if limit else None
-    values = [fact.value for fact in facts]
+    values = [measurement.value for measurement in measurements]
     low, high = figure(min(values)), figure(max(values))
     return Check(
         name=family,
         verdict="pass",
         observed=low if low == high else f"{low} to {high}",
         expected=in_words(tightest) if tightest else "its own bands",
-        detail=f"{len(facts)} judged" if len(facts) > 1 else _where(facts[0]),
+        detail=f"{len(measurements)} judged" if len(measurements) > 1 else _where(measurements[0]),
     )
 
 
-def _where(fact: Fact) -> str:
-    return " · ".join(part for part in (fact.part, fact.note) if part)
+def _where(measurement: Measurement) -> str:
+    return " · ".join(part for part in (measurement.part, measurement.note) if part)
 
 
 def figure(value: float) -> str:
@@ -229,9 +239,9 @@ def figure(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _summary(verdict: Verdict, checks: Sequence[Check], facts: int) -> str:
+def _summary(verdict: Verdict, checks: Sequence[Check], measurements: int) -> str:
     if verdict == "pass":
-        return f"{len(checks)} checks on {facts} figures passed"
+        return f"{len(checks)} checks on {measurements} figures passed"
     worst = [check for check in checks if check.verdict == verdict]
     first = worst[0]
     line = f"{first.name} is {first.observed}, expected {first.expected}"

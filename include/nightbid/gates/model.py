@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates.compare import beyond_chance
-from nightbid.gates.facts import Facts
-from nightbid.gates.noise import model_digest
-from nightbid.gates.outcome import run_gate
+from nightbid.gates.drift import beyond_chance
+from nightbid.gates.gate import run_gate
+from nightbid.gates.measurements import Measurements
+from nightbid.night.task import Outcome, StageTask
 from nightbid.profile.bins import Floats
-from nightbid.stage import Outcome, StageTask
+from nightbid.sweep.seed_variance import model_digest
 
 NORMAL_95 = 1.96
 """Half a 95 % interval, in standard errors."""
@@ -25,50 +25,50 @@ def run(task: StageTask) -> Outcome:
     return run_gate(task, "model", measure)
 
 
-def measure(task: StageTask) -> Facts:
+def measure(task: StageTask) -> Measurements:
     """Collect the figures of the candidate, its reference and its slices."""
-    facts = Facts()
+    measurements = Measurements()
     metrics = task.inputs["evaluate"].manifest.metrics
     reference = str(metrics["reference"])
     candidate, positives = metrics["candidate"], int(metrics["positives"])
     broken = [name for name in REQUIRED if not _finite(candidate.get(name))]
-    facts.add("metrics_not_finite", len(broken), note=", ".join(broken))
-    facts.add("positives", positives, note=f"of {metrics['rows']:,} rows")
-    noise = _seed_noise(facts, task.spec)
-    _against_reference(facts, metrics, reference, noise)
+    measurements.add("metrics_not_finite", len(broken), note=", ".join(broken))
+    measurements.add("positives", positives, note=f"of {metrics['rows']:,} rows")
+    noise = _seed_noise(measurements, task.spec)
+    _against_reference(measurements, metrics, reference, noise)
     if broken:
-        return facts
-    facts.add("auc", candidate["auc"])
-    facts.add("ece", candidate.get("ece"))
-    facts.add(
+        return measurements
+    measurements.add("auc", candidate["auc"])
+    measurements.add("ece", candidate.get("ece"))
+    measurements.add(
         "calibration",
         beyond_chance(candidate["calibration"], 1.0, 1 / math.sqrt(max(positives, 1))),
         note=f"{candidate['calibration']:.4f} measured on {positives:,} positives",
     )
-    _predictions(facts, metrics.get("curves") or {}, reference)
+    _predictions(measurements, metrics.get("curves") or {}, reference)
     entropy = candidate["normalized_entropy"]
     for name in ("constant", "baseline"):
         other = metrics[name]["normalized_entropy"]
-        facts.add(
+        measurements.add(
             f"normalized_entropy_vs_{name}", entropy - other, note=f"{entropy:.4f} vs {other:.4f}"
         )
     if metrics.get("champion"):
-        facts.add("auc_jump", candidate["auc"] - metrics["champion"]["auc"])
+        measurements.add("auc_jump", candidate["auc"] - metrics["champion"]["auc"])
     else:
-        facts.skip("a jump over the champion: there is no champion yet")
+        measurements.skip("a jump over the champion: there is no champion yet")
     if metrics.get("oracle"):
-        facts.add("above_oracle", candidate["auc"] - metrics["oracle"]["auc"])
+        measurements.add("above_oracle", candidate["auc"] - metrics["oracle"]["auc"])
     _slices(
-        facts,
+        measurements,
         metrics.get("slices", ()),
         task.spec.gates.model.slice_positives,
         positives,
         int(metrics["rows"]),
     )
-    return facts
+    return measurements
 
 
-def _seed_noise(facts: Facts, spec: PipelineSpec) -> float:
+def _seed_noise(measurements: Measurements, spec: PipelineSpec) -> float:
     """Note what the seed alone does to the normalised entropy; 0 while nobody has measured it."""
     known = spec.gates.seed_noise
     why = ""
@@ -76,11 +76,11 @@ def _seed_noise(facts: Facts, spec: PipelineSpec) -> float:
         why = "not measured"
     elif known.model != model_digest(spec):
         why = f"measured on {known.night} for another model, training or label"
-    facts.add("seed_noise_unknown", float(bool(why)), note=why)
+    measurements.add("seed_noise_unknown", float(bool(why)), note=why)
     if known is None or why:
-        facts.skip(f"seed noise: {why}; `nightbid gates noise {spec.pipeline}` measures it")
+        measurements.skip(f"seed noise: {why}; `nightbid gates noise {spec.pipeline}` measures it")
         return 0.0
-    facts.add(
+    measurements.add(
         "seed_noise",
         known.normalized_entropy,
         note=f"standard deviation over {len(known.seeds)} seeds on {known.night}; of the AUC"
@@ -89,7 +89,9 @@ def _seed_noise(facts: Facts, spec: PipelineSpec) -> float:
     return known.normalized_entropy
 
 
-def _against_reference(facts: Facts, metrics: dict[str, Any], reference: str, noise: float) -> None:
+def _against_reference(
+    measurements: Measurements, metrics: dict[str, Any], reference: str, noise: float
+) -> None:
     """Note the verdict, which decides a promotion, and the loss that ends a night.
 
     A 95 % interval calls one clean candidate in forty worse. That one is not promoted, but nothing
@@ -99,7 +101,9 @@ def _against_reference(facts: Facts, metrics: dict[str, Any], reference: str, no
     difference = metrics["difference"]["normalized_entropy"]
     value, low, high = (difference[name] for name in ("value", "low", "high"))
     if value is None:
-        facts.add("entropy_loss", None, note=f"not defined for the candidate or the {reference}")
+        measurements.add(
+            "entropy_loss", None, note=f"not defined for the candidate or the {reference}"
+        )
         return
     shown = f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
     note = f"{metrics['verdict']} than the {reference}: normalised entropy {shown}"
@@ -107,28 +111,32 @@ def _against_reference(facts: Facts, metrics: dict[str, Any], reference: str, no
     if noise:
         within = abs(value) <= NORMAL_95 * of_seeds
         note += f"; {'within' if within else 'beyond'} seed noise ±{NORMAL_95 * of_seeds:.4f}"
-    facts.add("worse_than_reference", float(metrics["verdict"] == "worse"), note=note)
+    measurements.add("worse_than_reference", float(metrics["verdict"] == "worse"), note=note)
     of_rows = 0.0 if low is None else (high - low) / (2 * NORMAL_95)
     error = math.hypot(of_rows, of_seeds)
-    facts.add("entropy_loss", max(beyond_chance(value, 0.0, error), 0.0), note=note)
+    measurements.add("entropy_loss", max(beyond_chance(value, 0.0, error), 0.0), note=note)
 
 
-def _predictions(facts: Facts, curves: dict[str, list[dict[str, float]]], reference: str) -> None:
+def _predictions(
+    measurements: Measurements, curves: dict[str, list[dict[str, float]]], reference: str
+) -> None:
     """Look at the distribution of the predictions, whatever the labels are.
 
     Curves are groups of rows by prediction, of equal weight but for equal predictions.
     """
     mine, theirs = curves.get("candidate"), curves.get(reference)
     if not mine:
-        facts.skip("the distribution of predictions: the evaluation has no curve of them")
+        measurements.skip("the distribution of predictions: the evaluation has no curve of them")
         return
     weights = np.array([point["weight"] for point in mine])
-    facts.add("largest_tie", float(weights.max() / weights.sum()), note=f"{len(mine)} groups")
+    measurements.add(
+        "largest_tie", float(weights.max() / weights.sum()), note=f"{len(mine)} groups"
+    )
     if not theirs:
         return
     share = np.linspace(0.025, 0.975, 20)
     one, two = _quantiles(mine, share), _quantiles(theirs, share)
-    facts.add(
+    measurements.add(
         "predictions_moved",
         float(np.abs(one - two).mean() / two.mean()) if two.mean() > 0 else None,
         note=f"mean {one.mean():.4f}, of the {reference} {two.mean():.4f}",
@@ -145,7 +153,7 @@ def _quantiles(curve: list[dict[str, float]], share: Floats) -> Floats:
 
 
 def _slices(
-    facts: Facts, slices: list[dict[str, Any]], least: int, positives: int, rows: int
+    measurements: Measurements, slices: list[dict[str, Any]], least: int, positives: int, rows: int
 ) -> None:
     small = 0
     for each in slices:
@@ -156,7 +164,7 @@ def _slices(
             small += 1
             continue
         name = f"{each['column']}={each['value']}"
-        facts.add(
+        measurements.add(
             "slice_calibration",
             beyond_chance(calibration, 1.0, 1 / math.sqrt(expected)),
             subject=name,
@@ -164,14 +172,14 @@ def _slices(
         )
         difference = (each.get("difference") or {}).get("normalized_entropy")
         if isinstance(difference, dict):
-            facts.add(
+            measurements.add(
                 "slice_normalized_entropy",
                 difference["low"],
                 subject=name,
                 note=f"{difference['value']:+.4f} against the reference",
             )
     if small:
-        facts.skip(f"{small} slices with fewer than {least} expected positives")
+        measurements.skip(f"{small} slices with fewer than {least} expected positives")
 
 
 def _finite(value: Any) -> bool:

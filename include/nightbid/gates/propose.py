@@ -12,8 +12,8 @@ import yaml
 
 from nightbid.config.gates import Band, GateName, Gates, Limit, Range
 from nightbid.errors import MissingDataError
-from nightbid.runs import runs_of
-from nightbid.workspace import Workspace
+from nightbid.night.record import runs_of
+from nightbid.storage.workspace import Workspace
 
 GATES: tuple[GateName, ...] = ("raw", "features", "model", "serving")
 LEAST_NIGHTS = 3

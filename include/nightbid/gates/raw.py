@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates import associations, rows, values
-from nightbid.gates.compare import SIGMAS, beyond_chance
-from nightbid.gates.days import EPOCH, Day, Days
-from nightbid.gates.facts import Facts
-from nightbid.gates.outcome import run_gate
-from nightbid.stage import Outcome, StageTask
+from nightbid.gates import associations, column_checks, row_expectations
+from nightbid.gates.day_profiles import EPOCH, Day, Days
+from nightbid.gates.drift import SIGMAS, beyond_chance
+from nightbid.gates.gate import run_gate
+from nightbid.gates.measurements import Measurements
+from nightbid.night.task import Outcome, StageTask
 
 LATEST_ZONE_HOURS = 14
 """A clock east of Greenwich runs at most this far ahead: later times are not a time zone."""
@@ -25,45 +25,47 @@ def run(task: StageTask) -> Outcome:
     return run_gate(task, "raw", measure)
 
 
-def measure(task: StageTask) -> Facts:
+def measure(task: StageTask) -> Measurements:
     """Collect the figures of every day of the window, and of rows of the newest."""
     days = Days.of(task)
-    facts = measure_days(days, task.spec)
+    measurements = measure_days(days, task.spec)
     folder = task.inputs["sample"].part("rows/") / "rows"
     for day in days.window:
         path = folder / f"dt={day.name}.parquet"
         if path.exists():
-            rows.measure(facts, pq.read_table(path), days, day, task.spec)
-    return facts
+            row_expectations.measure(measurements, pq.read_table(path), days, day, task.spec)
+    return measurements
 
 
-def measure_days(days: Days, spec: PipelineSpec) -> Facts:
+def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
     """Collect the figures of days that are loaded already."""
-    facts = Facts()
+    measurements = Measurements()
     present = {day.date for day in days.window if day.profile.rows}
     missing = [each.isoformat() for each in days.expected if each not in present]
     newest = max(present, default=None)
-    facts.add(
+    measurements.add(
         "missing_days",
         len(missing),
         note=", ".join(missing) or f"newest day of logs is {newest}",
     )
     if len(days.all) < 2:
-        facts.skip("everything that needs another day to compare with: only one day is known")
+        measurements.skip(
+            "everything that needs another day to compare with: only one day is known"
+        )
     for day in days.window:
-        facts.add("rows", day.profile.rows, part=day.name)
+        measurements.add("rows", day.profile.rows, part=day.name)
         if day.profile.rows == 0:
             continue
-        _schema(facts, days, day, spec)
-        _volume(facts, days, day)
-        _clock(facts, days, day)
-        _label(facts, days, day)
-        values.measure(facts, days, day, spec)
-        associations.measure(facts, days, day, spec)
-    return facts
+        _schema(measurements, days, day, spec)
+        _volume(measurements, days, day)
+        _clock(measurements, days, day)
+        _label(measurements, days, day)
+        column_checks.measure(measurements, days, day, spec)
+        associations.measure(measurements, days, day, spec)
+    return measurements
 
 
-def _schema(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
+def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     roles = spec.columns
     wanted = {roles.key, roles.time, roles.user, roles.item, spec.label.column}
     wanted |= {name for name in (roles.position, spec.label.given, spec.label.event_time) if name}
@@ -72,7 +74,7 @@ def _schema(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
     counts = {name: sum(name in each for each in others) for each in others for name in each}
     usual = {name for name, count in counts.items() if 2 * count > len(others)}
     lost = sorted((wanted | usual) - set(day.profile.columns))
-    facts.add("missing_columns", len(lost), part=day.name, note=", ".join(lost))
+    measurements.add("missing_columns", len(lost), part=day.name, note=", ".join(lost))
     changed = []
     for name, column in day.profile.columns.items():
         before = [
@@ -84,14 +86,14 @@ def _schema(facts: Facts, days: Days, day: Day, spec: PipelineSpec) -> None:
             common = max(set(before), key=before.count)
             if common != column.types:
                 changed.append(f"{name} is {'/'.join(column.types)}, was {'/'.join(common)}")
-    facts.add("changed_types", len(changed), part=day.name, note="; ".join(changed))
+    measurements.add("changed_types", len(changed), part=day.name, note="; ".join(changed))
 
 
-def _volume(facts: Facts, days: Days, day: Day) -> None:
+def _volume(measurements: Measurements, days: Days, day: Day) -> None:
     rows = day.profile.rows
     usual = days.usual_of_weekday(day, lambda each: each.profile.rows)
     if usual:
-        facts.add(
+        measurements.add(
             "rows_vs_usual",
             beyond_chance(rows / usual, 1.0, math.sqrt(1 / rows + 1 / usual)),
             part=day.name,
@@ -99,10 +101,10 @@ def _volume(facts: Facts, days: Days, day: Day) -> None:
         )
     share = day.profile.duplicate_share
     if share is not None:
-        facts.add("duplicates", share, part=day.name, note=f"share of {rows:,} rows")
+        measurements.add("duplicates", share, part=day.name, note=f"share of {rows:,} rows")
     read = day.figures.get("read", float(rows))
     aside = day.figures.get("quarantined", 0.0)
-    facts.add(
+    measurements.add(
         "quarantined",
         aside / read if read else None,
         part=day.name,
@@ -110,13 +112,13 @@ def _volume(facts: Facts, days: Days, day: Day) -> None:
     )
 
 
-def _clock(facts: Facts, days: Days, day: Day) -> None:
+def _clock(measurements: Measurements, days: Days, day: Day) -> None:
     rows = day.profile.rows
     others = days.others(day)
     share = day.outside / rows
     usual_outside = days.usual(day, lambda each: each.outside / max(each.profile.rows, 1))
     if usual_outside is not None:
-        facts.add(
+        measurements.add(
             "outside_day",
             share - usual_outside,
             part=day.name,
@@ -124,7 +126,7 @@ def _clock(facts: Facts, days: Days, day: Day) -> None:
         )
     last = (day.date - EPOCH + timedelta(days=1)).days * 24 + LATEST_ZONE_HOURS
     future = sum(count for hour, (count, _) in day.profile.rows_by_hour.items() if hour >= last)
-    facts.add("future_rows", future, part=day.name)
+    measurements.add("future_rows", future, part=day.name)
     if not others:
         return
     shares = np.median([each.hours[0] / max(each.hours[0].sum(), 1) for each in others], axis=0)
@@ -132,7 +134,7 @@ def _clock(facts: Facts, days: Days, day: Day) -> None:
     seen = day.hours[0]
     expected = shares * seen.sum()
     empty = [hour for hour in range(24) if expected[hour] >= 20 and seen[hour] == 0]
-    facts.add(
+    measurements.add(
         "missing_hours", len(empty), part=day.name, note=" ".join(f"{hour:02d}h" for hour in empty)
     )
     judged = expected >= 20
@@ -147,7 +149,7 @@ def _clock(facts: Facts, days: Days, day: Day) -> None:
         ("hour_low", low, int(low.argmin())),
         ("hour_high", high, int(high.argmax())),
     ):
-        facts.add(
+        measurements.add(
             family,
             table[at],
             part=day.name,
@@ -157,7 +159,7 @@ def _clock(facts: Facts, days: Days, day: Day) -> None:
     def distance(each: Day) -> float:
         return float(np.abs(each.hours[0] / max(each.hours[0].sum(), 1) - shares).sum() / 2)
 
-    facts.add(
+    measurements.add(
         "clock_shift",
         distance(day) - (days.usual(day, distance) or 0.0),
         part=day.name,
@@ -165,7 +167,7 @@ def _clock(facts: Facts, days: Days, day: Day) -> None:
     )
 
 
-def _label(facts: Facts, days: Days, day: Day) -> None:
+def _label(measurements: Measurements, days: Days, day: Day) -> None:
     rate = day.profile.label_rate
     if rate is None:
         return
@@ -173,7 +175,7 @@ def _label(facts: Facts, days: Days, day: Day) -> None:
     usual = days.usual(day, lambda each: each.profile.label_rate)
     if usual:
         error = math.sqrt(1 / max(usual * rows, 1))
-        facts.add(
+        measurements.add(
             "label_rate_vs_usual",
             beyond_chance(rate / usual, 1.0, error),
             part=day.name,
@@ -187,7 +189,7 @@ def _label(facts: Facts, days: Days, day: Day) -> None:
         # Chance is judged by the positives that should be there: none at all is no excuse.
         due = centre * marked[:18].sum() / seen[:18].sum() * seen[18:].sum()
         error = math.sqrt(1 / max(due, 1) + 1 / max(marked[:18].sum(), 1))
-        facts.add(
+        measurements.add(
             "label_evening",
             beyond_chance(mine / centre, 1.0, error) if centre else None,
             part=day.name,
@@ -199,7 +201,7 @@ def _label(facts: Facts, days: Days, day: Day) -> None:
     if judged.any():
         ratio = np.where(judged, (marked + SIGMAS * np.sqrt(expected)) / np.maximum(expected, 1), 9)
         at = int(ratio.argmin())
-        facts.add(
+        measurements.add(
             "label_hour_low",
             min(float(ratio[at]), 1.0),
             part=day.name,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nightbid.gates.facts import Facts
-from nightbid.gates.outcome import run_gate
-from nightbid.stage import Outcome, StageTask
+from nightbid.gates.gate import run_gate
+from nightbid.gates.measurements import Measurements
+from nightbid.night.task import Outcome, StageTask
 
 
 def run(task: StageTask) -> Outcome:
@@ -12,23 +12,25 @@ def run(task: StageTask) -> Outcome:
     return run_gate(task, "serving", measure)
 
 
-def measure(task: StageTask) -> Facts:
+def measure(task: StageTask) -> Measurements:
     """Collect latency, parity and skew."""
-    facts = Facts()
+    measurements = Measurements()
     export = task.inputs["export"].manifest.metrics
     load = task.inputs["load_test"].manifest.metrics
     asked = f"{load['requests']:,} requests of {load['candidates']} candidates on {load['engine']}"
     if load.get("clock") == "thread":
         asked += f", in its own time: others took {load['stolen']:.0%} of the core"
-    facts.add("p99_ms", load["latency_ms"]["p99"], note=asked)
-    facts.add("p50_ms", load["latency_ms"]["p50"], note=asked)
-    facts.add("requests_per_second_per_core", load["requests_per_second_per_core"])
-    facts.add("parity", export["parity_max_difference"], note="probability, exported vs reference")
-    facts.add("skew_rows", export["skew_rows"])
-    facts.add(
+    measurements.add("p99_ms", load["latency_ms"]["p99"], note=asked)
+    measurements.add("p50_ms", load["latency_ms"]["p50"], note=asked)
+    measurements.add("requests_per_second_per_core", load["requests_per_second_per_core"])
+    measurements.add(
+        "parity", export["parity_max_difference"], note="probability, exported vs reference"
+    )
+    measurements.add("skew_rows", export["skew_rows"])
+    measurements.add(
         "skew_mismatches",
         export["skew_mismatches"],
         note=f"cells, on {export['skew_rows']:,} rows through both paths",
     )
-    facts.add("bundle_mb", export["bytes"] / 1e6)
-    return facts
+    measurements.add("bundle_mb", export["bytes"] / 1e6)
+    return measurements

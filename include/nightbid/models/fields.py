@@ -42,7 +42,7 @@ class Fields:
             keras.Input((len(layout.numbers),), dtype="float32", name="numbers"),
             keras.Input((bags,), dtype="float32", name="bag_weights"),
         ]
-        self._ids, self._numbers = Forget(layout)(self.inputs[0], self.inputs[1])
+        self._ids, self._numbers = BlankingLayer(layout)(self.inputs[0], self.inputs[1])
 
     @cached_property
     def flat(self) -> Tensor:
@@ -213,7 +213,7 @@ class NumberVectors(keras.layers.Layer):  # type: ignore[misc]
         return tf.expand_dims(numbers, -1) * self.vectors
 
 
-class Forget(keras.layers.Layer):  # type: ignore[misc]
+class BlankingLayer(keras.layers.Layer):  # type: ignore[misc]
     """Blanks training-only inputs of some training rows, to learn what a blank means."""
 
     def __init__(self, layout: Layout) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightbid.columns import whole
+from nightbid.column_parsing import whole
 from nightbid.errors import MissingDataError
 from nightbid.schema import FeatureSchema, ModelInput
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import as_time
+from nightbid.column_parsing import as_time
 from nightbid.errors import CorruptDataError
 from nightbid.profile.bins import (
     DENSE,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import as_time
+from nightbid.column_parsing import as_time
 from nightbid.errors import CorruptDataError
 from nightbid.profile.attributes import Attributes
 from nightbid.profile.bins import Ints

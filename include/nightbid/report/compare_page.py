@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from nightbid.report.charts import Span, Words, interval_chart
 from nightbid.report.comparison import Comparison
+from nightbid.report.formatting import interval
 from nightbid.report.run_page import FIGURES
-from nightbid.report.words import interval
 
 PAIRED = ("auc", "log_loss", "normalized_entropy")
 

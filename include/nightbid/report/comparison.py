@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nightbid.errors import ConfigError, NightbidError
-from nightbid.report.view import RunView
-from nightbid.runs import RunRecord
-from nightbid.workspace import fetch
+from nightbid.night.record import RunRecord
+from nightbid.report.run_view import RunView
+from nightbid.storage.workspace import fetch
 
 if TYPE_CHECKING:
     from nightbid.evaluation.bootstrap import Difference
@@ -84,7 +84,7 @@ def _pair(first: RunView, other: RunView) -> Pair:
     if digests[0] != digests[1]:
         return Pair(name, {}, f"judged on other rows than {first.head.run_id}")
     # NumPy and SciPy only where there is something to compute.
-    from nightbid.evaluation.pairs import KeptScores, paired
+    from nightbid.evaluation.paired import KeptScores, paired
 
     try:
         folders = [view.stage("evaluate").folder for view in (first, other)]

@@ -8,10 +8,10 @@ from decimal import Decimal
 
 from markupsafe import Markup
 
-from nightbid.cost.answers import MILLION, UNUSUAL, alert_limits
+from nightbid.cost.forecast import MILLION, UNUSUAL, alert_limits
 from nightbid.report.charts import Series, Words, line_chart
+from nightbid.report.formatting import money
 from nightbid.report.summaries import RunSummary
-from nightbid.report.words import money
 
 TREND = 60
 """Newest runs that a trend shows."""

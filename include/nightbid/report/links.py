@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from nightbid.report.assets import Script
-from nightbid.report.view import RunView, StageView
+from nightbid.report.run_view import RunView, StageView
 
 
 class Named(Protocol):

@@ -10,19 +10,19 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
-from nightbid.champion import Champion
-from nightbid.cost.answers import UNUSUAL
-from nightbid.report import words
+from nightbid.cost.forecast import UNUSUAL
+from nightbid.night.champion import Champion
+from nightbid.night.record import RunRecord
+from nightbid.report import formatting
 from nightbid.report.assets import inline_policy, scripts
 from nightbid.report.compare_page import compare_context
 from nightbid.report.comparison import Comparison
 from nightbid.report.cost_trend import cost_trend
+from nightbid.report.index_pages import costs_context, nights_context
 from nightbid.report.links import Links
-from nightbid.report.lists import costs_context, nights_context
 from nightbid.report.run_page import run_context
+from nightbid.report.run_view import RunView
 from nightbid.report.summaries import RunSummary
-from nightbid.report.view import RunView
-from nightbid.runs import RunRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -188,11 +188,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        number=words.number,
-        count=words.count,
-        signed=words.signed,
-        interval=words.interval,
-        duration=words.duration,
-        money=words.money,
+        number=formatting.number,
+        count=formatting.count,
+        signed=formatting.signed,
+        interval=formatting.interval,
+        duration=formatting.duration,
+        money=formatting.money,
     )
     return environment

@@ -19,9 +19,9 @@ from upath import UPath
 
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.ledger import Ledger, database
-from nightbid.manifest import Manifest
-from nightbid.runs import RunHead, RunRecord, StageRecord
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunHead, RunRecord, StageRecord
+from nightbid.storage.workspace import Workspace
 
 OWN_SUMMARY = "summary.json"
 """Of a run's folder: its summary, as its night left it."""

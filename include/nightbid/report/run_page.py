@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from nightbid.cost.ledger import totals
 from nightbid.features.describe import Described, Documentation
-from nightbid.manifest import Verdict
+from nightbid.night.manifest import Verdict
 from nightbid.report.charts import (
     Bar,
     Series,
@@ -21,8 +21,8 @@ from nightbid.report.charts import (
     interval_chart,
     line_chart,
 )
-from nightbid.report.view import RunView, StageView
-from nightbid.report.words import against, interval, money, number, signed
+from nightbid.report.formatting import against, interval, money, number, signed
+from nightbid.report.run_view import RunView, StageView
 
 FIGURES = {
     "auc": "AUC",

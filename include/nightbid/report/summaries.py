@@ -22,14 +22,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nightbid.cost.answers import MILLION
+from nightbid.cost.forecast import MILLION
 from nightbid.cost.ledger import totals
 from nightbid.cost.money import Money
+from nightbid.night.record import RunRecord
 from nightbid.report import records
 from nightbid.report.run_page import headline
-from nightbid.report.view import RunView, State
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace, write_atomically
+from nightbid.report.run_view import RunView, State
+from nightbid.storage.workspace import Workspace, write_atomically
 
 LOG = logging.getLogger(__name__)
 FORMAT = 2

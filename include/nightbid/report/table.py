@@ -6,9 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nightbid.report.view import RunView, StageView
-from nightbid.report.words import against, duration, interval, money, number, signed
-from nightbid.runs import RunRecord
+from nightbid.night.record import RunRecord
+from nightbid.report.formatting import against, duration, interval, money, number, signed
+from nightbid.report.run_view import RunView, StageView
 
 MARK = {
     "pass": "[green]pass[/]",

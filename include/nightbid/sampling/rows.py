@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.columns import as_time, hashes
+from nightbid.column_parsing import as_time, hashes
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import GIVEN, KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT

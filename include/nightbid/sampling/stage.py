@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import SPLITS, Night, PipelineSpec
 from nightbid.data.source import Source, open_source
-from nightbid.datasets import place
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
-from nightbid.manifest import Rows
+from nightbid.night.manifest import Rows
+from nightbid.night.task import Outcome, StageTask
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
+from nightbid.sampling.frozen import place
 from nightbid.sampling.rows import draw, parse
 from nightbid.schema import LABEL, WEIGHT
-from nightbid.stage import Outcome, StageTask
 
 
 @dataclass

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from nightbid.champion import Champion, ChampionPointer
 from nightbid.errors import CorruptDataError, NightbidError
-from nightbid.manifest import Manifest
+from nightbid.night.champion import Champion, ChampionPointer
+from nightbid.night.manifest import Manifest
 from nightbid.serving.bundle import Bundle, read_columns
-from nightbid.workspace import Workspace, fetch
+from nightbid.storage.workspace import Workspace, fetch
 
 LOG = logging.getLogger(__name__)
 

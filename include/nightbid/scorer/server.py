@@ -24,8 +24,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from nightbid.champion import Champion
 from nightbid.errors import ConfigError, DataError, NightbidError
+from nightbid.night.champion import Champion
 from nightbid.scorer.follow import Follower, Served
 from nightbid.scorer.rows import TooManyRowsError, parse
 

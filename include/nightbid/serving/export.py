@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from nightbid.manifest import Rows
 from nightbid.models.layout import Layout
 from nightbid.models.predict import FittedModel, load_model
 from nightbid.models.registry import find
+from nightbid.night.manifest import Rows
+from nightbid.night.task import Outcome, StageTask
 from nightbid.serving.bundle import Bundle, BundleCard, write_columns
 from nightbid.serving.skew import mismatches, paired_rows
-from nightbid.stage import Outcome, StageTask
 
 ROWS_PER_SPLIT = 2000
 """Rows of each split that are compared for skew and parity."""

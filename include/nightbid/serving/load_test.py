@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightbid.errors import MissingDataError
-from nightbid.manifest import Rows
+from nightbid.night.manifest import Rows
+from nightbid.night.task import Outcome, StageTask
 from nightbid.schema import USER, split_files
 from nightbid.serving.bundle import Bundle
-from nightbid.stage import Outcome, StageTask
 
 CANDIDATES = 100
 REQUESTS = 300

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightbid.columns import whole
+from nightbid.column_parsing import whole
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms import Transform
-from nightbid.features.values import Raw, days_of, moments_of
+from nightbid.features.values import RawColumns, days_of, moments_of
 from nightbid.models.layout import column_values
 from nightbid.schema import ModelInput
 
@@ -84,7 +84,7 @@ class Request:
         """Values of a column as dictionary keys; None if they are none, and computed each time."""
         if name not in self._keys:
             if name not in self.columns:
-                Raw(self.raw).column(name, feature)  # raises, and says what is missing
+                RawColumns(self.raw).column(name, feature)  # raises, and says what is missing
             try:
                 self._keys[name] = _keys(whole(self.columns[name]))
             except UnicodeDecodeError:  # Arrow takes bytes for text unseen, Python does not
@@ -94,7 +94,7 @@ class Request:
     def times(self, when: Moment, feature: str) -> list[int]:
         """Day or microsecond of each row."""
         if when not in self._times:
-            time = Raw(self.raw).time(self._time, feature)
+            time = RawColumns(self.raw).time(self._time, feature)
             self._times[when] = (days_of(time) if when == "day" else moments_of(time)).tolist()
         return self._times[when]
 
@@ -172,7 +172,7 @@ class Memo:
             self._slots[key] = first + offset
 
     def _compute(self, raw: pa.Table) -> dict[str, Array]:
-        made = self._transform.apply(Raw(raw))
+        made = self._transform.apply(RawColumns(raw))
         found = {}
         for name, length, dtype in self._columns:
             values = column_values(made[name], dtype)

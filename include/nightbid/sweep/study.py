@@ -27,9 +27,9 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
-from nightbid.runs import runs_of
+from nightbid.night.record import runs_of
+from nightbid.storage.workspace import Workspace, write_atomically
 from nightbid.sweep.space import Parameter, Space, Value, parse_space
-from nightbid.workspace import Workspace, write_atomically
 
 Metric = Literal["log_loss", "auc"]
 State = Literal["done", "pruned", "failed", "running"]

@@ -10,9 +10,9 @@ from nightbid.config.settings import Settings
 from nightbid.report.charts import Bar, Dot, Words, bar_chart, scatter_chart
 from nightbid.report.links import Links
 from nightbid.report.pages import document, render
+from nightbid.storage.workspace import write_atomically
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.trials import spent
-from nightbid.workspace import write_atomically
 
 TITLES = {"log_loss": "validation log loss", "auc": "validation AUC"}
 

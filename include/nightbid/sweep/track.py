@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 
 from nightbid.config.settings import Settings
-from nightbid.runs import RunRecord
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
 from nightbid.sweep.study import Sweep
 from nightbid.tracking.log import deliver, tracking_uri
 from nightbid.tracking.payload import Payload
 from nightbid.tracking.queue import Queue
-from nightbid.workspace import Workspace
 
 
 def track_trials(sweep: Sweep, settings: Settings) -> str:

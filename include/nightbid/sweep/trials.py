@@ -10,21 +10,21 @@ from decimal import Decimal
 
 import optuna
 
-from nightbid.attempt import run_stage
 from nightbid.config.costs import Budget
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
-from nightbid.cost.answers import foretell_stages
+from nightbid.cost.forecast import forecast_stages
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.money import shown
 from nightbid.errors import BudgetExceeded, NightbidError, TrialPruned
-from nightbid.nightly import NIGHT
-from nightbid.progress import EpochWatcher, Progress, silent, unwatched
-from nightbid.runs import RunRecord
-from nightbid.stage import StageResult
+from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import StageResult
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 from nightbid.sweep.study import State, Sweep, Trial
-from nightbid.workspace import Workspace
 
 SHARED = ("sample", "gate_raw", "featurize", "gate_features")
 TRIAL = ("sample", "featurize", "train")
@@ -110,7 +110,7 @@ def foretold(sweep: Sweep, settings: Settings) -> Decimal | None:
     Stages that are reused, and trials that are pruned, cost less than this says.
     """
     times = {**dict.fromkeys(SHARED, 1), "train": sweep.head.trials}
-    return foretell_stages(
+    return forecast_stages(
         Workspace(settings.workspace), sweep.head.pipeline, times, before=sweep.head.started
     )
 

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from nightbid.config.settings import Settings
-from nightbid.report.view import RunView
-from nightbid.runs import RunRecord
+from nightbid.night.record import RunRecord
+from nightbid.report.run_view import RunView
+from nightbid.storage.workspace import Workspace
 from nightbid.tracking.payload import Payload
 from nightbid.tracking.queue import Queue
-from nightbid.workspace import Workspace
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 120.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, ValidationError
 from upath import UPath
 
-from nightbid.workspace import Workspace, write_atomically
+from nightbid.storage.workspace import Workspace, write_atomically
 
 
 class Logged(BaseModel):

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 import nightbid
-from nightbid.datasets import name_of
+from nightbid.night.record import RunRecord
 from nightbid.report.comparison import flat
-from nightbid.report.view import RunView
-from nightbid.runs import RunRecord
+from nightbid.report.run_view import RunView
+from nightbid.sampling.frozen import name_of
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ ]+")
 """MLflow takes letters, digits, `_-./ ` in names."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from upath import UPath
 
+from nightbid.storage.workspace import Workspace, write_atomically
 from nightbid.tracking.payload import Payload
-from nightbid.workspace import Workspace, write_atomically
 
 
 class Queue:

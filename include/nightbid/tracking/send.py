@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from nightbid.storage.workspace import Workspace
 from nightbid.tracking.log import replay
-from nightbid.workspace import Workspace
 
 
 def main(root: str, uri: str) -> int:

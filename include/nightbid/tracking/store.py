@@ -29,9 +29,9 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from nightbid.storage.workspace import Workspace
 from nightbid.tracking.logged import Logged
 from nightbid.tracking.payload import Payload
-from nightbid.workspace import Workspace
 
 RUN_TAG = "nightbid.run"
 ENTRY_TAG = "nightbid.entry"

@@ -20,7 +20,7 @@ ROLES = {"workerpool0": "chief", "master": "chief", "workerpool1": "worker"}
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerRole:
     """Where this process stands among the workers of its training."""
 
     cluster: dict[str, list[str]]
@@ -39,7 +39,7 @@ class Place:
         return self.role == "chief" or ("chief" not in self.cluster and self.index == 0)
 
 
-def place_of_environment() -> Place:
+def place_of_environment() -> WorkerRole:
     """Read TF_CONFIG; parameter servers and evaluators in it are nobody's peers.
 
     Raises:
@@ -47,14 +47,14 @@ def place_of_environment() -> Place:
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
-        return Place({})
+        return WorkerRole({})
     try:
         config = json.loads(text)
         named = {ROLES.get(role, role): each for role, each in config.get("cluster", {}).items()}
         cluster = {role: list(named[role]) for role in ("chief", "worker") if named.get(role)}
         task = config.get("task", {})
         role = str(task.get("type", "chief"))
-        place = Place(cluster, ROLES.get(role, role), int(task.get("index", 0)))
+        place = WorkerRole(cluster, ROLES.get(role, role), int(task.get("index", 0)))
         if place.workers > 1:
             cluster[place.role][place.index]
     except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:

@@ -17,7 +17,7 @@ from nightbid.models.calibration import Calibration
 from nightbid.models.folder import ModelCard, save_card, save_weights
 from nightbid.models.layout import Layout
 from nightbid.models.registry import Architecture, find
-from nightbid.progress import EpochWatcher, Progress
+from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.schema import FeatureSchema
 from nightbid.training.calibration import FITTERS, learned_as
 from nightbid.training.checkpoints import Checkpoints
@@ -115,8 +115,8 @@ def run_job(
         trees.save(folder)
         return {**metrics, **rows, **_told(trees.card)}
     from nightbid.models.network import Network
-    from nightbid.training.board import Board
     from nightbid.training.loop import Training
+    from nightbid.training.tensorboard_log import TensorBoardLogger
     from nightbid.training.warm import save_slots, warm_up
 
     with strategy.scope():
@@ -129,15 +129,15 @@ def run_job(
             step_scale=architecture.step_scale,
             seed=job.seed,
         )
-        warmth = None
+        warm_start_report = None
         if job.champion is not None:
             optimizer = training.step.optimizer
-            warmth = warm_up(network, optimizer, job.champion, job.featurized / "fitted")
+            warm_start_report = warm_up(network, optimizer, job.champion, job.featurized / "fitted")
         chief = strategy.extended.should_checkpoint
         checkpoints = Checkpoints(
             kept or job.checkpoints, job.train.checkpoint_seconds, writes=chief
         )
-        with closing(Board(job.output / "tensorboard" if chief else None)) as board:
+        with closing(TensorBoardLogger(job.output / "tensorboard" if chief else None)) as board:
             fitted = training.run(
                 progress=inner, watch=board.beside(watch), checkpoints=checkpoints
             )
@@ -155,7 +155,7 @@ def run_job(
         "parameters": network.parameters,
         "workers": strategy.num_replicas_in_sync,
         **_told(network.card),
-        **({"warm_start": str(warmth)} if warmth else {}),
+        **({"warm_start": str(warm_start_report)} if warm_start_report else {}),
         "resumed_at": fitted.resumed_at,
         "examples_per_second": fitted.examples_per_second,
         "input_share": fitted.input_share,

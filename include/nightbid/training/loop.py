@@ -14,7 +14,7 @@ import tensorflow as tf
 from nightbid.config.models import Train
 from nightbid.models.folder import Array
 from nightbid.models.network import Network
-from nightbid.progress import EpochWatcher, Progress
+from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.adam import LazyAdam
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples

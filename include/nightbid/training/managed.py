@@ -20,12 +20,12 @@ from upath import UPath
 from nightbid.config.base import Block
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
-from nightbid.nightly import NIGHT
-from nightbid.plan import library_versions, source_of
-from nightbid.progress import LogProgress
+from nightbid.night.key import library_versions, source_of
+from nightbid.night.progress import LogProgress
+from nightbid.night.stages import NIGHT
+from nightbid.storage.workspace import Workspace, fetch
 from nightbid.training.distributed import place_of_environment
 from nightbid.training.job import Fit, Job, run_job
-from nightbid.workspace import Workspace, fetch
 
 RESULT = "result.json"
 
@@ -75,9 +75,9 @@ def main(address: str) -> int:
         handler.setLevel(logging.WARNING)
     try:
         workspace = Workspace(Settings().workspace)
-        order = TrainingOrder.model_validate_json(workspace.at(address).read_text())
-        check_image(order)
-        _train(workspace, order)
+        job_record = TrainingOrder.model_validate_json(workspace.at(address).read_text())
+        check_image(job_record)
+        _train(workspace, job_record)
     except NightbidError as error:
         log.error("%s", error)
         return 1
@@ -88,16 +88,16 @@ def main(address: str) -> int:
     return 0
 
 
-def check_image(order: TrainingOrder) -> None:
+def check_image(job_record: TrainingOrder) -> None:
     """Refuse to train by other code than was ordered: the output's key names that code.
 
     Raises:
         ConfigError: as said.
     """
-    stage = next(each for each in NIGHT if each.name == order.stage)
+    stage = next(each for each in NIGHT if each.name == job_record.stage)
     here = library_versions()
-    wrong = [f"{n} {here[n]}, not {v}" for n, v in order.versions.items() if here[n] != v]
-    if source_of(stage) != order.code_digest:
+    wrong = [f"{n} {here[n]}, not {v}" for n, v in job_record.versions.items() if here[n] != v]
+    if source_of(stage) != job_record.code_digest:
         wrong.insert(0, "other code than the one that ordered")
     if wrong:
         raise ConfigError(
@@ -107,9 +107,9 @@ def check_image(order: TrainingOrder) -> None:
         )
 
 
-def _train(workspace: Workspace, order: TrainingOrder) -> None:
-    place, output = place_of_environment(), workspace.at(order.output)
-    log.info("worker %s %d of %d: %s", place.role, place.index, place.workers, order.output)
+def _train(workspace: Workspace, job_record: TrainingOrder) -> None:
+    place, output = place_of_environment(), workspace.at(job_record.output)
+    log.info("worker %s %d of %d: %s", place.role, place.index, place.workers, job_record.output)
     if (output / RESULT).exists():
         log.info("finished already")  # and this worker was started once more
         return
@@ -119,12 +119,12 @@ def _train(workspace: Workspace, order: TrainingOrder) -> None:
         here = Path(folder) / "output"
         here.mkdir()
         job = Job(
-            **{name: getattr(order, name) for name in Fit.model_fields},
-            featurized=fetch(workspace.at(order.featurized)),
+            **{name: getattr(job_record, name) for name in Fit.model_fields},
+            featurized=fetch(workspace.at(job_record.featurized)),
             output=here,
-            champion=fetch(workspace.at(order.champion)) if order.champion else None,
+            champion=fetch(workspace.at(job_record.champion)) if job_record.champion else None,
         )
-        kept = workspace.at(order.checkpoints)
+        kept = workspace.at(job_record.checkpoints)
         metrics = run_job(job, progress=LogProgress("train"), watch=_told, kept=kept)
         if not place.is_first:
             return
@@ -132,7 +132,7 @@ def _train(workspace: Workspace, order: TrainingOrder) -> None:
         result = Result(metrics=metrics, files=tuple(sorted(names)))
         (here / RESULT).write_text(result.model_dump_json(), encoding="utf-8")
         workspace.commit(UPath(here), output, RESULT)
-        log.info("written to %s", order.output)
+        log.info("written to %s", job_record.output)
 
 
 def _told(epoch: int, log_loss: float, auc: float | None) -> None:

@@ -15,19 +15,19 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.cost.labels import labels
 from nightbid.errors import StageError
-from nightbid.plan import library_versions
-from nightbid.remote.jobs import Work
-from nightbid.remote.orders import Order
-from nightbid.stage import Outcome, StageTask
+from nightbid.jobs.job import RemoteStage
+from nightbid.jobs.store import JobRecord
+from nightbid.night.key import library_versions
+from nightbid.night.task import Outcome, StageTask
+from nightbid.storage.workspace import download, remove, write_atomically
 from nightbid.training.checkpoints import FILE
 from nightbid.training.managed import RESULT, Result, TrainingOrder
-from nightbid.training.stage import Asked, asked_baseline, asked_candidate, told
-from nightbid.workspace import download, remove, write_atomically
+from nightbid.training.stage import TrainingRequest, asked_baseline, asked_candidate, outcome_of
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1 import CustomJob
 
-    from nightbid.remote.vertex import TrainingService
+    from nightbid.jobs.vertex import TrainingService
 
 log = logging.getLogger(__name__)
 
@@ -36,28 +36,30 @@ COMPUTING = ("keras", "numpy", "pyarrow", "tensorflow")
 """Libraries whose versions the workers must share with whoever ordered."""
 
 
-def candidate(spec: PipelineSpec, settings: Settings) -> Work | None:
+def candidate(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
     """Who trains the candidate: a managed job, or (None) this machine."""
     return _work(settings, asked_candidate)
 
 
-def baseline(spec: PipelineSpec, settings: Settings) -> Work | None:
+def baseline(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
     """Who trains the yardstick: a managed job, or (None) this machine."""
     return _work(settings, asked_baseline)
 
 
-def _work(settings: Settings, asked: Callable[[StageTask], Asked]) -> Work | None:
+def _work(
+    settings: Settings, requested: Callable[[StageTask], TrainingRequest]
+) -> RemoteStage | None:
     cloud = settings.cloud
     if settings.profile == "local" or cloud is None or cloud.training is None:
         return None
-    from nightbid.remote.vertex import TrainingService
+    from nightbid.jobs.vertex import TrainingService
 
     service = TrainingService(cloud, cloud.training)
-    return TrainingJob(settings, cloud, cloud.training, service, asked)
+    return TrainingJob(settings, cloud, cloud.training, service, requested)
 
 
 class TrainingJob:
-    """One training as the work of a custom job, see `nightbid.remote.jobs.Work`."""
+    """One training as the work of a custom job, see `nightbid.jobs.job.RemoteStage`."""
 
     def __init__(
         self,
@@ -65,71 +67,73 @@ class TrainingJob:
         cloud: Cloud,
         machines: ManagedTraining,
         service: TrainingService,
-        asked: Callable[[StageTask], Asked],
+        requested: Callable[[StageTask], TrainingRequest],
     ) -> None:
         self._settings = settings
         self._cloud = cloud
         self._machines = machines
         self._service = service
-        self._asked = asked
+        self._asked = requested
 
     @property
     def service(self) -> TrainingService:
         """Who runs it."""
         return self._service
 
-    def submit(self, task: StageTask, order: Order) -> str:
+    def submit(self, task: StageTask, job_record: JobRecord) -> str:
         """Write down what is to be trained, price the machines, and submit the job.
 
         Raises:
             ConfigError: the model's parameters are wrong, or the service refuses the machines.
             PriceError: the price of a machine is not known: it could not be watched.
         """
-        from nightbid.cost.training_jobs import hourly_usd, pools_of
+        from nightbid.jobs.vertex_meter import hourly_usd, pools_of
 
-        asked, folder = self._asked(task), _folder(task, order)
+        requested, folder = self._asked(task), _folder(task, job_record)
         versions = library_versions()
         wanted = TrainingOrder(
-            **asked.fit.model_dump(),
-            stage=order.stage,
+            **requested.fit.model_dump(),
+            stage=job_record.stage,
             featurized=task.workspace.uri(task.inputs["featurize"].folder),
-            champion=task.workspace.uri(asked.champion.folder) if asked.champion else None,
+            champion=task.workspace.uri(requested.champion.folder) if requested.champion else None,
             output=task.workspace.uri(folder),
-            checkpoints=task.workspace.uri(_checkpoints(task, order)),
-            code_digest=order.code_digest,
+            checkpoints=task.workspace.uri(_checkpoints(task, job_record)),
+            code_digest=job_record.code_digest,
             versions={name: versions[name] for name in COMPUTING},
         )
         address = folder / "order.json"
-        job = self._job(task, order, asked.workers, task.workspace.uri(address))
+        job = self._job(task, job_record, requested.workers, task.workspace.uri(address))
         option = "spot" if self._machines.spot else ""
         hourly = hourly_usd(pools_of(job), option=option)
-        log.info("%s: machines for %.2f %s an hour", order.stage, hourly.amount, hourly.currency)
+        log.info(
+            "%s: machines for %.2f %s an hour", job_record.stage, hourly.amount, hourly.currency
+        )
         write_atomically(address, wanted.model_dump_json(indent=1))
         return self._service.submit(job)
 
-    def collect(self, task: StageTask, order: Order) -> Outcome:
+    def collect(self, task: StageTask, job_record: JobRecord) -> Outcome:
         """Fetch what the first worker has written.
 
         Raises:
             StageError: that is not everything.
         """
-        from nightbid.cost.training_jobs import pools_of, training_usage
+        from nightbid.jobs.vertex_meter import pools_of, training_usage
 
-        folder = _folder(task, order)
+        folder = _folder(task, job_record)
         try:
             result = Result.model_validate_json((folder / RESULT).read_text())
         except (FileNotFoundError, ValueError) as error:
             raise StageError(
-                f"job {order.job_id} is done and has left no result ({type(error).__name__})",
+                f"job {job_record.job_id} is done and has left no result ({type(error).__name__})",
                 where=str(folder),
                 hint="a rerun submits a new job",
             ) from None
         download(folder, result.files, task.output)
-        job: Any = self._service.job(order.job_id)
+        job: Any = self._service.job(job_record.job_id)
         end = job.end_time or datetime.now(UTC)
         seconds = (end - job.start_time).total_seconds() if job.start_time else 0.0
-        remove(_checkpoints(task, order) / FILE)
-        made = told(self._asked(task), dict(result.metrics))
+        remove(_checkpoints(task, job_record) / FILE)
+        made = outcome_of(self._asked(task), dict(result.metrics))
         # The watcher of costs enters the job itself: no second entry by the stage.
         return Outcome(
             rows=made.rows,
@@ -140,7 +144,7 @@ class TrainingJob:
             service="",
         )
 
-    def _job(self, task: StageTask, order: Order, workers: int, address: str) -> CustomJob:
+    def _job(self, task: StageTask, job_record: JobRecord, workers: int, address: str) -> CustomJob:
         from google.cloud import aiplatform_v1 as api
 
         machines = self._machines
@@ -165,9 +169,9 @@ class TrainingJob:
             if count
         ]
         strategy = api.Scheduling.Strategy.SPOT if machines.spot else None
-        own = labels(pipeline=order.pipeline, run_id=order.run_id, stage=order.stage)
+        own = labels(pipeline=job_record.pipeline, run_id=job_record.run_id, stage=job_record.stage)
         return api.CustomJob(
-            display_name=order.name,
+            display_name=job_record.name,
             labels={**self._cloud.labels, **own},
             job_spec=api.CustomJobSpec(
                 worker_pool_specs=pools,
@@ -199,11 +203,17 @@ class TrainingJob:
         return found
 
 
-def _folder(task: StageTask, order: Order) -> UPath:
+def _folder(task: StageTask, job_record: JobRecord) -> UPath:
     """What the job is given and leaves."""
-    return task.workspace.root / "jobs" / order.name
+    return task.workspace.root / "jobs" / job_record.name
 
 
-def _checkpoints(task: StageTask, order: Order) -> UPath:
+def _checkpoints(task: StageTask, job_record: JobRecord) -> UPath:
     """Of the output, not of the attempt: another job goes on where a lost one ended."""
-    return task.workspace.root / "checkpoints" / order.pipeline / order.stage / order.key
+    return (
+        task.workspace.root
+        / "checkpoints"
+        / job_record.pipeline
+        / job_record.stage
+        / job_record.key
+    )

@@ -7,15 +7,15 @@ from typing import Any
 
 from nightbid.config.models import Model, Train
 from nightbid.errors import ConfigError
-from nightbid.manifest import Rows
 from nightbid.models.registry import find
-from nightbid.stage import Outcome, StageInput, StageTask
+from nightbid.night.manifest import Rows
+from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.training.job import Fit, Job, run_job
 from nightbid.training.workers import launch
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrainingRequest:
     """What a stage wants trained, checked: what is wrong is said before workers start."""
 
     fit: Fit
@@ -33,18 +33,18 @@ class Asked:
         return 1 if self.trees else self.fit.train.workers
 
 
-def asked_candidate(task: StageTask) -> Asked:
+def asked_candidate(task: StageTask) -> TrainingRequest:
     """The candidate, `model` of the pipeline."""
     return _asked(task, task.spec.model, task.spec.train)
 
 
-def asked_baseline(task: StageTask) -> Asked:
+def asked_baseline(task: StageTask) -> TrainingRequest:
     """The yardstick, `baseline` of the pipeline; it begins anew each night."""
     cold = task.spec.train.model_copy(update={"warm_start": False})
     return _asked(task, task.spec.baseline, cold)
 
 
-def _asked(task: StageTask, model: Model, settings: Train) -> Asked:
+def _asked(task: StageTask, model: Model, settings: Train) -> TrainingRequest:
     find(model.architecture).parameters(model.parameters)
     fit = Fit(
         model=model,
@@ -52,14 +52,14 @@ def _asked(task: StageTask, model: Model, settings: Train) -> Asked:
         label=task.spec.label,
         seed=task.spec.seed + settings.seed,
     )
-    asked = Asked(fit, task.inputs.get("champion") if settings.warm_start else None)
-    if asked.trees and settings.warm_start:
+    requested = TrainingRequest(fit, task.inputs.get("champion") if settings.warm_start else None)
+    if requested.trees and settings.warm_start:
         raise ConfigError(
             f"{model.architecture} cannot begin with the champion's weights",
             where="train.warm_start",
             hint="set it to false for trees",
         )
-    return asked
+    return requested
 
 
 def run(task: StageTask) -> Outcome:
@@ -72,30 +72,30 @@ def run_baseline(task: StageTask) -> Outcome:
     return _train(task, asked_baseline(task))
 
 
-def _train(task: StageTask, asked: Asked) -> Outcome:
+def _train(task: StageTask, requested: TrainingRequest) -> Outcome:
     job = Job(
-        **{name: getattr(asked.fit, name) for name in Fit.model_fields},
+        **{name: getattr(requested.fit, name) for name in Fit.model_fields},
         featurized=task.inputs["featurize"].path,
         output=task.output,
         checkpoints=task.checkpoints,
-        champion=asked.champion.path if asked.champion else None,
+        champion=requested.champion.path if requested.champion else None,
     )
-    if asked.workers > 1:
-        metrics = launch(job, asked.workers, progress=task.progress, watch=task.watch)
+    if requested.workers > 1:
+        metrics = launch(job, requested.workers, progress=task.progress, watch=task.watch)
     else:
         metrics = run_job(job, progress=task.progress, watch=task.watch)
-    return told(asked, metrics)
+    return outcome_of(requested, metrics)
 
 
-def told(asked: Asked, metrics: dict[str, Any]) -> Outcome:
+def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
     """Tell what a training, wherever it ran, has come to."""
     rows, best = metrics.pop("rows"), metrics["validation"]
     return Outcome(
         rows=Rows(read=rows, written=rows),
         metrics=metrics,
         volatile=("tensorboard/",),
-        summary=f"{asked.fit.model.architecture}, {metrics['parameters']:,} parameters,"
-        f" best of {metrics['epochs']} {'trees' if asked.trees else 'epochs'} is"
+        summary=f"{requested.fit.model.architecture}, {metrics['parameters']:,} parameters,"
+        f" best of {metrics['epochs']} {'trees' if requested.trees else 'epochs'} is"
         f" {metrics['best_epoch']}: validation log loss {best['log_loss']:.4f}"
         + (f", AUC {best['auc']:.4f}" if best["auc"] is not None else "")
         + f", {metrics['examples_per_second']:,.0f} samples/s"

@@ -13,7 +13,7 @@ from nightbid.models.layout import Layout, Packed
 from nightbid.models.registry import find
 from nightbid.models.runtime import THREADS
 from nightbid.models.trees import Trees, tree_matrix
-from nightbid.progress import EpochWatcher, Progress
+from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.data import Examples
 from nightbid.training.validation import validate
 

@@ -60,10 +60,10 @@ def warm_up(network: Network, optimizer: LazyAdam, champion: Path, fitted: Path)
     """
     card, new = load_card(champion / "model"), network.card
     rows = network.layout.table_rows
-    asked = ("architecture", "embedding_dim", "parameters")
+    requested = ("architecture", "embedding_dim", "parameters")
     # As JSON: a tuple of tonight's is a list of the file's.
-    theirs, mine = (each.model_dump(mode="json", include=set(asked)) for each in (card, new))
-    for name in asked:
+    theirs, mine = (each.model_dump(mode="json", include=set(requested)) for each in (card, new))
+    for name in requested:
         if theirs[name] != mine[name]:
             said = f"the champion has another {name.replace('_', ' ')}, {theirs[name]}"
             return Warmth(0, rows, dense=False, slots=False, cold=said)
@@ -126,8 +126,11 @@ def _ids(mine: ModelInput, theirs: ModelInput, old: FittedFeatures, new: FittedF
         found = np.asarray(place).astype(np.int64)
         inside = np.where(found >= 0, found + 1 + old_buckets, -1)
         return np.concatenate([[0], outside, inside]).astype(np.int64)
-    asked = (new.definition.features.get(mine.feature), old.definition.features.get(theirs.feature))
-    if asked[0] == asked[1] and mine.size == theirs.size:
+    requested = (
+        new.definition.features.get(mine.feature),
+        old.definition.features.get(theirs.feature),
+    )
+    if requested[0] == requested[1] and mine.size == theirs.size:
         return np.arange(mine.size, dtype=np.int64)
     return np.full(mine.size, -1, np.int64)
 

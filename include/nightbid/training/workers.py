@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nightbid.errors import ConfigError, NightbidError, StageError
-from nightbid.progress import EpochWatcher, Progress
+from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.job import Job, run_job
 
 

@@ -14,11 +14,11 @@ from nightbid.config.settings import Settings
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.source import open_source
 from nightbid.errors import MissingDataError, StageError
-from nightbid.nightly import NIGHT
-from nightbid.report.html import write_report
+from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.night.stages import NIGHT
 from nightbid.report.table import night_table, verdict_line
-from nightbid.runs import RunRecord, safe_run_id
-from nightbid.workspace import Workspace
+from nightbid.report.write import write_report
+from nightbid.storage.workspace import Workspace
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape

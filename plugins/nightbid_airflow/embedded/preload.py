@@ -10,7 +10,7 @@ import importlib
 import os
 import traceback
 
-from nightbid.nightly import NIGHT
+from nightbid.night.stages import NIGHT
 
 LAZY = ("tensorflow", "keras", "tf2onnx", "great_expectations.expectations")
 """Imported by stages within functions."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from nightbid.config.settings import Settings
 from nightbid.errors import StageError
 
-from nightbid_airflow.embedded import session
+from nightbid_airflow.embedded import process_group
 from nightbid_airflow.embedded.client import Client
 from nightbid_airflow.embedded.home import USER, Home, address, free_port
 
@@ -65,7 +65,7 @@ def embedded(
         port = free_port(port)
         with (home.logs / "warden.log").open("w") as log:
             warden = subprocess.Popen(  # noqa: S603  # our own module
-                [sys.executable, "-m", "nightbid_airflow.embedded.warden", str(port)],
+                [sys.executable, "-m", "nightbid_airflow.embedded.supervisor", str(port)],
                 env=home.environment(settings, port, schedules),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -99,10 +99,10 @@ def _end(warden: subprocess.Popen[str]) -> None:
     if warden.stdin:
         warden.stdin.close()
     try:
-        warden.wait(session.PATIENCE + 5)
+        warden.wait(process_group.PATIENCE + 5)
     except subprocess.TimeoutExpired:
         warden.kill()
         warden.wait()
     finally:
         # Should the warden have been killed, its session is still there.
-        session.end(warden.pid, patience=2)
+        process_group.end(warden.pid, patience=2)

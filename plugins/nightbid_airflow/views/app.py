@@ -11,26 +11,26 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
-from nightbid.champion import ChampionPointer
 from nightbid.config.costs import STAGES
 from nightbid.config.settings import Settings
 from nightbid.errors import NightbidError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
 from nightbid.report import pages as documents
 from nightbid.report import records
 from nightbid.report.assets import scripts
 from nightbid.report.comparison import Comparison
 from nightbid.report.cost_trend import TREND
-from nightbid.report.lists import PAGE
+from nightbid.report.index_pages import PAGE
 from nightbid.report.summaries import Summaries
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.base import RequestResponseEndpoint
 from upath import UPath
 
+from nightbid_airflow.views.current_user import CurrentUser, dag_runs, login_address
 from nightbid_airflow.views.links import ServedLinks
-from nightbid_airflow.views.login import Reader, dag_runs, login_address
 
 LOG = logging.getLogger(__name__)
 HEADERS = {
@@ -48,10 +48,10 @@ MOST = 8
 """Runs side by side that a screen can hold."""
 TITLES = {401: "Not logged in", 403: "Not for you to see", 404: "Not found", 422: "Not understood"}
 
-Login = Annotated[Reader, Depends()]
+Login = Annotated[CurrentUser, Depends()]
 
 
-class Shelf:
+class Workspaces:
     """The workspace as the pages read it: names that come from outside are looked up, not used."""
 
     def __init__(self, settings: Settings) -> None:
@@ -61,11 +61,11 @@ class Shelf:
             settings.tracking if (settings.tracking or "").startswith(("http:", "https:")) else ""
         )
 
-    def pipelines(self, reader: Reader) -> list[str]:
+    def pipelines(self, reader: CurrentUser) -> list[str]:
         """Those that have run and that the reader may see."""
         return reader.readable(records.pipelines(self.workspace))
 
-    def open(self, pipeline: str, reader: Reader) -> list[str]:
+    def open(self, pipeline: str, reader: CurrentUser) -> list[str]:
         """Names of the runs of one pipeline.
 
         Raises:
@@ -76,7 +76,7 @@ class Shelf:
             raise HTTPException(404, f"There is no pipeline {pipeline!r} that you may see.")
         return records.run_ids(self.workspace, pipeline)
 
-    def run(self, pipeline: str, run_id: str, reader: Reader) -> RunRecord:
+    def run(self, pipeline: str, run_id: str, reader: CurrentUser) -> RunRecord:
         """One run.
 
         Raises:
@@ -102,7 +102,7 @@ def make_pages(settings: Settings) -> FastAPI:
         settings: name the workspace.
     """
     app = FastAPI(title="Nightbid", docs_url=None, redoc_url=None, openapi_url=None)
-    shelf = Shelf(settings)
+    shelf = Workspaces(settings)
 
     def links(request: Request) -> ServedLinks:
         return ServedLinks(request.scope.get("root_path", ""), mlflow=shelf.mlflow or "")
@@ -148,7 +148,7 @@ def make_pages(settings: Settings) -> FastAPI:
         return _nights(request, reader, [pipeline], page, pipeline)
 
     def _nights(
-        request: Request, reader: Reader, names: list[str], page: int, pipeline: str
+        request: Request, reader: CurrentUser, names: list[str], page: int, pipeline: str
     ) -> HTMLResponse:
         by_name = {name: shelf.summaries.of(name) for name in names}
         runs = sorted(

@@ -7,10 +7,10 @@ from urllib.parse import quote, urlencode
 
 from nightbid.report.assets import Script
 from nightbid.report.links import Links, Named
-from nightbid.report.view import RunView, StageView
+from nightbid.report.run_view import RunView, StageView
 from nightbid.tracking.logged import Logged
 
-from nightbid_airflow.views.entry import PREFIX
+from nightbid_airflow.views.asgi import PREFIX
 
 
 class ServedLinks(Links):

@@ -11,18 +11,18 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nightbid.cost.cloud_job import Job
-from nightbid.cost.dataflow import (
+from nightbid.cost.budget import BudgetGuard, BudgetLimit
+from nightbid.cost.ledger import Ledger, total
+from nightbid.cost.pricing import default_book
+from nightbid.jobs.dataflow_meter import (
     SERVICE,
     UNITS,
     Clients,
     DataflowMeter,
     billable_shuffle_gb,
 )
-from nightbid.cost.ledger import Ledger, total
-from nightbid.cost.pricing import default_book
-from nightbid.cost.watch import Breaker, Limit
-from nightbid.workspace import Workspace
+from nightbid.jobs.meter import Job
+from nightbid.storage.workspace import Workspace
 
 HOURS = 3600.0
 FINAL = (
@@ -42,9 +42,9 @@ HALF = tuple((name, value / 2) for name, value in FINAL)
 def meter(service: Any, tmp_path: Path, limit: str = "1000", **options: float) -> DataflowMeter:
     job = Job("project", "us-central1", "job-1", "ctr", "ctr-1", "featurize", 1)
     at = datetime(2026, 11, 23, tzinfo=UTC)
-    breaker = Breaker([Limit("run ctr-1", Decimal(limit), Decimal(0))], at)
+    guard = BudgetGuard([BudgetLimit("run ctr-1", Decimal(limit), Decimal(0))], at)
     clients = Clients.connect(service.endpoint)
-    return DataflowMeter(job, Workspace(str(tmp_path)), clients, breaker, **options)
+    return DataflowMeter(job, Workspace(str(tmp_path)), clients, guard, **options)
 
 
 def bill(tmp_path: Path) -> Decimal:

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.cost.jobs import JobNote, JobWatch, note_job, noted_jobs
 from nightbid.cost.ledger import Ledger, record_stage_usage, total
-from nightbid.manifest import Usage
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.jobs.cost_watch import JobNote, JobWatch, note_job, noted_jobs
+from nightbid.night.manifest import Usage
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
 
 STARTED = datetime(2026, 11, 23, 2, tzinfo=UTC)
 RUNAWAY = [(("TotalVcpuTime", 3600.0 * hours), ("TotalMemoryUsage", 1.0)) for hours in (1, 9, 9, 9)]

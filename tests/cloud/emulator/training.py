@@ -1,4 +1,4 @@
-"""Managed training over gRPC: custom jobs (`JobService`) and their logs (`LoggingServiceV2`).
+"""Managed training over gRPC: custom jobs (`JobClient`) and their logs (`LoggingServiceV2`).
 
 A job really runs, on processes of this machine (`machines.py`). Faults are played as told: refused
 calls, lost answers, a slow start, workers that die, machines that are taken away.

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from emulator.storage import Storage
 from emulator.training import Training
-from nightbid.attempt import run_stage
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 
 BUCKET = "nightbid-training"
 NIGHT_OF = dt.date(2026, 1, 4)

@@ -14,16 +14,16 @@ import pytest
 import yaml
 from emulator.installation import until, without_cloud
 from emulator.training import Training
-from nightbid.attempt import begin_stage, run_stage
 from nightbid.cost.ledger import Ledger, total
 from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, ServiceError, StageError
-from nightbid.nightly import NIGHT
-from nightbid.remote.jobs import Away
-from nightbid.remote.orders import cancel, open_order, orders
-from nightbid.remote.wait import settle
-from nightbid.runs import RunRecord
-from nightbid.stage import StageResult
-from nightbid.workspace import Workspace
+from nightbid.jobs.follow import wait_for_final_cost
+from nightbid.jobs.job import DeferredJob
+from nightbid.jobs.store import cancel, job_records, open_job
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import StageResult
+from nightbid.runner import begin_stage, run_stage
+from nightbid.storage.workspace import Workspace
 
 STAGES = {stage.name: stage for stage in NIGHT}
 TRAIN = STAGES["train"]
@@ -31,7 +31,7 @@ Trained = Any
 """See the fixture `trained`."""
 
 
-def begin(made: Trained) -> StageResult | Away:
+def begin(made: Trained) -> StageResult | DeferredJob:
     return begin_stage(TRAIN, made.spec, made.run, cache_folder=made.cache)
 
 
@@ -90,7 +90,7 @@ def test_a_fault_that_one_job_survives(
     (job,) = service.jobs.values()
     assert len(job.starts) == 1 + (name == "one machine lost")
     assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
-    settle(made.run)
+    wait_for_final_cost(made.run)
     # Waiting for machines is not paid, and an end that is told late is paid to its own time.
     assert paid_hours(made) == pytest.approx(hours(service), rel=1e-6)
 
@@ -111,7 +111,7 @@ def test_a_preempted_job_that_fails_is_followed_by_one_that_goes_on(
     assert result.manifest.metrics["resumed_at"] > 0
     assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
     assert not list(made.run.workspace.root.glob("checkpoints/**/*.npz"))
-    settle(made.run)
+    wait_for_final_cost(made.run)
     assert paid_hours(made) == pytest.approx(hours(service), rel=1e-6)
 
 
@@ -130,7 +130,7 @@ def test_a_job_that_the_service_has_forgotten_is_followed_by_another(
     assert [name for name in service.calls if name == "CreateCustomJob"] == ["CreateCustomJob"] * 2
     assert len(service.jobs) == 1
     assert result.manifest.digest == local(made, tmp_path / "here", monkeypatch)
-    settle(made.run)
+    wait_for_final_cost(made.run)
     assert paid_hours(made) >= hours(service) * (1 - 1e-6) > 0
 
 
@@ -144,7 +144,7 @@ def test_two_workers_one_of_which_is_lost(trained, service: Training) -> None:
     assert len(job.starts) == 2
     assert result.manifest.metrics["workers"] == 2
     assert {line.replica for line in job.lines} >= {"workerpool0-0", "workerpool1-0"}
-    settle(made.run)
+    wait_for_final_cost(made.run)
     assert paid_hours(made) == pytest.approx(hours(service), rel=1e-6)
 
 
@@ -221,9 +221,9 @@ def test_a_night_whose_machines_are_lost_for_good_promotes_nothing(
 
 def open_key(run: RunRecord) -> str:
     """Of the output that the run's training was to make."""
-    (order,) = orders(run, "train")
-    assert order.state == "closed"
-    return order.key
+    (job_record,) = job_records(run, "train")
+    assert job_record.state == "closed"
+    return job_record.key
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
@@ -232,12 +232,12 @@ def test_nothing_is_submitted_twice(trained, service: Training, after: bool) -> 
     made = trained()
     service.fail("CreateCustomJob", grpc.StatusCode.UNAVAILABLE, after=after)
     away = begin(made)
-    assert isinstance(away, Away)
+    assert isinstance(away, DeferredJob)
     again = begin(made)
-    assert isinstance(again, Away)
-    assert again.order.job_id == away.order.job_id
+    assert isinstance(again, DeferredJob)
+    assert again.job_record.job_id == away.job_record.job_id
     assert len(service.jobs) == 1
-    cancel(made.run, away.order, away.service)
+    cancel(made.run, away.job_record, away.service)
 
 
 @pytest.mark.parametrize(
@@ -258,17 +258,17 @@ def test_a_refusal_is_one_line_and_leaves_nothing(
         begin(made)
     assert "\n" not in str(caught.value)
     assert not service.jobs
-    assert open_order(made.run, "train", "") is None
+    assert open_job(made.run, "train", "") is None
     assert made.run.stage("train").state == "failed"
 
 
 def test_a_job_is_cancelled_by_a_person_and_by_its_budget(trained, service: Training) -> None:
     made = trained(epochs=500, patience=500)
     away = begin(made)
-    assert isinstance(away, Away)
+    assert isinstance(away, DeferredJob)
     (job,) = service.jobs.values()
     until(lambda: bool(job.processes))
-    cancel(made.run, away.order, away.service)
+    cancel(made.run, away.job_record, away.service)
     until(lambda: bool(job.job.end_time))
     assert all(each.poll() is not None for each in job.processes)
 
@@ -276,7 +276,7 @@ def test_a_job_is_cancelled_by_a_person_and_by_its_budget(trained, service: Trai
     with pytest.raises(BudgetExceeded, match="stage train"):
         run_stage(TRAIN, poor.spec, poor.run, cache_folder=poor.cache)
     assert [each.job.state.name for each in service.jobs.values()] == ["JOB_STATE_CANCELLED"] * 2
-    settle(poor.run)
+    wait_for_final_cost(poor.run)
     assert spent(poor) > Decimal("0.0001")
 
 
@@ -284,24 +284,24 @@ def test_a_service_that_is_silent_for_a_while(trained, service: Training) -> Non
     service.queued_seconds = 60
     made = trained()
     away = begin(made)
-    assert isinstance(away, Away)
+    assert isinstance(away, DeferredJob)
     service.fail("GetCustomJob", grpc.StatusCode.UNAVAILABLE, times=3)
-    assert away.service.look(away.order.job_id).state == "waiting"
+    assert away.service.look(away.job_record.job_id).state == "waiting"
     service.fail("CancelCustomJob", grpc.StatusCode.INTERNAL)
-    cancel(made.run, away.order, away.service)
-    until(lambda: away.service.look(away.order.job_id).state == "cancelled")
+    cancel(made.run, away.job_record, away.service)
+    until(lambda: away.service.look(away.job_record.job_id).state == "cancelled")
 
 
 def test_the_image_must_hold_the_code_that_ordered(trained, service: Training) -> None:
-    from nightbid.plan import library_versions
+    from nightbid.night.key import library_versions
     from nightbid.training.job import Fit
     from nightbid.training.managed import TrainingOrder, check_image
 
     spec = trained().spec
     fit = Fit(model=spec.model, train=spec.train, label=spec.label, seed=0)
-    order = TrainingOrder(
+    job_record = TrainingOrder(
         **fit.model_dump(), stage="train", featurized="", output="", checkpoints="",
         code_digest="other", versions={"numpy": library_versions()["numpy"]},
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"other code than the one that ordered.*build the image"):
-        check_image(order)
+        check_image(job_record)

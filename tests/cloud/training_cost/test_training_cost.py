@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.cost.cloud_job import Job
-from nightbid.cost.jobs import JobNote, JobWatch, note_job, noted_jobs
+from nightbid.cost.budget import BudgetGuard, BudgetLimit
 from nightbid.cost.ledger import Ledger, record_stage_usage, total
 from nightbid.cost.pricing import Discount, PriceBook, default_book
-from nightbid.cost.training_jobs import (
+from nightbid.errors import PriceError
+from nightbid.jobs.cost_watch import JobNote, JobWatch, note_job, noted_jobs
+from nightbid.jobs.meter import Job
+from nightbid.jobs.vertex_meter import (
     Pool,
     TrainingMeter,
     connect,
@@ -27,10 +29,8 @@ from nightbid.cost.training_jobs import (
     resources_of,
     training_usage,
 )
-from nightbid.cost.watch import Breaker, Limit
-from nightbid.errors import PriceError
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
 
 START = datetime(2026, 11, 23, 2, tzinfo=UTC)
 SPEC = vertex.CustomJobSpec(
@@ -71,9 +71,9 @@ class Clock:
 def meter(service: Any, tmp_path: Path, clock: Clock, limit: str = "1000") -> TrainingMeter:
     service.spec = SPEC
     job = Job("project", "us-central1", "77", "ctr", "ctr-1", "train", 1)
-    breaker = Breaker([Limit("run ctr-1", Decimal(limit), Decimal(0))], START)
+    guard = BudgetGuard([BudgetLimit("run ctr-1", Decimal(limit), Decimal(0))], START)
     client = connect("us-central1", service.endpoint)
-    return TrainingMeter(job, Workspace(str(tmp_path)), client, breaker, timeout=0.5, now=clock)
+    return TrainingMeter(job, Workspace(str(tmp_path)), client, guard, timeout=0.5, now=clock)
 
 
 def bill(tmp_path: Path) -> Decimal:

@@ -11,7 +11,7 @@ from nightbid.config.load import find_pipeline, parse_pipeline, pipeline_names
 from nightbid.config.pipeline import Night
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
-from nightbid.nightly import NIGHT
+from nightbid.night.stages import NIGHT
 
 GOOD = """
 pipeline: tiny

@@ -7,9 +7,9 @@ import sys
 
 import nightbid
 import pytest
-from nightbid.champion import ChampionPointer
 from nightbid.cost.money import Money
 from nightbid.errors import ConfigError, StageError
+from nightbid.night.champion import ChampionPointer
 
 
 def test_a_finished_run_has_metrics_stages_and_cost(recorded_run):

@@ -6,9 +6,9 @@ import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from nightbid.champion import ChampionPointer
 from nightbid.errors import NightbidError
-from nightbid.workspace import Workspace
+from nightbid.night.champion import ChampionPointer
+from nightbid.storage.workspace import Workspace
 
 
 def promote(pointer: ChampionPointer, name: str, day: int = 1):

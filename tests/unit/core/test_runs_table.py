@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from nightbid.cli.view import runs_table
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.runs import RunRecord, StageRecord
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord, StageRecord
+from nightbid.storage.workspace import Workspace
 from rich.console import Console
 
 NIGHT = dt.date(2026, 1, 8)

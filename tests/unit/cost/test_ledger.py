@@ -20,8 +20,8 @@ from nightbid.cost.ledger import (
     totals,
 )
 from nightbid.errors import PriceError
-from nightbid.manifest import Usage
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Usage
+from nightbid.storage.workspace import Workspace
 
 START = datetime(2026, 11, 23, 2, tzinfo=UTC)
 
@@ -158,8 +158,8 @@ def test_processes_that_write_while_another_compacts_lose_nothing(tmp_path: Path
 import sys
 from datetime import UTC, datetime
 from nightbid.cost.ledger import record_stage_usage
-from nightbid.manifest import Usage
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Usage
+from nightbid.storage.workspace import Workspace
 for number in range(60):
     record_stage_usage(Workspace(sys.argv[1]), pipeline="ctr", run_id=sys.argv[2], stage="train",
         attempt=number, usage=Usage(cpu_seconds=3600), started=datetime(2026, 11, 23, tzinfo=UTC),

@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
+from nightbid.cost.budget import limits_of
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.focus import export_focus
 from nightbid.cost.ledger import Ledger, record_stage_usage, total
 from nightbid.cost.ledger_files import FileLedger
 from nightbid.cost.ledger_postgres import PostgresLedger
-from nightbid.cost.watch import limits_of
 from nightbid.errors import ConfigError, WorkspaceError
-from nightbid.manifest import Usage
+from nightbid.night.manifest import Usage
+from nightbid.night.record import RunRecord
 from nightbid.report.summaries import Summaries
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 from pydantic import SecretStr
 from rich.console import Console
 from typer.testing import CliRunner
@@ -39,8 +39,8 @@ RECORD = """
 import sys
 from datetime import UTC, datetime
 from nightbid.cost.ledger import record_stage_usage
-from nightbid.manifest import Usage
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Usage
+from nightbid.storage.workspace import Workspace
 for number in range(40):
     for seconds in (60, 3600, 1800):
         record_stage_usage(Workspace(sys.argv[1]), pipeline="ctr", run_id=sys.argv[2],

@@ -17,7 +17,7 @@ from nightbid.cost.pricing import (
     price_usage,
 )
 from nightbid.errors import PriceError
-from nightbid.manifest import Usage
+from nightbid.night.manifest import Usage
 
 DAY = date(2026, 11, 23)
 BOOK = PriceBook.load()

@@ -12,21 +12,21 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from nightbid.attempt import run_stage
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.cost.budget import read_usage_log, request_cancel
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.pricing import DEFAULT_BOOK, default_book
-from nightbid.cost.watch import read_trail, request_cancel
 from nightbid.errors import BudgetExceeded, PriceError, StageError
-from nightbid.runs import RunRecord
-from nightbid.stage import Stage
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord
+from nightbid.night.task import Stage
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 
 STAGES = """
 import time
 from pathlib import Path
-from nightbid.stage import Outcome
+from nightbid.night.task import Outcome
 
 def burn(seconds):
     end = time.process_time() + seconds
@@ -103,12 +103,12 @@ def test_a_cancel_marker_ends_a_sleeping_stage_with_one_line_and_no_output(
     spec: PipelineSpec, tmp_path: Path
 ) -> None:
     run = _run(spec, tmp_path)
-    trail = run.usage_file("train", 1)
+    usage_log = run.usage_file("train", 1)
 
     def cancel() -> None:
-        while read_trail(trail) is None:
+        while read_usage_log(usage_log) is None:
             time.sleep(0.05)
-        request_cancel(trail, "run p-2026-01-08 is over its limit of 5 USD: cancelled")
+        request_cancel(usage_log, "run p-2026-01-08 is over its limit of 5 USD: cancelled")
 
     watcher = threading.Thread(target=cancel)
     watcher.start()
@@ -159,18 +159,18 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(tmp_path)!r})
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.runs import RunRecord
-from nightbid.attempt import run_stage
-from nightbid.stage import Stage
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord
+from nightbid.runner import run_stage
+from nightbid.night.task import Stage
+from nightbid.storage.workspace import Workspace
 spec = PipelineSpec.model_construct(pipeline="p", features={{}})
 run = RunRecord.load(Workspace({str(tmp_path / "w")!r}), "p", {run.run_id!r})
 run_stage(Stage("train", "costly_stages:spin", (), ("seed",), ("cost",)), spec, run,
           cache_folder=Path({str(tmp_path)!r}))
 """
     child = subprocess.Popen([sys.executable, "-c", code])
-    trail = run.usage_file("train", 1)
-    while (point := read_trail(trail)) is None or point.usage.cpu_seconds < 0.5:
+    usage_log = run.usage_file("train", 1)
+    while (point := read_usage_log(usage_log)) is None or point.usage.cpu_seconds < 0.5:
         time.sleep(0.1)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.evaluation import metrics
-from nightbid.evaluation.lists import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.metrics import auc, log_loss, pr_auc
+from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.scores import ScoreTable
 from sklearn import metrics as theirs
 from sklearn.calibration import calibration_curve

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.errors import DataError
-from nightbid.evaluation.lists import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.metrics import (
     auc,
     calibration,
@@ -23,6 +22,7 @@ from nightbid.evaluation.metrics import (
     pr_auc,
     summary,
 )
+from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.scores import ScoreTable
 
 ROW = st.tuples(

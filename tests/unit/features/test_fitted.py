@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightbid.columns import encode
+from nightbid.column_parsing import encode
 from nightbid.config.load import parse_pipeline
 from nightbid.errors import ConfigError, DataError, MissingDataError
 from nightbid.features.fitted import Definition, FittedFeatures

@@ -6,12 +6,12 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from nightbid.attempt import run_stage
 from nightbid.config.load import find_pipeline
 from nightbid.errors import CorruptDataError
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 
 PIPELINES = Path(__file__).parents[3] / "include" / "pipelines"
 SMALL = ("source.rows_per_day=500", "window.train_days=2")

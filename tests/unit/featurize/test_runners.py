@@ -20,8 +20,8 @@ from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import Night, Runner
 from nightbid.errors import MissingDataError, StageError
 from nightbid.features.fitted import Definition
+from nightbid.featurize.coders import InProcessCoder, in_this_process
 from nightbid.featurize.groups import groups_of
-from nightbid.featurize.kept import KeptCoder, in_this_process
 from nightbid.featurize.passes import Part, learning, transforming
 from nightbid.featurize.runner import passes_on, threads_of
 from nightbid.featurize.stage import checked
@@ -112,13 +112,13 @@ def test_a_bundle_that_is_tried_again_gets_the_same_statistics():
     """Within one process they are sent by reference, which is good for every attempt."""
     part = Part(7)
     with in_this_process():
-        sent = KeptCoder().encode(part)
-        assert KeptCoder().decode(sent) is KeptCoder().decode(sent) is part
+        sent = InProcessCoder().encode(part)
+        assert InProcessCoder().decode(sent) is InProcessCoder().decode(sent) is part
         with in_this_process():
             pass  # another pass that ends takes nothing away
-        assert KeptCoder().decode(sent) is part
-    elsewhere = KeptCoder().encode(part)
-    assert (found := KeptCoder().decode(elsewhere)) == part
+        assert InProcessCoder().decode(sent) is part
+    elsewhere = InProcessCoder().encode(part)
+    assert (found := InProcessCoder().decode(elsewhere)) == part
     assert found is not part
 
 

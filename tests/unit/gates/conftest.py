@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.manifest import Manifest, Rows
-from nightbid.stage import Outcome, StageInput, StageTask
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Manifest, Rows
+from nightbid.night.task import Outcome, StageInput, StageTask
+from nightbid.storage.workspace import Workspace
 from upath import UPath
 
 NEWEST = date(2026, 1, 20)

@@ -13,9 +13,9 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
 from nightbid.gates import against_champion, features
-from nightbid.gates.facts import Facts
 from nightbid.gates.judge import judge
-from nightbid.manifest import Rows
+from nightbid.gates.measurements import Measurements
+from nightbid.night.manifest import Rows
 from nightbid.profile import Profile
 from nightbid.schema import FeatureSchema, ModelInput
 
@@ -110,9 +110,9 @@ def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, kn
         entry = ModelInput(name="device", kind="id", feature="device", size=5)
         FeatureSchema(inputs=(entry,)).save(fitted)
         trained.append(against_champion.Trained(Profile.of(pa.table({"device": ids})), fitted))
-    facts = Facts()
-    against_champion.measure(facts, entry, *trained)
-    checks = judge("features", facts, Gates(), NEWEST).checks
+    measurements = Measurements()
+    against_champion.measure(measurements, entry, *trained)
+    checks = judge("features", measurements, Gates(), NEWEST).checks
     failed = [each.name for each in checks if each.verdict != "pass"]
     assert (statistic in failed) if statistic else not failed, failed
 
@@ -130,8 +130,8 @@ def test_rates_fitted_anew_are_no_drift_against_the_champion(tmp_path, moved, st
         FeatureSchema(inputs=(entry,)).save(tmp_path / name)
         profile = Profile.of(pa.table({"site_ctr": values[site].astype("f4")}))
         trained.append(against_champion.Trained(profile, tmp_path / name))
-    facts = Facts()
-    against_champion.measure(facts, entry, *trained)
-    checks = judge("features", facts, Gates(), NEWEST).checks
+    measurements = Measurements()
+    against_champion.measure(measurements, entry, *trained)
+    checks = judge("features", measurements, Gates(), NEWEST).checks
     failed = [each.name for each in checks if each.verdict != "pass"]
     assert (statistic in failed) if statistic else not failed, failed

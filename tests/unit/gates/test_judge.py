@@ -7,15 +7,15 @@ from datetime import date
 
 import pytest
 from nightbid.config.gates import Band, Gates, Limit, Override
-from nightbid.gates.facts import Facts
 from nightbid.gates.judge import judge
+from nightbid.gates.measurements import Measurements
 from nightbid.gates.propose import learn
 
 NIGHT = date(2026, 1, 20)
 
 
-def facts(**values: float) -> Facts:
-    found = Facts()
+def measurements(**values: float) -> Measurements:
+    found = Measurements()
     for name, value in values.items():
         found.add(name, value, subject="price", part="2026-01-20", note="12 of 100 rows")
     return found
@@ -23,30 +23,30 @@ def facts(**values: float) -> Facts:
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.0, "pass"), (0.02, "warn"), (0.12, "stop")])
 def test_limits_decide(value, verdict):
-    assert judge("raw", facts(null_excess=value), Gates(), NIGHT).verdict == verdict
+    assert judge("raw", measurements(null_excess=value), Gates(), NIGHT).verdict == verdict
 
 
 def test_the_summary_says_what_was_seen_expected_and_where():
-    summary = judge("raw", facts(null_excess=0.12), Gates(), NIGHT).summary
+    summary = judge("raw", measurements(null_excess=0.12), Gates(), NIGHT).summary
     for part in ("null_excess:price", "0.12", "≤ 0.03", "2026-01-20", "12 of 100 rows"):
         assert part in summary
 
 
 def test_what_could_not_be_measured_stops():
-    assert judge("raw", facts(psi=math.nan), Gates(), NIGHT).verdict == "stop"
+    assert judge("raw", measurements(psi=math.nan), Gates(), NIGHT).verdict == "stop"
 
 
 def test_a_band_of_one_column_replaces_the_general_limit():
     bands = (Band(gate="raw", statistic="psi:price", stop=(None, 0.01)),)
-    assert judge("raw", facts(psi=0.05), Gates(bands=bands), NIGHT).verdict == "stop"
-    assert judge("raw", facts(psi=0.05), Gates(), NIGHT).verdict == "pass"
+    assert judge("raw", measurements(psi=0.05), Gates(bands=bands), NIGHT).verdict == "stop"
+    assert judge("raw", measurements(psi=0.05), Gates(), NIGHT).verdict == "pass"
 
 
 def test_a_band_of_several_columns_leaves_the_others_alone():
     bands = (Band(gate="raw", statistic="psi", columns=("price", "bid"), stop=(None, 0.01)),)
-    assert judge("raw", facts(psi=0.05), Gates(bands=bands), NIGHT).verdict == "stop"
+    assert judge("raw", measurements(psi=0.05), Gates(bands=bands), NIGHT).verdict == "stop"
     others = (Band(gate="raw", statistic="psi", columns=("bid",), stop=(None, 0.01)),)
-    assert judge("raw", facts(psi=0.05), Gates(bands=others), NIGHT).verdict == "pass"
+    assert judge("raw", measurements(psi=0.05), Gates(bands=others), NIGHT).verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_an_override_holds_until_its_last_night():
         gate="raw", check="psi:*", name="Ann", reason="new creatives launched", until=NIGHT
     )
     gates = Gates(overrides=(override,))
-    held = judge("raw", facts(psi=9.0), gates, NIGHT)
+    held = judge("raw", measurements(psi=9.0), gates, NIGHT)
     assert held.verdict == "warn"
     assert "Ann" in held.summary
-    assert judge("raw", facts(psi=9.0), gates, date(2026, 1, 21)).verdict == "stop"
+    assert judge("raw", measurements(psi=9.0), gates, date(2026, 1, 21)).verdict == "stop"
 
 
 def test_learned_bands_are_never_wider_than_the_general_limit():

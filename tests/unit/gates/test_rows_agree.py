@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from nightbid.config.gates import Gates
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates import rows
-from nightbid.gates.days import Day, Days
-from nightbid.gates.facts import Facts
+from nightbid.gates import row_expectations
+from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.judge import judge
+from nightbid.gates.measurements import Measurements
 from nightbid.gates.raw import measure_days
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
@@ -69,7 +69,7 @@ def table(frame: pd.DataFrame) -> pa.Table:
     return found.append_column("nb_time", found["time"])
 
 
-def both_ways(spoil, limit: int) -> tuple[dict, dict, Facts]:
+def both_ways(spoil, limit: int) -> tuple[dict, dict, Measurements]:
     """Statistics that warn or stop: by the profile of the newest day, by its rows."""
     days = []
     for back in range(3, -1, -1):
@@ -85,18 +85,18 @@ def both_ways(spoil, limit: int) -> tuple[dict, dict, Facts]:
         days.append(Day(day, profile, {"read": len(frame)}))
     known = Days(days, [], [each.date for each in days])
     assert sample.table is not None
-    facts = Facts()
-    rows.measure(facts, sample.table, known, days[-1], SPEC)
-    counted = {each.family for each in facts}
+    measurements = Measurements()
+    row_expectations.measure(measurements, sample.table, known, days[-1], SPEC)
+    counted = {each.family for each in measurements}
     whole = measure_days(known, SPEC)
-    same = Facts([f for f in whole if f.part == days[-1].name and f.family in counted])
-    return verdicts(same), verdicts(facts), facts
+    same = Measurements([f for f in whole if f.part == days[-1].name and f.family in counted])
+    return verdicts(same), verdicts(measurements), measurements
 
 
-def verdicts(facts: Facts) -> dict[str, str]:
-    checks = judge("raw", facts, Gates(), NEWEST).checks
+def verdicts(measurements: Measurements) -> dict[str, str]:
+    checks = judge("raw", measurements, Gates(), NEWEST).checks
     found = [each for check in checks for each in check.findings]
-    return {each.fact.statistic: each.verdict for each in found}
+    return {each.measurement.statistic: each.verdict for each in found}
 
 
 def chain(*changes):
@@ -156,9 +156,9 @@ def test_profile_and_rows_lead_to_the_same_verdict(fault: str) -> None:
 
 def test_a_stable_sample_of_rows_finds_it_too_and_names_some() -> None:
     spoil = put("platform", "tv", 0.2)
-    _, by_rows, facts = both_ways(spoil, 1000)
+    _, by_rows, measurements = both_ways(spoil, 1000)
     assert by_rows == {"new_values:platform": "stop"}
-    found = next(each for each in facts if each.statistic == "new_values:platform")
+    found = next(each for each in measurements if each.statistic == "new_values:platform")
     assert "1,000 sampled rows" in found.part
     keys = [int(word.strip(",")) for word in found.note.split() if word.strip(",").isdigit()]
     frame = spoil(logs(NEWEST)).set_index("impression_id")

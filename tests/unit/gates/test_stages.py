@@ -11,15 +11,15 @@ import pytest
 from nightbid.config.gates import Gates
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
-from nightbid.gates import cost, model, raw, serving, values
-from nightbid.gates.days import Day, Days
-from nightbid.gates.facts import Facts
+from nightbid.gates import column_checks, cost, model, raw, serving
+from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.judge import judge
-from nightbid.gates.noise import model_digest
-from nightbid.manifest import Usage
+from nightbid.gates.measurements import Measurements
+from nightbid.night.manifest import Usage
+from nightbid.night.record import RunRecord, StageRecord
 from nightbid.profile import Profile
-from nightbid.runs import RunRecord, StageRecord
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
+from nightbid.sweep.seed_variance import model_digest
 
 NEWEST = date(2026, 1, 20)
 HOUR = 3_600_000_000
@@ -138,10 +138,10 @@ def test_ages_that_grow_by_a_day_lose_no_values_but_places_that_close_do(gone):
         shops = np.tile([1, 2, 3] if gone and at == 3 else [1, 2, 3, 4], 1200)[:1200]
         profile = Profile.of(pa.table({"age": ages, "shop": shops}))
         days.append(Day(NEWEST - timedelta(days=3 - at), profile, {}))
-    facts = Facts()
+    measurements = Measurements()
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
-    values.measure(facts, Days(days, [], []), days[-1], spec)
-    lost = {each.subject: each.value for each in facts if each.family == "lost_values"}
+    column_checks.measure(measurements, Days(days, [], []), days[-1], spec)
+    lost = {each.subject: each.value for each in measurements if each.family == "lost_values"}
     assert lost.pop("age", 0.0) == 0.0
     assert lost == {"shop": 0.25 if gone else 0.0}
 
@@ -337,7 +337,7 @@ def test_a_warning_that_somebody_lets_pass_does_not_expire(gate, warned, tmp_pat
 
 
 def test_a_bad_day_that_stays_in_the_window_is_not_a_lasting_warning():
-    found = Facts()
+    found = Measurements()
     found.add("psi", 0.2, subject="price", part="2026-01-19")
     limits = Gates(warnings_expire_after=1)
     assert judge("raw", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9)).verdict == (

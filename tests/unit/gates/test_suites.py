@@ -11,8 +11,8 @@ import pytest
 import yaml
 from nightbid.cli.gates import app
 from nightbid.config.load import find_pipeline
-from nightbid.runs import RunRecord, StageRecord
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord, StageRecord
+from nightbid.storage.workspace import Workspace
 from typer.testing import CliRunner
 
 FIRST = date(2026, 1, 10)

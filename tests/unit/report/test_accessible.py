@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from nightbid.champion import ChampionPointer
+from nightbid.night.champion import ChampionPointer
 from nightbid.report import pages
 from nightbid.report.comparison import Comparison
 from nightbid.report.links import Links

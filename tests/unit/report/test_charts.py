@@ -25,10 +25,10 @@ from nightbid.report.charts import (
     scatter_chart,
     sparkline,
 )
-from nightbid.report.html import write_report
 from nightbid.report.links import Links
 from nightbid.report.proposal_page import proposal_page
 from nightbid.report.summaries import Summaries
+from nightbid.report.write import write_report
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&\u2028"
 WORDS = Words(f"Title {EVIL}", "what it shows", "figures")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nightbid.report.html import write_report
+from nightbid.report.write import write_report
 
 WIDTH = 1280
 

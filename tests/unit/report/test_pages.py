@@ -7,12 +7,12 @@ import re
 from decimal import Decimal
 
 import pytest
-from nightbid.champion import ChampionPointer
 from nightbid.cli import cost
+from nightbid.night.champion import ChampionPointer
 from nightbid.report import pages
 from nightbid.report.comparison import Comparison
+from nightbid.report.index_pages import PAGE
 from nightbid.report.links import Links
-from nightbid.report.lists import PAGE
 from nightbid.report.summaries import Summaries
 from typer.testing import CliRunner
 

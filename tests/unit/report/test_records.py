@@ -7,11 +7,11 @@ import shutil
 import time
 
 from nightbid.cost.ledger import Ledger, record_stage_usage, total
-from nightbid.manifest import Usage
+from nightbid.night.manifest import Usage
 from nightbid.report import records
+from nightbid.report.run_view import RunView
 from nightbid.report.summaries import Summaries
-from nightbid.report.view import RunView
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 
 def aged(*folders) -> None:

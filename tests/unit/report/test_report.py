@@ -6,9 +6,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from nightbid.report.html import write_report
+from nightbid.report.run_view import RunView
 from nightbid.report.table import night_table, verdict_line
-from nightbid.report.view import RunView
+from nightbid.report.write import write_report
 from rich.console import Console
 
 VOID = {"meta", "br"}

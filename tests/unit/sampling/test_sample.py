@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
+from nightbid.night.task import StageTask
 from nightbid.sampling.rows import draw, parse, sampling_hash
 from nightbid.sampling.stage import fingerprint, run
 from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT
-from nightbid.stage import StageTask
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 NEWEST = date(2026, 1, 20)
 SMALL = {"kind": "simulator", "rows_per_day": 800, "users": 200, "ads": 50}

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nightbid.attempt import run_stage
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
-from nightbid.stage import StageResult
-from nightbid.workspace import Workspace
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import StageResult
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 
 PIPELINE = """
 pipeline: small

@@ -22,12 +22,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nightbid.champion import ChampionPointer
 from nightbid.config.load import parse_pipeline
-from nightbid.runs import RunRecord
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
 from nightbid.scorer import rows
 from nightbid.serving.bundle import Bundle, read_columns
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 from .conftest import PIPELINE, SmallNight
 

@@ -11,19 +11,19 @@ from decimal import Decimal
 
 import pytest
 import yaml
-from nightbid.attempt import run_stage
 from nightbid.cli.sweep import leaderboard
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord, runs_of
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
 from nightbid.sweep.study import Sweep
 from nightbid.sweep.summary import winner_command, write_page
 from nightbid.sweep.track import track_trials
 from nightbid.sweep.trials import prepare, run_trial, spent
 from nightbid.tracking.queue import Queue
-from nightbid.workspace import Workspace
 from rich.console import Console
 
 PIPELINE = {

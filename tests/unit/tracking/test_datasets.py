@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nightbid.datasets import freeze, frozen, load, name_of, verified
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
-from nightbid.manifest import FileEntry, Manifest, Rows
+from nightbid.night.manifest import FileEntry, Manifest, Rows
+from nightbid.sampling.frozen import freeze, frozen, load, name_of, verified
+from nightbid.storage.workspace import file_digest
 from nightbid.tracking.payload import Payload
-from nightbid.workspace import file_digest
 
 PART = "split=evaluate/dt=2026-01-20/part-00000.parquet"
 

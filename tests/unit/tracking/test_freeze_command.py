@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from nightbid.cli.data import app
 from nightbid.errors import CorruptDataError
-from nightbid.manifest import Manifest
-from nightbid.runs import RunRecord
-from nightbid.workspace import Workspace
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
 from typer.testing import CliRunner
 
 SMALL = """

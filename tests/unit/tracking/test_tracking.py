@@ -11,7 +11,7 @@ import pytest
 from nightbid.cli.track import track_runs
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, WorkspaceError
-from nightbid.report.html import write_report
+from nightbid.report.write import write_report
 from nightbid.tracking.log import log_run, replay, tracking_uri
 from nightbid.tracking.logged import Logged
 from nightbid.tracking.payload import Payload, safe_name

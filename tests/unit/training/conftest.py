@@ -13,10 +13,10 @@ import pytest
 from nightbid.config.features import Vocabulary
 from nightbid.config.models import Model, Train
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.manifest import Manifest
+from nightbid.night.manifest import Manifest
+from nightbid.night.task import StageInput, StageTask
 from nightbid.schema import KEY, LABEL, WEIGHT, FeatureSchema, ModelInput
-from nightbid.stage import StageInput, StageTask
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 from upath import UPath
 
 SCHEMA = FeatureSchema(

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from nightbid.config.models import Model, Train
 from nightbid.config.pipeline import Label
-from nightbid.progress import silent, unwatched
+from nightbid.night.progress import silent, unwatched
+from nightbid.storage.workspace import file_digest
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.job import Job, run_job
-from nightbid.workspace import file_digest
 
 # Dropout and the blanking of positions draw random numbers: their states are part of it.
 MODEL = Model(architecture="dcn_v2", embedding_dim=4, embedding_l2=1, parameters={"dropout": 0.2})

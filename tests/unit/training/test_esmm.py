@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nightbid.attempt import run_stage
 from nightbid.config.load import parse_pipeline
 from nightbid.config.models import Model, Train
 from nightbid.errors import ConfigError
 from nightbid.models.predict import load_model
 from nightbid.models.runtime import tensorflow
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
 from nightbid.schema import GIVEN, LABEL, split_files
 from nightbid.serving.bundle import Bundle
+from nightbid.storage.workspace import Workspace
 from nightbid.training.stage import run
-from nightbid.workspace import Workspace
 
 ESMM = Model(architecture="esmm", embedding_dim=4, embedding_l2=1, parameters={"hidden": [16]})
 PIPELINE = """

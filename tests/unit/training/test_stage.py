@@ -12,10 +12,10 @@ from nightbid.config.models import Model, Train
 from nightbid.errors import ConfigError, MissingDataError
 from nightbid.models.predict import load_model
 from nightbid.schema import LABEL, WEIGHT, split_files
+from nightbid.storage.workspace import file_digest
 from nightbid.training.data import read_examples
 from nightbid.training.stage import run, run_baseline
 from nightbid.training.validation import validate
-from nightbid.workspace import file_digest
 
 DCN = Model(architecture="dcn_v2", embedding_dim=4, embedding_l2=1)
 

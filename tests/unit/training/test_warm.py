@@ -8,22 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nightbid.attempt import run_stage
-from nightbid.champion import ChampionPointer
 from nightbid.config.features import Hour, Identity, Sequence, Vocabulary
 from nightbid.config.load import parse_pipeline
 from nightbid.errors import ConfigError
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.features.learn import Learned
+from nightbid.features.learn import FittedState
 from nightbid.models.folder import load_arrays
 from nightbid.models.layout import Layout
 from nightbid.models.predict import load_model
 from nightbid.models.runtime import tensorflow
-from nightbid.nightly import NIGHT
-from nightbid.runs import RunRecord
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
 from nightbid.schema import split_files
 from nightbid.serving.bundle import Bundle
-from nightbid.workspace import Workspace
+from nightbid.storage.workspace import Workspace
 
 PIPELINE = """
 pipeline: small
@@ -44,7 +44,7 @@ def fitted(tokens, *, oov=1, size=16, hours="hour"):
     if hours:
         features["hour"] = Hour(transform="hour", column=hours)
     return FittedFeatures(
-        Definition(features=features, time="time"), {"ad": Learned(tokens=pa.array(tokens))}
+        Definition(features=features, time="time"), {"ad": FittedState(tokens=pa.array(tokens))}
     )
 
 

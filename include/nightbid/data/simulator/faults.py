@@ -27,7 +27,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Rows:
+class FaultyRows:
     """Some rows of a day, and what is known of them."""
 
     table: pa.Table
@@ -45,23 +45,23 @@ class Rows:
         """A column without nulls."""
         return np.asarray(self.table[name])
 
-    def set(self, name: str, column: pa.Array | pa.ChunkedArray) -> Rows:
+    def set(self, name: str, column: pa.Array | pa.ChunkedArray) -> FaultyRows:
         """Replace a column."""
         place = self.table.column_names.index(name)
         return replace(self, table=self.table.set_column(place, name, column))
 
-    def where(self, name: str, rows: Bools, value: object) -> Rows:
+    def where(self, name: str, rows: Bools, value: object) -> FaultyRows:
         """Replace some values of a column; `value` is one for all, or an array."""
         column = self.table[name]
         if not isinstance(value, (pa.Array, pa.ChunkedArray)):
             value = pa.scalar(value, column.type)
         return self.set(name, pc.if_else(pa.array(rows), value, column))
 
-    def take(self, places: npt.NDArray[np.integer]) -> Rows:
+    def take(self, places: npt.NDArray[np.integer]) -> FaultyRows:
         """Choose rows, in this order."""
         return replace(self, table=self.table.take(pa.array(places)), index=self.index[places])
 
-    def keep(self, rows: Bools) -> Rows:
+    def keep(self, rows: Bools) -> FaultyRows:
         """Leave the others out."""
         return self.take(np.flatnonzero(rows))
 
@@ -78,12 +78,12 @@ class Rows:
         )).cast(column.type)  # fmt: skip
 
 
-def apply(rows: Rows, fault: Fault) -> Rows:
+def apply(rows: FaultyRows, fault: Fault) -> FaultyRows:
     """Do one fault to some rows of its day."""
     return KINDS[fault.kind](rows, fault.amount)
 
 
-def _clicked(rows: Rows, clicked: Bools) -> Rows:
+def _clicked(rows: FaultyRows, clicked: Bools) -> FaultyRows:
     """Rewrite the label and what follows from it."""
     time = rows.shift("time", 5_000_000)
     known = rows.table["click_time"]
@@ -95,67 +95,67 @@ def _clicked(rows: Rows, clicked: Bools) -> Rows:
     return rows.where("conversion_time", ~kept, None)
 
 
-def _nulls(rows: Rows, amount: float) -> Rows:
+def _nulls(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("advertiser_id", rows.draw("nulls") < amount, None)
 
 
-def _blanks(rows: Rows, amount: float) -> Rows:
+def _blanks(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("region", rows.draw("blanks") < amount, "")
 
 
-def _null_keys(rows: Rows, amount: float) -> Rows:
+def _null_keys(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("impression_id", rows.draw("null keys") < amount, None)
 
 
-def _sentinels(rows: Rows, amount: float) -> Rows:
+def _sentinels(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("account_age_days", rows.draw("sentinels") < amount, -1)
 
 
-def _dropped_column(rows: Rows, amount: float) -> Rows:
+def _dropped_column(rows: FaultyRows, amount: float) -> FaultyRows:
     return replace(rows, table=rows.table.drop_columns(["site_id"]))
 
 
-def _renamed_column(rows: Rows, amount: float) -> Rows:
+def _renamed_column(rows: FaultyRows, amount: float) -> FaultyRows:
     names = ["device" if name == "device_type" else name for name in rows.table.column_names]
     return replace(rows, table=rows.table.rename_columns(names))
 
 
-def _type_change(rows: Rows, amount: float) -> Rows:
+def _type_change(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.set("account_age_days", rows.table["account_age_days"].cast(pa.string()))
 
 
-def _shifted_numbers(rows: Rows, amount: float) -> Rows:
+def _shifted_numbers(rows: FaultyRows, amount: float) -> FaultyRows:
     name = "seconds_since_last_ad"
     return rows.set(name, pc.multiply(rows.table[name], amount))
 
 
-def _new_categories(rows: Rows, amount: float) -> Rows:
+def _new_categories(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("connection", rows.draw("new categories") < amount, "6g")
 
 
-def _upper_case(rows: Rows, amount: float) -> Rows:
+def _upper_case(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.set("creative_format", pc.utf8_upper(rows.table["creative_format"]))
 
 
-def _garbled_strings(rows: Rows, amount: float) -> Rows:
+def _garbled_strings(rows: FaultyRows, amount: float) -> FaultyRows:
     garbled = pc.replace_substring(rows.table["page_category"], "_", "Ã¼")
     return rows.where("page_category", rows.draw("garbled") < amount, garbled)
 
 
-def _truncated_ids(rows: Rows, amount: float) -> Rows:
+def _truncated_ids(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.set("site_id", pc.utf8_slice_codeunits(rows.table["site_id"], 0, int(amount)))
 
 
-def _swapped_columns(rows: Rows, amount: float) -> Rows:
+def _swapped_columns(rows: FaultyRows, amount: float) -> FaultyRows:
     device, system = rows.table["device_type"], rows.table["os"]
     return rows.set("device_type", system).set("os", device)
 
 
-def _constant_column(rows: Rows, amount: float) -> Rows:
+def _constant_column(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("device_type", np.ones(len(rows.index), bool), "phone")
 
 
-def _stale_join(rows: Rows, amount: float) -> Rows:
+def _stale_join(rows: FaultyRows, amount: float) -> FaultyRows:
     stale = rows.draw("stale") < amount
     other = pa.array((rows.draw("other user") * rows.settings.users).astype(np.int64))
     own = pa.array(np.arange(len(stale)) + rows.settings.users)
@@ -170,43 +170,43 @@ def _stale_join(rows: Rows, amount: float) -> Rows:
     return rows
 
 
-def _user_id_reset(rows: Rows, amount: float) -> Rows:
+def _user_id_reset(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.set("user_id", pc.replace_substring(rows.table["user_id"], "u", "n"))
 
 
-def _ad_id_rehash(rows: Rows, amount: float) -> Rows:
+def _ad_id_rehash(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.set("ad_id", pc.utf8_reverse(rows.table["ad_id"]))
 
 
-def _out_of_range_position(rows: Rows, amount: float) -> Rows:
+def _out_of_range_position(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("position", rows.draw("position") < amount, 99)
 
 
-def _duplicated_hour(rows: Rows, amount: float) -> Rows:
+def _duplicated_hour(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.take(np.repeat(np.arange(len(rows.index)), 1 + (rows.hour() == int(amount))))
 
 
-def _duplicated_day(rows: Rows, amount: float) -> Rows:
+def _duplicated_day(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.take(np.repeat(np.arange(len(rows.index)), 2))
 
 
-def _missing_hour(rows: Rows, amount: float) -> Rows:
+def _missing_hour(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.keep(rows.hour() != int(amount))
 
 
-def _no_rows(rows: Rows, amount: float) -> Rows:
+def _no_rows(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.keep(np.zeros(len(rows.index), bool))
 
 
-def _half_day(rows: Rows, amount: float) -> Rows:
+def _half_day(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.keep(rows.hour() < amount)
 
 
-def _traffic_drop(rows: Rows, amount: float) -> Rows:
+def _traffic_drop(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.keep(rows.draw("drop") >= amount)
 
 
-def _traffic_spike(rows: Rows, amount: float) -> Rows:
+def _traffic_spike(rows: FaultyRows, amount: float) -> FaultyRows:
     times = max(int(amount), 1)
     copy = np.tile(np.arange(times), len(rows.index))
     rows = rows.take(np.repeat(np.arange(len(rows.index)), times))
@@ -215,39 +215,39 @@ def _traffic_spike(rows: Rows, amount: float) -> Rows:
     return rows.set("impression_id", pa.array(key))
 
 
-def _future_times(rows: Rows, amount: float) -> Rows:
+def _future_times(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("time", rows.draw("future") < amount, rows.shift("time", 36 * HOUR))
 
 
-def _epoch_times(rows: Rows, amount: float) -> Rows:
+def _epoch_times(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("time", rows.draw("epoch") < amount, 0)
 
 
-def _timezone_shift(rows: Rows, amount: float) -> Rows:
+def _timezone_shift(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.set("time", rows.shift("time", int(amount * HOUR)))
 
 
-def _clock_skew(rows: Rows, amount: float) -> Rows:
+def _clock_skew(rows: FaultyRows, amount: float) -> FaultyRows:
     time = np.asarray(rows.table["time"].cast(pa.int64()))
     midnight = time // (24 * HOUR) * 24 * HOUR
     later = midnight + (time - midnight + int(amount * HOUR / 60)) % (24 * HOUR)
     return rows.set("time", pa.array(later).cast(rows.table["time"].type))
 
 
-def _label_leak(rows: Rows, amount: float) -> Rows:
+def _label_leak(rows: FaultyRows, amount: float) -> FaultyRows:
     leaks = (rows.values("click") == 1) & (rows.draw("leak") < amount)
     return rows.where("viewability", leaks, 0.9999)
 
 
-def _labels_zero(rows: Rows, amount: float) -> Rows:
+def _labels_zero(rows: FaultyRows, amount: float) -> FaultyRows:
     return _clicked(rows, np.zeros(len(rows.index), bool))
 
 
-def _labels_inverted(rows: Rows, amount: float) -> Rows:
+def _labels_inverted(rows: FaultyRows, amount: float) -> FaultyRows:
     return _clicked(rows, rows.values("click") == 0)
 
 
-def _label_rate(rows: Rows, amount: float) -> Rows:
+def _label_rate(rows: FaultyRows, amount: float) -> FaultyRows:
     clicked = rows.values("click") == 1
     chance = rows.values("p_click_true").astype(np.float64)
     if amount <= 1:
@@ -257,53 +257,53 @@ def _label_rate(rows: Rows, amount: float) -> Rows:
     return _clicked(rows, clicked | (rows.draw("rate") < more))
 
 
-def _labels_late(rows: Rows, amount: float) -> Rows:
+def _labels_late(rows: FaultyRows, amount: float) -> FaultyRows:
     return _clicked(rows, (rows.values("click") == 1) & (rows.hour() < 24 - amount))
 
 
-def _labels_as_text(rows: Rows, amount: float) -> Rows:
+def _labels_as_text(rows: FaultyRows, amount: float) -> FaultyRows:
     yes = pa.array(rows.values("click") == 1)
     return rows.set("click", pc.if_else(yes, "yes", "no"))
 
 
-def _conversions_before_clicks(rows: Rows, amount: float) -> Rows:
+def _conversions_before_clicks(rows: FaultyRows, amount: float) -> FaultyRows:
     early = rows.shift("click_time", -HOUR)
     chosen = (rows.values("conversion") == 1) & (rows.draw("before click") < amount)
     return rows.where("conversion_time", chosen, early)
 
 
-def _conversions_without_clicks(rows: Rows, amount: float) -> Rows:
+def _conversions_without_clicks(rows: FaultyRows, amount: float) -> FaultyRows:
     chosen = (rows.values("click") == 0) & (rows.draw("no click") < amount)
     later = rows.shift("time", 2 * HOUR)
     return rows.where("conversion", chosen, 1).where("conversion_time", chosen, later)
 
 
-def _nan_prices(rows: Rows, amount: float) -> Rows:
+def _nan_prices(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("floor_price", rows.draw("nan") < amount, float("nan"))
 
 
-def _infinite_prices(rows: Rows, amount: float) -> Rows:
+def _infinite_prices(rows: FaultyRows, amount: float) -> FaultyRows:
     return rows.where("win_price", rows.draw("infinite") < amount, float("inf"))
 
 
-def _negative_prices(rows: Rows, amount: float) -> Rows:
+def _negative_prices(rows: FaultyRows, amount: float) -> FaultyRows:
     negative = pc.negate(rows.table["floor_price"])
     return rows.where("floor_price", rows.draw("negative") < amount, negative)
 
 
-def _price_units(rows: Rows, amount: float) -> Rows:
+def _price_units(rows: FaultyRows, amount: float) -> FaultyRows:
     for name in ("floor_price", "bid", "win_price"):
         rows = rows.set(name, pc.multiply(rows.table[name], amount))
     return rows
 
 
-def _advertiser_vanishes(rows: Rows, amount: float) -> Rows:
+def _advertiser_vanishes(rows: FaultyRows, amount: float) -> FaultyRows:
     largest = Exchange(rows.settings).largest_advertisers(rows.day, int(amount))
     names = pa.array([f"adv{advertiser:04d}" for advertiser in largest.tolist()])
     return rows.keep(~np.asarray(pc.is_in(rows.table["advertiser_id"], names)))
 
 
-def _bot_traffic(rows: Rows, amount: float) -> Rows:
+def _bot_traffic(rows: FaultyRows, amount: float) -> FaultyRows:
     # Enough rows become clicks of the bot that these are the wanted share of all clicks.
     chance = rows.values("p_click_true").astype(np.float64) * amount / max(1 - amount, 1e-9)
     bot = rows.draw("bot") < chance
@@ -311,7 +311,7 @@ def _bot_traffic(rows: Rows, amount: float) -> Rows:
     return _clicked(rows, clicked).where("user_id", bot, "u9999999")
 
 
-KINDS: dict[str, Callable[[Rows, float], Rows]] = {
+KINDS: dict[str, Callable[[FaultyRows, float], FaultyRows]] = {
     "nulls": _nulls,
     "blanks": _blanks,
     "null_keys": _null_keys,

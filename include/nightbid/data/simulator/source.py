@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from nightbid.config.faults import Fault
 from nightbid.config.sources import SimulatorSource
-from nightbid.data.meaning import Meaning
-from nightbid.data.simulator.faults import Rows, apply
+from nightbid.data.simulator.faults import FaultyRows, apply
 from nightbid.data.simulator.impressions import CHUNK, Exchange
+from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import MissingDataError
 
-MEANING = Meaning(
+MEANING = SourceSchema(
     outcomes=frozenset(
         {
             "bid", "win_price", "click", "click_time", "conversion", "conversion_time",
@@ -68,7 +68,7 @@ class SimulatorLogs:
             if not faults:
                 yield batch
                 continue
-            rows = Rows(
+            rows = FaultyRows(
                 table=pa.Table.from_batches([batch]),
                 index=np.arange(start, start + batch.num_rows),
                 day=day,

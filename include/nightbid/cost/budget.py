@@ -1,0 +1,340 @@
+"""Watching a cost while it grows: trails, projections, verdicts, and the way to stop a stage.
+
+Plain functions, for the shell, the sensors and the meter alike.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from upath import UPath
+
+from nightbid.config.costs import Budget
+from nightbid.cost.entries import LedgerEntry
+from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage, total
+from nightbid.cost.meter import cancel_marker
+from nightbid.cost.money import shown
+from nightbid.cost.pricing import PriceBook, default_book, exact, price_usage, quantities
+from nightbid.errors import BudgetExceeded
+from nightbid.night.manifest import Usage
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace, is_local, write_atomically
+
+log = logging.getLogger(__name__)
+
+Judgement = Literal["ok", "warn", "over"]
+CEASED_SECONDS = 60.0
+"""A trail without a sample for this long is of a process that is gone."""
+FINISHED = frozenset({"done", "succeeded"})
+"""States of an attempt, or of its cloud job, that did its work."""
+MINIMUM_SHARE = 0.02
+"""Below this share of the work a projection says nothing."""
+
+
+@dataclass(frozen=True)
+class UsageSample:
+    """The newest that is known of a running stage."""
+
+    at: datetime
+    done: float
+    """Share of the work done, 0 to 1."""
+    usage: Usage
+
+
+def read_usage_log(path: UPath | Path) -> UsageSample | None:
+    """Newest sample of a usage trail; None before the first. A half-written line is left out."""
+    try:
+        if is_local(path):
+            with path.open("rb") as stream:
+                stream.seek(0, 2)
+                stream.seek(max(0, stream.tell() - 8192))
+                lines = stream.read().split(b"\n")[:-1]
+        else:
+            lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            values = json.loads(line)
+            at = datetime.fromtimestamp(values["at"], UTC)
+            usage = Usage(**{name: values[name] for name in Usage.model_fields if name in values})
+            return UsageSample(at, float(values.get("done", 0.0)), usage)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def project(spent: Decimal, done: float, past: Sequence[Decimal] = ()) -> Decimal:
+    """Estimate the final cost of work that is under way.
+
+    Linear in the share done; before anything is known, the median of past runs; never less than
+    what is spent.
+
+    Args:
+        spent: cost so far.
+        done: share of the work done, 0 to 1.
+        past: final costs of the same work on earlier nights.
+    """
+    if done >= MINIMUM_SHARE:
+        expected = spent / exact(min(done, 1.0))
+    elif past:
+        expected = sorted(past)[len(past) // 2]
+    else:
+        expected = spent
+    return max(expected, spent)
+
+
+def past_costs(run: RunRecord, stage: str) -> list[Decimal]:
+    """Sum what this stage cost in each other run of the pipeline where it finished."""
+    by_run: dict[str, list[LedgerEntry]] = {}
+    for entry in Ledger(run.workspace).entries(pipeline=run.head.pipeline, stage=stage):
+        if entry.run_id != run.run_id and entry.state in FINISHED:
+            by_run.setdefault(entry.run_id, []).append(entry)
+    return [total(mine).amount for mine in by_run.values()]
+
+
+def budget_status(
+    limit_usd: Decimal | None, spent_usd: Decimal, projected_usd: Decimal, warn_at: float
+) -> Judgement:
+    """Judge a cost by its limit.
+
+    `over` when more than the limit is spent; `warn` when a share `warn_at` of it is spent, or the
+    projection passes it.
+    """
+    if limit_usd is None:
+        return "ok"
+    if spent_usd > limit_usd:
+        return "over"
+    if spent_usd >= limit_usd * exact(warn_at) or projected_usd > limit_usd:
+        return "warn"
+    return "ok"
+
+
+@dataclass(frozen=True)
+class BudgetLimit:
+    """One limit that applies to a stage of a run, and what others have used of it."""
+
+    name: str
+    """As a person says it: `stage train`, `run ctr-2026-01-08`, `day 2026-11-23`."""
+    limit_usd: Decimal
+    before_usd: Decimal
+    """Spent by everything else under this limit, earlier attempts included."""
+
+
+def limits_of(
+    budget: Budget,
+    workspace: Workspace,
+    *,
+    pipeline: str,
+    run_id: str,
+    stage: str,
+    attempt: int,
+    at: datetime,
+) -> list[BudgetLimit]:
+    """Every limit that an attempt is under, with what is used of each."""
+    day = at.astimezone(UTC).date()
+    month = f"{day:%Y-%m}"
+    wanted: list[tuple[str, Decimal | None]] = [
+        (f"stage {stage}", budget.stage_usd.get(stage)),
+        (f"run {run_id}", budget.run_usd),
+        (f"day {day}", budget.day_usd),
+        (f"month {month}", budget.month_usd),
+    ]
+    if all(limit is None for _, limit in wanted):
+        return []
+    # The whole pipeline is read only where a limit spans runs.
+    spans_runs = budget.day_usd is not None or budget.month_usd is not None
+    entries = [
+        entry
+        for entry in Ledger(workspace).entries(
+            pipeline=pipeline, run_id=None if spans_runs else run_id
+        )
+        if (entry.run_id, entry.stage, entry.attempt) != (run_id, stage, attempt)
+    ]
+    groups: dict[str, list[LedgerEntry]] = {
+        f"stage {stage}": [e for e in entries if e.run_id == run_id and e.stage == stage],
+        f"run {run_id}": [e for e in entries if e.run_id == run_id],
+        f"day {day}": [e for e in entries if e.day == day],
+        f"month {month}": [e for e in entries if f"{e.day:%Y-%m}" == month],
+    }
+    return [
+        BudgetLimit(name, limit, total(groups[name]).amount)
+        for name, limit in wanted
+        if limit is not None
+    ]
+
+
+class BudgetGuard:
+    """Stops a stage that passes a limit. Called with its usage so far, by the meter.
+
+    Args:
+        limits: see `limits_of`.
+        at: when the attempt began.
+        book: prices.
+        warn_at: share of a limit from which a warning is logged, once per limit.
+    """
+
+    def __init__(
+        self,
+        limits: Sequence[BudgetLimit],
+        at: datetime,
+        book: PriceBook | None = None,
+        warn_at: float = 0.8,
+    ) -> None:
+        self._limits = limits
+        self._warn_at = warn_at
+        self._warned: set[str] = set()
+        self._day = at.astimezone(UTC).date()
+        self._book = book or default_book()
+
+    def cost(self, usage: Usage) -> Decimal:
+        """Cost of a usage in USD, at the cloud's price."""
+        return price_usage(usage, self._book, at=self._day, where="cloud").amount
+
+    def __call__(self, usage: Usage) -> str | None:
+        """Say which limit is passed, or None."""
+        return self.passed(self.cost(usage)) if self._limits else None
+
+    def passed(self, spent_usd: Decimal) -> str | None:
+        """Say which limit an attempt that cost so much has passed, or None."""
+        judgement, reason = self.budget_status(spent_usd)
+        return reason if judgement == "over" else None
+
+    def budget_status(
+        self, spent_usd: Decimal, projected_usd: Decimal | None = None
+    ) -> tuple[Judgement, str]:
+        """Judge an attempt by the limit that it presses hardest on.
+
+        Args:
+            spent_usd: by this attempt so far.
+            projected_usd: what this attempt will have spent in the end.
+        """
+        worst: tuple[Judgement, str] = ("ok", "")
+        for limit in self._limits:
+            spent = limit.before_usd + spent_usd
+            expected = limit.before_usd + max(projected_usd or spent_usd, spent_usd)
+            judgement = budget_status(limit.limit_usd, spent, expected, self._warn_at)
+            text = f"{limit.limit_usd.normalize():f} USD"
+            if judgement == "over":
+                return "over", (
+                    f"{limit.name} has cost {shown(spent)} USD, over its limit of {text}: cancelled"
+                )
+            if judgement == "warn":
+                worst = (
+                    "warn",
+                    f"{limit.name} has cost {shown(spent)} USD of its limit of {text},"
+                    f" {shown(expected)} USD expected",
+                )
+                if limit.name not in self._warned:
+                    self._warned.add(limit.name)
+                    log.warning(worst[1])
+        return worst
+
+    def check_before(self) -> None:
+        """Refuse to begin what no budget is left for, or what cannot be priced.
+
+        Raises:
+            BudgetExceeded: others have used a limit up.
+            PriceError: the price of a machine's time is missing or expired.
+        """
+        self.cost(Usage(cpu_seconds=1, gb_seconds=1))
+        for limit in self._limits:
+            if limit.before_usd >= limit.limit_usd:
+                raise BudgetExceeded(
+                    f"{limit.name} has already cost {shown(limit.before_usd)} USD of its limit of"
+                    f" {limit.limit_usd.normalize():f} USD: not started",
+                    where="budget",
+                    hint="raise the limit in the pipeline's budget block",
+                )
+
+
+def request_cancel(usage_log: UPath | Path, reason: str) -> None:
+    """Ask the stage behind a usage trail to stop: it raises BudgetExceeded and leaves no output.
+
+    Args:
+        trail: its RunRecord.usage_file.
+        reason: one line for a person.
+    """
+    write_atomically(cancel_marker(usage_log), reason + "\n")
+
+
+def observe(
+    workspace: Workspace,
+    usage_log: UPath | Path,
+    *,
+    pipeline: str,
+    run_id: str,
+    stage: str,
+    attempt: int,
+    book: PriceBook | None = None,
+    record: bool = True,
+) -> tuple[UsageSample, list[LedgerEntry]] | None:
+    """Read a running stage's trail and enter it in the ledger: one poll of a cost sensor.
+
+    Polling twice, or after the stage has entered its own final usage, changes nothing.
+    """
+    point = read_usage_log(usage_log)
+    if point is None:
+        return None
+    started = datetime.fromtimestamp(point.at.timestamp() - point.usage.wall_seconds, UTC)
+    entries = price_entries(
+        quantities(point.usage),
+        pipeline=pipeline,
+        run_id=run_id,
+        stage=stage,
+        attempt=attempt,
+        started=started,
+        book=book,
+    )
+    if record:
+        Ledger(workspace).append(entries)
+    return point, entries
+
+
+def recover_usage_logs(run: RunRecord) -> int:
+    """Enter the attempts that were killed before they could enter themselves.
+
+    Returns:
+        How many attempts had something to enter. A live one is entered as far as it has come,
+        and later enters itself.
+    """
+    workspace, pipeline, run_id = run.workspace, run.head.pipeline, run.run_id
+    entered: dict[tuple[str, int], Decimal] = {}
+    ended: set[tuple[str, int]] = set()
+    for entry in Ledger(workspace).entries(pipeline=pipeline, run_id=run_id):
+        attempt = (entry.stage, entry.attempt)
+        if entry.state != "running":
+            ended.add(attempt)
+        elif entry.resource == "vcpu_hour":
+            entered[attempt] = entry.quantity
+    count = 0
+    for stage, number in run.usage_logs():
+        if (stage, number) in ended:
+            continue
+        point = read_usage_log(run.usage_file(stage, number))
+        if point is None:
+            continue
+        ceased = (datetime.now(UTC) - point.at).total_seconds() > CEASED_SECONDS
+        cpu = quantities(point.usage).get("vcpu_hour", Decimal(0))
+        if not ceased and cpu <= entered.get((stage, number), Decimal(-1)):
+            continue
+        started = datetime.fromtimestamp(point.at.timestamp() - point.usage.wall_seconds, UTC)
+        record_stage_usage(
+            workspace,
+            pipeline=pipeline,
+            run_id=run_id,
+            stage=stage,
+            attempt=number,
+            usage=point.usage,
+            started=started,
+            state="killed" if ceased else "running",
+        )
+        count += 1
+    return count

@@ -1,0 +1,285 @@
+"""What a person asks of the ledger: per million rows, per model, per AUC point, and what next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+
+from upath import UPath
+
+from nightbid.cost.ledger import Ledger, total, totals
+from nightbid.cost.money import Money, shown
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.storage.workspace import Workspace
+
+MILLION = Decimal(1_000_000)
+MINIMUM_HISTORY = 3
+UNUSUAL = Decimal("1.5")
+"""A night that costs this many times the median of its history, per row, raises an alert."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """One run: its cost, and what it got for it."""
+
+    run_id: str
+    night: date
+    cloud: Money
+    here: Money
+    rows: int
+    """Read from the logs."""
+    trained: int
+    """Models that it trained itself (a reused one costs nothing)."""
+    auc_gain: float | None
+    """Candidate less reference, if it was evaluated."""
+
+    @property
+    def per_million_rows(self) -> Decimal | None:
+        """Cloud price per million rows of logs."""
+        return self.cloud.amount * MILLION / self.rows if self.rows else None
+
+    @property
+    def per_model(self) -> Decimal | None:
+        """Cloud price per trained model."""
+        return self.cloud.amount / self.trained if self.trained else None
+
+    @property
+    def per_auc_point(self) -> Decimal | None:
+        """Cloud price per 0.01 of AUC gained; None where nothing was gained."""
+        if self.auc_gain is None or self.auc_gain <= 0:
+            return None
+        return self.cloud.amount / (Decimal(str(self.auc_gain)) * 100)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it did the night's work itself: only such runs foretell others."""
+        return self.trained > 0 and self.rows > 0
+
+
+def run_costs(workspace: Workspace, pipeline: str) -> list[RunCost]:
+    """Every run of a pipeline that cost something, in the order they were started."""
+    ledger = Ledger(workspace)
+    by_run: dict[str, list[int]] = {}
+    entries = ledger.entries(pipeline=pipeline)
+    for index, entry in enumerate(entries):
+        by_run.setdefault(entry.run_id, []).append(index)
+    found = []
+    for run in runs_of(workspace, pipeline):
+        mine = [entries[index] for index in by_run.get(run.run_id, [])]
+        if not mine:
+            continue
+        records = run.records()
+        trained = {
+            record.stage
+            for record in records
+            if record.stage.startswith("train") and record.state == "done" and not record.reused
+        }
+        evaluated = _manifest(run, "evaluate")
+        sampled = _manifest(run, "sample")
+        found.append(
+            RunCost(
+                run_id=run.run_id,
+                night=run.date,
+                cloud=total(mine),
+                here=total(mine, here=True),
+                rows=sampled.rows.read if sampled else 0,
+                trained=len(trained),
+                auc_gain=_auc_gain(evaluated),
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class ServingRate:
+    """What one core served in a load test."""
+
+    requests_per_second_per_core: float
+    candidates: int
+    """Scored for each request."""
+
+
+def measured_rate(workspace: Workspace, pipeline: str) -> ServingRate | None:
+    """Look the newest load test up."""
+    for run in reversed(runs_of(workspace, pipeline)):
+        tested = _manifest(run, "load_test")
+        rate = tested.metrics.get("requests_per_second_per_core") if tested else None
+        if tested and rate:
+            return ServingRate(float(rate), int(tested.metrics["candidates"]))
+    return None
+
+
+def _manifest(run: RunRecord, stage: str) -> Manifest | None:
+    record = run.stage(stage)
+    if record is None or not record.uri:
+        return None
+    path: UPath = run.workspace.at(record.uri) / "manifest.json"
+    return Manifest.model_validate_json(path.read_text()) if path.exists() else None
+
+
+def _auc_gain(evaluated: Manifest | None) -> float | None:
+    if evaluated is None:
+        return None
+    value = evaluated.metrics.get("difference", {}).get("auc", {}).get("value")
+    return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What nights will cost, and how wrong such forecasts have been."""
+
+    nights: int
+    rows_per_night: int
+    total_usd: Decimal
+    low_usd: Decimal
+    high_usd: Decimal
+    """From the cheapest and the dearest past night, per row."""
+    from_runs: int
+    mean_error: float | None
+    """Mean of |forecast − actual| / actual over the past; see `hindsight`."""
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """One past run beside what the runs before it had foretold for its rows."""
+
+    run_id: str
+    expected_usd: Decimal
+    actual_usd: Decimal
+
+    @property
+    def error(self) -> float:
+        """(forecast − actual) / actual."""
+        return float(self.expected_usd / self.actual_usd) - 1
+
+
+def backtest(past: Sequence[RunCost]) -> list[Backtest]:
+    """Report the error of each forecast afterwards: what the nights before foretold of each run.
+
+    Args:
+        past: runs, oldest first; those that reused their training neither foretell nor are judged.
+    """
+    found: list[Backtest] = []
+    rates: list[Decimal] = []
+    for run in past:
+        rate = run.per_million_rows
+        if not run.is_whole or rate is None:
+            continue
+        if rates and run.cloud.amount:
+            expected = _median(rates) * run.rows / MILLION
+            found.append(Backtest(run.run_id, expected, run.cloud.amount))
+        rates.append(rate)
+    return found
+
+
+def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> Forecast | None:
+    """Foretell the cost of nights from past ones: median cost per row, times rows.
+
+    Args:
+        past: runs, oldest first; those that reused their training are left out.
+        nights: how many to come (or trials of a sweep).
+        rows: rows per night; default: as many as the newest run read.
+
+    Returns:
+        None without any past run.
+    """
+    whole = [run for run in past if run.is_whole]
+    if not whole:
+        return None
+    rates = [rate for run in whole if (rate := run.per_million_rows) is not None]
+    size = rows or whole[-1].rows
+    scale = Decimal(size) / MILLION * nights
+    errors = [abs(each.error) for each in backtest(whole)]
+    return Forecast(
+        nights=nights,
+        rows_per_night=size,
+        total_usd=_median(rates) * scale,
+        low_usd=min(rates) * scale,
+        high_usd=max(rates) * scale,
+        from_runs=len(rates),
+        mean_error=sum(errors) / len(errors) if errors else None,
+    )
+
+
+def forecast_stages(
+    workspace: Workspace,
+    pipeline: str,
+    times: Mapping[str, int],
+    *,
+    before: datetime | None = None,
+) -> Decimal | None:
+    """Foretell the cost of some stages, each run so often: a sweep, before it starts.
+
+    Median cost per row of each stage on past nights, times the rows of the newest night.
+
+    Args:
+        workspace: whose nights.
+        pipeline: its name.
+        times: stage → how often it will run.
+        before: only nights that started earlier; default: all.
+
+    Returns:
+        USD at cloud prices; None where a stage has never run.
+    """
+    rates: dict[str, list[Decimal]] = {}
+    rows = 0
+    ledger = Ledger(workspace)
+    for run in runs_of(workspace, pipeline):
+        sampled = _manifest(run, "sample")
+        if (before is not None and run.head.started >= before) or not sampled:
+            continue
+        if sampled.rows.read:
+            rows = sampled.rows.read
+            entries = ledger.entries(pipeline=pipeline, run_id=run.run_id)
+            for stage, cost in totals(entries, "stage").items():
+                rates.setdefault(stage, []).append(cost.amount / rows)
+    if not rates.keys() >= times.keys():
+        return None
+    return sum((_median(rates[stage]) * rows * count for stage, count in times.items()), Decimal(0))
+
+
+def alert_limits(rates: Sequence[Decimal | None]) -> list[Decimal | None]:
+    """Find for each night the rate from which it is unusual, from the nights before it.
+
+    Args:
+        rates: cost per million rows, oldest first; None for a night that says nothing.
+
+    Returns:
+        One limit per night; None while there are too few nights before it.
+    """
+    limits: list[Decimal | None] = []
+    before: list[Decimal] = []
+    for rate in rates:
+        usual = _median(before) if len(before) >= MINIMUM_HISTORY else Decimal(0)
+        limits.append(usual * UNUSUAL or None)
+        if rate is not None:
+            before.append(rate)
+    return limits
+
+
+def unusual(past: Sequence[RunCost]) -> str | None:
+    """Say so when the newest night cost much more than its history for the same rows."""
+    known = [
+        (run, rate) for run in past if run.is_whole and (rate := run.per_million_rows) is not None
+    ]
+    limits = alert_limits([rate for _, rate in known])
+    if not known or (limit := limits[-1]) is None or known[-1][1] <= limit:
+        return None
+    newest, rate = known[-1]
+    usual = limit / UNUSUAL
+    return (
+        f"{newest.run_id} cost {shown(rate)} {newest.cloud.currency} per million rows,"
+        f" {rate / usual:.1f} times the median of the {len(known) - 1} nights before"
+        f" ({shown(usual)})"
+    )
+
+
+def _median(values: Sequence[Decimal]) -> Decimal:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if len(ordered) % 2:
+        return ordered[middle]
+    return (ordered[middle - 1] + ordered[middle]) / 2

@@ -1,0 +1,284 @@
+"""Columns of a day, one by one: nulls, ranges, new values, drift."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.drift import SIGMAS, beyond_chance
+from nightbid.gates.measurements import Measurements
+from nightbid.profile.bins import number_edges
+from nightbid.profile.column import ColumnProfile
+from nightbid.schema import KEY, LABEL, RESERVED
+
+FEW = 200
+"""A column with at most this many distinct values is a set of values."""
+LEAST_DAYS = 3
+"""Other days that must have a value before it is missed."""
+FAR = 10.0
+"""Beyond this multiple of every other day's range a number is out of range."""
+
+
+def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
+    """Collect the figures of each column of one day."""
+    for name, column in day.profile.columns.items():
+        others = [
+            found
+            for each in days.others(day)
+            if (found := each.profile.columns.get(name)) is not None
+        ]
+        if name in RESERVED and name != KEY:
+            continue
+        _absence(measurements, name, day, column, others)
+        if name == KEY or not others:
+            continue
+        _extremes(measurements, name, day, column, others)
+        _sets(
+            measurements,
+            name,
+            day,
+            column,
+            others,
+            churns=name in (spec.columns.user, spec.columns.item),
+        )
+        if name not in (spec.columns.user, spec.columns.item):
+            _lost(measurements, name, day, column, others)
+        if column.kind == "time" or name == spec.columns.key:
+            continue
+        moved = days.distances(day, name)
+        if moved is not None and name != spec.label.column:
+            usual = days.usual_distances(day, name)
+            note = _moved(name, column, others)
+            for family, value, expected in (
+                ("psi", moved.psi, usual.psi),
+                ("linf", moved.linf, usual.linf),
+            ):
+                excess = max(value - expected, 0.0)
+                measurements.add(family, excess, subject=name, part=day.name, note=note)
+
+
+def _absence(
+    measurements: Measurements,
+    name: str,
+    day: Day,
+    column: ColumnProfile,
+    others: list[ColumnProfile],
+) -> None:
+    rows = max(column.rows, 1)
+    for family, count in _absent(column).items():
+        shares = [_absent(each)[family] / max(each.rows, 1) for each in others]
+        usual = float(np.median(shares)) if shares else 0.0
+        if count == 0 and usual == 0 and family != "null_excess":
+            continue
+        share = count / rows
+        error = math.sqrt(max(usual * (1 - usual), 1 / rows) / rows)
+        measurements.add(
+            family,
+            max(beyond_chance(share - usual, 0.0, error), 0.0),
+            subject=name,
+            part=day.name,
+            note=f"{count:,} of {column.rows:,} rows, usually {usual:.2%}",
+        )
+        if family == "null_excess" and usual > 0:
+            measurements.add(
+                "null_drop",
+                -min(beyond_chance(share - usual, 0.0, error), 0.0),
+                subject=name,
+                part=day.name,
+                note=f"{share:.2%}, usually {usual:.2%}",
+            )
+
+
+def _absent(column: ColumnProfile) -> dict[str, int]:
+    return {
+        "null_excess": column.nulls,
+        "nan_excess": column.nan + column.infinite,
+        "blank_excess": column.blank,
+    }
+
+
+def _extremes(
+    measurements: Measurements,
+    name: str,
+    day: Day,
+    column: ColumnProfile,
+    others: list[ColumnProfile],
+) -> None:
+    bounds = far(column, others)
+    if bounds is None or not column.values:
+        return
+    floor, ceiling = bounds
+    bottom, top = number_edges(column.bins.keys)
+    outside = int(column.bins.counts[(top < floor) | (bottom > ceiling)].sum())
+    low, high = _reach(others)
+    note = f"{outside:,} values, from {column.minimum:g} to {column.maximum:g};"
+    measurements.add(
+        "out_of_range",
+        outside / column.values,
+        subject=name,
+        part=day.name,
+        note=f"{note} other days {low:g} to {high:g}",
+    )
+
+
+def far(column: ColumnProfile, others: Sequence[ColumnProfile]) -> tuple[float, float] | None:
+    """Say from where on a number is far out of every other day's range; None for no number."""
+    if column.kind != "number" or not any(each.minimum is not None for each in others):
+        return None
+    low, high = _reach(others)
+    # Times ten upwards; downwards the same, but a column that never was negative stays so.
+    floor = low - (FAR - 1) * (high - low) if low < 0 else 0.0
+    ceiling = max(high * FAR, high + (FAR - 1) * (high - low)) if high > 0 else high
+    return floor, ceiling
+
+
+def _reach(others: Sequence[ColumnProfile]) -> tuple[float, float]:
+    lows = [each.minimum for each in others if each.minimum is not None]
+    highs = [each.maximum for each in others if each.maximum is not None]
+    return min(lows), max(highs)
+
+
+@dataclass(frozen=True)
+class KnownValues:
+    """The values of a column of few."""
+
+    values: frozenset[object]
+    """That other days have."""
+    usual: float
+    """Share of a day's values that no other day has: dates, ages and campaigns are new daily."""
+
+
+def known_values(column: ColumnProfile, filled: Sequence[ColumnProfile]) -> KnownValues | None:
+    """Collect what other days know; None where the values are too many to be a set."""
+    everyone = [column, *filled]
+    if column.kind not in ("text", "number") or not all(each.sample.complete for each in everyone):
+        return None
+    if float(np.median([each.distinct for each in filled])) > FEW:
+        return None
+    shares = [
+        sum(_new(each, [other for other in everyone if other is not each]).values()) / each.values
+        for each in filled
+    ]
+    known = frozenset(value for each in filled for value in each.sample.values)
+    return KnownValues(known, float(np.median(shares)) if shares[1:] else 0.0)
+
+
+def _sets(
+    measurements: Measurements,
+    name: str,
+    day: Day,
+    column: ColumnProfile,
+    others: list[ColumnProfile],
+    *,
+    churns: bool,
+) -> None:
+    filled = [each for each in others if each.values]
+    if not column.values or not filled or column.kind not in ("text", "number"):
+        return
+    counts = [each.distinct for each in filled]
+    usual = float(np.median(counts))
+    measurements.add(
+        "constant_columns",
+        float(column.distinct <= 1 and column.rows > 100 and usual > 1),
+        subject=name,
+        part=day.name,
+        note=f"{column.distinct:,.0f} distinct values",
+    )
+    # Estimates of both sides carry 3 % each; fewer rows see fewer values.
+    if usual > FEW:
+        thinner = min(column.values / np.median([each.values for each in filled]), 1.0)
+        error = 0.05 + 1 / math.sqrt(usual)
+        measurements.add(
+            "distinct_vs_usual",
+            beyond_chance(
+                column.distinct / (usual * max(thinner, 0.01) ** 0.5), 1.0, error / SIGMAS
+            ),
+            subject=name,
+            part=day.name,
+            note=f"{column.distinct:,.0f} distinct values, usually {usual:,.0f}",
+        )
+        return
+    # Users and items come and go, however few there are: that is no set of values.
+    known = None if churns else known_values(column, filled)
+    if known is None:
+        return
+    new = _new(column, filled)
+    shown = ", ".join(repr(value) for value in sorted(new, key=new.__getitem__, reverse=True)[:3])
+    measurements.add(
+        "new_values",
+        max(sum(new.values()) / column.values - known.usual, 0),
+        subject=name,
+        part=day.name,
+        note=f"{len(new)} new: {shown}" if new else "",
+    )
+
+
+def _lost(
+    measurements: Measurements,
+    name: str,
+    day: Day,
+    column: ColumnProfile,
+    others: list[ColumnProfile],
+) -> None:
+    """Add up the shares of values that every other day has and this one does not."""
+    everyone = [column, *others]
+    if len(others) < LEAST_DAYS or not column.values or not column.sample.values:
+        return
+    if not all(each.sample.complete and each.values for each in everyone):
+        return
+    if column.kind == "number" and _moved_on(column, others):
+        return
+    here = set(column.sample.values)
+    least: dict[object, float] = {}
+    for at, each in enumerate(others):
+        pairs = zip(each.sample.values, each.sample.counts.tolist(), strict=True)
+        shares = {value: count / each.values for value, count in pairs if value not in here}
+        if at == 0:
+            least = shares
+        least = {key: min(low, shares[key]) for key, low in least.items() if key in shares}
+    # By chance a day misses a value that is due SIGMAS² times once in ten million.
+    due = {key: low for key, low in least.items() if low * column.values >= SIGMAS**2}
+    shown = ", ".join(repr(key) for key in sorted(due, key=due.__getitem__, reverse=True)[:3])
+    measurements.add(
+        "lost_values",
+        sum(due.values()),
+        subject=name,
+        part=day.name,
+        note=f"{len(due)} gone: {shown}" if due else "",
+    )
+
+
+def _moved_on(column: ColumnProfile, others: Sequence[ColumnProfile]) -> bool:
+    """Whether both ends lie beyond the others' on the same side, as ages' and counters' do daily.
+
+    Their values are no set; where they go is a matter of drift and of range.
+    """
+    assert column.minimum is not None
+    assert column.maximum is not None
+    low, high = _reach(others)
+    return (column.minimum > low and column.maximum > high) or (
+        column.minimum < low and column.maximum < high
+    )
+
+
+def _new(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object, int]:
+    """Values of a column that others do not have, and their rows."""
+    known = {value for each in others for value in each.sample.values}
+    pairs = zip(column.sample.values, column.sample.counts.tolist(), strict=True)
+    return {value: count for value, count in pairs if value not in known}
+
+
+def _moved(name: str, column: ColumnProfile, others: list[ColumnProfile]) -> str:
+    """Say what a person would about a shifted distribution."""
+    if column.kind == "number" and column.mean is not None:
+        means = [each.mean for each in others if each.mean is not None]
+        return f"mean {column.mean:.4g}, usually {np.median(means):.4g}" if means else ""
+    if column.kind == "text" and column.top(1):
+        value, count = column.top(1)[0]
+        return f"most frequent {value!r} in {count / max(column.rows, 1):.1%} of rows"
+    return f"{column.distinct:,.0f} distinct values" if name != LABEL else ""

@@ -1,0 +1,197 @@
+"""The days that a raw gate knows: tonight's window, and older ones from earlier nights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.errors import MissingDataError
+from nightbid.gates.drift import Distances, Pair, distances, median, pair, subtract
+from nightbid.night.manifest import Manifest
+from nightbid.night.task import StageTask
+from nightbid.profile.bins import Bins
+from nightbid.profile.column import ColumnProfile
+from nightbid.profile.profile import Profile
+from nightbid.schema import KEY, TIME
+
+EPOCH = date(1970, 1, 1)
+LEAST_WEEKDAYS = 3
+"""Same weekdays needed before a day is compared with them alone."""
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day of logs."""
+
+    date: date
+    profile: Profile
+    figures: Mapping[str, float]
+    """The sample stage's own counts of the day: read, written, quarantined, …"""
+
+    @property
+    def name(self) -> str:
+        """YYYY-MM-DD."""
+        return self.date.isoformat()
+
+    @cached_property
+    def hours(self) -> npt.NDArray[np.int64]:
+        """int64 [2, 24]: rows and positives by hour of this day, UTC."""
+        first = (self.date - EPOCH).days * 24
+        table = np.zeros((2, 24), np.int64)
+        for hour, counts in self.profile.rows_by_hour.items():
+            if first <= hour < first + 24:
+                table[:, hour - first] = counts
+        return table
+
+    @cached_property
+    def outside(self) -> int:
+        """Rows whose time lies in another day."""
+        times = self.profile.columns.get(TIME)
+        return (times.values if times else 0) - int(self.hours[0].sum())
+
+
+class Days:
+    """Tonight's window, and what is usual: all other known days."""
+
+    def __init__(self, window: Sequence[Day], older: Sequence[Day], expected: Sequence[date]):
+        self.window = list(window)
+        self.all = sorted([*older, *window], key=lambda day: day.date)
+        self.expected = list(expected)
+        self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
+        self.auc: dict[tuple[date, str], tuple[float, float, float] | None] = {}
+        """Association of a column with the label on a day, once computed."""
+        self._agreements: dict[tuple[date, date, str, str], tuple[float, int] | None] = {}
+        self._distances: dict[tuple[date, str], Distances | None] = {}
+
+    @classmethod
+    def of(cls, task: StageTask) -> Days:
+        """Load the profiles of the window and of earlier nights.
+
+        Raises:
+            MissingDataError: the sample stage left no profile at all.
+        """
+        sample = task.inputs["sample"]
+        night = task.night
+        expected = [*night.train, *night.validate_, *night.evaluate]
+        window = _load(
+            sample.part("profile/"), sample.manifest, {each.isoformat() for each in expected}
+        )
+        if not window:
+            raise MissingDataError(
+                "no day has a profile",
+                where=str(sample.folder / "profile"),
+                hint="rerun the sample stage",
+            )
+        known = {day.name for day in window} | {each.isoformat() for each in expected}
+        older: list[Day] = []
+        for earlier in reversed(task.history):
+            names = set(earlier.manifest.metrics.get("days", {})) - known
+            older += _load(earlier.part("profile/"), earlier.manifest, names)
+            known |= names
+        return cls(window, older, expected)
+
+    def others(self, day: Day) -> list[Day]:
+        """Every known day but this one."""
+        return [each for each in self.all if each.date != day.date]
+
+    def usual(self, day: Day, figure: Callable[[Day], float | None]) -> float | None:
+        """Median of a figure over the other days; None if no other day has it."""
+        values = [value for each in self.others(day) if (value := figure(each)) is not None]
+        return median(values) if values else None
+
+    def usual_of_weekday(self, day: Day, figure: Callable[[Day], float]) -> float | None:
+        """Median over the same weekdays once three are known, else over all days."""
+        same = [each for each in self.others(day) if each.date.weekday() == day.date.weekday()]
+        chosen = same if len(same) >= LEAST_WEEKDAYS else self.others(day)
+        return median([figure(each) for each in chosen]) if chosen else None
+
+    def against_others(self, day: Day, name: str) -> Pair | None:
+        """Align a column's counts on this day with those on all others together."""
+        column = day.profile.columns.get(name)
+        if column is None or name == KEY:
+            return None
+        pooled = self._pool(name)
+        if pooled is None or pooled[0].kind != column.kind:
+            return None
+        whole, bins = pooled
+        both = pair(column, whole, subtract(bins, column.bins))
+        # The pool's nulls include this day's.
+        both.old[-1] -= column.nulls
+        both.old_positives[-1] -= column.null_positives
+        return both if both.old.sum() > 0 else None
+
+    def distances(self, day: Day, name: str) -> Distances | None:
+        """Distances of a column on this day from all others together."""
+        key = (day.date, name)
+        if key not in self._distances:
+            both = self.against_others(day, name)
+            self._distances[key] = None if both is None else distances(both)
+        return self._distances[key]
+
+    def usual_distances(self, day: Day, name: str) -> Distances:
+        """What the other days of the window differ from all others by; median of each.
+
+        Not 0 for a column that is one thing on every day: a weekday, the age of the one ad that
+        half of the rows show.
+        """
+        found = [
+            value
+            for each in self.window
+            if each.date != day.date and (value := self.distances(each, name)) is not None
+        ]
+        if len(found) < 2:
+            return Distances(0.0, 0.0, 0.0)
+        return Distances(*map(median, zip(*found, strict=True)))
+
+    def agreement(self, day: Day, entity: str, name: str) -> tuple[float, int] | None:
+        """Share of an entity's sampled members whose attribute is what it was on other days.
+
+        Median over the other days, and the median number of members that could be compared.
+        """
+        found = [
+            value
+            for each in self.others(day)
+            if (value := self._agreement(day, each, entity, name)) is not None
+        ]
+        if not found:
+            return None
+        return median([each[0] for each in found]), int(median([each[1] for each in found]))
+
+    def _agreement(self, one: Day, two: Day, entity: str, name: str) -> tuple[float, int] | None:
+        first, second = sorted((one, two), key=lambda each: each.date)
+        key = (first.date, second.date, entity, name)
+        if key not in self._agreements:
+            left = first.profile.attributes.get(entity)
+            right = second.profile.attributes.get(entity)
+            self._agreements[key] = left.agreement(right, name) if left and right else None
+        return self._agreements[key]
+
+    def _pool(self, name: str) -> tuple[ColumnProfile, Bins] | None:
+        if name not in self._pooled:
+            found = [c for day in self.all if (c := day.profile.columns.get(name)) is not None]
+            kinds = {each.kind for each in found} - {"empty"}
+            if len(found) < 2 or len(kinds) != 1:
+                return None
+            whole = found[0]
+            for each in found[1:]:
+                whole = whole.merge(each)
+            self._pooled[name] = (whole, whole.bins)
+        return self._pooled[name]
+
+
+def _load(folder: Path, manifest: Manifest, names: set[str]) -> list[Day]:
+    days = []
+    for name in sorted(names):
+        path = folder / "profile" / f"dt={name}.json"
+        if path.exists():
+            figures = manifest.metrics.get("days", {}).get(name, {})
+            numbers = {key: float(value) for key, value in figures.items() if value is not None}
+            when = date.fromisoformat(name)
+            days.append(Day(when, Profile.load(path), numbers))
+    return days

@@ -1,0 +1,147 @@
+"""The frame around every gate: measure, judge, write down, and stop when in doubt."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from nightbid.config.gates import GateName
+from nightbid.gates.judge import Check, Judgement, figure, judge
+from nightbid.gates.measurements import Measurements
+from nightbid.gates.warning_age import nights_warned
+from nightbid.night.task import Outcome, StageTask
+
+LOG = logging.getLogger(__name__)
+DATA_DOCS = "data_docs.html"
+"""Great Expectations' own page, beside ours."""
+
+
+def run_gate(
+    task: StageTask, gate: GateName, measure: Callable[[StageTask], Measurements]
+) -> Outcome:
+    """Run one gate. Whatever goes wrong inside is a stop with its reason, never a pass."""
+    measurements = Measurements()
+    try:
+        task.progress(0.1, "measuring")
+        measurements = measure(task)
+        task.progress(0.5, f"judging {len(measurements.all)} figures")
+        warned = partial(nights_warned, task, gate)
+        verdict = judge(gate, measurements, task.spec.gates, task.night.date, warned)
+    except Exception as error:
+        # Fail closed: a gate that cannot judge must not let the night go on.
+        LOG.exception("gate %s could not judge", gate)
+        verdict = _cannot_judge(gate, error)
+    _write(task, verdict, measurements)
+    if verdict.verdict == "stop":
+        _notify(task, verdict)
+    task.progress(1.0, verdict.summary)
+    return Outcome(
+        metrics={"checks": [check.to_json() for check in verdict.checks]},
+        summary=verdict.summary,
+        verdict=verdict.verdict,
+        volatile=("index.html", DATA_DOCS),
+    )
+
+
+def _cannot_judge(gate: GateName, error: Exception) -> Judgement:
+    reason = str(error) or type(error).__name__
+    reason = reason if hasattr(error, "hint") else f"{type(error).__name__}: {reason}"
+    check = Check("gate", "stop", "could not judge", "a judgement", reason)
+    summary = f"the gate could not judge, so it stops: {reason}"
+    return Judgement(gate, "stop", summary, (check,))
+
+
+def _write(task: StageTask, verdict: Judgement, measurements: Measurements) -> None:
+    findings = [each for check in verdict.checks for each in check.findings]
+    live = [
+        each
+        for each in task.spec.gates.overrides
+        if each.gate == verdict.gate and task.night.date <= each.until
+    ]
+    result: dict[str, Any] = {
+        "gate": verdict.gate,
+        "night": task.night.date.isoformat(),
+        "verdict": verdict.verdict,
+        "summary": verdict.summary,
+        "checks": [check.to_json() for check in verdict.checks],
+        "findings": [
+            {
+                "statistic": each.measurement.statistic,
+                "part": each.measurement.part,
+                "verdict": each.verdict,
+                "observed": _json_number(each.measurement.value),
+                "expected": each.expected,
+                "note": each.measurement.note,
+                "override": each.override.model_dump(mode="json") if each.override else None,
+            }
+            for each in findings
+        ],
+        "facts": [
+            [
+                measurement.statistic,
+                measurement.part,
+                _json_number(measurement.value),
+                measurement.note,
+            ]
+            for measurement in measurements
+        ],
+        "skipped": measurements.skipped,
+        "validation": verdict.validation.result or {},
+    }
+    text = json.dumps(result, indent=1, sort_keys=True, default=str)
+    (task.output / "gate.json").write_text(text)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    failed = [check for check in verdict.checks if check.verdict != "pass" and not check.findings]
+    page = environment.get_template("page.html").render(
+        gate=verdict.gate,
+        pipeline=task.spec.pipeline,
+        night=task.night.date.isoformat(),
+        run_id=task.run_id,
+        verdict=verdict.verdict,
+        summary=verdict.summary,
+        groups=[
+            ("Stops", [each for each in findings if each.verdict == "stop"]),
+            ("Warnings", [each for each in findings if each.verdict == "warn"]),
+        ],
+        passed=[check for check in verdict.checks if check.verdict == "pass"] + failed,
+        overrides=live,
+        skipped=measurements.skipped,
+        data_docs=DATA_DOCS if verdict.validation.page else "",
+        figure=figure,
+    )
+    if verdict.validation.page:
+        (task.output / DATA_DOCS).write_text(verdict.validation.page, encoding="utf-8")
+    (task.output / "index.html").write_text(page, encoding="utf-8")
+
+
+def _json_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _notify(task: StageTask, verdict: Judgement) -> None:
+    hook = task.spec.gates.notify
+    if not hook:
+        return
+    module, _, name = hook.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+        function(
+            pipeline=task.spec.pipeline,
+            night=task.night.date,
+            run_id=task.run_id,
+            gate=verdict.gate,
+            summary=verdict.summary,
+        )
+    except Exception:
+        # The verdict stands whether or not anybody could be told.
+        LOG.exception("the notification hook %r failed", hook)

@@ -1,0 +1,162 @@
+"""The cloud jobs that work for a run: noted when submitted, watched until their cost is final.
+
+One small file per job in the run's folder, so that a watcher that is started anew finds them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from nightbid.config.costs import Budget
+from nightbid.cost.budget import BudgetGuard, limits_of, past_costs
+from nightbid.jobs.meter import Job, JobMeter, Poll
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace, read_all, write_atomically
+
+Service = Literal["dataflow", "vertex_training"]
+
+
+class JobNote(BaseModel):
+    """One cloud job of one attempt at a stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    attempt: int
+    project: str
+    location: str
+    job_id: str
+    """As the service counts it; of a custom job the last part of its resource name."""
+    started: datetime
+    service: Service = "dataflow"
+    option: str = ""
+    """How it was bought, where the price book has a multiplier for it: `flexrs`, `spot`."""
+    endpoint: str | None = None
+    """Of an emulator: `http://host:port` for REST, `host:port` for gRPC; None for Google."""
+    settled: bool = False
+    """Whether its final metrics are in the ledger (or were waited for in vain)."""
+
+
+def note_job(run: RunRecord, note: JobNote) -> None:
+    """Write a job down, or what has become of it.
+
+    Writing it again changes nothing. A job that a later attempt takes up again stays with the
+    attempt that began it, so that it is paid once.
+    """
+    path = run.folder / "jobs" / f"{note.stage}.{note.attempt}.{note.job_id}.json"
+    if not path.exists() and any(
+        (each.stage, each.job_id) == (note.stage, note.job_id) for each in noted_jobs(run)
+    ):
+        return
+    write_atomically(path, note.model_dump_json(indent=1))
+
+
+def noted_jobs(run: RunRecord) -> list[JobNote]:
+    """Every job of a run, in the order they were started."""
+    texts = read_all(run.folder / "jobs", ".json").values()
+    found = [JobNote.model_validate_json(text) for text in texts]
+    return sorted(found, key=lambda note: (note.started, note.job_id))
+
+
+class JobWatch:
+    """Polls the jobs of a run, and settles each once it has ended.
+
+    What it keeps between polls is only for patience: started anew it counts nothing twice.
+
+    Args:
+        run: whose jobs.
+        budget: of the pipeline.
+        quiet_polls: as many answers in a row without news after the end of a job mean that its
+            final metrics are in.
+        patience_polls: after as many polls of a job that ended its metrics are waited for no more.
+    """
+
+    def __init__(
+        self,
+        run: RunRecord,
+        budget: Budget,
+        *,
+        quiet_polls: int = 3,
+        patience_polls: int = 120,
+    ) -> None:
+        self._run = run
+        self._budget = budget
+        self._quiet_polls = quiet_polls
+        self._patience_polls = patience_polls
+        self._meters: dict[str, JobMeter] = {}
+        self._quiet: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
+
+    def poll(self) -> dict[str, Poll]:
+        """Look once at every job that is not settled; over a limit it is cancelled.
+
+        Returns:
+            `<stage> <job id>` → what was seen; empty when every job is settled.
+        """
+        found: dict[str, Poll] = {}
+        for note in noted_jobs(self._run):
+            if note.settled:
+                continue
+            meter = self._meter(note)
+            seen = meter.poll()
+            found[f"{note.stage} {note.job_id}"] = seen
+            if not seen.ended:
+                continue
+            job = note.job_id
+            self._ended[job] = self._ended.get(job, 0) + 1
+            self._quiet[job] = 0 if seen.grew or seen.trouble else self._quiet.get(job, 0) + 1
+            quiet = self._quiet[job] >= self._quiet_polls and meter.has_expected()
+            if seen.final or quiet or self._ended[job] >= self._patience_polls:
+                note_job(self._run, note.model_copy(update={"settled": True}))
+        return found
+
+    def _meter(self, note: JobNote) -> JobMeter:
+        run = self._run
+        guard = self._breaker(note)
+        meter = self._meters.get(note.job_id)
+        if meter is None:
+            job = Job(
+                project=note.project,
+                location=note.location,
+                job_id=note.job_id,
+                pipeline=run.head.pipeline,
+                run_id=run.run_id,
+                stage=note.stage,
+                attempt=note.attempt,
+                option=note.option,
+            )
+            meter = _meter_of(note, job, run.workspace, guard)
+            meter.past = past_costs(run, note.stage)
+            self._meters[note.job_id] = meter
+        # What others have spent under the same limits grows while this job runs.
+        meter.guard = guard
+        return meter
+
+    def _breaker(self, note: JobNote) -> BudgetGuard:
+        run = self._run
+        limits = limits_of(
+            self._budget,
+            run.workspace,
+            pipeline=run.head.pipeline,
+            run_id=run.run_id,
+            stage=note.stage,
+            attempt=note.attempt,
+            at=note.started,
+        )
+        return BudgetGuard(limits, note.started, warn_at=self._budget.warn_at)
+
+
+def _meter_of(note: JobNote, job: Job, workspace: Workspace, guard: BudgetGuard) -> JobMeter:
+    # Here, because each service's client is heavy and a run uses one or none of them.
+    if note.service == "vertex_training":
+        from nightbid.jobs import vertex_meter
+
+        client = vertex_meter.connect(note.location, note.endpoint)
+        return vertex_meter.TrainingMeter(job, workspace, client, guard)
+    from nightbid.jobs import dataflow_meter
+
+    clients = dataflow_meter.Clients.connect(note.endpoint)
+    return dataflow_meter.DataflowMeter(job, workspace, clients, guard)

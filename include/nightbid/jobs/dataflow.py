@@ -1,0 +1,227 @@
+"""Google Cloud Dataflow as a service that runs jobs; batch only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from google.api_core import exceptions
+from google.cloud import dataflow_v1beta3 as api
+
+from nightbid.config.cloud import Cloud, Dataflow
+from nightbid.cost.labels import labels
+from nightbid.jobs.dataflow_meter import SERVICE, Clients
+from nightbid.jobs.job import JobStatus, Level, Message, State
+from nightbid.jobs.meter import short
+from nightbid.jobs.service import WRONG, CloudService
+from nightbid.jobs.store import JobRecord
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
+TIMEOUT_SECONDS = 60.0
+MESSAGES_AT_ONCE = 1000
+TRACEBACKS = ("apache_beam.utils.retry", "apache_beam.runners.dataflow.internal.apiclient")
+"""Beam's loggers that tell of refusals by whole tracebacks; we say what comes of it in one line."""
+STATES: dict[str, State] = {
+    "UNKNOWN": "waiting",
+    "STOPPED": "waiting",
+    "QUEUED": "waiting",
+    "PENDING": "waiting",
+    "RUNNING": "running",
+    "DRAINING": "running",
+    "CANCELLING": "running",
+    "PAUSING": "running",
+    "PAUSED": "running",
+    "RESOURCE_CLEANING_UP": "running",
+    "DONE": "done",
+    "FAILED": "failed",
+    "CANCELLED": "cancelled",
+    # A batch job that was drained has not read all of its input.
+    "DRAINED": "cancelled",
+    "UPDATED": "failed",
+}
+FLEXRS = {"cost": "COST_OPTIMIZED", "speed": "SPEED_OPTIMIZED"}
+LEVELS: dict[str, Level] = {
+    "JOB_MESSAGE_WARNING": "warning",
+    "JOB_MESSAGE_ERROR": "error",
+}
+
+
+class DataflowService(CloudService):
+    """Asks Dataflow about jobs, and submits them."""
+
+    kind = SERVICE
+    watched_as = "dataflow"
+    title = "Dataflow"
+    block = "cloud.dataflow"
+
+    def __init__(self, cloud: Cloud, settings: Dataflow) -> None:
+        super().__init__(cloud)
+        self._settings = settings
+        self._connected: Clients | None = None
+
+    @property
+    def _clients(self) -> Clients:
+        if self._connected is None:
+            self._connected = Clients.connect(self._settings.endpoint)
+        return self._connected
+
+    @property
+    def _place(self) -> dict[str, str]:
+        return {"project_id": self._cloud.project, "location": self._cloud.region}
+
+    def find(self, name: str) -> str:
+        """Id of the newest job of this name; empty without one."""
+        request = api.ListJobsRequest(
+            **self._place, name=name, filter=api.ListJobsRequest.Filter.ALL
+        )
+        with self.in_one_line(f"jobs called {name}"):
+            found = [
+                job
+                for job in self._clients.jobs.list_jobs(request, timeout=TIMEOUT_SECONDS)
+                if job.name == name
+            ]
+        newest = max(found, key=lambda job: _moment(job.create_time), default=None)
+        return newest.id if newest else ""
+
+    def look(self, job_id: str) -> JobStatus:
+        """What the job is doing."""
+        request = api.GetJobRequest(**self._place, job_id=job_id)
+        try:
+            job = self._clients.jobs.get_job(request, timeout=TIMEOUT_SECONDS)
+        except exceptions.NotFound as error:
+            return JobStatus("gone", short(error))
+        except WRONG as error:
+            return JobStatus("unknown", short(error))
+        said = job.current_state.name.removeprefix("JOB_STATE_")
+        return JobStatus(STATES.get(said, "unknown"), said)
+
+    def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
+        """What the job said."""
+        request = api.ListJobMessagesRequest(
+            **self._place,
+            job_id=job_id,
+            start_time=since,
+            minimum_importance=api.JobMessageImportance.JOB_MESSAGE_BASIC,
+            page_size=MESSAGES_AT_ONCE,
+        )
+        with self.in_one_line(f"messages of job {job_id}"):
+            found = [
+                Message(
+                    at=_moment(each.time),
+                    level=LEVELS.get(each.message_importance.name, "info"),
+                    text=each.message_text,
+                    message_id=each.id,
+                )
+                for each in self._clients.messages.list_job_messages(
+                    request, timeout=TIMEOUT_SECONDS
+                )
+            ]
+        return sorted(found, key=lambda each: each.at)
+
+    @property
+    def _address(self) -> str | None:
+        return self._settings.endpoint
+
+    @property
+    def _option(self) -> str:
+        return "flexrs" if self._settings.flexrs else ""
+
+    def _request_cancel(self, job_id: str) -> None:
+        wanted = api.Job(requested_state=api.JobState.JOB_STATE_CANCELLED)
+        request = api.UpdateJobRequest(**self._place, job_id=job_id, job=wanted)
+        self._clients.jobs.update_job(request, timeout=TIMEOUT_SECONDS)
+
+    def page(self, job_id: str) -> str:
+        """Address of the job in the console."""
+        if self._settings.endpoint:
+            return f"{self._settings.endpoint}/jobs/{job_id}"
+        return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"
+
+    def submit(
+        self, job_record: JobRecord, folder: str, expand: Callable[[beam.Pipeline], Any]
+    ) -> str:
+        """Submit a pipeline, once: the service takes a second request for the same for the first.
+
+        Args:
+            order: names the job.
+            folder: gs:// address for what is staged, and for temporary files.
+            expand: adds the transforms.
+
+        Returns:
+            The job's id.
+        """
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import (
+            GoogleCloudOptions,
+            PipelineOptions,
+            TestOptions,
+        )
+        from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+        from apache_beam.runners.dataflow.internal import apiclient
+
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        for name in TRACEBACKS:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        options = PipelineOptions([], **self._options(job_record, folder))
+        pipeline = beam.Pipeline(DataflowRunner(), options)
+        expand(pipeline)
+        # The runner draws a request id of its own at each call; ours must outlive this process.
+        # So it builds the job only, and its own client stages and submits it.
+        job = pipeline.run().job
+        job.options.view_as(TestOptions).dry_run = False
+        job.proto.client_request_id = job_record.request_id
+        if self._settings.endpoint:
+            # Only now: of other addresses than Google's, the runner would refuse those of gRPC.
+            place = job.options.view_as(GoogleCloudOptions)
+            place.dataflow_endpoint = self._settings.endpoint
+        client = apiclient.DataflowApplicationClient(job.options, job.root_staging_location)
+        with self.in_one_line(f"submitting job {job_record.name}"):
+            try:
+                return str(client.create_job(job).id)
+            except apiclient.DataflowJobAlreadyExistsError:
+                return self.find(job_record.name)
+
+    def _options(self, job_record: JobRecord, folder: str) -> dict[str, Any]:
+        settings = self._settings
+        own = labels(pipeline=job_record.pipeline, run_id=job_record.run_id, stage=job_record.stage)
+        marks = {**self._cloud.labels, **own}
+        found: dict[str, Any] = {
+            "dry_run": True,
+            "project": self._cloud.project,
+            "region": self._cloud.region,
+            "job_name": job_record.name,
+            "temp_location": f"{folder}/temp",
+            "staging_location": f"{folder}/staging",
+            "labels": [f"{name}={value}" for name, value in marks.items()],
+            "machine_type": settings.machine_type,
+            "disk_size_gb": settings.disk_gb,
+            "max_num_workers": settings.max_workers,
+            "autoscaling_algorithm": "THROUGHPUT_BASED" if settings.autoscaling else "NONE",
+            "use_public_ips": settings.public_ips,
+            "save_main_session": False,
+        }
+        optional = {
+            "num_workers": settings.workers,
+            "service_account_email": settings.service_account,
+            "network": settings.network,
+            "subnetwork": settings.subnetwork,
+            "flexrs_goal": FLEXRS.get(settings.flexrs or ""),
+            "dataflow_service_options": list(settings.service_options) or None,
+        }
+        found |= {name: value for name, value in optional.items() if value is not None}
+        if settings.image:
+            found |= {"sdk_container_image": settings.image, "sdk_location": "container"}
+        if settings.endpoint:
+            # Without credentials, which would be looked for in vain for half a minute.
+            found["no_auth"] = True
+        return found
+
+
+def _moment(time: Any) -> datetime:
+    # proto-plus answers a datetime, whatever the stubs say.
+    return datetime.fromtimestamp(time.timestamp(), UTC) if time else datetime.fromtimestamp(0, UTC)

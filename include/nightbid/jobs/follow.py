@@ -1,0 +1,133 @@
+"""Following a job: its messages, its cost, its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, ServiceError
+from nightbid.jobs.job import DeferredJob, JobClient, JobStatus, Message, RemoteStage
+from nightbid.jobs.store import cancel
+from nightbid.night.progress import Progress
+from nightbid.night.record import RunRecord
+from nightbid.night.task import Stage, named
+
+log = logging.getLogger(__name__)
+
+
+SETTLE_POLLS = 60
+"""As many looks at jobs that have ended: ten minutes, if every look is ten seconds apart."""
+Say = Callable[[int, str], None]
+"""Takes a level of `logging`, and a line."""
+LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class JobFollower:
+    """Looks at a job again and again; says each message once."""
+
+    def __init__(self, service: JobClient, job_id: str, stage: str) -> None:
+        self._service = service
+        self._job_id = job_id
+        self._stage = stage
+        self._since: datetime | None = None
+        self._seen: set[tuple[datetime, str, str]] = set()
+        self._state = ""
+
+    def look(self, say: Say = log.log) -> tuple[JobStatus, Sequence[Message]]:
+        """Look once, and say what is new.
+
+        Returns:
+            The job's state, and the messages that are new.
+        """
+        look = self._service.look(self._job_id)
+        if look.said != self._state:
+            self._state = look.said
+            state = look.said or look.state
+            say(logging.INFO, f"{self._stage}: job {self._job_id} is {state}")
+        try:
+            found = self._service.messages(self._job_id, self._since)
+        except (ConfigError, ServiceError) as error:
+            # A log that may not be read is no reason to give up the job.
+            say(logging.WARNING, str(error))
+            return look, ()
+        news = [each for each in found if each.identity not in self._seen]
+        for each in news:
+            say(LEVELS[each.level], f"{self._stage}: {each.text}")
+        if news:
+            self._since = max(each.at for each in news)
+            # Those of the newest moment only: the service gives no older ones again.
+            self._seen = {each.identity for each in found if each.at >= self._since}
+        return look, news
+
+
+def service_of(stage: Stage, spec: PipelineSpec) -> JobClient:
+    """The service that does a stage's work in this installation.
+
+    Raises:
+        ConfigError: none does, any more.
+    """
+    work = remote_stage_of(stage, spec)
+    if work is None:
+        raise ConfigError(
+            f"no service does the work of stage {stage.name!r} here",
+            where="settings: cloud",
+            hint="restore the cloud settings that its job was submitted with",
+        )
+    return work.service
+
+
+def remote_stage_of(stage: Stage, spec: PipelineSpec) -> RemoteStage | None:
+    """What a job does for a stage in this installation; None if the stage runs here."""
+    if not stage.remote:
+        return None
+    work: RemoteStage | None = named(stage.remote)(spec, Settings())
+    return work
+
+
+def poll_seconds() -> float:
+    """Time between two looks at a job, as the settings say."""
+    cloud = Settings().cloud
+    return cloud.poll_seconds if cloud else 10.0
+
+
+def wait(away: DeferredJob, run: RunRecord, progress: Progress) -> None:
+    """Wait in this process until a job has ended; its cost is watched meanwhile.
+
+    An interruption from the keyboard cancels the job.
+    """
+    from nightbid.jobs.cost_watch import JobWatch
+
+    job_record = away.job_record
+    following = JobFollower(away.service, job_record.job_id, job_record.stage)
+    watch = JobWatch(run, PipelineSpec.model_validate(run.head.spec).budget)
+    said = ""
+    try:
+        while True:
+            look, news = following.look()
+            said = news[-1].text if news else said
+            progress(0.5 if look.state == "running" else 0.0, f"{look.said.lower()} {said}".strip())
+            watch.poll()
+            if look.has_ended:
+                return
+            time.sleep(poll_seconds())
+    except KeyboardInterrupt:
+        cancel(run, job_record, away.service)
+        raise
+
+
+def wait_for_final_cost(run: RunRecord) -> None:
+    """Wait, with a bound, until the cost of every job of a run that has ended is final."""
+    from nightbid.jobs.cost_watch import JobWatch, noted_jobs
+
+    if all(note.settled for note in noted_jobs(run)):
+        return
+    watch = JobWatch(run, PipelineSpec.model_validate(run.head.spec).budget)
+    for _ in range(SETTLE_POLLS):
+        if not any(seen.ended for seen in watch.poll().values()):
+            return
+        time.sleep(poll_seconds())
+    log.warning("%s: final metrics of a job did not come in time; `nightbid run` again", run.run_id)

@@ -1,0 +1,197 @@
+"""Vertex AI custom jobs as a service that runs jobs; and their logs, from Cloud Logging."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from google.api_core import exceptions
+from google.api_core.retry import Retry, if_exception_type
+from google.cloud import aiplatform_v1 as api
+from google.cloud.logging_v2 import types as logs
+from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
+from google.cloud.logging_v2.services.logging_service_v2.transports import (
+    LoggingServiceV2GrpcTransport,
+)
+
+from nightbid.config.cloud import Cloud
+from nightbid.config.managed import ManagedTraining
+from nightbid.jobs.job import JobStatus, Level, Message, State
+from nightbid.jobs.meter import TRANSIENT, short
+from nightbid.jobs.service import WRONG, CloudService
+from nightbid.jobs.vertex_meter import SERVICE, connect
+
+log = logging.getLogger(__name__)
+
+CONSOLE = "https://console.cloud.google.com/vertex-ai/locations"
+READ = Retry(if_exception_type(*TRANSIENT), initial=0.5, maximum=5.0, timeout=30.0)
+"""Exponential, with jitter. For what may be asked twice."""
+TIMEOUT_SECONDS = 30.0
+PAGE = 500
+STATES: dict[str, State] = {
+    "QUEUED": "waiting",
+    "PENDING": "waiting",
+    "RUNNING": "running",
+    "CANCELLING": "running",
+    "UPDATING": "running",
+    "PAUSED": "running",
+    "SUCCEEDED": "done",
+    "FAILED": "failed",
+    "EXPIRED": "failed",
+    "PARTIALLY_SUCCEEDED": "failed",
+    "CANCELLED": "cancelled",
+}
+WARNING, ERROR = 400, 500
+"""Severities of Cloud Logging."""
+
+
+class TrainingService(CloudService):
+    """Asks Vertex AI about custom jobs, and submits them."""
+
+    kind = SERVICE
+    watched_as = "vertex_training"
+    title = "Vertex AI"
+    block = "cloud.training"
+
+    def __init__(self, cloud: Cloud, settings: ManagedTraining) -> None:
+        super().__init__(cloud)
+        self._settings = settings
+        self._parent = f"projects/{cloud.project}/locations/{cloud.region}"
+
+    @property
+    def _address(self) -> str | None:
+        endpoint = self._settings.endpoint
+        return endpoint.removeprefix("http://") if endpoint else None
+
+    @property
+    def _clients(self) -> tuple[Any, Any]:
+        return _connected(os.getpid(), self._cloud.region, self._address)
+
+    def job(self, job_id: str) -> api.CustomJob:
+        """A job as the service has it."""
+        with self.in_one_line(f"job {job_id}"):
+            return self._get(job_id)
+
+    def _get(self, job_id: str) -> api.CustomJob:
+        name = f"{self._parent}/customJobs/{job_id}"
+        found: api.CustomJob = self._clients[0].get_custom_job(
+            name=name, retry=READ, timeout=TIMEOUT_SECONDS
+        )
+        return found
+
+    def find(self, name: str) -> str:
+        """Id of the newest job of this name; empty without one."""
+        request = api.ListCustomJobsRequest(
+            parent=self._parent, filter=f'display_name="{name}"', page_size=PAGE
+        )
+        with self.in_one_line(f"jobs called {name}"):
+            found = list(
+                self._clients[0].list_custom_jobs(request, retry=READ, timeout=TIMEOUT_SECONDS)
+            )
+        newest = max(found, key=lambda job: job.create_time, default=None)
+        return _number(newest) if newest else ""
+
+    def look(self, job_id: str) -> JobStatus:
+        """What the job is doing."""
+        try:
+            job = self._get(job_id)
+        except exceptions.NotFound as error:
+            return JobStatus("gone", short(error))
+        except WRONG as error:
+            return JobStatus("unknown", short(error))
+        said = job.state.name.removeprefix("JOB_STATE_")
+        why = " ".join(job.error.message.split())
+        return JobStatus(STATES.get(said, "unknown"), f"{said}: {why}" if why else said)
+
+    def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
+        """What the job's workers said."""
+        wanted = ['resource.type="ml_job"', f'resource.labels.job_id="{job_id}"']
+        if since is not None:
+            moment = since.astimezone(UTC).isoformat(timespec="microseconds")
+            wanted.append(f'timestamp>="{moment}"')
+        request = logs.ListLogEntriesRequest(
+            resource_names=[f"projects/{self._cloud.project}"],
+            filter=" AND ".join(wanted),
+            order_by="timestamp asc",
+            page_size=PAGE,
+        )
+        with self.in_one_line(f"log of job {job_id}"):
+            found = self._clients[1].list_log_entries(request, retry=READ, timeout=TIMEOUT_SECONDS)
+            return [_message(each) for each in found]
+
+    @property
+    def _option(self) -> str:
+        return "spot" if self._settings.spot else ""
+
+    def _request_cancel(self, job_id: str) -> None:
+        name = f"{self._parent}/customJobs/{job_id}"
+        self._clients[0].cancel_custom_job(name=name, retry=READ, timeout=TIMEOUT_SECONDS)
+
+    def page(self, job_id: str) -> str:
+        """Address of the job in the console."""
+        project, region = self._cloud.project, self._cloud.region
+        if self._settings.endpoint:
+            return f"{self._settings.endpoint}/customJobs/{job_id}"
+        return f"{CONSOLE}/{region}/training/{job_id}?project={project}"
+
+    def submit(self, job: api.CustomJob) -> str:
+        """Create a job, once, and return its id.
+
+        The service takes a second request for a second job, and an answer may be lost. So a
+        creation is never repeated blindly: the job is looked for by its name first.
+
+        Raises:
+            ConfigError: the service refuses such a job.
+            ServiceError: it is out of reach, or a quota is used up, for longer than is waited.
+        """
+        end, pause = time.monotonic() + self._settings.patience_seconds, 1.0
+        while True:
+            with self.in_one_line(f"submitting job {job.display_name}"):
+                try:
+                    made = self._clients[0].create_custom_job(
+                        parent=self._parent, custom_job=job, retry=None, timeout=TIMEOUT_SECONDS
+                    )
+                    return _number(made)
+                except TRANSIENT as error:
+                    if time.monotonic() + pause > end:
+                        raise
+                    log.warning("%s: %s; tried again", job.display_name, short(error))
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(2 * pause, 20.0)
+            if found := self.find(job.display_name):
+                return found
+
+
+@lru_cache(maxsize=4)
+def _connected(process: int, region: str, address: str | None) -> tuple[Any, Any]:
+    # One per process: a channel must not be shared across a fork.
+    if address is None:
+        return connect(region), LoggingServiceV2Client()
+    transport = LoggingServiceV2GrpcTransport(channel=grpc.insecure_channel(address))
+    return connect(region, address), LoggingServiceV2Client(transport=transport)
+
+
+def _number(job: api.CustomJob) -> str:
+    return str(job.name.rpartition("/")[2])
+
+
+def _message(entry: logs.LogEntry) -> Message:
+    text = entry.text_payload
+    if not text and entry.json_payload:
+        text = str(dict(entry.json_payload).get("message", ""))
+    severity = int(entry.severity)
+    level: Level = "error" if severity >= ERROR else "warning" if severity >= WARNING else "info"
+    replica = entry.resource.labels.get("task_name", "")
+    # The first worker is heard without its name.
+    shown = text.rstrip() if replica in ("", "workerpool0-0") else f"{replica}: {text.rstrip()}"
+    # proto-plus answers a datetime, whatever the stubs say.
+    moment: Any = entry.timestamp
+    at = datetime.fromtimestamp(moment.timestamp(), UTC)
+    return Message(at, level, shown, entry.insert_id)

@@ -1,0 +1,232 @@
+"""What a managed training (a Vertex AI custom job) costs: its machines for as long as they stand.
+
+For whoever submits one:
+
+1. `pools_of(job)` reads the machines out of a CustomJob, `hourly_usd(pools)` prices them: it raises
+   PriceError before anything is submitted that could not be priced.
+2. After submission `nightbid.jobs.cost_watch.note_job(run, JobNote(service="vertex_training", …))` writes
+   the job down. From then on the cost watch beside the night (`JobWatch`) polls it with a
+   `TrainingMeter`, enters it in the ledger, and cancels it over budget. A job that a later attempt
+   takes up again may be noted again: it stays with the attempt that began it.
+3. Where nothing watches (the shell), the waiting loop calls `JobWatch(run, budget).poll()` itself,
+   until it is empty; polling beside another watcher counts nothing twice.
+4. The stage returns `training_usage(pools, seconds)` as its Outcome's usage, for the manifest.
+   The ledger lets that estimate go as soon as the job itself is entered.
+
+Every replica of every pool costs from the job's start to its end, whatever it does, and whether
+the job succeeds, fails or is cancelled. A job that waits for machines costs nothing yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from google.api_core import exceptions
+
+from nightbid.cost.budget import BudgetGuard
+from nightbid.cost.money import Money
+from nightbid.cost.pricing import PriceBook, default_book, exact, price_lines
+from nightbid.jobs.meter import TRANSIENT, UNKNOWN, VANISHED, Job, JobMeter, JobUsage, short
+from nightbid.night.manifest import Usage
+from nightbid.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from google.cloud.aiplatform_v1 import CustomJob, JobServiceClient
+
+SERVICE = "vertex_training"
+DEFAULT_DISK = "pd-ssd"
+DEFAULT_DISK_GB = 100
+"""What the service gives a replica whose pool asks for no disk."""
+INCLUSIVE_FAMILIES = ("a2-", "a3-", "a4-", "g2-")
+"""Machine types whose price includes the accelerators that are built into them."""
+CLOCK_MARGIN = timedelta(seconds=10)
+"""A running job is entered as of this long ago: while its clock and ours differ by less, no more is
+entered than it will have used."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Machines of one kind that stand for the whole job."""
+
+    machine_type: str
+    """`n1-standard-8`."""
+    replicas: int = 1
+    accelerator_type: str = ""
+    """`NVIDIA_TESLA_T4`; empty: none."""
+    accelerators: int = 0
+    """Of each replica."""
+    disk_type: str = DEFAULT_DISK
+    disk_gb: int = DEFAULT_DISK_GB
+    """Of each replica."""
+
+
+def pools_of(job: CustomJob) -> tuple[Pool, ...]:
+    """Machines that a custom job asks for."""
+    return tuple(
+        Pool(
+            machine_type=each.machine_spec.machine_type,
+            replicas=int(each.replica_count) or 1,
+            accelerator_type=(
+                each.machine_spec.accelerator_type.name
+                if each.machine_spec.accelerator_count
+                else ""
+            ),
+            accelerators=int(each.machine_spec.accelerator_count),
+            disk_type=each.disk_spec.boot_disk_type or DEFAULT_DISK,
+            disk_gb=int(each.disk_spec.boot_disk_size_gb) or DEFAULT_DISK_GB,
+        )
+        for each in job.job_spec.worker_pool_specs
+        # A pool between two others may be empty.
+        if each.machine_spec.machine_type
+    )
+
+
+def resources_of(pools: Iterable[Pool], seconds: float | Decimal) -> dict[str, Decimal]:
+    """Billable units of a job: hours of each machine and accelerator type, GB-hours of disk.
+
+    Args:
+        pools: its machines.
+        seconds: for which they stand.
+    """
+    hours = exact(seconds) / 3600
+    found: dict[str, Decimal] = {}
+
+    def add(resource: str, units: int) -> None:
+        found[resource] = found.get(resource, Decimal(0)) + units * hours
+
+    for pool in pools:
+        add(f"{pool.machine_type}_hour", pool.replicas)
+        add(f"{pool.disk_type}_gb_hour", pool.replicas * pool.disk_gb)
+        if pool.accelerator_type and not pool.machine_type.startswith(INCLUSIVE_FAMILIES):
+            add(f"{pool.accelerator_type}_hour", pool.replicas * pool.accelerators)
+    return {resource: units for resource, units in found.items() if units}
+
+
+def hourly_usd(
+    pools: Iterable[Pool],
+    *,
+    option: str = "",
+    at: date | None = None,
+    book: PriceBook | None = None,
+) -> Money:
+    """Price one hour of a job, before it is submitted.
+
+    Args:
+        pools: its machines.
+        option: `spot`, if it is bought so.
+        at: day of use; default: today (UTC).
+        book: prices.
+
+    Raises:
+        PriceError: the price of a machine, accelerator or disk is missing or expired.
+    """
+    day = at or datetime.now(UTC).date()
+    lines = price_lines(
+        resources_of(pools, 3600),
+        book or default_book(),
+        at=day,
+        where="cloud",
+        service=SERVICE,
+        option=option,
+    )
+    return Money.total(lines.values())
+
+
+def training_usage(pools: Sequence[Pool], seconds: float) -> Usage:
+    """Sum the accelerator- and wall-seconds of a job up for the stage's manifest.
+
+    What its processors did is not known from outside; what they cost is in the ledger.
+    """
+    accelerators = sum(pool.replicas * pool.accelerators for pool in pools)
+    return Usage(accelerator_seconds=accelerators * seconds, wall_seconds=seconds)
+
+
+def connect(location: str, endpoint: str | None = None) -> JobServiceClient:
+    """Connect to Google in a region, or without encryption to an emulator at `host:port`."""
+    # Importing it takes seconds: only where a job is followed.
+    from google.cloud.aiplatform_v1 import JobServiceClient
+    from google.cloud.aiplatform_v1.services.job_service.transports.grpc import (
+        JobServiceGrpcTransport,
+    )
+
+    if endpoint is None:
+        return JobServiceClient(
+            client_options={"api_endpoint": f"{location}-aiplatform.googleapis.com"}
+        )
+    import grpc  # type: ignore[import-untyped]
+
+    return JobServiceClient(
+        transport=JobServiceGrpcTransport(channel=grpc.insecure_channel(endpoint))
+    )
+
+
+class TrainingMeter(JobMeter):
+    """Follows a custom job by its machines and its age; see `JobMeter`.
+
+    Args:
+        client: of the service.
+        now: the time (UTC).
+    """
+
+    service = SERVICE
+    ended_states = frozenset({"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"})
+
+    def __init__(
+        self,
+        job: Job,
+        workspace: Workspace,
+        client: JobServiceClient,
+        guard: BudgetGuard,
+        *,
+        timeout: float = 30.0,
+        book: PriceBook | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        super().__init__(job, workspace, guard, timeout=timeout, book=book)
+        self._client = client
+        self._now = now
+        self._name = f"projects/{job.project}/locations/{job.location}/customJobs/{job.job_id}"
+
+    def look(self, trouble: list[str]) -> JobUsage:
+        """Ask for the job; its machines, start and end make its usage."""
+        try:
+            job = self._client.get_custom_job(name=self._name, timeout=self._timeout, retry=None)
+        except exceptions.NotFound:
+            return JobUsage(VANISHED)
+        except TRANSIENT as error:
+            trouble.append(f"state: {short(error)}")
+            return JobUsage(UNKNOWN)
+        state = str(job.state.name.removeprefix("JOB_STATE_"))
+        started, ended = _time(job.start_time), _time(job.end_time)
+        over = state in self.ended_states
+        if started is None:
+            # It waits for machines, or ended before it got any.
+            return JobUsage(state, final=over)
+        until = ended if over else self._now() - CLOCK_MARGIN
+        if until is None:
+            trouble.append(f"state: {state}, but no end time yet")
+            return JobUsage(state, started=started)
+        seconds = Decimal(str(max(0.0, (until - started).total_seconds())))
+        spot = job.job_spec.scheduling.strategy.name == "SPOT"
+        return JobUsage(
+            state,
+            resources_of(pools_of(job), seconds),
+            started,
+            final=over,
+            option="spot" if spot else "",
+        )
+
+    def request_cancel(self) -> None:
+        """Ask the service to cancel the job."""
+        self._client.cancel_custom_job(name=self._name, timeout=self._timeout, retry=None)
+
+
+def _time(moment: Any) -> datetime | None:
+    # proto-plus answers a datetime, whatever the stubs say; an unset one may be the epoch.
+    if not moment or moment.timestamp() <= 0:
+        return None
+    return datetime.fromtimestamp(moment.timestamp(), UTC)

@@ -1,0 +1,139 @@
+"""The champion: a pointer that is swapped in one step, with its whole history.
+
+Every promotion and rollback appends one numbered entry to `history/`; the newest is the champion.
+Taking the next number is exclusive, so two promotions cannot both win. `champion.json` is a copy
+of the newest entry, for people and scripts.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from nightbid.errors import ConcurrentUpdateError, ConfigError
+from nightbid.storage.workspace import Workspace, read_all, write_newest, write_once
+
+
+class Champion(BaseModel):
+    """Which model serves, since when, and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: str
+    number: int
+    """Position in the history, from 1."""
+    run_id: str
+    night: date
+    bundle_uri: str
+    """The exported bundle: model, fitted features, statistics."""
+    bundle_digest: str
+    since: datetime
+    change: Literal["promote", "rollback"]
+    reason: str
+
+
+class ChampionPointer:
+    """Reads and moves the pointer of one pipeline."""
+
+    def __init__(self, workspace: Workspace, pipeline: str) -> None:
+        self._folder = workspace.champion_folder(pipeline)
+        self._pipeline = pipeline
+
+    def current(self) -> Champion | None:
+        """The champion, or None before the first promotion."""
+        history = self.history()
+        return history[-1] if history else None
+
+    def history(self) -> list[Champion]:
+        """All changes, oldest first."""
+        found = read_all(self._folder / "history", ".json")
+        return [Champion.model_validate_json(found[name]) for name in sorted(found)]
+
+    def promote(
+        self, *, run_id: str, night: date, bundle_uri: str, bundle_digest: str, reason: str
+    ) -> Champion:
+        """Point at a new bundle. Promoting the bundle that already serves changes nothing.
+
+        Raises:
+            ConcurrentUpdateError: another promotion came first.
+        """
+        current = self.current()
+        if current and current.bundle_digest == bundle_digest and current.run_id == run_id:
+            return current
+        return self._append("promote", run_id, night, bundle_uri, bundle_digest, reason)
+
+    def rollback(self, reason: str, to: int | None = None) -> Champion:
+        """Point again at what served before, or at history entry `to`.
+
+        Raises:
+            ConfigError: there is nothing to go back to.
+        """
+        history = self.history()
+        if to is None:
+            target = _before(history)
+        else:
+            target = next((each for each in history if each.number == to), None)
+        if target is None:
+            raise ConfigError(
+                f"no earlier champion{f' with number {to}' if to else ''} to go back to",
+                where=self._pipeline,
+                hint=f"see `nightbid champion {self._pipeline}` for the history",
+            )
+        return self._append(
+            "rollback",
+            target.run_id,
+            target.night,
+            target.bundle_uri,
+            target.bundle_digest,
+            reason,
+        )
+
+    def _append(
+        self,
+        change: Literal["promote", "rollback"],
+        run_id: str,
+        night: date,
+        bundle_uri: str,
+        bundle_digest: str,
+        reason: str,
+    ) -> Champion:
+        history = self.history()
+        number = history[-1].number + 1 if history else 1
+        entry = Champion(
+            pipeline=self._pipeline,
+            number=number,
+            run_id=run_id,
+            night=night,
+            bundle_uri=bundle_uri,
+            bundle_digest=bundle_digest,
+            since=datetime.now(UTC),
+            change=change,
+            reason=reason,
+        )
+        path = self._folder / "history" / f"{number:06d}.json"
+        try:
+            write_once(path, entry.model_dump_json(indent=1))
+        except FileExistsError as error:
+            raise ConcurrentUpdateError(
+                f"history entry {number} was taken by somebody else",
+                where=self._pipeline,
+                hint="look at `nightbid champion` and promote again if it is still wanted",
+            ) from error
+        write_newest(self._folder / "champion.json", self._newest)
+        return entry
+
+    def _newest(self) -> str:
+        return self.history()[-1].model_dump_json(indent=1)
+
+
+def _before(history: list[Champion]) -> Champion | None:
+    """Find the promotion that came before the serving bundle's own: two rollbacks go two steps."""
+    if not history:
+        return None
+    serving = history[-1].bundle_digest
+    promoted = [each for each in history if each.change == "promote"]
+    own = max((each.number for each in promoted if each.bundle_digest == serving), default=0)
+    earlier = [e for e in promoted if e.number < own and e.bundle_digest != serving]
+    return earlier[-1] if earlier else None

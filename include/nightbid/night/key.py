@@ -1,0 +1,163 @@
+"""What a stage would compute: its inputs, its key, and where its output lies.
+
+The *key* is the digest of the inputs' digests, of the part of the spec that the stage reads, of
+its source code and of the library versions. An output with the same key is reused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from upath import UPath
+
+import nightbid
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.errors import StageError, WorkspaceError
+from nightbid.night.manifest import FileEntry, Manifest
+from nightbid.night.record import RunRecord
+from nightbid.night.task import Stage, StageInput
+from nightbid.storage.workspace import Workspace
+
+LIBRARIES = ("apache-beam", "great-expectations", "keras", "numpy", "pyarrow", "tensorflow")
+"""Their versions are part of every key: an upgraded library computes anew."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One stage of a run: the same plan is made anew by every process that asks."""
+
+    stage: Stage
+    spec: PipelineSpec
+    run: RunRecord
+    night: Night
+    inputs: Mapping[str, StageInput]
+    history: tuple[StageInput, ...]
+    spec_digest: str
+    code_digest: str
+    versions: Mapping[str, str]
+    key: str
+
+    @classmethod
+    def of(cls, stage: Stage, spec: PipelineSpec, run: RunRecord, cache_folder: Path) -> Plan:
+        """Look the inputs up and digest what the output depends on.
+
+        Raises:
+            StageError: an input stage has no finished output.
+            WorkspaceError: the output of one is gone.
+        """
+        workspace = run.workspace
+        night = Night.of(spec, run.date)
+        inputs = {name: _input_of(run, name) for name in stage.inputs}
+        if stage.wants_champion(spec) and (champion := run.pinned_champion()) is not None:
+            inputs["champion"] = read_output(workspace, champion.bundle_uri)
+        uris = run.history(stage.history_of) if stage.history_of else []
+        history = tuple(read_output(workspace, uri) for uri in uris)
+        spec_digest = digest_of(spec.model_dump(mode="json", include=set(stage.spec_keys)))
+        code_digest = source_of(stage)
+        versions = library_versions()
+        key = digest_of(
+            {
+                "stage": stage.name,
+                "night": night.model_dump(mode="json"),
+                "inputs": {name: each.manifest.digest for name, each in inputs.items()},
+                "history": [each.manifest.digest for each in history],
+                "run": run.run_id if stage.uses_run else "",
+                "outside": stage.outside(spec, night, cache_folder),
+                "spec": spec_digest,
+                "code": code_digest,
+                "versions": versions,
+                "seed": spec.seed,
+            }
+        )
+        return cls(
+            stage, spec, run, night, inputs, history, spec_digest, code_digest, versions, key
+        )
+
+    @property
+    def final(self) -> UPath:
+        """Where the output lies, or would lie."""
+        return self.run.workspace.stage_folder(self.spec.pipeline, self.stage.name, self.key)
+
+    @property
+    def uri(self) -> str:
+        """Address of the output in the workspace."""
+        return self.run.workspace.uri(self.final)
+
+    def found(self) -> Manifest | None:
+        """What an earlier attempt, of whatever run, has made; None if there is nothing."""
+        if not (self.final / "manifest.json").exists():
+            return None
+        return read_output(self.run.workspace, self.uri).manifest
+
+
+def _input_of(run: RunRecord, name: str) -> StageInput:
+    record = run.stage(name)
+    if record is None or not record.uri or record.state == "failed":
+        raise StageError(
+            f"the input stage {name!r} has no finished output",
+            where=run.run_id,
+            hint=f"run the stage {name!r} first",
+        )
+    return read_output(run.workspace, record.uri)
+
+
+def read_output(workspace: Workspace, uri: str) -> StageInput:
+    """Open a finished output.
+
+    Raises:
+        WorkspaceError: it is gone.
+    """
+    folder = workspace.at(uri)
+    try:
+        text = (folder / "manifest.json").read_text()
+    except FileNotFoundError as error:
+        raise WorkspaceError(
+            f"no stage output at {uri!r}",
+            where=str(workspace.root),
+            hint="it was deleted: rerun the night that made it",
+        ) from error
+    return StageInput(Manifest.model_validate_json(text), folder)
+
+
+def output_digest(files: Iterable[FileEntry]) -> str:
+    """Digest of an output: of the paths and bytes of its files, but for the volatile ones."""
+    ordered = sorted(files, key=lambda each: PurePosixPath(each.path))
+    return digest_of([[each.path, each.digest] for each in ordered if each.digest])
+
+
+def digest_of(value: Any) -> str:
+    """Digest of a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def source_of(stage: Stage) -> str:
+    """Digest of the source that a stage's output depends on."""
+    return source_digest(("config", "schema", *stage.rooms))
+
+
+@cache
+def source_digest(rooms: tuple[str, ...]) -> str:
+    """Digest of the source of some rooms (`config`, `features`, …) of this package."""
+    root = Path(nightbid.__file__).parent
+    total = hashlib.sha256()
+    for room in sorted(set(rooms)):
+        base = root / room
+        paths = sorted(base.rglob("*.py")) if base.is_dir() else [base.with_suffix(".py")]
+        for path in paths:
+            total.update(path.relative_to(root).as_posix().encode())
+            total.update(path.read_bytes())
+    return total.hexdigest()[:32]
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that compute."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,0 +1,233 @@
+"""The record of one run: what it was asked, and what each stage did, while it goes on.
+
+One small file per stage and attempt, so that parallel stages never write the same one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from upath import UPath
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError
+from nightbid.night.champion import Champion, ChampionPointer
+from nightbid.night.manifest import Usage, Verdict
+from nightbid.storage.workspace import Workspace, read_all, write_atomically
+
+HISTORY_NIGHTS = 28
+
+
+class RunHead(BaseModel):
+    """What a run was asked to do; written when it starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: str
+    run_id: str
+    date: dt.date
+    overrides: tuple[str, ...] = ()
+    trigger: str = "shell"
+    sweep: str = ""
+    """The sweep that the run is a trial of: such runs are not nights, and not listed as such."""
+    until: str = ""
+    """The stage that it was to end with; empty: all of them."""
+    started: dt.datetime
+    spec: dict[str, object]
+
+
+class Pin(BaseModel):
+    """The champion that a run compares with: looked up once, so that a rerun sees the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    champion: Champion | None
+
+
+class StageRecord(BaseModel):
+    """What one attempt at one stage did."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    attempt: int = 1
+    state: Literal["done", "stopped", "failed"]
+    uri: str = ""
+    reused: bool = False
+    started: dt.datetime
+    seconds: float
+    usage: Usage = Usage()
+    verdict: Verdict | None = None
+    summary: str = ""
+    error: str = ""
+
+
+def state_of(
+    head: RunHead, newest: Mapping[str, StageRecord]
+) -> tuple[Literal["done", "stopped", "failed", "running"], str]:
+    """State of a run, and the stage that ended it too early, if one did.
+
+    Args:
+        head: what it was asked.
+        newest: stage → the newest record of it; of several that went wrong the first one counts.
+    """
+    for record in newest.values():
+        if record.state != "done":
+            return record.state, record.stage
+    return ("done" if (head.until or "promote") in newest else "running"), ""
+
+
+class RunRecord:
+    """Reads and writes the records of one run."""
+
+    def __init__(self, workspace: Workspace, head: RunHead) -> None:
+        self.workspace = workspace
+        self.head = head
+        self.folder: UPath = workspace.run_folder(head.pipeline, head.run_id)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run, safe as a file name."""
+        return self.head.run_id
+
+    @property
+    def date(self) -> dt.date:
+        """Newest day of logs."""
+        return self.head.date
+
+    @classmethod
+    def start(
+        cls,
+        workspace: Workspace,
+        spec: PipelineSpec,
+        newest: dt.date,
+        *,
+        run_id: str = "",
+        overrides: tuple[str, ...] = (),
+        trigger: str = "shell",
+        sweep: str = "",
+        until: str = "",
+    ) -> RunRecord:
+        """Begin a run, or take up the one with the same id.
+
+        The default id is `<pipeline>-<date>`: running the same night again reuses what is done.
+        """
+        name = safe_run_id(run_id or f"{spec.pipeline}-{newest.isoformat()}")
+        folder = workspace.run_folder(spec.pipeline, name)
+        head = RunHead(
+            pipeline=spec.pipeline,
+            run_id=name,
+            date=newest,
+            overrides=overrides,
+            trigger=trigger,
+            sweep=sweep,
+            until=until,
+            started=dt.datetime.now(dt.UTC),
+            spec=spec.model_dump(mode="json"),
+        )
+        if not (folder / "run.json").exists():
+            write_atomically(folder / "run.json", head.model_dump_json(indent=1))
+            return cls(workspace, head)
+        existing = cls.load(workspace, spec.pipeline, name)
+        if existing.date != newest:
+            raise ConfigError(
+                f"run {name!r} is of {existing.date}, not of {newest}",
+                where=str(folder),
+                hint="give another --run-id",
+            )
+        kept = head.model_copy(update={"started": existing.head.started})
+        write_atomically(folder / "run.json", kept.model_dump_json(indent=1))
+        return cls(workspace, kept)
+
+    @classmethod
+    def load(cls, workspace: Workspace, pipeline: str, run_id: str) -> RunRecord:
+        """Open the record of a run that was started."""
+        path = workspace.run_folder(pipeline, run_id) / "run.json"
+        if not path.exists():
+            raise ConfigError(
+                f"no run {run_id!r} of pipeline {pipeline!r}",
+                where=str(workspace.root),
+                hint="list the runs with `nightbid runs`",
+            )
+        return cls(workspace, RunHead.model_validate_json(path.read_text()))
+
+    def pinned_champion(self) -> Champion | None:
+        """The champion as this run first saw it."""
+        path = self.folder / "champion.json"
+        if not path.exists():
+            pin = Pin(champion=ChampionPointer(self.workspace, self.head.pipeline).current())
+            write_atomically(path, pin.model_dump_json(indent=1))
+        return Pin.model_validate_json(path.read_text()).champion
+
+    def record(self, record: StageRecord) -> None:
+        """Add what an attempt did. The newest record of a stage is the one that counts."""
+        name = f"{record.stage}.{record.started:%Y%m%dT%H%M%S%f}.json"
+        write_atomically(self.folder / "stages" / name, record.model_dump_json(indent=1))
+
+    def records(self) -> list[StageRecord]:
+        """Every attempt of every stage, oldest first."""
+        texts = read_all(self.folder / "stages", ".json").values()
+        found = [StageRecord.model_validate_json(text) for text in texts]
+        return sorted(found, key=lambda record: record.started)
+
+    def stage(self, name: str) -> StageRecord | None:
+        """The newest record of a stage."""
+        found = [record for record in self.records() if record.stage == name]
+        return found[-1] if found else None
+
+    def next_attempt(self, stage: str) -> int:
+        """1 for the first try at a stage, counted over every try that began."""
+        return max((n for name, n in self.usage_logs() if name == stage), default=0) + 1
+
+    def usage_file(self, stage: str, attempt: int) -> UPath:
+        """Where a running stage leaves its usage so far, for the cost sensor."""
+        folder = self.folder / "usage"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{stage}.{attempt}.jsonl"
+
+    def usage_logs(self) -> list[tuple[str, int]]:
+        """Stage and attempt of every attempt that left its usage."""
+        folder = self.folder / "usage"
+        names = [path.name for path in folder.iterdir()] if folder.exists() else []
+        parts = [name.removesuffix(".jsonl").rpartition(".") for name in names
+                 if name.endswith(".jsonl")]  # fmt: skip
+        return sorted((stage, int(number)) for stage, _, number in parts if number.isdigit())
+
+    def history(self, stage: str) -> list[str]:
+        """Addresses of this stage's outputs on earlier nights, see `history`."""
+        return history(self.workspace, self.head.pipeline, self.date, stage)
+
+
+def history(workspace: Workspace, pipeline: str, before: dt.date, stage: str) -> list[str]:
+    """Addresses of a stage's finished outputs on earlier nights, oldest first, one per night."""
+    by_night: dict[dt.date, str] = {}
+    for other in runs_of(workspace, pipeline):
+        if other.date >= before:
+            continue
+        record = other.stage(stage)
+        if record and record.state == "done" and record.uri:
+            by_night[other.date] = record.uri
+    return [by_night[night] for night in sorted(by_night)][-HISTORY_NIGHTS:]
+
+
+def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
+    """All nights of a pipeline, in the order they were started; trials of sweeps are left out."""
+    folder = workspace.root / "runs" / pipeline
+    if not folder.exists():
+        return []
+    found = [
+        RunRecord.load(workspace, pipeline, each.name)
+        for each in folder.iterdir()
+        if (each / "run.json").exists()
+    ]
+    nights = (run for run in found if not run.head.sweep)
+    return sorted(nights, key=lambda run: (run.head.started, run.run_id))
+
+
+def safe_run_id(text: str) -> str:
+    """A run id (Airflow's hold colons and pluses) as a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:120]

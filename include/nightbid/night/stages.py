@@ -1,0 +1,129 @@
+"""One night, as data: its stages in order, and running them one after the other.
+
+The DAG is made from the same list, so the shell and Airflow run the same night.
+"""
+
+from __future__ import annotations
+
+from nightbid.night.task import Stage
+
+NIGHT: tuple[Stage, ...] = (
+    Stage(
+        "sample",
+        "nightbid.sampling.stage:run",
+        inputs=(),
+        spec_keys=("source", "columns", "label", "sampling"),
+        rooms=("data", "datasets", "sampling", "profile", "columns"),
+        fingerprint="nightbid.sampling.stage:fingerprint",
+    ),
+    Stage(
+        "gate_raw",
+        "nightbid.gates.raw:run",
+        inputs=("sample",),
+        spec_keys=("source", "columns", "label", "gates"),
+        rooms=("gates", "profile"),
+        history_of="sample",
+        is_gate=True,
+    ),
+    Stage(
+        "featurize",
+        "nightbid.featurize.stage:run",
+        inputs=("sample",),
+        spec_keys=("columns", "label", "features"),
+        rooms=("features", "featurize", "profile", "columns"),
+        remote="nightbid.featurize.remote:work",
+    ),
+    Stage(
+        "gate_features",
+        "nightbid.gates.features:run",
+        inputs=("featurize", "sample"),
+        spec_keys=("columns", "label", "features", "gates"),
+        rooms=("gates", "features", "profile", "serving", "models"),
+        history_of="featurize",
+        uses_champion=True,
+        is_gate=True,
+    ),
+    Stage(
+        "train",
+        "nightbid.training.stage:run",
+        inputs=("featurize",),
+        spec_keys=("model", "train", "label"),
+        rooms=("models", "training", "features"),
+        uses_champion=True,
+        champion_when="train.warm_start",
+        remote="nightbid.training.remote:candidate",
+    ),
+    Stage(
+        "train_baseline",
+        "nightbid.training.stage:run_baseline",
+        inputs=("featurize",),
+        spec_keys=("baseline", "train", "label"),
+        rooms=("models", "training"),
+        remote="nightbid.training.remote:baseline",
+    ),
+    Stage(
+        "evaluate",
+        "nightbid.evaluation.stage:run",
+        inputs=("sample", "featurize", "train", "train_baseline"),
+        spec_keys=("columns", "label", "evaluate", "features"),
+        rooms=("evaluation", "models", "features", "serving", "profile"),
+        uses_champion=True,
+    ),
+    Stage(
+        "gate_model",
+        "nightbid.gates.model:run",
+        inputs=("evaluate",),
+        spec_keys=("gates", "evaluate", "model", "train", "label"),
+        rooms=("gates", "profile"),
+        is_gate=True,
+    ),
+    Stage(
+        "export",
+        "nightbid.serving.export:run",
+        inputs=("sample", "featurize", "train"),
+        spec_keys=("columns", "features"),
+        rooms=("serving", "models", "features", "columns"),
+    ),
+    Stage(
+        "load_test",
+        "nightbid.serving.load_test:run",
+        inputs=("export", "sample"),
+        spec_keys=("columns",),
+        rooms=("serving", "features", "columns"),
+    ),
+    Stage(
+        "gate_serving",
+        "nightbid.gates.serving:run",
+        inputs=("load_test", "export"),
+        spec_keys=("gates",),
+        rooms=("gates", "profile"),
+        is_gate=True,
+    ),
+    Stage(
+        "gate_cost",
+        "nightbid.gates.cost:run",
+        inputs=("evaluate", "load_test"),
+        spec_keys=("gates", "budget"),
+        rooms=("gates", "profile", "cost"),
+        uses_run=True,
+        is_gate=True,
+    ),
+    Stage(
+        "promote",
+        "nightbid.promotion:run",
+        inputs=(
+            "export",
+            "evaluate",
+            "gate_raw",
+            "gate_features",
+            "gate_model",
+            "gate_serving",
+            "gate_cost",
+        ),
+        spec_keys=("approval",),
+        rooms=("promotion", "champion"),
+        uses_champion=True,
+        uses_run=True,
+    ),
+)
+"""Every stage of a night, in an order that satisfies their inputs."""

@@ -1,0 +1,158 @@
+"""What a stage is: a plain function ``run(task) -> Outcome``.
+
+It reads ``task.inputs`` and writes into ``task.output``, an empty folder. What is around it, the
+same for all, is in `nightbid.night.key` (inputs and key) and `nightbid.runner` (metering, committing,
+recording).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.night.manifest import FileEntry, Manifest, Rows, Usage, Verdict
+from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
+from nightbid.storage.workspace import Workspace, fetch
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """The finished output of an earlier stage."""
+
+    manifest: Manifest
+    folder: UPath
+
+    @property
+    def path(self) -> Path:
+        """The output as a folder of this machine (TensorFlow and Beam read local files)."""
+        return fetch(self.folder)
+
+    def part(self, *prefixes: str) -> Path:
+        """The same folder, where only files whose names begin so are sure to be there.
+
+        A profile of a few kilobytes can be read where the rows beside it fit no disk.
+        """
+        return fetch(self.folder, prefixes)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage function returns; its files lie in `task.output`."""
+
+    rows: Rows = field(default_factory=Rows)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values, small: what pages, gates and experiment tracking show."""
+    summary: str = ""
+    verdict: Verdict | None = None
+    usage: Usage = field(default_factory=Usage)
+    """Consumed elsewhere (Dataflow workers); what this machine used is metered around it."""
+    volatile: tuple[str, ...] = ()
+    """Relative paths or folders (ending in /) whose bytes differ between equal runs."""
+    service: str = "dataflow_batch"
+    """Of the price book, where `usage` was consumed; empty: its job is entered by the watchers."""
+    elsewhere: tuple[FileEntry, ...] = ()
+    """Files of the output that a job's workers have written at its place already."""
+
+
+@dataclass(frozen=True)
+class StageTask:
+    """All that a stage function gets."""
+
+    spec: PipelineSpec
+    night: Night
+    run_id: str
+    inputs: Mapping[str, StageInput]
+    """By stage name. `champion` is there if the stage asks for it and there is one."""
+    history: tuple[StageInput, ...]
+    """Outputs of the `history_of` stage on earlier nights, oldest first."""
+    output: Path
+    """A new, empty folder of this machine."""
+    workspace: Workspace
+    cache: Path
+    """Downloads and derived files that are safe to delete."""
+    progress: Progress = silent
+    checkpoints: Path | None = None
+    """What a killed attempt left of this very key, and the next may take up; gone when it ends."""
+    watch: EpochWatcher = unwatched
+    """Told by trainings how good they are after each epoch; may end them."""
+
+
+StageFunction = Callable[[StageTask], Outcome]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a night. Holds names only, so that declaring a night imports nothing heavy."""
+
+    name: str
+    function: str
+    """`package.module:function`, imported when the stage runs."""
+    inputs: tuple[str, ...]
+    spec_keys: tuple[str, ...]
+    """Top-level keys of the pipeline YAML that change its output."""
+    rooms: tuple[str, ...]
+    """Packages of nightbid whose source changes its output."""
+    uses_champion: bool = False
+    champion_when: str = ""
+    """Dotted key of a setting; unless it is true, the champion is left out after all."""
+    history_of: str | None = None
+    is_gate: bool = False
+    fingerprint: str = ""
+    """`package.module:function(spec, night, cache) -> str` for a stage that reads what no manifest
+    describes: when that changes, so does its key."""
+    uses_run: bool = False
+    """Output depends on the run itself (its costs, its id): reused only within the run."""
+    remote: str = ""
+    """`package.module:function(spec, settings) -> nightbid.jobs.job.Work | None`: how a job of
+    a cloud service does the work instead; None where this installation has none."""
+
+    def wants_champion(self, spec: PipelineSpec) -> bool:
+        """Whether the champion is an input."""
+        found: Any = spec
+        for part in filter(None, self.champion_when.split(".")):
+            found = getattr(found, part)
+        return self.uses_champion and bool(found)
+
+    def load(self) -> StageFunction:
+        """Import the function."""
+        function: StageFunction = named(self.function)
+        return function
+
+    def outside(self, spec: PipelineSpec, night: Night, cache_folder: Path) -> str:
+        """Fingerprint of what the stage reads from outside the workspace."""
+        return str(named(self.fingerprint)(spec, night, cache_folder)) if self.fingerprint else ""
+
+
+def named(path: str) -> Callable[..., Any]:
+    """Import `package.module:function`."""
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Where a stage's output lies, and whether it was there before."""
+
+    manifest: Manifest
+    uri: str
+    reused: bool
+
+
+def describe(result: StageResult) -> dict[str, Any]:
+    """What an XCom carries: addresses and verdicts, never data."""
+    return {
+        "uri": result.uri,
+        "stage": result.manifest.stage,
+        "digest": result.manifest.digest,
+        "verdict": result.manifest.verdict,
+        "summary": result.manifest.summary,
+        "rows": result.manifest.rows.model_dump(),
+        "reused": result.reused,
+    }

@@ -1,0 +1,137 @@
+"""What the pages of many runs show: nights at a glance, costs by pipeline and month."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from markupsafe import Markup
+
+from nightbid.cost.forecast import UNUSUAL
+from nightbid.cost.money import Money
+from nightbid.report.charts import Bar, Words, bar_chart, sparkline
+from nightbid.report.cost_trend import cost_trend
+from nightbid.report.formatting import money, number
+from nightbid.report.summaries import RunSummary
+
+PAGE = 50
+"""Runs on one page of the list."""
+MONTHS = 24
+"""Bars of costs drawn; the table has all of them."""
+
+
+TRENDS: dict[str, Callable[[RunSummary], float | None]] = {
+    "AUC": lambda run: run.auc.value,
+    "Normalised entropy": lambda run: run.entropy.value,
+    "Cost, USD": lambda run: float(run.cost.amount),
+}
+
+
+@dataclass(frozen=True)
+class Trend:
+    """One figure over the newest runs of a pipeline."""
+
+    name: str
+    line: Markup
+    newest: str
+
+
+@dataclass(frozen=True)
+class MonthCost:
+    """What one pipeline cost in one month."""
+
+    month: str
+    pipeline: str
+    runs: int
+    cloud: Money
+    here: Money
+
+    @property
+    def per_run(self) -> Money:
+        """At cloud prices."""
+        return Money(self.cloud.amount / self.runs, self.cloud.currency)
+
+
+def nights_context(
+    runs: Sequence[RunSummary],
+    total: int,
+    *,
+    page: int,
+    trends: Mapping[str, Sequence[RunSummary]],
+) -> dict[str, Any]:
+    """Everything that `nights.html` needs besides addresses."""
+    return {
+        "runs": runs,
+        "total": total,
+        "page": page,
+        "first": (page - 1) * PAGE + 1,
+        "last_page": max(1, -(-total // PAGE)),
+        "trend_names": list(TRENDS),
+        "trends": {name: _trends(name, found) for name, found in trends.items()},
+    }
+
+
+def _trends(pipeline: str, runs: Sequence[RunSummary]) -> list[Trend]:
+    """Runs that were not evaluated leave gaps; a figure that no run has is left out."""
+    found = []
+    for name, value_of in TRENDS.items():
+        values = {run.run_id: value_of(run) for run in runs}
+        known = [value for value in values.values() if value is not None]
+        if known:
+            words = f"{len(known)} nights, from {known[0]:.4g} to {known[-1]:.4g}"
+            line = sparkline(values, Words(f"{name} of {pipeline}", words, "runs"))
+            found.append(Trend(name, line, number(known[-1])))
+    return found
+
+
+def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
+    """Everything that `costs.html` needs besides addresses; the newest month first."""
+    by_pipeline: dict[str, list[RunSummary]] = {}
+    for run in runs:
+        by_pipeline.setdefault(run.pipeline, []).append(run)
+    trends = [
+        trend
+        for pipeline, found in sorted(by_pipeline.items())
+        if (trend := cost_trend(pipeline, sorted(found, key=lambda run: run.started)))
+    ]
+    groups: dict[tuple[str, str], list[tuple[Decimal, Decimal, str]]] = {}
+    for run in runs:
+        for spent in run.spent:
+            groups.setdefault((spent.month, run.pipeline), []).append(
+                (spent.cloud, spent.here, spent.currency)
+            )
+    rows = [
+        MonthCost(
+            month,
+            pipeline,
+            len(found),
+            Money.total(Money(cloud, currency) for cloud, _, currency in found),
+            Money.total(Money(here, currency) for _, here, currency in found),
+        )
+        for (month, pipeline), found in groups.items()
+    ]
+    rows.sort(key=lambda row: row.pipeline)
+    rows.sort(key=lambda row: row.month, reverse=True)
+    totals = {
+        month: Money.total(row.cloud for row in rows if row.month == month)
+        for month in dict.fromkeys(row.month for row in rows)
+    }
+    drawn = rows[:MONTHS]
+    chart = bar_chart(
+        [Bar(f"{row.month} {row.pipeline}", float(row.cloud.amount), money(row.cloud))
+         for row in drawn],
+        Words("Cost by pipeline and month",
+              "What each pipeline cost in each month at cloud prices, the newest first.",
+              "month-figures"),
+        name_width=300,
+    ) if drawn else Markup("")  # fmt: skip
+    return {
+        "rows": rows,
+        "month_totals": totals,
+        "grand_total": Money.total(totals.values()),
+        "cost_chart": chart,
+        "cost_trends": trends,
+        "unusual_times": UNUSUAL,
+    }

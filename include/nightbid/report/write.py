@@ -1,0 +1,25 @@
+"""The report of one run: a single HTML file that needs nothing else, to mail or to keep."""
+
+from __future__ import annotations
+
+from upath import UPath
+
+from nightbid.config.settings import Settings
+from nightbid.night.record import RunRecord
+from nightbid.report.pages import run_document
+from nightbid.report.summaries import Summaries
+from nightbid.storage.workspace import write_atomically
+
+
+def write_report(run: RunRecord) -> UPath:
+    """Write `report.html` and the run's summary beside its records; newer ones replace them.
+
+    Returns:
+        Its path.
+    """
+    path = run.folder / "report.html"
+    summaries = Summaries(run.workspace, Settings().cache.expanduser())
+    summaries.keep(run)
+    nights = summaries.of(run.head.pipeline)
+    write_atomically(path, run_document(run, nights=nights))
+    return path

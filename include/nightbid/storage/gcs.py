@@ -1,0 +1,260 @@
+"""A workspace on Cloud Storage: what is written to it, and what is fetched whole.
+
+Small records are read through UPath like local files, and held against their crc32c as well.
+Everything that is written, and all bulk transfer, goes through Google's own client: resumable
+uploads, crc32c of every object in both directions, retries with jitter, and generation
+preconditions where two writers may meet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from google.api_core import exceptions
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import storage
+from google.cloud.storage import transfer_manager
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
+from upath import UPath
+
+from nightbid.config.cloud import Cloud
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, WorkspaceError
+
+PATIENCE_SECONDS = 120.0
+RETRY = DEFAULT_RETRY.with_timeout(PATIENCE_SECONDS)
+"""Exponential, with jitter; on 408, 429, 5xx and broken connections."""
+WORKERS = 8
+WRONG = (
+    exceptions.GoogleAPICallError,
+    exceptions.RetryError,
+    DataCorruption,
+    InvalidResponse,
+    GoogleAuthError,
+    RequestException,
+)
+"""What the client raises when it is refused, gives up, or gets bytes of another crc32c."""
+MEETINGS = 20
+"""As many writers at most are made way for."""
+
+
+def open_root(uri: str) -> UPath:
+    """Open a gs:// address as this installation's settings say.
+
+    Raises:
+        ConfigError: the settings are not those of a cloud profile.
+    """
+    _configure()
+    return UPath(uri)
+
+
+_reached: list[Cloud] = []
+
+
+def reach(cloud: Cloud) -> None:
+    """Use this cloud in this process: a worker of a job has no settings of its own."""
+    if _reached != [cloud]:
+        _reached[:] = [cloud]
+        _configure()
+
+
+def _configure() -> None:
+    """Tell fsspec how every gs:// path of this process is reached."""
+    cloud = _cloud()
+    # Its other file system asks a control service about every bucket, on a socket of its own.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    from nightbid.storage.gcs_filesystem import Files
+
+    options: dict[str, Any] = {"project": cloud.project, "use_listings_cache": False}
+    if cloud.storage_endpoint:
+        options |= {"endpoint_url": cloud.storage_endpoint, "token": "anon"}
+        # Beam's own client has no option for it.
+        os.environ["STORAGE_EMULATOR_HOST"] = cloud.storage_endpoint
+    for protocol in ("gs", "gcs"):
+        fsspec.config.conf[protocol] = options
+        fsspec.register_implementation(protocol, Files, clobber=True)
+
+
+def _cloud() -> Cloud:
+    cloud = _reached[0] if _reached else Settings().cloud
+    if cloud is None:
+        raise ConfigError(
+            "a path on gs:// without the settings of a cloud",
+            where="settings",
+            hint="set profile and the cloud block; see docs/cloud.md",
+        )
+    return cloud
+
+
+def _client() -> storage.Client:
+    cloud = _cloud()
+    return _connected(os.getpid(), cloud.project, cloud.storage_endpoint)
+
+
+@lru_cache(maxsize=4)
+def _connected(process: int, project: str, endpoint: str | None) -> storage.Client:
+    # One per process: a connection must not be shared across a fork.
+    if endpoint is None:
+        return storage.Client(project=project)
+    return storage.Client(
+        project=project,
+        client_options={"api_endpoint": endpoint},
+        use_auth_w_custom_endpoint=False,
+    )
+
+
+def _blob(path: UPath) -> storage.Blob:
+    bucket, _, name = path.path.partition("/")
+    return _client().bucket(bucket).blob(name)
+
+
+@contextmanager
+def _one_line(path: UPath | str) -> Iterator[None]:
+    """Say what the cloud's client says in one line."""
+    try:
+        yield
+    except WRONG as error:
+        text = " ".join(str(getattr(error, "message", "") or error).split())[:200]
+        raise WorkspaceError(
+            f"{type(error).__name__}: {text}",
+            where=str(path),
+            hint="check bucket, network and the account's roles (docs/cloud.md); a rerun is safe",
+        ) from error
+
+
+def write(path: UPath, content: bytes) -> None:
+    """Write an object in one step: readers see the old one or the new one."""
+    with _one_line(path):
+        _blob(path).upload_from_string(content, checksum="crc32c", retry=RETRY)
+
+
+def create(path: UPath, content: bytes) -> None:
+    """Write an object that must not be there yet (generation 0 is asked for).
+
+    Raises:
+        FileExistsError: somebody else wrote it first.
+    """
+    blob = _blob(path)
+    with _one_line(path):
+        try:
+            blob.upload_from_string(content, if_generation_match=0, checksum="crc32c", retry=RETRY)
+        except exceptions.PreconditionFailed:
+            # Our own first try may have arrived, and only its answer have been lost.
+            if blob.download_as_bytes(retry=RETRY) != content:
+                raise FileExistsError(str(path)) from None
+
+
+def replace(path: UPath, content: Callable[[], bytes]) -> None:
+    """Write an object that others write too, by its generation.
+
+    It must still be the one that was there before `content` was asked; else that is asked again.
+
+    Raises:
+        WorkspaceError: others came in between again and again.
+    """
+    blob = _blob(path)
+    with _one_line(path):
+        for _ in range(MEETINGS):
+            seen = blob.bucket.get_blob(blob.name, retry=RETRY)
+            generation = seen.generation if seen else 0
+            try:
+                blob.upload_from_string(
+                    content(), if_generation_match=generation, checksum="crc32c", retry=RETRY
+                )
+            except exceptions.PreconditionFailed:
+                continue
+            return
+    raise WorkspaceError(
+        f"{MEETINGS} others wrote it in between", where=str(path), hint="try again later"
+    )
+
+
+def upload_file(local: Path, path: UPath) -> None:
+    """Write an object from a file, in one step."""
+    with _one_line(path):
+        _blob(path).upload_from_filename(str(local), checksum="crc32c", retry=RETRY)
+
+
+def upload_folder(local: Path, remote: UPath, last: str) -> None:
+    """Upload every file of a folder; `last` only when all others have arrived, and only once.
+
+    Raises:
+        FileExistsError: another writer's `last` was there first.
+    """
+    names = sorted(
+        each.relative_to(local).as_posix() for each in local.rglob("*") if each.is_file()
+    )
+    upload(local, [name for name in names if name != last], remote)
+    create(remote / last, (local / last).read_bytes())
+
+
+def upload(local: Path, names: Iterable[str], remote: UPath) -> None:
+    """Upload files of a folder; each object appears whole or not at all."""
+    pairs = [(str(local / name), _blob(remote / name)) for name in names]
+    with _one_line(remote):
+        transfer_manager.upload_many(
+            pairs,
+            upload_kwargs={"checksum": "crc32c", "retry": RETRY},
+            worker_type=transfer_manager.THREAD,
+            max_workers=WORKERS,
+            raise_exception=True,
+        )
+
+
+def download(remote: UPath, names: Iterable[str], local: Path) -> None:
+    """Download files of a folder; the crc32c of each is checked."""
+    pairs = []
+    for name in names:
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        pairs.append((_blob(remote / name), str(local / name)))
+    with _one_line(remote):
+        transfer_manager.download_many(
+            pairs,
+            download_kwargs={"checksum": "crc32c", "retry": RETRY},
+            worker_type=transfer_manager.THREAD,
+            max_workers=WORKERS,
+            raise_exception=True,
+        )
+
+
+def delete(path: UPath) -> None:
+    """Delete an object, if it is there."""
+    with _one_line(path):
+        try:
+            _blob(path).delete(retry=RETRY)
+        except exceptions.NotFound:
+            return
+
+
+def read_many(folder: UPath, suffix: str) -> dict[str, bytes]:
+    """Read all objects directly below a folder whose names end so: name → content."""
+    bucket, _, prefix = folder.path.partition("/")
+    prefix = prefix.rstrip("/") + "/"
+    with _one_line(folder):
+        found = _client().list_blobs(bucket, prefix=prefix, delimiter="/", retry=RETRY)
+        blobs = [each for each in found if each.name.endswith(suffix)]
+        return {
+            blob.name.removeprefix(prefix): content
+            for blob, content in zip(blobs, _contents(blobs), strict=True)
+            if content is not None
+        }
+
+
+def _contents(blobs: list[storage.Blob]) -> Iterator[bytes | None]:
+    def read(blob: storage.Blob) -> bytes | None:
+        try:
+            return bytes(blob.download_as_bytes(retry=RETRY))
+        except exceptions.NotFound:
+            return None  # removed since the listing
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from pool.map(read, blobs)

@@ -1,0 +1,339 @@
+"""Everything that Nightbid reads or writes lies below one root URI.
+
+Nothing else knows whether that is a local folder or a bucket. In a bucket a folder cannot be
+renamed: there an output's manifest is uploaded last, and exists only if all the rest does; whoever
+needs its files fetches them into the local cache. Layout::
+
+    data/<source digest>/dt=YYYY-MM-DD/…        raw daily partitions that a source had to make
+    stages/<pipeline>/<stage>/<key>/…           immutable outputs, manifest.json written last
+    runs/<pipeline>/<run id>/…                  one small record per run and stage
+    checkpoints/<pipeline>/<stage>/<key>/…      what a killed training goes on from
+    champion/<pipeline>/champion.json, history/ the pointer and its history
+    ledger/…                                    append-only cost records
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from upath import UPath
+
+from nightbid.config.settings import Settings
+from nightbid.errors import WorkspaceError
+from nightbid.night.manifest import FileEntry, Manifest
+
+CHECKPOINT_DAYS = 7
+
+
+class Workspace:
+    """A root URI and the addresses below it."""
+
+    def __init__(self, root: str | UPath) -> None:
+        text = str(root)
+        if text.startswith("gs://"):
+            from nightbid.storage import gcs
+
+            self.root = gcs.open_root(text.rstrip("/"))
+        else:
+            self.root = UPath(root) if "://" in text else UPath(Path(text).expanduser().resolve())
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.root)!r})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine."""
+        return is_local(self.root)
+
+    def stage_folder(self, pipeline: str, stage: str, key: str) -> UPath:
+        """Where the output with this key lies, or would lie."""
+        return self.root / "stages" / pipeline / stage / key
+
+    def run_folder(self, pipeline: str, run_id: str) -> UPath:
+        """Where the records of one run lie."""
+        return self.root / "runs" / pipeline / run_id
+
+    def champion_folder(self, pipeline: str) -> UPath:
+        """Where the champion pointer of one pipeline lies."""
+        return self.root / "champion" / pipeline
+
+    def checkpoint_folder(self, pipeline: str, stage: str, key: str) -> UPath:
+        """Where an unfinished output with this key keeps its state, on this machine."""
+        folder = self.root / "checkpoints" / pipeline / stage / key
+        return folder if self.is_local else UPath(_local_copy(folder))
+
+    def delete_old_checkpoints(self, mine: UPath) -> None:
+        """Remove what nobody came back for within a week, of the same stage."""
+        if not mine.parent.exists():
+            return
+        old = time.time() - CHECKPOINT_DAYS * 86_400
+        for each in mine.parent.iterdir():
+            if each.name != mine.name and each.stat().st_mtime < old:
+                self.discard(each)
+
+    def uri(self, path: UPath) -> str:
+        """The address of a path, relative to the root: what manifests and XComs carry."""
+        return str(path).removeprefix(str(self.root)).lstrip("/")
+
+    def at(self, uri: str) -> UPath:
+        """The path that `uri` names.
+
+        Raises:
+            WorkspaceError: the address leaves the workspace.
+        """
+        if uri.startswith("/") or ".." in Path(uri).parts:
+            raise WorkspaceError(
+                f"the address {uri!r} leaves the workspace",
+                where=str(self.root),
+                hint="use an address relative to the workspace root",
+            )
+        return self.root / uri
+
+    def scratch(self, final: UPath) -> UPath:
+        """A new empty folder of this machine, to be committed as `final` or thrown away."""
+        parent = final.parent if is_local(final) else UPath(_local_copy(final).parent)
+        folder = parent / f".tmp-{final.name[:16]}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def commit(
+        self, scratch: UPath, final: UPath, last: str = "manifest.json", *, is_whole: bool = True
+    ) -> None:
+        """Make a finished scratch folder visible under its final name, in one step.
+
+        If another attempt committed the same output first, ours is thrown away: both are the
+        output of the same key.
+
+        Args:
+            scratch: the folder.
+            final: its name.
+            last: the file without which the folder does not exist.
+            is_whole: whether no other files of it were written at its place already.
+        """
+        if is_local(final):
+            self._move(scratch, final, last)
+            return
+        from nightbid.storage import gcs
+
+        try:
+            gcs.upload_folder(Path(str(scratch)), final, last)
+        except FileExistsError:
+            self.discard(scratch)
+        else:
+            if is_whole:
+                self._move(scratch, UPath(_local_copy(final)), last)
+            else:
+                self.discard(scratch)
+
+    def _move(self, scratch: UPath, final: UPath, last: str) -> None:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(str(scratch), str(final))
+        except OSError:
+            if not (final / last).exists():
+                raise
+            self.discard(scratch)
+
+    def discard(self, folder: UPath) -> None:
+        """Remove a scratch folder."""
+        shutil.rmtree(str(folder), ignore_errors=True)
+
+
+def is_local(path: UPath | Path) -> bool:
+    """Whether a path is of this machine."""
+    return isinstance(path, Path) or path.protocol in ("", "file", "local")
+
+
+def _local_copy(folder: UPath) -> Path:
+    """Where the files of a remote folder lie on this machine, or would lie."""
+    return Settings().cache / "outputs" / folder.path
+
+
+def fetch(folder: UPath, prefixes: tuple[str, ...] = ()) -> Path:
+    """The files of a finished output as a folder of this machine, downloaded at most once.
+
+    Args:
+        folder: of the output.
+        prefixes: of the names of files that are wanted; none: all.
+
+    Raises:
+        WorkspaceError: a file is gone, or is not what the manifest says.
+    """
+    if is_local(folder):
+        return Path(str(folder))
+    local = _local_copy(folder)
+    if (local / "manifest.json").exists():
+        return local
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+    beside = local.parent / f".tmp-{uuid.uuid4().hex}"
+    try:
+        if prefixes:
+            part = local.with_name(f"{local.name}.part")
+            files = [each for each in manifest.files if each.path.startswith(prefixes)]
+            missing = [each for each in files if not (part / each.path).exists()]
+            _download(folder, missing, beside)
+            for each in missing:
+                (part / each.path).parent.mkdir(parents=True, exist_ok=True)
+                (beside / each.path).replace(part / each.path)
+            return part
+        _download(folder, manifest.files, beside)
+        (beside / "manifest.json").write_text(manifest.model_dump_json(indent=1))
+        try:
+            beside.rename(local)
+        except OSError:
+            if not (local / "manifest.json").exists():
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return local
+
+
+def _download(folder: UPath, files: Sequence[FileEntry], to: Path) -> None:
+    from nightbid.storage import gcs
+
+    gcs.download(folder, [each.path for each in files], to)
+    for each in files:
+        if each.digest and file_digest(to / each.path) != each.digest:
+            raise WorkspaceError(
+                f"{each.path} is not the file that the manifest names",
+                where=str(folder),
+                hint="delete this output and rerun the night that made it",
+            )
+
+
+@contextmanager
+def local_file(path: UPath | Path) -> Iterator[Path]:
+    """One file as a file of this machine; a remote one is downloaded, for as long as it is used."""
+    if is_local(path):
+        yield Path(str(path))
+        return
+    from nightbid.storage import gcs
+
+    with tempfile.TemporaryDirectory() as folder:
+        gcs.download(UPath(path).parent, [path.name], Path(folder))
+        yield Path(folder) / path.name
+
+
+@contextmanager
+def replaced(path: UPath | Path) -> Iterator[Path]:
+    """A file of this machine to write, which then takes the name `path` in one step."""
+    here = Path(str(path.parent)) if is_local(path) else Path(tempfile.gettempdir())
+    here.mkdir(parents=True, exist_ok=True)
+    beside = here / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        yield beside
+        if is_local(path):
+            os.replace(beside, str(path))
+        else:
+            from nightbid.storage import gcs
+
+            gcs.upload_file(beside, UPath(path))
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def download(folder: UPath, names: Iterable[str], to: Path) -> None:
+    """Fetch some files of a folder that is no stage's output."""
+    if not is_local(folder):
+        from nightbid.storage import gcs
+
+        gcs.download(folder, names, to)
+        return
+    for name in names:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(str(folder / name), to / name)
+
+
+def read_all(folder: UPath, suffix: str) -> dict[str, bytes]:
+    """Read the small files directly below a folder: name → content; none without the folder."""
+    if not is_local(folder):
+        from nightbid.storage import gcs
+
+        return gcs.read_many(folder, suffix)
+    try:
+        names = os.listdir(str(folder))
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for name in names:
+        if name.endswith(suffix) and not name.startswith("."):
+            try:
+                found[name] = (folder / name).read_bytes()
+            except FileNotFoundError:
+                continue  # removed since the listing
+    return found
+
+
+def remove(path: UPath) -> None:
+    """Delete a file, if it is there."""
+    if is_local(path):
+        path.unlink(missing_ok=True)
+        return
+    from nightbid.storage import gcs
+
+    gcs.delete(path)
+
+
+def write_atomically(path: UPath | Path, content: str | bytes) -> None:
+    """Write a small file in one step, so that a reader never sees half of it."""
+    data = content.encode() if isinstance(content, str) else content
+    if not is_local(path):
+        from nightbid.storage import gcs
+
+        gcs.write(UPath(path), data)
+        return
+    with replaced(path) as beside:
+        beside.write_bytes(data)
+
+
+def write_newest(path: UPath, content: Callable[[], str]) -> None:
+    """Write a small file that says what is newest, in one step.
+
+    Of several writers the one that knows the newest has the last word.
+
+    Args:
+        path: of the file.
+        content: looks what is newest.
+    """
+    if not is_local(path):
+        from nightbid.storage import gcs
+
+        gcs.replace(path, lambda: content().encode())
+        return
+    text = ""
+    while text != (text := content()):
+        write_atomically(path, text)
+
+
+def write_once(path: UPath, text: str) -> None:
+    """Write a small file in one step, unless it is there already.
+
+    Raises:
+        FileExistsError: somebody else wrote it first.
+    """
+    if not is_local(path):
+        from nightbid.storage import gcs
+
+        gcs.create(path, text.encode())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    beside.write_text(text, encoding="utf-8")
+    try:
+        os.link(str(beside), str(path))
+    finally:
+        os.unlink(str(beside))
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

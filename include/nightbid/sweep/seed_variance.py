@@ -1,0 +1,115 @@
+"""What the seed alone does: equal trainings on the same rows that differ in nothing else.
+
+A candidate and a champion are two draws from that spread. A difference that is not beyond it says
+nothing of the change between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from nightbid.config.gates import SeedNoise
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import StageError
+from nightbid.night.progress import Progress, silent
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import StageResult
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
+
+SHARED = ("sample", "featurize", "train_baseline")
+EACH = ("train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One training."""
+
+    seed: int
+    auc: float
+    normalized_entropy: float
+
+
+def model_digest(spec: PipelineSpec) -> str:
+    """Digest of the blocks that the spread is one of: another model has another."""
+    parts = spec.model_dump(mode="json", include={"model", "train", "label"})
+    del parts["train"]["seed"]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def draw(
+    workspace: Workspace,
+    spec: PipelineSpec,
+    night: date,
+    seeds: int,
+    *,
+    cache: Path,
+    progress: Callable[[str], Progress] = lambda _: silent,
+) -> list[Draw]:
+    """Train a night's candidate with its own seed and `seeds` others; evaluate all on its rows.
+
+    What the night has done already is reused, and so is every training of an earlier call.
+
+    Args:
+        workspace: where the outputs are.
+        spec: the pipeline.
+        night: newest day of logs.
+        seeds: how many others.
+        cache: for downloads and derived files.
+        progress: name of a step → its progress.
+
+    Raises:
+        StageError: a figure is not defined, so there is no spread.
+        NightbidError: a stage failed.
+    """
+    # Not a night: `sweep` keeps its run out of the lists and out of other nights' history.
+    name = f"{spec.pipeline}-{night}-noise"
+    run = RunRecord.start(workspace, spec, night, run_id=name, trigger="noise", sweep=name)
+
+    def stage(name: str, spec: PipelineSpec, label: str) -> StageResult:
+        return run_stage(
+            next(each for each in NIGHT if each.name == name),
+            spec,
+            run,
+            cache_folder=cache,
+            attempt=run.next_attempt(name),
+            progress=progress(label),
+        )
+
+    for each in SHARED:
+        stage(each, spec, each)
+    draws = []
+    for seed in range(spec.train.seed, spec.train.seed + seeds + 1):
+        train = spec.train.model_copy(update={"seed": seed})
+        other = spec.model_copy(update={"train": train})
+        for each in EACH:
+            result = stage(each, other, f"{each}, seed {seed}")
+        found = result.manifest.metrics["candidate"]
+        if found["auc"] is None or found["normalized_entropy"] is None:
+            raise StageError(
+                f"AUC {found['auc']}, normalised entropy {found['normalized_entropy']} of seed"
+                f" {seed}: no spread follows",
+                where=run.run_id,
+                hint="take a night whose newest day has positives",
+            )
+        draws.append(Draw(seed, found["auc"], found["normalized_entropy"]))
+    return draws
+
+
+def spread(spec: PipelineSpec, night: date, draws: list[Draw]) -> SeedNoise:
+    """Standard deviations between the seeds (n - 1 in the denominator)."""
+    return SeedNoise(
+        night=night,
+        seeds=tuple(each.seed for each in draws),
+        auc=round(statistics.stdev(each.auc for each in draws), 6),
+        normalized_entropy=round(statistics.stdev(each.normalized_entropy for each in draws), 6),
+        model=model_digest(spec),
+    )

@@ -1,0 +1,124 @@
+"""Starts Airflow's components and ends them, in a session of their own.
+
+Run as a program, with the environment of `Home.environment`, the API's port as its argument, and
+a pipe as its standard input: when that closes, everything ends. Airflow is imported once, here;
+the components are forks.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from nightbid_airflow.embedded import process_group
+from nightbid_airflow.embedded.preload import preload
+
+Job = Callable[[], None]
+
+
+def main(port: str) -> int:
+    """Run until standard input closes or a component ends.
+
+    Returns:
+        0 if it was told to end, 1 if a component ended by itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
+    ended = ""
+    try:
+        # The scheduler's imports take longest and need no database: they begin at once.
+        prepared, tell = os.pipe()
+        scheduler = _fork(partial(_schedule, prepared), logs / "scheduler.log")
+        # Imported here, Airflow is there in every fork that follows.
+        airflow = _airflow()
+        _, status = os.waitpid(_fork(_prepare_database, logs / "database.log"), 0)
+        if status:
+            ended = "database"
+            return 1
+        os.write(tell, b"1")
+        api = ("api-server", "--host", "127.0.0.1", "--port", port, "--workers", "1")
+        jobs = {
+            "api-server": partial(airflow, *api),
+            "dag-processor": partial(airflow, "dag-processor"),
+            "triggerer": partial(airflow, "triggerer", "--skip-serve-logs"),
+        }
+        names = {_fork(job, logs / f"{name}.log"): name for name, job in jobs.items()}
+        ended = _wait({scheduler: "scheduler", **names})
+        return 1 if ended else 0
+    finally:
+        if ended:
+            print(ended, flush=True)  # noqa: T201  # the starter reads which one it was
+        process_group.end(os.getpid())
+
+
+def _airflow() -> Callable[..., None]:
+    from airflow.__main__ import main as entry
+
+    def run(*arguments: str) -> None:
+        sys.argv = ["airflow", *arguments]
+        entry()  # type: ignore[no-untyped-call]
+
+    return run
+
+
+def _schedule(prepared: int) -> None:
+    preload()
+    airflow = _airflow()
+    if os.read(prepared, 1):
+        airflow("scheduler", "--skip-serve-logs")
+
+
+def _prepare_database() -> None:
+    from airflow.utils import db
+
+    db.initdb()
+
+
+def _fork(job: Job, log: Path) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        with log.open("a") as stream, open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        job()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(names: dict[int, str]) -> str:
+    """Wait for the end of standard input (nothing) or of a component (its name)."""
+    while True:
+        readable, _, _ = select.select([sys.stdin], [], [], 0.5)
+        if readable and not os.read(sys.stdin.fileno(), 1024):
+            return ""
+        pid, _ = os.waitpid(-1, os.WNOHANG)
+        if pid in names:
+            return names[pid]
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Entry point."""
+    sys.exit(main(arguments[0]))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -1,0 +1,57 @@
+"""Airflow's own login and permissions, as dependencies of the pages.
+
+Airflow serves a plugin's application to anybody: every route here depends on `CurrentUser`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import get_user
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
+from fastapi import Depends
+from nightbid.night.record import safe_run_id
+from sqlalchemy import select
+
+
+class CurrentUser:
+    """A person who is logged in, and the pipelines that they may read the nightly DAGs of."""
+
+    def __init__(self, user: Annotated[BaseUser, Depends(get_user)]) -> None:
+        self._user = user
+
+    def may_read(self, pipeline: str) -> bool:
+        """Whether Airflow lets them read runs of the pipeline's DAG."""
+        dag = f"nightly_{pipeline}"
+        manager: BaseAuthManager[BaseUser] = get_auth_manager()
+        return manager.is_authorized_dag(
+            method="GET",
+            access_entity=DagAccessEntity.RUN,
+            details=DagDetails(id=dag, team_name=DagModel.get_team_name(dag)),
+            user=self._user,
+        )
+
+    def readable(self, pipelines: Iterable[str]) -> list[str]:
+        """Those that they may read."""
+        return [name for name in pipelines if self.may_read(name)]
+
+
+def dag_runs(pipeline: str) -> dict[str, str]:
+    """Run ids of a pipeline's DAG: as the records name them → as Airflow does."""
+    with create_session() as session:
+        found = session.scalars(
+            select(DagRun.run_id).where(DagRun.dag_id == f"nightly_{pipeline}")
+        ).all()
+    return {safe_run_id(name): name for name in found}
+
+
+def login_address(back: str) -> str:
+    """Where a person logs in, to be led back to an address."""
+    return str(get_auth_manager().get_url_login(next_url=back))
