@@ -11,12 +11,13 @@ PIPELINE ?= ctr
 NIGHTS ?= 2
 PORT ?= 8080
 COMPOSE ?= docker compose
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n", $$1, $$2}'
 
 # Libraries are compiled once, and not by every process anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run ui up down compose-test test fault-matrix check format lock schema charts clean
+.PHONY: help install run ui up down compose-test test quick fault-matrix check docs docs-check format lock schema charts clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -57,11 +58,17 @@ fault-matrix: install ## Every fault of the emulated cloud at every stage, one b
 	$(BIN)/python -m pytest tests/cloud tests/dags/test_in_the_cloud.py tests/dags/test_restart.py \
 		-m "matrix or not matrix"
 
-check: install ## Lint, types, and the one-way imports
+check: install docs-check ## Lint, types, one-way imports, links of the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=include:plugins $(BIN)/lint-imports
+
+docs: install ## The documentation as a site, with search, at http://127.0.0.1:8000
+	$(MKDOCS) serve
+
+docs-check: install ## Build the site; a broken link is an error
+	$(MKDOCS) build --quiet --strict
 
 format: install ## Rewrite files in the house style
 	$(BIN)/ruff check --fix .

@@ -22,7 +22,7 @@ from nightbid.jobs.follow import poll_seconds
 from nightbid.jobs.job import DeferredJob
 from nightbid.night.progress import LogProgress
 from nightbid.night.record import RunRecord, safe_run_id
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.night.task import StageResult, describe
 from nightbid.runner import begin_stage, finish_stage
 from nightbid.storage.workspace import Workspace
@@ -78,7 +78,7 @@ class StageOperator(BaseOperator):
         settings = Settings()
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-        stage = next(stage for stage in NIGHT if stage.name == self.stage)
+        stage = stage_named(self.stage)
         progress = LogProgress(self.stage)
         try:
             request = Request.of(self.pipeline, context["dag_run"], context["params"])

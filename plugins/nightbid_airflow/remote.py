@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperatorLink
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.record import RunRecord
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class JobTrigger(BaseTrigger):
         spec = PipelineSpec.model_validate(run.head.spec)
         if self._following is None or self._watch is None:
             job_record = job_record_of(run, self.stage, self.attempt)
-            service = service_of(next(each for each in NIGHT if each.name == self.stage), spec)
+            service = service_of(stage_named(self.stage), spec)
             self._following = JobFollower(service, job_record.job_id, self.stage)
             self._page = service.page(job_record.job_id)
             self._watch = JobWatch(run, spec.budget)
@@ -110,7 +110,7 @@ class JobTrigger(BaseTrigger):
 
         run = self._open()
         spec = PipelineSpec.model_validate(run.head.spec)
-        service = service_of(next(each for each in NIGHT if each.name == self.stage), spec)
+        service = service_of(stage_named(self.stage), spec)
         cancel(run, job_record_of(run, self.stage, self.attempt), service)
 
 

@@ -35,7 +35,7 @@ from nightbid.jobs.follow import wait_for_final_cost
 from nightbid.jobs.store import job_records
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace, fetch
 
@@ -65,7 +65,7 @@ class Night:
         self.run = RunRecord.start(Workspace(root), spec, NIGHT_OF)
 
     def stage(self, name: str) -> Manifest:
-        stage = next(each for each in NIGHT if each.name == name)
+        stage = stage_named(name)
         number = self.run.next_attempt(name)
         found = run_stage(stage, self.spec, self.run, cache_folder=self._folder, attempt=number)
         return found.manifest

@@ -62,7 +62,7 @@ def test_a_gate_holds_back_everything_that_comes_after_it(pipelines) -> None:
 
 
 def test_a_gate_that_reads_one_of_two_trainings_waits_for_both() -> None:
-    gate = Stage("gate_training", "", inputs=("train",), spec_keys=(), rooms=(), is_gate=True)
+    gate = Stage("gate_training", "", inputs=("train",), spec_keys=(), is_gate=True)
     at = [stage.name for stage in NIGHT].index("evaluate")
     night = [*NIGHT[:at], gate, *NIGHT[at:]]
     assert upstream(gate, night) == ("train", "train_baseline")

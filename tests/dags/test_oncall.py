@@ -17,6 +17,7 @@ from nightbid import errors
 from nightbid.cli.app import app
 from nightbid.config.gates import Gates
 from nightbid.config.load import find_pipeline
+from nightbid.night.source import modules_of
 from nightbid.night.stages import NIGHT
 from nightbid_airflow.night import APPROVE, REPORT, WATCH
 
@@ -163,7 +164,8 @@ def test_each_kind_of_error_that_a_stage_raises_is_quoted_where_its_row_leads() 
     assert not (missing := AT_NIGHT - set().union(*shown.values())), missing
     for stage in NIGHT:
         led = {kind for who, to in rows() if who & {stage.name, "any"} for kind in shown[to]}
-        raised = {each.kind for each in texts() if each.room in stage.rooms} & AT_NIGHT
+        rooms = {name.split(".")[1] for name in modules_of(stage.function)}
+        raised = {each.kind for each in texts() if each.room in rooms} & AT_NIGHT
         assert not (missing := raised - led), f"{stage.name} raises {missing} → quote one"
 
 

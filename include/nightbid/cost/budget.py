@@ -259,7 +259,7 @@ def request_cancel(usage_log: UPath | Path, reason: str) -> None:
     """Ask the stage behind a usage trail to stop: it raises BudgetExceeded and leaves no output.
 
     Args:
-        trail: its RunRecord.usage_file.
+        usage_log: its RunRecord.usage_file.
         reason: one line for a person.
     """
     write_atomically(cancel_marker(usage_log), reason + "\n")

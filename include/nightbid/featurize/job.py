@@ -43,7 +43,7 @@ from nightbid.jobs.dataflow import DataflowService
 from nightbid.jobs.store import JobRecord
 from nightbid.night.key import library_versions, source_of
 from nightbid.night.manifest import FileEntry
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.night.task import Outcome, StageTask
 from nightbid.storage import gcs
 from nightbid.storage.workspace import file_digest
@@ -364,4 +364,4 @@ def _folder(task: StageTask, order: JobRecord) -> UPath:
 
 
 def _stage() -> Any:
-    return next(stage for stage in NIGHT if stage.name == "featurize")
+    return stage_named("featurize")

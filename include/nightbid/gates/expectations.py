@@ -78,7 +78,7 @@ def validate(
     """Judge facts by rules.
 
     Args:
-        facts: measured, finite.
+        measurements: measured, finite.
         column_of: statistic → column of the batch.
         rules: ranges of columns.
 

@@ -73,7 +73,7 @@ def judge(
 
     Args:
         gate: whose limits and bands apply.
-        facts: every figure's family must be a limit of that gate.
+        measurements: every figure's family must be a limit of that gate.
         gates: limits, learned bands, overrides.
         night: overrides hold up to their `until`, counted in nights, so that a rerun agrees.
         warned: statistics → for how many nights in a row, before this one, each has warned.

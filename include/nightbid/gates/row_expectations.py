@@ -64,7 +64,7 @@ def measure(
     """Ask every rule of a day's sampled rows.
 
     Args:
-        facts: gets one figure per rule.
+        measurements: gets one figure per rule.
         sample: raw and reserved columns.
         days: what is usual.
         day: of the sample.

@@ -148,7 +148,7 @@ class DataflowService(CloudService):
         """Submit a pipeline, once: the service takes a second request for the same for the first.
 
         Args:
-            order: names the job.
+            job_record: names the job.
             folder: gs:// address for what is staged, and for temporary files.
             expand: adds the transforms.
 

@@ -4,7 +4,7 @@ For whoever submits one:
 
 1. `pools_of(job)` reads the machines out of a CustomJob, `hourly_usd(pools)` prices them: it raises
    PriceError before anything is submitted that could not be priced.
-2. After submission `nightbid.jobs.cost_watch.note_job(run, JobNote(service="vertex_training", …))` writes
+2. After submission `nightbid.jobs.cost_watch.note_job(run, JobNote(…))` writes
    the job down. From then on the cost watch beside the night (`JobWatch`) polls it with a
    `TrainingMeter`, enters it in the ledger, and cancels it over budget. A job that a later attempt
    takes up again may be noted again: it stays with the attempt that began it.

@@ -17,11 +17,11 @@ from typing import Any
 
 from upath import UPath
 
-import nightbid
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import StageError, WorkspaceError
 from nightbid.night.manifest import FileEntry, Manifest
 from nightbid.night.record import RunRecord
+from nightbid.night.source import code_of
 from nightbid.night.task import Stage, StageInput
 from nightbid.storage.workspace import Workspace
 
@@ -139,22 +139,8 @@ def digest_of(value: Any) -> str:
 
 
 def source_of(stage: Stage) -> str:
-    """Digest of the source that a stage's output depends on."""
-    return source_digest(("config", "schema", *stage.rooms))
-
-
-@cache
-def source_digest(rooms: tuple[str, ...]) -> str:
-    """Digest of the source of some rooms (`config`, `features`, …) of this package."""
-    root = Path(nightbid.__file__).parent
-    total = hashlib.sha256()
-    for room in sorted(set(rooms)):
-        base = root / room
-        paths = sorted(base.rglob("*.py")) if base.is_dir() else [base.with_suffix(".py")]
-        for path in paths:
-            total.update(path.relative_to(root).as_posix().encode())
-            total.update(path.read_bytes())
-    return total.hexdigest()[:32]
+    """Digest of the source code that a stage's output depends on."""
+    return code_of(filter(None, (stage.function, stage.fingerprint)))
 
 
 @cache

@@ -5,6 +5,9 @@ The DAG is made from the same list, so the shell and Airflow run the same night.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
+from nightbid.errors import ConfigError
 from nightbid.night.task import Stage
 
 NIGHT: tuple[Stage, ...] = (
@@ -13,7 +16,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.sampling.stage:run",
         inputs=(),
         spec_keys=("source", "columns", "label", "sampling"),
-        rooms=("data", "datasets", "sampling", "profile", "columns"),
         fingerprint="nightbid.sampling.stage:fingerprint",
     ),
     Stage(
@@ -21,7 +23,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.gates.raw:run",
         inputs=("sample",),
         spec_keys=("source", "columns", "label", "gates"),
-        rooms=("gates", "profile"),
         history_of="sample",
         is_gate=True,
     ),
@@ -30,7 +31,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.featurize.stage:run",
         inputs=("sample",),
         spec_keys=("columns", "label", "features"),
-        rooms=("features", "featurize", "profile", "columns"),
         remote="nightbid.featurize.remote:work",
     ),
     Stage(
@@ -38,7 +38,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.gates.features:run",
         inputs=("featurize", "sample"),
         spec_keys=("columns", "label", "features", "gates"),
-        rooms=("gates", "features", "profile", "serving", "models"),
         history_of="featurize",
         uses_champion=True,
         is_gate=True,
@@ -48,7 +47,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.training.stage:run",
         inputs=("featurize",),
         spec_keys=("model", "train", "label"),
-        rooms=("models", "training", "features"),
         uses_champion=True,
         champion_when="train.warm_start",
         remote="nightbid.training.remote:candidate",
@@ -58,7 +56,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.training.stage:run_baseline",
         inputs=("featurize",),
         spec_keys=("baseline", "train", "label"),
-        rooms=("models", "training"),
         remote="nightbid.training.remote:baseline",
     ),
     Stage(
@@ -66,7 +63,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.evaluation.stage:run",
         inputs=("sample", "featurize", "train", "train_baseline"),
         spec_keys=("columns", "label", "evaluate", "features"),
-        rooms=("evaluation", "models", "features", "serving", "profile"),
         uses_champion=True,
     ),
     Stage(
@@ -74,7 +70,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.gates.model:run",
         inputs=("evaluate",),
         spec_keys=("gates", "evaluate", "model", "train", "label"),
-        rooms=("gates", "profile"),
         is_gate=True,
     ),
     Stage(
@@ -82,21 +77,18 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.serving.export:run",
         inputs=("sample", "featurize", "train"),
         spec_keys=("columns", "features"),
-        rooms=("serving", "models", "features", "columns"),
     ),
     Stage(
         "load_test",
         "nightbid.serving.load_test:run",
         inputs=("export", "sample"),
         spec_keys=("columns",),
-        rooms=("serving", "features", "columns"),
     ),
     Stage(
         "gate_serving",
         "nightbid.gates.serving:run",
         inputs=("load_test", "export"),
         spec_keys=("gates",),
-        rooms=("gates", "profile"),
         is_gate=True,
     ),
     Stage(
@@ -104,7 +96,6 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.gates.cost:run",
         inputs=("evaluate", "load_test"),
         spec_keys=("gates", "budget"),
-        rooms=("gates", "profile", "cost"),
         uses_run=True,
         is_gate=True,
     ),
@@ -121,9 +112,25 @@ NIGHT: tuple[Stage, ...] = (
             "gate_cost",
         ),
         spec_keys=("approval",),
-        rooms=("promotion", "champion"),
         uses_champion=True,
         uses_run=True,
     ),
 )
 """Every stage of a night, in an order that satisfies their inputs."""
+
+
+def stage_named(name: str) -> Stage:
+    """Look a stage up by its name.
+
+    Raises:
+        ConfigError: a night has no stage of this name.
+    """
+    for each in NIGHT:
+        if each.name == name:
+            return each
+    names = [each.name for each in NIGHT]
+    close = get_close_matches(name, names, 1)
+    raise ConfigError(
+        f"a night has no stage {name!r}",
+        hint=f"did you mean {close[0]!r}?" if close else "stages: " + ", ".join(names),
+    )

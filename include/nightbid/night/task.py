@@ -1,8 +1,7 @@
 """What a stage is: a plain function ``run(task) -> Outcome``.
 
-It reads ``task.inputs`` and writes into ``task.output``, an empty folder. What is around it, the
-same for all, is in `nightbid.night.key` (inputs and key) and `nightbid.runner` (metering, committing,
-recording).
+It reads ``task.inputs`` and writes into ``task.output``, an empty folder. `nightbid.night.key`
+finds the inputs and computes the key; `nightbid.runner` meters, commits and records every stage.
 """
 
 from __future__ import annotations
@@ -96,8 +95,6 @@ class Stage:
     inputs: tuple[str, ...]
     spec_keys: tuple[str, ...]
     """Top-level keys of the pipeline YAML that change its output."""
-    rooms: tuple[str, ...]
-    """Packages of nightbid whose source changes its output."""
     uses_champion: bool = False
     champion_when: str = ""
     """Dotted key of a setting; unless it is true, the champion is left out after all."""

@@ -19,7 +19,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import StageError
 from nightbid.night.progress import Progress, silent
 from nightbid.night.record import RunRecord
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.night.task import StageResult
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
@@ -76,7 +76,7 @@ def draw(
 
     def stage(name: str, spec: PipelineSpec, label: str) -> StageResult:
         return run_stage(
-            next(each for each in NIGHT if each.name == name),
+            stage_named(name),
             spec,
             run,
             cache_folder=cache,

@@ -20,7 +20,7 @@ from nightbid.cost.money import shown
 from nightbid.errors import BudgetExceeded, NightbidError, TrialPruned
 from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.night.record import RunRecord
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.night.task import StageResult
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
@@ -204,7 +204,7 @@ def _stage(
     watch: EpochWatcher = unwatched,
 ) -> StageResult:
     return run_stage(
-        next(each for each in NIGHT if each.name == name),
+        stage_named(name),
         spec,
         run,
         cache_folder=settings.cache,

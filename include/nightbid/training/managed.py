@@ -22,7 +22,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.night.key import library_versions, source_of
 from nightbid.night.progress import LogProgress
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.storage.workspace import Workspace, fetch
 from nightbid.training.distributed import place_of_environment
 from nightbid.training.job import Fit, Job, run_job
@@ -44,7 +44,7 @@ class TrainingOrder(Fit):
     checkpoints: str
     champion: str | None = None
     code_digest: str
-    """Of the source of the stage's rooms."""
+    """Digest of the stage's source code."""
     versions: dict[str, str]
     """Of the libraries that compute."""
 
@@ -94,7 +94,7 @@ def check_image(job_record: TrainingOrder) -> None:
     Raises:
         ConfigError: as said.
     """
-    stage = next(each for each in NIGHT if each.name == job_record.stage)
+    stage = stage_named(job_record.stage)
     here = library_versions()
     wrong = [f"{n} {here[n]}, not {v}" for n, v in job_record.versions.items() if here[n] != v]
     if source_of(stage) != job_record.code_digest:

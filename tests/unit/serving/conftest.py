@@ -12,7 +12,7 @@ import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.record import RunRecord
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.night.task import StageResult
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
@@ -49,7 +49,7 @@ class SmallNight:
         self.run = RunRecord.start(Workspace(root / "ws"), self.spec, dt.date(2026, 1, 9))
 
     def stage(self, name: str) -> StageResult:
-        stage = next(each for each in NIGHT if each.name == name)
+        stage = stage_named(name)
         return run_stage(stage, self.spec, self.run, cache_folder=self.root / "cache")
 
     def folder(self, name: str) -> Path:

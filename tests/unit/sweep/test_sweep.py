@@ -16,7 +16,7 @@ from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError
 from nightbid.night.record import RunRecord, runs_of
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import stage_named
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
 from nightbid.sweep.study import Sweep
@@ -141,7 +141,7 @@ def test_the_winner_is_the_best_and_its_command_reuses_its_training(swept, setti
     spec = find_pipeline("small", settings.pipelines, overrides)
     run = RunRecord.start(Workspace(settings.workspace), spec, sweep.head.date, sweep="x")
     for name in ("sample", "featurize", "train"):
-        stage = next(each for each in NIGHT if each.name == name)
+        stage = stage_named(name)
         result = run_stage(stage, spec, run, cache_folder=settings.cache)
         assert result.reused
     assert result.manifest.metrics["validation"]["log_loss"] == losses[0]

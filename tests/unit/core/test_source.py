@@ -1,0 +1,67 @@
+"""Which stages run again when one module changes: through the package's own source, on a copy."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nightbid
+
+CODE = "\ndef _added() -> int:\n    return 1\n"
+COMMENT = '\n# A comment.\n"""A string that stands alone."""\n'
+CHANGES = [
+    ("profile/bins.py", CODE),
+    ("models/layers.py", CODE),
+    ("models/architectures/deepfm.py", CODE),
+    ("gates/serving.py", CODE),
+    ("features/history.py", CODE),
+    ("report/run_page.py", CODE),
+    ("scorer/server.py", CODE),
+    ("storage/workspace.py", CODE),
+    ("profile/bins.py", COMMENT),
+]
+LOOK = """
+import json, sys
+from pathlib import Path
+from nightbid.night import source
+from nightbid.night.key import source_of
+from nightbid.night.stages import NIGHT
+
+def keys():
+    for cached in (source.modules_of, source.source_digest, source._tree, source._digest):
+        cached.cache_clear()
+    return {stage.name: source_of(stage) for stage in NIGHT}
+
+before, found = keys(), []
+for relative, code in json.load(sys.stdin):
+    path = source.ROOT / relative
+    text = path.read_text()
+    path.write_text(text + code)
+    found.append([name for name, key in keys().items() if key != before[name]])
+    path.write_text(text)
+print(json.dumps(found))
+"""
+
+
+def test_a_changed_module_runs_exactly_the_stages_again_that_import_it(tmp_path: Path) -> None:
+    shutil.copytree(Path(nightbid.__file__).parent, tmp_path / "nightbid")
+    ran = subprocess.run(
+        [sys.executable, "-c", LOOK],
+        input=json.dumps(CHANGES),
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    bins, layers, deepfm, serving, history, page, scorer, workspace, comment = json.loads(
+        ran.stdout
+    )
+    assert set(bins) >= {"sample", "gate_raw", "featurize", "gate_features"}
+    assert "gate_serving" not in bins
+    assert set(layers) == set(deepfm) == {"train", "train_baseline", "evaluate", "export"}
+    assert serving == ["gate_serving"]
+    assert "featurize" in history
+    assert not {"sample", "gate_raw", "gate_serving", "promote"} & set(history)
+    assert page == scorer == workspace == comment == []
