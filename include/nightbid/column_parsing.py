@@ -94,9 +94,9 @@ def _is_clean(values: pa.Array) -> bool:
 def _tokens(values: pa.Array) -> pa.Array:
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _readable(values.cast(pa.large_binary()))
+        return readable_text(values.cast(pa.large_binary()))
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return _readable(values)
+        return readable_text(values)
     if pa.types.is_boolean(kind):
         return values.cast(pa.int8()).cast(pa.string())
     if pa.types.is_floating(kind):
@@ -111,7 +111,8 @@ def _tokens(values: pa.Array) -> pa.Array:
     return values.cast(pa.string())
 
 
-def _readable(values: pa.Array) -> pa.Array:
+def readable_text(values: pa.Array) -> pa.Array:
+    """Read binary as UTF-8 text; a value that is not UTF-8 becomes its hexadecimal digits."""
     try:
         text = values.cast(pa.string())
         text.validate(full=True)

@@ -14,7 +14,7 @@ from emulator.installation import dataflow, emulated, service, storage, training
 from emulator.training import Training
 from nightbid.config.settings import Settings
 from nightbid.cost.ledger import Ledger, total
-from nightbid.jobs.store import orders
+from nightbid.jobs.store import job_records
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
@@ -86,7 +86,7 @@ def test_an_airflow_that_is_killed_twice_takes_its_jobs_up_again(
     (featurized,) = dataflow.jobs.values()
     trained = [each.job.labels["nightbid_stage"] for each in training.jobs.values()]
     assert sorted(trained) == ["train", "train_baseline"]
-    assert {order.state for order in orders(run)} == {"closed"}
+    assert {order.state for order in job_records(run)} == {"closed"}
     champion = ChampionPointer(workspace, "small").current()
     assert champion is not None
     assert champion.run_id == RUN

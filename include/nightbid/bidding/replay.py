@@ -61,7 +61,11 @@ def _run(bids, price, floor, first, ties, down, budget, over):  # type: ignore[n
     floored = len(floor) > 0
     spent = 0.0
     for row in range(rows):
-        bid = np.floor(bids[row]) if down else bids[row]
+        bid = bids[row]
+        if not (bid >= 0.0 and bid < np.inf):
+            return won, paid, -1
+        if down:
+            bid = np.floor(bid)
         wins, pays = settle(bid, price[row], floor[row] if floored else 0.0, first, ties)
         if wins and (over or spent + pays <= budget):
             won[row] = True
@@ -83,10 +87,13 @@ def replay(auctions: Auctions, bids: Floats, rules: Rules) -> Replay:
     Raises:
         DataError: bids are missing, infinite or negative, or are not one per auction.
     """
-    bids = at_least_zero("bids", bids)
+    bids = np.asarray(bids, np.float64)
     if bids.shape != auctions.price.shape:
         raise DataError(f"there are {len(bids):,} bids for {len(auctions):,} auctions")
     won, paid, entered = _run(bids, *rule_arguments(auctions, rules))
+    if entered < 0:
+        # The loop met a bid that is none; say how many there are.
+        at_least_zero("bids", bids)
     return Replay(won, paid, int(entered))
 
 

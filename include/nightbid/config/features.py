@@ -36,6 +36,10 @@ class FeatureBlock(Block):
         """Columns of a request that it reads, besides the time."""
         return self.sources(name)
 
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """Columns of the featurized rows that the feature called `name` makes."""
+        return (name,)
+
     @abstractmethod
     def in_words(self) -> str:
         """What it makes of its columns, with its settings; the feature's documentation."""
@@ -53,6 +57,10 @@ class Numeric(FeatureBlock):
     """`standard`: (x - mean) / standard deviation. `robust`: (x - median) / interquartile range."""
     missing_indicator: bool = False
     """Adds an input that is 1 where the value is missing."""
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """Columns of the featurized rows that the feature called `name` makes."""
+        return (name, f"{name}__missing") if self.missing_indicator else (name,)
 
     def in_words(self) -> str:
         """What it makes of its columns."""
@@ -149,6 +157,10 @@ class Bag(FeatureBlock):
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return (self.column or name, *([self.weights] if self.weights else []))
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """Columns of the featurized rows that the feature called `name` makes."""
+        return (name, f"{name}__weight")
 
     def in_words(self) -> str:
         """What it makes of its columns."""
@@ -309,6 +321,10 @@ class TextNgrams(FeatureBlock):
     ngrams: int = Field(default=2, ge=1, le=4)
     """Longest run of words."""
     buckets: int = Field(default=4096, ge=1)
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """Columns of the featurized rows that the feature called `name` makes."""
+        return (name, f"{name}__weight")
 
     def in_words(self) -> str:
         """What it makes of its columns."""

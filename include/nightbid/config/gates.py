@@ -66,6 +66,9 @@ class RawGate(Block):
     future_rows: Limit = limit(stop=(None, 0))
     duplicates: Limit = limit(warn=(None, 0.002), stop=(None, 0.01))
     quarantined: Limit = limit(warn=(None, 0.002), stop=(None, 0.02))
+    quarantined_positives: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
+    """Share of the rows with label 1 that could not be parsed, over that of all rows, beyond
+    chance. A label that cannot be read counts as a possible 1: it may be a spelling of it."""
     null_excess: Limit = limit(warn=(None, 0.01), stop=(None, 0.03))
     null_drop: Limit = limit(warn=(None, 0.1))
     nan_excess: Limit = limit(warn=(None, 0.005), stop=(None, 0.02))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -14,6 +15,7 @@ from nightbid.config.features import Feature
 from nightbid.config.gates import Gates
 from nightbid.config.models import Model, Train
 from nightbid.config.sources import Columns, SimulatorSource, Source
+from nightbid.schema import RESERVED
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 """Also the name of files and of model inputs."""
@@ -113,6 +115,26 @@ class PipelineSpec(Block):
     """Of everything that is drawn: the same seed, the same night."""
 
     @model_validator(mode="after")
+    def _names_are_free(self) -> PipelineSpec:
+        """Refuse reserved names, and two model inputs of one name."""
+        for where, name in _names(self):
+            if name in RESERVED:
+                raise ValueError(
+                    f"{where} is {name!r}, a name that Nightbid reserves for a column of its own;"
+                    " rename it (source.rename renames columns of the logs)"
+                )
+        made: dict[str, str] = {}
+        for feature, each in self.features.items():
+            for name in each.inputs(feature):
+                if name in made:
+                    raise ValueError(
+                        f"features {made[name]!r} and {feature!r} both make the model input"
+                        f" {name!r}; rename one of them"
+                    )
+                made[name] = feature
+        return self
+
+    @model_validator(mode="after")
     def _delayed_label_has_a_time(self) -> PipelineSpec:
         if self.label.entire_space and not self.label.given:
             raise ValueError(
@@ -125,6 +147,20 @@ class PipelineSpec(Block):
                 " says when the event happened"
             )
         return self
+
+
+def _names(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
+    """Every name that a pipeline gives to a feature or reads from the logs, and its place."""
+    for role, name in spec.columns:
+        yield f"columns.{role}", name
+    for key in ("column", "given", "event_time"):
+        yield f"label.{key}", getattr(spec.label, key)
+    for name, feature in spec.features.items():
+        yield "a feature", name
+        for column in feature.sources(name):
+            yield f"a column of features.{name}", column
+    for name in spec.evaluate.slices:
+        yield "a column of evaluate.slices", name
 
 
 class Night(Block):

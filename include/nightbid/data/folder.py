@@ -147,6 +147,13 @@ class FolderLogs:
             table = self._layout.make(table, day, first)
         _need(table, self._block.rename, "source.rename", where)
         names = [self._renamed(name) for name in table.column_names]
+        if self._block.kind == "parquet" and (taken := {REASON, TEXT}.intersection(names)):
+            name = sorted(taken)[0]
+            raise CorruptDataError(
+                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
+                where=where,
+                hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
+            )
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise CorruptDataError(

@@ -110,6 +110,17 @@ def _volume(measurements: Measurements, days: Days, day: Day) -> None:
         part=day.name,
         note=f"{aside:,.0f} of {read:,.0f} rows could not be parsed",
     )
+    positives = day.figures.get("positives", 0.0)
+    if aside and positives:
+        lost, expected = day.figures.get("quarantined_positives", 0.0), aside / read
+        error = math.sqrt(max(expected * (1 - expected), 1 / positives) / positives)
+        measurements.add(
+            "quarantined_positives",
+            max(beyond_chance(lost / positives - expected, 0.0, error), 0.0),
+            part=day.name,
+            note=f"{lost:,.0f} of {positives:,.0f} rows with label 1, or with a label that cannot"
+            " be read, could not be parsed",
+        )
 
 
 def _clock(measurements: Measurements, days: Days, day: Day) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.profile.sample import Hashes, hash_numbers, hash_texts
+from nightbid.schema import RESERVED
 
 LIMIT = 256
 NOTHING = (2**32 - 1, 0)
@@ -54,7 +55,7 @@ class Attributes:
         part = table.take(pa.array(row))
         columns = {}
         for other in sorted(part.column_names):
-            if other == name or other.startswith("nb_") or not _is_plain(part[other].type):
+            if other == name or other in RESERVED or not _is_plain(part[other].type):
                 continue
             value_codes, value_hashes = _hashed(part[other])
             # A null is no value: an attribute may be known on some rows only.

@@ -250,7 +250,8 @@ def _is_list(kind: pa.DataType) -> bool:
 def _kind_of(name: str, kind: pa.DataType) -> tuple[Kind, str]:
     if _is_list(kind):
         inner, text = _kind_of(name, kind.value_type)
-        return ("other" if inner == "time" else inner), f"list<{text}>"
+        is_flat = inner != "time" and not _is_list(kind.value_type)
+        return (inner if is_flat else "other"), f"list<{text}>"
     if pa.types.is_dictionary(kind):
         return _kind_of(name, kind.value_type)
     text = str(kind)

@@ -24,7 +24,7 @@ from nightbid.profile.attributes import Attributes
 from nightbid.profile.bins import Ints
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.exact import ExactSum
-from nightbid.schema import KEY, LABEL, TIME, WEIGHT
+from nightbid.schema import KEY, LABEL, RESERVED, TIME, WEIGHT
 
 FORMAT = 1
 MAX_PAIRED = 8
@@ -225,7 +225,7 @@ def _contradictions(table: pa.Table) -> dict[str, int]:
     times: dict[str, pa.Array] = {}
     for name in sorted(table.column_names):
         kind = table.schema.field(name).type
-        if name.startswith("nb_"):
+        if name in RESERVED:
             continue
         if pa.types.is_timestamp(kind) and len(times) < MAX_PAIRED:
             times[name] = as_time(table[name])

@@ -6,7 +6,7 @@ Plain functions on one batch; the stage loops over batches and days.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, hashes
+from nightbid.column_parsing import as_time, encode, hashes, whole
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.schema import GIVEN, KEY, LABEL, REASON, TEXT, TIME, TRUTH, USER, WEIGHT
+from nightbid.sampling.plain import plain_array, plain_table
+from nightbid.schema import (
+    GIVEN,
+    KEY,
+    LABEL,
+    REASON,
+    RESERVED,
+    TEXT,
+    TIME,
+    TRUTH,
+    USER,
+    WEIGHT,
+)
 
 Bools = npt.NDArray[np.bool_]
 
@@ -30,44 +42,51 @@ class Parsed:
     """Raw and reserved columns of the rows that could be parsed."""
     aside: pa.Table
     """Raw columns of the others, and why."""
+    positives: int = 0
+    """Good rows whose label is 1, before any attribution window."""
+    aside_positives: int = 0
+    """Rows set aside whose label is 1, or is a value that cannot be read: it may have been 1."""
+    examples: Mapping[str, str] = field(default_factory=dict)
+    """Reason → the first value that gave it, where a value did."""
 
 
 def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: str) -> Parsed:
     """Give every row its reserved columns, or a reason why it cannot have them.
 
     Args:
-        table: raw columns of some rows of one day.
+        table: raw columns of some rows of one day, of any type; see `plain_table`.
         spec: says which column plays which role.
         truth: label column → column of its true probability, if known.
         where: the day, for messages.
 
     Raises:
         MissingDataError: a column that the pipeline names is absent.
-        CorruptDataError: the label column holds something other than 0 and 1 throughout.
+        CorruptDataError: the label column holds something other than 0 and 1 throughout, or a
+            column has a name that is reserved.
     """
-    roles, label = spec.columns, spec.label
-    wanted = [roles.key, roles.time, roles.user, label.column]
-    wanted += [name for name in (label.given, label.event_time) if name]
-    for name in wanted:
-        if name not in table.column_names:
-            raise MissingDataError(
-                f"column {name!r} is missing",
-                where=where,
-                hint=f"the day has {', '.join(table.column_names[:12])}…; mend the logs, or"
-                " `columns` and `label` of the pipeline",
-            )
+    _check_names(table, spec, where)
     if REASON in table.column_names:
         # The source could not read some rows: nothing else is to be said of them.
         unread = pa.array(~_nulls(table[REASON]))
         parsed = parse(_without(table.filter(pc.invert(unread)), REASON, TEXT), spec, truth, where)
         mine = parsed.aside.append_column(TEXT, pa.nulls(len(parsed.aside), pa.string()))
-        theirs = table.filter(unread)
+        theirs = plain_table(table.filter(unread))
         if TEXT not in theirs.column_names:
             theirs = theirs.append_column(TEXT, pa.nulls(len(theirs), pa.string()))
         theirs = theirs.select(mine.column_names).cast(mine.schema)
-        return Parsed(parsed.good, pa.concat_tables([theirs, mine]))
+        spoiled = pc.starts_with(theirs[REASON], f"{spec.label.column} is not ")
+        lost = (flag(theirs[spec.label.column]) == 1) | np.asarray(spoiled)
+        return replace(
+            parsed,
+            aside=pa.concat_tables([theirs, mine]),
+            aside_positives=parsed.aside_positives + int(lost.sum()),
+            examples={**_examples(theirs, spec), **parsed.examples},
+        )
+    table = plain_table(table)
+    roles, label = spec.columns, spec.label
     reasons: dict[str, Bools] = {}
     reasons[f"{roles.key} is null"] = _nulls(table[roles.key])
+    reasons[f"{roles.key} is empty"] = _blank(table[roles.key])
     reasons[f"{roles.user} is null"] = _nulls(table[roles.user])
     time = as_time(table[roles.time])
     reasons[f"{roles.time} is not a time"] = _nulls(time)
@@ -96,7 +115,10 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     keep = pa.array(~bad)
     good = table.filter(keep)
     time = time.filter(keep)
+    unreadable = wrong & ~_nulls(table[label.column])
+    aside_positives = int((bad & ((value == 1) | unreadable)).sum())
     value = value[~bad]
+    positives = int((value == 1).sum())
     if event is not None and label.attribution_days:
         limit = label.attribution_days * 86_400_000_000
         waited = pc.subtract(event.filter(keep).cast(pa.int64()), time.cast(pa.int64()))
@@ -116,7 +138,32 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         reserved[TRUTH] = known
     for name, column in reserved.items():
         good = good.append_column(name, column)
-    return Parsed(good, aside)
+    return Parsed(good, aside, positives, aside_positives, _examples(aside, spec))
+
+
+def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
+    """Refuse a table that lacks a column of the pipeline or has one of a reserved name."""
+    roles, label = spec.columns, spec.label
+    wanted = [roles.key, roles.time, roles.user, label.column]
+    wanted += [name for name in (label.given, label.event_time) if name]
+    mine = [name for name in table.column_names if name not in (REASON, TEXT)]
+    missing = [repr(name) for name in dict.fromkeys(wanted) if name not in mine]
+    if missing:
+        is_one = len(missing) == 1
+        raise MissingDataError(
+            f"column{'' if is_one else 's'} {', '.join(missing)} {'is' if is_one else 'are'}"
+            " missing",
+            where=where,
+            hint=f"the day has {', '.join(mine[:12])}{'…' if len(mine) > 12 else ''}; mend the"
+            " logs, or `columns` and `label` of the pipeline",
+        )
+    for name in mine:
+        if name in RESERVED:
+            raise CorruptDataError(
+                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
+                where=where,
+                hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
+            )
 
 
 def draw(
@@ -172,18 +219,30 @@ def sampling_hash(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return pd.util.hash_array(salted).astype(np.float64) / 2.0**64
 
 
+FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
+
+
 def flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Read a column of flags: 0.0, 1.0, or NaN where it is neither; float64 [rows]."""
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        # Only the two spellings of a flag; " 1" or "yes" are for a person to judge.
-        ones, zeros = pa.array(["1", "1.0", "true"]), pa.array(["0", "0.0", "false"])
-        number = np.where(np.asarray(pc.is_in(column, ones)), 1.0, np.nan)
-        return np.where(np.asarray(pc.is_in(column, zeros)), 0.0, number)
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        return np.full(len(column), np.nan)
-    value = np.asarray(pc.fill_null(column.cast(pa.float64()), np.nan))
+    """Read a column of flags: 0.0, 1.0, or NaN where it is neither.
+
+    Booleans and numbers of any type, decimals included; texts `0`, `1`, `0.0`, `1.0`, `true` and
+    `false` in any case; categories of these. Nothing else is guessed: ` 1` or `yes` are NaN.
+
+    Returns:
+        float64 [rows]
+    """
+    array = plain_array(whole(column))
+    kind = array.type
+    if pa.types.is_string(kind):
+        codes, tokens = encode(array)
+        words = pc.replace_substring_regex(pc.utf8_lower(tokens), r"^([01])\.0+$", r"\1")
+        table = np.array([FLAGS.get(each, np.nan) for each in words.to_pylist()] + [np.nan])
+        return np.asarray(table[codes])
+    if pa.types.is_boolean(kind):
+        array = array.cast(pa.int8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return np.full(len(array), np.nan)
+    value = np.asarray(pc.fill_null(array.cast(pa.float64(), safe=False), np.nan))
     return np.where((value == 0) | (value == 1), value, np.nan)
 
 
@@ -193,6 +252,28 @@ def _without(table: pa.Table, *names: str) -> pa.Table:
 
 def _nulls(column: pa.ChunkedArray | pa.Array) -> Bools:
     return np.asarray(pc.is_null(column, nan_is_null=True), bool)
+
+
+def _examples(aside: pa.Table, spec: PipelineSpec) -> dict[str, str]:
+    """The first unreadable value of each reason, cut to a length that fits a line."""
+    found: dict[str, str] = {}
+    for reason in pc.unique(aside[REASON]).to_pylist():
+        name = reason.split(" is ")[0]
+        row = aside.slice(pc.index(aside[REASON], reason).as_py(), 1)
+        text = row[TEXT][0].as_py() if TEXT in row.column_names else None
+        value = (
+            text if text is not None else row[name][0].as_py() if name in row.schema.names else None
+        )
+        if value is not None and value != "":
+            found[reason] = repr(value) if len(repr(value)) <= 60 else repr(value)[:59] + "…"
+    return found
+
+
+def _blank(column: pa.ChunkedArray) -> Bools:
+    """Rows of a text column that hold the empty string."""
+    if not pa.types.is_string(column.type):
+        return np.zeros(len(column), bool)
+    return np.asarray(pc.fill_null(pc.equal(pc.utf8_length(column), 0), False), bool)
 
 
 def _refuse_non_binary(column: pa.ChunkedArray, wrong: Bools, name: str, where: str) -> None:

@@ -28,7 +28,7 @@ from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
 from nightbid.sampling.frozen import place
 from nightbid.sampling.rows import draw, parse
-from nightbid.schema import LABEL, WEIGHT
+from nightbid.schema import LABEL, REASON, WEIGHT
 
 
 @dataclass
@@ -42,6 +42,12 @@ class DayCount:
     """Weighted, of the rows written."""
     weight: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    """Reason → the first value that gave it."""
+    read_positives: int = 0
+    """Rows read whose label is 1, set aside or not; labels that cannot be read may have been 1."""
+    aside_positives: int = 0
+    """Those of them that were set aside."""
 
     @property
     def dropped(self) -> int:
@@ -55,6 +61,8 @@ class DayCount:
             "written": self.written,
             "quarantined": self.quarantined,
             "dropped": self.dropped,
+            "positives": self.read_positives,
+            "quarantined_positives": self.aside_positives,
             "label_rate": self.positives / self.weight if self.weight else None,
         }
 
@@ -89,7 +97,9 @@ def run(task: StageTask) -> Outcome:
     weight = sum(each.weight for each in counts.values())
     rate = sum(each.positives for each in counts.values()) / weight if weight else 0.0
     reasons: dict[str, int] = {}
+    examples: dict[str, str] = {}
     for count in counts.values():
+        examples = {**count.examples, **examples}
         for reason, rows in count.reasons.items():
             reasons[reason] = reasons.get(reason, 0) + rows
     return Outcome(
@@ -98,10 +108,11 @@ def run(task: StageTask) -> Outcome:
             "label_rate": rate,
             "days": {name: each.to_json() for name, each in counts.items()},
             "quarantine": reasons,
+            "quarantine_examples": examples,
             "outcomes": outcomes,
         },
         summary=f"{len(counts)} days, label rate {rate:.4f}"
-        + (f", quarantined: {_listed(reasons)}" if reasons else ""),
+        + (f", quarantined: {_listed(reasons, examples)}" if reasons else ""),
     )
 
 
@@ -175,12 +186,15 @@ def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCo
             kept.write(rows)
             if len(parsed.aside):
                 aside.write(parsed.aside)
-                for reason in parsed.aside["nb_reason"].to_pylist():
+                for reason in parsed.aside[REASON].to_pylist():
                     count.reasons[reason] = count.reasons.get(reason, 0) + 1
             weight = np.asarray(rows[WEIGHT], np.float64)
             count.read += len(table)
             count.written += len(rows)
             count.quarantined += len(parsed.aside)
+            count.read_positives += parsed.positives + parsed.aside_positives
+            count.aside_positives += parsed.aside_positives
+            count.examples = {**parsed.examples, **count.examples}
             count.weight += float(weight.sum())
             count.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
     finally:
@@ -191,6 +205,12 @@ def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCo
             "the day is empty",
             where=f"logs of {day}",
             hint="load the day again, or take another date",
+        )
+    if count.quarantined == count.read:
+        raise CorruptDataError(
+            f"none of {count.read:,} rows can be read: {_listed(count.reasons, count.examples)}",
+            where=f"logs of {day}",
+            hint="name the right columns in `columns` and `label`, or mend the logs",
         )
     profile.save(task.output / "profile" / f"dt={day}.json")
     sample.save(task.output / "rows" / f"dt={day}.parquet")
@@ -225,6 +245,10 @@ class _Writer:
             self._writer.close()
 
 
-def _listed(reasons: dict[str, int]) -> str:
+def _listed(reasons: dict[str, int], examples: dict[str, str]) -> str:
     worst = sorted(reasons.items(), key=lambda each: -each[1])[:3]
-    return ", ".join(f"{reason} ({rows:,})" for reason, rows in worst)
+    return ", ".join(
+        f"{reason} ({rows:,} rows"
+        + (f", for example {examples[reason]})" if reason in examples else ")")
+        for reason, rows in worst
+    )

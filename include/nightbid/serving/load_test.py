@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from nightbid.errors import MissingDataError
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
-from nightbid.schema import USER, split_files
+from nightbid.schema import RESERVED, USER, split_files
 from nightbid.serving.bundle import Bundle
 
 CANDIDATES = 100
@@ -124,7 +124,7 @@ def make_requests(rows: pa.Table, item: str | None, count: int, seed: int) -> li
         seed: of the choice.
     """
     draw = np.random.default_rng(seed)
-    raw = rows.select([name for name in rows.column_names if not name.startswith("nb_")])
+    raw = rows.select([name for name in rows.column_names if name not in RESERVED])
     of_item = item_columns(rows, item)
     heads = draw.choice(len(raw), count, replace=len(raw) < count)
     found = []
@@ -141,7 +141,7 @@ def make_requests(rows: pa.Table, item: str | None, count: int, seed: int) -> li
 
 def item_columns(rows: pa.Table, item: str | None) -> list[str]:
     """Columns that are the same wherever the item is the same, the item among them."""
-    raw = [name for name in rows.column_names if not name.startswith("nb_")]
+    raw = [name for name in rows.column_names if name not in RESERVED]
     if item is None or item not in raw:
         return raw
     head = rows.slice(0, 5000)

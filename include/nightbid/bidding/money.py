@@ -1,0 +1,187 @@
+"""What a replay earned: spend, value, surplus and their rates, with intervals.
+
+Intervals resample users (`nightbid.evaluation.bootstrap`): rows of one user are not independent.
+Where wins and prices depend on earlier rows (budgets, pacing), they are taken as they came.
+Where the true probability of a click is known, expected outcomes replace the drawn clicks, which
+narrows the intervals severalfold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from nightbid.bidding.auctions import Auctions
+from nightbid.bidding.checks import Floats, at_least_zero
+from nightbid.bidding.replay import Replay
+from nightbid.errors import DataError
+from nightbid.evaluation.bootstrap import Resampling, bounds
+
+HOURS = 24
+COMPARED = ("value", "spend", "surplus", "expected_value", "expected_surplus")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What each auction brought, in money. Arrays are [rows], 0 where lost."""
+
+    impressions: Floats
+    clicks: Floats
+    conversions: Floats
+    spend: Floats
+    value: Floats
+    """Of the clicks (or conversions) that happened."""
+    expected_clicks: Floats | None
+    """By the true probabilities, where known."""
+    expected_value: Floats | None
+    hour: npt.NDArray[np.int64] | None
+    auctions: int
+    entered: int
+
+    @classmethod
+    def of(
+        cls, auctions: Auctions, result: Replay, *, value: float | Floats, per: float = 1000.0
+    ) -> Ledger:
+        """Value a replay.
+
+        Args:
+            auctions: What was replayed.
+            result: Who won, and the prices paid.
+            value: Money that a click is worth; one for all, or [rows].
+            per: Prices are for so many impressions.
+
+        Raises:
+            DataError: values are missing or negative, or not one per auction.
+        """
+        worth = at_least_zero("value", value)
+        if worth.ndim and len(worth) != len(auctions):
+            raise DataError(f"there are {len(worth):,} values for {len(auctions):,} auctions")
+        won = result.won.astype(np.float64)
+        true = auctions.true_probability
+        zeros = np.zeros(len(won))
+        return cls(
+            impressions=won,
+            clicks=won * auctions.click,
+            conversions=zeros if auctions.conversion is None else won * auctions.conversion,
+            spend=result.paid / per,
+            value=won * auctions.click * worth,
+            expected_clicks=None if true is None else won * true,
+            expected_value=None if true is None else won * true * worth,
+            hour=auctions.hour,
+            auctions=len(auctions),
+            entered=result.entered,
+        )
+
+    def columns(self) -> dict[str, Floats]:
+        """The amounts that can be summed over rows, by name."""
+        found = {
+            "impressions": self.impressions,
+            "clicks": self.clicks,
+            "conversions": self.conversions,
+            "spend": self.spend,
+            "value": self.value,
+            "surplus": self.value - self.spend,
+        }
+        if self.expected_value is not None and self.expected_clicks is not None:
+            found["expected_clicks"] = self.expected_clicks
+            found["expected_value"] = self.expected_value
+            found["expected_surplus"] = self.expected_value - self.spend
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """Totals and rates; a rate without a denominator is None."""
+        total = {name: float(column.sum()) for name, column in self.columns().items()}
+        found: dict[str, Any] = {
+            "auctions": self.auctions,
+            "entered": self.entered,
+            **total,
+            "win_rate": _ratio(total["impressions"], self.auctions),
+            "ecpc": _ratio(total["spend"], total["clicks"]),
+            "ecpm": _ratio(1000 * total["spend"], total["impressions"]),
+            "roi": _ratio(total["value"] - total["spend"], total["spend"]),
+        }
+        for name in ("impressions", "clicks", "conversions"):
+            found[name] = round(found[name])
+        if self.hour is not None:
+            found["spend_by_hour"] = np.bincount(self.hour, self.spend, HOURS).tolist()
+        return found
+
+
+def _ratio(above: float, below: float) -> float | None:
+    return above / below if below else None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Totals of each amount in every replicate: name → [replicates]."""
+
+    totals: dict[str, Floats]
+
+    @classmethod
+    def of(cls, ledger: Ledger, users: npt.NDArray[np.integer], resampling: Resampling) -> Spread:
+        """Resample the users.
+
+        Args:
+            ledger: Of one bidder.
+            users: [rows], int64.
+            resampling: Of at least these users; the same for all bidders, so that differences
+                are paired.
+        """
+        user = np.searchsorted(resampling.users, users)
+        size = len(resampling.users)
+        columns = ledger.columns()
+        sums = sparse.csr_matrix([np.bincount(user, each, size) for each in columns.values()])
+        drawn = sums @ resampling.weights.astype(np.float64)
+        return cls(dict(zip(columns, np.asarray(drawn), strict=True)))
+
+    def interval(self, name: str) -> dict[str, float | None]:
+        """Middle 95 % of a total."""
+        low, high = bounds(self.totals[name])
+        return {"low": low, "high": high}
+
+    def difference(self, other: Spread, name: str) -> dict[str, float | None]:
+        """Middle 95 % of this bidder's total less the other's."""
+        low, high = bounds(self.totals[name] - other.totals[name])
+        return {"low": low, "high": high}
+
+
+def compare(
+    ledgers: dict[str, Ledger], users: npt.NDArray[np.integer], *, replicates: int, seed: int
+) -> dict[str, Any]:
+    """Summaries of several bidders on the very same auctions, with paired differences.
+
+    Args:
+        ledgers: Bidder → what it earned.
+        users: [rows], int64.
+        replicates: Of the resampling.
+        seed: Of its draw.
+
+    Returns:
+        `bidders`: name → summary with `intervals`; `differences`: name → amount → value, low and
+        high of the first bidder less this one.
+    """
+    resampling = Resampling.of(users.astype(np.int64), replicates, seed)
+    spreads = {name: Spread.of(each, users, resampling) for name, each in ledgers.items()}
+    summaries: dict[str, Any] = {}
+    for name, ledger in ledgers.items():
+        names = [each for each in COMPARED if each in spreads[name].totals]
+        summaries[name] = {
+            **ledger.summary(),
+            "intervals": {each: spreads[name].interval(each) for each in names},
+        }
+    first = next(iter(ledgers))
+    differences: dict[str, Any] = {}
+    for name in list(ledgers)[1:]:
+        differences[name] = {
+            each: {
+                "value": summaries[first][each] - summaries[name][each],
+                **spreads[first].difference(spreads[name], each),
+            }
+            for each in COMPARED
+            if each in spreads[first].totals and each in spreads[name].totals
+        }
+    return {"bidders": summaries, "differences": differences, "users": len(resampling.users)}

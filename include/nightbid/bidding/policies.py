@@ -1,0 +1,187 @@
+"""The value of a policy, from the logs of another one with known propensities.
+
+With w = π_e(a | x) / π_b(a | x) of the logged action, r its reward, q̂ the predicted reward of the
+logged action and q̄ = Σ over a of π_e(a | x) · q̂(x, a):
+
+    DM         mean(q̄)                                    model only
+    IPS        mean(w · r)                                Horvitz and Thompson 1952
+    SNIPS      Σ w · r / Σ w                              Swaminathan and Joachims 2015
+    DR         mean(q̄ + w · (r − q̂))                      Dudík et al. 2011
+    SNDR       mean(q̄) + Σ w · (r − q̂) / Σ w
+    switch-DR  mean(q̄ + w · 1[w ≤ τ] · (r − q̂))           Wang et al. 2017
+    DRos       mean(q̄ + λw / (w² + λ) · (r − q̂))          Su et al. 2020
+
+Rows are single (context, position) pairs; for slates, give one row per position, which is the
+independent estimator.
+
+Intervals are of the estimator's mean by the central limit theorem, over users where given. They
+hold for the logged actions; they do not cover the bias of DM, switch-DR and DRos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.bidding.checks import Floats, probabilities
+from nightbid.errors import DataError
+
+Z95 = 1.959963984540054
+ESTIMATORS = ("dm", "ips", "snips", "dr", "sndr", "switch_dr", "dr_os")
+LEAST_ESS = 50.0
+LEAST_OVERLAP = 0.5
+"""Least mean of w: 1 if the logging policy shows all that the other would."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A policy's mean reward, with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PolicyValue:
+    """Every estimate of one policy's mean reward."""
+
+    estimates: dict[str, Estimate]
+    effective_sample_size: float
+    """(Σ w)² / Σ w²: rows that would tell as much if drawn from the policy itself."""
+    mean_weight: float
+    """1 in expectation where propensities are right and the policies overlap."""
+    largest_weight: float
+    rows: int
+    logged: Estimate
+    """Mean reward of the logging policy."""
+
+
+def evaluate(
+    reward: npt.ArrayLike,
+    logged: npt.ArrayLike,
+    candidate: npt.ArrayLike,
+    *,
+    predicted: npt.ArrayLike | None = None,
+    predicted_policy: npt.ArrayLike | None = None,
+    users: npt.NDArray[np.integer] | None = None,
+    switch: float = 10.0,
+    shrinkage: float = 100.0,
+    least_ess: float = LEAST_ESS,
+) -> PolicyValue:
+    """Estimate the mean reward that the candidate policy would have had.
+
+    Args:
+        reward: [rows] of the logged action.
+        logged: [rows] propensity of the logged action under the logging policy.
+        candidate: [rows] its probability under the candidate policy.
+        predicted: [rows] predicted reward of the logged action; without it only IPS and SNIPS.
+        predicted_policy: [rows] predicted reward under the candidate policy, Σ π_e(a) · q̂(a).
+        users: [rows] clusters of the intervals; default: rows are independent.
+        switch: τ of switch-DR.
+        shrinkage: λ of DRos.
+        least_ess: Refuse below this effective sample size.
+
+    Raises:
+        DataError: a propensity is 0 or outside 0..1, or the overlap of the policies is too small
+            to say anything.
+    """
+    behaviour = probabilities("the logged propensity", logged)
+    chosen = probabilities("the candidate's probability", candidate)
+    r = np.asarray(reward, np.float64)
+    _check(r, behaviour, chosen, predicted, predicted_policy, users)
+    w = chosen / behaviour
+    square = float((w**2).sum())
+    ess = float(w.sum() ** 2 / square) if square else 0.0
+    mean = float(w.mean())
+    if ess < least_ess or mean < LEAST_OVERLAP:
+        raise DataError(
+            f"the policies overlap too little: {len(r):,} logged rows are worth {ess:.1f} of the "
+            f"candidate's own, and the mean weight is {mean:.3g} (1 is full overlap)",
+            hint=f"log more rows or explore more: {least_ess:g} and {LEAST_OVERLAP:g} are needed",
+        )
+    n = len(r)
+    groups = None if users is None else np.unique(users, return_inverse=True)[1]
+
+    def of(values: Floats) -> Estimate:
+        return _estimate(float(values.mean()), values - values.mean(), groups)
+
+    def ratio(values: Floats, offset: Floats | float = 0.0) -> Estimate:
+        """mean(offset) + Σ w·values / Σ w, with the influence of each row."""
+        share = float((w * values).sum() / w.sum())
+        influence = (values - share) * w / mean + (offset - np.mean(offset))
+        return _estimate(share + float(np.mean(offset)), influence, groups)
+
+    found = {"ips": of(w * r), "snips": ratio(r)}
+    if predicted is not None and predicted_policy is not None:
+        rest = r - np.asarray(predicted, np.float64)
+        model = np.asarray(predicted_policy, np.float64)
+        found |= {
+            "dm": of(model),
+            "dr": of(model + w * rest),
+            "sndr": ratio(rest, model),
+            "switch_dr": of(model + np.where(w <= switch, w, 0.0) * rest),
+            "dr_os": of(model + shrinkage * w / (w**2 + shrinkage) * rest),
+        }
+    return PolicyValue(
+        {name: found[name] for name in ESTIMATORS if name in found},
+        ess, mean, float(w.max()), n, of(r),
+    )  # fmt: skip
+
+
+def _estimate(value: float, influence: Floats, groups: npt.NDArray[np.integer] | None) -> Estimate:
+    n = len(influence)
+    if groups is None:
+        variance, units = float((influence**2).sum()), n
+    else:
+        sums = np.bincount(groups, influence)
+        variance, units = float((sums**2).sum()), len(sums)
+    # The usual correction for few clusters.
+    error = float(np.sqrt(variance * units / max(units - 1, 1)) / n)
+    return Estimate(value, value - Z95 * error, value + Z95 * error)
+
+
+def _check(
+    reward: Floats,
+    behaviour: Floats,
+    chosen: Floats,
+    predicted: npt.ArrayLike | None,
+    predicted_policy: npt.ArrayLike | None,
+    users: npt.NDArray[np.integer] | None,
+) -> None:
+    if (predicted is None) != (predicted_policy is None):
+        raise DataError(
+            "only one of the two predictions is given",
+            hint="give the predicted reward of the logged action and under the policy",
+        )
+    given = {
+        "reward": reward, "propensity": behaviour, "candidate": chosen, "predicted": predicted,
+        "predicted_policy": predicted_policy, "users": users,
+    }  # fmt: skip
+    rows = {name: len(np.asarray(each)) for name, each in given.items() if each is not None}
+    if len(set(rows.values())) > 1:
+        raise DataError(f"columns differ in length: {rows}")
+    if not len(reward):
+        raise DataError("there are no logged rows", hint="choose a day that has impressions")
+    for name in ("reward", "predicted", "predicted_policy"):
+        each = given[name]
+        if each is not None and not np.isfinite(np.asarray(each, np.float64)).all():
+            count = int((~np.isfinite(np.asarray(each, np.float64))).sum())
+            raise DataError(f"{count:,} of {len(reward):,} values of {name} are not finite")
+    zero = behaviour == 0
+    if zero.any():
+        raise DataError(
+            f"{int(zero.sum()):,} of {len(reward):,} logged propensities are 0, the first in row "
+            f"{int(zero.argmax())}",
+            hint="an action that was logged had a chance: correct the propensity column",
+        )
+
+
+def softmax(scores: Floats, temperature: float = 1.0) -> Floats:
+    """[rows, actions] probabilities in proportion to exp(score / temperature)."""
+    scaled = scores / temperature
+    scaled = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    total: Floats = scaled / scaled.sum(axis=-1, keepdims=True)
+    return total

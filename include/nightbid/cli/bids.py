@@ -1,0 +1,95 @@
+"""`nightbid bids`: what predictions would have earned on logged auctions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nightbid.errors import ConfigError
+
+app = typer.Typer(
+    help="What predictions would have earned on logged auctions.", no_args_is_help=True
+)
+STRATEGIES = "truthful, constant, linear, ortb1, ortb2, arbitrage, shading, pacing, pid, target"
+
+Log = Annotated[
+    Path, typer.Argument(help="Auctions: .parquet, or .csv/.tsv/.txt, also .gz; in order of time.")
+]
+Value = Annotated[float, typer.Option(help="Money that a click is worth.")]
+Price = Annotated[str, typer.Option(help="Column of the market price.")]
+Click = Annotated[str, typer.Option(help="Column of the click, 0 or 1.")]
+Floor = Annotated[str, typer.Option(help="Column of the floor price.")]
+User = Annotated[str, typer.Option(help="Column that intervals resample by; default: rows.")]
+Truth = Annotated[str, typer.Option(help="Column of the true click probability.")]
+Names = Annotated[str, typer.Option(help="Columns in order, for text without a header: a,b,c.")]
+Pricing = Annotated[str, typer.Option(help="`second` or `first` price.")]
+Wins = Annotated[str, typer.Option(help="`>`: a bid must exceed the price; `>=`: reach it.")]
+Rounding = Annotated[str, typer.Option(help="`none`, or `down` to whole units of price.")]
+Budget = Annotated[float | None, typer.Option(help="Money for these auctions.")]
+Per = Annotated[float, typer.Option(help="Prices are for so many impressions (1000 for CPM).")]
+
+
+@app.command("replay")
+def replay_(
+    log: Log,
+    value: Value,
+    train: Annotated[Path | None, typer.Option(help="Earlier auctions, to fit on.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help=f"Repeatable: {STRATEGIES}.")] = None,
+    pctr: Annotated[str, typer.Option(help="Column of the predicted click rate.")] = "pctr",
+    price: Price = "price",
+    click: Click = "click",
+    floor: Floor = "",
+    user: User = "",
+    truth: Truth = "",
+    names: Names = "",
+    pricing: Pricing = "second",
+    wins: Wins = ">",
+    rounding: Rounding = "none",
+    budget: Budget = None,
+    per: Per = 1000.0,
+    cpc: Annotated[float | None, typer.Option(help="Target cost per click, in money.")] = None,
+    roi: Annotated[float | None, typer.Option(help="Target value per money spent.")] = None,
+) -> None:
+    """Replay strategies on one column of predictions, each fitted on earlier auctions."""
+    from nightbid.cli.bids_log import LogColumns, replay_strategies
+
+    columns = LogColumns(price, click, floor, user, truth, names)
+    replay_strategies(
+        log, train, columns, pctr, tuple(strategy or ["truthful"]), value=value, pricing=pricing,
+        wins=wins, rounding=rounding, budget=budget, per=per, cost_per_click=cpc, roi=roi,
+    )  # fmt: skip
+
+
+@app.command("compare")
+def compare_(
+    log: Log,
+    value: Value,
+    pctr: Annotated[
+        list[str], typer.Option(help="Columns of predictions, two at least; the first is compared.")
+    ],
+    price: Price = "price",
+    click: Click = "click",
+    floor: Floor = "",
+    user: User = "",
+    truth: Truth = "",
+    names: Names = "",
+    pricing: Pricing = "second",
+    wins: Wins = ">",
+    rounding: Rounding = "none",
+    budget: Budget = None,
+    per: Per = 1000.0,
+) -> None:
+    """Compare several predictions on the very same auctions, bidding their value."""
+    if len(set(pctr)) < 2:
+        raise ConfigError(
+            f"{len(set(pctr))} column of predictions to compare", hint="give --pctr twice or more"
+        )
+    from nightbid.cli.bids_log import LogColumns, compare_predictions
+
+    columns = LogColumns(price, click, floor, user, truth, names)
+    compare_predictions(
+        log, columns, tuple(dict.fromkeys(pctr)), value=value, pricing=pricing, wins=wins,
+        rounding=rounding, budget=budget, per=per,
+    )  # fmt: skip

@@ -1,0 +1,236 @@
+"""Read logged auctions for `nightbid bids`, replay them and print what they earned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nightbid.bidding.auctions import Auctions, Rules
+from nightbid.bidding.checks import Floats, probabilities
+from nightbid.bidding.money import Ledger, compare
+from nightbid.bidding.replay import replay
+from nightbid.bidding.strategies import Truthful
+from nightbid.bidding.strategies.choose import fit, in_units, price_unit
+from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
+
+console = Console()
+REPLICATES = 200
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """Names of the columns of a log; empty: it has none."""
+
+    price: str
+    click: str
+    floor: str = ""
+    user: str = ""
+    truth: str = ""
+    header: str = ""
+    """Columns in order, separated by commas, for text without a header."""
+
+
+def replay_strategies(
+    log: Path,
+    train: Path | None,
+    columns: LogColumns,
+    pctr: str,
+    strategies: tuple[str, ...],
+    *,
+    value: float,
+    cost_per_click: float | None,
+    roi: float | None,
+    per: float,
+    budget: float | None,
+    pricing: str,
+    wins: str,
+    rounding: str,
+) -> None:
+    """Fit strategies on one log and replay them on another; print a column per strategy.
+
+    Raises:
+        NightbidError: a file, a column or a value is wrong, or a strategy lacks what it needs.
+    """
+    rules = _rules(pricing, wins, rounding, budget, per)
+    auctions, scores = _load(log, columns, (pctr,))
+    fitted = [each for each in strategies if each != "truthful"]
+    if fitted and train is None:
+        raise ConfigError(
+            f"{', '.join(fitted)} must be fitted", hint="give earlier auctions with --train"
+        )
+    earlier, past = (auctions, scores) if train is None else _load(train, columns, (pctr,))
+    # Landscapes count whole prices: state them in a unit that is small enough.
+    unit = 1.0 if rounding == "down" or not fitted else price_unit(earlier.price)
+    sentence = _sentence(rules, value, budget, per)
+    auctions, rules = in_units(auctions, rules, unit)
+    earlier, _ = in_units(earlier, rules, unit)
+    scale = len(earlier) / len(auctions)
+    known = replace(rules, budget=None if rules.budget is None else rules.budget * scale)
+    ledgers = {}
+    for name in dict.fromkeys(strategies):
+        bidder = fit(
+            name, earlier, past[pctr], known, value_per_click=value,
+            cost_per_click=cost_per_click, roi=roi, most_pctr=float(scores[pctr].max()),
+        )  # fmt: skip
+        result = bidder.run(auctions, scores[pctr], rules)
+        ledgers[name] = Ledger.of(auctions, result, value=value, per=rules.per)
+    _show(auctions, ledgers, sentence)
+
+
+def compare_predictions(
+    log: Path,
+    columns: LogColumns,
+    pctr: tuple[str, ...],
+    *,
+    value: float,
+    per: float,
+    budget: float | None,
+    pricing: str,
+    wins: str,
+    rounding: str,
+) -> None:
+    """Bid the value by several predictions on the same auctions; print a column for each.
+
+    Raises:
+        NightbidError: a file, a column or a value is wrong.
+    """
+    if len(pctr) < 2:
+        raise ConfigError(
+            f"{len(pctr)} column of predictions to compare", hint="give --pctr twice or more"
+        )
+    rules = _rules(pricing, wins, rounding, budget, per)
+    auctions, scores = _load(log, columns, pctr)
+    ledgers = {}
+    for name in pctr:
+        result = replay(auctions, Truthful(value, per).bids(scores[name]), rules)
+        ledgers[name] = Ledger.of(auctions, result, value=value, per=per)
+    _show(auctions, ledgers, _sentence(rules, value, budget, per))
+
+
+def _rules(pricing: str, wins: str, rounding: str, budget: float | None, per: float) -> Rules:
+    return Rules(
+        pricing,  # type: ignore[arg-type]
+        wins,  # type: ignore[arg-type]
+        rounding,  # type: ignore[arg-type]
+        per,
+        None if budget is None else budget * per,
+    )
+
+
+def _sentence(rules: Rules, value: float, budget: float | None, per: float) -> str:
+    limit = "no budget" if budget is None else f"budget {budget:,.2f}"
+    cut = ", bids cut to whole units" if rules.rounding == "down" else ""
+    return (
+        f"{rules.pricing} price, bid {rules.wins} price{cut}, "
+        f"{limit}, {value:g} a click, prices per {per:,.0f}"
+    )
+
+
+def _load(
+    path: Path, columns: LogColumns, pctr: tuple[str, ...]
+) -> tuple[Auctions, dict[str, Floats]]:
+    """Auctions, and each column of predictions."""
+    frame = _read(path, columns.header)
+    numbers = [columns.price, columns.click, columns.floor, columns.truth, *pctr]
+    for name in filter(None, [*numbers, columns.user]):
+        if name not in frame.columns:
+            raise MissingDataError(
+                f"there is no column {name!r}",
+                where=str(path),
+                hint=f"it has {', '.join(map(str, frame.columns[:20]))}",
+            )
+    read = {name: _numbers(frame[name], path) for name in filter(None, numbers)}
+    users = pd.factorize(frame[columns.user])[0] if columns.user else np.arange(len(frame))
+    auctions = Auctions.checked(
+        where=str(path),
+        price=read[columns.price],
+        click=read[columns.click],
+        floor=read.get(columns.floor),
+        true_probability=read.get(columns.truth),
+        user=users.astype(np.uint64),
+    )
+    return auctions, {name: probabilities(name, read[name], where=str(path)) for name in pctr}
+
+
+def _numbers(column: pd.Series[Any], path: Path) -> Floats:
+    found = pd.to_numeric(column, errors="coerce")
+    unread = found.isna() & column.notna()
+    if unread.any():
+        raise CorruptDataError(
+            f"{int(unread.sum()):,} values of {column.name} are not numbers, the first "
+            f"{column[unread].iloc[0]!r}",
+            where=str(path),
+        )
+    return np.asarray(found, np.float64)
+
+
+def _read(path: Path, names: str) -> pd.DataFrame:
+    if not path.is_file():
+        raise MissingDataError("there is no such file", where=str(path))
+    kinds = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
+    try:
+        if kinds and kinds[0] in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        given = [each.strip() for each in names.split(",")] if names else None
+        tabs = not kinds or kinds[0] != ".csv"
+        return pd.read_csv(
+            path, sep="\t" if tabs else ",", header=None if given else "infer", names=given
+        )
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise CorruptDataError(str(error).splitlines()[0], where=str(path)) from error
+
+
+ROWS: tuple[tuple[str, str], ...] = (
+    ("entered", ",.0f"), ("impressions", ",.0f"), ("clicks", ",.0f"), ("spend", ",.2f"),
+    ("value", ",.2f"), ("surplus", ",.2f"), ("expected_value", ",.2f"),
+    ("expected_surplus", ",.2f"), ("win_rate", ".4f"), ("ecpc", ",.4f"), ("ecpm", ",.4f"),
+    ("roi", ".3f"),
+)  # fmt: skip
+
+
+def _show(auctions: Auctions, ledgers: dict[str, Ledger], title: str) -> None:
+    if auctions.user is None:
+        raise DataError("auctions have no users to resample")
+    found = compare(ledgers, auctions.user.astype(np.int64), replicates=REPLICATES, seed=0)
+    table = Table("", *[escape(each) for each in ledgers], title=escape(title))
+    bidders = found["bidders"]
+    first = next(iter(bidders))
+    for name, form in ROWS:
+        if name not in bidders[first]:
+            continue
+        table.add_row(
+            name.replace("_", " "), *[_cell(each, name, form) for each in bidders.values()]
+        )
+    for name in ("surplus", "expected_surplus"):
+        if name in bidders[first] and found["differences"]:
+            cells = [_difference(each[name]) for each in found["differences"].values()]
+            table.add_row(f"{first}'s {name.replace('_', ' ')} less", DASH, *cells)
+    console.print(table)
+    console.print(
+        f"{len(auctions):,} auctions; 95 % intervals over {found['users']:,} users or rows"
+    )
+
+
+def _cell(summary: dict[str, Any], name: str, form: str) -> str:
+    value = summary[name]
+    if value is None:
+        return DASH
+    text = format(value, form)
+    bounds = summary["intervals"].get(name)
+    if bounds and bounds["low"] is not None:
+        text += f" [{bounds['low']:,.2f}, {bounds['high']:,.2f}]"
+    return escape(text)
+
+
+def _difference(each: dict[str, float | None]) -> str:
+    if each["low"] is None:
+        return f"{each['value']:+,.2f}"
+    return escape(f"{each['value']:+,.2f} [{each['low']:+,.2f}, {each['high']:+,.2f}]")

@@ -1,0 +1,100 @@
+"""`nightbid bids`, as a process: its table, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from nightbid.cli.bids import app
+from nightbid.errors import NightbidError
+from typer.testing import CliRunner
+
+
+def bids(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nightbid", "bids", *arguments],
+        capture_output=True, text=True, check=False, env={"COLUMNS": "160", "PATH": ""},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logs")
+    rng = np.random.default_rng(4)
+    for name in ("monday", "tuesday"):
+        true = rng.beta(1, 20, 3000)
+        frame = pd.DataFrame(
+            {
+                "click": (rng.random(3000) < true).astype(int),
+                "price": np.round(rng.gamma(2, 0.8, 3000), 4),
+                "pctr": true,
+                "doubled": np.minimum(2 * true, 1),
+                "true": true,
+            }
+        )
+        frame.to_csv(folder / f"{name}.csv.gz", index=False)
+    frame.assign(price=-1.0).to_csv(folder / "negative.csv", index=False)
+    frame.assign(pctr=frame.pctr + 0.9).to_csv(folder / "above.csv", index=False)
+    frame.head(0).to_csv(folder / "empty.csv", index=False)
+    frame.assign(price="dear").to_csv(folder / "text.csv", index=False)
+    return folder
+
+
+def test_replay_prints_each_strategy(logs: Path) -> None:
+    done = bids(
+        "replay", str(logs / "tuesday.csv.gz"), "--train", str(logs / "monday.csv.gz"),
+        "--value", "0.05", "--truth", "true", "--budget", "1",
+        *[part for name in ("truthful", "linear", "ortb1", "pacing", "target", "constant")
+          for part in ("--strategy", name)], "--cpc", "0.03",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "second price, bid > price, budget 1.00, 0.05 a click" in " ".join(done.stdout.split())
+    for word in ("pacing", "expected surplus", "win rate", "3,000 auctions; 95 % intervals"):
+        assert word in done.stdout
+
+
+def test_compare_shows_that_doubled_predictions_lose(logs: Path) -> None:
+    done = bids(
+        "compare", str(logs / "tuesday.csv.gz"), "--value", "0.05", "--truth", "true",
+        "--pctr", "pctr", "--pctr", "doubled",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    line = next(each for each in done.stdout.splitlines() if "expected surplus less" in each)
+    low = float(line.split("[")[1].split(",")[0])
+    assert low > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("negative.csv",), "3,000 of 3,000 values of price are not finite and at least 0"),
+        (("above.csv",), "values of pctr are not within 0..1"),
+        (("empty.csv",), "there are no auctions"),
+        (("text.csv",), "3,000 values of price are not numbers, the first 'dear'"),
+        (("tuesday.csv.gz", "--budget", "0"), "the budget is 0"),
+        (("tuesday.csv.gz", "--price", "cost"), "there is no column 'cost'"),
+        (("tuesday.csv.gz", "--strategy", "linear"), "linear must be fitted"),
+        (("tuesday.csv.gz", "--train", "monday.csv.gz", "--strategy", "rlb2"),
+         "there is no strategy 'rlb2'"),
+        (("tuesday.csv.gz", "--pricing", "third"), "pricing is 'third'"),
+        (("nowhere.csv",), "there is no such file"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(logs: Path, arguments: tuple[str, ...], message: str) -> None:
+    files = [str(logs / each) if ".csv" in each else each for each in arguments]
+    done = CliRunner().invoke(app, ["replay", *files, "--value", "0.05"])
+    assert isinstance(done.exception, NightbidError)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert not done.stdout
+
+
+def test_a_mistake_ends_the_command_with_its_one_line(logs: Path) -> None:
+    done = bids("replay", str(logs / "negative.csv"), "--value", "0.05")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not done.stdout

@@ -1,0 +1,70 @@
+"""Money: totals by hand, paired intervals, and what a miscalibrated model costs."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from nightbid.bidding.auctions import Auctions, Rules
+from nightbid.bidding.money import Ledger, compare
+from nightbid.bidding.replay import replay
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.source import SimulatorLogs
+
+
+def test_totals_by_hand() -> None:
+    auctions = Auctions.checked(
+        price=[100, 200, 400], click=[1, 0, 1], hour=[0, 0, 23], true_probability=[0.5, 0.1, 0.2],
+        conversion=[1, 0, 0],
+    )  # fmt: skip
+    found = Ledger.of(auctions, replay(auctions, np.array([150.0, 250, 300]), Rules()), value=2)
+    summary = found.summary()
+
+    assert (summary["impressions"], summary["clicks"], summary["conversions"]) == (2, 1, 1)
+    assert summary["spend"] == pytest.approx(0.3)
+    assert summary["value"] == 2
+    assert summary["surplus"] == pytest.approx(1.7)
+    assert summary["expected_surplus"] == pytest.approx(0.6 * 2 - 0.3)
+    assert summary["ecpc"] == pytest.approx(0.3)
+    assert summary["ecpm"] == pytest.approx(150)
+    assert summary["roi"] == pytest.approx(1.7 / 0.3)
+    assert summary["win_rate"] == pytest.approx(2 / 3)
+    assert summary["spend_by_hour"][0] == pytest.approx(0.3)
+
+
+def test_nothing_won_has_no_rates() -> None:
+    auctions = Auctions.checked(price=[100], click=[1])
+    summary = Ledger.of(auctions, replay(auctions, np.array([1.0]), Rules()), value=2).summary()
+    assert summary["ecpc"] is summary["ecpm"] is summary["roi"] is None
+    assert summary["surplus"] == 0
+
+
+def test_miscalibrated_predictions_lose_money_on_a_simulated_night() -> None:
+    logs = SimulatorLogs(SimulatorSource())
+    table = pa.Table.from_batches(list(logs.batches(date(2026, 1, 12))))
+    true = table["p_click_true"].to_numpy()
+    auctions = Auctions.checked(
+        price=table["win_price"].to_numpy(), floor=table["floor_price"].to_numpy(),
+        click=table["click"].to_numpy(), true_probability=true,
+    )  # fmt: skip
+    users = np.unique(table["user_id"].to_pylist(), return_inverse=True)[1]
+    ledgers = {
+        str(factor): Ledger.of(
+            auctions, replay(auctions, 1000 * 0.03 * factor * true, Rules()), value=0.03
+        )
+        for factor in (1, 0.7, 1.3, 2)
+    }
+    found = compare(ledgers, users, replicates=200, seed=0)
+
+    reached = {name: each["expected_surplus"] for name, each in found["bidders"].items()}
+    assert f"{reached['1']:.2f}" == "32.32"
+    assert 0.19 <= 1 - reached["2"] / reached["1"] <= 0.25
+    for factor in ("0.7", "1.3"):
+        assert 0.03 <= 1 - reached[factor] / reached["1"] <= 0.06
+        difference = found["differences"][factor]["expected_surplus"]
+        assert difference["value"] == pytest.approx(reached["1"] - reached[factor])
+        assert 0 < difference["low"] < difference["value"] < difference["high"]
+        drawn = found["differences"][factor]["surplus"]
+        assert difference["high"] - difference["low"] < (drawn["high"] - drawn["low"]) / 2
