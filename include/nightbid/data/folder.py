@@ -147,13 +147,6 @@ class FolderLogs:
             table = self._layout.make(table, day, first)
         _need(table, self._block.rename, "source.rename", where)
         names = [self._renamed(name) for name in table.column_names]
-        if self._block.kind == "parquet" and (taken := {REASON, TEXT}.intersection(names)):
-            name = sorted(taken)[0]
-            raise CorruptDataError(
-                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
-                where=where,
-                hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
-            )
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise CorruptDataError(
@@ -218,6 +211,13 @@ class FolderLogs:
 
     def _check_names(self, have: set[str]) -> None:
         """Refuse names of `types` and `outcomes` that no file has: a misspelling does nothing."""
+        if taken := {REASON, TEXT}.intersection(self._renamed(name) for name in have):
+            name = sorted(taken)[0]
+            raise CorruptDataError(
+                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
+                where=str(self._root),
+                hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
+            )
         if not have:
             return
         known = {self._renamed(name) for name in have if name} | set(self._layout.made)
