@@ -115,7 +115,7 @@ def gate(tmp_path):
 
 
 def test_a_price_of_which_nothing_can_be_read_stops_the_night(gate):
-    with pytest.raises(GateStopped, match="unreadable:price is 1, expected ≤ 0.02") as caught:
+    with pytest.raises(GateStopped, match=r"unreadable:price is 1, expected ≤ 0\.02") as caught:
         gate(lambda at, price: f"{price:.2f}".replace(".", ","))
     assert "500 of 500 values cannot be read, for example '" in str(caught.value)
 
