@@ -19,7 +19,7 @@ NAMES = ("plot.min.js", "charts.js")
 
 @dataclass(frozen=True)
 class Script:
-    """One script of ours."""
+    """One of our own scripts."""
 
     name: str
     text: Markup
