@@ -120,7 +120,8 @@ def answers(pipeline: PipelineName) -> None:
         )
     console.print(table)
     console.print(
-        "The forecast is computed from earlier runs, for the same rows; its error is in parentheses."
+        "The forecast is computed from earlier runs, for the same rows; its error is in"
+        " parentheses."
         " An AUC point is 0.01 over the reference. – where nothing was gained or known."
     )
     if alert := unusual(runs):
