@@ -10,7 +10,7 @@ from nightbid.config.base import Block
 from nightbid.config.managed import ManagedTraining
 
 Profile = Literal["local", "gcp", "gcp-emulated"]
-"""`gcp-emulated` speaks the same protocols to servers on a machine of yours."""
+"""`gcp-emulated` speaks the same protocols to servers on your machine."""
 Endpoint = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")]
 DataflowEndpoint = Annotated[str, Field(pattern=r"^(http://localhost|https://[a-z0-9.-]+):[0-9]+$")]
 """Beam speaks REST, and unencrypted, only to a host that is called `localhost`; to all others gRPC,
