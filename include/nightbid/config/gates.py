@@ -113,6 +113,9 @@ class FeaturesGate(Block):
     nulls: Limit = limit(stop=(None, 0))
     not_finite: Limit = limit(stop=(None, 0))
     ids_out_of_range: Limit = limit(stop=(None, 0))
+    unreadable: Limit = limit(warn=(None, 0.0001), stop=(None, 0.02))
+    """Share of the values that a feature reads as numbers or times and that are none (`1.234,50`),
+    or too large for float32. They count as missing; usual spellings of null are not counted."""
     constant: Limit = limit(warn=(None, 0))
     """1 for an input that is constant in the training rows."""
     newly_constant: Limit = limit(stop=(None, 0))
