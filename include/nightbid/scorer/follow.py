@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import ValidationError
 
 from nightbid.errors import CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
@@ -85,13 +84,15 @@ class Follower:
         self.state = State()
 
     def look(self) -> State:
-        """Look at the history once and follow it. Never raises for what is wrong there."""
+        """Look at the history once and follow it. Never raises: a later promotion must be seen."""
         with self._looking:
             before = self.state
             try:
                 self.state = State(self._newest(before.served))
-            except (NightbidError, ValidationError, OSError, pa.ArrowException) as error:
+            except Exception as error:  # whatever a damaged bundle raises, the next may be sound
                 trouble = " ".join(str(error).split())
+                if not isinstance(error, NightbidError):
+                    trouble = f"{type(error).__name__}: {trouble}"
                 if trouble != before.trouble:
                     LOG.warning("%s: the newest champion is not served: %s",
                                 self._pipeline, trouble)  # fmt: skip

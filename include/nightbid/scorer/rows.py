@@ -9,18 +9,16 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
+from nightbid.serving.json_values import WRONG, from_json
 
 MOST_ROWS = 16_384
 """Rows of one request."""
-WRONG = (pa.ArrowException, TypeError, ValueError, OverflowError)
-"""What Arrow says of a value that does not fit."""
 
 
 class TooManyRowsError(DataError):
@@ -66,7 +64,9 @@ def parse(body: bytes, columns: pa.Schema) -> pa.Table:
             raise CorruptDataError(
                 f"{_short(row)} is not an object", where=f"rows[{at}]", hint=_SHAPE
             )
-    return pa.table([_column(each, context, rows) for each in columns], schema=columns)
+    return pa.Table.from_arrays(
+        [_column(each, context, rows) for each in columns], names=columns.names
+    )
 
 
 _SHAPE = 'send {"rows": [{column: value, …}, …]}, and what all rows share in "context"'
@@ -96,11 +96,11 @@ def _column(
 
 def _array(values: list[Any], kind: pa.DataType, name: str, where: str) -> pa.Array:
     try:
-        return _made(values, kind)
+        return from_json(values, kind)
     except WRONG:
         for at, value in enumerate(values):
             try:
-                _made([value], kind)
+                from_json([value], kind)
             except WRONG as error:
                 raise CorruptDataError(
                     f"{_short(value)} is not a value of {name!r}, which is {kind}",
@@ -109,28 +109,6 @@ def _array(values: list[Any], kind: pa.DataType, name: str, where: str) -> pa.Ar
                     + ("; times as ISO 8601" if pa.types.is_temporal(kind) else ""),
                 ) from error
         raise
-
-
-def _made(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_timestamp(kind):
-        zone = UTC if kind.tz else None
-        return pa.array([_moment(each, zone) for each in values], kind)
-    if pa.types.is_date(kind):
-        return pa.array([None if v is None else date.fromisoformat(v) for v in values], kind)
-    if pa.types.is_integer(kind) and any(isinstance(each, bool) for each in values):
-        raise TypeError("a truth value is not a number")
-    return pa.array(values, kind)
-
-
-def _moment(value: str | None, zone: Any) -> datetime | None:
-    """Times without a zone are UTC, as they are in the logs."""
-    if value is None:
-        return None
-    found = datetime.fromisoformat(value)
-    if found.tzinfo is None:
-        return found.replace(tzinfo=zone)
-    found = found.astimezone(UTC)
-    return found if zone else found.replace(tzinfo=None)
 
 
 def _short(value: Any) -> str:

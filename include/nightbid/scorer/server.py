@@ -80,7 +80,8 @@ def make_scorer(follower: Follower, *, threads: int, poll_seconds: float) -> Sta
         return JSONResponse({"champion": _name(served), "columns": types})
 
     async def ready(request: Request) -> Response:
-        return JSONResponse({"champion": _name(_serving(follower))})
+        served = _serving(follower)
+        return JSONResponse({"champion": _name(served), "trouble": follower.state.trouble or None})
 
     async def health(request: Request) -> Response:
         state = follower.state

@@ -8,16 +8,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from nightbid.errors import CorruptDataError
 from nightbid.models.layout import Layout
 from nightbid.models.predict import FittedModel, load_model
 from nightbid.models.registry import find
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
-from nightbid.serving.bundle import Bundle, BundleCard, write_columns
+from nightbid.scorer.rows import parse
+from nightbid.serving.bundle import Bundle, BundleCard, read_columns, write_columns
+from nightbid.serving.json_values import to_json
 from nightbid.serving.skew import mismatches, paired_rows
 
 ROWS_PER_SPLIT = 2000
 """Rows of each split that are compared for skew and parity."""
+ASKED = 500
+"""Rows of the logs that are also asked as a request over HTTP."""
 
 
 def run(task: StageTask) -> Outcome:
@@ -51,6 +56,7 @@ def run(task: StageTask) -> Outcome:
         ROWS_PER_SPLIT,
     )
     write_columns(task.output, pa.schema([raw.schema.field(name) for name in bundle.columns]))
+    ask_over_http(bundle, raw.slice(0, ASKED), read_columns(task.output))
     served = {"": bundle.predict(rows), **bundle.predict_tasks(rows)}
     trained = {"": model.predict(rows), **model.predict_tasks(rows)}
     parity = max(
@@ -73,6 +79,37 @@ def run(task: StageTask) -> Outcome:
         f" skew in {wrong:,} cells of {len(rows):,} rows",
         volatile=volatile,
     )
+
+
+def ask_over_http(bundle: Bundle, raw: pa.Table, columns: pa.Schema) -> None:
+    """Score rows of the logs as a request to the scorer, and compare with the bundle's answer.
+
+    Args:
+        bundle: the exported bundle.
+        raw: rows of the logs.
+        columns: names and types of the raw columns that the scorer reads.
+
+    Raises:
+        CorruptDataError: a row cannot be sent as JSON, is refused, or is answered differently.
+    """
+    asked = raw.select(columns.names)
+    try:
+        read = parse(to_json(asked), columns)
+    except (CorruptDataError, TypeError) as error:
+        raise CorruptDataError(
+            f"the scorer cannot read rows of the logs: {error}",
+            where="request made from the logs",
+            hint="give the column a type that JSON can carry, or leave its feature out",
+        ) from error
+    differ = bundle.score(asked) != bundle.score(read)
+    if differ.any():
+        raise CorruptDataError(
+            f"the scorer answers {int(differ.sum()):,} of {len(raw):,} rows of the logs differently"
+            " from the bundle",
+            where="request made from the logs",
+            hint="a column loses something on its way through JSON: compare the types of"
+            " `GET /columns` with the logs",
+        )
 
 
 def _write_graphs(model: FittedModel, folder: Path) -> tuple[str, ...]:

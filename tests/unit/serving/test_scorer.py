@@ -205,6 +205,29 @@ def test_a_damaged_bundle_changes_nothing_and_is_named(night, other, scorer):
     assert scorer.http.get("/health").json()["trouble"] is None
 
 
+def test_any_error_of_a_damaged_bundle_leaves_following_alive(night, other, scorer, tmp_path):
+    before = scorer.promote(night, "sound")
+    broken = tmp_path / "broken"
+    shutil.copytree(night.folder("export"), broken)
+    (broken / "fitted" / "definition.json").write_bytes(b"\xff\xfe[[")
+    (broken / "columns.arrow").write_bytes(b"\0" * 64)
+    (broken / "model.onnx").write_bytes(b"")
+    manifest = (broken / "manifest.json").read_text()
+    scorer.pointer.promote(
+        run_id="damaged", night=night.run.date, bundle_uri=str(broken),
+        bundle_digest=json.loads(manifest)["digest"], reason="tests",
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not (health := scorer.http.get("/health").json())["trouble"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert health["champion"]["number"] == before
+    ready = scorer.http.get("/ready")
+    assert (ready.status_code, ready.json()["trouble"]) == (200, health["trouble"])
+    scorer.promote(other, "sound again")
+    assert scorer.http.get("/ready").json()["trouble"] is None
+
+
 def _bad(raw: list[dict], **change: object) -> dict:
     return {"rows": [raw[0], {**raw[1], **change}]}
 

@@ -1,0 +1,131 @@
+"""JSON values of a column, to Arrow and back: exactly, or not at all.
+
+A caller sends what the logs hold. JSON has fewer types than Arrow, so times and dates travel as
+ISO 8601, decimals as numbers or text. No value is converted to another one: 3.99 is not a value of
+an integer column, true is not 1.0, a text is not a list of its letters.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+WRONG = (pa.ArrowException, TypeError, ValueError, OverflowError, InvalidOperation)
+"""Raised for a value that is not of the column's type."""
+LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+
+
+def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Make a column of JSON values.
+
+    Args:
+        values: [rows], as `json.loads` gives them; None is null.
+        kind: type of the column in the logs. A column that was null throughout takes any values
+            of one type: they are unknown to every vocabulary.
+
+    Returns:
+        [rows], of type `kind`.
+
+    Raises:
+        WRONG: a value is not of that type; one of these exceptions.
+    """
+    types = set(map(type, values)) - {type(None)}
+    if pa.types.is_null(kind):
+        return pa.array(values)
+    if pa.types.is_dictionary(kind):
+        return from_json(values, kind.value_type).dictionary_encode().cast(kind)
+    if pa.types.is_boolean(kind):
+        _only(types, bool)
+    elif pa.types.is_integer(kind):
+        _only(types, int, float)
+        if float in types:
+            values = [_whole(each) for each in values]
+    elif pa.types.is_floating(kind):
+        _only(types, int, float)
+    elif pa.types.is_decimal(kind):
+        _only(types, int, float, str)
+        # The shortest text of a float is the number that the caller wrote.
+        texts = [None if each is None else str(each) for each in values]
+        return pa.array([None if each is None else Decimal(each) for each in texts], kind)
+    elif pa.types.is_timestamp(kind):
+        _only(types, str)
+        zone = dt.UTC if kind.tz else None
+        return pa.array([_moment(each, zone) for each in values], kind)
+    elif pa.types.is_date(kind):
+        _only(types, str)
+        return pa.array([None if v is None else dt.date.fromisoformat(v) for v in values], kind)
+    elif pa.types.is_time(kind):
+        _only(types, str)
+        return pa.array([None if v is None else dt.time.fromisoformat(v) for v in values], kind)
+    elif any(test(kind) for test in LISTS):
+        _only(types, list)
+        items = from_json([item for each in values for item in each or ()], kind.value_type)
+        offsets = np.concatenate([[0], np.cumsum([len(each or ()) for each in values])])
+        known = np.array([each is not None for each in values], bool)
+        lists = pa.ListArray.from_arrays(
+            pa.array(offsets.astype(np.int32)), items, mask=pa.array(~known)
+        )
+        return lists.cast(kind)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        _only(types, str)
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        _only(types, str)
+        return pa.array([None if v is None else v.encode() for v in values], kind)
+    return pa.array(values, kind)
+
+
+def to_json(table: pa.Table) -> bytes:
+    """Write rows as the body of a request: what a caller would send to have them scored.
+
+    Args:
+        table: raw rows; NaN travels as null.
+
+    Returns:
+        `{"rows": [{column: value, …}, …]}`.
+    """
+    rows = [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
+    return json.dumps({"rows": rows}, default=_text).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _only(types: set[type], *known: type) -> None:
+    if other := types.difference(known):
+        raise TypeError(f"{other.pop().__name__} is another type")
+
+
+def _whole(value: float | int | None) -> int | None:
+    if value is None or value == int(value):
+        return None if value is None else int(value)
+    raise ValueError(f"{value} is not a whole number")
+
+
+def _moment(value: str | None, zone: dt.tzinfo | None) -> dt.datetime | None:
+    """Times without a zone are UTC, as they are in the logs."""
+    if value is None:
+        return None
+    found = dt.datetime.fromisoformat(value)
+    if found.tzinfo is None:
+        return found.replace(tzinfo=zone)
+    found = found.astimezone(dt.UTC)
+    return found if zone else found.replace(tzinfo=None)
