@@ -71,6 +71,8 @@ def night_metrics() -> dict[str, dict]:
         "train_baseline": training("logistic_regression"),
         "evaluate": evaluation(),
         "gate_model": gate("calibration"),
+        "replay": {"replayed": False},
+        "gate_value": gate("surplus"),
         "export": {"parity_max_difference": 6e-8, "skew_rows": 1000, "skew_mismatches": 0,
                    "bytes": 10_000},
         "load_test": {"engine": "onnxruntime", "candidates": 100, "requests": 500,

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from nightbid.config.base import Block
 from nightbid.config.explain import suggestion
 
-GateName = Literal["raw", "features", "model", "serving", "cost"]
+GateName = Literal["raw", "features", "model", "value", "serving", "cost"]
 Range = tuple[float | None, float | None]
 
 
@@ -182,6 +182,23 @@ class ModelGate(Block):
     """Slices with fewer are not judged."""
 
 
+class ValueGate(Block):
+    """What the candidate's bids would have earned, where the pipeline has a `replay` block.
+
+    All of these warn by default: a stop is yours to set.
+    """
+
+    surplus_loss: Limit = limit(warn=(None, 0))
+    """Share of the reference's surplus that the candidate loses, beyond chance; expected surplus
+    where the true probabilities are known."""
+    surplus: Limit = limit(warn=(0, None))
+    """Value less spend, in money, of the candidate."""
+    unusable_rows: Limit = limit(warn=(None, 0.001))
+    """Share of evaluate rows without a usable price, left out of the replay."""
+    price_ratio: Limit = limit(warn=(0.5, 2.0))
+    """Median price over that of the days before."""
+
+
 class ServingGate(Block):
     """The exported bundle and its load test."""
 
@@ -272,6 +289,7 @@ class Gates(Block):
     raw: RawGate = RawGate()
     features: FeaturesGate = FeaturesGate()
     model: ModelGate = ModelGate()
+    value: ValueGate = ValueGate()
     serving: ServingGate = ServingGate()
     cost: CostGate = CostGate()
     bands: tuple[Band, ...] = ()

@@ -73,6 +73,19 @@ NIGHT: tuple[Stage, ...] = (
         is_gate=True,
     ),
     Stage(
+        "replay",
+        "nightbid.bidding.stage:run",
+        inputs=("sample", "evaluate"),
+        spec_keys=("replay", "columns", "evaluate"),
+    ),
+    Stage(
+        "gate_value",
+        "nightbid.gates.value:run",
+        inputs=("replay",),
+        spec_keys=("gates",),
+        is_gate=True,
+    ),
+    Stage(
         "export",
         "nightbid.serving.export:run",
         inputs=("sample", "featurize", "train"),
@@ -108,6 +121,7 @@ NIGHT: tuple[Stage, ...] = (
             "gate_raw",
             "gate_features",
             "gate_model",
+            "gate_value",
             "gate_serving",
             "gate_cost",
         ),
