@@ -129,7 +129,7 @@ class FolderLogs:
             raise CorruptDataError(
                 f"two columns are called {sorted(twice)[0]!r}",
                 where=where,
-                hint="mend source.rename",
+                hint="fix source.rename",
             )
         return table.rename_columns(names)
 

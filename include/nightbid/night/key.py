@@ -26,12 +26,12 @@ from nightbid.night.task import Stage, StageInput
 from nightbid.storage.workspace import Workspace
 
 LIBRARIES = ("apache-beam", "great-expectations", "keras", "numpy", "pyarrow", "tensorflow")
-"""Their versions are part of every key: an upgraded library computes anew."""
+"""Their versions are part of every key: an upgraded library recomputes."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One stage of a run: the same plan is made anew by every process that asks."""
+    """One stage of a run: every process derives the same plan."""
 
     stage: Stage
     spec: PipelineSpec

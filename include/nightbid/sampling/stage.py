@@ -129,7 +129,7 @@ def _frozen(task: StageTask, name: str) -> Outcome:
 
 
 def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
-    """Tell the night's raw logs apart from others: changed logs are sampled anew."""
+    """Tell the night's raw logs apart from others: changed logs are sampled again."""
     if spec.sampling.frozen:
         return f"frozen as {spec.sampling.frozen}"  # what a name stands for never changes
     days = (*night.train, *night.validate_, *night.evaluate)
@@ -207,7 +207,7 @@ def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCo
         raise CorruptDataError(
             f"none of {count.read:,} rows can be read: {_listed(count.reasons, count.examples)}",
             where=f"logs of {day}",
-            hint="name the right columns in `columns` and `label`, or mend the logs",
+            hint="name the right columns in `columns` and `label`, or fix the logs",
         )
     profile.save(task.output / "profile" / f"dt={day}.json")
     sample.save(task.output / "rows" / f"dt={day}.parquet")
