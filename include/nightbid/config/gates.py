@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from nightbid.config.base import Block
 from nightbid.config.explain import suggestion
 
-GateName = Literal["raw", "features", "model", "value", "serving", "cost"]
+GateName = Literal["raw", "features", "model", "serving", "cost", "value"]
 Range = tuple[float | None, float | None]
 
 
@@ -301,9 +301,9 @@ class Gates(Block):
     raw: RawGate = RawGate()
     features: FeaturesGate = FeaturesGate()
     model: ModelGate = ModelGate()
-    value: ValueGate = ValueGate()
     serving: ServingGate = ServingGate()
     cost: CostGate = CostGate()
+    value: ValueGate = ValueGate()
     bands: tuple[Band, ...] = ()
     overrides: tuple[Override, ...] = ()
     seed_noise: SeedNoise | None = None
