@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from datetime import date
 from typing import Annotated, Literal
 
@@ -92,17 +93,43 @@ class FolderSource(Block):
     layout: Literal["plain", "criteo", "avazu"] = "plain"
     """Criteo and Avazu: the files as they are published (`kind: csv`)."""
     types: dict[str, ColumnType] = Field(default_factory=dict)
-    """Column of the pipeline → type (csv). Others are inferred from the oldest file's start."""
+    """Column of the pipeline → type. A value that does not fit sets its row aside. Other columns
+    of csv files get the narrowest type that gives back every text of the window."""
     names: tuple[str, ...] = ()
     """Columns in order, for csv files without a header."""
     delimiter: str = Field(default="", max_length=1)
     """Field separator; default: a tab in *.tsv, otherwise a comma."""
+    quoting: bool | None = None
+    """Whether fields may stand in quotation marks (csv); default: not between tabs."""
+    encoding: str = "utf-8"
+    """Of csv files: `utf-8`, `latin-1`, `utf-16`, …"""
+    decimal: Literal[".", ","] = "."
+    """Decimal mark of numbers in csv files; with a comma, points separate thousands."""
+    nulls: tuple[str, ...] = ()
+    """More texts of csv files that stand for no value; the empty text and `\\N` always do."""
     first_day: date = date(2026, 1, 1)
     """Day of `day_0`, or of the first part of a single file (criteo)."""
     days_per_file: int = Field(default=1, ge=1, le=366)
     """Number of days that one uncompressed, time-ordered file is split into (criteo)."""
     outcomes: tuple[str, ...] = ()
     """Columns known only after the impression: refused as features."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, name: str) -> str:
+        try:
+            codecs.lookup(name)
+        except LookupError as error:
+            raise ValueError(f"{name!r} is not an encoding, such as latin-1") from error
+        return name
+
+    @model_validator(mode="after")
+    def _text_settings_are_of_csv(self) -> FolderSource:
+        plain = FolderSource.model_fields
+        for name in ("quoting", "encoding", "decimal", "nulls"):
+            if self.kind != "csv" and getattr(self, name) != plain[name].default:
+                raise ValueError(f"{name} is for `kind: csv`, and this is `kind: {self.kind}`")
+        return self
 
     @model_validator(mode="after")
     def _layouts_are_csv(self) -> FolderSource:

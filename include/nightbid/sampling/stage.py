@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import SPLITS, Night, PipelineSpec
+from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
@@ -77,8 +78,8 @@ def run(task: StageTask) -> Outcome:
     """
     if name := task.spec.sampling.frozen:
         return _frozen(task, name)
-    source = open_source(task.spec.source, task.cache)
     window = [(split, day) for split in SPLITS for day in task.night.days(split)]
+    source = open_source(task.spec.source, task.cache, [day for _, day in window])
     check_window(source, task.night)
     roles = task.spec.columns
     known = {*source.meaning.outcomes, *source.meaning.truth.values()}
@@ -150,7 +151,11 @@ def check_window(source: Source, night: Night) -> None:
     if not missing:
         return
     if not known:
-        raise MissingDataError("there is no day at all", where="source", hint="check its folder")
+        raise MissingDataError(
+            "no file of the folder belongs to a day",
+            where="source",
+            hint=f"name days {SPELLED}",
+        )
     if missing[0] == wanted[0] and wanted[0] < known[0]:
         raise MissingDataError(
             f"the window of {len(wanted)} days starts on {wanted[0]}, but the logs start on"
