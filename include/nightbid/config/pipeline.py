@@ -153,6 +153,29 @@ class PipelineSpec(Block):
         return self
 
     @model_validator(mode="after")
+    def _no_feature_reads_the_outcome(self) -> PipelineSpec:
+        """Refuse features that read what the label or the source names as an outcome."""
+        label = self.label
+        outcomes = {
+            label.column: "label.column",
+            label.given: "label.given",
+            label.event_time: "label.event_time",
+        }
+        for role in ("price", "bid", "value"):
+            outcomes[getattr(self.columns, role)] = f"columns.{role}"
+        for column in getattr(self.source, "outcomes", ()):
+            outcomes.setdefault(column, "source.outcomes")
+        for name, feature in self.features.items():
+            for column in feature.sources(name):
+                if column in outcomes:
+                    raise ValueError(
+                        f"feature {name!r} reads {column!r}, which is {outcomes[column]} and known"
+                        " only after the impression; remove the feature (target_rate gives rates"
+                        " of the past)"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _delayed_label_has_a_time(self) -> PipelineSpec:
         if self.label.entire_space and not self.label.given:
             raise ValueError(
