@@ -265,7 +265,6 @@ def test_a_label_of_another_kind_altogether_stops(sample):
         ({"source": {**SMALL, "faults": [f"missing_day@{NEWEST}"]}}, MissingDataError, "no day"),
         ({"label": {"column": "clicked"}}, MissingDataError, "column 'clicked' is missing"),
         ({"columns": {"user": "uid"}}, MissingDataError, "column 'uid' is missing"),
-        ({"features": {"p": {"column": "click"}}}, CorruptDataError, "known only after"),
         ({"features": {"p": {"column": "p_click_true"}}}, CorruptDataError, "known only after"),
         ({"features": {"p": {"column": "win_price"}}}, CorruptDataError, "'win_price'"),
     ],
