@@ -30,6 +30,9 @@ def run(task: StageTask) -> Outcome:
                 where=task.run_id,
                 hint="read the gate's page, mend the cause and rerun the night",
             )
+    for name, judged_on in task.inputs.items():
+        if name != "champion":
+            judged_on.path  # noqa: B018 (reading it verifies every file)
     bundle = task.inputs["export"]
     verdict = str(task.inputs["evaluate"].manifest.metrics["verdict"])
     reference = str(task.inputs["evaluate"].manifest.metrics["reference"])

@@ -10,16 +10,15 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from nightbid.errors import ConcurrentUpdateError, ConfigError
+from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.storage.workspace import Workspace, read_all, write_newest, write_once
 
+RESTORE = "restore this file from a backup: nothing is promoted over a history that is damaged"
 
-class Champion(BaseModel):
+
+class Champion(Sealed):
     """Which model serves, since when, and why."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pipeline: str
     number: int
@@ -49,7 +48,10 @@ class ChampionPointer:
     def history(self) -> list[Champion]:
         """All changes, oldest first."""
         found = read_all(self._folder / "history", ".json")
-        return [Champion.model_validate_json(found[name]) for name in sorted(found)]
+        return [
+            unseal(Champion, found[name], self._folder / "history" / name, RESTORE)
+            for name in sorted(found)
+        ]
 
     def promote(
         self, *, run_id: str, night: date, bundle_uri: str, bundle_digest: str, reason: str
@@ -114,7 +116,7 @@ class ChampionPointer:
         )
         path = self._folder / "history" / f"{number:06d}.json"
         try:
-            write_once(path, entry.model_dump_json(indent=1))
+            write_once(path, seal(entry))
         except FileExistsError as error:
             raise ConcurrentUpdateError(
                 f"history entry {number} was taken by somebody else",
@@ -125,7 +127,7 @@ class ChampionPointer:
         return entry
 
     def _newest(self) -> str:
-        return self.history()[-1].model_dump_json(indent=1)
+        return seal(self.history()[-1])
 
 
 def _before(history: list[Champion]) -> Champion | None:
