@@ -14,7 +14,7 @@ COMPOSE ?= docker compose
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n", $$1, $$2}'
 
-# Libraries are compiled once, and not by every process anew.
+# Libraries are compiled once, and not by every process.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install run ui up down compose-test test quick fault-matrix check docs docs-check format lock schema charts clean

@@ -22,10 +22,8 @@ FEATURES = {
     for name in NUMBERS
 } | {name: {"transform": "vocabulary", "top_k": TOP_K, "min_count": 2} for name in TEXTS}
 DEFINITION = Definition.of(
-    PipelineSpec.model_validate(
-        {"pipeline": "bench", "features": FEATURES, "columns": {"time": "nb_time"}}
-    )
-)
+    PipelineSpec.model_validate({"pipeline": "bench", "features": FEATURES})
+).model_copy(update={"time": "nb_time"})
 
 
 def _groups(files: list[str]) -> list:

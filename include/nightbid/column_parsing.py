@@ -7,6 +7,9 @@ value, never per row.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -19,6 +22,14 @@ MICROSECOND = pa.timestamp("us", "UTC")
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
+LARGEST = 1e38
+"""Numbers beyond it do not fit float32: writers of logs use them for unknown."""
+NULL_TEXTS = ("", "\\N", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "-")
+"""Texts that mean a missing number or time."""
+GROUPED = r"^[+-]?[0-9]{1,3}((,[0-9]{3})+\.[0-9]+|(,[0-9]{3}){2,})$"
+"""Numbers with thousands separators that cannot be decimal commas."""
+SINCE = r"^([0-8]?[0-9]{8,18}|[0-9]{8,}\.[0-9]+|[0-9](\.[0-9]+)?[eE]\+?[0-9]{1,2})$"
+"""Texts that count (parts of) seconds since 1970, or are the digits of a date."""
 _WHOLE = 2.0**53
 """Floats below it that are whole print as integers: 6 and 6.0 are the same token."""
 
@@ -173,7 +184,10 @@ def joint_hashes(columns: list[tuple[npt.NDArray[np.int32], pa.Array]]) -> Hashe
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> Floats:
-    """Read each value as a number; what is none, or infinite, is NaN.
+    """Read each value as a number; what is none, infinite or beyond `LARGEST` is NaN.
+
+    Texts may have thousands separators where these leave no doubt: `2,340.50` and `1,234,567`, not
+    `2,340`.
 
     Returns:
         float64 [rows]
@@ -193,17 +207,26 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Floats:
                             safe=False), np.nan))  # fmt: skip
     else:
         codes, tokens = encode(array)
-        parsed = pd.to_numeric(pd.Series(tokens.to_pylist(), dtype=object), errors="coerce")
-        table = np.append(parsed.to_numpy(np.float64), np.nan)
-        values = table[codes]
-    return np.where(np.isfinite(values), values, np.nan)
+        values = np.append(_numbers_of_text(tokens), np.nan)[codes]
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(values) < LARGEST, values, np.nan)
+
+
+def _numbers_of_text(tokens: pa.Array) -> Floats:
+    text = pc.utf8_trim_whitespace(tokens)
+    plain = pc.if_else(
+        pc.match_substring_regex(text, GROUPED), pc.replace_substring(text, ",", ""), text
+    )
+    parsed = pd.to_numeric(pd.Series(plain.to_pylist(), dtype=object), errors="coerce")
+    return parsed.to_numpy(np.float64)
 
 
 def as_time(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """Read a column as timestamp[us, UTC]; what cannot be read becomes null.
 
-    Numbers are seconds, milliseconds or microseconds since 1970, by their size; strings are ISO
-    8601; times without a zone are UTC.
+    Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970, by their size, or
+    the digits of a date: yyyyMMdd, yyyyMMddHHmmss, yyyyMMddHHmmssSSS. Texts are ISO 8601, also
+    followed by UTC, or such numbers. Times without a zone are UTC.
     """
     array = whole(column)
     kind = array.type
@@ -215,16 +238,123 @@ def as_time(column: pa.ChunkedArray | pa.Array) -> pa.Array:
         return array.cast(pa.timestamp("us")).cast(MICROSECOND)
     if pa.types.is_null(kind):
         return pa.nulls(len(array), MICROSECOND)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        values = np.asarray(pc.fill_null(array.cast(pa.float64(), safe=False), np.nan))
-        scale = np.select([np.abs(values) < 1e11, np.abs(values) < 1e14], [1e6, 1e3], 1.0)
-        scaled = values * scale
-        known = np.isfinite(scaled) & (np.abs(scaled) < 9e18)
-        micros = np.where(known, scaled, 0).astype(np.int64)
-        return pa.array(micros, pa.int64(), mask=~known).cast(MICROSECOND)
+    if pa.types.is_uint64(kind):
+        fits = pc.less(array, pa.scalar(2**63, pa.uint64()))
+        array = pc.if_else(fits, array, pa.scalar(None, pa.uint64()))
+    if pa.types.is_integer(kind):
+        return _times_of_integers(array.cast(pa.int64()))
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return _times_of_floats(np.asarray(pc.fill_null(array.cast(pa.float64()), np.nan)))
     codes, tokens = encode(array)
+    return _times_of_text(tokens).take(pa.array(codes, mask=codes < 0))
+
+
+def _times_of_integers(array: pa.Array) -> pa.Array:
+    values = np.asarray(pc.fill_null(array, 0))
+    size = np.abs(values)
+    micros = np.select(
+        [size < 10**11, size < 10**14, size < 10**17],
+        [values * 10**6, values * 10**3, values],
+        values // 10**3,
+    )
+    absent = np.array(pc.is_null(array), bool)
+    for digits, unit in ((8, 10**6), (14, 1), (17, 1)):
+        place = np.flatnonzero((values >= 10 ** (digits - 1)) & (values < 10**digits))
+        if len(place):
+            calendar, valid = _digits_of_a_date(values[place] * unit, digits)
+            micros[place[valid]] = calendar[valid]
+            if digits > 8:  # as a count since 1970 they would be years after 2286
+                absent[place[~valid]] = True
+    return pa.array(micros, pa.int64(), mask=absent).cast(MICROSECOND)
+
+
+def _digits_of_a_date(values: Ints, digits: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Read yyyyMMdd…: microseconds since 1970, and where the digits are such a date."""
+    millis = values % 1000 if digits == 17 else np.zeros(len(values), np.int64)
+    values = values // 1000 if digits == 17 else values
+    clock, date = values % 10**6, values // 10**6
+    hour, minute, second = clock // 10**4, clock // 100 % 100, clock % 100
+    year, month, day = date // 10**4, date // 100 % 100, date % 100
+    valid = (year >= 1970) & (year < 2100) & (month >= 1) & (month <= 12) & (day >= 1)
+    valid &= (hour < 24) & (minute < 60) & (second < 60)
+    months = np.where(valid, (year - 1970) * 12 + month - 1, 0)
+    first = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    following = (months + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    valid &= day <= following - first
+    seconds = (first + day - 1) * 86_400 + hour * 3600 + minute * 60 + second
+    return seconds * 10**6 + millis * 1000, valid
+
+
+def _times_of_floats(values: Floats) -> pa.Array:
+    size = np.abs(values)
+    known = np.isfinite(values) & (size < 2**63)
+    safe = np.where(known, values, 0.0)
+    is_whole = np.floor(safe) == safe
+    exactly = _times_of_integers(pa.array(safe.astype(np.int64))).cast(pa.int64())
+    absent = np.asarray(pc.is_null(exactly))
+    exact = np.asarray(pc.fill_null(exactly, 0))
+    scale = np.select([size < 1e11, size < 1e14, size < 1e17], [1e6, 1e3, 1.0], 1e-3)
+    micros = np.where(is_whole, exact, (safe * scale).astype(np.int64))
+    return pa.array(micros, pa.int64(), mask=~known | (is_whole & absent)).cast(MICROSECOND)
+
+
+def _times_of_text(tokens: pa.Array) -> pa.Array:
+    text = pc.replace_substring_regex(pc.utf8_trim_whitespace(tokens), r"\s*(UTC|GMT)$", "")
+    number = np.asarray(pc.match_substring_regex(text, SINCE))
+    nothing = pa.scalar(None, pa.string())
     parsed = pd.to_datetime(
-        pd.Series(tokens.to_pylist(), dtype=object), errors="coerce", utc=True, format="ISO8601"
+        pd.Series(pc.if_else(pa.array(number), nothing, text).to_pylist(), dtype=object),
+        errors="coerce",
+        utc=True,
+        format="ISO8601",
     )
     found = pa.Array.from_pandas(parsed.astype("datetime64[us, UTC]")).cast(MICROSECOND)
-    return found.take(pa.array(codes, mask=codes < 0))
+    if not number.any():
+        return found
+    digits = pc.match_substring_regex(text, r"^[0-8]?[0-9]{8,18}$")
+    integers = pc.if_else(digits, text, nothing).cast(pa.int64())
+    others = pc.if_else(pc.and_(pa.array(number), pc.invert(digits)), text, nothing)
+    floats = np.asarray(pc.fill_null(others.cast(pa.float64()), np.nan))
+    return pc.coalesce(found, _times_of_integers(integers), _times_of_floats(floats))
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """How many values of a column were not what a feature reads, and one of them."""
+
+    values: int = 0
+    known: int = 0
+    """Values that are not missing."""
+    example: str = ""
+
+    def __add__(self, other: Unreadable) -> Unreadable:
+        examples = sorted(each for each in (self.example, other.example) if each)
+        return Unreadable(
+            self.values + other.values, self.known + other.known, "".join(examples[:1])
+        )
+
+
+def unreadable(column: pa.ChunkedArray | pa.Array, kind: Literal["number", "time"]) -> Unreadable:
+    """Count the values that `numbers` or `as_time` cannot read.
+
+    Null, NaN, the empty text and the usual spellings of null (`NULL_TEXTS`) are missing, not
+    unreadable.
+    """
+    array = whole(column)
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    codes, tokens = (
+        encode(array)
+        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        else (np.arange(len(array), dtype=np.int32), array)
+    )
+    counts = np.bincount(codes[codes >= 0], minlength=len(tokens))
+    known = np.asarray(pc.invert(pc.is_null(tokens, nan_is_null=True)), bool)
+    if tokens is not array:
+        known &= ~np.asarray(pc.is_in(pc.utf8_trim_whitespace(tokens), pa.array(NULL_TEXTS)), bool)
+    read = ~np.isnan(numbers(tokens)) if kind == "number" else pc.is_valid(as_time(tokens))
+    wrong = known & ~np.asarray(read, bool)
+    examples = [str(each) for each in tokens.filter(pa.array(wrong)).slice(0, 1000).to_pylist()]
+    return Unreadable(
+        int(counts[wrong].sum()), int(counts[known].sum()), min(examples, default="")[:60]
+    )

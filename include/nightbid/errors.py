@@ -73,7 +73,7 @@ class GateStopped(NightbidError):
 
 
 class TrialPruned(NightbidError):
-    """A sweep gave a poor trial up: its training ends here, by design."""
+    """Raised when a sweep prunes a trial."""
 
 
 class BudgetExceeded(NightbidError):
@@ -93,4 +93,4 @@ class WorkspaceError(NightbidError):
 
 
 class ConcurrentUpdateError(WorkspaceError):
-    """Somebody else moved a pointer first."""
+    """Raised when another process updated the champion first."""

@@ -28,7 +28,7 @@ def run(task: StageTask) -> Outcome:
             raise StageError(
                 f"{gate} says {judged!r}, so nothing is promoted",
                 where=task.run_id,
-                hint="read the gate's page, mend the cause and rerun the night",
+                hint="open the gate report, fix the cause, then rerun the night",
             )
     for name, judged_on in task.inputs.items():
         if name != "champion":

@@ -146,8 +146,8 @@ def finish_stage(
     """Collect what the job of a stage that was begun has made, if it has ended.
 
     Returns:
-        The result, or the job again: it goes on, or the stage was begun anew because its inputs
-        are others now.
+        The result, or the job again: it is still running, or the stage was started over because
+        its inputs have changed.
 
     Raises:
         BudgetExceeded: the job was cancelled for its cost.

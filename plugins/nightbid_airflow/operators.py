@@ -32,7 +32,7 @@ from nightbid_airflow.remote import JobLink, JobTrigger
 from nightbid_airflow.request import Request
 
 FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError)
-"""A second try would end the same way: what has to change is not in the machine."""
+"""Errors that a retry cannot fix."""
 CHATTY = ("great_expectations", "alembic", "apache_beam", "absl")
 """They log hundreds of lines a task at INFO, and hide what the stage says."""
 

@@ -56,7 +56,7 @@ class JobTrigger(BaseTrigger):
         self._watch: JobWatch | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Say how to make it again."""
+        """Serialize the trigger."""
         return (
             "nightbid_airflow.remote.JobTrigger",
             {

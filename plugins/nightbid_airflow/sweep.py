@@ -109,7 +109,7 @@ class BeginOperator(SweepOperator):
             AirflowFailException: what was asked for cannot be meant, or the data are unfit.
         """
         from nightbid.sweep.study import Sweep, newest_night
-        from nightbid.sweep.trials import foretold, prepare
+        from nightbid.sweep.trials import forecast, prepare
 
         asked: Mapping[str, Any] = context["params"]
         settings, pipeline = Settings(), asked["pipeline"]
@@ -128,7 +128,7 @@ class BeginOperator(SweepOperator):
                 metric=asked["metric"],
                 name=self.name_of(context),
             )
-            if (expected := foretold(sweep, settings)) is not None:
+            if (expected := forecast(sweep, settings)) is not None:
                 self.log.info("forecast: %s USD, from the nights before", shown(expected))
             prepare(sweep, settings, LogProgress)
         except FINAL as error:

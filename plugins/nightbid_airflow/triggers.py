@@ -65,7 +65,7 @@ class CostTrigger(BaseTrigger):
         self._jobs: JobWatch | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Say how to make it again."""
+        """Serialize the trigger."""
         return (
             "nightbid_airflow.triggers.CostTrigger",
             {

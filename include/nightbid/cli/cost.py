@@ -91,7 +91,7 @@ def show(
 
 @app.command()
 def answers(pipeline: PipelineName) -> None:
-    """Show what each run cost and got, beside what had been foretold of it; alert if unusual."""
+    """Show cost per run, AUC gained, and forecast vs. actual; alert if unusual."""
     name = _known(pipeline)
     runs = run_costs(_workspace(), name)
     if not runs:
@@ -101,8 +101,8 @@ def answers(pipeline: PipelineName) -> None:
             hint=f"run a night: `nightbid run {name} --date …`",
         )
     currency = runs[0].cloud.currency
-    foretold = {each.run_id: each for each in backtest(runs)}
-    table = Table("run", "night", f"cloud {currency}", "foretold", "rows", "per million rows",
+    forecasts = {each.run_id: each for each in backtest(runs)}
+    table = Table("run", "night", f"cloud {currency}", "forecast", "rows", "per million rows",
                   "per model", "AUC gain", "per AUC point")  # fmt: skip
     for column in table.columns[2:]:
         column.justify = "right"
@@ -111,7 +111,7 @@ def answers(pipeline: PipelineName) -> None:
             run.run_id,
             run.night.isoformat(),
             _money(run.cloud.amount),
-            _foretold(foretold.get(run.run_id)),
+            _forecast(forecasts.get(run.run_id)),
             f"{run.rows:,}",
             _money(run.per_million_rows),
             _money(run.per_model),
@@ -120,8 +120,9 @@ def answers(pipeline: PipelineName) -> None:
         )
     console.print(table)
     console.print(
-        "Foretold from the runs before, for the same rows, with the error of that. An AUC point is"
-        " 0.01 over the reference. – where nothing was gained or known."
+        "The forecast is computed from earlier runs, for the same rows; its error is in"
+        " parentheses."
+        " An AUC point is 0.01 over the reference. – where nothing was gained or known."
     )
     if alert := unusual(runs):
         console.print(f"[bold yellow]unusual:[/] {alert}", soft_wrap=True)
@@ -133,7 +134,7 @@ def forecast(
     nights: Annotated[int, typer.Option(min=1, help="Nights, or trials of a sweep.")] = 30,
     rows: Annotated[int, typer.Option(min=0, help="Rows per night; default: as of late.")] = 0,
 ) -> None:
-    """Foretell what nights will cost, from past ones, with the error of such forecasts."""
+    """Forecast what nights will cost, from past ones, with the error of earlier forecasts."""
     name = _known(pipeline)
     found = forecast_nights(run_costs(_workspace(), name), nights, rows or None)
     if found is None:
@@ -353,7 +354,7 @@ def _row(entries: list[LedgerEntry]) -> list[str]:
     ]
 
 
-def _foretold(seen: Backtest | None) -> str:
+def _forecast(seen: Backtest | None) -> str:
     return "–" if seen is None else f"{shown(seen.expected_usd)} ({seen.error:+.0%})"
 
 

@@ -1,4 +1,4 @@
-"""`nightbid features`: what each feature of a pipeline is, and what the newest night taught it."""
+"""`nightbid features`: describe each feature of a pipeline and its fitted statistics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation,
     """Describe the features of a pipeline as its YAML has them now.
 
     Returns:
-        The features, with what the newest featurized night taught those that have not changed
+        The features, with the fitted statistics of the newest featurized night for those unchanged
         since; and that night's run id, empty if there is none.
     """
     now = Definition.of(spec)

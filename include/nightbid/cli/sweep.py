@@ -18,7 +18,7 @@ from nightbid.report.formatting import count, duration, money, number
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.summary import TITLES, winner_command, write_page
 from nightbid.sweep.track import track_trials
-from nightbid.sweep.trials import foretold, prepare, run_trial, spent
+from nightbid.sweep.trials import forecast, prepare, run_trial, spent
 
 MARK = {"done": "[green]done[/]", "pruned": "[yellow]pruned[/]", "failed": "[red]failed[/]",
         "running": "[cyan]running[/]"}  # fmt: skip
@@ -52,7 +52,7 @@ def run_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
     head = sweep.head
     with sweep.alone("run"):
         console.rule(f"[bold]{head.name}[/]")
-        if (expected := foretold(sweep, settings)) is not None:
+        if (expected := forecast(sweep, settings)) is not None:
             console.print(
                 f"forecast: {money(expected)} at cloud prices for {head.trials} trials, from the"
                 " nights before",
@@ -89,10 +89,10 @@ def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
     if importances := sweep.importances():
         shares = (f"{name} {share:.0%}" for name, share in importances.items())
         console.print(f"importance: {', '.join(shares)}", highlight=False)
-    cost, expected = spent(sweep, settings), foretold(sweep, settings)
+    cost, expected = spent(sweep, settings), forecast(sweep, settings)
     judged = ""
     if expected and cost:
-        judged = f", foretold {money(expected)} ({float(expected / cost) - 1:+.0%})"
+        judged = f", forecast {money(expected)} ({float(expected / cost) - 1:+.0%})"
     console.print(f"cost: {money(cost)} at cloud prices{judged}", highlight=False)
     if not (ranked := sweep.ranked()):
         console.print("no trial has ended well: there is no winner")

@@ -10,7 +10,7 @@ from nightbid.config.base import Block
 from nightbid.config.managed import ManagedTraining
 
 Profile = Literal["local", "gcp", "gcp-emulated"]
-"""`gcp-emulated` speaks the same protocols to servers on a machine of yours."""
+"""`gcp-emulated` speaks the same protocols to servers on your machine."""
 Endpoint = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")]
 DataflowEndpoint = Annotated[str, Field(pattern=r"^(http://localhost|https://[a-z0-9.-]+):[0-9]+$")]
 """Beam speaks REST, and unencrypted, only to a host that is called `localhost`; to all others gRPC,
@@ -26,7 +26,7 @@ class Dataflow(Block):
     image: str | None = None
     """SDK container image with this package and its dependencies (`worker.Dockerfile`)."""
     service_account: Account | None = None
-    """Of the workers; default: the project's."""
+    """Service account of the workers; default: the project's."""
     network: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,62}$")
     """Name of the workers' network; not needed with `subnetwork`."""
     subnetwork: str | None = Field(
@@ -36,13 +36,13 @@ class Dataflow(Block):
     public_ips: bool = False
     """Whether workers have public addresses; if not, the subnetwork needs Private Google Access."""
     machine_type: str = Field(default="n2-standard-4", pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$")
-    """Of the workers."""
+    """Machine type of the workers."""
     disk_gb: int = Field(default=50, ge=30)
-    """Of each worker."""
+    """Disk size of each worker, in GB."""
     workers: int | None = Field(default=None, ge=1)
-    """To begin with; default: the service decides."""
+    """Initial number of workers; default: the service decides."""
     max_workers: int = Field(default=20, ge=1)
-    """Never more, however much there is to do."""
+    """Maximum number of workers."""
     autoscaling: bool = True
     """Whether the service chooses the number of workers; otherwise it is `workers`."""
     flexrs: Literal["cost", "speed"] | None = None
@@ -51,8 +51,8 @@ class Dataflow(Block):
     service_options: tuple[str, ...] = ()
     """Passed to the service as they are (`enable_prime`, …)."""
     endpoint: DataflowEndpoint | None = None
-    """Of an emulator: `http://localhost:port` speaks REST, `https://127.0.0.1:port` gRPC; only in
-    the profile `gcp-emulated`."""
+    """Address of an emulator: `http://localhost:port` speaks REST, `https://127.0.0.1:port`
+    gRPC. Only in the profile `gcp-emulated`."""
 
     @model_validator(mode="after")
     def _workers_fit(self) -> Dataflow:
@@ -66,20 +66,20 @@ class Dataflow(Block):
 
 
 class Cloud(Block):
-    """A Google Cloud project and what it lends to the pipelines."""
+    """A Google Cloud project and its resources for the pipelines."""
 
     project: str = Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
     region: str = Field(pattern=r"^[a-z]+-[a-z]+[0-9]+$")
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")
     """The workspace's bucket."""
     storage_endpoint: Endpoint | None = None
-    """Of an emulator of Cloud Storage; only in the profile `gcp-emulated`."""
+    """Address of an emulator of Cloud Storage; only in the profile `gcp-emulated`."""
     dataflow: Dataflow | None = None
     training: ManagedTraining | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
-    """On every job, beside those of pipeline, run and stage."""
+    """Labels for every job, in addition to pipeline, run and stage."""
     poll_seconds: float = Field(default=10.0, gt=0)
-    """Between two looks at a job that works for a stage."""
+    """Seconds between two polls of a running job."""
 
     @model_validator(mode="after")
     def _same_region(self) -> Cloud:

@@ -43,16 +43,17 @@ Limit = Annotated[Decimal, Field(gt=0)]
 class Budget(Block):
     """Limits in USD, at the price of the same usage in the cloud. None means unlimited.
 
-    Failed and repeated attempts count. Work that passes a limit is cancelled and leaves no
+    Failed and repeated attempts count. Work that exceeds a limit is canceled and leaves no
     output; see `nightbid.cost.budget`.
     """
 
     stage_usd: dict[StageName, Limit] = Field(default_factory=dict)
-    """Stage → limit of all attempts at it within one run."""
+    """Stage → limit of all its attempts within one run."""
     run_usd: Limit | None = None
+    """Limit of one run, all stages and attempts together."""
     day_usd: Limit | None = None
-    """Of the pipeline, per calendar day (UTC) on which the work is done."""
+    """Limit of the pipeline per calendar day (UTC) of the work."""
     month_usd: Limit | None = None
-    """Of the pipeline, per calendar month (UTC)."""
+    """Limit of the pipeline per calendar month (UTC)."""
     warn_at: float = Field(default=0.8, gt=0, le=1)
-    """Share of a limit from which a warning is given."""
+    """Share of a limit at which a warning is logged."""

@@ -21,12 +21,12 @@ SCALES = {
 
 
 class FeatureBlock(Block):
-    """What all features share."""
+    """Settings that all features share."""
 
     column: str = ""
     """Source column; the feature's name if empty."""
     training_only: bool = False
-    """Fed a constant at serving (position): ranking is then unbiased by it."""
+    """Replaced with a constant at serving, so that it does not bias the ranking (position)."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -50,13 +50,13 @@ class Numeric(FeatureBlock):
 
     transform: Literal["numeric"]
     log1p: bool = False
-    """sign(x) · ln(1 + |x|) first."""
+    """Apply sign(x) · ln(1 + |x|) before scaling."""
     clip: tuple[float, float] | None = None
-    """Values outside are moved to the nearer bound, before anything else."""
+    """[low, high]; values outside are set to the nearer bound, before anything else."""
     scale: Literal["none", "standard", "robust"] = "standard"
     """`standard`: (x - mean) / standard deviation. `robust`: (x - median) / interquartile range."""
     missing_indicator: bool = False
-    """Adds an input that is 1 where the value is missing."""
+    """Add an input that is 1 where the value is missing."""
 
     def inputs(self, name: str) -> tuple[str, ...]:
         """Columns of the featurized rows that the feature called `name` makes."""
@@ -72,10 +72,11 @@ class Numeric(FeatureBlock):
 
 
 class QuantileBuckets(FeatureBlock):
-    """A number, as the bucket between training quantiles that it falls into."""
+    """Bucket of a number, between quantiles of the training rows."""
 
     transform: Literal["quantile_buckets"]
     buckets: int = Field(default=16, ge=2, le=4096)
+    """Number of buckets; each holds about the same number of training rows."""
 
     def in_words(self) -> str:
         """What it makes of its columns."""
@@ -83,10 +84,11 @@ class QuantileBuckets(FeatureBlock):
 
 
 class Buckets(FeatureBlock):
-    """A number, as the bucket between given boundaries."""
+    """Bucket of a number, between given boundaries."""
 
     transform: Literal["buckets"]
     boundaries: tuple[float, ...] = Field(min_length=1)
+    """Boundaries, ascending; n boundaries make n + 1 buckets."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Buckets:
@@ -101,11 +103,13 @@ class Buckets(FeatureBlock):
 
 
 class Vocabulary(FeatureBlock):
-    """A value, as its number among the frequent values of the training rows."""
+    """Id of a value among the frequent values of the training rows."""
 
     transform: Literal["vocabulary"]
     top_k: int = Field(default=100_000, ge=1)
+    """Maximum size of the vocabulary; the most frequent values are kept."""
     min_count: int = Field(default=2, ge=1)
+    """Values seen in fewer training rows are out of vocabulary."""
     oov_buckets: int = Field(default=1, ge=1)
     """Values outside the vocabulary are hashed into these."""
 
@@ -115,10 +119,11 @@ class Vocabulary(FeatureBlock):
 
 
 class Hash(FeatureBlock):
-    """A value, hashed: no vocabulary to learn, collisions accepted."""
+    """Hash bucket of a value: no vocabulary, with collisions."""
 
     transform: Literal["hash"]
     buckets: int = Field(default=4096, ge=1)
+    """Number of hash buckets."""
 
     def in_words(self) -> str:
         """What it makes of its columns."""
@@ -126,11 +131,13 @@ class Hash(FeatureBlock):
 
 
 class Cross(FeatureBlock):
-    """Several values together, hashed."""
+    """Hash bucket of a combination of values."""
 
     transform: Literal["cross"]
     columns: tuple[str, ...] = Field(min_length=2)
+    """Columns whose values are combined."""
     buckets: int = Field(default=4096, ge=1)
+    """Number of hash buckets for the combinations."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -142,17 +149,21 @@ class Cross(FeatureBlock):
 
 
 class Bag(FeatureBlock):
-    """A set of values (a list column, or a separated string), as numbers with weights."""
+    """Ids of a set of values (a list column or a separated string), with weights."""
 
     transform: Literal["bag"]
     length: int = Field(default=8, ge=1)
-    """Values kept per row, in their order."""
+    """Number of values kept per row, in their order."""
     weights: str = ""
     """List column with a weight per value, scaled to sum 1 in each row; empty: equal weights."""
     separator: str = ","
+    """Separates the values if the column is a string instead of a list."""
     top_k: int = Field(default=100_000, ge=1)
+    """Maximum size of the vocabulary; the most frequent values are kept."""
     min_count: int = Field(default=2, ge=1)
+    """Values seen fewer times in the training rows are out of vocabulary."""
     oov_buckets: int = Field(default=1, ge=1)
+    """Hash buckets for values outside the vocabulary."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -173,12 +184,17 @@ class Sequence(FeatureBlock):
 
     transform: Literal["sequence"]
     length: int = Field(default=20, ge=1)
+    """Number of most recent values kept per row."""
     separator: str = ","
+    """Separates the values if the column is a string instead of a list."""
     vocabulary: str | None = None
     """Feature whose vocabulary (hence embedding) the items share; null: one of its own."""
     top_k: int = Field(default=100_000, ge=1)
+    """Maximum size of the vocabulary; the most frequent values are kept."""
     min_count: int = Field(default=2, ge=1)
+    """Values seen fewer times in the training rows are out of vocabulary."""
     oov_buckets: int = Field(default=1, ge=1)
+    """Hash buckets for values outside the vocabulary."""
 
     def in_words(self) -> str:
         """What it makes of its columns."""
@@ -196,18 +212,19 @@ class Recent(FeatureBlock):
     column: str = Field(min_length=1)
     """Source column of the values: the item."""
     by: tuple[str, ...] = Field(min_length=1)
-    """The key: one or more columns, the user say."""
+    """Columns of the key, for example the user."""
     vocabulary: str
     """Feature whose vocabulary (hence embedding) the values share."""
     length: int = Field(default=20, ge=1)
+    """Number of most recent values kept per row."""
     rows: Literal["positive", "all"] = "positive"
     """Rows that count: those whose label was 1 (what a user clicked), or all. Where negatives are
     sampled away, `all` sees the training days more thinly than the later ones."""
     before: Literal["time", "day"] = "time"
     """Up to the row's own `time`, or only from the days before its `day`, which is what a model
-    that is renewed nightly knows when it serves."""
+    that is retrained nightly knows when it serves."""
     delay_seconds: int = Field(default=600, ge=0)
-    """A row counts for those that come so much later: until then its label was not known."""
+    """Seconds until a row counts for later rows: until then its label was not known."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -227,10 +244,11 @@ class Recent(FeatureBlock):
 
 
 class Identity(FeatureBlock):
-    """An integer from 0 to size - 1, as it is; anything else counts as missing."""
+    """An integer from 0 to size - 1, unchanged; anything else counts as missing."""
 
     transform: Literal["identity"]
     size: int = Field(ge=1)
+    """Number of values: 0 to size - 1."""
 
     def in_words(self) -> str:
         """What it makes of its columns."""
@@ -274,16 +292,16 @@ class Age(FeatureBlock):
 
 
 class TargetRate(FeatureBlock):
-    """How often the label was 1 for a key on days strictly before the row's own.
+    """Rate of positive labels of a key, on days before the row's day.
 
     ln of the smoothed rate over the overall rate of the same days: 0 where nothing is known.
     """
 
     transform: Literal["target_rate"]
     columns: tuple[str, ...] = ()
-    """The key: one or more columns; the feature's column if empty."""
+    """Columns of the key; the feature's column if empty."""
     strength: float = Field(default=20.0, gt=0)
-    """Rows of the overall rate that are added to the key's own."""
+    """Smoothing: number of rows at the overall rate that are added to the key's own rows."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -298,11 +316,11 @@ class TargetRate(FeatureBlock):
 
 
 class Count(FeatureBlock):
-    """How many rows a key had per day, on days strictly before the row's own: ln(1 + rows)."""
+    """Rows of a key per day, on days before the row's day: ln(1 + rows)."""
 
     transform: Literal["count"]
     columns: tuple[str, ...] = ()
-    """The key: one or more columns; the feature's column if empty."""
+    """Columns of the key; the feature's column if empty."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -314,13 +332,15 @@ class Count(FeatureBlock):
 
 
 class TextNgrams(FeatureBlock):
-    """Words of a text and runs of them, hashed into a bag."""
+    """Words and n-grams of a text, hashed into a bag."""
 
     transform: Literal["text_ngrams"]
     length: int = Field(default=16, ge=1)
+    """Number of words and n-grams kept per row."""
     ngrams: int = Field(default=2, ge=1, le=4)
-    """Longest run of words."""
+    """Maximum number of words in an n-gram."""
     buckets: int = Field(default=4096, ge=1)
+    """Number of hash buckets."""
 
     def inputs(self, name: str) -> tuple[str, ...]:
         """Columns of the featurized rows that the feature called `name` makes."""
@@ -340,10 +360,13 @@ class Function(FeatureBlock):
 
     transform: Literal["function"]
     function: str
+    """Name of a function registered with `@feature_function`."""
     columns: tuple[str, ...] = Field(min_length=1)
+    """Columns passed to the function, in order."""
     then: Literal["numeric", "hash"] = "numeric"
+    """What happens to the result: scaled as a number, or hashed."""
     buckets: int = Field(default=4096, ge=1)
-    """Of `then: hash`."""
+    """Number of hash buckets, with `then: hash`."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""

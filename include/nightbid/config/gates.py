@@ -26,6 +26,7 @@ class Limit(Block):
     warn: Range | None = None
     """`[low, high]`; null is open."""
     stop: Range | None = None
+    """Range outside of which the night stops, `[low, high]`; null is open."""
 
     @model_validator(mode="after")
     def _low_comes_first(self) -> Limit:
@@ -112,6 +113,9 @@ class FeaturesGate(Block):
     nulls: Limit = limit(stop=(None, 0))
     not_finite: Limit = limit(stop=(None, 0))
     ids_out_of_range: Limit = limit(stop=(None, 0))
+    unreadable: Limit = limit(warn=(None, 0.0001), stop=(None, 0.02))
+    """Share of the values that a feature reads as numbers or times and that are none (`1.234,50`),
+    or too large for float32. They count as missing; usual spellings of null are not counted."""
     constant: Limit = limit(warn=(None, 0))
     """1 for an input that is constant in the training rows."""
     newly_constant: Limit = limit(stop=(None, 0))
@@ -142,7 +146,7 @@ class FeaturesGate(Block):
     skew_mismatches: Limit = limit(stop=(None, 0))
     """Cells that the serving path computes differently, bit by bit."""
     skew_rows: Limit = limit(stop=(1, None))
-    """Rows that were compared for skew: none means that nothing was."""
+    """Number of rows compared for skew."""
 
 
 class ModelGate(Block):
@@ -152,21 +156,21 @@ class ModelGate(Block):
     """1 if evaluation calls the candidate worse than the champion (or, first, the baseline): the
     night goes on, and `promote` keeps the champion."""
     entropy_loss: Limit = limit(stop=(None, 0.002))
-    """Normalised entropy over that of the reference, beyond chance: that of the rows and, once it
+    """Normalized entropy over that of the reference, beyond chance: that of the rows and, once it
     is known, that of the seed."""
     seed_noise: Limit = limit(warn=(None, 0.002))
-    """Standard deviation of the normalised entropy between seeds, as `gates.seed_noise` has it."""
+    """Standard deviation of the normalized entropy between seeds, as `gates.seed_noise` has it."""
     seed_noise_unknown: Limit = limit()
-    """1 if nobody measured it for this model; `{stop: [null, 0]}` demands that it is known."""
+    """1 if it was not measured for this model; `{stop: [null, 0]}` requires it."""
     metrics_not_finite: Limit = limit(stop=(None, 0))
     positives: Limit = limit(warn=(200, None), stop=(10, None))
     auc: Limit = limit(warn=(0.55, None), stop=(0.51, None))
     auc_jump: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))
-    """AUC over the champion's: a jump is a leak until proven otherwise."""
+    """AUC minus the champion's; a jump usually means a leak."""
     above_oracle: Limit = limit(warn=(None, 0.005), stop=(None, 0.02))
-    """AUC over that of the true probabilities, where a simulator knows them."""
+    """AUC minus that of the true probabilities, with simulated data."""
     normalized_entropy_vs_constant: Limit = limit(warn=(None, -0.001), stop=(None, 0))
-    """Less than 0: better than predicting the mean."""
+    """Difference; below 0 is better than predicting the mean."""
     normalized_entropy_vs_baseline: Limit = limit(warn=(None, 0), stop=(None, 0.02))
     calibration: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
     """Mean prediction over mean label, beyond chance."""
@@ -179,7 +183,7 @@ class ModelGate(Block):
     slice_normalized_entropy: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
     """Lower bound of the candidate's loss over the reference's in a slice."""
     slice_positives: int = Field(default=50, ge=1)
-    """Slices with fewer are not judged."""
+    """Slices with fewer positives are not checked."""
 
 
 class ServingGate(Block):
@@ -192,7 +196,7 @@ class ServingGate(Block):
     """Largest difference between the exported graph and the reference model."""
     skew_mismatches: Limit = limit(stop=(None, 0))
     skew_rows: Limit = limit(stop=(1, None))
-    """Rows that were compared for skew: none means that nothing was."""
+    """Number of rows compared for skew."""
     bundle_mb: Limit = limit(warn=(None, 2000))
 
 
@@ -207,13 +211,17 @@ class Band(Block):
     """A learned or hand-written limit for a statistic, in place of the general one."""
 
     gate: GateName
+    """Gate that computes the statistic."""
     statistic: str
     """`name` or `name:column`, as gate pages show them."""
     columns: tuple[str, ...] = ()
-    """Those of `name` that share it, instead of `name:column` for each."""
+    """Columns that share the band, instead of one `name:column` each."""
     warn: Range | None = None
+    """Range outside of which the gate warns, `[low, high]`; null is open."""
     stop: Range | None = None
+    """Range outside of which the gate stops the night, `[low, high]`."""
     why: str = ""
+    """Reason for the band, for readers."""
 
     @model_validator(mode="after")
     def _statistic_is_one_of_its_gate(self) -> Band:
@@ -241,29 +249,33 @@ class Band(Block):
 
 
 class Override(Block):
-    """Somebody lets a check pass for a while, by name and with a reason."""
+    """A person's decision to let a check pass until a date."""
 
     gate: GateName
+    """Gate of the check."""
     check: str
     """A statistic as pages show it; `*` matches any text."""
     name: str = Field(min_length=2)
+    """Person who takes responsibility."""
     reason: str = Field(min_length=8)
+    """Why the check may fail; shown on every page."""
     until: date
-    """Last night it holds."""
+    """Last night on which it applies."""
 
 
 class SeedNoise(Block):
-    """How far trainings lie apart that differ in their seed only: see `nightbid gates noise`."""
+    """Spread of trainings that differ only in their seed; see `nightbid gates noise`."""
 
     night: date
     """Newest day of the rows that all were trained and evaluated on."""
     seeds: tuple[int, ...] = Field(min_length=2)
+    """Seeds of the trainings that were compared."""
     auc: float = Field(ge=0)
     """Standard deviation of the AUC."""
     normalized_entropy: float = Field(ge=0)
-    """Standard deviation of the normalised entropy."""
+    """Standard deviation of the normalized entropy."""
     model: str
-    """Digest of the `model`, `train` and `label` blocks; for others it says nothing."""
+    """Digest of the `model`, `train` and `label` blocks it was measured with."""
 
 
 class Gates(Block):
@@ -278,6 +290,6 @@ class Gates(Block):
     overrides: tuple[Override, ...] = ()
     seed_noise: SeedNoise | None = None
     warnings_expire_after: int | None = Field(default=14, ge=1, le=28)
-    """Nights in a row on which a statistic may warn: on the next it stops; null: never."""
+    """Number of consecutive nights a check may warn before it stops; null: unlimited."""
     notify: str | None = None
     """`package.module:function`, called with the verdict when a gate stops; it cannot change it."""

@@ -89,7 +89,7 @@ def _yaml(text: str, where: str) -> Any:
         line = f"{where}:{mark.line + 1}" if mark else where
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise ConfigError(
-            f"malformed YAML: {problem}", where=line, hint="mend this line (or the one above)"
+            f"malformed YAML: {problem}", where=line, hint="fix this line (or the one above)"
         ) from error
 
 

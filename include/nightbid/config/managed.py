@@ -28,29 +28,29 @@ class ManagedTraining(Block):
     image: str = Field(
         pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+(:[\w.-]+|@sha256:[0-9a-f]{64})$"
     )
-    """Of this repository (`Dockerfile`), in a registry that the service can read, with its tag or
-    digest."""
+    """Image built from this repository (`Dockerfile`), with its tag or digest, in a registry that
+    the service can read."""
     machine_type: str = Field(default="n1-standard-4", pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$")
-    """Of every worker."""
+    """Machine type of every worker."""
     accelerator_type: Accelerator | None = None
     accelerator_count: int = Field(default=0, ge=0, le=16)
-    """Of every worker."""
+    """Accelerators per worker."""
     spot: bool = False
-    """Cheaper machines that may be taken away; a training goes on from its checkpoint."""
+    """Cheaper machines that may be taken away; training continues from its checkpoint."""
     max_hours: float = Field(default=24.0, gt=0, le=168)
-    """After which the service ends a job."""
+    """Hours after which the service ends a job."""
     service_account: str | None = Field(
         default=None, pattern=r"^[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com$"
     )
-    """Who the workers are; None: the service's own agent."""
+    """Service account of the workers; None: the service's own agent."""
     network: str | None = Field(
         default=None, pattern=r"^projects/[0-9]+/global/networks/[a-z][a-z0-9-]*$"
     )
     """VPC network that the workers are peered with: projects/<number>/global/networks/<name>."""
     patience_seconds: float = Field(default=120.0, ge=0)
-    """For which a submission is tried, through errors of the service and quotas."""
+    """Seconds to retry a submission after errors of the service or missing quota."""
     endpoint: str | None = Field(default=None, pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")
-    """Of an emulator of custom jobs and their logs; only in the profile `gcp-emulated`."""
+    """Address of an emulator of custom jobs and their logs; only in the profile `gcp-emulated`."""
 
     @model_validator(mode="after")
     def _accelerators_of_a_kind(self) -> ManagedTraining:

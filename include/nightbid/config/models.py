@@ -10,17 +10,17 @@ from nightbid.config.base import Block
 
 
 class Model(Block):
-    """Which registered architecture, with its own hyperparameters."""
+    """A registered architecture and its hyperparameters."""
 
     architecture: str = "dcn_v2"
-    """One of `nightbid.models.architectures`, or of `tree_architectures`."""
+    """Name of a registered architecture; docs/models.md lists them."""
     embedding_dim: int = Field(default=16, ge=1)
-    """Length of the vector of each category."""
+    """Length of the embedding vector of each id."""
     embedding_l2: float = Field(default=100.0, ge=0)
     """½·l2·w² per embedding weight is added to the log loss of all training rows: a normal prior
     with standard deviation 1/√l2."""
     parameters: dict[str, Any] = Field(default_factory=dict)
-    """The architecture's own settings."""
+    """Keyword arguments of the architecture's function."""
 
 
 class Train(Block):
@@ -29,26 +29,27 @@ class Train(Block):
     batch_size: int = Field(default=2048, ge=1)
     """Rows per step."""
     epochs: int = Field(default=3, ge=1)
-    """Passes over the training rows, at most."""
+    """Maximum number of passes over the training rows."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """At its highest."""
+    """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear"] = "linear"
-    """How the learning rate goes from its full value to 0 at the last epoch's end."""
+    """How the learning rate falls from its peak to 0 at the end of the last epoch."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
-    """Share of all steps in which the learning rate rises from 0 first."""
+    """Share of all steps during which the learning rate rises from 0 to its peak."""
     patience: int = Field(default=1, ge=0)
     """Epochs without a better validation log loss before training ends."""
     calibration: Literal["none", "platt", "isotonic"] = "none"
     """Fitted on validation rows after training: a line over the logits, or a rising curve."""
     sampling_correction: bool = False
-    """Learn sampled negatives without their weight, and undo the sampling in the probability:
-    q = p / (p + (1 - p)/w), w the share of negatives kept. False: learn them with their weight."""
+    """Train on sampled negatives without their weight and correct the probability afterwards:
+    q = p / (p + (1 - p)/w), where w is the share of negatives kept. False: train with weights."""
     positive_weight: float = Field(default=1.0, gt=0)
-    """How often a positive counts in training; undone in the probability in the same way."""
+    """Weight of a positive in training; the predicted probability is corrected for it."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
-    """Between checkpoints: what a killed training has to do again at most."""
+    """Seconds between checkpoints: the most work that a killed training has to repeat."""
     warm_start: bool = False
-    """Begin with the champion's weights and moments, remapped by key; see `training.warm`."""
+    """Start from the champion's weights and optimizer moments, moved by key."""
     workers: int = Field(default=1, ge=1, le=64)
-    """Processes that share each batch; see `nightbid.training.workers`."""
+    """Number of processes that share each batch."""
     seed: int = 0
+    """Seed of initialization and shuffling, in addition to the pipeline's `seed`."""

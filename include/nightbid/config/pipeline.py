@@ -24,7 +24,7 @@ SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
 
 
 class Label(Block):
-    """What the model predicts, and when that is known."""
+    """What the model predicts, and when it is known."""
 
     column: str = "click"
     """A 0/1 (or boolean) column."""
@@ -43,18 +43,18 @@ class Sampling(Block):
     """Which rows of the training days are kept."""
 
     negative_rate: float = Field(default=1.0, gt=0, le=1)
-    """Share of negatives kept; the others leave weight 1/rate behind."""
+    """Share of negatives to keep; each kept one gets weight 1/rate."""
     frozen: str = ""
-    """Take the rows of this frozen data set (`nightbid data freeze`), not those of the logs."""
+    """Name of a frozen data set (`nightbid data freeze`) to use instead of the logs."""
 
 
 class Window(Block):
-    """How many days each split takes, newest last: train, then validate, then evaluate."""
+    """Number of days per split, oldest first: train, validate, evaluate."""
 
     train_days: int = Field(default=5, ge=1)
-    """Days that the model learns from."""
+    """Days to train on."""
     validate_days: int = Field(default=1, ge=1)
-    """Days that choose the best epoch."""
+    """Days for early stopping and calibration."""
     evaluate_days: int = Field(default=1, ge=1)
     """Newest days, on which candidate and champion are compared."""
 
@@ -66,7 +66,7 @@ class Runner(Block):
     """Threads of this process, or Dask's processes here or elsewhere. That Google Cloud Dataflow
     does it instead is up to the installation (`cloud.dataflow` in its settings)."""
     workers: int = Field(default=2, ge=1)
-    """Threads, processes or machines."""
+    """Number of threads, processes or machines."""
     scheduler: str = ""
     """`tcp://host:port` of a running Dask scheduler whose workers reach the workspace and have
     this package; empty: `workers` processes are started for the stage."""
@@ -78,18 +78,18 @@ class Runner(Block):
 
 
 class PipelineSpec(Block):
-    """Everything a nightly run of one model needs to know."""
+    """Settings of one nightly pipeline."""
 
     pipeline: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
-    """Name, as the file is called: of the DAG, the runs and the champion."""
+    """Name of the pipeline, equal to the file name; DAG, runs and champion carry it."""
     description: str = ""
     """One line, shown in Airflow."""
     owner: str = "ads-ml"
-    """Who is asked when a night fails."""
+    """Owning team, shown in Airflow."""
     schedule: str | None = None
-    """Cron expression, UTC; null: only by hand."""
+    """Cron expression, UTC; null: manual runs only."""
     start_date: dt.date = dt.date(2026, 1, 8)
-    """First night that the schedule may run."""
+    """First night of the schedule."""
     source: Source = SimulatorSource()
     """Where the logs come from."""
     columns: Columns = Columns()
@@ -101,18 +101,18 @@ class PipelineSpec(Block):
     `transform` is a vocabulary."""
     model: Model = Model()
     baseline: Model = Model(architecture="logistic_regression")
-    """Regularised logistic regression: the incumbent of the first night, and a yardstick later."""
+    """Model to beat on the first night, and for comparison later."""
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
     budget: Budget = Budget()
     runner: Runner = Runner()
     approval: bool = False
-    """A person approves the promotion in Airflow."""
+    """Require a person to approve the promotion in Airflow."""
     approval_hours: float = Field(default=20, gt=0, le=168)
-    """How long it waits for that person; without an answer the champion stays."""
+    """Hours to wait for the approval; without an answer the champion stays."""
     seed: int = 0
-    """Of everything that is drawn: the same seed, the same night."""
+    """Seed of all random draws: the same seed gives the same night."""
 
     @model_validator(mode="after")
     def _names_are_free(self) -> PipelineSpec:

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
             raise ConfigError(faults, where=where, hint="see docs/cloud.md") from None
         except (SettingsError, yaml.YAMLError, OSError) as error:
             text = " ".join(str(error).split())[:200]
-            raise ConfigError(text, where=where, hint="mend the variable or file") from None
+            raise ConfigError(text, where=where, hint="fix the variable or file") from None
 
     @classmethod
     def settings_customise_sources(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from datetime import date
 from typing import Annotated, Literal
 
@@ -12,29 +13,34 @@ from nightbid.config.faults import Fault
 
 
 class Columns(Block):
-    """Which column of the logs plays which role. A source brings its own defaults."""
+    """Roles of the log columns. A source has its own defaults."""
 
     key: str = "impression_id"
     """Identifies an impression; sampling and sharding hash it."""
     time: str = "time"
     """When the impression was served: timestamp, UTC."""
     user: str = "user_id"
-    """Whose impression it is; confidence intervals resample by it."""
+    """User of the impression; confidence intervals resample by it."""
     item: str = "ad_id"
-    """What was shown."""
+    """Ad or item that was shown."""
     position: str | None = None
     """Slot on the page, if logged: a training-only input."""
 
 
 class SimulatorSource(Block):
-    """An ad exchange of our own, whose true probabilities are known."""
+    """A simulated ad exchange with known true probabilities."""
 
     kind: Literal["simulator"] = "simulator"
     start: date = date(2026, 1, 1)
+    """First day that exists."""
     rows_per_day: int = Field(default=60_000, ge=1)
+    """Impressions on an average day; weekdays differ."""
     users: int = Field(default=20_000, ge=10)
+    """Number of users."""
     ads: int = Field(default=2_000, ge=10)
+    """Number of ads."""
     seed: int = 0
+    """Seed of the simulated world: the same seed gives the same bytes."""
     faults: tuple[str, ...] = ()
     """Faults to inject, as `kind@YYYY-MM-DD` or `kind@YYYY-MM-DD:amount`; see config/faults.py."""
 
@@ -51,7 +57,9 @@ class ObdSource(Block):
 
     kind: Literal["obd"] = "obd"
     campaign: Literal["all", "men", "women"] = "all"
+    """Campaign of the data set: items for all customers, for men or for women."""
     policy: Literal["random", "bts"] = "random"
+    """Logging policy: uniformly random, or Bernoulli Thompson sampling (`bts`)."""
 
 
 class KuaiRandSource(Block):
@@ -59,32 +67,61 @@ class KuaiRandSource(Block):
 
     kind: Literal["kuairand"] = "kuairand"
     folder: str
+    """Folder with the CSV files as published, or gzipped."""
 
 
 ColumnType = Literal["string", "int", "float", "bool", "time"]
 
 
 class FolderSource(Block):
-    """A user's own folder of daily partitions (`dt=YYYY-MM-DD/` or one file a day)."""
+    """Your own folder of daily partitions (`dt=YYYY-MM-DD/`, or one file per day)."""
 
     kind: Literal["parquet", "csv"]
+    """File format."""
     folder: str
+    """Folder with one partition or file per day."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Column of the file → column of the pipeline."""
     layout: Literal["plain", "criteo", "avazu"] = "plain"
     """Criteo and Avazu: the files as they are published (`kind: csv`)."""
     types: dict[str, ColumnType] = Field(default_factory=dict)
-    """Column of the pipeline → type (csv). Others are inferred from the oldest file's start."""
+    """Column of the pipeline → type. A value that does not fit sets its row aside. Other columns
+    of csv files get the narrowest type that gives back every text of the window."""
     names: tuple[str, ...] = ()
     """Columns in order, for csv files without a header."""
     delimiter: str = Field(default="", max_length=1)
-    """Between fields; default: a tab in *.tsv, else a comma."""
+    """Field separator; default: a tab in *.tsv, otherwise a comma."""
+    quoting: bool | None = None
+    """Whether fields may stand in quotation marks (csv); default: not between tabs."""
+    encoding: str = "utf-8"
+    """Of csv files: `utf-8`, `latin-1`, `utf-16`, …"""
+    decimal: Literal[".", ","] = "."
+    """Decimal mark of numbers in csv files; with a comma, points separate thousands."""
+    nulls: tuple[str, ...] = ()
+    """More texts of csv files that stand for no value; the empty text and `\\N` always do."""
     first_day: date = date(2026, 1, 1)
     """Day of `day_0`, or of the first part of a single file (criteo)."""
     days_per_file: int = Field(default=1, ge=1, le=366)
-    """Days that one uncompressed file in order of time is cut into, evenly (criteo)."""
+    """Number of days that one uncompressed, time-ordered file is split into (criteo)."""
     outcomes: tuple[str, ...] = ()
     """Columns known only after the impression: refused as features."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, name: str) -> str:
+        try:
+            codecs.lookup(name)
+        except LookupError as error:
+            raise ValueError(f"{name!r} is not an encoding, such as latin-1") from error
+        return name
+
+    @model_validator(mode="after")
+    def _text_settings_are_of_csv(self) -> FolderSource:
+        plain = FolderSource.model_fields
+        for name in ("quoting", "encoding", "decimal", "nulls"):
+            if self.kind != "csv" and getattr(self, name) != plain[name].default:
+                raise ValueError(f"{name} is for `kind: csv`, and this is `kind: {self.kind}`")
+        return self
 
     @model_validator(mode="after")
     def _layouts_are_csv(self) -> FolderSource:

@@ -40,7 +40,7 @@ MINIMUM_SHARE = 0.02
 
 @dataclass(frozen=True)
 class UsageSample:
-    """The newest that is known of a running stage."""
+    """Latest usage sample of a running stage."""
 
     at: datetime
     done: float

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pydantic import BaseModel, ConfigDict
 
 MACHINE = "machine"
-"""Service name of a machine of yours."""
+"""Service name of your own machine."""
 SURENESS = {"running": 0, "killed": 1}
 """Observers of an attempt may differ on how it ended; it knows best itself."""
 Key = tuple[str, str, str, int, str, str, str]

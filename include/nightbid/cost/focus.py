@@ -2,7 +2,7 @@
 
 Reference: https://focus.finops.org/focus-specification/, dataset Cost and Usage: every column of
 version 1.4 (or of 1.0, for older tools) in its order; what does not apply is null. One row per
-entry, at daily granularity. For a machine of yours, the billed cost is the local rate and the list
+entry, at daily granularity. For your own machine, the billed cost is the local rate and the list
 cost is the cloud's price of the same usage.
 """
 

@@ -55,7 +55,7 @@ class RunCost:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it did the night's work itself: only such runs foretell others."""
+        """Whether it did the night's work itself: only such runs are used for forecasts."""
         return self.trained > 0 and self.rows > 0
 
 
@@ -144,7 +144,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Backtest:
-    """One past run beside what the runs before it had foretold for its rows."""
+    """One past run and the forecast made for it from earlier runs."""
 
     run_id: str
     expected_usd: Decimal
@@ -157,10 +157,10 @@ class Backtest:
 
 
 def backtest(past: Sequence[RunCost]) -> list[Backtest]:
-    """Report the error of each forecast afterwards: what the nights before foretold of each run.
+    """Compare each past run with the forecast that earlier runs would have given.
 
     Args:
-        past: runs, oldest first; those that reused their training neither foretell nor are judged.
+        past: runs, oldest first; those that reused their training are left out.
     """
     found: list[Backtest] = []
     rates: list[Decimal] = []
@@ -176,7 +176,7 @@ def backtest(past: Sequence[RunCost]) -> list[Backtest]:
 
 
 def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> Forecast | None:
-    """Foretell the cost of nights from past ones: median cost per row, times rows.
+    """Forecast the cost of nights from past ones: median cost per row, times rows.
 
     Args:
         past: runs, oldest first; those that reused their training are left out.
@@ -211,7 +211,7 @@ def forecast_stages(
     *,
     before: datetime | None = None,
 ) -> Decimal | None:
-    """Foretell the cost of some stages, each run so often: a sweep, before it starts.
+    """Forecast the cost of some stages, each run so often: a sweep, before it starts.
 
     Median cost per row of each stage on past nights, times the rows of the newest night.
 

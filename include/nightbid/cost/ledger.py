@@ -1,4 +1,4 @@
-"""The cost ledger: append-only, counting each thing once, whoever writes, whenever, however often.
+"""The cost ledger: append-only, counts everything once, however often it is written.
 
 Observations are kept in files of the workspace, or in PostgreSQL where the setting `ledger` says
 so; see `ledger_files` and `ledger_postgres`. What they fold into is the same: see `entries`.

@@ -1,7 +1,7 @@
 """The ledger as files of the workspace, safe for any number of writers.
 
 Every batch of observations is a new small file, never changed. Compaction folds the files into one
-Parquet file; a crash in the midst of it leaves duplicates, which fold away.
+Parquet file; a crash during it leaves duplicates, which fold away.
 """
 
 from __future__ import annotations

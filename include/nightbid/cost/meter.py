@@ -31,7 +31,7 @@ from nightbid.storage.workspace import is_local, write_atomically
 log = logging.getLogger(__name__)
 
 Judge = Callable[[Usage], str | None]
-"""Told the usage so far; answers why the stage must stop, or None."""
+"""Callback: takes the usage so far, returns a reason to stop, or None."""
 
 REMOTE_SECONDS = 5.0
 """Between two writes of a trail that is not of this machine, and two looks for its marker."""
@@ -61,7 +61,7 @@ class _Seen:
     process: psutil.Process
     spent: _Spent
     orphan: bool
-    """Its parent ended first: nobody of ours will wait for it and inherit its counters."""
+    """Its parent ended first: no process of the tree waits for it and inherits its counters."""
 
 
 class _Tree:
@@ -159,12 +159,12 @@ def _counters(process: psutil.Process) -> tuple[_Spent, int]:
 class ProcessMeter:
     """Meters the process tree of the caller between `with` and its end.
 
-    While it runs it writes a trail for whoever watches, and it stops the stage: when `judge`
+    While it runs it writes a usage log for watchers, and it stops the stage: when `judge`
     says so, or when the cancel marker appears beside the trail. Then BudgetExceeded is raised in
     the thread that entered.
 
     Args:
-        trail: a file that gets one JSON line per sample, for whoever watches; one that is not of
+        trail: a file that gets one JSON line per sample, for watchers; one that is not of
             this machine holds the newest line only, and is written and looked at less often.
         every: seconds between samples.
         judge: the budget.

@@ -82,7 +82,7 @@ class PriceBook(Block):
     currency: str = "USD"
     region: str = "us-central1"
     cloud_equivalent: str
-    """The service whose prices the usage of a machine of yours is given."""
+    """Service whose prices apply to usage of your own machine."""
     local: dict[str, Decimal]
     """What one unit costs here: an electricity rate, a write-off, or a stated zero."""
     discounts: tuple[Discount, ...] = ()
@@ -182,7 +182,7 @@ class PriceBook(Block):
         )
 
     def local_price(self, resource: str) -> Money:
-        """Price one unit on a machine of yours.
+        """Price one unit on your own machine.
 
         Raises:
             PriceError: the rate is not stated.
@@ -242,7 +242,7 @@ def price_lines(
         amounts: resource → quantity in its unit.
         book: prices.
         at: the day of use.
-        where: `local` for what it cost on a machine of yours, `cloud` for the list price.
+        where: `local` for what it cost on your own machine, `cloud` for the list price.
         service: cloud service; default: the book's `cloud_equivalent`.
         option: how cloud work was bought, see `PriceBook.unit_price`.
     """

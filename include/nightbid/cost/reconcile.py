@@ -123,7 +123,7 @@ def _read(path: Path) -> list[tuple[dict[str, str], Money]]:
             raise CorruptDataError(
                 f"cannot read cost {row[cost]!r} with labels {row[label]!r}",
                 where=f"{path}:{number}",
-                hint="mend the line: a decimal, and labels as JSON",
+                hint="fix the line: a decimal, and labels as JSON",
             ) from error
         found.append((marks, Money(amount, row[currency])))
     return found

@@ -1,51 +1,40 @@
-"""CSV files, block by block: what cannot be read is set aside with a reason, never lost.
+"""CSV and TSV files, block by block: what cannot be read is set aside with a reason, never lost.
 
 Fields are read as bytes and cast column by column. A line with the wrong number of fields becomes
 a row of nulls, a value that does not cast becomes null; either way the row carries why in
-`nb_reason`, and what stood there in `nb_text`.
+`nb_reason`, and what stood there in `nb_text`. Every line of a file becomes a row or is an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
-from nightbid.column_parsing import MICROSECOND, as_time
 from nightbid.config.sources import ColumnType
+from nightbid.data.text_values import (
+    ARROW,
+    LONGEST_TEXT,
+    NULLS,
+    Kind,
+    TextFormat,
+    kind_of,
+    merge,
+    typed,
+)
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 
 BLOCK_BYTES = 8 << 20
 """Memory is a small multiple of it, whatever the size of the file."""
-LONGEST_TEXT = 500
-NULLS = ("", "\\N")
-NUMBER_NULLS = (*NULLS, "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "-")
-"""Missing numbers, times and flags; in a string column NA may be Namibia."""
-ARROW: dict[ColumnType, pa.DataType] = {
-    "string": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "time": MICROSECOND,
-}
-CALLED = {"int": "a whole number", "float": "a number", "bool": "true or false", "time": "a time"}
-PATTERN = {
-    "int": r"^-?([0-9]{1,18}|0[xX][0-9a-fA-F]{1,15})$",
-    "float": r"(?i)^-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$|^-?inf(inity)?$",
-    "bool": r"(?i)^([01]|true|false)$",
-}
-"""What Arrow casts: a value must mean the same beside a bad one as beside good ones."""
-LONG_INTEGER, LARGEST = r"^-?[0-9]{19}$", "9223372036854775807"
-SECONDS = r"^[0-9]{9,16}(\.[0-9]+)?$"
-"""Seconds, milliseconds or microseconds since 1970."""
+UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
+UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
 
 @dataclass(frozen=True)
@@ -57,18 +46,40 @@ class Part:
     stop: int | None = None
 
 
-class _Range:
-    """The bytes of a part as a file object for Arrow."""
+@dataclass(frozen=True)
+class Dialect:
+    """How a text file is cut into fields."""
 
-    def __init__(self, stream: BinaryIO, start: int, stop: int) -> None:
-        self._stream, self._left = stream, stop - start
+    delimiter: str = ","
+    quoting: bool = True
+    """Fields may stand in quotation marks, and then hold delimiters and line breaks."""
+    names: tuple[str, ...] = ()
+    """Columns in order if the file has no header."""
+    encoding: str = "utf-8"
+    style: TextFormat = field(default_factory=TextFormat)
+
+
+class _Bytes:
+    """The bytes of a part as a file object for Arrow; counts its lines."""
+
+    def __init__(self, stream: BinaryIO | pa.NativeFile, left: int | None = None) -> None:
+        self._stream, self._left = stream, left
         self.closed = False
-        stream.seek(start)
+        self.lines = 0
+        self._last = b"\n"
 
     def read(self, size: int = -1) -> bytes:
         """Read on, up to the end of the range."""
-        chunk = self._stream.read(self._left if size < 0 else min(size, self._left))
-        self._left -= len(chunk)
+        if self._left is not None:
+            size = self._left if size < 0 else min(size, self._left)
+        chunk: bytes = self._stream.read(size) if size >= 0 else self._stream.read()
+        if self._left is not None:
+            self._left -= len(chunk)
+        self.lines += chunk.count(b"\n")
+        if chunk:
+            self._last = chunk[-1:]
+        elif self._last != b"\n":
+            self.lines, self._last = self.lines + 1, b"\n"  # the last line ends with the file
         return chunk
 
     def readable(self) -> bool:
@@ -81,70 +92,99 @@ class _Range:
         self._stream.close()
 
 
-def infer(part: Part, names: Sequence[str], delimiter: str) -> dict[str, ColumnType]:
-    """Guess the type of every column from the first block of a file."""
-    with _opened(part) as stream:
-        reader = _reader(
-            stream,
-            part,
-            names,
-            delimiter,
-            pcsv.ConvertOptions(null_values=list(NUMBER_NULLS), strings_can_be_null=True),
-            [],
-        )
-        return {field.name: _kind(field.type) for field in reader.schema}
-
-
-def _kind(kind: pa.DataType) -> ColumnType:
-    if pa.types.is_integer(kind):
-        return "int"
-    if pa.types.is_floating(kind):
-        return "float"
-    if pa.types.is_boolean(kind):
-        return "bool"
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return "time"
-    return "string"
-
-
-def columns_of(part: Part, names: Sequence[str], delimiter: str) -> list[str]:
-    """Columns of a file, in order."""
-    with _opened(part) as stream:
-        reader = _reader(stream, part, names, delimiter, pcsv.ConvertOptions(), [])
-        return list(reader.schema.names)
-
-
-def read(
-    part: Part, names: Sequence[str], delimiter: str, types: Mapping[str, ColumnType]
-) -> Iterator[pa.Table]:
-    """Read a file block by block.
+def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kind]:
+    """Widen the kinds of columns so that they hold every value of a file.
 
     Args:
         part: what to read.
-        names: columns in order if the file has no header, else empty.
-        delimiter: between fields.
-        types: of the columns; a column without one is a string.
+        dialect: how.
+        known: kinds that hold for files seen before; only these columns are looked at.
 
-    Yields:
-        Tables of all columns, and of `nb_reason` and `nb_text`, null where nothing is wrong.
-
-    Raises:
-        CorruptDataError: the file ends in the middle of its compression, or is not text.
-        MissingDataError: the file is gone.
+    Returns:
+        Kinds that hold for this file too.
     """
-    columns = columns_of(part, names, delimiter)
+    found = dict(known)
+    columns = columns_of(part, dialect)
+    open_ = [name for name in columns if name in found and found[name] != "string"]
+    if not open_:
+        return found
     convert = pcsv.ConvertOptions(
         null_values=list(NULLS),
         strings_can_be_null=True,
         column_types=dict.fromkeys(columns, pa.binary()),
+        include_columns=open_,
+    )
+    with _opened(part, dialect) as stream:
+        for batch in _batches(_reader(stream, part, dialect, convert, []), part, dialect):
+            for name in open_:
+                if found[name] != "string":
+                    found[name] = merge(found[name], kind_of(batch[name], dialect.style))
+            if all(found[name] == "string" for name in open_):
+                break
+    return found
+
+
+def columns_of(part: Part, dialect: Dialect) -> list[str]:
+    """Columns of a file, in order.
+
+    Raises:
+        CorruptDataError: two columns have one name, or the header is not text.
+    """
+    with _opened(part, dialect) as stream:
+        if dialect.encoding.lower() in UTF8 and stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise _corrupt(part, dialect, UnicodeError("it begins as UTF-16 does"))
+    with _opened(part, dialect) as stream:
+        reader = _reader(stream, part, dialect, pcsv.ConvertOptions(), [])
+        try:
+            names = list(reader.schema.names)
+        except UnicodeDecodeError as error:
+            raise _corrupt(part, dialect, error) from error
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise CorruptDataError(
+            f"two columns are called {twice[0]!r}",
+            where=str(part.path),
+            hint="name them apart in the header",
+        )
+    return names
+
+
+def read(part: Part, dialect: Dialect, types: Mapping[str, ColumnType]) -> Iterator[pa.Table]:
+    """Read a file block by block.
+
+    Args:
+        part: what to read.
+        dialect: how.
+        types: of the columns; a column without one is a string.
+
+    Yields:
+        Tables of all columns that have a name, and of `nb_reason` and `nb_text`, null where
+        nothing is wrong.
+
+    Raises:
+        CorruptDataError: the file ends in the middle of its compression, is not text, has two
+            columns of one name, or lines of it went missing.
+        MissingDataError: the file is gone.
+    """
+    every = columns_of(part, dialect)
+    columns = [name for name in every if name]  # nothing can ask for a column without a name
+    convert = pcsv.ConvertOptions(
+        null_values=list(NULLS),
+        strings_can_be_null=True,
+        column_types=dict.fromkeys(columns, pa.binary()),
+        include_columns=columns,
     )
     lines: list[pcsv.InvalidRow] = []
-    good, told, header = 0, 0, 0 if names else 1
-    with _opened(part) as stream:
-        reader = _reader(stream, part, names, delimiter, convert, lines)
-        for batch in _batches(reader, part):
+    good, told, breaks, header = 0, 0, 0, 0 if dialect.names else 1
+    with _opened(part, dialect) as stream:
+        reader = _reader(stream, part, dialect, convert, lines)
+        for batch in _batches(reader, part, dialect):
             good += batch.num_rows
-            yield typed(pa.Table.from_batches([batch]), types)
+            table = pa.Table.from_batches([batch])
+            inside = _line_breaks(table) if dialect.quoting else 0
+            breaks += inside
+            rows = typed(table, types, dialect.style)
+            yield _whole_lines(rows, table, dialect, len(every)) if inside else rows
             # The reader runs ahead by chance; when a line is told of must not depend on that. Its
             # number says how many good rows stand before it: it is due once those have been.
             due = told
@@ -153,87 +193,63 @@ def read(
             if due > told:
                 yield _malformed(lines[told:due], columns, types)
             told = due
+        count = stream.lines
     if len(lines) > told:
         yield _malformed(lines[told:], columns, types)
+    breaks += sum(line.text.count("\n") for line in lines)
+    seen = good + len(lines) + breaks + header
+    if count > seen and (count := _lines_with_text(part, dialect)) > seen:
+        raise CorruptDataError(
+            f"has {count:,} lines, of which {seen:,} became rows",
+            where=str(part.path),
+            hint="set source.quoting: false if fields never stand in quotation marks",
+        )
 
 
-def typed(table: pa.Table, types: Mapping[str, ColumnType]) -> pa.Table:
-    """Cast columns of bytes; what does not cast becomes null and sets its row aside.
-
-    Args:
-        table: binary columns.
-        types: of the columns; a column without one is a string.
-    """
-    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
-    reason = np.full(len(table), None, object)
-    text = np.full(len(table), None, object)
-    for name in table.column_names:
-        kind = types.get(name, "string")
-        column, wrong = _cast(table[name].combine_chunks(), kind)
-        columns[name] = column
-        if wrong.any():
-            what = "not UTF-8" if kind == "string" else f"not {CALLED[kind]}"
-            fresh = wrong & (reason == None)  # noqa: E711 - element by element
-            reason[fresh] = f"{name} is {what}"
-            stood = table[name].filter(pa.array(fresh)).to_pylist()
-            text[fresh] = [_shown(value) for value in stood]
-    columns[REASON] = pa.array(reason, pa.string())
-    columns[TEXT] = pa.array(text, pa.string())
-    return pa.table(columns)
+def _line_breaks(table: pa.Table) -> int:
+    total = 0
+    for column in table.columns:
+        for chunk in column.chunks:
+            values = chunk.buffers()[2]
+            total += values.to_pybytes().count(b"\n") if values is not None else 0
+    return total
 
 
-def _cast(column: pa.Array, kind: ColumnType) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """Cast a column of bytes; bool [rows] says where that failed."""
-    text, wrong = _utf8(column)
-    if kind == "string":
-        return text, wrong
-    text = pc.utf8_trim_whitespace(text)
-    text = pc.if_else(pc.is_in(text, pa.array(NUMBER_NULLS)), pa.scalar(None, pa.string()), text)
-    asked = np.asarray(pc.is_valid(text))
-    for target in _targets(kind):
-        try:
-            return text.cast(target).cast(ARROW[kind]), wrong
-        except pa.ArrowInvalid:
-            continue  # some value is of another kind, or spelt in another way: look at each
-    nothing = pa.scalar(None, pa.string())
-    if kind == "time":
-        numeric = pc.match_substring_regex(text, SECONDS)
-        since = pc.if_else(numeric, text, nothing).cast(pa.float64())
-        found = pc.coalesce(as_time(since), as_time(pc.if_else(numeric, nothing, text)))
-    else:
-        fits = pc.match_substring_regex(text, PATTERN[kind])
-        if kind == "int":
-            long = pc.match_substring_regex(text, LONG_INTEGER)
-            small = pc.less_equal(pc.utf8_ltrim(text, "-"), LARGEST)
-            fits = pc.or_(fits, pc.and_(long, small))
-        found = pc.if_else(fits, text, nothing).cast(ARROW[kind])
-    return found, wrong | (asked & np.asarray(pc.is_null(found)))
+def _whole_lines(rows: pa.Table, raw: pa.Table, dialect: Dialect, fields: int) -> pa.Table:
+    """Set aside rows of which a field swallowed lines: a quotation mark was never closed."""
+    reason, text = rows[REASON].combine_chunks(), rows[TEXT].combine_chunks()
+    for name in raw.column_names:
+        column = raw[name].combine_chunks()
+        enough = pc.greater_equal(pc.count_substring(column, dialect.delimiter), fields - 1)
+        suspects = np.flatnonzero(
+            np.asarray(pc.fill_null(pc.and_(enough, pc.match_substring(column, "\n")), False))
+        )
+        mark = dialect.delimiter.encode()
+        at = [
+            row
+            for row in suspects
+            if any(line.count(mark) >= fields - 1 for line in column[row].as_py().split(b"\n"))
+        ]
+        if at and fields > 1:
+            wrong = np.zeros(len(rows), bool)
+            wrong[at] = True
+            mask = pa.array(wrong)
+            shown = [column[row].as_py()[:LONGEST_TEXT].decode("utf-8", "replace") for row in at]
+            reason = pc.replace_with_mask(reason, mask, pa.array([f"{name} {UNCLOSED}"] * len(at)))
+            text = pc.replace_with_mask(text, mask, pa.array(shown))
+    place = rows.column_names.index(REASON)
+    rows = rows.set_column(place, REASON, reason)
+    return rows.set_column(rows.column_names.index(TEXT), TEXT, text)
 
 
-def _targets(kind: ColumnType) -> tuple[pa.DataType, ...]:
-    # Arrow reads times with a zone into one type and times without into another.
-    return (MICROSECOND, pa.timestamp("us")) if kind == "time" else (ARROW[kind],)
-
-
-def _utf8(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    try:
-        return column.cast(pa.string()), np.zeros(len(column), bool)
-    except pa.ArrowInvalid:
-        # Rare: only a block with broken bytes is looked at value by value.
-        values = [_decoded(value) for value in column.to_pylist()]
-        text = pa.array(values, pa.string())
-        return text, np.asarray(pc.is_valid(column)) & np.asarray(pc.is_null(text))
-
-
-def _decoded(value: bytes | None) -> str | None:
-    try:
-        return None if value is None else value.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
-def _shown(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")[:LONGEST_TEXT]
+def _lines_with_text(part: Part, dialect: Dialect) -> int:
+    """Count the lines that are not blank: a second look, where the first did not add up."""
+    count, rest = 0, b""
+    with _opened(part, dialect) as stream:
+        while chunk := stream.read(BLOCK_BYTES):
+            *whole, rest = (rest + chunk).split(b"\n")
+            count += sum(bool(line.strip(b"\r")) for line in whole)
+    return count + bool(rest)
 
 
 def _malformed(
@@ -250,11 +266,34 @@ def _malformed(
     return pa.table(table)
 
 
-def _opened(part: Part) -> pa.NativeFile:
+class _Stream(pa.PythonFile):  # type: ignore[misc]
+    """A file for Arrow that knows how many lines have been read from it."""
+
+    source: _Bytes
+
+    @classmethod
+    def of(cls, source: _Bytes) -> _Stream:
+        """Wrap the bytes of a part."""
+        stream = cls(source, mode="r")
+        stream.source = source
+        return stream
+
+    @property
+    def lines(self) -> int:
+        """Lines read so far."""
+        return self.source.lines
+
+
+def _opened(part: Part, dialect: Dialect) -> _Stream:
     try:
         if part.stop is not None:
-            return pa.PythonFile(_Range(open(part.path, "rb"), part.start, part.stop), mode="r")
-        return pa.input_stream(str(part.path), compression="detect")
+            stream = open(part.path, "rb")  # noqa: SIM115 - closed with the wrapper
+            stream.seek(part.start)
+            return _Stream.of(_Bytes(stream, part.stop - part.start))
+        source = pa.input_stream(str(part.path), compression="detect")
+        if dialect.encoding.lower() not in UTF8:
+            source = pa.transcoding_input_stream(source, dialect.encoding, "utf-8")
+        return _Stream.of(_Bytes(source))
     except FileNotFoundError as error:
         raise MissingDataError(
             "the file is gone", where=str(part.path), hint="load the day again"
@@ -264,8 +303,7 @@ def _opened(part: Part) -> pa.NativeFile:
 def _reader(
     stream: pa.NativeFile,
     part: Part,
-    names: Sequence[str],
-    delimiter: str,
+    dialect: Dialect,
     convert: pcsv.ConvertOptions,
     lines: list[pcsv.InvalidRow],
 ) -> pcsv.CSVStreamingReader:
@@ -278,24 +316,46 @@ def _reader(
             stream,
             # Threads would lose the numbers of the lines.
             read_options=pcsv.ReadOptions(
-                column_names=list(names) or None, block_size=BLOCK_BYTES, use_threads=False
+                column_names=list(dialect.names) or None,
+                block_size=BLOCK_BYTES,
+                use_threads=False,
             ),
-            parse_options=pcsv.ParseOptions(delimiter=delimiter, invalid_row_handler=keep),
+            parse_options=pcsv.ParseOptions(
+                delimiter=dialect.delimiter,
+                quote_char='"' if dialect.quoting else False,
+                # Else blocks are cut at line breaks inside of quotation marks too.
+                newlines_in_values=dialect.quoting,
+                invalid_row_handler=keep,
+            ),
             convert_options=convert,
         )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _corrupt(part, error) from error
+    except (pa.ArrowInvalid, OSError, UnicodeError) as error:
+        raise _corrupt(part, dialect, error) from error
 
 
-def _batches(reader: pcsv.CSVStreamingReader, part: Part) -> Iterator[pa.RecordBatch]:
+def _batches(
+    reader: pcsv.CSVStreamingReader, part: Part, dialect: Dialect
+) -> Iterator[pa.RecordBatch]:
     try:
         yield from reader
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _corrupt(part, error) from error
+    except (pa.ArrowInvalid, OSError, UnicodeError) as error:
+        raise _corrupt(part, dialect, error) from error
 
 
-def _corrupt(part: Part, error: Exception) -> CorruptDataError:
+def _corrupt(part: Part, dialect: Dialect, error: Exception) -> CorruptDataError:
     reason = str(error).splitlines()[0]
+    if isinstance(error, UnicodeError):
+        return CorruptDataError(
+            f"is not {dialect.encoding}: {reason}",
+            where=str(part.path),
+            hint="set source.encoding, for example latin-1 or utf-16",
+        )
+    if "straddling" in reason:
+        return CorruptDataError(
+            f"a quoted field is longer than {BLOCK_BYTES >> 20} MiB: {UNCLOSED.split(': ')[1]}",
+            where=str(part.path),
+            hint="set source.quoting: false if fields never stand in quotation marks",
+        )
     return CorruptDataError(
         f"cannot be read as CSV: {reason}",
         where=str(part.path),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -15,17 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.config.sources import ColumnType, FolderSource
-from nightbid.data import delimited
-from nightbid.data.delimited import Part
+from nightbid.data import delimited, window_types
+from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, scan
+from nightbid.data.delimited import Dialect, Part
 from nightbid.data.layouts import (
     LAYOUTS,
     avazu_time,
     criteo_days,
-    days_by_name,
-    empty_partitions,
     single_file,
 )
 from nightbid.data.source_schema import SourceSchema
+from nightbid.data.text_values import Kind, TextFormat, column_type
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 
@@ -42,10 +43,15 @@ class _Span:
 
 
 class FolderLogs:
-    """Daily partitions (`dt=YYYY-MM-DD/`) or daily files (`2026-01-01.csv.gz`)."""
+    """Daily partitions (`dt=YYYY-MM-DD/`) or daily files (`2026-01-01.csv.gz`).
 
-    def __init__(self, block: FolderSource) -> None:
-        self._block = block
+    Args:
+        block: the typed block.
+        days: the window: the type of a column holds in all files of these days. Default: all.
+    """
+
+    def __init__(self, block: FolderSource, days: Collection[date] = ()) -> None:
+        self._block, self._days = block, days
         self._layout = LAYOUTS[block.layout]
         self._root = Path(block.folder).expanduser()
         if not self._root.is_dir():
@@ -62,7 +68,7 @@ class FolderLogs:
         return tuple(sorted({*self._files, *self._spans, *self._empty}))
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
-        """Names, sizes and times of change of the days' files, and the types inferred."""
+        """Names, sizes and times of change of the days' files."""
         parts = [part for day in days for part in self._files.get(day, [])]
         parts += [self._whole] if self._whole else []
         stats = []
@@ -70,8 +76,7 @@ class FolderLogs:
             found = part.path.stat()
             name = part.path.relative_to(self._root).as_posix()
             stats.append((name, part.start, part.stop, found.st_size, found.st_mtime_ns))
-        types = sorted(self._types.items()) if self._block.kind == "csv" else []
-        return hashlib.sha256(repr((stats, types)).encode()).hexdigest()
+        return hashlib.sha256(repr(stats).encode()).hexdigest()
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Rows of one day, in the order of its files."""
@@ -84,14 +89,16 @@ class FolderLogs:
             return
         if day not in self._files:
             if day in self._empty:
+                self._refuse_others(day)
                 return
             known = self.days() or ()
             raise MissingDataError(
                 f"there is no day {day}",
                 where=str(self._root),
-                hint=f"the days go from {known[0]} to {known[-1]}" if known else "no file of the"
-                " folder tells its day: name them dt=YYYY-MM-DD/… or YYYY-MM-DD.…",
-            )  # fmt: skip
+                hint=f"the days go from {known[0]} to {known[-1]}"
+                if known
+                else f"name days {SPELLED}",
+            )
         read, schema, before = 0, None, None
         for part in self._files[day]:
             for table in self._raw(part):
@@ -104,10 +111,33 @@ class FolderLogs:
                 read += len(table)
                 yield table
 
+    def _refuse_others(self, day: date) -> None:
+        """An empty folder is an empty day; one with files of another format is a mistake."""
+        if names := self._empty[day]:
+            kind = self._block.kind
+            raise MissingDataError(
+                f"the folder of {day} has no {kind} file; it has {', '.join(names[:5])}",
+                where=str(self._root),
+                hint=f"name the files *{SUFFIXES[kind][0]}, or set source.kind to what they are",
+            )
+
     def _raw(self, part: Part) -> Iterator[pa.Table]:
         if self._block.kind == "parquet":
-            return _parquet(part.path)
-        return delimited.read(part, self._names, self._delimiter(part), self._types)
+            return self._parquet(part.path)
+        return delimited.read(part, self._dialect(part), self._text_types)
+
+    def _parquet(self, path: Path) -> Iterator[pa.Table]:
+        types, declared = self._column_types, self._declared
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=ROWS):
+                    yield window_types.fit(pa.Table.from_batches([batch]), types, declared, path)
+        except FileNotFoundError as error:
+            raise MissingDataError(
+                "the file is gone", where=str(path), hint="load the day again"
+            ) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise window_types.unreadable(path, error) from error
 
     def _finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
         """Add what the layout makes, and give the columns the pipeline's names."""
@@ -117,58 +147,107 @@ class FolderLogs:
             table = self._layout.make(table, day, first)
         _need(table, self._block.rename, "source.rename", where)
         names = [self._renamed(name) for name in table.column_names]
-        if self._block.kind == "parquet" and (taken := {REASON, TEXT}.intersection(names)):
-            name = sorted(taken)[0]
-            raise CorruptDataError(
-                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
-                where=where,
-                hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
-            )
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise CorruptDataError(
                 f"two columns are called {sorted(twice)[0]!r}",
                 where=where,
-                hint="mend source.rename",
+                hint="fix source.rename",
             )
         return table.rename_columns(names)
 
     def _renamed(self, name: str) -> str:
         return self._block.rename.get(name, name)
 
-    def _delimiter(self, part: Part) -> str:
-        if self._block.delimiter:
-            return self._block.delimiter
-        is_tab = self._block.layout == "criteo" or ".tsv" in part.path.suffixes
-        return "\t" if is_tab else ","
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return self._layout.names or self._block.names
+    def _dialect(self, part: Part) -> Dialect:
+        block = self._block
+        is_tab = block.layout == "criteo" or ".tsv" in part.path.suffixes
+        delimiter = block.delimiter or ("\t" if is_tab else ",")
+        return Dialect(
+            delimiter=delimiter,
+            quoting=delimiter != "\t" if block.quoting is None else block.quoting,
+            names=self._layout.names or block.names,
+            encoding=block.encoding,
+            style=TextFormat(block.decimal, block.nulls),
+        )
 
     @cached_property
-    def _types(self) -> dict[str, ColumnType]:
-        """Types by the file's names: declared, else those that the oldest file starts with."""
+    def _window(self) -> list[Part]:
+        """Files of the days whose types are settled together, oldest first."""
+        days = self._days or self._files
+        parts = [part for day in sorted(days) for part in self._files.get(day, [])]
+        return [*parts, *([self._whole] if self._whole else [])]
+
+    @cached_property
+    def _declared(self) -> dict[str, ColumnType]:
+        """Types that the pipeline asks for, by the files' names."""
         back = {new: old for old, new in self._block.rename.items()}
-        declared = {back.get(name, name): kind for name, kind in self._block.types.items()}
-        if self._layout.types:
-            return {**self._layout.types, **declared}
-        for parts in self._files.values():
-            for part in parts:
-                if part.path.stat().st_size:
-                    inferred = delimited.infer(part, self._names, self._delimiter(part))
-                    return {**inferred, **declared}
-        return declared
+        return {back.get(name, name): kind for name, kind in self._block.types.items()}
+
+    @cached_property
+    def _text_types(self) -> dict[str, ColumnType]:
+        """Types of the columns of text files, which hold in every file of the window."""
+        parts = [part for part in self._window if part.path.stat().st_size]
+        columns = [delimited.columns_of(part, self._dialect(part)) for part in parts]
+        self._check_names({name for each in columns for name in each})
+        fixed = {**self._layout.types, **self._declared}
+        kinds: dict[str, Kind] = {
+            name: "null" for each in columns for name in each if name and name not in fixed
+        }
+        for part in parts:
+            kinds = delimited.kinds(part, self._dialect(part), kinds)
+        return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
+
+    @cached_property
+    def _column_types(self) -> dict[str, pa.DataType]:
+        """Types of the columns of Parquet files, which hold in every file of the window."""
+        schemas = [(part.path, window_types.schema_of(part.path)) for part in self._window]
+        self._check_names({name for _, schema in schemas for name in schema.names})
+        open_ = [
+            (path, pa.schema([field for field in schema if field.name not in self._declared]))
+            for path, schema in schemas
+        ]
+        return window_types.settle(open_)
+
+    def _check_names(self, have: set[str]) -> None:
+        """Refuse names of `types` and `outcomes` that no file has: a misspelling does nothing."""
+        if taken := {REASON, TEXT}.intersection(self._renamed(name) for name in have):
+            name = sorted(taken)[0]
+            raise CorruptDataError(
+                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
+                where=str(self._root),
+                hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
+            )
+        if not have:
+            return
+        known = {self._renamed(name) for name in have if name} | set(self._layout.made)
+        for key, names in (("types", self._block.types), ("outcomes", self._block.outcomes)):
+            for name in names:
+                if name not in known:
+                    close = get_close_matches(name, sorted(known), 1)
+                    raise MissingDataError(
+                        f"source.{key} names the column {name!r}, which no file has",
+                        where=str(self._root),
+                        hint=f"did you mean {close[0]!r}?"
+                        if close
+                        else f"the files have {', '.join(sorted(known)[:12])}",
+                    )
 
     @cached_property
     def _files(self) -> dict[date, list[Part]]:
         if self._block.layout == "criteo":
             return criteo_days(self._block, self._root)
-        return days_by_name(self._block, self._root)
+        found = self._scanned.files
+        return {day: [Part(path) for path in paths] for day, paths in found.items()}
 
     @cached_property
-    def _empty(self) -> list[date]:
-        return empty_partitions(self._root)
+    def _scanned(self) -> DayFiles:
+        return scan(self._root, self._block.kind)
+
+    @cached_property
+    def _empty(self) -> dict[date, list[str]]:
+        """Days whose folder has no file of the format, and the names of what it has."""
+        return {} if self._block.layout == "criteo" else self._scanned.others
 
     @cached_property
     def _whole(self) -> Part | None:
@@ -232,23 +311,6 @@ def _days_of(table: pa.Table) -> Days:
     return np.asarray(time).astype("datetime64[D]")
 
 
-def _parquet(path: Path) -> Iterator[pa.Table]:
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=ROWS):
-                yield pa.Table.from_batches([batch])
-    except FileNotFoundError as error:
-        raise MissingDataError(
-            "the file is gone", where=str(path), hint="load the day again"
-        ) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CorruptDataError(
-            f"cannot be read as Parquet: {str(error).splitlines()[0]}",
-            where=str(path),
-            hint="load the day again; the file may be cut off",
-        ) from error
-
-
 def _need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:
     for name in names:
         if name not in table.column_names:
@@ -261,7 +323,7 @@ def _need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:
 
 
 def _aligned(table: pa.Table, schema: pa.Schema, part: Part, first: Part) -> pa.Table:
-    """Give the columns of a day's later file the order and types of its first."""
+    """Give the columns of a day's later file the order of its first."""
     for name in table.column_names:
         if name not in schema.names:
             raise CorruptDataError(
@@ -270,12 +332,4 @@ def _aligned(table: pa.Table, schema: pa.Schema, part: Part, first: Part) -> pa.
                 hint="load the day again: its files must have the same columns",
             )
     _need(table, schema.names, f"{first.path.name} of the same day", str(part.path))
-    table = table.select(schema.names)
-    try:
-        return table.cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise CorruptDataError(
-            f"has other types than {first.path.name} of the same day: {error}",
-            where=str(part.path),
-            hint="load the day again: its files must have the same types",
-        ) from error
+    return table.select(schema.names)

@@ -28,20 +28,11 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import MICROSECOND
 from nightbid.config.sources import ColumnType, FolderSource
+from nightbid.data.day_names import SUFFIXES
 from nightbid.data.delimited import Part
 from nightbid.errors import CorruptDataError, MissingDataError
 
-PARTITION = re.compile(r"(?:^|/)(?:dt|date|day|ds)=(\d{4}-\d{2}-\d{2})(?:/|$)")
-IN_NAME = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
 CRITEO_DAY = re.compile(r"^day_(\d{1,3})(\.(gz|csv|tsv|txt|bz2|zst))*$")
-SUFFIXES = {
-    "parquet": (".parquet", ".pq"),
-    "csv": tuple(
-        f".{kind}{packed}"
-        for kind in ("csv", "tsv", "txt")
-        for packed in ("", ".gz", ".bz2", ".zst")
-    ),
-}
 NO_DEVICE = "a99f214a"
 """Avazu's device_id of four impressions in five: no id was known."""
 
@@ -56,52 +47,9 @@ class Layout:
     """Types of the columns as they are in the file."""
     make: Callable[[pa.Table, date, int], pa.Table] | None = None
     """Add the columns that are lacking: rows, their day, number of the first of them."""
+    made: tuple[str, ...] = ()
+    """The columns that `make` adds."""
     outcomes: tuple[str, ...] = ()
-
-
-def days_by_name(block: FolderSource, root: Path) -> dict[date, list[Part]]:
-    """Find the files of each day by their names: partitions first, else dates in file names.
-
-    Files that no day can be read from (tables beside the logs) are left alone.
-
-    Raises:
-        CorruptDataError: a name has a date that does not exist.
-    """
-    found: dict[date, list[Part]] = {}
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        hidden = any(part.startswith((".", "_")) for part in relative.parts)
-        if hidden or not path.name.endswith(SUFFIXES[block.kind]) or not path.is_file():
-            continue
-        text = _day_text(relative.as_posix())
-        if text is None:
-            continue
-        try:
-            day = date.fromisoformat(text)
-        except ValueError as error:
-            raise CorruptDataError(
-                f"{text!r} is not a day", where=str(path), hint="name days as YYYY-MM-DD"
-            ) from error
-        found.setdefault(day, []).append(Part(path))
-    return dict(sorted(found.items()))
-
-
-def empty_partitions(root: Path) -> list[date]:
-    """Partition folders, with files or without: an empty one is a day that is empty."""
-    days = []
-    for path in root.glob("*=*/"):
-        match = PARTITION.search(path.name)
-        if match:
-            days.append(date.fromisoformat(match.group(1)))
-    return days
-
-
-def _day_text(relative: str) -> str | None:
-    partition = PARTITION.search(relative)
-    if partition:
-        return partition.group(1)
-    named = IN_NAME.search(relative.rsplit("/", 1)[-1])
-    return "-".join(named.groups()) if named else None
 
 
 def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
@@ -206,6 +154,7 @@ LAYOUTS = {
             **{f"C{n}": "string" for n in range(1, 27)},
         },
         make=_criteo,
+        made=("impression_id", "time", "user_id"),
         outcomes=("label",),
     ),
     "avazu": Layout(
@@ -217,6 +166,7 @@ LAYOUTS = {
                              *(f"C{n}" for n in range(14, 22))), "string"),
         },
         make=_avazu,
+        made=("impression_id", "time", "user_id"),
         outcomes=("click",),
     ),
 }  # fmt: skip

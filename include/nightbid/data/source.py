@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -37,12 +37,13 @@ class Source(Protocol):
         ...
 
 
-def open_source(block: SourceBlock, cache: Path) -> Source:
+def open_source(block: SourceBlock, cache: Path, days: Collection[date] = ()) -> Source:
     """Open the source that a pipeline's `source` block describes.
 
     Args:
         block: the typed block.
         cache: folder for downloads.
+        days: the window that will be read; a folder's columns have one type in all its files.
 
     Raises:
         DataError: the source is not where the block says.
@@ -62,4 +63,4 @@ def open_source(block: SourceBlock, cache: Path) -> Source:
         return ObdLogs(block, cache)
     from nightbid.data.folder import FolderLogs
 
-    return FolderLogs(block)
+    return FolderLogs(block, days)

@@ -40,7 +40,7 @@ class Described(BaseModel):
     looks_back: str
     """Which earlier rows a row is told of; empty if none."""
     learned: str
-    """What the training rows taught; empty if nothing, or not yet."""
+    """Fitted statistics in words; empty if there are none, or none yet."""
     training_only: bool
 
 

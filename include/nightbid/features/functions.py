@@ -18,7 +18,7 @@ _REGISTERED: dict[str, FeatureFunction] = {}
 def feature_function(function: FeatureFunction) -> FeatureFunction:
     """Register a function under its own name, for `transform: function`.
 
-    Its code must be in `nightbid.features`, so that a change of it makes features anew.
+    Its code must be in `nightbid.features`, so that a change of it recomputes the features.
     """
     _REGISTERED[function.__name__] = function
     return function

@@ -6,17 +6,39 @@ Learning and transforming both read rows through these functions, so a feature h
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import Floats, Hashes, as_time, encode, joint_hashes, numbers, whole
-from nightbid.config.features import Age, Bag, Function, Numeric
+from nightbid.column_parsing import (
+    Floats,
+    Hashes,
+    Unreadable,
+    as_time,
+    encode,
+    joint_hashes,
+    numbers,
+    unreadable,
+    whole,
+)
+from nightbid.config.features import (
+    Age,
+    Bag,
+    Buckets,
+    DayOfWeek,
+    Feature,
+    Function,
+    Hour,
+    Identity,
+    Numeric,
+    QuantileBuckets,
+)
 from nightbid.config.features import Sequence as SequenceFeature
 from nightbid.errors import DataError, MissingDataError
 from nightbid.features.functions import named_function
@@ -106,6 +128,32 @@ def numeric_values(name: str, feature: Numeric | Age | Function, raw: RawColumns
         # In float64: log1p in float32 differs between libraries.
         values = np.sign(values) * np.log1p(np.abs(values))
     return values
+
+
+def unreadable_values(features: Mapping[str, Feature], rows: pa.Table) -> dict[str, Unreadable]:
+    """Count the values that features read as numbers or times and that are none.
+
+    Args:
+        features: by name.
+        rows: their raw columns.
+
+    Returns:
+        One count for each feature that reads numbers or times.
+    """
+    raw, found = RawColumns(rows), dict[str, Unreadable]()
+    for name, feature in features.items():
+        match feature:
+            case Numeric() | QuantileBuckets() | Buckets() | Identity():
+                kind: Literal["number", "time"] = "number"
+            case Age() | Hour() | DayOfWeek():
+                kind = "time"
+            case _:
+                continue
+        found[name] = Unreadable()
+        for column in feature.sources(name):
+            with naming(name):
+                found[name] += unreadable(raw.column(column, name), kind)
+    return found
 
 
 def _micros(time: pa.Array) -> Floats:

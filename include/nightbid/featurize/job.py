@@ -85,7 +85,7 @@ class JobTarget:
         Raises:
             StageError: the worker's image is older or newer than what submitted the job.
         """
-        hint = "build and push the worker image anew, from the code that Airflow runs"
+        hint = "rebuild and push the worker image from the code that Airflow runs"
         if (mine := source_of(_stage())) != self.code:
             raise StageError(
                 f"the worker's code has digest {mine}, and {self.code} is wanted",

@@ -7,7 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 from upath import UPath
 
-from nightbid.column_parsing import whole
+from nightbid.column_parsing import Unreadable, whole
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import columns_taught, learn
 from nightbid.features.statistics import Statistic, TokenCounts, merge_all
+from nightbid.features.values import unreadable_values
 from nightbid.featurize.coders import InProcessCoder
 from nightbid.featurize.groups import Group, write_rows
 from nightbid.profile import Profile
@@ -160,6 +161,8 @@ class Summary:
     profile: Profile = field(default_factory=Profile)
     outside: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Input → OOV ids, and ids that are not missing."""
+    unreadable: dict[str, Unreadable] = field(default_factory=dict)
+    """Feature that reads numbers or times → values that are none."""
 
     def merge(self, other: Summary) -> Summary:
         """Add both sets of rows."""
@@ -173,6 +176,11 @@ class Summary:
                     self.outside.get(name, none)[1] + other.outside.get(name, none)[1],
                 )
                 for name in names
+            },
+            {
+                name: self.unreadable.get(name, Unreadable())
+                + other.unreadable.get(name, Unreadable())
+                for name in sorted({*self.unreadable, *other.unreadable})
             },
         )
 
@@ -207,7 +215,11 @@ def transformed(fitted: FittedFeatures, group: Group) -> tuple[pa.Table, Summary
     table = pa.table(
         {name: whole(rows[name]) for name in kept} | dict(_columns(inputs)),
     )
-    return table, Summary(Profile.of(table), _outside(fitted, inputs))
+    return table, Summary(
+        Profile.of(table),
+        _outside(fitted, inputs),
+        unreadable_values(fitted.definition.features, rows),
+    )
 
 
 def _outside(fitted: FittedFeatures, inputs: pa.Table) -> dict[str, tuple[int, int]]:
@@ -264,6 +276,8 @@ def save_summary(split: str, summary: Summary, output: Path) -> None:
     summary.profile.save(folder / f"split={split}.json")
     text = json.dumps(summary.outside, sort_keys=True)
     (folder / f"oov-{split}.json").write_text(text)
+    found = {name: asdict(each) for name, each in summary.unreadable.items()}
+    (folder / f"unreadable-{split}.json").write_text(json.dumps(found, sort_keys=True))
 
 
 class InThreads(beam.DoFn):  # type: ignore[misc]

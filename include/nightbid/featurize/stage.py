@@ -69,7 +69,12 @@ def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
     worst = max(rates.items(), key=lambda each: each[1], default=None)
     return Outcome(
         rows=Rows(read=rows, written=rows),
-        metrics={"inputs": len(inputs), "oov_rate": rates, "rows_per_second": rows / seconds},
+        metrics={
+            "inputs": len(inputs),
+            "oov_rate": rates,
+            "unreadable": _unreadable(output),
+            "rows_per_second": rows / seconds,
+        },
         summary=f"{len(features)} features, {len(inputs)} inputs"
         + (f", most OOV: {worst[0]} {worst[1]:.2%}" if worst and worst[1] else ""),
     )
@@ -116,3 +121,12 @@ def _oov_rates(output: UPath) -> dict[str, float]:
         return {}
     counts = json.loads(path.read_text())
     return {name: outside / max(known, 1) for name, (outside, known) in counts.items()}
+
+
+def _unreadable(output: UPath) -> dict[str, dict[str, dict[str, object]]]:
+    """Split → feature → how many of its values are no number or time, and one of them."""
+    paths = sorted((output / "profile").glob("unreadable-*.json"))
+    return {
+        path.name.removeprefix("unreadable-").removesuffix(".json"): json.loads(path.read_text())
+        for path in paths
+    }

@@ -1,6 +1,6 @@
 """Tonight's training rows against the champion's: drift, and how much of a vocabulary is new.
 
-Ids are numbered anew each night, so they are compared by what they stand for.
+Ids are renumbered each night, so they are compared by what they stand for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Trained:
 
 
 def champions(task: StageTask, measurements: Measurements) -> Trained | None:
-    """Find what the champion was trained on; say why where that is not to be had."""
+    """Find what the champion was trained on; or record why it is unavailable."""
     champion = task.inputs.get("champion")
     if champion is None:
         measurements.skip("drift against the champion's training rows: there is no champion yet")

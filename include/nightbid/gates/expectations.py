@@ -218,7 +218,7 @@ def _data_docs(result: Any) -> str:
     from great_expectations.render.view import DefaultJinjaPageView
 
     page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    # The page is read beside ours and on servers of ours, so it brings no scripts from elsewhere;
+    # The page is served beside our own pages, so it brings no scripts from elsewhere;
     # the links to a site around it lead to our page.
     page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
     return page.replace("../../../../index.html", "index.html")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,7 @@ def measure(task: StageTask) -> Measurements:
         measurements.skip("drift against earlier nights: this is the first one")
     champion = against_champion.champions(task, measurements)
     tonight = against_champion.Trained(train, folder / "fitted")
+    _unreadable(measurements, featurize.manifest.metrics.get("unreadable", {}))
     rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
     moving: list[str] = []
     for each in schema.inputs:
@@ -96,6 +98,25 @@ def _label_rate(measurements: Measurements, train: Profile, newest: Profile) -> 
         beyond_chance(now / before, 1.0, error),
         note=f"newest rows {now:.4f}, training rows {before:.4f}",
     )
+
+
+def _unreadable(
+    measurements: Measurements, splits: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> None:
+    """Measure the values that features read as numbers or times and that are none."""
+    for split, features in splits.items():
+        for name, count in features.items():
+            if count["known"]:
+                measurements.add(
+                    "unreadable",
+                    count["values"] / count["known"],
+                    subject=name,
+                    part=split,
+                    note=f"{count['values']:,} of {count['known']:,} values cannot be read, for"
+                    f" example {count['example']!r}"
+                    if count["values"]
+                    else "",
+                )
 
 
 def _sound(measurements: Measurements, each: ModelInput, splits: Mapping[str, Profile]) -> None:

@@ -178,7 +178,7 @@ def _aged(finding: Finding, before: int, limit: int) -> Finding:
         return finding
     over = before >= limit
     words = (
-        f"warned for {before} nights in a row: mend it, or let it pass by name"
+        f"warned for {before} nights in a row: fix it, or override it by name"
         if over
         else f"night {before + 1} of {limit} that it may warn"
     )

@@ -32,7 +32,7 @@ EXAMPLES = 3
 ALIKE = ("null_excess", "nan_excess", "blank_excess")
 """Statistics that ask the same of every column."""
 RULE = 0.001
-"""A pair that goes its own ways more often is no rule that could be broken."""
+"""Flags that disagree more often than this are treated as unrelated."""
 
 
 @dataclass(frozen=True, eq=False)

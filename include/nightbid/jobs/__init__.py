@@ -4,7 +4,7 @@
 
     begin_stage ─ order (written first) ─ submit ─▶ job ─ look, messages ─▶ finish_stage ─ collect
                         │                                                        │
-                        └── found again by whoever comes after a crash           └── manifest last
+                        └── found again after a crash           └── manifest last
 
 `jobs` says what a service and a stage's work must offer, `orders` keeps what was asked for,
 `wait` waits in this process. Airflow waits in its triggerer instead.

@@ -1,4 +1,4 @@
-"""One poll of a stage that runs on a machine of ours: what a cost sensor does each time."""
+"""One poll of a stage that runs locally: what a cost sensor does each time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def poll_stage(
 ) -> StagePoll | None:
     """Look once: trail, ledger, projection, verdict; ask the stage to stop if it is over budget.
 
-    Keeps nothing between polls, so a watcher that is started anew counts nothing twice.
+    Keeps nothing between polls, so a restarted watcher counts nothing twice.
 
     Args:
         run: its run.

@@ -1,6 +1,6 @@
 """The cloud jobs that work for a run: noted when submitted, watched until their cost is final.
 
-One small file per job in the run's folder, so that a watcher that is started anew finds them.
+One small file per job in the run's folder, so that a restarted watcher finds them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def noted_jobs(run: RunRecord) -> list[JobNote]:
 class JobWatch:
     """Polls the jobs of a run, and settles each once it has ended.
 
-    What it keeps between polls is only for patience: started anew it counts nothing twice.
+    What it keeps between polls is only for patience: after a restart it counts nothing twice.
 
     Args:
         run: whose jobs.

@@ -2,7 +2,7 @@
 
 The metrics arrive late, are missing from some answers, appear twice, and now and then go down; a
 job may vanish. Usage only grows, so the largest value seen of each metric is the usage; the
-ledger keeps it, and a watcher that is started anew goes on from there.
+ledger keeps it, and a restarted watcher continues from there.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ UNITS: dict[str, tuple[str, Decimal]] = {
     "TotalGpuTime": ("gpu_hour", HOUR),
     "BillableShuffleDataProcessed": ("shuffle_gb", Decimal(1)),
 }
-"""Metric → resource, and how many of the metric's units make one of ours.
+"""Metric → resource, and how many of the metric's units make one unit here.
 
 The service counts vCPU- and GPU-seconds, MB-seconds of memory, GB-seconds of disk, GB of shuffle.
 """

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 SETTLE_POLLS = 60
-"""As many looks at jobs that have ended: ten minutes, if every look is ten seconds apart."""
+"""Polls to wait for final metrics (10 minutes at the default interval)."""
 Say = Callable[[int, str], None]
 """Takes a level of `logging`, and a line."""
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

@@ -3,7 +3,7 @@
 A service tells where the job stands and what it has used; the meter enters that in the ledger,
 holds it against the budget, and asks the service to cancel what has passed a limit. Usage only
 grows, so the largest quantity seen of each resource is the usage; the ledger keeps it, and a
-watcher that is started anew goes on from there.
+restarted watcher continues from there.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class CloudService(ABC):
         if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
             return ConfigError(text, where=where, hint="give the account its roles, see cloud.md")
         if isinstance(error, exceptions.BadRequest):
-            return ConfigError(text, where=where, hint=f"mend {self.block} in the settings")
+            return ConfigError(text, where=where, hint=f"fix {self.block} in the settings")
         if isinstance(error, exceptions.TooManyRequests):
             return ServiceError(text, where=where, hint="ask for more quota, or run it later")
         return ServiceError(text, where=where, hint="a rerun goes on where this one ended")

@@ -103,7 +103,7 @@ def close(run: RunRecord, job_record: JobRecord) -> None:
 
 
 def cancel(run: RunRecord, job_record: JobRecord, service: JobClient) -> None:
-    """End an order's job on a person's word; whoever comes next orders another."""
+    """Cancel a job at a user's request. The next attempt submits a new one."""
     if job_record.job_id:
         log.warning("%s: cancelling job %s", job_record.stage, job_record.job_id)
         service.cancel(job_record.job_id)

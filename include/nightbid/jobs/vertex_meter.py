@@ -1,6 +1,6 @@
 """What a managed training (a Vertex AI custom job) costs: its machines for as long as they stand.
 
-For whoever submits one:
+To submit one:
 
 1. `pools_of(job)` reads the machines out of a CustomJob, `hourly_usd(pools)` prices them: it raises
    PriceError before anything is submitted that could not be priced.

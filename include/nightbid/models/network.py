@@ -31,7 +31,7 @@ class Network:
         self.layout = Layout(card.features)
         architecture = find(card.architecture)
         # Layers are numbered through a process, and TensorFlow adds gradients in the order of
-        # names: "dense_10" before "dense_9". Numbers start anew, so that bits do not depend on
+        # names: "dense_10" before "dense_9". Numbers restart, so that bits do not depend on
         # what was built before. (`clear_session` would also end the scope of several workers.)
         reset_uids()
         keras.utils.set_random_seed(seed)

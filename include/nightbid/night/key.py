@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 HISTORY_PARTS = ("profile/", "fitted/")
 """What gates read of earlier nights."""
 LIBRARIES = ("apache-beam", "great-expectations", "keras", "numpy", "pyarrow", "tensorflow")
-"""Their versions are part of every key: an upgraded library computes anew."""
+"""Their versions are part of every key: an upgraded library recomputes."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One stage of a run: the same plan is made anew by every process that asks."""
+    """One stage of a run: every process derives the same plan."""
 
     stage: Stage
     spec: PipelineSpec

@@ -33,7 +33,7 @@ class EpochWatcher(Protocol):
 
 
 def unwatched(epoch: int, log_loss: float, auc: float | None) -> None:
-    """Take no note."""
+    """No-op watcher."""
 
 
 class LogProgress:

@@ -1,6 +1,6 @@
 """The scripts of the pages: the chart library as vendored, and ours that draws with it.
 
-`assets/plot.json` says what the library is made of; `make charts` makes it anew.
+`assets/plot.json` says what the library is made of; `make charts` makes it again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAMES = ("plot.min.js", "charts.js")
 
 @dataclass(frozen=True)
 class Script:
-    """One script of ours."""
+    """One of our own scripts."""
 
     name: str
     text: Markup

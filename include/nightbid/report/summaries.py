@@ -33,7 +33,7 @@ from nightbid.storage.workspace import Workspace, write_atomically
 
 LOG = logging.getLogger(__name__)
 FORMAT = 2
-"""Raised when a summary says more: kept ones of before are then made anew."""
+"""Version of the format: older summaries are computed again."""
 Stamp = tuple[int | None, ...]
 READERS = 16
 """Runs of a bucket that are read at the same time: there, reading is waiting."""

@@ -2,7 +2,7 @@
 
 Freezing keeps the sampled rows of a run under a name, below `datasets/<name>/` of the workspace:
 hard links where the file system has them, so that it costs no space, and copies elsewhere. A name
-is given once. Whoever uses a data set checks every byte of it first. A pipeline learns from one
+is given once. Every use of a data set first checks every byte of it. A pipeline learns from one
 with `sampling.frozen: NAME`.
 """
 
@@ -224,14 +224,14 @@ def _check(folder: UPath, manifest: Manifest, name: str) -> None:
             raise MissingDataError(
                 f"{entry.path} is gone",
                 where=f"data set {name!r}",
-                hint="restore the file, or freeze the rows of a run anew under another name",
+                hint="restore the file, or freeze the rows of a run again under another name",
             )
         if path.stat().st_size != entry.size or file_digest(path) != entry.digest:
             raise CorruptDataError(
                 f"{entry.path} is not the file that was written ({path.stat().st_size:,} bytes,"
                 f" {entry.size:,} then)",
                 where=f"data set {name!r}",
-                hint="restore the file, or freeze the rows of a run anew under another name",
+                hint="restore the file, or freeze the rows of a run again under another name",
             )
 
 

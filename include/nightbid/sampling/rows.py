@@ -154,7 +154,7 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
             f"column{'' if is_one else 's'} {', '.join(missing)} {'is' if is_one else 'are'}"
             " missing",
             where=where,
-            hint=f"the day has {', '.join(mine[:12])}{'…' if len(mine) > 12 else ''}; mend the"
+            hint=f"the day has {', '.join(mine[:12])}{'…' if len(mine) > 12 else ''}; fix the"
             " logs, or `columns` and `label` of the pipeline",
         )
     for name in mine:

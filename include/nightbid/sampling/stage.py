@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import SPLITS, Night, PipelineSpec
+from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
@@ -77,8 +78,8 @@ def run(task: StageTask) -> Outcome:
     """
     if name := task.spec.sampling.frozen:
         return _frozen(task, name)
-    source = open_source(task.spec.source, task.cache)
     window = [(split, day) for split in SPLITS for day in task.night.days(split)]
+    source = open_source(task.spec.source, task.cache, [day for _, day in window])
     check_window(source, task.night)
     outcomes = sorted({*source.meaning.outcomes, *source.meaning.truth.values()})
     refuse_outcomes(task.spec, outcomes)
@@ -127,7 +128,7 @@ def _frozen(task: StageTask, name: str) -> Outcome:
 
 
 def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
-    """Tell the night's raw logs apart from others: changed logs are sampled anew."""
+    """Tell the night's raw logs apart from others: changed logs are sampled again."""
     if spec.sampling.frozen:
         return f"frozen as {spec.sampling.frozen}"  # what a name stands for never changes
     days = (*night.train, *night.validate_, *night.evaluate)
@@ -148,7 +149,11 @@ def check_window(source: Source, night: Night) -> None:
     if not missing:
         return
     if not known:
-        raise MissingDataError("there is no day at all", where="source", hint="check its folder")
+        raise MissingDataError(
+            "no file of the folder belongs to a day",
+            where="source",
+            hint=f"name days {SPELLED}",
+        )
     if missing[0] == wanted[0] and wanted[0] < known[0]:
         raise MissingDataError(
             f"the window of {len(wanted)} days starts on {wanted[0]}, but the logs start on"
@@ -205,7 +210,7 @@ def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCo
         raise CorruptDataError(
             f"none of {count.read:,} rows can be read: {_listed(count.reasons, count.examples)}",
             where=f"logs of {day}",
-            hint="name the right columns in `columns` and `label`, or mend the logs",
+            hint="name the right columns in `columns` and `label`, or fix the logs",
         )
     profile.save(task.output / "profile" / f"dt={day}.json")
     sample.save(task.output / "rows" / f"dt={day}.parquet")

@@ -44,7 +44,7 @@ WRONG = (
 )
 """What the client raises when it is refused, gives up, or gets bytes of another crc32c."""
 MEETINGS = 20
-"""As many writers at most are made way for."""
+"""Maximum compare-and-swap retries."""
 
 
 def open_root(uri: str) -> UPath:

@@ -1,8 +1,8 @@
 """Everything that Nightbid reads or writes lies below one root URI.
 
 Nothing else knows whether that is a local folder or a bucket. In a bucket a folder cannot be
-renamed: there an output's manifest is uploaded last, and exists only if all the rest does; whoever
-needs its files fetches them into the local cache. Layout::
+renamed: there an output's manifest is uploaded last, and exists only if all the rest does. A
+stage that needs its files fetches them into the local cache. Layout::
 
     data/<source digest>/dt=YYYY-MM-DD/…        raw daily partitions that a source had to make
     stages/<pipeline>/<stage>/<key>/…           immutable outputs, manifest.json written last
@@ -73,7 +73,7 @@ class Workspace:
         return folder if self.is_local else UPath(_local_copy(folder))
 
     def delete_old_checkpoints(self, mine: UPath) -> None:
-        """Remove what nobody came back for within a week, of the same stage."""
+        """Delete this stage's checkpoints older than 7 days."""
         if not mine.parent.exists():
             return
         old = time.time() - CHECKPOINT_DAYS * 86_400

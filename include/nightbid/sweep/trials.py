@@ -104,7 +104,7 @@ def spent(sweep: Sweep, settings: Settings) -> Decimal:
     return sum((cost_of(sweep, each, settings) for each in runs), Decimal(0))
 
 
-def foretold(sweep: Sweep, settings: Settings) -> Decimal | None:
+def forecast(sweep: Sweep, settings: Settings) -> Decimal | None:
     """What the sweep was to cost, going by the nights before it began; None without one.
 
     Stages that are reused, and trials that are pruned, cost less than this says.

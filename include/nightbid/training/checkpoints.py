@@ -72,6 +72,6 @@ class Checkpoints:
             ):
                 arrays = {name: stored[name] for name in stored.files}
         except (OSError, ValueError, EOFError, BadZipFile):
-            return None  # a machine that lost power: training begins anew
+            return None  # a machine that lost power: training starts over
         place: dict[str, Any] = json.loads(arrays.pop("place").tobytes())
         return arrays, place

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 COMMAND = ("python3", "-m", "nightbid.training.managed")
 COMPUTING = ("keras", "numpy", "pyarrow", "tensorflow")
-"""Libraries whose versions the workers must share with whoever ordered."""
+"""Libraries whose versions must be the same on the workers and in Airflow."""
 
 
 def candidate(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:

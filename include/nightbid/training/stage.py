@@ -39,7 +39,7 @@ def asked_candidate(task: StageTask) -> TrainingRequest:
 
 
 def asked_baseline(task: StageTask) -> TrainingRequest:
-    """The yardstick, `baseline` of the pipeline; it begins anew each night."""
+    """Train the pipeline's `baseline`, from scratch each night."""
     cold = task.spec.train.model_copy(update={"warm_start": False})
     return _asked(task, task.spec.baseline, cold)
 

@@ -1,6 +1,6 @@
 """Warm start: tonight's model begins with what the champion knows, key by key.
 
-Vocabularies are learned anew each night, so the same ad has another id: rows of the table, and of
+Vocabularies are learned again each night, so the same ad has another id: rows of the table, and of
 the optimiser's moments, move to where their key is now. A key that the champion did not know
 begins fresh, one that is gone is forgotten.
 """

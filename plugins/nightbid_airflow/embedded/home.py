@@ -42,7 +42,7 @@ class Home:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold this home alone: two schedulers on one SQLite file would spoil it.
+        """Lock this AIRFLOW_HOME; two schedulers would corrupt the SQLite database.
 
         Raises:
             ConfigError: another embedded Airflow has it.

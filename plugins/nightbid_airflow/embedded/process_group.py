@@ -1,4 +1,4 @@
-"""Ending every process of a session, whoever forked it."""
+"""Terminate every process of a session."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ from nightbid.featurize.stage import checked
 
 SPEC = """
 pipeline: t
-columns: {time: nb_time}
+columns: {time: time}
 features:
   price: {transform: numeric, log1p: true}
   price_bucket: {transform: quantile_buckets, column: price, buckets: 8}
   site: {min_count: 2, oov_buckets: 2}
   site_rate: {transform: target_rate, columns: [site]}
-  hour: {transform: hour, column: nb_time}
+  hour: {transform: hour, column: time}
 """
 DAY = 86_400_000_000
 ROWS = 3000
@@ -52,6 +52,7 @@ def sample(folder: Path, group: int) -> Path:
                 "nb_key": pa.array(draw.integers(0, 2**60, ROWS)),
                 "nb_label": pa.array((draw.random(ROWS) < 0.2).astype(np.float32)),
                 "nb_weight": pa.array(np.full(ROWS, 1.5, np.float32)),
+                "time": pa.array(time).cast(pa.timestamp("us", "UTC")),
                 "nb_time": pa.array(time).cast(pa.timestamp("us", "UTC")),
                 "nb_user": pa.array(draw.integers(0, 99, ROWS)),
             }

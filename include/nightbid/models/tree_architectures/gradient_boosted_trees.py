@@ -26,7 +26,7 @@ def gradient_boosted_trees(
         learning_rate: of boosting; `train.learning_rate` is for networks.
         min_rows: in each leaf.
         l2: on leaf values.
-        input_share: of the inputs, drawn anew for each tree.
+        input_share: Share of the inputs drawn for each tree.
         patience: trees without improvement before the end.
 
     Returns:

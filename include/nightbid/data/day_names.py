@@ -1,0 +1,135 @@
+"""Which files of a folder belong to which day, by the names of folders and files.
+
+A day is named by a folder `dt=2026-01-05` (also `date=`, `day=`, `ds=`, and without dashes), by
+`year=2026/month=1/day=5`, by `2026/01/05`, by a folder `2026-01-05` or `20260105`, or by a file
+with the day in its name. Links are followed. Everything else is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from nightbid.errors import CorruptDataError
+
+PARTITION = re.compile(r"(?:^|/)(?:dt|date|day|ds)=(\d{4})-?(\d{2})-?(\d{2})(?:/|$)")
+HIVE = re.compile(r"(?:^|/)(?:year|y)=(\d{4})/(?:month|m)=(\d{1,2})/(?:day|d)=(\d{1,2})(?:/|$)")
+NESTED = re.compile(r"(?:^|/)(\d{4})/(\d{2})/(\d{2})(?:/|$)")
+FOLDER = re.compile(r"(?:^|/)(\d{4})-?(\d{2})-?(\d{2})(?:/|$)")
+IN_NAME = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
+PACKED = (".gz", ".bz2", ".zst")
+SUFFIXES = {
+    "parquet": (".parquet", ".pq"),
+    "csv": tuple(f".{kind}{packed}" for kind in ("csv", "tsv", "txt") for packed in ("", *PACKED)),
+}
+SPELLED = (
+    "dt=2026-01-05, year=2026/month=1/day=5, 2026/01/05 or 2026-01-05, or a file with the day in"
+    " its name"
+)
+_PARQUET = b"PAR1"
+
+
+@dataclass
+class DayFiles:
+    """What a folder holds, by day."""
+
+    files: dict[date, list[Path]] = field(default_factory=dict)
+    """Files of the wanted format, in the order of their names."""
+    others: dict[date, list[str]] = field(default_factory=dict)
+    """Names of other files in folders of days; a day that is only here is empty."""
+
+
+def scan(root: Path, kind: str) -> DayFiles:
+    """Find the files of each day.
+
+    Args:
+        root: the folder.
+        kind: `parquet` or `csv`. A file without an extension in a day's folder is taken for it.
+
+    Raises:
+        CorruptDataError: a folder of files has the name of a day that does not exist.
+    """
+    found = DayFiles()
+    for path, relative in sorted(_walk(root), key=lambda each: each[1]):
+        folder, _, name = relative.rpartition("/")
+        day, text = day_of_folder(folder)
+        if not name:
+            if day:
+                found.others.setdefault(day, [])
+            continue
+        if text and not day:
+            raise CorruptDataError(
+                f"{text!r} is not a day", where=str(path), hint="name days as YYYY-MM-DD"
+            )
+        in_folder = day is not None
+        if day is None:
+            day = _first_day(IN_NAME.finditer(name))
+        if day is None:
+            continue
+        if is_format(path, kind):
+            found.files.setdefault(day, []).append(path)
+        elif in_folder:
+            found.others.setdefault(day, []).append(name)
+    found.files = dict(sorted(found.files.items()))
+    return found
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, str]]:
+    """Files, and folders with a slash at the end; links are followed, each folder once."""
+    visited: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in visited else [n for n in folders if not n.startswith((".", "_"))]
+        if real in visited:
+            continue
+        visited.add(real)
+        here = Path(folder).relative_to(root).as_posix()
+        inside = "" if here == "." else f"{here}/"
+        if inside:
+            yield Path(folder), inside
+        for name in names:
+            path = Path(folder) / name
+            if not name.startswith((".", "_")) and path.is_file():
+                yield path, inside + name
+
+
+def day_of_folder(folder: str) -> tuple[date | None, str | None]:
+    """Read the day of a folder's path, relative to the root.
+
+    Returns:
+        The day, or None; and the text of a partition that is no day of the calendar, or None.
+    """
+    for pattern in (PARTITION, HIVE, NESTED, FOLDER):
+        matches = list(pattern.finditer(folder))
+        day = _first_day(iter(matches))
+        if day:
+            return day, None
+        if matches and pattern in (PARTITION, HIVE):
+            return None, "-".join(matches[0].groups())
+    return None, None
+
+
+def _first_day(matches: Iterator[re.Match[str]]) -> date | None:
+    for match in matches:
+        try:
+            return date(*(int(number) for number in match.groups()))
+        except ValueError:
+            continue  # 90210555 in a name is no day
+    return None
+
+
+def is_format(path: Path, kind: str) -> bool:
+    """Tell whether a file is of a format: by its name, or else by its first bytes."""
+    name = path.name
+    if name.endswith(SUFFIXES[kind]):
+        return True
+    if kind == "csv" and name.endswith(PACKED):
+        return "." not in name.rsplit(".", 1)[0]
+    if "." in name:
+        return False
+    with open(path, "rb") as stream:
+        return (stream.read(4) == _PARQUET) == (kind == "parquet")

@@ -1,0 +1,233 @@
+"""Fields of text files: which type a column has, and its values as that type.
+
+A type is chosen only if it gives every text back. Ids with leading zeros or of 20 digits, or
+numbers among words, stay text. The type of a column is the narrowest that holds in all blocks of
+all files of a window (`merge`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.column_parsing import MICROSECOND, as_time
+from nightbid.config.sources import ColumnType
+from nightbid.schema import REASON, TEXT
+
+LONGEST_TEXT = 500
+NULLS = ("", "\\N")
+NUMBER_NULLS = (*NULLS, "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "-")
+"""Missing numbers, times and flags; in a string column NA may be Namibia."""
+ARROW: dict[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "time": MICROSECOND,
+}
+CALLED = {"int": "a whole number", "float": "a number", "bool": "true or false", "time": "a time"}
+PATTERN = {
+    "int": r"^-?([0-9]{1,18}|0[xX][0-9a-fA-F]{1,15})$",
+    "float": r"(?i)^-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$|^-?inf(inity)?$",
+    "bool": r"(?i)^([01]|true|false)$",
+}
+"""What Arrow casts: a value must mean the same beside a bad one as beside good ones."""
+LONG_INTEGER, LARGEST = r"^-?[0-9]{19}$", "9223372036854775807"
+SECONDS = r"^[0-9]{9,16}(\.[0-9]+)?$"
+"""Seconds, milliseconds or microseconds since 1970."""
+LOSSY = r"^-?(0[0-9]|[0-9]{16,}(\.|$))"
+"""Texts of numbers that a float does not give back: codes with leading zeros, long ids."""
+WITH_COMMA = r"^-?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]*)?$"
+"""Numbers with a decimal comma; points then separate thousands."""
+ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]|$)"
+_EXACT = 2**53
+
+Kind = Literal["null", "bit", "int", "long", "float", "bool", "time", "string"]
+"""As `ColumnType`, told apart further: no value at all, only 0 and 1, beyond 2^53."""
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How values are spelled in a text file."""
+
+    decimal: str = "."
+    nulls: tuple[str, ...] = ()
+    """Texts that stand for no value, beside the empty one and \\N."""
+
+
+def kind_of(column: pa.Array, style: TextFormat) -> Kind:
+    """Find the narrowest kind that gives back every text of a column of bytes."""
+    try:
+        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    except pa.ArrowInvalid:
+        return "string"
+    text = text.filter(pc.invert(pc.is_in(text, pa.array((*NUMBER_NULLS, *style.nulls)))))
+    text = text.drop_null()
+    if not len(text):
+        return "null"
+    for sample in (text.slice(0, 16), text):  # most text columns give themselves away at once
+        kind = _kind_of(sample, style)
+        if kind == "string":
+            return kind
+    return kind
+
+
+def _kind_of(text: pa.Array, style: TextFormat) -> Kind:
+    try:
+        numbers = text.cast(pa.int64())
+    except pa.ArrowInvalid:
+        pass
+    else:
+        if not numbers.cast(pa.string()).equals(text):
+            return "string"
+        span = pc.min_max(numbers)
+        low, high = span["min"].as_py(), span["max"].as_py()
+        if low >= 0 and high <= 1:
+            return "bit"
+        return "int" if max(-low, high) <= _EXACT else "long"
+    if _all(pc.match_substring_regex(text, r"(?i)^([01]|true|false)$")):
+        return "bool"
+    if _all(pc.match_substring_regex(text, ISO_DATE)):
+        return "time" if not _times(text).null_count else "string"
+    lossy = pc.any(pc.match_substring_regex(text, LOSSY)).as_py()
+    if not lossy and _all(pc.match_substring_regex(_points(text, style), PATTERN["float"])):
+        return "float"
+    return "string"
+
+
+def merge(one: Kind, other: Kind) -> Kind:
+    """Find the kind that holds the values of both without loss; text if no other does."""
+    if one == other or other == "null":
+        return one
+    if one == "null":
+        return other
+    both = {one, other}
+    if both <= {"bit", "int", "long"}:
+        return "long" if "long" in both else "int"
+    if both <= {"bit", "int", "float"}:
+        return "float"
+    return "bool" if both == {"bit", "bool"} else "string"
+
+
+def column_type(kind: Kind) -> ColumnType:
+    """Name the type of a column of that kind; a column without a value is text."""
+    if kind in ("bit", "int", "long"):
+        return "int"
+    return "string" if kind == "null" else kind  # type: ignore[return-value]
+
+
+def _all(matches: pa.Array) -> bool:
+    return bool(pc.all(matches).as_py())
+
+
+def _points(text: pa.Array, style: TextFormat) -> pa.Array:
+    """Spell numbers with a decimal point; what is no number with a comma becomes a null."""
+    if style.decimal == ".":
+        return text
+    fits = pc.match_substring_regex(text, WITH_COMMA)
+    plain = pc.replace_substring(pc.replace_substring(text, ".", ""), ",", ".")
+    return pc.if_else(fits, plain, pa.scalar("?"))
+
+
+def typed(
+    table: pa.Table, types: Mapping[str, ColumnType], style: TextFormat | None = None
+) -> pa.Table:
+    """Cast columns of bytes; what does not cast becomes null and sets its row aside.
+
+    Args:
+        table: binary columns.
+        types: of the columns; a column without one is a string.
+        style: how numbers and missing values are spelled.
+
+    Returns:
+        The columns, and `nb_reason` and `nb_text`: null where nothing is wrong.
+    """
+    style = style or TextFormat()
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+    reason = np.full(len(table), None, object)
+    text = np.full(len(table), None, object)
+    for name in table.column_names:
+        kind = types.get(name, "string")
+        column, wrong = cast(table[name].combine_chunks(), kind, style)
+        columns[name] = column
+        if wrong.any():
+            what = "not UTF-8" if kind == "string" else f"not {CALLED[kind]}"
+            fresh = wrong & (reason == None)  # noqa: E711 - element by element
+            reason[fresh] = f"{name} is {what}"
+            stood = table[name].filter(pa.array(fresh)).to_pylist()
+            text[fresh] = [_shown(value) for value in stood]
+    columns[REASON] = pa.array(reason, pa.string())
+    columns[TEXT] = pa.array(text, pa.string())
+    return pa.table(columns)
+
+
+def cast(
+    column: pa.Array, kind: ColumnType, style: TextFormat
+) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """Cast a column of bytes; bool [rows] says where that failed."""
+    text, wrong = _utf8(column)
+    nothing = pa.scalar(None, pa.string())
+    if kind == "string":
+        if style.nulls:
+            text = pc.if_else(pc.is_in(text, pa.array(style.nulls)), nothing, text)
+        return text, wrong
+    text = pc.utf8_trim_whitespace(text)
+    missing = pa.array((*NUMBER_NULLS, *style.nulls))
+    text = pc.if_else(pc.is_in(text, missing), nothing, text)
+    asked = np.asarray(pc.is_valid(text))
+    if kind == "float":
+        text = _points(text, style)
+    if kind == "time":
+        found = _times(text)
+        return found, wrong | (asked & np.asarray(pc.is_null(found)))
+    try:
+        return text.cast(ARROW[kind]), wrong
+    except pa.ArrowInvalid:
+        pass  # some value is of another kind, or spelled in another way: look at each
+    fits = pc.match_substring_regex(text, PATTERN[kind])
+    if kind == "int":
+        long = pc.match_substring_regex(text, LONG_INTEGER)
+        small = pc.less_equal(pc.utf8_ltrim(text, "-"), LARGEST)
+        fits = pc.or_(fits, pc.and_(long, small))
+    found = pc.if_else(fits, text, nothing).cast(ARROW[kind])
+    return found, wrong | (asked & np.asarray(pc.is_null(found)))
+
+
+def _times(text: pa.Array) -> pa.Array:
+    # Arrow reads times with a zone into one type and times without into another.
+    for target in (MICROSECOND, pa.timestamp("us")):
+        try:
+            return text.cast(target).cast(MICROSECOND)
+        except pa.ArrowInvalid:
+            continue
+    nothing = pa.scalar(None, pa.string())
+    numeric = pc.match_substring_regex(text, SECONDS)
+    since = pc.if_else(numeric, text, nothing).cast(pa.float64())
+    return pc.coalesce(as_time(since), as_time(pc.if_else(numeric, nothing, text)))
+
+
+def _utf8(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    try:
+        return column.cast(pa.string()), np.zeros(len(column), bool)
+    except pa.ArrowInvalid:
+        # Rare: only a block with broken bytes is looked at value by value.
+        values = [_decoded(value) for value in column.to_pylist()]
+        text = pa.array(values, pa.string())
+        return text, np.asarray(pc.is_valid(column)) & np.asarray(pc.is_null(text))
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _shown(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")[:LONGEST_TEXT]

@@ -1,0 +1,252 @@
+"""One type per column for all Parquet files of a window, settled before a row is read.
+
+Types that differ between files are widened where no value is lost. Where one would be, an error
+names the file, the column and both types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightbid.column_parsing import MICROSECOND, as_time, encode
+from nightbid.config.sources import ColumnType
+from nightbid.data.text_values import CALLED, TextFormat, cast
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.schema import REASON, TEXT
+
+_CONVERT = "convert the files to one type, or name the type in source.types"
+
+
+def schema_of(path: Path) -> pa.Schema:
+    """Read the schema of a Parquet file.
+
+    Raises:
+        MissingDataError: the file is gone.
+        CorruptDataError: it is no Parquet file.
+    """
+    try:
+        return pq.read_schema(path)
+    except FileNotFoundError as error:
+        raise MissingDataError(
+            "the file is gone", where=str(path), hint="load the day again"
+        ) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> CorruptDataError:
+    """Say that a file is no Parquet file, or is cut off."""
+    return CorruptDataError(
+        f"cannot be read as Parquet: {str(error).splitlines()[0]}",
+        where=str(path),
+        hint="load the day again; the file may be cut off",
+    )
+
+
+def settle(schemas: Iterable[tuple[Path, pa.Schema]]) -> dict[str, pa.DataType]:
+    """Find one type for every column that holds the values of all files.
+
+    Args:
+        schemas: files and their schemas, in order.
+
+    Returns:
+        Column → type.
+
+    Raises:
+        CorruptDataError: two files have types that no type holds both of.
+    """
+    types: dict[str, pa.DataType] = {}
+    first: dict[str, Path] = {}
+    for path, schema in schemas:
+        for field in schema:
+            name = field.name
+            if name not in types or pa.types.is_null(types[name]):
+                types[name], first[name] = field.type, path
+                continue
+            wide = wider(types[name], field.type)
+            if wide is None:
+                raise CorruptDataError(
+                    f"column {name!r} has other types than in {_shown(first[name])}: it is"
+                    f" {field.type} here and {types[name]} there",
+                    where=str(path),
+                    hint=_CONVERT,
+                )
+            types[name] = wide
+    return types
+
+
+def _shown(path: Path) -> str:
+    return "/".join(path.parts[-2:])
+
+
+def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Find a type that holds the values of both, or None."""
+    kinds = pa.types
+    if one == other or kinds.is_null(other):
+        return one
+    if kinds.is_null(one):
+        return other
+    if kinds.is_dictionary(one) or kinds.is_dictionary(other):
+        return wider(_plain(one), _plain(other))
+    if _is_text(one) and _is_text(other):
+        return pa.string() if pa.string() in (one, other) else one
+    integers = kinds.is_integer(one), kinds.is_integer(other)
+    if all(integers):
+        return _wider_integer(one, other)
+    floats = kinds.is_floating(one), kinds.is_floating(other)
+    if all(floats):
+        return max(one, other, key=lambda kind: kind.bit_width)
+    if any(integers) and any(floats):
+        return pa.float64()
+    if any(integers) and (_is_text(one) or _is_text(other)):
+        return pa.string()
+    if any(integers) and (kinds.is_boolean(one) or kinds.is_boolean(other)):
+        return one if integers[0] else other
+    if kinds.is_decimal(one) or kinds.is_decimal(other):
+        return _wider_decimal(one, other)
+    if _is_moment(one) and _is_moment(other):
+        return MICROSECOND
+    if _is_list(one) and _is_list(other):
+        inner = wider(one.value_type, other.value_type)
+        return None if inner is None else pa.list_(inner)
+    return None
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kinds = pa.types
+    return bool(
+        kinds.is_string(kind)
+        or kinds.is_large_string(kind)
+        or kinds.is_string_view(kind)
+        or kinds.is_binary(kind)
+        or kinds.is_large_binary(kind)
+        or kinds.is_binary_view(kind)
+    )
+
+
+def _is_moment(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    kinds = pa.types
+    return bool(kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
+
+
+def _wider_integer(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    signed = pa.types.is_signed_integer(one), pa.types.is_signed_integer(other)
+    if signed[0] == signed[1]:
+        return max(one, other, key=lambda kind: kind.bit_width)
+    unsigned = other if signed[0] else one
+    # Beyond 2^63 only text holds both, digit by digit.
+    return pa.string() if unsigned.bit_width == 64 else pa.int64()
+
+
+def _wider_decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    both = [one, other]
+    if any(pa.types.is_floating(kind) for kind in both):
+        return pa.float64()
+    if not all(pa.types.is_decimal(kind) or pa.types.is_integer(kind) for kind in both):
+        return None
+    scales = [kind.scale if pa.types.is_decimal(kind) else 0 for kind in both]
+    wholes = [kind.precision - kind.scale if pa.types.is_decimal(kind) else 20 for kind in both]
+    precision = max(wholes) + max(scales)
+    return pa.decimal128(precision, max(scales)) if precision <= 38 else None
+
+
+def fit(
+    table: pa.Table,
+    types: Mapping[str, pa.DataType],
+    declared: Mapping[str, ColumnType],
+    path: Path,
+) -> pa.Table:
+    """Give the columns of a file the types of the window.
+
+    Args:
+        table: some rows of the file.
+        types: of the window.
+        declared: types that the pipeline asks for; a value that is none sets its row aside.
+        path: the file, for messages.
+
+    Returns:
+        The rows; with `nb_reason` and `nb_text` if any type is declared.
+
+    Raises:
+        CorruptDataError: a value does not fit, for example a whole number that a float rounds.
+    """
+    reason = np.full(len(table), None, object)
+    text = np.full(len(table), None, object)
+    for place, name in enumerate(table.column_names):
+        column = table[name]
+        if name in declared:
+            column, wrong = _as_declared(column, declared[name], name, path)
+            fresh = wrong & (reason == None)  # noqa: E711 - element by element
+            if fresh.any():
+                reason[fresh] = f"{name} is not {CALLED.get(declared[name], 'UTF-8')}"
+                text[fresh] = [
+                    str(each) for each in table[name].filter(pa.array(fresh)).to_pylist()
+                ]
+        elif column.type != types[name]:
+            try:
+                column = _widened(column, types[name])
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise CorruptDataError(
+                    f"column {name!r} is {column.type} here and {types[name]} in other files, and"
+                    f" cannot become it: {str(error).splitlines()[0]}",
+                    where=str(path),
+                    hint=_CONVERT,
+                ) from error
+        if column is not table[name]:
+            table = table.set_column(place, name, column)
+    if declared:
+        table = table.append_column(REASON, pa.array(reason, pa.string()))
+        table = table.append_column(TEXT, pa.array(text, pa.string()))
+    return table
+
+
+def _widened(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if target == MICROSECOND:
+        return as_time(column)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    return column.cast(target)
+
+
+def _as_declared(
+    column: pa.ChunkedArray, kind: ColumnType, name: str, path: Path
+) -> tuple[pa.Array | pa.ChunkedArray, np.ndarray]:
+    none = np.zeros(len(column), bool)
+    given = column.type
+    if pa.types.is_nested(given):
+        raise CorruptDataError(
+            f"column {name!r} is {given}, which source.types declares as {kind}",
+            where=str(path),
+            hint="a list has no other type: take the column out of source.types",
+        )
+    if kind == "time" and not _is_text(_plain(given)):
+        found = as_time(column)
+        return found, np.asarray(pc.is_null(found)) & np.asarray(pc.is_valid(column))
+    if kind == "float" and (pa.types.is_integer(given) or pa.types.is_decimal(given)):
+        return column.cast(pa.float64(), safe=False), none
+    if kind == "float" and pa.types.is_floating(given):
+        return column.cast(pa.float64()), none
+    if kind == "int" and pa.types.is_integer(given) and given != pa.uint64():
+        return column.cast(pa.int64()), none
+    # By its text, which is how a column of another type is read wherever a text is asked for.
+    codes, tokens = encode(column)
+    values, wrong = cast(tokens.cast(pa.binary()), kind, TextFormat())
+    at = pa.array(codes, mask=codes < 0)
+    bad = np.append(wrong, False)[codes]
+    return values.take(at), bad

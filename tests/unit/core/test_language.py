@@ -1,0 +1,53 @@
+"""What people read is plain English: words of a private dialect stay out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+INSTEAD = {
+    r"anew": "again, from scratch, re-…",
+    r"foretold|foretell": "forecast",
+    r"mend(s|ed|ing)?": "fix",
+    r"whoever": "name who: the next attempt, a user, a watcher",
+    r"thereof": "of it",
+    r"asks nobody": "has no authentication",
+    r"in (its|the) midst": "during, mid-run",
+    r"must somebody": "is this urgent?",
+    r"a (person's|user's) word": "a user's request",
+    r"of (ours|yours)": "our own, your own",
+}
+"""Pattern of whole words → what to write instead."""
+SUFFIXES = {".py", ".md", ".yaml", ".yml", ".html", ".css", ".js", ".sql", ".toml", ".sh"}
+PLACES = ("include", "plugins", "dags", "docs", "compose", ".github")
+FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "mkdocs.yml")
+
+
+def written() -> list[Path]:
+    """Files whose text users and contributors read, without vendored ones."""
+    found = [
+        path
+        for place in PLACES
+        for path in sorted((ROOT / place).rglob("*"))
+        if path.suffix in SUFFIXES and not path.name.startswith("plot.")
+    ]
+    return [*found, *(ROOT / name for name in FILES)]
+
+
+def test_no_word_of_the_dialect_comes_back() -> None:
+    rules = [(re.compile(rf"\b({word})\b", re.I), use) for word, use in INSTEAD.items()]
+    wrong = []
+    for path in written():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for rule, use in rules:
+                if seen := rule.search(line):
+                    where = f"{path.relative_to(ROOT)}:{number}"
+                    wrong.append(f"{where}: {seen[0]!r} → write: {use}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_list_finds_what_it_lists() -> None:
+    text = "Whoever mends it begins anew, as foretold."
+    seen = [word for word in INSTEAD if re.search(rf"\b({word})\b", text, re.I)]
+    assert len(seen) == 4

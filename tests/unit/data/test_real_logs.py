@@ -1,0 +1,311 @@
+"""Logs as other people's tools write them: each is read right, or refused in one clear line."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from datetime import date
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.load import parse_pipeline
+from nightbid.config.sources import FolderSource
+from nightbid.data import delimited
+from nightbid.data.folder import FolderLogs
+from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
+from nightbid.schema import REASON, TEXT
+
+DAYS = (date(2026, 1, 5), date(2026, 1, 6))
+DAY = DAYS[0]
+
+
+def opened(folder, kind="csv", days=(), **options) -> FolderLogs:
+    return FolderLogs(FolderSource(kind=kind, folder=str(folder), **options), days)
+
+
+def read(logs: FolderLogs, day: date = DAY) -> pa.Table:
+    return pa.Table.from_batches(list(logs.batches(day)))
+
+
+def write_csv(folder, text: str | bytes, name: str = f"{DAY}.csv"):
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def write_parts(folder, *tables: pa.Table, day: date = DAY):
+    (folder / f"dt={day}").mkdir(exist_ok=True)
+    for at, table in enumerate(tables):
+        pq.write_table(table, folder / f"dt={day}" / f"part-{at}.parquet")
+    return folder
+
+
+def one_line(caught) -> str:
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+# Text files
+
+
+def test_an_index_column_without_a_name_is_left_out(tmp_path):
+    write_csv(tmp_path, ",key,price\n0,a,1.5\n1,b,2.5\n")
+    table = read(opened(tmp_path))
+    assert table.column_names == ["key", "price", REASON, TEXT]
+    assert table["price"].to_pylist() == [1.5, 2.5]
+
+
+def test_a_trailing_delimiter_is_read(tmp_path):
+    write_csv(tmp_path, "key,price,\na,1.5,\nb,2.5,\n")
+    assert read(opened(tmp_path))["key"].to_pylist() == ["a", "b"]
+
+
+def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
+    write_csv(tmp_path, "key,price,price\na,1,2\n")
+    with pytest.raises(CorruptDataError, match="two columns are called 'price'") as caught:
+        read(opened(tmp_path))
+    assert f"{DAY}.csv" in one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"), [("latin-1", "is not utf-8"), ("utf-16", "begins as UTF-16")]
+)
+def test_another_encoding_is_named_and_can_be_set(tmp_path, encoding, said):
+    write_csv(tmp_path, "key,größe\na,1\nb,2\n".encode(encoding))
+    opened(tmp_path).fingerprint((DAY,))
+    with pytest.raises(CorruptDataError, match=said) as caught:
+        read(opened(tmp_path))
+    assert "source.encoding" in one_line(caught)
+    assert read(opened(tmp_path, encoding=encoding))["größe"].to_pylist() == [1, 2]
+
+
+def test_an_encoding_that_is_none_is_refused():
+    source = "{kind: csv, folder: x, encoding: latin-99}"
+    with pytest.raises(ConfigError, match="'latin-99' is not an encoding"):
+        parse_pipeline(f"pipeline: p\nfeatures: {{a: vocabulary}}\nsource: {source}", "p.yaml")
+
+
+def test_settings_of_text_files_are_refused_for_parquet():
+    source = "{kind: parquet, folder: x, nulls: [NA]}"
+    with pytest.raises(ConfigError, match="nulls is for `kind: csv`"):
+        parse_pipeline(f"pipeline: p\nfeatures: {{a: vocabulary}}\nsource: {source}", "p.yaml")
+
+
+def test_line_breaks_in_quotes_survive_the_edges_of_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 500)
+    rows = "".join(f'{at},"two\nlines, {at}\n\nand a blank",x\n' for at in range(300))
+    write_csv(tmp_path, f"key,text,last\n{rows}\n")
+    table = read(opened(tmp_path))
+    assert table["key"].to_pylist() == list(range(300))
+    assert table["text"].to_pylist()[299] == "two\nlines, 299\n\nand a blank"
+    assert table[REASON].null_count == 300
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_bare_quotes_between_tabs_swallow_nothing(tmp_path, packed):
+    lines = [f"{at}\t{chr(34) if at % 200 == 0 else ''}text {at}\t1" for at in range(2000)]
+    data = "\n".join(["key\ttitle\tclick", *lines, ""]).encode()
+    name = f"{DAY}.tsv" + (".gz" if packed else "")
+    write_csv(tmp_path, gzip.compress(data) if packed else data, name)
+    table = read(opened(tmp_path))
+    assert table["key"].to_pylist() == list(range(2000))
+    assert table["title"].to_pylist()[200] == '"text 200'
+
+
+def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path):
+    lines = [f"{at},{chr(34) if at in (100, 150) else ''}text {at},1" for at in range(200)]
+    write_csv(tmp_path, "\n".join(["key,title,click", *lines, ""]))
+    table = read(opened(tmp_path))
+    aside = table.filter(pc.is_valid(table[REASON])).to_pylist()
+    assert [row[REASON] for row in aside] == [
+        "title holds whole lines: is a quotation mark never closed?"
+    ]
+    assert len(read(opened(tmp_path, quoting=False))) == 200
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (["20260105000000000001", "20260105000000000002"], None),
+        (["18446744073709551615", "1"], None),
+        (["01234", "1234"], None),
+        (["0x1F", "7"], None),
+        (["+1", "2"], None),
+        (["9007199254740993", "1.5"], None),
+        (["9007199254740993", "1"], [9007199254740993, 1]),
+        (["1", "", "NA"], [1, None, None]),
+        (["0", "1.50"], [0.0, 1.5]),
+        (["0", "TRUE", "1", "false"], [False, True, True, False]),
+        (["1", "2", "TRUE"], None),
+        (["1", "cheap"], None),
+        (["2026-01-05", "12"], None),
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_type_gives_every_text_of_the_window_back(tmp_path, texts, values, apart):
+    if apart:  # the last text is in the file of another day
+        write_csv(tmp_path, "\n".join(["v,w", *(f"{t},x" for t in texts[:-1]), ""]))
+        write_csv(tmp_path, f"v,w\n{texts[-1]},x\n", f"{DAYS[1]}.csv")
+    else:
+        write_csv(tmp_path, "\n".join(["v,w", *(f"{t},x" for t in texts), ""]))
+    logs = opened(tmp_path)
+    table = pa.concat_tables(read(logs, day) for day in logs.days())
+    assert table["v"].to_pylist() == (values or texts)
+    assert table[REASON].null_count == len(texts)
+
+
+def test_only_the_window_decides_about_types(tmp_path):
+    write_csv(tmp_path, "v\n1\n")
+    write_csv(tmp_path, "v\nx\n", f"{DAYS[1]}.csv")
+    assert read(opened(tmp_path, days=(DAY,)))["v"].to_pylist() == [1]
+    assert read(opened(tmp_path))["v"].to_pylist() == ["1"]
+
+
+@pytest.mark.parametrize("key", ["types", "outcomes"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_misspelled_column_is_refused(tmp_path, kind, key):
+    write_csv(tmp_path, "zip\n01234\n")
+    write_parts(tmp_path, pa.table({"zip": ["01234"]}))
+    options = {key: {"zipp": "string"} if key == "types" else ("zipp",)}
+    with pytest.raises(MissingDataError, match=rf"source\.{key} names the column 'zipp'") as caught:
+        read(opened(tmp_path, kind, **options))
+    assert "did you mean 'zip'?" in one_line(caught)
+
+
+def test_decimal_commas_and_texts_for_no_value(tmp_path):
+    write_csv(tmp_path, "key;price;device\na;2,34;NA\nb;1.234,5;null\nc;7;phone\nd;null;\n")
+    table = read(opened(tmp_path, delimiter=";", decimal=",", nulls=("null", "NA")))
+    assert table["price"].to_pylist() == [2.34, 1234.5, 7.0, None]
+    assert table["device"].to_pylist() == [None, None, "phone", None]
+    plain = read(opened(tmp_path, delimiter=";"))
+    assert plain["device"].to_pylist() == ["NA", "null", "phone", None]
+    assert plain["price"].to_pylist()[:3] == ["2,34", "1.234,5", "7"]
+
+
+# Parquet
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "values"),
+    [
+        (pa.nulls(1), pa.array(["x"]), [None, "x"]),
+        (pa.array([1], pa.int32()), pa.array([2**40]), [1, 2**40]),
+        (pa.array([1]), pa.array([1.87]), [1.0, 1.87]),
+        (pa.array([1], pa.uint8()), pa.array([-1], pa.int8()), [1, -1]),
+        (pa.array([2**63], pa.uint64()), pa.array([-1]), [str(2**63), "-1"]),
+        (pa.array([7]), pa.array(["007"]), ["7", "007"]),
+        (pa.array(["a"]).dictionary_encode(), pa.array(["b"]), ["a", "b"]),
+        (
+            pa.array([Decimal("1.5")]),
+            pa.array([Decimal("1.25")]),
+            [Decimal("1.5"), Decimal("1.25")],
+        ),
+        (pa.array([True]), pa.array([0]), [1, 0]),
+        (pa.array([[1]]), pa.array([[]], pa.list_(pa.null())), [[1], []]),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_part_files_of_other_types_are_widened(tmp_path, one, other, values, swapped, apart):
+    parts = [pa.table({"v": each}) for each in (one, other)][:: -1 if swapped else 1]
+    if apart:
+        for day, part in zip(DAYS, parts, strict=True):
+            write_parts(tmp_path, part, day=day)
+    else:
+        write_parts(tmp_path, *parts)
+    logs = opened(tmp_path, "parquet")
+    table = pa.concat_tables(read(logs, day) for day in logs.days())
+    assert table["v"].to_pylist() == values[:: -1 if swapped else 1]
+
+
+@pytest.mark.parametrize("values", [pa.array(["x"]), pa.array([[1]]), pa.array([True])])
+def test_types_that_no_type_holds_are_refused_by_name(tmp_path, values):
+    write_parts(tmp_path, pa.table({"v": [1.5]}), pa.table({"v": values}))
+    with pytest.raises(CorruptDataError, match="column 'v' has other types") as caught:
+        read(opened(tmp_path, "parquet"))
+    text = one_line(caught)
+    assert "part-1.parquet" in text
+    assert "part-0.parquet" in text
+    assert str(values.type).split("<")[0] in text
+    assert "double" in text
+
+
+def test_a_whole_number_that_a_float_rounds_is_refused(tmp_path):
+    write_parts(tmp_path, pa.table({"v": [1.5]}), pa.table({"v": [2**53 + 1]}))
+    with pytest.raises(CorruptDataError, match="column 'v' is int64 here and double") as caught:
+        read(opened(tmp_path, "parquet"))
+    assert "part-1.parquet" in one_line(caught)
+
+
+def test_declared_types_of_parquet_are_honoured(tmp_path):
+    table = pa.table({"zip": [1234, None], "price": ["1.5", "cheap"], "seen": [1767571200, None]})
+    write_parts(tmp_path, table)
+    types = {"zip": "string", "price": "float", "seen": "time"}
+    rows = read(opened(tmp_path, "parquet", types=types)).to_pylist()
+    assert [row["zip"] for row in rows] == ["1234", None]
+    assert [row["price"] for row in rows] == [1.5, None]
+    assert [row[REASON] for row in rows] == [None, "price is not a number"]
+    assert rows[1][TEXT] == "cheap"
+    assert rows[0]["seen"].date() == DAY
+
+
+# Folders
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "year={0:%Y}/month={0.month}/day={0.day}/a.parquet",
+        "year={0:%Y}/month={0:%m}/day={0:%d}/hour=03/a.parquet",
+        "{0:%Y/%m/%d}/a.parquet",
+        "dt={0:%Y%m%d}/a.parquet",
+        "{0}/a.parquet",
+        "{0:%Y%m%d}/a.parquet",
+        "events/{0}/part-0.snappy.parquet",
+        "dt={0}/000000_0",
+        "{0}",
+    ],
+)
+def test_days_are_known_by_their_folders(tmp_path, name):
+    for at, day in enumerate(DAYS):
+        path = tmp_path / name.format(day)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"v": [at]}), path)
+        (path.parent / "_SUCCESS").touch()
+    logs = opened(tmp_path, "parquet")
+    assert logs.days() == DAYS
+    assert [read(logs, day)["v"].to_pylist() for day in DAYS] == [[0], [1]]
+
+
+def test_links_are_followed_once(tmp_path):
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "logs").mkdir()
+    write_parts(tmp_path / "mnt", pa.table({"v": [1]}))
+    (tmp_path / "logs" / f"dt={DAY}").symlink_to(tmp_path / "mnt" / f"dt={DAY}")
+    (tmp_path / "mnt" / f"dt={DAY}" / "again").symlink_to(tmp_path / "mnt" / f"dt={DAY}")
+    logs = opened(tmp_path / "logs", "parquet")
+    assert read(logs)["v"].to_pylist() == [1]
+
+
+def test_stray_names_are_left_alone(tmp_path):
+    write_parts(tmp_path, pa.table({"v": [1]}))
+    pq.write_table(pa.table({"user": [1]}), tmp_path / "users-90210555.parquet")
+    (tmp_path / "dt=2026-01-32").mkdir()
+    (tmp_path / "2026-13-01").mkdir()
+    logs = opened(tmp_path, "parquet")
+    assert logs.days() == (DAY,)
+    pq.write_table(pa.table({"v": [1]}), tmp_path / "dt=2026-01-32" / "a.parquet")
+    with pytest.raises(CorruptDataError, match="'2026-01-32' is not a day") as caught:
+        opened(tmp_path, "parquet").days()
+    one_line(caught)
+
+
+def test_a_day_of_another_format_says_what_it_has(tmp_path):
+    write_parts(tmp_path, pa.table({"v": [1]}))
+    os.rename(tmp_path / f"dt={DAY}" / "part-0.parquet", tmp_path / f"dt={DAY}" / "a.json")
+    with pytest.raises(DataError, match=r"has no parquet file; it has a\.json") as caught:
+        read(opened(tmp_path, "parquet"))
+    one_line(caught)
