@@ -6,6 +6,7 @@ One small file per stage and attempt, so that parallel stages never write the sa
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from nightbid.storage.workspace import Workspace, read_all, write_atomically
 
 log = logging.getLogger(__name__)
 HISTORY_NIGHTS = 28
+LONGEST_NAME = 120
 GONE = "move this run's folder away and run its night again"
 
 
@@ -236,5 +238,21 @@ def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
 
 
 def safe_run_id(text: str) -> str:
-    """A run id (Airflow's hold colons and pluses) as a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:120]
+    """Turn a run id (Airflow's hold colons and pluses) into a file name.
+
+    Two ids never share a name: one with any other sign, or too long, gets a digest of itself.
+
+    Raises:
+        ConfigError: it names a folder above, the folder itself, or a hidden file.
+    """
+    if not text or text.startswith("."):
+        raise ConfigError(
+            f"{text!r} is no name of a run",
+            where="run id",
+            hint="begin it with a letter or a digit; letters, digits, `.`, `_` and `-` may follow",
+        )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    if re.fullmatch(r"[A-Za-z0-9._:+-]+", text) and len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}-{digest}"

@@ -43,7 +43,8 @@ class Sealed(BaseModel):
 
 def seal(record: BaseModel) -> str:
     """Write a record as JSON with its checksum."""
-    tree = record.model_dump(mode="json")
+    # Through JSON, so that what is no number is null on both sides.
+    tree = json.loads(record.model_dump_json())
     return json.dumps({**tree, CHECKSUM: checksum_of(tree)}, indent=1)
 
 
