@@ -11,13 +11,15 @@ PIPELINE ?= ctr
 NIGHTS ?= 2
 PORT ?= 8080
 COMPOSE ?= docker compose
+# Folders of unit tests that import no TensorFlow and start no service.
+QUICK := $(addprefix tests/unit/,bidding config core cost data evaluation profile sampling sweep)
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n", $$1, $$2}'
 
 # Libraries are compiled once, and not by every process.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run ui up down compose-test test quick fault-matrix check docs docs-check format lock schema charts clean
+.PHONY: quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check format lock schema charts clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -53,6 +55,16 @@ compose-test: install ## Start the stack, run a night through it over REST, take
 test: install ## Every check and every test, as the CI runs them
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest
+
+quick: install ## Lint, types and unit tests without TensorFlow, training or services, in parallel
+	@$(MAKE) --no-print-directory -j 2 quick-static quick-tests
+
+quick-static:
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy --no-error-summary
+
+quick-tests:
+	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m "not slow" \
+		--ignore tests/unit/cost/test_ledger_postgres.py $(QUICK)
 
 fault-matrix: install ## Every fault of the emulated cloud at every stage, one by one
 	$(BIN)/python -m pytest tests/cloud tests/dags/test_in_the_cloud.py tests/dags/test_restart.py \

@@ -197,23 +197,38 @@ def serve(
     pipeline: PipelineName,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8090,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    threads: Annotated[int, typer.Option(min=1, help="Requests scored at the same time.")] = 2,
+    processes: Annotated[
+        int, typer.Option(min=0, help="Each with its own copy of the model; 0: one per core.")
+    ] = 0,
+    queue_ms: Annotated[
+        float,
+        typer.Option(min=1, help="A request that would wait longer is refused at once (503)."),
+    ] = 50,
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at what serves.")] = 2,
+    threads: Annotated[int, typer.Option(hidden=True, help="Has no effect any more.")] = 0,
 ) -> None:
     """Score rows over HTTP with the champion; promotions and rollbacks are followed."""
-    from nightbid.scorer.follow import Follower
-    from nightbid.scorer.server import listen
-    from nightbid.scorer.server import serve as serve_until_told
+    from nightbid.scorer.server import ScorerSettings, listen
+    from nightbid.scorer.server import serve as serve_until_stopped
 
     settings = Settings()
-    workspace = Workspace(settings.workspace)
-    follower = Follower(workspace, _known(pipeline, settings), threads=threads)
-    with listen(host, port) as taken:
-        console.print(
-            f"scoring with the champion of {pipeline}: http://{host}:{taken.getsockname()[1]}/score",
-            soft_wrap=True,
-        )
-        serve_until_told(follower, taken, threads=threads, poll_seconds=poll)
+    if threads:
+        Console(stderr=True).print("--threads has no effect any more → use --processes")
+    scorer = ScorerSettings(
+        workspace=str(settings.workspace),
+        pipeline=_known(pipeline, settings),
+        poll_seconds=poll,
+        queue_ms=queue_ms,
+    )
+    taken = listen(host, port)
+    address = f"http://{host}:{taken.getsockname()[1]}/score"
+
+    def started() -> None:
+        console.print(f"scoring with the champion of {pipeline}: {address}", soft_wrap=True)
+
+    serve_until_stopped(
+        scorer, taken, processes=processes or len(os.sched_getaffinity(0)), started=started
+    )
 
 
 @app.command()

@@ -36,6 +36,12 @@ class Train(Block):
     """How the learning rate falls from its peak to 0 at the end of the last epoch."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of all steps during which the learning rate rises from 0 to its peak."""
+    reset_tables: Literal["none", "each_epoch"] = "none"
+    """When embedding tables start over: `each_epoch` gives every epoch fresh embeddings while the
+    other layers go on learning (MEDA), so that ids cannot be overfitted over many epochs."""
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay per step of an exponential moving average of the weights, for example 0.99. The average
+    is validated and served. 0 serves the weights of the last step."""
     patience: int = Field(default=1, ge=0)
     """Epochs without a better validation log loss before training ends."""
     calibration: Literal["none", "platt", "isotonic"] = "none"

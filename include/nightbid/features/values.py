@@ -52,7 +52,7 @@ Floats32 = npt.NDArray[np.float32]
 class RawColumns:
     """Raw rows, each column joined and encoded at most once however many features read it."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table | pa.RecordBatch) -> None:
         self._places = {name: place for place, name in enumerate(table.column_names)}
         self._table = table
         self._columns: dict[str, pa.Array] = {}
@@ -110,6 +110,8 @@ def days_of(time: pa.Array) -> Int32s:
 
 def moments_of(time: pa.Array) -> Ints:
     """Microseconds since 1970 of each timestamp[us, UTC]; int64 [rows]; 0 where it is null."""
+    if not time.null_count:
+        return np.asarray(time.view(pa.int64()))
     return np.asarray(pc.fill_null(time.cast(pa.int64()), 0))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nightbid.config.features import Feature
 from nightbid.features.fitted import FittedFeatures
 from nightbid.gates import against_champion
 from nightbid.gates.drift import (
@@ -66,11 +67,11 @@ def measure(task: StageTask) -> Measurements:
     rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
     moving: list[str] = []
     for each in schema.inputs:
-        _sound(measurements, each, splits)
+        definition = task.spec.features.get(each.feature)
+        _sound(measurements, each, splits, definition)
         if each.name not in train.columns or each.name not in newest.columns:
             continue
         _oov(measurements, each, rates, task.history)
-        definition = task.spec.features.get(each.feature)
         if definition is not None and definition.transform in DRIFTS_BY_DESIGN:
             moving.append(each.name)
         else:
@@ -119,7 +120,12 @@ def _unreadable(
                 )
 
 
-def _sound(measurements: Measurements, each: ModelInput, splits: Mapping[str, Profile]) -> None:
+def _sound(
+    measurements: Measurements,
+    each: ModelInput,
+    splits: Mapping[str, Profile],
+    definition: Feature | None,
+) -> None:
     found = {split: profile.columns.get(each.name) for split, profile in splits.items()}
     lost = [split for split, column in found.items() if column is None]
     measurements.add("missing_inputs", len(lost), subject=each.name, note=", ".join(lost))
@@ -141,9 +147,11 @@ def _sound(measurements: Measurements, each: ModelInput, splits: Mapping[str, Pr
     if train is None or newest is None:
         return
     measurements.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
+    # One day has one weekday.
+    is_weekday = definition is not None and definition.transform == "day_of_week"
     measurements.add(
         "newly_constant",
-        float(newest.distinct <= 1 < train.distinct),
+        float(newest.distinct <= 1 < train.distinct and not is_weekday),
         subject=each.name,
         part="evaluate",
         note=f"{train.distinct:,.0f} distinct values in training",

@@ -129,9 +129,10 @@ def _clock(measurements: Measurements, days: Days, day: Day) -> None:
     share = day.outside / rows
     usual_outside = days.usual(day, lambda each: each.outside / max(each.profile.rows, 1))
     if usual_outside is not None:
+        error = math.sqrt(max(usual_outside * (1 - usual_outside), 1 / rows) / rows)
         measurements.add(
             "outside_day",
-            share - usual_outside,
+            beyond_chance(share - usual_outside, 0.0, error),
             part=day.name,
             note=f"{day.outside:,} rows with a time in another day",
         )

@@ -136,7 +136,6 @@ def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
         "ColumnValuesToBeBetween",
         {"column": TIME, "min_value": midnight, "max_value": midnight + DAY_US - 1},
         usual=outside or 0.0,
-        exact=True,
     )
     for name, column in day.profile.columns.items():
         others = [
@@ -173,7 +172,7 @@ def _column(
     if name not in (spec.columns.user, spec.columns.item) and filled:
         known = known_values(column, filled)
         if known is not None:
-            values = sorted(known.values, key=str)
+            values = sorted(map(_exact, known.values), key=str)
             within = {**here, "value_set": values}
             yield RowRule(
                 "new_values", name, "ColumnValuesToBeInSet", within, known.usual,
@@ -207,6 +206,11 @@ def _pairs(days: Days, day: Day) -> Iterator[RowRule]:
         )
 
 
+def _exact(value: object) -> object:
+    """Write a whole number as an integer: among floats, large ones would be rounded."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _logged(column: pa.ChunkedArray) -> pd.Series[Any]:
     """Give values as Great Expectations can compare them.
 
@@ -215,11 +219,21 @@ def _logged(column: pa.ChunkedArray) -> pd.Series[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64())
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), float("inf"), column)
-    values: pd.Series[Any] = column.to_pandas()
+    # With nulls pandas would make floats of integers.
+    values: pd.Series[Any] = column.to_pandas(integer_object_nulls=_has_large(column))
     return values
+
+
+def _has_large(column: pa.ChunkedArray) -> bool:
+    if not pa.types.is_integer(column.type) or not column.null_count:
+        return False
+    bounds = pc.min_max(column).as_py()
+    return any(each is not None and abs(each) > 2**53 for each in bounds.values())
 
 
 def _finite(column: pa.ChunkedArray) -> pd.Series[Any]:

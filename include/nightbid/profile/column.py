@@ -25,6 +25,8 @@ from nightbid.profile.exact import ExactSum, deviation
 from nightbid.profile.sample import KEY_LIMIT, CountedSample, hash_numbers, hash_texts
 from nightbid.schema import KEY, USER
 
+WHOLE = 2.0**53
+"""Integers beyond it are not all float64."""
 PROBE = 2048
 """Rows that tell whether numbers repeat."""
 PLAINER = {pa.float16(): pa.float32(), pa.string_view(): pa.string()}
@@ -327,6 +329,8 @@ def _with_numbers(
     if pa.types.is_boolean(grouped.type):
         grouped = grouped.cast(pa.int8())
     values: Floats = np.asarray(grouped.cast(pa.float64(), safe=False))
+    if pa.types.is_integer(grouped.type) and (np.abs(values) > WHOLE).any():
+        return _with_large_integers(start, np.asarray(grouped), values, counts, positives)
     missing = np.isnan(values)
     endless = np.isinf(values)
     nan, infinite = int(counts[missing].sum()), int(counts[endless].sum())
@@ -348,6 +352,27 @@ def _with_numbers(
         squares=ExactSum.of(squared, counts),
         bins=Bins.of(number_bins(values), counts, positives),
         sample=CountedSample.of(values + 0.0, hash_numbers(values), counts, positives),
+    )
+
+
+def _with_large_integers(
+    start: ColumnProfile, exact: Ints, values: Floats, counts: Ints, positives: Ints
+) -> ColumnProfile:
+    """Profile integers of which some are no float64: their sample keeps them as they are."""
+    large = np.abs(values) > WHOLE
+    hashes = hash_numbers(values)
+    hashes[large] = hash_numbers(exact[large].astype(np.uint64).view(np.int64))
+    kept = (values + 0.0).astype(object)
+    kept[large] = exact[large].tolist()
+    return replace(
+        start,
+        values=int(counts.sum()),
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        total=ExactSum.of(values, counts),
+        squares=ExactSum.of(values * values, counts),
+        bins=Bins.of(number_bins(values), counts, positives),
+        sample=CountedSample.of(kept, hashes, counts, positives),
     )
 
 

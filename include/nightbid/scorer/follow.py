@@ -8,9 +8,10 @@ began with. A bundle that cannot be loaded changes nothing: the one before goes 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,44 +20,64 @@ import pyarrow as pa
 from nightbid.errors import CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Manifest
-from nightbid.serving.bundle import Bundle, read_columns
+from nightbid.serving.bundle import Bundle, read_card, read_columns
+from nightbid.serving.lookup import Rows
 from nightbid.storage.workspace import Workspace, fetch
 
 LOG = logging.getLogger(__name__)
 
 
 class Served:
-    """One champion's bundle, ready for several threads at once.
+    """One champion's bundle, for the event loop and one thread beside it.
 
     Args:
-        champion: entry of the history that it is.
-        bundle: its model and features.
-        columns: names and types of the raw columns that it reads.
-        threads: that may score at the same time.
+        champion: Its entry in the history.
+        bundle: Its model and features.
+        columns: Names and types of the raw columns that it reads.
     """
 
-    def __init__(
-        self, champion: Champion, bundle: Bundle, columns: pa.Schema, threads: int
-    ) -> None:
+    def __init__(self, champion: Champion, bundle: Bundle, columns: pa.Schema) -> None:
         self.champion = champion
         self.columns = columns
         self.architecture = bundle.card.architecture
-        # Looked-up values are kept by each thread's own twin.
-        self._idle: queue.SimpleQueue[Bundle] = queue.SimpleQueue()
-        for _ in range(threads):
-            self._idle.put(bundle.twin())
+        # Each thread keeps looked-up values of its own.
+        self._small, self._large = bundle, bundle.twin()
+        self._reported = 0
 
-    def score(self, raw: pa.Table) -> npt.NDArray[np.float64]:
-        """Score raw rows: exactly what the bundle says of them; float64 [rows].
+    def score(
+        self, raw: Rows, shared: Rows | None = None, *, large: bool = False
+    ) -> npt.NDArray[np.float64]:
+        """Score raw rows; float64 [rows], the numbers of `Bundle.score`.
+
+        Args:
+            raw: The rows.
+            shared: One row with the columns that all rows have in common.
+            large: The caller is the thread for large requests, not the event loop.
 
         Raises:
-            NightbidError: a feature cannot be made of them.
+            NightbidError: A feature cannot be made of them.
         """
-        bundle = self._idle.get()
-        try:
-            return bundle.score(raw)
-        finally:
-            self._idle.put(bundle)
+        return (self._large if large else self._small).score(raw, shared)
+
+    def newly_missed(self) -> int:
+        """Feature values computed, not remembered, since the last call."""
+        missed = self._small.missed + self._large.missed
+        new, self._reported = missed - self._reported, missed
+        return new
+
+
+def load(champion: Champion, folder: Path) -> Served:
+    """Load a bundle and score a row of nulls with it.
+
+    Raises:
+        NightbidError: It is damaged.
+    """
+    columns = read_columns(folder)
+    served = Served(champion, Bundle.load(folder, threads=1), columns)
+    nothing = pa.table([pa.nulls(1, each.type) for each in columns], schema=columns)
+    served.score(nothing)
+    served.score(nothing, large=True)
+    return served
 
 
 @dataclass(frozen=True)
@@ -71,15 +92,13 @@ class Follower:
     """Keeps the champion of one pipeline in memory.
 
     Args:
-        workspace: where its history lies.
-        pipeline: whose.
-        threads: that may score at the same time.
+        workspace: Holds its history.
+        pipeline: Name of the pipeline.
     """
 
-    def __init__(self, workspace: Workspace, pipeline: str, *, threads: int) -> None:
+    def __init__(self, workspace: Workspace, pipeline: str) -> None:
         self._workspace = workspace
         self._pipeline = pipeline
-        self._threads = threads
         self._looking = threading.Lock()
         self.state = State()
 
@@ -111,9 +130,35 @@ class Follower:
                 where=champion.bundle_uri,
                 hint=f"roll back, or promote another night of {self._pipeline}",
             )
-        columns = read_columns(folder)
-        found = Served(champion, Bundle.load(folder, threads=1), columns, self._threads)
-        found.score(pa.Table.from_arrays([pa.nulls(1, each.type) for each in columns],
-                                         schema=columns))  # fmt: skip
+        found = load(champion, folder)
         LOG.warning("%s: champion #%d serves: %s", self._pipeline, champion.number, champion.run_id)
         return found
+
+
+class OneBundle:
+    """Serves one bundle, whatever the champion is: for tests under load.
+
+    Args:
+        folder: An exported bundle.
+        pipeline: Its pipeline.
+    """
+
+    def __init__(self, folder: Path, pipeline: str) -> None:
+        self._folder, self._pipeline = folder, pipeline
+        self.state = State()
+
+    def look(self) -> State:
+        """Load the bundle once.
+
+        Raises:
+            NightbidError: It is damaged.
+        """
+        if self.state.served is None:
+            card = read_card(self._folder)
+            champion = Champion(
+                pipeline=self._pipeline, number=0, run_id="", night=date.fromisoformat(card.night),
+                bundle_uri=str(self._folder), bundle_digest="", since=datetime.now(UTC),
+                change="promote", reason="not promoted: one bundle is served",
+            )  # fmt: skip
+            self.state = State(load(champion, self._folder))
+        return self.state

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
@@ -25,8 +27,60 @@ class TooManyRowsError(DataError):
     """A request that should be several."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The rows of a request: what they share once, and what differs per row."""
+
+    shared: pa.RecordBatch
+    """One row; no column where the request has no context."""
+    rows: pa.RecordBatch
+    """[rows]; the other columns."""
+
+    def table(self, columns: pa.Schema) -> pa.Table:
+        """Join both into whole rows, the columns of `columns` in their order."""
+        again = pa.array(np.zeros(len(self.rows), np.int64))
+        return pa.table(
+            {
+                name: self.rows[name]
+                if name in self.rows.column_names
+                else self.shared[name].take(again)
+                for name in columns.names
+            }
+        )
+
+
 def parse(body: bytes, columns: pa.Schema) -> pa.Table:
-    """Read the body of a request.
+    """Read the body of a request as whole rows; see `read`."""
+    return read(load(body, columns), columns).table(columns)
+
+
+def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
+    """Read JSON.
+
+    Args:
+        body: of a request.
+        columns: of the rows.
+
+    Raises:
+        CorruptDataError: it is none, or not an object.
+    """
+    try:
+        # A decimal may have more digits than orjson's 64 bits.
+        exact = any(pa.types.is_decimal(each) for each in columns.types)
+        found = json.loads(body) if exact else orjson.loads(body)
+    except (ValueError, RecursionError):
+        # NaN, half surrogate pairs and whole numbers of any size are read by Python's own.
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise CorruptDataError(f"not JSON: {error}", where="body", hint=_SHAPE) from error
+    if not isinstance(found, dict):
+        raise CorruptDataError("no list of rows", where="body", hint=_SHAPE)
+    return found
+
+
+def read(asked: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset()) -> Asked:
+    """Read a request.
 
     ::
 
@@ -34,26 +88,19 @@ def parse(body: bytes, columns: pa.Schema) -> pa.Table:
         {"context": {"user_id": 5, …}, "rows": [{"ad_id": 17}, {"ad_id": 4}]}
 
     Args:
-        body: JSON; `context` holds what all rows share. Columns that nobody reads are ignored.
+        asked: JSON; `context` holds what all rows share. Columns that nobody reads are ignored.
         columns: name and type of each column that the model reads.
-
-    Returns:
-        Raw rows, the columns of `columns` in their order.
+        others: keys beside `rows` and `context` that are allowed.
 
     Raises:
         CorruptDataError: it is not such JSON, or a value is not of its column's type.
         MissingDataError: a row lacks a column.
         TooManyRowsError: there are more than `MOST_ROWS`.
     """
-    try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise CorruptDataError(f"not JSON: {error}", where="body", hint=_SHAPE) from error
-    rows = asked.get("rows") if isinstance(asked, dict) else None
-    context = asked.get("context", {}) if isinstance(asked, dict) else None
+    rows, context = asked.get("rows"), asked.get("context", {})
     if not isinstance(rows, list) or not isinstance(context, dict):
         raise CorruptDataError("no list of rows", where="body", hint=_SHAPE)
-    if unknown := sorted(set(asked) - {"rows", "context"}):
+    if unknown := sorted(asked.keys() - {"rows", "context"} - others):
         raise CorruptDataError(f"unknown key {unknown[0]!r}", where="body", hint=_SHAPE)
     if len(rows) > MOST_ROWS:
         raise TooManyRowsError(
@@ -64,9 +111,20 @@ def parse(body: bytes, columns: pa.Schema) -> pa.Table:
             raise CorruptDataError(
                 f"{_short(row)} is not an object", where=f"rows[{at}]", hint=_SHAPE
             )
-    return pa.Table.from_arrays(
-        [_column(each, context, rows) for each in columns], names=columns.names
-    )
+    in_rows = set[str]().union(*rows)
+    shared: dict[str, pa.Array] = {}
+    own: dict[str, pa.Array] = {}
+    for field in columns:
+        name = field.name
+        if name in context and name not in in_rows:
+            shared[name] = _array([context[name]], field.type, name, "context")
+        else:
+            own[name] = _column(field, context, rows)
+    if not own:  # a table without columns has no rows either
+        again = pa.array(np.zeros(len(rows), np.int64))
+        own = {name: column.take(again) for name, column in shared.items()}
+        shared = {}
+    return Asked(pa.record_batch(shared), pa.record_batch(own))
 
 
 _SHAPE = 'send {"rows": [{column: value, …}, …]}, and what all rows share in "context"'
@@ -76,10 +134,10 @@ def _column(
     field: pa.Field, context: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> pa.Array:
     name, kind = field.name, field.type
-    if name in context and not any(name in row for row in rows):
-        shared = _array([context[name]], kind, name, "context")
-        return shared.take(pa.array(np.zeros(len(rows), np.int64)))
-    values = []
+    try:
+        return _array([row[name] for row in rows], kind, name, "rows[{}]")
+    except KeyError:  # of some rows, so that the context has it, or nobody
+        values = []
     for at, row in enumerate(rows):
         if name not in row and name not in context:
             close = difflib.get_close_matches(name, row, n=1)

@@ -25,7 +25,7 @@ from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.fitted import FittedFeatures
 from nightbid.models.layout import column_values, featurized_column, weight_column
 from nightbid.schema import FeatureSchema
-from nightbid.serving.lookup import Lookup
+from nightbid.serving.lookup import Lookup, Rows
 
 OUTPUT = "probability"
 COLUMNS = "columns.arrow"
@@ -70,18 +70,7 @@ class Bundle:
             MissingDataError: there is none.
             CorruptDataError: a file of it is damaged.
         """
-        try:
-            card = BundleCard.model_validate_json((folder / "bundle.json").read_text())
-        except FileNotFoundError as error:
-            raise MissingDataError(
-                "no bundle.json", where=str(folder), hint="give a folder that an export wrote"
-            ) from error
-        except ValidationError as error:
-            raise CorruptDataError(
-                f"not a bundle: {error.errors()[0]['msg']}",
-                where=str(folder / "bundle.json"),
-                hint="rerun the export",
-            ) from error
+        card = read_card(folder)
         fitted = FittedFeatures.load(folder / "fitted")
         return cls(card, fitted, _session(folder / "model.onnx", threads))
 
@@ -93,6 +82,11 @@ class Bundle:
     def columns(self) -> list[str]:
         """Raw columns that scoring reads."""
         return self._lookup.columns
+
+    @property
+    def missed(self) -> int:
+        """Values that the lookup had to compute so far, because it had not met them."""
+        return self._lookup.missed
 
     @property
     def schema(self) -> FeatureSchema:
@@ -118,11 +112,12 @@ class Bundle:
         ]
         return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
 
-    def score(self, raw: pa.Table) -> npt.NDArray[np.float64]:
+    def score(self, raw: Rows, shared: Rows | None = None) -> npt.NDArray[np.float64]:
         """Look up the features of raw rows and score them.
 
         Args:
             raw: source columns of the features; those of training-only features may be absent.
+            shared: one row with the columns that all rows have in common, left out of `raw`.
 
         Returns:
             Probabilities, float64 [rows].
@@ -132,7 +127,7 @@ class Bundle:
         """
         parts = []
         for start in range(0, len(raw), BATCH):
-            feed = self.look_up(raw.slice(start, BATCH))
+            feed = self._lookup.inputs(raw.slice(start, BATCH), shared)
             parts.append(self.run(feed))
         return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
 
@@ -175,6 +170,27 @@ class Bundle:
         if len(feed) == len(self._graph_inputs):
             return feed
         return {name: feed[name] for name in self._graph_inputs}
+
+
+def read_card(folder: Path) -> BundleCard:
+    """Read what a bundle is.
+
+    Raises:
+        MissingDataError: There is none.
+        CorruptDataError: It is damaged.
+    """
+    try:
+        return BundleCard.model_validate_json((folder / "bundle.json").read_text())
+    except FileNotFoundError as error:
+        raise MissingDataError(
+            "no bundle.json", where=str(folder), hint="give a folder that an export wrote"
+        ) from error
+    except ValidationError as error:
+        raise CorruptDataError(
+            f"not a bundle: {error.errors()[0]['msg']}",
+            where=str(folder / "bundle.json"),
+            hint="rerun the export",
+        ) from error
 
 
 def write_columns(folder: Path, columns: pa.Schema) -> None:

@@ -8,13 +8,13 @@ training used too, so the two cannot differ; the export measures that they do no
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightbid.column_parsing import whole
+from nightbid.column_parsing import as_time, whole
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms import Transform
 from nightbid.features.values import RawColumns, days_of, moments_of
@@ -28,6 +28,8 @@ Moment = Literal["day", "time"]
 MOMENTS: dict[str, Moment] = {"target_rate": "day", "count": "day", "recent": "time"}
 """What a transform reads of a row's time, besides its columns."""
 Array = npt.NDArray[Any]
+Rows: TypeAlias = Any
+"""An Arrow table or record batch."""
 
 
 class Lookup:
@@ -51,11 +53,13 @@ class Lookup:
         """Every raw column that is read, in the order of the features."""
         return list(dict.fromkeys(name for memo in self._features for name in memo.reads))
 
-    def inputs(self, raw: pa.Table) -> dict[str, Array]:
+    def inputs(self, raw: Rows, shared: Rows | None = None) -> dict[str, Array]:
         """Look up raw rows.
 
         Args:
             raw: source columns; those of training-only features may be absent.
+            shared: one row with the columns that all rows have in common. A feature of these
+                columns alone is looked up once, not once per row.
 
         Returns:
             Column of a served input → [rows] or [rows, length], as the graph takes it.
@@ -63,40 +67,81 @@ class Lookup:
         Raises:
             MissingDataError: a source column is absent.
         """
-        request = Request(raw, self._time)
+        request = Request(raw, self._time, shared)
+        once = Request(shared, self._time) if shared is not None else None
         found: dict[str, Array] = {}
         for memo in self._features:
-            found.update(memo.look_up(request))
+            if once is not None and once.columns.keys() >= memo.needs:
+                for name, values in memo.look_up(once).items():
+                    found[name] = values.repeat(len(raw), axis=0)
+            else:
+                found.update(memo.look_up(request))
         return found
+
+    @property
+    def missed(self) -> int:
+        """Values that had to be computed so far, because no memo had them."""
+        return sum(memo.missed for memo in self._features)
 
 
 class Request:
-    """Raw rows; what several features read of them is read once."""
+    """Raw rows, and one row of what they share; a column is read once for all features."""
 
-    def __init__(self, raw: pa.Table, time: str) -> None:
-        self.raw = raw
+    def __init__(self, raw: Rows, time: str, shared: Rows | None = None) -> None:
         self.columns = dict(zip(raw.column_names, raw.columns, strict=True))
+        if shared is not None:
+            self.columns.update(zip(shared.column_names, shared.columns, strict=True))
+        self._raw = raw
+        self._shared: frozenset[str] = frozenset(shared.column_names if shared is not None else ())
         self._time = time
         self._keys: dict[str, list[Any] | None] = {}
-        self._times: dict[str, list[int]] = {}
+        self._times: dict[str, list[Any]] = {}
 
     def keys(self, name: str, feature: str) -> list[Any] | None:
         """Values of a column as dictionary keys; None if they are none, and computed each time."""
         if name not in self._keys:
             if name not in self.columns:
-                RawColumns(self.raw).column(name, feature)  # raises, and says what is missing
+                RawColumns(self._raw).column(name, feature)  # raises, and says what is missing
             try:
-                self._keys[name] = _keys(whole(self.columns[name]))
+                self._keys[name] = self._each_row(name, _keys(self._column(name)))
             except UnicodeDecodeError:  # Arrow takes bytes for text unseen, Python does not
                 self._keys[name] = None
         return self._keys[name]
 
-    def times(self, when: Moment, feature: str) -> list[int]:
+    def times(self, when: Moment, feature: str) -> list[Any]:
         """Day or microsecond of each row."""
         if when not in self._times:
-            time = RawColumns(self.raw).time(self._time, feature)
-            self._times[when] = (days_of(time) if when == "day" else moments_of(time)).tolist()
+            if self._time not in self.columns:
+                RawColumns(self._raw).time(self._time, feature)  # raises
+            time = as_time(self._column(self._time))
+            found = (days_of(time) if when == "day" else moments_of(time)).tolist()
+            self._times[when] = self._each_row(self._time, found) or []
         return self._times[when]
+
+    def rows(self, names: list[str], at: list[int] | None = None) -> pa.RecordBatch:
+        """Take columns of some rows, or of all."""
+        size = len(self._raw) if at is None else len(at)
+        places = None if at is None else pa.array(at, pa.int64())
+        found = {}
+        for name in names:
+            if name not in self.columns:
+                continue  # the transform that needs it says so
+            column = self._column(name)
+            if name in self._shared:
+                column = column.take(pa.array(np.zeros(size, np.int64)))
+            elif places is not None and at is not None:
+                column = column.slice(at[0], 1) if size == 1 else column.take(places)
+            found[name] = column
+        return pa.record_batch(found)
+
+    def _column(self, name: str) -> pa.Array:
+        found = self.columns[name]
+        if isinstance(found, pa.ChunkedArray):
+            found = self.columns[name] = whole(found)
+        return found
+
+    def _each_row(self, name: str, values: list[Any] | None) -> list[Any] | None:
+        return values * len(self._raw) if values and name in self._shared else values
 
 
 class Memo:
@@ -114,6 +159,8 @@ class Memo:
         self._name, self._transform, self._sources = name, transform, sources
         self._when = when
         self.reads = [*sources, *([time] if when and time not in sources else [])]
+        self.needs = frozenset(self.reads)
+        self.missed = 0
         self._columns: list[tuple[str, int, type[np.float32] | type[np.int32]]] = []
         for each in served:
             self._columns.append(
@@ -135,7 +182,7 @@ class Memo:
         """Compute the columns of its inputs."""
         parts = [request.keys(each, self._name) for each in self._sources]
         if any(part is None for part in parts):
-            return self._compute(request.raw.select(self.reads))
+            return self._compute(request.rows(self.reads))
         if self._when:
             parts.append(request.times(self._when, self._name))
         keys = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
@@ -144,22 +191,19 @@ class Memo:
         if types != self._types or len(self._slots) + len(keys) > CAPACITY:
             # Equal keys of different types (1 ms, 1 us) are different values.
             self._forget(types)
-        slots = self._slots
-        found = [slots.get(key, -1) for key in keys]
-        if -1 in found:
-            self._learn(keys, found, request.raw)
-            found = [slots[key] for key in keys]
-        at = np.asarray(found)
-        return {name: stored[at] for name, stored in self._stored.items()}
+        found = list(map(self._slots.get, keys))
+        if None in found:
+            self._learn(keys, found, request)
+            found = list(map(self._slots.get, keys))
+        at = np.array(found, np.int64)
+        return {name: stored.take(at, axis=0) for name, stored in self._stored.items()}
 
-    def _learn(self, keys: list[Any], found: list[int], raw: pa.Table) -> None:
-        new = {key: row for row, (key, at) in enumerate(zip(keys, found, strict=True)) if at < 0}
-        rows = raw.select(self.reads)
-        rows = (
-            rows.slice(next(iter(new.values())), 1)
-            if len(new) == 1
-            else rows.take(pa.array(list(new.values())))
-        )
+    def _learn(self, keys: list[Any], found: list[int | None], request: Request) -> None:
+        new = {
+            key: row for row, (key, at) in enumerate(zip(keys, found, strict=True)) if at is None
+        }
+        self.missed += len(new)
+        rows = request.rows(self.reads, list(new.values()))
         first = len(self._slots)
         for name, values in self._compute(rows).items():
             stored = self._stored[name]
@@ -171,7 +215,7 @@ class Memo:
         for offset, key in enumerate(new):
             self._slots[key] = first + offset
 
-    def _compute(self, raw: pa.Table) -> dict[str, Array]:
+    def _compute(self, raw: Rows) -> dict[str, Array]:
         made = self._transform.apply(RawColumns(raw))
         found = {}
         for name, length, dtype in self._columns:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from nightbid.models.folder import Array
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 REST1, REST2 = (float(np.float32(1) - np.float32(each)) for each in (BETA1, BETA2))
@@ -24,17 +27,48 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
     rows; every replica then takes the same step.
     """
 
-    def __init__(self, variables: list[Any]) -> None:
+    def __init__(
+        self, variables: list[Any], *, tables: Sequence[bool] = (), average: float = 0.0
+    ) -> None:
+        """Create the moments.
+
+        Args:
+            variables: Weights to train.
+            tables: Whether each variable is an embedding table; without it none is. Only tables can
+                be reset or be averaged lazily.
+            average: Decay of an exponential moving average of the weights per step; 0 keeps none.
+        """
         super().__init__()
         self._variables = variables
+        self._average = average
+        self._is_table = list(tables) or [False] * len(variables)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        self.first = [tf.Variable(tf.zeros_like(each), trainable=False) for each in variables]
-        self.second = [tf.Variable(tf.zeros_like(each), trainable=False) for each in variables]
+        self.began = tf.Variable(0, dtype=tf.int64, trainable=False, name="began")
+        """Step at which the tables were last reset."""
+        self.origin = tf.Variable(0, dtype=tf.int64, trainable=False, name="origin")
+        """Step at which the averages began: that of the champion after a warm start."""
+        self.first = [_zeros(each) for each in variables]
+        self.second = [_zeros(each) for each in variables]
+        self.mean = [_zeros(each) for each in variables] if average else []
+        self.seen = [
+            tf.Variable(tf.zeros(each.shape[:1] if table else [0], tf.int64), trainable=False)
+            for each, table in zip(variables, self._is_table, strict=True)
+            if average
+        ]
+        """For each row of a table, the last step that used it."""
 
     @property
     def slots(self) -> list[Any]:
-        """The step count and all moments: with the weights, the whole state of a training."""
-        return [self.step, *self.first, *self.second]
+        """Step counts, moments and averages: with the weights, the whole state of a training."""
+        return [
+            self.step,
+            self.began,
+            self.origin,
+            *self.first,
+            *self.second,
+            *self.mean,
+            *self.seen,
+        ]
 
     def apply(self, gradients: list[Any], learning_rate: Any) -> None:
         """Take one step; called inside a `tf.function`.
@@ -49,7 +83,7 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
             self.step.assign_add(1)
             rate = self._rate(learning_rate)
             for at, gradient in zip(used, found, strict=True):
-                _update(self._variables[at], self.first[at], self.second[at], gradient, rate)
+                _update(self._variables[at], *self._arguments(at, gradient, rate))
             return
 
         def together(strategy: Any, gradients: list[Any], learning_rate: Any) -> None:
@@ -61,18 +95,83 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
                 everywhere.reduce_to(tf.distribute.ReduceOp.MEAN, learning_rate, self.step)
             )
             for at, gradient in zip(used, summed, strict=True):
-                slots = (self.first[at], self.second[at], gradient, rate)
-                everywhere.update(self._variables[at], _update, args=slots)
+                arguments = self._arguments(at, gradient, rate)
+                everywhere.update(self._variables[at], _update, args=arguments)
 
         replica = tf.distribute.get_replica_context()
         replica.merge_call(together, args=(found, learning_rate))
 
+    def averaged(self) -> list[Array]:
+        """Compute the average of each weight over the steps so far, without its bias to zero.
+
+        Returns:
+            One float32 array per variable, of its shape. A table's average goes back to its last
+            reset. Rows that no step used have their initial values.
+        """
+        step, decay = int(self.step.numpy()), self._average
+        found = []
+        for variable, mean, seen, table in zip(
+            self._variables, self.mean, self.seen, self._is_table, strict=True
+        ):
+            value, total = variable.numpy().astype(np.float64), mean.numpy().astype(np.float64)
+            since = int(self.origin.numpy())
+            if table:
+                since = max(since, int(self.began.numpy()))
+                rest = decay ** (step - seen.numpy()).astype(np.float64)[:, None]
+                total = rest * total + (1 - rest) * value
+            found.append((total / (1 - decay ** (step - since))).astype(np.float32))
+        return found
+
+    def resume(self, step: int) -> None:
+        """Go on counting from a step of an earlier training; averages begin here."""
+        self.step.assign(step)
+        self.origin.assign(step)
+        for seen in self.seen:
+            seen.assign(tf.fill(tf.shape(seen), tf.constant(step, tf.int64)))
+
+    def reset(self, at: int, initial: Any) -> None:
+        """Give a table fresh values, and forget its moments and its average.
+
+        Args:
+            at: Position of the table among the variables.
+            initial: Its new values.
+        """
+        self._variables[at].assign(initial)
+        for slots in (self.first, self.second, self.mean):
+            if slots:
+                slots[at].assign(tf.zeros_like(slots[at]))
+        if self.seen:
+            self.seen[at].assign(tf.fill(tf.shape(self.seen[at]), tf.convert_to_tensor(self.step)))
+
+    def _arguments(self, at: int, gradient: Any, rate: Any) -> list[Any]:
+        """Arguments of `_update` after the variable."""
+        averages = [self.mean[at], self.seen[at]] if self._average else [None, None]
+        step = tf.convert_to_tensor(self.step)
+        return [self.first[at], self.second[at], *averages, gradient, rate, step, self._average]
+
     def _rate(self, learning_rate: Any) -> Any:
+        # Counted from the start for tables too: the moments of a reset table begin at zero and are
+        # not corrected, so that its first steps are long. With the correction DCN-v2 reached
+        # AUC 0.7663 on the simulated night, without it 0.7693.
         count = tf.cast(self.step, tf.float32)
         return learning_rate * tf.sqrt(1 - BETA2**count) / (1 - BETA1**count)
 
 
-def _update(variable: Any, first: Any, second: Any, gradient: Any, rate: Any) -> None:
+def _zeros(like: Any) -> Any:
+    return tf.Variable(tf.zeros_like(like), trainable=False)
+
+
+def _update(
+    variable: Any,
+    first: Any,
+    second: Any,
+    mean: Any,
+    seen: Any,
+    gradient: Any,
+    rate: Any,
+    step: Any,
+    average: float,
+) -> None:
     if isinstance(gradient, tf.IndexedSlices):
         rows, total = _per_row(gradient)
         m = BETA1 * tf.gather(first, rows) + REST1 * total
@@ -80,6 +179,8 @@ def _update(variable: Any, first: Any, second: Any, gradient: Any, rate: Any) ->
         first.scatter_update(tf.IndexedSlices(m, rows))
         second.scatter_update(tf.IndexedSlices(v, rows))
         change = rate * m / (tf.sqrt(v) + EPSILON)
+        if average:
+            _average_rows(mean, seen, rows, tf.gather(variable, rows), change, step, average)
         variable.scatter_sub(tf.IndexedSlices(change, rows))
     else:
         # TensorFlow's own Adam, one pass over the weights. Powers of 0: the rate is corrected.
@@ -95,6 +196,24 @@ def _update(variable: Any, first: Any, second: Any, gradient: Any, rate: Any) ->
             epsilon=EPSILON,
             grad=gradient,
         )
+        if average:
+            mean.assign(average * mean + (1 - average) * variable)
+
+
+def _average_rows(
+    mean: Any, seen: Any, rows: Any, old: Any, change: Any, step: Any, decay: float
+) -> None:
+    """Move the average of a table's rows to this step.
+
+    A row kept its value `old` from the step that used it last to the step before this one, so the
+    average of all those steps has a closed form. Unused rows are never touched.
+    """
+    idle = tf.cast(step - 1 - tf.gather(seen, rows), tf.float32)[:, None]
+    rest = tf.pow(tf.constant(decay, tf.float32), idle)
+    before = rest * tf.gather(mean, rows) + (1 - rest) * old
+    now = decay * before + (1 - decay) * (old - change)
+    mean.scatter_update(tf.IndexedSlices(now, rows))
+    seen.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(rows), step), rows))
 
 
 def _per_row(gradient: Any) -> tuple[Any, Any]:

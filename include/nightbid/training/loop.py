@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from nightbid.config.models import Train
 from nightbid.models.folder import Array
-from nightbid.models.network import Network
+from nightbid.models.network import Network, is_table
 from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.adam import LazyAdam
 from nightbid.training.checkpoints import Checkpoints
@@ -52,17 +53,21 @@ class Fitted:
 class Step:
     """One optimiser step as a compiled graph, on every replica where there are several."""
 
-    def __init__(self, network: Network, weight: float) -> None:
+    def __init__(self, network: Network, weight: float, average: float = 0.0) -> None:
         """Compile lazily; called within the scope of the strategy.
 
         Args:
             network: whose weights are changed.
             weight: mean weight of the training rows: the scale of a batch's loss does not depend
                 on the scale of the weights.
+            average: decay per step of the average of the weights; 0 keeps none.
         """
         self._network, self._weight = network, weight
-        self._variables = [each.value for each in network.model.trainable_weights]
-        self.optimizer = LazyAdam(self._variables)
+        trained = network.model.trainable_weights
+        self._variables = [each.value for each in trained]
+        self.optimizer = LazyAdam(
+            self._variables, tables=[is_table(each) for each in trained], average=average
+        )
         inputs = [tf.TensorSpec(each.shape, each.dtype) for each in network.model.inputs]
         column = tf.TensorSpec([None], tf.float32)
         self._run = tf.function(
@@ -153,7 +158,7 @@ class Training:
         self._rate = settings.learning_rate * step_scale
         for layer in network.embedded:
             layer.occurrences(_occurrences(network, train))
-        self.step = Step(network, float(train.weights.mean(dtype=np.float64)))
+        self.step = Step(network, float(train.weights.mean(dtype=np.float64)), settings.average)
         self._best_weights: dict[str, Array] = {}
         self._place = _Place()
         self._waited = self._learned = 0.0
@@ -222,13 +227,46 @@ class Training:
 
     def _end_epoch(self, loss: float, seconds: float, watch: EpochWatcher) -> None:
         place, clock = self._place, time.monotonic()
-        found = validate(self._network.score(self._validation.inputs), self._validation)
-        seconds += time.monotonic() - clock
-        place.epochs.append(Epoch(place.epoch, loss, found, seconds))
-        if self._best() is place.epochs[-1]:
-            self._best_weights = self._network.weights()
+        with self._averaged():
+            found = validate(self._network.score(self._validation.inputs), self._validation)
+            seconds += time.monotonic() - clock
+            place.epochs.append(Epoch(place.epoch, loss, found, seconds))
+            if self._best() is place.epochs[-1]:
+                self._best_weights = self._network.weights()
+        if self._settings.reset_tables == "each_epoch":
+            self._reset_tables()
         place.epoch, place.batch, place.total, place.seconds = place.epoch + 1, 0, 0.0, 0.0
         watch(place.epoch - 1, found.log_loss, found.auc)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Give the network its averaged weights meanwhile, if an average is kept."""
+        if not self._settings.average:
+            yield
+            return
+        variables = self._network.model.trainable_weights
+        learned = [each.numpy() for each in variables]
+        for variable, mean in zip(variables, self.step.optimizer.averaged(), strict=True):
+            variable.assign(mean)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, learned, strict=True):
+                variable.assign(value)
+
+    def _reset_tables(self) -> None:
+        """Start the next epoch with fresh embeddings (MEDA; Fan et al., 2023, arXiv 2305.19531).
+
+        The other layers keep what they learned. The new values depend on seed and epoch alone.
+        """
+        optimizer = self.step.optimizer
+        paths = [each.path for each in self._network.model.trainable_weights]
+        for number, layer in enumerate(self._network.embedded):
+            table = layer.table
+            seed = [self._seed, self._place.epoch * 1000 + number]
+            initial = layer.scale * tf.random.stateless_normal(table.shape, seed)
+            optimizer.reset(paths.index(table.path), initial)
+        optimizer.began.assign(optimizer.step)
 
     def _best(self) -> Epoch:
         return min(self._place.epochs, key=lambda each: each.validation.log_loss)

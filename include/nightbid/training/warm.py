@@ -78,7 +78,7 @@ def warm_up(network: Network, optimizer: LazyAdam, champion: Path, fitted: Path)
     has_slots = (champion / "model" / SLOTS).exists()
     if has_slots:
         kept = load_arrays(champion / "model" / SLOTS)
-        optimizer.step.assign(kept["step"])
+        optimizer.resume(int(kept["step"]))
         for at, variable in enumerate(network.model.trainable_weights):
             for slot, values in (("first", optimizer.first), ("second", optimizer.second)):
                 found = kept.get(f"{slot} {names[variable.path]}")

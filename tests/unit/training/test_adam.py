@@ -63,3 +63,42 @@ def test_with_all_rows_in_every_batch_it_is_adam():
         reference.apply([tf.constant(gradient)], [theirs])
     assert lazy.numpy() == pytest.approx(dense.numpy(), abs=1e-6)
     assert lazy.numpy() == pytest.approx(np.asarray(theirs), abs=1e-5)
+
+
+def test_the_average_of_a_table_is_that_of_a_dense_one_and_needs_no_unused_row():
+    tf = tensorflow()
+    from nightbid.training.adam import LazyAdam
+
+    draw = np.random.default_rng(4)
+    table = tf.Variable(draw.normal(size=(5, 2)).astype(np.float32))
+    initial = table.numpy()
+    optimizer = LazyAdam([table], tables=[True], average=0.9)
+    mean = np.zeros((5, 2))
+    for rows in ([0, 1], [1], [1, 3], [0], [3, 3], [1]):
+        sparse_step(optimizer, table, rows, draw.normal(size=(len(rows), 2)))
+        mean = 0.9 * mean + 0.1 * table.numpy()
+    (averaged,) = optimizer.averaged()
+    assert averaged == pytest.approx(mean / (1 - 0.9**6), abs=1e-6)
+    assert averaged[[2, 4]] == pytest.approx(initial[[2, 4]], abs=1e-7)
+
+
+def test_a_reset_table_forgets_its_moments_and_averages_what_comes_after():
+    tf = tensorflow()
+    from nightbid.training.adam import LazyAdam
+
+    draw = np.random.default_rng(5)
+    initial = draw.normal(size=(4, 2)).astype(np.float32)
+    table = tf.Variable(np.zeros((4, 2), np.float32))
+    optimizer = LazyAdam([table], tables=[True], average=0.9)
+    for _ in range(3):
+        sparse_step(optimizer, table, [0, 2], draw.normal(size=(2, 2)))
+    optimizer.reset(0, initial)
+    optimizer.began.assign(optimizer.step)
+    assert not optimizer.first[0].numpy().any()
+    assert not optimizer.second[0].numpy().any()
+    mean = np.zeros((4, 2))
+    for rows in ([1], [1, 2], [3]):
+        sparse_step(optimizer, table, rows, draw.normal(size=(len(rows), 2)))
+        mean = 0.9 * mean + 0.1 * table.numpy()
+    assert optimizer.averaged()[0] == pytest.approx(mean / (1 - 0.9**3), abs=1e-6)
+    assert table.numpy()[0] == pytest.approx(initial[0])

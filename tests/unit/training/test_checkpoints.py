@@ -21,10 +21,11 @@ TRAIN = Train(batch_size=250, epochs=4, patience=3, checkpoint_seconds=0.05)
 WORKER = (sys.executable, "-m", "nightbid.training.workers")
 
 
-def job(featurized, folder, checkpoints=None):
+def job(featurized, folder, checkpoints=None, **changes):
     folder.mkdir()
+    train = TRAIN.model_copy(update=changes)
     found = Job(
-        model=MODEL, train=TRAIN, label=Label(), seed=3, featurized=featurized, output=folder,
+        model=MODEL, train=train, label=Label(), seed=3, featurized=featurized, output=folder,
         checkpoints=checkpoints,
     )  # fmt: skip
     path = folder / "job.json"
@@ -37,11 +38,12 @@ def weights(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_and_ends_the_same(featurized, tmp_path):
-    whole = Job.model_validate_json(job(featurized, tmp_path / "whole").read_text())
+@pytest.mark.parametrize("changes", [{}, {"reset_tables": "each_epoch", "average": 0.9}], ids=str)
+def test_a_killed_training_goes_on_and_ends_the_same(featurized, tmp_path, changes):
+    whole = Job.model_validate_json(job(featurized, tmp_path / "whole", **changes).read_text())
     run_job(whole, progress=silent, watch=unwatched)
     checkpoints = tmp_path / "checkpoints"
-    killed = job(featurized, tmp_path / "killed", checkpoints)
+    killed = job(featurized, tmp_path / "killed", checkpoints, **changes)
     process = subprocess.Popen(
         [*WORKER, str(killed)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

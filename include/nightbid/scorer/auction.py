@@ -1,0 +1,118 @@
+"""The auction of a request: candidates with bids, ordered by eCPM and priced.
+
+::
+
+    {"context": {…}, "rows": [{"ad_id": "a17"}, {"ad_id": "a4"}],
+     "bids": [1.20, 0.85], "ids": ["a17", "a4"],
+     "auction": {"pricing": "gsp", "reserve": 0.05, "ecpm_floor": 0, "quality_floor": 0.001}}
+
+Bids are per click; the quality of a candidate is its probability. See `nightbid.bidding.ranking`
+for the rules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.bidding.ranking import rank
+from nightbid.errors import CorruptDataError
+
+KEYS = frozenset({"bids", "ids", "auction"})
+"""Keys of a request beside rows and context."""
+MOST_SLOTS = 100
+SETTINGS = ("pricing", "reserve", "ecpm_floor", "quality_floor", "slots")
+_HINT = 'send one bid per row in "bids"'
+
+
+def ranked(asked: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Order the candidates of a request.
+
+    Args:
+        asked: The request; `bids` holds a number per row. `ids` (texts or whole numbers, by
+            default the places of the rows) break ties: of equal eCPM the smaller id ranks higher.
+            `auction` may hold `pricing` (`gsp`, the second price by quality; `vcg`; `first`),
+            `reserve` (least price per click), `ecpm_floor` (least price per thousand impressions),
+            `quality_floor` (least probability) and `slots` (relative click probability of each
+            slot, best first; by default every candidate has a slot of 1).
+        quality: Probability of each row; float64 [rows].
+
+    Returns:
+        One object per filled slot, best first: `id`, `row`, `probability`, `bid`, `ecpm`, `price`
+        per click. Candidates below a floor or the reserve are absent.
+
+    Raises:
+        DataError: Bids, ids or settings are not as above.
+    """
+    bids = _numbers(asked.get("bids"), "bids", len(quality))
+    ids = _ids(asked.get("ids"), len(quality))
+    settings = asked.get("auction", {})
+    if not isinstance(settings, dict) or (unknown := sorted(set(settings) - set(SETTINGS))):
+        what = "not an object" if not isinstance(settings, dict) else f"unknown key {unknown[0]!r}"
+        raise CorruptDataError(what, where="auction", hint=f"it may hold {', '.join(SETTINGS)}")
+    pricing = settings.get("pricing", "gsp")
+    slots = settings.get("slots")
+    if slots is None and pricing == "vcg":
+        raise CorruptDataError("vcg without slots", where="auction", hint='give "slots"')
+    if slots is not None and not (isinstance(slots, list) and 1 <= len(slots) <= MOST_SLOTS):
+        raise CorruptDataError(
+            "slots must be a list", where="auction", hint=f"give 1 to {MOST_SLOTS} numbers"
+        )
+    if not len(quality):
+        return []
+    exposure = np.ones(len(quality)) if slots is None else _numbers(slots, "slots", len(slots))
+    floor = _number(settings, "quality_floor")
+    # The ad listed first ranks higher of equal ones, so they are listed by id.
+    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
+    found = rank(
+        np.where(quality >= floor, bids, 0.0)[by_id],
+        quality[by_id],
+        exposure=exposure.tolist(),
+        reserve=_number(settings, "reserve"),
+        ecpm_floor=_number(settings, "ecpm_floor"),
+        pricing=pricing,
+    )
+    rows = by_id[found.order[: found.filled]]
+    return [
+        {
+            "id": ids[row],
+            "row": int(row),
+            "probability": float(quality[row]),
+            "bid": float(bids[row]),
+            "ecpm": float(found.ecpm[slot]),
+            "price": float(found.price[slot]),
+        }
+        for slot, row in enumerate(rows)
+    ]
+
+
+def _numbers(values: Any, name: str, size: int) -> npt.NDArray[np.float64]:
+    if not isinstance(values, list) or len(values) != size:
+        count = f"{len(values)} values" if isinstance(values, list) else "no list"
+        raise CorruptDataError(f"{count} for {size} rows", where=name, hint=_HINT)
+    for at, value in enumerate(values):
+        if type(value) not in (int, float):
+            raise CorruptDataError(f"{value!r:.40} is not a number", where=f"{name}[{at}]")
+    return np.array(values, np.float64)
+
+
+def _number(settings: dict[str, Any], name: str) -> float:
+    value = settings.get(name, 0.0)
+    if type(value) not in (int, float):
+        raise CorruptDataError(f"{value!r:.40} is not a number", where=f"auction.{name}")
+    return float(value)
+
+
+def _ids(values: Any, size: int) -> list[Any]:
+    if values is None:
+        return list(range(size))
+    if not isinstance(values, list) or len(values) != size:
+        raise CorruptDataError(f"not {size} ids", where="ids", hint="send one per row, or none")
+    kinds = set(map(type, values))
+    if len(kinds) > 1 or kinds - {str, int}:
+        raise CorruptDataError(
+            "ids are not all texts or all whole numbers", where="ids", hint="send one kind of id"
+        )
+    return values

@@ -1,0 +1,118 @@
+"""Prometheus metrics of all processes of one scorer.
+
+Import it after `PROMETHEUS_MULTIPROC_DIR` is set: the client library then keeps each value in a
+file of that folder, which every process can sum.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+
+REQUESTS = Counter("nightbid_requests", "Requests answered with scores.", ["endpoint"])
+ROWS = Counter("nightbid_rows", "Rows scored.")
+REFUSED = Counter("nightbid_refused", "Requests that got an error, by its reason.", ["reason"])
+MISSED = Counter("nightbid_lookup_missed", "Feature values that were in no memo, and computed.")
+SECONDS = Histogram(
+    "nightbid_request_seconds",
+    "From a request's arrival to its answer, its time in the queue included.",
+    buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1, 5),
+)
+WAITING = Gauge("nightbid_waiting", "Requests in the queue.", multiprocess_mode="livesum")
+
+
+class WorkerStates:
+    """What each process of a scorer serves, in a folder that they share.
+
+    Args:
+        folder: One JSON file per process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written = ""
+
+    def write(self, champion: dict[str, Any] | None, trouble: str) -> None:
+        """Record what this process serves."""
+        text = json.dumps({"champion": champion, "trouble": trouble})
+        if text == self._written:
+            return
+        path = self._folder / f"{os.getpid()}.json"
+        beside = path.with_suffix(".tmp")
+        beside.write_text(text)
+        beside.replace(path)
+        self._written = text
+
+    def read(self) -> list[dict[str, Any]]:
+        """What every live process serves."""
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            if _is_alive(int(path.stem)):
+                found.append(json.loads(path.read_text()))
+        return found
+
+
+class _Champions:
+    """Which champion serves in how many processes."""
+
+    def __init__(self, states: WorkerStates) -> None:
+        self._states = states
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Read the states anew."""
+        labels = ["pipeline", "number", "run_id", "bundle"]
+        family = GaugeMetricFamily(
+            "nightbid_champion_processes", "Processes that serve a champion.", labels=labels
+        )
+        counts: dict[tuple[str, ...], int] = {}
+        troubled = 0
+        for state in self._states.read():
+            troubled += bool(state["trouble"])
+            if champion := state["champion"]:
+                key = tuple(str(champion[name]) for name in labels)
+                counts[key] = counts.get(key, 0) + 1
+        for key, count in counts.items():
+            family.add_metric(list(key), count)
+        yield family
+        yield GaugeMetricFamily(
+            "nightbid_troubled_processes",
+            "Processes in which the newest champion cannot serve.",
+            value=troubled,
+        )
+
+
+def exposition(states: WorkerStates) -> bytes:
+    """All metrics in Prometheus' text format, summed over processes."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(_Champions(states))
+    return generate_latest(registry)
+
+
+def totals(names: Iterable[str]) -> dict[str, int]:
+    """Sum counters over labels and processes."""
+    registry = CollectorRegistry()
+    collector = MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    found = dict.fromkeys(names, 0.0)
+    for family in collector.collect():  # type: ignore[no-untyped-call]
+        for sample in family.samples:
+            if sample.name in found:
+                found[sample.name] += sample.value
+    return {name: int(value) for name, value in found.items()}
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
