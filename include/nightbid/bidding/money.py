@@ -26,7 +26,7 @@ COMPARED = ("value", "spend", "surplus", "expected_value", "expected_surplus")
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Earnings:
     """What each auction brought, in money. Arrays are [rows], 0 where lost."""
 
     impressions: Floats
@@ -44,8 +44,14 @@ class Ledger:
 
     @classmethod
     def of(
-        cls, auctions: Auctions, result: Replay, *, value: float | Floats, per: float = 1000.0
-    ) -> Ledger:
+        cls,
+        auctions: Auctions,
+        result: Replay,
+        *,
+        value: float | Floats,
+        per: float = 1000.0,
+        expected: float | None = None,
+    ) -> Earnings:
         """Value a replay.
 
         Args:
@@ -53,6 +59,8 @@ class Ledger:
             result: Who won, and the prices paid.
             value: Money that a click is worth; one for all, or [rows].
             per: Prices are for so many impressions.
+            expected: Money that a click is worth before it happens, where `value` is [rows] and
+                known with the click only; default: `value`.
 
         Raises:
             DataError: values are missing or negative, or not one per auction.
@@ -70,7 +78,9 @@ class Ledger:
             spend=result.paid / per,
             value=won * auctions.click * worth,
             expected_clicks=None if true is None else won * true,
-            expected_value=None if true is None else won * true * worth,
+            expected_value=None
+            if true is None
+            else won * true * (worth if expected is None else expected),
             hour=auctions.hour,
             auctions=len(auctions),
             entered=result.entered,
@@ -122,18 +132,20 @@ class Spread:
     totals: dict[str, Floats]
 
     @classmethod
-    def of(cls, ledger: Ledger, users: npt.NDArray[np.integer], resampling: Resampling) -> Spread:
+    def of(
+        cls, earnings: Earnings, users: npt.NDArray[np.integer], resampling: Resampling
+    ) -> Spread:
         """Resample the users.
 
         Args:
-            ledger: Of one bidder.
+            earnings: Of one bidder.
             users: [rows], int64.
             resampling: Of at least these users; the same for all bidders, so that differences
                 are paired.
         """
         user = np.searchsorted(resampling.users, users)
         size = len(resampling.users)
-        columns = ledger.columns()
+        columns = earnings.columns()
         sums = sparse.csr_matrix([np.bincount(user, each, size) for each in columns.values()])
         drawn = sums @ resampling.weights.astype(np.float64)
         return cls(dict(zip(columns, np.asarray(drawn), strict=True)))
@@ -150,12 +162,12 @@ class Spread:
 
 
 def compare(
-    ledgers: dict[str, Ledger], users: npt.NDArray[np.integer], *, replicates: int, seed: int
+    earned: dict[str, Earnings], users: npt.NDArray[np.integer], *, replicates: int, seed: int
 ) -> dict[str, Any]:
     """Summaries of several bidders on the very same auctions, with paired differences.
 
     Args:
-        ledgers: Bidder → what it earned.
+        earned: Bidder → what it earned.
         users: [rows], int64.
         replicates: Of the resampling.
         seed: Of its draw.
@@ -165,17 +177,17 @@ def compare(
         high of the first bidder less this one.
     """
     resampling = Resampling.of(users.astype(np.int64), replicates, seed)
-    spreads = {name: Spread.of(each, users, resampling) for name, each in ledgers.items()}
+    spreads = {name: Spread.of(each, users, resampling) for name, each in earned.items()}
     summaries: dict[str, Any] = {}
-    for name, ledger in ledgers.items():
+    for name, earnings in earned.items():
         names = [each for each in COMPARED if each in spreads[name].totals]
         summaries[name] = {
-            **ledger.summary(),
+            **earnings.summary(),
             "intervals": {each: spreads[name].interval(each) for each in names},
         }
-    first = next(iter(ledgers))
+    first = next(iter(earned))
     differences: dict[str, Any] = {}
-    for name in list(ledgers)[1:]:
+    for name in list(earned)[1:]:
         differences[name] = {
             each: {
                 "value": summaries[first][each] - summaries[name][each],

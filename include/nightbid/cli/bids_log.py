@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, probabilities
-from nightbid.bidding.money import Ledger, compare
+from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.replay import replay
 from nightbid.bidding.strategies import Truthful
 from nightbid.bidding.strategies.choose import fit, in_units, price_unit
@@ -74,15 +74,15 @@ def replay_strategies(
     earlier, _ = in_units(earlier, rules, unit)
     scale = len(earlier) / len(auctions)
     known = replace(rules, budget=None if rules.budget is None else rules.budget * scale)
-    ledgers = {}
+    earned = {}
     for name in dict.fromkeys(strategies):
         bidder = fit(
             name, earlier, past[pctr], known, value_per_click=value,
             cost_per_click=cost_per_click, roi=roi, most_pctr=float(scores[pctr].max()),
         )  # fmt: skip
         result = bidder.run(auctions, scores[pctr], rules)
-        ledgers[name] = Ledger.of(auctions, result, value=value, per=rules.per)
-    _show(auctions, ledgers, sentence)
+        earned[name] = Earnings.of(auctions, result, value=value, per=rules.per)
+    _show(auctions, earned, sentence)
 
 
 def compare_predictions(
@@ -108,11 +108,11 @@ def compare_predictions(
         )
     rules = _rules(pricing, wins, rounding, budget, per)
     auctions, scores = _load(log, columns, pctr)
-    ledgers = {}
+    earned = {}
     for name in pctr:
         result = replay(auctions, Truthful(value, per).bids(scores[name]), rules)
-        ledgers[name] = Ledger.of(auctions, result, value=value, per=per)
-    _show(auctions, ledgers, _sentence(rules, value, budget, per))
+        earned[name] = Earnings.of(auctions, result, value=value, per=per)
+    _show(auctions, earned, _sentence(rules, value, budget, per))
 
 
 def _rules(pricing: str, wins: str, rounding: str, budget: float | None, per: float) -> Rules:
@@ -196,11 +196,11 @@ ROWS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-def _show(auctions: Auctions, ledgers: dict[str, Ledger], title: str) -> None:
+def _show(auctions: Auctions, earned: dict[str, Earnings], title: str) -> None:
     if auctions.user is None:
         raise DataError("auctions have no users to resample")
-    found = compare(ledgers, auctions.user.astype(np.int64), replicates=REPLICATES, seed=0)
-    table = Table("", *[escape(each) for each in ledgers], title=escape(title))
+    found = compare(earned, auctions.user.astype(np.int64), replicates=REPLICATES, seed=0)
+    table = Table("", *[escape(each) for each in earned], title=escape(title))
     bidders = found["bidders"]
     first = next(iter(bidders))
     for name, form in ROWS:

@@ -19,6 +19,8 @@ STAGES = (
     "train_baseline",
     "evaluate",
     "gate_model",
+    "replay",
+    "gate_value",
     "export",
     "load_test",
     "gate_serving",

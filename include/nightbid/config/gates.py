@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from nightbid.config.base import Block
 from nightbid.config.explain import suggestion
 
-GateName = Literal["raw", "features", "model", "serving", "cost"]
+GateName = Literal["raw", "features", "model", "serving", "cost", "value"]
 Range = tuple[float | None, float | None]
 
 
@@ -186,6 +186,23 @@ class ModelGate(Block):
     """Slices with fewer positives are not checked."""
 
 
+class ValueGate(Block):
+    """What the candidate's bids would have earned, where the pipeline has a `replay` block.
+
+    All of these warn by default: a stop is yours to set.
+    """
+
+    surplus_loss: Limit = limit(warn=(None, 0))
+    """Share of the reference's surplus that the candidate loses, beyond chance; expected surplus
+    where the true probabilities are known."""
+    surplus: Limit = limit(warn=(0, None))
+    """Value less spend, in money, of the candidate."""
+    unusable_rows: Limit = limit(warn=(None, 0.001))
+    """Share of evaluate rows without a usable price, left out of the replay."""
+    price_ratio: Limit = limit(warn=(0.5, 2.0))
+    """Median price over that of the days before."""
+
+
 class ServingGate(Block):
     """The exported bundle and its load test."""
 
@@ -286,6 +303,7 @@ class Gates(Block):
     model: ModelGate = ModelGate()
     serving: ServingGate = ServingGate()
     cost: CostGate = CostGate()
+    value: ValueGate = ValueGate()
     bands: tuple[Band, ...] = ()
     overrides: tuple[Override, ...] = ()
     seed_noise: SeedNoise | None = None

@@ -14,6 +14,7 @@ from nightbid.config.evaluate import Evaluate
 from nightbid.config.features import Feature
 from nightbid.config.gates import Gates
 from nightbid.config.models import Model, Train
+from nightbid.config.replay import Replay
 from nightbid.config.sources import Columns, SimulatorSource, Source
 from nightbid.schema import RESERVED
 
@@ -104,6 +105,8 @@ class PipelineSpec(Block):
     """Model to beat on the first night, and for comparison later."""
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    replay: Replay | None = None
+    """Bid the predictions on logged market prices and say what they earn; default: not done."""
     gates: Gates = Gates()
     budget: Budget = Budget()
     runner: Runner = Runner()
@@ -132,6 +135,44 @@ class PipelineSpec(Block):
                         f" {name!r}; rename one of them"
                     )
                 made[name] = feature
+        return self
+
+    @model_validator(mode="after")
+    def _replay_has_prices(self) -> PipelineSpec:
+        if self.replay is None:
+            return self
+        if not self.columns.price:
+            raise ValueError("replay needs columns.price, the column of the market price")
+        if not self.evaluate.keep_scores:
+            raise ValueError("replay needs evaluate.keep_scores: true")
+        if self.label.given and not self.label.entire_space:
+            raise ValueError(
+                f"replay needs every impression, but label.given keeps only rows where"
+                f" {self.label.given} is 1; set label.entire_space: true, or remove replay"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_feature_reads_the_outcome(self) -> PipelineSpec:
+        """Refuse features that read what the label or the source names as an outcome."""
+        label = self.label
+        outcomes = {
+            label.column: "label.column",
+            label.given: "label.given",
+            label.event_time: "label.event_time",
+        }
+        for role in ("price", "bid", "value"):
+            outcomes[getattr(self.columns, role)] = f"columns.{role}"
+        for column in getattr(self.source, "outcomes", ()):
+            outcomes.setdefault(column, "source.outcomes")
+        for name, feature in self.features.items():
+            for column in feature.sources(name):
+                if column in outcomes:
+                    raise ValueError(
+                        f"feature {name!r} reads {column!r}, which is {outcomes[column]} and known"
+                        " only after the impression; remove the feature (target_rate gives rates"
+                        " of the past)"
+                    )
         return self
 
     @model_validator(mode="after")

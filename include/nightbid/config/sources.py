@@ -25,6 +25,14 @@ class Columns(Block):
     """Ad or item that was shown."""
     position: str | None = None
     """Slot on the page, if logged: a training-only input."""
+    price: str | None = None
+    """Market price: the highest competing bid, which the winner paid in second price."""
+    bid: str | None = None
+    """What the logging bidder bid; rows whose bid is below the floor or price are checked."""
+    floor: str | None = None
+    """Least price that the seller took; null is none."""
+    value: str | None = None
+    """Money that the labelled event brought; may be null where it did not happen."""
 
 
 class SimulatorSource(Block):

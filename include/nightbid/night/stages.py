@@ -73,6 +73,19 @@ NIGHT: tuple[Stage, ...] = (
         is_gate=True,
     ),
     Stage(
+        "replay",
+        "nightbid.bidding.stage:run",
+        inputs=("sample", "evaluate"),
+        spec_keys=("replay", "columns", "evaluate"),
+    ),
+    Stage(
+        "gate_value",
+        "nightbid.gates.value:run",
+        inputs=("replay",),
+        spec_keys=("gates",),
+        is_gate=True,
+    ),
+    Stage(
         "export",
         "nightbid.serving.export:run",
         inputs=("sample", "featurize", "train"),
@@ -110,6 +123,7 @@ NIGHT: tuple[Stage, ...] = (
             "gate_model",
             "gate_serving",
             "gate_cost",
+            "gate_value",
         ),
         spec_keys=("approval",),
         uses_champion=True,

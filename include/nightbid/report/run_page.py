@@ -22,6 +22,7 @@ from nightbid.report.charts import (
     line_chart,
 )
 from nightbid.report.formatting import against, interval, money, number, signed
+from nightbid.report.replay_section import replay_context
 from nightbid.report.run_view import RunView, StageView
 
 FIGURES = {
@@ -62,6 +63,7 @@ def run_context(view: RunView) -> dict[str, Any]:
         "overrides": _overrides(view),
         "versions": _versions(view),
         "spec": yaml.safe_dump(view.head.spec, sort_keys=False, allow_unicode=True, width=96),
+        **replay_context(view),
         **_calibration(metrics),
         **_slices(metrics),
         **_training(view),

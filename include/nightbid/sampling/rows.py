@@ -145,7 +145,8 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
     """Refuse a table that lacks a column of the pipeline or has one of a reserved name."""
     roles, label = spec.columns, spec.label
     wanted = [roles.key, roles.time, roles.user, label.column]
-    wanted += [name for name in (label.given, label.event_time) if name]
+    money = (roles.price, roles.bid, roles.floor, roles.value)
+    wanted += [name for name in (label.given, label.event_time, *money) if name]
     mine = [name for name in table.column_names if name not in (REASON, TEXT)]
     missing = [repr(name) for name in dict.fromkeys(wanted) if name not in mine]
     if missing:

@@ -81,7 +81,9 @@ def run(task: StageTask) -> Outcome:
     window = [(split, day) for split in SPLITS for day in task.night.days(split)]
     source = open_source(task.spec.source, task.cache, [day for _, day in window])
     check_window(source, task.night)
-    outcomes = sorted({*source.meaning.outcomes, *source.meaning.truth.values()})
+    roles = task.spec.columns
+    known = {*source.meaning.outcomes, *source.meaning.truth.values()}
+    outcomes = sorted(known | {each for each in (roles.price, roles.bid, roles.value) if each})
     refuse_outcomes(task.spec, outcomes)
     counts: dict[str, DayCount] = {}
     for number, (split, day) in enumerate(window):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from nightbid.bidding.auctions import Auctions, Rules
-from nightbid.bidding.money import Ledger, compare
+from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.replay import replay
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
@@ -19,7 +19,7 @@ def test_totals_by_hand() -> None:
         price=[100, 200, 400], click=[1, 0, 1], hour=[0, 0, 23], true_probability=[0.5, 0.1, 0.2],
         conversion=[1, 0, 0],
     )  # fmt: skip
-    found = Ledger.of(auctions, replay(auctions, np.array([150.0, 250, 300]), Rules()), value=2)
+    found = Earnings.of(auctions, replay(auctions, np.array([150.0, 250, 300]), Rules()), value=2)
     summary = found.summary()
 
     assert (summary["impressions"], summary["clicks"], summary["conversions"]) == (2, 1, 1)
@@ -36,7 +36,7 @@ def test_totals_by_hand() -> None:
 
 def test_nothing_won_has_no_rates() -> None:
     auctions = Auctions.checked(price=[100], click=[1])
-    summary = Ledger.of(auctions, replay(auctions, np.array([1.0]), Rules()), value=2).summary()
+    summary = Earnings.of(auctions, replay(auctions, np.array([1.0]), Rules()), value=2).summary()
     assert summary["ecpc"] is summary["ecpm"] is summary["roi"] is None
     assert summary["surplus"] == 0
 
@@ -50,13 +50,13 @@ def test_miscalibrated_predictions_lose_money_on_a_simulated_night() -> None:
         click=table["click"].to_numpy(), true_probability=true,
     )  # fmt: skip
     users = np.unique(table["user_id"].to_pylist(), return_inverse=True)[1]
-    ledgers = {
-        str(factor): Ledger.of(
+    earned = {
+        str(factor): Earnings.of(
             auctions, replay(auctions, 1000 * 0.03 * factor * true, Rules()), value=0.03
         )
         for factor in (1, 0.7, 1.3, 2)
     }
-    found = compare(ledgers, users, replicates=200, seed=0)
+    found = compare(earned, users, replicates=200, seed=0)
 
     reached = {name: each["expected_surplus"] for name, each in found["bidders"].items()}
     assert f"{reached['1']:.2f}" == "32.32"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from nightbid.config.load import find_pipeline
-from nightbid.errors import CorruptDataError
+from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.runner import run_stage
@@ -18,7 +18,7 @@ SMALL = ("source.rows_per_day=500", "window.train_days=2")
 STAGES = {stage.name: stage for stage in NIGHT}
 
 
-@pytest.mark.parametrize("column", ["click", "conversion", "p_click_true"])
+@pytest.mark.parametrize("column", ["conversion", "p_click_true"])
 def test_a_leak_is_refused_though_the_sampled_rows_are_reused(tmp_path: Path, column: str) -> None:
     workspace = Workspace(str(tmp_path))
     leak = f"features.leak={{transform: vocabulary, column: {column}}}"
@@ -32,3 +32,19 @@ def test_a_leak_is_refused_though_the_sampled_rows_are_reused(tmp_path: Path, co
     record = run.stage("featurize")
     assert record is not None
     assert record.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "feature", "column"),
+    [
+        ("ctr", "{transform: vocabulary, column: click}", "click"),
+        ("cvr", "{transform: vocabulary, column: click}", "click"),
+        ("cvr", "{transform: numeric, column: conversion}", "conversion"),
+        ("cvr", "{transform: age, column: time, since: conversion_time}", "conversion_time"),
+    ],
+)
+def test_what_the_label_block_names_is_refused_when_the_yaml_is_read(
+    pipeline: str, feature: str, column: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"'leak' reads '{column}', which is label"):
+        find_pipeline(pipeline, PIPELINES, (f"features.leak={feature}",))

@@ -1,0 +1,159 @@
+"""Logged auctions of a night: prices, floors and values out of the sampled rows, checked.
+
+Rows that cannot be replayed are left out and counted by reason; too many of them, or prices in
+another unit than on the day before, are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.bidding.auctions import Auctions
+from nightbid.bidding.checks import Bools, Floats
+from nightbid.column_parsing import numbers
+from nightbid.config.sources import Columns
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, split_files
+
+HOUR = 3_600_000_000
+UNIT_CHANGE = 5.0
+"""Median prices that differ by this factor from the day before are in another unit."""
+LEAST_ROWS = 100
+"""Fewer rows have no median to compare."""
+
+
+@dataclass(frozen=True)
+class LoggedAuctions:
+    """The usable rows of one split, in order of time."""
+
+    auctions: Auctions
+    value: Floats | None
+    """[rows] of `columns.value`, where there is one."""
+    rows: Bools
+    """[all rows of the split, as they lie in its files] which were usable."""
+    order: np.ndarray
+    """Positions of the usable rows, in order of time."""
+    unusable: Mapping[str, int]
+    """Reason → rows left out."""
+
+
+def read_auctions(
+    folder: Path, split: str, columns: Columns, *, tolerated: float
+) -> LoggedAuctions:
+    """Read the auctions of one split.
+
+    Args:
+        folder: Output of the sample stage.
+        split: `evaluate`, or `validate` for the days before.
+        columns: Which column holds the price, the bid, the floor and the value.
+        tolerated: Share of rows that may be unusable.
+
+    Raises:
+        MissingDataError: there are no rows, or a column is absent.
+        CorruptDataError: more rows are unusable than tolerated.
+    """
+    names = [columns.price, columns.bid, columns.floor, columns.value]
+    wanted = [KEY, LABEL, TIME, USER, *dict.fromkeys(filter(None, names))]
+    tables = []
+    for path in split_files(folder, split):
+        there = pq.read_schema(path).names
+        for name in wanted:
+            if name not in there:
+                raise MissingDataError(
+                    f"there is no column {name!r}",
+                    where=path.parent.name,
+                    hint="correct `columns` of the pipeline, or the logs",
+                )
+        tables.append(pq.read_table(path, columns=[*wanted, *([TRUTH] if TRUTH in there else [])],
+                                    partitioning=None))  # fmt: skip
+    table = pa.concat_tables(tables, promote_options="permissive") if tables else None
+    if table is None or not table.num_rows or columns.price is None:
+        raise MissingDataError(
+            f"there are no {split} rows with prices",
+            where="replay",
+            hint="set columns.price, and take a date that has impressions",
+        )
+    return _usable(table, columns, split, tolerated)
+
+
+def _usable(table: pa.Table, columns: Columns, split: str, tolerated: float) -> LoggedAuctions:
+    price, label = numbers(table[columns.price]), numbers(table[LABEL])
+    reasons = {
+        f"{columns.price} is missing or not finite": np.isnan(price),
+        f"{columns.price} is negative": price < 0,
+    }
+    floor = value = None
+    if columns.floor:
+        floor = numbers(table[columns.floor])
+        # Auctions without a floor have none: null is 0, a negative one is an error.
+        reasons[f"{columns.floor} is negative"] = floor < 0
+        floor = np.nan_to_num(floor)
+    if columns.value:
+        value = numbers(table[columns.value])
+        # Values are often logged with the event only.
+        value = np.where(np.isnan(value) & (label == 0), 0.0, value)
+        reasons[f"{columns.value} is missing or negative"] = ~(value >= 0)
+    if columns.bid:
+        bid = numbers(table[columns.bid])
+        reasons[f"{columns.bid} is missing or negative"] = ~(bid >= 0)
+        if floor is not None:
+            reasons[f"{columns.bid} is below {columns.floor}"] = bid < floor
+        reasons[f"a label of 1 though {columns.bid} is below {columns.price}"] = (label == 1) & (
+            bid < price
+        )
+    bad = np.zeros(len(price), np.bool_)
+    counts: dict[str, int] = {}
+    for reason, rows in reasons.items():
+        if count := int((rows & ~bad).sum()):
+            counts[reason] = count
+        bad |= rows
+    if bad.mean() > tolerated or bad.all():
+        listed = ", ".join(f"{reason} ({count:,} rows)" for reason, count in counts.items())
+        raise CorruptDataError(
+            f"{int(bad.sum()):,} of {len(bad):,} {split} rows cannot be replayed: {listed}",
+            where="replay",
+            hint=f"correct the logs or `columns`; replay.unusable tolerates {tolerated:.2%}",
+        )
+    time = np.asarray(table[TIME].cast(pa.int64()))
+    order = np.flatnonzero(~bad)
+    order = order[np.argsort(time[order], kind="stable")]
+    truth = numbers(table[TRUTH])[order] if TRUTH in table.column_names else None
+    if truth is not None and np.isnan(truth).any():
+        truth = None
+    auctions = Auctions.checked(
+        where=f"{split} rows",
+        price=price[order],
+        click=label[order],
+        floor=None if floor is None else floor[order],
+        hour=time[order] // HOUR % 24,
+        user=np.asarray(table[USER])[order].astype(np.int64).view(np.uint64),
+        day=time[order] // (24 * HOUR),
+        true_probability=truth,
+    )
+    return LoggedAuctions(auctions, None if value is None else value[order], ~bad, order, counts)
+
+
+def price_ratio(now: Auctions, before: Auctions) -> float | None:
+    """Median price over that of earlier days; None where there are too few rows to tell.
+
+    Raises:
+        CorruptDataError: they differ so much that the unit or the currency must have changed.
+    """
+    if min(len(now), len(before)) < LEAST_ROWS:
+        return None
+    new, old = float(np.median(now.price)), float(np.median(before.price))
+    if not old or not new:
+        return None
+    if not 1 / UNIT_CHANGE < new / old < UNIT_CHANGE:
+        raise CorruptDataError(
+            f"the median price is {new:g}, but was {old:g} on the days before",
+            where="replay",
+            hint="the unit or the currency of the prices changed: correct the logs",
+        )
+    return new / old

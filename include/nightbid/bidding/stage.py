@@ -1,0 +1,188 @@
+"""Replay: what the models of a night would have earned on the evaluate rows.
+
+Writes `replay.json` with the figures, and `auctions.parquet` with a row per auction: what
+`nightbid bids` reads.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.bidding.auctions import Auctions, Rules
+from nightbid.bidding.checks import Floats, probabilities
+from nightbid.bidding.landscape import empirical
+from nightbid.bidding.logs import LoggedAuctions, price_ratio, read_auctions
+from nightbid.bidding.money import Earnings, compare
+from nightbid.bidding.replay import Replay, replay
+from nightbid.bidding.strategies.choose import in_units, price_unit
+from nightbid.bidding.strategies.pacing import DualPacing
+from nightbid.bidding.strategies.shading import Shading
+from nightbid.config.replay import Replay as Settings
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.night.manifest import Rows
+from nightbid.night.task import Outcome, StageTask
+from nightbid.schema import KEY, split_files
+
+MODELS = ("candidate", "champion", "baseline")
+TRUTH = "truth"
+NOT_SET = "no replay: the pipeline has no `replay` block"
+
+
+def run(task: StageTask) -> Outcome:
+    """Replay every model's bids on the very same auctions.
+
+    Raises:
+        MissingDataError: the evaluation kept no scores, or there are no rows with prices.
+        CorruptDataError: too many rows have no usable price, or prices changed their unit.
+    """
+    settings = task.spec.replay
+    if settings is None:
+        return Outcome(metrics={"replayed": False}, summary=NOT_SET)
+    sample = task.inputs["sample"].path
+    task.progress(0.1, "reading prices")
+    logged = read_auctions(sample, "evaluate", task.spec.columns, tolerated=settings.unusable)
+    earlier = read_auctions(sample, "validate", task.spec.columns, tolerated=settings.unusable)
+    ratio = price_ratio(logged.auctions, earlier.auctions)
+    scores = _scores(task, logged)
+    task.progress(0.4, "replaying")
+    auctions = logged.auctions
+    if auctions.true_probability is not None:
+        scores[TRUTH] = auctions.true_probability
+    earned = {name: _bid(settings, logged, earlier, each) for name, each in scores.items()}
+    task.progress(0.7, "intervals")
+    assert auctions.user is not None
+    users = auctions.user.view(np.int64)
+    found = compare(earned, users, replicates=task.spec.evaluate.bootstrap, seed=task.spec.seed)
+    reference = "champion" if "champion" in scores else "baseline"
+    metrics: dict[str, Any] = {
+        "replayed": True,
+        "rules": settings.model_dump(mode="json"),
+        "auctions": len(auctions),
+        "unusable": dict(logged.unusable),
+        "unusable_share": 1 - len(auctions) / len(logged.rows),
+        "price_ratio": ratio,
+        "reference": reference,
+        **found,
+    }
+    (task.output / "replay.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
+    _save(task, logged, scores)
+    return Outcome(
+        rows=Rows(
+            read=len(logged.rows),
+            written=len(auctions),
+            dropped=len(logged.rows) - len(auctions),
+        ),
+        metrics=metrics,
+        summary=_sentence(metrics),
+    )
+
+
+def _scores(task: StageTask, logged: LoggedAuctions) -> dict[str, Floats]:
+    """Each model's predictions of the usable rows, in their order."""
+    folder = task.inputs["evaluate"].path
+    files = sorted((folder / "scores").glob("part-*.parquet"))
+    if not files:
+        raise MissingDataError(
+            "the evaluation kept no scores", where="replay", hint="set evaluate.keep_scores: true"
+        )
+    table = pq.read_table(files, partitioning=None)
+    keys = pa.concat_tables(
+        [
+            pq.read_table(path, columns=[KEY], partitioning=None)
+            for path in split_files(task.inputs["sample"].path, "evaluate")
+        ]
+    )
+    if not keys[KEY].equals(table[KEY]):
+        raise CorruptDataError(
+            f"{keys.num_rows:,} sampled and {table.num_rows:,} scored rows are not the same",
+            where="replay",
+            hint="rerun the night from `sample`",
+        )
+    return {
+        name: probabilities(name, table[name].to_numpy())[logged.order]
+        for name in MODELS
+        if name in table.column_names
+    }
+
+
+def _bid(
+    settings: Settings, logged: LoggedAuctions, earlier: LoggedAuctions, scores: Floats
+) -> Earnings:
+    """Bid the value of each row by one model's predictions."""
+    worth = settings.value * (np.ones(len(scores)) if logged.value is None else logged.value)
+    auctions = logged.auctions
+    rules = Rules(
+        settings.pricing,
+        settings.wins,
+        per=settings.per,
+        budget=None if settings.budget is None else settings.budget * settings.per,
+    )
+    # Before the event, a bidder knows the mean value of one.
+    expected = settings.value * _mean_value(earlier)
+    unit = price_unit(earlier.auctions.price)
+    scaled, rules = in_units(auctions, rules, unit)
+    before, _ = in_units(earlier.auctions, rules, unit)
+    result = _run(scaled, before, rules, scores, expected)
+    return Earnings.of(scaled, result, value=worth, expected=expected, per=rules.per)
+
+
+def _run(
+    auctions: Auctions, earlier: Auctions, rules: Rules, scores: Floats, value: float
+) -> Replay:
+    effective = scores
+    if rules.pricing == "first":
+        most = min(rules.per * value * float(scores.max()), 20 * float(earlier.price.max()))
+        shading = Shading.fit(
+            empirical(earlier.price), value, most=most, per=rules.per, wins=rules.wins
+        )
+        bids = shading.bids(scores)
+        if rules.budget is None:
+            return replay(auctions, bids, rules)
+        # Pacing multiplies values; here it multiplies shaded bids.
+        effective = bids / (rules.per * value)
+    elif rules.budget is None:
+        return replay(auctions, rules.per * value * scores, rules)
+    return DualPacing(value, per=rules.per).run(auctions, effective, rules)
+
+
+def _mean_value(earlier: LoggedAuctions) -> float:
+    """Mean of `columns.value` over the positive rows of the days before; 1 without the column."""
+    if earlier.value is None:
+        return 1.0
+    positive = earlier.value[earlier.auctions.click == 1]
+    return float(positive.mean()) if len(positive) else float(earlier.value.mean())
+
+
+def _save(task: StageTask, logged: LoggedAuctions, scores: dict[str, Floats]) -> None:
+    auctions = logged.auctions
+    columns = {
+        "price": auctions.price, "click": auctions.click, "floor": auctions.floor,
+        "hour": auctions.hour, "user": auctions.user, "day": auctions.day,
+        "value": logged.value, **scores,
+    }  # fmt: skip
+    table = pa.table({name: pa.array(each) for name, each in columns.items() if each is not None})
+    pq.write_table(table, task.output / "auctions.parquet", compression="zstd")
+
+
+def _sentence(metrics: dict[str, Any]) -> str:
+    bidders, reference = metrics["bidders"], metrics["reference"]
+    name = surplus_name(metrics)
+    said = f"surplus {bidders['candidate'][name]:,.2f}"
+    difference = metrics["differences"].get(reference, {}).get(name)
+    if difference:
+        said += f" ({difference['value']:+,.2f}"
+        if difference["low"] is not None:
+            said += f" [{difference['low']:+,.2f}, {difference['high']:+,.2f}]"
+        said += f" against the {reference})"
+    return f"{said} on {metrics['auctions']:,} auctions"
+
+
+def surplus_name(metrics: dict[str, Any]) -> str:
+    """The surplus to judge by: the expected one, where true probabilities are known."""
+    known = "expected_surplus" in metrics["bidders"]["candidate"]
+    return "expected_surplus" if known else "surplus"

@@ -1,0 +1,47 @@
+"""Would the candidate's bids have earned as much as the champion's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nightbid.gates.gate import run_gate
+from nightbid.gates.measurements import Measurements
+from nightbid.night.task import Outcome, StageTask
+
+
+def run(task: StageTask) -> Outcome:
+    """Judge the replay of the night's bids."""
+    return run_gate(task, "value", measure)
+
+
+def measure(task: StageTask) -> Measurements:
+    """Collect surplus, its loss against the reference, and what could not be replayed."""
+    measurements = Measurements()
+    metrics: dict[str, Any] = dict(task.inputs["replay"].manifest.metrics)
+    if not metrics["replayed"]:
+        measurements.skip("what the predictions would have earned: there is no replay block")
+        return measurements
+    bidders, reference = metrics["bidders"], metrics["reference"]
+    known = "expected_surplus" in bidders["candidate"]
+    name = "expected_surplus" if known else "surplus"
+    mine, theirs = bidders["candidate"][name], bidders[reference][name]
+    measurements.add(
+        "surplus", mine, note=f"{name.replace('_', ' ')} on {metrics['auctions']:,} auctions"
+    )
+    high = metrics["differences"][reference][name]["high"]
+    if high is None:
+        measurements.skip("the loss against the reference: too few users for an interval")
+    elif theirs:
+        # Only what is left of the loss at the upper end of its interval is no chance.
+        loss = max(-high, 0.0) / abs(theirs)
+        measurements.add("surplus_loss", loss, note=f"{mine:,.2f}, {reference} {theirs:,.2f}")
+    measurements.add(
+        "unusable_rows",
+        metrics["unusable_share"],
+        note=", ".join(f"{why}: {rows:,}" for why, rows in metrics["unusable"].items()),
+    )
+    if metrics["price_ratio"] is not None:
+        measurements.add("price_ratio", metrics["price_ratio"], note="median price, newest days")
+    else:
+        measurements.skip("the price level: too few rows to compare with the days before")
+    return measurements

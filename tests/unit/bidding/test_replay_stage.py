@@ -1,0 +1,239 @@
+"""The `replay` stage and its gate, over rows of the simulated exchange."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.bidding import stage as replay_stage
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
+from nightbid.gates import value as gate_value
+from nightbid.night.manifest import Manifest
+from nightbid.night.task import Outcome, StageInput, StageTask
+from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, WEIGHT
+from nightbid.storage.workspace import Workspace
+from pydantic import ValidationError
+from upath import UPath
+
+NEWEST = date(2026, 1, 12)
+BEFORE = date(2026, 1, 11)
+BLOCKS: dict[str, Any] = {
+    "pipeline": "t",
+    "features": {"site_id": "vocabulary"},
+    "columns": {"price": "win_price", "bid": "bid", "floor": "floor_price"},
+    "replay": {"value": 0.03},
+}
+
+
+def spec_of(**blocks: Any) -> PipelineSpec:
+    return PipelineSpec.model_validate({**BLOCKS, **blocks})
+
+
+def input_of(folder: Path, name: str, metrics: dict[str, Any] | None = None) -> StageInput:
+    manifest = Manifest(
+        pipeline="t", run_id="r", stage=name, night=str(NEWEST), key="", digest="", inputs={},
+        spec_digest="", code_digest="", versions={}, seed=0, metrics=metrics or {},
+        created=datetime(2026, 1, 13, tzinfo=UTC),
+    )  # fmt: skip
+    return StageInput(manifest, UPath(folder / name))
+
+
+@pytest.fixture(scope="module")
+def days() -> dict[date, pa.Table]:
+    logs = SimulatorLogs(SimulatorSource(rows_per_day=20_000))
+    found = {}
+    for day in (BEFORE, NEWEST):
+        table = pa.Table.from_batches(list(logs.batches(day)))
+        users = np.unique(table["user_id"].to_pylist(), return_inverse=True)[1]
+        for name, column in {
+            KEY: table["impression_id"].cast(pa.int64()),
+            LABEL: table["click"].cast(pa.float32()),
+            WEIGHT: pa.array(np.ones(len(table), np.float32)),
+            TIME: table["time"],
+            USER: pa.array(users.astype(np.int64)),
+            TRUTH: table["p_click_true"],
+        }.items():
+            table = table.append_column(name, column)
+        found[day] = table
+    return found
+
+
+class Ran:
+    def __init__(self, folder: Path, spec: PipelineSpec) -> None:
+        self.folder, self.spec = folder, spec
+
+    def task(self, inputs: dict[str, StageInput]) -> StageTask:
+        out = self.folder / "out"
+        out.mkdir(exist_ok=True)
+        return StageTask(
+            spec=self.spec, night=Night.of(self.spec, NEWEST), run_id="r", inputs=inputs,
+            history=(), output=out, workspace=Workspace(str(self.folder)), cache=self.folder,
+        )  # fmt: skip
+
+    def replay(self) -> Outcome:
+        inputs = {name: input_of(self.folder, name) for name in ("sample", "evaluate")}
+        return replay_stage.run(self.task(inputs))
+
+    def gate(self, metrics: dict[str, Any]) -> Outcome:
+        return gate_value.run(self.task({"replay": input_of(self.folder, "replay", metrics)}))
+
+
+def night(
+    folder: Path, days: dict[date, pa.Table], factors: dict[str, float], **blocks: Any
+) -> Ran:
+    for split, day in (("validate", BEFORE), ("evaluate", NEWEST)):
+        path = folder / "sample" / f"split={split}" / f"dt={day}" / "part-00000.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(days[day], path)
+    rows = days[NEWEST]
+    true = rows[TRUTH].to_numpy()
+    scores = {name: np.minimum(true * factor, 1) for name, factor in factors.items()}
+    path = folder / "evaluate" / "scores" / "part-00000.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({KEY: rows[KEY], **{n: pa.array(s) for n, s in scores.items()}}), path)
+    return Ran(folder, spec_of(**blocks))
+
+
+def changed(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def test_a_miscalibrated_candidate_visibly_loses_money(
+    tmp_path: Path, days: dict[date, pa.Table]
+) -> None:
+    ran = night(tmp_path, days, {"candidate": 2.0, "champion": 1.1, "baseline": 0.5})
+    outcome = ran.replay()
+    bidders = outcome.metrics["bidders"]
+
+    assert list(bidders) == ["candidate", "champion", "baseline", "truth"]
+    best = bidders["truth"]["expected_surplus"]
+    assert 0.15 < 1 - bidders["candidate"]["expected_surplus"] / best < 0.3
+    difference = outcome.metrics["differences"]["champion"]["expected_surplus"]
+    assert difference["high"] < 0
+    assert "against the champion" in outcome.summary
+    assert json.loads((tmp_path / "out" / "replay.json").read_text())["auctions"] == len(
+        days[NEWEST]
+    )
+    kept = pq.read_table(tmp_path / "out" / "auctions.parquet")
+    assert {"price", "click", "floor", "user", "candidate", "truth"} <= set(kept.column_names)
+
+    gate = ran.gate(outcome.metrics)
+    assert gate.verdict == "warn"
+    assert "surplus_loss" in gate.summary
+
+
+def test_an_equal_candidate_passes(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+    ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 1.0})
+    outcome = ran.replay()
+    assert outcome.metrics["differences"]["baseline"]["surplus"]["value"] == 0
+    assert ran.gate(outcome.metrics).verdict == "pass"
+
+
+def test_without_a_block_nothing_is_replayed(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+    ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 1.0}, replay=None)
+    outcome = ran.replay()
+    assert outcome.summary == "no replay: the pipeline has no `replay` block"
+    assert ran.gate(dict(outcome.metrics)).verdict == "pass"
+
+
+@pytest.mark.parametrize("pricing", ["second", "first"])
+def test_budgets_are_kept(tmp_path: Path, days: dict[date, pa.Table], pricing: str) -> None:
+    block = {"value": 0.03, "pricing": pricing, "budget": 2.0}
+    ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.7}, replay=block)
+    for name, each in ran.replay().metrics["bidders"].items():
+        assert 1.5 < each["spend"] <= 2.0 * (1 + 1e-12), name
+        assert sum(each["spend_by_hour"][:12]) > 0.3, name
+
+
+def test_shaded_bids_earn_in_first_price(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+    block = {"value": 0.03, "pricing": "first"}
+    ran = night(tmp_path, days, {"candidate": 1.0, "baseline": 0.5}, replay=block)
+    bidders = ran.replay().metrics["bidders"]
+    # Truthful bids earn nothing in first price: each pays its value.
+    assert bidders["candidate"]["expected_surplus"] > bidders["baseline"]["expected_surplus"] > 0
+
+
+def test_a_few_bad_prices_are_left_out_and_counted(
+    tmp_path: Path, days: dict[date, pa.Table]
+) -> None:
+    prices = days[NEWEST]["win_price"].to_numpy().copy()
+    prices[:3], prices[5] = np.nan, -1
+    spoiled = {**days, NEWEST: changed(days[NEWEST], "win_price", prices)}
+    ran = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0})
+    outcome = ran.replay()
+    assert outcome.metrics["unusable"] == {
+        "win_price is missing or not finite": 3,
+        "win_price is negative": 1,
+    }
+    assert (outcome.rows.read, outcome.rows.dropped) == (len(prices), 4)
+
+
+def spoil_unit(table: pa.Table) -> pa.Table:
+    return changed(table, "win_price", table["win_price"].to_numpy() / 1000)
+
+
+def spoil_prices(table: pa.Table) -> pa.Table:
+    return changed(table, "win_price", np.full(len(table), np.nan))
+
+
+def spoil_bids(table: pa.Table) -> pa.Table:
+    return changed(table, "bid", table["floor_price"].to_numpy() / 2)
+
+
+def spoil_clicks(table: pa.Table) -> pa.Table:
+    clicked = np.ones(len(table), np.float32)
+    price = table["bid"].to_numpy() + 1
+    return changed(changed(table, LABEL, clicked), "win_price", price)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_unit, "the median price is"),
+        (spoil_prices, "win_price is missing or not finite"),
+        (spoil_bids, "bid is below floor_price"),
+        (spoil_clicks, "a label of 1 though bid is below win_price"),
+        (lambda table: table.drop_columns(["win_price"]), "there is no column 'win_price'"),
+        (lambda table: table.slice(0, 0), "there are no evaluate rows with prices"),
+    ],
+)
+def test_bad_logs_are_one_line_and_nothing_is_written(
+    tmp_path: Path, days: dict[date, pa.Table], spoil: Any, message: str
+) -> None:
+    spoiled = {**days, NEWEST: spoil(days[NEWEST])}
+    ran = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0})
+    with pytest.raises((CorruptDataError, MissingDataError)) as caught:
+        ran.replay()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_predictions_outside_0_to_1_are_refused(tmp_path: Path, days: dict[date, pa.Table]) -> None:
+    ran = night(tmp_path, days, {"candidate": -1.0, "baseline": 1.0})
+    with pytest.raises(NightbidError, match="values of candidate are not within"):
+        ran.replay()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ({"columns": {}}, "replay needs columns.price"),
+        ({"replay": {"value": 0}}, "greater than 0"),
+        ({"replay": {"value": 1, "budget": 0}}, "greater than 0"),
+        ({"evaluate": {"keep_scores": False}}, "replay needs evaluate.keep_scores"),
+        ({"label": {"column": "conversion", "given": "click"}}, "replay needs every impression"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(blocks: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        spec_of(**blocks)
