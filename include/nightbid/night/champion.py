@@ -122,7 +122,8 @@ class ChampionPointer:
             bundle_digest: digest of the bundle.
             reason: kept in the history.
             judged_against: number of the champion that it was compared with, 0 for none. The
-                champion must still be that one. None: not checked.
+                champion must still be that one, and no user may have withdrawn the bundle. None: a
+                user promotes by hand, and neither is checked.
 
         Raises:
             PromotionRefused: promotions are paused, another champion serves than the one judged
@@ -139,7 +140,8 @@ class ChampionPointer:
                 where=self._pipeline,
                 hint=f"`nightbid champion resume {self._pipeline}`, then {RERUN_UNDER_NEW_ID}",
             )
-        if (word := self.withdrawn().get(bundle_digest)) is not None:
+        word = self.withdrawn().get(bundle_digest) if judged_against is not None else None
+        if word is not None:
             raise PromotionRefused(
                 f"this bundle was withdrawn by entry #{word.number}: {word.reason}",
                 where=self._pipeline,
