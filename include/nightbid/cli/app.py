@@ -232,6 +232,43 @@ def serve(
 
 
 @app.command()
+def score(
+    pipeline: PipelineName,
+    rows: Annotated[Path, typer.Argument(help="Parquet file, or folder of Parquet files.")],
+    to: Annotated[Path, typer.Option(help="New folder for the scores.")],
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to copy; may be repeated. Default: all.")
+    ] = None,
+) -> None:
+    """Score Parquet files with the champion, without a server."""
+    from nightbid.scorer.follow import fetch_bundle
+    from nightbid.serving.batch import score_files
+
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    champion = ChampionPointer(workspace, _known(pipeline, settings)).current()
+    if champion is None:
+        raise ConfigError(
+            "no champion yet",
+            where=pipeline,
+            hint="run a night: no candidate has passed every gate",
+        )
+    found = score_files(
+        fetch_bundle(workspace, champion),
+        rows,
+        to,
+        keep=keep or (),
+        described=champion.model_dump(mode="json"),
+    )
+    console.print(
+        f"{found['rows']:,} rows of {found['files']:,} file{'s' * (found['files'] != 1)} scored"
+        f" with champion #{champion.number} of {pipeline},"
+        f" {found['rows_per_second']:,.0f} rows/s: {to}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def compare(
     pipeline: PipelineName,
     run_ids: Annotated[list[str], typer.Argument(help="Two or more run ids.")],

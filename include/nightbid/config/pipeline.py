@@ -15,7 +15,7 @@ from nightbid.config.features import Feature
 from nightbid.config.gates import Gates
 from nightbid.config.models import Model, Train
 from nightbid.config.replay import Replay
-from nightbid.config.sources import Columns, SimulatorSource, Source
+from nightbid.config.sources import Columns, SimulatorSource, Source, defaults_of
 from nightbid.schema import RESERVED
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
@@ -136,6 +136,18 @@ class PipelineSpec(Block):
                     )
                 made[name] = feature
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _formats_bring_defaults(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        brought = {}
+        for block, defaults in defaults_of(value.get("source")).items():
+            own = value.get(block, {})
+            if isinstance(own, dict):
+                brought[block] = {**defaults, **own}
+        return {**value, **brought}
 
     @model_validator(mode="after")
     def _replay_has_prices(self) -> PipelineSpec:

@@ -21,8 +21,9 @@ class Columns(Block):
     """When the impression was served: timestamp, UTC."""
     user: str = "user_id"
     """User of the impression; confidence intervals resample by it."""
-    item: str = "ad_id"
-    """Ad or item that was shown."""
+    item: str | None = "ad_id"
+    """Ad or item that was shown; null if no column names it. Default of `obd`: `item_id`; of the
+    layout avazu: `C14`; of criteo: null."""
     position: str | None = None
     """Slot on the page, if logged: a training-only input."""
     price: str | None = None
@@ -138,6 +139,24 @@ class FolderSource(Block):
                 f"layout {self.layout} needs `kind: csv` and no `names`: it has its own"
             )
         return self
+
+
+def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
+    """Get the defaults of `columns` and `label` that a format brings with it.
+
+    Args:
+        source: the `source` block as it stands in the YAML, or typed.
+    """
+    plain = source.model_dump() if isinstance(source, Block) else source
+    if not isinstance(plain, dict):
+        return {}
+    if plain.get("kind") == "obd":
+        return {"columns": {"item": "item_id"}}
+    if plain.get("layout") == "criteo":  # none of C1 to C26 is known to be the ad
+        return {"columns": {"item": None}, "label": {"column": "label"}}
+    if plain.get("layout") == "avazu":
+        return {"columns": {"item": "C14"}}
+    return {}
 
 
 Source = Annotated[

@@ -96,7 +96,7 @@ def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
 
 def _attributes(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     """Compare what is known of sampled users and items with what was known on other days."""
-    for entity in (spec.columns.user, spec.columns.item):
+    for entity in filter(None, (spec.columns.user, spec.columns.item)):
         mine = day.profile.attributes.get(entity)
         for name in mine.columns if mine else ():
             now = days.agreement(day, entity, name)

@@ -67,8 +67,12 @@ def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
 
 def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     roles = spec.columns
-    wanted = {roles.key, roles.time, roles.user, roles.item, spec.label.column}
-    wanted |= {name for name in (roles.position, spec.label.given, spec.label.event_time) if name}
+    wanted = {roles.key, roles.time, roles.user, spec.label.column}
+    wanted |= {
+        name
+        for name in (roles.item, roles.position, spec.label.given, spec.label.event_time)
+        if name
+    }
     others = [set(each.profile.columns) for each in days.others(day)]
     # A column that most other days have is part of the schema, declared or not.
     counts = {name: sum(name in each for each in others) for each in others for name in each}

@@ -48,7 +48,7 @@ class FileEntry(BaseModel):
 
 
 class Rows(BaseModel):
-    """Row counts; `read == written + quarantined + dropped` for a stage that filters rows."""
+    """Row counts. Where rows are filtered, `read == written + quarantined + repeated + dropped`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,8 +56,10 @@ class Rows(BaseModel):
     written: int = 0
     quarantined: int = 0
     """Rows that could not be parsed: kept aside with a reason."""
+    repeated: int = 0
+    """Rows whose key another row of the day has already."""
     dropped: int = 0
-    """Rows left out on purpose: sampled away, duplicates, outside the label's condition."""
+    """Rows left out on purpose: sampled away, outside the label's condition."""
 
 
 class Manifest(Sealed):

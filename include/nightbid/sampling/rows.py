@@ -186,7 +186,7 @@ def draw(
     first[np.unique(keys, return_index=True)[1]] = True
     for earlier in seen:
         first &= ~np.isin(keys, earlier)
-    seen.append(keys)
+    seen.append(keys[first])
     if spec.label.given and not spec.label.entire_space:
         first &= flag(table[spec.label.given]) == 1
     whole = table.filter(pa.array(first))

@@ -38,6 +38,8 @@ class DayCount:
     read: int = 0
     written: int = 0
     quarantined: int = 0
+    repeated: int = 0
+    """Rows whose key an earlier row of the day has."""
     positives: float = 0.0
     """Weighted, of the rows written."""
     weight: float = 0.0
@@ -52,7 +54,7 @@ class DayCount:
     @property
     def dropped(self) -> int:
         """Left out on purpose."""
-        return self.read - self.written - self.quarantined
+        return self.read - self.written - self.quarantined - self.repeated
 
     def to_json(self) -> dict[str, object]:
         """As the manifest's metrics have it."""
@@ -60,6 +62,7 @@ class DayCount:
             "read": self.read,
             "written": self.written,
             "quarantined": self.quarantined,
+            "repeated": self.repeated,
             "dropped": self.dropped,
             "positives": self.read_positives,
             "quarantined_positives": self.aside_positives,
@@ -94,6 +97,7 @@ def run(task: StageTask) -> Outcome:
         read=sum(each.read for each in counts.values()),
         written=sum(each.written for each in counts.values()),
         quarantined=sum(each.quarantined for each in counts.values()),
+        repeated=sum(each.repeated for each in counts.values()),
         dropped=sum(each.dropped for each in counts.values()),
     )
     weight = sum(each.weight for each in counts.values())
@@ -113,7 +117,7 @@ def run(task: StageTask) -> Outcome:
             "quarantine_examples": examples,
             "outcomes": outcomes,
         },
-        summary=f"{len(counts)} days, label rate {rate:.4f}"
+        summary=f"{len(counts)} days, label rate {rate:.4f}, {_accounted(total)}"
         + (f", quarantined: {_listed(reasons, examples)}" if reasons else ""),
     )
 
@@ -174,14 +178,16 @@ def check_window(source: Source, night: Night) -> None:
 def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCount:
     spec, count, profile = task.spec, DayCount(), Profile()
     sample = RowSample()
-    entities = (spec.columns.user, spec.columns.item)
+    entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
     seen: list[npt.NDArray[np.int64]] = []
     kept = _Writer(task.output / f"split={split}" / f"dt={day}" / "part-00000.parquet")
     aside = _Writer(task.output / "quarantine" / f"dt={day}" / "part-00000.parquet")
     try:
         for table in _tables(source, day):
             parsed = parse(table, spec, source.meaning.truth, f"logs of {day}")
+            before = sum(len(keys) for keys in seen)
             rows = draw(parsed.good, spec, split, seen)
+            count.repeated += len(parsed.good) - (sum(len(keys) for keys in seen) - before)
             profile = profile.merge(Profile.of(parsed.good, entities))
             if split == "evaluate":
                 sample = sample.add(parsed.good)
@@ -245,6 +251,17 @@ class _Writer:
         """Finish the file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _accounted(rows: Rows) -> str:
+    parts = [f"{rows.read:,} rows: {rows.written:,} kept"]
+    for count, what in (
+        (rows.quarantined, "quarantined"),
+        (rows.repeated, "repeated keys"),
+        (rows.dropped, "sampled away or outside the label's condition"),
+    ):
+        parts += [f"{count:,} {what}"] if count else []
+    return ", ".join(parts)
 
 
 def _listed(reasons: dict[str, int], examples: dict[str, str]) -> str:

@@ -97,7 +97,7 @@ def test_a_night_is_split_by_day_and_every_row_accounted_for(sample):
     assert days["evaluate"] == [f"dt={NEWEST}"]
     assert days["validate"] == [f"dt={NEWEST - timedelta(days=1)}"]
     found = outcome.rows
-    assert found.read == found.written + found.quarantined + found.dropped > 3000
+    assert found.read == found.written + found.quarantined + found.repeated + found.dropped > 3000
     assert (found.quarantined, found.dropped) == (0, 0)
     table = rows_of(folder, "evaluate")
     for name, kind in (
@@ -211,7 +211,10 @@ def test_a_day_that_was_loaded_twice_is_counted_and_dropped(sample):
     source = {**SMALL, "faults": [f"duplicated_day@{NEWEST}"]}
     outcome, _ = sample(spec_of(source=source))
     day = outcome.metrics["days"][str(NEWEST)]
-    assert day["dropped"] == day["written"] == day["read"] / 2
+    assert day["repeated"] == day["written"] == day["read"] / 2
+    assert day["dropped"] == 0
+    assert outcome.rows.repeated == day["repeated"]
+    assert "repeated keys" in outcome.summary
 
 
 WRONG = {
@@ -279,7 +282,9 @@ def test_clicks_without_impressions_ids_are_quarantined_and_counted(sample):
     outcome, folder = sample(spec_of(source={**SMALL, "faults": [f"null_keys@{NEWEST}:0.1"]}))
     day = outcome.metrics["days"][str(NEWEST)]
     assert 40 < day["quarantined"] < 130
-    assert day["read"] == day["written"] + day["quarantined"] + day["dropped"]
+    assert day["read"] == sum(
+        day[name] for name in ("written", "quarantined", "repeated", "dropped")
+    )
     aside = pq.ParquetFile(folder / f"quarantine/dt={NEWEST}/part-00000.parquet").read()
     assert aside[REASON].to_pylist() == ["impression_id is null"] * day["quarantined"]
     assert outcome.metrics["quarantine"] == {"impression_id is null": day["quarantined"]}
@@ -318,7 +323,9 @@ def test_counts_add_up_whatever_is_wrong_with_a_csv(sample, tmp_path, bad, cut, 
     for day in days:
         count = outcome.metrics["days"][str(day)]
         assert count["read"] == 60 + len(again)
-        assert count["read"] == count["written"] + count["quarantined"] + count["dropped"]
+        assert count["read"] == sum(
+            count[name] for name in ("written", "quarantined", "repeated", "dropped")
+        )
         path = out / f"quarantine/dt={day}/part-00000.parquet"
         aside = pq.ParquetFile(path).metadata.num_rows if path.exists() else 0
         assert aside == count["quarantined"] >= len(cut)
