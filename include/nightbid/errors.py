@@ -10,6 +10,7 @@
     ├── StageError                a stage could not finish
     ├── GateStopped               a gate judged its input unfit: the night ends here, by design
     ├── TrialPruned               a sweep gave a poor trial up: its training ends here, by design
+    ├── PromotionRefused          paused, judged against another champion, or withdrawn
     ├── BudgetExceeded            a budget ran out and the work was cancelled
     ├── ServiceError              a cloud service refused, or did not answer; asking again may help
     ├── PriceError                a price is missing or expired: a cost cannot be stated
@@ -90,6 +91,10 @@ class PriceError(NightbidError):
 
 class WorkspaceError(NightbidError):
     """The workspace is unreachable, or is not what it should be."""
+
+
+class PromotionRefused(NightbidError):
+    """Promotions are paused, the champion changed since the verdict, or a person withdrew it."""
 
 
 class ConcurrentUpdateError(WorkspaceError):

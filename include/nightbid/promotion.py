@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from nightbid.errors import StageError
+from nightbid.errors import ConcurrentUpdateError, PromotionRefused, StageError
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import Outcome, StageTask
 
@@ -30,6 +31,9 @@ def run(task: StageTask) -> Outcome:
                 where=task.run_id,
                 hint="open the gate report, fix the cause, then rerun the night",
             )
+    for name, judged_on in task.inputs.items():
+        if name != "champion":
+            judged_on.path  # noqa: B018 (reading it verifies every file)
     bundle = task.inputs["export"]
     verdict = str(task.inputs["evaluate"].manifest.metrics["verdict"])
     reference = str(task.inputs["evaluate"].manifest.metrics["reference"])
@@ -42,17 +46,24 @@ def run(task: StageTask) -> Outcome:
         decision = "kept"
         summary = f"not promoted: worse than the {reference}"
     else:
-        champion = pointer.promote(
-            run_id=task.run_id,
-            night=task.night.date,
-            bundle_uri=task.workspace.uri(bundle.folder),
-            bundle_digest=bundle.manifest.digest,
-            reason=f"{verdict} than the {reference}"
-            if verdict != "neutral"
-            else f"neutral against the {reference}",
-        )
-        decision = "promoted"
-        summary = f"promoted as champion #{champion.number}: {champion.reason}"
+        pinned = RunRecord.load(task.workspace, task.spec.pipeline, task.run_id).pinned_champion()
+        try:
+            champion = pointer.promote(
+                run_id=task.run_id,
+                night=task.night.date,
+                bundle_uri=task.workspace.uri(bundle.folder),
+                bundle_digest=bundle.manifest.digest,
+                reason=f"{verdict} than the {reference}"
+                if verdict != "neutral"
+                else f"neutral against the {reference}",
+                judged_against=pinned.number if pinned else 0,
+            )
+        except (PromotionRefused, ConcurrentUpdateError) as error:
+            decision = "kept"
+            summary = f"not promoted: {error.what} → {error.hint}"
+        else:
+            decision = "promoted"
+            summary = f"promoted as champion #{champion.number}: {champion.reason}"
     text = json.dumps({"decision": decision, "bundle": bundle.manifest.digest}, indent=1)
     (task.output / "promotion.json").write_text(text)
     return Outcome(metrics={"decision": decision, "verdict": verdict}, summary=summary)

@@ -43,8 +43,9 @@ from nightbid.night.key import Plan, output_digest
 from nightbid.night.manifest import FileEntry, Manifest, Usage
 from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.sealed import seal
 from nightbid.night.task import Outcome, Stage, StageResult, StageTask
-from nightbid.storage.workspace import file_digest
+from nightbid.storage.verify import file_digest
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class _Attempt:
                 write(run, spent)
                 return DeferredJob(spent, outcome.service)
             manifest = self._manifest(outcome, files, self._spent + meter.usage)
-            (scratch / "manifest.json").write_text(manifest.model_dump_json(indent=1))
+            (scratch / "manifest.json").write_text(seal(manifest))
             workspace.commit(scratch, plan.final, is_whole=not outcome.elsewhere)
             workspace.discard(checkpoints)
         except BaseException as error:
@@ -400,6 +401,13 @@ def _inventory(folder: Path, volatile: tuple[str, ...]) -> tuple[FileEntry, ...]
             relative == each or (each.endswith("/") and relative.startswith(each))
             for each in volatile
         )
-        digest = "" if loose else file_digest(path)
-        entries.append(FileEntry(path=relative, size=path.stat().st_size, digest=digest))
+        digest = file_digest(path)
+        entries.append(
+            FileEntry(
+                path=relative,
+                size=path.stat().st_size,
+                digest="" if loose else digest,
+                volatile_digest=digest if loose else "",
+            )
+        )
     return tuple(entries)

@@ -8,9 +8,10 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, runs_of
+from nightbid.night.sealed import first_fault
 from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(
@@ -31,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 console = Console()
+CHECK = "check the disk and the permissions of the workspace; a rerun is safe"
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline: a YAML's `pipeline:`.")]
 Overrides = Annotated[
@@ -147,10 +150,23 @@ def report(
 
 
 @app.command()
-def champion(pipeline: PipelineName) -> None:
-    """Show which model serves, and the history of the pointer."""
+def champion(
+    pipeline: Annotated[str, typer.Argument(help="A pipeline; or `pause` or `resume` before it.")],
+    of: Annotated[str, typer.Argument(help="The pipeline, after `pause` or `resume`.")] = "",
+    reason: Annotated[str, typer.Option(help="Why promotions are paused.")] = "",
+) -> None:
+    """Show which model serves and its history; `champion pause PIPELINE` stops promotions."""
+    from nightbid.cli.champion import pause_or_resume
+
     settings = Settings()
+    if of:
+        pointer = ChampionPointer(Workspace(settings.workspace), _known(of, settings))
+        console.print(pause_or_resume(pointer, pipeline, of, reason), markup=False, soft_wrap=True)
+        return
     pointer = ChampionPointer(Workspace(settings.workspace), _known(pipeline, settings))
+    if (pause := pointer.paused()) is not None:
+        console.print(f"promotions are paused since {pause.since:%Y-%m-%d %H:%M} UTC: "
+                      f"{pause.reason}", markup=False, soft_wrap=True)  # fmt: skip
     history = pointer.history()
     if not history:
         console.print(f"{pipeline} has no champion yet: no candidate has passed every gate")
@@ -212,6 +228,43 @@ def serve(
 
     serve_until_stopped(
         scorer, taken, processes=processes or len(os.sched_getaffinity(0)), started=started
+    )
+
+
+@app.command()
+def score(
+    pipeline: PipelineName,
+    rows: Annotated[Path, typer.Argument(help="Parquet file, or folder of Parquet files.")],
+    to: Annotated[Path, typer.Option(help="New folder for the scores.")],
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to copy; may be repeated. Default: all.")
+    ] = None,
+) -> None:
+    """Score Parquet files with the champion, without a server."""
+    from nightbid.scorer.follow import fetch_bundle
+    from nightbid.serving.batch import score_files
+
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    champion = ChampionPointer(workspace, _known(pipeline, settings)).current()
+    if champion is None:
+        raise ConfigError(
+            "no champion yet",
+            where=pipeline,
+            hint="run a night: no candidate has passed every gate",
+        )
+    found = score_files(
+        fetch_bundle(workspace, champion),
+        rows,
+        to,
+        keep=keep or (),
+        described=champion.model_dump(mode="json"),
+    )
+    console.print(
+        f"{found['rows']:,} rows of {found['files']:,} file{'s' * (found['files'] != 1)} scored"
+        f" with champion #{champion.number} of {pipeline},"
+        f" {found['rows_per_second']:,.0f} rows/s: {to}",
+        soft_wrap=True,
     )
 
 
@@ -348,6 +401,15 @@ def main() -> None:
     try:
         app()
     except NightbidError as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/] ", end="")
-        Console(stderr=True, markup=False, highlight=False).print(str(error), soft_wrap=True)
-        sys.exit(1)
+        _say(type(error).__name__, str(error))
+    except BrokenPipeError:
+        raise
+    except (OSError, ValidationError) as error:
+        # A full disk, a file without permission, or a damaged record: no fault of the code.
+        _say(type(error).__name__, f"{first_fault(error)} → {CHECK}")
+
+
+def _say(kind: str, line: str) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]{kind}[/] ", end="")
+    Console(stderr=True, markup=False, highlight=False).print(line, soft_wrap=True)
+    sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import date, timedelta
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -72,19 +73,30 @@ def run_nights(
             console.rule(f"[bold]{run.run_id}[/]")
             try:
                 _run_night(spec, run, settings, until, console)
-            finally:
-                with console.status("final costs of the night's jobs"):
-                    wait_for_final_cost(run)
-                if run.records():
-                    console.print(night_table(run))
-                    console.print(verdict_line(run))
-                    console.print(f"report: {write_report(run)}", soft_wrap=True, highlight=False)
-                    if (untracked := queue_run(run, settings)) is not None and str(untracked):
-                        console.print(str(untracked), soft_wrap=True, highlight=False, markup=False)
+            except BaseException:
+                try:
+                    _conclude(run, settings, console)
+                except (NightbidError, OSError, ValidationError) as second:
+                    # What ended the night matters more.
+                    console.print(f"no report: {second}", markup=False, soft_wrap=True)
+                raise
+            _conclude(run, settings, console)
     finally:
         # Once for all nights: MLflow takes seconds to start.
         if said := str(deliver(workspace, settings)):
             console.print(said, soft_wrap=True, highlight=False, markup=False)
+
+
+def _conclude(run: RunRecord, settings: Settings, console: Console) -> None:
+    """Show the night's table and verdict, write its report and queue it for tracking."""
+    with console.status("final costs of the night's jobs"):
+        wait_for_final_cost(run)
+    if run.records():
+        console.print(night_table(run))
+        console.print(verdict_line(run))
+        console.print(f"report: {write_report(run)}", soft_wrap=True, highlight=False)
+        if (untracked := queue_run(run, settings)) is not None and str(untracked):
+            console.print(str(untracked), soft_wrap=True, highlight=False, markup=False)
 
 
 def _run_night(

@@ -46,7 +46,7 @@ from nightbid.night.manifest import FileEntry
 from nightbid.night.stages import stage_named
 from nightbid.night.task import Outcome, StageTask
 from nightbid.storage import gcs
-from nightbid.storage.workspace import file_digest
+from nightbid.storage.verify import file_digest
 
 COMPUTING = ("apache-beam", "numpy", "pyarrow")
 """Libraries that a worker computes with: other versions may give other bytes."""

@@ -10,16 +10,23 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused
+from nightbid.night.sealed import Sealed, seal, unseal
+from nightbid.storage.workspace import (
+    Workspace,
+    read_all,
+    remove,
+    write_atomically,
+    write_newest,
+    write_once,
+)
 
-from nightbid.errors import ConcurrentUpdateError, ConfigError
-from nightbid.storage.workspace import Workspace, read_all, write_newest, write_once
+RERUN_UNDER_NEW_ID = "run the night again under another --run-id: it meets what serves now"
+RESTORE = "restore this file from a backup: nothing is promoted over a history that is damaged"
 
 
-class Champion(BaseModel):
+class Champion(Sealed):
     """Which model serves, since when, and why."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pipeline: str
     number: int
@@ -32,6 +39,13 @@ class Champion(BaseModel):
     since: datetime
     change: Literal["promote", "rollback"]
     reason: str
+
+
+class Pause(Sealed):
+    """Nothing is promoted for now, at a user's request."""
+
+    reason: str
+    since: datetime
 
 
 class ChampionPointer:
@@ -49,20 +63,98 @@ class ChampionPointer:
     def history(self) -> list[Champion]:
         """All changes, oldest first."""
         found = read_all(self._folder / "history", ".json")
-        return [Champion.model_validate_json(found[name]) for name in sorted(found)]
+        return [
+            unseal(Champion, found[name], self._folder / "history" / name, RESTORE)
+            for name in sorted(found)
+        ]
+
+    def paused(self) -> Pause | None:
+        """Who stopped promotions, when and why; None while they go on."""
+        name = "paused.json"
+        found = read_all(self._folder, ".json").get(name)
+        if found is None:
+            return None
+        return unseal(
+            Pause, found, self._folder / name, f"run `nightbid champion resume {self._pipeline}`"
+        )
+
+    def pause(self, reason: str) -> Pause:
+        """Promote nothing until `resume`; rollbacks go on."""
+        pause = Pause(reason=reason, since=datetime.now(UTC))
+        write_atomically(self._folder / "paused.json", seal(pause))
+        return pause
+
+    def resume(self) -> None:
+        """Let nights promote again."""
+        remove(self._folder / "paused.json")
+
+    def withdrawn(self) -> dict[str, Champion]:
+        """Bundles that a person took out of service: digest → the entry that did so.
+
+        A rollback to a bundle is a decision that it may serve again.
+        """
+        found: dict[str, Champion] = {}
+        before: Champion | None = None
+        for each in self.history():
+            if before is not None and each.change != "promote":
+                found[before.bundle_digest] = each
+            if each.change == "rollback":
+                found.pop(each.bundle_digest, None)
+            before = each
+        return found
 
     def promote(
-        self, *, run_id: str, night: date, bundle_uri: str, bundle_digest: str, reason: str
+        self,
+        *,
+        run_id: str,
+        night: date,
+        bundle_uri: str,
+        bundle_digest: str,
+        reason: str,
+        judged_against: int | None = None,
     ) -> Champion:
         """Point at a new bundle. Promoting the bundle that already serves changes nothing.
 
+        Args:
+            run_id: of the candidate.
+            night: of the candidate.
+            bundle_uri: its bundle.
+            bundle_digest: digest of the bundle.
+            reason: kept in the history.
+            judged_against: number of the champion that it was compared with, 0 for none. The
+                champion must still be that one, and no user may have withdrawn the bundle. None: a
+                user promotes by hand, and neither is checked.
+
         Raises:
+            PromotionRefused: promotions are paused, another champion serves than the one judged
+                against, or a person withdrew this bundle.
             ConcurrentUpdateError: another promotion came first.
         """
-        current = self.current()
+        history = self.history()
+        current = history[-1] if history else None
         if current and current.bundle_digest == bundle_digest and current.run_id == run_id:
             return current
-        return self._append("promote", run_id, night, bundle_uri, bundle_digest, reason)
+        if (pause := self.paused()) is not None:
+            raise PromotionRefused(
+                f"promotions are paused since {pause.since:%Y-%m-%d %H:%M} UTC: {pause.reason}",
+                where=self._pipeline,
+                hint=f"`nightbid champion resume {self._pipeline}`, then {RERUN_UNDER_NEW_ID}",
+            )
+        word = self.withdrawn().get(bundle_digest) if judged_against is not None else None
+        if word is not None:
+            raise PromotionRefused(
+                f"this bundle was withdrawn by entry #{word.number}: {word.reason}",
+                where=self._pipeline,
+                hint="`nightbid rollback --to NUMBER --reason …` lets it serve again",
+            )
+        number = current.number if current else 0
+        if judged_against is not None and judged_against != number:
+            raise PromotionRefused(
+                f"judged against {_named(judged_against)}, but {_named(number)} serves now",
+                where=self._pipeline,
+                hint=RERUN_UNDER_NEW_ID,
+            )
+        return self._append(history, "promote", run_id, night, bundle_uri, bundle_digest, reason)
 
     def rollback(self, reason: str, to: int | None = None) -> Champion:
         """Point again at what served before, or at history entry `to`.
@@ -82,6 +174,7 @@ class ChampionPointer:
                 hint=f"see `nightbid champion {self._pipeline}` for the history",
             )
         return self._append(
+            history,
             "rollback",
             target.run_id,
             target.night,
@@ -92,6 +185,7 @@ class ChampionPointer:
 
     def _append(
         self,
+        history: list[Champion],
         change: Literal["promote", "rollback"],
         run_id: str,
         night: date,
@@ -99,7 +193,7 @@ class ChampionPointer:
         bundle_digest: str,
         reason: str,
     ) -> Champion:
-        history = self.history()
+        # The number after what was judged by: a promotion in between has taken it.
         number = history[-1].number + 1 if history else 1
         entry = Champion(
             pipeline=self._pipeline,
@@ -114,7 +208,7 @@ class ChampionPointer:
         )
         path = self._folder / "history" / f"{number:06d}.json"
         try:
-            write_once(path, entry.model_dump_json(indent=1))
+            write_once(path, seal(entry))
         except FileExistsError as error:
             raise ConcurrentUpdateError(
                 f"history entry {number} was taken by somebody else",
@@ -125,7 +219,11 @@ class ChampionPointer:
         return entry
 
     def _newest(self) -> str:
-        return self.history()[-1].model_dump_json(indent=1)
+        return seal(self.history()[-1])
+
+
+def _named(number: int) -> str:
+    return f"champion #{number}" if number else "no champion"
 
 
 def _before(history: list[Champion]) -> Champion | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -18,13 +19,17 @@ from typing import Any
 from upath import UPath
 
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.errors import StageError, WorkspaceError
+from nightbid.errors import CorruptDataError, StageError, WorkspaceError
 from nightbid.night.manifest import FileEntry, Manifest
 from nightbid.night.record import RunRecord
 from nightbid.night.source import code_of
 from nightbid.night.task import Stage, StageInput
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, fetch, is_local, read_manifest, set_aside
 
+log = logging.getLogger(__name__)
+
+HISTORY_PARTS = ("profile/", "fitted/")
+"""What gates read of earlier nights."""
 LIBRARIES = ("apache-beam", "great-expectations", "keras", "numpy", "pyarrow", "tensorflow")
 """Their versions are part of every key: an upgraded library recomputes."""
 
@@ -58,7 +63,7 @@ class Plan:
         if stage.wants_champion(spec) and (champion := run.pinned_champion()) is not None:
             inputs["champion"] = read_output(workspace, champion.bundle_uri)
         uris = run.history(stage.history_of) if stage.history_of else []
-        history = tuple(read_output(workspace, uri) for uri in uris)
+        history = tuple(_sound(workspace, uris))
         spec_digest = digest_of(spec.model_dump(mode="json", include=set(stage.spec_keys)))
         code_digest = source_of(stage)
         versions = library_versions()
@@ -94,7 +99,33 @@ class Plan:
         """What an earlier attempt, of whatever run, has made; None if there is nothing."""
         if not (self.final / "manifest.json").exists():
             return None
-        return read_output(self.run.workspace, self.uri).manifest
+        try:
+            manifest = read_output(self.run.workspace, self.uri).manifest
+            if is_local(self.final):
+                fetch(self.final)
+        except CorruptDataError as error:
+            if not is_local(self.final):
+                raise
+            name = set_aside(self.final)
+            log.warning(
+                "%s: damaged output set aside as %s, made again: %s",
+                self.stage.name, name or "nothing", error.what,
+            )  # fmt: skip
+            return None
+        return manifest
+
+
+def _sound(workspace: Workspace, uris: Iterable[str]) -> Iterator[StageInput]:
+    """Yield the earlier nights' outputs that can be read: a damaged one stops no later night."""
+    for uri in uris:
+        try:
+            each = read_output(workspace, uri)
+            if is_local(each.folder):
+                each.part(*HISTORY_PARTS)
+        except (CorruptDataError, WorkspaceError) as error:
+            log.warning("an earlier night is left out of the history: %s", error)
+        else:
+            yield each
 
 
 def _input_of(run: RunRecord, name: str) -> StageInput:
@@ -113,17 +144,10 @@ def read_output(workspace: Workspace, uri: str) -> StageInput:
 
     Raises:
         WorkspaceError: it is gone.
+        CorruptDataError: its manifest is damaged.
     """
     folder = workspace.at(uri)
-    try:
-        text = (folder / "manifest.json").read_text()
-    except FileNotFoundError as error:
-        raise WorkspaceError(
-            f"no stage output at {uri!r}",
-            where=str(workspace.root),
-            hint="it was deleted: rerun the night that made it",
-        ) from error
-    return StageInput(Manifest.model_validate_json(text), folder)
+    return StageInput(read_manifest(folder), folder)
 
 
 def output_digest(files: Iterable[FileEntry]) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nightbid.night.sealed import Sealed
+
 Verdict = Literal["pass", "warn", "stop"]
 
 
@@ -39,7 +41,10 @@ class FileEntry(BaseModel):
     """Relative to the output folder."""
     size: int
     digest: str
-    """sha256 of the bytes; empty for a volatile file (pages, logs), which no digest covers."""
+    """sha256 of the bytes; empty for a volatile file (pages, logs): the output's digest does not
+    cover it."""
+    volatile_digest: str = ""
+    """sha256 of a volatile file's bytes."""
 
 
 class Rows(BaseModel):
@@ -57,10 +62,8 @@ class Rows(BaseModel):
     """Rows left out on purpose: sampled away, outside the label's condition."""
 
 
-class Manifest(BaseModel):
+class Manifest(Sealed):
     """Written last into a stage's output: an output without one does not exist."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pipeline: str
     run_id: str

@@ -6,26 +6,29 @@ One small file per stage and attempt, so that parallel stages never write the sa
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import logging
 import re
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import ConfigError
+from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Usage, Verdict
+from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.storage.workspace import Workspace, read_all, write_atomically
 
+log = logging.getLogger(__name__)
 HISTORY_NIGHTS = 28
+LONGEST_NAME = 120
+GONE = "move this run's folder away and run its night again"
 
 
-class RunHead(BaseModel):
+class RunHead(Sealed):
     """What a run was asked to do; written when it starts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pipeline: str
     run_id: str
@@ -40,18 +43,14 @@ class RunHead(BaseModel):
     spec: dict[str, object]
 
 
-class Pin(BaseModel):
+class Pin(Sealed):
     """The champion that a run compares with: looked up once, so that a rerun sees the same."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     champion: Champion | None
 
 
-class StageRecord(BaseModel):
+class StageRecord(Sealed):
     """What one attempt at one stage did."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     stage: str
     attempt: int = 1
@@ -130,7 +129,7 @@ class RunRecord:
             spec=spec.model_dump(mode="json"),
         )
         if not (folder / "run.json").exists():
-            write_atomically(folder / "run.json", head.model_dump_json(indent=1))
+            write_atomically(folder / "run.json", seal(head))
             return cls(workspace, head)
         existing = cls.load(workspace, spec.pipeline, name)
         if existing.date != newest:
@@ -140,7 +139,7 @@ class RunRecord:
                 hint="give another --run-id",
             )
         kept = head.model_copy(update={"started": existing.head.started})
-        write_atomically(folder / "run.json", kept.model_dump_json(indent=1))
+        write_atomically(folder / "run.json", seal(kept))
         return cls(workspace, kept)
 
     @classmethod
@@ -153,25 +152,28 @@ class RunRecord:
                 where=str(workspace.root),
                 hint="list the runs with `nightbid runs`",
             )
-        return cls(workspace, RunHead.model_validate_json(path.read_text()))
+        return cls(workspace, unseal(RunHead, path.read_bytes(), path, GONE))
 
     def pinned_champion(self) -> Champion | None:
         """The champion as this run first saw it."""
         path = self.folder / "champion.json"
         if not path.exists():
             pin = Pin(champion=ChampionPointer(self.workspace, self.head.pipeline).current())
-            write_atomically(path, pin.model_dump_json(indent=1))
-        return Pin.model_validate_json(path.read_text()).champion
+            write_atomically(path, seal(pin))
+        return unseal(Pin, path.read_bytes(), path, GONE).champion
 
     def record(self, record: StageRecord) -> None:
         """Add what an attempt did. The newest record of a stage is the one that counts."""
         name = f"{record.stage}.{record.started:%Y%m%dT%H%M%S%f}.json"
-        write_atomically(self.folder / "stages" / name, record.model_dump_json(indent=1))
+        write_atomically(self.folder / "stages" / name, seal(record))
 
     def records(self) -> list[StageRecord]:
         """Every attempt of every stage, oldest first."""
-        texts = read_all(self.folder / "stages", ".json").values()
-        found = [StageRecord.model_validate_json(text) for text in texts]
+        folder = self.folder / "stages"
+        found = [
+            unseal(StageRecord, text, folder / name, "delete this record and rerun the night")
+            for name, text in read_all(folder, ".json").items()
+        ]
         return sorted(found, key=lambda record: record.started)
 
     def stage(self, name: str) -> StageRecord | None:
@@ -208,7 +210,11 @@ def history(workspace: Workspace, pipeline: str, before: dt.date, stage: str) ->
     for other in runs_of(workspace, pipeline):
         if other.date >= before:
             continue
-        record = other.stage(stage)
+        try:
+            record = other.stage(stage)
+        except CorruptDataError as error:
+            log.warning("a run is left out of the history: %s", error)
+            continue
         if record and record.state == "done" and record.uri:
             by_night[other.date] = record.uri
     return [by_night[night] for night in sorted(by_night)][-HISTORY_NIGHTS:]
@@ -219,15 +225,34 @@ def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
     folder = workspace.root / "runs" / pipeline
     if not folder.exists():
         return []
-    found = [
-        RunRecord.load(workspace, pipeline, each.name)
-        for each in folder.iterdir()
-        if (each / "run.json").exists()
-    ]
+    found = []
+    for each in folder.iterdir():
+        if not (each / "run.json").exists():
+            continue
+        try:
+            found.append(RunRecord.load(workspace, pipeline, each.name))
+        except CorruptDataError as error:
+            log.warning("a run is left out: %s", error)
     nights = (run for run in found if not run.head.sweep)
     return sorted(nights, key=lambda run: (run.head.started, run.run_id))
 
 
 def safe_run_id(text: str) -> str:
-    """A run id (Airflow's hold colons and pluses) as a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:120]
+    """Turn a run id (Airflow's hold colons and pluses) into a file name.
+
+    Two ids never share a name: one with any other sign, or too long, gets a digest of itself.
+
+    Raises:
+        ConfigError: it names a folder above, the folder itself, or a hidden file.
+    """
+    if not text or text.startswith("."):
+        raise ConfigError(
+            f"{text!r} is no name of a run",
+            where="run id",
+            hint="begin it with a letter or a digit; letters, digits, `.`, `_` and `-` may follow",
+        )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    if re.fullmatch(r"[A-Za-z0-9._:+-]+", text) and len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}-{digest}"

@@ -30,14 +30,14 @@ class StageInput:
     @property
     def path(self) -> Path:
         """The output as a folder of this machine (TensorFlow and Beam read local files)."""
-        return fetch(self.folder)
+        return fetch(self.folder, manifest=self.manifest)
 
     def part(self, *prefixes: str) -> Path:
         """The same folder, where only files whose names begin so are sure to be there.
 
         A profile of a few kilobytes can be read where the rows beside it fit no disk.
         """
-        return fetch(self.folder, prefixes)
+        return fetch(self.folder, prefixes, self.manifest)
 
 
 @dataclass(frozen=True)

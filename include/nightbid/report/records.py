@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from time import time_ns
 
+from pydantic import ValidationError
 from upath import UPath
 
 from nightbid.cost.entries import LedgerEntry, fold
@@ -41,10 +42,10 @@ def stage_records(run: RunRecord) -> list[StageRecord]:
 
 
 def manifest(workspace: Workspace, uri: str) -> Manifest | None:
-    """What a stage wrote; None if its output was deleted since. Its list of files is left out."""
+    """What a stage wrote, without its list of files; None if it was deleted or damaged since."""
     try:
         return _manifest(str(workspace.at(uri) / "manifest.json"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValidationError):
         return None
 
 
@@ -215,9 +216,8 @@ def _record(path: str) -> StageRecord:
 
 @lru_cache(maxsize=4096)
 def _manifest(path: str) -> Manifest:
-    tree = json.loads(_text(path))
-    tree["files"] = ()  # thousands of entries, and no page shows them
-    return Manifest.model_validate(tree)
+    whole = Manifest.model_validate_json(_text(path))
+    return whole.model_copy(update={"files": ()})  # thousands of entries, and no page shows them
 
 
 @lru_cache(maxsize=_KEPT)

@@ -21,7 +21,8 @@ from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord
-from nightbid.storage.workspace import Workspace, fetch, file_digest
+from nightbid.storage.verify import file_digest
+from nightbid.storage.workspace import Workspace, fetch
 
 STAGE = "sample"
 MEANING = ("columns", "label", "window")

@@ -122,17 +122,27 @@ class Follower:
         champion = ChampionPointer(self._workspace, self._pipeline).current()
         if champion is None or (served and served.champion.number == champion.number):
             return served
-        folder = fetch(self._workspace.at(champion.bundle_uri))
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-        if manifest.digest != champion.bundle_digest:
-            raise CorruptDataError(
-                f"the bundle is {manifest.digest[:12]}, promoted was {champion.bundle_digest[:12]}",
-                where=champion.bundle_uri,
-                hint=f"roll back, or promote another night of {self._pipeline}",
-            )
+        folder = fetch_bundle(self._workspace, champion)
         found = load(champion, folder)
         LOG.warning("%s: champion #%d serves: %s", self._pipeline, champion.number, champion.run_id)
         return found
+
+
+def fetch_bundle(workspace: Workspace, champion: Champion) -> Path:
+    """Download the champion's bundle, if need be.
+
+    Raises:
+        CorruptDataError: It is another one than was promoted.
+    """
+    folder = fetch(workspace.at(champion.bundle_uri))
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+    if manifest.digest != champion.bundle_digest:
+        raise CorruptDataError(
+            f"the bundle is {manifest.digest[:12]}, promoted was {champion.bundle_digest[:12]}",
+            where=champion.bundle_uri,
+            hint=f"roll back, or promote another night of {champion.pipeline}",
+        )
+    return folder
 
 
 class OneBundle:

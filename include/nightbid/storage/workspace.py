@@ -14,7 +14,6 @@ stage that needs its files fetches them into the local cache. Layout::
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -27,10 +26,13 @@ from pathlib import Path
 from upath import UPath
 
 from nightbid.config.settings import Settings
-from nightbid.errors import WorkspaceError
+from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.manifest import FileEntry, Manifest
+from nightbid.night.sealed import seal, unseal
+from nightbid.storage.verify import faults_of, file_digest, strangers, verify
 
 CHECKPOINT_DAYS = 7
+RERUN = "rerun the night that made it: what is damaged is set aside and made again"
 
 
 class Workspace:
@@ -139,7 +141,12 @@ class Workspace:
             os.rename(str(scratch), str(final))
         except OSError:
             if not (final / last).exists():
-                raise
+                if not final.exists():
+                    raise
+                # Only something other than a commit leaves a folder without its last file.
+                set_aside(final)
+                os.rename(str(scratch), str(final))
+                return
             self.discard(scratch)
 
     def discard(self, folder: UPath) -> None:
@@ -157,35 +164,46 @@ def _local_copy(folder: UPath) -> Path:
     return Settings().cache / "outputs" / folder.path
 
 
-def fetch(folder: UPath, prefixes: tuple[str, ...] = ()) -> Path:
-    """The files of a finished output as a folder of this machine, downloaded at most once.
+def fetch(folder: UPath, prefixes: tuple[str, ...] = (), manifest: Manifest | None = None) -> Path:
+    """The verified files of a finished output as a folder of this machine.
+
+    Remote ones are downloaded at most once. Each call checks that no file has changed since.
 
     Args:
         folder: of the output.
         prefixes: of the names of files that are wanted; none: all.
+        manifest: of the output, if it was read before.
 
     Raises:
-        WorkspaceError: a file is gone, or is not what the manifest says.
+        WorkspaceError: there is no output.
+        CorruptDataError: a file is missing, or is not what the manifest says.
     """
     if is_local(folder):
-        return Path(str(folder))
+        here = Path(str(folder))
+        _verify(here, manifest or read_manifest(folder), prefixes)
+        return here
     local = _local_copy(folder)
+    manifest = manifest or read_manifest(folder)
     if (local / "manifest.json").exists():
-        return local
-    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+        try:
+            _verify(local, manifest, prefixes)
+        except CorruptDataError:
+            set_aside(UPath(local))
+        else:
+            return local
     beside = local.parent / f".tmp-{uuid.uuid4().hex}"
     try:
         if prefixes:
             part = local.with_name(f"{local.name}.part")
             files = [each for each in manifest.files if each.path.startswith(prefixes)]
-            missing = [each for each in files if not (part / each.path).exists()]
+            missing = [each for each in files if faults_of(part, [each])]
             _download(folder, missing, beside)
             for each in missing:
                 (part / each.path).parent.mkdir(parents=True, exist_ok=True)
                 (beside / each.path).replace(part / each.path)
             return part
         _download(folder, manifest.files, beside)
-        (beside / "manifest.json").write_text(manifest.model_dump_json(indent=1))
+        (beside / "manifest.json").write_text(seal(manifest))
         try:
             beside.rename(local)
         except OSError:
@@ -194,6 +212,45 @@ def fetch(folder: UPath, prefixes: tuple[str, ...] = ()) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return local
+
+
+def read_manifest(folder: UPath) -> Manifest:
+    """Read the manifest of a finished output.
+
+    Raises:
+        WorkspaceError: there is no output.
+        CorruptDataError: its manifest is damaged.
+    """
+    path = folder / "manifest.json"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError as error:
+        raise WorkspaceError(
+            f"no stage output at {str(folder)!r}",
+            hint="it was deleted: rerun the night that made it",
+        ) from error
+    return unseal(Manifest, text, path, RERUN)
+
+
+def set_aside(folder: UPath) -> str:
+    """Rename a damaged output of this machine, so that it can be looked at and is never used.
+
+    Returns:
+        Its new name, empty where another process was first.
+    """
+    name = f".damaged-{folder.name[:16]}-{uuid.uuid4().hex[:8]}"
+    try:
+        os.rename(str(folder), str(folder.parent / name))
+    except FileNotFoundError:
+        return ""
+    return name
+
+
+def _verify(folder: Path, manifest: Manifest, prefixes: tuple[str, ...]) -> None:
+    files = [each for each in manifest.files if each.path.startswith(prefixes or "")]
+    verify(folder, files, str(folder), RERUN)
+    if manifest.files and not prefixes and (extra := strangers(folder, manifest.files)):
+        raise CorruptDataError(extra[0], where=str(folder), hint=RERUN)
 
 
 def _download(folder: UPath, files: Sequence[FileEntry], to: Path) -> None:
@@ -331,9 +388,3 @@ def write_once(path: UPath, text: str) -> None:
         os.link(str(beside), str(path))
     finally:
         os.unlink(str(beside))
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, hexadecimal."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,8 +6,9 @@ import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from nightbid.errors import NightbidError
-from nightbid.night.champion import ChampionPointer
+from nightbid.errors import ConfigError, CorruptDataError, NightbidError, PromotionRefused
+from nightbid.night.champion import Champion, ChampionPointer
+from nightbid.night.record import safe_run_id
 from nightbid.storage.workspace import Workspace
 
 
@@ -68,3 +69,60 @@ def test_two_rollbacks_go_two_steps_back(tmp_path):
     assert pointer.rollback(reason="x").run_id == "second"
     assert pointer.rollback(reason="x").run_id == "first"
     assert pointer.rollback(reason="x", to=3).run_id == "third"
+
+
+def test_judged_against_one_champion_never_replaces_another(tmp_path):
+    pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
+    promote(pointer, "A", 1)
+
+    def judged(name: str, against: int) -> Champion:
+        return pointer.promote(
+            run_id=name, night=dt.date(2026, 1, 2), bundle_uri=f"stages/{name}",
+            bundle_digest=name, reason="neutral", judged_against=against,
+        )  # fmt: skip
+
+    # Two nights were compared with A: the second would replace the first unseen.
+    assert judged("B", 1).number == 2
+    with pytest.raises(PromotionRefused, match="against champion #1, but champion #2 serves"):
+        judged("C", 1)
+    # A night was compared with B, which a person rolls back meanwhile.
+    pointer.rollback(reason="clicks fell")
+    with pytest.raises(PromotionRefused, match="another --run-id"):
+        judged("D", 2)
+    # What was rolled back stays out, until a person lets it serve.
+    with pytest.raises(PromotionRefused, match="withdrawn by entry #3: clicks fell"):
+        judged("B", 3)
+    pointer.rollback(reason="it was the logs", to=2)
+    assert [each.run_id for each in pointer.history()] == ["A", "B", "A", "B"]
+    assert judged("E", 4).number == 5
+
+
+def test_nothing_is_promoted_while_paused(tmp_path):
+    pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
+    promote(pointer, "A", 1)
+    pointer.pause("the holidays")
+    with pytest.raises(PromotionRefused, match=r"paused since .*: the holidays"):
+        promote(pointer, "B", 2)
+    pointer.resume()
+    assert promote(pointer, "B", 2).number == 2
+    pointer.pause("again")
+    assert pointer.rollback(reason="latency").run_id == "A"
+
+
+def test_a_damaged_entry_is_named_and_never_skipped(tmp_path):
+    pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
+    promote(pointer, "A", 1)
+    (entry,) = tmp_path.glob("champion/ctr/history/*.json")
+    entry.write_text(entry.read_text().replace("better", "worse!"))
+    with pytest.raises(CorruptDataError, match=r"000001\.json: .*checksum"):
+        pointer.current()
+
+
+def test_run_ids_are_refused_or_distinct():
+    for bad in ("", ".", "..", ".hidden"):
+        with pytest.raises(ConfigError):
+            safe_run_id(bad)
+    names = [safe_run_id(each) for each in ("a/b", "a b", "a-b", "x" * 121, "x" * 122)]
+    assert len(set(names)) == 5
+    assert not any("/" in each for each in names)
+    assert safe_run_id("manual__2026-01-08T00:00:00+00:00") == "manual__2026-01-08T00-00-00-00-00"

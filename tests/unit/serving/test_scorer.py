@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -81,17 +83,19 @@ def other(night: SmallNight) -> SmallNight:
 
 
 @contextlib.contextmanager
-def serving(night: SmallNight, folder: Path) -> Iterator[Scorer]:
-    """A process of its own, in a workspace whose pipeline has no champion."""
+def serving(night: SmallNight, folder: Path, *options: str, fresh: bool = True) -> Iterator[Scorer]:
+    """Processes of its own, in a workspace whose pipeline has no champion unless not `fresh`."""
     (folder / "small.yaml").write_text(PIPELINE)
-    shutil.rmtree(night.root / "ws" / "champion", ignore_errors=True)
+    if fresh:
+        shutil.rmtree(night.root / "ws" / "champion", ignore_errors=True)
     environment = {
         **os.environ,
         "NIGHTBID_WORKSPACE": str(night.root / "ws"),
         "NIGHTBID_PIPELINES": str(folder),
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "nightbid", "serve", "small", "--port", "0", "--poll", "0.1"]
+    command = [sys.executable, "-m", "nightbid", "serve", "small", "--port", "0", "--poll", "0.1",
+               *options]  # fmt: skip
     process = subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -265,6 +269,152 @@ def test_bad_requests_get_one_line_that_names_the_value(night, scorer):
     assert scorer.http.get("/nothing").status_code == 404
     assert scorer.http.get("/score").status_code == 405
     assert scorer.http.get("/health").json()["refused"] - before == len(cases) + 5
+
+
+def test_candidates_are_ordered_by_ecpm_and_pay_the_second_price(night, scorer):
+    scorer.promote(night, "first")
+    raw = night.raw().slice(0, 40)
+    quality = np.array(scorer.score(raw).json()["probabilities"])
+    bids = [round(0.5 + 0.1 * (at % 7), 2) for at in range(40)]
+    ids = [f"c{at:02d}" for at in range(40)]
+
+    def ranking(**more: object) -> list[dict]:
+        body = {"rows": raw.to_pylist(), "bids": bids, "ids": ids, **more}
+        answer = scorer.http.post(
+            "/rank", content=json.dumps(body, default=lambda t: t.isoformat())
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()["ranking"]
+
+    found = ranking()
+    assert len(found) == 40
+    scores = np.array([each["bid"] * each["probability"] for each in found])
+    assert (np.diff(scores) <= 0).all()
+    assert [each["probability"] for each in found] == [quality[each["row"]] for each in found]
+    for above, below in itertools.pairwise(found):
+        expected = below["bid"] * below["probability"] / above["probability"]
+        assert above["price"] == pytest.approx(min(expected, above["bid"]))
+    assert found[-1]["price"] == 0
+    floor = float(np.median(quality))
+    kept = ranking(auction={"pricing": "first", "reserve": 0.7, "quality_floor": floor})
+    assert {each["id"] for each in kept} == {
+        name for name, bid, q in zip(ids, bids, quality, strict=True) if bid >= 0.7 and q >= floor
+    }
+    assert all(each["price"] == each["bid"] for each in kept)
+    # Equal candidates: the smaller id first.
+    one = raw.slice(0, 1).to_pylist()[0]
+    tied = ranking(rows=[one] * 3, bids=[1, 1, 1], ids=["b", "c", "a"])
+    assert [each["id"] for each in tied] == ["a", "b", "c"]
+    assert [each["price"] for each in tied] == pytest.approx([1, 1, 0])
+    for wrong, line in (
+        ({"bids": [1]}, "bids: 1 values for 40 rows"),
+        ({"bids": [True] * 40}, r"bids\[0\]: True is not a number"),
+        ({"bids": [-1] * 40}, "-1"),
+        ({"ids": [1] * 39}, "ids: not 40 ids"),
+        ({"auction": {"prising": "gsp"}}, "unknown key 'prising'"),
+        ({"auction": {"pricing": "third"}}, "pricing is 'third'"),
+        ({"auction": {"slots": [0.5, 1]}}, "list the slots from best to worst"),
+    ):
+        body = {"rows": raw.to_pylist(), "bids": bids, "ids": ids, **wrong}
+        answer = scorer.http.post(
+            "/rank", content=json.dumps(body, default=lambda t: t.isoformat())
+        )
+        assert answer.status_code == 422, answer.text
+        assert re.search(line, answer.json()["error"]), answer.text
+
+
+def test_clients_that_send_nothing_or_half_or_too_much_hold_nobody(night, scorer):
+    scorer.promote(night, "first")
+    host, port = scorer.http.base_url.host, scorer.http.base_url.port
+    silent = [socket.create_connection((host, port)) for _ in range(300)]
+    halves = [socket.create_connection((host, port)) for _ in range(300)]
+    for each in halves[:150]:
+        each.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\n")
+    for each in halves[150:]:
+        each.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n{")
+    try:
+        for _ in range(10):
+            assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+        assert scorer.http.get("/health").status_code == 200
+        answer = scorer.http.post("/score", content=b" " * ((16 << 20) + 1))
+        assert answer.status_code == 413
+        assert "more than 16 MiB" in answer.json()["error"]
+        halves[0].settimeout(60)
+        ended = b""
+        while part := halves[0].recv(4096):
+            ended += part
+        assert b"408" in ended
+        assert b"did not arrive within" in ended
+    finally:
+        for each in (*silent, *halves):
+            each.close()
+    assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+
+
+def test_more_than_can_be_answered_in_time_is_refused_at_once(night, tmp_path):
+    with serving(night, tmp_path, "--processes", "1", "--queue-ms", "1") as scorer:
+        scorer.promote(night, "first")
+        raw = night.raw().slice(0, 100)
+        body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()
+        head = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        host, port = scorer.http.base_url.host, scorer.http.base_url.port
+        crowd = [socket.create_connection((host, port)) for _ in range(64)]
+        for each in crowd:
+            each.settimeout(60)
+            each.sendall(head.encode() + body)
+        answers = [each.recv(65536) for each in crowd]
+        for each in crowd:
+            each.close()
+        answered = [each for each in answers if each.startswith(b"HTTP/1.1 200")]
+        refused = [each for each in answers if each.startswith(b"HTTP/1.1 503")]
+        assert len(answered) + len(refused) == len(crowd)
+        assert answered
+        assert refused
+        for each in refused:
+            assert b"retry-after: 1" in each.lower()
+            assert b'{"error":"' in each
+        text = scorer.http.get("/metrics").text
+        assert f'nightbid_refused_total{{reason="overloaded"}} {len(refused)}.0' in text
+        assert f'nightbid_requests_total{{endpoint="score"}} {len(answered)}.0' in text
+
+
+def test_health_and_metrics_speak_for_all_processes(night, tmp_path):
+    with serving(night, tmp_path, "--processes", "2") as scorer:
+        number = scorer.promote(night, "first")
+        for _ in range(20):  # a connection each, so that both processes answer some
+            with httpx.Client(base_url=scorer.http.base_url, trust_env=False) as http:
+                assert http.get("/health").json()["processes"] == 2
+                body = json.dumps({"rows": night.raw().slice(0, 3).to_pylist()},
+                                  default=lambda t: t.isoformat())  # fmt: skip
+                assert http.post("/score", content=body).status_code == 200
+        health = scorer.http.get("/health").json()
+        assert (health["requests"], health["rows"]) == (20, 60)
+        text = scorer.http.get("/metrics").text
+        assert re.search(rf'nightbid_champion_processes{{.*number="{number}".*}} 2.0', text)
+        assert "nightbid_request_seconds_count 20.0" in text
+        assert re.search(r"nightbid_lookup_missed_total \d+", text)
+
+
+def test_a_scorer_that_starts_on_a_damaged_champion_answers_503(night, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(night.folder("export"), broken)
+    (broken / "columns.arrow").write_bytes(b"\0" * 64)
+    with serving(night, tmp_path) as scorer:
+        digest = json.loads((broken / "manifest.json").read_text())["digest"]
+        scorer.pointer.promote(
+            run_id="damaged", night=night.run.date, bundle_uri=str(broken),
+            bundle_digest=digest, reason="tests",
+        )  # fmt: skip
+        scorer.process.send_signal(signal.SIGTERM)
+        scorer.process.wait(60)
+        with serving(night, tmp_path, fresh=False) as again:
+            for path in ("/ready", "/columns"):
+                answer = again.http.get(path)
+                assert answer.status_code == 503
+                assert "no champion serves" in answer.json()["error"]
+            assert again.http.get("/health").json()["trouble"]
+            again.promote(night, "sound")
+            assert again.score(night.raw().slice(0, 5)).status_code == 200
 
 
 def test_a_taken_port_is_one_line(scorer, tmp_path):

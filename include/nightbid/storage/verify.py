@@ -1,0 +1,101 @@
+"""Compare the files of an output with its manifest.
+
+Every output of a stage is verified before it is used. A file's digest is taken once per process
+and kept by what the file system says of it (device, inode, size, times of change); a file that was
+touched since is read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from nightbid.errors import CorruptDataError
+from nightbid.night.manifest import FileEntry
+
+THREADS = min(4, os.cpu_count() or 1)
+DATA_FILES = (".parquet", ".arrow")
+"""A file of rows that no manifest names would be read with the others: it is a fault too."""
+
+Identity = tuple[int, int, int, int, int]
+_digests: dict[Identity, str] = {}
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal; read at most once while the file stays as it is."""
+    state = _identity(os.stat(path))
+    # By inode, not by name: an output is renamed when it is committed.
+    known = _digests.get(state)
+    if known is not None:
+        return known
+    with open(path, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if _identity(os.stat(path)) == state:
+        _digests[state] = found
+    return found
+
+
+def faults_of(folder: Path, files: Iterable[FileEntry]) -> list[str]:
+    """Say what is wrong with the files of an output; nothing if all are as the manifest says.
+
+    Args:
+        folder: of the output, on this machine.
+        files: those to check.
+    """
+    faults, present = [], []
+    for each in files:
+        path = folder / each.path
+        try:
+            size = path.stat().st_size
+        except OSError:
+            faults.append(f"{each.path} is missing")
+            continue
+        if size != each.size:
+            faults.append(f"{each.path} has {size:,} bytes, the manifest says {each.size:,}")
+        elif each.digest or each.volatile_digest:
+            present.append(each)
+    with ThreadPoolExecutor(THREADS) as pool:
+        digests = pool.map(lambda each: _digest_or_none(folder / each.path), present)
+        for each, digest in zip(present, digests, strict=True):
+            if digest != (each.digest or each.volatile_digest):
+                faults.append(f"{each.path} has other bytes than those the manifest names")
+    return faults
+
+
+def strangers(folder: Path, files: Sequence[FileEntry]) -> list[str]:
+    """List files of rows in an output that its manifest does not name."""
+    named = {each.path for each in files}
+    found = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(DATA_FILES) and not name.startswith("."):
+                path = Path(parent, name).relative_to(folder).as_posix()
+                if path not in named:
+                    found.append(f"{path} is not in the manifest")
+    return found
+
+
+def verify(folder: Path, files: Sequence[FileEntry], where: str, hint: str) -> None:
+    """Refuse an output whose files are not those of its manifest.
+
+    Raises:
+        CorruptDataError: a file is missing or has other bytes.
+    """
+    faults = faults_of(folder, files)
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise CorruptDataError(f"{faults[0]}{more}", where=where, hint=hint)
+
+
+def _digest_or_none(path: Path) -> str | None:
+    try:
+        return file_digest(path)
+    except OSError:
+        return None
+
+
+def _identity(state: os.stat_result) -> Identity:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns

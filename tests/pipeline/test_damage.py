@@ -1,0 +1,81 @@
+"""Files damaged between two stages: noticed before use, set aside, made again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import runs_of
+from nightbid.storage.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def test_damage_between_stages_is_set_aside_and_made_again(shell):
+    shell.write()
+    night = ("run", "small", "--date", "2026-01-04")
+    code, text = shell.run(*night, "--until", "export")
+    assert code == 0, text
+    workspace = Workspace(str(shell.workspace))
+    (run,) = runs_of(workspace, "small")
+
+    def folder(stage: str) -> Path:
+        return Path(str(workspace.at(run.stage(stage).uri)))
+
+    before = {name: json.loads((folder(name) / "manifest.json").read_text())["digest"]
+              for name in ("sample", "featurize", "train", "evaluate", "export")}  # fmt: skip
+    rows = sorted(folder("featurize").rglob("*.arrow")) or sorted(
+        folder("featurize").rglob("*.parquet")
+    )
+    rows[0].unlink()
+    flip(next((folder("train") / "model").rglob("weights*")))
+    cut(folder("export") / "model.onnx")
+    flip(folder("evaluate") / "manifest.json")
+    code, text = shell.run(*night)
+    assert code == 0, text
+    assert "Traceback" not in text
+    assert text.count("set aside") == 4, text
+    after = {name: json.loads((folder(name) / "manifest.json").read_text())["digest"]
+             for name in before}  # fmt: skip
+    assert after == before
+    champion = ChampionPointer(workspace, "small").current()
+    assert champion is not None
+    assert champion.bundle_digest == before["export"]
+
+    # A damaged champion is one line for the next night, and so is its history.
+    flip(folder("export") / "bundle.json")
+    code, text = shell.run("run", "small", "--date", "2026-01-05")
+    assert code == 1
+    assert "Traceback" not in text
+    assert "bundle.json has other bytes" in text
+    flip(shell.workspace / "champion" / "small" / "history" / "000001.json")
+    code, text = shell.run("champion", "small")
+    assert code == 1
+    assert "Traceback" not in text
+    assert "000001.json" in text
+
+
+def test_a_damaged_old_record_stops_no_later_night(shell):
+    shell.write()
+    code, text = shell.run("run", "small", "--date", "2026-01-04", "--until", "sample")
+    assert code == 0, text
+    cut(shell.workspace / "runs" / "small" / "small-2026-01-04" / "run.json")
+    code, text = shell.run("run", "small", "--date", "2026-01-05", "--until", "gate_raw")
+    assert code == 0, text
+    assert "Traceback" not in text
+    assert "small-2026-01-04" in text
+    code, text = shell.run("runs", "small")
+    assert code == 0, text
+    assert "small-2026-01-05" in text

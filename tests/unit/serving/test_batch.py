@@ -1,0 +1,73 @@
+"""`nightbid score`: Parquet in, the bundle's own numbers out, all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.errors import ConfigError, DataError, MissingDataError
+from nightbid.serving.batch import score_files
+from nightbid.serving.bundle import Bundle
+
+
+def _days(night, folder: Path) -> Path:
+    raw = night.raw()
+    for at, day in enumerate(("dt=2026-01-08", "dt=2026-01-09")):
+        (folder / day).mkdir(parents=True)
+        pq.write_table(raw.slice(at * 500, 500), folder / day / "part.parquet")
+    return folder
+
+
+def test_every_row_of_every_file_gets_the_bundles_score(night, tmp_path):
+    rows, bundle = _days(night, tmp_path / "rows"), night.folder("export")
+    found = score_files(bundle, rows, tmp_path / "to", keep=["ad_id"])
+    assert found["rows"] == 1000
+    assert json.loads((tmp_path / "to" / "scores.json").read_text()) == found
+    for at, day in enumerate(("dt=2026-01-08", "dt=2026-01-09")):
+        written = pq.read_table(tmp_path / "to" / day / "part.parquet", partitioning=None)
+        raw = night.raw().slice(at * 500, 500)
+        assert written.column_names == ["ad_id", "probability"]
+        assert written["ad_id"].to_pylist() == raw["ad_id"].to_pylist()
+        assert written["probability"].to_pylist() == Bundle.load(bundle).score(raw).tolist()
+    # Neighbors do not matter: the numbers of a request of 100 rows.
+    alone = Bundle.load(bundle).score(night.raw().slice(0, 100))
+    first = pq.read_table(tmp_path / "to" / "dt=2026-01-08" / "part.parquet", partitioning=None)
+    np.testing.assert_allclose(first["probability"][:100].to_numpy(), alone, atol=1e-7)
+
+
+def test_strings_as_dictionaries_score_alike(night, tmp_path):
+    raw = night.raw().slice(0, 300)
+    place = raw.column_names.index("ad_id")
+    pq.write_table(raw, tmp_path / "plain.parquet")
+    pq.write_table(
+        raw.set_column(place, "ad_id", raw["ad_id"].dictionary_encode()), tmp_path / "coded.parquet"
+    )
+    scores = []
+    for name in ("plain", "coded"):
+        score_files(night.folder("export"), tmp_path / f"{name}.parquet", tmp_path / name)
+        scores.append(pq.read_table(tmp_path / name / f"{name}.parquet")["probability"])
+    assert scores[0].equals(scores[1])
+
+
+def test_what_cannot_be_scored_is_one_line_and_leaves_nothing(night, tmp_path):
+    raw, bundle = night.raw().slice(0, 10), night.folder("export")
+    place = raw.column_names.index("ad_id")
+    pq.write_table(raw.drop_columns("ad_id"), tmp_path / "lacking.parquet")
+    numbers = pa.array(range(10))
+    pq.write_table(raw.set_column(place, "ad_id", numbers), tmp_path / "other.parquet")
+    (tmp_path / "empty").mkdir()
+    for name, error, line in (
+        ("lacking.parquet", MissingDataError, "column 'ad_id' is missing"),
+        ("other.parquet", DataError, "column 'ad_id' is int64, in the logs it was string"),
+        ("empty", MissingDataError, "no Parquet file"),
+    ):
+        with pytest.raises(error, match=line):
+            score_files(bundle, tmp_path / name, tmp_path / "to")
+        assert not (tmp_path / "to").exists()
+        assert not list(tmp_path.glob(".tmp-*"))
+    with pytest.raises(ConfigError, match="the folder exists"):
+        score_files(bundle, tmp_path / "other.parquet", tmp_path / "empty")
