@@ -70,7 +70,7 @@ def test_avazu(shell, tmp_path):
 
 
 def test_obd(shell):
-    cached = [Path("/tmp/obp") / ARCHIVE, Settings().cache / "obd" / ARCHIVE]
+    cached = [Settings().cache / "obd" / ARCHIVE]
     found = next((path for path in cached if path.exists()), None)
     if found is None:
         pytest.skip("the Open Bandit archive is not in the cache: `nightbid data fetch`")

@@ -66,7 +66,7 @@ class _Champions:
         self._states = states
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Read the states anew."""
+        """Read the current states."""
         labels = ["pipeline", "number", "run_id", "bundle"]
         family = GaugeMetricFamily(
             "nightbid_champion_processes", "Processes that serve a champion.", labels=labels
