@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -22,7 +23,10 @@ from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.ledger import Ledger, database
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunHead, RunRecord, StageRecord
+from nightbid.night.sealed import first_fault
 from nightbid.storage.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 OWN_SUMMARY = "summary.json"
 """Of a run's folder: its summary, as its night left it."""
@@ -55,12 +59,17 @@ def run_ids(workspace: Workspace, pipeline: str) -> list[str]:
 
 
 def run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord | None:
-    """One run; None if it has not begun. The name is one of `run_ids`."""
+    """One run; None if it has not begun or its record is damaged. The name is one of `run_ids`."""
     path = workspace.run_folder(pipeline, run_id) / "run.json"
     time = _changed(path)
     if time is None:
         return None
-    head = _head(str(path), time) if _settled(time) else _head.__wrapped__(str(path), time)
+    try:
+        head = _head(str(path), time) if _settled(time) else _head.__wrapped__(str(path), time)
+    except (ValidationError, UnicodeDecodeError) as error:
+        # One damaged record must not hide all other runs.
+        log.warning("a run is left out: %s: %s", path, first_fault(error))
+        return None
     return RunRecord(workspace, head)
 
 

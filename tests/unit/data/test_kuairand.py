@@ -56,7 +56,7 @@ def test_rows_have_a_time_of_their_day_in_china(day):
     assert pc.sum(pc.is_null(day["time"])).as_py() == 0
 
 
-@pytest.mark.parametrize("column", ["long_view", "play_time_ms", "is_like", "is_click"])
+@pytest.mark.parametrize("column", ["long_view", "play_time_ms", "is_like"])
 def test_outcomes_are_refused_as_features(logs, column):
     spec = PipelineSpec.model_validate(
         {
