@@ -16,6 +16,7 @@ from nightbid.errors import (
     DataError,
     GateStopped,
     PriceError,
+    PromotionRefused,
     StageError,
 )
 from nightbid.jobs.follow import poll_seconds
@@ -31,7 +32,7 @@ from nightbid_airflow.page_links import PageLink
 from nightbid_airflow.remote import JobLink, JobTrigger
 from nightbid_airflow.request import Request
 
-FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError)
+FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError, PromotionRefused)
 """Errors that a retry cannot fix."""
 CHATTY = ("great_expectations", "alembic", "apache_beam", "absl")
 """They log hundreds of lines a task at INFO, and hide what the stage says."""

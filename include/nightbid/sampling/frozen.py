@@ -153,7 +153,8 @@ def verified(workspace: Workspace, name: str) -> UPath:
             where=f"data set {name!r}",
             hint="the frozen rows were replaced: restore them, or freeze under another name",
         )
-    local = UPath(fetch(folder))
+    # A local set is checked below, where the error names the set and what to do about it.
+    local = folder if workspace.is_local else UPath(fetch(folder))
     _check(local, manifest, name)
     return local
 

@@ -38,8 +38,9 @@ def sampled(recorded_run):
             )
             for path in sorted(folder.rglob("*.parquet"))
         )
-        (folder / "log.txt").write_text("differs between equal runs")
-        loose = FileEntry(path="log.txt", size=1, digest="")
+        text = "differs between equal runs"
+        (folder / "log.txt").write_text(text)
+        loose = FileEntry(path="log.txt", size=len(text), digest="")
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
         digest = hashlib.sha256("".join(each.digest for each in files).encode()).hexdigest()[:32]
         changed = manifest.model_copy(
