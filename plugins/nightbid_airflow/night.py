@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable
+from airflow.sdk import DAG, BaseOperator, Context, CronTriggerTimetable
+from airflow.sdk.exceptions import AirflowFailException
+from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import ConfigError
+from nightbid.errors import ConfigError, NightbidError
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import Stage
 
@@ -103,21 +108,77 @@ def _document(spec: PipelineSpec) -> str:
     )
 
 
-class BrokenPipelines(DAG):
-    """Stands for pipelines that cannot be loaded.
+def pipeline_dags(folder: Path) -> dict[str, DAG]:
+    """Make a DAG per pipeline YAML in `folder`, by DAG id; a broken YAML costs only itself.
 
-    Airflow shows its complaint as the file's import error and still loads the other DAGs, which
-    an exception at the top of the file would take along.
+    Airflow marks every DAG of a file with an import error stale, which would freeze running
+    nights of healthy pipelines. So nothing is raised here: a pipeline that cannot be loaded
+    becomes `broken_dag`, under the id that its nightly DAG would have.
+    """
+    dags: dict[str, DAG] = {}
+    for name in pipeline_names(folder):
+        try:
+            spec = find_pipeline(name, folder)
+            if spec.pipeline != name:
+                raise ConfigError(
+                    f"the file holds pipeline {spec.pipeline!r}",
+                    where=f"{name}.yaml",
+                    hint=f"write `pipeline: {name}`, or rename the file",
+                )
+            dag = nightly_dag(spec)
+            dag.validate()  # type: ignore[no-untyped-call]
+        except Exception as error:  # Any error here would take the other DAGs along.
+            fault = str(error) if isinstance(error, NightbidError) else _line(name, error)
+            dag = broken_dag(name, fault)
+        dags[dag.dag_id] = dag
+    return dags
+
+
+def broken_dag(name: str, fault: str) -> DAG:
+    """Make the DAG that stands for a pipeline whose YAML cannot be loaded.
+
+    It parses, has no schedule, shows the fault in its title, description and documentation, and
+    fails with the fault when it is triggered.
+
+    Args:
+        name: Name of the YAML file, without its ending.
+        fault: What is wrong, where, and what to do: a line per fault.
+    """
+    dag_id = f"nightly_{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}"
+    with DAG(
+        dag_id=dag_id,
+        dag_display_name=f"{dag_id} (YAML is broken)",
+        description=" · ".join(fault.splitlines()),
+        doc_md=f"**{name}.yaml cannot be loaded**\n\n```\n{fault}\n```\n\nOther pipelines go on."
+        " Fix the line: the nightly DAG is back within half a minute. `nightbid pipelines` says"
+        " the same.",
+        schedule=None,
+        catchup=False,
+        tags=["nightbid", "broken"],
+    ) as dag:
+        BrokenPipelineOperator(task_id="read_yaml", fault=fault)
+    return dag
+
+
+def _line(name: str, error: Exception) -> str:
+    return f"{name}.yaml: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+class BrokenPipelineOperator(BaseOperator):
+    """Fails with what is wrong with a pipeline's YAML.
+
+    Args:
+        fault: The line to fail with.
     """
 
-    def __init__(self, faults: Iterable[ConfigError]) -> None:
-        super().__init__(dag_id="broken_pipelines", schedule=None)
-        self._faults = "\n".join(str(fault) for fault in faults)
+    def __init__(self, *, fault: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fault = fault
 
-    def validate(self) -> None:
-        """Complain.
+    def execute(self, context: Context) -> None:
+        """Fail, without a retry.
 
         Raises:
-            ConfigError: always.
+            AirflowFailException: always.
         """
-        raise ConfigError(self._faults)
+        raise AirflowFailException(self.fault)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import ParamValidationError
+from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.settings import Settings
 from nightbid.night.record import RunRecord, StageRecord
@@ -124,15 +125,41 @@ def test_the_form_refuses_what_cannot_be_meant(pipelines, field: str, value: obj
         params[field] = value
 
 
-def test_a_broken_pipeline_is_named_and_takes_no_other_along(pipelines) -> None:
-    pipelines("good")
-    pipelines("typo", embedings=3)
-    pipelines("torn", text="pipeline: torn\nfeatures: [")
+BROKEN = {
+    "typo": (b"pipeline: typo\nshcedule: '0 2 * * *'\n", "did you mean 'schedule'?"),
+    "torn": (b"pipeline: torn\nfeatures: [", "torn.yaml:"),
+    "february": (b"pipeline: february\nstart_date: 2026-02-30\n", "day is out of range"),
+    "latin": (b"pipeline: latin\ndescription: caf\xe9\n", "latin.yaml:2: byte 0xe9 is not UTF-8"),
+    "copied": (None, "the file holds pipeline 'good'"),
+    "bad cron": (b"- 1\n", "a mapping of keys, not list"),
+}
+
+
+def test_a_broken_pipeline_costs_only_itself(pipelines) -> None:
+    folder = pipelines("good")
+    for name, (content, _) in BROKEN.items():
+        good = (folder / "good.yaml").read_bytes()
+        (folder / f"{name}.yaml").write_bytes(good if content is None else content)
+    (folder / "suites").mkdir()
+    pipelines("suite")
+    (folder / "suites" / "suite.yaml").write_bytes(b"bands: caf\xe9\n")
     found = bag()
-    assert {name for name in found.dags if name.startswith("nightly_")} == {"nightly_good"}
-    (message,) = found.import_errors.values()
-    assert "typo.yaml: unknown key 'embedings'" in message
-    assert "torn.yaml" in message
+    assert found.import_errors == {}, "an import error makes every DAG of the file stale"
+    nights = {name: dag for name, dag in found.dags.items() if name.startswith("nightly_")}
+    assert len(nights["nightly_good"].tasks) > len(NIGHT)
+    assert set(nights) == {"nightly_good", "nightly_suite"} | {
+        f"nightly_{name.replace(' ', '-')}" for name in BROKEN
+    }
+    expected = {name: said for name, (_, said) in BROKEN.items()}
+    expected["suite"] = "suites/suite.yaml:1: byte 0xe9 is not UTF-8"
+    for name, said in expected.items():
+        dag = nights[f"nightly_{name.replace(' ', '-')}"]
+        assert said in dag.description
+        assert "\n" not in dag.description
+        assert "broken" in dag.tags
+        (task,) = dag.tasks
+        with pytest.raises(AirflowFailException, match=re.escape(said)):
+            task.execute({})
 
 
 def test_parsing_imports_nothing_heavy(pipelines) -> None:

@@ -76,11 +76,16 @@ def run(
 
 @app.command()
 def pipelines() -> None:
-    """List the pipelines and check their YAML."""
+    """List the pipelines and check their YAML; exit with 1 if one is broken."""
     settings = Settings()
+    faults = []
     table = Table("pipeline", "source", "label", "model", "schedule", "description")
     for name in pipeline_names(settings.pipelines):
-        spec = find_pipeline(name, settings.pipelines)
+        try:
+            spec = find_pipeline(name, settings.pipelines)
+        except ConfigError as error:
+            faults.append(error)
+            continue
         table.add_row(
             name,
             spec.source.kind,
@@ -90,6 +95,10 @@ def pipelines() -> None:
             spec.description,
         )
     console.print(table)
+    for fault in faults:
+        typer.echo(f"error: {fault}", err=True)
+    if faults:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -13,6 +13,9 @@ from nightbid.config.explain import explain, suggestion
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
 
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+"""What PyYAML raises, beside its own errors, for a value that its type does not have."""
+
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     """Read one pipeline YAML.
@@ -24,14 +27,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     Raises:
         ConfigError: unreadable file, malformed YAML, unknown key, or a value out of its domain.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the pipeline file ({error.strerror})",
-            where=str(path),
-            hint="check the name, or list the pipelines with `nightbid pipelines`",
-        ) from error
+    text = _text(path, path.name)
     suite = path.parent / "suites" / path.name
     return parse_pipeline(text, path.name, overrides, suite if suite.exists() else None)
 
@@ -81,9 +77,34 @@ def parse_pipeline(
         raise ConfigError(explain(error, PipelineSpec, where), where=where) from error
 
 
+def _text(path: Path, where: str) -> str:
+    """Read a YAML file, or say in one line why it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the file ({error.strerror})",
+            where=str(path),
+            hint="check the name, or list the pipelines with `nightbid pipelines`",
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"byte 0x{error.object[error.start]:02x} is not UTF-8",
+            where=f"{where}:{line}",
+            hint="save the file as UTF-8",
+        ) from error
+
+
 def _yaml(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
+    except UNREADABLE as error:
+        raise ConfigError(
+            f"a value cannot be read: {' '.join(str(error).split()) or type(error).__name__}",
+            where=where,
+            hint="correct the value, or quote it if it is text (a date must exist)",
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{where}:{mark.line + 1}" if mark else where
@@ -96,7 +117,7 @@ def _yaml(text: str, where: str) -> Any:
 def _add_suite(tree: dict[str, Any], path: Path) -> None:
     """Add a suite to the `gates` block: a run's record then holds all that was in force."""
     where = f"suites/{path.name}"
-    suite = _yaml(path.read_text(encoding="utf-8"), where) or {}
+    suite = _yaml(_text(path, where), where) or {}
     if not isinstance(suite, dict) or set(suite) - {"bands", "overrides", "seed_noise"}:
         raise ConfigError(
             "a suite has the keys 'bands', 'overrides' and 'seed_noise' only",
@@ -104,6 +125,17 @@ def _add_suite(tree: dict[str, Any], path: Path) -> None:
             hint="see `nightbid gates propose`",
         )
     gates = tree.setdefault("gates", {}) or {}
+    if not isinstance(gates, dict):
+        return  # The model says what is wrong with it.
+    for key in ("bands", "overrides"):
+        if not isinstance(suite.get(key) or [], list):
+            raise ConfigError(
+                f"'{key}' is {suite[key]!r}, not a list",
+                where=where,
+                hint="see `nightbid gates propose`",
+            )
+        if not isinstance(gates.get(key) or [], list):
+            return
     lists = {key: suite[key] for key in ("bands", "overrides") if key in suite}
     tree["gates"] = {
         **gates,
@@ -135,4 +167,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(
             f"the value of {override!r} is not YAML", where="--set", hint="quote the value"
+        ) from error
+    except UNREADABLE as error:
+        raise ConfigError(
+            f"the value of {override!r} cannot be read: {' '.join(str(error).split())}",
+            where="--set",
+            hint="correct the value, or quote it if it is text",
         ) from error

@@ -30,6 +30,7 @@ features:
         (GOOD + "window: {train_days: 0}\n", ["window.train_days", "got 0"]),
         (GOOD + "budget: {stage_usd: {trian: 1}}\n", ["'trian'", "did you mean 'train'?"]),
         (GOOD + "budget: {run_usd: -1}\n", ["budget.run_usd"]),
+        (GOOD + "start_date: 2026-02-30\n", ["cannot be read", "day is out of range"]),
         (GOOD + "source: [\n", ["malformed YAML", "bad.yaml:"]),
         (GOOD.replace("pipeline: tiny", "pipeline: Tiny!"), ["pipeline", "'Tiny!'"]),
         ("pipeline: tiny\n", ["'features' is missing"]),
@@ -87,3 +88,21 @@ def test_a_night_splits_by_time_and_waits_for_labels():
     days = [*night.days("train"), *night.days("validate"), *night.days("evaluate")]
     assert days == [dt.date(2026, 3, 3) + dt.timedelta(days=n) for n in range(6)]
     assert night.evaluate[-1] == dt.date(2026, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("suite", "said"),
+    [
+        (b"bands: caf\xe9\n", "suites/tiny.yaml:1: byte 0xe9 is not UTF-8"),
+        (b"overrides: 2026-02-30\n", "suites/tiny.yaml: a value cannot be read"),
+        (b"bands: 3\n", "suites/tiny.yaml: 'bands' is 3, not a list"),
+    ],
+)
+def test_a_broken_suite_is_one_line(tmp_path: Path, suite: bytes, said: str) -> None:
+    (tmp_path / "tiny.yaml").write_text(GOOD)
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "tiny.yaml").write_bytes(suite)
+    with pytest.raises(ConfigError) as caught:
+        find_pipeline("tiny", tmp_path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
