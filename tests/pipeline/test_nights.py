@@ -119,7 +119,7 @@ def test_a_night_of_real_impressions(shell, kuairand_folder):
     assert figures["candidate"]["auc"] > 0.70
     assert figures["candidate"]["normalized_entropy"] < figures["constant"]["normalized_entropy"]
     # 14 days repeat 5,840 rows; six of them are read here.
-    assert manifest(run, "sample")["rows"]["dropped"] > 1000
+    assert manifest(run, "sample")["rows"]["repeated"] > 1000
 
 
 @pytest.mark.parametrize(
