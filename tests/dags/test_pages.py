@@ -193,16 +193,17 @@ def test_what_does_not_work_is_said_with_a_way_on(
     assert 'href="/nightbid/' in answer.text
 
 
-def test_a_record_that_cannot_be_read_is_a_page_too(
+def test_a_record_that_cannot_be_read_breaks_no_page(
     ann: httpx.Client, workspace: Workspace
 ) -> None:
     folder = workspace.root / "runs" / "torn" / "torn-1"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{")
     try:
-        answer = ann.get("nights/torn")
-        assert answer.status_code == 500
-        assert "It did not work" in answer.text
+        assert ann.get("nights/torn").status_code == 200
+        answer = ann.get("runs/torn/torn-1")
+        assert answer.status_code == 404
+        assert "has no run" in answer.text
     finally:
         (folder / "run.json").unlink()
 

@@ -182,7 +182,7 @@ class PipelineSpec(Block):
                 if column in outcomes:
                     raise ValueError(
                         f"feature {name!r} reads {column!r}, which is {outcomes[column]} and known"
-                        " only after the impression; remove the feature (target_rate gives rates"
+                        " only after the impression → remove the feature (target_rate gives rates"
                         " of the past)"
                     )
         return self
