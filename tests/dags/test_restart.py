@@ -1,4 +1,4 @@
-"""A whole Airflow that is killed while jobs work for it, and started anew."""
+"""A whole Airflow that is killed while jobs work for it, and started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost watch, and a job's, in a real triggerer that is killed and started anew."""
+"""The cost watch, and a job's, in a real triggerer that is killed and started again."""
 
 from __future__ import annotations
 
@@ -335,6 +335,6 @@ def test_a_job_outlives_triggerers_and_ends_with_the_task_that_a_person_ends(
     until(lambda: [each.state for each in job_records(run)] == ["closed"], "the order")
 
     # The cleared task orders another job.
-    anew = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
-    assert isinstance(anew, DeferredJob)
-    assert (anew.job_record.attempt, len(dataflow.jobs)) == (2, 2)
+    resubmitted = begin_stage(stages["featurize"], spec, run, cache_folder=cache)
+    assert isinstance(resubmitted, DeferredJob)
+    assert (resubmitted.job_record.attempt, len(dataflow.jobs)) == (2, 2)

@@ -9,7 +9,7 @@ from nightbid.errors import CorruptDataError
 
 
 def refuse_outcomes(spec: PipelineSpec, outcomes: Iterable[str]) -> None:
-    """Refuse features that read an outcome, or the label.
+    """Refuse features that read an outcome; the pipeline itself refuses those of its label.
 
     Args:
         spec: the pipeline.
@@ -18,7 +18,7 @@ def refuse_outcomes(spec: PipelineSpec, outcomes: Iterable[str]) -> None:
     Raises:
         CorruptDataError: a feature reads one.
     """
-    known = {*outcomes, spec.label.column}
+    known = set(outcomes)
     for name, feature in spec.features.items():
         for column in feature.sources(name):
             if column in known:
