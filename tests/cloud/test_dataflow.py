@@ -387,7 +387,7 @@ def test_an_interruption_cancels_the_job_over_grpc(
 def test_a_worker_with_other_code_than_the_key_says_refuses_to_work(emulated: str) -> None:
     cloud = Settings().cloud
     assert isinstance(cloud, Cloud)
-    with pytest.raises(StageError, match=r"the worker's code has digest .* build and push"):
+    with pytest.raises(StageError, match=r"the worker's code has digest .*rebuild and push"):
         JobTarget(cloud, "gs://b/x", "0" * 32, ()).check()
 
 

@@ -183,14 +183,14 @@ def fetch(folder: UPath, prefixes: tuple[str, ...] = (), manifest: Manifest | No
         _verify(here, manifest or read_manifest(folder), prefixes)
         return here
     local = _local_copy(folder)
-    manifest = manifest or read_manifest(folder)
     if (local / "manifest.json").exists():
         try:
-            _verify(local, manifest, prefixes)
+            _verify(local, manifest or read_manifest(UPath(local)), prefixes)
         except CorruptDataError:
             set_aside(UPath(local))
         else:
             return local
+    manifest = manifest or read_manifest(folder)
     beside = local.parent / f".tmp-{uuid.uuid4().hex}"
     try:
         if prefixes:
