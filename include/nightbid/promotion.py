@@ -37,6 +37,8 @@ def run(task: StageTask) -> Outcome:
     bundle = task.inputs["export"]
     verdict = str(task.inputs["evaluate"].manifest.metrics["verdict"])
     reference = str(task.inputs["evaluate"].manifest.metrics["reference"])
+    if reference == "baseline" and (column := task.spec.baseline.column):
+        reference = f"baseline {column}"
     pointer = ChampionPointer(task.workspace, task.spec.pipeline)
     current = pointer.current()
     if current and current.night > task.night.date:

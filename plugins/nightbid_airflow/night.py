@@ -99,7 +99,7 @@ def _document(spec: PipelineSpec) -> str:
         [
             spec.description or f"Nightly retraining of `{spec.pipeline}`.",
             f"Pipeline `{spec.pipeline}.yaml`: {len(spec.features)} features,"
-            f" {spec.model.architecture} against {spec.baseline.architecture},"
+            f" {spec.model.architecture} against {spec.baseline.name},"
             f" {spec.window.train_days} days of training.",
             "A gate that stops ends the night: what comes after it does not run, and the champion"
             " stays. Trigger with a date to run an earlier night; finished stages are reused.",

@@ -7,7 +7,7 @@ another unit than on the day before, are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,25 @@ class LoggedAuctions:
     """Positions of the usable rows, in order of time."""
     unusable: Mapping[str, int]
     """Reason → rows left out."""
+
+    def among(self, kept: Bools, reason: str) -> LoggedAuctions:
+        """Leave out more rows.
+
+        Args:
+            kept: [all rows of the split, as they lie in its files] which stay.
+            reason: Why the others go.
+        """
+        inside = kept[self.order]
+        if inside.all():
+            return self
+        return replace(
+            self,
+            auctions=self.auctions.part(inside),
+            value=None if self.value is None else self.value[inside],
+            rows=self.rows & kept,
+            order=self.order[inside],
+            unusable={**self.unusable, reason: int((~inside).sum())},
+        )
 
 
 def read_auctions(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightbid.bidding.auctions import Auctions, Rules
@@ -48,7 +49,7 @@ def run(task: StageTask) -> Outcome:
     logged = read_auctions(sample, "evaluate", task.spec.columns, tolerated=settings.unusable)
     earlier = read_auctions(sample, "validate", task.spec.columns, tolerated=settings.unusable)
     ratio = price_ratio(logged.auctions, earlier.auctions)
-    scores = _scores(task, logged)
+    logged, scores = _scores(task, logged)
     task.progress(0.4, "replaying")
     auctions = logged.auctions
     if auctions.true_probability is not None:
@@ -82,8 +83,10 @@ def run(task: StageTask) -> Outcome:
     )
 
 
-def _scores(task: StageTask, logged: LoggedAuctions) -> dict[str, Floats]:
-    """Each model's predictions of the usable rows, in their order."""
+def _scores(
+    task: StageTask, logged: LoggedAuctions
+) -> tuple[LoggedAuctions, dict[str, Floats]]:
+    """The auctions that were scored, and each model's predictions of them, in their order."""
     folder = task.inputs["evaluate"].path
     files = sorted((folder / "scores").glob("part-*.parquet"))
     if not files:
@@ -97,14 +100,19 @@ def _scores(task: StageTask, logged: LoggedAuctions) -> dict[str, Floats]:
             for path in split_files(task.inputs["sample"].path, "evaluate")
         ]
     )
-    if not keys[KEY].equals(table[KEY]):
+    scored = pc.is_in(keys[KEY], value_set=table[KEY].combine_chunks())
+    if not keys[KEY].filter(scored).equals(table[KEY]):
         raise CorruptDataError(
             f"{keys.num_rows:,} sampled and {table.num_rows:,} scored rows are not the same",
             where="replay",
             hint="rerun the night from `sample`",
         )
-    return {
-        name: probabilities(name, table[name].to_numpy())[logged.order]
+    # A baseline in the logs may lack scores; the evaluation has left those rows out.
+    known = np.asarray(scored)
+    place = np.cumsum(known) - 1
+    logged = logged.among(known, "no score of the baseline")
+    return logged, {
+        name: probabilities(name, table[name].to_numpy())[place[logged.order]]
         for name in MODELS
         if name in table.column_names
     }

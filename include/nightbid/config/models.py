@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nightbid.config.base import Block
 
@@ -21,6 +21,42 @@ class Model(Block):
     with standard deviation 1/√l2."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the architecture's function."""
+
+
+class Baseline(Model):
+    """The yardstick: a model that is trained each night, or a score that the logs already have.
+
+    With `column`, the score of another platform's model is the baseline, and the first champion to
+    beat: on the same rows, with the same intervals and money. It is never served or promoted.
+    """
+
+    column: str | None = None
+    """Column of the logs with another platform's predicted probability, 0 to 1; excludes the keys
+    of a model."""
+    unscored: float = Field(default=0.01, ge=0, lt=1)
+    """With `column`: share of evaluate rows without a score that is left out and counted; more
+    fail the evaluation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_model_will_do(cls, value: Any) -> Any:
+        return value.model_dump() if isinstance(value, Model) else value
+
+    @model_validator(mode="after")
+    def _a_column_is_no_model(self) -> Baseline:
+        if self.column is None:
+            return self
+        if extra := sorted(self.model_fields_set & set(Model.model_fields)):
+            raise ValueError(
+                f"baseline.column is a score in the logs, so there is nothing to train; remove"
+                f" baseline.{extra[0]}"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """What it is called where models are listed."""
+        return self.column or self.architecture
 
 
 class Train(Block):

@@ -13,7 +13,7 @@ from nightbid.config.costs import Budget
 from nightbid.config.evaluate import Evaluate
 from nightbid.config.features import Feature
 from nightbid.config.gates import Gates
-from nightbid.config.models import Model, Train
+from nightbid.config.models import Baseline, Model, Train
 from nightbid.config.replay import Replay
 from nightbid.config.sources import Columns, SimulatorSource, Source, defaults_of
 from nightbid.schema import RESERVED
@@ -101,8 +101,9 @@ class PipelineSpec(Block):
     """Name → feature. A bare word is a transform: `device_type: vocabulary`; a block without
     `transform` is a vocabulary."""
     model: Model = Model()
-    baseline: Model = Model(architecture="logistic_regression")
-    """Model to beat on the first night, and for comparison later."""
+    baseline: Baseline = Baseline(architecture="logistic_regression")
+    """What to beat on the first night, and for comparison later: a model, or (`column`) the score
+    of another platform in the logs."""
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     replay: Replay | None = None
@@ -177,8 +178,16 @@ class PipelineSpec(Block):
             outcomes[getattr(self.columns, role)] = f"columns.{role}"
         for column in getattr(self.source, "outcomes", ()):
             outcomes.setdefault(column, "source.outcomes")
+        legacy = self.baseline.column
+        if legacy and legacy in outcomes:
+            raise ValueError(f"baseline.column is {legacy!r}, which is {outcomes[legacy]}")
         for name, feature in self.features.items():
             for column in feature.sources(name):
+                if legacy and column == legacy:
+                    raise ValueError(
+                        f"feature {name!r} reads {column!r}, the score in baseline.column, which"
+                        " is gone once this model serves; remove the feature"
+                    )
                 if column in outcomes:
                     raise ValueError(
                         f"feature {name!r} reads {column!r}, which is {outcomes[column]} and known"
@@ -208,6 +217,8 @@ def _names(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
         yield f"columns.{role}", name
     for key in ("column", "given", "event_time"):
         yield f"label.{key}", getattr(spec.label, key)
+    if spec.baseline.column:
+        yield "baseline.column", spec.baseline.column
     for name, feature in spec.features.items():
         yield "a feature", name
         for column in feature.sources(name):

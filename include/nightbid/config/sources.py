@@ -50,6 +50,9 @@ class SimulatorSource(Block):
     """Number of ads."""
     seed: int = 0
     """Seed of the simulated world: the same seed gives the same bytes."""
+    incumbent: float | None = Field(default=None, ge=0, le=5)
+    """Adds a column `legacy_score`, as if another platform's model had served these impressions:
+    the true click probability, its logit blurred by normal noise of this standard deviation."""
     faults: tuple[str, ...] = ()
     """Faults to inject, as `kind@YYYY-MM-DD` or `kind@YYYY-MM-DD:amount`; see config/faults.py."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.column_parsing import numbers
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.scores import Floats, Ints
 from nightbid.night.task import StageTask
@@ -40,6 +41,8 @@ class Rows:
     """Whether the label's condition held, where all rows are kept."""
     tasks: Mapping[str, Floats] = field(default_factory=dict)
     """Of a multi-task candidate: column of the condition, of the label → probabilities."""
+    unscored: int = 0
+    """Rows left out because a baseline in the logs has no score of them."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -56,6 +59,50 @@ class Rows:
     def lists(self) -> Ints:
         """[rows] one number per user and day: what is ranked together."""
         return self.users * np.int64(1_000_003) + self.days
+
+    def scored(self, tolerated: float, column: str) -> Rows:
+        """Leave out the rows that a baseline in the logs has no score of.
+
+        Args:
+            tolerated: Share of rows that may have none.
+            column: Name of its column.
+
+        Raises:
+            CorruptDataError: more rows have none, or some scores are no probabilities.
+        """
+        score = self.scores["baseline"]
+        wrong = np.flatnonzero((score < 0) | (score > 1))
+        if len(wrong):
+            raise CorruptDataError(
+                f"{len(wrong):,} of {len(score):,} values are not within 0 and 1, the first is"
+                f" {score[wrong[0]]:g}",
+                where=f"baseline.column {column}",
+                hint="log the predicted probability, not a rank or a logit",
+            )
+        kept = ~np.isnan(score)
+        missing = int((~kept).sum())
+        if missing > tolerated * len(score):
+            raise CorruptDataError(
+                f"{missing:,} of {len(score):,} evaluate rows have no score",
+                where=f"baseline.column {column}",
+                hint=f"correct the logs; baseline.unscored tolerates {tolerated:.2%}",
+            )
+        if not missing:
+            return self
+        return replace(
+            self,
+            keys=self.keys[kept],
+            labels=self.labels[kept],
+            weights=self.weights[kept],
+            users=self.users[kept],
+            days=self.days[kept],
+            truth=None if self.truth is None else self.truth[kept],
+            slices=self.slices.filter(pa.array(kept)),
+            scores={name: each[kept] for name, each in self.scores.items()},
+            given=None if self.given is None else self.given[kept],
+            tasks={name: each[kept] for name, each in self.tasks.items()},
+            unscored=missing,
+        )
 
     def save_scores(self, path: Path) -> None:
         """Write keys, labels and scores as Parquet, for later comparisons row by row."""
@@ -74,6 +121,8 @@ class Rows:
 def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     """Score the evaluate rows with candidate, baseline and champion, day by day.
 
+    A baseline in the logs (`baseline.column`) is read, not computed.
+
     Raises:
         MissingDataError: there are no evaluate rows.
         CorruptDataError: raw and featurized rows are not the same ones.
@@ -90,10 +139,10 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             where="evaluate",
             hint="both stages must come from one run: rerun the night from `sample`",
         )
-    models = {
-        "candidate": load_model(task.inputs["train"].path / "model"),
-        "baseline": load_model(task.inputs["train_baseline"].path / "model"),
-    }
+    models = {"candidate": load_model(task.inputs["train"].path / "model")}
+    baseline = task.spec.baseline
+    if baseline.column is None:
+        models["baseline"] = load_model(task.inputs["train_baseline"].path / "model")
     champion = champion_features = None
     if "champion" in task.inputs:
         champion = Bundle.load(task.inputs["champion"].path)
@@ -107,7 +156,8 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         task.progress(0.6 * index / len(files), f"scoring {day}")
         rows = _read(paths)
         # The champion looks its own features up in the raw rows.
-        raw = _read(raw_files[day], None if champion else _needed(raw_files[day][0], slices))
+        used = (*slices, baseline.column) if baseline.column else slices
+        raw = _read(raw_files[day], None if champion else _needed(raw_files[day][0], used))
         if not raw[KEY].equals(rows[KEY]):
             raise CorruptDataError(
                 f"{raw.num_rows} sampled and {rows.num_rows} featurized rows are not the same",
@@ -116,6 +166,8 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             )
         for name, model in models.items():
             scores.setdefault(name, []).append(model.predict(rows))
+        if baseline.column is not None:
+            scores.setdefault("baseline", []).append(_logged(raw, baseline.column, day))
         if models["candidate"].card.tasks:
             for name, found in models["candidate"].predict_tasks(rows).items():
                 tasks.setdefault(name, []).append(found)
@@ -131,7 +183,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         sliced.append(raw.select([each for each in slices if each in raw.column_names]))
     columns = {name: np.concatenate(parts) for name, parts in reserved.items()}
     truth = columns.get(TRUTH)
-    return Rows(
+    found = Rows(
         keys=columns[KEY].astype(np.int64),
         labels=columns[LABEL].astype(np.float64),
         weights=columns[WEIGHT].astype(np.float64),
@@ -147,6 +199,18 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             for name, parts in scores.items()
         },
     )  # fmt: skip
+    return found.scored(baseline.unscored, baseline.column) if baseline.column else found
+
+
+def _logged(raw: pa.Table, column: str, day: str) -> Floats:
+    """The scores that a column of the logs holds; NaN where there is none."""
+    if column not in raw.column_names:
+        raise MissingDataError(
+            f"there is no column {column!r}",
+            where=day,
+            hint="name the score of the other platform in baseline.column, or remove it",
+        )
+    return numbers(raw[column])
 
 
 def training_rate(folder: Path) -> float:

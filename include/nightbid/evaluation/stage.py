@@ -62,13 +62,17 @@ def run(task: StageTask) -> Outcome:
         seed=task.spec.seed,
         progress=task.progress,
     )
+    if column := task.spec.baseline.column:
+        metrics |= {"baseline_column": column, "unscored": rows.unscored}
     task.progress(0.98, "writing")
     text = json.dumps(metrics, indent=1, sort_keys=True)
     (task.output / "evaluation.json").write_text(text)
     if settings.keep_scores:
         rows.save_scores(task.output / "scores" / "part-00000.parquet")
     return Outcome(
-        rows=RowCounts(read=len(rows), written=len(rows)),
+        rows=RowCounts(
+            read=len(rows) + rows.unscored, written=len(rows), dropped=rows.unscored
+        ),
         metrics=metrics,
         summary=_sentence(metrics),
     )
@@ -216,15 +220,20 @@ def _differences(
 
 def _sentence(metrics: dict[str, Any]) -> str:
     candidate, difference = metrics["candidate"], metrics["difference"]
-    parts = [f"{metrics['verdict']} than the {metrics['reference']}"]
+    reference = metrics["reference"]
+    if reference == "baseline" and "baseline_column" in metrics:
+        reference = f"baseline {metrics['baseline_column']}"
+    parts = [f"{metrics['verdict']} than the {reference}"]
     if metrics["verdict"] == "neutral":
-        parts = [f"neutral against the {metrics['reference']}"]
+        parts = [f"neutral against the {reference}"]
     if candidate["auc"] is not None:
         parts.append(f"AUC {candidate['auc']:.4f} {_signed(difference['auc'])}")
     if candidate["normalized_entropy"] is not None:
         parts.append(
             f"NE {candidate['normalized_entropy']:.4f} {_signed(difference['normalized_entropy'])}"
         )
+    if metrics.get("unscored"):
+        parts.append(f"{metrics['unscored']:,} rows without {metrics['baseline_column']} left out")
     return ", ".join(parts)
 
 

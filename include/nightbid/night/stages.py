@@ -62,7 +62,7 @@ NIGHT: tuple[Stage, ...] = (
         "evaluate",
         "nightbid.evaluation.stage:run",
         inputs=("sample", "featurize", "train", "train_baseline"),
-        spec_keys=("columns", "label", "evaluate", "features"),
+        spec_keys=("columns", "label", "evaluate", "features", "baseline"),
         uses_champion=True,
     ),
     Stage(
@@ -125,7 +125,7 @@ NIGHT: tuple[Stage, ...] = (
             "gate_cost",
             "gate_value",
         ),
-        spec_keys=("approval",),
+        spec_keys=("approval", "baseline"),
         uses_champion=True,
         uses_run=True,
     ),

@@ -119,13 +119,19 @@ def _models(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "note": "best possible" if name == "oracle" else "",
+            "note": _note(name, metrics),
             "figures": metrics[name],
             "intervals": intervals.get(name),
         }
         for name in MODELS
         if metrics.get(name)
     ]
+
+
+def _note(name: str, metrics: dict[str, Any]) -> str:
+    if name == "baseline" and "baseline_column" in metrics:
+        return f"column {metrics['baseline_column']} of the logs"
+    return "best possible" if name == "oracle" else ""
 
 
 def _gap(metrics: dict[str, Any]) -> str:
@@ -197,7 +203,7 @@ def _training(view: RunView) -> dict[str, Any]:
     trained = [
         {"name": name, **stage.metrics}
         for name, key in TRAINED
-        if (stage := view.stage(key)).metrics
+        if "architecture" in (stage := view.stage(key)).metrics
     ]
     losses: list[Series] = []
     areas: list[Series] = []

@@ -74,6 +74,7 @@ class Exchange:
 class _Day:
     def __init__(self, exchange: Exchange, day: date) -> None:
         self.seed, self.day = exchange.settings.seed, day
+        self.incumbent = exchange.settings.incumbent
         self.number = (day - exchange.settings.start).days
         self.users, self.tastes = exchange.users, exchange.tastes
         self.ads = Ads(self.seed, exchange.settings.ads, self.number)
@@ -192,6 +193,9 @@ class _Day:
             "p_conversion_true": pa.array(p_conversion),
             "conversion_delay_true": pa.array(delay.astype(np.float64)),
         }
+        if self.incumbent is not None:
+            blur = self.incumbent * normal(self.seed, f"{self.day} incumbent", index)
+            columns["legacy_score"] = pa.array(1 / (1 + np.exp(-click_logit - blur)))
         return pa.RecordBatch.from_pydict(columns)
 
     def auction(self, index: Ints, floor: Floats) -> tuple[Ints, Floats, Floats]:

@@ -1,0 +1,76 @@
+"""A score of another platform in the logs as the yardstick: judged, replayed, never served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from nightbid.config.load import load_pipeline
+from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.evaluation.rows import Rows
+
+YAML = """
+pipeline: moving
+columns: {{price: win_price}}
+features: {features}
+baseline: {baseline}
+"""
+
+
+def rows(score: np.ndarray) -> Rows:
+    many = len(score)
+    return Rows(
+        keys=np.arange(many),
+        labels=(np.arange(many) % 10 == 0).astype(float),
+        weights=np.ones(many),
+        users=np.arange(many) // 3,
+        days=np.full(many, 20_000),
+        truth=None,
+        slices=pa.table({"site": pa.array(np.arange(many) % 4)}),
+        scores={"candidate": np.full(many, 0.1), "baseline": score},
+    )
+
+
+def test_rows_without_a_score_are_left_out_of_every_column_and_counted() -> None:
+    score = np.full(1000, 0.1)
+    score[[3, 500]] = np.nan
+    found = rows(score).scored(0.01, "legacy_score")
+    assert (len(found), found.unscored) == (998, 2)
+    sizes = {len(found.labels), len(found.users), len(found.slices), len(found.scores["candidate"])}
+    assert sizes == {998}
+    assert 3 not in found.keys
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "baseline.column legacy_score: 20 of 1,000 evaluate rows have no score"),
+        (-2.5, "20 of 1,000 values are not within 0 and 1, the first is -2.5"),
+    ],
+)
+def test_what_is_no_probability_is_refused(value: float, message: str) -> None:
+    score = np.full(1000, 0.1)
+    score[:20] = value
+    with pytest.raises(CorruptDataError) as caught:
+        rows(score).scored(0.01, "legacy_score")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("features", "baseline", "message"),
+    [
+        ("{site_id: vocabulary}", "{column: win_price}", "which is columns.price"),
+        ("{site_id: vocabulary}", "{column: old, architecture: deepfm}", "remove baseline.archit"),
+        ("{site_id: vocabulary}", "{colum: old}", "did you mean 'column'"),
+        ("{old: {transform: numeric}}", "{column: old}", "gone once this model serves"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    tmp_path: Path, features: str, baseline: str, message: str
+) -> None:
+    path = tmp_path / "moving.yaml"
+    path.write_text(YAML.format(features=features, baseline=baseline))
+    with pytest.raises(ConfigError, match=message):
+        load_pipeline(path)
