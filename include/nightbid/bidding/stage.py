@@ -83,9 +83,7 @@ def run(task: StageTask) -> Outcome:
     )
 
 
-def _scores(
-    task: StageTask, logged: LoggedAuctions
-) -> tuple[LoggedAuctions, dict[str, Floats]]:
+def _scores(task: StageTask, logged: LoggedAuctions) -> tuple[LoggedAuctions, dict[str, Floats]]:
     """The auctions that were scored, and each model's predictions of them, in their order."""
     folder = task.inputs["evaluate"].path
     files = sorted((folder / "scores").glob("part-*.parquet"))

@@ -183,7 +183,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         sliced.append(raw.select([each for each in slices if each in raw.column_names]))
     columns = {name: np.concatenate(parts) for name, parts in reserved.items()}
     truth = columns.get(TRUTH)
-    found = Rows(
+    evaluated = Rows(
         keys=columns[KEY].astype(np.int64),
         labels=columns[LABEL].astype(np.float64),
         weights=columns[WEIGHT].astype(np.float64),
@@ -199,7 +199,9 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             for name, parts in scores.items()
         },
     )  # fmt: skip
-    return found.scored(baseline.unscored, baseline.column) if baseline.column else found
+    if baseline.column is None:
+        return evaluated
+    return evaluated.scored(baseline.unscored, baseline.column)
 
 
 def _logged(raw: pa.Table, column: str, day: str) -> Floats:

@@ -70,9 +70,7 @@ def run(task: StageTask) -> Outcome:
     if settings.keep_scores:
         rows.save_scores(task.output / "scores" / "part-00000.parquet")
     return Outcome(
-        rows=RowCounts(
-            read=len(rows) + rows.unscored, written=len(rows), dropped=rows.unscored
-        ),
+        rows=RowCounts(read=len(rows) + rows.unscored, written=len(rows), dropped=rows.unscored),
         metrics=metrics,
         summary=_sentence(metrics),
     )
