@@ -12,7 +12,11 @@ import pyarrow as pa
 
 from nightbid.errors import CorruptDataError
 from nightbid.models.folder import TREES, ModelCard
-from nightbid.models.layout import Floats32, Layout, Packed
+from nightbid.models.layout import BLOCK, Floats32, Layout, Packed
+from nightbid.schema import ModelInput
+
+SMALL_LIST = 64
+"""Ids of a list's vocabulary up to which each has a column of its own."""
 
 
 class Trees:
@@ -68,17 +72,33 @@ class Trees:
 
 
 def tree_matrix(layout: Layout, packed: Packed) -> Floats32:
-    """Arrange inputs for trees, which split numbers: float32 [rows, lookups + floats].
+    """Arrange inputs for trees, which split numbers: float32 [rows, columns].
 
     An id counts as a number: vocabularies are sorted by frequency, so a split tells frequent from
-    rare values. Of a bag or a sequence trees see how many items it has.
+    rare values. A bag or a sequence of a small vocabulary has a column of 0 and 1 for each id; of
+    a larger one trees see how many items it has.
     """
-    columns = [_column(packed.ids[:, layout.places[each.name]], each.kind == "id")
-               for each in layout.lookups]  # fmt: skip
-    parts = [each[:, None] for each in columns] + [packed.numbers]
-    return np.ascontiguousarray(np.concatenate(parts, axis=1), np.float32)
+    parts = [_columns(each, packed.ids[:, layout.places[each.name]]) for each in layout.lookups]
+    return np.ascontiguousarray(np.concatenate([*parts, packed.numbers], axis=1), np.float32)
 
 
-def _column(ids: npt.NDArray[np.int32], single: bool) -> Floats32:
-    values = ids[:, 0] if single else (ids > 0).sum(axis=1)
-    return np.asarray(values, np.float32)
+def columns_of(each: ModelInput) -> int:
+    """Number of columns that trees see of an input."""
+    return each.size - 1 if is_small_list(each) else 1
+
+
+def is_small_list(each: ModelInput) -> bool:
+    """Whether trees see each id of a list in a column of its own; id 0, padding, has none."""
+    return each.kind in ("bag", "sequence") and 1 < each.size <= SMALL_LIST
+
+
+def _columns(each: ModelInput, ids: npt.NDArray[np.int32]) -> Floats32:
+    """[rows, columns] of one input, from its ids, [rows, places]."""
+    if each.kind == "id":
+        return np.asarray(ids, np.float32)
+    if not is_small_list(each):
+        return np.asarray((ids > 0).sum(axis=1)[:, None], np.float32)
+    found = np.zeros((len(ids), each.size), np.float32)
+    for start in range(0, len(ids), BLOCK):
+        np.put_along_axis(found[start : start + BLOCK], ids[start : start + BLOCK], 1.0, axis=1)
+    return found[:, 1:]

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from nightbid.models.calibration import Calibration
 from nightbid.models.layout import weight_column
-from nightbid.models.trees import Trees
+from nightbid.models.trees import Trees, columns_of, is_small_list
 from nightbid.schema import ModelInput
 
 OPSET, TREE_OPSET = 18, 3
@@ -35,16 +35,17 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
     # Training-only inputs are 0, for as many rows as any other has.
     known = _name(next(iter(layout.served)))
     nodes.append(helper.make_node("Sub", [known, known], ["nothing"]))
-    columns = [
-        "nothing" if each.training_only else _name(each)
-        for each in (*layout.lookups, *layout.numbers)
-    ]
+    columns: list[str] = []
+    for each in (*layout.lookups, *layout.numbers):
+        columns += ["nothing"] * columns_of(each) if each.training_only else [_name(each)]
     steps, constants = _calibration(model.card.calibration)
+    constants += [_ids_of(each) for each in layout.served if is_small_list(each)]
     constants += [
         _ints("last", [-1]),
         helper.make_tensor("zero", TensorProto.INT32, [], [0]),
         _ints("flat", [-1]),
         _ints("one", [1]),
+        _ints("two", [2]),
     ]
     nodes += [
         helper.make_node("Concat", columns, ["matrix"], axis=1),
@@ -66,19 +67,34 @@ def _name(each: ModelInput) -> str:
 
 
 def _column(each: ModelInput) -> list[Any]:
-    """Turn an input into one float per row, as `tree_matrix` does."""
+    """Turn an input into the columns of it that `tree_matrix` makes, [rows, columns]."""
     column = _name(each)
     if each.kind == "float":
         return [helper.make_node("Unsqueeze", [each.name, "last"], [column])]
     as_float = helper.make_node("Cast", [f"{column}/value"], [column], to=TensorProto.FLOAT)
     if each.kind == "id":
         return [helper.make_node("Unsqueeze", [each.name, "last"], [f"{column}/value"]), as_float]
+    if is_small_list(each):
+        # [rows, length, 1] against [ids]: whether any place of the row holds the id.
+        return [
+            helper.make_node("Unsqueeze", [each.name, "two"], [f"{column}/places"]),
+            helper.make_node("Equal", [f"{column}/places", f"{column}/ids"], [f"{column}/equal"]),
+            helper.make_node(
+                "Cast", [f"{column}/equal"], [f"{column}/ones"], to=TensorProto.FLOAT
+            ),
+            helper.make_node("ReduceMax", [f"{column}/ones", "one"], [column], keepdims=0),
+        ]
     return [
         helper.make_node("Greater", [each.name, "zero"], [f"{column}/filled"]),
         helper.make_node("Cast", [f"{column}/filled"], [f"{column}/ones"], to=TensorProto.INT32),
         helper.make_node("ReduceSum", [f"{column}/ones", "one"], [f"{column}/value"], keepdims=1),
         as_float,
     ]
+
+
+def _ids_of(each: ModelInput) -> Any:
+    ids = list(range(1, each.size))
+    return helper.make_tensor(f"{_name(each)}/ids", TensorProto.INT32, [len(ids)], ids)
 
 
 def _calibration(calibration: Calibration) -> tuple[list[Any], list[Any]]:
