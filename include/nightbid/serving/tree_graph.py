@@ -79,9 +79,7 @@ def _column(each: ModelInput) -> list[Any]:
         return [
             helper.make_node("Unsqueeze", [each.name, "two"], [f"{column}/places"]),
             helper.make_node("Equal", [f"{column}/places", f"{column}/ids"], [f"{column}/equal"]),
-            helper.make_node(
-                "Cast", [f"{column}/equal"], [f"{column}/ones"], to=TensorProto.FLOAT
-            ),
+            helper.make_node("Cast", [f"{column}/equal"], [f"{column}/ones"], to=TensorProto.FLOAT),
             helper.make_node("ReduceMax", [f"{column}/ones", "one"], [column], keepdims=0),
         ]
     return [
