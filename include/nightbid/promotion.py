@@ -34,6 +34,7 @@ def run(task: StageTask) -> Outcome:
     for name, judged_on in task.inputs.items():
         if name != "champion":
             judged_on.path  # noqa: B018 (reading it verifies every file)
+    _of_one_night(task)
     bundle = task.inputs["export"]
     verdict = str(task.inputs["evaluate"].manifest.metrics["verdict"])
     reference = str(task.inputs["evaluate"].manifest.metrics["reference"])
@@ -69,3 +70,23 @@ def run(task: StageTask) -> Outcome:
     text = json.dumps({"decision": decision, "bundle": bundle.manifest.digest}, indent=1)
     (task.output / "promotion.json").write_text(text)
     return Outcome(metrics={"decision": decision, "verdict": verdict}, summary=summary)
+
+
+def _of_one_night(task: StageTask) -> None:
+    """Check that all which was judged, and all which is promoted, was made from the same outputs.
+
+    Raises:
+        StageError: two stages have read different outputs of one stage.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for name, each in task.inputs.items():
+        if name == "champion":
+            continue
+        for stage, digest in (*each.manifest.inputs.items(), (name, each.manifest.digest)):
+            by, first = seen.setdefault(stage, (name, digest))
+            if first != digest:
+                raise StageError(
+                    f"{by} and {name} are of different outputs of {stage}, so nothing is promoted",
+                    where=task.run_id,
+                    hint=f"clear {stage} with Downstream: what has not changed is reused",
+                )

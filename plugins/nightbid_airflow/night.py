@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, NightbidError
-from nightbid.night.stages import NIGHT
-from nightbid.night.task import Stage
+from nightbid.night.stages import NIGHT, upstream
 
 from nightbid_airflow.approval import PromotionApproval
 from nightbid_airflow.notifier import StopNotifier
@@ -25,24 +23,6 @@ from nightbid_airflow.sensors import CostSensor
 APPROVE = "approve"
 WATCH = "watch_cost"
 REPORT = "report"
-
-
-def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
-    """Name the tasks that a stage's task waits for: a gate holds back everything after it.
-
-    A gate waits for all that has begun since the last one, whether or not it reads it. What lies
-    behind is waited for already: only the inputs since then are named, or the gate itself.
-    """
-    before = list(night[: night.index(stage)])
-    gates = [at for at, each in enumerate(before) if each.is_gate]
-    since = before[gates[-1] + 1 :] if gates else before
-    read = {name for each in (*since, stage) for name in each.inputs}
-    inputs = tuple(
-        each.name
-        for each in since
-        if each.name in stage.inputs or (stage.is_gate and each.name not in read)
-    )
-    return inputs or ((before[gates[-1]].name,) if gates else ())
 
 
 def nightly_dag(spec: PipelineSpec) -> DAG:

@@ -83,8 +83,10 @@ class StageOperator(BaseOperator):
         progress = LogProgress(self.stage)
         try:
             request = Request.of(self.pipeline, context["dag_run"], context["params"])
-            spec, run = request.open(settings)
             attempt = context["ti"].try_number
+            # Clearing a task gives it its retries once more.
+            is_cleared = begin and context["ti"].max_tries > (self.retries or 0)
+            spec, run = request.open(settings, stage, is_cleared=is_cleared)
             found = (
                 begin_stage(
                     stage,

@@ -11,7 +11,9 @@ from airflow.sdk import Param
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
+from nightbid.night.pin import code_now, pin_again, pinned_spec
 from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.night.task import Stage
 from nightbid.storage.workspace import Workspace
 
 SHORTHAND = {
@@ -95,19 +97,38 @@ class Request:
         )
         return cls(pipeline, run.run_id, date, (*params.get("overrides", ()), *short))
 
-    def open(self, settings: Settings) -> tuple[PipelineSpec, RunRecord]:
-        """Load the pipeline with the overrides applied, and begin or take up its run record.
+    def open(
+        self, settings: Settings, stage: Stage | None = None, *, is_cleared: bool = False
+    ) -> tuple[PipelineSpec, RunRecord]:
+        """Begin the run, or take it up with the settings that it began with.
+
+        Args:
+            settings: of this installation.
+            stage: what is to run now.
+            is_cleared: whether a person starts the stage again: the YAML of now counts then.
 
         Raises:
-            ConfigError: the pipeline or an override is wrong.
+            ConfigError: the pipeline or an override is wrong, or the YAML of now does not go with
+                the stages that are done.
+            StageError: the code has changed since the run began.
         """
+        workspace = Workspace(settings.workspace)
+        name = safe_run_id(self.run_id)
+        is_new = not (workspace.run_folder(self.pipeline, name) / "run.json").exists()
+        if not is_new and not is_cleared:
+            record = RunRecord.load(workspace, self.pipeline, name)
+            return pinned_spec(record, stage), record
         spec = find_pipeline(self.pipeline, settings.pipelines, self.overrides)
+        if not is_new and stage is not None:
+            record = RunRecord.load(workspace, self.pipeline, name)
+            return spec, pin_again(record, spec, stage)
         record = RunRecord.start(
-            Workspace(settings.workspace),
+            workspace,
             spec,
             self.date,
-            run_id=safe_run_id(self.run_id),
+            run_id=name,
             overrides=self.overrides,
             trigger="airflow",
+            code=code_now(),
         )
         return spec, record

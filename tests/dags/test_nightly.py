@@ -16,11 +16,10 @@ from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.settings import Settings
 from nightbid.night.record import RunRecord, StageRecord
-from nightbid.night.stages import NIGHT
+from nightbid.night.stages import NIGHT, upstream
 from nightbid.night.task import Stage
 from nightbid.storage.workspace import Workspace
 from nightbid_airflow.approval import question
-from nightbid_airflow.night import upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("tensorflow", "keras", "apache_beam", "great_expectations", "pandas", "pyarrow", "mlflow")

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
 from upath import UPath
 
 from nightbid.config.pipeline import PipelineSpec
@@ -41,6 +42,8 @@ class RunHead(Sealed):
     """The stage that it was to end with; empty: all of them."""
     started: dt.datetime
     spec: dict[str, object]
+    code: Mapping[str, str] = Field(default_factory=dict)
+    """Stage → digest of the code and libraries it runs with, see `nightbid.night.pin`."""
 
 
 class Pin(Sealed):
@@ -110,8 +113,9 @@ class RunRecord:
         trigger: str = "shell",
         sweep: str = "",
         until: str = "",
+        code: Mapping[str, str] | None = None,
     ) -> RunRecord:
-        """Begin a run, or take up the one with the same id.
+        """Begin a run, or begin the one with the same id over: its finished stages are reused.
 
         The default id is `<pipeline>-<date>`: running the same night again reuses what is done.
         """
@@ -127,6 +131,7 @@ class RunRecord:
             until=until,
             started=dt.datetime.now(dt.UTC),
             spec=spec.model_dump(mode="json"),
+            code=dict(code or {}),
         )
         if not (folder / "run.json").exists():
             write_atomically(folder / "run.json", seal(head))
@@ -141,6 +146,12 @@ class RunRecord:
         kept = head.model_copy(update={"started": existing.head.started})
         write_atomically(folder / "run.json", seal(kept))
         return cls(workspace, kept)
+
+    def pin(self, spec: PipelineSpec, code: dict[str, str]) -> RunRecord:
+        """Hold other settings and other code from now on."""
+        head = self.head.model_copy(update={"spec": spec.model_dump(mode="json"), "code": code})
+        write_atomically(self.folder / "run.json", seal(head))
+        return RunRecord(self.workspace, head)
 
     @classmethod
     def load(cls, workspace: Workspace, pipeline: str, run_id: str) -> RunRecord:

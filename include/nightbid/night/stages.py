@@ -5,6 +5,7 @@ The DAG is made from the same list, so the shell and Airflow run the same night.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from nightbid.errors import ConfigError
@@ -148,3 +149,30 @@ def stage_named(name: str) -> Stage:
         f"a night has no stage {name!r}",
         hint=f"did you mean {close[0]!r}?" if close else "stages: " + ", ".join(names),
     )
+
+
+def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
+    """Name the stages that a stage waits for: a gate holds back everything after it.
+
+    A gate waits for all that has begun since the last one, whether or not it reads it. What lies
+    behind is waited for already: only the inputs since then are named, or the gate itself.
+    """
+    before = list(night[: night.index(stage)])
+    gates = [at for at, each in enumerate(before) if each.is_gate]
+    since = before[gates[-1] + 1 :] if gates else before
+    read = {name for each in (*since, stage) for name in each.inputs}
+    inputs = tuple(
+        each.name
+        for each in since
+        if each.name in stage.inputs or (stage.is_gate and each.name not in read)
+    )
+    return inputs or ((before[gates[-1]].name,) if gates else ())
+
+
+def all_after(stage: Stage) -> tuple[Stage, ...]:
+    """List the stages that wait for a stage, directly or through others."""
+    names = {stage.name}
+    for each in NIGHT:
+        if names & set(upstream(each)):
+            names.add(each.name)
+    return tuple(each for each in NIGHT if each.name in names and each != stage)

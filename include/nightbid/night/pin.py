@@ -1,0 +1,115 @@
+"""What a run holds fast: the settings and the code it began with.
+
+The tasks of a night start hours apart, and people edit files meanwhile. Every task of a run
+therefore uses the settings in the run's record, not those of the YAML, and refuses to compute with
+other code than the run began with. A task that a person clears takes up the YAML and the code of
+now, unless a finished stage that would stay was made with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import unified_diff
+from functools import cache
+
+import yaml
+from pydantic import ValidationError
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError, StageError
+from nightbid.night.key import digest_of, library_versions, source_of
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT, all_after
+from nightbid.night.task import Stage
+
+FOR_ALL = ("window", "seed")
+"""Settings that every stage depends on."""
+
+
+@cache
+def code_now() -> Mapping[str, str]:
+    """Digest of the code and the library versions that each stage would run with, by its name."""
+    return {stage.name: _code(source_of(stage), library_versions()) for stage in NIGHT}
+
+
+def pinned_spec(run: RunRecord, stage: Stage | None = None) -> PipelineSpec:
+    """Settings that a run began with.
+
+    Args:
+        run: which.
+        stage: what is to run now; its code must be what the run began with.
+
+    Raises:
+        StageError: the code is another, or no longer reads these settings.
+    """
+    again = f"clear {NIGHT[0].name} with Downstream to start over; what is the same is reused"
+    if stage is not None:
+        began = run.head.code.get(stage.name)
+        if began and began != _code(source_of(stage), library_versions()):
+            raise StageError(
+                f"the code of {stage.name} or a library it computes with has changed since this"
+                " run began",
+                where=run.run_id,
+                hint=again,
+            )
+    try:
+        return PipelineSpec.model_validate(run.head.spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StageError(
+            "the settings that this run began with are no settings of this version:"
+            f" {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            where=run.run_id,
+            hint=again,
+        ) from None
+
+
+def pin_again(run: RunRecord, spec: PipelineSpec, stage: Stage) -> RunRecord:
+    """Take up the settings and the code of now, for a stage that a person starts again.
+
+    Args:
+        run: which.
+        spec: the settings of now.
+        stage: where the run goes on; what waits for it runs again too.
+
+    Raises:
+        ConfigError: a finished stage that would stay was made with other settings or other code.
+    """
+    stays = [each for each in NIGHT if each != stage and each not in all_after(stage)]
+    changed = {each.name: why for each in stays if (why := _change(run, spec, each))}
+    if changed:
+        names = {*changed, stage.name}
+        start = next(
+            each for each in reversed(NIGHT)
+            if names <= {each.name, *(after.name for after in all_after(each))}
+        )  # fmt: skip
+        name, why = next(iter(changed.items()))
+        raise ConfigError(
+            f"{name} of this run was made with other {why}",
+            where=run.run_id,
+            hint=f"clear {start.name} with Downstream: the whole run then uses those of now",
+        )
+    return run.pin(spec, dict(code_now()))
+
+
+def _change(run: RunRecord, spec: PipelineSpec, stage: Stage) -> str:
+    """Say what a finished stage was made with that is another now; empty if nothing."""
+    record = run.stage(stage.name)
+    if record is None or record.state == "failed":
+        return ""
+    keys = {*stage.spec_keys, *FOR_ALL}
+    before = {key: run.head.spec.get(key) for key in keys}
+    if before != (now := spec.model_dump(mode="json", include=keys)):
+        return f"settings ({_first_difference(before, now)})"
+    began = run.head.code.get(stage.name)
+    return "code" if began and began != code_now()[stage.name] else ""
+
+
+def _first_difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    old, new = (yaml.safe_dump(dict(tree)).splitlines() for tree in (before, now))
+    lines = [line for line in unified_diff(old, new, n=0, lineterm="") if line[:2] in ("+ ", "- ")]
+    return ", ".join(line[2:].strip() for line in lines[:2])
+
+
+def _code(source: str, versions: Mapping[str, str]) -> str:
+    return digest_of([source, dict(versions)])

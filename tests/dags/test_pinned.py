@@ -1,0 +1,102 @@
+"""A night is of one mind: what people edit while it runs does not reach into it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from nightbid.config.load import find_pipeline, pipeline_names
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, StageError
+from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.stages import all_after, stage_named
+from nightbid_airflow.request import Request
+
+ASKED = Request("small", "manual__1", dt.date(2026, 1, 5), ())
+
+
+def edit(before: str, after: str) -> None:
+    path = Settings().pipelines / "small.yaml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def done(run: RunRecord, *stages: str) -> None:
+    for stage in stages:
+        run.record(
+            StageRecord(
+                stage=stage, state="done", uri=f"stages/{stage}", seconds=1.0,
+                started=dt.datetime.now(dt.UTC),
+            )
+        )  # fmt: skip
+
+
+def test_later_tasks_use_the_settings_that_the_run_began_with(pipelines) -> None:
+    pipelines()
+    first, _ = ASKED.open(Settings(), stage_named("sample"))
+    edit("train_days: 2", "train_days: 1")
+    later, _ = ASKED.open(Settings(), stage_named("train"))
+    assert later == first
+    assert later.window.train_days == 2
+    fresh, _ = Request("small", "manual__2", ASKED.date, ()).open(Settings())
+    assert fresh.window.train_days == 1
+
+
+def test_what_was_recorded_reads_back_as_the_same_settings() -> None:
+    folder = Path("include/pipelines")
+    for name in pipeline_names(folder):
+        spec = find_pipeline(name, folder)
+        assert PipelineSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+def test_a_cleared_task_takes_up_an_edit_that_concerns_no_finished_stage(pipelines) -> None:
+    pipelines()
+    _, run = ASKED.open(Settings(), stage_named("sample"))
+    done(run, "sample", "gate_raw", "featurize", "gate_features")
+    edit("epochs: 1", "epochs: 2")
+    spec, _ = ASKED.open(Settings(), stage_named("train"), is_cleared=True)
+    assert spec.train.epochs == 2
+    later, _ = ASKED.open(Settings(), stage_named("evaluate"))
+    assert later.train.epochs == 2, "what waits for the cleared task goes on with the same"
+
+
+def test_an_edit_that_concerns_a_finished_stage_names_it_and_where_to_begin(pipelines) -> None:
+    pipelines()
+    _, run = ASKED.open(Settings(), stage_named("sample"))
+    done(run, "sample", "gate_raw", "featurize", "gate_features")
+    edit("train_days: 2", "train_days: 1")
+    expected = r"sample of this run was made with other settings \(.*train_days: 1.*clear sample"
+    with pytest.raises(ConfigError, match=expected):
+        ASKED.open(Settings(), stage_named("train"), is_cleared=True)
+    spec, _ = ASKED.open(Settings(), stage_named("train"))
+    assert spec.window.train_days == 2, "a refusal changes nothing"
+    spec, _ = ASKED.open(Settings(), stage_named("sample"), is_cleared=True)
+    assert spec.window.train_days == 1
+
+
+def test_a_parallel_stage_that_would_stay_as_it_was_leads_further_up(pipelines) -> None:
+    pipelines()
+    _, run = ASKED.open(Settings(), stage_named("sample"))
+    done(run, "sample", "gate_raw", "featurize", "gate_features", "train_baseline")
+    edit("epochs: 1", "epochs: 2")
+    with pytest.raises(ConfigError, match=r"train_baseline .*clear gate_features with Downstream"):
+        ASKED.open(Settings(), stage_named("train"), is_cleared=True)
+
+
+def test_a_stage_whose_code_is_another_since_the_run_began_does_not_run(pipelines) -> None:
+    pipelines()
+    _, run = ASKED.open(Settings(), stage_named("sample"))
+    run.pin(ASKED.open(Settings())[0], {**run.head.code, "train": "0" * 32})
+    with pytest.raises(StageError, match=r"the code of train or a library .* clear sample"):
+        ASKED.open(Settings(), stage_named("train"))
+    ASKED.open(Settings(), stage_named("featurize"))
+    ASKED.open(Settings(), stage_named("train"), is_cleared=True)
+    ASKED.open(Settings(), stage_named("train"))
+
+
+def test_every_stage_comes_after_the_first_and_none_after_the_last() -> None:
+    assert len(all_after(stage_named("sample"))) == 14
+    assert not all_after(stage_named("promote"))
