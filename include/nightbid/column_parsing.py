@@ -30,6 +30,9 @@ GROUPED = r"^[+-]?[0-9]{1,3}((,[0-9]{3})+\.[0-9]+|(,[0-9]{3}){2,})$"
 """Numbers with thousands separators that cannot be decimal commas."""
 SINCE = r"^([0-8]?[0-9]{8,18}|[0-9]{8,}\.[0-9]+|[0-9](\.[0-9]+)?[eE]\+?[0-9]{1,2})$"
 """Texts that count (parts of) seconds since 1970, or are the digits of a date."""
+CALENDAR = r"^(19|20)[0-9]{2}(0[1-9]|1[0-2])[0-3][0-9]([0-9]{6}|[0-9]{9})?$"
+"""Numbers that are the digits of a date: yyyyMMdd, yyyyMMddHHmmss, yyyyMMddHHmmssSSS."""
+ENDS_IN_ZONE = r"([Zz]|[+-][0-9]{2}:?([0-9]{2})?|UTC|GMT)\s*$"
 _WHOLE = 2.0**53
 """Floats below it that are whole print as integers: 6 and 6.0 are the same token."""
 
@@ -226,14 +229,39 @@ def _numbers_of_text(tokens: pa.Array) -> Floats:
     return parsed.to_numpy(np.float64)
 
 
-def as_time(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def local_time(time: pa.Array | pa.ChunkedArray, zone: str) -> pa.Array:
+    """Give instants the digits of a zone's clock, as if that were UTC: timestamp[us, UTC]."""
+    if zone == "UTC":
+        return whole(time)
+    here = whole(time).cast(pa.timestamp("us", zone))
+    return pc.local_timestamp(here).cast(MICROSECOND)
+
+
+def time_of_zone(time: pa.Array, zone: str) -> pa.Array:
+    """Read the digits of a zone's clock as instants: the inverse of `local_time`.
+
+    Digits that the clock shows twice are the earlier ones; digits that it skips are those of an
+    hour later.
+    """
+    if zone == "UTC":
+        return time
+    plain = time.cast(pa.timestamp("us"))
+    return pc.assume_timezone(
+        plain, zone, ambiguous="earliest", nonexistent="latest"
+    ).cast(MICROSECOND)  # fmt: skip
+
+
+def as_time(column: pa.ChunkedArray | pa.Array, zone: str = "UTC") -> pa.Array:
     """Read a column as timestamp[us, UTC]; what cannot be read becomes null.
 
     Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970, by their size, or
     the digits of a date: yyyyMMdd, yyyyMMddHHmmss, yyyyMMddHHmmssSSS. Texts are ISO 8601, also
-    followed by UTC, or such numbers. Times without a zone are UTC.
+    followed by UTC, or such numbers. Times without a zone, digits of a date among them, are of
+    `zone`.
     """
     array = whole(column)
+    if zone != "UTC":
+        return _of_zone(array, zone)
     kind = array.type
     if kind == MICROSECOND:
         return array
@@ -254,6 +282,22 @@ def as_time(column: pa.ChunkedArray | pa.Array) -> pa.Array:
         return _times_of_floats(np.asarray(pc.fill_null(array.cast(pa.float64()), np.nan)))
     codes, tokens = encode(array)
     return _times_of_text(tokens).take(pa.array(codes, mask=codes < 0))
+
+
+def _of_zone(array: pa.Array, zone: str) -> pa.Array:
+    """Read times as `as_time` does; those that name no zone by the clock of one."""
+    found = as_time(array)
+    kind = array.type
+    if pa.types.is_null(kind) or (pa.types.is_timestamp(kind) and kind.tz is not None):
+        return found
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return time_of_zone(found, zone)
+    codes, tokens = encode(array)
+    since = np.asarray(pc.match_substring_regex(tokens, SINCE))
+    calendar = np.asarray(pc.match_substring_regex(tokens, CALENDAR))
+    ends = np.asarray(pc.match_substring_regex(tokens, ENDS_IN_ZONE))
+    naive = np.append((since & calendar) | (~since & ~ends), False)[codes]
+    return pc.if_else(pa.array(naive), time_of_zone(found, zone), found)
 
 
 def _times_of_integers(array: pa.Array) -> pa.Array:

@@ -104,6 +104,21 @@ def show(
 
 
 @app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of daily files.")],
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Pipeline YAML to write: NAME.yaml.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything found, as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+) -> None:
+    """Look at a folder of logs and draft a pipeline for it: days, columns, roles, label, leaks."""
+    from nightbid.cli.data_check import check as check_folder
+
+    check_folder(folder, write, as_json, force, Settings().cache, console)
+
+
+@app.command()
 def fetch(pipeline: PipelineName, set_: Overrides = None) -> None:
     """Download what a pipeline's source needs into the cache, and check its digest."""
     settings = Settings()

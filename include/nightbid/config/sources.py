@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 from datetime import date
+from difflib import get_close_matches
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
@@ -117,6 +119,21 @@ class FolderSource(Block):
     """Number of days that one uncompressed, time-ordered file is split into (criteo)."""
     outcomes: tuple[str, ...] = ()
     """Columns known only after the impression: refused as features."""
+    make_key: str = ""
+    """Name of a key column to make of the day and the row's number in it, for logs in which no
+    column identifies an impression. Rows then change their key when a day's files change."""
+    time_zone: str = "UTC"
+    """Zone of the days, such as `America/New_York`, and of times that name none."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_is_known(cls, name: str) -> str:
+        known = available_timezones()
+        if name not in known:
+            close = get_close_matches(name, sorted(known), 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{name!r} is not a time zone, such as Europe/Berlin{hint}")
+        return name
 
     @field_validator("encoding")
     @classmethod

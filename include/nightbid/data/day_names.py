@@ -54,7 +54,7 @@ def scan(root: Path, kind: str) -> DayFiles:
         CorruptDataError: a folder of files has the name of a day that does not exist.
     """
     found = DayFiles()
-    for path, relative in sorted(_walk(root), key=lambda each: each[1]):
+    for path, relative in sorted(walk(root), key=lambda each: each[1]):
         folder, _, name = relative.rpartition("/")
         day, text = day_of_folder(folder)
         if not name:
@@ -78,7 +78,7 @@ def scan(root: Path, kind: str) -> DayFiles:
     return found
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, str]]:
+def walk(root: Path) -> Iterator[tuple[Path, str]]:
     """Files, and folders with a slash at the end; links are followed, each folder once."""
     visited: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):

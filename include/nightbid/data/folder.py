@@ -23,6 +23,7 @@ from nightbid.data.layouts import (
     LAYOUTS,
     avazu_time,
     criteo_days,
+    row_keys,
     single_file,
 )
 from nightbid.data.source_schema import SourceSchema
@@ -147,12 +148,15 @@ class FolderLogs:
             table = self._layout.make(table, day, first)
         _need(table, self._block.rename, "source.rename", where)
         names = [self._renamed(name) for name in table.column_names]
+        if self._block.make_key:
+            table = table.append_column(self._block.make_key, row_keys(day, first, len(table)))
+            names.append(self._block.make_key)
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise CorruptDataError(
                 f"two columns are called {sorted(twice)[0]!r}",
                 where=where,
-                hint="fix source.rename",
+                hint="fix source.rename, or source.make_key",
             )
         return table.rename_columns(names)
 
@@ -168,7 +172,7 @@ class FolderLogs:
             quoting=delimiter != "\t" if block.quoting is None else block.quoting,
             names=self._layout.names or block.names,
             encoding=block.encoding,
-            style=TextFormat(block.decimal, block.nulls),
+            style=TextFormat(block.decimal, block.nulls, block.time_zone),
         )
 
     @cached_property

@@ -117,8 +117,13 @@ def _line_starts(path: Path, parts: int) -> list[int]:
     return [*edges, size]
 
 
+def row_keys(day: date, first: int, rows: int) -> pa.Array:
+    """Make keys of the day and the number of each row, from that of the first on."""
+    return pa.array(day.toordinal() * 10**11 + first + np.arange(rows, dtype=np.int64))
+
+
 def _criteo(table: pa.Table, day: date, first: int) -> pa.Table:
-    key = pa.array(day.toordinal() * 10**11 + first + np.arange(len(table), dtype=np.int64))
+    key = row_keys(day, first, len(table))
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     return (
         table.append_column("impression_id", key)

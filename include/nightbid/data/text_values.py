@@ -59,6 +59,8 @@ class TextFormat:
     decimal: str = "."
     nulls: tuple[str, ...] = ()
     """Texts that stand for no value, beside the empty one and \\N."""
+    time_zone: str = "UTC"
+    """Of times that name none."""
 
 
 def kind_of(column: pa.Array, style: TextFormat) -> Kind:
@@ -184,7 +186,7 @@ def cast(
     if kind == "float":
         text = _points(text, style)
     if kind == "time":
-        found = _times(text)
+        found = _times(text, style.time_zone)
         return found, wrong | (asked & np.asarray(pc.is_null(found)))
     try:
         return text.cast(ARROW[kind]), wrong
@@ -199,17 +201,17 @@ def cast(
     return found, wrong | (asked & np.asarray(pc.is_null(found)))
 
 
-def _times(text: pa.Array) -> pa.Array:
+def _times(text: pa.Array, zone: str = "UTC") -> pa.Array:
     # Arrow reads times with a zone into one type and times without into another.
     for target in (MICROSECOND, pa.timestamp("us")):
         try:
-            return text.cast(target).cast(MICROSECOND)
+            return as_time(text.cast(target), zone)
         except pa.ArrowInvalid:
             continue
     nothing = pa.scalar(None, pa.string())
     numeric = pc.match_substring_regex(text, SECONDS)
     since = pc.if_else(numeric, text, nothing).cast(pa.float64())
-    return pc.coalesce(as_time(since), as_time(pc.if_else(numeric, nothing, text)))
+    return pc.coalesce(as_time(since), as_time(pc.if_else(numeric, nothing, text), zone))
 
 
 def _utf8(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:

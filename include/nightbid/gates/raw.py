@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +20,8 @@ from nightbid.night.task import Outcome, StageTask
 
 LATEST_ZONE_HOURS = 14
 """A clock east of Greenwich runs at most this far ahead: later times are not a time zone."""
+LOCAL_DAYS = 0.02
+"""Share of rows outside their day beyond which the days are those of another clock."""
 
 
 def run(task: StageTask) -> Outcome:
@@ -58,7 +62,7 @@ def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
             continue
         _schema(measurements, days, day, spec)
         _volume(measurements, days, day)
-        _clock(measurements, days, day)
+        _clock(measurements, days, day, getattr(spec.source, "time_zone", "UTC"))
         _label(measurements, days, day)
         column_checks.measure(measurements, days, day, spec)
         associations.measure(measurements, days, day, spec)
@@ -127,7 +131,19 @@ def _volume(measurements: Measurements, days: Days, day: Day) -> None:
         )
 
 
-def _clock(measurements: Measurements, days: Days, day: Day) -> None:
+def _uneven_hours(day: date, zone: str) -> list[int]:
+    """Hours that the clock of a zone skips or shows twice on a day."""
+    if zone == "UTC":
+        return []
+    start = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    # From each half hour on: a clock may change by less than an hour.
+    steps = [start + timedelta(minutes=30 * at) for at in range(52)]
+    local = [each.astimezone(ZoneInfo(zone)) for each in steps]
+    shown = Counter(each.hour for each in local if each.date() == day)
+    return [hour for hour in range(24) if shown[hour] != 2]
+
+
+def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
     rows = day.profile.rows
     others = days.others(day)
     share = day.outside / rows
@@ -138,7 +154,12 @@ def _clock(measurements: Measurements, days: Days, day: Day) -> None:
             "outside_day",
             beyond_chance(share - usual_outside, 0.0, error),
             part=day.name,
-            note=f"{day.outside:,} rows with a time in another day",
+            note=f"{day.outside:,} rows with a time in another day"
+            + (
+                f", usually {usual_outside:.1%}: source.time_zone names the clock of the days"
+                if usual_outside > LOCAL_DAYS
+                else ""
+            ),
         )
     last = (day.date - EPOCH + timedelta(days=1)).days * 24 + LATEST_ZONE_HOURS
     future = sum(count for hour, (count, _) in day.profile.rows_by_hour.items() if hour >= last)
@@ -146,8 +167,11 @@ def _clock(measurements: Measurements, days: Days, day: Day) -> None:
     if not others:
         return
     shares = np.median([each.hours[0] / max(each.hours[0].sum(), 1) for each in others], axis=0)
+    uneven = _uneven_hours(day.date, zone)
+    shares[uneven] = 0.0
     shares = shares / max(shares.sum(), 1e-12)
-    seen = day.hours[0]
+    seen = day.hours[0].copy()
+    seen[uneven] = 0
     expected = shares * seen.sum()
     empty = [hour for hour in range(24) if expected[hour] >= 20 and seen[hour] == 0]
     measurements.add(
@@ -173,7 +197,9 @@ def _clock(measurements: Measurements, days: Days, day: Day) -> None:
         )
 
     def distance(each: Day) -> float:
-        return float(np.abs(each.hours[0] / max(each.hours[0].sum(), 1) - shares).sum() / 2)
+        counts = each.hours[0].copy()
+        counts[uneven] = 0
+        return float(np.abs(counts / max(counts.sum(), 1) - shares).sum() / 2)
 
     measurements.add(
         "clock_shift",

@@ -88,7 +88,8 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     reasons[f"{roles.key} is null"] = _nulls(table[roles.key])
     reasons[f"{roles.key} is empty"] = _blank(table[roles.key])
     reasons[f"{roles.user} is null"] = _nulls(table[roles.user])
-    time = as_time(table[roles.time])
+    zone = zone_of(spec)
+    time = as_time(table[roles.time], zone)
     reasons[f"{roles.time} is not a time"] = _nulls(time)
     value = flag(table[label.column])
     wrong = np.isnan(value)
@@ -102,7 +103,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     _refuse_non_binary(table[label.column], wrong, label.column, where)
     event = None
     if label.event_time:
-        event = as_time(table[label.event_time])
+        event = as_time(table[label.event_time], zone)
         reasons[f"{label.event_time} is null though {label.column} is 1"] = (value == 1) & _nulls(
             event
         )
@@ -139,6 +140,11 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     for name, column in reserved.items():
         good = good.append_column(name, column)
     return Parsed(good, aside, positives, aside_positives, _examples(aside, spec))
+
+
+def zone_of(spec: PipelineSpec) -> str:
+    """Get the time zone of the days of a pipeline's source."""
+    return str(getattr(spec.source, "time_zone", "UTC"))
 
 
 def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:

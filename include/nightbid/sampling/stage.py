@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.column_parsing import local_time
 from nightbid.config.pipeline import SPLITS, Night, PipelineSpec
 from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
@@ -27,8 +28,8 @@ from nightbid.night.task import Outcome, StageTask
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
 from nightbid.sampling.frozen import place
-from nightbid.sampling.rows import draw, parse
-from nightbid.schema import LABEL, REASON, WEIGHT
+from nightbid.sampling.rows import draw, parse, zone_of
+from nightbid.schema import LABEL, REASON, TIME, WEIGHT
 
 
 @dataclass
@@ -188,9 +189,10 @@ def _sample_day(task: StageTask, source: Source, split: str, day: date) -> DayCo
             before = sum(len(keys) for keys in seen)
             rows = draw(parsed.good, spec, split, seen)
             count.repeated += len(parsed.good) - (sum(len(keys) for keys in seen) - before)
-            profile = profile.merge(Profile.of(parsed.good, entities))
+            local = _by_local_clock(parsed.good, zone_of(spec))
+            profile = profile.merge(Profile.of(local, entities))
             if split == "evaluate":
-                sample = sample.add(parsed.good)
+                sample = sample.add(local)
             kept.write(rows)
             if len(parsed.aside):
                 aside.write(parsed.aside)
@@ -229,6 +231,14 @@ def _tables(source: Source, day: date) -> Iterator[pa.Table]:
     for batch in source.batches(day):
         if batch.num_rows:
             yield pa.Table.from_batches([batch])
+
+
+def _by_local_clock(rows: pa.Table, zone: str) -> pa.Table:
+    """Give `nb_time` the digits of the days' own clock, by which profiles count hours and days."""
+    if zone == "UTC":
+        return rows
+    place = rows.column_names.index(TIME)
+    return rows.set_column(place, TIME, local_time(rows[TIME], zone))
 
 
 class _Writer:

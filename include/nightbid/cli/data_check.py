@@ -1,0 +1,132 @@
+"""`nightbid data check`: what a folder of logs holds, and a first pipeline for it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nightbid.config.load import parse_pipeline
+from nightbid.data_check.check import FolderReport, check_folder, is_complete, pipeline_name
+from nightbid.errors import ConfigError, MissingDataError
+from nightbid.storage.workspace import write_atomically
+
+ROLES = ("key", "time", "user", "item", "position", "price", "bid", "floor", "value")
+
+
+def check(
+    folder: Path, write: Path | None, as_json: bool, force: bool, cache: Path, console: Console
+) -> None:
+    """Print what a folder holds, and write a first pipeline YAML.
+
+    Raises:
+        ConfigError: the file to write is there already, or its name is no pipeline's.
+        MissingDataError: the folder has no day, or no column plays some role.
+    """
+    name = write.stem if write else pipeline_name(folder)
+    if write and write.exists() and not force:
+        raise ConfigError(
+            "the file is there already", where=str(write), hint="name another, or add --force"
+        )
+    if write and write.suffix != ".yaml":
+        raise ConfigError(
+            f"{write.name!r} is no name of a pipeline YAML",
+            where="--write",
+            hint=f"end it with .yaml, for example {name}.yaml",
+        )
+    report = check_folder(folder, cache, name)
+    if is_complete(report):  # what is handed out can be read
+        parse_pipeline(report.yaml, f"{name}.yaml")
+    if as_json:
+        sys.stdout.write(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n")
+    else:
+        _print(report, console)
+    if write:
+        write.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(write, report.yaml)
+    if not is_complete(report):
+        found = report.found.missing
+        raise MissingDataError(
+            f"no column for {', '.join(found)}: "
+            + "; ".join(f"{role} is {what}" for role, what in found.items()),
+            where=str(folder),
+            hint=f"fill in the lines with ??? in {write}"
+            if write
+            else "write the draft with --write NAME.yaml and fill in the lines with ???",
+        )
+    if as_json:
+        return
+    newest = report.days[-1]
+    if write:
+        console.print(f"\nwritten: {write}", soft_wrap=True, markup=False, highlight=False)
+        console.print(
+            f"next: nightbid run {name} --date {newest} --until gate_raw",
+            soft_wrap=True,
+            highlight=False,
+        )
+    else:
+        console.print("\nA first pipeline (--write NAME.yaml keeps it):\n", highlight=False)
+        console.print(report.yaml, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(report: FolderReport, console: Console) -> None:
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    found, block = report.found, report.block
+    options = ", ".join(f"{key}: {value}" for key, value in block.items() if key != "folder")
+    gaps = report.gaps
+    told = f"; {len(gaps)} missing: {', '.join(map(str, gaps[:5]))}" if gaps else ", none missing"
+    say(f"source   {options}")
+    say(f"days     {len(report.days)}, {report.days[0]} to {report.days[-1]}{told}")
+    rows = sum(report.sampled.values())
+    say(f"sample   {rows:,} rows of {', '.join(map(str, report.sampled))}")
+    for reason, count in sorted(report.unread.items(), key=lambda each: -each[1])[:3]:
+        say(f"unread   {count:,} rows: {reason}")
+    table = Table("column", "type", "null", "distinct", "examples", "seems to be", box=None,
+                  padding=(0, 2, 0, 0), header_style="underline")  # fmt: skip
+    for each in report.columns:
+        table.add_row(
+            escape(each.name),
+            escape(each.type[:24]),
+            f"{each.nulls:.1%}" if each.nulls else "",
+            f"{each.distinct:,}" if each.distinct else "",
+            escape(", ".join(each.examples)[:40]),
+            escape(_meaning(report, each.name)),
+        )
+    console.print(table)
+    for label in found.labels:
+        chosen = " (the label)" if label.column == found.label else ""
+        say(
+            f"label    {label.column}: rate {label.rate:.4f}, {label.positives:,} positives{chosen}"
+        )
+    for name, why in found.outcomes.items():
+        say(f"outcome  {name}: {why}")
+    for clock in found.clocks:
+        zone = f"{clock.inside_zone:.1%} by the clock of {clock.zone}" if clock.is_local else ""
+        alike = f" ({', '.join(clock.alike)} alike)" if clock.is_local and clock.alike else ""
+        say(
+            f"clock    {clock.column}: {clock.inside:.1%} of the times are of their file's day, UTC"
+            + (f"; {zone}{alike}" if zone else "")
+            + (f"; {clock.future:.1%} lie more than a day ahead" if clock.future else "")
+        )
+    if found.no_key:
+        say("key      no column has a value of its own in every row: one is made (make_key)")
+    elif found.repeated:
+        say(f"key      {found.repeated:,} rows repeat the {found.roles['key']} of an earlier row")
+
+
+def _meaning(report: FolderReport, name: str) -> str:
+    found = report.found
+    roles = [role for role in ROLES if found.roles.get(role) == name]
+    if name == found.label:
+        roles.append("label")
+    if name == found.event_time:
+        roles.append("time of the label")
+    elif name in found.outcomes:
+        roles.append("outcome")
+    return ", ".join(roles)

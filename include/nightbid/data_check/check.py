@@ -1,0 +1,182 @@
+"""Look at a folder of logs once: everything that a first pipeline needs to know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from nightbid.config.sources import Columns, Source, defaults_of
+from nightbid.data.day_names import SPELLED
+from nightbid.data.source import open_source
+from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
+from nightbid.data_check.detect import source_block
+from nightbid.data_check.draft import draft
+from nightbid.data_check.roles import Findings, find_roles
+from nightbid.errors import MissingDataError
+from nightbid.sampling.plain import plain_table
+from nightbid.schema import REASON, TEXT
+
+SAMPLE_DAYS = 3
+SAMPLE_ROWS = 100_000
+"""Rows that are looked at of each of these days."""
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """What a folder of logs seems to be."""
+
+    block: dict[str, Any]
+    """The `source` block that reads it."""
+    days: tuple[date, ...]
+    sampled: dict[date, int]
+    """Days that were looked at → rows."""
+    unread: dict[str, int]
+    """Reason why rows of the sample could not be read → rows."""
+    columns: list[ColumnSummary]
+    found: Findings
+    yaml: str
+    """A first pipeline; incomplete where roles are missing."""
+
+    @property
+    def gaps(self) -> list[date]:
+        """Days missing in between."""
+        have = set(self.days)
+        span = range(self.days[0].toordinal(), self.days[-1].toordinal())
+        return [day for at in span if (day := date.fromordinal(at)) not in have]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        found = self.found
+        return {
+            "source": self.block,
+            "days": [day.isoformat() for day in self.days],
+            "gaps": [day.isoformat() for day in self.gaps],
+            "sampled": {day.isoformat(): rows for day, rows in self.sampled.items()},
+            "unread": self.unread,
+            "columns": [
+                {
+                    "name": each.name,
+                    "type": each.type,
+                    "kind": each.kind,
+                    "nulls": each.nulls,
+                    "distinct": each.distinct,
+                    "examples": list(each.examples),
+                }
+                for each in self.columns
+            ],
+            "roles": {
+                role: {"column": name, "why": found.reasons.get(role, "")}
+                for role, name in found.roles.items()
+            },
+            "missing": found.missing,
+            "labels": [
+                {"column": each.column, "rate": each.rate, "positives": each.positives}
+                for each in found.labels
+            ],
+            "event_time": found.event_time,
+            "outcomes": found.outcomes,
+            "clocks": [
+                {
+                    "column": each.column,
+                    "inside_day": each.inside,
+                    "zone": each.zone,
+                    "inside_day_of_zone": each.inside_zone,
+                    "alike": list(each.alike),
+                    "future": each.future,
+                }
+                for each in found.clocks
+            ],
+            "repeated_keys": found.repeated,
+            "yaml": self.yaml,
+        }
+
+
+def check_folder(folder: Path, cache: Path, name: str = "") -> FolderReport:
+    """Look at the oldest, the middle and the newest day of a folder.
+
+    Args:
+        folder: of daily files.
+        cache: folder for downloads of sources.
+        name: of the pipeline that is drafted; default: made of the folder's name.
+
+    Raises:
+        MissingDataError: the folder has no day, or no row.
+        CorruptDataError: a file cannot be read, or files disagree.
+    """
+    block = source_block(folder)
+    typed = TypeAdapter(Source).validate_python(block)
+    known = open_source(typed, cache).days() or ()
+    if not known:
+        raise MissingDataError(
+            "no file of the folder belongs to a day", where=str(folder), hint=f"name days {SPELLED}"
+        )
+    chosen = sorted({known[0], known[len(known) // 2], known[-1]})
+    # The types of text files are settled by reading them; those of others by reading their ends.
+    source = open_source(typed, cache, chosen if block["kind"] == "csv" else known)
+    tables: list[pa.Table] = []
+    unread: dict[str, int] = {}
+    sampled: dict[date, int] = {}
+    for day in chosen:
+        rows, reasons = _first_rows(source.batches(day))
+        for reason in reasons:
+            unread[reason] = unread.get(reason, 0) + 1
+        if rows is not None and len(rows):
+            tables.append(rows)
+            sampled[day] = len(rows)
+    if not tables:
+        raise MissingDataError(
+            f"no row could be read: {', '.join(unread) or 'the days are empty'}",
+            where=str(folder),
+            hint="look at the newest file",
+        )
+    together = pa.concat_tables(tables, promote_options="permissive")
+    columns = summarize(together)
+    brought = defaults_of(block)
+    given: dict[str, str | None] = {}
+    if "layout" in block or block["kind"] == "kuairand":
+        given = {**Columns().model_dump(), **brought.get("columns", {})}
+        given["label"] = brought.get("label", {}).get("column", "click")
+        if block["kind"] == "kuairand":
+            given |= {"item": "video_id", "label": "is_click"}
+    found = find_roles(columns, day_numbers(sampled), given)
+    text = draft(name or pipeline_name(folder), block, columns, found, known)
+    return FolderReport(block, tuple(known), sampled, unread, columns, found, text)
+
+
+def pipeline_name(folder: Path) -> str:
+    """Make the name of a pipeline from that of a folder."""
+    plain = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_")
+    plain = plain if re.match(r"[a-z]", plain) else f"logs_{plain}"
+    return plain[:40].rstrip("_")
+
+
+def _first_rows(batches: Any) -> tuple[pa.Table | None, Sequence[str]]:
+    tables, rows, reasons = [], 0, []
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        if REASON in table.column_names:
+            wrong = ~np.asarray(table[REASON].is_null(), bool)
+            reasons += table[REASON].filter(pa.array(wrong)).to_pylist()
+            table = table.filter(pa.array(~wrong)).drop_columns(
+                [each for each in (REASON, TEXT) if each in table.column_names]
+            )
+        tables.append(plain_table(table))
+        rows += len(table)
+        if rows >= SAMPLE_ROWS:
+            break
+    if not tables:
+        return None, reasons
+    return pa.concat_tables(tables).slice(0, SAMPLE_ROWS).combine_chunks(), reasons
+
+
+def is_complete(report: FolderReport) -> bool:
+    """Tell whether the drafted YAML has every role that a night needs."""
+    return not report.found.missing

@@ -1,0 +1,207 @@
+"""What single columns of a sample of rows hold: kind, missing and distinct values, times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.column_parsing import as_time, encode, numbers, whole
+from nightbid.data_check.names import has_meaning
+from nightbid.sampling.rows import flag
+
+Kind = Literal["empty", "flag", "time", "integer", "number", "text", "list", "other"]
+Floats = npt.NDArray[np.float64]
+LONG_TEXT = 100
+"""Characters on average beyond which a text is no category."""
+EARLIEST = (datetime(1999, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
+LATEST = (datetime(2100, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
+
+
+@dataclass
+class ColumnSummary:
+    """One column of the rows that were looked at."""
+
+    name: str
+    type: str
+    """As Arrow calls it."""
+    kind: Kind
+    rows: int
+    known: int
+    """Rows with a value: not null, NaN or the empty text."""
+    distinct: int
+    """Distinct values; 0 for lists."""
+    examples: tuple[str, ...]
+    mean_length: float = 0.0
+    """Of texts, in characters."""
+    low: float = float("nan")
+    high: float = float("nan")
+    values: pa.Array = field(default_factory=lambda: pa.nulls(0), repr=False)
+
+    @property
+    def nulls(self) -> float:
+        """Share of the rows without a value."""
+        return 1 - self.known / self.rows if self.rows else 1.0
+
+    @property
+    def distinct_share(self) -> float:
+        """Distinct values per row with a value."""
+        return self.distinct / self.known if self.known else 0.0
+
+    @cached_property
+    def is_known(self) -> npt.NDArray[np.bool_]:
+        """Whether a row has a value that is not null, empty, zero or false: bool [rows]."""
+        if self.kind in ("list", "other", "empty"):
+            return np.asarray(pc.is_valid(self.values), bool)
+        if self.kind in ("flag", "integer", "number"):
+            found = flag(self.values) if self.kind == "flag" else numbers(self.values)
+            return np.asarray(np.nan_to_num(found) != 0)
+        codes, _ = encode(self.values)
+        return codes >= 0
+
+    @cached_property
+    def days(self) -> Floats:
+        """float64 [rows]: days since 1970, UTC, of a time column; NaN where it is no time."""
+        micros = as_time(self.values).cast(pa.int64())
+        return np.asarray(pc.fill_null(micros.cast(pa.float64(), safe=False), np.nan)) / 86_400e6
+
+
+def summarize(table: pa.Table) -> list[ColumnSummary]:
+    """Summarize every column of a sample of plain rows (`plain_table`)."""
+    return [_summary(name, whole(table[name])) for name in table.column_names]
+
+
+def _summary(name: str, values: pa.Array) -> ColumnSummary:
+    kind = values.type
+    if pa.types.is_nested(kind):
+        plain = pa.types.is_list(kind) and not pa.types.is_nested(kind.value_type)
+        known = len(values) - values.null_count
+        shown = tuple(str(each)[:40] for each in values.drop_null()[:2].to_pylist())
+        return ColumnSummary(name, str(kind), "list" if plain else "other", len(values), known, 0,
+                             shown, values=values)  # fmt: skip
+    codes, tokens = encode(values)
+    counts = np.bincount(codes[codes >= 0], minlength=len(tokens))
+    known, distinct = int(counts.sum()), int((counts > 0).sum())
+    top = np.argsort(-counts, kind="stable")[:3]
+    examples = tuple(str(tokens[int(at)])[:40] for at in top if counts[at])
+    found = ColumnSummary(
+        name, str(kind), "text", len(values), known, distinct, examples, values=values
+    )
+    found.kind = _kind(found, tokens)
+    if found.kind in ("integer", "number"):
+        read = numbers(values)
+        read = read[np.isfinite(read)]
+        if len(read):
+            found.low, found.high = float(read.min()), float(read.max())
+    if found.kind == "text" and known:
+        lengths = np.asarray(pc.fill_null(pc.utf8_length(tokens), 0), np.float64)
+        found.mean_length = float((lengths * counts).sum() / known)
+    return found
+
+
+def _kind(column: ColumnSummary, tokens: pa.Array) -> Kind:
+    kind = column.values.type
+    if column.known == 0:
+        return "empty"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "time"
+    if pa.types.is_boolean(kind):
+        return "flag"
+    if column.distinct <= 6 and not pa.types.is_null(kind):
+        read = flag(tokens)
+        if not np.isnan(read).any() and len(read):
+            return "flag"
+    if column.distinct > 1 and _is_time(column, tokens):
+        return "time"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number"
+    if column.distinct > 1:
+        read = numbers(tokens)
+        texts = tokens.to_pylist()
+        # Codes with leading zeros, and ids that a float would round, stay text.
+        if np.isfinite(read).mean() > 0.95 and not any(
+            len(text) > 15 or (text[:1] == "0" and text[1:2].isdigit()) for text in texts
+        ):
+            return "number"
+    return "text"
+
+
+def _is_time(column: ColumnSummary, tokens: pa.Array) -> bool:
+    """Tell whether texts or numbers are times: nearly all can be read, as dates of our age."""
+    is_number = not pa.types.is_string(column.values.type)
+    if is_number and not has_meaning(column.name, "time"):
+        return False
+    sample = tokens[:2000]
+    micros = as_time(sample).cast(pa.int64())
+    days = np.asarray(pc.fill_null(micros.cast(pa.float64(), safe=False), np.nan)) / 86_400e6
+    with np.errstate(invalid="ignore"):
+        return bool(((days > EARLIEST) & (days < LATEST)).mean() > 0.98)
+
+
+ZONES = (
+    "UTC", "America/New_York", "America/Los_Angeles", "America/Chicago", "America/Denver",
+    "America/Sao_Paulo", "Europe/London", "Europe/Berlin", "Europe/Helsinki", "Europe/Moscow",
+    "Asia/Dubai", "Asia/Kolkata", "Asia/Bangkok", "Asia/Shanghai", "Asia/Tokyo",
+    "Australia/Sydney",
+)  # fmt: skip
+"""Clocks that are tried for the days of a folder."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the times of a column lie in the days of their files."""
+
+    column: str
+    inside: float
+    """Share of the rows whose time, in UTC, is of the day of their file."""
+    zone: str
+    """The clock by which most rows are of their file's day."""
+    inside_zone: float
+    """Share of the rows that are of their day by that clock."""
+    alike: tuple[str, ...]
+    """Other clocks that fit as well."""
+    future: float
+    """Share of the rows whose time is more than a day after their file's day."""
+
+    @property
+    def is_local(self) -> bool:
+        """Days are days of a clock other than UTC."""
+        return self.zone != "UTC"
+
+
+def clock_of(column: ColumnSummary, day: npt.NDArray[np.int64]) -> Clock:
+    """Compare the times of a column with the days of their files.
+
+    Args:
+        column: a column of times.
+        day: int64 [rows], days since 1970.
+    """
+    known = np.isfinite(column.days)
+    day = day[known]
+    if not len(day):
+        return Clock(column.name, 0.0, "UTC", 0.0, (), 0.0)
+    times = as_time(column.values).filter(pa.array(known))
+    shares = {}
+    for zone in ZONES:
+        local = pc.local_timestamp(times.cast(pa.timestamp("us", zone)))
+        shares[zone] = float((np.asarray(local.cast(pa.int64())) // 86_400_000_000 == day).mean())
+    best = max(shares, key=lambda zone: shares[zone])
+    if shares[best] < max(0.97, shares["UTC"] + 0.005):
+        best = "UTC"
+    alike = [zone for zone in ZONES if zone != best and shares[zone] > shares[best] - 0.001]
+    future = float((np.floor(column.days[known]) > day + 1).mean())
+    return Clock(column.name, shares["UTC"], best, shares[best], tuple(alike), future)
+
+
+def day_numbers(days: dict[date, int]) -> npt.NDArray[np.int64]:
+    """int64 [rows]: the day of each row, in days since 1970, from rows per day in order."""
+    numbers_ = [(day - date(1970, 1, 1)).days for day in days]
+    return np.repeat(np.array(numbers_, np.int64), list(days.values()))

@@ -1,0 +1,120 @@
+"""What a folder holds: the format of its files, and how its text files are spelled."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from nightbid.data.day_names import SPELLED, SUFFIXES, is_format, walk
+from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
+from nightbid.errors import CorruptDataError, MissingDataError
+
+HEAD_BYTES = 1 << 18
+DELIMITERS = ",\t;|"
+BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+DECIMAL_COMMA = re.compile(r"^-?[0-9]+,[0-9]+$")
+
+
+def source_block(folder: Path) -> dict[str, Any]:
+    """Describe a folder as the `source` block of a pipeline.
+
+    Args:
+        folder: a folder of daily files.
+
+    Returns:
+        The block; only keys that differ from their defaults.
+
+    Raises:
+        MissingDataError: there is no such folder, or nothing in it that can be read.
+        CorruptDataError: its text files have no header.
+    """
+    if not folder.is_dir():
+        raise MissingDataError(
+            "no such folder", where=str(folder), hint="name the folder of the daily files"
+        )
+    block: dict[str, Any] = {"folder": str(folder.resolve())}
+    files = [path for path, name in walk(folder) if not name.endswith("/")]
+    if (
+        len(files) > 0
+        and any(re.match(r".*_2022\d{4}.*\.parquet$", p.name) for p in files)
+        and any(p.name.startswith("user_features_pure") for p in files)
+    ):
+        return {"kind": "kuairand", **block}
+    kinds = Counter(kind for path in files if (kind := _format_of(path)))
+    if not kinds:
+        names = ", ".join(sorted(path.name for path in files)[:5]) or "nothing"
+        raise MissingDataError(
+            f"no file of a known format; the folder has {names}",
+            where=str(folder),
+            hint=f"files are {', '.join(f'*{each[0]}' for each in SUFFIXES.values())}; days are"
+            f" named {SPELLED}",
+        )
+    kind = kinds.most_common(1)[0][0]
+    if kind != "csv":
+        return {"kind": kind, **block}
+    newest = max((path for path in files if _format_of(path) == "csv"), key=lambda p: p.as_posix())
+    return {"kind": kind, **block, **_text_settings(newest)}
+
+
+def _format_of(path: Path) -> str | None:
+    if CRITEO_DAY.match(path.name):
+        return "csv"
+    return next((kind for kind in SUFFIXES if is_format(path, kind)), None)
+
+
+def _text_settings(path: Path) -> dict[str, Any]:
+    """Find encoding, delimiter, decimal mark and layout from the start of a file."""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        head = stream.read(HEAD_BYTES)
+    found: dict[str, Any] = {}
+    encoding = "utf-8"
+    if head[:2] in BYTE_ORDER_MARKS:
+        encoding = "utf-16"
+    else:
+        try:
+            head[: head.rfind(b"\n") + 1].decode("utf-8")
+        except UnicodeDecodeError:
+            encoding = "latin-1"
+    if encoding != "utf-8":
+        found["encoding"] = encoding
+    text = head.decode(encoding, "ignore").removeprefix("\ufeff")
+    lines = [line for line in text.splitlines()[:200] if line.strip()]
+    if not lines:
+        raise CorruptDataError("the file is empty", where=str(path), hint="load the day again")
+    first = lines[0]
+    delimiter = max(DELIMITERS, key=lambda mark: (first.count(mark), -DELIMITERS.index(mark)))
+    if CRITEO_DAY.match(path.name) or _is_criteo(first):
+        return {**found, "layout": "criteo"}
+    if set(LAYOUTS["avazu"].types) - {"C1"} <= set(first.split(",")):
+        return {**found, "layout": "avazu"}
+    if delimiter != ("\t" if ".tsv" in path.suffixes else ","):
+        found["delimiter"] = delimiter
+    rows = list(csv.reader(lines, delimiter=delimiter))
+    if _is_data(rows[0]):
+        raise CorruptDataError(
+            f"has no header: its first line is {first[:60]!r}",
+            where=str(path),
+            hint="set source.names to the columns, in order, in a pipeline YAML of your own",
+        )
+    values = [value for row in rows[1:] for value in row]
+    commas = sum(bool(DECIMAL_COMMA.match(value)) for value in values)
+    points = sum(bool(re.match(r"^-?[0-9]+\.[0-9]+$", value)) for value in values)
+    if delimiter != "," and commas > points:
+        found["decimal"] = ","
+    return found
+
+
+def _is_criteo(line: str) -> bool:
+    fields = line.split("\t")
+    return len(fields) == len(LAYOUTS["criteo"].names) and fields[0] in ("0", "1")
+
+
+def _is_data(row: list[str]) -> bool:
+    """Tell whether a first line holds values: most of its fields are numbers."""
+    numbers = sum(bool(re.match(r"^-?[0-9.,:\- ]+$", field)) for field in row if field)
+    return len(row) > 1 and numbers * 2 > len(row)

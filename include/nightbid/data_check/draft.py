@@ -1,0 +1,232 @@
+"""A first pipeline YAML for a folder of logs, with the reason of each line as a comment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import numpy as np
+import yaml
+
+from nightbid.column_parsing import numbers
+from nightbid.data_check.columns import LONG_TEXT, ColumnSummary
+from nightbid.data_check.names import has_meaning
+from nightbid.data_check.roles import Findings
+from nightbid.schema import RESERVED
+
+MOST_FEATURES = 40
+MANY_VALUES = 1000
+FEW_VALUES = 30
+"""An integer with at most so many values is taken for a code."""
+
+
+def draft(
+    name: str,
+    block: dict[str, Any],
+    columns: Sequence[ColumnSummary],
+    found: Findings,
+    days: Sequence[date],
+) -> str:
+    """Write a pipeline YAML.
+
+    Args:
+        name: of the pipeline.
+        block: its `source`.
+        columns: of the sample.
+        found: roles, label and outcomes.
+        days: every day of the folder, oldest first.
+
+    Returns:
+        The text. What is missing stands in it as a comment to fill in.
+    """
+    block = dict(block)
+    if found.no_key and "layout" not in block:
+        block["make_key"] = "impression_id"
+    zone = next((each for each in found.clocks if each.column == found.roles.get("time")), None)
+    is_folder = block["kind"] != "kuairand"
+    if zone and zone.is_local and is_folder:
+        block["time_zone"] = zone.zone
+    outcomes = [each for each in found.outcomes if each != found.event_time]
+    lines = [
+        f"# A first draft by `nightbid data check {block['folder']}`: read it, and change it.",
+        f"pipeline: {name}",
+        "source:",
+        *(f"  {key}: {_scalar(value)}" for key, value in block.items()),
+    ]
+    if zone and zone.is_local and is_folder and zone.alike:
+        lines[-1] += f"  # {', '.join(zone.alike[:3])} would fit as well"
+    if is_folder and outcomes:
+        lines.append("  outcomes:  # known only after the impression, refused as features")
+        lines += [f"    - {_scalar(each)}  # {_comment(found.outcomes[each])}" for each in outcomes]
+    lines += _columns(found)
+    lines += _label(found, columns)
+    lines += _window(days)
+    lines += ["features:", *_features(columns, found), "model: {architecture: dcn_v2}"]
+    if slices := _slices(columns, found):
+        lines.append(f"evaluate: {{slices: [{', '.join(map(_scalar, slices))}]}}")
+    lines.append('# schedule: "0 3 * * *"  # every night at three, UTC')
+    return "\n".join(lines) + "\n"
+
+
+def _columns(found: Findings) -> list[str]:
+    roles = dict(found.roles)
+    if found.no_key:
+        roles = {"key": "impression_id", **roles}
+    lines = ["columns:"]
+    for role in ("key", "time", "user", "item", "position", "price", "bid", "floor", "value"):
+        if role == "key" and found.no_key:
+            lines.append("  key: impression_id  # made of the day and the row's number: no column"
+                         " has a value of its own in every row")  # fmt: skip
+        elif role in roles:
+            reason = _comment(found.reasons[role])
+            if role == "key" and found.repeated:
+                reason += f"; {found.repeated:,} rows of the sample repeat one and are left out"
+            lines.append(f"  {role}: {_scalar(roles[role])}  # {reason}")
+        elif role in found.missing:
+            lines.append(f"  # {role}: ???  # missing: {_comment(found.missing[role])}")
+        elif role == "item":
+            lines.append("  item: null  # no column names the ad")
+    return lines
+
+
+def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
+    others = [each for each in found.labels if each.column != found.label]
+    told = (
+        "; others: " + ", ".join(f"{o.column} {o.rate:.4f}" for o in others[:5]) if others else ""
+    )
+    if found.label is None:
+        return ["# label:", f"#   column: ???  # missing: {_comment(found.missing['label'])}"]
+    first = found.labels[0]
+    lines = [
+        "label:",
+        f"  column: {_scalar(first.column)}  # rate {first.rate:.4f}, {first.positives:,} positives"
+        f" in the sample{_comment(told)}",
+    ]
+    if found.event_time:
+        lines.append(f"  event_time: {_scalar(found.event_time)}  # known where the label is 1")
+        lines.append("  # attribution_days: 1  # if labels are final only later")
+    return lines
+
+
+def _window(days: Sequence[date]) -> list[str]:
+    run = 1
+    while run < len(days) and (days[-run] - days[-run - 1]).days == 1:
+        run += 1
+    train = max(min(run - 2, 5), 1)
+    told = f"{len(days)} days, {days[0]} to {days[-1]}"
+    if run < 3:
+        told += "; a night needs three days in a row: one to train, to validate, to evaluate"
+    return [f"window: {{train_days: {train}}}  # the folder has {told}"]
+
+
+def _features(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
+    lines: list[str] = []
+    left: list[str] = []
+    used: set[str] = set()
+
+    def add(column: str, text: str, why: str, name: str = "") -> None:
+        wanted = name or re.sub(r"[^A-Za-z0-9_]", "_", column)
+        wanted = wanted if re.match(r"[A-Za-z_]", wanted) else f"c_{wanted}"
+        wanted = wanted[:60]
+        while wanted in used or wanted in RESERVED:
+            wanted += "_"
+        used.add(wanted)
+        if wanted != column and "column:" not in text and "columns:" not in text:
+            inner = text.strip("{}") if text.startswith("{") else f"transform: {text}"
+            text = f"{{{inner}, column: {_scalar(column)}}}"
+        lines.append(f"  {wanted}: {text}" + (f"  # {_comment(why)}" if why else ""))
+
+    roles = {name: role for role, name in found.roles.items() if role != "user"}
+    user = found.roles.get("user")
+    key = "impression_id" if found.no_key else found.roles.get("key")
+    for column in columns:
+        role = roles.get(column.name)
+        if column.name in found.outcomes or column.name == found.label:
+            continue
+        if column.name in (found.event_time, key) or role in ("price", "bid", "value"):
+            continue
+        if role == "time":
+            where = f"column: {_scalar(column.name)}"
+            add(column.name, f"{{transform: hour, {where}}}", "", "hour_of_day")
+            add(column.name, f"{{transform: day_of_week, {where}}}", "", "weekday")
+            continue
+        if role == "position":
+            if column.kind in ("integer", "flag") and 0 <= _top(column) < 1000:
+                text = f"{{transform: identity, size: {_top(column) + 1}, training_only: true}}"
+                add(column.name, text, "clicks depend on the slot, which serving does not know")
+            continue
+        text, why = _feature(column)
+        if not text:
+            left.append(f"{column.name} ({why})")
+        elif len(lines) < MOST_FEATURES:
+            add(column.name, text, why)
+        else:
+            left.append(column.name)
+    if user and user != key:
+        columns_ = f"columns: [{_scalar(user)}]"
+        add(user, f"{{transform: target_rate, {columns_}, strength: 50}}",
+            "how often this user clicked on earlier days", "user_rate")  # fmt: skip
+    if left:
+        told = ", ".join(left[:12]) + (f" and {len(left) - 12} more" if len(left) > 12 else "")
+        lines.append(f"  # left out: {_comment(told)}")
+    return lines
+
+
+def _top(column: ColumnSummary) -> int:
+    read = numbers(column.values)
+    read = read[np.isfinite(read)]
+    return int(read.max()) if len(read) and read.min() >= 0 else -1
+
+
+def _feature(column: ColumnSummary) -> tuple[str, str]:
+    """Choose a transform and say why; an empty one where the column is left out."""
+    if column.kind == "empty":
+        return "", "no value at all"
+    if column.kind == "other":
+        return "", column.type.split("<")[0]
+    if column.kind == "list":
+        return "{transform: bag}", "a list"
+    if column.distinct <= 1 and column.nulls == 0:
+        return "", "one value only"
+    if column.kind == "time":
+        return "", "a time"
+    if column.kind == "number" or (
+        column.kind == "integer"
+        and column.distinct > FEW_VALUES
+        and (not has_meaning(column.name, "code") or has_meaning(column.name, "past"))
+        and not has_meaning(column.name, "user")
+        and not has_meaning(column.name, "item")
+    ):
+        skewed = column.low >= 0 and column.high > 1000
+        return ("{transform: numeric, log1p: true}" if skewed else "{transform: numeric}"), (
+            f"{column.low:,.4g} to {column.high:,.4g}"
+        )
+    if column.kind == "text" and column.mean_length > LONG_TEXT:
+        return "", "long texts"
+    if column.distinct_share > 0.8 and column.distinct > FEW_VALUES:
+        return "", "hardly a value comes twice"
+    many = column.distinct > MANY_VALUES
+    return ("{min_count: 5}" if many else "vocabulary"), f"{column.distinct:,} values"
+
+
+def _slices(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
+    taken = {*found.roles.values(), *found.outcomes, found.label}
+    fits = [
+        each.name
+        for each in columns
+        if each.name not in taken and each.kind == "text" and 2 <= each.distinct <= 20
+    ]
+    return fits[:2]
+
+
+def _scalar(value: object) -> str:
+    # As an item of a list in brackets, where the fewest texts can stand without quotes.
+    return yaml.safe_dump(
+        [value], default_flow_style=True, width=10_000, allow_unicode=True
+    ).strip()[1:-1]
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,279 @@
+"""Which column plays which role, what could be the label, and what is known only afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from nightbid.column_parsing import encode, hashes, numbers
+from nightbid.data_check.columns import Clock, ColumnSummary, clock_of
+from nightbid.data_check.names import MEANINGS, has_meaning, rank_of
+from nightbid.sampling.rows import flag
+
+Bools = npt.NDArray[np.bool_]
+UNIQUE = 0.98
+LEAST_KNOWN = 10
+"""Positives that must have a value before a column counts as known only where the label is 1."""
+TELLTALE_AUC = 0.97
+
+
+@dataclass(frozen=True)
+class LabelCandidate:
+    """A column of zeros and ones."""
+
+    column: str
+    rate: float
+    positives: int
+    by_name: bool
+
+
+@dataclass
+class Findings:
+    """What a folder's columns seem to mean, each with the reason."""
+
+    roles: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Role → why this column."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Role that no column plays → what was looked for."""
+    labels: list[LabelCandidate] = field(default_factory=list)
+    """Likeliest first; the first is the label if its name says so or it is the only one."""
+    event_time: str | None = None
+    outcomes: dict[str, str] = field(default_factory=dict)
+    """Column known only after the impression → why."""
+    clocks: list[Clock] = field(default_factory=list)
+    repeated: int = 0
+    """Rows whose key an earlier row of the same day has."""
+    no_key: bool = False
+    """No column identifies an impression: one can be made."""
+
+    @property
+    def label(self) -> str | None:
+        """The label's column."""
+        return self.labels[0].column if self.labels and "label" not in self.missing else None
+
+
+def find_roles(
+    columns: Sequence[ColumnSummary], day: npt.NDArray[np.int64], given: dict[str, str | None]
+) -> Findings:
+    """Find roles, label and outcomes.
+
+    Args:
+        columns: of the sample.
+        day: int64 [rows], days since 1970, of the rows' files.
+        given: roles that the format brings with it, and `label`.
+    """
+    found = Findings()
+    known = {each.name: each for each in columns}
+    found.clocks = [clock_of(each, day) for each in columns if each.kind == "time" and each.known]
+    _time(found, known, given)
+    _key(found, known, day, given)
+    for role in ("user", "item", "position", "price", "bid", "floor", "value"):
+        _by_name(found, known, role, given)
+    if "user" not in found.roles and given.get("user") not in known:
+        key = found.roles.get("key")
+        if key or found.no_key:
+            found.roles["user"] = key or "impression_id"
+            found.reasons["user"] = (
+                "no column names users, so every impression stands for one: intervals resample rows"
+            )
+        else:
+            found.missing["user"] = "whose impression it is (user_id, device_id, …)"
+    _labels(found, columns, given)
+    if found.label:
+        _outcomes(found, columns)
+    return found
+
+
+def _take(found: Findings, role: str, name: str, reason: str) -> None:
+    found.roles[role], found.reasons[role] = name, reason
+
+
+def _is_given(found: Findings, known: dict[str, ColumnSummary], role: str,
+              given: dict[str, str | None]) -> bool:  # fmt: skip
+    name = given.get(role)
+    if name and name in known:
+        _take(found, role, name, "the default of this format")
+        return True
+    return False
+
+
+def _time(found: Findings, known: dict[str, ColumnSummary], given: dict[str, str | None]) -> None:
+    if _is_given(found, known, "time", given):
+        return
+    best: tuple[tuple[float, float], Clock] | None = None
+    for clock in found.clocks:
+        if known[clock.column].nulls > 0.05:
+            continue
+        rank = rank_of(clock.column, "time")
+        score = (round(clock.inside_zone, 1), -float(99 if rank is None else rank))
+        if best is None or score > best[0]:
+            best = (score, clock)
+    if best is None:
+        found.missing["time"] = "when the impression was served (time, served_at, …)"
+        return
+    clock = best[1]
+    _take(found, "time", clock.column,
+          f"{clock.inside_zone:.1%} of its times lie in the day of their file"
+          + (f", by the clock of {clock.zone}" if clock.is_local else ""))  # fmt: skip
+
+
+def _key(
+    found: Findings,
+    known: dict[str, ColumnSummary],
+    day: npt.NDArray[np.int64],
+    given: dict[str, str | None],
+) -> None:
+    taken = set(found.roles.values())
+    ranked: list[tuple[tuple[int, float], str]] = []
+    for name, column in known.items():
+        if name in taken or column.kind not in ("text", "integer") or column.mean_length > 200:
+            continue
+        rank = rank_of(name, "key")
+        if column.distinct_share < UNIQUE and not (rank == 0 and column.distinct_share > 0.5):
+            continue
+        if column.nulls > 0.02 or (rank is None and column.mean_length > 64):
+            continue
+        ranked.append(((len(MEANINGS["key"]) if rank is None else rank, -column.distinct_share),
+                       name))  # fmt: skip
+    if not _is_given(found, known, "key", given):
+        if not ranked:
+            found.no_key = True
+            return
+        name = min(ranked)[1]
+        share = known[name].distinct_share
+        why = "every value once" if share == 1 else f"{share:.2%} of its values are distinct"
+        _take(found, "key", name, why)
+    keys = hashes(known[found.roles["key"]].values)
+    for each in np.unique(day):
+        mine = keys[day == each]
+        found.repeated += len(mine) - len(np.unique(mine))
+
+
+FITS = {
+    "user": ("text", "integer"),
+    "item": ("text", "integer"),
+    "position": ("integer", "flag", "text"),
+    "price": ("integer", "number"),
+    "bid": ("integer", "number"),
+    "floor": ("integer", "number"),
+    "value": ("integer", "number"),
+}
+
+
+def _by_name(
+    found: Findings, known: dict[str, ColumnSummary], role: str, given: dict[str, str | None]
+) -> None:
+    if _is_given(found, known, role, given):
+        return
+    taken = set(found.roles.values())
+    ranked = [
+        (rank, -column.distinct, name)
+        for name, column in known.items()
+        if name not in taken
+        and column.kind in FITS[role]
+        and (rank := rank_of(name, role)) is not None
+    ]
+    if ranked:
+        _take(found, role, min(ranked)[2], "by its name")
+
+
+def _labels(
+    found: Findings, columns: Sequence[ColumnSummary], given: dict[str, str | None]
+) -> None:
+    taken = set(found.roles.values())
+    ranked: list[tuple[tuple[int, float], LabelCandidate]] = []
+    for column in columns:
+        if column.kind != "flag" or column.name in taken or column.nulls > 0.5:
+            continue
+        value = flag(column.values)
+        positives, negatives = int(np.nansum(value == 1)), int(np.nansum(value == 0))
+        if not positives or not negatives:
+            continue
+        rank = rank_of(column.name, "label")
+        if column.name == given.get("label"):
+            rank = -1
+        rate = positives / (positives + negatives)
+        by_name = rank is not None
+        order = (99 if rank is None else rank, rate)
+        ranked.append((order, LabelCandidate(column.name, rate, positives, by_name)))
+    found.labels = [each for _, each in sorted(ranked, key=lambda pair: pair[0])]
+    if not found.labels:
+        found.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
+    elif not found.labels[0].by_name and len(found.labels) > 1:
+        names = ", ".join(each.column for each in found.labels[:6])
+        found.missing["label"] = f"one of {names}: no name says which is to be predicted"
+
+
+def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
+    assert found.label is not None
+    label_column = next(each for each in columns if each.name == found.label)
+    label = flag(label_column.values)
+    yes, no = label == 1, label == 0
+    taken = {*found.roles.values(), found.label}
+    times = next((each for each in columns if each.name == found.roles.get("time")), None)
+    for column in columns:
+        if column.name in taken or column.kind in ("empty", "other"):
+            continue
+        if column.distinct == 1 and column.nulls == 0:
+            continue
+        known_yes, known_no = column.is_known & yes, column.is_known & no
+        share_no = float(known_no.sum() / max(no.sum(), 1))
+        count = int(known_yes.sum())
+        share_yes = count / max(int(yes.sum()), 1)
+        if count >= LEAST_KNOWN and share_no <= 0.002 and share_yes >= 50 * share_no:
+            what = "known" if column.kind in ("text", "list", "time") else "other than 0"
+            found.outcomes[column.name] = (
+                f"{what} only where {found.label} is 1: {count:,} of {int(yes.sum()):,} such rows,"
+                f" {int(known_no.sum()):,} of {int(no.sum()):,} others"
+            )
+            if column.kind == "time" and share_yes > 0.95 and found.event_time is None:
+                found.event_time = column.name
+            continue
+        if column.kind == "time" and times is not None:
+            later = column.days > times.days
+            both = np.isfinite(column.days) & np.isfinite(times.days)
+            if both.any() and later[both].mean() > 0.9:
+                found.outcomes[column.name] = f"later than {times.name}"
+                continue
+        auc = _auc(column, label)
+        if auc is not None and abs(auc - 0.5) > TELLTALE_AUC - 0.5:
+            found.outcomes[column.name] = (
+                f"tells {found.label} almost exactly (AUC {max(auc, 1 - auc):.3f}): suspected leak"
+            )
+            continue
+        if has_meaning(column.name, "outcome") and not has_meaning(column.name, "past"):
+            found.outcomes[column.name] = "by its name: remove it here if it is known before"
+        elif has_meaning(column.name, "label") and column.kind == "flag":
+            found.outcomes[column.name] = "by its name: what the user did"
+
+
+def _auc(column: ColumnSummary, label: npt.NDArray[np.float64]) -> float | None:
+    """AUC of one column alone, from ranks of numbers or held-out rates of values."""
+    if column.kind in ("time", "list"):
+        return None
+    usable = ~np.isnan(label)
+    if column.kind in ("flag", "integer", "number"):
+        read = flag(column.values) if column.kind == "flag" else numbers(column.values)
+        score = np.nan_to_num(read, nan=-1e300)
+    else:
+        if column.distinct * 20 > column.rows:
+            return None
+        codes, _ = encode(column.values)
+        half = np.arange(len(codes)) % 2 == 0
+        learn = half & usable
+        size = int(codes.max()) + 2
+        rows = np.bincount(codes[learn] + 1, minlength=size)
+        hits = np.bincount(codes[learn] + 1, weights=label[learn], minlength=size)
+        score = ((hits + 0.1) / (rows + 1))[codes + 1]
+        usable = usable & ~half
+    score, hit = score[usable], label[usable] == 1
+    if not hit.any() or hit.all():
+        return None
+    ranks = rankdata(score)
+    count = int(hit.sum())
+    return float((ranks[hit].sum() - count * (count + 1) / 2) / (count * (len(hit) - count)))

@@ -1,0 +1,48 @@
+"""The pipeline that `nightbid data check` drafts starts: its logs are sampled and judged."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS = 20_000
+
+
+def test_a_draft_for_days_of_new_york_in_march_passes_the_raw_gate(shell, tmp_path):
+    """On 8 March 2026 the clocks there skip an hour; nothing is wrong with the rows."""
+    for day in ("2026-03-07", "2026-03-08", "2026-03-09", "2026-03-10"):
+        draw = np.random.default_rng(int(day[-2:]))
+        start = pd.Timestamp(day, tz="America/New_York")
+        seconds = (start + pd.DateOffset(days=1) - start).total_seconds()
+        served = start.tz_convert("UTC") + pd.to_timedelta(
+            np.sort(draw.integers(0, int(seconds), ROWS)), unit="s"
+        )
+        folder = tmp_path / "logs" / f"dt={day}"
+        folder.mkdir(parents=True)
+        table = pa.table(
+            {
+                "request_id": [f"{day}-{at}" for at in range(ROWS)],
+                "served_at": pa.array(served.astype("datetime64[us, UTC]")),
+                "user_id": draw.integers(0, 4000, ROWS),
+                "ad_id": draw.integers(0, 50, ROWS),
+                "[bold] page": draw.choice(["[/home] top", "[red]news"], ROWS),
+                "click": draw.random(ROWS) < 0.1,
+            }
+        )
+        pq.write_table(table, folder / "part.parquet")
+    code, said = shell.run(
+        "data", "check", str(tmp_path / "logs"), "--write", str(shell.pipelines / "ads.yaml")
+    )
+    assert code == 0, said
+    assert "[bold] page" in said
+    code, said = shell.run("run", "ads", "--date", "2026-03-10", "--until", "gate_raw")
+    assert code == 0, said
+    manifest = next(shell.workspace.glob("stages/ads/sample/*/manifest.json"))
+    assert json.loads(manifest.read_text())["rows"]["written"] == 4 * ROWS
+    code, said = shell.run("gates", "show", "ads", "ads-2026-03-10")
+    assert code == 0, said
+    assert "raw pass" in said

@@ -1,0 +1,165 @@
+"""`nightbid data check`: what a folder holds, and a first pipeline that can be read."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+import pytest
+from nightbid.cli import data as cli
+from nightbid.config.load import load_pipeline
+from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
+from typer.testing import CliRunner
+
+FIRST = date(2026, 1, 5)
+ROWS = 600
+
+
+def logs(day: date, zone: str = "UTC") -> pa.Table:
+    """A day of clicks with their times, dwell times, and columns that say little."""
+    draw = np.random.default_rng(day.toordinal())
+    start = pd.Timestamp(day, tz=zone).tz_convert("UTC")
+    served = start + pd.to_timedelta(np.sort(draw.integers(0, 86_400, ROWS)), unit="s")
+    click = draw.random(ROWS) < 0.15
+    after = served + pd.to_timedelta(draw.integers(1, 60, ROWS), unit="s")
+    return pa.table(
+        {
+            "request_id": [f"{day}-{at:05d}" for at in range(ROWS)],
+            "servedAt": pa.array(served.astype("datetime64[us, UTC]")),
+            "uid": draw.integers(0, 90, ROWS),
+            "creative_id": [f"c{at}" for at in draw.integers(0, 40, ROWS)],
+            "slot": draw.integers(0, 4, ROWS),
+            "price[usd]": np.round(draw.gamma(2, 1.5, ROWS), 2),
+            "device": draw.choice(["phone", "desktop", "[/home] tv"], ROWS),
+            "campaign": pa.nulls(ROWS, pa.string()),
+            "dwell": pa.array(draw.integers(1, 90, ROWS), mask=~click),
+            "clicked_at": pa.array(after.astype("datetime64[us, UTC]"), mask=~click),
+            "is_click": click,
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "ad logs")
+
+
+def write(folder, days: int = 4, change=lambda table: table, zone: str = "UTC"):
+    for at in range(days):
+        day = FIRST + timedelta(days=at)
+        (folder / f"dt={day}").mkdir(parents=True)
+        pq.write_table(change(logs(day, zone)), folder / f"dt={day}" / "part.parquet")
+    return folder
+
+
+def check(*arguments: object):
+    result = CliRunner().invoke(
+        cli.app, ["check", *map(str, arguments)], catch_exceptions=True, env={"COLUMNS": "200"}
+    )
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_a_folder_becomes_a_pipeline_that_can_be_read(folder, tmp_path):
+    path = tmp_path / "pipelines" / "first.yaml"
+    said = check(folder, "--write", path)
+    assert "is_click: rate 0.1" in said
+    assert "price[usd]" in said
+    assert "nightbid run first --date 2026-01-08 --until gate_raw" in said
+    spec = load_pipeline(path)
+    roles = spec.columns
+    assert (roles.key, roles.time, roles.user, roles.item, roles.position) == (
+        "request_id", "servedAt", "uid", "creative_id", "slot")  # fmt: skip
+    assert (spec.label.column, spec.label.event_time) == ("is_click", "clicked_at")
+    assert spec.source.outcomes == ("dwell",)
+    assert spec.window.train_days == 2
+    assert {"device", "price_usd_", "creative_id", "hour_of_day", "user_rate"} <= set(spec.features)
+    assert "campaign" not in spec.features  # no value at all
+    assert "only where is_click is 1" in path.read_text()
+    with pytest.raises(ConfigError, match="there already"):
+        check(folder, "--write", path)
+
+
+def test_json_says_the_same(folder):
+    found = json.loads(check(folder, "--json"))
+    assert found["days"] == [str(FIRST + timedelta(days=at)) for at in range(4)]
+    assert found["roles"]["user"]["column"] == "uid"
+    assert found["labels"][0]["column"] == "is_click"
+    assert set(found["outcomes"]) == {"dwell", "clicked_at"}
+    assert found["missing"] == {}
+
+
+def test_every_missing_role_is_named_at_once(tmp_path):
+    folder = write(tmp_path / "logs", change=lambda table: table.select(["request_id", "device"]))
+    path = tmp_path / "first.yaml"
+    with pytest.raises(MissingDataError, match=r"no column for time, label: .*\?\?\?"):
+        check(folder, "--write", path)
+    assert path.read_text().count("???") == 2
+
+
+def test_days_of_another_clock_are_told(tmp_path):
+    folder = write(tmp_path / "logs", zone="Asia/Shanghai")
+    path = tmp_path / "first.yaml"
+    assert "100.0% by the clock of Asia/Shanghai" in check(folder, "--write", path)
+    assert load_pipeline(path).source.time_zone == "Asia/Shanghai"
+
+
+def test_a_key_is_made_where_none_is_logged_and_repeats_are_counted(tmp_path):
+    folder = write(tmp_path / "logs", change=lambda table: table.drop_columns("request_id"))
+    path = tmp_path / "first.yaml"
+    check(folder, "--write", path)
+    spec = load_pipeline(path)
+    assert (spec.source.make_key, spec.columns.key) == ("impression_id", "impression_id")
+    again = write(
+        tmp_path / "again", change=lambda table: pa.concat_tables([table, table.slice(0, 9)])
+    )
+    assert json.loads(check(again, "--json"))["repeated_keys"] == 27
+
+
+def test_a_leak_is_suspected(tmp_path):
+    def change(table):
+        noise = np.random.default_rng(1).random(ROWS)
+        return table.append_column("score", pa.array(np.asarray(table["is_click"]) + noise))
+
+    found = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
+    assert "suspected leak" in found["outcomes"]["score"]
+
+
+def test_text_files_are_described_by_what_is_in_them(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for at in range(3):
+        day = FIRST + timedelta(days=at)
+        table = logs(day).drop_columns(["dwell", "clicked_at"])
+        comma = pa.array(
+            [f"{each:.2f}".replace(".", ",") for each in table["price[usd]"].to_pylist()]
+        )
+        table = table.set_column(5, "Größe", comma)
+        path = folder / f"{day}.csv"
+        pcsv.write_csv(table, path, pcsv.WriteOptions(delimiter=";"))
+        path.write_bytes(path.read_bytes().decode().encode("latin-1"))
+    found = json.loads(check(folder, "--json"))
+    block = {key: found["source"].get(key) for key in ("kind", "encoding", "delimiter", "decimal")}
+    assert block == {"kind": "csv", "encoding": "latin-1", "delimiter": ";", "decimal": ","}
+    assert {each["name"]: each["kind"] for each in found["columns"]}["Größe"] == "number"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "said"),
+    [
+        ("notes.docx", "x", MissingDataError, "no file of a known format; the folder has notes"),
+        ("logs.csv", "a,b\n1,2\n", MissingDataError, "no file of the folder belongs to a day"),
+        ("2026-01-05.csv", "1,2026-01-05,3\n", CorruptDataError, "has no header"),
+    ],
+)
+def test_what_cannot_be_checked_is_one_line(tmp_path, name, text, error, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(error, match=said) as caught:
+        check(tmp_path)
+    assert "\n" not in str(caught.value)
