@@ -45,7 +45,7 @@ from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.night.record import RunRecord, StageRecord
 from nightbid.night.sealed import seal
 from nightbid.night.task import Outcome, Stage, StageResult, StageTask
-from nightbid.storage.verify import file_digest
+from nightbid.storage.verify import inventory
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class _Attempt:
             with meter:
                 outcome = work(self._task(scratch, checkpoints, meter))
                 files = (
-                    _inventory(Path(str(scratch)), outcome.volatile)
+                    inventory(Path(str(scratch)), outcome.volatile)
                     if isinstance(outcome, Outcome)
                     else ()
                 )
@@ -389,25 +389,3 @@ def _record(
             summary=manifest.summary,
         )
     )
-
-
-def _inventory(folder: Path, volatile: tuple[str, ...]) -> tuple[FileEntry, ...]:
-    entries = []
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
-        relative = path.relative_to(folder).as_posix()
-        loose = any(
-            relative == each or (each.endswith("/") and relative.startswith(each))
-            for each in volatile
-        )
-        digest = file_digest(path)
-        entries.append(
-            FileEntry(
-                path=relative,
-                size=path.stat().st_size,
-                digest="" if loose else digest,
-                volatile_digest=digest if loose else "",
-            )
-        )
-    return tuple(entries)

@@ -209,6 +209,45 @@ def write(
     console.print(f"{total:,} rows of {len(wanted)} days in {to}", soft_wrap=True)
 
 
+@app.command()
+def prune(
+    days: Annotated[
+        int, typer.Option(min=1, help="Keep what runs of the last so many days used.")
+    ] = 30,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove it; without: only list.")
+    ] = False,
+) -> None:
+    """List outputs that nothing needs any more, and with --delete remove them.
+
+    What runs of the last days used, champions, and the rows of frozen data sets stay.
+    """
+    from nightbid.retention import prune as remove_outputs
+    from nightbid.retention import unneeded
+
+    found = unneeded(Workspace(Settings().workspace), days)
+    table = Table("what", "outputs", "MB", "oldest", box=None, padding=(0, 2, 0, 0))
+    for what in sorted({each.what for each in found.unneeded}):
+        mine = [each for each in found.unneeded if each.what == what]
+        table.add_row(
+            what,
+            f"{len(mine):,}",
+            f"{sum(each.size for each in mine) / 1e6:,.1f}",
+            f"{min(each.created for each in mine):%Y-%m-%d}",
+        )
+    if found.unneeded:
+        console.print(table)
+    if delete:
+        remove_outputs(found)
+    said = f"{len(found.unneeded):,} outputs, {found.freed / 1e6:,.1f} MB"
+    hint = "" if delete or not found.unneeded else "; remove them with --delete"
+    console.print(
+        f"{said} {'removed' if delete else 'may go'}, {found.kept:,} outputs stay{hint}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 def _opened(pipeline: str, overrides: list[str] | None) -> tuple[PipelineSpec, Source]:
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines, tuple(overrides or ()))

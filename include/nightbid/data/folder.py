@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
@@ -78,6 +79,20 @@ class FolderLogs:
             name = part.path.relative_to(self._root).as_posix()
             stats.append((name, part.start, part.stop, found.st_size, found.st_mtime_ns))
         return hashlib.sha256(repr(stats).encode()).hexdigest()
+
+    def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
+        """Bytes of the day's files in their order, and the settled types of their columns."""
+        parts = self._files.get(day, []) + ([self._whole] if self._whole else [])
+        parts = [part for part in parts if part.path.stat().st_size]
+        bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
+        found = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
+        if self._block.kind == "parquet":
+            mine = {name for part in parts for name in window_types.schema_of(part.path).names}
+            types = {name: str(kind) for name, kind in self._column_types.items() if name in mine}
+        else:
+            mine = {n for part in parts for n in delimited.columns_of(part, self._dialect(part))}
+            types = {name: kind for name, kind in self._text_types.items() if name in mine}
+        return {**found, "types": json.dumps(types, sort_keys=True)}
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Rows of one day, in the order of its files."""

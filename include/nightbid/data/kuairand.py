@@ -8,7 +8,7 @@ which is UTC+8; `time` is UTC.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +69,12 @@ class KuaiRandLogs:
         paths = [*self._logs, *(self._folder / each for each in (USERS, VIDEOS, SEQUENCES))]
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
         return hashlib.sha256(repr(stats).encode()).hexdigest()
+
+    def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
+        """Bytes of the day's files and of the three tables."""
+        tables = [self._folder / each for each in (USERS, VIDEOS, SEQUENCES)]
+        found = [digest(path) for path in (*self._day_files.get(day, []), *tables)]
+        return {"logs": hashlib.sha256(repr(found).encode()).hexdigest()[:32]}
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Rows of one day, joined."""

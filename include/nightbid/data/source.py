@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,19 @@ class Source(Protocol):
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
         """Tell the content of these days apart from other content, without reading it all."""
+        ...
+
+    def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
+        """Say what the rows of one day depend on, beside the settings: equal values, equal rows.
+
+        Args:
+            day: which.
+            digest: of a file's bytes.
+
+        Returns:
+            `logs`, a digest of the day's bytes; and `types`, JSON, where types of columns were
+            settled over all files of the window.
+        """
         ...
 
 

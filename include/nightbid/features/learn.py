@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +71,7 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
         DataError: a source column is absent, or is not what its feature reads.
     """
     raw, found = RawColumns(rows), dict[str, Statistic]()
-    for name, feature in _learning(features, train=train).items():
+    for name, feature in learning_features(features, train=train).items():
         with naming(name):
             found[name] = (
                 _history(name, feature, raw, rows)
@@ -83,14 +84,52 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
 def columns_taught(features: Mapping[str, Feature], *, train: bool) -> set[str]:
     """List the columns that `learn` reads, reserved ones among them: the others need no reading."""
     names: set[str] = set()
-    for name, feature in _learning(features, train=train).items():
+    for name, feature in learning_features(features, train=train).items():
         names.update(feature.sources(name))
         if isinstance(feature, History):
             names.update((LABEL, WEIGHT, TIME))
     return names
 
 
-def _learning(features: Mapping[str, Feature], *, train: bool) -> dict[str, Feature]:
+def taught(name: str, feature: Feature) -> dict[str, Any] | None:
+    """Say what a feature's statistic depends on, beside the rows; None where it learns nothing.
+
+    Features with equal answers share one statistic. Settings that only `finalize` and transforms
+    read (`min_count`, `top_k`, `strength`, `length`, …) are not there: changing them teaches
+    nothing new.
+    """
+    match feature:
+        case Recent():
+            return {
+                "events": feature.column,
+                "by": list(feature.by),
+                "rows": feature.rows,
+            }
+        case TargetRate() | Count():
+            return {"by_day": list(feature.sources(name))}
+    if not _is_fitted(feature):
+        return None
+    column = feature.column or name
+    match feature:
+        case Vocabulary():
+            return {"tokens": column}
+        case Bag() | Sequence():
+            return {"items": column, "separator": feature.separator}
+        case QuantileBuckets():
+            return {"quantiles": column}
+        case Numeric():
+            kind = "quantiles" if feature.scale == "robust" else "moments"
+            clip = list(feature.clip) if feature.clip else None
+            return {kind: column, "clip": clip, "log1p": feature.log1p, "numeric": True}
+        case Age():
+            return {"moments": list(feature.sources(name)), "age": True}
+        case Function():
+            return {"moments": list(feature.columns), "function": feature.function}
+    raise AssertionError(feature)
+
+
+def learning_features(features: Mapping[str, Feature], *, train: bool) -> dict[str, Feature]:
+    """Features that rows teach: all that learn on training days, history on any day."""
     return {
         name: each
         for name, each in features.items()

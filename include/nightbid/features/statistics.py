@@ -87,8 +87,14 @@ class TokenCounts:
         together = _most_frequent(pa.concat_tables(found), top_k, min_count)
         return whole(together["token"])
 
-    def _groups(self) -> Iterator[Sequence[pa.Table]]:
-        if not self.spilled:
+    def by_hash(self) -> Iterator[pa.Table]:
+        """Add up the tokens of each hash group, sorted: SPILL_GROUPS tables of token and count."""
+        whole_ = self if self.spilled else TokenCounts((_added(self.parts or (NO_TOKENS,)),))
+        for parts in whole_._groups(always=True):
+            yield _added(parts).sort_by([("token", "ascending")]).combine_chunks()
+
+    def _groups(self, *, always: bool = False) -> Iterator[Sequence[pa.Table]]:
+        if not self.spilled and not always:
             yield self.parts or (NO_TOKENS,)
             return
         left = _added(self.parts or (NO_TOKENS,))
@@ -318,4 +324,15 @@ def merge_all(mine: Statistics, theirs: Statistics) -> dict[str, Statistic]:
     for name, statistic in theirs.items():
         # Two statistics of one feature are always of one class.
         merged[name] = mine[name].merge(statistic) if name in mine else statistic  # type: ignore[arg-type]
+    return merged
+
+
+def merge_many(parts: Sequence[Statistic]) -> Statistic:
+    """Merge statistics of one class at once: tables are added up once, not once per part."""
+    if len(parts) > 1 and isinstance(parts[0], DayCounts):
+        tables = [each.table for each in parts if isinstance(each, DayCounts)]
+        return DayCounts(_summed(pa.concat_tables(tables)))
+    merged = parts[0]
+    for each in parts[1:]:
+        merged = merged.merge(each)  # type: ignore[arg-type]
     return merged

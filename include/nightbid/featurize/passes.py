@@ -331,7 +331,7 @@ def learning(
     def expand(pipeline: beam.Pipeline) -> Any:
         return (
             pipeline
-            | "Row groups" >> beam.Create(_batches(groups, threads), reshuffle=True)
+            | "Row groups" >> beam.Create(batches(groups, threads), reshuffle=True)
             | "Learn" >> beam.ParDo(InThreads(Learn(definition), threads)).with_output_types(Part)
             | "Merge" >> beam.CombineGlobally(MergeStatistics(spill, limit)).without_defaults()
             | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill, rows, threads))
@@ -346,7 +346,7 @@ def transforming(groups: list[Group], fitted: str, output: str, threads: int = 1
     def expand(pipeline: beam.Pipeline) -> Any:
         return (
             pipeline
-            | "Row groups" >> beam.Create(_batches(groups, threads), reshuffle=True)
+            | "Row groups" >> beam.Create(batches(groups, threads), reshuffle=True)
             | "Transform" >> beam.ParDo(InThreads(Transform(fitted, output, threads), threads))
             | "Merge" >> beam.CombinePerKey(MergeSummaries())
             | "Save" >> beam.ParDo(SaveSummary(output, rows_of(groups)))
@@ -363,7 +363,7 @@ def rows_of(groups: Iterable[Group]) -> dict[str, int]:
     return rows
 
 
-def _batches(groups: list[Group], threads: int) -> list[list[Group]]:
+def batches(groups: list[Group], threads: int) -> list[list[Group]]:
     """Cut into elements of Beam: for threads, so many groups that they are seldom idle."""
     size = 1 if threads == 1 else BATCH * threads
     return [groups[at : at + size] for at in range(0, len(groups), size)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from upath import UPath
 
@@ -17,9 +18,11 @@ from nightbid.errors import MissingDataError
 from nightbid.features.fitted import Definition
 from nightbid.features.outcomes import refuse_outcomes
 from nightbid.features.values import RawColumns
+from nightbid.featurize.days import learn_by_day
 from nightbid.featurize.groups import FOOTERS_AT_ONCE, Group, groups_of
-from nightbid.featurize.passes import learning, transforming
+from nightbid.featurize.passes import transforming
 from nightbid.featurize.runner import Watcher, passes_on, threads_of
+from nightbid.night.days import days_made
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
 from nightbid.schema import FeatureSchema
@@ -49,10 +52,22 @@ def run(task: StageTask) -> Outcome:
 
     threads = threads_of(task.spec.runner)
     with passes_on(task.spec.runner) as run_pass:
-        run_pass(learning(groups, definition, fitted, threads=threads))
+        learned = learn_by_day(task, groups, definition, run_pass, threads)
+        learning_seconds = time.monotonic() - started
         with Watcher(look):
             run_pass(transforming(groups, fitted, output, threads))
-    return outcome(UPath(task.output), rows, time.monotonic() - started)
+    found = outcome(UPath(task.output), rows, time.monotonic() - started)
+    said = days_made(learned.made, learned.days)
+    return replace(
+        found,
+        metrics={
+            **found.metrics,
+            "learned": learned.made,
+            "learning_seconds": learning_seconds,
+            "day_outputs": learned.outputs,
+        },
+        summary=f"{found.summary}; learned from {said}",
+    )
 
 
 def outcome(output: UPath, rows: int, seconds: float) -> Outcome:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nightbid.errors import NightbidError
+from nightbid.errors import NightbidError, WorkspaceError
 from nightbid.gates.drift import Pair, distances, pair
 from nightbid.gates.measurements import Measurements
 from nightbid.night.record import RunRecord
@@ -58,7 +58,13 @@ def champions(task: StageTask, measurements: Measurements) -> Trained | None:
             f"drift against the champion's rows: {champion.manifest.run_id} is deleted"
         )
         return None
-    folder = fetch(task.workspace.at(record.uri), ("profile/", "fitted/"))
+    try:
+        folder = fetch(task.workspace.at(record.uri), ("profile/", "fitted/"))
+    except WorkspaceError:
+        measurements.skip(
+            f"drift against the champion's rows: those of {champion.manifest.run_id} were pruned"
+        )
+        return None
     path = folder / "profile" / "split=train.json"
     return Trained(Profile.load(path), folder / "fitted") if path.exists() else None
 

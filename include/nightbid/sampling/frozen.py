@@ -9,9 +9,7 @@ with `sampling.frozen: NAME`.
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
-import shutil
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +19,7 @@ from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord
-from nightbid.storage.verify import file_digest
+from nightbid.storage.verify import file_digest, link_or_copy
 from nightbid.storage.workspace import Workspace, fetch
 
 STAGE = "sample"
@@ -98,7 +96,7 @@ def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "")
     scratch = workspace.scratch(final)
     try:
         for relative in (*(each.path for each in manifest.files), "manifest.json"):
-            _keep(source / relative, scratch / relative)
+            link_or_copy(Path(str(source / relative)), Path(str(scratch / relative)))
         (scratch / "frozen.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
         workspace.commit(scratch, final, last="frozen.json")
     except BaseException:
@@ -196,7 +194,7 @@ def place(
     source = verified(workspace, name)
     manifest = _manifest(source)
     for each in manifest.files:
-        _keep(source / each.path, UPath(folder / each.path))
+        link_or_copy(Path(str(source / each.path)), folder / each.path)
     return manifest
 
 
@@ -242,12 +240,3 @@ def _manifest(folder: UPath) -> Manifest:
 
 def _folder(workspace: Workspace, name: str) -> UPath:
     return workspace.root / "datasets" / name
-
-
-def _keep(source: UPath, target: UPath) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(str(source), str(target))
-    except OSError:
-        # Another file system, or one without hard links.
-        shutil.copyfile(str(source), str(target))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import as_time, encode, hashes, whole
-from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.sampling.plain import plain_array, plain_table
 from nightbid.schema import (
@@ -30,6 +30,9 @@ from nightbid.schema import (
     USER,
     WEIGHT,
 )
+
+if TYPE_CHECKING:
+    from nightbid.config.pipeline import PipelineSpec
 
 Bools = npt.NDArray[np.bool_]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,53 @@ def file_digest(path: Path) -> str:
     if _identity(os.stat(path)) == state:
         _digests[state] = found
     return found
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file a second name; copy it where the file system has no hard links.
+
+    A digest that is known of the file holds under the new name too.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    before = os.stat(source)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        return
+    after = os.stat(target)
+    known = _digests.get(_identity(before))
+    # A link changes nothing but the time of change of the inode.
+    if known and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+        _digests[_identity(after)] = known
+
+
+def inventory(folder: Path, volatile: tuple[str, ...] = ()) -> tuple[FileEntry, ...]:
+    """List the files of an output, with their sizes and digests.
+
+    Args:
+        folder: of the output, on this machine.
+        volatile: relative paths or folders (ending in /) whose bytes differ between equal runs.
+    """
+    entries = []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        relative = path.relative_to(folder).as_posix()
+        loose = any(
+            relative == each or (each.endswith("/") and relative.startswith(each))
+            for each in volatile
+        )
+        digest = file_digest(path)
+        entries.append(
+            FileEntry(
+                path=relative,
+                size=path.stat().st_size,
+                digest="" if loose else digest,
+                volatile_digest=digest if loose else "",
+            )
+        )
+    return tuple(entries)
 
 
 def faults_of(folder: Path, files: Iterable[FileEntry]) -> list[str]:

@@ -5,6 +5,7 @@ renamed: there an output's manifest is uploaded last, and exists only if all the
 stage that needs its files fetches them into the local cache. Layout::
 
     data/<source digest>/dt=YYYY-MM-DD/…        raw daily partitions that a source had to make
+    days/<kind>/<day>/<key>/…                   what was made of one day, shared by pipelines
     stages/<pipeline>/<stage>/<key>/…           immutable outputs, manifest.json written last
     runs/<pipeline>/<run id>/…                  one small record per run and stage
     checkpoints/<pipeline>/<stage>/<key>/…      what a killed training goes on from

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -83,3 +84,8 @@ class SimulatorLogs:
     def fingerprint(self, days: tuple[date, ...]) -> str:
         """Nothing: the block of the pipeline says it all."""
         return ""
+
+    def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
+        """The faults of this day; all else is in the block."""
+        faults = [text for text in self._block.faults if Fault.parse(text).day == day]
+        return {"logs": ", ".join(faults) or "no faults"}

@@ -1,0 +1,125 @@
+"""What a second night costs of a first one, an unchanged night, and one feature more.
+
+    python benchmarks/night.py                                  # 60,000 rows a day, 14 days
+    python benchmarks/night.py --rows 600000 --days 14 --until evaluate
+
+Days of the pipeline `ctr` are written as Parquet files. Then nights are run in processes of their
+own, as a user runs them: the first; the next one, of which all days but one are known; the same
+again, unchanged; and with one feature more. The next night and the feature are also run in a
+workspace that knows nothing, so that every figure is a ratio of the same work on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
+
+PIPELINE = Path(__file__).parents[1] / "include" / "pipelines" / "ctr.yaml"
+FIRST = date(2026, 1, 1)
+ADDED = "features.added={transform: count, columns: [ad_id]}"
+
+
+class Nights:
+    """Nights of `ctr` over one folder of logs."""
+
+    def __init__(self, folder: Path, rows: int, days: int, until: str) -> None:
+        self._folder, self._until = folder, until
+        tree = yaml.safe_load(PIPELINE.read_text())
+        self._run("data", "write", "ctr", "--to", str(folder / "logs"), "--date", str(FIRST),
+                  "--days", str(days + 1), "--set", f"source.rows_per_day={rows}")  # fmt: skip
+        tree["source"] = {
+            "kind": "parquet",
+            "folder": str(folder / "logs"),
+            "outcomes": ["click", "conversion", "cost"],
+        }
+        tree["window"] = {"train_days": days - 2}
+        (folder / "pipelines").mkdir()
+        (folder / "pipelines" / "ctr.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        self._first = FIRST + timedelta(days=days - 1)
+
+    def _run(self, *command: str, workspace: str = "w") -> None:
+        environment = {
+            **os.environ,
+            "NIGHTBID_WORKSPACE": str(self._folder / workspace),
+            "NIGHTBID_CACHE": str(self._folder / f"cache-{workspace}"),
+            "NIGHTBID_TRACKING": "",
+        }
+        if (self._folder / "pipelines" / "ctr.yaml").exists():
+            environment["NIGHTBID_PIPELINES"] = str(self._folder / "pipelines")
+        subprocess.run([sys.executable, "-m", "nightbid", *command], env=environment, check=True)
+
+    def night(self, number: int, workspace: str = "w", *changes: str) -> dict[str, Any]:
+        """Run a night; wall seconds, and what its stages used."""
+        newest = self._first + timedelta(days=number)
+        run_id = f"ctr-{newest}-{len(changes)}"
+        options = [part for each in changes for part in ("--set", each)]
+        started = time.monotonic()
+        self._run("run", "ctr", "--date", str(newest), "--until", self._until, "--run-id", run_id,
+                  "--set", "budget.run_usd=null", *options, workspace=workspace)  # fmt: skip
+        found: dict[str, Any] = {"wall_seconds": time.monotonic() - started}
+        root = Workspace(self._folder / workspace)
+        for record in RunRecord.load(root, "ctr", run_id).records():
+            path = root.at(record.uri) / "manifest.json"
+            manifest = Manifest.model_validate_json(path.read_text())
+            used = manifest.usage
+            found[record.stage] = {
+                "reused": record.reused,
+                "seconds": record.seconds,
+                "cpu_seconds": 0.0 if record.reused else used.cpu_seconds,
+                "peak_gb": used.gb_seconds / max(used.wall_seconds, 1e-9),
+                "made": manifest.metrics.get("made", manifest.metrics.get("learned")),
+                "learning_seconds": manifest.metrics.get("learning_seconds"),
+            }
+        return found
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=60_000, help="a day")
+    parser.add_argument("--days", type=int, default=14, help="of the window")
+    parser.add_argument("--until", default="featurize", help="last stage of each night")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        nights = Nights(Path(folder), asked.rows, asked.days, asked.until)
+        found = {
+            "first": nights.night(0),
+            "second": nights.night(1),
+            "second, from nothing": nights.night(1, "alone"),
+            "unchanged": nights.night(1),
+            "one feature more": nights.night(1, "w", ADDED),
+            "one feature more, from nothing": nights.night(1, "alone2", ADDED),
+        }
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{asked.rows:,} rows a day, {asked.days} days, {os.cpu_count()} cores\n")
+    print("| night | wall s | sample CPU s | learn s | featurize CPU s | days sampled | learned |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, each in found.items():
+        sample, featurize = each["sample"], each["featurize"]
+        none = featurize["reused"]
+        print(
+            f"| {name} | {each['wall_seconds']:.1f} | {sample['cpu_seconds']:.1f}"
+            f" | {0.0 if none else featurize['learning_seconds']:.1f}"
+            f" | {featurize['cpu_seconds']:.1f}"
+            f" | {0 if sample['reused'] else len(sample['made'])}"
+            f" | {0 if none else len(featurize['made'])} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Learning by day: what a day's rows teach is kept, and a night merges the days of its window.
+
+A statistic belongs to the bytes of one day's sampled rows, not to a night: the next night learns
+from its newest day alone, and a feature that is added or changed is learned alone. The merged
+features are byte for byte those of one pass over all rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import apache_beam as beam
+
+from nightbid.errors import CorruptDataError, WorkspaceError
+from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.features.learn import columns_taught, learn, learning_features, taught
+from nightbid.features.statistics import Statistic
+from nightbid.features.statistics_files import load_merged, save
+from nightbid.featurize.groups import Group
+from nightbid.featurize.passes import (
+    SPILL_ABOVE,
+    InThreads,
+    MergeStatistics,
+    Part,
+    batches,
+    check_rows,
+)
+from nightbid.night.days import DayKey, Made, day_output, days_folder, versions_of
+from nightbid.night.key import digest_of
+from nightbid.night.manifest import Manifest
+from nightbid.night.source import code_of
+from nightbid.night.task import StageTask
+from nightbid.storage.verify import link_or_copy
+from nightbid.storage.workspace import fetch, is_local, read_manifest, set_aside
+
+log = logging.getLogger(__name__)
+KIND = "learn"
+LIBRARIES = ("numpy", "pandas", "pyarrow")
+CODE = ("nightbid.features.learn", "nightbid.features.statistics_files")
+
+
+@dataclass
+class _Day:
+    """What the rows of a day are to teach, and what is known of that already."""
+
+    split: str
+    day: str
+    groups: list[Group]
+    depends_on: Mapping[str, str]
+    wanted: dict[str, str]
+    """Statistic → a feature that it is learned for."""
+    known: dict[str, Path] = field(default_factory=dict)
+    """Statistic → its file."""
+    used: set[str] = field(default_factory=set)
+    """Keys of the outputs that hold them."""
+    damaged: bool = False
+
+    @property
+    def missing(self) -> dict[str, str]:
+        return {name: each for name, each in self.wanted.items() if name not in self.known}
+
+    @property
+    def family(self) -> str:
+        return digest_of([self.day, dict(self.depends_on)])[:16]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was learned of the days of a night."""
+
+    made: dict[str, str]
+    """Day → what was learned of it now and why; days that taught nothing new are not there."""
+    days: int
+    """Days that teach anything."""
+    outputs: dict[str, list[str]]
+    """Day → keys of the outputs that hold what it teaches."""
+
+
+class LearnMissing(beam.DoFn):  # type: ignore[misc]
+    """Row group → day, and statistics of the features that are not known of it."""
+
+    def __init__(self, definition: Definition, missing: Mapping[str, tuple[str, ...]]) -> None:
+        self._definition = definition
+        self._missing = missing
+
+    def process(self, group: Group) -> Iterator[tuple[str, Part]]:
+        """Learn from one row group."""
+        place = f"{group.split} {group.day}"
+        features = {name: self._definition.features[name] for name in self._missing[place]}
+        train = group.split == "train"
+        rows = group.read(columns_taught(features, train=train))
+        yield place, Part(len(rows), learn(features, rows, train=train))
+
+
+class SaveDay(beam.DoFn):  # type: ignore[misc]
+    """Day and merged statistics → a folder with a file of each."""
+
+    def __init__(self, folder: str, rows: Mapping[str, int], names: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._rows = rows
+        self._names = names
+
+    def process(self, element: tuple[str, Part]) -> Iterator[str]:
+        """Write the folder."""
+        place, part = element
+        check_rows("learned from", part.rows, self._rows[place])
+        for feature, statistic in part.statistics.items():
+            save(statistic, Path(self._folder) / place, self._names[feature])
+        yield place
+
+
+def learn_by_day(
+    task: StageTask,
+    groups: list[Group],
+    definition: Definition,
+    run_pass: Callable[[Callable[[beam.Pipeline], object]], None],
+    threads: int,
+    limit: int = SPILL_ABOVE,
+) -> Learned:
+    """Learn what is not known of the days of a night, and write the fitted features.
+
+    Args:
+        task: of the stage; `fitted/` is written into its output.
+        groups: all row groups of the night.
+        definition: the features.
+        run_pass: runs a Beam pass.
+        threads: of each worker.
+        limit: tokens of a vocabulary that a worker counts in memory.
+    """
+    days = [_known(task, each) for each in _days(task, groups, definition)]
+    missing = [each for each in days if each.missing]
+    scratch = task.output / ".learned"
+    if missing:
+        run_pass(_learning(missing, definition, scratch, threads, limit))
+    made = {each.day: _keep(task, each, scratch / f"{each.split} {each.day}") for each in missing}
+    shutil.rmtree(scratch, ignore_errors=True)
+    with ThreadPoolExecutor(threads) as pool:
+        fitted = FittedFeatures.fit(definition, _merged(days, definition, pool.map), pool.map)
+        fitted.save(task.output / "fitted", pool.map)
+    outputs = {each.day: sorted(each.used) for each in days if each.used}
+    return Learned(made, sum(bool(each.wanted) for each in days), outputs)
+
+
+def _days(task: StageTask, groups: list[Group], definition: Definition) -> Iterator[_Day]:
+    """Group the row groups by day, with what each day's rows are to teach."""
+    files: dict[str, list[str]] = {}
+    for entry in task.inputs["sample"].manifest.files:
+        files.setdefault(entry.path.rpartition("/")[0], []).append(entry.digest)
+    by_day: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        by_day.setdefault((group.split, group.day), []).append(group)
+    for (split, day), mine in by_day.items():
+        wanted: dict[str, str] = {}
+        for name in learning_features(definition.features, train=split == "train"):
+            wanted.setdefault(_statistic(name, definition), name)
+        depends_on = {
+            "rows": digest_of(files[f"split={split}/dt={day}"]),
+            "code": code_of(CODE),
+            "libraries": versions_of(LIBRARIES),
+        }
+        yield _Day(split, day, mine, depends_on, wanted)
+
+
+def _statistic(name: str, definition: Definition) -> str:
+    """Name of the statistic that a feature learns: equal for features that learn the same."""
+    return digest_of(taught(name, definition.features[name]))[:16]
+
+
+def _known(task: StageTask, day: _Day) -> _Day:
+    """Look what earlier nights have learned from these very rows, verified."""
+    parent = days_folder(task.workspace, KIND, date.fromisoformat(day.day))
+    if not parent.exists():
+        return day
+    for folder in sorted(parent.iterdir(), key=lambda each: each.name):
+        if not folder.name.startswith(f"{day.family}-"):
+            continue
+        try:
+            manifest = read_manifest(folder)
+            names = [name for name in _statistics(manifest) if name in day.missing]
+            if names:
+                here = fetch(folder, tuple(f"{name}." for name in names), manifest)
+                paths = {name: here / file for name, file in _statistics(manifest).items()}
+                day.known.update({name: paths[name] for name in names})
+                day.used.add(folder.name)
+        except CorruptDataError as error:
+            if not is_local(folder):
+                raise
+            name = set_aside(folder)
+            day.damaged = True
+            log.warning(
+                "%s of %s: damaged output set aside as %s, made again: %s",
+                KIND, day.day, name or "nothing", error.what,
+            )  # fmt: skip
+        except WorkspaceError:
+            continue  # pruned since the listing
+    return day
+
+
+def _statistics(manifest: Manifest) -> dict[str, str]:
+    return {each.path.partition(".")[0]: each.path for each in manifest.files}
+
+
+def _learning(
+    days: list[_Day], definition: Definition, folder: Path, threads: int, limit: int
+) -> Callable[[beam.Pipeline], object]:
+    missing = {f"{each.split} {each.day}": tuple(each.missing.values()) for each in days}
+    rows = {f"{each.split} {each.day}": sum(one.rows for one in each.groups) for each in days}
+    names = {feature: name for each in days for name, feature in each.missing.items()}
+    groups = [group for each in days for group in each.groups]
+    spill = str(folder / "counts")
+
+    def expand(pipeline: beam.Pipeline) -> object:
+        learned = InThreads(LearnMissing(definition, missing), threads)
+        return (
+            pipeline
+            | "Row groups" >> beam.Create(batches(groups, threads), reshuffle=True)
+            | "Learn" >> beam.ParDo(learned).with_output_types(tuple[str, Part])
+            | "Merge" >> beam.CombinePerKey(MergeStatistics(spill, limit))
+            | "Save" >> beam.ParDo(SaveDay(str(folder), rows, names))
+        )
+
+    return expand
+
+
+def _keep(task: StageTask, day: _Day, learned: Path) -> str:
+    """Give the learned statistics of a day their place in the workspace; says why they are new."""
+    missing = day.missing
+    depends_on = {**day.depends_on, "statistics": json.dumps(sorted(missing))}
+    key = DayKey(KIND, date.fromisoformat(day.day), depends_on, family=day.family)
+
+    def move(folder: Path) -> Made:
+        for path in sorted(learned.iterdir()):
+            link_or_copy(path, folder / path.name)
+        return Made({"features": sorted(missing.values())})
+
+    found = day_output(task.workspace, key, move, pipeline=task.spec.pipeline, run_id=task.run_id)
+    for name, file in _statistics(found.manifest).items():
+        day.known[name] = found.folder / file
+    day.used.add(found.key)
+    if day.damaged:
+        return "its output was damaged"
+    some = ", ".join(sorted(missing.values()))
+    return "new" if len(missing) == len(day.wanted) else f"only {some}"
+
+
+def _merged(
+    days: list[_Day], definition: Definition, each: Callable[..., Iterator[Statistic]]
+) -> dict[str, Statistic]:
+    """Merge the days' statistics; by feature."""
+    paths: dict[str, list[Path]] = {}
+    for day in days:
+        for name in day.wanted:
+            paths.setdefault(name, []).append(day.known[name])
+    merged = dict(zip(paths, each(load_merged, paths.values()), strict=True))
+    return {
+        name: merged[statistic]
+        for name, feature in definition.features.items()
+        if taught(name, feature) is not None
+        and (statistic := _statistic(name, definition)) in merged
+    }

@@ -1,0 +1,199 @@
+"""Which outputs of the workspace nothing needs any more, and removing them.
+
+Needed is what a run of the last days used, what the champion of each pipeline was made of, the
+bundle of every earlier champion (a rollback may go there), and the rows of frozen data sets. Run
+records, reports, the ledger and the champions' history are never touched.
+
+An output is removed whole: it is renamed first (in a bucket, its manifest is deleted first), so
+that a removal that is interrupted leaves nothing that could be reused by half.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from upath import UPath
+
+from nightbid.errors import CorruptDataError, WorkspaceError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
+from nightbid.sampling.frozen import frozen
+from nightbid.storage.workspace import Workspace, is_local, read_manifest, remove
+
+LEFT_OVER = (".tmp-", ".damaged-", ".pruned-")
+"""Names of what killed attempts, damage and interrupted removals leave."""
+
+
+@dataclass(frozen=True)
+class Unneeded:
+    """An output that nothing needs, or what an interrupted process left."""
+
+    folder: UPath
+    what: str
+    """`sample of ctr`, `days: learn`, `left over`."""
+    size: int
+    """Bytes of its files."""
+    created: dt.datetime
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What may go, and how much stays."""
+
+    unneeded: tuple[Unneeded, ...]
+    kept: int
+    """Outputs that stay."""
+    freed: int
+    """Bytes that the file system gets back: files that a kept output links to are not freed."""
+
+
+@dataclass
+class _Needed:
+    """Addresses of outputs, relative to the workspace."""
+
+    uris: set[str] = field(default_factory=set)
+
+    def add_run(self, workspace: Workspace, run: RunRecord) -> None:
+        for record in run.records():
+            if record.uri:
+                self.uris.add(record.uri)
+                self.uris.update(_days_of(workspace, record.uri))
+
+
+def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) -> Pruning:
+    """Find the outputs that nothing needs.
+
+    Args:
+        workspace: where to look.
+        days: outputs that are younger, or that a run of so many days used, stay.
+        now: the time, for tests.
+
+    Raises:
+        CorruptDataError: a run's record or a champion's history is damaged, so that what it needs
+            is not known. Nothing is removed then.
+    """
+    moment = now or dt.datetime.now(dt.UTC)
+    since = moment - dt.timedelta(days=days)
+    needed = _needed(workspace, since)
+    found, kept = [], 0
+    for what, folder in _outputs(workspace):
+        if folder.name.startswith(LEFT_OVER):
+            changed = dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
+            if changed < since:
+                found.append(Unneeded(folder, "left over", _size(folder), changed))
+            continue
+        try:
+            manifest = read_manifest(folder)
+        except (CorruptDataError, WorkspaceError):
+            continue  # set aside when it is next used
+        if workspace.uri(folder) in needed.uris or manifest.created >= since:
+            kept += 1
+        else:
+            size = sum(each.size for each in manifest.files)
+            found.append(Unneeded(folder, what, size, manifest.created))
+    return Pruning(tuple(found), kept, _freed(found))
+
+
+def prune(pruning: Pruning) -> None:
+    """Remove what `unneeded` found. What is gone already is no fault."""
+    for each in pruning.unneeded:
+        if not is_local(each.folder):
+            remove(each.folder / "manifest.json")
+            for path in list(each.folder.rglob("*")):
+                remove(path)
+            continue
+        hidden = each.folder.parent / f".pruned-{each.folder.name[:16]}-{uuid.uuid4().hex[:8]}"
+        try:
+            os.rename(str(each.folder), str(hidden))
+        except FileNotFoundError:
+            continue
+        shutil.rmtree(str(hidden), ignore_errors=True)
+        with suppress(OSError):  # other outputs are there
+            os.rmdir(str(each.folder.parent))
+
+
+def _needed(workspace: Workspace, since: dt.datetime) -> _Needed:
+    needed = _Needed()
+    for pipeline in _names(workspace.root / "runs"):
+        champions = ChampionPointer(workspace, pipeline).history()
+        needed.uris.update(each.bundle_uri for each in champions)
+        wanted = {each.run_id for each in frozen(workspace) if each.pipeline == pipeline}
+        if champions:
+            wanted.add(champions[-1].run_id)
+            wanted.update(_maker(workspace, champions[-1].bundle_uri))
+        for run_id in _names(workspace.root / "runs" / pipeline):
+            if not (workspace.run_folder(pipeline, run_id) / "run.json").exists():
+                continue
+            run = RunRecord.load(workspace, pipeline, run_id)
+            used = max((each.started for each in run.records()), default=run.head.started)
+            if run_id in wanted or max(used, run.head.started) >= since:
+                needed.add_run(workspace, run)
+    return needed
+
+
+def _maker(workspace: Workspace, uri: str) -> set[str]:
+    """The run that made a bundle: a later one may have promoted it again."""
+    try:
+        return {read_manifest(workspace.at(uri)).run_id}
+    except (CorruptDataError, WorkspaceError):
+        return set()
+
+
+def _days_of(workspace: Workspace, uri: str) -> Iterator[str]:
+    """Addresses of the days that a stage's output was made of."""
+    try:
+        manifest = read_manifest(workspace.at(uri))
+    except (CorruptDataError, WorkspaceError):
+        return
+    kind = {"sample": "sample", "featurize": "learn"}.get(manifest.stage)
+    for day, keys in manifest.metrics.get("day_outputs", {}).items():
+        for key in [keys] if isinstance(keys, str) else keys:
+            yield f"days/{kind}/{day}/{key}"
+
+
+def _outputs(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
+    """Every output of stages and days, with what it is."""
+    for top, second, third in _folders(workspace.root / "stages"):
+        yield f"{second} of {top}", third
+    for top, _, third in _folders(workspace.root / "days"):
+        yield f"days: {top}", third
+
+
+def _folders(root: UPath) -> Iterator[tuple[str, str, UPath]]:
+    for top in _names(root):
+        for second in _names(root / top):
+            for third in _names(root / top / second):
+                yield top, second, root / top / second / third
+
+
+def _names(folder: UPath) -> list[str]:
+    return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+
+
+def _size(folder: UPath) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _freed(found: list[Unneeded]) -> int:
+    """Bytes of files all of whose names go."""
+    names: dict[tuple[int, int], int] = {}
+    total = 0
+    for each in found:
+        if not is_local(each.folder):
+            total += each.size
+            continue
+        for path in Path(str(each.folder)).rglob("*"):
+            if path.is_file():
+                state = path.stat()
+                inode = (state.st_dev, state.st_ino)
+                names[inode] = names.get(inode, 0) + 1
+                if names[inode] == state.st_nlink:
+                    total += state.st_size
+    return total

@@ -1,0 +1,232 @@
+"""One day of logs as rows that can be trained on: made once, shared by every night of it.
+
+The output of a day is `rows.parquet`, `quarantine.parquet` where rows could not be parsed,
+`profile.json` of all parsed rows, and `some_rows.parquet`, a stable sample of whole rows. Where
+negatives are sampled away, a training day is another output than the same day as it is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.errors import CorruptDataError
+from nightbid.night.days import DayKey, Made, versions_of
+from nightbid.night.manifest import Rows
+from nightbid.night.source import code_of
+from nightbid.profile import Profile
+from nightbid.profile.rows import RowSample
+from nightbid.sampling.rows import draw, parse
+from nightbid.schema import LABEL, REASON, WEIGHT
+
+if TYPE_CHECKING:
+    from nightbid.config.pipeline import PipelineSpec, Split
+    from nightbid.data.source import Source
+
+KIND = "sample"
+ROWS, ASIDE, PROFILE, SOME = (
+    "rows.parquet",
+    "quarantine.parquet",
+    "profile.json",
+    "some_rows.parquet",
+)
+LIBRARIES = ("numpy", "pandas", "pyarrow")
+"""What computes the rows of a day."""
+NIGHTLY = ("faults", "folder", "outcomes")
+"""Keys of `source` that say where days lie or what they are used for, not what is in them."""
+
+
+@dataclass
+class DayCount:
+    """What became of the rows of one day."""
+
+    read: int = 0
+    written: int = 0
+    quarantined: int = 0
+    repeated: int = 0
+    """Rows whose key an earlier row of the day has."""
+    positives: float = 0.0
+    """Weighted, of the rows written."""
+    weight: float = 0.0
+    reasons: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    """Reason → the first value that gave it."""
+    read_positives: int = 0
+    """Rows read whose label is 1, set aside or not; labels that cannot be read may have been 1."""
+    aside_positives: int = 0
+    """Those of them that were set aside."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DayCount:
+        """Read what a day's manifest has of `asdict`."""
+        return cls(**value)
+
+    @property
+    def dropped(self) -> int:
+        """Left out on purpose."""
+        return self.read - self.written - self.quarantined - self.repeated
+
+    def to_json(self) -> dict[str, object]:
+        """As the manifest's metrics have it."""
+        return {
+            "read": self.read,
+            "written": self.written,
+            "quarantined": self.quarantined,
+            "repeated": self.repeated,
+            "dropped": self.dropped,
+            "positives": self.read_positives,
+            "quarantined_positives": self.aside_positives,
+            "label_rate": self.positives / self.weight if self.weight else None,
+        }
+
+    def to_rows(self) -> Rows:
+        """As a manifest has them."""
+        return Rows(
+            read=self.read,
+            written=self.written,
+            quarantined=self.quarantined,
+            repeated=self.repeated,
+            dropped=self.dropped,
+        )
+
+
+def key_of(
+    source: Source, spec: PipelineSpec, split: Split, day: date, digest: Callable[[Path], str]
+) -> DayKey:
+    """Say what the rows of a day depend on.
+
+    Args:
+        source: opened with the window whose types were settled together.
+        spec: the pipeline; of its blocks, `source`, `columns`, `label` and `sampling` count.
+        split: negatives are sampled away in `train` only.
+        day: which.
+        digest: of a file of logs.
+
+    Raises:
+        DataError: the day's files cannot be read.
+    """
+    rate = spec.sampling.negative_rate if split == "train" else 1.0
+
+    def text(block: Any, leave_out: tuple[str, ...] = ()) -> str:
+        return json.dumps(block.model_dump(mode="json", exclude=set(leave_out)), sort_keys=True)
+
+    return DayKey(
+        KIND,
+        day,
+        {
+            **source.identity(day, digest),
+            "source": text(spec.source, NIGHTLY),
+            "columns": text(spec.columns),
+            "label": text(spec.label),
+            "sampling": json.dumps({"negative_rate": rate}),
+            "code": code_of((__name__, type(source).__module__)),
+            "libraries": versions_of(LIBRARIES),
+        },
+    )
+
+
+def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: date) -> Made:
+    """Sample one day.
+
+    Args:
+        folder: new and empty, on this machine.
+        source: of the logs.
+        spec: the pipeline.
+        split: see `key_of`.
+        day: which.
+
+    Raises:
+        MissingDataError: the day or a column of it is absent.
+        CorruptDataError: the day is empty or unreadable, or the label is not binary.
+    """
+    count, profile, sample = DayCount(), Profile(), RowSample()
+    entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
+    seen: list[npt.NDArray[np.int64]] = []
+    kept, aside = _Writer(folder / ROWS), _Writer(folder / ASIDE)
+    try:
+        for table in _tables(source, day):
+            parsed = parse(table, spec, source.meaning.truth, f"logs of {day}")
+            before = sum(len(keys) for keys in seen)
+            rows = draw(parsed.good, spec, split, seen)
+            count.repeated += len(parsed.good) - (sum(len(keys) for keys in seen) - before)
+            profile = profile.merge(Profile.of(parsed.good, entities))
+            sample = sample.add(parsed.good)
+            kept.write(rows)
+            if len(parsed.aside):
+                aside.write(parsed.aside)
+                for reason in parsed.aside[REASON].to_pylist():
+                    count.reasons[reason] = count.reasons.get(reason, 0) + 1
+            weight = np.asarray(rows[WEIGHT], np.float64)
+            count.read += len(table)
+            count.written += len(rows)
+            count.quarantined += len(parsed.aside)
+            count.read_positives += parsed.positives + parsed.aside_positives
+            count.aside_positives += parsed.aside_positives
+            count.examples = {**parsed.examples, **count.examples}
+            count.weight += float(weight.sum())
+            count.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
+    finally:
+        kept.close()
+        aside.close()
+    if count.read == 0:
+        raise CorruptDataError(
+            "the day is empty",
+            where=f"logs of {day}",
+            hint="load the day again, or take another date",
+        )
+    if count.quarantined == count.read:
+        raise CorruptDataError(
+            f"none of {count.read:,} rows can be read: {listed(count.reasons, count.examples)}",
+            where=f"logs of {day}",
+            hint="name the right columns in `columns` and `label`, or fix the logs",
+        )
+    profile.save(folder / PROFILE)
+    sample.save(folder / SOME)
+    return Made({"count": asdict(count)}, count.to_rows())
+
+
+def _tables(source: Source, day: date) -> Iterator[pa.Table]:
+    for batch in source.batches(day):
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
+
+
+class _Writer:
+    """A Parquet file that exists only once there are rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+        self._schema: pa.Schema | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows; all of the same columns."""
+        if self._writer is None or self._schema is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._schema = table.schema
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table.cast(self._schema))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def listed(reasons: dict[str, int], examples: dict[str, str]) -> str:
+    """Name the most frequent reasons of a quarantine, with an example of each."""
+    worst = sorted(reasons.items(), key=lambda each: -each[1])[:3]
+    return ", ".join(
+        f"{reason} ({rows:,} rows"
+        + (f", for example {examples[reason]})" if reason in examples else ")")
+        for reason, rows in worst
+    )

@@ -1,0 +1,122 @@
+"""`nightbid data prune`: what nothing needs goes, whole; what anything needs stays."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+
+import pytest
+from nightbid.cli.data import app
+from nightbid.errors import CorruptDataError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.days import DayKey, Made, day_output
+from nightbid.night.record import RunRecord
+from nightbid.retention import prune, unneeded
+from nightbid.sampling.frozen import freeze
+from typer.testing import CliRunner
+
+LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=40)
+DAY = dt.date(2026, 1, 5)
+
+
+def made_day(run: RunRecord, logs: str) -> str:
+    """A day's output, made forty days before LATER; gives its key."""
+    key = DayKey("sample", DAY, {"logs": logs})
+
+    def make(folder):
+        (folder / "rows.parquet").write_bytes(logs.encode() * 1000)
+        return Made()
+
+    return day_output(run.workspace, key, make, pipeline="ctr", run_id=run.run_id).key
+
+
+def uses(run: RunRecord, key: str) -> None:
+    """Let the run's sample stage be made of a day."""
+    record = run.stage("sample")
+    path = run.workspace.at(record.uri) / "manifest.json"
+    tree = json.loads(path.read_text())
+    tree["metrics"]["day_outputs"] = {str(DAY): key}
+    path.write_text(json.dumps(tree))
+
+
+def stay(run: RunRecord) -> set[str]:
+    """Stages of a run whose output is there."""
+    return {r.stage for r in run.records() if (run.workspace.at(r.uri) / "manifest.json").exists()}
+
+
+def test_what_runs_champions_and_frozen_rows_need_stays(recorded_run):
+    first, second, third, frozen_run = (recorded_run(f"ctr-{name}") for name in "abcf")
+    workspace = first.workspace
+    pointer = ChampionPointer(workspace, "ctr")
+    for run in (first, second):
+        uri = run.stage("export").uri
+        pointer.promote(
+            run_id=run.run_id, night=DAY, bundle_uri=uri, bundle_digest=run.run_id, reason="better"
+        )
+    freeze(workspace, frozen_run, "rows-of-january")
+    keys = {name: made_day(first, name) for name in ("champion", "third", "frozen")}
+    uses(second, keys["champion"])
+    uses(third, keys["third"])
+    uses(frozen_run, keys["frozen"])
+    everything = stay(third)
+    assert unneeded(workspace, 60, LATER).unneeded == ()
+
+    found = unneeded(workspace, 30, LATER)
+    assert stay(third) == everything, "a dry run removes nothing"
+    prune(found)
+    assert stay(first) == {"export"}, "a rollback may go to any earlier champion"
+    assert stay(second) == everything
+    assert stay(third) == set()
+    assert stay(frozen_run) == everything
+    left = {path.name for path in (workspace.root / "days" / "sample" / str(DAY)).iterdir()}
+    assert left == {keys["champion"], keys["frozen"]}
+    assert unneeded(workspace, 30, LATER).unneeded == ()
+    assert len(RunRecord.load(workspace, "ctr", third.run_id).records()) == len(everything)
+
+
+def test_bytes_that_another_output_links_to_are_not_counted_as_freed(recorded_run):
+    run = recorded_run("ctr-a")
+    key = made_day(run, "linked")
+    folder = run.workspace.root / "days" / "sample" / str(DAY) / key
+    size = (folder / "rows.parquet").stat().st_size
+    before = unneeded(run.workspace, 30, LATER).freed
+    os.link(str(folder / "rows.parquet"), str(run.workspace.root / "elsewhere.parquet"))
+    assert unneeded(run.workspace, 30, LATER).freed == before - size
+
+
+def test_what_killed_attempts_left_goes_once_it_is_old(recorded_run):
+    run = recorded_run("ctr-a")
+    folder = run.workspace.root / "days" / "sample" / str(DAY) / ".tmp-x-1"
+    folder.mkdir(parents=True)
+    (folder / "rows.parquet").write_bytes(b"x")
+    found = unneeded(run.workspace, 30, LATER)
+    assert [each.what for each in found.unneeded if each.folder == folder] == ["left over"]
+    assert not [e for e in unneeded(run.workspace, 60, LATER).unneeded if e.folder == folder]
+
+
+def test_a_damaged_record_stops_the_prune(recorded_run):
+    run = recorded_run("ctr-a")
+    path = run.folder / "run.json"
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(CorruptDataError, match="move this run's folder away"):
+        unneeded(run.workspace, 30, LATER)
+
+
+def test_the_command_lists_first_and_removes_when_told(recorded_run, monkeypatch):
+    run = recorded_run("ctr-a")
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(run.workspace.root))
+    head = json.loads((run.folder / "run.json").read_text())
+    del head["checksum"]
+    head["started"] = "2026-01-21T02:00:00Z"
+    (run.folder / "run.json").write_text(json.dumps(head))
+    everything = stay(run)
+    listed = CliRunner().invoke(app, ["prune"])
+    assert listed.exit_code == 0, listed.output
+    assert "sample of ctr" in listed.output
+    assert "remove them with --delete" in listed.output
+    assert stay(run) == everything
+    done = CliRunner().invoke(app, ["prune", "--delete"])
+    assert done.exit_code == 0, done.output
+    assert "removed" in done.output
+    assert stay(run) == set()

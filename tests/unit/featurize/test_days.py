@@ -1,0 +1,185 @@
+"""What a day teaches is learned once; merged features are those of one pass, byte for byte."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nightbid.config.load import parse_pipeline
+from nightbid.config.pipeline import Night, Runner
+from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.features.learn import learn
+from nightbid.features.statistics import merge_all, merge_many
+from nightbid.features.statistics_files import load, save
+from nightbid.featurize.groups import groups_of
+from nightbid.featurize.passes import learning
+from nightbid.featurize.runner import passes_on
+from nightbid.featurize.stage import run
+from nightbid.night.manifest import Manifest
+from nightbid.night.task import StageInput, StageTask
+from nightbid.storage.verify import inventory
+from nightbid.storage.workspace import Workspace
+from upath import UPath
+
+SPEC = """
+pipeline: t
+columns: {time: time}
+window: {train_days: 2}
+features:
+  price: {transform: numeric, log1p: true}
+  price_robust: {transform: numeric, column: price, scale: robust}
+  price_bucket: {transform: quantile_buckets, column: price, buckets: 8}
+  site: {min_count: 2, oov_buckets: 2}
+  words: {transform: bag}
+  site_rate: {transform: target_rate, columns: [site]}
+  site_count: {transform: count, columns: [site]}
+  last_sites: {transform: recent, column: site, by: [user], vocabulary: site, rows: all}
+  hour: {transform: hour, column: time}
+"""
+DAY = 86_400_000_000
+FIRST = date(2026, 2, 1)
+START = (FIRST - date(1970, 1, 1)).days
+ROWS = 400
+
+
+def rows_of(day: int, seed: int = 0) -> pa.Table:
+    draw = np.random.default_rng([day, seed])
+    # A day's logs hold some rows of the day before.
+    time = (START + day) * DAY + np.sort(draw.integers(-DAY // 9, DAY, ROWS))
+    price = draw.lognormal(size=ROWS)
+    return pa.table(
+        {
+            "price": pa.array(price, mask=draw.random(ROWS) < 0.1),
+            "site": pa.array([f"site {each}" for each in draw.zipf(1.5, ROWS)]),
+            "words": pa.array([[f"w{a}", f"w{b}"] for a, b in draw.integers(0, 40, (ROWS, 2))]),
+            "user": pa.array(draw.integers(0, 30, ROWS)),
+            "nb_key": pa.array(draw.integers(0, 2**60, ROWS)),
+            "nb_label": pa.array((draw.random(ROWS) < 0.2).astype(np.float32)),
+            "nb_weight": pa.array(np.full(ROWS, 1.5, np.float32)),
+            "time": pa.array(time).cast(pa.timestamp("us", "UTC")),
+            "nb_time": pa.array(time).cast(pa.timestamp("us", "UTC")),
+            "nb_user": pa.array(draw.integers(0, 30, ROWS)),
+        }
+    )
+
+
+@pytest.fixture
+def featurize(tmp_path: Path):
+    """Featurize a night of four days; gives its outcome and the files of the fitted features."""
+    count = iter(range(100))
+
+    def start(newest: int, text: str = SPEC, workspace: str = "w", seeds: dict | None = None):
+        folder = tmp_path / str(next(count))
+        spec = parse_pipeline(text, "t")
+        night = Night.of(spec, FIRST + timedelta(days=newest))
+        sample, output = folder / "sample", folder / "out"
+        output.mkdir(parents=True)
+        for split in ("train", "validate", "evaluate"):
+            for day in night.days(split):
+                path = sample / f"split={split}" / f"dt={day}" / "part-00000.parquet"
+                path.parent.mkdir(parents=True)
+                at = (day - FIRST).days
+                pq.write_table(rows_of(at, (seeds or {}).get(at, 0)), path, row_group_size=150)
+        manifest = Manifest(
+            pipeline="t", run_id="r", stage="sample", night="", key="k", digest="d", inputs={},
+            spec_digest="", code_digest="", versions={}, seed=0, files=inventory(sample),
+            created=datetime.now(UTC),
+        )  # fmt: skip
+        task = StageTask(
+            spec=spec, night=night, run_id="r", history=(), output=output, cache=tmp_path,
+            inputs={"sample": StageInput(manifest, UPath(sample))},
+            workspace=Workspace(str(tmp_path / workspace)),
+        )  # fmt: skip
+        outcome = run(task)
+        groups = groups_of(sample, ["train", "validate", "evaluate"])
+        with passes_on(Runner()) as run_pass:
+            run_pass(learning(groups, Definition.of(spec), str(folder / "once"), threads=2))
+        fitted = contents(output / "fitted")
+        assert fitted == contents(folder / "once"), "not the bytes of one pass"
+        assert not (output / ".learned").exists()
+        return outcome.metrics["learned"], outcome.summary, contents(output)
+
+    return start
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_next_night_learns_from_the_newest_day_and_from_the_day_that_joins_training(featurize):
+    learned, summary, _ = featurize(3)
+    assert set(learned.values()) == {"new"}
+    assert "4 days, all new" in summary
+    learned, summary, files = featurize(4)
+    fitted = "price, price_bucket, price_robust, site, words"
+    assert learned == {"2026-02-03": f"only {fitted}", "2026-02-05": "new"}
+    assert "2 reused" in summary
+    assert files == featurize(4, workspace="another")[2]
+    assert featurize(4)[0] == {}
+
+
+def test_a_corrected_day_is_learned_from_again_alone(featurize):
+    featurize(3)
+    assert featurize(3, seeds={1: 7})[0] == {"2026-02-02": "new"}
+
+
+def test_a_feature_that_is_added_is_learned_alone_and_a_setting_teaches_nothing_new(featurize):
+    featurize(3)
+    added = SPEC + "  user: {min_count: 1}\n"
+    learned, _, _ = featurize(3, added)
+    assert learned == {"2026-02-01": "only user", "2026-02-02": "only user"}
+    changed = added.replace("min_count: 2", "min_count: 5").replace("buckets: 8", "buckets: 5")
+    learned, _, files = featurize(3, changed)
+    assert learned == {}
+    assert files == featurize(3, changed, workspace="another")[2]
+    # What another feature has learned of the column is taken.
+    assert featurize(3, SPEC.replace("site: {", "site: {column: user, "))[0] == {}
+
+
+def test_a_damaged_statistic_is_learned_again(featurize, tmp_path):
+    _, _, files = featurize(3)
+    folder = tmp_path / "w" / "days" / "learn" / "2026-02-02"
+    path = sorted(folder.rglob("*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:-9] + b"123456789")
+    learned, _, again = featurize(3)
+    assert learned == {"2026-02-02": "its output was damaged"}
+    assert again == files
+    assert featurize(3)[0] == {}
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(order=st.randoms(use_true_random=False), cuts=st.sets(st.integers(1, 899), max_size=6))
+def test_any_split_and_order_of_rows_merges_to_the_bytes_of_one_pass(tmp_path, order, cuts):
+    definition = Definition.of(parse_pipeline(SPEC, "t"))
+    table = pa.concat_tables([rows_of(0), rows_of(1), rows_of(2)]).slice(0, 900)
+    once = learn(definition.features, table, train=True)
+    edges = [0, *sorted(cuts), 900]
+    parts = [table.slice(a, b - a) for a, b in pairwise(edges)]
+    order.shuffle(parts)
+    folder = tmp_path / str(random.random())
+    found: dict[str, list] = {}
+    for number, part in enumerate(parts):
+        for name, statistic in learn(definition.features, part, train=True).items():
+            path = save(statistic, folder / str(number), name)
+            found.setdefault(name, []).append(load(path))
+    merged = {name: merge_many(each) for name, each in found.items()}
+    for name, statistic in once.items():
+        whole = save(statistic, folder / "once", name).read_bytes()
+        assert save(merged[name], folder / "merged", name).read_bytes() == whole, name
+    for name, statistics in (("a", merged), ("b", merge_all({}, once))):
+        FittedFeatures.fit(definition, statistics).save(folder / name)
+    assert contents(folder / "a") == contents(folder / "b")

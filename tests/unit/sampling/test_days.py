@@ -1,0 +1,157 @@
+"""A day of logs is made once, and again alone when something it depends on changes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.errors import CorruptDataError
+from nightbid.night.task import StageTask
+from nightbid.sampling.stage import run
+from nightbid.storage.verify import inventory
+from nightbid.storage.workspace import Workspace
+
+FIRST = date(2026, 1, 1)
+ROWS = 200
+
+
+def write_day(folder: Path, day: date, *, ids: type = int, salt: int = 0) -> None:
+    start = (day - date(1970, 1, 1)).days * 86_400_000_000
+    table = pa.table(
+        {
+            "impression_id": [f"{day}-{at}" for at in range(ROWS)],
+            "time": pa.array([start + at for at in range(ROWS)], pa.timestamp("us", "UTC")),
+            "user_id": [f"u{at % 17}" for at in range(ROWS)],
+            "ad_id": [ids(at % 7) for at in range(ROWS)],
+            "click": [int((at * 7 + salt) % 5 == 0) for at in range(ROWS)],
+        }
+    )
+    path = folder / f"dt={day}" / "part.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    for at in range(6):
+        write_day(tmp_path / "logs", FIRST + timedelta(days=at))
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def sample(tmp_path: Path, logs: Path):
+    """Sample a night; gives the days made and why, and every file with its digest."""
+    count = iter(range(100))
+
+    def start(newest: int, workspace: str = "w", pipeline: str = "t", **blocks):
+        output = tmp_path / f"out{next(count)}"
+        output.mkdir()
+        spec = PipelineSpec.model_validate(
+            {
+                "pipeline": pipeline,
+                "source": {"kind": "parquet", "folder": str(logs)},
+                "features": {"ad_id": {}},
+                "window": {"train_days": 2},
+                **blocks,
+            }
+        )
+        task = StageTask(
+            spec=spec,
+            night=Night.of(spec, FIRST + timedelta(days=newest)),
+            run_id="r",
+            inputs={},
+            history=(),
+            output=output,
+            workspace=Workspace(str(tmp_path / workspace)),
+            cache=tmp_path / "cache",
+        )
+        made = run(task).metrics["made"]
+        return made, {each.path: each.digest for each in inventory(output)}
+
+    return start
+
+
+def test_the_next_night_makes_the_newest_day_alone_and_the_bytes_are_those_of_one_pass(sample):
+    made, _ = sample(4)
+    assert made == {f"2026-01-0{day}": "new" for day in (2, 3, 4, 5)}
+    made, files = sample(5)
+    assert made == {"2026-01-06": "new"}
+    assert files == sample(5, workspace="another")[1]
+    assert sample(5, pipeline="other")[0] == {}
+    assert sample(5, pipeline="other", features={"user_id": {}}, train={"epochs": 1})[0] == {}
+
+
+def test_a_corrected_day_is_made_again_alone_and_equal_bytes_are_not(sample, logs):
+    sample(4)
+    write_day(logs, FIRST + timedelta(days=2), salt=1)
+    assert sample(4)[0] == {"2026-01-03": "logs changed"}
+    # The same bytes, loaded again.
+    path = logs / "dt=2026-01-03" / "part.parquet"
+    path.write_bytes(path.read_bytes())
+    os.utime(path)
+    assert sample(4)[0] == {}
+
+
+def test_a_day_is_made_again_when_the_types_of_its_window_widen(sample, logs):
+    sample(4)
+    write_day(logs, FIRST + timedelta(days=5), ids=str)
+    made, files = sample(5)
+    assert made == {
+        **{f"2026-01-0{day}": "types changed (ad_id: int64 → string)" for day in (3, 4, 5)},
+        "2026-01-06": "new",
+    }
+    assert files == sample(5, workspace="another")[1]
+    # The other window still has its own.
+    assert sample(4)[0] == {}
+
+
+def test_training_days_are_made_apart_where_negatives_are_sampled_away(sample):
+    rare = {"sampling": {"negative_rate": 0.5}}
+    sample(4, **rare)
+    made, files = sample(5, **rare)
+    assert made == {
+        "2026-01-04": "sampling changed (negative_rate: 1.0 → 0.5)",
+        "2026-01-06": "new",
+    }
+    assert files == sample(5, workspace="another", **rare)[1]
+
+
+def test_another_label_says_so(sample):
+    sample(4)
+    made, _ = sample(4, columns={"item": "user_id"})
+    assert set(made.values()) == {"columns changed (item: ad_id → user_id)"}
+
+
+def test_a_damaged_day_is_set_aside_and_made_again(sample, tmp_path):
+    _, whole = sample(4)
+    for path in (tmp_path / "w" / "days" / "sample" / "2026-01-03").rglob("rows.parquet"):
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content[:-1] + b"X")
+    made, files = sample(4)
+    assert made == {"2026-01-03": "its output was damaged"}
+    assert files == whole
+    assert sample(4)[0] == {}
+
+
+def test_a_failing_day_leaves_the_days_before_it_and_nothing_half_made(sample, logs, tmp_path):
+    bad = logs / "dt=2026-01-05" / "part.parquet"
+    pq.write_table(pq.read_table(bad).slice(0, 0), bad)
+    with pytest.raises(CorruptDataError, match="the day is empty"):
+        sample(4)
+    assert not list((tmp_path / "w").rglob(".tmp-*"))
+    write_day(logs, FIRST + timedelta(days=4))
+    assert sample(4)[0] == {"2026-01-05": "new"}
+
+
+def test_a_night_is_made_of_links(sample, tmp_path):
+    sample(4)
+    one = next((tmp_path / "w").rglob("rows.parquet"))
+    assert one.stat().st_nlink == 2
+    assert hashlib.sha256(one.read_bytes()).hexdigest()
