@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -178,11 +178,12 @@ class FittedFeatures:
             )
         )
 
-    def transform(self, raw: pa.Table) -> pa.Table:
+    def transform(self, raw: pa.Table, without: Collection[str] = ()) -> pa.Table:
         """Compute the model inputs of raw rows.
 
         Args:
             raw: the source columns that the features name; others are ignored.
+            without: features that are left out.
 
         Returns:
             The inputs of `schema`, in its order, one row per raw row: ids int32, floats float32,
@@ -193,6 +194,8 @@ class FittedFeatures:
         """
         rows, columns = RawColumns(raw), dict[str, pa.Array]()
         for name, each in self.transforms.items():
+            if name in without:
+                continue
             with naming(name):
                 columns.update(each.apply(rows))
         return pa.table(columns)

@@ -30,8 +30,8 @@ from nightbid.featurize.passes import (
     MergeStatistics,
     Part,
     batches,
-    check_rows,
 )
+from nightbid.featurize.summary import check_rows
 from nightbid.night.days import DayKey, Made, day_output, days_folder, versions_of
 from nightbid.night.key import digest_of
 from nightbid.night.manifest import Manifest

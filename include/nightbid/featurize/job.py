@@ -30,15 +30,12 @@ from nightbid.featurize.passes import (
     SPILL_ABOVE,
     Learn,
     MergeStatistics,
-    MergeSummaries,
     Part,
-    Summary,
-    check_rows,
     rows_of,
-    save_summary,
     transformed,
 )
 from nightbid.featurize.stage import checked, defined, outcome
+from nightbid.featurize.summary import MergeSummaries, Summary, check_rows, save_summary
 from nightbid.jobs.dataflow import DataflowService
 from nightbid.jobs.store import JobRecord
 from nightbid.night.key import library_versions, source_of

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from upath import UPath
 
-from nightbid.column_parsing import Unreadable, whole
+from nightbid.column_parsing import whole
+from nightbid.config.features import Feature
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import columns_taught, learn
@@ -24,6 +24,8 @@ from nightbid.features.statistics import Statistic, TokenCounts, merge_all
 from nightbid.features.values import unreadable_values
 from nightbid.featurize.coders import InProcessCoder
 from nightbid.featurize.groups import Group, write_rows
+from nightbid.featurize.reuse import Base
+from nightbid.featurize.summary import MergeSummaries, SaveSummary, Summary, check_rows
 from nightbid.profile import Profile
 from nightbid.schema import REASON, RESERVED
 
@@ -35,10 +37,14 @@ BATCH = 4
 
 def sources_of(definition: Definition) -> list[str]:
     """Source columns that any feature reads."""
-    names = {definition.time}
-    for name, feature in definition.features.items():
+    return sorted(_sources(definition.features, definition.time))
+
+
+def _sources(features: Mapping[str, Feature], time: str) -> set[str]:
+    names = {time}
+    for name, feature in features.items():
         names.update(feature.sources(name))
-    return sorted(names)
+    return names
 
 
 @dataclass(frozen=True)
@@ -140,55 +146,11 @@ class SaveFitted(beam.DoFn):  # type: ignore[misc]
         yield self._folder
 
 
-def check_rows(done: str, found: int, expected: int) -> None:
-    """Refuse a result that not all rows went into: no runner may lose or repeat any unnoticed.
-
-    Raises:
-        StageError: more or fewer rows arrived than the row groups hold.
-    """
-    if found != expected:
-        raise StageError(
-            f"{done} {found:,} rows of {expected:,}",
-            where="runner",
-            hint="the Beam runner lost or repeated rows: rerun, and try another runner",
-        )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What was seen of the featurized rows of one split."""
-
-    profile: Profile = field(default_factory=Profile)
-    outside: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Input → OOV ids, and ids that are not missing."""
-    unreadable: dict[str, Unreadable] = field(default_factory=dict)
-    """Feature that reads numbers or times → values that are none."""
-
-    def merge(self, other: Summary) -> Summary:
-        """Add both sets of rows."""
-        names = sorted({*self.outside, *other.outside})
-        none = (0, 0)
-        return Summary(
-            self.profile.merge(other.profile),
-            {
-                name: (
-                    self.outside.get(name, none)[0] + other.outside.get(name, none)[0],
-                    self.outside.get(name, none)[1] + other.outside.get(name, none)[1],
-                )
-                for name in names
-            },
-            {
-                name: self.unreadable.get(name, Unreadable())
-                + other.unreadable.get(name, Unreadable())
-                for name in sorted({*self.unreadable, *other.unreadable})
-            },
-        )
-
-
 class Transform(beam.DoFn):  # type: ignore[misc]
     """Row group → a file of featurized rows, and a summary of them."""
 
-    def __init__(self, fitted: str, output: str, threads: int) -> None:
+    def __init__(self, fitted: str, output: str, threads: int, base: Base | None = None) -> None:
+        self._base = base
         self._fitted_folder = fitted
         self._output = output
         self._threads = threads
@@ -202,82 +164,67 @@ class Transform(beam.DoFn):  # type: ignore[misc]
     def process(self, group: Group) -> Iterator[tuple[str, Summary]]:
         """Transform one row group."""
         assert self._fitted is not None
-        table, summary = transformed(self._fitted, group)
+        table, summary = transformed(self._fitted, group, self._base)
         write_rows(table, Path(self._output) / group.target)
         yield group.split, summary
 
 
-def transformed(fitted: FittedFeatures, group: Group) -> tuple[pa.Table, Summary]:
-    """Featurize one row group: its rows, with the reserved columns, and what is seen of them."""
-    rows = group.read({*sources_of(fitted.definition), *RESERVED})
-    inputs = fitted.transform(rows)
-    kept = [name for name in RESERVED if name in rows.column_names and name != REASON]
-    table = pa.table(
-        {name: whole(rows[name]) for name in kept} | dict(_columns(inputs)),
-    )
+def transformed(
+    fitted: FittedFeatures, group: Group, base: Base | None = None
+) -> tuple[pa.Table, Summary]:
+    """Featurize one row group.
+
+    Args:
+        fitted: the features.
+        group: which.
+        base: an earlier output of the same rows; what it has is read instead of computed.
+
+    Returns:
+        Its rows, with the reserved columns; and what is seen of what was computed.
+    """
+    taken = base.features if base else frozenset[str]()
+    computed = {n: each for n, each in fitted.definition.features.items() if n not in taken}
+    reserved = set() if base else set(RESERVED)
+    rows = group.read({*_sources(computed, fitted.definition.time), *reserved})
+    inputs = fitted.transform(rows, taken)
+    known = base.columns(group) if base else rows
+    if len(known) != len(inputs) and inputs.num_columns:
+        raise StageError(
+            f"{group.target} has {len(known):,} rows, and {len(inputs):,} are read",
+            where=str(base),
+            hint="delete that output and rerun the stage",
+        )
+    kept = [name for name in RESERVED if name in known.column_names and name != REASON]
+    columns = {name: whole(known[name]) for name in kept}
+    for name in _names(fitted):
+        column = inputs[name] if name in inputs.column_names else known[name]
+        columns[name] = whole(column)
+    table = pa.table(columns)
     return table, Summary(
-        Profile.of(table),
+        Profile.of(table, without={*base.inputs, *RESERVED} if base else ()),
         _outside(fitted, inputs),
-        unreadable_values(fitted.definition.features, rows),
+        unreadable_values(computed, rows),
     )
+
+
+def _names(fitted: FittedFeatures) -> Iterator[str]:
+    """Columns of the model's inputs, in order."""
+    for each in fitted.schema.inputs:
+        yield each.name
+        if each.kind == "bag":
+            yield f"{each.name}__weight"
 
 
 def _outside(fitted: FittedFeatures, inputs: pa.Table) -> dict[str, tuple[int, int]]:
     counts = {}
     for name, buckets in fitted.oov_buckets.items():
+        if name not in inputs.column_names:
+            continue
         column = whole(inputs[name])
         ids = np.asarray(column.flatten() if pa.types.is_fixed_size_list(column.type)
                          else column)  # fmt: skip
         counts[name] = (int(((ids > 0) & (ids <= buckets)).sum()), int((ids > 0).sum()))
     return counts
-
-
-class MergeSummaries(beam.CombineFn):  # type: ignore[misc]
-    """Associative and commutative, as the statistics are."""
-
-    def create_accumulator(self) -> Summary:
-        """Start with no rows."""
-        return Summary()
-
-    def add_input(self, accumulator: Summary, element: Summary) -> Summary:
-        """Add the rows of one group."""
-        return accumulator.merge(element)
-
-    def merge_accumulators(self, accumulators: Iterable[Summary]) -> Summary:
-        """Add the rows of several bundles."""
-        merged = Summary()
-        for each in accumulators:
-            merged = merged.merge(each)
-        return merged
-
-    def extract_output(self, accumulator: Summary) -> Summary:
-        """Give the sum."""
-        return accumulator
-
-
-class SaveSummary(beam.DoFn):  # type: ignore[misc]
-    """Split and summary → `profile/split=*.json` and `outside/split=*.json`."""
-
-    def __init__(self, output: str, rows: Mapping[str, int]) -> None:
-        self._output = output
-        self._rows = rows
-
-    def process(self, element: tuple[str, Summary]) -> Iterator[str]:
-        """Write two small files."""
-        split, summary = element
-        check_rows("transformed", summary.profile.rows, self._rows[split])
-        save_summary(split, summary, Path(self._output))
-        yield split
-
-
-def save_summary(split: str, summary: Summary, output: Path) -> None:
-    """Write what was seen of a split."""
-    folder = output / "profile"
-    summary.profile.save(folder / f"split={split}.json")
-    text = json.dumps(summary.outside, sort_keys=True)
-    (folder / f"oov-{split}.json").write_text(text)
-    found = {name: asdict(each) for name, each in summary.unreadable.items()}
-    (folder / f"unreadable-{split}.json").write_text(json.dumps(found, sort_keys=True))
 
 
 class InThreads(beam.DoFn):  # type: ignore[misc]
@@ -340,16 +287,19 @@ def learning(
     return expand
 
 
-def transforming(groups: list[Group], fitted: str, output: str, threads: int = 1) -> Any:
+def transforming(
+    groups: list[Group], fitted: str, output: str, threads: int = 1, base: Base | None = None
+) -> Any:
     """Build the pass that transforms; its results are files of rows and profiles."""
 
     def expand(pipeline: beam.Pipeline) -> Any:
         return (
             pipeline
             | "Row groups" >> beam.Create(batches(groups, threads), reshuffle=True)
-            | "Transform" >> beam.ParDo(InThreads(Transform(fitted, output, threads), threads))
+            | "Transform"
+            >> beam.ParDo(InThreads(Transform(fitted, output, threads, base), threads))
             | "Merge" >> beam.CombinePerKey(MergeSummaries())
-            | "Save" >> beam.ParDo(SaveSummary(output, rows_of(groups)))
+            | "Save" >> beam.ParDo(SaveSummary(output, rows_of(groups), base))
         )
 
     return expand

@@ -21,6 +21,7 @@ from nightbid.features.values import RawColumns
 from nightbid.featurize.days import learn_by_day
 from nightbid.featurize.groups import FOOTERS_AT_ONCE, Group, groups_of
 from nightbid.featurize.passes import transforming
+from nightbid.featurize.reuse import base_of
 from nightbid.featurize.runner import Watcher, passes_on, threads_of
 from nightbid.night.days import days_made
 from nightbid.night.manifest import Rows
@@ -54,9 +55,11 @@ def run(task: StageTask) -> Outcome:
     with passes_on(task.spec.runner) as run_pass:
         learned = learn_by_day(task, groups, definition, run_pass, threads)
         learning_seconds = time.monotonic() - started
+        base = base_of(task, definition, task.output / "fitted")
         with Watcher(look):
-            run_pass(transforming(groups, fitted, output, threads))
+            run_pass(transforming(groups, fitted, output, threads, base))
     found = outcome(UPath(task.output), rows, time.monotonic() - started)
+    computed = sorted(set(definition.features) - (base.features if base else set()))
     said = days_made(learned.made, learned.days)
     return replace(
         found,
@@ -64,10 +67,18 @@ def run(task: StageTask) -> Outcome:
             **found.metrics,
             "learned": learned.made,
             "learning_seconds": learning_seconds,
+            "computed": computed,
             "day_outputs": learned.outputs,
         },
-        summary=f"{found.summary}; learned from {said}",
+        summary=f"{found.summary}; learned from {said}"
+        + (f"; {_computed(computed)}" if base else ""),
     )
+
+
+def _computed(names: list[str]) -> str:
+    if not names:
+        return "all columns taken from an earlier night"
+    return f"computed {', '.join(names)} alone, the other columns were there"
 
 
 def outcome(output: UPath, rows: int, seconds: float) -> Outcome:

@@ -7,7 +7,7 @@ they were split into batches, days and workers.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -68,12 +68,18 @@ class Profile:
     """By the column that identifies an entity."""
 
     @classmethod
-    def of(cls, table: pa.Table | pa.RecordBatch, entities: Sequence[str] = ()) -> Profile:
+    def of(
+        cls,
+        table: pa.Table | pa.RecordBatch,
+        entities: Sequence[str] = (),
+        without: Collection[str] = (),
+    ) -> Profile:
         """Profile rows, every column of them.
 
         Args:
             table: any columns; the reserved ones (nb_label, nb_weight) give label statistics.
             entities: columns that identify whom or what the others describe (user, item).
+            without: columns whose profiles are known already.
         """
         if isinstance(table, pa.RecordBatch):
             table = pa.Table.from_batches([table])
@@ -84,7 +90,9 @@ class Profile:
             label = (values == 1).astype(np.int64)
             known = _label_counts(table, ~np.isnan(values), label)
         columns = {
-            name: ColumnProfile.of(name, table[name], label) for name in sorted(table.column_names)
+            name: ColumnProfile.of(name, table[name], label)
+            for name in sorted(table.column_names)
+            if name not in without
         }
         attributes = {name: Attributes.of(table, name) for name in entities}
         return cls(len(table), columns, known, _contradictions(table), attributes)

@@ -24,7 +24,10 @@ from nightbid.featurize.passes import learning
 from nightbid.featurize.runner import passes_on
 from nightbid.featurize.stage import run
 from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import stage_named
 from nightbid.night.task import StageInput, StageTask
+from nightbid.runner import run_stage
 from nightbid.storage.verify import inventory
 from nightbid.storage.workspace import Workspace
 from upath import UPath
@@ -110,6 +113,10 @@ def featurize(tmp_path: Path):
     return start
 
 
+def digests(manifest: Manifest) -> dict[str, str]:
+    return {each.path: each.digest for each in manifest.files}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -146,6 +153,49 @@ def test_a_feature_that_is_added_is_learned_alone_and_a_setting_teaches_nothing_
     assert files == featurize(3, changed, workspace="another")[2]
     # What another feature has learned of the column is taken.
     assert featurize(3, SPEC.replace("site: {", "site: {column: user, "))[0] == {}
+
+
+def test_a_changed_feature_is_computed_alone_and_the_bytes_are_the_same(tmp_path, monkeypatch):
+    """Through the runner: the earlier output lies where nights leave it."""
+    monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
+    lines = SPEC.replace(
+        "pipeline: t\n", "pipeline: t\nsource: {kind: simulator, rows_per_day: 700, users: 90}\n"
+    )
+    first = lines.split("features:\n")[0]
+    text = (
+        first
+        + """features:
+  hour: {transform: hour, column: time}
+  age: {transform: numeric, column: ad_age_days, missing_indicator: true}
+  interests: {transform: bag}
+  ad_id: {min_count: 2}
+  last_ads: {transform: recent, column: ad_id, by: [user_id], vocabulary: ad_id}
+  ad_rate: {transform: target_rate, columns: [ad_id]}
+"""
+    )
+
+    def night(text: str, workspace: str):
+        spec = parse_pipeline(text, "t")
+        place = Workspace(str(tmp_path / workspace))
+        run_id = f"r{len(list((tmp_path / workspace).glob('runs/t/*')))}"
+        run_ = RunRecord.start(place, spec, date(2026, 1, 8), run_id=run_id)
+        for name in ("sample", "featurize"):
+            result = run_stage(stage_named(name), spec, run_, cache_folder=tmp_path / "cache")
+        return result.manifest
+
+    night(text, "w")
+    changed = text.replace("ad_id: {min_count: 2}", "ad_id: {min_count: 9}")
+    changed += "  device_type: vocabulary\n"
+    found, alone = night(changed, "w"), night(changed, "alone")
+    assert found.metrics["computed"] == ["ad_id", "device_type", "last_ads"]
+    assert "computed ad_id, device_type, last_ads alone" in found.summary
+    assert len(alone.metrics["computed"]) == 7
+    assert digests(found) == digests(alone)
+    # Without a feature, nothing is computed.
+    fewer = changed.replace("  hour: {transform: hour, column: time}\n", "")
+    found = night(fewer, "w")
+    assert found.metrics["computed"] == []
+    assert digests(found) == digests(night(fewer, "alone2"))
 
 
 def test_a_damaged_statistic_is_learned_again(featurize, tmp_path):

@@ -1,0 +1,146 @@
+"""Columns of an earlier output that a changed definition would only compute again.
+
+Where the rows are the same and a feature, with all that it learned, is the same too, its columns
+are read from the earlier output; the others are computed. The files are the same bytes either way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.column_parsing import whole
+from nightbid.config.features import Recent, Sequence
+from nightbid.errors import CorruptDataError, WorkspaceError
+from nightbid.features.fitted import Definition
+from nightbid.featurize.groups import Group
+from nightbid.night.key import library_versions, source_of
+from nightbid.night.manifest import Manifest
+from nightbid.night.stages import stage_named
+from nightbid.night.task import StageTask
+from nightbid.profile import Profile
+from nightbid.schema import RESERVED, FeatureSchema
+from nightbid.storage.verify import file_digest
+from nightbid.storage.workspace import fetch, is_local, read_manifest
+
+log = logging.getLogger(__name__)
+LOOK_AT = 5
+"""Newest outputs of the same rows and code that are compared."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """An earlier output, and what of it is taken."""
+
+    folder: str
+    features: frozenset[str]
+    inputs: frozenset[str]
+    """Columns of these features."""
+
+    def columns(self, group: Group) -> pa.Table:
+        """Read the columns that are taken, and the reserved ones, of a row group's file."""
+        with pq.ParquetFile(Path(self.folder) / group.target) as file:
+            names = [
+                name for name in file.schema_arrow.names if name in self.inputs or name in RESERVED
+            ]
+            table = file.read(columns=names)
+        return pa.table({name: _as_computed(whole(table[name])) for name in names})
+
+    def complete(self, split: str, profile: Profile) -> Profile:
+        """Add the profiles of the columns that were taken."""
+        theirs = Profile.load(Path(self.folder) / "profile" / f"split={split}.json").columns
+        taken = {n: each for n, each in theirs.items() if n in self.inputs or n in RESERVED}
+        return replace(profile, columns=dict(sorted({**profile.columns, **taken}.items())))
+
+    def counts(self, name: str, split: str, keys: Collection[str]) -> dict[str, object]:
+        """Read what was counted of the features or inputs that were taken.
+
+        Args:
+            name: `oov` or `unreadable`.
+            split: of the rows.
+            keys: features or inputs that are there.
+        """
+        found = json.loads((Path(self.folder) / "profile" / f"{name}-{split}.json").read_text())
+        return {key: each for key, each in found.items() if key in keys}
+
+
+def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | None:
+    """Find the earlier output of the same rows that shares most features; None without one.
+
+    Args:
+        task: of the stage.
+        definition: of tonight.
+        fitted: folder of what was learned tonight.
+    """
+    parent = task.workspace.root / "stages" / task.spec.pipeline / "featurize"
+    if not is_local(task.workspace.root) or not parent.exists():
+        return None
+    rows = task.inputs["sample"].manifest.digest
+    code, versions = source_of(stage_named("featurize")), library_versions()
+    found = []
+    for folder in parent.iterdir():
+        if folder.name.startswith("."):
+            continue
+        try:
+            manifest = read_manifest(folder)
+        except (CorruptDataError, WorkspaceError):
+            continue
+        if manifest.inputs.get("sample") != rows or manifest.code_digest != code:
+            continue
+        if manifest.versions == versions and any(
+            e.path.startswith("split=") for e in manifest.files
+        ):
+            found.append((manifest.created, folder, manifest))
+    mine = {
+        path.relative_to(fitted.parent).as_posix(): file_digest(path)
+        for path in fitted.rglob("*.parquet")
+    }
+    best: tuple[frozenset[str], Path] | None = None
+    for _, folder, manifest in sorted(found, key=lambda each: each[0], reverse=True)[:LOOK_AT]:
+        try:
+            theirs = fetch(folder, ("fitted/",), manifest) / "fitted"
+            same = _same(definition, fitted, mine, theirs, manifest)
+            if same and (best is None or len(same) > len(best[0])):
+                best = same, fetch(folder, manifest=manifest)
+        except (CorruptDataError, WorkspaceError) as error:
+            log.warning("an earlier output is not reused: %s", error)
+    if best is None or 2 * len(best[0]) < len(definition.features):
+        return None
+    names = [each.name for each in FeatureSchema.load(fitted).inputs if each.feature in best[0]]
+    weights = [f"{name}__weight" for name in names]
+    return Base(str(best[1]), best[0], frozenset([*names, *weights]))
+
+
+def _as_computed(column: pa.Array) -> pa.Array:
+    """Give the items of lists the name that they have before they are written."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column
+    return pa.FixedSizeListArray.from_arrays(column.flatten(), column.type.list_size)
+
+
+def _same(
+    mine: Definition, fitted: Path, files: Mapping[str, str], theirs: Path, manifest: Manifest
+) -> frozenset[str]:
+    """Features whose definition and state are the same in both."""
+    other = Definition.load(theirs)
+    known = {each.path: each.digest for each in manifest.files}
+    numbers = [json.loads((each / "statistics.json").read_text()) for each in (fitted, theirs)]
+
+    def is_same(name: str) -> bool:
+        if not mine.is_as(other, name):
+            return False
+        feature = mine.features[name]
+        states = [f"fitted/vocabularies/{name}.parquet", f"fitted/history/{name}.parquet"]
+        if isinstance(feature, Sequence | Recent) and feature.vocabulary:
+            states.append(f"fitted/vocabularies/{feature.vocabulary}.parquet")
+        return numbers[0].get(name) == numbers[1].get(name) and all(
+            files.get(path) == known.get(path) for path in states
+        )
+
+    return frozenset(name for name in mine.features if is_same(name))
