@@ -81,7 +81,7 @@ class Nights:
                 "cpu_seconds": 0.0 if record.reused else used.cpu_seconds,
                 "peak_gb": used.gb_seconds / max(used.wall_seconds, 1e-9),
                 "made": manifest.metrics.get("made", manifest.metrics.get("learned")),
-                "learning_seconds": manifest.metrics.get("learning_seconds"),
+                "learning_cpu_seconds": manifest.metrics.get("learning_cpu_seconds"),
             }
         return found
 
@@ -107,14 +107,16 @@ def main() -> None:
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{asked.rows:,} rows a day, {asked.days} days, {os.cpu_count()} cores\n")
-    print("| night | wall s | sample CPU s | learn s | featurize CPU s | days sampled | learned |")
+    print(
+        "| night | wall s | sample CPU s | learn CPU s | featurize CPU s | days sampled | learned |"
+    )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, each in found.items():
         sample, featurize = each["sample"], each["featurize"]
         none = featurize["reused"]
         print(
             f"| {name} | {each['wall_seconds']:.1f} | {sample['cpu_seconds']:.1f}"
-            f" | {0.0 if none else featurize['learning_seconds']:.1f}"
+            f" | {0.0 if none else featurize['learning_cpu_seconds']:.1f}"
             f" | {featurize['cpu_seconds']:.1f}"
             f" | {0 if sample['reused'] else len(sample['made'])}"
             f" | {0 if none else len(featurize['made'])} |"

@@ -43,7 +43,7 @@ def run(task: StageTask) -> Outcome:
     groups = checked(task.night, definition, groups_of(task.inputs["sample"].path, SPLITS))
     rows = sum(group.rows for group in groups)
     fitted, output = str(task.output / "fitted"), str(task.output)
-    started = time.monotonic()
+    started, cpu = time.monotonic(), time.process_time()
     task.progress(0.0, f"learning from {rows:,} rows")
 
     def look() -> None:
@@ -54,7 +54,10 @@ def run(task: StageTask) -> Outcome:
     threads = threads_of(task.spec.runner)
     with passes_on(task.spec.runner) as run_pass:
         learned = learn_by_day(task, groups, definition, run_pass, threads)
-        learning_seconds = time.monotonic() - started
+        learning = {
+            "learning_seconds": time.monotonic() - started,
+            "learning_cpu_seconds": time.process_time() - cpu,
+        }
         base = base_of(task, definition, task.output / "fitted")
         with Watcher(look):
             run_pass(transforming(groups, fitted, output, threads, base))
@@ -66,7 +69,7 @@ def run(task: StageTask) -> Outcome:
         metrics={
             **found.metrics,
             "learned": learned.made,
-            "learning_seconds": learning_seconds,
+            **learning,
             "computed": computed,
             "day_outputs": learned.outputs,
         },

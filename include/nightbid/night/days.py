@@ -134,6 +134,16 @@ def day_output(
     )
 
 
+def known_output(workspace: Workspace, key: DayKey) -> DayOutput | None:
+    """Open the output of a day if it is there and whole; nothing is made or set aside."""
+    final = day_folder(workspace, key)
+    try:
+        manifest = read_manifest(final)
+        return DayOutput(key.digest, manifest, fetch(final, manifest=manifest))
+    except (CorruptDataError, WorkspaceError):
+        return None
+
+
 def day_folder(workspace: Workspace, key: DayKey) -> UPath:
     """Where the output with this key lies, or would lie."""
     return days_folder(workspace, key.kind, key.day) / key.digest

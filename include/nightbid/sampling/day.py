@@ -7,9 +7,10 @@ negatives are sampled away, a training day is another output than the same day a
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.errors import CorruptDataError
-from nightbid.night.days import DayKey, Made, versions_of
+from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.manifest import Rows
 from nightbid.night.source import code_of
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
-from nightbid.sampling.rows import draw, parse
+from nightbid.sampling.rows import draw, parse, thinned
 from nightbid.schema import LABEL, REASON, WEIGHT
+from nightbid.storage.verify import link_or_copy
 
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec, Split
@@ -41,6 +43,8 @@ ROWS, ASIDE, PROFILE, SOME = (
 )
 LIBRARIES = ("numpy", "pandas", "pyarrow")
 """What computes the rows of a day."""
+LARGEST_GROUP = 1 << 20
+"""Rows of a row group at which a batch is cut into several."""
 NIGHTLY = ("faults", "folder", "outcomes")
 """Keys of `source` that say where days lie or what they are used for, not what is in them."""
 
@@ -165,15 +169,12 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
                 aside.write(parsed.aside)
                 for reason in parsed.aside[REASON].to_pylist():
                     count.reasons[reason] = count.reasons.get(reason, 0) + 1
-            weight = np.asarray(rows[WEIGHT], np.float64)
+            _count(count, rows)
             count.read += len(table)
-            count.written += len(rows)
             count.quarantined += len(parsed.aside)
             count.read_positives += parsed.positives + parsed.aside_positives
             count.aside_positives += parsed.aside_positives
             count.examples = {**parsed.examples, **count.examples}
-            count.weight += float(weight.sum())
-            count.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
     finally:
         kept.close()
         aside.close()
@@ -192,6 +193,48 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
     profile.save(folder / PROFILE)
     sample.save(folder / SOME)
     return Made({"count": asdict(count)}, count.to_rows())
+
+
+def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | None:
+    """Make a training day of the whole rows of the day: what `make` gives, for less.
+
+    Args:
+        folder: new and empty, on this machine.
+        whole: the output of the day without sampling.
+        spec: the pipeline.
+
+    Returns:
+        None where the batches that the logs came in cannot be told from the file.
+    """
+    before = DayCount.from_json(whole.manifest.metrics["count"])
+    count = replace(before, written=0, weight=0.0, positives=0.0)
+    kept = _Writer(folder / ROWS)
+    try:
+        with pq.ParquetFile(whole.folder / ROWS) as file:
+            sizes = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
+            if max(sizes, default=0) >= LARGEST_GROUP:
+                return None
+            # As it was written: Parquet has its own names for the items of lists.
+            text = file.metadata.metadata[b"ARROW:schema"]
+            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+            for at in range(file.num_row_groups):
+                rows = thinned(file.read_row_group(at).cast(schema), spec)
+                kept.write(rows)
+                _count(count, rows)
+    finally:
+        kept.close()
+    for each in whole.manifest.files:
+        if each.path != ROWS:
+            link_or_copy(whole.folder / each.path, folder / each.path)
+    return Made({"count": asdict(count)}, count.to_rows())
+
+
+def _count(count: DayCount, rows: pa.Table) -> None:
+    """Add rows that are kept."""
+    weight = np.asarray(rows[WEIGHT], np.float64)
+    count.written += len(rows)
+    count.weight += float(weight.sum())
+    count.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
 
 
 def _tables(source: Source, day: date) -> Iterator[pa.Table]:

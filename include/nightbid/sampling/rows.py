@@ -199,8 +199,13 @@ def draw(
     if spec.label.given and not spec.label.entire_space:
         first &= flag(table[spec.label.given]) == 1
     whole = table.filter(pa.array(first))
+    return thinned(whole, spec) if split == "train" else whole
+
+
+def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:
+    """Sample the negatives of training rows away, each by itself; the kept ones are weighted."""
     rate = spec.sampling.negative_rate
-    if split != "train" or rate >= 1:
+    if rate >= 1:
         return whole
     # In the entire space clicks are rare too, and teach what follows them: all are kept.
     negative = np.asarray(whole[GIVEN if GIVEN in whole.column_names else LABEL]) == 0

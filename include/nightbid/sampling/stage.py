@@ -18,7 +18,7 @@ from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
 from nightbid.errors import MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
-from nightbid.night.days import DayOutput, day_output, days_made
+from nightbid.night.days import DayOutput, Made, day_output, days_made, known_output
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
 from nightbid.sampling.day import (
@@ -30,6 +30,7 @@ from nightbid.sampling.day import (
     key_of,
     listed,
     make,
+    make_thinner,
 )
 from nightbid.sampling.frozen import place
 from nightbid.storage.digests import kept_digest
@@ -93,7 +94,10 @@ def run(task: StageTask) -> Outcome:
 
 def _placed(task: StageTask, source: Source, split: Split, day: date) -> DayOutput:
     """Make or find the rows of a day, and put them where the night's files lie."""
-    key = key_of(source, task.spec, split, day, lambda path: kept_digest(path, task.cache))
+    key, whole_key = (
+        key_of(source, task.spec, each, day, lambda path: kept_digest(path, task.cache))
+        for each in (split, "evaluate")
+    )
     targets = {
         ROWS: f"split={split}/dt={day}/part-00000.parquet",
         ASIDE: f"quarantine/dt={day}/part-00000.parquet",
@@ -101,10 +105,16 @@ def _placed(task: StageTask, source: Source, split: Split, day: date) -> DayOutp
     }
     if split == "evaluate":
         targets[SOME] = f"rows/dt={day}.parquet"
+
+    def sampled(folder: Path) -> Made:
+        whole = known_output(task.workspace, whole_key) if whole_key.digest != key.digest else None
+        made = make_thinner(folder, whole, task.spec) if whole else None
+        return made or make(folder, source, task.spec, split, day)
+
     found = day_output(
         task.workspace,
         key,
-        lambda folder: make(folder, source, task.spec, split, day),
+        sampled,
         pipeline=task.spec.pipeline,
         run_id=task.run_id,
     )

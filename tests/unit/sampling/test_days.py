@@ -29,6 +29,7 @@ def write_day(folder: Path, day: date, *, ids: type = int, salt: int = 0) -> Non
             "time": pa.array([start + at for at in range(ROWS)], pa.timestamp("us", "UTC")),
             "user_id": [f"u{at % 17}" for at in range(ROWS)],
             "ad_id": [ids(at % 7) for at in range(ROWS)],
+            "interests": [[f"i{at % 3}", "i9"] for at in range(ROWS)],
             "click": [int((at * 7 + salt) % 5 == 0) for at in range(ROWS)],
         }
     )
@@ -119,6 +120,7 @@ def test_training_days_are_made_apart_where_negatives_are_sampled_away(sample):
         "2026-01-04": "sampling changed (negative_rate: 1.0 → 0.5)",
         "2026-01-06": "new",
     }
+    # Made of the whole day that was there, or from the logs: the same bytes.
     assert files == sample(5, workspace="another", **rare)[1]
 
 
