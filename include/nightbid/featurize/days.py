@@ -235,6 +235,9 @@ def _keep(task: StageTask, day: _Day, learned: Path) -> str:
     depends_on = {**day.depends_on, "statistics": json.dumps(sorted(missing))}
     key = DayKey(KIND, date.fromisoformat(day.day), depends_on, family=day.family)
 
+    if not learned.is_dir():
+        check_rows("learned from", 0, sum(each.rows for each in day.groups))
+
     def move(folder: Path) -> Made:
         for path in sorted(learned.iterdir()):
             link_or_copy(path, folder / path.name)

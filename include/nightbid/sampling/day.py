@@ -20,14 +20,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.column_parsing import local_time
 from nightbid.errors import CorruptDataError
 from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.manifest import Rows
 from nightbid.night.source import code_of
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
-from nightbid.sampling.rows import draw, parse, thinned
-from nightbid.schema import LABEL, REASON, WEIGHT
+from nightbid.sampling.rows import draw, parse, thinned, zone_of
+from nightbid.schema import LABEL, REASON, TIME, WEIGHT
 from nightbid.storage.verify import link_or_copy
 
 if TYPE_CHECKING:
@@ -162,8 +163,9 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
             before = sum(len(keys) for keys in seen)
             rows = draw(parsed.good, spec, split, seen)
             count.repeated += len(parsed.good) - (sum(len(keys) for keys in seen) - before)
-            profile = profile.merge(Profile.of(parsed.good, entities))
-            sample = sample.add(parsed.good)
+            local = _by_local_clock(parsed.good, zone_of(spec))
+            profile = profile.merge(Profile.of(local, entities))
+            sample = sample.add(local)
             kept.write(rows)
             if len(parsed.aside):
                 aside.write(parsed.aside)
@@ -241,6 +243,14 @@ def _tables(source: Source, day: date) -> Iterator[pa.Table]:
     for batch in source.batches(day):
         if batch.num_rows:
             yield pa.Table.from_batches([batch])
+
+
+def _by_local_clock(rows: pa.Table, zone: str) -> pa.Table:
+    """Give `nb_time` the digits of the days' own clock, by which profiles count hours and days."""
+    if zone == "UTC":
+        return rows
+    place = rows.column_names.index(TIME)
+    return rows.set_column(place, TIME, local_time(rows[TIME], zone))
 
 
 class _Writer:
