@@ -33,20 +33,25 @@ from nightbid.config.features import (
     TextNgrams,
 )
 from nightbid.features.values import (
+    DAY_US,
     Floats32,
     Int32s,
+    Ints,
     Items,
     RawColumns,
     as_float32,
     called,
     items_of,
     laid_out,
+    moments_of,
     numeric_values,
 )
 from nightbid.schema import ModelInput
 
 BATCHED = 8
 """A vocabulary this many times as long as the values to look up is better kept in a dictionary."""
+
+HOUR_US = 3_600_000_000
 
 EDGES = 16
 """Boundaries shown."""
@@ -103,12 +108,16 @@ class Scaled(Transform):
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
-        values = numeric_values(self.name, self.feature, raw)
+        found = self.of_numbers(numeric_values(self.name, self.feature, raw))
+        return {name: pa.array(values) for name, values in found.items()}
+
+    def of_numbers(self, values: Floats) -> dict[str, Floats32]:
+        """Compute the columns of its inputs from `numeric_values`."""
         missing = np.isnan(values)
         scaled = np.where(missing, 0.0, (values - self.centre) * self.inverse)
-        found = {self.name: pa.array(as_float32(scaled))}
+        found = {self.name: as_float32(scaled)}
         if self._tells_missing:
-            found[f"{self.name}__missing"] = pa.array(missing.astype(np.float32))
+            found[f"{self.name}__missing"] = missing.astype(np.float32)
         return found
 
 
@@ -136,8 +145,12 @@ class Bucketed(Transform):
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         values = numbers(raw.column(self.feature.column or self.name, self.name))
+        return {name: pa.array(ids) for name, ids in self.of_numbers(values).items()}
+
+    def of_numbers(self, values: Floats) -> dict[str, Int32s]:
+        """Compute the columns of its inputs from numbers; NaN is missing."""
         found = np.searchsorted(self.boundaries, as_float32(values), side="right") + 1
-        return {self.name: pa.array(np.where(np.isnan(values), 0, found).astype(np.int32))}
+        return {self.name: np.where(np.isnan(values), 0, found).astype(np.int32)}
 
 
 @dataclass(frozen=True)
@@ -359,8 +372,16 @@ class TimePartTransform(Transform):
                 good = (values >= 0) & (values < self.feature.size) & (values == np.floor(values))
             return {self.name: pa.array(np.where(good, values + 1, 0).astype(np.int32))}
         time = as_time(column)
-        part = pc.hour(time) if isinstance(self.feature, Hour) else pc.day_of_week(time)
-        return {self.name: pc.add(pc.fill_null(part, -1), 1).cast(pa.int32())}
+        ids = self.of_moments(moments_of(time))
+        if time.null_count:
+            ids = np.where(np.asarray(pc.is_null(time)), 0, ids).astype(np.int32)
+        return {self.name: pa.array(ids)}
+
+    def of_moments(self, moments: Ints) -> Int32s:
+        """Compute the input of an hour or a weekday from microseconds since 1970."""
+        if isinstance(self.feature, Hour):
+            return (moments // HOUR_US % 24 + 1).astype(np.int32)
+        return ((moments // DAY_US + 3) % 7 + 1).astype(np.int32)
 
 
 def one_float(name: str, feature: str, training_only: bool) -> ModelInput:

@@ -123,7 +123,11 @@ def numeric_values(name: str, feature: Numeric | Age | Function, raw: RawColumns
         return np.log1p(np.maximum(days, 0.0))
     if isinstance(feature, Function):
         return numbers(called(name, feature, raw))
-    values = numbers(raw.column(feature.column or name, name))
+    return clipped_log(feature, numbers(raw.column(feature.column or name, name)))
+
+
+def clipped_log(feature: Numeric, values: Floats) -> Floats:
+    """Clip numbers and take their logarithm, where the feature says so."""
     if feature.clip:
         values = np.clip(values, *feature.clip)
     if feature.log1p:

@@ -12,7 +12,9 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,11 +22,17 @@ import pyarrow as pa
 from nightbid.errors import CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Manifest
+from nightbid.scorer import rows
+from nightbid.scorer.auction import KEYS
+from nightbid.scorer.rows import RankWire, Wire
 from nightbid.serving.bundle import Bundle, read_card, read_columns
 from nightbid.serving.lookup import Rows
+from nightbid.serving.request_lookup import RequestLookup
 from nightbid.storage.workspace import Workspace, fetch
 
 LOG = logging.getLogger(__name__)
+SCORE = msgspec.json.Decoder(Wire)
+RANK = msgspec.json.Decoder(RankWire)
 
 
 class Served:
@@ -42,7 +50,9 @@ class Served:
         self.architecture = bundle.card.architecture
         # Each thread keeps looked-up values of its own.
         self._small, self._large = bundle, bundle.twin()
+        self._requests = RequestLookup(bundle.fitted, columns)
         self._reported = 0
+        self._unprepared = 0
 
     def score(
         self, raw: Rows, shared: Rows | None = None, *, large: bool = False
@@ -59,10 +69,52 @@ class Served:
         """
         return (self._large if large else self._small).score(raw, shared)
 
+    def answer(self, body: bytes, *, large: bool = False) -> npt.NDArray[np.float64]:
+        """Score the rows of a request; float64 [rows].
+
+        Args:
+            body: Its JSON.
+            large: As for `score`.
+
+        Raises:
+            NightbidError: It is refused; the message says why.
+        """
+        return self.rank(body, SCORE, large=large)[0]
+
+    def rank(
+        self,
+        body: bytes,
+        decoder: msgspec.json.Decoder[Wire] | msgspec.json.Decoder[RankWire] = RANK,
+        *,
+        large: bool = False,
+    ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
+        """Score the rows of a request, and decode what it holds besides.
+
+        Raises:
+            NightbidError: It is refused; the message says why.
+        """
+        if not large:
+            try:
+                wire = decoder.decode(body)
+                others = wire.others() if isinstance(wire, RankWire) else {}
+                feed = self._requests.inputs(wire.context, wire.rows)
+            except Exception:  # reading it column by column says what is wrong, if anything
+                self._unprepared += 1
+            else:
+                return self._small.run(feed).astype(np.float64), others
+        whole = rows.load(body, self.columns)
+        asked = rows.read(whole, self.columns, KEYS if decoder is RANK else frozenset())
+        return self.score(asked.rows, asked.shared, large=large), whole
+
     def newly_missed(self) -> int:
         """Feature values computed, not remembered, since the last call."""
-        missed = self._small.missed + self._large.missed
+        missed = self._small.missed + self._large.missed + self._requests.missed
         new, self._reported = missed - self._reported, missed
+        return new
+
+    def newly_unprepared(self) -> int:
+        """Requests whose rows were read column by column, since the last call."""
+        new, self._unprepared = self._unprepared, 0
         return new
 
 

@@ -20,6 +20,10 @@ REQUESTS = Counter("nightbid_requests", "Requests answered with scores.", ["endp
 ROWS = Counter("nightbid_rows", "Rows scored.")
 REFUSED = Counter("nightbid_refused", "Requests that got an error, by its reason.", ["reason"])
 MISSED = Counter("nightbid_lookup_missed", "Feature values that were in no memo, and computed.")
+UNPREPARED = Counter(
+    "nightbid_unprepared_requests",
+    "Requests whose rows were read column by column: no context, times per row, or an error.",
+)
 SECONDS = Histogram(
     "nightbid_request_seconds",
     "From a request's arrival to its answer, its time in the queue included.",

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -47,6 +48,26 @@ class Asked:
                 for name in columns.names
             }
         )
+
+
+class Wire(msgspec.Struct, forbid_unknown_fields=True):
+    """A request whose values are still JSON."""
+
+    rows: list[msgspec.Raw]
+    context: dict[str, msgspec.Raw] = {}
+
+
+class RankWire(Wire, forbid_unknown_fields=True):
+    """The same with what an auction needs; empty where it is absent."""
+
+    bids: msgspec.Raw = msgspec.Raw()
+    ids: msgspec.Raw = msgspec.Raw()
+    auction: msgspec.Raw = msgspec.Raw()
+
+    def others(self) -> dict[str, Any]:
+        """Decode all but rows and context."""
+        given = {"bids": self.bids, "ids": self.ids, "auction": self.auction}
+        return {name: orjson.loads(raw) for name, raw in given.items() if bytes(raw)}
 
 
 def parse(body: bytes, columns: pa.Schema) -> pa.Table:
@@ -119,7 +140,11 @@ def read(asked: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset
         if name in context and name not in in_rows:
             shared[name] = _array([context[name]], field.type, name, "context")
         else:
-            own[name] = _column(field, context, rows)
+            values = _values(field, context, rows)
+            if _is_constant(values):
+                shared[name] = _array(values[:1], field.type, name, "rows[{}]")
+            else:
+                own[name] = _array(values, field.type, name, "rows[{}]")
     if not own:  # a table without columns has no rows either
         again = pa.array(np.zeros(len(rows), np.int64))
         own = {name: column.take(again) for name, column in shared.items()}
@@ -130,12 +155,12 @@ def read(asked: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset
 _SHAPE = 'send {"rows": [{column: value, …}, …]}, and what all rows share in "context"'
 
 
-def _column(
+def _values(
     field: pa.Field, context: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> pa.Array:
+) -> list[Any]:
     name, kind = field.name, field.type
     try:
-        return _array([row[name] for row in rows], kind, name, "rows[{}]")
+        return [row[name] for row in rows]
     except KeyError:  # of some rows, so that the context has it, or nobody
         values = []
     for at, row in enumerate(rows):
@@ -149,7 +174,15 @@ def _column(
                 else f"add {name} ({kind}) to the row or the context; null is a value too",
             )
         values.append(row.get(name, context.get(name)))
-    return _array(values, kind, name, "rows[{}]")
+    return values
+
+
+def _is_constant(values: list[Any]) -> bool:
+    """Whether all rows repeat one value, which is then looked up once."""
+    if len(values) < 2 or type(values[0]) not in (str, int, type(None)):
+        return False  # 0.0 equals -0.0, which is another number
+    kind = type(values[0])
+    return values.count(values[0]) == len(values) and all(type(each) is kind for each in values)
 
 
 def _array(values: list[Any], kind: pa.DataType, name: str, where: str) -> pa.Array:

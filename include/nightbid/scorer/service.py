@@ -38,12 +38,13 @@ from nightbid.scorer.metrics import (
     REQUESTS,
     ROWS,
     SECONDS,
+    UNPREPARED,
     WAITING,
     WorkerStates,
     exposition,
     totals,
 )
-from nightbid.scorer.rows import TooManyRowsError, load, read
+from nightbid.scorer.rows import TooManyRowsError
 
 LOG = logging.getLogger(__name__)
 MOST_BYTES = 16 << 20
@@ -125,8 +126,7 @@ class Service:
         large = len(body) > LARGE_BYTES
 
         def work() -> tuple[int, bytes]:
-            asked = read(load(body, served.columns), served.columns)
-            scores = served.score(asked.rows, asked.shared, large=large)
+            scores = served.answer(body, large=large)
             answer = {"champion": name_of(served), "probabilities": scores}
             return len(scores), orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -140,10 +140,8 @@ class Service:
         large = len(body) > LARGE_BYTES
 
         def work() -> tuple[int, bytes]:
-            whole = load(body, served.columns)
-            asked = read(whole, served.columns, auction.KEYS)
-            scores = served.score(asked.rows, asked.shared, large=large)
-            ranking = auction.ranked(whole, scores)
+            scores, others = served.rank(body, large=large)
+            ranking = auction.ranked(others, scores)
             return len(scores), orjson.dumps({"champion": name_of(served), "ranking": ranking})
 
         return await self._answer(work, "rank", begun, large=large)
@@ -193,6 +191,7 @@ class Service:
         WAITING.set(len(self._backlog))
         if served := self._follower.state.served:
             MISSED.inc(served.newly_missed())
+            UNPREPARED.inc(served.newly_unprepared())
         return Response(exposition(self._states), media_type="text/plain; version=0.0.4")
 
     async def _body(self, request: Request) -> bytes:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.errors import ConfigError, DataError, MissingDataError
-from nightbid.serving.bundle import BATCH, Bundle, read_columns
+from nightbid.serving.bundle import Bundle, read_columns
+from nightbid.serving.lookup import BATCH
 
 SCORE = "probability"
 

@@ -25,12 +25,10 @@ from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.fitted import FittedFeatures
 from nightbid.models.layout import column_values, featurized_column, weight_column
 from nightbid.schema import FeatureSchema
-from nightbid.serving.lookup import Lookup, Rows
+from nightbid.serving.lookup import BATCH, Lookup, Rows
 
 OUTPUT = "probability"
 COLUMNS = "columns.arrow"
-BATCH = 16384
-"""Rows scored at once."""
 
 
 class BundleCard(BaseModel):

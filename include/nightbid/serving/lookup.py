@@ -8,6 +8,7 @@ training used too, so the two cannot differ; the export measures that they do no
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,14 +16,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.column_parsing import as_time, whole
+from nightbid.config.features import Recent
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms import Transform
 from nightbid.features.values import RawColumns, days_of, moments_of
-from nightbid.models.layout import column_values
-from nightbid.schema import ModelInput
+from nightbid.models.layout import column_values, weight_column
 
 CAPACITY = 1 << 17
 """Values remembered per feature; a full memo starts over."""
+
+BATCH = 16384
+"""Rows scored at once."""
 
 Moment = Literal["day", "time"]
 MOMENTS: dict[str, Moment] = {"target_rate": "day", "count": "day", "recent": "time"}
@@ -32,21 +36,60 @@ Rows: TypeAlias = Any
 """An Arrow table or record batch."""
 
 
+@dataclass(frozen=True)
+class ServedFeature:
+    """A feature whose inputs are known when ads are ranked."""
+
+    name: str
+    transform: Transform
+    sources: tuple[str, ...]
+    """Raw columns that it is a function of."""
+    when: Moment | None
+    """What it reads of a row's time, besides: rates depend on the day, not on its microsecond."""
+    reads: tuple[str, ...]
+    """All raw columns that it reads: the sources, and the time where it needs it."""
+    outputs: tuple[tuple[str, int, type[np.float32] | type[np.int32]], ...]
+    """Name of each column of the graph, its length (0: a number per row), its type."""
+
+    def compute(self, raw: RawColumns) -> dict[str, Array]:
+        """Apply the transform: column of the graph → [rows] or [rows, length]."""
+        made = self.transform.apply(raw)
+        found = {}
+        for name, length, dtype in self.outputs:
+            values = column_values(made[name], dtype)
+            found[name] = values.reshape(-1, length) if length else values
+        return found
+
+
+def served_features(fitted: FittedFeatures) -> list[ServedFeature]:
+    """List the features that a request needs, in their order."""
+    time, found = fitted.definition.time, []
+    for name, transform in fitted.transforms.items():
+        served = [each for each in transform.inputs if not each.training_only]
+        if not served:
+            continue  # nobody knows a training-only value when ads are ranked
+        feature = fitted.definition.features[name]
+        when = MOMENTS.get(feature.transform)
+        if isinstance(feature, Recent) and feature.before == "day":
+            when = "day"
+        sources = tuple(dict.fromkeys(feature.served(name)))
+        reads = (*sources, *([time] if when and time not in sources else []))
+        outputs: list[tuple[str, int, type[np.float32] | type[np.int32]]] = []
+        for each in served:
+            dtype = np.float32 if each.kind == "float" else np.int32
+            outputs.append((each.name, each.length, dtype))
+            if each.kind == "bag":
+                outputs.append((weight_column(each.name), each.length, np.float32))
+        found.append(ServedFeature(name, transform, sources, when, reads, tuple(outputs)))
+    return found
+
+
 class Lookup:
     """Every served feature, with its memo. Not to be shared by threads."""
 
     def __init__(self, fitted: FittedFeatures) -> None:
         self._time = fitted.definition.time
-        self._features = []
-        for name, transform in fitted.transforms.items():
-            served = [each for each in transform.inputs if not each.training_only]
-            if not served:
-                continue  # nobody knows a training-only value when ads are ranked
-            feature = fitted.definition.features[name]
-            # Rates depend on the day of a row, not on its microsecond.
-            when = MOMENTS.get(feature.transform)
-            sources = list(dict.fromkeys(feature.served(name)))
-            self._features.append(Memo(name, transform, served, sources, when, self._time))
+        self._features = [Memo(each) for each in served_features(fitted)]
 
     @property
     def columns(self) -> list[str]:
@@ -147,27 +190,11 @@ class Request:
 class Memo:
     """One feature: the values it has seen, and the inputs it made of them."""
 
-    def __init__(
-        self,
-        name: str,
-        transform: Transform,
-        served: list[ModelInput],
-        sources: list[str],
-        when: Moment | None,
-        time: str,
-    ) -> None:
-        self._name, self._transform, self._sources = name, transform, sources
-        self._when = when
-        self.reads = [*sources, *([time] if when and time not in sources else [])]
-        self.needs = frozenset(self.reads)
+    def __init__(self, feature: ServedFeature) -> None:
+        self._feature = feature
+        self.reads = list(feature.reads)
+        self.needs = frozenset(feature.reads)
         self.missed = 0
-        self._columns: list[tuple[str, int, type[np.float32] | type[np.int32]]] = []
-        for each in served:
-            self._columns.append(
-                (each.name, each.length, np.float32 if each.kind == "float" else np.int32)
-            )
-            if each.kind == "bag":
-                self._columns.append((f"{each.name}__weight", each.length, np.float32))
         self._forget(())
 
     def _forget(self, types: tuple[pa.DataType, ...]) -> None:
@@ -175,16 +202,16 @@ class Memo:
         self._slots: dict[Any, int] = {}
         self._stored = {
             name: np.zeros((256, length) if length else 256, dtype)
-            for name, length, dtype in self._columns
+            for name, length, dtype in self._feature.outputs
         }
 
     def look_up(self, request: Request) -> dict[str, Array]:
         """Compute the columns of its inputs."""
-        parts = [request.keys(each, self._name) for each in self._sources]
+        parts = [request.keys(each, self._feature.name) for each in self._feature.sources]
         if any(part is None for part in parts):
             return self._compute(request.rows(self.reads))
-        if self._when:
-            parts.append(request.times(self._when, self._name))
+        if self._feature.when:
+            parts.append(request.times(self._feature.when, self._feature.name))
         keys = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
         assert keys is not None
         types = tuple(request.columns[each].type for each in self.reads)
@@ -216,12 +243,7 @@ class Memo:
             self._slots[key] = first + offset
 
     def _compute(self, raw: Rows) -> dict[str, Array]:
-        made = self._transform.apply(RawColumns(raw))
-        found = {}
-        for name, length, dtype in self._columns:
-            values = column_values(made[name], dtype)
-            found[name] = values.reshape(-1, length) if length else values
-        return found
+        return self._feature.compute(RawColumns(raw))
 
 
 def _keys(column: pa.Array) -> list[Any] | None:
