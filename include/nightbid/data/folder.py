@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
@@ -28,9 +29,12 @@ from nightbid.data.layouts import (
     single_file,
 )
 from nightbid.data.source_schema import SourceSchema
-from nightbid.data.text_values import Kind, TextFormat, column_type
+from nightbid.data.text_values import Kind, TextFormat, column_type, merge
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.night.source import code_of
 from nightbid.schema import REASON, TEXT
+from nightbid.storage.digests import kept_digest
+from nightbid.storage.workspace import write_atomically
 
 ROWS = 131_072
 Days = npt.NDArray[np.datetime64]
@@ -50,10 +54,13 @@ class FolderLogs:
     Args:
         block: the typed block.
         days: the window: the type of a column holds in all files of these days. Default: all.
+        cache: folder for what was found in text files, so that each is looked through once.
     """
 
-    def __init__(self, block: FolderSource, days: Collection[date] = ()) -> None:
-        self._block, self._days = block, days
+    def __init__(
+        self, block: FolderSource, days: Collection[date] = (), cache: Path | None = None
+    ) -> None:
+        self._block, self._days, self._cache = block, days, cache
         self._layout = LAYOUTS[block.layout]
         self._root = Path(block.folder).expanduser()
         if not self._root.is_dir():
@@ -214,8 +221,26 @@ class FolderLogs:
             name: "null" for each in columns for name in each if name and name not in fixed
         }
         for part in parts:
-            kinds = delimited.kinds(part, self._dialect(part), kinds)
+            found = self._kinds(part, tuple(kinds))
+            kinds = {name: merge(kind, found[name]) for name, kind in kinds.items()}
         return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
+
+    def _kinds(self, part: Part, names: tuple[str, ...]) -> dict[str, Kind]:
+        """Kinds of the columns of one text file, looked up where its bytes are known."""
+        dialect = self._dialect(part)
+        if self._cache is None:
+            return delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
+        content = kept_digest(part.path, self._cache)
+        code = code_of((delimited.__name__,))
+        key = repr((content, part.start, part.stop, dialect, sorted(names), code))
+        path = self._cache / "kinds" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        with suppress(OSError, ValueError):
+            known: dict[str, Kind] = json.loads(path.read_text())
+            if known.keys() == set(names):
+                return known
+        found = delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
+        write_atomically(path, json.dumps(found))
+        return found
 
     @cached_property
     def _column_types(self) -> dict[str, pa.DataType]:

@@ -55,7 +55,7 @@ def open_source(block: SourceBlock, cache: Path, days: Collection[date] = ()) ->
 
     Args:
         block: the typed block.
-        cache: folder for downloads.
+        cache: folder for downloads, and for what was found in large files.
         days: the window that will be read; a folder's columns have one type in all its files.
 
     Raises:
@@ -76,4 +76,4 @@ def open_source(block: SourceBlock, cache: Path, days: Collection[date] = ()) ->
         return ObdLogs(block, cache)
     from nightbid.data.folder import FolderLogs
 
-    return FolderLogs(block, days)
+    return FolderLogs(block, days, cache)

@@ -373,3 +373,24 @@ def test_layouts_need_csv():
     text = f"pipeline: p\nfeatures: {{C1: vocabulary}}\nsource: {source}"
     with pytest.raises(ConfigError, match="layout criteo needs `kind: csv`"):
         parse_pipeline(text, "p.yaml")
+
+
+def test_a_text_file_is_looked_through_for_its_types_once(tmp_path):
+    logs, cache = tmp_path / "logs", tmp_path / "cache"
+    logs.mkdir()
+    for day, ids in zip(DAYS, ("1\n2\n", "3\n0\n"), strict=True):
+        write_csv(logs, "id,click\n" + ids.replace("\n", ",1\n"), f"{day}.csv")
+
+    def types(use: bool = True) -> str:
+        source = FolderSource(kind="csv", folder=str(logs))
+        opened_ = FolderLogs(source, DAYS, cache if use else None)
+        return opened_.identity(DAY, lambda path: path.name)["types"]
+
+    assert types() == types(use=False) == '{"click": "int", "id": "int"}'
+    looked = {path.name for path in (cache / "kinds").iterdir()}
+    assert len(looked) == 2
+    assert types() == types(use=False)
+    assert {path.name for path in (cache / "kinds").iterdir()} == looked
+    write_csv(logs, "id,click\n0042,1\n", f"{DAYS[1]}.csv")
+    assert types() == types(use=False) == '{"click": "int", "id": "string"}'
+    assert len(list((cache / "kinds").iterdir())) == 3
