@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from upath import UPath
+
 from nightbid.cost.money import Money
 from nightbid.cost.pricing import PriceBook, default_book, price_storage
 from nightbid.night.manifest import Manifest
@@ -44,12 +46,16 @@ def kept_outputs(
     day = moment.date()
     folder = workspace.root / "stages" / pipeline
     found = []
-    for stage in sorted(folder.iterdir()) if folder.exists() else []:
-        manifests = [
-            Manifest.model_validate_json((output / "manifest.json").read_text())
-            for output in stage.iterdir()
-            if (output / "manifest.json").exists()
-        ]
+    stages = sorted(folder.iterdir()) if folder.exists() else []
+    outputs = {stage.name: _manifests(stage) for stage in stages}
+    # On this machine the rows of a day are links to those of its nights.
+    for kind in ("learn",) if workspace.is_local else ("learn", "sample"):
+        days = workspace.root / "days" / kind
+        folders = sorted(days.iterdir()) if days.exists() else []
+        mine = [m for each in folders for m in _manifests(each) if m.pipeline == pipeline]
+        if mine:
+            outputs[f"{kind}, by day"] = mine
+    for stage_name, manifests in outputs.items():
         sizes = [sum(each.size for each in manifest.files) for manifest in manifests]
         so_far = [
             price_storage(
@@ -59,7 +65,7 @@ def kept_outputs(
         ]
         found.append(
             Kept(
-                stage=stage.name,
+                stage=stage_name,
                 outputs=len(manifests),
                 size_bytes=sum(sizes),
                 so_far=Money.total(so_far, prices.currency),
@@ -69,6 +75,15 @@ def kept_outputs(
             )
         )
     return sorted(found, key=lambda each: -each.size_bytes)
+
+
+def _manifests(folder: UPath) -> list[Manifest]:
+    """Manifests of the outputs in a folder."""
+    return [
+        Manifest.model_validate_json((output / "manifest.json").read_text())
+        for output in folder.iterdir()
+        if (output / "manifest.json").exists()
+    ]
 
 
 def _days(manifest: Manifest, now: datetime) -> float:
