@@ -23,6 +23,16 @@ Each carries one line: what was wrong, where, and what to do, with the offending
 
 from __future__ import annotations
 
+EXIT_CODES = {
+    2: "usage: an argument, a setting or a YAML is wrong",
+    3: "data: logs or an output are missing or damaged",
+    4: "a gate stopped the night, or a promotion was refused",
+    5: "over budget, or a price is missing",
+    6: "a stage failed, or `watch --once` found something to say",
+    7: "a service, the bucket or a database is out of reach",
+}
+"""Exit codes of the commands and what they mean; 0 is success, 1 any other failure."""
+
 
 class NightbidError(Exception):
     """Base of every error that a user can act upon.
@@ -32,6 +42,9 @@ class NightbidError(Exception):
         where: the file, key, day, column or stage it was found in.
         hint: what to do about it.
     """
+
+    exit_code = 1
+    """Of a command that ends with this error, see `EXIT_CODES`."""
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         self.what = what
@@ -52,9 +65,13 @@ def _rebuild(kind: type[NightbidError], what: str, where: str, hint: str) -> Nig
 class ConfigError(NightbidError):
     """A pipeline YAML, a setting or an argument is wrong."""
 
+    exit_code = 2
+
 
 class DataError(NightbidError):
     """The logs are not what the pipeline says they are."""
+
+    exit_code = 3
 
 
 class MissingDataError(DataError):
@@ -68,9 +85,13 @@ class CorruptDataError(DataError):
 class StageError(NightbidError):
     """A stage could not finish."""
 
+    exit_code = 6
+
 
 class GateStopped(NightbidError):
     """A gate judged its input unfit: the night ends here, by design."""
+
+    exit_code = 4
 
 
 class TrialPruned(NightbidError):
@@ -80,21 +101,31 @@ class TrialPruned(NightbidError):
 class BudgetExceeded(NightbidError):
     """A budget ran out and the work was cancelled."""
 
+    exit_code = 5
+
 
 class ServiceError(NightbidError):
     """A cloud service refused, or did not answer; asking again may help."""
+
+    exit_code = 7
 
 
 class PriceError(NightbidError):
     """A price is missing or expired: a cost cannot be stated."""
 
+    exit_code = 5
+
 
 class WorkspaceError(NightbidError):
     """The workspace is unreachable, or is not what it should be."""
 
+    exit_code = 7
+
 
 class PromotionRefused(NightbidError):
     """Promotions are paused, the champion changed since the verdict, or a person withdrew it."""
+
+    exit_code = 4
 
 
 class ConcurrentUpdateError(WorkspaceError):

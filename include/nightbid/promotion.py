@@ -6,7 +6,7 @@ import json
 
 from nightbid.errors import ConcurrentUpdateError, PromotionRefused, StageError
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.record import RunRecord
+from nightbid.night.record import APPROVE, RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import Outcome, StageTask
 
@@ -49,7 +49,9 @@ def run(task: StageTask) -> Outcome:
         decision = "kept"
         summary = f"not promoted: worse than the {reference}"
     else:
-        pinned = RunRecord.load(task.workspace, task.spec.pipeline, task.run_id).pinned_champion()
+        run_record = RunRecord.load(task.workspace, task.spec.pipeline, task.run_id)
+        pinned = run_record.pinned_champion()
+        approval = run_record.stage(APPROVE) if task.spec.approval else None
         try:
             champion = pointer.promote(
                 run_id=task.run_id,
@@ -60,6 +62,7 @@ def run(task: StageTask) -> Outcome:
                 if verdict != "neutral"
                 else f"neutral against the {reference}",
                 judged_against=pinned.number if pinned else 0,
+                by=approval.by if approval else "",
             )
         except (PromotionRefused, ConcurrentUpdateError) as error:
             decision = "kept"

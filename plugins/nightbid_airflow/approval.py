@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, Literal
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.definitions.context import Context
 from nightbid.config.settings import Settings
-from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.night.record import APPROVE, RunRecord, StageRecord, safe_run_id
 from nightbid.promotion import GATES
 from nightbid.storage.workspace import Workspace
 
@@ -42,6 +42,37 @@ class PromotionApproval(ApprovalOperator):
         run = RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
         self.body = question(run, context["dag_run"].run_id, self.hours)
         return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Record who decided what; a rejection, or no answer in time, ends the run as stopped."""
+        answer = event.get("chosen_options") or []
+        person = str((event.get("responded_by_user") or {}).get("name") or "")
+        if "error" in event:
+            late = event.get("error_type") == "timeout"
+            said = f"no answer in {self.hours:g} hours" if late else str(event["error"])
+            self._record(context, "stopped", f"not promoted: {said}", "")
+        elif answer == [self.APPROVE]:
+            self._record(context, "done", f"approved by {person or 'somebody'}", person)
+        else:
+            said = f"not promoted: rejected by {person or 'somebody'}"
+            self._record(context, "stopped", said, person)
+        return super().execute_complete(context, event)
+
+    def _record(
+        self, context: Context, state: Literal["done", "stopped"], summary: str, person: str
+    ) -> None:
+        run_id = safe_run_id(context["dag_run"].run_id)
+        run = RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
+        run.record(
+            StageRecord(
+                stage=APPROVE,
+                state=state,
+                started=dt.datetime.now(dt.UTC),
+                seconds=0,
+                summary=summary,
+                by=person,
+            )
+        )
 
 
 def question(run: RunRecord, run_id: str, hours: float) -> str:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, Context, CronTriggerTimetable
+from airflow.sdk import DAG, BaseOperator, Context, CronTriggerTimetable, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
@@ -19,6 +19,7 @@ from nightbid_airflow.notifier import StopNotifier
 from nightbid_airflow.operators import ReportOperator, StageOperator
 from nightbid_airflow.request import form
 from nightbid_airflow.sensors import CostSensor
+from nightbid_airflow.stage_docs import GROUPS, STAGES, group_of
 
 APPROVE = "approve"
 WATCH = "watch_cost"
@@ -44,21 +45,31 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
             "retry_delay": dt.timedelta(seconds=30),
         },
     ) as dag:
+        groups = {
+            name: TaskGroup(name, prefix_group_id=False, tooltip=tip)
+            for name, tip in GROUPS.items()
+        }
         tasks: dict[str, BaseOperator] = {
             stage.name: StageOperator(
                 task_id=stage.name,
+                task_group=groups[group_of(stage.name)],
+                doc_md=STAGES[stage.name],
                 stage=stage.name,
                 pipeline=spec.pipeline,
-                on_failure_callback=StopNotifier(spec.pipeline, stage.name)
-                if stage.is_gate
-                else None,
+                on_failure_callback=StopNotifier(spec.pipeline, stage.name),
             )
             for stage in NIGHT
         }
         # A teardown: it runs however the night ends, and does not decide how it ended.
-        report = ReportOperator(task_id=REPORT, pipeline=spec.pipeline)
+        report = ReportOperator(task_id=REPORT, pipeline=spec.pipeline, doc_md=STAGES[REPORT])
         tasks["promote"] >> report.as_teardown()
-        CostSensor(task_id=WATCH, pipeline=spec.pipeline, retries=3)
+        CostSensor(
+            task_id=WATCH,
+            pipeline=spec.pipeline,
+            retries=3,
+            doc_md=STAGES[WATCH],
+            on_failure_callback=StopNotifier(spec.pipeline, WATCH),
+        )
         for stage in NIGHT:
             for name in upstream(stage):
                 if stage.name == "promote" and spec.approval:
@@ -67,6 +78,9 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
                         pipeline=spec.pipeline,
                         hours=spec.approval_hours,
                         retries=0,
+                        task_group=groups["serving"],
+                        doc_md=STAGES[APPROVE],
+                        on_failure_callback=StopNotifier(spec.pipeline, APPROVE),
                     )
                     tasks[name] >> person >> tasks[stage.name]
                 else:

@@ -1,91 +1,86 @@
-"""Tells somebody that a gate has stopped the night.
+"""Tells people when a task of a night has failed: a gate that stopped, a crash, a budget.
 
-Attached to every gate's task. Where the message goes is a matter of the installation: a webhook
-(`NIGHTBID_STOP_WEBHOOK`), or any notifier of Airflow's (`NIGHTBID_STOP_NOTIFIER=module:Class`,
-made without arguments), which finds the message in its context as `nightbid`.
+Attached to every task of a night. Where the message goes is a matter of the installation: a webhook
+(`NIGHTBID_STOP_WEBHOOK`), mail (`NIGHTBID_MAIL_TO`), or any notifier of Airflow's
+(`NIGHTBID_STOP_NOTIFIER=module:Class`, made without arguments), which finds the message in its
+context as `nightbid`. Nights that never begin are noticed by `nightbid watch`.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
+from airflow.configuration import conf
 from airflow.sdk.bases.notifier import BaseNotifier
 from airflow.sdk.definitions.context import Context
+from nightbid.alerts.message import Message, page_address, send, what_serves
 from nightbid.config.settings import Settings
-from nightbid.errors import ConfigError
+from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.storage.workspace import Workspace
 
-TIMEOUT_SECONDS = 10
-
 
 class StopNotifier(BaseNotifier):
-    """Sends one message when a gate's task fails.
+    """Sends one message when a task of a night has failed for good.
 
     Args:
-        pipeline: name of the pipeline.
-        gate: name of the gate's stage.
+        pipeline: Name of the pipeline.
+        stage: Name of the task.
     """
 
-    def __init__(self, pipeline: str = "", gate: str = "") -> None:
+    def __init__(self, pipeline: str = "", stage: str = "") -> None:
         super().__init__()
         self.pipeline = pipeline
-        self.gate = gate
+        self.stage = stage
 
     def notify(self, context: Context) -> None:
         """Send the message. What goes wrong here is logged by Airflow; the stop stands.
 
         Raises:
-            ConfigError: the notifier of the installation does not exist.
-            httpx.HTTPError: the webhook did not take the message.
+            ConfigError: The notifier of the installation does not exist.
+            OSError: The webhook or the mail server did not take the message.
         """
         settings = Settings()
-        if not (settings.stop_webhook or settings.stop_notifier):
+        if not (settings.stop_webhook or settings.stop_notifier or settings.mail_to):
             return
         message = self.message(context, settings)
-        if settings.stop_webhook:
-            _post(settings.stop_webhook, message)
-        if settings.stop_notifier:
-            _named(settings.stop_notifier)()({**context, "nightbid": message})
-
-    def message(self, context: Context, settings: Settings) -> dict[str, Any]:
-        """Say what stopped, where and why: `text` for people (and chats), the rest for programs."""
-        run_id = safe_run_id(context["dag_run"].run_id)
-        night, summary, page = "", "", ""
         try:
-            run = RunRecord.load(Workspace(settings.workspace), self.pipeline, run_id)
+            send(settings, message)
+        finally:
+            # A webhook that is down keeps nobody else from being told.
+            if settings.stop_notifier:
+                notifier = _named(settings.stop_notifier)()
+                notifier({**context, "nightbid": message.to_json()})
+
+    def message(self, context: Context, settings: Settings) -> Message:
+        """Say what stopped, where and why, what serves meanwhile, and where to look."""
+        run_id = safe_run_id(context["dag_run"].run_id)
+        workspace = Workspace(settings.workspace)
+        base = settings.pages or conf.get("api", "base_url", fallback="") or ""
+        night, summary, page, stopped = "", "", "", False
+        try:
+            run = RunRecord.load(workspace, self.pipeline, run_id)
             night = run.date.isoformat()
-            record = run.stage(self.gate)
-            if record is not None:
+            record = run.stage(self.stage)
+            page = page_address(base, "runs", self.pipeline, run_id)
+            if record is not None and record.state != "done":
                 summary = record.summary or record.error
-                page = f"{record.uri}/index.html" if record.uri else ""
-        except ConfigError:
-            pass  # The night failed before it had a record.
+                stopped = record.state == "stopped"
+        except (ConfigError, CorruptDataError):
+            pass  # The night failed before it had a record, or its record is damaged.
         summary = summary or str(context.get("exception") or "failed without a verdict")
-        return {
-            "text": f"{self.pipeline} {night}: {self.gate} stopped the night: {summary}",
-            "pipeline": self.pipeline,
-            "night": night,
-            "run_id": run_id,
-            "gate": self.gate,
-            "summary": summary,
-            "page": page,
-            "log": getattr(context.get("ti"), "log_url", ""),
-        }
-
-
-def _post(address: str, message: dict[str, Any]) -> None:
-    if not address.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"{address!r} is no web address",
-            where="NIGHTBID_STOP_WEBHOOK",
-            hint="write it as https://host/path",
+        return Message(
+            kind="gate_stopped" if stopped else "failed",
+            pipeline=self.pipeline,
+            summary=summary,
+            night=night,
+            run_id=run_id,
+            stage=self.stage,
+            page=page or page_address(base, "nights", self.pipeline),
+            runbook=page_address(base, "runbook", self.stage) if stopped else "",
+            log=getattr(context.get("ti"), "log_url", "") or "",
+            serves=what_serves(workspace, self.pipeline),
         )
-    # Not for the parsing of a DAG.
-    import httpx
-
-    httpx.post(address, json=message, timeout=TIMEOUT_SECONDS).raise_for_status()
 
 
 def _named(path: str) -> type[BaseNotifier]:

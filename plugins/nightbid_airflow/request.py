@@ -11,6 +11,8 @@ from airflow.sdk import Param
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.models.registry import names
 from nightbid.night.pin import code_now, pin_again, pinned_spec
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.night.task import Stage
@@ -22,6 +24,10 @@ SHORTHAND = {
     "budget_usd": "budget.run_usd",
 }
 """Fields of the form that stand for one key of the pipeline each."""
+
+
+SETTING = rf"^({'|'.join(PipelineSpec.model_fields)})(\.[A-Za-z0-9_]+)*=.*$"
+"""A line of *Other settings*. A misspelled block is refused by the form itself."""
 
 
 def form(spec: PipelineSpec) -> dict[str, Param]:
@@ -44,8 +50,10 @@ def form(spec: PipelineSpec) -> dict[str, Param]:
         "architecture": Param(
             None,
             type=["null", "string"],
+            pattern=f"^({'|'.join(names())})$",
             title="Model architecture",
-            description=f"Empty: {spec.model.architecture}, as the pipeline says.",
+            description=f"Empty: {spec.model.architecture}, as the pipeline says. One of"
+            f" {', '.join(names())}.",
         ),
         "budget_usd": Param(
             None,
@@ -56,11 +64,11 @@ def form(spec: PipelineSpec) -> dict[str, Param]:
         ),
         "overrides": Param(
             [],
-            type="array",
-            items={"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.]*=.*$"},
+            type=["null", "array"],
+            items={"type": "string", "pattern": SETTING},
             title="Other settings",
-            description="One `dotted.key=value` a line: `train.learning_rate=0.002`,"
-            " `model.parameters.cross_layers=3`.",
+            description="One `dotted.key=value` a line, with keys of the pipeline's YAML:"
+            " `train.learning_rate=0.002`, `model.parameters.cross_layers=3`. Empty: none.",
         ),
     }
 
@@ -81,6 +89,8 @@ class Request:
     run_id: str
     date: dt.date
     overrides: tuple[str, ...]
+    trigger: str = "airflow"
+    """`schedule` if the scheduler began it by itself."""
 
     @classmethod
     def of(cls, pipeline: str, run: AirflowRun, params: Mapping[str, Any]) -> Request:
@@ -95,7 +105,14 @@ class Request:
             for field, key in SHORTHAND.items()
             if params.get(field) is not None
         )
-        return cls(pipeline, run.run_id, date, (*params.get("overrides", ()), *short))
+        by_schedule = str(getattr(run, "run_type", "")).rpartition(".")[2].lower() == "scheduled"
+        return cls(
+            pipeline,
+            run.run_id,
+            date,
+            (*(params.get("overrides") or ()), *short),
+            "schedule" if by_schedule else "airflow",
+        )
 
     def open(
         self, settings: Settings, stage: Stage | None = None, *, is_cleared: bool = False
@@ -108,19 +125,34 @@ class Request:
             is_cleared: whether a person starts the stage again: the YAML of now counts then.
 
         Raises:
-            ConfigError: the pipeline or an override is wrong, or the YAML of now does not go with
-                the stages that are done.
+            ConfigError: the pipeline or an override is wrong, and the run is recorded as refused;
+                or the YAML of now does not go with the stages that are done.
             StageError: the code has changed since the run began.
         """
         workspace = Workspace(settings.workspace)
         name = safe_run_id(self.run_id)
-        is_new = not (workspace.run_folder(self.pipeline, name) / "run.json").exists()
-        if not is_new and not is_cleared:
+        record = None
+        if (workspace.run_folder(self.pipeline, name) / "run.json").exists():
             record = RunRecord.load(workspace, self.pipeline, name)
+        if record is not None and not record.head.spec:
+            record = None  # It was refused: now it may begin.
+        if record is not None and not is_cleared:
             return pinned_spec(record, stage), record
-        spec = find_pipeline(self.pipeline, settings.pipelines, self.overrides)
-        if not is_new and stage is not None:
-            record = RunRecord.load(workspace, self.pipeline, name)
+        try:
+            spec = find_pipeline(self.pipeline, settings.pipelines, self.overrides)
+        except ConfigError as error:
+            RunRecord.refused(
+                workspace,
+                self.pipeline,
+                self.date,
+                str(error),
+                run_id=self.run_id,
+                overrides=self.overrides,
+                trigger=self.trigger,
+            )
+            raise
+        if record is not None and stage is not None:
+            record.accept()
             return spec, pin_again(record, spec, stage)
         record = RunRecord.start(
             workspace,
@@ -128,7 +160,7 @@ class Request:
             self.date,
             run_id=name,
             overrides=self.overrides,
-            trigger="airflow",
+            trigger=self.trigger,
             code=code_now(),
         )
         return spec, record

@@ -34,8 +34,8 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
             type="array",
             items={"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.]*=.+$"},
             title="What varies",
-            description="One setting a line: `model.cross_layers=1,2,3`,"
-            " `train.lr=log:1e-4..1e-2`, `model.dropout=lin:0.0..0.5`.",
+            description="One setting a line: `model.parameters.cross_layers=1,2,3`,"
+            " `train.learning_rate=log:1e-4..1e-2`, `model.embedding_dim=8,16`.",
         ),
         "trials": Param(10, type="integer", minimum=1, maximum=500, title="Trials"),
         "budget_usd": Param(None, type=["null", "number"], exclusiveMinimum=0,
@@ -44,7 +44,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
                       description="Newest day of logs. Empty: the newest night that ran."),
         "metric": Param("log_loss", type="string", enum=["log_loss", "auc"], title="Metric",
                         description="Of the validation rows; it ranks the trials."),
-        "name": Param("", type="string", pattern="^[A-Za-z0-9._-]{0,80}$", title="Name",
+        "name": Param(None, type=["null", "string"], pattern="^[A-Za-z0-9._-]{0,80}$", title="Name",
                       description="Of an earlier sweep, to go on with it. Empty: a new one."),
     }  # fmt: skip
 

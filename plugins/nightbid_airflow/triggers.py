@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.money import shown
 from nightbid.errors import ConfigError, WorkspaceError
 from nightbid.jobs.cost_poll import StagePoll, poll_run
-from nightbid.night.record import RunRecord, safe_run_id
-from nightbid.storage.workspace import Workspace
+from nightbid.night.record import HEARTBEAT, RunRecord, safe_run_id
+from nightbid.storage.workspace import Workspace, write_atomically
 
 from nightbid_airflow.metrics import send
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PATIENCE_POLLS = 60
 """For as many polls in a row the ledger may be out of reach."""
+BEAT_SECONDS = 60
+"""Between two signs of life in a run's folder."""
 ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
 
@@ -63,6 +66,7 @@ class CostTrigger(BaseTrigger):
         self.every = every
         self._said: set[str] = set()
         self._jobs: JobWatch | None = None
+        self._beaten: dt.datetime | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Serialize the trigger."""
@@ -119,8 +123,9 @@ class CostTrigger(BaseTrigger):
             Which limit is passed, or nothing; and whether the cost of a job is not yet final.
         """
         run = self._record()
-        if run is None:
-            return "", False
+        if run is None or not run.head.spec:
+            return "", False  # It has not begun, or was refused.
+        self._beat(run)
         budget = PipelineSpec.model_validate(run.head.spec).budget
         if self._jobs is None:
             # Here, because the DAG file imports this module: the cloud's clients are heavy.
@@ -152,6 +157,13 @@ class CostTrigger(BaseTrigger):
                 self._warn_once(name, job.reason)
         send("run_usd", self._spent(run), pipeline=self.pipeline)
         return over, bool(jobs)
+
+    def _beat(self, run: RunRecord) -> None:
+        """Leave a sign for `nightbid watch` that the triggerer lives."""
+        now = dt.datetime.now(dt.UTC)
+        if self._beaten is None or (now - self._beaten).total_seconds() >= BEAT_SECONDS:
+            self._beaten = now
+            write_atomically(run.folder / HEARTBEAT, now.isoformat())
 
     def _report(self, stage: str, seen: StagePoll) -> None:
         self.log.info(

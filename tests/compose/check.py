@@ -212,7 +212,7 @@ def services(stack: Stack) -> None:
         said = containers.run("docker", "ps", "--all", "--filter", ours, "--format", shown,
                               quiet=True)  # fmt: skip
         states = dict(line.split(" ", 1) for line in said.splitlines())
-        assert len(states) == 11, states
+        assert len(states) == 12, states
         ended = states.pop("init")
         return "(0)" in ended and all("(healthy)" in each for each in states.values())
 

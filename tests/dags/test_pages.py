@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import socket
 import threading
 import time
@@ -52,7 +53,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         )
     gate = made.at(GATE.replace("outputs", "stages"))
     gate.mkdir(parents=True)
-    (gate / "index.html").write_text("<p>what the gate saw</p>")
+    (gate / "index.html").write_text('<p>what the gate saw</p><a href="gate.json">')
+    (gate / "gate.json").write_text('{"verdict": "stop"}')
+    (gate / "model.bin").write_text("not for pages")
     (made.root / "secret.txt").write_text("not for everybody")
     ChampionPointer(made, "small").promote(
         run_id="small-1",
@@ -232,3 +235,10 @@ def test_a_run_links_to_its_own_page_in_mlflow(ann: httpx.Client, workspace: Wor
     Logged(store="http://m", experiment_id="7", run_id="ab12").save(workspace, "small", "small-1")
     text = ann.get("runs/small/small-1").text
     assert 'href="http://mlflow.example:5000/#/experiments/7/runs/ab12"' in text
+
+
+def test_links_of_a_gates_page_lead_to_the_files_beside_it(ann: httpx.Client) -> None:
+    page = ann.get(GATE)
+    (link,) = re.findall('href="(.*)"', page.text)
+    assert ann.get(str(page.url.join(link))).json() == {"verdict": "stop"}
+    assert ann.get(f"{GATE}/model.bin").status_code == 404

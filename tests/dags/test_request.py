@@ -6,9 +6,15 @@ import datetime as dt
 from dataclasses import dataclass
 
 import pytest
+from airflow.exceptions import ParamValidationError
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
-from nightbid_airflow.request import Request
+from nightbid.night.record import RunRecord
+from nightbid.report.pages import run_document
+from nightbid.report.run_view import RunView
+from nightbid.storage.workspace import Workspace
+from nightbid_airflow.request import Request, form
 
 UTC = dt.UTC
 
@@ -62,3 +68,24 @@ def test_an_override_that_does_not_exist_is_named(pipelines) -> None:
     pipelines()
     with pytest.raises(ConfigError, match=r"train\.learning_rat"):
         Request.of("small", Run(), {"overrides": ["train.learning_rat=1"]}).open(Settings())
+
+
+def test_a_refused_request_is_a_run_that_pages_show_until_it_is_asked_rightly(pipelines) -> None:
+    pipelines()
+    wrong = Request.of("small", Run(), {"overrides": ["train.learning_rat=1"]})
+    with pytest.raises(ConfigError):
+        wrong.open(Settings())
+    workspace = Workspace(Settings().workspace)
+    view = RunView(RunRecord.load(workspace, "small", "scheduled__2026-01-09T03-00-00-00-00"))
+    assert (view.state, view.stages[0].name) == ("failed", "request")
+    assert "train.learning_rat" in run_document(view.run)
+    _, record = Request.of("small", Run(), {}).open(Settings())
+    assert RunView(record).state == "running"
+
+
+def test_the_form_itself_refuses_a_misspelled_block_or_architecture() -> None:
+    fields = form(PipelineSpec(pipeline="small", features={"a": {"column": "a"}}))
+    for name, value in {"overrides": ["trian.epochs=1"], "architecture": "dcn_v3"}.items():
+        with pytest.raises(ParamValidationError):
+            fields[name].resolve(value)
+    assert fields["overrides"].resolve(["train.epochs=1"]) == ["train.epochs=1"]

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,10 +17,18 @@ from rich.console import Console
 from rich.table import Table
 
 from nightbid.cli import view
+from nightbid.cli.output import terminal
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import Night
 from nightbid.config.settings import Settings
-from nightbid.errors import ConfigError, NightbidError
+from nightbid.errors import (
+    EXIT_CODES,
+    ConfigError,
+    DataError,
+    NightbidError,
+    StageError,
+    WorkspaceError,
+)
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.sealed import first_fault
@@ -32,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console()
+console = terminal()
 CHECK = "check the disk and the permissions of the workspace; a rerun is safe"
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline: a YAML's `pipeline:`.")]
@@ -40,6 +49,23 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nightbid {version('nightbid')}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit codes: 0 success, 1 another failure, "
+              + ", ".join(f"{code} {said}" for code, said in EXIT_CODES.items()))  # fmt: skip
+def nightbid(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Retrain, judge and promote ad-ranking models, and know what each run cost."""
 
 
 @app.command()
@@ -76,7 +102,7 @@ def run(
 
 @app.command()
 def pipelines() -> None:
-    """List the pipelines and check their YAML; exit with 1 if one is broken."""
+    """List the pipelines and check their YAML; exit with 2 if one is broken."""
     settings = Settings()
     faults = []
     table = Table("pipeline", "source", "label", "model", "schedule", "description")
@@ -98,7 +124,7 @@ def pipelines() -> None:
     for fault in faults:
         typer.echo(f"error: {fault}", err=True)
     if faults:
-        raise typer.Exit(1)
+        raise typer.Exit(ConfigError.exit_code)
 
 
 @app.command()
@@ -190,11 +216,14 @@ def rollback(
     to: Annotated[
         int | None, typer.Option(help="Number in the history; default: the one before.")
     ] = None,
+    by: Annotated[str, typer.Option(help="Who decides it; default: your user name.")] = "",
 ) -> None:
     """Let an earlier champion serve again."""
+    from nightbid.cli.champion import person
+
     settings = Settings()
     pointer = ChampionPointer(Workspace(settings.workspace), _known(pipeline, settings))
-    entry = pointer.rollback(reason, to)
+    entry = pointer.rollback(reason, to, person(by))
     console.print(
         f"{pipeline}: the champion is again {entry.run_id} (bundle {entry.bundle_digest[:12]}),"
         f" entry #{entry.number}"
@@ -373,6 +402,49 @@ def window(
 
 
 @app.command()
+def watch(
+    pipelines: Annotated[
+        list[str] | None,
+        typer.Argument(help="Expect these too, although their schedule has made no night yet."),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Look once, for cron: exit with 6 if there is news.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between looks.")] = 60,
+    missing: Annotated[
+        float, typer.Option(min=0, help="Minutes after its time until a night is missing.")
+    ] = 10,
+    stalled: Annotated[
+        float, typer.Option(min=1, help="Minutes without a sign until a night has stalled.")
+    ] = 10,
+    late: Annotated[
+        float, typer.Option(min=1, help="Minutes after its start until a night is late.")
+    ] = 360,
+    sign: Annotated[
+        Path | None, typer.Option(help="File to touch after each look, for a health check.")
+    ] = None,
+) -> None:
+    """Tell people about nights that are missing, stalled or late: outside of Airflow.
+
+    Reads the workspace and the YAMLs alone; sends to NIGHTBID_STOP_WEBHOOK and NIGHTBID_MAIL_TO.
+    """
+    from nightbid.alerts.watch import Patience
+    from nightbid.cli.watch import watch_nights
+
+    found = watch_nights(
+        Settings(),
+        expected=pipelines or (),
+        patience=Patience(missing, stalled, late),
+        every=every,
+        once=once,
+        sign=sign,
+        console=console,
+    )
+    if found:
+        raise typer.Exit(StageError.exit_code)
+
+
+@app.command()
 def schema(
     folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("docs"),
 ) -> None:
@@ -410,15 +482,16 @@ def main() -> None:
     try:
         app()
     except NightbidError as error:
-        _say(type(error).__name__, str(error))
+        _say(type(error).__name__, str(error), error.exit_code)
     except BrokenPipeError:
         raise
     except (OSError, ValidationError) as error:
         # A full disk, a file without permission, or a damaged record: no fault of the code.
-        _say(type(error).__name__, f"{first_fault(error)} → {CHECK}")
+        code = WorkspaceError.exit_code if isinstance(error, OSError) else DataError.exit_code
+        _say(type(error).__name__, f"{first_fault(error)} → {CHECK}", code)
 
 
-def _say(kind: str, line: str) -> NoReturn:
+def _say(kind: str, line: str, code: int = 1) -> NoReturn:
     Console(stderr=True).print(f"[bold red]{kind}[/] ", end="")
     Console(stderr=True, markup=False, highlight=False).print(line, soft_wrap=True)
-    sys.exit(1)
+    sys.exit(code)

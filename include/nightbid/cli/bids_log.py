@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,9 +17,10 @@ from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.replay import replay
 from nightbid.bidding.strategies import Truthful
 from nightbid.bidding.strategies.choose import fit, in_units, price_unit
+from nightbid.cli.output import terminal
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 
-console = Console()
+console = terminal()
 REPLICATES = 200
 DASH = "–"
 

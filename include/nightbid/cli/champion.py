@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+
 from nightbid.errors import ConfigError
 from nightbid.night.champion import ChampionPointer
+
+
+def person(name: str = "") -> str:
+    """Name of the person who acts: the one given, else the user of this shell."""
+    if name:
+        return name
+    try:
+        return getpass.getuser()
+    except OSError:  # A container's user may have no name.
+        return f"uid {os.getuid()}"
 
 
 def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason: str) -> str:
@@ -23,5 +36,5 @@ def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason
         )
     if not reason:
         raise ConfigError("a pause needs a reason", where="champion", hint="add --reason '…'")
-    pointer.pause(reason)
+    pointer.pause(reason, person())
     return f"{pipeline}: nothing is promoted until `nightbid champion resume {pipeline}`"

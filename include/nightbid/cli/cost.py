@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from nightbid.cli.output import terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.entries import LedgerEntry, fold
@@ -28,7 +28,7 @@ from nightbid.errors import ConfigError
 from nightbid.storage.workspace import Workspace, write_atomically
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console()
+console = terminal()
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
 

@@ -9,11 +9,11 @@ from typing import Annotated
 import numpy as np
 import pyarrow as pa
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from nightbid.cli.output import terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
@@ -28,7 +28,7 @@ from nightbid.sampling.rows import flag
 from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console()
+console = terminal()
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
 Date = Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Day of logs.")]

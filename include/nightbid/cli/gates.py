@@ -9,11 +9,11 @@ from typing import Annotated, Any, get_args
 
 import typer
 import yaml
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from nightbid.cli.night import BarProgress
+from nightbid.cli.output import terminal
 from nightbid.config.gates import GateName, Gates, Override
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -27,7 +27,7 @@ from nightbid.storage.workspace import Workspace, write_atomically
 from nightbid.sweep.seed_variance import draw, spread
 
 app = typer.Typer(no_args_is_help=True)
-console = Console()
+console = terminal()
 GATES: tuple[GateName, ...] = get_args(GateName)
 SPARKS = "▁▂▃▄▅▆▇█"
 

@@ -70,7 +70,10 @@ def run_nights(
             run = RunRecord.start(
                 workspace, spec, night, run_id=run_id, overrides=overrides, until=until
             )
-            console.rule(f"[bold]{run.run_id}[/]")
+            if console.is_terminal:
+                console.rule(f"[bold]{run.run_id}[/]")
+            else:
+                console.print(f"── {run.run_id}", markup=False, highlight=False)
             try:
                 _run_night(spec, run, settings, until, console)
             except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Column, Table
 
 from nightbid.night.champion import Champion
@@ -31,7 +32,7 @@ def runs_table(runs: Sequence[RunRecord]) -> Table:
             run.run_id,
             run.date.isoformat(),
             f"[{STYLE[state]}]{state}{f' at {stage}' if stage else ''}[/]",
-            last.summary if last else "",
+            escape(last.summary) if last else "",
             f"{sum(record.seconds for record in records):.0f}",
             f"{run.head.started:%Y-%m-%d %H:%M}",
         )
@@ -40,7 +41,7 @@ def runs_table(runs: Sequence[RunRecord]) -> Table:
 
 def champion_table(history: Sequence[Champion], current: Champion | None) -> Table:
     """One row per change of the pointer, the serving one marked."""
-    table = Table("", "#", "change", "run", "night", "bundle", "since (UTC)", "why")
+    table = Table("", "#", "change", "run", "night", "bundle", "since (UTC)", "who", "why")
     for entry in history:
         serving = current is not None and entry.number == current.number
         table.add_row(
@@ -51,6 +52,7 @@ def champion_table(history: Sequence[Champion], current: Champion | None) -> Tab
             entry.night.isoformat(),
             entry.bundle_digest[:12],
             f"{entry.since:%Y-%m-%d %H:%M}",
-            entry.reason,
+            escape(entry.by),
+            escape(entry.reason),
         )
     return table

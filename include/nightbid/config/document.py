@@ -26,7 +26,7 @@ def json_schema() -> dict[str, Any]:
     blocks = {block.__name__: block for block in _blocks(PipelineSpec)}
     for name, each in [("PipelineSpec", schema), *schema["$defs"].items()]:
         block = blocks.get(name)
-        for key, meaning in _meanings(block).items() if block else ():
+        for key, meaning in meanings_of(block).items() if block else ():
             if key in each["properties"]:
                 each["properties"][key]["description"] = meaning
     # Two shorthands of the YAML: a bare word, and a block that leaves the transform to be the
@@ -66,7 +66,7 @@ def reference() -> str:
 
 def _table(block: type[BaseModel]) -> str:
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-    meanings = _meanings(block)
+    meanings = meanings_of(block)
     for name, field in block.model_fields.items():
         limits = ", ".join(_limit(each) for each in field.metadata if _limit(each))
         kind = _kind(field.annotation) + (f", {limits}" if limits else "")
@@ -146,8 +146,8 @@ def _purpose(block: type[BaseModel]) -> str:
 
 
 @cache
-def _meanings(block: type[BaseModel]) -> dict[str, str]:
-    """The docstring below each field, a base's included, in one line each."""
+def meanings_of(block: type[BaseModel]) -> dict[str, str]:
+    """Get the docstring below each field, a base's included, in one line each."""
     found: dict[str, str] = {}
     for each in reversed(block.__mro__):
         if not issubclass(each, BaseModel) or each.__module__.startswith("pydantic"):

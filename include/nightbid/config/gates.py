@@ -9,6 +9,7 @@ enough for any clean pipeline; `nightbid gates propose` learns narrower ones, pe
 from __future__ import annotations
 
 from datetime import date
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -224,6 +225,12 @@ class CostGate(Block):
     stage_share: Limit = limit(warn=(None, 0.8), stop=(None, 1))
 
 
+def statistics_of(gate: GateName) -> list[str]:
+    """Names of the statistics that a gate has limits for, in the order of its block."""
+    block: type[Block] = type(getattr(Gates(), gate))
+    return [name for name, each in block.model_fields.items() if each.annotation is Limit]
+
+
 class Band(Block):
     """A learned or hand-written limit for a statistic, in place of the general one."""
 
@@ -242,8 +249,7 @@ class Band(Block):
 
     @model_validator(mode="after")
     def _statistic_is_one_of_its_gate(self) -> Band:
-        block: type[Block] = type(getattr(Gates(), self.gate))
-        known = [name for name, each in block.model_fields.items() if each.annotation is Limit]
+        known = statistics_of(self.gate)
         family, _, column = self.statistic.partition(":")
         if family not in known:
             hint = suggestion(family, known)
@@ -278,6 +284,17 @@ class Override(Block):
     """Why the check may fail; shown on every page."""
     until: date
     """Last night on which it applies."""
+
+    @model_validator(mode="after")
+    def _check_is_one_of_its_gate(self) -> Override:
+        known = statistics_of(self.gate)
+        family = self.check.partition(":")[0]
+        if not any(fnmatchcase(name, family) for name in known):
+            hint = suggestion(family, known)
+            raise ValueError(
+                f"the {self.gate} gate has no check {self.check!r}" + (f"; {hint}" if hint else "")
+            )
+        return self
 
 
 class SeedNoise(Block):

@@ -55,9 +55,17 @@ class Settings(BaseSettings):
     tracking_pages: str | None = None
     """Where a person sees MLflow, for links; default: `tracking`, if that is a web address."""
     stop_webhook: str = ""
-    """Web address that gets a JSON message when a gate stops a night in Airflow."""
+    """Web address that gets a JSON message when a night stops, fails, is late or missing."""
     stop_notifier: str = ""
-    """`package.module:Class` of an Airflow notifier to call when a gate stops a night."""
+    """`package.module:Class` of an Airflow notifier to call when a night stops or fails."""
+    mail_to: str = ""
+    """Addresses, with commas, that get the same messages by mail."""
+    mail_from: str = "nightbid@localhost"
+    """Sender of the mails."""
+    smtp: SecretStr | None = None
+    """Mail server: `smtp://user:password@host:587` or `smtps://host`."""
+    pages: str = ""
+    """Web address of Airflow, for links in messages; default: Airflow's own `api.base_url`."""
     cloud: Cloud | None = None
     settings: Path | None = Field(default=None, repr=False)
     """The YAML file itself."""

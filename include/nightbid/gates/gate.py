@@ -14,9 +14,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nightbid.config.gates import GateName
+from nightbid.errors import NightbidError
+from nightbid.gates.catalog import find_check
 from nightbid.gates.judge import Check, Judgement, figure, judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.warning_age import nights_warned
+from nightbid.night.champion import ChampionPointer
 from nightbid.night.task import Outcome, StageTask
 
 LOG = logging.getLogger(__name__)
@@ -118,10 +121,23 @@ def _write(task: StageTask, verdict: Judgement, measurements: Measurements) -> N
         skipped=measurements.skipped,
         data_docs=DATA_DOCS if verdict.validation.page else "",
         figure=figure,
+        check_of=partial(find_check, verdict.gate),
+        serves=_serves(task),
     )
     if verdict.validation.page:
         (task.output / DATA_DOCS).write_text(verdict.validation.page, encoding="utf-8")
     (task.output / "index.html").write_text(page, encoding="utf-8")
+
+
+def _serves(task: StageTask) -> str:
+    """Say what serves while the night is stopped."""
+    try:
+        champion = ChampionPointer(task.workspace, task.spec.pipeline).current()
+    except NightbidError as error:
+        return str(error)
+    if champion is None:
+        return "nothing: there is no champion yet"
+    return f"champion #{champion.number}, run {champion.run_id} of night {champion.night}"
 
 
 def _json_number(value: float) -> float | None:

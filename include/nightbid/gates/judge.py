@@ -18,6 +18,10 @@ from nightbid.night.manifest import Verdict
 WEIGHT: Mapping[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}
 
 
+NAMED = 12
+"""Further checks that a summary names; the gate's page has all of them."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One fact outside its limit."""
@@ -120,8 +124,11 @@ def judge(
     findings = [_overridden(finding, live) for finding in found.values()]
     findings = _expired(findings, gates.warnings_expire_after, night, warned)
     checks = tuple(
-        _check(family, [f for f in measurements if f.family == family], findings, limits)
+        check
         for family in dict.fromkeys(measurement.family for measurement in measurements)
+        for check in _checks(
+            family, [f for f in measurements if f.family == family], findings, limits
+        )
     )
     verdict = _worst(check.verdict for check in checks)
     return Judgement(
@@ -187,18 +194,36 @@ def _aged(finding: Finding, before: int, limit: int) -> Finding:
     return replace(finding, measurement=measurement, verdict="stop" if over else "warn")
 
 
-def _check(
+def _checks(
     family: str,
     measurements: Sequence[Measurement],
     findings: Sequence[Finding],
     limits: Mapping[str, Limit],
-) -> Check:
+) -> list[Check]:
+    """Make a check of each statistic outside its limit, the worst first; one if all are inside.
+
+    A statistic names its column: overriding each check that is shown leaves none that stops.
+    """
     mine = [each for each in findings if each.measurement.family == family]
     mine.sort(key=lambda each: each.measurement.part, reverse=True)  # the newest day first
     mine.sort(key=lambda each: -WEIGHT[each.verdict])
+    by_statistic: dict[str, list[Finding]] = {}
+    for each in mine:
+        by_statistic.setdefault(each.measurement.statistic, []).append(each)
+    if not by_statistic:
+        return [_check(family, measurements, [], limits)]
+    return [_check(family, measurements, found, limits) for found in by_statistic.values()]
+
+
+def _check(
+    family: str,
+    measurements: Sequence[Measurement],
+    mine: Sequence[Finding],
+    limits: Mapping[str, Limit],
+) -> Check:
     if mine:
         worst = mine[0]
-        others = f"; and {len(mine) - 1} more" if len(mine) > 1 else ""
+        others = f"; and on {len(mine) - 1} more" if len(mine) > 1 else ""
         override = worst.override
         allowed = (
             f"; allowed until {override.until} by {override.name}: {override.reason}"
@@ -241,10 +266,17 @@ def figure(value: float) -> str:
 
 def _summary(verdict: Verdict, checks: Sequence[Check], measurements: int) -> str:
     if verdict == "pass":
-        return f"{len(checks)} checks on {measurements} figures passed"
+        return (
+            f"{len(checks)} check{'s' * (len(checks) != 1)} on {measurements}"
+            f" figure{'s' * (measurements != 1)} passed"
+        )
     worst = [check for check in checks if check.verdict == verdict]
     first = worst[0]
     line = f"{first.name} is {first.observed}, expected {first.expected}"
     if first.detail:
         line += f" ({first.detail})"
-    return line + (f", and {len(worst) - 1} more checks {verdict}" if len(worst) > 1 else "")
+    others = [check.name for check in worst[1:]]
+    if not others:
+        return line
+    named = ", ".join(others[:NAMED]) + (", …" if len(others) > NAMED else "")
+    return f"{line}, and {len(others)} more check{'s' * (len(others) != 1)} {verdict}: {named}"

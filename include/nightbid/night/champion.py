@@ -39,6 +39,8 @@ class Champion(Sealed):
     since: datetime
     change: Literal["promote", "rollback"]
     reason: str
+    by: str = ""
+    """Person who rolled back, or approved the promotion; empty if a night promoted by itself."""
 
 
 class Pause(Sealed):
@@ -46,6 +48,8 @@ class Pause(Sealed):
 
     reason: str
     since: datetime
+    by: str = ""
+    """Person who paused them."""
 
 
 class ChampionPointer:
@@ -78,9 +82,14 @@ class ChampionPointer:
             Pause, found, self._folder / name, f"run `nightbid champion resume {self._pipeline}`"
         )
 
-    def pause(self, reason: str) -> Pause:
-        """Promote nothing until `resume`; rollbacks go on."""
-        pause = Pause(reason=reason, since=datetime.now(UTC))
+    def pause(self, reason: str, by: str = "") -> Pause:
+        """Promote nothing until `resume`; rollbacks go on.
+
+        Args:
+            reason: Why; shown with the champion.
+            by: Person who decided it.
+        """
+        pause = Pause(reason=reason, since=datetime.now(UTC), by=by)
         write_atomically(self._folder / "paused.json", seal(pause))
         return pause
 
@@ -112,6 +121,7 @@ class ChampionPointer:
         bundle_digest: str,
         reason: str,
         judged_against: int | None = None,
+        by: str = "",
     ) -> Champion:
         """Point at a new bundle. Promoting the bundle that already serves changes nothing.
 
@@ -124,6 +134,7 @@ class ChampionPointer:
             judged_against: number of the champion that it was compared with, 0 for none. The
                 champion must still be that one, and no user may have withdrawn the bundle. None: a
                 user promotes by hand, and neither is checked.
+            by: Person who approved it, if one was asked.
 
         Raises:
             PromotionRefused: promotions are paused, another champion serves than the one judged
@@ -154,10 +165,17 @@ class ChampionPointer:
                 where=self._pipeline,
                 hint=RERUN_UNDER_NEW_ID,
             )
-        return self._append(history, "promote", run_id, night, bundle_uri, bundle_digest, reason)
+        return self._append(
+            history, "promote", run_id, night, bundle_uri, bundle_digest, reason, by
+        )
 
-    def rollback(self, reason: str, to: int | None = None) -> Champion:
+    def rollback(self, reason: str, to: int | None = None, by: str = "") -> Champion:
         """Point again at what served before, or at history entry `to`.
+
+        Args:
+            reason: Why; kept in the history.
+            to: Number of the entry; default: the promotion before the one that serves.
+            by: Person who decided it; kept in the history.
 
         Raises:
             ConfigError: there is nothing to go back to.
@@ -181,6 +199,7 @@ class ChampionPointer:
             target.bundle_uri,
             target.bundle_digest,
             reason,
+            by,
         )
 
     def _append(
@@ -192,6 +211,7 @@ class ChampionPointer:
         bundle_uri: str,
         bundle_digest: str,
         reason: str,
+        by: str,
     ) -> Champion:
         # The number after what was judged by: a promotion in between has taken it.
         number = history[-1].number + 1 if history else 1
@@ -205,6 +225,7 @@ class ChampionPointer:
             since=datetime.now(UTC),
             change=change,
             reason=reason,
+            by=by,
         )
         path = self._folder / "history" / f"{number:06d}.json"
         try:

@@ -25,6 +25,12 @@ from nightbid.storage.workspace import Workspace, read_all, write_atomically
 log = logging.getLogger(__name__)
 HISTORY_NIGHTS = 28
 LONGEST_NAME = 120
+REQUEST = "request"
+"""Stands for a stage in the record of a run that could not be begun."""
+HEARTBEAT = "heartbeat"
+"""File of a run that Airflow's triggerer renews while it watches the run: a time, ISO 8601."""
+APPROVE = "approve"
+"""The task in which a person decides on the promotion; it is recorded like a stage."""
 GONE = "move this run's folder away and run its night again"
 
 
@@ -66,6 +72,8 @@ class StageRecord(Sealed):
     verdict: Verdict | None = None
     summary: str = ""
     error: str = ""
+    by: str = ""
+    """Person who decided, where one was asked."""
 
 
 def state_of(
@@ -80,7 +88,8 @@ def state_of(
     for record in newest.values():
         if record.state != "done":
             return record.state, record.stage
-    return ("done" if (head.until or "promote") in newest else "running"), ""
+    last = head.until or ("train" if head.sweep else "promote")
+    return ("done" if last in newest else "running"), ""
 
 
 class RunRecord:
@@ -145,13 +154,69 @@ class RunRecord:
             )
         kept = head.model_copy(update={"started": existing.head.started})
         write_atomically(folder / "run.json", seal(kept))
-        return cls(workspace, kept)
+        taken_up = cls(workspace, kept)
+        taken_up.accept()
+        return taken_up
+
+    @classmethod
+    def refused(
+        cls,
+        workspace: Workspace,
+        pipeline: str,
+        newest: dt.date,
+        error: str,
+        *,
+        run_id: str,
+        overrides: tuple[str, ...] = (),
+        trigger: str = "shell",
+    ) -> RunRecord:
+        """Record a run that was asked for in a way that cannot be run, so that pages show it.
+
+        The same run id may be asked for again, with right settings: `start` takes it up.
+
+        Args:
+            workspace: Where the record is kept.
+            pipeline: Name of the pipeline.
+            newest: Newest day of logs that was asked for.
+            error: What is wrong with what was asked, in one line.
+            run_id: Name of the run.
+            overrides: Settings that were asked for.
+            trigger: Who asked: `shell` or `airflow`.
+        """
+        name = safe_run_id(run_id)
+        now = dt.datetime.now(dt.UTC)
+        path = workspace.run_folder(pipeline, name) / "run.json"
+        if path.exists():
+            run = cls.load(workspace, pipeline, name)
+        else:
+            head = RunHead(
+                pipeline=pipeline,
+                run_id=name,
+                date=newest,
+                overrides=overrides,
+                trigger=trigger,
+                started=now,
+                spec={},
+            )
+            write_atomically(path, seal(head))
+            run = cls(workspace, head)
+        run.record(StageRecord(stage=REQUEST, state="failed", started=now, seconds=0, error=error))
+        return run
 
     def pin(self, spec: PipelineSpec, code: dict[str, str]) -> RunRecord:
         """Hold other settings and other code from now on."""
         head = self.head.model_copy(update={"spec": spec.model_dump(mode="json"), "code": code})
         write_atomically(self.folder / "run.json", seal(head))
         return RunRecord(self.workspace, head)
+
+    def accept(self) -> None:
+        """Note that a request that was refused before is right now."""
+        refusal = self.stage(REQUEST)
+        if refusal is not None and refusal.state == "failed":
+            now = dt.datetime.now(dt.UTC)
+            self.record(
+                StageRecord(stage=REQUEST, state="done", started=now, seconds=0, summary="accepted")
+            )
 
     @classmethod
     def load(cls, workspace: Workspace, pipeline: str, run_id: str) -> RunRecord:

@@ -39,7 +39,7 @@ def cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
         runs: of it, the oldest first; the newest `TREND` of those that trained are drawn, all count
             towards the limits.
     """
-    whole = [run for run in runs if run.per_million_rows is not None]
+    whole = [run for run in runs if run.per_million_rows is not None and not run.sweep]
     if len(whole) < 2:
         return None
     limits = [

@@ -13,12 +13,14 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from time import time_ns
 
 from pydantic import ValidationError
 from upath import UPath
 
+from nightbid.cost.budget import CEASED_SECONDS, read_usage_log
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.ledger import Ledger, database
 from nightbid.night.manifest import Manifest
@@ -51,6 +53,27 @@ def manifest(workspace: Workspace, uri: str) -> Manifest | None:
         return _manifest(str(workspace.at(uri) / "manifest.json"))
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def live_stages(run: RunRecord) -> dict[str, str]:
+    """Find the stages that run now: stage → how far it is, in a few words.
+
+    A running stage writes its usage every few seconds. One whose newest sample is older than
+    `CEASED_SECONDS` has ended, or was killed.
+    """
+    ended = {(each.stage, each.attempt) for each in stage_records(run)}
+    found: dict[str, str] = {}
+    now = datetime.now(UTC)
+    for stage, attempt in run.usage_logs():
+        sample = (
+            None
+            if (stage, attempt) in ended
+            else read_usage_log(run.folder / "usage" / f"{stage}.{attempt}.jsonl")
+        )
+        if sample is not None and (now - sample.at).total_seconds() < CEASED_SECONDS:
+            seconds = f"{sample.usage.wall_seconds:.0f} s"
+            found[stage] = f"{sample.done:.0%} after {seconds}" if sample.done else f"for {seconds}"
+    return found
 
 
 def run_ids(workspace: Workspace, pipeline: str) -> list[str]:

@@ -15,7 +15,7 @@ from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.ledger import total, totals
 from nightbid.cost.money import Money
 from nightbid.night.manifest import Manifest, Verdict
-from nightbid.night.record import RunRecord, StageRecord, state_of
+from nightbid.night.record import APPROVE, REQUEST, RunRecord, StageRecord, state_of
 from nightbid.report import records
 
 State = Literal["done", "stopped", "failed", "running", "waiting"]
@@ -25,13 +25,20 @@ class StageView:
     """One stage of a run: its newest attempt, what it wrote, and what all attempts cost."""
 
     def __init__(
-        self, run: RunRecord, name: str, attempts: list[StageRecord], cost: Money | None
+        self,
+        run: RunRecord,
+        name: str,
+        attempts: list[StageRecord],
+        cost: Money | None,
+        live: str = "",
     ) -> None:
         self._run = run
         self.name = name
         self.attempts = attempts
         self.cost = cost
         self.record = attempts[-1] if attempts else None
+        self.live = live
+        """How far the attempt is that runs now, in a few words; empty if none does."""
 
     @cached_property
     def manifest(self) -> Manifest | None:
@@ -54,7 +61,9 @@ class StageView:
 
     @property
     def state(self) -> State:
-        """`waiting` until it has run."""
+        """`running` while an attempt runs, `waiting` until one has."""
+        if self.live:
+            return "running"
         return self.record.state if self.record else "waiting"
 
     @property
@@ -69,7 +78,9 @@ class StageView:
 
     @property
     def summary(self) -> str:
-        """One line: what it found, or why it failed."""
+        """One line: how far it is, what it found, or why it failed."""
+        if self.live:
+            return self.live
         return (self.record.error or self.record.summary) if self.record else ""
 
     @property
@@ -97,9 +108,18 @@ class RunView:
         for record in records.stage_records(self.run):
             attempts.setdefault(record.stage, []).append(record)
         spent = totals(self.costs, "stage")
+        newest = {name: found[-1] for name, found in attempts.items()}
+        going = state_of(self.head, newest)[0] == "running"
+        live = records.live_stages(self.run) if going else {}
+        names = [name for name in STAGES if name != "promote"]
+        if REQUEST in newest and newest[REQUEST].state != "done":
+            names.insert(0, REQUEST)
+        if APPROVE in newest:
+            names.append(APPROVE)
+        names += ["promote", *(name for name in attempts if name != REQUEST)]
         return [
-            StageView(self.run, name, attempts.get(name, []), spent.get(name))
-            for name in dict.fromkeys((*STAGES, *attempts))
+            StageView(self.run, name, attempts.get(name, []), spent.get(name), live.get(name, ""))
+            for name in dict.fromkeys(names)
         ]
 
     def stage(self, name: str) -> StageView:

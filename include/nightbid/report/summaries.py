@@ -32,7 +32,7 @@ from nightbid.report.run_view import RunView, State
 from nightbid.storage.workspace import Workspace, write_atomically
 
 LOG = logging.getLogger(__name__)
-FORMAT = 2
+FORMAT = 3
 """Version of the format: older summaries are computed again."""
 Stamp = tuple[int | None, ...]
 READERS = 16
@@ -81,6 +81,8 @@ class RunSummary(BaseModel):
     date: dt.date
     started: dt.datetime
     trigger: str
+    sweep: str = ""
+    """The sweep that it is a trial of; empty for a night."""
     state: State
     headline: str
     verdict: str = ""
@@ -139,6 +141,7 @@ def summarise(run: RunRecord) -> RunSummary:
         date=run.date,
         started=run.head.started,
         trigger=run.head.trigger,
+        sweep=run.head.sweep,
         state=view.state,
         headline=headline(view),
         verdict=metrics.get("verdict", ""),

@@ -50,7 +50,7 @@ def prepare(sweep: Sweep, settings: Settings, bars: Bars = no_bars) -> list[Stag
         NightbidError: the logs are not fit to train on: no trial could go on.
     """
     spec = find_pipeline(sweep.head.pipeline, settings.pipelines, sweep.space.fixed)
-    run = _run(sweep, spec, settings, f"{sweep.head.name}-shared", sweep.space.fixed)
+    run = _run(sweep, spec, settings, f"{sweep.head.name}-shared", sweep.space.fixed, SHARED[-1])
     return [_stage(name, spec, run, settings, progress=bars(name)) for name in SHARED]
 
 
@@ -156,7 +156,7 @@ def _train(
         limit = left if own is None else min(own, left)
         budget = Budget.model_validate({**spec.budget.model_dump(), "run_usd": limit})
         spec = spec.model_copy(update={"budget": budget})
-    run = _run(sweep, spec, settings, trial.run_id, trial.overrides)
+    run = _run(sweep, spec, settings, trial.run_id, trial.overrides, TRIAL[-1])
 
     def watch(epoch: int, log_loss: float, auc: float | None) -> None:
         value = auc if sweep.head.metric == "auc" else log_loss
@@ -182,7 +182,12 @@ def _train(
 
 
 def _run(
-    sweep: Sweep, spec: PipelineSpec, settings: Settings, run_id: str, overrides: tuple[str, ...]
+    sweep: Sweep,
+    spec: PipelineSpec,
+    settings: Settings,
+    run_id: str,
+    overrides: tuple[str, ...],
+    until: str,
 ) -> RunRecord:
     return RunRecord.start(
         Workspace(settings.workspace),
@@ -192,6 +197,7 @@ def _run(
         overrides=overrides,
         trigger="sweep",
         sweep=sweep.head.name,
+        until=until,
     )
 
 

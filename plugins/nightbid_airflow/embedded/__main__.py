@@ -62,8 +62,12 @@ def run(
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
     schedules: Annotated[
-        bool, typer.Option("--schedules", help="Start nights by their cron expressions too.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--schedules/--no-schedules",
+            help="Whether DAGs that are switched on run by their cron expressions.",
+        ),
+    ] = True,
 ) -> None:
     """Start the same Airflow, print its address, and stay until Ctrl-C."""
     settings = Settings()
@@ -75,8 +79,12 @@ def ui(
         )
         for error in airflow.client.import_errors():
             console.print(f"[yellow]{escape(error)}[/]", highlight=False)
-        if not schedules:
-            console.print("Schedules are off (--schedules): trigger nights by hand.")
+        if schedules:
+            console.print(
+                "A DAG that is switched on runs by its schedule; *Trigger* runs a night now."
+            )
+        else:
+            console.print("Schedules are off (--no-schedules): trigger nights by hand.")
         console.print("Ctrl-C ends it.")
         while True:
             airflow.check()
@@ -122,7 +130,7 @@ def main() -> None:
         app()
     except NightbidError as error:
         Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}")
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,12 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
 }
+SHOWN = {
+    "data_docs.html": "text/html; charset=utf-8",
+    "gate.json": "application/json",
+    "manifest.json": "application/json",
+}
+"""Files of an output that a page may show, and their types."""
 KEY = re.compile(r"[0-9a-f]{8,64}")
 MOST = 8
 """Runs side by side that a screen can hold."""
@@ -189,17 +195,32 @@ def make_pages(settings: Settings) -> FastAPI:
 
     @app.get("/outputs/{pipeline}/{stage}/{key}")
     def output(pipeline: str, stage: str, key: str, reader: Login) -> Response:
+        folder = _output_folder(pipeline, stage, key, reader)
+        page: UPath = folder / "index.html"
+        if not page.exists():
+            manifest = (folder / "manifest.json").read_text(encoding="utf-8")
+            return PlainTextResponse(manifest)
+        text = page.read_text(encoding="utf-8")
+        for name in SHOWN:
+            # On disk the files lie beside the page; here they are below its address.
+            text = text.replace(f'href="{name}"', f'href="{key}/{name}"')
+        return HTMLResponse(text)
+
+    @app.get("/outputs/{pipeline}/{stage}/{key}/{name}")
+    def output_file(pipeline: str, stage: str, key: str, name: str, reader: Login) -> Response:
+        path: UPath = _output_folder(pipeline, stage, key, reader) / name
+        if name not in SHOWN or not path.exists():
+            raise HTTPException(404, f"{stage}/{key} has no file {name} to show.")
+        return Response(path.read_bytes(), media_type=SHOWN[name])
+
+    def _output_folder(pipeline: str, stage: str, key: str, reader: CurrentUser) -> UPath:
         shelf.open(pipeline, reader)
         if stage not in STAGES or not KEY.fullmatch(key):
             raise HTTPException(404, f"There is no output {stage}/{key}.")
         folder = shelf.workspace.stage_folder(pipeline, stage, key)
-        page: UPath = folder / "index.html"
-        if page.exists():
-            return HTMLResponse(page.read_text(encoding="utf-8"))
-        manifest = folder / "manifest.json"
-        if not manifest.exists():
+        if not any((folder / name).exists() for name in ("index.html", "manifest.json")):
             raise HTTPException(404, f"The output {stage}/{key} has been deleted.")
-        return PlainTextResponse(manifest.read_text(encoding="utf-8"))
+        return folder
 
     @app.get("/compare/{pipeline}")
     def compare(

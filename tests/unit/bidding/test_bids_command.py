@@ -95,6 +95,6 @@ def test_mistakes_are_one_line(logs: Path, arguments: tuple[str, ...], message: 
 
 def test_a_mistake_ends_the_command_with_its_one_line(logs: Path) -> None:
     done = bids("replay", str(logs / "negative.csv"), "--value", "0.05")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert len(done.stderr.strip().splitlines()) == 1
     assert not done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from nightbid.cli.view import runs_table
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord, StageRecord, state_of
 from nightbid.storage.workspace import Workspace
 from rich.console import Console
 
@@ -45,6 +45,15 @@ def listed(tmp_path: Path, name: str, until: str, *done: tuple[str, str]) -> lis
 def test_the_state_of_a_run(tmp_path, until, done, state):
     cells = listed(tmp_path, SHORT, until, *done)
     assert "".join(line[2] for line in cells).startswith(state)
+
+
+def test_a_trial_of_a_sweep_is_done_once_it_has_trained(tmp_path):
+    spec = PipelineSpec.model_construct(pipeline="p", features={})
+    run = RunRecord.start(Workspace(str(tmp_path)), spec, NIGHT, run_id="s-t001", sweep="s")
+    for stage in ("sample", "featurize", "train"):
+        started = dt.datetime(2026, 1, 9, 2, tzinfo=dt.UTC)
+        run.record(StageRecord(stage=stage, state="done", started=started, seconds=9))
+    assert state_of(run.head, {each.stage: each for each in run.records()}) == ("done", "")
 
 
 def test_nothing_is_cut_and_a_usual_name_is_in_one_piece(tmp_path):

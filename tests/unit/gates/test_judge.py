@@ -83,3 +83,23 @@ def test_learned_bands_are_never_wider_than_the_general_limit():
     assert 0.6 < band.stop[0] < 0.97
     assert 1.05 < band.stop[1] < 1.6
     assert learn("raw", "label_rate_vs_usual", [0.5, 2.5], general, "") is None
+
+
+def test_every_check_that_stops_is_named_so_that_overriding_them_all_passes():
+    found = Measurements()
+    for column in ("price", "bid", "floor"):
+        found.add("psi", 9.0, subject=column, part="2026-01-20")
+    stopped = judge("raw", found, Gates(), NIGHT)
+    named = [check.name for check in stopped.checks if check.verdict == "stop"]
+    assert named == ["psi:price", "psi:bid", "psi:floor"]
+    assert all(name in stopped.summary for name in named)
+    overrides = tuple(
+        Override(gate="raw", check=name, name="Ann", reason="new creatives launched", until=NIGHT)
+        for name in named
+    )
+    assert judge("raw", found, Gates(overrides=overrides), NIGHT).verdict == "warn"
+
+
+def test_an_override_of_a_check_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"no check 'psy:price'; did you mean 'psi'"):
+        Override(gate="raw", check="psy:price", name="Ann", reason="new creatives", until=NIGHT)

@@ -425,7 +425,7 @@ def test_a_taken_port_is_one_line(scorer, tmp_path):
         env={**os.environ, "NIGHTBID_PIPELINES": str(tmp_path)},
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "choose another --port" in done.stderr
     assert "Traceback" not in done.stderr
 

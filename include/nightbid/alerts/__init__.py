@@ -1,0 +1,1 @@
+"""Messages to people: what happened to a night, what serves meanwhile, where to look."""

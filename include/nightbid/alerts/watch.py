@@ -1,0 +1,259 @@
+"""Notices silence: a scheduled night that was never made, stalls or is late. Reads records alone.
+
+Nothing here asks Airflow: a scheduler that is dead, a DAG that is paused or gone and a machine that
+is off all look the same from outside, as a night that is not there. A pipeline is expected to run
+once its schedule has made a first night, or when it is named.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from croniter import croniter
+from upath import UPath
+
+from nightbid.alerts.message import Message, page_address, what_serves
+from nightbid.config.load import find_pipeline, pipeline_names
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.cost.budget import read_usage_log
+from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.jobs.store import job_records
+from nightbid.night.record import APPROVE, HEARTBEAT, RunRecord, StageRecord, state_of
+from nightbid.report import records
+from nightbid.storage.workspace import Workspace, write_atomically
+
+log = logging.getLogger(__name__)
+LOOK_BACK_DAYS = 3
+"""Runs that were started longer ago are not looked at."""
+QUEUED_MINUTES = 120
+"""A night without a running stage may wait this long while another night runs a stage."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long each kind of silence is waited for, in minutes."""
+
+    missing: float = 10
+    """After the scheduled time, until a run of the night must have begun."""
+    stalled: float = 10
+    """Between two stages, while no stage runs anywhere in the workspace."""
+    late: float = 360
+    """From the start of a night to its end, a person's decision left out."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A message, and the key under which it is sent once."""
+
+    key: str
+    message: Message
+
+
+class Watch:
+    """Looks at the nights of a workspace, and says what is new to say.
+
+    Args:
+        settings: Name the workspace and the pipelines.
+        patience: How long silence is waited for.
+        expected: Pipelines whose schedule counts although it has not made a night yet.
+    """
+
+    def __init__(
+        self, settings: Settings, patience: Patience | None = None, expected: Collection[str] = ()
+    ) -> None:
+        self._settings = settings
+        self._workspace = Workspace(settings.workspace)
+        self._patience = patience or Patience()
+        self._expected = expected
+
+    def look(self, now: dt.datetime) -> list[Alert]:
+        """Find what is wrong at a moment, whether or not it was said before."""
+        found: list[Alert] = []
+        runs = {name: self._runs(name, found) for name in self._names()}
+        recent = [
+            run
+            for each in runs.values()
+            for run in each
+            if now - run.head.started < dt.timedelta(days=LOOK_BACK_DAYS)
+        ]
+        busy = any(self._last_sign(run, now)[1] for run in recent)
+        for name in pipeline_names(self._settings.pipelines):
+            try:
+                spec = find_pipeline(name, self._settings.pipelines)
+            except ConfigError as error:
+                digest = hashlib.sha256(str(error).encode()).hexdigest()[:12]
+                found.append(self._alert(f"broken {digest}", "broken_pipeline", name, str(error)))
+                continue
+            if missing := self._missing(spec, runs.get(name, []), now):
+                found.append(missing)
+        for run in recent:
+            found += self._silent(run, now, busy)
+        return found
+
+    def tell(self, now: dt.datetime, send: Callable[[Message], object]) -> list[Alert]:
+        """Look, and send what has not been sent yet.
+
+        Args:
+            now: The moment.
+            send: Delivers a message. What it raises leaves the message to be sent at the next look.
+
+        Returns:
+            What was sent.
+        """
+        told = self._told()
+        new = [alert for alert in self.look(now) if alert.key not in told]
+        sent = []
+        for alert in new:
+            try:
+                send(alert.message)
+            except (OSError, ConfigError) as error:
+                log.error("not sent, tried again at the next look: %s", error)
+                continue
+            told[alert.key] = now.isoformat()
+            sent.append(alert)
+        if sent:
+            write_atomically(self._file, json.dumps(told, indent=1, sort_keys=True))
+        return sent
+
+    @property
+    def _file(self) -> UPath:
+        return self._workspace.root / "watch" / "told.json"
+
+    def _told(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _names(self) -> list[str]:
+        return sorted({*records.pipelines(self._workspace), *self._expected})
+
+    def _runs(self, pipeline: str, found: list[Alert]) -> list[RunRecord]:
+        """Nights of a pipeline; records that cannot be read become alerts."""
+        runs = []
+        for run_id in records.run_ids(self._workspace, pipeline):
+            run = records.run(self._workspace, pipeline, run_id)
+            if run is None:
+                path = self._workspace.run_folder(pipeline, run_id) / "run.json"
+                if path.exists():
+                    said = f"{path}: the record of run {run_id} cannot be read"
+                    said += " → move the folder away and run its night again"
+                    found.append(self._alert(f"damaged {run_id}", "damaged_record", pipeline, said))
+            elif not run.head.sweep:
+                runs.append(run)
+        return runs
+
+    def _missing(self, spec: PipelineSpec, runs: list[RunRecord], now: dt.datetime) -> Alert | None:
+        if not spec.schedule:
+            return None
+        by_schedule = any(run.head.trigger == "schedule" for run in runs)
+        if not by_schedule and spec.pipeline not in self._expected:
+            return None
+        waited = dt.timedelta(minutes=self._patience.missing)
+        due: dt.datetime = croniter(spec.schedule, now - waited).get_prev(dt.datetime)
+        night = due.date() - dt.timedelta(days=1)
+        if night < spec.start_date or any(run.date == night for run in runs):
+            return None
+        said = (
+            f"the night was due at {due:%Y-%m-%d %H:%M} UTC and no run of it has begun → see that"
+            f" scheduler and DAG processor run and that nightly_{spec.pipeline} is switched on;"
+            f" `nightbid run {spec.pipeline} --date {night}` makes it by hand"
+        )
+        return self._alert(f"missing {night}", "missing_night", spec.pipeline, said, str(night))
+
+    def _silent(self, run: RunRecord, now: dt.datetime, busy: bool) -> Iterator[Alert]:
+        """A run that began and goes on no more, or for too long."""
+        try:
+            done = {each.stage: each for each in records.stage_records(run)}
+        except (CorruptDataError, ValueError) as error:
+            said = f"a record of run {run.run_id} cannot be read: {error}"
+            yield self._alert(
+                f"damaged {run.run_id}", "damaged_record", run.head.pipeline, said, run=run
+            )
+            return
+        if state_of(run.head, done)[0] != "running" or _waits_for_a_person(run, done, now):
+            return
+        sign, live = self._last_sign(run, now)
+        quiet = (now - sign).total_seconds() / 60
+        last = max(done.values(), key=lambda each: each.started, default=None)
+        after = f"after {last.stage}" if last else "before its first stage"
+        allowed = QUEUED_MINUTES if busy else self._patience.stalled
+        if not live and quiet > allowed:
+            said = (
+                f"nothing has happened for {quiet:.0f} minutes, {after} → see that scheduler and"
+                f" triggerer run; clear the task, or `nightbid run {run.head.pipeline}"
+                f" --date {run.date} --run-id {run.run_id}` goes on from there"
+            )
+            yield self._alert(
+                f"stalled {run.run_id} {after}", "stalled_night", run.head.pipeline, said, run=run
+            )
+        hours = (now - run.head.started).total_seconds() / 3600
+        if hours * 60 > self._patience.late:
+            said = f"the night began {hours:.1f} hours ago and has not ended, {after}"
+            yield self._alert(f"late {run.run_id}", "late_night", run.head.pipeline, said, run=run)
+
+    def _last_sign(self, run: RunRecord, now: dt.datetime) -> tuple[dt.datetime, bool]:
+        """When the run last did something, and whether a stage or a job of it runs now."""
+        signs = [run.head.started]
+        for each in records.stage_records(run):
+            signs.append(each.started + dt.timedelta(seconds=each.seconds))
+        live = bool(records.live_stages(run)) or _has_open_job(run, now, self._patience.stalled)
+        for stage, attempt in run.usage_logs():
+            sample = read_usage_log(run.folder / "usage" / f"{stage}.{attempt}.jsonl")
+            if sample is not None:
+                signs.append(sample.at)
+        return max(signs), live
+
+    def _alert(
+        self,
+        key: str,
+        kind: str,
+        pipeline: str,
+        said: str,
+        night: str = "",
+        run: RunRecord | None = None,
+    ) -> Alert:
+        base = self._settings.pages
+        page = (
+            page_address(base, "runs", pipeline, run.run_id)
+            if run is not None
+            else page_address(base, "nights", pipeline)
+        )
+        message = Message(
+            kind=kind,  # type: ignore[arg-type]
+            pipeline=pipeline,
+            summary=said,
+            night=night or (run.date.isoformat() if run else ""),
+            run_id=run.run_id if run else "",
+            page=page,
+            serves=what_serves(self._workspace, pipeline),
+        )
+        return Alert(f"{pipeline} {key}", message)
+
+
+def _has_open_job(run: RunRecord, now: dt.datetime, minutes: float) -> bool:
+    """Whether a job of a cloud service is waited for, by something that still gives signs."""
+    if not any(each.state == "open" for each in job_records(run)):
+        return False
+    try:
+        beat = dt.datetime.fromisoformat((run.folder / HEARTBEAT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return True  # Runs of the shell have none.
+    return now - beat < dt.timedelta(minutes=minutes)
+
+
+def _waits_for_a_person(run: RunRecord, done: dict[str, StageRecord], now: dt.datetime) -> bool:
+    """Whether only the approval is missing, and may still be."""
+    spec = run.head.spec
+    if not spec.get("approval") or APPROVE in done or "gate_cost" not in done:
+        return False
+    hours = float(str(spec.get("approval_hours") or 20))
+    gate = done["gate_cost"]
+    return now - gate.started < dt.timedelta(hours=hours + 0.5)

@@ -1,0 +1,39 @@
+"""How commands print: tables that fit the terminal, widen in pipes, and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+WIDE = 400
+"""Columns of a table in a pipe or a file, where nothing need be folded."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def terminal() -> Console:
+    """Make a console that is as wide as the terminal, and wide in pipes and files.
+
+    The environment variable COLUMNS sets the width in either case.
+    """
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in console._environ:
+        console = Console(width=WIDE)
+    return console
+
+
+def print_json(value: Any) -> None:
+    """Write a value as JSON on standard output; models, dates and decimals included."""
+    sys.stdout.write(json.dumps(value, indent=1, default=_plain, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)

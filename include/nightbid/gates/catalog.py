@@ -1,0 +1,248 @@
+"""What each check means, its likely causes, and what to do: for pages, messages and documents.
+
+The meaning is the docstring of the limit's field in `nightbid.config.gates`, or the text here where
+that has none. A test keeps this table and the gates' limits the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from nightbid.config.document import meanings_of
+from nightbid.config.gates import GateName, Gates, Limit, statistics_of
+
+LOAD = "Load the day again from its source, then clear `sample` with *Downstream*."
+LOOK = "Look at the day's rows: `nightbid data show {pipeline} --date {night}`."
+RIGHT = "If the change is right (a launch, a new producer), override the check until it is usual."
+CODE = "Compare with the code and settings of the last good run: `nightbid compare`."
+
+
+@dataclass(frozen=True)
+class CheckDoc:
+    """One check of one gate."""
+
+    gate: GateName
+    statistic: str
+    meaning: str
+    causes: str
+    do: tuple[str, ...]
+    limit: Limit
+    """The general limit, as the package has it."""
+
+    def steps(self, pipeline: str, night: str = "NIGHT") -> list[str]:
+        """What to do, with the names of the pipeline and the night filled in."""
+        filled = {"{pipeline}": pipeline, "{night}": night}
+        found = []
+        for step in self.do:
+            for key, value in filled.items():
+                step = step.replace(key, value)
+            found.append(step)
+        return found
+
+    def command(self, pipeline: str, check: str = "", until: str = "YYYY-MM-DD") -> str:
+        """The command that lets the check pass for a while.
+
+        Args:
+            pipeline: Name of the pipeline.
+            check: The statistic with its column, as the gate's page shows it; default: all columns.
+            until: Last night on which it passes.
+        """
+        name = check or self.statistic
+        return (
+            f"nightbid gates override {pipeline} '{self.gate}/{name}' --name YOU"
+            f' --reason "why it is safe" --until {until}'
+        )
+
+
+_Entry = tuple[str, str, tuple[str, ...]]
+"""Meaning (empty: the field's docstring), likely causes, what to do."""
+
+_RAW: dict[str, _Entry] = {
+    "missing_days": ("", "the export of a day failed or is late", (LOAD,)),
+    "rows": ("Rows of a day.", "an empty or half-written partition", (LOAD,)),
+    "rows_vs_usual": ("", "a producer is down, a partition is cut off or written twice; a holiday",
+                      (LOOK, LOAD, RIGHT)),
+    "missing_columns": ("Columns that other days have and this day does not.",
+                        "the log's schema changed", ("Restore the column, or map it with"
+                        " `source.rename`.",)),
+    "changed_types": ("Columns whose type differs from that of other days.",
+                      "the log's schema changed", ("Fix the producer, or set `source.types`.",)),
+    "missing_hours": ("Hours of a day without any row.", "an outage of the producer or the export",
+                      (LOAD,)),
+    "hour_low": ("", "an outage within the day, late arrivals", (LOOK, LOAD)),
+    "hour_high": ("", "rows written twice, a replay, a bot", (LOOK, RIGHT)),
+    "clock_shift": ("", "times in another time zone, a daylight saving change", (
+        "Compare the hours of the day with those of other days; fix the zone of `columns.time`.",)),
+    "outside_day": ("", "partitions cut by another clock than UTC", (
+        "Cut the partitions by UTC, or set a band if the source cannot.",)),
+    "future_rows": ("Rows whose time lies after the end of the night.",
+                    "a wrong clock of a producer", (LOOK,)),
+    "duplicates": ("Share of rows whose key occurs more than once.",
+                   "a retry of the export, a join that multiplies rows", (LOAD,)),
+    "quarantined": ("Share of rows that cannot be parsed.", "a changed format of one producer", (
+        "Read the reasons with one value each: `nightbid gates show {pipeline} RUN`.", LOAD)),
+    "quarantined_positives": ("", "labels in a new spelling", (
+        "Read the quarantined labels on the run's page; fix the producer.",)),
+    "null_excess": ("Share of nulls in a column, over that of the other days.",
+                    "a field is no longer filled, a join lost its right side", (LOOK, LOAD, RIGHT)),
+    "null_drop": ("Share of nulls that other days have and this day does not.",
+                  "nulls are now filled with a default", (LOOK, RIGHT)),
+    "nan_excess": ("Share of NaN in a column, over that of the other days.",
+                   "a division by zero upstream", (LOOK,)),
+    "blank_excess": ("Share of blank texts in a column, over that of the other days.",
+                     "a field is filled with empty text instead of null", (LOOK,)),
+    "out_of_range": ("", "another unit, a sentinel such as -1 or 9e9", (LOOK,)),
+    "new_values": ("", "a launch (new platform, format), or a renamed value", (LOOK, RIGHT)),
+    "lost_values": ("", "a producer is down, or a value was renamed", (LOOK, LOAD, RIGHT)),
+    "distinct_vs_usual": ("Number of distinct values of a column, over the usual.",
+                          "ids hashed in another way, a partial export", (LOOK, LOAD)),
+    "constant_columns": ("Columns that have one value on this day and several on others.",
+                         "a default in place of the value", (LOOK,)),
+    "contradictions": ("", "a flag without the one that it needs, a clock that runs back", (LOOK,)),
+    "label_rate_vs_usual": ("Share of label 1, over the usual.",
+                            "late labels, a changed attribution, a bot; or a sale", (LOOK, RIGHT)),
+    "label_evening": ("", "labels of the evening have not arrived yet", (
+        "Run the night later, or load the labels again.",)),
+    "label_hour_low": ("", "an outage of the label's producer within the day", (LOOK, LOAD)),
+    "psi": ("", "users or ads changed: a campaign, a launch, a lost region", (LOOK, RIGHT)),
+    "linf": ("", "one value took over or vanished", (LOOK, RIGHT)),
+    "auc_gain": ("", "the column has seen the label (a leak)", (
+        "Name it in `source.outcomes` if it is known only after the impression.",)),
+    "auc_loss": ("", "a stale or shuffled join", (LOOK, LOAD)),
+    "attribute_loss": ("", "a stale join, swapped ids", (LOOK, LOAD)),
+    "concentration": ("", "a bot or a test user", ("Leave the user out of the logs.",)),
+}  # fmt: skip
+_FEATURES: dict[str, _Entry] = {
+    "rows": ("Rows of a split.", "the window is empty after sampling", (
+        "Look at `sample` on the run's page.",)),
+    "lost_rows": ("", "a fault of featurization", (CODE,)),
+    "missing_inputs": ("Model inputs that a split does not have.", "a fault of a feature", (CODE,)),
+    "nulls": ("Nulls in model inputs.", "a fault of a feature", (CODE,)),
+    "not_finite": ("Infinite values and NaN in model inputs.", "a fault of a feature", (CODE,)),
+    "ids_out_of_range": ("Ids beyond the size of their embedding.", "a fault of a feature",
+                         (CODE,)),
+    "unreadable": ("", "texts in a numeric column, another decimal mark", (
+        "Set `source.decimal` or fix the producer.",)),
+    "constant": ("", "a column of one value", ("Remove the feature, or fix its column.",)),
+    "newly_constant": ("", "the newest day has a default in place of the value", (LOOK, LOAD)),
+    "oov": ("Share of the newest rows whose value the vocabulary does not have.",
+            "ids change faster than the window learns them", (
+                "Lower `min_count`, raise `window.train_days`.",)),
+    "oov_excess": ("", "ids renamed or hashed in another way", (LOOK, RIGHT)),
+    "missing_excess": ("", "a field is no longer filled", (LOOK, LOAD)),
+    "psi": ("", "the newest days differ from the training days", (LOOK, RIGHT)),
+    "psi_excess": ("", "more drift than on any earlier night", (LOOK, RIGHT)),
+    "js": ("", "the newest days differ from the training days", (LOOK, RIGHT)),
+    "linf": ("Largest change of one value's share, newest rows against the training rows.",
+             "one value took over or vanished", (LOOK, RIGHT)),
+    "psi_champion": ("", "the logs changed since the champion was trained", (LOOK, RIGHT)),
+    "js_champion": ("Jensen-Shannon divergence of the training rows from the champion's, in bits.",
+                    "the logs changed since the champion was trained", (LOOK, RIGHT)),
+    "linf_champion": ("Largest change of one value's share since the champion's training rows.",
+                      "the logs changed since the champion was trained", (LOOK, RIGHT)),
+    "vocabulary_churn": ("", "ids renamed; or the champion is months old", (
+        "If the ids are right, override it for one night: the next champion knows them.",)),
+    "single_auc": ("", "the input has seen the label (a leak)", (
+        "Remove the feature, or name its column in `source.outcomes`.",)),
+    "single_auc_gap": ("", "the input was made from labels of the training rows", (
+        "Compute it from earlier days only, as `target_rate` does.",)),
+    "label_rate_ratio": ("Share of label 1 in the newest rows, over that of the training rows.",
+                         "late labels, a changed attribution", (LOOK, RIGHT)),
+    "skew_mismatches": ("", "a feature is computed differently when serving", (CODE,)),
+    "skew_rows": ("", "too few rows to compare", ("Widen the window.",)),
+}  # fmt: skip
+_MODEL: dict[str, _Entry] = {
+    "worse_than_reference": ("", "the night's rows or settings made a poorer model", (CODE,)),
+    "entropy_loss": ("", "the night's rows or settings made a poorer model", (CODE, LOOK)),
+    "seed_noise": ("", "training is unstable", ("Lower `train.learning_rate`; average weights.",)),
+    "seed_noise_unknown": ("", "the model changed since the noise was measured", (
+        "`nightbid gates noise {pipeline}`, review, rename the file.",)),
+    "metrics_not_finite": ("Metrics that are no numbers.", "training diverged", (
+        "Lower `train.learning_rate`.",)),
+    "positives": ("Rows with label 1 among those that judge.", "a short or thin window", (
+        "Raise `window.evaluate_days`.",)),
+    "auc": ("Area under the ROC curve on the newest rows.", "a broken feature or label", (
+        LOOK, CODE)),
+    "auc_jump": ("", "a leak", ("Look for a column that is known only after the impression.",)),
+    "above_oracle": ("", "a leak", (
+        "Look for a column that is known only after the impression.",)),
+    "normalized_entropy_vs_constant": ("", "the model learned nothing", (CODE,)),
+    "normalized_entropy_vs_baseline": ("Normalized entropy less that of the baseline.",
+                                       "the large model is fitted poorly", (
+        "Try fewer epochs or a lower `train.learning_rate`.",)),
+    "calibration": ("", "the rate of the label moved between training and newest days", (
+        LOOK, "Set `train.calibration`.")),
+    "ece": ("Expected calibration error on the newest rows.", "see `calibration`", (LOOK,)),
+    "largest_tie": ("", "the model predicts a constant", (CODE,)),
+    "predictions_moved": ("", "a changed feature or label", (CODE, RIGHT)),
+    "slice_calibration": ("Mean prediction over mean label in a slice.",
+                          "one slice changed: a launch, a lost feature", (LOOK, RIGHT)),
+    "slice_normalized_entropy": ("", "one slice became worse", (LOOK, CODE)),
+}  # fmt: skip
+_SERVING: dict[str, _Entry] = {
+    "p99_ms": ("99th percentile of a request's latency in the load test, in milliseconds.",
+               "a larger model, a busy machine", (
+                   "Run the night again when the machine is quiet; else make the model smaller.",)),
+    "p50_ms": ("Median of a request's latency in the load test, in milliseconds.",
+               "a larger model, a busy machine", (
+                   "Run the night again when the machine is quiet; else make the model smaller.",)),
+    "requests_per_second_per_core": ("Requests that one core answered in a second.",
+                                     "a larger model, a busy machine", (
+        "Run the night again when the machine is quiet; else make the model smaller.",)),
+    "parity": ("", "an operation that the exported graph computes differently", (CODE,)),
+    "skew_mismatches": ("Cells that the serving path computes differently, bit by bit.",
+                        "a feature is computed differently when serving", (CODE,)),
+    "skew_rows": ("Number of rows compared for skew.", "too few rows to compare", (
+        "Widen the window.",)),
+    "bundle_mb": ("Size of the exported bundle, in megabytes.", "large embeddings", (
+        "Raise `min_count` or lower `embedding_dim`.",)),
+}  # fmt: skip
+_COST: dict[str, _Entry] = {
+    "run_share": ("What the run cost, over `budget.run_usd`.",
+                  "more rows, retries, a larger model", (
+        "`nightbid cost show {pipeline} --by stage --run-id RUN`; then raise the budget, or fix"
+        " what grew.",)),
+    "stage_share": ("What a stage cost, over its limit in `budget.stage_usd`.",
+                    "more rows, retries, a larger model", (
+        "`nightbid cost show {pipeline} --by stage --run-id RUN`.",)),
+}  # fmt: skip
+_VALUE: dict[str, _Entry] = {
+    "surplus_loss": ("", "the candidate bids worse than what serves", (CODE,)),
+    "surplus": ("", "`replay.value` does not fit the prices", ("Check `replay.value`.",)),
+    "unusable_rows": ("", "prices are missing or negative", (LOOK,)),
+    "price_ratio": ("", "prices in another unit (micros, CPM)", (
+        "Fix the unit of `columns.price`.",)),
+}  # fmt: skip
+_TABLE: dict[str, dict[str, _Entry]] = {
+    "raw": _RAW, "features": _FEATURES, "model": _MODEL, "serving": _SERVING, "cost": _COST,
+    "value": _VALUE,
+}  # fmt: skip
+
+
+def checks_of(gate: GateName) -> list[CheckDoc]:
+    """Every check of a gate, in the order of its limits.
+
+    A check without an entry of its own is there with its meaning and the general advice.
+    """
+    block = getattr(Gates(), gate)
+    known = meanings_of(type(block))
+    found = []
+    for name in statistics_of(gate):
+        meaning, causes, do = _TABLE[gate].get(name, ("", "", (LOOK, RIGHT)))
+        text = meaning or known.get(name, "")
+        found.append(CheckDoc(gate, name, text, causes, do, getattr(block, name)))
+    return found
+
+
+def find_check(gate: str, check: str) -> CheckDoc | None:
+    """Look a check up by its gate and its name, with or without a column; None if unknown."""
+    if gate not in get_args(GateName):
+        return None
+    name = check.partition(":")[0]
+    return next((each for each in checks_of(gate) if each.statistic == name), None)  # type: ignore[arg-type]
+
+
+def has_entry(gate: str, statistic: str) -> bool:
+    """Whether the table says something of its own about a check."""
+    return statistic in _TABLE.get(gate, {})

@@ -1,0 +1,197 @@
+"""Silence is noticed from the workspace alone, and told once, by webhook and by mail."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nightbid.alerts.message import Message, send
+from nightbid.alerts.watch import Watch
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.night.record import RunRecord, StageRecord
+from nightbid.storage.workspace import Workspace
+
+SPEC = """
+pipeline: small
+schedule: "0 3 * * *"
+features: {ad_id: vocabulary}
+"""
+LAST = dt.datetime(2026, 1, 9, 3, 0, 30, tzinfo=dt.UTC)
+"""When the schedule began its last night, that of 8 January."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """One scheduled pipeline."""
+    pipelines = tmp_path / "pipelines"
+    pipelines.mkdir()
+    (pipelines / "small.yaml").write_text(SPEC)
+    return Settings(
+        workspace=str(tmp_path / "workspace"),
+        pipelines=pipelines,
+        cache=tmp_path / "cache",
+        pages="https://airflow.example",
+    )
+
+
+def begun(settings: Settings, *done: str, at: dt.datetime = LAST) -> RunRecord:
+    """A night that the schedule began, and the stages that it finished, a minute each."""
+    spec = find_pipeline("small", settings.pipelines)
+    night = at.date() - dt.timedelta(days=1)
+    run = RunRecord.start(
+        Workspace(settings.workspace), spec, night, run_id=f"s-{night}", trigger="schedule"
+    )
+    head = run.head.model_copy(update={"started": at})
+    (run.folder / "run.json").write_text(head.model_dump_json())
+    for minute, stage in enumerate(done):
+        started = at + dt.timedelta(minutes=minute)
+        run.record(StageRecord(stage=stage, state="done", started=started, seconds=60))
+    return run
+
+
+def kinds(settings: Settings, now: dt.datetime) -> list[str]:
+    return [alert.message.kind for alert in Watch(settings).look(now)]
+
+
+def test_a_night_that_was_never_made_is_told_once_within_a_quarter_of_an_hour(settings) -> None:
+    begun(settings, "sample", "promote")
+    due = LAST.replace(second=0) + dt.timedelta(days=1)
+    assert kinds(settings, due + dt.timedelta(minutes=5)) == []
+    told: list[Message] = []
+    watch = Watch(settings)
+    for minute in range(5, 16):
+        watch.tell(due + dt.timedelta(minutes=minute), told.append)
+    (message,) = told
+    assert (message.kind, message.night) == ("missing_night", "2026-01-09")
+    assert "nightbid run small --date 2026-01-09" in message.text
+    assert message.page == "https://airflow.example/plugin/nightbid/nightbid/nights/small"
+
+
+def test_a_night_made_by_hand_is_not_missing_and_an_unused_schedule_is_not_expected(
+    settings,
+) -> None:
+    now = LAST + dt.timedelta(days=1, hours=1)
+    assert kinds(settings, now) == []
+    assert [a.message.kind for a in Watch(settings, expected=["small"]).look(now)] == [
+        "missing_night"
+    ]
+    begun(settings, "sample", "promote")
+    assert kinds(settings, now) == ["missing_night"]
+    begun(settings, "sample", "promote", at=now)
+    assert kinds(settings, now) == []
+
+
+def test_a_night_whose_scheduler_died_is_stalled_and_a_running_stage_is_not(settings) -> None:
+    run = begun(settings, "sample", "gate_raw")
+    quiet = LAST + dt.timedelta(minutes=2)
+    assert kinds(settings, quiet + dt.timedelta(minutes=5)) == []
+    (alert,) = Watch(settings).look(quiet + dt.timedelta(minutes=11))
+    assert alert.message.kind == "stalled_night"
+    assert "after gate_raw" in alert.message.text
+    # A stage that runs gives signs. A killed one gives none.
+    now = dt.datetime.now(dt.UTC)
+    sample = {"at": now.timestamp(), "cpu_seconds": 1.0, "wall_seconds": 9.0, "done": 0.5}
+    run.usage_file("featurize", 1).write_text(json.dumps(sample) + "\n")
+    fresh = run.head.model_copy(update={"started": now - dt.timedelta(minutes=30)})
+    (run.folder / "run.json").write_text(fresh.model_dump_json())
+    assert kinds(settings, now) == []
+
+
+def test_a_broken_yaml_and_a_damaged_record_are_told(settings) -> None:
+    run = begun(settings, "sample", "promote")
+    (settings.pipelines / "typo.yaml").write_text("pipeline: typo\nshcedule: x\n")
+    (run.folder / "run.json").write_text("{")
+    found = {alert.message.kind: alert.message for alert in Watch(settings).look(LAST)}
+    assert set(found) == {"broken_pipeline", "damaged_record"}
+    assert "did you mean 'schedule'" in found["broken_pipeline"].summary
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A chat's webhook on loopback: its address, and the messages that it took."""
+    taken: list[dict[str, Any]] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", taken
+        server.shutdown()
+
+
+def test_the_command_for_cron_sends_and_says_by_its_exit_code(settings, webhook) -> None:
+    address, taken = webhook
+    now = dt.datetime.now(dt.UTC)
+    begun(settings, "sample", "promote", at=now - dt.timedelta(days=2))
+    command = [sys.executable, "-m", "nightbid", "watch", "--once", "--missing", "0"]
+    environment = os.environ | {
+        "NIGHTBID_WORKSPACE": settings.workspace,
+        "NIGHTBID_PIPELINES": str(settings.pipelines),
+        "NIGHTBID_CACHE": str(settings.cache),
+        "NIGHTBID_STOP_WEBHOOK": address,
+    }
+    codes = [
+        subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+        for _ in range(2)
+    ]
+    assert codes == [6, 0], "told once"
+    assert [message["kind"] for message in taken] == ["missing_night"]
+    assert "no champion yet" in taken[0]["serves"]
+
+
+def test_a_message_goes_by_mail(settings) -> None:
+    lines: list[str] = []
+
+    class Mail(socketserver.StreamRequestHandler):
+        """As much of SMTP as one mail needs."""
+
+        def handle(self) -> None:
+            self.wfile.write(b"220 here\r\n")
+            data = False
+            while line := self.rfile.readline().decode().rstrip("\r\n"):
+                lines.append(line)
+                if line == "QUIT":
+                    self.wfile.write(b"221 bye\r\n")
+                    return
+                if line == "DATA":
+                    self.wfile.write(b"354 go on\r\n")
+                    data = True
+                    while (text := self.rfile.readline().decode().rstrip("\r\n")) != ".":
+                        lines.append(text)
+                    data = False
+                if not data:
+                    self.wfile.write(b"250 ok\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Mail) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        by_mail = settings.model_copy(
+            update={"mail_to": "ann@example.org", "smtp": _secret(server.server_address[1])}
+        )
+        send(by_mail, Message("missing_night", "small", "nothing came", night="2026-01-09"))
+        server.shutdown()
+    assert "Subject: small 2026-01-09: nothing came" in lines
+    assert "To: ann@example.org" in lines
+
+
+def _secret(port: int) -> Any:
+    from pydantic import SecretStr
+
+    return SecretStr(f"smtp://127.0.0.1:{port}")

@@ -1,0 +1,30 @@
+"""The catalogue says something of every check, and its commands are those of the shell."""
+
+from __future__ import annotations
+
+import shlex
+from typing import get_args
+
+import pytest
+from nightbid.config.gates import GateName, statistics_of
+from nightbid.gates.catalog import checks_of, find_check, has_entry
+
+
+@pytest.mark.parametrize("gate", get_args(GateName))
+def test_every_check_of_a_gate_is_explained(gate):
+    docs = checks_of(gate)
+    assert [each.statistic for each in docs] == statistics_of(gate)
+    for each in docs:
+        assert each.meaning, each.statistic
+        assert each.causes, each.statistic
+        assert each.do, each.statistic
+
+
+def test_the_command_overrides_the_very_check():
+    doc = find_check("raw", "psi:platform")
+    assert doc is not None
+    words = shlex.split(doc.command("ctr", "psi:platform", "2026-01-08"))
+    assert words[:5] == ["nightbid", "gates", "override", "ctr", "raw/psi:platform"]
+    assert "--until" in words
+    assert find_check("raw", "nothing") is None
+    assert has_entry("raw", "psi")
