@@ -4,14 +4,57 @@ from __future__ import annotations
 
 import json
 
-from nightbid.errors import ConcurrentUpdateError, PromotionRefused, StageError
-from nightbid.night.champion import ChampionPointer
+from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused, StageError
+from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.record import APPROVE, RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import Outcome, StageTask
+from nightbid.storage.workspace import Workspace, read_manifest
 
 GATES = tuple(stage.name for stage in NIGHT if stage.is_gate)
 """Every gate of a night; one that `promote` does not have among its inputs stops it."""
+
+
+def promote_by_hand(
+    workspace: Workspace, pipeline: str, run_id: str, reason: str, by: str
+) -> Champion:
+    """Promote the candidate of a finished run at a person's request.
+
+    Every gate must have let it pass. That another champion serves than the one that it was judged
+    against does not matter: the person decides.
+
+    Args:
+        workspace: Where the run lies.
+        pipeline: Name of the pipeline.
+        run_id: The run whose bundle is to serve.
+        reason: Why; kept in the history.
+        by: Person who decides; kept in the history.
+
+    Raises:
+        PromotionRefused: A gate has not let it pass, or promotions are paused.
+        ConfigError: There is no such run, or it exported nothing.
+    """
+    run = RunRecord.load(workspace, pipeline, run_id)
+    for gate in GATES:
+        judged = run.stage(gate)
+        if judged is None or judged.state != "done" or judged.verdict not in ("pass", "warn"):
+            raise PromotionRefused(
+                f"{gate} says {judged.verdict or judged.state if judged else 'nothing'}",
+                where=run_id,
+                hint="override its checks, then rerun the night",
+            )
+    export = run.stage("export")
+    if export is None or not export.uri:
+        raise ConfigError("this run exported no bundle", where=run_id, hint="rerun the night")
+    folder = workspace.at(export.uri)
+    return ChampionPointer(workspace, pipeline).promote(
+        run_id=run.run_id,
+        night=run.date,
+        bundle_uri=export.uri,
+        bundle_digest=read_manifest(folder).digest,
+        reason=reason,
+        by=by,
+    )
 
 
 def run(task: StageTask) -> Outcome:

@@ -77,7 +77,9 @@ class StopNotifier(BaseNotifier):
             run_id=run_id,
             stage=self.stage,
             page=page or page_address(base, "nights", self.pipeline),
-            runbook=page_address(base, "runbook", self.stage) if stopped else "",
+            runbook=page_address(base, "checks", self.stage.removeprefix("gate_"))
+            if stopped and self.stage.startswith("gate_")
+            else "",
             log=getattr(context.get("ti"), "log_url", "") or "",
             serves=what_serves(workspace, self.pipeline),
         )

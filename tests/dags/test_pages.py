@@ -31,6 +31,7 @@ ADDRESSES = {
     "costs": "Nothing was spent yet",
     "champion/small": "nightbid rollback small",
     GATE: "what the gate saw",
+    "checks/raw?pipeline=small": "nightbid gates override small",
 }
 """Each page, and what is on it."""
 
@@ -74,14 +75,14 @@ def server(
     """Airflow's API server with the plugin, on a port of its own."""
     folder: Path = tmp_path_factory.mktemp("api")
     passwords = folder / "passwords.json"
-    passwords.write_text(json.dumps({"ann": "secret"}))
+    passwords.write_text(json.dumps({"ann": "secret", "eve": "secret"}))
     with pytest.MonkeyPatch.context() as patch, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         patch.setenv("NIGHTBID_WORKSPACE", str(workspace.root))
         patch.setenv("NIGHTBID_CACHE", str(folder / "cache"))
         patch.setenv("NIGHTBID_TRACKING_PAGES", "http://mlflow.example:5000/")
-        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ann:viewer")
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ann:viewer,eve:user")
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(passwords))
         from airflow.api_fastapi.app import create_app, purge_cached_app
         from nightbid_airflow.views.app import pages
@@ -104,12 +105,25 @@ def server(
 
 @pytest.fixture(scope="module")
 def ann(server: str) -> Iterator[httpx.Client]:
-    """Somebody who logged in."""
+    """Somebody who logged in and may only look."""
     with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
-        body = {"username": "ann", "password": "secret"}
-        token = client.post(server.replace("/nightbid/", "/auth/token"), json=body).json()
-        client.cookies.set("_token", token["access_token"])
+        client.cookies.set("_token", jwt(server, "ann"))
         yield client
+
+
+@pytest.fixture(scope="module")
+def eve(server: str) -> Iterator[httpx.Client]:
+    """Somebody who logged in and may edit DAGs."""
+    with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
+        client.cookies.set("_token", jwt(server, "eve"))
+        yield client
+
+
+def jwt(server: str, user: str) -> str:
+    body = {"username": user, "password": "secret"}
+    address = server.replace("/nightbid/", "/auth/token")
+    answer = httpx.post(address, json=body, trust_env=False, timeout=30)
+    return str(answer.json()["access_token"])
 
 
 def test_nobody_sees_anything_without_a_login(server: str) -> None:
@@ -129,7 +143,7 @@ def test_somebody_who_may_read_no_dag_sees_no_run(server: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     for address in ADDRESSES:
         answer = httpx.get(server + address, headers=headers, trust_env=False)
-        listing = address in ("", "costs")
+        listing = address in ("", "costs") or address.startswith("checks")
         assert answer.status_code == (200 if listing else 404), address
         assert "small-1" not in answer.text.replace("run &#39;small-1&#39;", "")
 
@@ -242,3 +256,58 @@ def test_links_of_a_gates_page_lead_to_the_files_beside_it(ann: httpx.Client) ->
     (link,) = re.findall('href="(.*)"', page.text)
     assert ann.get(str(page.url.join(link))).json() == {"verdict": "stop"}
     assert ann.get(f"{GATE}/model.bin").status_code == 404
+
+
+def test_a_rollback_from_the_page_needs_the_role_the_token_and_a_reason(
+    ann: httpx.Client, eve: httpx.Client, workspace: Workspace, server: str
+) -> None:
+    pointer = ChampionPointer(workspace, "small")
+    first = pointer.current()
+    assert first is not None
+    pointer.promote(
+        run_id="small-2", night=first.night, bundle_uri="stages/y", bundle_digest="c" * 64,
+        reason="better",
+    )  # fmt: skip
+    assert "Roll back" not in ann.get("champion/small").text, "a viewer sees no button"
+    page = eve.get("champion/small").text
+    (token, *_) = re.findall('name="token" value="([0-9a-f]+)"', page)
+    asked = {"token": token, "reason": "CTR fell at nine", "confirm": "yes"}
+    refused = [
+        ann.post("act/small/rollback", data=asked),
+        eve.post("act/small/rollback", data={**asked, "token": "0" * 64}),
+        eve.post("act/small/rollback", json={"reason": "CTR fell at nine"}),
+        httpx.post(f"{server}act/small/rollback", data=asked, trust_env=False),
+    ]
+    assert [answer.status_code for answer in refused] == [403, 403, 403, 401]
+    for wrong in ({"reason": "no"}, {"confirm": ""}, {"to": "x"}):
+        assert eve.post("act/small/rollback", data={**asked, **wrong}).status_code == 422
+    current = pointer.current()
+    assert current is not None
+    assert current.run_id == "small-2"
+
+    done = eve.post("act/small/rollback", data=asked)
+    assert (done.status_code, done.headers["location"]) == (303, "/nightbid/champion/small")
+    entry = pointer.current()
+    assert entry is not None
+    assert (entry.run_id, entry.by, entry.reason) == ("small-1", "eve", "CTR fell at nine")
+    shown = eve.get("champion/small").text
+    assert "by eve" in shown
+
+
+def test_the_same_by_rest(server: str, workspace: Workspace) -> None:
+    def post(user: str, action: str, **given: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {jwt(server, user)}"}
+        address = f"{server}act/small/{action}"
+        return httpx.post(address, json=given, headers=headers, trust_env=False, timeout=30)
+
+    assert post("ann", "pause", reason="the holidays").status_code == 403
+    assert post("eve", "pause", reason="the holidays").json()["by"] == "eve"
+    paused = ChampionPointer(workspace, "small").paused()
+    assert paused is not None
+    assert (paused.by, paused.reason) == ("eve", "the holidays")
+    assert post("eve", "resume").status_code == 200
+    assert ChampionPointer(workspace, "small").paused() is None
+    refused = post("eve", "promote", run="small-1", reason="it is better")
+    assert refused.status_code == 422
+    assert "gate_raw says" in refused.text
+    assert post("eve", "nothing").status_code == 404

@@ -78,6 +78,7 @@ def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(
 ) -> None:
     address, messages = webhook
     monkeypatch.setenv("NIGHTBID_STOP_WEBHOOK", address)
+    monkeypatch.setenv("NIGHTBID_PAGES", "https://airflow.example/")
     monkeypatch.setenv("NIGHTBID_STOP_NOTIFIER", f"{__name__}:Bell")
     pipelines(gates=STOPS_AT_ONCE)
     states = run_dag()
@@ -92,7 +93,10 @@ def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(
     assert "gate_raw" in (run.folder / "report.html").read_text()
     (message,) = messages
     assert "small 2026-01-04: gate_raw stopped the night: rows" in message["text"]
-    assert (run.workspace.root / message["page"]).exists()
+    pages = "https://airflow.example/plugin/nightbid/nightbid"
+    assert message["page"] == f"{pages}/runs/small/{run.run_id}"
+    assert message["runbook"] == f"{pages}/checks/raw"
+    assert message["serves"] == "nothing: there is no champion yet"
     assert Bell.rung == [message["summary"]]
     assert link_of("gate_raw") == f"/nightbid/outputs/{run.stage('gate_raw').uri[7:]}"
     assert link_of("report") == f"/nightbid/runs/small/{run.run_id}"

@@ -14,10 +14,11 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nightbid.cli import view
-from nightbid.cli.output import terminal
+from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import Night
 from nightbid.config.settings import Settings
@@ -101,10 +102,11 @@ def run(
 
 
 @app.command()
-def pipelines() -> None:
+def pipelines(as_json: AsJson = False) -> None:
     """List the pipelines and check their YAML; exit with 2 if one is broken."""
     settings = Settings()
     faults = []
+    listed = []
     table = Table("pipeline", "source", "label", "model", "schedule", "description")
     for name in pipeline_names(settings.pipelines):
         try:
@@ -112,14 +114,27 @@ def pipelines() -> None:
         except ConfigError as error:
             faults.append(error)
             continue
+        listed.append(
+            {
+                "pipeline": name,
+                "source": spec.source.kind,
+                "label": spec.label.column,
+                "model": spec.model.architecture,
+                "schedule": spec.schedule,
+                "description": spec.description,
+            }
+        )
         table.add_row(
             name,
             spec.source.kind,
             spec.label.column,
             spec.model.architecture,
             spec.schedule or "by hand",
-            spec.description,
+            escape(spec.description),
         )
+    if as_json:
+        print_json({"pipelines": listed, "faults": [str(fault) for fault in faults]})
+        raise typer.Exit(ConfigError.exit_code if faults else 0)
     console.print(table)
     for fault in faults:
         typer.echo(f"error: {fault}", err=True)
@@ -132,6 +147,7 @@ def features(
     pipeline: PipelineName,
     set_: Overrides = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown page.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Document the features: what each reads, makes and gives the model, and what it learned."""
     from nightbid.cli.features import documented, features_markdown, features_table, origin
@@ -139,6 +155,9 @@ def features(
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines, tuple(set_ or ()))
     found, run_id = documented(spec, Workspace(settings.workspace))
+    if as_json:
+        print_json({"pipeline": pipeline, "run_id": run_id, **found.model_dump(mode="json")})
+        return
     if markdown:
         sys.stdout.write(features_markdown(pipeline, found, run_id) + "\n")
         return
@@ -147,10 +166,19 @@ def features(
 
 
 @app.command()
-def runs(pipeline: PipelineName, last: Annotated[int, typer.Option(min=1)] = 20) -> None:
+def runs(
+    pipeline: PipelineName,
+    last: Annotated[int, typer.Option(min=1, help="Newest runs to list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
     """List the runs of a pipeline, newest last."""
     settings = Settings()
     found = runs_of(Workspace(settings.workspace), _known(pipeline, settings))[-last:]
+    if as_json:
+        from nightbid.report.summaries import summarise
+
+        print_json([summarise(each).model_dump(mode="json") for each in found])
+        return
     if not found:
         console.print(
             f"no runs of {pipeline} yet: start one with `nightbid run {pipeline} --date …`"
@@ -189,6 +217,7 @@ def champion(
     pipeline: Annotated[str, typer.Argument(help="A pipeline; or `pause` or `resume` before it.")],
     of: Annotated[str, typer.Argument(help="The pipeline, after `pause` or `resume`.")] = "",
     reason: Annotated[str, typer.Option(help="Why promotions are paused.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Show which model serves and its history; `champion pause PIPELINE` stops promotions."""
     from nightbid.cli.champion import pause_or_resume
@@ -199,6 +228,9 @@ def champion(
         console.print(pause_or_resume(pointer, pipeline, of, reason), markup=False, soft_wrap=True)
         return
     pointer = ChampionPointer(Workspace(settings.workspace), _known(pipeline, settings))
+    if as_json:
+        print_json({"history": pointer.history(), "paused": pointer.paused()})
+        return
     if (pause := pointer.paused()) is not None:
         console.print(f"promotions are paused since {pause.since:%Y-%m-%d %H:%M} UTC: "
                       f"{pause.reason}", markup=False, soft_wrap=True)  # fmt: skip
@@ -310,14 +342,19 @@ def score(
 def compare(
     pipeline: PipelineName,
     run_ids: Annotated[list[str], typer.Argument(help="Two or more run ids.")],
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs: metrics with intervals, differences in the spec, cost."""
-    from nightbid.cli.compare import compare_runs
+    from nightbid.cli.compare import compare_runs, comparison_json
 
     settings = Settings()
     workspace = Workspace(settings.workspace)
     name = _known(pipeline, settings)
-    console.print(compare_runs([RunRecord.load(workspace, name, each) for each in run_ids]))
+    found = [RunRecord.load(workspace, name, each) for each in run_ids]
+    if as_json:
+        print_json(comparison_json(found))
+        return
+    console.print(compare_runs(found))
 
 
 @app.command()
@@ -385,12 +422,19 @@ def track(
 @app.command()
 def window(
     pipeline: PipelineName,
-    date_: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"])],
+    date_: Annotated[
+        datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Newest day of logs.")
+    ],
     set_: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show which days a night would use for what."""
     spec = find_pipeline(pipeline, Settings().pipelines, tuple(set_ or ()))
     night = Night.of(spec, date_.date())
+    if as_json:
+        splits = {"train": night.train, "validate": night.validate_, "evaluate": night.evaluate}
+        print_json(splits)
+        return
     table = Table("split", "days", "from", "to")
     for name, days in (
         ("train", night.train),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -48,6 +49,38 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
     else:
         parts.append("The specs are the same.")
     return Group(*parts)
+
+
+def comparison_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """The same as `compare_runs`, for programs.
+
+    Raises:
+        ConfigError: there are fewer than two different runs.
+    """
+    found = Comparison.of(runs)
+    return {
+        "runs": [
+            {
+                "run_id": view.head.run_id,
+                "night": view.head.date,
+                "state": view.state,
+                "verdict": view.evaluation.get("verdict"),
+                "reference": view.evaluation.get("reference"),
+                "rows": view.evaluation.get("rows"),
+                "figures": view.evaluation.get("candidate"),
+                "intervals": view.evaluation.get("intervals"),
+                "seconds": view.seconds,
+                "cost": {"amount": str(view.total_cost.amount),
+                         "currency": view.total_cost.currency},
+            }
+            for view in found.views
+        ],
+        "paired": [
+            {"run_id": pair.run_id, "why_not": pair.why_not, "differences": pair.differences}
+            for pair in found.pairs
+        ],
+        "changed": [{"key": row.key, "values": row.values} for row in found.changed],
+    }  # fmt: skip
 
 
 def _whole(title: str) -> Column:

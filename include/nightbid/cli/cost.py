@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from nightbid.cli.output import terminal
+from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.entries import LedgerEntry, fold
@@ -64,6 +64,7 @@ def show(
     pipeline: PipelineName,
     by: Annotated[By, typer.Option(help="Sum over.")] = By.stage,
     run_id: Annotated[str, typer.Option(help="Only this run.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Show what was spent: here, and what the same usage costs in the cloud."""
     name = _known(pipeline)
@@ -77,6 +78,9 @@ def show(
     groups: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
         groups.setdefault(_group(entry, by), []).append(entry)
+    if as_json:
+        print_json([_sums({by.value: group}, mine) for group, mine in groups.items()])
+        return
     currency = entries[0].currency
     table = Table(by.value, "attempts", "failed", "vCPU h", "GB h", f"here {currency}",
                   f"cloud {currency}")  # fmt: skip
@@ -90,7 +94,7 @@ def show(
 
 
 @app.command()
-def answers(pipeline: PipelineName) -> None:
+def answers(pipeline: PipelineName, as_json: AsJson = False) -> None:
     """Show cost per run, AUC gained, and forecast vs. actual; alert if unusual."""
     name = _known(pipeline)
     runs = run_costs(_workspace(), name)
@@ -102,6 +106,28 @@ def answers(pipeline: PipelineName) -> None:
         )
     currency = runs[0].cloud.currency
     forecasts = {each.run_id: each for each in backtest(runs)}
+    if as_json:
+        print_json(
+            {
+                "runs": [
+                    {
+                        "run_id": run.run_id,
+                        "night": run.night,
+                        "cloud": run.cloud,
+                        "here": run.here,
+                        "rows": run.rows,
+                        "forecast": forecasts.get(run.run_id),
+                        "per_million_rows": run.per_million_rows,
+                        "per_model": run.per_model,
+                        "auc_gain": run.auc_gain,
+                        "per_auc_point": run.per_auc_point,
+                    }
+                    for run in runs
+                ],
+                "unusual": unusual(runs),
+            }
+        )
+        return
     table = Table("run", "night", f"cloud {currency}", "forecast", "rows", "per million rows",
                   "per model", "AUC gain", "per AUC point")  # fmt: skip
     for column in table.columns[2:]:
@@ -133,6 +159,7 @@ def forecast(
     pipeline: PipelineName,
     nights: Annotated[int, typer.Option(min=1, help="Nights, or trials of a sweep.")] = 30,
     rows: Annotated[int, typer.Option(min=0, help="Rows per night; default: as of late.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Forecast what nights will cost, from past ones, with the error of earlier forecasts."""
     name = _known(pipeline)
@@ -143,6 +170,9 @@ def forecast(
             where=Settings().workspace,
             hint=f"run one night first: `nightbid run {name} --date …`",
         )
+    if as_json:
+        print_json(found)
+        return
     console.print(
         f"{nights} nights of {found.rows_per_night:,} rows: about {_money(found.total_usd)} USD at"
         f" cloud prices ({_money(found.low_usd)} to {_money(found.high_usd)}),"
@@ -198,9 +228,13 @@ def storage(
     storage_class: Annotated[
         StorageClass, typer.Option("--class", help="Of the bucket.")
     ] = StorageClass.standard,
+    as_json: AsJson = False,
 ) -> None:
     """Show what keeping the outputs of each stage costs, by size and lifetime."""
     kept = kept_outputs(_workspace(), _known(pipeline), storage_class=storage_class)
+    if as_json:
+        print_json(kept)
+        return
     table = Table("stage", "outputs", "GB", "USD so far", "USD a month")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -239,9 +273,13 @@ def export(
 def reconcile(
     bill: Annotated[Path, typer.Argument(help="Billing export: CSV, FOCUS or Google columns.")],
     pipeline: Annotated[str, typer.Option(help="Only this pipeline's estimates.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Compare estimate and invoice per run and stage, with the unexplained rest."""
     result = reconcile_bill(Ledger(_workspace()).entries(pipeline=pipeline or None), bill)
+    if as_json:
+        print_json(result)
+        return
     table = Table("pipeline", "run", "stage", "estimate", "invoice", "difference")
     for column in table.columns[3:]:
         column.justify = "right"
@@ -274,8 +312,11 @@ def page(
 
 
 @app.command()
-def prices() -> None:
+def prices(as_json: AsJson = False) -> None:
     """Show the price book: every price with its validity and source."""
+    if as_json:
+        print_json(list(default_book().prices))
+        return
     sources: dict[str, int] = {}
     tables: dict[str, Table] = {}
     for price in default_book().prices:
@@ -336,6 +377,20 @@ def _group(entry: LedgerEntry, by: By) -> str:
         By.month: f"{entry.day:%Y-%m}",
         By.service: entry.service,
     }[by]
+
+
+def _sums(group: dict[str, str], entries: list[LedgerEntry]) -> dict[str, str]:
+    attempts, failed, vcpu, memory, _, _ = _row(entries)
+    return {
+        **group,
+        "attempts": attempts,
+        "failed": failed,
+        "vcpu_hours": vcpu,
+        "memory_gb_hours": memory,
+        "here": str(total(entries, here=True).amount),
+        "cloud": str(total(entries).amount),
+        "currency": entries[0].currency,
+    }
 
 
 def _row(entries: list[LedgerEntry]) -> list[str]:

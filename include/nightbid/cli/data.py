@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from nightbid.cli.output import terminal
+from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
@@ -39,10 +39,13 @@ Overrides = Annotated[
 
 
 @app.command()
-def days(pipeline: PipelineName, set_: Overrides = None) -> None:
+def days(pipeline: PipelineName, set_: Overrides = None, as_json: AsJson = False) -> None:
     """List the days that a pipeline's source has."""
     spec, source = _opened(pipeline, set_)
     known = source.days()
+    if as_json:
+        print_json({"source": spec.source.kind, "days": known})
+        return
     if known is None:
         console.print(f"{spec.source.kind}: any day can be made")
         return
@@ -67,6 +70,7 @@ def show(
     date_: Date,
     rows: Annotated[int, typer.Option(min=0, help="First rows to print.")] = 5,
     set_: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one day: columns, rows, label rate and the first rows."""
     spec, source = _opened(pipeline, set_)
@@ -84,6 +88,23 @@ def show(
             value = flag(batch[spec.label.column])
             positives += float(np.nansum(value))
             unclear += int(np.isnan(value).sum())
+    if as_json:
+        print_json(
+            {
+                "day": day,
+                "rows": count,
+                "positives": positives,
+                "label_unclear": unclear,
+                "columns": {}
+                if head is None
+                else {
+                    each.name: {"type": str(each.type), "nulls": nulls[each.name]}
+                    for each in head.schema
+                },
+                "head": [] if head is None else head.to_pylist(),
+            }
+        )
+        return
     if head is None:
         console.print(f"{day}: the day is there and has no rows")
         return
@@ -156,10 +177,16 @@ def freeze(
 @app.command()
 def frozen(
     check: Annotated[bool, typer.Option("--check", help="Check every byte of each.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the frozen data sets, and check that they are what was frozen."""
     workspace = Workspace(Settings().workspace)
     found = frozen_sets(workspace)
+    if as_json:
+        for each in found if check else ():
+            verified(workspace, each.name)
+        print_json(found)
+        return
     if not found:
         console.print("no data set is frozen yet: `nightbid data freeze PIPELINE RUN --name …`")
         return

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
-import yaml
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from nightbid.cli.night import BarProgress
-from nightbid.cli.output import terminal
-from nightbid.config.gates import GateName, Gates, Override
+from nightbid.cli.output import AsJson, print_json, terminal
+from nightbid.config.gates import Gates
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.gates.judge import in_words
-from nightbid.gates.propose import Proposal, bands_of, to_yaml
+from nightbid.gates.overrides import GATES, add_override, read_suite, write_suite
+from nightbid.gates.propose import Proposal, bands_of
 from nightbid.gates.propose import propose as learn_bands
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.report.proposal_page import proposal_page
-from nightbid.storage.workspace import Workspace, write_atomically
+from nightbid.storage.workspace import Workspace
 from nightbid.sweep.seed_variance import draw, spread
 
 app = typer.Typer(no_args_is_help=True)
 console = terminal()
-GATES: tuple[GateName, ...] = get_args(GateName)
 SPARKS = "▁▂▃▄▅▆▇█"
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
@@ -38,12 +39,20 @@ PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
 def show(
     pipeline: PipelineName,
     run_id: Annotated[str, typer.Argument(help="Run id; default: the limits alone.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Show the limits of a pipeline, or what the gates said of one run."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
     if run_id:
-        _show_run(RunRecord.load(Workspace(settings.workspace), spec.pipeline, run_id))
+        run = RunRecord.load(Workspace(settings.workspace), spec.pipeline, run_id)
+        if as_json:
+            print_json(dict(_results(run)))
+        else:
+            _show_run(run)
+        return
+    if as_json:
+        print_json(spec.gates)
         return
     console.print(_limits(spec.gates))
 
@@ -62,7 +71,7 @@ def propose(
     found = learn_bands(Workspace(settings.workspace), spec.pipeline, spec.gates, days)
     path = out or _proposed_path(settings, spec.pipeline)
     suite = {**_suite(settings, spec.pipeline, path), "bands": bands_of(found)}
-    _write_suite(path, spec.pipeline, suite)
+    write_suite(path, spec.pipeline, suite)
     final = path.with_name(f"{spec.pipeline}.yaml")
     page = path.with_suffix(".html")
     page.write_text(proposal_page(spec.pipeline, found, path=path, final=final), encoding="utf-8")
@@ -106,7 +115,7 @@ def noise(
     console.print(table)
     path = out or _proposed_path(settings, spec.pipeline)
     measured = {"seed_noise": found.model_dump(mode="json")}
-    _write_suite(path, spec.pipeline, {**_suite(settings, spec.pipeline, path), **measured})
+    write_suite(path, spec.pipeline, {**_suite(settings, spec.pipeline, path), **measured})
     console.print(
         f"two trainings differ by ±{2 * 2**0.5 * found.normalized_entropy:.4f} in NE and"
         f" ±{2 * 2**0.5 * found.auc:.4f} in AUC by their seeds alone (two standard deviations,"
@@ -133,18 +142,9 @@ def _proposed_path(settings: Settings, pipeline: str) -> Path:
 def _suite(settings: Settings, pipeline: str, proposed: Path) -> dict[str, Any]:
     """Start from what is in force, and from what is under review: a proposal replaces all of it."""
     final = settings.pipelines / "suites" / f"{pipeline}.yaml"
-    in_force, under_review = _read_suite(final), _read_suite(proposed)
+    in_force, under_review = read_suite(final), read_suite(proposed)
     # Overrides are made in force at once: older ones under review must not bring them back.
     return {**in_force, **under_review, "overrides": in_force.get("overrides", [])}
-
-
-def _read_suite(path: Path) -> dict[str, Any]:
-    found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return dict(found or {})
-
-
-def _write_suite(path: Path, pipeline: str, suite: dict[str, Any]) -> None:
-    write_atomically(path, to_yaml(pipeline, suite))
 
 
 @app.command()
@@ -158,33 +158,9 @@ def override(
     """Let a stop pass as a warning for a while; every page and report shows it until then."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
-    gate, _, statistic = check.partition("/")
-    if gate not in GATES or not statistic:
-        raise ConfigError(
-            f"cannot read the check {check!r}",
-            where="override",
-            hint=f"write it as gate/statistic, with gate one of {', '.join(GATES)}",
-        )
-    try:
-        entry = Override.model_validate(
-            {
-                "gate": gate,
-                "check": statistic,
-                "name": name,
-                "reason": reason,
-                "until": until.date(),
-            }
-        )
-    except ValueError as error:
-        raise ConfigError(
-            "an override needs a name and a reason of at least eight letters",
-            where="override",
-            hint="say who decides this and why it is safe",
-        ) from error
-    path = settings.pipelines / "suites" / f"{spec.pipeline}.yaml"
-    suite = _read_suite(path)
-    suite.setdefault("overrides", []).append(entry.model_dump(mode="json"))
-    _write_suite(path, spec.pipeline, suite)
+    path = add_override(
+        settings, spec.pipeline, check, name=name, reason=reason, until=until.date()
+    )
     past = (
         " (that day is past: it holds for old nights only)"
         if (until.date() < datetime.now(UTC).date())
@@ -254,19 +230,28 @@ def _proposed(found: list[Proposal]) -> Table:
     return table
 
 
-def _show_run(run: RunRecord) -> None:
+def _results(run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each gate of a run said, with the address of its output."""
     for gate in GATES:
         record = run.stage(f"gate_{gate}")
-        if record is None or not record.uri:
-            continue
-        folder = run.workspace.at(record.uri)
-        result = json.loads((folder / "gate.json").read_text())
-        console.print(f"[bold]{gate}[/] {result['verdict']}: {result['summary']}", soft_wrap=True)
+        if record is not None and record.uri:
+            folder = run.workspace.at(record.uri)
+            result = json.loads((folder / "gate.json").read_text(encoding="utf-8"))
+            kept = {key: result[key] for key in ("verdict", "summary", "checks", "findings")}
+            yield gate, {**kept, "page": str(folder / "index.html")}
+
+
+def _show_run(run: RunRecord) -> None:
+    for gate, result in _results(run):
+        console.print(
+            f"[bold]{gate}[/] {result['verdict']}: {escape(result['summary'])}", soft_wrap=True
+        )
         for check in result["checks"]:
             if check["verdict"] != "pass":
                 console.print(
                     f"  {check['verdict']}  {check['name']}: {check['observed']},"
                     f" expected {check['expected']}  {check['detail']}",
                     soft_wrap=True,
+                    markup=False,
                 )
-        console.print(f"  page: {folder / 'index.html'}", soft_wrap=True)
+        console.print(f"  page: {result['page']}", soft_wrap=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from nightbid.config.base import Block
 from nightbid.config.document import meanings_of
 from nightbid.config.gates import GateName, Gates, Limit, statistics_of
 
@@ -225,7 +226,7 @@ def checks_of(gate: GateName) -> list[CheckDoc]:
 
     A check without an entry of its own is there with its meaning and the general advice.
     """
-    block = getattr(Gates(), gate)
+    block: Block = getattr(Gates(), gate)
     known = meanings_of(type(block))
     found = []
     for name in statistics_of(gate):

@@ -28,6 +28,13 @@ class Links:
     script: str = ""
     """A script that fits a page into what surrounds it. Nothing on a page needs it."""
 
+    token: str = ""
+    """What a form of these pages carries; empty: the reader may not act."""
+
+    def act(self, pipeline: str, action: str) -> str:
+        """Where a form asks for an action."""
+        return ""
+
     def asset(self, script: Script) -> str:
         """A script of the charts; empty: the page holds it."""
         return ""
@@ -46,6 +53,10 @@ class Links:
 
     def compare(self, pipeline: str) -> str:
         """Where chosen runs are compared: takes `run`, once per run."""
+        return ""
+
+    def checks(self, gate: str, check: str = "") -> str:
+        """What the checks of a gate mean; of one check, with or without its column."""
         return ""
 
     def costs(self) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
+from nightbid.config.gates import GateName
 from nightbid.cost.forecast import UNUSUAL
-from nightbid.night.champion import Champion
+from nightbid.gates.catalog import checks_of
+from nightbid.gates.judge import in_words
+from nightbid.night.champion import Champion, Pause
 from nightbid.night.record import RunRecord
 from nightbid.report import formatting
 from nightbid.report.assets import inline_policy, scripts
@@ -96,11 +99,32 @@ def costs_document(runs: Sequence[RunSummary], *, links: Links, pipelines: list[
     return document("Costs", body, links=links, pipelines=pipelines, here=links.costs())
 
 
+def checks_document(gate: str, pipeline: str, *, links: Links, pipelines: list[str]) -> str:
+    """What each check of a gate means, its likely causes and what to do.
+
+    Args:
+        gate: Name of the gate, without `gate_`.
+        pipeline: Whose name the commands have; empty: a placeholder.
+        links: Where links lead.
+        pipelines: Named in the navigation.
+    """
+    context = {
+        "gate": gate,
+        "gates": get_args(GateName),
+        "checks": checks_of(gate),  # type: ignore[arg-type]
+        "pipeline": pipeline or "PIPELINE",
+        "links": links,
+    }
+    body = render("checks.html", context)
+    return document(f"Checks of gate_{gate}", body, links=links, pipelines=pipelines)
+
+
 def champion_document(
     pipeline: str,
     history: Sequence[Champion],
     known: Collection[str],
     *,
+    paused: Pause | None = None,
     links: Links,
     pipelines: list[str],
 ) -> str:
@@ -110,10 +134,12 @@ def champion_document(
         pipeline: whose.
         history: every change, oldest first.
         known: ids of the runs whose records are still there.
+        paused: Who stopped promotions, and why; None while they go on.
         links: where links lead.
         pipelines: that have run.
     """
     context = {"pipeline": pipeline, "history": history, "known": known, "links": links}
+    context["paused"] = paused
     return document(
         f"Champion of {pipeline}",
         render("champion.html", context),
@@ -193,6 +219,7 @@ def _environment() -> Environment:
         signed=formatting.signed,
         interval=formatting.interval,
         duration=formatting.duration,
+        in_words=in_words,
         money=formatting.money,
     )
     return environment

@@ -6,12 +6,13 @@ import logging
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from nightbid.config.costs import STAGES
+from nightbid.config.gates import GateName
 from nightbid.config.settings import Settings
 from nightbid.errors import NightbidError
 from nightbid.night.champion import ChampionPointer
@@ -29,7 +30,8 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.base import RequestResponseEndpoint
 from upath import UPath
 
-from nightbid_airflow.views.current_user import CurrentUser, dag_runs, login_address
+from nightbid_airflow.views.actions import add_actions, token_of
+from nightbid_airflow.views.current_user import CurrentUser, Login, dag_runs, login_address
 from nightbid_airflow.views.links import ServedLinks
 
 LOG = logging.getLogger(__name__)
@@ -53,8 +55,6 @@ KEY = re.compile(r"[0-9a-f]{8,64}")
 MOST = 8
 """Runs side by side that a screen can hold."""
 TITLES = {401: "Not logged in", 403: "Not for you to see", 404: "Not found", 422: "Not understood"}
-
-Login = Annotated[CurrentUser, Depends()]
 
 
 class Workspaces:
@@ -109,6 +109,7 @@ def make_pages(settings: Settings) -> FastAPI:
     """
     app = FastAPI(title="Nightbid", docs_url=None, redoc_url=None, openapi_url=None)
     shelf = Workspaces(settings)
+    add_actions(app, shelf, settings)
 
     def links(request: Request) -> ServedLinks:
         return ServedLinks(request.scope.get("root_path", ""), mlflow=shelf.mlflow or "")
@@ -183,6 +184,7 @@ def make_pages(settings: Settings) -> FastAPI:
             dag_runs=dag_runs(pipeline),
             mlflow=shelf.mlflow or "",
         )
+        served.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
         nights = shelf.summaries.of(pipeline)
         return HTMLResponse(documents.run_document(record, served, nights=nights))
 
@@ -222,6 +224,17 @@ def make_pages(settings: Settings) -> FastAPI:
             raise HTTPException(404, f"The output {stage}/{key} has been deleted.")
         return folder
 
+    @app.get("/checks/{gate}")
+    def checks(request: Request, gate: str, reader: Login, pipeline: str = "") -> HTMLResponse:
+        if gate not in get_args(GateName):
+            raise HTTPException(404, f"There is no gate {gate!r}.")
+        names = shelf.pipelines(reader)
+        return HTMLResponse(
+            documents.checks_document(
+                gate, pipeline if pipeline in names else "", links=links(request), pipelines=names
+            )
+        )
+
     @app.get("/compare/{pipeline}")
     def compare(
         request: Request,
@@ -257,13 +270,17 @@ def make_pages(settings: Settings) -> FastAPI:
     @app.get("/champion/{pipeline}")
     def champion(request: Request, pipeline: str, reader: Login) -> HTMLResponse:
         known = shelf.open(pipeline, reader)
-        history = ChampionPointer(shelf.workspace, pipeline).history()
+        pointer = ChampionPointer(shelf.workspace, pipeline)
+        history, paused = pointer.history(), pointer.paused()
+        to_act = links(request)
+        to_act.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
         return HTMLResponse(
             documents.champion_document(
                 pipeline,
                 history,
                 known,
-                links=links(request),
+                paused=paused,
+                links=to_act,
                 pipelines=shelf.pipelines(reader),
             )
         )
@@ -275,7 +292,9 @@ def make_pages(settings: Settings) -> FastAPI:
         return HTMLResponse(page, status_code=status)
 
     @app.exception_handler(AnyHTTPException)
-    async def refused(request: Request, error: AnyHTTPException) -> HTMLResponse:
+    async def refused(request: Request, error: AnyHTTPException) -> Response:
+        if "authorization" in request.headers and request.method == "POST":
+            return JSONResponse({"detail": error.detail}, status_code=error.status_code)
         if error.status_code == 401:
             what = "These pages are behind Airflow's login."
             return _complaint(request, 401, what, login_address(str(request.url)), "Log in")

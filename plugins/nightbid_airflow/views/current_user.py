@@ -38,9 +38,27 @@ class CurrentUser:
             user=self._user,
         )
 
+    @property
+    def name(self) -> str:
+        """Name of the person, as histories keep it."""
+        return str(self._user.get_name())
+
+    def may_edit(self, pipeline: str) -> bool:
+        """Whether Airflow lets them edit the pipeline's DAG: then they may act on its nights."""
+        dag = f"nightly_{pipeline}"
+        manager: BaseAuthManager[BaseUser] = get_auth_manager()
+        return manager.is_authorized_dag(
+            method="PUT",
+            details=DagDetails(id=dag, team_name=DagModel.get_team_name(dag)),
+            user=self._user,
+        )
+
     def readable(self, pipelines: Iterable[str]) -> list[str]:
         """Those that they may read."""
         return [name for name in pipelines if self.may_read(name)]
+
+
+Login = Annotated[CurrentUser, Depends()]
 
 
 def dag_runs(pipeline: str) -> dict[str, str]:

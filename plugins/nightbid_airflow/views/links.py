@@ -51,6 +51,15 @@ class ServedLinks(Links):
         """Where chosen runs are compared."""
         return f"{self.base}/compare/{quote(pipeline)}" if pipeline else ""
 
+    def checks(self, gate: str, check: str = "") -> str:
+        """What the checks of a gate mean, at the one that is named."""
+        at = f"#{quote(check.partition(':')[0])}" if check else ""
+        return f"{self.base}/checks/{quote(gate)}{at}"
+
+    def act(self, pipeline: str, action: str) -> str:
+        """Where a form asks for an action."""
+        return f"{self.base}/act/{quote(pipeline)}/{action}"
+
     def costs(self) -> str:
         """Costs by pipeline and month."""
         return f"{self.base}/costs"

@@ -105,7 +105,7 @@ def test_a_night_whose_scheduler_died_is_stalled_and_a_running_stage_is_not(sett
     run.usage_file("featurize", 1).write_text(json.dumps(sample) + "\n")
     fresh = run.head.model_copy(update={"started": now - dt.timedelta(minutes=30)})
     (run.folder / "run.json").write_text(fresh.model_dump_json())
-    assert kinds(settings, now) == []
+    assert "stalled_night" not in kinds(settings, now)
 
 
 def test_a_broken_yaml_and_a_damaged_record_are_told(settings) -> None:
@@ -165,20 +165,16 @@ def test_a_message_goes_by_mail(settings) -> None:
 
         def handle(self) -> None:
             self.wfile.write(b"220 here\r\n")
-            data = False
             while line := self.rfile.readline().decode().rstrip("\r\n"):
                 lines.append(line)
-                if line == "QUIT":
+                if line.upper() == "QUIT":
                     self.wfile.write(b"221 bye\r\n")
                     return
-                if line == "DATA":
+                if line.upper() == "DATA":
                     self.wfile.write(b"354 go on\r\n")
-                    data = True
                     while (text := self.rfile.readline().decode().rstrip("\r\n")) != ".":
                         lines.append(text)
-                    data = False
-                if not data:
-                    self.wfile.write(b"250 ok\r\n")
+                self.wfile.write(b"250 ok\r\n")
 
     with socketserver.TCPServer(("127.0.0.1", 0), Mail) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,0 +1,116 @@
+"""Overrides: a person lets a check pass for a while, in the suite of the pipeline."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from datetime import date
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from nightbid.config.gates import GateName, Override
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.gates.propose import to_yaml
+from nightbid.night.record import runs_of
+from nightbid.storage.workspace import Workspace, write_atomically
+
+GATES: tuple[GateName, ...] = get_args(GateName)
+NEWEST = 5
+"""Runs whose checks are looked at to see whether a check exists."""
+
+
+def add_override(
+    settings: Settings, pipeline: str, check: str, *, name: str, reason: str, until: date
+) -> Path:
+    """Add an override to a pipeline's suite.
+
+    Args:
+        settings: Name the suites' folder and the workspace.
+        pipeline: Name of the pipeline.
+        check: `gate/statistic` as the gate's page shows it; `*` matches any text.
+        name: Person who decides.
+        reason: Why it is safe.
+        until: Last night on which it holds.
+
+    Returns:
+        The suite's file.
+
+    Raises:
+        ConfigError: There is no such check, or name or reason is too short.
+    """
+    gate, _, statistic = check.partition("/")
+    if gate not in GATES or not statistic:
+        raise ConfigError(
+            f"cannot read the check {check!r}",
+            where="override",
+            hint=f"write it as gate/statistic, with gate one of {', '.join(GATES)}",
+        )
+    _refuse_unknown(Workspace(settings.workspace), pipeline, gate, statistic)
+    values = {"gate": gate, "check": statistic, "name": name, "reason": reason, "until": until}
+    try:
+        entry = Override.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        if fault["loc"] in (("name",), ("reason",)):
+            raise ConfigError(
+                "an override needs a name and a reason of at least eight letters",
+                where="override",
+                hint="say who decides this and why it is safe",
+            ) from error
+        said = str(fault["msg"]).removeprefix("Value error, ")
+        raise ConfigError(said, where="override", hint="see `nightbid gates show`") from error
+    path = settings.pipelines / "suites" / f"{pipeline}.yaml"
+    suite = read_suite(path)
+    suite.setdefault("overrides", []).append(entry.model_dump(mode="json"))
+    write_suite(path, pipeline, suite)
+    return path
+
+
+def read_suite(path: Path) -> dict[str, Any]:
+    """Read a suite as it stands; empty if there is none."""
+    found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return dict(found or {})
+
+
+def write_suite(path: Path, pipeline: str, suite: dict[str, Any]) -> None:
+    """Write a suite, in one step."""
+    write_atomically(path, to_yaml(pipeline, suite))
+
+
+def _refuse_unknown(workspace: Workspace, pipeline: str, gate: str, statistic: str) -> None:
+    """Refuse a check that the newest nights have not measured; without a night nothing is known."""
+    measured = set(_measured(workspace, pipeline, gate))
+    if not measured or any(fnmatchcase(each, statistic) for each in measured):
+        return
+    family = statistic.partition(":")[0]
+    close = difflib.get_close_matches(statistic, measured, 3, 0.5)
+    close = close or sorted(each for each in measured if each.partition(":")[0] == family)[:3]
+    raise ConfigError(
+        f"the {gate} gate has measured no {statistic!r} on its newest nights",
+        where="override",
+        hint=f"did you mean {' or '.join(map(repr, close))}?"
+        if close
+        else f"`nightbid gates show {pipeline} RUN` lists its checks",
+    )
+
+
+def _measured(workspace: Workspace, pipeline: str, gate: str) -> Iterable[str]:
+    looked = 0
+    for run in reversed(runs_of(workspace, pipeline)):
+        record = run.stage(f"gate_{gate}")
+        if record is None or not record.uri:
+            continue
+        path = workspace.at(record.uri) / "gate.json"
+        if not path.exists():
+            continue
+        looked += 1
+        for fact in json.loads(path.read_text(encoding="utf-8")).get("facts") or ():
+            yield str(fact[0])
+        if looked == NEWEST:
+            return

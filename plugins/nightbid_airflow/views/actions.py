@@ -1,0 +1,161 @@
+"""What a person may do from the pages, and by REST: roll back, pause, resume, override, promote.
+
+Each is a POST below `/act/<pipeline>/`, with a form's fields or a JSON object. It needs the right
+to edit the pipeline's nightly DAG, and a reason, which the history keeps with the person. A form
+carries a token that other sites cannot know. A request with an `Authorization: Bearer` header needs
+none, because a browser never adds that header by itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from airflow.configuration import conf
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, NightbidError
+from nightbid.gates.overrides import add_override
+from nightbid.night.champion import ChampionPointer
+from nightbid.promotion import promote_by_hand
+
+from nightbid_airflow.views.current_user import CurrentUser, Login
+
+if TYPE_CHECKING:
+    from nightbid_airflow.views.app import Workspaces
+
+MOST_BYTES = 100_000
+Given = Mapping[str, str]
+
+
+def token_of(user: str, day: dt.date | None = None) -> str:
+    """The token that a form of this user carries on a day; default: today."""
+    day = day or dt.datetime.now(dt.UTC).date()
+    secret = conf.get("api", "secret_key")
+    return hmac.new(secret.encode(), f"nightbid {user} {day}".encode(), hashlib.sha256).hexdigest()
+
+
+def _is_token(given: str, user: str) -> bool:
+    """Whether a token is of today or yesterday: a page may have stood open over midnight."""
+    today = dt.datetime.now(dt.UTC).date()
+    known = [token_of(user, today - dt.timedelta(days=back)) for back in (0, 1)]
+    return any(hmac.compare_digest(given.encode(), each.encode()) for each in known)
+
+
+async def _given(request: Request) -> dict[str, str]:
+    """Read the fields of a form, or of a JSON object."""
+    body = await request.body()
+    if len(body) > MOST_BYTES:
+        raise HTTPException(413, f"At most {MOST_BYTES} bytes are read.")
+    if request.headers.get("content-type", "").startswith("application/json"):
+        try:
+            found = json.loads(body or b"{}")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise HTTPException(422, "The body is no JSON object.")
+        return {str(key): str(value) for key, value in found.items() if value is not None}
+    return dict(parse_qsl(body.decode("utf-8", "replace")))
+
+
+def _check_request(request: Request, given: Given, reader: CurrentUser, pipeline: str) -> None:
+    """Refuse who may not act, and what another site may have sent.
+
+    Raises:
+        HTTPException: 403.
+    """
+    if not reader.may_edit(pipeline):
+        raise HTTPException(403, f"Your role may not change {pipeline}.")
+    if request.headers.get("authorization", "").lower().startswith("bearer "):
+        return
+    if not _is_token(given.get("token", ""), reader.name):
+        raise HTTPException(403, "This form is not of these pages, or is older than a day: open the"
+                            " page again.")  # fmt: skip
+
+
+def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
+    """Add the routes.
+
+    Args:
+        app: The pages.
+        shelf: The workspace as the pages read it.
+        settings: Name the suites' folder.
+    """
+
+    def rollback(pipeline: str, given: Given, by: str) -> str:
+        number = given.get("to", "")
+        if number and not number.isdigit():
+            raise ConfigError(f"{number!r} is no number of the history", where="to")
+        pointer = ChampionPointer(shelf.workspace, pipeline)
+        entry = pointer.rollback(_reason(given), int(number) if number else None, by)
+        return f"champion #{entry.number} is run {entry.run_id}"
+
+    def pause(pipeline: str, given: Given, by: str) -> str:
+        ChampionPointer(shelf.workspace, pipeline).pause(_reason(given), by)
+        return "nothing is promoted until promotions are resumed"
+
+    def resume(pipeline: str, given: Given, by: str) -> str:
+        ChampionPointer(shelf.workspace, pipeline).resume()
+        return "nights may promote again"
+
+    def promote(pipeline: str, given: Given, by: str) -> str:
+        run_id = given.get("run", "")
+        entry = promote_by_hand(shelf.workspace, pipeline, run_id, _reason(given), by)
+        return f"champion #{entry.number} is run {entry.run_id}"
+
+    def override(pipeline: str, given: Given, by: str) -> str:
+        spec = find_pipeline(pipeline, settings.pipelines)
+        try:
+            until = dt.date.fromisoformat(given.get("until", ""))
+        except ValueError:
+            raise ConfigError(
+                f"{given.get('until', '')!r} is no date", where="until", hint="write YYYY-MM-DD"
+            ) from None
+        check = given.get("check", "")
+        add_override(settings, spec.pipeline, check, name=by, reason=_reason(given), until=until)
+        return f"{check} warns instead of stopping until {until}: clear the gate's task"
+
+    acts: dict[str, Callable[[str, Given, str], str]] = {
+        "rollback": rollback,
+        "pause": pause,
+        "resume": resume,
+        "promote": promote,
+        "override": override,
+    }
+
+    @app.post("/act/{pipeline}/{action}")
+    async def act(request: Request, pipeline: str, action: str, reader: Login) -> Response:
+        shelf.open(pipeline, reader)
+        if action not in acts:
+            raise HTTPException(404, f"There is no action {action!r}.")
+        given = await _given(request)
+        _check_request(request, given, reader, pipeline)
+        by_form = "token" in given
+        if by_form and given.get("confirm") != "yes":
+            raise HTTPException(422, "Tick the box to confirm.")
+        try:
+            done = acts[action](pipeline, given, reader.name)
+        except NightbidError as error:
+            raise HTTPException(422, str(error)) from error
+        except OSError as error:
+            raise HTTPException(
+                422, f"{error}: do it in a shell of the installation, as the page shows."
+            ) from error
+        if not by_form:
+            return JSONResponse({"done": done, "pipeline": pipeline, "by": reader.name})
+        base = request.scope.get("root_path", "").rstrip("/")
+        return RedirectResponse(f"{base}/champion/{pipeline}", status_code=303)
+
+
+def _reason(given: Given) -> str:
+    reason: Any = given.get("reason", "").strip()
+    if len(reason) < 8:
+        raise ConfigError("a reason needs at least eight letters", where="reason")
+    return str(reason)
