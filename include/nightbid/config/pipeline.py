@@ -211,6 +211,12 @@ class PipelineSpec(Block):
         return self
 
 
+def named_columns(spec: PipelineSpec) -> frozenset[str]:
+    """Columns of the logs that roles, label, features and slices name."""
+    places = [(place, name) for place, name in _names(spec) if place != "a feature" and name]
+    return frozenset(name for _, name in places)
+
+
 def _names(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
     """Every name that a pipeline gives to a feature or reads from the logs, and its place."""
     for role, name in spec.columns:

@@ -84,14 +84,15 @@ class KuaiRandSource(Block):
     """Folder with the CSV files as published, or gzipped."""
 
 
+FileKind = Literal["parquet", "csv", "jsonl", "orc", "avro"]
 ColumnType = Literal["string", "int", "float", "bool", "time"]
 
 
 class FolderSource(Block):
     """Your own folder of daily partitions (`dt=YYYY-MM-DD/`, or one file per day)."""
 
-    kind: Literal["parquet", "csv"]
-    """File format."""
+    kind: FileKind
+    """File format: `parquet`, `csv` (also TSV), `jsonl` (JSON lines), `orc` or `avro`."""
     folder: str
     """Folder with one partition or file per day."""
     rename: dict[str, str] = Field(default_factory=dict)

@@ -25,12 +25,18 @@ PACKED = (".gz", ".bz2", ".zst")
 SUFFIXES = {
     "parquet": (".parquet", ".pq"),
     "csv": tuple(f".{kind}{packed}" for kind in ("csv", "tsv", "txt") for packed in ("", *PACKED)),
+    "jsonl": tuple(
+        f".{kind}{packed}" for kind in ("jsonl", "ndjson", "json") for packed in ("", *PACKED)
+    ),
+    "orc": (".orc",),
+    "avro": (".avro",),
 }
 SPELLED = (
     "dt=2026-01-05, year=2026/month=1/day=5, 2026/01/05 or 2026-01-05, or a file with the day in"
     " its name"
 )
-_PARQUET = b"PAR1"
+_MAGIC = {b"PAR1": "parquet", b"ORC": "orc", b"Obj\x01": "avro", b"{": "jsonl"}
+"""First bytes of a file → its format; others are csv."""
 
 
 @dataclass
@@ -48,7 +54,7 @@ def scan(root: Path, kind: str) -> DayFiles:
 
     Args:
         root: the folder.
-        kind: `parquet` or `csv`. A file without an extension in a day's folder is taken for it.
+        kind: a format of `SUFFIXES`. A file without an extension in a day's folder is taken for it.
 
     Raises:
         CorruptDataError: a folder of files has the name of a day that does not exist.
@@ -132,4 +138,5 @@ def is_format(path: Path, kind: str) -> bool:
     if "." in name:
         return False
     with open(path, "rb") as stream:
-        return (stream.read(4) == _PARQUET) == (kind == "parquet")
+        head = stream.read(4)
+    return kind == next((each for magic, each in _MAGIC.items() if head.startswith(magic)), "csv")

@@ -7,7 +7,7 @@ a row of nulls, a value that does not cast becomes null; either way the row carr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -149,16 +149,22 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
     return names
 
 
-def read(part: Part, dialect: Dialect, types: Mapping[str, ColumnType]) -> Iterator[pa.Table]:
+def read(
+    part: Part,
+    dialect: Dialect,
+    types: Mapping[str, ColumnType],
+    chosen: Collection[str] | None = None,
+) -> Iterator[pa.Table]:
     """Read a file block by block.
 
     Args:
         part: what to read.
         dialect: how.
         types: of the columns; a column without one is a string.
+        chosen: columns to read; default: all that have a name.
 
     Yields:
-        Tables of all columns that have a name, and of `nb_reason` and `nb_text`, null where
+        Tables of these columns, and of `nb_reason` and `nb_text`, null where
         nothing is wrong.
 
     Raises:
@@ -167,12 +173,13 @@ def read(part: Part, dialect: Dialect, types: Mapping[str, ColumnType]) -> Itera
         MissingDataError: the file is gone.
     """
     every = columns_of(part, dialect)
-    columns = [name for name in every if name]  # nothing can ask for a column without a name
+    fields = [name for name in every if name]  # nothing can ask for a column without a name
+    columns = [name for name in fields if chosen is None or name in chosen]
     convert = pcsv.ConvertOptions(
         null_values=list(NULLS),
         strings_can_be_null=True,
-        column_types=dict.fromkeys(columns, pa.binary()),
-        include_columns=columns,
+        column_types=dict.fromkeys(fields, pa.binary()),
+        include_columns=fields,
     )
     lines: list[pcsv.InvalidRow] = []
     good, told, breaks, header = 0, 0, 0, 0 if dialect.names else 1
@@ -183,7 +190,7 @@ def read(part: Part, dialect: Dialect, types: Mapping[str, ColumnType]) -> Itera
             table = pa.Table.from_batches([batch])
             inside = _line_breaks(table) if dialect.quoting else 0
             breaks += inside
-            rows = typed(table, types, dialect.style)
+            rows = typed(table.select(columns), types, dialect.style)
             yield _whole_lines(rows, table, dialect, len(every)) if inside else rows
             # The reader runs ahead by chance; when a line is told of must not depend on that. Its
             # number says how many good rows stand before it: it is due once those have been.

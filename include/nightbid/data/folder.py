@@ -1,10 +1,10 @@
-"""A user's own folder of daily files, Parquet or CSV, in bounded memory."""
+"""A user's own folder of daily files, in bounded memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nightbid.config.sources import ColumnType, FolderSource
-from nightbid.data import delimited, window_types
+from nightbid.data import delimited, record_files, window_types
 from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, scan
 from nightbid.data.delimited import Dialect, Part
 from nightbid.data.layouts import (
@@ -30,13 +29,15 @@ from nightbid.data.layouts import (
 )
 from nightbid.data.source_schema import SourceSchema
 from nightbid.data.text_values import Kind, TextFormat, column_type, merge
-from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.night.source import code_of
 from nightbid.schema import REASON, TEXT
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.workspace import write_atomically
 
-ROWS = 131_072
+OTHER_COLUMNS = 64
+"""Columns that a pipeline does not name and that are read all the same: profiles show them, and
+features can be tried on rows that are sampled already."""
 Days = npt.NDArray[np.datetime64]
 
 
@@ -55,12 +56,19 @@ class FolderLogs:
         block: the typed block.
         days: the window: the type of a column holds in all files of these days. Default: all.
         cache: folder for what was found in text files, so that each is looked through once.
+        named: columns that the pipeline names; of the others at most `OTHER_COLUMNS` are read, and
+            one whose files disagree is left out. Default: every column is named.
     """
 
     def __init__(
-        self, block: FolderSource, days: Collection[date] = (), cache: Path | None = None
+        self,
+        block: FolderSource,
+        days: Collection[date] = (),
+        cache: Path | None = None,
+        named: Collection[str] | None = None,
     ) -> None:
         self._block, self._days, self._cache = block, days, cache
+        self._named = None if named is None else {*named, *block.types, *block.outcomes}
         self._layout = LAYOUTS[block.layout]
         self._root = Path(block.folder).expanduser()
         if not self._root.is_dir():
@@ -85,7 +93,11 @@ class FolderLogs:
             found = part.path.stat()
             name = part.path.relative_to(self._root).as_posix()
             stats.append((name, part.start, part.stop, found.st_size, found.st_mtime_ns))
-        return hashlib.sha256(repr(stats).encode()).hexdigest()
+        try:
+            chosen = tuple(sorted(self._chosen or ()))
+        except DataError:
+            chosen = ()  # the stage that reads the rows says what is wrong
+        return hashlib.sha256(repr((stats, chosen) if chosen else stats).encode()).hexdigest()
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
         """Bytes of the day's files in their order, and the settled types of their columns."""
@@ -93,12 +105,13 @@ class FolderLogs:
         parts = [part for part in parts if part.path.stat().st_size]
         bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
         found = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
-        if self._block.kind == "parquet":
-            mine = {name for part in parts for name in window_types.schema_of(part.path).names}
-            types = {name: str(kind) for name, kind in self._column_types.items() if name in mine}
-        else:
-            mine = {n for part in parts for n in delimited.columns_of(part, self._dialect(part))}
-            types = {name: kind for name, kind in self._text_types.items() if name in mine}
+        types: Mapping[str, object] = (
+            self._text_types if self._block.kind == "csv" else self._column_types
+        )
+        mine = {name for part in parts for name in self._names_in(part)}
+        if self._block.kind == "jsonl":  # a day has every column of the window
+            mine |= set(types)
+        types = {name: str(kind) for name, kind in types.items() if name in mine}
         return {**found, "types": json.dumps(types, sort_keys=True)}
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
@@ -130,7 +143,7 @@ class FolderLogs:
                     schema, before = table.schema, part
                 else:
                     assert before is not None
-                    table = _aligned(table, schema, part, before)
+                    table = _aligned(table, schema, part, before, self._named)
                 read += len(table)
                 yield table
 
@@ -145,22 +158,25 @@ class FolderLogs:
             )
 
     def _raw(self, part: Part) -> Iterator[pa.Table]:
-        if self._block.kind == "parquet":
-            return self._parquet(part.path)
-        return delimited.read(part, self._dialect(part), self._text_types)
+        if self._block.kind != "csv":
+            return self._records(part.path)
+        return delimited.read(part, self._dialect(part), self._text_types, self._chosen)
 
-    def _parquet(self, path: Path) -> Iterator[pa.Table]:
-        types, declared = self._column_types, self._declared
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=ROWS):
-                    yield window_types.fit(pa.Table.from_batches([batch]), types, declared, path)
-        except FileNotFoundError as error:
-            raise MissingDataError(
-                "the file is gone", where=str(path), hint="load the day again"
-            ) from error
-        except (pa.ArrowInvalid, OSError) as error:
-            raise window_types.unreadable(path, error) from error
+    def _records(self, path: Path) -> Iterator[pa.Table]:
+        types, declared, kind = self._column_types, self._declared, self._block.kind
+        wanted = {*types, *declared}
+        is_json = kind == "jsonl"
+        for table in record_files.tables(path, kind, wanted.__contains__):
+            if is_json:
+                for name in declared:
+                    if name not in table.column_names:
+                        table = table.append_column(name, pa.nulls(len(table)))
+            table = window_types.fit(table, types, declared, path, self._is_optional, fill=is_json)
+            yield (
+                table.select(list(dict.fromkeys([*types, *declared, *table.column_names])))
+                if (is_json)
+                else table
+            )
 
     def _finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
         """Add what the layout makes, and give the columns the pipeline's names."""
@@ -218,7 +234,10 @@ class FolderLogs:
         self._check_names({name for each in columns for name in each})
         fixed = {**self._layout.types, **self._declared}
         kinds: dict[str, Kind] = {
-            name: "null" for each in columns for name in each if name and name not in fixed
+            name: "null"
+            for each in columns
+            for name in each
+            if name and name not in fixed and self._is_open(name)
         }
         for part in parts:
             found = self._kinds(part, tuple(kinds))
@@ -244,14 +263,51 @@ class FolderLogs:
 
     @cached_property
     def _column_types(self) -> dict[str, pa.DataType]:
-        """Types of the columns of Parquet files, which hold in every file of the window."""
-        schemas = [(part.path, window_types.schema_of(part.path)) for part in self._window]
+        """Types of the columns of files other than csv, which hold in every file of the window."""
+        kind = self._block.kind
+        schemas = [
+            (part.path, schema)
+            for part in self._window
+            for schema in record_files.schemas_of(part.path, kind)
+        ]
         self._check_names({name for _, schema in schemas for name in schema.names})
         open_ = [
-            (path, pa.schema([field for field in schema if field.name not in self._declared]))
+            (path, pa.schema([field for field in schema if self._is_open(field.name)]))
             for path, schema in schemas
         ]
-        return window_types.settle(open_)
+        return window_types.settle(open_, self._is_optional)
+
+    def _is_open(self, name: str) -> bool:
+        """Tell whether a column is read, and its type is to be found."""
+        is_read = self._chosen is None or name in self._chosen
+        return is_read and name not in self._declared
+
+    def _is_optional(self, name: str) -> bool:
+        """Tell whether the pipeline can do without a column of the files."""
+        return self._named is not None and self._renamed(name) not in self._named
+
+    @cached_property
+    def _chosen(self) -> set[str] | None:
+        """Columns of the files that are read; None: all of them."""
+        if self._named is None or self._block.layout != "plain" or self._block.names:
+            return None
+        have: dict[str, None] = {}
+        for day in sorted(self._days or self._files):
+            for part in self._files.get(day, [])[:1]:
+                have.update(dict.fromkeys(self._names_in(part)))
+        others = [name for name in have if name and self._is_optional(name)]
+        if len(others) <= OTHER_COLUMNS:
+            return None
+        wanted = {name for name in have if not self._is_optional(name)}
+        return {*wanted, *self._block.rename, *self._named, *others[:OTHER_COLUMNS]}
+
+    def _names_in(self, part: Part) -> list[str]:
+        if not part.path.stat().st_size:
+            return []
+        if self._block.kind != "csv":
+            schemas = record_files.schemas_of(part.path, self._block.kind)
+            return [name for schema in schemas for name in schema.names]
+        return delimited.columns_of(part, self._dialect(part))
 
     def _check_names(self, have: set[str]) -> None:
         """Refuse names of `types` and `outcomes` that no file has: a misspelling does nothing."""
@@ -366,14 +422,27 @@ def _need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:
             )
 
 
-def _aligned(table: pa.Table, schema: pa.Schema, part: Part, first: Part) -> pa.Table:
-    """Give the columns of a day's later file the order of its first."""
+def _aligned(
+    table: pa.Table,
+    schema: pa.Schema,
+    part: Part,
+    first: Part,
+    named: Collection[str] | None,
+) -> pa.Table:
+    """Give the columns of a day's later file the order of its first.
+
+    Columns that the pipeline does not name are left out, or empty, where a file differs.
+    """
     for name in table.column_names:
-        if name not in schema.names:
+        if name not in schema.names and (named is None or name in named):
             raise CorruptDataError(
                 f"has the column {name!r}, which {first.path.name} of the same day has not",
                 where=str(part.path),
                 hint="load the day again: its files must have the same columns",
             )
-    _need(table, schema.names, f"{first.path.name} of the same day", str(part.path))
+    missing = [name for name in schema.names if name not in table.column_names]
+    needed = [name for name in missing if named is None or name in named]
+    _need(table, needed, f"{first.path.name} of the same day", str(part.path))
+    for name in missing:
+        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     return table.select(schema.names)

@@ -50,13 +50,21 @@ class Source(Protocol):
         ...
 
 
-def open_source(block: SourceBlock, cache: Path, days: Collection[date] = ()) -> Source:
+def open_source(
+    block: SourceBlock,
+    cache: Path,
+    days: Collection[date] = (),
+    named: Collection[str] | None = None,
+) -> Source:
     """Open the source that a pipeline's `source` block describes.
 
     Args:
         block: the typed block.
         cache: folder for downloads, and for what was found in large files.
         days: the window that will be read; a folder's columns have one type in all its files.
+        named: columns that the pipeline names. Of a folder's others at most
+            `folder.OTHER_COLUMNS` are read, and nothing in them is an error. Default: all are
+            named.
 
     Raises:
         DataError: the source is not where the block says.
@@ -76,4 +84,4 @@ def open_source(block: SourceBlock, cache: Path, days: Collection[date] = ()) ->
         return ObdLogs(block, cache)
     from nightbid.data.folder import FolderLogs
 
-    return FolderLogs(block, days, cache)
+    return FolderLogs(block, days, cache, named)

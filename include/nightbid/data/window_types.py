@@ -1,4 +1,4 @@
-"""One type per column for all Parquet files of a window, settled before a row is read.
+"""One type per column for all files of a window, settled before a row is read.
 
 Types that differ between files are widened where no value is lost. Where one would be, an error
 names the file, the column and both types.
@@ -6,63 +6,41 @@ names the file, the column and both types.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from nightbid.column_parsing import MICROSECOND, as_time, encode
 from nightbid.config.sources import ColumnType
 from nightbid.data.text_values import CALLED, TextFormat, cast
-from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.errors import CorruptDataError
 from nightbid.schema import REASON, TEXT
 
 _CONVERT = "convert the files to one type, or name the type in source.types"
 
 
-def schema_of(path: Path) -> pa.Schema:
-    """Read the schema of a Parquet file.
-
-    Raises:
-        MissingDataError: the file is gone.
-        CorruptDataError: it is no Parquet file.
-    """
-    try:
-        return pq.read_schema(path)
-    except FileNotFoundError as error:
-        raise MissingDataError(
-            "the file is gone", where=str(path), hint="load the day again"
-        ) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: Exception) -> CorruptDataError:
-    """Say that a file is no Parquet file, or is cut off."""
-    return CorruptDataError(
-        f"cannot be read as Parquet: {str(error).splitlines()[0]}",
-        where=str(path),
-        hint="load the day again; the file may be cut off",
-    )
-
-
-def settle(schemas: Iterable[tuple[Path, pa.Schema]]) -> dict[str, pa.DataType]:
+def settle(
+    schemas: Iterable[tuple[Path, pa.Schema]],
+    is_optional: Callable[[str], bool] = lambda name: False,
+) -> dict[str, pa.DataType]:
     """Find one type for every column that holds the values of all files.
 
     Args:
         schemas: files and their schemas, in order.
+        is_optional: whether the pipeline can do without a column.
 
     Returns:
-        Column → type.
+        Column → type; without optional columns that no type holds.
 
     Raises:
         CorruptDataError: two files have types that no type holds both of.
     """
     types: dict[str, pa.DataType] = {}
     first: dict[str, Path] = {}
+    left: set[str] = set()
     for path, schema in schemas:
         for field in schema:
             name = field.name
@@ -70,15 +48,18 @@ def settle(schemas: Iterable[tuple[Path, pa.Schema]]) -> dict[str, pa.DataType]:
                 types[name], first[name] = field.type, path
                 continue
             wide = wider(types[name], field.type)
-            if wide is None:
+            if wide is None and is_optional(name):
+                left.add(name)
+            elif wide is None:
                 raise CorruptDataError(
                     f"column {name!r} has other types than in {_shown(first[name])}: it is"
                     f" {field.type} here and {types[name]} there",
                     where=str(path),
                     hint=_CONVERT,
                 )
-            types[name] = wide
-    return types
+            else:
+                types[name] = wide
+    return {name: kind for name, kind in types.items() if name not in left}
 
 
 def _shown(path: Path) -> str:
@@ -169,6 +150,9 @@ def fit(
     types: Mapping[str, pa.DataType],
     declared: Mapping[str, ColumnType],
     path: Path,
+    is_optional: Callable[[str], bool] = lambda name: False,
+    *,
+    fill: bool = False,
 ) -> pa.Table:
     """Give the columns of a file the types of the window.
 
@@ -177,6 +161,8 @@ def fit(
         types: of the window.
         declared: types that the pipeline asks for; a value that is none sets its row aside.
         path: the file, for messages.
+        is_optional: whether the pipeline can do without a column.
+        fill: add the columns of the window that are lacking, without a value.
 
     Returns:
         The rows; with `nb_reason` and `nb_text` if any type is declared.
@@ -184,6 +170,9 @@ def fit(
     Raises:
         CorruptDataError: a value does not fit, for example a whole number that a float rounds.
     """
+    for name in types:
+        if fill and name not in table.column_names:  # JSON leaves out what has no value
+            table = table.append_column(name, pa.nulls(len(table), types[name]))
     reason = np.full(len(table), None, object)
     text = np.full(len(table), None, object)
     for place, name in enumerate(table.column_names):
@@ -200,6 +189,9 @@ def fit(
             try:
                 column = _widened(column, types[name])
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                if is_optional(name):
+                    table = table.set_column(place, name, pa.nulls(len(table), types[name]))
+                    continue
                 raise CorruptDataError(
                     f"column {name!r} is {column.type} here and {types[name]} in other files, and"
                     f" cannot become it: {str(error).splitlines()[0]}",

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nightbid.column_parsing import local_time
+from nightbid.column_parsing import local_time, token_hashes, whole
 from nightbid.errors import CorruptDataError
 from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.manifest import Rows
@@ -46,6 +47,8 @@ LIBRARIES = ("numpy", "pandas", "pyarrow")
 """What computes the rows of a day."""
 LARGEST_GROUP = 1 << 20
 """Rows of a row group at which a batch is cut into several."""
+LONGEST_TEXT = 256
+"""Characters of a text that profiles keep."""
 NIGHTLY = ("faults", "folder", "outcomes")
 """Keys of `source` that say where days lie or what they are used for, not what is in them."""
 
@@ -163,7 +166,7 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
             before = sum(len(keys) for keys in seen)
             rows = draw(parsed.good, spec, split, seen)
             count.repeated += len(parsed.good) - (sum(len(keys) for keys in seen) - before)
-            local = _by_local_clock(parsed.good, zone_of(spec))
+            local = _for_profile(parsed.good, zone_of(spec))
             profile = profile.merge(Profile.of(local, entities))
             sample = sample.add(local)
             kept.write(rows)
@@ -245,12 +248,32 @@ def _tables(source: Source, day: date) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
-def _by_local_clock(rows: pa.Table, zone: str) -> pa.Table:
-    """Give `nb_time` the digits of the days' own clock, by which profiles count hours and days."""
-    if zone == "UTC":
-        return rows
-    place = rows.column_names.index(TIME)
-    return rows.set_column(place, TIME, local_time(rows[TIME], zone))
+def _for_profile(rows: pa.Table, zone: str) -> pa.Table:
+    """Give rows as profiles count them.
+
+    `nb_time` has the digits of the days' own clock; texts beyond `LONGEST_TEXT` characters are cut
+    and end with a digest, so that those that differ still do.
+    """
+    if zone != "UTC":
+        place = rows.column_names.index(TIME)
+        rows = rows.set_column(place, TIME, local_time(rows[TIME], zone))
+    for place, column in enumerate(rows.schema):
+        if pa.types.is_string(column.type):
+            values = whole(rows.column(place))
+            if (pc.max(pc.binary_length(values)).as_py() or 0) > LONGEST_TEXT:
+                rows = rows.set_column(place, column.name, _cut(values))
+    return rows
+
+
+def _cut(values: pa.Array) -> pa.Array:
+    long = pc.fill_null(pc.greater(pc.utf8_length(values), LONGEST_TEXT), False)
+    texts = values.filter(long)
+    if not len(texts):
+        return values
+    starts = pc.utf8_slice_codeunits(texts, 0, LONGEST_TEXT).to_pylist()
+    digests = token_hashes(texts).tolist()
+    cut = [f"{text}…{digest:016x}" for text, digest in zip(starts, digests, strict=True)]
+    return pc.replace_with_mask(values, long, pa.array(cut))
 
 
 class _Writer:

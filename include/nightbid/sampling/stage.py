@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-from nightbid.config.pipeline import SPLITS, Night, PipelineSpec, Split
+from nightbid.config.pipeline import SPLITS, Night, PipelineSpec, Split, named_columns
 from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
 from nightbid.errors import MissingDataError
@@ -49,7 +49,8 @@ def run(task: StageTask) -> Outcome:
     if name := task.spec.sampling.frozen:
         return _frozen(task, name)
     window = [(split, day) for split in SPLITS for day in task.night.days(split)]
-    source = open_source(task.spec.source, task.cache, [day for _, day in window])
+    named = named_columns(task.spec)
+    source = open_source(task.spec.source, task.cache, [day for _, day in window], named)
     check_window(source, task.night)
     roles = task.spec.columns
     known = {*source.meaning.outcomes, *source.meaning.truth.values()}
@@ -140,7 +141,7 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
     if spec.sampling.frozen:
         return f"frozen as {spec.sampling.frozen}"  # what a name stands for never changes
     days = (*night.train, *night.validate_, *night.evaluate)
-    return open_source(spec.source, cache).fingerprint(days)
+    return open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
 
 
 def check_window(source: Source, night: Night) -> None:

@@ -163,3 +163,20 @@ def test_what_cannot_be_checked_is_one_line(tmp_path, name, text, error, said):
     with pytest.raises(error, match=said) as caught:
         check(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_json_lines_are_described_too(tmp_path):
+    folder = tmp_path / "events"
+    folder.mkdir()
+    for at in range(3):
+        day = FIRST + timedelta(days=at)
+        frame = logs(day).to_pandas()
+        frame.to_json(folder / f"{day}.jsonl", orient="records", lines=True, date_format="iso")
+    path = tmp_path / "first.yaml"
+    check(folder, "--write", path)
+    spec = load_pipeline(path)
+    assert (spec.source.kind, spec.columns.time, spec.label.column) == (
+        "jsonl",
+        "servedAt",
+        "is_click",
+    )

@@ -9,12 +9,13 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.config.sources import FolderSource
 from nightbid.data import delimited
-from nightbid.data.folder import FolderLogs
+from nightbid.data.folder import OTHER_COLUMNS, FolderLogs
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 
@@ -309,3 +310,44 @@ def test_a_day_of_another_format_says_what_it_has(tmp_path):
     with pytest.raises(DataError, match=r"has no parquet file; it has a\.json") as caught:
         read(opened(tmp_path, "parquet"))
     one_line(caught)
+
+
+def wide(folder, kind: str, columns: int = 300, **extra):
+    (folder / f"dt={DAY}").mkdir(exist_ok=True)
+    table = pa.table({"click": [0, 1], **{f"c{at}": [at, at] for at in range(columns)}, **extra})
+    path = folder / f"dt={DAY}" / f"part.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        pcsv.write_csv(table, path)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_of_wide_logs_what_is_named_is_read_and_few_others(tmp_path, kind):
+    folder = wide(tmp_path, kind, note=["one\ntwo", "three"])
+    block = FolderSource(kind=kind, folder=str(folder))
+    logs = FolderLogs(block, [DAY], named={"click", "c299", "absent"})
+    names = [name for name in read(logs).column_names if name not in (REASON, TEXT)]
+    assert {"click", "c299"} <= set(names)
+    assert len(names) == 2 + OTHER_COLUMNS
+    # What is read belongs to what the rows are: another column named, another fingerprint.
+    prints = {FolderLogs(block, [DAY], named={"click", name}).fingerprint((DAY,)) for name in
+              ("c1", "c298", "c299")}  # fmt: skip
+    assert len(prints) == 3
+    narrow = FolderLogs(block, [DAY])
+    assert len(read(narrow).column_names) >= 302
+
+
+def test_columns_that_nothing_names_fail_nothing(tmp_path):
+    one = pa.table({"click": [0], "note": ["a"], "only": [1]})
+    other = pa.table({"click": [1], "note": [[1.5]], "late": [1]})
+    write_parts(tmp_path, one, other)
+    logs = FolderLogs(FolderSource(kind="parquet", folder=str(tmp_path)), [DAY], named={"click"})
+    assert read(logs)["click"].to_pylist() == [0, 1]
+    assert "note" not in read(logs).column_names  # no type holds both
+    named = FolderLogs(
+        FolderSource(kind="parquet", folder=str(tmp_path)), [DAY], named={"click", "note"}
+    )
+    with pytest.raises(CorruptDataError, match="note"):
+        read(named)

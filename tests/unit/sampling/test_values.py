@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import uuid
 from decimal import Decimal
 
@@ -267,3 +268,13 @@ def test_a_reserved_or_doubled_name_is_refused_when_the_yaml_is_read(block, said
         parse_pipeline(SPEC.format(folder="logs") + block, "values.yaml")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_profiles_keep_the_starts_of_long_texts(night):
+    def table(day):
+        return logs(500, page=[f"{at % 50:02d}" * 20_000 for at in range(500)])
+
+    _, out = night(table)
+    path = next((out / "profile").glob("*.json"))
+    assert path.stat().st_size < 200_000
+    assert json.loads(path.read_text())["columns"]["page"]["values"] == 500

@@ -1,0 +1,155 @@
+"""Files whose columns have types of their own: Parquet, ORC, Avro, and JSON lines.
+
+Each is read as a few tables of bounded size. What type a column has over all files of a window is
+settled in `window_types`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import fastavro
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pjson
+import pyarrow.orc as orc
+import pyarrow.parquet as pq
+
+from nightbid.config.sources import FileKind
+from nightbid.errors import CorruptDataError, MissingDataError
+
+ROWS = 131_072
+BLOCK_BYTES = 16 << 20
+TITLES = {"parquet": "Parquet", "orc": "ORC", "avro": "Avro", "jsonl": "JSON lines"}
+UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError, TypeError,
+              EOFError, IndexError, KeyError)  # fmt: skip
+"""What the readers raise for a file that is cut off or of another format."""
+_EXACT = 2.0**53
+
+
+def schemas_of(path: Path, kind: FileKind) -> list[pa.Schema]:
+    """Read the columns of a file and their types: one schema, or of JSON one per block.
+
+    Raises:
+        MissingDataError: the file is gone.
+        CorruptDataError: it is of another format, or cut off.
+    """
+    with _Named(path, kind):
+        if kind == "parquet":
+            return [pq.read_schema(path)]
+        if kind == "orc":
+            return [orc.ORCFile(path).schema]
+        return [table.schema for table in _OPEN[kind](path)]
+
+
+def tables(path: Path, kind: FileKind, is_read: Callable[[str], bool]) -> Iterator[pa.Table]:
+    """Read a file.
+
+    Args:
+        path: the file.
+        kind: its format.
+        is_read: whether a column is wanted.
+
+    Yields:
+        Tables of some `ROWS` rows; those of JSON may lack columns.
+
+    Raises:
+        MissingDataError: the file is gone.
+        CorruptDataError: it is of another format, or cut off.
+    """
+    with _Named(path, kind):
+        if kind == "parquet":
+            with pq.ParquetFile(path) as file:
+                columns = [name for name in file.schema_arrow.names if is_read(name)]
+                for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+                    yield pa.Table.from_batches([batch])
+            return
+        for table in _OPEN[kind](path):
+            yield table.select([name for name in table.column_names if is_read(name)])
+
+
+class _Named:
+    """Says in one line that a file cannot be read."""
+
+    def __init__(self, path: Path, kind: FileKind) -> None:
+        self._path, self._kind = path, kind
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise MissingDataError(
+                "the file is gone", where=str(self._path), hint="load the day again"
+            ) from error
+        if isinstance(error, UNREADABLE):
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CorruptDataError(
+                f"cannot be read as {TITLES[self._kind]}: {reason}",
+                where=str(self._path),
+                hint="load the day again; the file may be cut off",
+            ) from error
+
+
+def _orc(path: Path) -> Iterator[pa.Table]:
+    file = orc.ORCFile(path)
+    for stripe in range(file.nstripes):
+        yield pa.Table.from_batches([file.read_stripe(stripe)])
+
+
+def _avro(path: Path) -> Iterator[pa.Table]:
+    with open(path, "rb") as stream:
+        reader = fastavro.reader(stream)
+        schema: Any = reader.writer_schema
+        names = [field["name"] for field in schema["fields"]]
+        while records := cast(list[dict[str, Any]], list(islice(reader, ROWS))):
+            # Arrow knows the types: texts, numbers, times, decimals and lists of these.
+            columns = {name: pa.array([each[name] for each in records]) for name in names}
+            yield pa.table(columns)
+
+
+def _json_lines(path: Path) -> Iterator[pa.Table]:
+    rest = b""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        while chunk := stream.read(BLOCK_BYTES):
+            block, _, rest = (rest + chunk).rpartition(b"\n")
+            if block.strip():
+                yield _json_table(block)
+    if rest.strip():
+        yield _json_table(rest)
+
+
+def _json_table(block: bytes) -> pa.Table:
+    options = pjson.ReadOptions(use_threads=False, block_size=max(len(block), 1))
+    table = pjson.read_json(io.BytesIO(block), read_options=options)
+    long = [field.name for field in table.schema if _is_rounded(table[field.name], field.type)]
+    if not long:
+        return table
+    # Integers that a float rounds, such as ids of 20 digits: text gives them back.
+    rows = [json.loads(line) for line in block.splitlines() if line.strip()]
+    for name in long:
+        values = [row.get(name) for row in rows]
+        if all(value is None or isinstance(value, int) for value in values):
+            texts = pa.array([None if value is None else str(value) for value in values])
+            table = table.set_column(table.column_names.index(name), name, texts)
+    return table
+
+
+def _is_rounded(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    if not pa.types.is_floating(kind):
+        return False
+    largest = pc.max(pc.abs(column)).as_py()
+    return largest is not None and bool(np.abs(largest) >= _EXACT)
+
+
+_OPEN: dict[str, Callable[[Path], Iterator[pa.Table]]] = {
+    "orc": _orc,
+    "avro": _avro,
+    "jsonl": _json_lines,
+}

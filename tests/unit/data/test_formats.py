@@ -1,0 +1,102 @@
+"""JSON lines, ORC and Avro hold the same rows as Parquet."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import fastavro
+import pyarrow as pa
+import pyarrow.orc as orc
+import pytest
+from nightbid.config.sources import FolderSource
+from nightbid.data.folder import FolderLogs
+from nightbid.errors import CorruptDataError
+
+DAY = date(2026, 1, 5)
+START = datetime(2026, 1, 5, tzinfo=UTC)
+ROWS = [
+    {
+        "id": at,
+        "time": START + timedelta(minutes=at),
+        "user": f"u{at % 7}",
+        "tags": ["a", "b"][: at % 3],
+        "price": None if at % 5 == 0 else at / 4,
+        "click": at % 9 == 0,
+    }
+    for at in range(1000)
+]
+AVRO = {
+    "type": "record",
+    "name": "Impression",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "time", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+        {"name": "user", "type": "string"},
+        {"name": "tags", "type": {"type": "array", "items": "string"}},
+        {"name": "price", "type": ["null", "double"]},
+        {"name": "click", "type": "boolean"},
+    ],
+}
+
+
+def write(folder, kind: str):
+    path = folder / f"dt={DAY}" / f"part.{kind}"
+    path.parent.mkdir()
+    if kind == "orc":
+        orc.write_table(pa.Table.from_pylist(ROWS), path)
+    elif kind == "avro":
+        with open(path, "wb") as stream:
+            fastavro.writer(stream, AVRO, ROWS, codec="deflate")
+    else:
+        packed = gzip.open if kind.endswith(".gz") else open
+        with packed(path, "wt") as stream:
+            for row in ROWS:
+                known = {name: value for name, value in row.items() if value is not None}
+                stream.write(json.dumps(known, default=datetime.isoformat) + "\n")
+    return path
+
+
+def opened(folder, kind: str, **options) -> FolderLogs:
+    return FolderLogs(FolderSource(kind=kind, folder=str(folder), **options), [DAY])
+
+
+def read(logs: FolderLogs) -> pa.Table:
+    return pa.Table.from_batches(list(logs.batches(DAY)))
+
+
+@pytest.mark.parametrize("name", ["orc", "avro", "jsonl", "json.gz", "ndjson"])
+def test_the_same_rows_come_back(tmp_path, name):
+    write(tmp_path, name)
+    kind = name if name in ("orc", "avro") else "jsonl"
+    logs = opened(tmp_path, kind, types={"time": "time"})
+    assert logs.days() == (DAY,)
+    found = read(logs).select(list(ROWS[0]))
+    assert found.to_pylist() == ROWS
+
+
+@pytest.mark.parametrize("name", ["orc", "avro", "jsonl"])
+def test_a_file_that_is_cut_off_is_named(tmp_path, name):
+    path = write(tmp_path, name)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(
+        CorruptDataError, match=rf"part\.{name}: cannot be read as .*→ load"
+    ) as caught:
+        read(opened(tmp_path, name))
+    assert "\n" not in str(caught.value)
+
+
+def test_json_lines_of_other_files_and_types_are_one_table(tmp_path):
+    """Fields come and go, whole numbers become fractions, and long ids keep every digit."""
+    folder = tmp_path / f"dt={DAY}"
+    folder.mkdir()
+    long = [20260105000000000001, 20260105000000000002]
+    (folder / "1.jsonl").write_text(f'{{"id": {long[0]}, "price": 2}}\n{{"id": {long[1]}}}\n')
+    (folder / "2.jsonl").write_text('{"id": 5, "price": 2.5, "ad": "x"}\n\n')
+    found = read(opened(tmp_path, "jsonl"))
+    assert found.to_pydict() == {
+        "id": [str(long[0]), str(long[1]), "5"],
+        "price": [2.0, None, 2.5],
+        "ad": [None, None, "x"],
+    }
