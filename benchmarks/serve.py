@@ -11,75 +11,12 @@ figure with a large one is the machine's, not the scorer's.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
 import uvloop
-
-
-@dataclass
-class Client:
-    """A pool of connections that are reused."""
-
-    host: str
-    port: int
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
-
-    async def post(self, body: bytes) -> int:
-        """Send a body, and return the status of the answer."""
-        connection = self.idle.pop() if self.idle else None
-        reader, writer = connection or await asyncio.open_connection(self.host, self.port)
-        head = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = answer.split(b"content-length: ")[1].split(b"\r\n")[0]
-        await reader.readexactly(int(length))
-        self.idle.append((reader, writer))
-        return int(answer[9:12])
-
-
-async def open_loop(client: Client, bodies: list[bytes], rate: float, seed: int) -> dict:
-    """Send each body once, at random times.
-
-    Args:
-        client: Where to.
-        bodies: Of the requests.
-        rate: Requests per second.
-        seed: Of their times.
-    """
-    due = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, len(bodies)))
-    latency, late = np.zeros(len(due)), np.zeros(len(due))
-    statuses = np.zeros(len(due), np.int64)
-    start = time.perf_counter()
-
-    async def one(at: int) -> None:
-        late[at] = time.perf_counter() - start - due[at]
-        statuses[at] = await client.post(bodies[at])
-        latency[at] = time.perf_counter() - start - due[at]
-
-    tasks = []
-    for at, when in enumerate(due):
-        wait = start + when - time.perf_counter()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        tasks.append(asyncio.create_task(one(at)))
-    await asyncio.gather(*tasks)
-    answered = latency[statuses == 200] * 1e3
-    shares = {f"p{at:g}_ms": round(float(np.percentile(answered, at)), 2)
-              for at in (50, 95, 99, 99.9) if len(answered)}  # fmt: skip
-    return {
-        "offered": rate,
-        "answered_per_second": round(len(answered) / (time.perf_counter() - start), 1),
-        "refused": int((statuses == 503).sum()),
-        "other": int(((statuses != 200) & (statuses != 503)).sum()),
-        **shares,
-        "client_late_ms": round(float(np.percentile(late, 99)) * 1e3, 2),
-    }
+from nightbid.serving.open_loop import Client, open_loop
 
 
 async def main() -> None:

@@ -220,6 +220,9 @@ def serving(
         f"{million} per million predictions, {rate.candidates} candidates a request",
         soft_wrap=True,
     )
+    requests = price_million_predictions(per_core, 1, book, at=today, headroom=headroom)
+    how = f"p99 held within {rate.p99_ms:g} ms over a socket" if rate.p99_ms else "in process"
+    console.print(f"{requests} per million requests, {how}", soft_wrap=True)
 
 
 @app.command()

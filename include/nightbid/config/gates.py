@@ -210,6 +210,9 @@ class ServingGate(Block):
     p99_ms: Limit = limit(warn=(None, 20), stop=(None, 50))
     p50_ms: Limit = limit(warn=(None, 10))
     requests_per_second_per_core: Limit = limit(warn=(50, None), stop=(10, None))
+    rate_held: Limit = limit(warn=(1.0, None), stop=(0.25, None))
+    """With `serve`: highest rate at which the scorer holds `serve.p99_ms` over its socket, as a
+    share of `serve.requests_per_second`."""
     parity: Limit = limit(warn=(None, 1e-5), stop=(None, 1e-4))
     """Largest difference between the exported graph and the reference model."""
     skew_mismatches: Limit = limit(stop=(None, 0))

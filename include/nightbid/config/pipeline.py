@@ -15,6 +15,7 @@ from nightbid.config.features import Feature
 from nightbid.config.gates import Gates
 from nightbid.config.models import Baseline, Model, Train
 from nightbid.config.replay import Replay
+from nightbid.config.serve import Serve
 from nightbid.config.sources import Columns, SimulatorSource, Source, defaults_of
 from nightbid.schema import RESERVED
 
@@ -108,6 +109,8 @@ class PipelineSpec(Block):
     evaluate: Evaluate = Evaluate()
     replay: Replay | None = None
     """Bid the predictions on logged market prices and say what they earn; default: not done."""
+    serve: Serve | None = None
+    """Latency and rate that the scorer has to hold, measured over its socket; default: not done."""
     gates: Gates = Gates()
     budget: Budget = Budget()
     runner: Runner = Runner()

@@ -100,6 +100,8 @@ class ServingRate:
     requests_per_second_per_core: float
     candidates: int
     """Scored for each request."""
+    p99_ms: float | None = None
+    """Objective that the scorer held at this rate over its socket; None: measured in process."""
 
 
 def measured_rate(workspace: Workspace, pipeline: str) -> ServingRate | None:
@@ -108,6 +110,12 @@ def measured_rate(workspace: Workspace, pipeline: str) -> ServingRate | None:
         tested = _manifest(run, "load_test")
         rate = tested.metrics.get("requests_per_second_per_core") if tested else None
         if tested and rate:
+            served = tested.metrics.get("served")
+            if served and (held := served["candidate"]["requests_per_second"]):
+                # What the scorer holds, client and all, is the rate that can be bought.
+                per_core = float(held) / served["candidate"]["processes"]
+                asked = served["objective"]
+                return ServingRate(per_core, int(asked["candidates"]), float(asked["p99_ms"]))
             return ServingRate(float(rate), int(tested.metrics["candidates"]))
     return None
 

@@ -191,6 +191,10 @@ class FittedVocabulary:
         # Code -1, missing, wraps to the last entry.
         return np.take(table.astype(np.int32), codes, mode="wrap")
 
+    def prepare(self) -> None:
+        """Build what the first small request would wait for."""
+        len(self._numbers)
+
     @cached_property
     def _numbers(self) -> dict[str, int]:
         # Built once and kept: a request must not hash the whole vocabulary.

@@ -23,6 +23,17 @@ def measure(task: StageTask) -> Measurements:
     measurements.add("p99_ms", load["latency_ms"]["p99"], note=asked)
     measurements.add("p50_ms", load["latency_ms"]["p50"], note=asked)
     measurements.add("requests_per_second_per_core", load["requests_per_second_per_core"])
+    if served := load.get("served"):
+        asked, candidate = served["objective"], served["candidate"]
+        held = candidate["requests_per_second"]
+        note = (
+            f"{held:,.0f} of {asked['requests_per_second']:,.0f} requests/s of"
+            f" {asked['candidates']} candidates with p99 <= {asked['p99_ms']:g} ms,"
+            f" {candidate['processes']} processes, over a socket"
+        )
+        if champion := served.get("champion"):
+            note += f"; the champion: {champion['requests_per_second']:,.0f}"
+        measurements.add("rate_held", held / asked["requests_per_second"], note=note)
     measurements.add(
         "parity", export["parity_max_difference"], note="probability, exported vs reference"
     )

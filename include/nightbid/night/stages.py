@@ -96,7 +96,9 @@ NIGHT: tuple[Stage, ...] = (
         "load_test",
         "nightbid.serving.load_test:run",
         inputs=("export", "sample"),
-        spec_keys=("columns",),
+        spec_keys=("columns", "serve"),
+        uses_champion=True,
+        champion_when="serve",
     ),
     Stage(
         "gate_serving",

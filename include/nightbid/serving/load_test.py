@@ -1,4 +1,8 @@
-"""Load test: the bundle under requests of one user and many candidates, on one core."""
+"""Load test: the bundle under requests of one user and many candidates.
+
+First in this process, on one core: what lookup and model take. Then, where the pipeline has a
+`serve` block, over the socket of the scorer itself; see `nightbid.serving.socket_test`.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
 from nightbid.schema import RESERVED, USER, split_files
 from nightbid.serving.bundle import Bundle
+from nightbid.serving.socket_test import make_bodies, measure
 
 CANDIDATES = 100
 REQUESTS = 300
@@ -31,6 +36,8 @@ OPEN_REQUESTS = 150
 """At each rate of the open loop."""
 SHARES = (0.25, 0.5, 0.75, 0.9)
 """Offered rates, as shares of the closed loop's throughput."""
+SENT = 600
+"""Different requests that are sent over the socket."""
 ROWS = 60_000
 """Rows of the evaluate split that requests are made from."""
 
@@ -69,7 +76,9 @@ def run(task: StageTask) -> Outcome:
     bundle = Bundle.load(task.inputs["export"].path, threads=1)
     # No request comes twice: what a server remembers of one must not flatter the next.
     count = WARM_UP + ROUNDS * REQUESTS + OPEN_REQUESTS * len(SHARES)
-    requests = make_requests(_evaluate_rows(task), task.spec.columns.item, count, task.spec.seed)
+    rows = _evaluate_rows(task)
+    requests = make_requests(rows, task.spec.columns.item, count, task.spec.seed)
+    sent = requests[:SENT]
     for request in requests[:WARM_UP]:
         bundle.score(request)
     del requests[:WARM_UP]
@@ -100,15 +109,48 @@ def run(task: StageTask) -> Outcome:
         "requests_per_second_per_core": round(throughput, 1),
         "curve": curve,
     }
+    said = ""
+    if task.spec.serve is not None:
+        metrics["served"] = _over_the_socket(task, sent, item_columns(rows, task.spec.columns.item))
+        # Of the page: the curve of what will serve.
+        metrics["in_process_curve"] = curve
+        metrics["curve"] = metrics["served"]["candidate"]["curve"]
+        held = metrics["served"]["candidate"]["requests_per_second"]
+        said = (
+            f"; the scorer holds p99 {task.spec.serve.p99_ms:g} ms up to {held:,.0f} requests/s"
+            f" (asked: {task.spec.serve.requests_per_second:,.0f})"
+        )
     (task.output / "load_test.json").write_text(json.dumps(metrics, indent=1))
     return Outcome(
         rows=Rows(read=len(closed) * CANDIDATES, written=len(closed) * CANDIDATES),
         metrics=metrics,
         summary=f"{CANDIDATES} candidates: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f}"
         f" ms, {throughput:,.0f} requests/s per core"
-        + (f", while others took {best.stolen:.0%} of it" if best.disturbed else ""),
+        + (f", while others took {best.stolen:.0%} of it" if best.disturbed else "")
+        + said,
         volatile=("load_test.json",),
     )
+
+
+def _over_the_socket(
+    task: StageTask, requests: Sequence[pa.Table], of_item: Sequence[str]
+) -> dict[str, Any]:
+    """Measure candidate and champion, one after the other, by their pipeline's objective."""
+    serve = task.spec.serve
+    assert serve is not None
+    bundles = {"candidate": task.inputs["export"]}
+    if champion := task.inputs.get("champion"):
+        bundles["champion"] = champion
+    found: dict[str, Any] = {"objective": serve.model_dump()}
+    for at, (name, bundle) in enumerate(bundles.items()):
+        done = 0.9 + 0.05 * at
+
+        def say(what: str, name: str = name, done: float = done) -> None:
+            task.progress(done, f"{name}: {what}")
+
+        bodies = make_bodies(requests, of_item, bundle.path)
+        found[name] = measure(bundle.path, task.spec.pipeline, serve, bodies, say)
+    return found
 
 
 def make_requests(rows: pa.Table, item: str | None, count: int, seed: int) -> list[pa.Table]:

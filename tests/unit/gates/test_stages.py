@@ -255,6 +255,24 @@ def test_serving(gate, p99, skew):
     assert outcome.verdict == ("stop" if p99 > 100 or skew else "pass"), outcome.summary
 
 
+@pytest.mark.parametrize(("held", "verdict"), [(400, "pass"), (150, "warn"), (0, "stop")])
+def test_the_rate_that_holds_the_objective_is_judged(gate, held, verdict):
+    load = {
+        "latency_ms": {"p50": 2.0, "p95": 3.0, "p99": 4.0}, "requests": 300, "candidates": 100,
+        "engine": "onnxruntime, 1 thread", "requests_per_second_per_core": 400.0,
+        "served": {
+            "objective": {"p99_ms": 20.0, "requests_per_second": 200.0, "candidates": 100},
+            "candidate": {"requests_per_second": held, "processes": 2},
+            "champion": {"requests_per_second": 300, "processes": 2},
+        },
+    }  # fmt: skip
+    export = {"parity_max_difference": 6e-8, "skew_rows": 1000, "skew_mismatches": 0, "bytes": 1}
+    outcome = gate(serving, {"load_test": load, "export": export})
+    assert outcome.verdict == verdict, outcome.summary
+    if verdict != "pass":
+        assert "rate_held" in outcome.summary
+
+
 @pytest.mark.parametrize(("budget", "verdict"), [("100", "pass"), ("0.000001", "stop")])
 def test_cost(gate, tmp_path, budget, verdict):
     spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})

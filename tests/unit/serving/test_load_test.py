@@ -8,8 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from nightbid.config.serve import Serve
 from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import closed_loop, item_columns, make_requests
+from nightbid.serving.socket_test import holds
+
+from .conftest import SmallNight
 
 
 @pytest.fixture
@@ -69,3 +73,24 @@ def test_what_other_processes_take_is_not_held_against_the_model(night, crowded)
     assert found.disturbed
     assert found.stolen == pytest.approx(1 - found.seconds[:, 1].sum() / found.wall[:, 1].sum())
     assert (found.seconds[:, 0] <= found.seconds[:, 1]).all()
+
+
+def test_the_scorer_itself_is_measured_over_its_socket(night):
+    served = SmallNight(night.root)
+    serve = Serve(p99_ms=10_000, requests_per_second=100, candidates=5, processes=1, seconds=0.01)
+    served.spec = night.spec.model_copy(update={"serve": serve})
+    served.run = night.run
+    manifest = served.stage("load_test").manifest
+    found = manifest.metrics["served"]["candidate"]
+    assert [each["candidates"] for each in found["candidates"]] == [1, 10, 100, 500]
+    # On a busy machine few rates may hold; the highest that does is told.
+    held = [each["offered_per_second"] for each in found["curve"] if holds(each, 10_000)]
+    assert found["requests_per_second"] == max(held, default=0)
+    assert manifest.metrics["curve"] == found["curve"]
+    for point in (*found["candidates"], *found["curve"]):
+        assert point["failed"] == 0
+        assert 0 < point["p50_ms"] <= point["p95_ms"] <= point["p99_ms"] <= point["p99.9_ms"]
+    assert found["memory_mb"] > 10
+    assert found["load_seconds"] > 0
+    assert found["start_seconds"] > 0
+    assert "the scorer holds p99 10000 ms up to" in manifest.summary

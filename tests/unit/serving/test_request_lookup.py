@@ -126,7 +126,8 @@ def test_rows_that_override_the_context_or_hold_everything_score_alike(
 def test_rows_that_never_repeat_are_not_remembered_for_ever(
     night, bundle, columns, draw, monkeypatch
 ):
-    monkeypatch.setattr("nightbid.serving.request_lookup.CAPACITY", 40)
+    for name in ("request_lookup", "request_memos"):
+        monkeypatch.setattr(f"nightbid.serving.{name}.CAPACITY", 40)
     lookup = RequestLookup(bundle.fitted, columns)
 
     def ask() -> None:
@@ -143,7 +144,8 @@ def test_rows_that_never_repeat_are_not_remembered_for_ever(
 
 
 def test_a_full_memo_starts_over(night, bundle, columns, draw, monkeypatch):
-    monkeypatch.setattr("nightbid.serving.request_lookup.CAPACITY", 40)
+    for name in ("request_lookup", "request_memos"):
+        monkeypatch.setattr(f"nightbid.serving.{name}.CAPACITY", 40)
     monkeypatch.setattr("nightbid.serving.request_lookup.SELDOM", 0.0)
     lookup = RequestLookup(bundle.fitted, columns)
     for _ in range(12):

@@ -1,0 +1,43 @@
+"""Serve one bundle on loopback, as `nightbid serve` serves the champion: for load tests.
+
+``python -m nightbid.scorer FOLDER PIPELINE PROCESSES`` prints the port once all processes answer,
+and ends when its standard input is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from nightbid.scorer.server import ScorerSettings, listen, serve
+
+QUEUE_MS = 50.0
+
+
+def main() -> None:
+    """Serve until the parent closes the pipe, or dies."""
+    bundle, pipeline, processes = sys.argv[1:]
+    taken = listen("127.0.0.1", 0)
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    serve(
+        ScorerSettings(workspace="", pipeline=pipeline, bundle=bundle, queue_ms=QUEUE_MS),
+        taken,
+        processes=int(processes),
+        started=lambda: _say(taken.getsockname()[1]),
+    )
+
+
+def _say(port: int) -> None:
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+
+
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The scorer itself under load: the same code and processes that will serve, over a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import pyarrow as pa
+
+from nightbid.config.serve import Serve
+from nightbid.errors import CorruptDataError
+from nightbid.scorer.follow import OneBundle
+from nightbid.serving.bundle import read_columns
+from nightbid.serving.json_values import to_json
+from nightbid.serving.open_loop import Client, open_loop
+
+SIZES = (1, 10, 100, 500)
+"""Candidates of a request that latency is measured at, at a quarter of the asked rate."""
+FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+"""Rates that are tried, in multiples of the asked one, until the objective is missed."""
+WARM_UP = 50
+FEWEST = 10
+"""Requests at any rate."""
+STOP_SECONDS = 10
+MOST_REFUSED = 0.001
+"""Share of refused requests at which the objective still counts as held."""
+Bodies = Callable[[int, int], list[bytes]]
+"""Candidates, count → JSON of requests."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A scorer that answers."""
+
+    port: int
+    process: psutil.Process
+    start_seconds: float
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory of its processes that nobody shares, in MB."""
+        whole = [self.process, *self.process.children(recursive=True)]
+        return sum(each.memory_full_info().uss for each in whole) / 1e6
+
+
+@contextlib.contextmanager
+def running(bundle: Path, pipeline: str, processes: int) -> Iterator[Running]:
+    """Start a scorer of one bundle on loopback, and stop it in the end.
+
+    Raises:
+        CorruptDataError: It does not start.
+    """
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "nightbid.scorer", str(bundle), pipeline, str(processes)]
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(  # noqa: S603, our own module
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().strip()
+            if not port:
+                log.seek(0)
+                last = (log.read().strip().splitlines() or ["it said nothing"])[-1]
+                raise CorruptDataError(
+                    f"the scorer does not start: {last}",
+                    where=str(bundle),
+                    hint="run `nightbid serve` by hand to see more",
+                )
+            seconds = time.perf_counter() - begun
+            yield Running(int(port), psutil.Process(process.pid), seconds)
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                whole = psutil.Process(process.pid)
+                started = [*whole.children(recursive=True), whole]
+                process.terminate()
+                _, alive = psutil.wait_procs(started, STOP_SECONDS)
+                for each in alive:
+                    each.kill()
+
+
+def measure(
+    bundle: Path, pipeline: str, serve: Serve, bodies: Bodies, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure the scorer of one bundle.
+
+    Args:
+        bundle: Folder of the export.
+        pipeline: Its pipeline.
+        serve: The objective.
+        bodies: Makes requests.
+        say: Told what is being measured.
+
+    Returns:
+        `requests_per_second`, the highest tried rate that holds the objective (0: none),
+        `curve` of these rates, `candidates` (latency by candidates of a request), `memory_mb`,
+        `start_seconds`, `load_seconds` (a swap: from noticing a promotion to serving it),
+        `processes`.
+    """
+    processes = serve.processes or len(os.sched_getaffinity(0))
+    load_seconds = _time_to_load(bundle, pipeline)
+    say("starting the scorer")
+    with running(bundle, pipeline, processes) as scorer:
+        found = asyncio.run(_loops(scorer, serve, bodies, say))
+        memory = scorer.memory_mb
+    return {
+        **found,
+        "memory_mb": round(memory, 1),
+        "start_seconds": round(scorer.start_seconds, 3),
+        "load_seconds": round(load_seconds, 3),
+        "processes": processes,
+    }
+
+
+async def _loops(
+    scorer: Running, serve: Serve, bodies: Bodies, say: Callable[[str], None]
+) -> dict[str, Any]:
+    client = Client("127.0.0.1", scorer.port)
+    asked = serve.requests_per_second
+
+    async def at(rate: float, candidates: int) -> dict[str, Any]:
+        say(f"{rate:,.0f} requests/s of {candidates} candidates")
+        count = max(int(rate * serve.seconds), FEWEST)
+        return await open_loop(client, bodies(candidates, count), rate, seed=candidates)
+
+    try:
+        await open_loop(client, bodies(serve.candidates, WARM_UP), max(asked / 4, 1), seed=0)
+        sizes = []
+        for size in SIZES:
+            sizes.append({"candidates": size, **await at(asked / 4, size)})
+        curve, held = [], 0.0
+        for factor in FACTORS:
+            point = await at(asked * factor, serve.candidates)
+            curve.append(point)
+            if not holds(point, serve.p99_ms):
+                break
+            held = point["offered_per_second"]
+    finally:
+        client.close()
+    return {"requests_per_second": held, "curve": curve, "candidates": sizes}
+
+
+def holds(point: dict[str, Any], p99_ms: float) -> bool:
+    """Whether a measured rate is within the objective."""
+    refused = point["refused"] / point["requests"]
+    return bool(
+        not point["failed"] and refused <= MOST_REFUSED and point.get("p99_ms", 1e9) <= p99_ms
+    )
+
+
+def make_bodies(requests: Sequence[pa.Table], of_item: Sequence[str], bundle: Path) -> Bodies:
+    """Turn requests of one context and many candidates into JSON.
+
+    Args:
+        requests: Rows of the logs, a table per request.
+        of_item: Columns that belong to the candidate; the others are the context.
+        bundle: Says which columns are read.
+    """
+    names = read_columns(bundle).names
+    own = [name for name in of_item if name in names]
+    shared = [name for name in names if name not in own]
+    parts = []
+    for request in requests:
+        context = orjson.loads(to_json(request.select(shared).slice(0, 1)))["rows"]
+        rows = orjson.loads(to_json(request.select(own)))["rows"]
+        parts.append((context[0] if context else {}, rows))
+
+    def bodies(candidates: int, count: int) -> list[bytes]:
+        found = []
+        for at in range(count):
+            context, rows = parts[at % len(parts)]
+            again = -(-candidates // len(rows))
+            body = {"context": context, "rows": (rows * again)[:candidates]}
+            found.append(orjson.dumps(body))
+        return found
+
+    return bodies
+
+
+def _time_to_load(bundle: Path, pipeline: str) -> float:
+    begun = time.perf_counter()
+    OneBundle(bundle, pipeline).look()
+    return time.perf_counter() - begun
