@@ -94,7 +94,7 @@ def prepare(folder: Path, asked: argparse.Namespace) -> dict:
             for each in layout.lookups
         ],
         "table_rows": layout.table_rows, "dim": DIM, "crosses": CROSSES, "hidden": HIDDEN,
-        "batch": spec.train.batch_size, "epochs": asked.epochs,
+        "batch": spec.train.batch_size or 2048, "epochs": asked.epochs,
         "learning_rate": spec.train.learning_rate,
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused, StageError
+from nightbid.evaluation.verdict import PROMOTED, against, explain
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.record import APPROVE, RunRecord
 from nightbid.night.stages import NIGHT
@@ -61,7 +62,8 @@ def run(task: StageTask) -> Outcome:
     """Move the champion pointer to tonight's bundle, or say why not.
 
     A run of an older night than the champion's (a backfill) never replaces it, and neither does a
-    candidate that evaluation calls worse.
+    candidate that evaluation does not call better or neutral. Where nothing serves yet, an
+    undecided one is promoted: it has passed every gate.
 
     Raises:
         StageError: a gate is not among the inputs' passes (fail closed).
@@ -79,8 +81,8 @@ def run(task: StageTask) -> Outcome:
             judged_on.path  # noqa: B018 (reading it verifies every file)
     _of_one_night(task)
     bundle = task.inputs["export"]
-    verdict = str(task.inputs["evaluate"].manifest.metrics["verdict"])
-    reference = str(task.inputs["evaluate"].manifest.metrics["reference"])
+    metrics = task.inputs["evaluate"].manifest.metrics
+    verdict, reference = str(metrics["verdict"]), str(metrics["reference"])
     if reference == "baseline" and (column := task.spec.baseline.column):
         reference = f"baseline {column}"
     pointer = ChampionPointer(task.workspace, task.spec.pipeline)
@@ -88,9 +90,13 @@ def run(task: StageTask) -> Outcome:
     if current and current.night > task.night.date:
         decision = "kept"
         summary = f"not promoted: champion #{current.number} is of a later night ({current.night})"
-    elif verdict == "worse":
+    elif verdict not in PROMOTED and not (verdict == "undecided" and current is None):
         decision = "kept"
-        summary = f"not promoted: worse than the {reference}"
+        stays = f"; champion #{current.number} stays" if current else ""
+        why = explain(metrics)
+        summary = (
+            f"not promoted: {against(verdict, reference)}" + (f" ({why})" if why else "") + stays
+        )
     else:
         run_record = RunRecord.load(task.workspace, task.spec.pipeline, task.run_id)
         pinned = run_record.pinned_champion()
@@ -101,11 +107,10 @@ def run(task: StageTask) -> Outcome:
                 night=task.night.date,
                 bundle_uri=task.workspace.uri(bundle.folder),
                 bundle_digest=bundle.manifest.digest,
-                reason=f"{verdict} than the {reference}"
-                if verdict != "neutral"
-                else f"neutral against the {reference}",
+                reason=against(verdict, reference),
                 judged_against=pinned.number if pinned else 0,
                 by=approval.by if approval else "",
+                label=task.spec.label.model_dump(mode="json"),
             )
         except (PromotionRefused, ConcurrentUpdateError) as error:
             decision = "kept"

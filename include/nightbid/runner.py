@@ -294,6 +294,8 @@ class _Attempt:
             run_id=plan.run.run_id,
             inputs=plan.inputs,
             history=plan.history,
+            earlier_champions=plan.earlier_champions,
+            no_reference=plan.no_reference,
             output=Path(str(scratch)),
             workspace=plan.run.workspace,
             cache=self._cache,

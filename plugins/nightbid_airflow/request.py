@@ -140,6 +140,10 @@ class Request:
             return pinned_spec(record, stage), record
         try:
             spec = find_pipeline(self.pipeline, settings.pipelines, self.overrides)
+            # Imported here: DAG files import this module for the form alone.
+            from nightbid.preflight import check_settings
+
+            check_settings(spec, self.date, settings.cache)
         except ConfigError as error:
             RunRecord.refused(
                 workspace,

@@ -54,6 +54,17 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     assert again.count("reused") >= len(STAGES)
     assert len(ChampionPointer(workspace, "small").history()) == 2
 
+    # The third night meets the first model again, then none.
+    code, said = shell.run("champion", "retire", "small", "2", "--reason", "trained on a leak")
+    assert code == 0, said
+    assert "small: #2 is retired and no reference any more; small-2026-01-04 serves" in said
+    assert "needs a reason" in shell.run("champion", "retire", "small", "1")[1]
+    code, said = shell.run("champion", "retire", "small", "1", "--reason", "trained on a leak")
+    assert "nothing serves" in said
+    code, said = shell.run("champion", "small")
+    assert code == 0, said
+    assert "no champion any more" in said
+
     # The seed alone: the night's own training is one of the draws, and no night of its own.
     code, said = shell.run("gates", "noise", "small", "--seeds", "1")
     assert code == 0, said

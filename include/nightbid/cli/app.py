@@ -214,17 +214,32 @@ def report(
 
 @app.command()
 def champion(
-    pipeline: Annotated[str, typer.Argument(help="A pipeline; or `pause` or `resume` before it.")],
-    of: Annotated[str, typer.Argument(help="The pipeline, after `pause` or `resume`.")] = "",
-    reason: Annotated[str, typer.Option(help="Why promotions are paused.")] = "",
+    pipeline: Annotated[
+        str, typer.Argument(help="A pipeline; or `pause`, `resume` or `retire` before it.")
+    ],
+    of: Annotated[
+        str, typer.Argument(help="The pipeline, after `pause`, `resume` or `retire`.")
+    ] = "",
+    number: Annotated[
+        int | None, typer.Argument(help="With `retire`: number in the history.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show which model serves and its history; `champion pause PIPELINE` stops promotions."""
-    from nightbid.cli.champion import pause_or_resume
+    """Show which model serves and its history.
+
+    `champion pause PIPELINE` stops promotions until `resume`; `champion retire PIPELINE NUMBER`
+    takes a model out of service for good: an earlier one serves, or nothing.
+    """
+    from nightbid.cli.champion import pause_or_resume, retire
 
     settings = Settings()
     if of:
         pointer = ChampionPointer(Workspace(settings.workspace), _known(of, settings))
+        if pipeline == "retire":
+            said = retire(pointer, of, number, reason)
+            console.print(said, markup=False, soft_wrap=True)
+            return
         console.print(pause_or_resume(pointer, pipeline, of, reason), markup=False, soft_wrap=True)
         return
     pointer = ChampionPointer(Workspace(settings.workspace), _known(pipeline, settings))
@@ -238,6 +253,8 @@ def champion(
     if not history:
         console.print(f"{pipeline} has no champion yet: no candidate has passed every gate")
         return
+    if not history[-1].serves:
+        console.print(f"{pipeline} has no champion any more: the last one was retired")
     console.print(view.champion_table(history, pointer.current()))
 
 

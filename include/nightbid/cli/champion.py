@@ -1,4 +1,4 @@
-"""`nightbid champion pause|resume`: whether nights may promote."""
+"""`nightbid champion pause|resume|retire`: whether nights may promote, and what may not serve."""
 
 from __future__ import annotations
 
@@ -19,6 +19,30 @@ def person(name: str = "") -> str:
         return f"uid {os.getuid()}"
 
 
+def retire(pointer: ChampionPointer, pipeline: str, number: int | None, reason: str) -> str:
+    """Take a champion out of service for good; what serves now, in one line.
+
+    Raises:
+        ConfigError: no number or reason is given, or there is no such champion.
+    """
+    if number is None:
+        raise ConfigError(
+            "retire needs a number of the history",
+            where="champion",
+            hint=f"`nightbid champion retire {pipeline} NUMBER --reason '…'`; `nightbid champion"
+            f" {pipeline}` shows the numbers",
+        )
+    if not reason:
+        raise ConfigError("a retirement needs a reason", where="champion", hint="add --reason '…'")
+    entry = pointer.retire(number, reason, by=person())
+    now = (
+        f"{entry.run_id} serves (entry #{entry.number})"
+        if entry.serves
+        else "nothing serves, and the next night is compared with the baseline"
+    )
+    return f"{pipeline}: #{number} is retired and no reference any more; {now}"
+
+
 def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason: str) -> str:
     """Stop or allow promotions of a pipeline; what was done, in one line.
 
@@ -30,7 +54,7 @@ def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason
         return f"{pipeline}: nights may promote again"
     if action != "pause":
         raise ConfigError(
-            f"{action!r} is neither `pause` nor `resume`",
+            f"{action!r} is none of `pause`, `resume` and `retire`",
             where="champion",
             hint=f"`nightbid champion {pipeline}` shows the history",
         )

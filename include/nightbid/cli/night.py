@@ -9,13 +9,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from nightbid.cli.view import runs_table
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
-from nightbid.errors import ConfigError, NightbidError
+from nightbid.errors import ConfigError, DataError, GateStopped, NightbidError
 from nightbid.jobs.follow import wait_for_final_cost
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import StageResult
+from nightbid.preflight import check_settings
 from nightbid.report.table import night_table, verdict_line
 from nightbid.report.write import write_report
 from nightbid.runner import run_stage
@@ -47,10 +49,14 @@ def run_nights(
     until: str,
     console: Console,
 ) -> None:
-    """Run consecutive nights; the first failure ends them.
+    """Run consecutive nights.
+
+    A night that a gate stops, or whose logs are missing or damaged, does not keep the later ones
+    from running; anything else does. Several nights end with a table of them.
 
     Raises:
-        NightbidError: what ended the night; its report is written all the same.
+        NightbidError: what ended the night, or the first of several; its report is written all the
+            same.
     """
     names = [stage.name for stage in NIGHT]
     if until and until not in names:
@@ -63,31 +69,46 @@ def run_nights(
             where="--run-id",
             hint="leave it out, or run one night",
         )
+    check_settings(spec, first, settings.cache)
     workspace = Workspace(settings.workspace)
+    runs: list[RunRecord] = []
+    ended: list[NightbidError] = []
     try:
         for offset in range(nights):
             night = first + timedelta(days=offset)
             run = RunRecord.start(
                 workspace, spec, night, run_id=run_id, overrides=overrides, until=until
             )
+            runs.append(run)
             if console.is_terminal:
                 console.rule(f"[bold]{run.run_id}[/]")
             else:
                 console.print(f"── {run.run_id}", markup=False, highlight=False)
             try:
                 _run_night(spec, run, settings, until, console)
-            except BaseException:
+            except BaseException as error:
                 try:
                     _conclude(run, settings, console)
                 except (NightbidError, OSError, ValidationError) as second:
                     # What ended the night matters more.
                     console.print(f"no report: {second}", markup=False, soft_wrap=True)
-                raise
-            _conclude(run, settings, console)
+                if nights == 1 or not isinstance(error, (GateStopped, DataError)):
+                    raise
+                ended.append(error)
+                console.print(str(error), style="red", markup=False, soft_wrap=True)
+            else:
+                _conclude(run, settings, console)
     finally:
+        if len(runs) > 1:
+            console.print(runs_table(runs))
         # Once for all nights: MLflow takes seconds to start.
         if said := str(deliver(workspace, settings)):
             console.print(said, soft_wrap=True, highlight=False, markup=False)
+    if ended:
+        raise type(ended[0])(
+            f"{len(ended)} of {nights} nights did not reach their end; the first: {ended[0]}",
+            where=spec.pipeline,
+        )
 
 
 def _conclude(run: RunRecord, settings: Settings, console: Console) -> None:

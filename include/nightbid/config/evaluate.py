@@ -12,7 +12,9 @@ class Evaluate(Block):
 
     The verdict is on normalized entropy, candidate minus reference, with a paired 95 % interval
     over users: *better* when the whole interval is below 0; *worse* when it is above 0 and the
-    difference exceeds `margin_ne`; else *neutral*.
+    difference exceeds `margin_ne`; *neutral* when it is below `margin_ne`; else *undecided*, and
+    the champion stays. A better or neutral candidate whose AUC is significantly lower, by more than
+    `margin_auc`, is *mixed*, and not promoted either.
     """
 
     slices: tuple[str, ...] = ()
@@ -22,7 +24,12 @@ class Evaluate(Block):
     bootstrap: int = Field(default=200, ge=0)
     """Number of bootstrap replicates for intervals; each draws a Poisson(1) weight per user."""
     margin_ne: float = Field(default=0.002, ge=0)
-    """Largest loss in normalized entropy that still counts as neutral."""
+    """Loss in normalized entropy that the interval of a neutral candidate excludes."""
+    margin_auc: float = Field(default=0.005, ge=0)
+    """Largest significant loss in AUC with which a candidate is still promoted."""
+    ratchet_nights: int = Field(default=7, ge=0)
+    """A neutral candidate is also compared with the best champion of this many nights before, on
+    the same rows, so that small losses do not add up; 0: only with the present champion."""
     ndcg_k: int = Field(default=10, ge=1)
     """Cutoff of NDCG; a ranked list is one user's rows of one day."""
     keep_scores: bool = True

@@ -56,6 +56,9 @@ class RawGate(Block):
     """Rows over the median of the same weekday, or of all days while there are few."""
     missing_columns: Limit = limit(stop=(None, 0))
     changed_types: Limit = limit(stop=(None, 0))
+    """Columns of another type than on other days, where values of one are none of the other."""
+    widened_types: Limit = limit(warn=(None, 0))
+    """Columns whose type differs in width only: int64 for int32, double for int64."""
     missing_hours: Limit = limit(stop=(None, 0))
     hour_low: Limit = limit(warn=(0.7, None), stop=(0.4, None))
     """Thinnest hour over its usual share of the day."""
@@ -87,13 +90,20 @@ class RawGate(Block):
     """Excess share of rows with a flag that needs another, or a time that must come later."""
     label_rate_vs_usual: Limit = limit(warn=(0.8, 1.25), stop=(0.6, 1.6))
     label_evening: Limit = limit(warn=(0.75, 1.4), stop=(0.5, 2.0))
-    """Label rate of the last six hours over that of the others, against the usual."""
+    """Label rate of the last six hours over that of the others, against the usual, beyond
+    chance."""
     label_hour_low: Limit = limit(warn=(0.3, None), stop=(0.1, None))
     """Worst hour's label rate over the day's."""
     psi: Limit = limit(warn=(None, 0.1), stop=(None, 0.25))
     """Population stability index against the other days, beyond chance."""
     linf: Limit = limit(warn=(None, 0.08), stop=(None, 0.15))
     """Largest change of one value's share (of the distribution function, for numbers)."""
+    known_if_positive: Limit = limit(warn=(None, 0.3), stop=(None, 0.8))
+    """How surely a row has label 1 because a column that a feature reads has a value: 0 as in any
+    row, 1 always. Such a column was filled in after the event."""
+    after_impression: Limit = limit(warn=(None, 0.05), stop=(None, 0.5))
+    """Share of the times in a column that a feature reads which come after the impression; 0 where
+    most rows share their time with others (the end of a campaign)."""
     auc_gain: Limit = limit(warn=(None, 0.05), stop=(None, 0.12))
     """How much better one column predicts the label than it usually does."""
     auc_loss: Limit = limit(warn=(None, 0.06), stop=(None, 0.15))
@@ -144,6 +154,9 @@ class FeaturesGate(Block):
     single_auc_gap: Limit = limit(warn=(None, 0.08), stop=(None, 0.2))
     """AUC in the training rows less that in the newest: the input has seen the labels."""
     label_rate_ratio: Limit = limit(warn=(0.7, 1.4), stop=(0.5, 2.0))
+    position_as_input: Limit = limit(stop=(None, 0))
+    """1 for a feature that reads `columns.position` and is not `training_only`. With a stop the
+    YAML is refused; `{warn: [null, 0]}` allows it with a warning."""
     skew_mismatches: Limit = limit(stop=(None, 0))
     """Cells that the serving path computes differently, bit by bit."""
     skew_rows: Limit = limit(stop=(1, None))
@@ -159,6 +172,12 @@ class ModelGate(Block):
     entropy_loss: Limit = limit(stop=(None, 0.002))
     """Normalized entropy over that of the reference, beyond chance: that of the rows and, once it
     is known, that of the seed."""
+    auc_loss: Limit = limit(warn=(None, 0), stop=(None, 0.005))
+    """AUC of the reference minus that of the candidate, beyond chance, also of a candidate whose
+    normalized entropy is better: it is calibrated better and ranks worse."""
+    verdict_mixed: Limit = limit(warn=(None, 0))
+    """1 if the candidate is better or neutral by normalized entropy and ranks significantly worse:
+    `promote` keeps the champion."""
     seed_noise: Limit = limit(warn=(None, 0.002))
     """Standard deviation of the normalized entropy between seeds, as `gates.seed_noise` has it."""
     seed_noise_unknown: Limit = limit()

@@ -59,13 +59,22 @@ class Baseline(Model):
         return self.column or self.architecture
 
 
+LARGEST_BATCH, SMALLEST_BATCH = 2048, 128
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
+
+
 class Train(Block):
     """How a model is fitted."""
 
-    batch_size: int = Field(default=2048, ge=1)
-    """Rows per step."""
-    epochs: int = Field(default=3, ge=1)
-    """Maximum number of passes over the training rows."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Rows per step. Default: 2048, or less where neither it nor `epochs` is set and there are too
+    few rows for `least_steps`."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Maximum number of passes over the training rows. Default: 3, or as many as `least_steps`
+    takes, at most 20."""
+    least_steps: int = Field(default=500, ge=0)
+    """Without `epochs`: number of steps that are planned at least. On few rows batches become
+    smaller, down to 128 rows, and epochs more; `patience` still ends training early."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear"] = "linear"
@@ -95,3 +104,19 @@ class Train(Block):
     """Number of processes that share each batch."""
     seed: int = 0
     """Seed of initialization and shuffling, in addition to the pipeline's `seed`."""
+
+    def sized(self, rows: int) -> tuple[int, int]:
+        """Rows per step and maximum number of epochs, for so many training rows.
+
+        The candidate and the baseline get the same.
+        """
+        if self.epochs is not None:
+            return self.batch_size or LARGEST_BATCH, self.epochs
+        size = self.batch_size
+        if size is None:
+            size = LARGEST_BATCH
+            while size > SMALLEST_BATCH and rows * FEWEST_EPOCHS / size < self.least_steps:
+                size //= 2
+        per_epoch = max(-(-rows // size), 1)
+        wanted = -(-self.least_steps // per_epoch)
+        return size, min(max(wanted, FEWEST_EPOCHS), MOST_EPOCHS)

@@ -177,7 +177,7 @@ class PipelineSpec(Block):
             label.given: "label.given",
             label.event_time: "label.event_time",
         }
-        for role in ("price", "bid", "value"):
+        for role in ("price", "value"):
             outcomes[getattr(self.columns, role)] = f"columns.{role}"
         for column in getattr(self.source, "outcomes", ()):
             outcomes.setdefault(column, "source.outcomes")
@@ -198,6 +198,27 @@ class PipelineSpec(Block):
                         " of the past)"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _position_is_training_only(self) -> PipelineSpec:
+        """Refuse a position that a model would rank by: nobody knows it when ads are ranked."""
+        if self.gates.features.position_as_input.stop is not None:
+            for name in self.position_inputs():
+                raise ValueError(
+                    f"feature {name!r} reads columns.position {self.columns.position!r}, which"
+                    " ranking decides → set training_only: true on it; if the slot is known"
+                    " beforehand, set gates.features.position_as_input: {warn: [null, 0]}"
+                )
+        return self
+
+    def position_inputs(self) -> list[str]:
+        """Features that read the position and are served."""
+        position = self.columns.position
+        return [
+            name
+            for name, feature in self.features.items()
+            if position and not feature.training_only and position in feature.sources(name)
+        ]
 
     @model_validator(mode="after")
     def _delayed_label_has_a_time(self) -> PipelineSpec:

@@ -19,6 +19,19 @@ from nightbid.night.task import StageTask
 from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
 
 DAY = 86_400_000_000
+AS_LOGGED = "as logged"
+
+
+@dataclass(frozen=True)
+class EarlierChampion:
+    """Scores of a champion that served before the present one."""
+
+    number: int
+    """Of its promotion in the history."""
+    night: str
+    """YYYY-MM-DD."""
+    scores: Floats
+    """[rows], probabilities."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,10 @@ class Rows:
     """The columns to slice by."""
     scores: Mapping[str, Floats]
     """Model → probabilities."""
+    as_logged: Floats | None = None
+    """The candidate's probabilities with the logged position; None without training-only inputs."""
+    earlier: tuple[EarlierChampion, ...] = ()
+    """Recent champions besides the present one."""
     given: Floats | None = None
     """Whether the label's condition held, where all rows are kept."""
     tasks: Mapping[str, Floats] = field(default_factory=dict)
@@ -99,6 +116,8 @@ class Rows:
             truth=None if self.truth is None else self.truth[kept],
             slices=self.slices.filter(pa.array(kept)),
             scores={name: each[kept] for name, each in self.scores.items()},
+            as_logged=None if self.as_logged is None else self.as_logged[kept],
+            earlier=tuple(replace(each, scores=each.scores[kept]) for each in self.earlier),
             given=None if self.given is None else self.given[kept],
             tasks={name: each[kept] for name, each in self.tasks.items()},
             unscored=missing,
@@ -143,11 +162,15 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     baseline = task.spec.baseline
     if baseline.column is None:
         models["baseline"] = load_model(task.inputs["train_baseline"].path / "model")
-    champion = champion_features = None
+    bundles: dict[str, tuple[Bundle, FittedFeatures]] = {}
+    served = {**task.earlier_champions}
     if "champion" in task.inputs:
-        champion = Bundle.load(task.inputs["champion"].path)
+        served["champion"] = task.inputs["champion"]
+    if served:
         tonight = FittedFeatures.load(task.inputs["featurize"].path / "fitted")
-        champion_features = champion.fitted.with_history(tonight)
+        for name, each in served.items():
+            bundle = Bundle.load(each.path)
+            bundles[name] = bundle, bundle.fitted.with_history(tonight)
     reserved: dict[str, list[npt.NDArray[np.generic]]] = {}
     scores: dict[str, list[Floats]] = {}
     tasks: dict[str, list[Floats]] = {}
@@ -155,9 +178,9 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     for index, (day, paths) in enumerate(files.items()):
         task.progress(0.6 * index / len(files), f"scoring {day}")
         rows = _read(paths)
-        # The champion looks its own features up in the raw rows.
+        # Champions look their own features up in the raw rows.
         used = (*slices, baseline.column) if baseline.column else slices
-        raw = _read(raw_files[day], None if champion else _needed(raw_files[day][0], used))
+        raw = _read(raw_files[day], None if bundles else _needed(raw_files[day][0], used))
         if not raw[KEY].equals(rows[KEY]):
             raise CorruptDataError(
                 f"{raw.num_rows} sampled and {rows.num_rows} featurized rows are not the same",
@@ -168,12 +191,13 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             scores.setdefault(name, []).append(model.predict(rows))
         if baseline.column is not None:
             scores.setdefault("baseline", []).append(_logged(raw, baseline.column, day))
+        if any(each.training_only for each in models["candidate"].card.features.inputs):
+            scores.setdefault(AS_LOGGED, []).append(models["candidate"].predict_as_logged(rows))
         if models["candidate"].card.tasks:
             for name, found in models["candidate"].predict_tasks(rows).items():
                 tasks.setdefault(name, []).append(found)
-        if champion is not None and champion_features is not None:
-            theirs = champion.predict(champion_features.transform(raw))
-            scores.setdefault("champion", []).append(theirs)
+        for name, (bundle, features) in bundles.items():
+            scores.setdefault(name, []).append(bundle.predict(features.transform(raw)))
         for name in (KEY, LABEL, WEIGHT, USER, TIME):
             reserved.setdefault(name, []).append(_numbers(rows[name]))
         if GIVEN in rows.column_names:
@@ -182,6 +206,9 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             reserved.setdefault(TRUTH, []).append(_numbers(raw[TRUTH]))
         sliced.append(raw.select([each for each in slices if each in raw.column_names]))
     columns = {name: np.concatenate(parts) for name, parts in reserved.items()}
+    found_scores = {
+        name: np.concatenate(parts).astype(np.float64).reshape(-1) for name, parts in scores.items()
+    }
     truth = columns.get(TRUTH)
     evaluated = Rows(
         keys=columns[KEY].astype(np.int64),
@@ -194,10 +221,12 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         given=columns[GIVEN].astype(np.float64) if GIVEN in columns else None,
         tasks={name: np.concatenate(parts) for name, parts in tasks.items()},
         slices=pa.concat_tables(sliced, promote_options="permissive"),
-        scores={
-            name: np.concatenate(parts).astype(np.float64).reshape(-1)
-            for name, parts in scores.items()
-        },
+        earlier=tuple(
+            EarlierChampion(int(name), each.manifest.night, found_scores.pop(name))
+            for name, each in task.earlier_champions.items()
+        ),
+        as_logged=found_scores.pop(AS_LOGGED, None),
+        scores=found_scores,
     )  # fmt: skip
     if baseline.column is None:
         return evaluated

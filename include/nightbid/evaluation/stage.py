@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,10 @@ from nightbid.evaluation.metrics import (
     summary,
 )
 from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
-from nightbid.evaluation.rows import Rows, score_rows, training_rate
+from nightbid.evaluation.rows import EarlierChampion, Rows, score_rows, training_rate
 from nightbid.evaluation.scores import Floats, Ints, ScoreTable
 from nightbid.evaluation.slices import slices_of
-from nightbid.evaluation.verdict import judge
+from nightbid.evaluation.verdict import PROMOTED, Verdict, against, explain, judge, with_position
 from nightbid.night.manifest import Rows as RowCounts
 from nightbid.night.progress import Progress, silent
 from nightbid.night.task import Outcome, StageTask
@@ -38,7 +40,7 @@ CURVES = ("candidate", "champion", "baseline")
 
 
 def run(task: StageTask) -> Outcome:
-    """Score the evaluate rows with every model and say better, neutral or worse.
+    """Score the evaluate rows with every model and judge the candidate.
 
     Raises:
         NightbidError: rows are missing or are not the same in sample and featurize.
@@ -53,9 +55,11 @@ def run(task: StageTask) -> Outcome:
         )
     metrics = evaluate(
         rows,
+        no_reference=task.no_reference,
         base_rate=training_rate(task.inputs["featurize"].path),
         replicates=settings.bootstrap,
         margin=settings.margin_ne,
+        margin_auc=settings.margin_auc,
         ndcg_k=settings.ndcg_k,
         slices=settings.slices,
         slice_values=settings.slice_values,
@@ -82,13 +86,29 @@ def evaluate(
     base_rate: float,
     replicates: int,
     margin: float,
+    margin_auc: float = 0.005,
     ndcg_k: int,
     slices: tuple[str, ...],
     slice_values: int,
     seed: int,
+    no_reference: str = "",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Compute everything that is said of the models; the manifest's metrics."""
+    """Compute everything that is said of the models; the manifest's metrics.
+
+    Args:
+        rows: evaluate rows with the scores of all models.
+        base_rate: label rate of the training rows, what the constant model predicts.
+        replicates: number of bootstrap replicates of the intervals.
+        margin: loss in normalized entropy that a neutral candidate must exclude.
+        margin_auc: largest significant loss in AUC that is accepted.
+        ndcg_k: cutoff of NDCG.
+        slices: columns to slice by.
+        slice_values: most frequent values with a slice of their own.
+        seed: of the bootstrap.
+        no_reference: why the champion is not compared with, if there is one.
+        progress: told the share of the work that is done.
+    """
     reference = "champion" if "champion" in rows.scores else "baseline"
     models = {**rows.scores, "constant": constant_scores(base_rate, len(rows))}
     everything = np.ones(len(rows), np.bool_)
@@ -125,19 +145,33 @@ def evaluate(
                 "difference": _differences(inside, spread, reference),
             }
         )
+    judged = partial(judge, margin=margin, margin_auc=margin_auc)
+    verdict = judged(difference["normalized_entropy"], auc=difference["auc"])
+    ratchet = _ratchet(rows, resampling, figures, judged)
+    if verdict == "neutral" and ratchet and ratchet["verdict"] not in PROMOTED:
+        # Neutral nights in a row may lose the margin once, not each time.
+        verdict = "undecided"
+    as_logged = None
+    if rows.as_logged is not None:
+        found_as_logged = summary(_table(rows, rows.as_logged, everything))
+        as_logged = {name: found_as_logged[name] for name in DIFFERENCES}  # type: ignore[literal-required]
     oracle = None
     if rows.truth is not None:
         best = summary(_table(rows, rows.truth, everything))
         oracle = {name: best[name] for name in ("log_loss", "normalized_entropy", "auc")}
     return {
-        "verdict": judge(difference["normalized_entropy"], margin),
+        "verdict": verdict,
         "reference": reference,
+        "ratchet": ratchet,
+        "as_logged": as_logged,
+        "no_reference": no_reference,
         "rows": len(rows),
         "positives": int(rows.labels.sum()),
         "users": len(resampling.users),
         "label_rate": label_rate(tables["candidate"]),
         "rows_digest": rows.digest,
         "margin_ne": margin,
+        "margin_auc": margin_auc,
         "candidate": figures["candidate"],
         "champion": figures.get("champion"),
         "baseline": figures["baseline"],
@@ -149,6 +183,36 @@ def evaluate(
         "curves": {name: calibration_curve(tables[name]) for name in CURVES if name in tables},
         "slices": parts,
         "tasks": _tasks(rows, ndcg_k),
+    }
+
+
+def _ratchet(
+    rows: Rows,
+    resampling: Resampling,
+    figures: dict[str, Metrics],
+    judged: Callable[..., Verdict],
+) -> dict[str, Any] | None:
+    """Compare with the best of the recent champions, where it beats the present one here."""
+    best: tuple[float, EarlierChampion] | None = None
+    for each in rows.earlier:
+        loss = summary(ScoreTable.of(rows.labels, each.scores, rows.weights))["normalized_entropy"]
+        if loss is not None and (best is None or loss < best[0]):
+            best = loss, each
+    champion = figures["champion"]["normalized_entropy"] if "champion" in figures else None
+    if best is None or champion is None or best[0] >= champion:
+        return None
+    _, each = best
+    everything = np.ones(len(rows), np.bool_)
+    table = _table(rows, each.scores, everything)
+    pair = {"candidate": rows.scores["candidate"], "earlier": each.scores}
+    drawn = _replicates(rows, resampling, pair, everything)
+    both = {"candidate": figures["candidate"], "earlier": summary(table)}
+    difference = _differences(both, drawn, "earlier")
+    return {
+        "number": each.number,
+        "night": each.night,
+        "verdict": judged(difference["normalized_entropy"], auc=difference["auc"]),
+        "difference": difference,
     }
 
 
@@ -221,9 +285,7 @@ def _sentence(metrics: dict[str, Any]) -> str:
     reference = metrics["reference"]
     if reference == "baseline" and "baseline_column" in metrics:
         reference = f"baseline {metrics['baseline_column']}"
-    parts = [f"{metrics['verdict']} than the {reference}"]
-    if metrics["verdict"] == "neutral":
-        parts = [f"neutral against the {reference}"]
+    parts = [against(metrics["verdict"], reference)]
     if candidate["auc"] is not None:
         parts.append(f"AUC {candidate['auc']:.4f} {_signed(difference['auc'])}")
     if candidate["normalized_entropy"] is not None:
@@ -232,7 +294,7 @@ def _sentence(metrics: dict[str, Any]) -> str:
         )
     if metrics.get("unscored"):
         parts.append(f"{metrics['unscored']:,} rows without {metrics['baseline_column']} left out")
-    return ", ".join(parts)
+    return "; ".join(filter(None, (", ".join(parts), explain(metrics), with_position(metrics))))
 
 
 def _signed(difference: Difference) -> str:

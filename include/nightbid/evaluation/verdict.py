@@ -1,30 +1,128 @@
-"""Better, neutral or worse: what a difference and its interval amount to."""
+"""The verdict on a candidate (better, neutral, undecided, mixed, worse) and its sentence."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from nightbid.evaluation.bootstrap import Difference
+if TYPE_CHECKING:
+    from nightbid.evaluation.bootstrap import Difference
 
-Verdict = Literal["better", "neutral", "worse"]
+Verdict = Literal["better", "neutral", "undecided", "mixed", "worse"]
+PROMOTED: tuple[Verdict, ...] = ("better", "neutral")
+"""Verdicts that may replace a champion."""
+UNKNOWN: Difference = {"value": None, "low": None, "high": None}
 
 
-def judge(entropy: Difference, margin: float) -> Verdict:
-    """Judge a candidate by its normalised entropy less the reference's.
+def judge(
+    entropy: Difference, margin: float, auc: Difference = UNKNOWN, margin_auc: float = 0.005
+) -> Verdict:
+    """Judge a candidate by the differences of its metrics from the reference's.
 
-    *better*: the whole interval is below 0. *worse*: the whole interval is above 0 and the
-    difference exceeds the margin. *neutral*: all else. Without an interval (a single user) the
-    difference alone decides, and what is not defined is worse: nothing is promoted on it.
+    By normalized entropy (NE):
+
+    * *better*: the whole interval is below 0.
+    * *worse*: the whole interval is above 0, and the difference exceeds the margin.
+    * *neutral*: the whole interval is below the margin, so that a larger loss is excluded
+      (non-inferiority).
+    * *undecided*: all else. The rows are too few to say.
+
+    A better or neutral candidate is *mixed* if its AUC is significantly lower, by more than the
+    margin of the AUC: it is calibrated better, and ranks worse. Without an interval (a single
+    user, `bootstrap: 0`) the difference must exceed the margin either way to be better or worse;
+    less is undecided, unless it is 0. A difference that is not defined is worse.
 
     Args:
-        entropy: difference of normalised entropy, candidate less reference.
-        margin: how much a neutral candidate may lose.
+        entropy: NE, candidate minus reference, with its 95 % interval.
+        margin: loss in NE that a neutral candidate must exclude.
+        auc: AUC, candidate minus reference, with its 95 % interval.
+        margin_auc: largest significant loss in AUC that is accepted.
     """
+    found = _by_entropy(entropy, margin)
+    if found in PROMOTED and is_lower(auc) and -(auc["value"] or 0.0) > margin_auc:
+        return "mixed"
+    return found
+
+
+def _by_entropy(entropy: Difference, margin: float) -> Verdict:
     value, low, high = entropy["value"], entropy["low"], entropy["high"]
     if value is None:
         return "worse"
-    if value < 0 and (high is None or high < 0):
-        return "better" if high is not None or value < -margin else "neutral"
-    if value > margin and (low is None or low > 0):
+    if low is None or high is None:
+        if abs(value) > margin:
+            return "better" if value < 0 else "worse"
+        return "neutral" if value == 0 else "undecided"
+    if high < 0:
+        return "better"
+    if low > 0 and value > margin:
         return "worse"
-    return "neutral"
+    return "neutral" if high <= margin else "undecided"
+
+
+def is_lower(difference: Difference) -> bool:
+    """Whether the whole interval is below 0."""
+    return difference["high"] is not None and difference["high"] < 0
+
+
+def is_higher(difference: Difference) -> bool:
+    """Whether the whole interval is above 0."""
+    return difference["low"] is not None and difference["low"] > 0
+
+
+def against(verdict: str, reference: str) -> str:
+    """`better than the champion`, `neutral against the baseline`."""
+    if verdict in ("better", "worse"):
+        return f"{verdict} than the {reference}"
+    return f"{verdict} against the {reference}"
+
+
+def explain(metrics: Mapping[str, Any]) -> str:
+    """What the verdict alone does not say: which of ranking and calibration moved, and why not.
+
+    Args:
+        metrics: of an evaluation.
+
+    Returns:
+        Sentences without a full stop, joined by semicolons; empty if there is nothing to add.
+    """
+    entropy = metrics["difference"]["normalized_entropy"]
+    auc = metrics["difference"].get("auc", UNKNOWN)
+    said = []
+    if is_lower(auc) and is_lower(entropy):
+        said.append("calibrated better, but ranks worse: NE and AUC disagree")
+    elif is_lower(auc) and not is_higher(entropy):
+        said.append("ranks worse; NE does not show it")
+    elif is_higher(auc) and is_higher(entropy):
+        said.append("ranks better, but is calibrated worse: NE and AUC disagree")
+    margin = metrics.get("margin_ne", 0.0)
+    if metrics["verdict"] == "undecided" and _by_entropy(entropy, margin) == "undecided":
+        high = entropy["high"]
+        seen = "there is no interval" if high is None else f"a loss of {high:.4f} is not excluded"
+        said.append(f"{seen}, the margin is {margin:g}")
+    ratchet = metrics.get("ratchet")
+    if ratchet:
+        said.append(
+            f"{against(ratchet['verdict'], 'best recent champion')} #{ratchet['number']} of"
+            f" {ratchet['night']}: NE {_signed(ratchet['difference']['normalized_entropy'])}"
+        )
+    if metrics.get("no_reference"):
+        said.append(metrics["no_reference"])
+    return "; ".join(said)
+
+
+def with_position(metrics: Mapping[str, Any]) -> str:
+    """What the candidate says of the clicks with the logged position; empty where it has none."""
+    logged = metrics.get("as_logged") or {}
+    auc, entropy = logged.get("auc"), logged.get("normalized_entropy")
+    if auc is None or entropy is None:
+        return ""
+    return f"with the logged position AUC {auc:.4f}, NE {entropy:.4f}"
+
+
+def _signed(difference: Difference) -> str:
+    value, low, high = difference["value"], difference["low"], difference["high"]
+    if value is None:
+        return "not defined"
+    if low is None or high is None:
+        return f"{value:+.4f}"
+    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"

@@ -25,6 +25,9 @@ from nightbid.schema import FeatureSchema, ModelInput
 from nightbid.storage.workspace import fetch
 
 PART = "train vs champion's train"
+TENTH = 0.1
+OLD_DAYS = 14
+"""A champion that is further back (and further than a window) knew other ids."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Trained:
     """Of its training rows."""
     fitted: Path
     """Folder of its fitted features."""
+    is_old: bool = False
+    """Whether it is weeks older than tonight's rows."""
 
     def input(self, name: str) -> ModelInput | None:
         """Look up an input by name."""
@@ -66,11 +71,26 @@ def champions(task: StageTask, measurements: Measurements) -> Trained | None:
         )
         return None
     path = folder / "profile" / "split=train.json"
-    return Trained(Profile.load(path), folder / "fitted") if path.exists() else None
+    if not path.exists():
+        return None
+    night = task.night
+    window = len(night.train) + len(night.validate_) + len(night.evaluate)
+    age = (night.date - run.date).days
+    is_old = age > max(OLD_DAYS, window)
+    if is_old:
+        measurements.skip(
+            f"ids against those of the champion: its night was {age} days ago, others are shown now"
+        )
+    return Trained(Profile.load(path), folder / "fitted", is_old)
 
 
 def measure(
-    measurements: Measurements, each: ModelInput, tonight: Trained, champion: Trained
+    measurements: Measurements,
+    each: ModelInput,
+    tonight: Trained,
+    champion: Trained,
+    *,
+    is_log_rate: bool = False,
 ) -> None:
     """Collect the figures of one input; one that the champion does not have is no drift."""
     new, old = tonight.profile.columns[each.name], champion.profile.columns.get(each.name)
@@ -79,6 +99,9 @@ def measure(
         return
     if each.kind == "float":
         both: Pair | None = pair(new, old)
+    elif champion.is_old:
+        # After a pause of weeks other ids are shown: that says nothing of tonight's rows.
+        return
     else:
         mine, known = _tokens(tonight.fitted, each), _tokens(champion.fitted, theirs)
         if mine is None or known is None:
@@ -87,7 +110,7 @@ def measure(
         both = _by_token((new, each, mine), (old, theirs, known))
     if both is None:
         return
-    for family, value in distances(both)._asdict().items():
+    for family, value in distances(both, TENTH if is_log_rate else 0.0)._asdict().items():
         measurements.add(f"{family}_champion", value, subject=each.name, part=PART)
 
 

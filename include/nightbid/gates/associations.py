@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from nightbid.column_parsing import as_time
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.drift import SIGMAS, beyond_chance, order_auc, transfer_auc
@@ -16,6 +19,8 @@ from nightbid.gates.measurements import Measurements
 from nightbid.schema import RESERVED
 
 LEAST_POSITIVES = 50
+LEAST_KNOWN = 20
+"""Values needed to say that a column is known only afterwards."""
 LEAST_COMMON = 30
 """Users or items of two days, needed to say whether their attributes stay."""
 STAYS = 0.8
@@ -25,6 +30,7 @@ STAYS = 0.8
 def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     """Collect the figures of one day."""
     _contradictions(measurements, days, day)
+    _outcomes(measurements, day, spec)
     _associations(measurements, days, day, spec)
     _attributes(measurements, days, day, spec)
     _concentration(measurements, days, day, spec)
@@ -52,6 +58,69 @@ def _contradictions(measurements: Measurements, days: Days, day: Day) -> None:
             part=day.name,
             note=f"{count:,} rows, usually {usual:.3%}",
         )
+
+
+def _outcomes(measurements: Measurements, day: Day, spec: PipelineSpec) -> None:
+    """Look for outcomes among the columns that features read; no other day is needed for that.
+
+    A column that is known only where the label is 1 was filled in afterwards.
+    """
+    label = day.profile.label
+    for name in _read_by_features(spec):
+        column = day.profile.columns.get(name)
+        if column is None or not column.rows:
+            continue
+        known = column.rows - column.nulls
+        if column.nulls and known >= LEAST_KNOWN and 0 < label.positives < label.rows:
+            rate = label.positives / label.rows
+            share = (label.positives - column.null_positives) / known
+            excess = beyond_chance(share - rate, 0.0, math.sqrt(rate * (1 - rate) / known))
+            measurements.add(
+                "known_if_positive",
+                max(excess, 0.0) / (1 - rate),
+                subject=name,
+                part=day.name,
+                note=f"known in {known:,} rows, {share:.1%} of them with label 1; of all rows"
+                f" {rate:.2%}",
+            )
+
+
+def after_impression(
+    measurements: Measurements, sample: pa.Table, day: Day, spec: PipelineSpec
+) -> None:
+    """Look for times after the impression among the columns that features read.
+
+    Times that many rows share (the end of a campaign) are planned ones, and no outcomes.
+
+    Args:
+        measurements: gets a figure per column of times.
+        sample: raw rows of a day.
+        day: of the sample.
+        spec: the roles of columns.
+    """
+    impression = sample[spec.columns.time]
+    for name in _read_by_features(spec):
+        if name not in sample.column_names or not pa.types.is_timestamp(sample[name].type):
+            continue
+        times = as_time(sample[name])
+        known = len(times) - times.null_count
+        if known < LEAST_KNOWN:
+            continue
+        later = pc.sum(pc.greater(times, as_time(impression))).as_py() or 0
+        is_event = pc.count_distinct(times).as_py() > known / 2
+        measurements.add(
+            "after_impression",
+            later / known if is_event else 0.0,
+            subject=name,
+            part=day.name,
+            note=f"{later:,} of {known:,} times come after the impression",
+        )
+
+
+def _read_by_features(spec: PipelineSpec) -> list[str]:
+    own = {spec.columns.key, spec.columns.time, spec.label.column, *RESERVED}
+    read = {each for name, feature in spec.features.items() for each in feature.sources(name)}
+    return sorted(read - own)
 
 
 def _associations(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:

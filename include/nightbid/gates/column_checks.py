@@ -58,6 +58,9 @@ def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
                 ("psi", moved.psi, usual.psi),
                 ("linf", moved.linf, usual.linf),
             ):
+                # Which items are shown is what a policy learns: their shares are no fault.
+                if family == "psi" and name == spec.columns.item:
+                    continue
                 excess = max(value - expected, 0.0)
                 measurements.add(family, excess, subject=name, part=day.name, note=note)
 

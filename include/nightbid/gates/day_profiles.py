@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,8 @@ class Days:
         self.window = list(window)
         self.all = sorted([*older, *window], key=lambda day: day.date)
         self.expected = list(expected)
+        self.ids: frozenset[str] = frozenset()
+        """Columns whose numbers are names: their order means nothing."""
         self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
         self.auc: dict[tuple[date, str], tuple[float, float, float] | None] = {}
         """Association of a column with the label on a day, once computed."""
@@ -131,6 +133,8 @@ class Days:
         key = (day.date, name)
         if key not in self._distances:
             both = self.against_others(day, name)
+            if both is not None and name in self.ids:
+                both = replace(both, ordered=False, middles=np.zeros(0))
             self._distances[key] = None if both is None else distances(both)
         return self._distances[key]
 

@@ -115,8 +115,11 @@ def linf(both: Pair) -> float:
     return max(float((change - noise).max(initial=0.0)), 0.0)
 
 
-def material(both: Pair) -> float:
+def material(both: Pair, least: float = 0.0) -> float:
     """Weigh how far numbers moved: 0 not at all, 1 as far as matters, 0.2 standard deviations.
+
+    `least` is a move that matters whatever the deviation is: few point masses close together
+    deviate so little that any move looks large.
 
     Distances between counts take every bin to be as far from its neighbour as from the last one:
     when half of the rows show one ad and that ad is a day older, they see half of the rows gone.
@@ -129,7 +132,8 @@ def material(both: Pair) -> float:
     moved = float((np.abs(np.cumsum(p - q))[:-1] * np.diff(both.middles)).sum())
     mean = float((q * both.middles).sum())
     spread = float(np.sqrt((q * (both.middles - mean) ** 2).sum()))
-    return min(moved / (MATERIAL * spread), 1.0) ** 2 if spread > 0 else 1.0
+    enough = max(MATERIAL * spread, least)
+    return min(moved / enough, 1.0) ** 2 if enough > 0 else 1.0
 
 
 class Distances(NamedTuple):
@@ -140,9 +144,9 @@ class Distances(NamedTuple):
     linf: float
 
 
-def distances(both: Pair) -> Distances:
+def distances(both: Pair, least: float = 0.0) -> Distances:
     """Compute the distances, weighed by how far the numbers moved (`material`)."""
-    counts, share = grouped(both), material(both)
+    counts, share = grouped(both), material(both, least)
     return Distances(share * psi(*counts), share * jensen_shannon(*counts), share * linf(both))
 
 
@@ -164,6 +168,20 @@ def transfer_auc(both: Pair) -> tuple[float, float]:
     return _auc(rates, positives, negatives), float(
         np.sqrt(1 / (12 * positives.sum()) + 1 / (12 * negatives.sum()))
     )
+
+
+def auc_error(auc: float, positives: int, negatives: int) -> float:
+    """Standard error of an AUC (Hanley and McNeil 1982), never of a perfect one."""
+    positives, negatives = max(positives, 1), max(negatives, 1)
+    doubt = 1 / (8 * positives)
+    value = min(max(auc, doubt), 1 - doubt)
+    one, two = value / (2 - value), 2 * value**2 / (1 + value)
+    spread = (
+        value * (1 - value)
+        + (positives - 1) * (one - value**2)
+        + (negatives - 1) * (two - value**2)
+    )
+    return float(np.sqrt(spread / (positives * negatives)))
 
 
 def order_auc(both: Pair) -> float:

@@ -11,6 +11,7 @@ from nightbid.config.features import Feature
 from nightbid.features.fitted import FittedFeatures
 from nightbid.gates import against_champion
 from nightbid.gates.drift import (
+    auc_error,
     beyond_chance,
     distances,
     pair,
@@ -26,8 +27,14 @@ from nightbid.schema import RESERVED, FeatureSchema, ModelInput
 from nightbid.serving.skew import mismatches, paired_rows
 
 LEAST_POSITIVES = 50
+RARELY = 1e-6
+"""What happens by chance less often than this is no chance."""
+FEWEST_POSITIVES = 10
+"""Enough to say that one input alone gives the label away."""
 SKEW_ROWS = 2000
 """Of each split, looked up as at serving."""
+LOG_RATES = ("target_rate", "count")
+"""Transforms to logarithms: what moves by less than a tenth has hardly moved."""
 DRIFTS_BY_DESIGN = ("day_of_week", "target_rate", "count", "recent")
 """Transforms whose values differ between days by definition: one weekday is not five, and
 history grows through the window. They are compared with the champion's window instead."""
@@ -65,6 +72,11 @@ def measure(task: StageTask) -> Measurements:
     tonight = against_champion.Trained(train, folder / "fitted")
     _unreadable(measurements, featurize.manifest.metrics.get("unreadable", {}))
     rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
+    positions = task.spec.position_inputs()
+    for name in positions:
+        measurements.add("position_as_input", 1.0, subject=name, note="ranking decides the slot")
+    if task.spec.columns.position and not positions:
+        measurements.add("position_as_input", 0.0)
     moving: list[str] = []
     for each in schema.inputs:
         definition = task.spec.features.get(each.feature)
@@ -77,7 +89,13 @@ def measure(task: StageTask) -> Measurements:
         else:
             _drift(measurements, each, train, newest, history)
         if champion is not None:
-            against_champion.measure(measurements, each, tonight, champion)
+            against_champion.measure(
+                measurements,
+                each,
+                tonight,
+                champion,
+                is_log_rate=definition is not None and definition.transform in LOG_RATES,
+            )
         _leakage(measurements, each, train, newest)
     _skew(measurements, task, Layout(schema), FittedFeatures.load(folder / "fitted"))
     if moving:
@@ -149,9 +167,10 @@ def _sound(
     measurements.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
     # One day has one weekday.
     is_weekday = definition is not None and definition.transform == "day_of_week"
+    by_chance = _constant_by_chance(train, newest)
     measurements.add(
         "newly_constant",
-        float(newest.distinct <= 1 < train.distinct and not is_weekday),
+        float(newest.distinct <= 1 < train.distinct and not is_weekday and by_chance < RARELY),
         subject=each.name,
         part="evaluate",
         note=f"{train.distinct:,.0f} distinct values in training",
@@ -165,6 +184,17 @@ def _sound(
             part="evaluate",
             note=f"missing in {now:.2%} of rows, in training {before:.2%}",
         )
+
+
+def _constant_by_chance(train: ColumnProfile, newest: ColumnProfile) -> float:
+    """Probability that the newest rows all have the most frequent value of training.
+
+    The items of one list are one draw: they belong together.
+    """
+    if not train.values:
+        return 1.0
+    draws = min(newest.values, newest.rows)
+    return float((train.bins.counts.max() / train.values) ** draws)
 
 
 def _zero_share(column: ColumnProfile) -> float:
@@ -225,14 +255,23 @@ def _drift(
 
 
 def _leakage(measurements: Measurements, each: ModelInput, train: Profile, newest: Profile) -> None:
-    if min(train.label.positives, newest.label.positives) < LEAST_POSITIVES:
+    fewest = min(train.label.positives, newest.label.positives)
+    if fewest < FEWEST_POSITIVES:
         return
     new, old = newest.columns[each.name], train.columns[each.name]
     ahead, error = transfer_auc(pair(new, old))
-    back, _ = transfer_auc(pair(old, new))
+    # What is far above 0.5 is known better than what is near it: a leak needs few positives.
+    sure = auc_error(ahead, newest.label.positives, newest.label.rows - newest.label.positives)
     measurements.add(
-        "single_auc", beyond_chance(ahead, 0.5, error), subject=each.name, part="evaluate"
+        "single_auc",
+        beyond_chance(ahead, 0.5, min(error, sure)),
+        subject=each.name,
+        part="evaluate",
+        note=f"alone {ahead:.3f}, on {newest.label.positives:,} positives",
     )
+    if fewest < LEAST_POSITIVES:
+        return
+    back, _ = transfer_auc(pair(old, new))
     measurements.add(
         "single_auc_gap",
         max(beyond_chance(back - ahead, 0.0, 1.4 * error), 0.0),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.evaluation.verdict import against, explain
 from nightbid.gates.drift import beyond_chance
 from nightbid.gates.gate import run_gate
 from nightbid.gates.measurements import Measurements
@@ -106,7 +107,7 @@ def _against_reference(
         )
         return
     shown = f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
-    note = f"{metrics['verdict']} than the {reference}: normalised entropy {shown}"
+    note = f"{against(metrics['verdict'], reference)}: normalised entropy {shown}"
     of_seeds = math.sqrt(2) * noise
     if noise:
         within = abs(value) <= NORMAL_95 * of_seeds
@@ -115,6 +116,24 @@ def _against_reference(
     of_rows = 0.0 if low is None else (high - low) / (2 * NORMAL_95)
     error = math.hypot(of_rows, of_seeds)
     measurements.add("entropy_loss", max(beyond_chance(value, 0.0, error), 0.0), note=note)
+    _auc_loss(measurements, metrics, reference)
+
+
+def _auc_loss(measurements: Measurements, metrics: dict[str, Any], reference: str) -> None:
+    """Note how much worse the candidate ranks, whatever its normalised entropy says."""
+    auc = metrics["difference"].get("auc") or {"value": None}
+    if auc["value"] is None:
+        return
+    low, high = auc["low"], auc["high"]
+    shown = f"{auc['value']:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
+    error = 0.0 if low is None else (high - low) / (2 * NORMAL_95)
+    why = explain(metrics)
+    measurements.add(
+        "auc_loss",
+        max(-beyond_chance(auc["value"], 0.0, error), 0.0),
+        note=f"AUC against the {reference} {shown}" + (f"; {why}" if why else ""),
+    )
+    measurements.add("verdict_mixed", float(metrics["verdict"] == "mixed"), note=why)
 
 
 def _predictions(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow.parquet as pq
+from scipy.stats import betabinom, norm
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import associations, column_checks, row_expectations
@@ -17,7 +20,13 @@ from nightbid.gates.drift import SIGMAS, beyond_chance
 from nightbid.gates.gate import run_gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.task import Outcome, StageTask
+from nightbid.profile.bins import Ints
 
+WIDTHS = (r"u?int\d|half|float|double|decimal", r"(large_)?string|string_view", r"timestamp|date")
+"""Types that hold the same values in another width."""
+HANDFUL = 1000
+ONE_SIDED = norm.sf(SIGMAS)
+"""Probability of a normal value beyond `SIGMAS`."""
 LATEST_ZONE_HOURS = 14
 """A clock east of Greenwich runs at most this far ahead: later times are not a time zone."""
 LOCAL_DAYS = 0.02
@@ -44,6 +53,7 @@ def measure(task: StageTask) -> Measurements:
 def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
     """Collect the figures of days that are loaded already."""
     measurements = Measurements()
+    days.ids = frozenset(_ids(spec))
     present = {day.date for day in days.window if day.profile.rows}
     missing = [each.isoformat() for each in days.expected if each not in present]
     newest = max(present, default=None)
@@ -69,6 +79,14 @@ def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
     return measurements
 
 
+def _ids(spec: PipelineSpec) -> Iterator[str]:
+    """Columns whose numbers are names: users, items, and what features look up by value."""
+    yield from filter(None, (spec.columns.user, spec.columns.item))
+    for name, feature in spec.features.items():
+        if feature.transform in ("vocabulary", "hash", "cross", "bag", "sequence", "recent"):
+            yield from feature.sources(name)
+
+
 def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
     roles = spec.columns
     wanted = {roles.key, roles.time, roles.user, spec.label.column}
@@ -83,7 +101,8 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
     usual = {name for name, count in counts.items() if 2 * count > len(others)}
     lost = sorted((wanted | usual) - set(day.profile.columns))
     measurements.add("missing_columns", len(lost), part=day.name, note=", ".join(lost))
-    changed = []
+    changed: list[str] = []
+    widened: list[str] = []
     for name, column in day.profile.columns.items():
         before = [
             each.profile.columns[name].types
@@ -93,8 +112,16 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
         if before and column.kind != "empty":
             common = max(set(before), key=before.count)
             if common != column.types:
-                changed.append(f"{name} is {'/'.join(column.types)}, was {'/'.join(common)}")
+                group = widened if _of_one_family(common, column.types) else changed
+                group.append(f"{name} is {'/'.join(column.types)}, was {'/'.join(common)}")
     measurements.add("changed_types", len(changed), part=day.name, note="; ".join(changed))
+    measurements.add("widened_types", len(widened), part=day.name, note="; ".join(widened))
+
+
+def _of_one_family(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether types differ only in width: the same values in 32 or 64 bits, whole or not."""
+    families = {next((k for k in WIDTHS if re.match(k, each)), each) for each in (*one, *other)}
+    return len(families) == 1
 
 
 def _volume(measurements: Measurements, days: Days, day: Day) -> None:
@@ -223,20 +250,7 @@ def _label(measurements: Measurements, days: Days, day: Day) -> None:
             part=day.name,
             note=f"{rate:.4f} ({positives:,} positives), usually {usual:.4f}",
         )
-    ratios = [value for each in days.others(day) if (value := _evening(each)) is not None]
-    mine = _evening(day)
-    if mine is not None and ratios:
-        seen, marked = day.hours
-        centre = float(np.median(ratios))
-        # Chance is judged by the positives that should be there: none at all is no excuse.
-        due = centre * marked[:18].sum() / seen[:18].sum() * seen[18:].sum()
-        error = math.sqrt(1 / max(due, 1) + 1 / max(marked[:18].sum(), 1))
-        measurements.add(
-            "label_evening",
-            beyond_chance(mine / centre, 1.0, error) if centre else None,
-            part=day.name,
-            note=f"label rate after 18h over before: {mine:.2f}, usually {centre:.2f}",
-        )
+    _label_evening(measurements, days, day)
     seen, marked = day.hours
     expected = seen * rate
     judged = expected >= 10
@@ -251,8 +265,49 @@ def _label(measurements: Measurements, days: Days, day: Day) -> None:
         )
 
 
-def _evening(day: Day) -> float | None:
-    seen, marked = day.hours
-    if not (seen[:18].sum() and seen[18:].sum() and marked[:18].sum()):
-        return None
-    return float(marked[18:].sum() / seen[18:].sum() / (marked[:18].sum() / seen[:18].sum()))
+def _label_evening(measurements: Measurements, days: Days, day: Day) -> None:
+    """Compare the label rate of the last six hours, over that of the others, with the usual one.
+
+    Counts are compared, not ratios of handfuls. Chance is judged by the positives that were due:
+    none at all is no excuse.
+    """
+    seen, marked = _evening_counts([day])
+    usual_seen, usual_marked = _evening_counts(days.others(day))
+    if not (seen.all() and usual_seen.all() and marked.sum() and usual_marked.sum()):
+        return
+    smoothed = (usual_marked + 0.5) / usual_seen
+    centre = smoothed[1] / smoothed[0]
+    due = marked.sum() * seen * smoothed / (seen * smoothed).sum()
+    ratio = (marked[1] + 0.5) / (due[1] + 0.5) / ((marked[0] + 0.5) / (due[0] + 0.5))
+    error = math.sqrt((1 / (due + 0.5)).sum() + (1 / (usual_marked + 0.5)).sum())
+    usual = usual_marked * seen / usual_seen * (usual_seen.sum() / seen.sum()) + 0.5
+    is_chance = _is_chance(int(marked[1]), int(marked.sum()), float(usual[1]), float(usual[0]))
+    measurements.add(
+        "label_evening",
+        1.0 if is_chance else math.exp(beyond_chance(math.log(ratio), 0.0, error)),
+        part=day.name,
+        note=f"{marked[1]:,} of {marked.sum():,} positives after 18h, usually {due[1]:,.1f};"
+        f" label rate there over that before, usually {centre:.2f}",
+    )
+
+
+def _is_chance(found: int, draws: int, usual: float, others: float) -> bool:
+    """Whether a handful can be so uneven by chance; the normal distribution knows little of them.
+
+    Args:
+        found: positives of the evening.
+        draws: positives of the day.
+        usual: positives of other evenings.
+        others: positives of the rest of other days.
+    """
+    if draws > HANDFUL:
+        return False
+    share = betabinom.pmf(np.arange(draws + 1), draws, usual, others)
+    return bool(min(share[: found + 1].sum(), share[found:].sum()) > ONE_SIDED)
+
+
+def _evening_counts(of: Sequence[Day]) -> tuple[Ints, Ints]:
+    """Rows and positives, each before and after 18h: two arrays [2]."""
+    hours = sum((each.hours for each in of), np.zeros((2, 24), np.int64))
+    parts = np.stack([hours[:, :18].sum(axis=1), hours[:, 18:].sum(axis=1)], axis=1)
+    return parts[0], parts[1]

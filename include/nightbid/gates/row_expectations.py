@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.gates.associations import after_impression
 from nightbid.gates.column_checks import far, known_values
 from nightbid.gates.day_profiles import EPOCH, Day, Days
 from nightbid.gates.drift import beyond_chance
@@ -71,6 +72,8 @@ def measure(
         spec: the roles of columns.
     """
     rows = len(sample)
+    if rows:
+        after_impression(measurements, sample, day, spec)
     if not rows or len(days.all) < 2:
         return
     plain = {each.name for each in sample.schema if not pa.types.is_nested(each.type)}

@@ -150,6 +150,10 @@ class Network:
         """Score featurized rows as they are served: training-only inputs are constant."""
         return self.score(self.layout.pack(table, serving=True))
 
+    def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
+        """Score featurized rows with the training-only inputs that were logged."""
+        return self.score(self.layout.pack(table, serving=False))
+
 
 def joint_logit(outputs: Any) -> Any:
     """Logit of all tasks at once, [rows, tasks] to [rows].

@@ -21,6 +21,9 @@ class FittedModel(Protocol):
     def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Compute calibrated probabilities of featurized rows, float64 [rows]."""
 
+    def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
+        """Compute those with the training-only inputs (the position) as they were logged."""
+
     def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Compute those of each task of a multi-task model; none of another."""
 

@@ -14,12 +14,14 @@ Looking a name up imports that one file, so nothing heavy is imported before.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from pydantic import ConfigDict, ValidationError, create_model
@@ -106,6 +108,33 @@ def architecture(
 def names() -> list[str]:
     """Every architecture, known by its file: nothing is imported."""
     return sorted({*_engines(), *_REGISTERED})
+
+
+def is_tree(name: str) -> bool:
+    """Whether LightGBM fits it, known by its folder: nothing is imported."""
+    return _engines().get(name) == "lightgbm"
+
+
+def signature(name: str) -> dict[str, ast.expr | None] | None:
+    """Hyperparameters of an architecture → their annotations, read from its file.
+
+    Nothing is imported, so that a typo is found before TensorFlow is loaded.
+
+    Returns:
+        None for one that is not a file, or does not look as usual: `find` says more.
+    """
+    engine = _engines().get(name)
+    if engine is None:
+        return None
+    path = Path(next(iter(PACKAGES[engine].__path__))) / f"{name}.py"
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return {each.arg: each.annotation for each in node.args.kwonlyargs}
+    return None
 
 
 def find(name: str) -> Architecture:

@@ -66,6 +66,10 @@ class Trees:
         """Score featurized rows as they are served: training-only inputs are constant."""
         return self.score(self.layout.pack(table, serving=True))
 
+    def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
+        """Score featurized rows with the training-only inputs that were logged."""
+        return self.score(self.layout.pack(table, serving=False))
+
     def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Trees have one task: none."""
         return {}

@@ -1,14 +1,14 @@
 """The champion: a pointer that is swapped in one step, with its whole history.
 
-Every promotion and rollback appends one numbered entry to `history/`; the newest is the champion.
-Taking the next number is exclusive, so two promotions cannot both win. `champion.json` is a copy
-of the newest entry, for people and scripts.
+Every promotion, rollback and retirement appends one numbered entry to `history/`; the newest says
+what serves. Taking the next number is exclusive, so two promotions cannot both win. `champion.json`
+is a copy of the newest entry, for people and scripts.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused
 from nightbid.night.sealed import Sealed, seal, unseal
@@ -37,10 +37,19 @@ class Champion(Sealed):
     """The exported bundle: model, fitted features, statistics."""
     bundle_digest: str
     since: datetime
-    change: Literal["promote", "rollback"]
+    change: Literal["promote", "rollback", "retire"]
     reason: str
     by: str = ""
     """Person who rolled back, or approved the promotion; empty if a night promoted by itself."""
+    retired: str = ""
+    """With `retire`: digest of the bundle that may neither serve nor be compared with."""
+    label: dict[str, object] | None = None
+    """The `label` block of the pipeline that it was trained with; None in older entries."""
+
+    @property
+    def serves(self) -> bool:
+        """False of an entry after which nothing serves: the only champion was retired."""
+        return bool(self.bundle_uri)
 
 
 class Pause(Sealed):
@@ -60,9 +69,9 @@ class ChampionPointer:
         self._pipeline = pipeline
 
     def current(self) -> Champion | None:
-        """The champion, or None before the first promotion."""
+        """The champion; None before the first promotion, and after the last one was retired."""
         history = self.history()
-        return history[-1] if history else None
+        return history[-1] if history and history[-1].serves else None
 
     def history(self) -> list[Champion]:
         """All changes, oldest first."""
@@ -102,15 +111,25 @@ class ChampionPointer:
 
         A rollback to a bundle is a decision that it may serve again.
         """
+        return _withdrawn(self.history())
+
+    def earlier(self, before: Champion, since: date) -> list[Champion]:
+        """Promotions that a candidate can be compared with besides the champion, oldest first.
+
+        Args:
+            before: the champion; what came after it is left out.
+            since: night of the oldest one to return.
+
+        Returns:
+            One entry per bundle: promoted before the champion and never withdrawn.
+        """
+        history = self.history()
+        out = {before.bundle_digest, *_withdrawn(history)}
         found: dict[str, Champion] = {}
-        before: Champion | None = None
-        for each in self.history():
-            if before is not None and each.change != "promote":
-                found[before.bundle_digest] = each
-            if each.change == "rollback":
-                found.pop(each.bundle_digest, None)
-            before = each
-        return found
+        for each in history:
+            if each.change == "promote" and each.number < before.number and each.night >= since:
+                found[each.bundle_digest] = each
+        return [each for digest, each in found.items() if digest not in out]
 
     def promote(
         self,
@@ -122,6 +141,7 @@ class ChampionPointer:
         reason: str,
         judged_against: int | None = None,
         by: str = "",
+        label: dict[str, object] | None = None,
     ) -> Champion:
         """Point at a new bundle. Promoting the bundle that already serves changes nothing.
 
@@ -135,6 +155,7 @@ class ChampionPointer:
                 champion must still be that one, and no user may have withdrawn the bundle. None: a
                 user promotes by hand, and neither is checked.
             by: Person who approved it, if one was asked.
+            label: the `label` block of its pipeline.
 
         Raises:
             PromotionRefused: promotions are paused, another champion serves than the one judged
@@ -142,7 +163,7 @@ class ChampionPointer:
             ConcurrentUpdateError: another promotion came first.
         """
         history = self.history()
-        current = history[-1] if history else None
+        current = history[-1] if history and history[-1].serves else None
         if current and current.bundle_digest == bundle_digest and current.run_id == run_id:
             return current
         if (pause := self.paused()) is not None:
@@ -151,7 +172,7 @@ class ChampionPointer:
                 where=self._pipeline,
                 hint=f"`nightbid champion resume {self._pipeline}`, then {RERUN_UNDER_NEW_ID}",
             )
-        word = self.withdrawn().get(bundle_digest) if judged_against is not None else None
+        word = _withdrawn(history).get(bundle_digest) if judged_against is not None else None
         if word is not None:
             raise PromotionRefused(
                 f"this bundle was withdrawn by entry #{word.number}: {word.reason}",
@@ -159,14 +180,22 @@ class ChampionPointer:
                 hint="`nightbid rollback --to NUMBER --reason …` lets it serve again",
             )
         number = current.number if current else 0
-        if judged_against is not None and judged_against != number:
+        if judged_against is not None and not _is_same(history, judged_against, number):
             raise PromotionRefused(
                 f"judged against {_named(judged_against)}, but {_named(number)} serves now",
                 where=self._pipeline,
                 hint=RERUN_UNDER_NEW_ID,
             )
         return self._append(
-            history, "promote", run_id, night, bundle_uri, bundle_digest, reason, by
+            history,
+            change="promote",
+            run_id=run_id,
+            night=night,
+            bundle_uri=bundle_uri,
+            bundle_digest=bundle_digest,
+            reason=reason,
+            by=by,
+            label=label,
         )
 
     def rollback(self, reason: str, to: int | None = None, by: str = "") -> Champion:
@@ -191,41 +220,60 @@ class ChampionPointer:
                 where=self._pipeline,
                 hint=f"see `nightbid champion {self._pipeline}` for the history",
             )
+        return self._append(history, **_serving(target), change="rollback", reason=reason, by=by)
+
+    def retire(self, number: int, reason: str, by: str = "") -> Champion:
+        """Take the bundle of a history entry out of service for good.
+
+        It is no reference of any later night. If it serves, the newest promotion before it that
+        was not withdrawn serves again; without one nothing serves, and the next night is compared
+        with the baseline.
+
+        Args:
+            number: Number of the entry.
+            reason: Why; kept in the history.
+            by: Person who decided it; kept in the history.
+
+        Raises:
+            ConfigError: there is no such entry, or its bundle is retired already.
+        """
+        history = self.history()
+        target = next((each for each in history if each.number == number and each.serves), None)
+        if target is None:
+            raise ConfigError(
+                f"no champion with number {number} to retire",
+                where=self._pipeline,
+                hint=f"see `nightbid champion {self._pipeline}` for the history",
+            )
+        word = _withdrawn(history).get(target.bundle_digest)
+        if word is not None and word.change == "retire":
+            raise ConfigError(
+                f"the bundle of #{number} is retired already, by #{word.number}: {word.reason}",
+                where=self._pipeline,
+                hint=f"see `nightbid champion {self._pipeline}` for the history",
+            )
+        serving = history[-1]
+        if serving.serves and serving.bundle_digest == target.bundle_digest:
+            serving = _before(history) or serving.model_copy(
+                update={
+                    "run_id": "", "night": target.night, "bundle_uri": "", "bundle_digest": "",
+                    "label": None,
+                }
+            )  # fmt: skip
         return self._append(
             history,
-            "rollback",
-            target.run_id,
-            target.night,
-            target.bundle_uri,
-            target.bundle_digest,
-            reason,
-            by,
+            **_serving(serving),
+            change="retire",
+            reason=reason,
+            by=by,
+            retired=target.bundle_digest,
         )
 
-    def _append(
-        self,
-        history: list[Champion],
-        change: Literal["promote", "rollback"],
-        run_id: str,
-        night: date,
-        bundle_uri: str,
-        bundle_digest: str,
-        reason: str,
-        by: str,
-    ) -> Champion:
+    def _append(self, history: list[Champion], **entry_of: Any) -> Champion:
         # The number after what was judged by: a promotion in between has taken it.
         number = history[-1].number + 1 if history else 1
         entry = Champion(
-            pipeline=self._pipeline,
-            number=number,
-            run_id=run_id,
-            night=night,
-            bundle_uri=bundle_uri,
-            bundle_digest=bundle_digest,
-            since=datetime.now(UTC),
-            change=change,
-            reason=reason,
-            by=by,
+            pipeline=self._pipeline, number=number, since=datetime.now(UTC), **entry_of
         )
         path = self._folder / "history" / f"{number:06d}.json"
         try:
@@ -247,6 +295,37 @@ def _named(number: int) -> str:
     return f"champion #{number}" if number else "no champion"
 
 
+def _serving(entry: Champion) -> dict[str, Any]:
+    """What an entry says of the model, without number, time and reason."""
+    kept = ("run_id", "night", "bundle_uri", "bundle_digest", "label")
+    return {name: getattr(entry, name) for name in kept}
+
+
+def _is_same(history: list[Champion], judged: int, serving: int) -> bool:
+    """Whether two entries (0: none) name one model: a retirement of another changes nothing."""
+    if judged == serving:
+        return True
+    bundles = {each.number: each.bundle_digest for each in history}
+    between = [each for each in history if judged < each.number <= serving]
+    return bundles.get(judged) == bundles.get(serving) and all(
+        each.change == "retire" for each in between
+    )
+
+
+def _withdrawn(history: list[Champion]) -> dict[str, Champion]:
+    found: dict[str, Champion] = {}
+    before: Champion | None = None
+    for each in history:
+        if each.change == "retire":
+            found[each.retired] = each
+        elif each.change == "rollback":
+            if before is not None and before.serves:
+                found.setdefault(before.bundle_digest, each)
+            found.pop(each.bundle_digest, None)
+        before = each
+    return found
+
+
 def _before(history: list[Champion]) -> Champion | None:
     """Find the promotion that came before the serving bundle's own: two rollbacks go two steps."""
     if not history:
@@ -254,5 +333,12 @@ def _before(history: list[Champion]) -> Champion | None:
     serving = history[-1].bundle_digest
     promoted = [each for each in history if each.change == "promote"]
     own = max((each.number for each in promoted if each.bundle_digest == serving), default=0)
-    earlier = [e for e in promoted if e.number < own and e.bundle_digest != serving]
+    retired = {digest for digest, each in _withdrawn(history).items() if each.change == "retire"}
+    earlier = [
+        e
+        for e in promoted
+        if (e.number < own or not serving)
+        and e.bundle_digest != serving
+        and e.bundle_digest not in retired
+    ]
     return earlier[-1] if earlier else None

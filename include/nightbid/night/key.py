@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +21,7 @@ from upath import UPath
 
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import CorruptDataError, StageError, WorkspaceError
+from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import FileEntry, Manifest
 from nightbid.night.record import RunRecord
 from nightbid.night.source import code_of
@@ -44,6 +46,8 @@ class Plan:
     night: Night
     inputs: Mapping[str, StageInput]
     history: tuple[StageInput, ...]
+    earlier_champions: Mapping[str, StageInput]
+    no_reference: str
     spec_digest: str
     code_digest: str
     versions: Mapping[str, str]
@@ -60,8 +64,14 @@ class Plan:
         workspace = run.workspace
         night = Night.of(spec, run.date)
         inputs = {name: _input_of(run, name) for name in stage.inputs}
+        earlier: dict[str, StageInput] = {}
+        no_reference = ""
         if stage.wants_champion(spec) and (champion := run.pinned_champion()) is not None:
-            inputs["champion"] = read_output(workspace, champion.bundle_uri)
+            no_reference = run.why_no_reference(champion, spec)
+            if not no_reference:
+                inputs["champion"] = read_output(workspace, champion.bundle_uri)
+            if stage.earlier_champions and not no_reference:
+                earlier = _earlier_champions(run, champion, spec)
         uris = run.history(stage.history_of) if stage.history_of else []
         history = tuple(_sound(workspace, uris))
         spec_digest = digest_of(spec.model_dump(mode="json", include=set(stage.spec_keys)))
@@ -73,6 +83,12 @@ class Plan:
                 "night": night.model_dump(mode="json"),
                 "inputs": {name: each.manifest.digest for name, each in inputs.items()},
                 "history": [each.manifest.digest for each in history],
+                **({"no_reference": no_reference} if no_reference else {}),
+                **(
+                    {"earlier": {name: each.manifest.digest for name, each in earlier.items()}}
+                    if earlier
+                    else {}
+                ),
                 "run": run.run_id if stage.uses_run else "",
                 "outside": stage.outside(spec, night, cache_folder),
                 "spec": spec_digest,
@@ -82,8 +98,9 @@ class Plan:
             }
         )
         return cls(
-            stage, spec, run, night, inputs, history, spec_digest, code_digest, versions, key
-        )
+            stage, spec, run, night, inputs, history, earlier, no_reference, spec_digest,
+            code_digest, versions, key,
+        )  # fmt: skip
 
     @property
     def final(self) -> UPath:
@@ -126,6 +143,30 @@ def _sound(workspace: Workspace, uris: Iterable[str]) -> Iterator[StageInput]:
             log.warning("an earlier night is left out of the history: %s", error)
         else:
             yield each
+
+
+def _earlier_champions(
+    run: RunRecord, champion: Champion, spec: PipelineSpec
+) -> dict[str, StageInput]:
+    """Open the bundles of the recent champions of the same label that are still there."""
+    nights = spec.evaluate.ratchet_nights
+    if not nights:
+        return {}
+    since = run.date - timedelta(days=nights)
+    pointer = ChampionPointer(run.workspace, spec.pipeline)
+    found = {}
+    for each in pointer.earlier(champion, since):
+        if run.why_no_reference(each, spec):
+            continue
+        try:
+            bundle = read_output(run.workspace, each.bundle_uri)
+            if is_local(bundle.folder):
+                bundle.path  # noqa: B018 (reading it verifies every file)
+        except (CorruptDataError, WorkspaceError) as error:
+            log.warning("champion #%d is not compared with: %s", each.number, error)
+        else:
+            found[str(each.number)] = bundle
+    return found
 
 
 def _input_of(run: RunRecord, name: str) -> StageInput:

@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from upath import UPath
 
-from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.config.pipeline import Label, PipelineSpec
+from nightbid.errors import ConfigError, CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Usage, Verdict
 from nightbid.night.sealed import Sealed, seal, unseal
@@ -237,6 +237,39 @@ class RunRecord:
             pin = Pin(champion=ChampionPointer(self.workspace, self.head.pipeline).current())
             write_atomically(path, seal(pin))
         return unseal(Pin, path.read_bytes(), path, GONE).champion
+
+    def why_no_reference(self, champion: Champion, spec: PipelineSpec) -> str:
+        """Say why a candidate cannot be compared with a champion; empty where it can.
+
+        Their `label` blocks must be equal: a model of conversions says nothing of one of clicks.
+        """
+        theirs = self._label_of(champion)
+        mine = spec.label.model_dump(mode="json")
+        if theirs is None or theirs == mine:
+            return ""
+        changed = ", ".join(
+            f"{key} {theirs.get(key)!r}, now {value!r}"
+            for key, value in mine.items()
+            if theirs.get(key) != value
+        )
+        return (
+            f"champion #{champion.number} is no reference, its label was another one"
+            f" ({changed}): compared with the baseline"
+        )
+
+    def _label_of(self, champion: Champion) -> dict[str, object] | None:
+        kept = champion.label
+        if kept is None:
+            # An entry of an older version: its run says what it was trained on.
+            try:
+                spec = RunRecord.load(self.workspace, self.head.pipeline, champion.run_id).head.spec
+            except NightbidError:
+                return None
+            kept = spec.get("label")  # type: ignore[assignment]
+        try:
+            return Label.model_validate(kept).model_dump(mode="json")
+        except ValidationError:
+            return None
 
     def record(self, record: StageRecord) -> None:
         """Add what an attempt did. The newest record of a stage is the one that counts."""

@@ -23,7 +23,7 @@ NIGHT: tuple[Stage, ...] = (
         "gate_raw",
         "nightbid.gates.raw:run",
         inputs=("sample",),
-        spec_keys=("source", "columns", "label", "gates"),
+        spec_keys=("source", "columns", "label", "features", "gates"),
         history_of="sample",
         is_gate=True,
     ),
@@ -65,6 +65,7 @@ NIGHT: tuple[Stage, ...] = (
         inputs=("sample", "featurize", "train", "train_baseline"),
         spec_keys=("columns", "label", "evaluate", "features", "baseline"),
         uses_champion=True,
+        earlier_champions=True,
     ),
     Stage(
         "gate_model",

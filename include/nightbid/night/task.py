@@ -78,6 +78,11 @@ class StageTask:
     progress: Progress = silent
     checkpoints: Path | None = None
     """What a killed attempt left of this very key, and the next may take up; gone when it ends."""
+    earlier_champions: Mapping[str, StageInput] = field(default_factory=dict)
+    """Number in the history → bundle, of recent champions besides the present one, for a stage
+    that asks for them."""
+    no_reference: str = ""
+    """Why the champion is not among the inputs although it serves."""
     watch: EpochWatcher = unwatched
     """Told by trainings how good they are after each epoch; may end them."""
 
@@ -98,6 +103,8 @@ class Stage:
     uses_champion: bool = False
     champion_when: str = ""
     """Dotted key of a setting; unless it is true, the champion is left out after all."""
+    earlier_champions: bool = False
+    """Whether it also compares with the champions of `evaluate.ratchet_nights` nights before."""
     history_of: str | None = None
     is_gate: bool = False
     fingerprint: str = ""

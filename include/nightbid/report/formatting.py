@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from nightbid.cost.money import Money
+from nightbid.evaluation.verdict import against as against
 
 DASH = "–"
 
@@ -60,10 +61,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def against(verdict: str, reference: str) -> str:
-    """`better than the champion`, `neutral against the baseline`."""
-    return f"neutral against the {reference}" if verdict == "neutral" else (
-        f"{verdict} than the {reference}"
-    )  # fmt: skip

@@ -138,8 +138,11 @@ def champion_document(
         links: where links lead.
         pipelines: that have run.
     """
-    context = {"pipeline": pipeline, "history": history, "known": known, "links": links}
-    context["paused"] = paused
+    retired = {each.retired for each in history if each.retired}
+    context = {
+        "pipeline": pipeline, "history": history, "known": known, "links": links,
+        "paused": paused, "retired": retired,
+    }  # fmt: skip
     return document(
         f"Champion of {pipeline}",
         render("champion.html", context),

@@ -10,6 +10,7 @@ import yaml
 from markupsafe import Markup
 
 from nightbid.cost.ledger import totals
+from nightbid.evaluation.verdict import explain, with_position
 from nightbid.features.describe import Described, Documentation
 from nightbid.night.manifest import Verdict
 from nightbid.report.charts import (
@@ -101,6 +102,11 @@ def sentence(view: RunView) -> str:
             f"The candidate reaches {figures} against the {metrics['reference']}"
             f" on the same {metrics['rows']:,} rows{users}."
         )
+        parts += [
+            f"{said[:1].upper()}{said[1:]}."
+            for said in (explain(metrics), with_position(metrics))
+            if said
+        ]
     ended = view.deciding
     if ended is not None:
         parts.append(f"{ended.name}: {ended.summary}")

@@ -86,7 +86,7 @@ class RunSummary(BaseModel):
     state: State
     headline: str
     verdict: str = ""
-    """`better`, `neutral`, `worse`; empty if nothing was evaluated."""
+    """`better`, `neutral`, `undecided`, `mixed`, `worse`; empty if nothing was evaluated."""
     reference: str = ""
     auc: Figure = Figure()
     entropy: Figure = Figure()

@@ -18,6 +18,8 @@ MARK = {
     "reused": "[cyan]reused[/]",
     "better": "[green]better[/]",
     "neutral": "[yellow]neutral[/]",
+    "undecided": "[yellow]undecided[/]",
+    "mixed": "[yellow]mixed[/]",
     "worse": "[red]worse[/]",
 }
 

@@ -171,7 +171,11 @@ class Follower:
         return self.state
 
     def _newest(self, served: Served | None) -> Served | None:
-        champion = ChampionPointer(self._workspace, self._pipeline).current()
+        pointer = ChampionPointer(self._workspace, self._pipeline)
+        champion = pointer.current()
+        if champion is None and served and pointer.history():
+            LOG.warning("%s: the champion was retired, and nothing serves", self._pipeline)
+            return None
         if champion is None or (served and served.champion.number == champion.number):
             return served
         folder = fetch_bundle(self._workspace, champion)

@@ -10,7 +10,7 @@ from typing import Any
 from upath import UPath
 
 from nightbid.config.base import Block
-from nightbid.config.models import Model, Train
+from nightbid.config.models import SMALLEST_BATCH, Model, Train
 from nightbid.config.pipeline import Label
 from nightbid.errors import ConfigError
 from nightbid.models.calibration import Calibration
@@ -161,6 +161,9 @@ def run_job(
         "input_share": fitted.input_share,
         "epochs": len(fitted.epochs),
         "best_epoch": best.epoch,
+        "batch_size": fitted.batch_size,
+        "most_epochs": fitted.most_epochs,
+        "is_cut_short": fitted.is_cut_short,
         "history": [
             {
                 "epoch": each.epoch,
@@ -194,7 +197,7 @@ def _strategy(architecture: Architecture, train: Train) -> Any:
         return None
     from nightbid.training.distributed import strategy_of_environment
 
-    return strategy_of_environment(train.batch_size)
+    return strategy_of_environment(train.batch_size or SMALLEST_BATCH)
 
 
 def _tasks(label: Label, train: Examples) -> dict[str, Any]:

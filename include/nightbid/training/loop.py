@@ -48,6 +48,15 @@ class Fitted:
     """Of the time of the steps, what they waited for their rows."""
     resumed_at: float
     """Share of the planned steps that an earlier, killed process had taken."""
+    batch_size: int
+    """Rows per step."""
+    most_epochs: int
+    """Number of epochs that were allowed."""
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the last allowed epoch was the best: more might have been better."""
+        return self.best.epoch == self.most_epochs
 
 
 class Step:
@@ -155,6 +164,7 @@ class Training:
     ) -> None:
         self._network, self._train, self._validation = network, train, validation
         self._settings, self._seed = settings, seed
+        self._batch_size, self._epochs = settings.sized(len(train))
         self._rate = settings.learning_rate * step_scale
         for layer in network.embedded:
             layer.occurrences(_occurrences(network, train))
@@ -171,13 +181,14 @@ class Training:
             watch: told how good it is after each epoch.
             checkpoints: where the state is kept.
         """
-        settings, place = self._settings, self._resume(checkpoints)
+        place = self._resume(checkpoints)
+        settings = self._settings
         size, weight = len(self._train), float(self._train.weights.sum(dtype=np.float64))
-        per_epoch = -(-size // settings.batch_size)
-        planned = per_epoch * settings.epochs
+        per_epoch = -(-size // self._batch_size)
+        planned = per_epoch * self._epochs
         resumed = (place.epoch - 1) * per_epoch + place.batch
         started, examples = time.monotonic(), 0
-        while place.epoch <= settings.epochs and not self._is_over():
+        while place.epoch <= self._epochs and not self._is_over():
             clock, before = time.monotonic(), place.seconds
             total = tf.constant(place.total, tf.float64)
             for at, batch in enumerate(self._batches(), place.batch):
@@ -192,7 +203,7 @@ class Training:
                     left = spent / (done + 1 - resumed) * (planned - done - 1)
                     progress(
                         (done + 1) / planned,
-                        f"epoch {place.epoch}/{settings.epochs}, loss {mean:.4f},"
+                        f"epoch {place.epoch}/{self._epochs}, loss {mean:.4f},"
                         f" {examples / spent:,.0f} samples/s, {left:.0f} s left",
                     )
                 if checkpoints.due:
@@ -211,11 +222,13 @@ class Training:
             examples_per_second=examples / seconds,
             input_share=self._waited / max(self._learned, 1e-9),
             resumed_at=resumed / planned,
+            batch_size=self._batch_size,
+            most_epochs=self._epochs,
         )
 
     def _batches(self) -> Iterator[Examples]:
         """Batches that this epoch has not learned yet, with a watch on how long they take."""
-        place, size = self._place, self._settings.batch_size
+        place, size = self._place, self._batch_size
         rows = self._train.shuffled(size, seed=self._seed, epoch=place.epoch, first=place.batch)
         while True:
             clock = time.monotonic()

@@ -106,6 +106,11 @@ def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
         f" {metrics['best_epoch']}: validation log loss {best['log_loss']:.4f}"
         + (f", AUC {best['auc']:.4f}" if best["auc"] is not None else "")
         + f", {metrics['examples_per_second']:,.0f} samples/s"
+        + (
+            ", the last allowed epoch was the best: train.epochs may be too few"
+            if metrics.get("is_cut_short")
+            else ""
+        )
         + (f" by {metrics['workers']} workers" if metrics.get("workers", 1) > 1 else "")
         + (f", {metrics['warm_start']}" if "warm_start" in metrics else "")
         + (f", resumed at {at:.0%}" if (at := metrics.get("resumed_at")) else ""),

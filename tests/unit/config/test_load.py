@@ -49,6 +49,20 @@ def test_wrong_yaml_names_the_key_and_what_to_do(text, said):
         assert part in line
 
 
+def test_a_position_is_training_only_and_a_bid_may_be_a_feature():
+    slot = GOOD + "  slot: {transform: identity, size: 8%s}\ncolumns: {position: slot, bid: bid}\n"
+    with pytest.raises(ConfigError, match="'slot', which ranking decides → set training_only: tr"):
+        parse_pipeline(slot % "", "x")
+    assert not parse_pipeline(slot % ", training_only: true", "x").position_inputs()
+    known = "gates: {features: {position_as_input: {warn: [null, 0]}}}\n"
+    assert parse_pipeline(slot % "" + known, "x").position_inputs() == ["slot"]
+    # A bid is known before the impression; what was paid is not.
+    bid = GOOD + "  bid: numeric\ncolumns: {bid: bid, price: paid}\n"
+    assert "bid" in parse_pipeline(bid, "x").features
+    with pytest.raises(ConfigError, match=r"columns\.price and known only after"):
+        parse_pipeline(bid + "label: {column: click}\n", "x", ["features.paid=numeric"])
+
+
 def test_overrides_win_over_the_file_and_are_checked():
     spec = parse_pipeline(GOOD, "x", ["train.epochs=7", "source.rows_per_day=5"])
     assert spec.train.epochs == 7

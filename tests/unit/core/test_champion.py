@@ -6,9 +6,10 @@ import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError, NightbidError, PromotionRefused
 from nightbid.night.champion import Champion, ChampionPointer
-from nightbid.night.record import safe_run_id
+from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.storage.workspace import Workspace
 
 
@@ -97,6 +98,40 @@ def test_judged_against_one_champion_never_replaces_another(tmp_path):
     assert judged("E", 4).number == 5
 
 
+def test_a_retired_champion_neither_serves_nor_is_compared_with(tmp_path):
+    pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
+    for number, name in enumerate(("A", "leaky", "C"), start=1):
+        promote(pointer, name, number)
+    # Not the one that serves: nothing changes for the scorer, nor for a night under way.
+    entry = pointer.retire(2, "it read the install time")
+    assert (entry.number, entry.run_id, entry.change) == (4, "C", "retire")
+    serving = pointer.current()
+    assert serving is not None
+    assert [each.run_id for each in pointer.earlier(serving, dt.date(2026, 1, 1))] == ["A"]
+    with pytest.raises(ConfigError, match="retired already, by #4: it read the install time"):
+        pointer.retire(2, "again")
+    with pytest.raises(ConfigError, match="no champion with number 9"):
+        pointer.retire(9, "x")
+    promoted = pointer.promote(
+        run_id="D", night=dt.date(2026, 1, 4), bundle_uri="stages/D", bundle_digest="D",
+        reason="better", judged_against=3,
+    )  # fmt: skip
+    # The one that serves: the promotion before it that is not retired serves again.
+    assert pointer.retire(promoted.number, "wrong label").run_id == "C"
+    assert pointer.retire(3, "wrong label").run_id == "A"
+    # The last one: nothing serves.
+    assert not pointer.retire(1, "wrong label").serves
+    assert pointer.current() is None
+    assert pointer.promote(
+        run_id="E", night=dt.date(2026, 1, 5), bundle_uri="stages/E", bundle_digest="E",
+        reason="better than the baseline", judged_against=0,
+    ).run_id == "E"  # fmt: skip
+    with pytest.raises(NightbidError, match="no earlier champion"):
+        pointer.rollback(reason="x")
+    # A person may still change their mind.
+    assert pointer.rollback(reason="it was fine", to=1).run_id == "A"
+
+
 def test_nothing_is_promoted_while_paused(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     promote(pointer, "A", 1)
@@ -107,6 +142,30 @@ def test_nothing_is_promoted_while_paused(tmp_path):
     assert promote(pointer, "B", 2).number == 2
     pointer.pause("again")
     assert pointer.rollback(reason="latency").run_id == "A"
+
+
+def test_a_champion_of_another_label_is_no_reference(tmp_path):
+    workspace = Workspace(str(tmp_path))
+    pointer = ChampionPointer(workspace, "ctr")
+    base = {"pipeline": "ctr", "features": {"site_id": "vocabulary"}}
+    clicks = PipelineSpec.model_validate(base)
+    conversions = PipelineSpec.model_validate({**base, "label": {"column": "conversion"}})
+    # An entry of an older version has no label: its run says what it was.
+    RunRecord.start(workspace, clicks, dt.date(2026, 1, 1), run_id="A")
+    old = promote(pointer, "A", 1)
+    new = pointer.promote(
+        run_id="B", night=dt.date(2026, 1, 2), bundle_uri="stages/B", bundle_digest="B",
+        reason="better", label=clicks.label.model_dump(mode="json"),
+    )  # fmt: skip
+    tonight = RunRecord.start(workspace, conversions, dt.date(2026, 1, 3))
+    for champion in (old, new):
+        assert tonight.why_no_reference(champion, clicks) == ""
+        assert "(column 'click', now 'conversion'): compared with the baseline" in (
+            tonight.why_no_reference(champion, conversions)
+        )
+    # A run that is gone cannot say: it stays the reference.
+    gone = promote(pointer, "C", 3)
+    assert tonight.why_no_reference(gone, conversions) == ""
 
 
 def test_a_damaged_entry_is_named_and_never_skipped(tmp_path):

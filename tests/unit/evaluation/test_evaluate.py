@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.errors import ConfigError
-from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.rows import EarlierChampion, Rows
 from nightbid.evaluation.slices import MISSING, OTHER, slices_of
 from nightbid.evaluation.stage import evaluate
+from nightbid.evaluation.verdict import explain, with_position
 
 
 def night(
@@ -77,6 +78,36 @@ def test_the_same_model_again_is_neutral_with_an_interval_of_nothing():
     found = judged(same)
     assert found["verdict"] == "neutral"
     assert found["difference"]["normalized_entropy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_neutral_candidate_that_lost_to_a_recent_champion_is_undecided():
+    """Small losses do not add up: the margin is spent once."""
+    rows = night(noise=0.6)
+    slid = {**rows.scores, "candidate": rows.scores["champion"]}
+    best = EarlierChampion(number=3, night="2026-01-02", scores=rows.truth)
+    worst = EarlierChampion(number=2, night="2026-01-01", scores=rows.scores["baseline"])
+    alone = judged(Rows(**{**vars(rows), "scores": slid}))
+    assert (alone["verdict"], alone["ratchet"]) == ("neutral", None)
+    found = judged(Rows(**{**vars(rows), "scores": slid, "earlier": (worst, best)}))
+    assert found["verdict"] == "undecided"
+    assert (found["ratchet"]["number"], found["ratchet"]["verdict"]) == (3, "worse")
+    assert "worse than the best recent champion #3 of 2026-01-02: NE +" in explain(found)
+    # One that is worse than the present champion on these rows is no yardstick.
+    assert judged(Rows(**{**vars(rows), "scores": slid, "earlier": (worst,)}))["ratchet"] is None
+    # What improves on what serves now is promoted all the same.
+    better = {**rows.scores, "champion": rows.scores["baseline"]}
+    found = judged(Rows(**{**vars(rows), "scores": better, "earlier": (best,)}))
+    assert found["verdict"] == "better"
+
+
+def test_the_likelihood_with_the_logged_position_is_told_beside_that_without():
+    rows = night()
+    blind = {**rows.scores, "candidate": rows.scores["baseline"]}
+    found = judged(Rows(**{**vars(rows), "scores": blind, "as_logged": rows.truth}))
+    assert found["as_logged"]["log_loss"] == found["oracle"]["log_loss"]
+    assert found["candidate"]["auc"] < 0.6
+    assert f"with the logged position AUC {found['oracle']['auc']:.4f}" in (with_position(found))
+    assert judged(rows)["as_logged"] is None
 
 
 def test_a_candidate_of_noise_is_worse():

@@ -13,6 +13,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
 from nightbid.gates import against_champion, features
+from nightbid.gates.drift import distances, pair
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.night.manifest import Rows
@@ -35,6 +36,8 @@ def later_by_one(table: pa.Table) -> pa.Table:
     [
         ("", ""),
         ("leak", "single_auc:price"),
+        ("leak of 20 clicks", "single_auc:price"),
+        ("20 clicks", ""),
         ("skew", "skew_mismatches:platform is 1, expected ≤ 0"),
         ("other rows", "sampled and featurized rows are not the same"),
     ],
@@ -45,13 +48,13 @@ def test_features(gate, tmp_path, fault, said):
     fitted: FittedFeatures | None = None
     for at, (split, rows) in enumerate({"train": 8000, "validate": 1000, "evaluate": 4000}.items()):
         random = np.random.default_rng(at)
-        label = (random.random(rows) < 0.2).astype("f4")
+        label = (random.random(rows) < (0.005 if "20 clicks" in fault else 0.2)).astype("f4")
         raw = pa.table(
             {
                 "nb_key": random.integers(0, 2**60, rows),
                 "nb_label": label,
                 "platform": random.choice(["ios", "android", "web"], rows).astype(object),
-                "price": random.normal(size=rows) + (8 * label if fault == "leak" else 0),
+                "price": random.normal(size=rows) + (8 * label if "leak" in fault else 0),
             }
         )
         if fitted is None:
@@ -135,3 +138,28 @@ def test_rates_fitted_anew_are_no_drift_against_the_champion(tmp_path, moved, st
     checks = judge("features", measurements, Gates(), NEWEST).checks
     failed = [each.name for each in checks if each.verdict != "pass"]
     assert (statistic in failed) if statistic else not failed, failed
+
+
+def test_few_point_masses_that_hardly_move_are_no_drift():
+    """Seven rates of one feature, estimated again: each moved by less than a hundredth."""
+    random = np.random.default_rng(0)
+    rates, shares = np.array([-0.02, -0.01, 0.0, 0.01, 0.015, 0.02, 0.05]), np.full(7, 1 / 7)
+    old, new = (
+        Profile.of(pa.table({"x": random.choice(rates + move, 20_000, p=shares)})).columns["x"]
+        for move in (0.0, 0.006)
+    )
+    both = pair(new, old)
+    assert distances(both).psi > 1, "as a number, every one of them is another one"
+    assert distances(both, least=0.1).psi < 0.1
+    shifted = Profile.of(pa.table({"x": random.choice(rates + 0.3, 20_000)})).columns["x"]
+    assert distances(pair(shifted, old), least=0.1).psi > 1
+
+
+def test_a_rare_value_may_be_absent_by_chance():
+    rare, often = (
+        Profile.of(pa.table({"x": (np.arange(8000) % each == 0).astype("i8")})).columns["x"]
+        for each in (1000, 4)
+    )
+    none = Profile.of(pa.table({"x": np.zeros(500, np.int64)})).columns["x"]
+    assert features._constant_by_chance(rare, none) > 0.5
+    assert features._constant_by_chance(often, none) < 1e-6

@@ -198,6 +198,26 @@ def test_a_model_that_is_worse_within_chance_warns(gate):
     assert "worse_than_reference" in outcome.summary
 
 
+def test_a_candidate_that_ranks_worse_warns_and_stops_beyond_its_bound(gate):
+    """Better by normalized entropy says nothing of the ranking."""
+    better = {"value": -0.01, "low": -0.02, "high": -0.001}
+    small = {"value": -0.025, "low": -0.057, "high": -0.003}
+    found = {"verdict": "mixed", "difference": {"normalized_entropy": better, "auc": small}}
+    outcome = gate(model, {"evaluate": evaluation(**found)})
+    assert outcome.verdict == "warn", outcome.summary
+    assert "verdict_mixed" in outcome.summary
+    assert "calibrated better, but ranks worse" in outcome.summary
+
+
+def test_a_large_loss_of_auc_stops_whatever_the_entropy_says(gate):
+    better = {"value": -0.01, "low": -0.02, "high": -0.001}
+    large = {"value": -0.025, "low": -0.029, "high": -0.021}
+    found = {"verdict": "mixed", "difference": {"normalized_entropy": better, "auc": large}}
+    outcome = gate(model, {"evaluate": evaluation(**found)})
+    assert outcome.verdict == "stop"
+    assert "auc_loss is 0.01" in outcome.summary
+
+
 def curve(*predicted: float) -> list[dict[str, float]]:
     return [{"predicted": each, "observed": each, "weight": 100.0} for each in predicted]
 

@@ -23,7 +23,9 @@ SPEC = PipelineSpec.model_validate({"pipeline": "t", "features": {"campaign": "v
 IDS = 120_210_000_000_000_000 + np.arange(12) * 10 + 7
 
 
-def verdicts(columns, *, strays: int = 0) -> dict[str, str]:
+def verdicts(
+    columns, *, strays: int = 0, spec: PipelineSpec = SPEC, label: str = "click"
+) -> dict[str, str]:
     """Judge the newest of four days, by its profile and by its rows."""
     days = []
     for back in range(3, -1, -1):
@@ -39,19 +41,20 @@ def verdicts(columns, *, strays: int = 0) -> dict[str, str]:
                 "time": pa.array(times).cast(pa.timestamp("us", "UTC")),
                 "user_id": random.integers(0, 900, ROWS),
                 "click": (random.random(ROWS) < 0.1).astype("i8"),
-                **columns(random),
             }
         )
+        for name, column in columns(random, *([table] if spec is not SPEC else [])).items():
+            table = table.append_column(name, pa.array(column))
         table = table.append_column("nb_key", table["impression_id"])
-        table = table.append_column("nb_label", table["click"].cast(pa.float32()))
+        table = table.append_column("nb_label", table[label].cast(pa.float32()))
         table = table.append_column("nb_time", table["time"])
         days.append((day, table))
     known = [Day(day, Profile.of(table), {}) for day, table in days]
     window = Days(known, [], [day for day, _ in days])
-    measurements: Measurements = measure_days(window, SPEC)
+    measurements: Measurements = measure_days(window, spec)
     sample = RowSample().add(days[-1][1]).table
-    row_expectations.measure(measurements, sample, window, known[-1], SPEC)
-    checks = judge("raw", measurements, SPEC.gates, NEWEST).checks
+    row_expectations.measure(measurements, sample, window, known[-1], spec)
+    checks = judge("raw", measurements, spec.gates, NEWEST).checks
     return {each.name.split(":")[0]: each.verdict for each in checks}
 
 
@@ -84,3 +87,86 @@ def test_decimals_are_known_values():
 def test_rows_outside_of_their_day_are_judged_beyond_chance():
     # 429 rows of 2,000 instead of 420, as chance has it in logs of local days.
     assert verdicts(lambda random: {}, strays=429)["outside_day"] == "pass"
+
+
+def reading(**features) -> PipelineSpec:
+    return PipelineSpec.model_validate({"pipeline": "t", "features": features})
+
+
+def test_a_column_that_is_known_only_after_a_click_stops_on_the_first_days():
+    """Every day has the leak, so there is no other day to tell it by."""
+
+    def columns(random, table):
+        click = np.asarray(table["click"]) == 1
+        seconds = pd.to_timedelta(random.integers(1, 3000, ROWS), "s")
+        later = pd.Series(table["time"].to_pandas() + seconds)
+        return {
+            "installed_at": later.where(click),
+            "dwell": pd.Series(random.normal(size=ROWS)).where(click),
+            "last_seen": pd.Series(later - pd.Timedelta("2D")).where(random.random(ROWS) < 0.5),
+            "campaign_end": pd.Series(
+                table["time"].to_pandas().dt.normalize() + pd.Timedelta("9D")
+            ),
+        }
+
+    fine = reading(age={"transform": "age", "column": "last_seen", "since": "time"})
+    found = verdicts(columns, spec=fine)
+    assert (found["known_if_positive"], found["after_impression"]) == ("pass", "pass")
+    planned = reading(left={"transform": "age", "column": "campaign_end", "since": "time"})
+    assert verdicts(columns, spec=planned)["after_impression"] == "pass"
+    age = reading(age={"transform": "age", "column": "installed_at", "since": "time"})
+    found = verdicts(columns, spec=age)
+    assert (found["known_if_positive"], found["after_impression"]) == ("stop", "stop")
+    number = reading(dwell={"transform": "numeric"})
+    assert verdicts(columns, spec=number)["known_if_positive"] == "stop"
+
+
+def test_six_of_ten_clicks_in_the_evening_are_chance_and_a_lost_evening_is_not():
+    def judged(clicks: int, evening: int | None) -> str:
+        def columns(random, table):
+            hours = np.asarray(table["time"].to_pandas().dt.hour)
+            late, early = np.flatnonzero(hours >= 18), np.flatnonzero(hours < 18)
+            newest = table["time"][0].as_py().date() == NEWEST
+            n = evening if newest and evening is not None else clicks // 4
+            click = np.zeros(ROWS, np.int64)
+            click[random.choice(late, n, replace=False)] = 1
+            click[random.choice(early, clicks - n, replace=False)] = 1
+            return {"clicked": click}
+
+        spec = PipelineSpec.model_validate(
+            {
+                "pipeline": "t",
+                "features": {"campaign": "vocabulary"},
+                "label": {"column": "clicked"},
+            }
+        )
+        return verdicts(columns, spec=spec, label="clicked")["label_evening"]
+
+    assert judged(10, 6) == "pass"
+    assert judged(4, 0) == "pass"
+    assert judged(400, None) == "pass"
+    assert judged(400, 0) == "stop"
+
+
+def test_a_wider_type_warns_and_another_one_stops():
+    def of_type(kind):
+        newest = iter([pa.int32()] * 3 + [kind])
+        return lambda random: {"age": pa.array(random.integers(18, 80, ROWS)).cast(next(newest))}
+
+    found = verdicts(of_type(pa.float64()))
+    assert (found["changed_types"], found["widened_types"]) == ("pass", "warn")
+    assert verdicts(of_type(pa.string()))["changed_types"] == "stop"
+
+
+def test_what_a_policy_shows_is_no_drift_of_numbers():
+    """Items are names, and which are shown is what a policy learns."""
+    best = iter([0, 10, 20, 30])
+
+    def columns(random):
+        shares = np.full(40, 0.6 / 40)
+        shares[next(best)] += 0.1
+        shares[-4:] += 0.3 / 4
+        return {"ad_id": pa.array(random.choice(40, ROWS, p=shares / shares.sum()))}
+
+    found = verdicts(columns)
+    assert "stop" not in {verdict for name, verdict in found.items() if name in ("psi", "linf")}

@@ -1,0 +1,112 @@
+"""Settings checked before anything is paid for: all faults at once, and nothing heavy imported."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from nightbid.config.models import Model
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.sources import FolderSource, SimulatorSource
+from nightbid.data.source import open_source
+from nightbid.errors import ConfigError, NightbidError
+from nightbid.models import registry
+
+NUMBERS = {"int": int, "float": (int, float), "bool": bool}
+
+
+def check_settings(spec: PipelineSpec, night: date, cache: Path) -> None:
+    """Check what the YAML alone cannot say: architectures, their parameters, columns of the logs.
+
+    Args:
+        spec: the pipeline, overrides applied.
+        night: newest day of logs.
+        cache: folder for downloads of a source.
+
+    Raises:
+        ConfigError: one line with all faults.
+    """
+    faults = [*_models(spec), *_columns(spec, night, cache)]
+    if faults:
+        more = f"{len(faults)} settings are wrong: " if len(faults) > 1 else ""
+        raise ConfigError(
+            f"{more}{'; '.join(faults)}",
+            where=f"{spec.pipeline}.yaml",
+            hint="correct the YAML, or what --set or the form says; nothing has been run",
+        )
+
+
+def _models(spec: PipelineSpec) -> Iterator[str]:
+    known = registry.names()
+    for where, model in (("model", spec.model), ("baseline", spec.baseline)):
+        if getattr(model, "column", None):
+            continue  # a score in the logs
+        name = model.architecture
+        if name not in known:
+            yield (
+                f"{where}.architecture: no architecture called {name!r},"
+                f" {registry.suggestion(name, known)}"
+            )
+            continue
+        yield from _parameters(where, model)
+        if where == "model" and spec.train.warm_start and registry.is_tree(name):
+            yield f"train.warm_start: {name} cannot begin with the champion's weights"
+
+
+def _parameters(where: str, model: Model) -> Iterator[str]:
+    keywords = registry.signature(model.architecture)
+    if keywords is None:
+        return
+    for name, value in model.parameters.items():
+        key = f"{where}.parameters.{name}"
+        if name not in keywords:
+            yield (
+                f"{key}: {model.architecture} has no hyperparameter {name!r},"
+                f" {registry.suggestion(name, keywords)}"
+            )
+        elif (kind := NUMBERS.get(_name(keywords[name]))) and not _is(value, kind):
+            yield f"{key}: {value!r} is not of type {_name(keywords[name])}"
+
+
+def _name(annotation: ast.expr | None) -> str:
+    return annotation.id if isinstance(annotation, ast.Name) else ""
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; a boolean is no number."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _columns(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
+    """Look for the columns that features and slices read in the first rows of the newest day."""
+    names = _logged(spec, night, cache)
+    if not names:
+        return  # which days are there, and readable, is for the stage `sample` to say
+    for feature, each in spec.features.items():
+        for column in each.sources(feature):
+            if column not in names:
+                yield f"features.{feature}: column {column!r} is missing{_close(column, names)}"
+    for column in spec.evaluate.slices:
+        if column not in names:
+            yield f"evaluate.slices: column {column!r} is missing{_close(column, names)}"
+
+
+def _logged(spec: PipelineSpec, night: date, cache: Path) -> list[str]:
+    if spec.sampling.frozen or not isinstance(spec.source, (FolderSource, SimulatorSource)):
+        return []
+    try:
+        day = max(Night.of(spec, night).evaluate)
+        source = open_source(spec.source, cache, (day,))
+        batch = next(iter(source.batches(day)), None)
+    except (NightbidError, OSError, ValueError):
+        return []
+    return list(batch.schema.names) if batch is not None else []
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

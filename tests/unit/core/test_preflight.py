@@ -1,0 +1,71 @@
+"""Everything that is wrong with a pipeline's settings, in one line, before anything runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+
+import pytest
+from nightbid.config.models import Train
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError
+from nightbid.preflight import check_settings
+
+GOOD = {
+    "pipeline": "t",
+    "source": {"kind": "simulator", "rows_per_day": 100},
+    "features": {"site_id": "vocabulary"},
+}
+NIGHT = dt.date(2026, 1, 8)
+
+
+def test_all_faults_are_said_at_once(tmp_path):
+    spec = PipelineSpec.model_validate(
+        {
+            **GOOD,
+            "features": {"site": {"column": "sit_id"}},
+            "model": {"parameters": {"cros_layers": 2, "dropout": "much"}},
+            "baseline": {"architecture": "logistic_regresion"},
+            "evaluate": {"slices": ["devise_type"]},
+        }
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_settings(spec, NIGHT, tmp_path)
+    line = str(caught.value)
+    assert line.startswith("t.yaml: 5 settings are wrong: ")
+    for part in (
+        "dcn_v2 has no hyperparameter 'cros_layers', did you mean 'cross_layers'?",
+        "model.parameters.dropout: 'much' is not of type float",
+        "baseline.architecture: no architecture called 'logistic_regresion', did you mean",
+        "features.site: column 'sit_id' is missing, did you mean 'site_id'?",
+        "evaluate.slices: column 'devise_type' is missing, did you mean 'device_type'?",
+    ):
+        assert part in line
+    assert "\n" not in line
+
+
+def test_nothing_heavy_is_imported_for_it():
+    code = "import sys, nightbid.preflight; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_what_is_right_passes(tmp_path):
+    check_settings(PipelineSpec.model_validate(GOOD), NIGHT, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "sized"),
+    [
+        (1_000_000, {}, (2048, 3)),
+        (71_000, {}, (256, 3)),
+        (8_000, {}, (128, 8)),
+        (500, {}, (128, 20)),
+        (8_000, {"epochs": 2}, (2048, 2)),
+        (8_000, {"batch_size": 512}, (512, 20)),
+        (8_000, {"least_steps": 0}, (2048, 3)),
+    ],
+)
+def test_steps_follow_the_rows(rows, settings, sized):
+    assert Train(**settings).sized(rows) == sized
