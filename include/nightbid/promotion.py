@@ -62,8 +62,8 @@ def run(task: StageTask) -> Outcome:
     """Move the champion pointer to tonight's bundle, or say why not.
 
     A run of an older night than the champion's (a backfill) never replaces it, and neither does a
-    candidate that evaluation does not call better or neutral. Where nothing serves yet, an
-    undecided one is promoted: it has passed every gate.
+    candidate that evaluation does not call better or neutral. Where nothing serves yet, one
+    that is not worse is promoted: it has passed every gate.
 
     Raises:
         StageError: a gate is not among the inputs' passes (fail closed).
@@ -87,10 +87,12 @@ def run(task: StageTask) -> Outcome:
         reference = f"baseline {column}"
     pointer = ChampionPointer(task.workspace, task.spec.pipeline)
     current = pointer.current()
+    # A score in the logs stands for another platform, which serves already.
+    is_first = current is None and not task.spec.baseline.column
     if current and current.night > task.night.date:
         decision = "kept"
         summary = f"not promoted: champion #{current.number} is of a later night ({current.night})"
-    elif verdict not in PROMOTED and not (verdict == "undecided" and current is None):
+    elif verdict not in PROMOTED and not (verdict != "worse" and is_first):
         decision = "kept"
         stays = f"; champion #{current.number} stays" if current else ""
         why = explain(metrics)

@@ -25,11 +25,12 @@ SMALL = {
         "position": {"transform": "identity", "size": 16, "training_only": True},
     },
     "train": {"epochs": 1},
-    "evaluate": {"slices": ["device_type"], "bootstrap": 50, "margin_ne": 1},
+    "evaluate": {"slices": ["device_type"], "bootstrap": 50, "margin_ne": 1, "margin_auc": 1},
     # A model of so few rows proves nothing: only the mechanics are judged.
     "gates": {
         "model": {
             "entropy_loss": {},
+            "auc_loss": {},
             "auc": {"warn": [0.5, None]},
             "positives": {"warn": [200, None]},
             "calibration": {"warn": [0.75, 1.33]},

@@ -90,8 +90,8 @@ def explain(metrics: Mapping[str, Any]) -> str:
     said = []
     if is_lower(auc) and is_lower(entropy):
         said.append("calibrated better, but ranks worse: NE and AUC disagree")
-    elif is_lower(auc) and not is_higher(entropy):
-        said.append("ranks worse; NE does not show it")
+    elif is_lower(auc) and metrics["verdict"] != "worse":
+        said.append("ranks worse" + ("" if is_higher(entropy) else "; NE does not show it"))
     elif is_higher(auc) and is_higher(entropy):
         said.append("ranks better, but is calibrated worse: NE and AUC disagree")
     margin = metrics.get("margin_ne", 0.0)
