@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nightbid.config.base import Block
 from nightbid.config.costs import Budget
@@ -89,7 +89,7 @@ class PipelineSpec(Block):
     owner: str = "ads-ml"
     """Owning team, shown in Airflow."""
     schedule: str | None = None
-    """Cron expression, UTC; null: manual runs only."""
+    """Cron expression, UTC, at most once a day: a night reads whole days. Null: manual only."""
     start_date: dt.date = dt.date(2026, 1, 8)
     """First night of the schedule."""
     source: Source = SimulatorSource()
@@ -120,6 +120,18 @@ class PipelineSpec(Block):
     """Hours to wait for the approval; without an answer the champion stays."""
     seed: int = 0
     """Seed of all random draws: the same seed gives the same night."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _at_most_once_a_day(cls, schedule: str | None) -> str | None:
+        fields = (schedule or "").split()
+        often = len(fields) >= 5 and any(set(each) & set("*,-/") for each in fields[:2])
+        if schedule == "@hourly" or often:
+            raise ValueError(
+                f"{schedule!r} runs more than once a day, and a night reads whole days; write for"
+                ' example "0 3 * * *"'
+            )
+        return schedule
 
     @model_validator(mode="after")
     def _names_are_free(self) -> PipelineSpec:

@@ -126,6 +126,16 @@ class FolderSource(Block):
     time_zone: str = "UTC"
     """Zone of the days, such as `America/New_York`, and of times that name none."""
 
+    @field_validator("folder")
+    @classmethod
+    def _folder_is_of_this_machine(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError(
+                f"{folder!r} is no folder of this machine; mount the bucket (gcsfuse,"
+                " mountpoint-s3) or copy the days, and name that folder"
+            )
+        return folder
+
     @field_validator("time_zone")
     @classmethod
     def _zone_is_known(cls, name: str) -> str:

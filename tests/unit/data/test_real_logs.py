@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from datetime import date
 from decimal import Decimal
 
@@ -351,3 +352,18 @@ def test_columns_that_nothing_names_fail_nothing(tmp_path):
     )
     with pytest.raises(CorruptDataError, match="note"):
         read(named)
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ('schedule: "@hourly"', "'@hourly' runs more than once a day"),
+        ('schedule: "*/30 3 * * *"', "more than once a day"),
+        ("source: {kind: parquet, folder: 's3://bucket/logs'}", "is no folder of this machine"),
+        ("source: {kind: parquet, folder: x, time_zone: Europe/Berln}", "Europe/Berlin"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_yaml_is_read(block, said):
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        parse_pipeline(f"pipeline: p\nfeatures: {{ad_id: vocabulary}}\n{block}\n", "p.yaml")
+    assert one_line(caught)
