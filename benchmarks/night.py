@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from nightbid.data.simulator.source import MEANING
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
@@ -43,7 +44,7 @@ class Nights:
         tree["source"] = {
             "kind": "parquet",
             "folder": str(folder / "logs"),
-            "outcomes": ["click", "conversion", "cost"],
+            "outcomes": sorted(MEANING.outcomes),
         }
         tree["window"] = {"train_days": days - 2}
         (folder / "pipelines").mkdir()

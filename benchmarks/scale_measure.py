@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
+from nightbid.data.simulator.source import MEANING
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
@@ -59,7 +60,7 @@ def night(folder: Path, per_day: int, until: str) -> dict[str, Any]:
     tree["source"] = {
         "kind": "parquet",
         "folder": str(folder / "logs"),
-        "outcomes": ["click", "conversion", "cost"],
+        "outcomes": sorted(MEANING.outcomes),
     }
     (folder / "pipelines").mkdir()
     (folder / "pipelines" / "ctr.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
