@@ -43,6 +43,8 @@ from nightbid.storage.workspace import fetch, is_local, read_manifest, set_aside
 log = logging.getLogger(__name__)
 KIND = "learn"
 LIBRARIES = ("numpy", "pandas", "pyarrow")
+MOST_NAMES = 5
+"""Features that a reason names; more are counted."""
 CODE = ("nightbid.features.learn", "nightbid.features.statistics_files")
 
 
@@ -249,8 +251,11 @@ def _keep(task: StageTask, day: _Day, learned: Path) -> str:
     day.used.add(found.key)
     if day.damaged:
         return "its output was damaged"
-    some = ", ".join(sorted(missing.values()))
-    return "new" if len(missing) == len(day.wanted) else f"only {some}"
+    if len(missing) == len(day.wanted):
+        return "new"
+    if len(missing) > MOST_NAMES:
+        return f"{len(missing)} of {len(day.wanted)} statistics"
+    return f"only {', '.join(sorted(missing.values()))}"
 
 
 def _merged(
