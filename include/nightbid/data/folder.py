@@ -111,8 +111,28 @@ class FolderLogs:
         mine = {name for part in parts for name in self._names_in(part)}
         if self._block.kind == "jsonl":  # a day has every column of the window
             mine |= set(types)
-        types = {name: str(kind) for name, kind in types.items() if name in mine}
-        return {**found, "types": json.dumps(types, sort_keys=True)}
+        said = {name: str(kind) for name, kind in types.items() if name in mine}
+        for name in self._may_be_lost(parts):
+            said[name] += " or null"
+        return {**found, "types": json.dumps(said, sort_keys=True)}
+
+    def _may_be_lost(self, parts: Collection[Part]) -> set[str]:
+        """Columns that are widened and of which a value that does not fit becomes null.
+
+        A pipeline that names them stops instead: the rows are not the same.
+        """
+        if self._block.kind == "csv":
+            return set()
+        types = self._column_types
+        return {
+            field.name
+            for part in parts
+            for schema in record_files.schemas_of(part.path, self._block.kind)
+            for field in schema
+            if field.name in types
+            and field.type != types[field.name]
+            and self._is_optional(field.name)
+        }
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Rows of one day, in the order of its files."""
