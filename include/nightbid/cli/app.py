@@ -417,6 +417,71 @@ def sweep(
 
 
 @app.command()
+def rehearse(
+    pipeline: Annotated[
+        str, typer.Argument(help="Pipeline to rehearse with; default: the one that ran last.")
+    ] = "",
+    requirements: Annotated[
+        Path | None, typer.Option(help="Candidate lock: name==version line by line.")
+    ] = None,
+    upgrade: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this package, name==version; the lock is resolved. Repeatable."),
+    ] = None,
+    newest: Annotated[
+        bool, typer.Option("--newest", help="The newest versions that requirements.in allows.")
+    ] = False,
+    present: Annotated[Path, typer.Option(help="Present lock.")] = Path("requirements.txt"),
+    run_id: Annotated[str, typer.Option(help="Night whose rows are used; default: newest.")] = "",
+    frozen: Annotated[str, typer.Option(help="Frozen data set to use instead.")] = "",
+    set_: Overrides = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings on each side.")] = 5,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Of normalized entropy; default: evaluate.margin_ne of the pipeline."),
+    ] = None,
+    latency: Annotated[bool, typer.Option(help="Load-test as well.")] = True,
+    bisect: Annotated[bool, typer.Option(help="Look for the packages that cause a change.")] = True,
+    budget: Annotated[str, typer.Option(help="Limit at cloud prices, 5USD.")] = "",
+    minutes: Annotated[
+        float | None, typer.Option(help="No step of the bisection begins after that long.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the rehearsal; the same one goes on.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Repeat what was rehearsed.")] = False,
+) -> None:
+    """Rehearse an upgrade: the same rows, spec and seeds under the present and a candidate lock.
+
+    Exit code 1: not safe.
+    """
+    from nightbid.cli.rehearse import newest_pipeline, run_rehearsal
+    from nightbid.cli.sweep import budget_of
+    from nightbid.rehearse.locks import Lock
+    from nightbid.rehearse.planning import candidate_lock, plan_rehearsal
+
+    settings = Settings()
+    logging.getLogger().setLevel(logging.WARNING)
+    chosen = _known(pipeline, settings) if pipeline else newest_pipeline(settings)
+    plan = plan_rehearsal(
+        chosen,
+        settings,
+        present=Lock.read(present),
+        candidate=candidate_lock(requirements, tuple(upgrade or ()), present, newest=newest),
+        run_id=run_id,
+        frozen=frozen,
+        overrides=tuple(set_ or ()),
+        seeds=seeds,
+        margin=margin,
+        latency=latency,
+        bisect=bisect,
+        budget_usd=budget_of(budget),
+        minutes=minutes,
+        name=name,
+    )
+    if run_rehearsal(plan, settings, console, again=again).verdict == "not safe":
+        raise typer.Exit(1)
+
+
+@app.command()
 def track(
     pipeline: Annotated[str, typer.Argument(help="Log a run of this pipeline.")] = "",
     run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",

@@ -1,0 +1,124 @@
+"""`nightbid rehearse`: an upgrade of pinned packages, tried beside the present environment."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nightbid.config.load import pipeline_names
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.night.record import runs_of
+from nightbid.rehearse.findings import TITLES
+from nightbid.rehearse.plan import RehearsalPlan
+from nightbid.rehearse.rehearsal import Rehearsal
+from nightbid.rehearse.report import Report, read_report, report_folder
+from nightbid.report.formatting import duration, money, number, signed
+from nightbid.storage.workspace import Workspace
+
+MARK = {"safe": "[green]safe[/]", "safe with noted changes": "[yellow]safe with noted changes[/]",
+        "not safe": "[red]not safe[/]"}  # fmt: skip
+
+
+def newest_pipeline(settings: Settings) -> str:
+    """The pipeline that ran last.
+
+    Raises:
+        ConfigError: none has run.
+    """
+    workspace = Workspace(settings.workspace)
+    last = [
+        (runs[-1].head.started, name)
+        for name in pipeline_names(settings.pipelines)
+        if (runs := runs_of(workspace, name))
+    ]
+    if not last:
+        raise ConfigError(
+            "no pipeline has run in this workspace",
+            where=str(workspace.root),
+            hint="run a night first: `nightbid run PIPELINE --date …`",
+        )
+    return max(last)[1]
+
+
+def run_rehearsal(
+    plan: RehearsalPlan, settings: Settings, console: Console, *, again: bool = False
+) -> Report:
+    """Run a rehearsal, or show the report that it has already; then its table.
+
+    Raises:
+        NightbidError: it cannot go on.
+    """
+    workspace = Workspace(settings.workspace)
+    report = None if again else read_report(workspace, plan)
+    if report is not None and report.finished:
+        console.print("[cyan]rehearsed before[/]; --again repeats it", highlight=False)
+    else:
+        console.rule(f"[bold]{plan.name}[/]")
+        rehearsal = Rehearsal(
+            plan, settings, lambda line: console.print(escape(line), highlight=False)
+        )
+        report = rehearsal.run(again=again)
+    console.print(_table(report))
+    for each in report.causes:
+        packages = ", ".join(each.packages) or "–"
+        said = f"{TITLES[each.kind]}: caused by [bold]{escape(packages)}[/]"
+        said += f" ({each.steps} environments tried)" if each.steps else ""
+        said += f" [yellow]not finished[/]: {escape(each.reason)}" if not each.finished else ""
+        console.print(said, highlight=False, soft_wrap=True)
+    console.print(f"{MARK[report.verdict]}  {money(report.cost_usd)} at cloud prices,"
+                  f" {duration(report.seconds)}", highlight=False)  # fmt: skip
+    page = report_folder(workspace, plan) / "rehearsal.html"
+    console.print(f"report: {page}", soft_wrap=True, highlight=False)
+    return report
+
+
+def _table(report: Report) -> Table:
+    table = Table(
+        "", "candidate against present", box=None, show_header=False, padding=(0, 2, 0, 0)
+    )
+    changes = ", ".join(report.changes[:6]) or "the same lock"
+    more = f" and {len(report.changes) - 6} more" if len(report.changes) > 6 else ""
+    table.add_row("packages", escape(changes + more))
+    compared = report.compared
+    table.add_row("features", compared["features_equal"] or "not compared")
+    figures = compared["metrics"]
+    wrong = sum(not each["same"] for each in figures)
+    if figures:
+        table.add_row(
+            "metrics", f"{len(figures)} figures of the same predictions, "
+            + (f"{wrong} differ" if wrong else "all agree to 1e-9"),
+        )  # fmt: skip
+    if (training := compared["training"]) is not None:
+        table.add_row(
+            "training",
+            f"normalized entropy {signed(training['mean'], 5)}"
+            f" [{signed(training['low'], 5)}, {signed(training['high'], 5)}],"
+            f" margin {training['margin']:g}, seeds alone {number(training['seed_noise'], 5)}",
+        )
+    predictions = [each for _, each in compared["predictions"]]
+    if predictions:
+        largest = max(each["largest"] for each in predictions)
+        users = sum(each["rankings"] for each in predictions)
+        share = sum(each["rankings_changed"] for each in predictions) / max(users, 1)
+        said = f"largest difference {largest:.3g}, {share:.1%} of rankings change"
+        table.add_row("predictions", said if largest else "the same numbers")
+    for each in compared["models"]:
+        said = each.get("error") or f"largest difference {each['largest']:.3g}"
+        table.add_row("model", escape(f"{each['model']}: {said}"))
+    for each in compared["speed"]:
+        if each["what"] in ("seconds", "p99, ms") and each["stage"] != "evaluate":
+            bounds = ""
+            if each["low"] is not None:
+                bounds = f" [{number(each['low'], 2)}, {number(each['high'], 2)}]"
+            table.add_row(
+                f"{each['stage']}, {each['what']}",
+                f"{number(each['before'], 2)} → {number(each['after'], 2)}, times"
+                f" {number(each['ratio'], 2)}{bounds}",
+            )
+    table.add_row("warnings", f"{len(compared['warnings'])} new ones of deprecation")
+    for finding in report.findings:
+        mark = "[red]not safe[/]" if finding.grave else "[yellow]noted[/]"
+        table.add_row(mark, escape(finding.text))
+    return table

@@ -1,0 +1,1 @@
+"""Rehearsing an upgrade: the same rows, spec and seeds under two sets of pinned packages."""

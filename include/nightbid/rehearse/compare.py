@@ -1,0 +1,343 @@
+"""What differs between the two sides' answers, as findings and as tables for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from nightbid.evaluation.paired import KeptScores
+from nightbid.rehearse.contract import Answer, StageAnswer
+from nightbid.rehearse.equivalence import Equivalence, Ratio, ratio, tost
+from nightbid.rehearse.findings import Finding
+from nightbid.rehearse.tables import (
+    ColumnDifference,
+    PredictionDifference,
+    compare_files,
+    compare_predictions,
+)
+
+METRIC_TOLERANCE = 1e-9
+ROUNDING = 1e-6
+"""Floats that differ less, relative to their size, are noted; more is grave."""
+SLOWER = 1.25
+"""A stage that takes more than this many times as much, beyond chance, is noted."""
+
+
+@dataclass
+class Comparison:
+    """Everything that was compared."""
+
+    findings: list[Finding] = field(default_factory=list)
+    features: list[ColumnDifference] = field(default_factory=list)
+    features_equal: str = ""
+    """How equal they are, in a sentence."""
+    training: Equivalence | None = None
+    predictions: list[tuple[int, PredictionDifference]] = field(default_factory=list)
+    between_seeds: PredictionDifference | None = None
+    """Of the present side's first two seeds: what the seed alone does."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    serving: list[dict[str, Any]] = field(default_factory=list)
+    speed: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    settings: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, kind: Any, subject: str, text: str, *, grave: bool) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(kind=kind, subject=subject, grave=grave, text=text))
+
+
+def failures(found: Comparison, before: Answer, after: Answer) -> None:
+    """Stages that end with an error on the candidate's side only."""
+    if after.night is None:
+        return
+    if after.night.error:
+        found.add("failure", "night", f"the night cannot start: {after.night.error}", grave=True)
+    for name, stage in _stages(after).items():
+        other = _stages(before).get(name, StageAnswer())
+        if stage.error and not other.error:
+            found.add("failure", name, f"{name} fails: {stage.error}", grave=True)
+
+
+def settings(found: Comparison, before: Answer, after: Answer) -> None:
+    """Settings that the same YAML means with the candidate: changed defaults."""
+    if before.night is None or after.night is None or not (before.night.spec and after.night.spec):
+        return
+    one, two = dict(_flat(before.night.spec)), dict(_flat(after.night.spec))
+    for key in sorted({*one, *two}):
+        if one.get(key) != two.get(key):
+            row = {"key": key, "before": one.get(key, "–"), "after": two.get(key, "–")}
+            found.settings.append(row)
+            found.add("settings", key, f"{key} is {row['after']}, was {row['before']}", grave=False)
+
+
+def features(found: Comparison, before: Answer, after: Answer) -> None:
+    """Model inputs and fitted state, value by value where bytes differ."""
+    one, two = _stages(before).get("featurize"), _stages(after).get("featurize")
+    if one is None or two is None or one.error or two.error:
+        return
+    if one.digest == two.digest:
+        found.features_equal = f"byte-equal: {one.rows:,} rows, {len(one.files)} files"
+        return
+    names = sorted({*one.files, *two.files})
+    absent = [each for each in names if each not in one.files or each not in two.files]
+    for name in absent:
+        found.add("features", name, f"{name} exists on one side only", grave=True)
+    other = [e for e in names if e not in absent and one.files[e] != two.files[e]]
+    rows = [name for name in other if name.startswith("split=") and name.endswith(".parquet")]
+    found.features = compare_files(Path(one.folder), Path(two.folder), rows)
+    for each in found.features:
+        grave = not (each.is_float and each.relative <= ROUNDING)
+        how_far = f"by at most {each.largest:.3g} (relative {each.relative:.3g})"
+        found.add(
+            "features",
+            each.column,
+            f"{each.column} differs in {each.rows:,} of {each.of_rows:,} rows, {how_far};"
+            f" {each.examples[0]}",
+            grave=grave,
+        )
+    fitted = [name for name in other if name.startswith("fitted/")]
+    found.features_equal = (
+        f"{len(found.features)} columns differ"
+        if found.features
+        else f"values equal; {len(other)} files differ in bytes only"
+    )
+    if fitted:
+        said = f"fitted state differs: {', '.join(fitted[:3])}"
+        found.features_equal += f"; {said}"
+        if not found.features:
+            found.add("features", "fitted state", said, grave=False)
+
+
+def metrics(found: Comparison, before: Answer, after: Answer) -> None:
+    """Metrics of both sides on identical predictions."""
+    one, two = before.metrics, after.metrics
+    if one is None or two is None or "error" in one:
+        return
+    if "error" in two:
+        found.add("metrics", "all", f"metrics cannot be computed: {two['error']}", grave=True)
+        return
+    for model, figures in one.items():
+        for name, value in figures.items():
+            other = two.get(model, {}).get(name)
+            same = value == other or (
+                value is not None
+                and other is not None
+                and abs(other - value) <= METRIC_TOLERANCE * max(1.0, abs(value))
+            )
+            found.metrics.append(
+                {"model": model, "name": name, "before": value, "after": other, "same": same}
+            )
+            if not same:
+                found.add(
+                    "metrics", name,
+                    f"{name} of the same predictions ({model}) is {other}, was {value}", grave=True,
+                )  # fmt: skip
+
+
+def training(
+    found: Comparison, before: Sequence[Answer], after: Sequence[Answer], margin: float
+) -> None:
+    """Equivalence of the trained models, and their predictions row by row."""
+    pairs = [
+        (one, two)
+        for one, two in zip(before, after, strict=True)
+        if _entropy(one) is not None and _entropy(two) is not None
+    ]
+    if len(pairs) < 2:
+        return
+    tested = tost(
+        [float(_entropy(one)) for one, _ in pairs],  # type: ignore[arg-type]
+        [float(_entropy(two)) for _, two in pairs],  # type: ignore[arg-type]
+        margin,
+    )
+    found.training = tested
+    if not tested.equivalent:
+        said = "is not shown to be equivalent" if abs(tested.mean) < margin else "changes"
+        found.add(
+            "training", "normalized entropy",
+            f"normalized entropy {said}: {tested.mean:+.5f} [{tested.low:+.5f}, {tested.high:+.5f}]"
+            f" against a margin of {margin:g}; seeds alone: {tested.seed_noise:.5f}"
+            + ("" if abs(tested.mean) >= margin else "; more --seeds may decide"),
+            grave=True,
+        )  # fmt: skip
+    for seed, (one, two) in enumerate(pairs):
+        a, b = _scores(one), _scores(two)
+        if a is None or b is None or not np.array_equal(a.keys, b.keys):
+            continue
+        found.predictions.append((seed, compare_predictions(a.scores, b.scores, a.users)))
+    first, second = _scores(before[0]), _scores(before[1])
+    if first is not None and second is not None and np.array_equal(first.keys, second.keys):
+        found.between_seeds = compare_predictions(first.scores, second.scores, first.users)
+    changed = [each for _, each in found.predictions if each.changed]
+    if changed:
+        worst = max(changed, key=lambda each: each.largest)
+        share = sum(each.share for each in changed) / len(found.predictions)
+        noise = found.between_seeds
+        found.add(
+            "predictions", "retrained models",
+            f"predictions differ by at most {worst.largest:.3g}, {worst.mean:.3g} on average;"
+            f" {share:.1%} of rankings change"
+            + (f" (between seeds: {noise.mean:.3g}, {noise.share:.1%})" if noise else ""),
+            grave=False,
+        )  # fmt: skip
+
+
+def models(found: Comparison, before: Answer, after: Answer, first: Answer, second: Answer) -> None:
+    """A model of each side, scored by both.
+
+    Args:
+        found: is added to.
+        before: answer of the present side's probe: its own model and the candidate's.
+        after: answer of the candidate's probe.
+        first: the present side's first night, for errors.
+        second: the candidate's.
+    """
+    for title, one, two in (
+        ("trained under the present lock", before.score_own, after.score_other),
+        ("trained under the candidate lock", after.score_own, before.score_other),
+    ):
+        if one is None or two is None or "error" in one:
+            continue
+        place = "under the candidate" if one is before.score_own else "under the present lock"
+        if "error" in two:
+            found.models.append({"model": title, "error": two["error"]})
+            found.add(
+                "champion", title, f"a model {title} does not load {place}: {two['error']}",
+                grave=True,
+            )  # fmt: skip
+            continue
+        a, b = (pq.read_table(each["to"])["probability"].to_numpy() for each in (one, two))
+        distance = np.abs(a - b)
+        largest = float(distance.max(initial=0.0))
+        row = {"model": title, "rows": len(a), "largest": largest,
+               "changed": int((distance > 0).sum())}  # fmt: skip
+        found.models.append(row)
+        if largest > 0:
+            found.add(
+                "champion", title,
+                f"a model {title} scores {row['changed']:,} of {len(a):,} rows otherwise {place},"
+                f" by at most {largest:.3g}",
+                grave=largest > ROUNDING,
+            )  # fmt: skip
+    for figure in ("parity_max_difference", "skew_mismatches"):
+        was = _stages(first).get("export", StageAnswer()).metrics.get(figure)
+        now = _stages(second).get("export", StageAnswer()).metrics.get(figure)
+        if was is None or now is None:
+            continue
+        found.serving.append({"name": figure, "before": was, "after": now})
+        if now > max(was, ROUNDING if figure.startswith("parity") else 0) * 2:
+            found.add("serving", figure, f"{figure} is {now:g}, was {was:g}", grave=True)
+
+
+def records(found: Comparison, before: Answer, after: Answer) -> None:
+    """What each side reads of a workspace that the present version wrote."""
+    one, two = before.records, after.records
+    if one is None or two is None or "error" in one:
+        return
+    if "error" in two:
+        found.add("records", "workspace", f"old records do not open: {two['error']}", grave=True)
+        return
+    for name in one:
+        same = one[name] == two.get(name)
+        found.records.append(
+            {"name": name, "before": _brief(one[name]), "after": _brief(two.get(name)),
+             "same": same}
+        )  # fmt: skip
+        if not same:
+            found.add("records", name, f"{name} of the old workspace reads otherwise", grave=True)
+
+
+def speed(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
+    """Time, memory and latency, seed by seed, with intervals."""
+    names = [each for each in _stages(before[0]) if each != "sample"]
+    rows: list[tuple[str, str, list[float], list[float]]] = []
+    for name in names:
+        for title, of in (("seconds", _seconds), ("CPU seconds", _cpu), ("memory, GB", _memory)):
+            one, two = ([of(e, name) for e in side] for side in (before, after))
+            rows.append((name, title, one, two))
+    for figure in ("p50", "p99"):
+        one, two = ([_latency(each, figure) for each in side] for side in (before, after))
+        rows.append(("load_test", f"{figure}, ms", one, two))
+    for name, title, one, two in rows:
+        compared = ratio(one, two, compared=len(rows))
+        if compared is None:
+            continue
+        found.speed.append({"stage": name, "what": title, **compared.model_dump()})
+        if compared.low is not None and compared.low > SLOWER:
+            found.add("speed", f"{name}, {title}", _slower(name, title, compared), grave=False)
+
+
+def warned(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
+    """Warnings of deprecation that only the candidate gives."""
+    known = {(each.library, each.text) for answer in before for each in answer.warnings}
+    fresh: dict[tuple[str, str, str], dict[str, str]] = {}
+    for each in (each for answer in after for each in answer.warnings):
+        if (each.library, each.text) not in known:
+            fresh[each.library, each.text, each.line] = each.model_dump()
+    found.warnings = [fresh[key] for key in sorted(fresh)]
+    for warning in found.warnings:
+        line = f" at {warning['line']}" if warning["line"] else ""
+        text = f"{warning['library']}: {warning['category']}{line}: {warning['text'][:160]}"
+        found.add("warnings", warning["library"], text, grave=False)
+
+
+def _slower(name: str, title: str, each: Ratio) -> str:
+    return (
+        f"{name} takes {each.ratio:.2f} times the {title}"
+        f" [{each.low or 0:.2f}, {each.high or 0:.2f}]"
+    )
+
+
+def _stages(answer: Answer) -> dict[str, StageAnswer]:
+    return answer.night.stages if answer.night else {}
+
+
+def _entropy(answer: Answer) -> float | None:
+    stage = _stages(answer).get("evaluate")
+    figures = (stage.metrics.get("candidate") or {}) if stage else {}
+    value = figures.get("normalized_entropy")
+    return None if value is None else float(value)
+
+
+def _scores(answer: Answer) -> KeptScores | None:
+    stage = _stages(answer).get("evaluate")
+    if stage is None or stage.error:
+        return None
+    return KeptScores.load(Path(stage.folder))
+
+
+def _seconds(answer: Answer, name: str) -> float:
+    return _stages(answer).get(name, StageAnswer()).seconds
+
+
+def _cpu(answer: Answer, name: str) -> float:
+    return _stages(answer).get(name, StageAnswer()).used.cpu_seconds
+
+
+def _memory(answer: Answer, name: str) -> float:
+    used = _stages(answer).get(name, StageAnswer()).used
+    return used.gb_seconds / used.wall_seconds if used.wall_seconds else 0.0
+
+
+def _latency(answer: Answer, figure: str) -> float:
+    stage = _stages(answer).get("load_test", StageAnswer())
+    return float((stage.metrics.get("latency_ms") or {}).get(figure) or 0.0)
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, each in value.items():
+            yield from _flat(each, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _brief(value: Any) -> str:
+    return f"{len(value)}" if isinstance(value, (dict, list)) else str(value)

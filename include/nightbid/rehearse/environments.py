@@ -1,0 +1,176 @@
+"""Environments made from locks, beside the present one, kept by the digest of the lock.
+
+Files are hard links to those of the running environment or of `uv`'s cache: an environment that
+shares most of its packages with another takes seconds and little disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nightbid
+from nightbid.errors import ConfigError, StageError
+from nightbid.rehearse.locks import PROGRAM, Lock
+
+KEPT = 12
+"""Environments that stay; the least recently used beyond that are deleted."""
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python with the packages of one lock."""
+
+    python: Path
+    lock: Lock
+    digest: str
+
+    def run(self, arguments: list[str], environment: dict[str, str], log: Path) -> int:
+        """Run this Python; what it prints is appended to a file.
+
+        Returns:
+            The exit code.
+        """
+        with log.open("a", encoding="utf-8") as output:
+            return subprocess.run(  # noqa: S603 - our own arguments
+                [str(self.python), *arguments],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            ).returncode
+
+
+def find_uv() -> Path:
+    """The `uv` that `make install` put beside this Python, or the one on the PATH.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    beside = Path(sys.executable).with_name("uv")
+    found = str(beside) if beside.exists() else shutil.which("uv")
+    if found is None:
+        raise ConfigError(
+            "uv is not installed: it makes the environments",
+            where=sys.prefix,
+            hint="run `make install`, or `pip install uv`",
+        )
+    return Path(found)
+
+
+def source_folder() -> Path:
+    """Folder that the running Nightbid is imported from."""
+    return Path(nightbid.__file__).resolve().parents[1]
+
+
+class Environments:
+    """Makes and keeps environments below one folder.
+
+    Args:
+        folder: below the cache; safe to delete while no rehearsal runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def present(self, lock: Lock) -> Environment:
+        """The running environment if it has what the lock pins, else one that is made from it."""
+        if PROGRAM not in lock.pins and not (missing := lock.not_installed()):
+            return Environment(Path(sys.executable), lock, f"running-{lock.digest}")
+        if PROGRAM not in lock.pins:
+            LOG.info("the running environment differs from the lock (%s)", ", ".join(missing[:3]))
+        return self.make(lock)
+
+    def make(self, lock: Lock) -> Environment:
+        """Make the environment of a lock, or find the one that was made before.
+
+        Two processes that want the same one wait for each other.
+
+        Raises:
+            StageError: a package cannot be installed.
+        """
+        final = self._folder / lock.digest
+        python = final / "bin" / "python"
+        with self._alone(lock.digest):
+            if not (final / "made").exists():
+                self._install(lock, final)
+            os.utime(final / "made")
+        self._delete_old(final)
+        return Environment(python, lock, lock.digest)
+
+    def _install(self, lock: Lock, final: Path) -> None:
+        shutil.rmtree(final, ignore_errors=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        uv = str(find_uv())
+        wanted = self._folder / f"{lock.digest}.txt"
+        wanted.write_text(lock.text(), encoding="utf-8")
+        try:
+            _run([uv, "venv", "--quiet", "--python", sys.executable, str(final)], lock)
+            (packages,) = final.glob("lib/python*/site-packages")
+            _link_present(packages)
+            # The lock is complete: what it pins is installed as it is, fitting or not, and what
+            # it does not pin is removed.
+            _run([uv, "pip", "sync", "--quiet", "--python", str(final / "bin" / "python"),
+                  str(wanted)], lock)  # fmt: skip
+        except BaseException:
+            shutil.rmtree(final, ignore_errors=True)
+            raise
+        (final / "made").touch()
+
+    def _delete_old(self, mine: Path) -> None:
+        made = [each for each in self._folder.glob("*/made") if each.parent != mine]
+        made.sort(key=lambda each: each.stat().st_mtime, reverse=True)
+        for each in made[KEPT - 1 :]:
+            with self._alone(each.parent.name, wait=False) as free:
+                if free:
+                    shutil.rmtree(each.parent, ignore_errors=True)
+
+    @contextmanager
+    def _alone(self, digest: str, *, wait: bool = True) -> Iterator[bool]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / f"{digest}.lock").open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def _link_present(packages: Path) -> None:
+    """Begin with the running environment's packages, compiled as they are; `uv` changes the rest.
+
+    Without hard links between the two folders nothing is copied, and `uv` installs everything.
+    """
+    present = Path(sysconfig.get_paths()["purelib"])
+    if not present.is_relative_to(sys.prefix):
+        return
+    mine = {each.name for each in packages.iterdir()}
+    found = [str(each) for each in sorted(present.iterdir()) if each.name not in mine]
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        ["/bin/cp", "-al", *found, str(packages)], capture_output=True
+    )
+    if done.returncode:
+        for each in packages.iterdir():
+            if each.name not in mine:
+                shutil.rmtree(each, ignore_errors=True)
+
+
+def _run(command: list[str], lock: Lock) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - our own arguments
+    if done.returncode:
+        raise StageError(
+            f"cannot install it: {' '.join(done.stderr.split())[-500:]}",
+            where=f"environment {lock.digest}",
+            hint="check the versions of the candidate lock and the package index, then run again",
+        )

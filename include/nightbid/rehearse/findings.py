@@ -1,0 +1,55 @@
+"""What a rehearsal found: changes, how grave each is, and the verdict that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Kind = Literal[
+    "failure", "settings", "features", "metrics", "training", "predictions", "champion", "serving",
+    "records", "database", "speed", "warnings",
+]  # fmt: skip
+Verdict = Literal["safe", "safe with noted changes", "not safe"]
+
+TITLES: dict[Kind, str] = {
+    "failure": "Stages that fail",
+    "settings": "Settings",
+    "features": "Features",
+    "metrics": "Metrics on identical predictions",
+    "training": "Training",
+    "predictions": "Predictions of retrained models",
+    "champion": "Models across versions",
+    "serving": "Serving",
+    "records": "Old records",
+    "database": "Airflow's metadata",
+    "speed": "Speed and memory",
+    "warnings": "Deprecation warnings",
+}
+BISECTED: tuple[Kind, ...] = (
+    "failure", "settings", "features", "metrics", "training", "champion", "serving", "records",
+    "predictions",
+)  # fmt: skip
+"""Kinds of which a cause is looked for; warnings name their library themselves."""
+
+
+class Finding(BaseModel):
+    """One difference between the two sides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    subject: str
+    """What differs: a stage, a feature, a metric."""
+    grave: bool
+    """Whether the upgrade is not safe because of it."""
+    text: str
+
+
+def verdict_of(findings: Iterable[Finding]) -> Verdict:
+    """The verdict that follows from all findings."""
+    found = list(findings)
+    if any(each.grave for each in found):
+        return "not safe"
+    return "safe with noted changes" if found else "safe"

@@ -1,0 +1,259 @@
+"""Lock files: what they pin, how two of them differ, and mixtures of both."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from nightbid.errors import ConfigError
+
+PROGRAM = "nightbid"
+"""May be pinned too: a candidate version of Nightbid itself."""
+_VIA = re.compile(r"-r (\S+)")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One package that two locks pin differently."""
+
+    name: str
+    before: str
+    """Pin in the present lock, `==4.6.0` or `@ URL`; empty: not in it."""
+    after: str
+    """Pin in the candidate lock; empty: not in it."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {_short(self.before)} → {_short(self.after)}"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Every package of an environment, each pinned."""
+
+    pins: Mapping[str, str]
+    """Normalized name → `==1.2.3` or `@ URL`."""
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Lock:
+        """Read the text of a lock file, as `uv pip compile` or `pip freeze` writes it.
+
+        Raises:
+            ConfigError: a line is not a requirement, pins no version, or repeats a package.
+        """
+        pins: dict[str, str] = {}
+        for number, line in enumerate(text.replace("\\\n", " ").splitlines(), 1):
+            stripped = re.split(r"(?:^|\s)#|\s--hash", line)[0].strip()
+            if not stripped or stripped.startswith("--"):
+                continue
+            place = f"{where}:{number}"
+            name, pin = _pin(stripped, place)
+            if name is None:
+                continue
+            if pins.get(name, pin) != pin:
+                raise ConfigError(
+                    f"{name} is pinned twice: {pins[name]} and {pin}",
+                    where=place,
+                    hint="keep one of the lines",
+                )
+            pins[name] = pin
+        if not pins:
+            raise ConfigError(
+                "it pins no package", where=where, hint="give a lock: `uv pip compile` writes one"
+            )
+        return cls(pins)
+
+    @classmethod
+    def read(cls, path: Path) -> Lock:
+        """Read a lock file.
+
+        Raises:
+            ConfigError: see `parse`; or the file cannot be read.
+        """
+        try:
+            return cls.parse(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"cannot read the lock file ({type(error).__name__})",
+                where=str(path),
+                hint="give a file of pinned requirements, name==version line by line",
+            ) from error
+
+    def text(self) -> str:
+        """The lock as a requirements file, sorted."""
+        return "".join(
+            f"{name} {pin}\n" if pin.startswith("@") else f"{name}{pin}\n"
+            for name, pin in sorted(self.pins.items())
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of the pins, of local wheels' bytes and of this Python's version."""
+        hashed = hashlib.sha256(f"{sys.version_info[:3]}\n{self.text()}".encode())
+        for pin in sorted(self.pins.values()):
+            if pin.startswith("@ file://"):
+                path = Path(pin.removeprefix("@ file://"))
+                hashed.update(path.read_bytes() if path.is_file() else b"")
+        return hashed.hexdigest()[:16]
+
+    def changes(self, candidate: Lock) -> tuple[Change, ...]:
+        """Packages that the candidate pins differently, by name."""
+        names = sorted({*self.pins, *candidate.pins})
+        found = (Change(e, self.pins.get(e, ""), candidate.pins.get(e, "")) for e in names)
+        return tuple(each for each in found if each.before != each.after)
+
+    def with_changes(self, changes: Iterable[Change]) -> Lock:
+        """Pin some packages as the candidate does, and the others as this lock does."""
+        pins = dict(self.pins)
+        for each in changes:
+            if each.after:
+                pins[each.name] = each.after
+            else:
+                pins.pop(each.name, None)
+        return Lock(pins)
+
+    def not_installed(self) -> list[str]:
+        """Pins that the running environment does not have, as `name==1.2 (installed: 1.3)`."""
+        found = []
+        for name, pin in self.pins.items():
+            if not pin.startswith("=="):
+                found.append(f"{name} {pin}")
+                continue
+            try:
+                installed = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                installed = "nothing"
+            if installed != pin[2:]:
+                found.append(f"{name}{pin} (installed: {installed})")
+        return found
+
+
+def _pin(line: str, place: str) -> tuple[str | None, str]:
+    try:
+        wanted = Requirement(line)
+    except InvalidRequirement as error:
+        raise ConfigError(
+            f"{line!r} is not a pinned requirement",
+            where=place,
+            hint="write name==version, or name @ file:///path/to/package.whl",
+        ) from error
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        return None, ""
+    if wanted.url:
+        return canonicalize_name(wanted.name), f"@ {wanted.url}"
+    pins = [each for each in wanted.specifier if each.operator == "=="]
+    if len(pins) != 1 or len(wanted.specifier) != 1 or "*" in pins[0].version:
+        raise ConfigError(
+            f"{line!r} pins no version",
+            where=place,
+            hint="write name==version for every package; `uv pip compile` does",
+        )
+    return canonicalize_name(wanted.name), f"=={pins[0].version}"
+
+
+def _short(pin: str) -> str:
+    if pin.startswith("@"):
+        return pin.rsplit("/", 1)[-1]
+    return pin.removeprefix("==") or "not installed"
+
+
+def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv: Path) -> Lock:
+    """Resolve a lock in which some packages have other versions; the others move only if they must.
+
+    Args:
+        upgrades: `name==version` or `name @ URL` each; none: the newest versions of everything
+            that `wanted` allows.
+        wanted: the `requirements.in` that the present lock was resolved from.
+        lock: the present lock.
+        folder: where to resolve.
+        uv: the program.
+
+    Raises:
+        ConfigError: an upgrade is not a pin, or no set of versions satisfies all requirements.
+    """
+    asked: dict[str, str] = {}
+    for each in upgrades:
+        name, pin = _pin(each, "--upgrade")
+        asked[name or each] = pin
+    lines = []
+    for line in wanted.read_text(encoding="utf-8").splitlines():
+        name = _name_of(line)
+        if name in asked and not asked[name].startswith("@"):
+            extras = "".join(re.findall(r"\[[^]]*\]", line.split("#")[0]))
+            lines.append(f"{name}{extras}{asked.pop(name)}")
+        elif name not in asked:
+            lines.append(line)
+    # What is installed from a file has no version that the resolver would have to find.
+    direct = {name: pin for name, pin in asked.items() if pin.startswith("@")}
+    lines += [f"{name}{pin}" for name, pin in asked.items() if name not in direct]
+    folder.mkdir(parents=True, exist_ok=True)
+    request, found = folder / "requirements.in", folder / "requirements.txt"
+    request.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # uv keeps the versions of the file that it writes to wherever they still fit.
+    found.write_text(lock.read_text(encoding="utf-8"), encoding="utf-8")
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        [str(uv), "pip", "compile", "--quiet", "--python-version", "3.11", str(request),
+         "-o", str(found), *([] if upgrades else ["--upgrade"])],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise ConfigError(
+            f"no set of versions satisfies all requirements: {' '.join(done.stderr.split())[:600]}",
+            where="--upgrade " + ", ".join(upgrades) if upgrades else str(wanted),
+            hint="upgrade the packages that it names too, or choose another version",
+        )
+    resolved = Lock.read(found)
+    return Lock({**resolved.pins, **direct})
+
+
+def check_lock(wanted: Path, lock: Path) -> list[str]:
+    """Say where a lock does not match the file that it was resolved from, without a network.
+
+    Returns:
+        One line per fault; empty if it matches.
+    """
+    text = lock.read_text(encoding="utf-8")
+    pins = Lock.parse(text, str(lock)).pins
+    asked: dict[str, Requirement] = {}
+    for line in wanted.read_text(encoding="utf-8").splitlines():
+        stripped = line.split("#")[0].strip()
+        if stripped and not stripped.startswith("-"):
+            found = Requirement(stripped)
+            asked[canonicalize_name(found.name)] = found
+    faults = []
+    for name, each in asked.items():
+        if name not in pins:
+            faults.append(f"{wanted.name} asks for {name}, which {lock.name} does not pin")
+        elif pins[name].startswith("==") and not each.specifier.contains(
+            pins[name][2:], prereleases=True
+        ):
+            faults.append(f"{wanted.name} asks for {each}, {lock.name} pins {name}{pins[name]}")
+    for name in sorted(_direct(text, wanted.name) - set(asked)):
+        faults.append(f"{lock.name} pins {name} for {wanted.name}, which does not ask for it")
+    return faults
+
+
+def _direct(text: str, wanted: str) -> set[str]:
+    """Packages that a lock says it pins because the `.in` file asks for them."""
+    found: set[str] = set()
+    name = ""
+    for line in text.splitlines():
+        if line and not line.startswith((" ", "#")):
+            name = _name_of(line) or ""
+        elif name and any(each.rsplit("/", 1)[-1] == wanted for each in _VIA.findall(line)):
+            found.add(name)
+    return found
+
+
+def _name_of(line: str) -> str | None:
+    match = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", line)
+    return canonicalize_name(match[1]) if match else None

@@ -1,0 +1,147 @@
+"""Planning a rehearsal: which rows, which locks, how many seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, MissingDataError
+from nightbid.night.record import RunRecord, runs_of, safe_run_id
+from nightbid.rehearse.environments import find_uv
+from nightbid.rehearse.locks import Lock, resolve
+from nightbid.rehearse.plan import RehearsalPlan
+from nightbid.sampling.frozen import freeze, load
+from nightbid.storage.workspace import Workspace
+
+
+def candidate_lock(
+    requirements: Path | None,
+    upgrades: tuple[str, ...],
+    present: Path,
+    *,
+    newest: bool = False,
+) -> Lock:
+    """The lock that is asked for, resolved if only some packages are named.
+
+    Args:
+        requirements: a whole lock.
+        upgrades: single packages, `name==version`.
+        present: the present lock.
+        newest: the newest versions that the `.in` file beside the present lock allows.
+
+    Raises:
+        ConfigError: neither or both are given, or no set of versions fits.
+    """
+    if bool(requirements) + bool(upgrades) + newest != 1:
+        raise ConfigError(
+            "one candidate is rehearsed, not none and not several",
+            where="rehearse",
+            hint="give either --requirements candidate.txt, --upgrade name==version or --newest",
+        )
+    if requirements is not None:
+        return Lock.read(requirements)
+    wanted = present.with_suffix(".in")
+    if not wanted.exists():
+        raise ConfigError(
+            f"no {wanted.name} beside the present lock: nothing to resolve",
+            where=str(present.parent),
+            hint="give the whole candidate lock with --requirements",
+        )
+    with TemporaryDirectory(prefix="nightbid-lock-") as folder:
+        return resolve(() if newest else upgrades, wanted, present, Path(folder), find_uv())
+
+
+def plan_rehearsal(
+    pipeline: str,
+    settings: Settings,
+    *,
+    present: Lock,
+    candidate: Lock,
+    run_id: str = "",
+    frozen: str = "",
+    overrides: tuple[str, ...] = (),
+    seeds: int = 5,
+    margin: float | None = None,
+    latency: bool = True,
+    bisect: bool = True,
+    budget_usd: Decimal | None = None,
+    minutes: float | None = None,
+    name: str = "",
+) -> RehearsalPlan:
+    """Plan a rehearsal of the rows that a night has sampled, or of a frozen data set.
+
+    Args:
+        pipeline: name of the pipeline.
+        settings: of the installation.
+        present: lock of the running environment.
+        candidate: lock to rehearse.
+        run_id: the night whose rows are used; default: the newest one with sampled rows.
+        frozen: a frozen data set instead.
+        overrides: `key=value` settings of the pipeline, the same on both sides.
+        seeds: trainings on each side, at least 2.
+        margin: of normalized entropy; default: `evaluate.margin_ne` of the pipeline.
+        latency: whether to load-test as well, about 20 s for each seed and side.
+        bisect: whether to look for the packages that cause a change.
+        budget_usd: limit of all processes, at cloud prices.
+        minutes: after which no step of the bisection begins.
+        name: of the rehearsal; default: made of what is rehearsed.
+
+    Raises:
+        ConfigError: seeds or margin are out of their domain.
+        MissingDataError: there are no rows to use.
+    """
+    spec = find_pipeline(pipeline, settings.pipelines, overrides)
+    if seeds < 2:
+        raise ConfigError(
+            f"{seeds} seeds show no spread", where="--seeds", hint="take at least 2, better 5"
+        )
+    limit = spec.evaluate.margin_ne if margin is None else margin
+    if not limit > 0:
+        raise ConfigError(
+            f"margin {limit}: no two trainings are that alike", where="--margin", hint="try 0.002"
+        )
+    workspace = Workspace(settings.workspace)
+    if not frozen:
+        run = _run_with_rows(workspace, pipeline, run_id)
+        frozen = f"rehearsal-{run.run_id}".lower()[:80]
+        data = freeze(workspace, run, frozen, reason="rehearsal of an upgrade")
+    else:
+        data = load(workspace, frozen)
+    plan = RehearsalPlan(
+        name="",
+        pipeline=pipeline,
+        date=data.night,
+        overrides=overrides,
+        frozen=frozen,
+        seeds=seeds,
+        first_seed=spec.train.seed,
+        margin=limit,
+        present=dict(present.pins),
+        candidate=dict(candidate.pins),
+        latency=latency,
+        bisect=bisect,
+        budget_usd=budget_usd,
+        minutes=minutes,
+    )
+    loose = plan.model_dump_json(exclude={"name", "bisect", "budget_usd", "minutes"})
+    digest = hashlib.sha256(f"{loose}{present.digest}{candidate.digest}".encode()).hexdigest()[:8]
+    default = f"rehearsal-{pipeline}-{data.night}-{digest}"
+    return plan.model_copy(update={"name": safe_run_id(name or default)})
+
+
+def _run_with_rows(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord:
+    if run_id:
+        return RunRecord.load(workspace, pipeline, run_id)
+    for run in reversed(runs_of(workspace, pipeline)):
+        record = run.stage("sample")
+        if record is not None and record.state == "done":
+            return run
+    raise MissingDataError(
+        f"no night of {pipeline!r} has sampled rows",
+        where=str(workspace.root),
+        hint=f"run one first: `nightbid run {pipeline} --date … --until sample`",
+    )

@@ -1,0 +1,368 @@
+"""A whole rehearsal: both sides, the comparison, the causes, and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from nightbid.config.settings import Settings
+from nightbid.errors import BudgetExceeded, ConfigError, NightbidError, StageError
+from nightbid.rehearse import compare
+from nightbid.rehearse.bisect import Cause, Outcome, smallest
+from nightbid.rehearse.compare import Comparison
+from nightbid.rehearse.contract import CONTRACT, Answer, NightAnswer, read_answer
+from nightbid.rehearse.environments import Environment, Environments
+from nightbid.rehearse.findings import BISECTED, TITLES, Kind, verdict_of
+from nightbid.rehearse.locks import Change, Lock
+from nightbid.rehearse.plan import RehearsalPlan
+from nightbid.rehearse.report import Report, report_folder
+from nightbid.rehearse.sides import Say, Sides
+from nightbid.rehearse.steps import STAGES, STEP_STAGES, copy_records, migrated, probe
+from nightbid.report.rehearsal_page import rehearsal_page
+from nightbid.storage.workspace import Workspace, write_atomically
+
+
+class Rehearsal:
+    """Runs a plan. A killed rehearsal goes on when the same plan is run again.
+
+    Args:
+        plan: what to do.
+        settings: of the installation.
+        say: told what happens, line by line.
+    """
+
+    def __init__(self, plan: RehearsalPlan, settings: Settings, say: Say = lambda _: None) -> None:
+        self.plan = plan
+        self._settings = settings
+        self._say = say
+        cache = settings.cache.expanduser()
+        self.folder = cache / "rehearsals" / plan.name
+        self._environments = Environments(cache / "environments")
+        self._sides = Sides(plan, self.folder, settings)
+        self._workspace = Workspace(settings.workspace)
+        self._stages = STAGES if plan.latency else STAGES[:-1]
+        self._deadline = (
+            None if plan.minutes is None else time.monotonic() + plan.minutes * 60
+        )  # fmt: skip
+
+    def run(self, *, again: bool = False) -> Report:
+        """Run both sides, compare them, look for causes and write the report.
+
+        Args:
+            again: start over instead of going on.
+
+        Raises:
+            ConfigError: another process runs this rehearsal, or the plan has changed.
+            BudgetExceeded: the budget ended before both sides were compared.
+            StageError: the present side fails: there is nothing to compare with.
+        """
+        begun = time.monotonic()
+        with self._alone():
+            if again:
+                self._forget()
+            self._sides.keep_source()
+            self._keep_pipeline()
+            lock = Lock(self.plan.present)
+            present = self._environments.present(lock)
+            found = Comparison()
+            try:
+                self._say(f"environment of the candidate: {len(self.plan.changes)} changes")
+                candidate = self._environments.make(Lock(self.plan.candidate))
+            except StageError as error:
+                found.add("failure", "installation", str(error), grave=True)
+            else:
+                before, after = self._nights(present, candidate)
+                self._compare(found, present, candidate, before, after)
+            causes = tuple(self._causes(found, present)) if self.plan.bisect else ()
+            report = Report(
+                plan=self.plan,
+                changes=tuple(map(str, self.plan.changes)),
+                verdict=verdict_of(found.findings),
+                findings=tuple(sorted(found.findings, key=lambda each: not each.grave)),
+                causes=causes,
+                compared=_tables(found),
+                cost_usd=self._sides.spent,
+                seconds=time.monotonic() - begun,
+                created=dt.datetime.now(dt.UTC),
+            )
+            self._write(report)
+            if report.finished:
+                self._forget()
+            return report
+
+    @property
+    def report_folder(self) -> UPath:
+        """Where the report lies in the workspace."""
+        return report_folder(self._workspace, self.plan)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    "another process runs this rehearsal",
+                    where=self.plan.name,
+                    hint="wait for it, or give another --name",
+                ) from error
+            yield
+
+    def _keep_pipeline(self) -> None:
+        """Copy the YAML: an edit during the rehearsal must not reach one side only."""
+        source = self._settings.pipelines
+        name = f"{self.plan.pipeline}.yaml"
+        kept = self.folder / "pipelines"
+        for relative in (Path(name), Path("suites") / name):
+            if (source / relative).exists() and not (kept / relative).exists():
+                (kept / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / relative, kept / relative)
+        path = self.folder / "plan.json"
+        loose = {"budget_usd", "minutes", "bisect"}
+        if path.exists():
+            old = RehearsalPlan.model_validate_json(path.read_text(encoding="utf-8"))
+            if old.model_dump(exclude=loose) != self.plan.model_dump(exclude=loose):
+                raise ConfigError(
+                    "it was started with other locks, rows or settings",
+                    where=self.plan.name,
+                    hint="give another --name",
+                )
+        path.write_text(self.plan.model_dump_json(indent=1), encoding="utf-8")
+
+    def _forget(self) -> None:
+        """Delete what a rerun would go on with."""
+        for name in ("units", "source", "pipelines"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    # Both sides
+
+    def _nights(
+        self, present: Environment, candidate: Environment
+    ) -> tuple[list[Answer], list[Answer]]:
+        before: list[Answer] = []
+        after: list[Answer] = []
+        for seed in range(self.plan.seeds):
+            # The sides take turns to begin: a machine that gets busier is no slower version.
+            order = ["present", "candidate"] if seed % 2 == 0 else ["candidate", "present"]
+            for side in order:
+                self._say(f"seed {seed + 1} of {self.plan.seeds}, {side}")
+                environment = present if side == "present" else candidate
+                answers = before if side == "present" else after
+                answers.append(self._night(side, environment, seed))
+        return before, after
+
+    def _night(self, side: str, environment: Environment, seed: int) -> Answer:
+        try:
+            answer = self._sides.night(side, environment, seed, self._stages)
+        except StageError as error:
+            if side == "present":
+                raise
+            return Answer(contract=CONTRACT, night=NightAnswer(error=str(error)))
+        if side == "present" and answer.night is not None:
+            wrong = answer.night.error or next(
+                (f"{name}: {each.error}" for name, each in answer.night.stages.items()
+                 if each.error), ""
+            )  # fmt: skip
+            if wrong:
+                raise StageError(
+                    f"the present side fails: {wrong}",
+                    where=self.plan.name,
+                    hint="fix the pipeline under the present lock first",
+                )
+        return answer
+
+    def _compare(
+        self,
+        found: Comparison,
+        present: Environment,
+        candidate: Environment,
+        before: list[Answer],
+        after: list[Answer],
+    ) -> None:
+        compare.failures(found, before[0], after[0])
+        compare.settings(found, before[0], after[0])
+        compare.features(found, before[0], after[0])
+        compare.training(found, before, after, self.plan.margin)
+        probes = []
+        for side, environment, mine, other in (
+            ("present", present, before[0], after[0]),
+            ("candidate", candidate, after[0], before[0]),
+        ):
+            self._say(f"models, metrics and old records, {side}")
+            folder = self.folder / "units" / f"{side}-probe"
+            copy = folder / "records"
+            if not (folder / "answer.json").exists():
+                self._copy_records(copy)
+            steps = probe(folder, before[0], mine=mine, other=other, records=copy,
+                          pipeline=self.plan.pipeline)  # fmt: skip
+            try:
+                probes.append(self._sides.ask(folder, environment, steps))
+            except StageError as error:
+                if side == "present":
+                    raise
+                probes.append(Answer(contract=CONTRACT))
+                found.add("failure", "probe", str(error), grave=True)
+        compare.metrics(found, *probes)
+        compare.models(found, probes[0], probes[1], before[0], after[0])
+        compare.records(found, *probes)
+        compare.speed(found, before, after)
+        compare.warned(found, [*before, probes[0]], [*after, probes[1]])
+        if any(each.name.startswith(("apache-airflow", "alembic", "sqlalchemy"))
+               for each in self.plan.changes):  # fmt: skip
+            self._say("Airflow's metadata, migrated on a copy")
+            if fault := migrated(self._sides, self.folder / "units", present, candidate):
+                found.add("database", "metadata", fault, grave=True)
+
+    def _copy_records(self, to: Path) -> None:
+        """Give a process a copy of its own of the records as they were when they were needed first.
+
+        The ledger grows meanwhile, by this very rehearsal.
+        """
+        kept = self.folder / "units" / "records"
+        if not kept.exists():
+            scratch = kept.with_name(".tmp-records")
+            copy_records(self._workspace, self.plan.pipeline, scratch)
+            if scratch.exists():
+                scratch.rename(kept)
+        shutil.rmtree(to, ignore_errors=True)
+        if kept.exists():
+            shutil.copytree(kept, to, symlinks=True)
+
+    # Causes
+
+    def _causes(self, found: Comparison, present: Environment) -> Iterator[Cause]:
+        kinds = {each.kind for each in found.findings}
+        if "training" in kinds:
+            kinds.discard("predictions")
+        for kind in (each for each in BISECTED if each in kinds):
+            subjects = {each.subject for each in found.findings if each.kind == kind}
+            changes = self.plan.changes
+            if not changes:
+                yield Cause(kind=kind, packages=(), steps=0, finished=True,
+                            reason="the locks are the same: no package causes it")  # fmt: skip
+                continue
+            if len(changes) > 1:
+                self._say(f"bisecting {TITLES[kind].lower()} over {len(changes)} packages")
+            judge = partial(self._judge, kind=kind, subjects=subjects, present=present)
+            packages, steps, reason = smallest(changes, judge)
+            yield Cause(
+                kind=kind,
+                packages=tuple(map(str, packages)),
+                steps=steps,
+                finished=not reason,
+                reason=reason,
+            )
+
+    def _judge(
+        self, part: tuple[Change, ...], kind: Kind, subjects: set[str], present: Environment
+    ) -> Outcome:
+        """Try a mixture of both locks, and say whether it shows the same finding."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise BudgetExceeded(
+                f"{self.plan.minutes:g} minutes are over", where=self.plan.name,
+                hint="run the same command with more --minutes: it goes on from here",
+            )  # fmt: skip
+        lock = Lock(self.plan.present).with_changes(part)
+        self._say(f"  trying {', '.join(map(str, part))}")
+        found = Comparison()
+        try:
+            environment = self._environments.make(lock)
+            self._step(found, kind, lock, environment, present)
+        except BudgetExceeded:
+            raise
+        except NightbidError:
+            whole = subjects & {"night", "installation"}
+            return "reproduced" if kind == "failure" and whole else "unresolved"
+        same = [each for each in found.findings if each.kind == kind and each.subject in subjects]
+        broken = [each for each in found.findings if each.kind == "failure"]
+        if same:
+            return "reproduced"
+        return "unresolved" if broken else "absent"
+
+    def _step(
+        self,
+        found: Comparison,
+        kind: Kind,
+        lock: Lock,
+        environment: Environment,
+        present: Environment,
+    ) -> None:
+        """Run as little as shows whether a finding is there."""
+        stages = self._stages if kind == "failure" else STEP_STAGES[kind]
+        seeds = range(self.plan.seeds if kind == "training" else min(2, self.plan.seeds))
+        if kind not in ("training", "predictions"):
+            seeds = range(1)
+        step = f"step-{lock.digest}-{len(stages)}"
+        before = [self._night("present", present, seed) for seed in seeds]
+        after = before[:1]
+        if stages or kind == "settings":
+            after = [self._sides.night(step, environment, seed, stages) for seed in seeds]
+            compare.failures(found, before[0], after[0])
+        if kind == "settings":
+            compare.settings(found, before[0], after[0])
+        elif kind == "features":
+            compare.features(found, before[0], after[0])
+        elif kind in ("training", "predictions"):
+            compare.training(found, before, after, self.plan.margin)
+        elif kind in ("metrics", "records", "champion", "serving"):
+            original = self._probe_of_present()
+            folder = self.folder / "units" / f"{step}-{kind}-probe"
+            copy = folder / "records"
+            if kind == "records" and not (folder / "answer.json").exists():
+                self._copy_records(copy)
+            steps = probe(folder, before[0], mine=after[0], other=before[0], records=copy,
+                          pipeline=self.plan.pipeline, only=kind)  # fmt: skip
+            answer = self._sides.ask(folder, environment, steps)
+            back = None
+            if kind == "champion":
+                # The step's own model under the present lock: the way back.
+                own = [each for each in steps if each["name"] == "score_own"]
+                own = [{**each, "to": each["to"].replace("score_own", "back")} for each in own]
+                name = folder.with_name(f"{folder.name}-back")
+                back = self._sides.ask(name, present, own).score_own
+            compare.metrics(found, original, answer)
+            reference = original.model_copy(update={"score_other": back})
+            compare.models(found, reference, answer, before[0], after[0])
+            compare.records(found, original, answer)
+
+    def _probe_of_present(self) -> Answer:
+        return read_answer(self.folder / "units" / "present-probe" / "answer.json")
+
+    def _write(self, report: Report) -> None:
+        folder = self.report_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "candidate.txt", Lock(self.plan.candidate).text())
+        write_atomically(folder / "rehearsal.json", report.model_dump_json(indent=1))
+        write_atomically(folder / "rehearsal.html", rehearsal_page(report))
+
+
+def _tables(found: Comparison) -> dict[str, Any]:
+    """The comparison as JSON values; infinite distances are None."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "model_dump"):
+            value = value.model_dump()
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(each) for each in value]
+        if isinstance(value, float) and value in (float("inf"), float("-inf")):
+            return None
+        return value
+
+    return {
+        each.name: plain(getattr(found, each.name))
+        for each in dataclasses.fields(found)
+        if each.name != "findings"
+    }

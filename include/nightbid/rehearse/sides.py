@@ -1,0 +1,252 @@
+"""Running the two sides of a rehearsal: processes, each with a folder that a rerun takes up.
+
+A side's process works in a workspace of its own below the cache. It sees none of this
+installation's settings but the price book, so it cannot reach the champion or the ledger.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from nightbid.config.settings import Settings
+from nightbid.cost.ledger import Ledger, record_stage_usage, total
+from nightbid.cost.meter import ProcessMeter
+from nightbid.errors import BudgetExceeded, ConfigError, StageError
+from nightbid.night.manifest import Usage
+from nightbid.rehearse.contract import CONTRACT, Answer, read_answer
+from nightbid.rehearse.environments import Environment, source_folder
+from nightbid.rehearse.locks import PROGRAM, Lock
+from nightbid.rehearse.plan import RehearsalPlan
+from nightbid.sampling.frozen import verified
+from nightbid.storage.workspace import Workspace
+
+LEDGER_STAGE = "rehearse"
+LOG = logging.getLogger(__name__)
+Say = Callable[[str], None]
+
+
+class Sides:
+    """Runs processes of a rehearsal, meters them and enters their cost.
+
+    Args:
+        plan: what is rehearsed.
+        folder: of the rehearsal, below the cache.
+        settings: of the installation.
+    """
+
+    def __init__(self, plan: RehearsalPlan, folder: Path, settings: Settings) -> None:
+        self.plan = plan
+        self.folder = folder
+        self._settings = settings
+        self._workspace = Workspace(settings.workspace)
+
+    @property
+    def source(self) -> Path:
+        """The copy of Nightbid that both sides run: an edit meanwhile must not reach one of them.
+
+        A lock that pins Nightbid brings its own.
+        """
+        return self.folder / "source"
+
+    def keep_source(self) -> None:
+        """Copy the running Nightbid, once."""
+        if self.source.exists():
+            return
+        scratch = self.folder / ".tmp-source"
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(
+            source_folder() / PROGRAM, scratch / PROGRAM,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )  # fmt: skip
+        scratch.rename(self.source)
+
+    def night(
+        self, name: str, environment: Environment, seed: int, stages: tuple[str, ...]
+    ) -> Answer:
+        """Run stages of the night with one seed, or read what an earlier process answered.
+
+        Raises:
+            BudgetExceeded: the rehearsal's budget is spent.
+            StageError: the process ended without an answer.
+        """
+        folder = self.folder / "units" / f"{name}-seed{seed}"
+        overrides = [*self.plan.overrides, f"sampling.frozen={self.plan.frozen}"]
+        overrides += ["evaluate.keep_scores=true", f"train.seed={self.plan.first_seed + seed}"]
+        step = {
+            "name": "night",
+            "step": "night",
+            "pipeline": self.plan.pipeline,
+            "overrides": overrides,
+            "date": self.plan.date.isoformat(),
+            "run_id": f"{self.plan.pipeline}-seed{seed}",
+            "stages": list(stages),
+        }
+        return self.ask(folder, environment, [step], data=True)
+
+    def ask(
+        self,
+        folder: Path,
+        environment: Environment,
+        steps: list[dict[str, Any]],
+        *,
+        data: bool = False,
+    ) -> Answer:
+        """Have a process of an environment do some steps, once.
+
+        Args:
+            folder: of the process; its answer stays there.
+            environment: whose Python runs.
+            steps: of `nightbid.rehearse.worker`.
+            data: whether the frozen rows are needed.
+
+        Raises: see `night`.
+        """
+        answer, request = folder / "answer.json", folder / "request.json"
+        text = json.dumps({"contract": CONTRACT, "steps": steps}, indent=1, sort_keys=True)
+        if answer.exists() and request.exists() and request.read_text() == text:
+            return read_answer(answer)
+        answer.unlink(missing_ok=True)
+        self.check_budget()
+        folder.mkdir(parents=True, exist_ok=True)
+        request.write_text(text, encoding="utf-8")
+        if data:
+            self._place_rows(folder / "workspace")
+        worker = self.source / "nightbid" / "rehearse" / "worker.py"
+        code = self._run(folder, environment, [str(worker), str(request), str(answer)])
+        if not answer.exists():
+            raise StageError(
+                f"the process ended with code {code} and no answer: {_last_line(folder / 'log')}",
+                where=f"{folder.name} of {self.plan.name}",
+                hint=f"see {folder / 'log'}, then run the same command again",
+            )
+        return read_answer(answer)
+
+    def program(
+        self, folder: Path, environment: Environment, arguments: list[str], **variables: str
+    ) -> int:
+        """Run another program of an environment; returns its exit code."""
+        self.check_budget()
+        folder.mkdir(parents=True, exist_ok=True)
+        return self._run(folder, environment, arguments, **variables)
+
+    def _run(
+        self, folder: Path, environment: Environment, arguments: list[str], **variables: str
+    ) -> int:
+        number = self._next_attempt()
+        started = dt.datetime.now(dt.UTC)
+        meter = ProcessMeter(UPath(self.folder / "usage" / f"{number}.jsonl"))
+        state = "failed"
+        try:
+            with meter:
+                code = environment.run(
+                    ["-P", *arguments],
+                    {**self._variables(folder, environment.lock), **variables},
+                    folder / "log",
+                )
+            state = "failed" if code else "done"
+            return code
+        finally:
+            self._enter(number, meter.usage, started, state)
+
+    def _variables(self, folder: Path, lock: Lock) -> dict[str, str]:
+        ours = ("NIGHTBID_", "AIRFLOW", "PYTHON", "MLFLOW_")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+        if self._settings.prices:
+            inherited["NIGHTBID_PRICES"] = str(self._settings.prices.resolve())
+        if PROGRAM not in lock.pins:
+            inherited["PYTHONPATH"] = str(self.source)
+        return {
+            **inherited,
+            "NIGHTBID_WORKSPACE": str(folder / "workspace"),
+            "NIGHTBID_PIPELINES": str(self.folder / "pipelines"),
+            "NIGHTBID_CACHE": str(folder / "cache"),
+            "NIGHTBID_TRACKING": "",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+
+    def _place_rows(self, workspace: Path) -> None:
+        target = workspace / "datasets" / self.plan.frozen
+        if target.exists():
+            return
+        source = Path(str(verified(self._workspace, self.plan.frozen)))
+        scratch = target.with_name(f".tmp-{target.name}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(source, scratch, copy_function=_link)
+        scratch.rename(target)
+
+    # What it costs
+
+    def _next_attempt(self) -> int:
+        folder = self.folder / "usage"
+        folder.mkdir(exist_ok=True)
+        numbers = (each.stem for each in folder.glob("*.jsonl"))
+        return max((int(each) for each in numbers if each.isdigit()), default=0) + 1
+
+    def _enter(self, number: int, usage: Usage, started: dt.datetime, state: str) -> None:
+        record_stage_usage(
+            self._workspace,
+            pipeline=self.plan.pipeline,
+            run_id=self.plan.name,
+            stage=LEDGER_STAGE,
+            attempt=number,
+            usage=usage,
+            started=started,
+            state=state,
+        )
+
+    @property
+    def spent(self) -> Decimal:
+        """Cost of all processes so far, in USD at cloud prices."""
+        entries = Ledger(self._workspace).entries(
+            pipeline=self.plan.pipeline, run_id=self.plan.name
+        )
+        return total(entries).amount
+
+    def check_budget(self) -> None:
+        """Stop before a process for which there is no money.
+
+        Raises:
+            BudgetExceeded: the money is spent.
+        """
+        budget = self.plan.budget_usd
+        if budget is not None and (used := self.spent) >= budget:
+            raise BudgetExceeded(
+                f"{used:.4f} USD of {budget} USD are spent",
+                where=self.plan.name,
+                hint="run the same command with a larger --budget: it goes on from here",
+            )
+
+
+def scores_file(answer: Answer) -> Path:
+    """The predictions that a side's evaluation kept.
+
+    Raises:
+        ConfigError: its evaluation did not end well.
+    """
+    stage = answer.night.stages.get("evaluate") if answer.night else None
+    found = sorted(Path(stage.folder).glob("scores/part-*.parquet")) if stage else []
+    if not found:
+        raise ConfigError("no predictions were kept", where="evaluate", hint="see the failures")
+    return found[0]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    return next((each.strip() for each in reversed(lines) if each.strip()), "it printed nothing")

@@ -1,0 +1,305 @@
+"""One side of a rehearsal: a script that any environment's Python runs by its path.
+
+It imports nothing of `nightbid.rehearse`: the environment may hold another version of Nightbid.
+What it is asked and what it answers are JSON files, see `nightbid.rehearse.contract`, and large
+results are Parquet files named in them.
+
+    python -P worker.py request.json answer.json
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+CONTRACT = 1
+PR_SET_PDEATHSIG = 1
+"""Of Linux' prctl."""
+DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+
+
+class Warned:
+    """Warnings of deprecation, once for each library, message and line of Nightbid's."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str, str], dict[str, str]] = {}
+
+    def listen(self) -> None:
+        """Collect from now on, whatever libraries set their own filters to."""
+        for each in DEPRECATIONS:
+            warnings.simplefilter("always", each)
+        warnings.showwarning = self._show
+        for name in ("simplefilter", "filterwarnings"):
+            setattr(warnings, name, _without_ignoring(getattr(warnings, name)))
+
+    def _show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, DEPRECATIONS):
+            return
+        ours = ""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            path = frame.f_code.co_filename
+            if f"{os.sep}nightbid{os.sep}" in path and not path.startswith("<"):
+                inside = path.rsplit(f"{os.sep}nightbid{os.sep}", 1)[1]
+                if not inside.startswith("rehearse"):
+                    ours = f"nightbid/{inside}:{frame.f_lineno}"
+                    break
+            frame = frame.f_back
+        library = _library(filename)
+        text = " ".join(str(message).split())[:300]
+        self.found[library, text, ours] = {
+            "library": library,
+            "category": category.__name__,
+            "text": text,
+            "line": ours,
+        }
+
+
+def _without_ignoring(function: Callable[..., None]) -> Callable[..., None]:
+    """Keep libraries from hiding warnings of deprecation; their other filters stay."""
+
+    def changed(action: str, *given: Any, **named: Any) -> None:
+        at = 0 if function.__name__ == "simplefilter" else 1
+        category = named.get("category", given[at] if len(given) > at else Warning)
+        if action != "ignore" or not (category is Warning or issubclass(category, DEPRECATIONS)):
+            function(action, *given, **named)
+
+    return changed
+
+
+def _library(filename: str) -> str:
+    parts = Path(filename).parts
+    if "site-packages" in parts:
+        return parts[parts.index("site-packages") + 1].removesuffix(".py")
+    return "nightbid" if "nightbid" in parts else parts[-1] if parts else ""
+
+
+def main(request_path: str, answer_path: str) -> int:
+    """Do what a request asks, and write the answer in one step."""
+    # Killed with the process that asked: a rerun must be alone in this folder.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    request = json.loads(Path(request_path).read_text(encoding="utf-8"))
+    answer: dict[str, Any] = {"contract": CONTRACT, "started": datetime.now(UTC).isoformat()}
+    if request.get("contract") != CONTRACT:
+        answer["error"] = f"the request has contract {request.get('contract')}, not {CONTRACT}"
+        _write(answer, answer_path)
+        return 1
+    warned = Warned()
+    warned.listen()
+    begun = time.monotonic()
+    answer["versions"] = _versions()
+    steps: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "night": night, "metrics": metrics, "score": score, "records": records,
+    }  # fmt: skip
+    for each in request["steps"]:
+        try:
+            answer[each["name"]] = steps[each["step"]](each)
+        except Exception as error:
+            traceback.print_exc()
+            answer[each["name"]] = {"error": _said(error)}
+    answer["warnings"] = sorted(warned.found.values(), key=lambda each: json.dumps(each))
+    answer["seconds"] = time.monotonic() - begun
+    _write(answer, answer_path)
+    return 0
+
+
+def night(asked: dict[str, Any]) -> dict[str, Any]:
+    """Run stages of a night with one seed, in a workspace of its own.
+
+    Asked: pipeline, pipelines (folder), overrides, date, run_id, stages. The answer holds the spec
+    as this version reads the YAML, and of each stage what its manifest says, or its error.
+    """
+    from nightbid.config.load import find_pipeline
+    from nightbid.config.settings import Settings
+    from nightbid.night.record import RunRecord
+    from nightbid.night.stages import stage_named
+    from nightbid.runner import run_stage
+    from nightbid.storage.workspace import Workspace
+
+    settings = Settings()
+    spec = find_pipeline(asked["pipeline"], settings.pipelines, tuple(asked["overrides"]))
+    run = RunRecord.start(
+        Workspace(settings.workspace),
+        spec,
+        date.fromisoformat(asked["date"]),
+        run_id=asked["run_id"],
+        overrides=tuple(asked["overrides"]),
+        trigger="rehearsal",
+    )
+    found: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "stages": {}}
+    # Imported ahead: the first stage must not pay for all of them.
+    broken: dict[str, str] = {}
+    for name in asked["stages"]:
+        try:
+            stage_named(name).load()
+        except Exception as error:
+            traceback.print_exc()
+            broken[name] = _said(error)
+    for name in asked["stages"]:
+        sys.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {asked['run_id']}: {name}\n")
+        sys.stdout.flush()
+        try:
+            if name in broken:
+                raise ImportError(broken[name])
+            result = run_stage(
+                stage_named(name),
+                spec,
+                run,
+                cache_folder=settings.cache,
+                attempt=run.next_attempt(name),
+            )
+        except Exception as error:
+            if not type(error).__module__.startswith("nightbid"):
+                traceback.print_exc()
+            found["stages"][name] = {"error": _said(error)}
+            if name in ("sample", "featurize", "train", "train_baseline", "export"):
+                break
+            continue
+        manifest = result.manifest
+        found["stages"][name] = {
+            "folder": str(run.workspace.at(result.uri)),
+            "digest": manifest.digest,
+            "files": {each.path: each.digest for each in manifest.files},
+            "rows": manifest.rows.written,
+            "metrics": manifest.metrics,
+            "usage": manifest.usage.model_dump(),
+            "seconds": manifest.usage.wall_seconds,
+        }
+    return found
+
+
+def metrics(asked: dict[str, Any]) -> dict[str, Any]:
+    """Compute every metric from predictions in a Parquet file.
+
+    Asked: scores, models, columns, replicates.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from nightbid.evaluation.bootstrap import FIGURES, Resampling, replicate
+    from nightbid.evaluation.metrics import calibration_curve, summary
+    from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
+    from nightbid.evaluation.scores import ScoreTable
+
+    table = pq.read_table(asked["scores"], partitioning=None)
+    column = {name: table[name].to_numpy() for name in table.column_names}
+    roles = asked["columns"]
+    users = column[roles["user"]].astype(np.int64)
+    y = column[roles["label"]].astype(np.float64)
+    w = column[roles["weight"]].astype(np.float64)
+    found: dict[str, Any] = {}
+    for name in asked["models"]:
+        p = column[name].astype(np.float64)
+        scored = ScoreTable.of(y, p, w)
+        grouped = GroupedScores.of(users, y, p, w)
+        found[name] = dict(summary(scored, grouped_auc(grouped), ndcg(grouped, 10)))
+        for at, point in enumerate(calibration_curve(scored)):
+            found[name][f"calibration curve {at + 1}"] = point["observed"]
+        drawn = replicate(Resampling.of(users, asked["replicates"], 0), y, w, users, {name: p})[
+            name
+        ]
+        for figure in FIGURES:
+            interval = drawn.interval(figure)
+            found[name][f"{figure} interval, low"] = interval["low"]
+            found[name][f"{figure} interval, high"] = interval["high"]
+    return found
+
+
+def score(asked: dict[str, Any]) -> dict[str, Any]:
+    """Score raw rows with a bundle. Asked: bundle, rows, to (a Parquet file that is written)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from nightbid.serving.bundle import Bundle, read_columns
+
+    folder, begun = Path(asked["bundle"]), time.perf_counter()
+    bundle, columns = Bundle.load(folder), read_columns(folder)
+    parts, wanted = [], [*columns.names]
+    for path in sorted(Path(asked["rows"]).rglob("*.parquet")):
+        rows = pq.read_table(path, columns=wanted, partitioning=None)
+        raw = pa.table({each.name: rows[each.name].cast(each.type) for each in columns})
+        parts.append(pa.array(bundle.score(raw)))
+    table = pa.table({"probability": pa.chunked_array(parts, pa.float64())})
+    pq.write_table(table, asked["to"])
+    return {"to": asked["to"], "rows": len(table), "seconds": time.perf_counter() - begun}
+
+
+def records(asked: dict[str, Any]) -> dict[str, Any]:
+    """Open a workspace that another version wrote: read all, write reports, roll back.
+
+    Asked: workspace (a copy, which is written to), pipeline.
+    """
+    from decimal import Decimal
+
+    from nightbid.cost.ledger import Ledger, total
+    from nightbid.night.champion import ChampionPointer
+    from nightbid.night.key import read_output
+    from nightbid.night.record import runs_of
+    from nightbid.report.write import write_report
+    from nightbid.storage.workspace import Workspace
+
+    workspace, pipeline = Workspace(asked["workspace"]), asked["pipeline"]
+    runs = runs_of(workspace, pipeline)
+    found: dict[str, Any] = {"runs": {}, "reports": 0}
+    for run in runs:
+        found["runs"][run.run_id] = {
+            f"{each.stage}.{each.attempt}": [each.state, each.verdict] for each in run.records()
+        }
+        for each in run.records():
+            if each.uri and workspace.at(each.uri).exists():
+                read_output(workspace, each.uri)
+        write_report(run)
+        found["reports"] += 1
+    entries = Ledger(workspace).entries(pipeline=pipeline)
+    found["ledger_entries"] = len(entries)
+    found["ledger_total"] = str(total(entries).amount.quantize(Decimal("0.000001")))
+    pointer = ChampionPointer(workspace, pipeline)
+    history = pointer.history()
+    found["champions"] = [[each.number, each.bundle_digest, each.change] for each in history]
+    if len({each.bundle_digest for each in history}) > 1:
+        back = pointer.rollback("rehearsal of an upgrade, on a copy")
+        found["rolled_back_to"] = back.bundle_digest
+    return found
+
+
+def _versions() -> dict[str, str]:
+    return {
+        str(each.metadata["Name"]).lower().replace("_", "-"): each.version
+        for each in importlib.metadata.distributions()
+        if each.metadata["Name"]
+    }
+
+
+def _said(error: BaseException) -> str:
+    said = str(error) if type(error).__module__.startswith("nightbid") else ""
+    return (said or f"{type(error).__name__}: {error}")[:1000]
+
+
+def _write(answer: dict[str, Any], path: str) -> None:
+    scratch = Path(f"{path}.tmp")
+    scratch.write_text(json.dumps(answer, indent=1, sort_keys=True), encoding="utf-8")
+    scratch.rename(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

@@ -1,0 +1,62 @@
+"""The page of a rehearsed upgrade: verdict, causes, and both sides in every respect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from nightbid.report.charts import Span, Words, interval_chart
+from nightbid.report.links import Links
+from nightbid.report.pages import document, render
+
+if TYPE_CHECKING:
+    from nightbid.rehearse.report import Report
+
+TONES = {"safe": "pass", "safe with noted changes": "warn", "not safe": "stop"}
+
+
+def rehearsal_page(report: Report, links: Links | None = None) -> str:
+    """Make the page.
+
+    Args:
+        report: what the rehearsal came to.
+        links: where its links lead; default: nowhere.
+    """
+    from nightbid.rehearse.findings import TITLES
+
+    links = links or Links()
+    context: dict[str, Any] = {
+        "report": report,
+        "compared": report.compared,
+        "tone": TONES[report.verdict],
+        "titles": TITLES,
+        "links": links,
+        "wrong_metrics": [e for e in report.compared.get("metrics", ()) if not e["same"]],
+        "chart": _training_chart(report),
+    }
+    body = render("rehearsal.html", context)
+    return document(report.plan.name, body, links=links, pipelines=[report.plan.pipeline])
+
+
+def _training_chart(report: Report) -> Markup:
+    found = report.compared.get("training")
+    if not found:
+        return Markup("")
+    differences = [b - a for a, b in zip(found["before"], found["after"], strict=True)]
+    spans = [
+        Span(f"seed {report.plan.first_seed + at}", each, None, None)
+        for at, each in enumerate(differences)
+    ]
+    spans.append(Span("mean, 90 %", found["mean"], found["low"], found["high"]))
+    spans.append(Span("margin", 0.0, -found["margin"], found["margin"]))
+    return interval_chart(
+        spans,
+        Words(
+            "Normalized entropy, candidate less present",
+            "Differences of normalized entropy for each seed, their mean with its 90 % interval,"
+            " and the margin.",
+            "training-figures",
+        ),
+        label="normalized entropy, candidate less present",
+    )

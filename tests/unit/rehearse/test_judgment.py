@@ -1,0 +1,125 @@
+"""The arithmetic of a rehearsal: equivalence, differences by row, and delta debugging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nightbid.errors import BudgetExceeded
+from nightbid.rehearse.bisect import Outcome, smallest
+from nightbid.rehearse.equivalence import ratio, tost
+from nightbid.rehearse.locks import Change
+from nightbid.rehearse.tables import compare_files, compare_predictions
+
+PACKAGES = [Change(f"p{at}", "==1", "==2") for at in range(12)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.integers(0, 11), min_size=1, max_size=3))
+def test_the_smallest_set_of_packages_is_found(causes: set[int]) -> None:
+    wanted = {f"p{at}" for at in causes}
+
+    def judge(part: tuple[Change, ...]) -> Outcome:
+        return "reproduced" if wanted <= {each.name for each in part} else "absent"
+
+    found, steps, reason = smallest(PACKAGES, judge)
+    assert {each.name for each in found} == wanted
+    assert not reason
+    assert steps < 60
+
+
+def test_mixtures_that_do_not_start_are_no_cause_and_a_budget_keeps_what_was_learned() -> None:
+    # p2 needs p3: alone it does not start. p3 is to blame.
+    def judge(part: tuple[Change, ...]) -> Outcome:
+        names = {each.name for each in part}
+        if "p2" in names and "p3" not in names:
+            return "unresolved"
+        return "reproduced" if "p3" in names else "absent"
+
+    assert smallest(PACKAGES[:6], judge)[0] == (PACKAGES[3],)
+    tried: list[object] = []
+
+    def costly(part: tuple[Change, ...]) -> Outcome:
+        if len(tried) == 2:
+            raise BudgetExceeded("1 USD of 1 USD are spent")
+        tried.append(part)
+        return judge(part)
+
+    found, steps, reason = smallest(PACKAGES[:6], costly)
+    assert PACKAGES[3] in found
+    assert len(found) < 6
+    assert (steps, reason) == (2, "1 USD of 1 USD are spent")
+
+
+def test_equivalence_is_shown_refuted_or_left_open() -> None:
+    before = [0.90, 0.91, 0.905, 0.902, 0.908]
+    # Intervals by hand: mean 0.0002, standard error 0.0000316, t(0.95, 4) = 2.132.
+    moved = [1e-4, 3e-4, 2e-4, 2e-4, 2e-4]
+    near = tost(before, [b + d for b, d in zip(before, moved, strict=True)], 0.001)
+    assert (near.low, near.high) == pytest.approx((0.0001326, 0.0002674), abs=1e-6)
+    assert near.equivalent
+    assert near.different
+    assert near.p < 0.05
+    far = tost(before, [each + 0.01 for each in before], 0.001)
+    assert not far.equivalent
+    assert far.p == 1
+    open_ = tost(before, [0.91, 0.90, 0.912, 0.899, 0.909], 0.001)
+    assert not open_.equivalent
+    assert not open_.different
+    same = tost(before, before, 0.001)
+    assert same.equivalent
+    assert (same.mean, same.p) == (0, 0)
+
+
+def test_a_ratio_holds_for_all_ratios_together() -> None:
+    found = ratio([1.0, 1.1, 0.9], [2.0, 2.2, 1.8], compared=10)
+    assert found is not None
+    assert (found.ratio, found.low, found.high) == pytest.approx((2, 2, 2))
+    noisy = ratio([1.0, 1.1, 0.9], [2.0, 1.0, 1.4], compared=10)
+    assert noisy is not None
+    assert noisy.low is None
+    assert ratio([0.0], [1.0], compared=1) is None
+
+
+def test_differences_name_column_rows_and_distance(tmp_path: Path) -> None:
+    rows = {
+        "nb_key": pa.array([7, 8, 9]),
+        "id": pa.array([1, 2, 3], pa.int32()),
+        "age": pa.array([0.5, 1.0, None], pa.float32()),
+        "tags": pa.array([[1], [2, 3], []], pa.list_(pa.int32())),
+        "same": pa.array(["a", "b", "c"]),
+    }
+    changed = {
+        **rows,
+        "id": pa.array([1, 5, 3], pa.int32()),
+        "age": pa.array([0.5, 1.0000001, None], pa.float32()),
+        "tags": pa.array([[1], [2, 4], []], pa.list_(pa.int32())),
+        # Other bytes, the same values.
+        "same": pa.array(["a", "b", "c"]).dictionary_encode(),
+    }
+    for name, each in (("before", rows), ("after", changed)):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table(each), tmp_path / name / "part.parquet")
+    found = {
+        each.column: each
+        for each in compare_files(tmp_path / "before", tmp_path / "after", ["part.parquet"])
+    }
+    assert set(found) == {"id", "age", "tags"}
+    assert (found["id"].rows, found["id"].of_rows, found["id"].largest) == (1, 3, 3)
+    assert found["id"].examples == ("row 8: 2.0 → 5.0",)
+    assert found["age"].is_float
+    assert 0 < found["age"].relative < 1e-6
+    assert (found["tags"].rows, found["tags"].examples) == (1, ("row 8: 3.0 → 4.0",))
+
+
+def test_rankings_change_only_where_the_order_does() -> None:
+    users = np.array([1, 1, 2, 2, 3])
+    before = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    found = compare_predictions(before, np.array([0.15, 0.2, 0.5, 0.4, 0.4]), users)
+    assert (found.rows, found.changed, found.rankings, found.rankings_changed) == (5, 3, 2, 1)
+    assert found.largest == pytest.approx(0.2)

@@ -1,0 +1,75 @@
+"""Lock files: read, compared, mixed, and held against the files they were resolved from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nightbid.errors import ConfigError
+from nightbid.rehearse.locks import Lock, check_lock
+
+ROOT = Path(__file__).resolve().parents[3]
+LOCK = """\
+# resolved by a program
+numpy==2.4.1
+    # via -r requirements.in
+Typing_Extensions==4.15.0 ; python_version >= "3.9"
+tomli==2.0 ; python_version < "3.9"
+onnxruntime==1.23.0 \\
+    --hash=sha256:00
+"""
+
+
+def test_two_locks_differ_in_packages_and_mix() -> None:
+    present = Lock.parse(LOCK, "requirements.txt")
+    candidate = Lock.parse(
+        "numpy==2.3.0\ntyping-extensions==4.15.0\nplanted @ file:///tmp/p.whl\n", "candidate.txt"
+    )
+    changes = present.changes(candidate)
+    assert [str(each) for each in changes] == [
+        "numpy 2.4.1 → 2.3.0",
+        "onnxruntime 1.23.0 → not installed",
+        "planted not installed → p.whl",
+    ]
+    mixed = present.with_changes(changes[1:])
+    assert mixed.text() == (
+        "numpy==2.4.1\nplanted @ file:///tmp/p.whl\ntyping-extensions==4.15.0\n"
+    )
+    assert present.with_changes(changes).digest == candidate.digest != mixed.digest
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("numpy>=2", "'numpy>=2' pins no version"),
+        ("numpy==2.*", "'numpy==2.*' pins no version"),
+        ("-e .", "'-e .' is not a pinned requirement"),
+        ("numpy==2.4.1\nnumpy==2.4.2", "numpy is pinned twice: ==2.4.1 and ==2.4.2"),
+        ("# nothing", "it pins no package"),
+    ],
+)
+def test_a_line_that_pins_nothing_is_refused_by_its_place(line: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Lock.parse(line, "candidate.txt")
+    assert str(refused.value).startswith("candidate.txt")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_locks_match_what_they_were_resolved_from(name: str) -> None:
+    faults = check_lock(ROOT / f"{name}.in", ROOT / f"{name}.txt")
+    assert not faults, f"run `make lock`: {faults}"
+
+
+def test_a_lock_that_does_not_match_is_told(tmp_path: Path) -> None:
+    wanted, lock = tmp_path / "requirements.in", tmp_path / "requirements.txt"
+    wanted.write_text("numpy>=2.5  # newer\nscipy\n")
+    lock.write_text(
+        "numpy==2.4.1\n    # via\n    #   -r requirements.in\n    #   pandas\n"
+        "keras==3.0.0\n    # via -r requirements.in\n"
+    )
+    assert check_lock(wanted, lock) == [
+        "requirements.in asks for numpy>=2.5, requirements.txt pins numpy==2.4.1",
+        "requirements.in asks for scipy, which requirements.txt does not pin",
+        "requirements.txt pins keras for requirements.in, which does not ask for it",
+    ]
