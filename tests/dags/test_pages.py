@@ -217,7 +217,9 @@ def test_a_record_that_cannot_be_read_breaks_no_page(
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{")
     try:
-        assert ann.get("nights/torn").status_code == 200
+        listed = ann.get("nights/torn")
+        assert listed.status_code == 200
+        assert "1 record cannot be read: torn/torn-1" in listed.text
         answer = ann.get("runs/torn/torn-1")
         assert answer.status_code == 404
         assert "has no run" in answer.text

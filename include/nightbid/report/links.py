@@ -43,6 +43,10 @@ class Links:
         """All runs, or those of one pipeline."""
         return ""
 
+    def sweeps(self, pipeline: str) -> str:
+        """Trials of sweeps, of one pipeline or of all."""
+        return ""
+
     def run(self, run: Named) -> str:
         """One run."""
         return ""

@@ -27,6 +27,8 @@ from nightbid.report.run_page import run_context
 from nightbid.report.run_view import RunView
 from nightbid.report.summaries import RunSummary
 
+REFRESH_SECONDS = 15
+"""A page on a server is loaded again this often while a stage runs."""
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -51,7 +53,14 @@ def run_document(
         **run_context(view),
     }
     body = render("run.html", context)
-    return document(f"{view.head.run_id}", body, links=links, pipelines=[view.head.pipeline])
+    going = any(stage.live for stage in view.stages)
+    return document(
+        f"{view.head.run_id}",
+        body,
+        links=links,
+        pipelines=[view.head.pipeline],
+        refresh=REFRESH_SECONDS if going else 0,
+    )
 
 
 def nights_document(
@@ -63,6 +72,9 @@ def nights_document(
     trends: Mapping[str, Sequence[RunSummary]],
     links: Links,
     pipelines: list[str],
+    sweeps: bool = False,
+    champions: Mapping[str, Champion] | None = None,
+    damaged: Sequence[str] = (),
 ) -> str:
     """A row per run, the newest first, and how its figures moved.
 
@@ -74,9 +86,19 @@ def nights_document(
         trends: pipeline → its newest runs, oldest first.
         links: where links lead.
         pipelines: that have run.
+        sweeps: Whether these are trials of sweeps instead of nights.
+        champions: Pipeline → what serves.
+        damaged: Runs whose records cannot be read.
     """
     context = nights_context(runs, total, page=page, trends=trends)
-    context |= {"links": links, "pipeline": pipeline, "pipelines": pipelines}
+    context |= {
+        "links": links,
+        "pipeline": pipeline,
+        "pipelines": pipelines,
+        "sweeps": sweeps,
+        "champions": champions or {},
+        "damaged": damaged,
+    }
     here = links.nights(pipeline)
     return document(
         f"Nights of {pipeline}" if pipeline else "Nights",
@@ -175,7 +197,15 @@ def message_document(
     return document(title, body, links=links, pipelines=list(pipelines))
 
 
-def document(title: str, body: str, *, links: Links, pipelines: list[str], here: str = "") -> str:
+def document(
+    title: str,
+    body: str,
+    *,
+    links: Links,
+    pipelines: list[str],
+    here: str = "",
+    refresh: int = 0,
+) -> str:
     """The frame around a page's content: its style inside it, and scripts that nobody serves.
 
     Args:
@@ -184,6 +214,7 @@ def document(title: str, body: str, *, links: Links, pipelines: list[str], here:
         links: where links lead.
         pipelines: named in the navigation, where there is one.
         here: address of this page, if the navigation names it.
+        refresh: Seconds after which a server's page is loaded again; 0: never.
     """
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our file
     return render(
@@ -195,6 +226,7 @@ def document(title: str, body: str, *, links: Links, pipelines: list[str], here:
             "links": links,
             "pipelines": pipelines,
             "here": here,
+            "refresh": refresh,
             "policy": inline_policy(),
             "scripts": scripts() if 'class="chart ' in body else (),
         },

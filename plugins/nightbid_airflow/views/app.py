@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, get_args
@@ -14,8 +16,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from nightbid.config.costs import STAGES
 from nightbid.config.gates import GateName
 from nightbid.config.settings import Settings
-from nightbid.errors import NightbidError
-from nightbid.night.champion import ChampionPointer
+from nightbid.errors import CorruptDataError, NightbidError
+from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.record import RunRecord
 from nightbid.report import pages as documents
 from nightbid.report import records
@@ -70,6 +72,24 @@ class Workspaces:
     def pipelines(self, reader: CurrentUser) -> list[str]:
         """Those that have run and that the reader may see."""
         return reader.readable(records.pipelines(self.workspace))
+
+    def champions(self, names: Iterable[str]) -> dict[str, Champion]:
+        """What serves, of the pipelines that have a champion whose history can be read."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(CorruptDataError):
+                if (champion := ChampionPointer(self.workspace, name).current()) is not None:
+                    found[name] = champion
+        return found
+
+    def damaged(self, pipeline: str) -> list[str]:
+        """Names of the runs whose records are there and cannot be read."""
+        return [
+            run_id
+            for run_id in records.run_ids(self.workspace, pipeline)
+            if records.run(self.workspace, pipeline, run_id) is None
+            and (self.workspace.run_folder(pipeline, run_id) / "run.json").exists()
+        ]
 
     def open(self, pipeline: str, reader: CurrentUser) -> list[str]:
         """Names of the runs of one pipeline.
@@ -140,9 +160,12 @@ def make_pages(settings: Settings) -> FastAPI:
 
     @app.get("/")
     def all_nights(
-        request: Request, reader: Login, page: Annotated[int, Query(ge=1, le=100_000)] = 1
+        request: Request,
+        reader: Login,
+        page: Annotated[int, Query(ge=1, le=100_000)] = 1,
+        sweeps: bool = False,
     ) -> HTMLResponse:
-        return _nights(request, reader, shelf.pipelines(reader), page, "")
+        return _nights(request, reader, shelf.pipelines(reader), page, "", sweeps)
 
     @app.get("/nights/{pipeline}")
     def nights(
@@ -150,14 +173,23 @@ def make_pages(settings: Settings) -> FastAPI:
         pipeline: str,
         reader: Login,
         page: Annotated[int, Query(ge=1, le=100_000)] = 1,
+        sweeps: bool = False,
     ) -> HTMLResponse:
         shelf.open(pipeline, reader)
-        return _nights(request, reader, [pipeline], page, pipeline)
+        return _nights(request, reader, [pipeline], page, pipeline, sweeps)
 
     def _nights(
-        request: Request, reader: CurrentUser, names: list[str], page: int, pipeline: str
+        request: Request,
+        reader: CurrentUser,
+        names: list[str],
+        page: int,
+        pipeline: str,
+        sweeps: bool,
     ) -> HTMLResponse:
-        by_name = {name: shelf.summaries.of(name) for name in names}
+        by_name = {
+            name: [run for run in shelf.summaries.of(name) if bool(run.sweep) == sweeps]
+            for name in names
+        }
         runs = sorted(
             (run for found in by_name.values() for run in found),
             key=lambda run: (run.started, run.run_id),
@@ -173,6 +205,9 @@ def make_pages(settings: Settings) -> FastAPI:
                 trends={name: found[-TREND:] for name, found in by_name.items()},
                 links=links(request),
                 pipelines=shelf.pipelines(reader),
+                sweeps=sweeps,
+                champions=shelf.champions(names),
+                damaged=[f"{name}/{run_id}" for name in names for run_id in shelf.damaged(name)],
             )
         )
 

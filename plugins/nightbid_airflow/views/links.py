@@ -35,6 +35,10 @@ class ServedLinks(Links):
         """All runs, or those of one pipeline."""
         return f"{self.base}/nights/{quote(pipeline)}" if pipeline else f"{self.base}/"
 
+    def sweeps(self, pipeline: str) -> str:
+        """Trials of sweeps, of one pipeline or of all."""
+        return f"{self.nights(pipeline)}?sweeps=true"
+
     def page(self, pipeline: str, number: int) -> str:
         """A page of a long list of runs."""
         return f"{self.nights(pipeline)}?{urlencode({'page': number})}"
