@@ -69,6 +69,7 @@ def nights_context(
         "first": (page - 1) * PAGE + 1,
         "last_page": max(1, -(-total // PAGE)),
         "trend_names": list(TRENDS),
+        "newest": {name: found[-1] if found else None for name, found in trends.items()},
         "trends": {name: _trends(name, found) for name, found in trends.items()},
     }
 
