@@ -353,7 +353,7 @@ def test_over_grpc_as_the_clients_speak_to_google(
     assert len(dataflow.requests) == len(grpc_face.calls), "nothing went by REST"
     assert "Traceback" not in text
     if words:
-        assert process.returncode in (6, 7), text
+        assert process.returncode > 1, text
         assert words in text
         assert outputs(storage) == []
         assert len(dataflow.jobs) == bool(plan.preempt)

@@ -98,6 +98,7 @@ def run_nights(
                 console.print(str(error), style="red", markup=False, soft_wrap=True)
             else:
                 _conclude(run, settings, console)
+                _hint(run, console)
     finally:
         if len(runs) > 1:
             console.print(runs_table(runs))
@@ -121,6 +122,20 @@ def _conclude(run: RunRecord, settings: Settings, console: Console) -> None:
         console.print(f"report: {write_report(run)}", soft_wrap=True, highlight=False)
         if (untracked := queue_run(run, settings)) is not None and str(untracked):
             console.print(str(untracked), soft_wrap=True, highlight=False, markup=False)
+
+
+def _hint(run: RunRecord, console: Console) -> None:
+    """Say what usually comes next."""
+    pipeline = run.head.pipeline
+    promoted = run.stage("promote")
+    if promoted is None:
+        return
+    steps = [f"nightbid compare {pipeline} {run.run_id} OTHER_RUN"]
+    if "promoted as champion" in promoted.summary:
+        steps.insert(0, f"nightbid serve {pipeline}")
+    else:
+        steps.insert(0, f"nightbid gates show {pipeline} {run.run_id}")
+    console.print(f"next: {' · '.join(steps)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_night(

@@ -207,7 +207,7 @@ def test_a_night_whose_machines_are_lost_for_good_promotes_nothing(
     service.lose("epoch 1:", times=9, replica=None)
     night = shell(made, tmp_path / "pipelines")
     said, _ = night.communicate(timeout=300)
-    assert night.returncode == 6, said
+    assert night.returncode > 1, said
     assert "STOCKOUT" in said
     assert "Traceback" not in said
     (job,) = service.jobs.values()

@@ -126,3 +126,12 @@ def test_two_nights_are_no_history(folder) -> None:
 def test_noise_without_a_night_says_what_to_do(folder) -> None:
     with pytest.raises(Exception, match=r"no night of 't' has been evaluated yet.*--date"):
         call("noise", "t")
+
+
+def test_an_override_of_what_no_night_has_measured_is_refused(folder) -> None:
+    judged(folder, 0, 0.01)
+    arguments = ("--name", "Ann", "--reason", "new creatives launched", "--until", "2026-02-01")
+    with pytest.raises(Exception, match=r"measured no 'psi:platfrom'.*did you mean 'psi:platform'"):
+        call("override", "t", "raw/psi:platfrom", *arguments)
+    with pytest.raises(Exception, match=r"no check 'psy'; did you mean 'psi'|measured no 'psy'"):
+        call("override", "t", "raw/psy", *arguments)
