@@ -31,6 +31,7 @@ from nightbid.storage.workspace import Workspace
 from nightbid_airflow.page_links import PageLink
 from nightbid_airflow.remote import JobLink, JobTrigger
 from nightbid_airflow.request import Request
+from nightbid_airflow.scoring import promotions, publish
 
 FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError, PromotionRefused)
 """Errors that a retry cannot fix."""
@@ -52,6 +53,8 @@ class StageOperator(BaseOperator):
     operator_extra_links: Collection[BaseOperatorLink] = (PageLink(), JobLink())
 
     def __init__(self, *, stage: str, pipeline: str, **arguments: Any) -> None:
+        if stage == "promote":
+            arguments["outlets"] = [*arguments.get("outlets", ()), promotions(pipeline)]
         super().__init__(**arguments)
         self.stage = stage
         self.pipeline = pipeline
@@ -107,6 +110,11 @@ class StageOperator(BaseOperator):
         assert isinstance(found, StageResult)
         if found.reused:
             self.log.info("reused: %s has the same inputs, settings and code", found.uri)
+        elif found.manifest.metrics.get("decision") == "promoted":
+            try:
+                publish(self.pipeline, context)
+            except Exception:  # The champion is promoted: that must not fail any more.
+                self.log.exception("the promotion is not published as an asset event")
         self.log.info("%s", found.manifest.summary or "done")
         return describe(found)
 

@@ -321,18 +321,41 @@ def serve(
 @app.command()
 def score(
     pipeline: PipelineName,
-    rows: Annotated[Path, typer.Argument(help="Parquet file, or folder of Parquet files.")],
-    to: Annotated[Path, typer.Option(help="New folder for the scores.")],
+    rows: Annotated[
+        Path | None, typer.Argument(help="Parquet file, or folder of Parquet files.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="New folder for the scores.")] = None,
+    date: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"], help="Score a day of the logs instead; a metered stage."
+        ),
+    ] = None,
     keep: Annotated[
         list[str] | None, typer.Option(help="Column to copy; may be repeated. Default: all.")
     ] = None,
 ) -> None:
-    """Score Parquet files with the champion, without a server."""
+    """Score Parquet files, or a day of the logs, with the champion, without a server."""
     from nightbid.scorer.follow import fetch_bundle
     from nightbid.serving.batch import score_files
 
     settings = Settings()
     workspace = Workspace(settings.workspace)
+    if date is not None and rows is None and to is None:
+        from nightbid.serving.score_stage import score_day
+
+        scorer, scored = score_day(
+            workspace, _known(pipeline, settings), date.date(), cache_folder=settings.cache
+        )
+        console.print(f"champion #{scorer.number}: {scored.manifest.summary}", soft_wrap=True)
+        console.print(f"{scored.uri}/scores", soft_wrap=True)
+        return
+    if rows is None or to is None or date is not None:
+        raise ConfigError(
+            "give either --date, or rows and --to",
+            where="score",
+            hint="`nightbid score ctr --date 2026-01-09`, or `nightbid score ctr rows --to scores`",
+        )
     champion = ChampionPointer(workspace, _known(pipeline, settings)).current()
     if champion is None:
         raise ConfigError(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import shutil
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.config.pipeline import Runner
 from nightbid.errors import ConfigError, DataError, MissingDataError
 from nightbid.serving.bundle import Bundle, read_columns
 from nightbid.serving.lookup import BATCH
@@ -27,6 +31,7 @@ def score_files(
     *,
     keep: Sequence[str] = (),
     described: dict[str, Any] | None = None,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Score every row of a Parquet file, or of all Parquet files below a folder.
 
@@ -37,9 +42,11 @@ def score_files(
             `probability`, row for row. It appears when all are written.
         keep: Columns to copy; none: all of them.
         described: What to record of the model in `scores.json`.
+        runner: Beam's; None: one file after the other, without Beam.
 
     Returns:
-        What `scores.json` holds: model, rows, files, seconds, rows per second, mean probability.
+        What `scores.json` holds: model, rows, files, seconds, rows per second, mean probability,
+        number of scores that are none.
 
     Raises:
         ConfigError: `to` exists.
@@ -53,16 +60,27 @@ def score_files(
         raise MissingDataError(
             "no Parquet file", where=str(rows), hint="give a file, or a folder of Parquet files"
         )
-    columns, bundle = read_columns(bundle_folder), Bundle.load(bundle_folder)
+    _, columns = _opened(str(bundle_folder))
+    for file in files:
+        _check(pq.read_schema(file), columns, keep, file)
     beside = to.with_name(f".tmp-{to.name}-{uuid.uuid4().hex[:8]}")
     begun = time.perf_counter()
-    count, total = 0, 0.0
+    parts = []
+    for file in files:
+        name = Path(file.name) if rows.is_file() else file.relative_to(rows)
+        parts.append(Part(str(file), str(beside / name)))
     try:
-        for file in files:
-            name = Path(file.name) if rows.is_file() else file.relative_to(rows)
-            (beside / name).parent.mkdir(parents=True, exist_ok=True)
-            found, summed = _score_file(bundle, columns, file, beside / name, keep)
-            count, total = count + found, total + summed
+        for part in parts:
+            Path(part.to).parent.mkdir(parents=True, exist_ok=True)
+        score = ScoreParts(str(bundle_folder), tuple(keep))
+        if runner is None:
+            for part in parts:
+                score(part)
+        else:
+            _on_beam(runner, score, parts)
+        totals = [_total(Path(part.to)) for part in parts]
+        count = sum(each["rows"] for each in totals)
+        total = math.fsum(each["sum"] for each in totals)
         seconds = time.perf_counter() - begun
         summary = {
             "model": described or {},
@@ -71,6 +89,7 @@ def score_files(
             "seconds": round(seconds, 3),
             "rows_per_second": round(count / seconds, 1),
             "mean_probability": total / count if count else None,
+            "not_probabilities": sum(each["wrong"] for each in totals),
         }
         (beside / "scores.json").write_text(json.dumps(summary, indent=1))
         beside.rename(to)
@@ -79,24 +98,75 @@ def score_files(
     return summary
 
 
-def _score_file(
-    bundle: Bundle, columns: pa.Schema, file: Path, to: Path, keep: Sequence[str]
-) -> tuple[int, float]:
-    count, total = 0, 0.0
-    with pq.ParquetFile(file) as source:
-        schema = source.schema_arrow
-        _check(schema, columns, keep, file)
-        kept = list(keep) or [name for name in schema.names if name != SCORE]
-        written = pa.schema([*(schema.field(name) for name in kept), (SCORE, pa.float64())])
-        read = list(dict.fromkeys([*columns.names, *kept]))
-        with pq.ParquetWriter(to, written, compression="zstd") as sink:
-            for batch in source.iter_batches(BATCH, columns=read):
-                rows = pa.Table.from_batches([batch])
-                raw = pa.table({f.name: _as_logged(rows[f.name], f.type) for f in columns})
-                scores = bundle.score(raw)
-                sink.write_table(rows.select(kept).append_column(SCORE, pa.array(scores)))
-                count, total = count + len(scores), total + float(scores.sum())
-    return count, total
+@dataclass(frozen=True)
+class Part:
+    """A file of rows, and where its scores go."""
+
+    rows: str
+    to: str
+
+
+class ScoreParts:
+    """Scores files with a bundle that each process loads once.
+
+    Args:
+        bundle: Folder of the export.
+        keep: Columns to copy; none: all of them.
+    """
+
+    def __init__(self, bundle: str, keep: tuple[str, ...]) -> None:
+        self._bundle, self._keep = bundle, keep
+
+    def __call__(self, part: Part) -> None:
+        """Score a file, and leave the totals beside it."""
+        bundle, columns = _opened(self._bundle)
+        count, total, wrong = 0, 0.0, 0
+        to = Path(part.to)
+        with pq.ParquetFile(part.rows) as source:
+            schema = source.schema_arrow
+            kept = list(self._keep) or [name for name in schema.names if name != SCORE]
+            written = pa.schema([*(schema.field(name) for name in kept), (SCORE, pa.float64())])
+            read = list(dict.fromkeys([*columns.names, *kept]))
+            with pq.ParquetWriter(to, written, compression="zstd") as sink:
+                for batch in source.iter_batches(BATCH, columns=read):
+                    rows = pa.Table.from_batches([batch])
+                    raw = pa.table({f.name: _as_logged(rows[f.name], f.type) for f in columns})
+                    scores = bundle.score(raw)
+                    sink.write_table(rows.select(kept).append_column(SCORE, pa.array(scores)))
+                    count, total = count + len(scores), total + float(scores.sum())
+                    wrong += len(scores) - int(((scores >= 0) & (scores <= 1)).sum())
+        _beside(to).write_text(json.dumps({"rows": count, "sum": total, "wrong": wrong}))
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(folder: str) -> tuple[Bundle, pa.Schema]:
+    return Bundle.load(Path(folder)), read_columns(Path(folder))
+
+
+def _beside(to: Path) -> Path:
+    return to.with_name(f".{to.name}.totals")
+
+
+def _total(to: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_beside(to).read_text())
+    _beside(to).unlink()
+    return found
+
+
+def _on_beam(runner: Runner, score: ScoreParts, parts: list[Part]) -> None:
+    import apache_beam as beam
+
+    from nightbid.featurize.runner import passes_on
+
+    with passes_on(runner) as run:
+        run(
+            lambda pipeline: (
+                pipeline
+                | "Files" >> beam.Create(parts)
+                | "Spread" >> beam.Reshuffle()
+                | "Score" >> beam.Map(score)
+            )
+        )
 
 
 def _check(schema: pa.Schema, columns: pa.Schema, keep: Sequence[str], file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.errors import ConfigError, DataError, MissingDataError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import runs_of
 from nightbid.serving.batch import score_files
 from nightbid.serving.bundle import Bundle
+from nightbid.serving.score_stage import check, score_day
 
 
 def _days(night, folder: Path) -> Path:
@@ -71,3 +75,60 @@ def test_what_cannot_be_scored_is_one_line_and_leaves_nothing(night, tmp_path):
         assert not list(tmp_path.glob(".tmp-*"))
     with pytest.raises(ConfigError, match="the folder exists"):
         score_files(bundle, tmp_path / "other.parquet", tmp_path / "empty")
+
+
+@pytest.fixture(scope="module")
+def promoted(night):
+    """The night as champion; what a promotion needs has run."""
+    for name in ("train_baseline", "evaluate"):
+        night.stage(name)
+    export = night.stage("export")
+    pointer = ChampionPointer(night.run.workspace, "small")
+    return pointer.promote(
+        run_id=night.run.run_id, night=night.run.date, bundle_uri=export.uri,
+        bundle_digest=export.manifest.digest, reason="tests",
+    )  # fmt: skip
+
+
+def test_a_day_of_the_logs_is_scored_as_a_metered_stage(night, promoted, tmp_path):
+    workspace = night.run.workspace
+    champion, found = score_day(workspace, "small", cache_folder=tmp_path)
+    assert champion.number == promoted.number
+    folder = workspace.at(found.uri) / "scores" / f"dt={night.run.date}"
+    scored = pa.concat_tables(pq.read_table(each) for each in sorted(folder.glob("*.parquet")))
+    assert scored.num_rows == found.manifest.rows.written == len(night.raw())
+    assert scored.column_names == [
+        "nb_key", "impression_id", "user_id", "ad_id", "time", "probability"
+    ]  # fmt: skip
+    expected = Bundle.load(night.folder("export")).score(night.raw())
+    assert scored["probability"].to_pylist() == expected.tolist()
+    assert "scores.json" in {each.name for each in folder.iterdir()}
+    # Asked again, it is reused; it is no night, and its cost is in the ledger.
+    _, again = score_day(workspace, "small", cache_folder=tmp_path)
+    assert again.reused
+    assert again.uri == found.uri
+    assert [each.run_id for each in runs_of(workspace, "small") if "score" in each.run_id] == []
+    entries = (night.root / "ws" / "ledger").rglob("*")
+    assert any("score" in each.read_text() for each in entries if each.is_file())
+    # Another day of the logs is sampled first.
+    earlier = night.run.date - dt.timedelta(days=1)
+    _, other = score_day(workspace, "small", earlier, cache_folder=tmp_path)
+    assert (workspace.at(other.uri) / "scores" / f"dt={earlier}").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"rows": 1999}, "1,999 scores for 2,000 rows"),
+        ({"not_probabilities": 3}, "3 scores are no probabilities"),
+        ({"mean_probability": 0.3}, "the mean probability is 0.3, not near 0.05"),
+        ({}, ""),
+    ],
+)
+def test_scores_are_checked_before_they_appear(changes, line):
+    found = {"rows": 2000, "not_probabilities": 0, "mean_probability": 0.06, **changes}
+    if not line:
+        check(found, 2000, 0.05)
+        return
+    with pytest.raises(DataError, match=line):
+        check(found, 2000, 0.05)

@@ -1,0 +1,185 @@
+"""Batch scoring: a day of the logs, scored with the champion, as a metered stage.
+
+The stage belongs to no night. It has a run of its own, named after champion and day, whose
+`export` and `evaluate` are those of the night that trained the champion; `sample` reads the day
+that is asked for.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
+from nightbid.night.champion import Champion, ChampionPointer
+from nightbid.night.manifest import Rows
+from nightbid.night.progress import Progress, silent
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import stage_named
+from nightbid.night.task import Outcome, Stage, StageResult, StageTask
+from nightbid.runner import run_stage
+from nightbid.schema import KEY, split_files
+from nightbid.serving.batch import score_files
+from nightbid.storage.workspace import Workspace
+
+SCORE = Stage(
+    "score",
+    "nightbid.serving.score_stage:run",
+    inputs=("sample", "export", "evaluate"),
+    spec_keys=("columns", "runner"),
+)
+NOT_A_NIGHT = "batch scoring"
+"""Why such a run is not listed among the nights."""
+FACTOR = 2.0
+"""The mean probability may be so many times that of the evaluation, or that part of it."""
+SURE_ROWS = 1000
+"""Fewer rows prove nothing about a mean."""
+
+
+def score_day(
+    workspace: Workspace,
+    pipeline: str,
+    date: dt.date | None = None,
+    *,
+    cache_folder: Path,
+    trigger: str = "shell",
+    progress: Progress = silent,
+) -> tuple[Champion, StageResult]:
+    """Score all rows of a day with the champion, or reuse the scores.
+
+    Args:
+        workspace: Holds the champion and its night.
+        pipeline: Name of the pipeline.
+        date: Day of logs; default: the newest day of the champion's night.
+        cache_folder: For downloads.
+        trigger: Who asks: `shell` or `airflow`.
+        progress: Told how far it is.
+
+    Returns:
+        The champion and the stage's result: a folder `scores/dt=…` of Parquet files.
+
+    Raises:
+        ConfigError: There is no champion.
+        NightbidError: Its night is gone, the day has no rows, or the scores look wrong.
+    """
+    champion = ChampionPointer(workspace, pipeline).current()
+    if champion is None:
+        raise ConfigError(
+            "no champion yet",
+            where=pipeline,
+            hint="run a night: no candidate has passed every gate",
+        )
+    trained = RunRecord.load(workspace, pipeline, champion.run_id)
+    spec = PipelineSpec.model_validate(trained.head.spec)
+    day = date or champion.night
+    run = RunRecord.start(
+        workspace, spec, day, run_id=f"score-{champion.number}-{day}", trigger=trigger,
+        sweep=NOT_A_NIGHT, until=SCORE.name,
+    )  # fmt: skip
+    for name in ("export", "evaluate", *(["sample"] if day == trained.date else [])):
+        record = trained.stage(name)
+        if record is None or not record.uri:
+            raise MissingDataError(
+                f"stage {name!r} of the champion's night has no output",
+                where=champion.run_id,
+                hint="roll back to another champion, or run a night",
+            )
+        run.record(record.model_copy(update={"reused": True}))
+    if day != trained.date:
+        run_stage(
+            stage_named("sample"), spec, run, cache_folder=cache_folder,
+            attempt=run.next_attempt("sample"), progress=progress,
+        )  # fmt: skip
+    bundle = workspace.uri(workspace.at(champion.bundle_uri))
+    exported = run.stage("export")
+    if exported is None or workspace.uri(workspace.at(exported.uri)) != bundle:
+        raise CorruptDataError(
+            f"champion #{champion.number} is not what run {champion.run_id!r} exported last",
+            where=champion.bundle_uri,
+            hint="promote another night, or roll back",
+        )
+    found = run_stage(
+        SCORE, spec, run, cache_folder=cache_folder, attempt=run.next_attempt(SCORE.name),
+        progress=progress,
+    )  # fmt: skip
+    return champion, found
+
+
+def run(task: StageTask) -> Outcome:
+    """Score the newest day of the sampled rows with Beam, and check the scores.
+
+    Raises:
+        MissingDataError: The day has no rows.
+        DataError: The scores look wrong.
+    """
+    day = f"dt={task.night.date.isoformat()}"
+    files = [
+        each
+        for each in split_files(task.inputs["sample"].path, "evaluate")
+        if each.parent.name == day
+    ]
+    if not files:
+        raise MissingDataError(
+            f"no rows of {task.night.date}", where="sample", hint="give another --date"
+        )
+    names = pq.read_schema(files[0]).names
+    columns = task.spec.columns
+    wanted = [KEY, columns.key, columns.user, columns.item, columns.time]
+    keep = list(dict.fromkeys(each for each in wanted if each and each in names))
+    export = task.inputs["export"]
+    found = score_files(
+        export.path,
+        files[0].parent,
+        task.output / "scores" / day,
+        keep=keep,
+        described={"bundle": export.manifest.digest},
+        runner=task.spec.runner,
+    )
+    expected = _expected(task.inputs["evaluate"].manifest.metrics)
+    check(found, sum(pq.ParquetFile(each).metadata.num_rows for each in files), expected)
+    return Outcome(
+        rows=Rows(read=found["rows"], written=found["rows"]),
+        metrics={**found, "evaluated_mean": expected},
+        summary=f"{found['rows']:,} rows of {task.night.date} scored, mean probability"
+        f" {found['mean_probability']:.4f}, {found['rows_per_second']:,.0f} rows/s",
+        volatile=(f"scores/{day}/scores.json",),
+    )
+
+
+def check(found: dict[str, Any], rows: int, expected: float | None) -> None:
+    """Judge scores before they appear.
+
+    Args:
+        found: What `score_files` returned.
+        rows: Rows that were read.
+        expected: Mean probability in the evaluation; None: unknown.
+
+    Raises:
+        DataError: Rows are missing, a score is no probability, or the mean is far off.
+    """
+    if found["rows"] != rows:
+        what, hint = f"{found['rows']:,} scores for {rows:,} rows", "run it again"
+    elif found["not_probabilities"]:
+        what = f"{found['not_probabilities']:,} scores are no probabilities"
+        hint = "roll back, and look at the gates of the champion's night"
+    elif (
+        expected
+        and rows >= SURE_ROWS
+        and not 1 / FACTOR <= (found["mean_probability"] or math.nan) / expected <= FACTOR
+    ):
+        what = f"the mean probability is {found['mean_probability']:.4g}, not near {expected:.4g}"
+        hint = "compare the day with the evaluation's: `nightbid data` and the raw gate"
+    else:
+        return
+    raise DataError(what, where="scores", hint=hint)
+
+
+def _expected(metrics: Any) -> float | None:
+    calibration = (metrics.get("candidate") or {}).get("calibration")
+    rate = metrics.get("label_rate")
+    return float(calibration) * float(rate) if calibration and rate else None

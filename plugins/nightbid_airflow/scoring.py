@@ -1,0 +1,132 @@
+"""Batch scoring as a DAG: it starts when a champion is promoted, or by hand with a date."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetAlias, BaseOperator, Param
+from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException
+from nightbid.config.load import find_pipeline, pipeline_names
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.errors import NightbidError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.progress import LogProgress
+from nightbid.storage.workspace import Workspace
+from pydantic import JsonValue
+
+log = logging.getLogger(__name__)
+
+
+def champion_asset(pipeline: str) -> Asset:
+    """Name what a promotion of a pipeline updates; any DAG can be scheduled by it."""
+    return Asset(name=f"champion_{pipeline}", uri=f"nightbid://champion/{pipeline}")
+
+
+def promotions(pipeline: str) -> AssetAlias:
+    """Name what a night's promotion may update: a night that keeps the champion does not."""
+    return AssetAlias(name=f"promotions_{pipeline}")
+
+
+def publish(pipeline: str, context: Context) -> None:
+    """Say in an asset event which champion was promoted: number, digest, run and night."""
+    champion = ChampionPointer(Workspace(Settings().workspace), pipeline).current()
+    if champion is None:
+        return
+    extra: dict[str, JsonValue] = {
+        "pipeline": pipeline,
+        "number": champion.number,
+        "bundle": champion.bundle_digest,
+        "run_id": champion.run_id,
+        "night": champion.night.isoformat(),
+    }
+    context["outlet_events"][promotions(pipeline)].add(champion_asset(pipeline), extra=extra)
+
+
+class ScoreOperator(BaseOperator):
+    """Scores a day of the logs with the champion, in the task's process.
+
+    Args:
+        pipeline: Name of the pipeline.
+    """
+
+    ui_color = "#e6f4ea"
+
+    def __init__(self, *, pipeline: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.pipeline = pipeline
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Score the asked day, by default the newest day of the champion's night.
+
+        Raises:
+            AirflowFailException: No retry can help; one line says what can.
+        """
+        from nightbid.serving.score_stage import score_day
+
+        from nightbid_airflow.operators import FINAL
+
+        settings = Settings()
+        asked = context["params"].get("date")
+        try:
+            champion, found = score_day(
+                Workspace(settings.workspace),
+                self.pipeline,
+                dt.date.fromisoformat(asked) if asked else None,
+                cache_folder=settings.cache,
+                trigger="airflow",
+                progress=LogProgress("score"),
+            )
+        except FINAL as error:
+            raise AirflowFailException(str(error)) from None
+        self.log.info("champion #%d: %s", champion.number, found.manifest.summary)
+        return {
+            "uri": f"{found.uri}/scores",
+            "champion": champion.number,
+            "bundle": champion.bundle_digest,
+            "rows": found.manifest.rows.written,
+        }
+
+
+def score_dag(spec: PipelineSpec) -> DAG:
+    """Make the DAG that scores the newest day whenever a champion is promoted."""
+    with DAG(
+        dag_id=f"score_{spec.pipeline}",
+        description=f"Score a day of logs with the champion of {spec.pipeline}",
+        doc_md=f"Starts when a champion of `{spec.pipeline}` is promoted (asset"
+        f" `champion_{spec.pipeline}`), or by hand with a date. Writes Parquet with a probability"
+        " per row into the workspace; the XCom says where.",
+        schedule=[champion_asset(spec.pipeline)],
+        start_date=dt.datetime.combine(spec.start_date, dt.time(), dt.UTC),
+        catchup=False,
+        max_active_runs=1,
+        tags=["nightbid", spec.pipeline, "scoring"],
+        params={
+            "date": Param(
+                None, type=["null", "string"], format="date", title="Day",
+                description="Day of logs. Empty: the newest day of the champion's night.",
+            )
+        },
+        default_args={
+            "owner": spec.owner, "retries": 1, "retry_delay": dt.timedelta(seconds=30),
+        },
+    ) as dag:  # fmt: skip
+        ScoreOperator(task_id="score", pipeline=spec.pipeline)
+    return dag
+
+
+def score_dags(folder: Path) -> dict[str, DAG]:
+    """Make a scoring DAG per pipeline YAML; one that is broken shows as its nightly DAG."""
+    dags = {}
+    for name in pipeline_names(folder):
+        try:
+            dag = score_dag(find_pipeline(name, folder))
+        except NightbidError as error:
+            log.warning("no scoring DAG: %s", error)
+            continue
+        dags[dag.dag_id] = dag
+    return dags
