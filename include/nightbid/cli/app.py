@@ -542,6 +542,7 @@ def window(
         return
     table = Table("split", "days", "from", "to")
     for name, days in (
+        *((("history", night.history),) if night.history else ()),
         ("train", night.train),
         ("validate", night.validate_),
         ("evaluate", night.evaluate),

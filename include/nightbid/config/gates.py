@@ -199,6 +199,9 @@ class ModelGate(Block):
     """Share of the rows in the largest of twenty groups of like predictions: 1 for a constant."""
     predictions_moved: Limit = limit(warn=(None, 0.5), stop=(None, 2.0))
     """Wasserstein distance of the predictions from the reference's on the same rows, in means."""
+    field_calibration: Limit = limit(warn=(None, 0.15), stop=(None, 0.5))
+    """Predictions missing or too many within values of a column of `evaluate.slices`, as a share
+    of the positives, beyond chance."""
     slice_calibration: Limit = limit(warn=(0.75, 1.33), stop=(0.5, 2.0))
     slice_normalized_entropy: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
     """Lower bound of the candidate's loss over the reference's in a slice."""

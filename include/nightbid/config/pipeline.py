@@ -21,8 +21,11 @@ from nightbid.schema import RESERVED
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 """Also the name of files and of model inputs."""
-Split = Literal["train", "validate", "evaluate"]
+Split = Literal["history", "train", "validate", "evaluate"]
 SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
+"""What models learn from and are judged on."""
+READ_SPLITS: tuple[Split, ...] = ("history", *SPLITS)
+"""What features learn from: `history` feeds rates, counts and recent items only."""
 
 
 class Label(Block):
@@ -51,7 +54,12 @@ class Sampling(Block):
 
 
 class Window(Block):
-    """Number of days per split, oldest first: train, validate, evaluate."""
+    """Number of days per split, oldest first: history, train, validate, evaluate."""
+
+    history_days: int = Field(default=0, ge=0)
+    """Days before the first training day that feed `target_rate`, `count` and `recent` without
+    being learned from: else the first training days have no past. Days before the logs start are
+    left out."""
 
     train_days: int = Field(default=5, ge=1)
     """Days to train on."""
@@ -276,6 +284,8 @@ class Night(Block):
     train: tuple[dt.date, ...]
     validate_: tuple[dt.date, ...] = Field(alias="validate")
     evaluate: tuple[dt.date, ...]
+    history: tuple[dt.date, ...] = ()
+    """Days before `train` that only feed what features know of the past."""
 
     @classmethod
     def of(cls, spec: PipelineSpec, newest: dt.date) -> Night:
@@ -284,14 +294,21 @@ class Night(Block):
         window = spec.window
         total = window.train_days + window.validate_days + window.evaluate_days
         days = [last - dt.timedelta(days=back) for back in range(total - 1, -1, -1)]
+        before = [days[0] - dt.timedelta(days=back) for back in range(window.history_days, 0, -1)]
         first, second = window.train_days, window.train_days + window.validate_days
         return cls(
             date=newest,
             train=tuple(days[:first]),
             validate=tuple(days[first:second]),
             evaluate=tuple(days[second:]),
+            history=tuple(before),
         )
 
     def days(self, split: Split) -> tuple[dt.date, ...]:
         """The days of one split, oldest first."""
-        return {"train": self.train, "validate": self.validate_, "evaluate": self.evaluate}[split]
+        return {
+            "history": self.history,
+            "train": self.train,
+            "validate": self.validate_,
+            "evaluate": self.evaluate,
+        }[split]

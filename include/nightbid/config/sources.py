@@ -25,7 +25,7 @@ class Columns(Block):
     """User of the impression; confidence intervals resample by it."""
     item: str | None = "ad_id"
     """Ad or item that was shown; null if no column names it. Default of `obd`: `item_id`; of the
-    layout avazu: `C14`; of criteo: null."""
+    layout avazu: `C14`; of ipinyou: `creative_id`; of criteo: null."""
     position: str | None = None
     """Slot on the page, if logged: a training-only input."""
     price: str | None = None
@@ -97,8 +97,8 @@ class FolderSource(Block):
     """Folder with one partition or file per day."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Column of the file → column of the pipeline."""
-    layout: Literal["plain", "criteo", "avazu"] = "plain"
-    """Criteo and Avazu: the files as they are published (`kind: csv`)."""
+    layout: Literal["plain", "criteo", "avazu", "ipinyou"] = "plain"
+    """Criteo, Avazu and iPinYou: the files as they are published (`kind: csv`)."""
     types: dict[str, ColumnType] = Field(default_factory=dict)
     """Column of the pipeline → type. A value that does not fit sets its row aside. Other columns
     of csv files get the narrowest type that gives back every text of the window."""
@@ -187,6 +187,15 @@ def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
         return {"columns": {"item": None}, "label": {"column": "label"}}
     if plain.get("layout") == "avazu":
         return {"columns": {"item": "C14"}}
+    if plain.get("layout") == "ipinyou":
+        return {
+            "columns": {
+                "item": "creative_id",
+                "price": "paying_price",
+                "bid": "bidding_price",
+                "floor": "slot_floor_price",
+            }
+        }
     return {}
 
 

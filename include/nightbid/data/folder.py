@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nightbid.config.sources import ColumnType, FolderSource
-from nightbid.data import delimited, record_files, window_types
+from nightbid.data import delimited, ipinyou, record_files, window_types
 from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, scan
 from nightbid.data.delimited import Dialect, Part
 from nightbid.data.layouts import (
@@ -88,6 +89,7 @@ class FolderLogs:
         """Names, sizes and times of change of the days' files."""
         parts = [part for day in days for part in self._files.get(day, [])]
         parts += [self._whole] if self._whole else []
+        parts += [part for day in days for part in self._clicks(day)]
         stats = []
         for part in parts:
             found = part.path.stat()
@@ -102,6 +104,7 @@ class FolderLogs:
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
         """Bytes of the day's files in their order, and the settled types of their columns."""
         parts = self._files.get(day, []) + ([self._whole] if self._whole else [])
+        parts = [*parts, *self._clicks(day)]
         parts = [part for part in parts if part.path.stat().st_size]
         bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
         found = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
@@ -155,6 +158,9 @@ class FolderLogs:
                 if known
                 else f"name days {SPELLED}",
             )
+        if self._block.layout == "ipinyou":
+            yield from self._with_clicks(day)
+            return
         read, schema, before = 0, None, None
         for part in self._files[day]:
             for table in self._raw(part):
@@ -166,6 +172,30 @@ class FolderLogs:
                     table = _aligned(table, schema, part, before, self._named)
                 read += len(table)
                 yield table
+
+    def _clicks(self, day: date) -> list[Part]:
+        """Click logs beside the impressions of a day, where the layout has them."""
+        if self._block.layout != "ipinyou" or day not in self._files:
+            return []
+        return ipinyou.click_files(self._scanned.files, day)
+
+    def _with_clicks(self, day: date) -> Iterator[pa.Table]:
+        """Impressions of a day with what its click logs say of them; then clicks without any."""
+        clicks = pa.concat_tables(
+            [table for part in self._clicks(day) for table in self._raw(part)]
+        )
+        clicked = pc.unique(clicks["bid_id"].combine_chunks().drop_null())
+        read, seen = 0, []
+        for part in self._files[day]:
+            for table in self._raw(part):
+                found = ipinyou.with_clicks(table, clicked)
+                seen.append(found["bid_id"].filter(pc.equal(found["click"], 1)))
+                yield self._finished(found, day, read)
+                read += len(table)
+        won = pa.chunked_array([each for one in seen for each in one.chunks], pa.string())
+        lost = ipinyou.orphans(ipinyou.with_clicks(clicks, clicked), won.combine_chunks())
+        if len(lost):
+            yield self._finished(lost, day, read)
 
     def _refuse_others(self, day: date) -> None:
         """An empty folder is an empty day; one with files of another format is a mistake."""
@@ -223,7 +253,7 @@ class FolderLogs:
 
     def _dialect(self, part: Part) -> Dialect:
         block = self._block
-        is_tab = block.layout == "criteo" or ".tsv" in part.path.suffixes
+        is_tab = block.layout in ("criteo", "ipinyou") or ".tsv" in part.path.suffixes
         delimiter = block.delimiter or ("\t" if is_tab else ",")
         return Dialect(
             delimiter=delimiter,
@@ -358,6 +388,8 @@ class FolderLogs:
         if self._block.layout == "criteo":
             return criteo_days(self._block, self._root)
         found = self._scanned.files
+        if self._block.layout == "ipinyou":
+            return ipinyou.impression_files(found)
         return {day: [Part(path) for path in paths] for day, paths in found.items()}
 
     @cached_property

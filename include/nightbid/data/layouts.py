@@ -8,6 +8,8 @@ Criteo (Kaggle's `train.txt`, or the terabyte's `day_0` … `day_23`; no header)
     file is cut into `days_per_file` even parts, being in order of time. Made: ``impression_id``
     (day and line), ``time`` (the day's start: features of the hour mean nothing), ``user_id`` (the
     impression: nobody is named, so confidence intervals resample rows).
+iPinYou (`imp.20130606.txt.bz2` beside `clk.20130606.txt.bz2`)
+    See `nightbid.data.ipinyou`.
 Avazu (Kaggle's `train`, or one file a day)
     ``click``, ``hour`` as YYMMDDHH, ``C1``, ``banner_pos``, … ``C21``. Made: ``impression_id`` (the
     text of ``id``), ``time`` (start of the hour), ``user_id`` (``device_id``; where that is the one
@@ -28,6 +30,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import MICROSECOND
 from nightbid.config.sources import ColumnType, FolderSource
+from nightbid.data import ipinyou
 from nightbid.data.day_names import SUFFIXES
 from nightbid.data.delimited import Part
 from nightbid.errors import CorruptDataError, MissingDataError
@@ -172,6 +175,15 @@ LAYOUTS = {
         },
         make=_avazu,
         made=("impression_id", "time", "user_id"),
+        outcomes=("click",),
+    ),
+    "ipinyou": Layout(
+        names=ipinyou.NAMES,
+        types={
+            **dict.fromkeys(ipinyou.NAMES, "string"),
+            **dict.fromkeys((*ipinyou.PRICES, "slot_width", "slot_height"), "int"),
+        },
+        made=ipinyou.MADE,
         outcomes=("click",),
     ),
 }  # fmt: skip

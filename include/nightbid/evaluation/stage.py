@@ -19,6 +19,7 @@ from nightbid.evaluation.bootstrap import (
     Resampling,
     replicate,
 )
+from nightbid.evaluation.field_calibration import field_calibration
 from nightbid.evaluation.metrics import (
     Metrics,
     calibration_curve,
@@ -182,6 +183,7 @@ def evaluate(
         "model_intervals": intervals,
         "curves": {name: calibration_curve(tables[name]) for name in CURVES if name in tables},
         "slices": parts,
+        "field_calibration": field_calibration(found, rows.labels, rows.weights, pair),
         "tasks": _tasks(rows, ndcg_k),
     }
 

@@ -19,6 +19,8 @@ from nightbid.schema import split_files
 
 FOOTERS_AT_ONCE = 16
 """A bucket answers each in tens of milliseconds."""
+HISTORY = "history"
+"""Split whose rows teach features of the past and are not featurized themselves."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Group:
                 source, metadata=metadata, read_dictionary=texts, pre_buffer=False
             ) as file:
                 return file.read_row_group(self.group, columns=names, use_threads=False)
+
+
+def transformed_groups(groups: Iterable[Group]) -> list[Group]:
+    """Those whose rows models learn from or are judged on."""
+    return [group for group in groups if group.split != HISTORY]
 
 
 def groups_of(sample: Path, splits: Iterable[str]) -> list[Group]:

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from nightbid.config.cloud import Cloud
-from nightbid.config.pipeline import SPLITS
+from nightbid.config.pipeline import READ_SPLITS
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.featurize.groups import Group, encode_rows, list_groups
+from nightbid.featurize.groups import HISTORY, Group, encode_rows, list_groups, transformed_groups
 from nightbid.featurize.passes import (
     SPILL_ABOVE,
     Learn,
@@ -254,6 +254,7 @@ def featurizing(
         limit: tokens of a vocabulary that a worker counts in memory.
     """
     counts = rows_of(groups)
+    written = transformed_groups(groups)
 
     def expand(pipeline: beam.Pipeline) -> Any:
         rows = pipeline | "Row groups" >> beam.Create(list(groups), reshuffle=True)
@@ -264,7 +265,10 @@ def featurizing(
             >> beam.CombineGlobally(MergeThere(place, spill, limit)).without_defaults()
             | "Save fitted" >> beam.ParDo(SaveFittedThere(definition, place, sum(counts.values())))
         )
-        done = rows | "Transform" >> beam.ParDo(
+        kept = rows
+        if len(written) < len(groups):
+            kept = rows | "Without history" >> beam.Filter(lambda group: group.split != HISTORY)
+        done = kept | "Transform" >> beam.ParDo(
             TransformThere(place), beam.pvalue.AsSingleton(fitted)
         ).with_outputs(WRITTEN, main="summaries")
         summaries = (
@@ -277,7 +281,7 @@ def featurizing(
             (done[WRITTEN], learned, summaries)
             | "All files" >> beam.Flatten()
             | "Together" >> beam.combiners.ToList()
-            | "Save result" >> beam.ParDo(SaveResult(place, result, len(groups)))
+            | "Save result" >> beam.ParDo(SaveResult(place, result, len(written)))
         )
 
     return expand
@@ -309,7 +313,7 @@ class FeaturizeJob:
                 for each in sorted(sample.manifest.files, key=lambda each: each.path)
                 if each.path.startswith(f"split={split}/") and each.path.endswith(".parquet")
             ]
-            for split in SPLITS
+            for split in READ_SPLITS
         }
         groups = checked(task.night, definition, list_groups(files))
         rows = sum(group.rows for group in groups)

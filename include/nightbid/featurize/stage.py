@@ -13,13 +13,20 @@ from dataclasses import replace
 
 from upath import UPath
 
-from nightbid.config.pipeline import SPLITS, Night
+from nightbid.config.pipeline import READ_SPLITS, Night
 from nightbid.errors import MissingDataError
 from nightbid.features.fitted import Definition
+from nightbid.features.learn import History
 from nightbid.features.outcomes import refuse_outcomes
 from nightbid.features.values import RawColumns
 from nightbid.featurize.days import learn_by_day
-from nightbid.featurize.groups import FOOTERS_AT_ONCE, Group, groups_of
+from nightbid.featurize.groups import (
+    FOOTERS_AT_ONCE,
+    HISTORY,
+    Group,
+    groups_of,
+    transformed_groups,
+)
 from nightbid.featurize.passes import transforming
 from nightbid.featurize.reuse import base_of
 from nightbid.featurize.runner import Watcher, passes_on, threads_of
@@ -40,16 +47,17 @@ def run(task: StageTask) -> Outcome:
         CorruptDataError: a feature reads an outcome.
     """
     definition = defined(task)
-    groups = checked(task.night, definition, groups_of(task.inputs["sample"].path, SPLITS))
-    rows = sum(group.rows for group in groups)
+    groups = checked(task.night, definition, groups_of(task.inputs["sample"].path, READ_SPLITS))
+    written = transformed_groups(groups)
+    rows = sum(group.rows for group in written)
     fitted, output = str(task.output / "fitted"), str(task.output)
     started, cpu = time.monotonic(), time.process_time()
-    task.progress(0.0, f"learning from {rows:,} rows")
+    task.progress(0.0, f"learning from {sum(group.rows for group in groups):,} rows")
 
     def look() -> None:
         done = len(list(task.output.glob("split=*/dt=*/part-*.parquet")))
-        share = LEARNING_SHARE + (1 - LEARNING_SHARE) * done / len(groups)
-        task.progress(share, f"transformed {done} of {len(groups)} row groups")
+        share = LEARNING_SHARE + (1 - LEARNING_SHARE) * done / len(written)
+        task.progress(share, f"transformed {done} of {len(written)} row groups")
 
     threads = threads_of(task.spec.runner)
     with passes_on(task.spec.runner) as run_pass:
@@ -60,7 +68,7 @@ def run(task: StageTask) -> Outcome:
         }
         base = base_of(task, definition, task.output / "fitted")
         with Watcher(look):
-            run_pass(transforming(groups, fitted, output, threads, base))
+            run_pass(transforming(written, fitted, output, threads, base))
     found = outcome(UPath(task.output), rows, time.monotonic() - started)
     computed = sorted(set(definition.features) - (base.features if base else set()))
     said = days_made(learned.made, learned.days)
@@ -138,6 +146,8 @@ def checked(night: Night, definition: Definition, groups: list[Group]) -> list[G
         for file, empty in zip(files, pool.map(Group.empty, files), strict=True):
             rows = RawColumns(empty)
             for name, feature in definition.features.items():
+                if file.split == HISTORY and not isinstance(feature, History):
+                    continue
                 for column in feature.sources(name):
                     rows.column(column, f"{name}, {file.day}")
     return groups

@@ -177,6 +177,8 @@ _MODEL: dict[str, _Entry] = {
     "ece": ("Expected calibration error on the newest rows.", "see `calibration`", (LOOK,)),
     "largest_tie": ("", "the model predicts a constant", (CODE,)),
     "predictions_moved": ("", "a changed feature or label", (CODE, RIGHT)),
+    "field_calibration": ("", "the model is too high on some values and too low on others",
+                          (LOOK, RIGHT)),
     "slice_calibration": ("Mean prediction over mean label in a slice.",
                           "one slice changed: a launch, a lost feature", (LOOK, RIGHT)),
     "slice_normalized_entropy": ("", "one slice became worse", (LOOK, CODE)),

@@ -80,7 +80,10 @@ class Days:
         """
         sample = task.inputs["sample"]
         night = task.night
-        expected = [*night.train, *night.validate_, *night.evaluate]
+        # History days before the logs start were never sampled.
+        sampled = sample.manifest.metrics.get("days", {})
+        history = [day for day in night.history if day.isoformat() in sampled]
+        expected = [*history, *night.train, *night.validate_, *night.evaluate]
         window = _load(
             sample.part("profile/"), sample.manifest, {each.isoformat() for each in expected}
         )

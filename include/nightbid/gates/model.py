@@ -59,6 +59,14 @@ def measure(task: StageTask) -> Measurements:
         measurements.skip("a jump over the champion: there is no champion yet")
     if metrics.get("oracle"):
         measurements.add("above_oracle", candidate["auc"] - metrics["oracle"]["auc"])
+    for each in (metrics.get("field_calibration") or {}).get("candidate", ()):
+        measurements.add(
+            "field_calibration",
+            each["beyond_chance"],
+            subject=each["column"],
+            note=f"{each['error']:.3f} over {each['values']} values, by chance"
+            f" {each['chance']:.3f}",
+        )
     _slices(
         measurements,
         metrics.get("slices", ()),

@@ -28,7 +28,7 @@ from nightbid.night.manifest import Rows
 from nightbid.night.source import code_of
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
-from nightbid.sampling.rows import draw, parse, thinned, zone_of
+from nightbid.sampling.rows import THINNED, draw, parse, thinned, zone_of
 from nightbid.schema import LABEL, REASON, TIME, WEIGHT
 from nightbid.storage.verify import link_or_copy
 
@@ -115,14 +115,14 @@ def key_of(
     Args:
         source: opened with the window whose types were settled together.
         spec: the pipeline; of its blocks, `source`, `columns`, `label` and `sampling` count.
-        split: negatives are sampled away in `train` only.
+        split: negatives are sampled away in `history` and `train` only.
         day: which.
         digest: of a file of logs.
 
     Raises:
         DataError: the day's files cannot be read.
     """
-    rate = spec.sampling.negative_rate if split == "train" else 1.0
+    rate = spec.sampling.negative_rate if split in THINNED else 1.0
 
     def text(block: Any, leave_out: tuple[str, ...] = ()) -> str:
         return json.dumps(block.model_dump(mode="json", exclude=set(leave_out)), sort_keys=True)

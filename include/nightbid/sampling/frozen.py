@@ -185,7 +185,10 @@ def place(
         )
     mine = spec.model_dump(mode="json")
     for key, value in found.meaning.items():
-        if mine[key] != value:
+        # A setting that is newer than the data set had its default.
+        unset = type(getattr(spec, key))().model_dump(mode="json")
+        theirs = {**unset, **value} if isinstance(value, dict) else value
+        if mine[key] != theirs:
             raise ConfigError(
                 f"its rows were sampled with another `{key}`: {value}, not {mine[key]}",
                 where=f"data set {name!r}",

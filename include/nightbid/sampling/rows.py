@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
 
 Bools = npt.NDArray[np.bool_]
+THINNED = ("history", "train")
+"""Splits whose negatives are sampled away."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def draw(
     Args:
         table: parsed rows.
         spec: label condition and negative rate.
-        split: negatives are sampled away in `train` only.
+        split: negatives are sampled away in `history` and `train` only.
         seen: keys of the day's earlier batches; a row with one of them is left out. Grows.
 
     Returns:
@@ -199,7 +201,7 @@ def draw(
     if spec.label.given and not spec.label.entire_space:
         first &= flag(table[spec.label.given]) == 1
     whole = table.filter(pa.array(first))
-    return thinned(whole, spec) if split == "train" else whole
+    return thinned(whole, spec) if split in THINNED else whole
 
 
 def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:

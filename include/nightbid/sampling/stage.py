@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-from nightbid.config.pipeline import SPLITS, Night, PipelineSpec, Split, named_columns
+from nightbid.config.pipeline import READ_SPLITS, Night, PipelineSpec, Split, named_columns
 from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
 from nightbid.errors import MissingDataError
@@ -48,10 +48,11 @@ def run(task: StageTask) -> Outcome:
     """
     if name := task.spec.sampling.frozen:
         return _frozen(task, name)
-    window = [(split, day) for split in SPLITS for day in task.night.days(split)]
+    night = with_known_history(task.spec, task.night, task.cache)
+    window = [(split, day) for split in READ_SPLITS for day in night.days(split)]
     named = named_columns(task.spec)
     source = open_source(task.spec.source, task.cache, [day for _, day in window], named)
-    check_window(source, task.night)
+    check_window(source, night)
     roles = task.spec.columns
     known = {*source.meaning.outcomes, *source.meaning.truth.values()}
     outcomes = sorted(known | {each for each in (roles.price, roles.bid, roles.value) if each})
@@ -88,7 +89,8 @@ def run(task: StageTask) -> Outcome:
             "day_outputs": keys,
             "made": made,
         },
-        summary=f"{days_made(made, len(counts))}, label rate {rate:.4f}, {_accounted(total)}"
+        summary=f"{days_made(made, len(counts))}, {_history(night, task.night)}"
+        f"label rate {rate:.4f}, {_accounted(total)}"
         + (f", quarantined: {listed(reasons, examples)}" if reasons else ""),
     )
 
@@ -140,8 +142,29 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
     """Tell the night's raw logs apart from others: changed logs are sampled again."""
     if spec.sampling.frozen:
         return f"frozen as {spec.sampling.frozen}"  # what a name stands for never changes
-    days = (*night.train, *night.validate_, *night.evaluate)
+    known = with_known_history(spec, night, cache)
+    days = (*known.history, *night.train, *night.validate_, *night.evaluate)
     return open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
+
+
+def with_known_history(spec: PipelineSpec, night: Night, cache: Path) -> Night:
+    """Leave out the history days before the first day of the logs; a gap later on stays."""
+    if not night.history:
+        return night
+    days = open_source(spec.source, cache).days()
+    first = days[0] if days else getattr(spec.source, "start", None)
+    if first is None:
+        return night
+    kept = tuple(day for day in night.history if day >= first)
+    return night.model_copy(update={"history": kept})
+
+
+def _history(known: Night, asked: Night) -> str:
+    if not asked.history:
+        return ""
+    found = len(known.history)
+    of = "" if found == len(asked.history) else f" of {len(asked.history)}"
+    return f"{found}{of} of them for history only, "
 
 
 def check_window(source: Source, night: Night) -> None:
@@ -153,7 +176,7 @@ def check_window(source: Source, night: Night) -> None:
     known = source.days()
     if known is None:
         return
-    wanted = (*night.train, *night.validate_, *night.evaluate)
+    wanted = (*night.history, *night.train, *night.validate_, *night.evaluate)
     missing = [day for day in wanted if day not in set(known)]
     if not missing:
         return

@@ -1,0 +1,69 @@
+"""Field-level calibration: do predictions add up within each value of a column.
+
+A model can be calibrated overall and too high on one site as it is too low on another; its bids
+then buy the wrong impressions. The error of Pan et al. (WWW 2020), relative to the positives:
+Σ over values |Σ over rows w·(p - y)| / Σ w·y. Labels are draws, so it is above 0 for the truth,
+too: `chance` is what labels redrawn from the predictions would give, and `error` less it counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+from nightbid.evaluation.scores import Floats
+from nightbid.evaluation.slices import Slice
+
+
+class FieldError(TypedDict):
+    """Of one column and one model."""
+
+    column: str
+    values: int
+    error: float
+    """Predictions that are missing or too many within values, as a share of the positives."""
+    chance: float
+    """What labels redrawn from these predictions would give on average."""
+    beyond_chance: float
+    """What is left of the error, at least 0."""
+
+
+def field_calibration(
+    slices: Iterable[Slice], labels: Floats, weights: Floats, scores: Mapping[str, Floats]
+) -> dict[str, list[FieldError]]:
+    """Measure every model on every column that is sliced by.
+
+    Args:
+        slices: Values of the columns; those of one column cover all rows.
+        labels: [rows], 0 or 1.
+        weights: [rows].
+        scores: Model → [rows], probabilities.
+
+    Returns:
+        Model → an entry per column; none where there are no positives.
+    """
+    columns: dict[str, list[Slice]] = {}
+    for each in slices:
+        columns.setdefault(each.column, []).append(each)
+    positives = float(weights @ labels)
+    if not positives:
+        return {}
+    found: dict[str, list[FieldError]] = {}
+    for name, predicted in scores.items():
+        gaps = weights * (predicted - labels)
+        variances = weights**2 * predicted * (1 - predicted)
+        for column, parts in columns.items():
+            error = sum(abs(float(gaps[each.rows].sum())) for each in parts)
+            # Mean distance of a normal draw from its mean.
+            drawn = sum(math.sqrt(2 / math.pi * float(variances[each.rows].sum()))
+                        for each in parts)  # fmt: skip
+            entry = FieldError(
+                column=column,
+                values=len(parts),
+                error=error / positives,
+                chance=drawn / positives,
+                beyond_chance=max(error - drawn, 0.0) / positives,
+            )
+            found.setdefault(name, []).append(entry)
+    return found

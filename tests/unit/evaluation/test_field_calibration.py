@@ -1,0 +1,64 @@
+"""Predictions that are right overall and wrong within values are found, beyond chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from nightbid.evaluation.field_calibration import field_calibration
+from nightbid.evaluation.slices import slices_of
+
+ROWS = 200_000
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    site = draw.integers(0, 8, ROWS)
+    truth = np.where(site < 4, 0.05, 0.1) * np.exp(0.3 * draw.normal(size=ROWS))
+    labels = (draw.random(ROWS) < truth).astype(float)
+    weights = np.where(labels == 1, 1.0, draw.choice([1.0, 3.0], ROWS))
+    return pa.table({"site": pa.array(site).cast(pa.string())}), truth, labels, weights
+
+
+def errors(rows, predicted: np.ndarray, weights: np.ndarray | None = None):
+    table, _, labels, given = rows
+    parts = list(slices_of(table, ("site",), 5))
+    weights = np.ones(ROWS) if weights is None else given
+    return field_calibration(parts, labels, weights, {"candidate": predicted})["candidate"][0]
+
+
+def test_the_truth_is_within_chance(rows) -> None:
+    found = errors(rows, rows[1])
+    assert found["values"] == 6  # five sites and the others
+    assert found["error"] < 2 * found["chance"]
+    assert found["beyond_chance"] < 0.01
+
+
+def test_what_cancels_out_overall_is_found_within_values(rows) -> None:
+    table, truth, labels, _ = rows
+    site = table["site"].to_numpy(zero_copy_only=False).astype(int)
+    wrong = truth * np.where(site % 2 == 0, 1.2, 0.8)
+    wrong *= labels.mean() / wrong.mean()
+    found = errors(rows, wrong)
+    # 20 % too many here, 20 % too few there; three sites, odd and even, share one value.
+    assert 0.1 < found["error"] < 0.22
+    assert found["beyond_chance"] == pytest.approx(found["error"] - found["chance"])
+
+
+def test_chance_is_what_redrawn_labels_give(rows) -> None:
+    table, truth, _, _ = rows
+    parts = list(slices_of(table, ("site",), 5))
+    draw = np.random.default_rng(1)
+    redrawn = []
+    for _ in range(200):
+        labels = (draw.random(ROWS) < truth).astype(float)
+        found = field_calibration(parts, labels, np.ones(ROWS), {"m": truth})["m"][0]
+        redrawn.append((found["error"], found["chance"]))
+    error, chance = np.mean(redrawn, axis=0)
+    assert error == pytest.approx(chance, rel=0.1)
+
+
+def test_without_positives_nothing_is_said(rows) -> None:
+    parts = list(slices_of(rows[0], ("site",), 5))
+    assert field_calibration(parts, np.zeros(ROWS), np.ones(ROWS), {"m": rows[1]}) == {}
