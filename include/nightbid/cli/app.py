@@ -31,6 +31,7 @@ from nightbid.errors import (
     WorkspaceError,
 )
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.progress import LogProgress
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.sealed import first_fault
 from nightbid.storage.workspace import Workspace
@@ -395,6 +396,40 @@ def compare(
         print_json(comparison_json(found))
         return
     console.print(compare_runs(found))
+
+
+@app.command()
+def ablate(
+    pipeline: PipelineName,
+    run_id: Annotated[str, typer.Argument(help="A run whose candidate is trained.")],
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train again without each feature; slow.")
+    ] = False,
+    only: Annotated[str, typer.Option(help="Features, separated by commas; default: all.")] = "",
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="Features taken away together: name=feature,feature. Repeatable."),
+    ] = None,
+) -> None:
+    """Show what each feature is worth: the loss without it, beside what computing it costs."""
+    from nightbid.ablation.worth import ablate as measure
+    from nightbid.cli.ablate import ablation_table, parse_groups
+    from nightbid.config.pipeline import PipelineSpec
+    from nightbid.report.write import write_report
+
+    settings = Settings()
+    record = RunRecord.load(Workspace(settings.workspace), _known(pipeline, settings), run_id)
+    found = measure(
+        record,
+        PipelineSpec.model_validate(record.head.spec),
+        method="retraining" if retrain else "permutation",
+        only=[each.strip() for each in only.split(",") if each.strip()],
+        groups=parse_groups(group or []),
+        progress=LogProgress("ablate"),
+    )
+    found.save(record)
+    console.print(ablation_table(found))
+    console.print(f"also in the report: {write_report(record)}", soft_wrap=True)
 
 
 @app.command()

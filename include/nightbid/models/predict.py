@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.models.folder import ModelCard, load_card, load_weights
+from nightbid.models.layout import Packed
 from nightbid.models.registry import find
 
 
@@ -24,6 +25,9 @@ class FittedModel(Protocol):
     def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Compute those with the training-only inputs (the position) as they were logged."""
 
+    def score(self, packed: Packed) -> npt.NDArray[np.float64]:
+        """Compute calibrated probabilities of packed inputs, float64 [rows]."""
+
     def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Compute those of each task of a multi-task model; none of another."""
 
@@ -36,7 +40,12 @@ def load_model(folder: Path) -> FittedModel:
         CorruptDataError: its files are damaged, or of another version.
     """
     card = load_card(folder)
-    if find(card.architecture).engine == "lightgbm":
+    engine = find(card.architecture).engine
+    if engine == "ensemble":
+        from nightbid.models.ensemble import Ensemble
+
+        return Ensemble.load(card, folder)
+    if engine == "lightgbm":
         from nightbid.models.trees import Trees
 
         return Trees.load(card, folder)

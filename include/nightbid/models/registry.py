@@ -1,7 +1,8 @@
 """Architectures by name.
 
 An architecture is a function in `nightbid/models/architectures/<name>.py`, decorated with
-`@architecture` (or in `tree_architectures`, if LightGBM fits it). To add one is to add a file;
+`@architecture` (or in `tree_architectures`, if LightGBM fits it, or in `ensemble_architectures`, if
+it combines others). To add one is to add a file;
 nothing else changes::
 
     @architecture
@@ -27,11 +28,15 @@ from typing import Any, Literal, overload
 from pydantic import ConfigDict, ValidationError, create_model
 
 from nightbid.errors import ConfigError
-from nightbid.models import architectures, tree_architectures
+from nightbid.models import architectures, ensemble_architectures, tree_architectures
 from nightbid.models.runtime import tensorflow
 
-Engine = Literal["tensorflow", "lightgbm"]
-PACKAGES = {"tensorflow": architectures, "lightgbm": tree_architectures}
+Engine = Literal["tensorflow", "lightgbm", "ensemble"]
+PACKAGES: dict[Engine, Any] = {
+    "tensorflow": architectures,
+    "lightgbm": tree_architectures,
+    "ensemble": ensemble_architectures,
+}
 _REGISTERED: dict[str, Architecture] = {}
 
 
@@ -49,8 +54,10 @@ class Architecture:
     @property
     def engine(self) -> Engine:
         """What fits it, by the folder it lies in."""
-        in_trees = self.build.__module__.startswith(tree_architectures.__name__)
-        return "lightgbm" if in_trees else "tensorflow"
+        for engine in ("lightgbm", "ensemble"):
+            if self.build.__module__.startswith(PACKAGES[engine].__name__):
+                return engine
+        return "tensorflow"
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Complete hyperparameters with the defaults of the function's signature.
@@ -167,7 +174,7 @@ def _engines() -> dict[str, Engine]:
     found: dict[str, Engine] = {}
     for engine, package in PACKAGES.items():
         for each in pkgutil.iter_modules(package.__path__):
-            found[each.name] = engine  # type: ignore[assignment]
+            found[each.name] = engine
     return found
 
 

@@ -13,6 +13,7 @@ from nightbid.cost.ledger import totals
 from nightbid.evaluation.verdict import explain, with_position
 from nightbid.features.describe import Described, Documentation
 from nightbid.night.manifest import Verdict
+from nightbid.report.ablation_section import ablation_context
 from nightbid.report.charts import (
     Bar,
     Series,
@@ -65,6 +66,7 @@ def run_context(view: RunView) -> dict[str, Any]:
         "versions": _versions(view),
         "spec": yaml.safe_dump(view.head.spec, sort_keys=False, allow_unicode=True, width=96),
         **replay_context(view),
+        **ablation_context(view),
         **_calibration(metrics),
         **_slices(metrics),
         **_training(view),

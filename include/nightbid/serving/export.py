@@ -114,17 +114,35 @@ def ask_over_http(bundle: Bundle, raw: pa.Table, columns: pa.Schema) -> None:
 
 def _write_graphs(model: FittedModel, folder: Path) -> tuple[str, ...]:
     """Write the graphs that an engine has; returns the paths whose bytes are not reproducible."""
-    if find(model.card.architecture).engine == "lightgbm":
+    write_graph(model, folder / "model.onnx")
+    if find(model.card.architecture).engine != "tensorflow":
+        return ()
+    from nightbid.models.network import Network
+    from nightbid.serving.graph import write_saved_model
+
+    assert isinstance(model, Network)
+    write_saved_model(model, folder / "saved_model")
+    return ("saved_model/",)
+
+
+def write_graph(model: FittedModel, path: Path) -> None:
+    """Write a fitted model, of whichever engine, as ONNX."""
+    engine = find(model.card.architecture).engine
+    if engine == "ensemble":
+        from nightbid.models.ensemble import Ensemble
+        from nightbid.serving.ensemble_graph import write_ensemble_onnx
+
+        assert isinstance(model, Ensemble)
+        write_ensemble_onnx(model, path, write_graph)
+    elif engine == "lightgbm":
         from nightbid.models.trees import Trees
         from nightbid.serving.tree_graph import write_tree_onnx
 
         assert isinstance(model, Trees)
-        write_tree_onnx(model, folder / "model.onnx")
-        return ()
-    from nightbid.models.network import Network
-    from nightbid.serving.graph import write_onnx, write_saved_model
+        write_tree_onnx(model, path)
+    else:
+        from nightbid.models.network import Network
+        from nightbid.serving.graph import write_onnx
 
-    assert isinstance(model, Network)
-    write_saved_model(model, folder / "saved_model")
-    write_onnx(model, folder / "model.onnx")
-    return ("saved_model/",)
+        assert isinstance(model, Network)
+        write_onnx(model, path)

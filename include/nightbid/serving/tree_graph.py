@@ -38,7 +38,7 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
     columns: list[str] = []
     for each in (*layout.lookups, *layout.numbers):
         columns += ["nothing"] * columns_of(each) if each.training_only else [_name(each)]
-    steps, constants = _calibration(model.card.calibration)
+    steps, constants = calibration_nodes(model.card.calibration)
     constants += [_ids_of(each) for each in layout.served if is_small_list(each)]
     constants += [
         _ints("last", [-1]),
@@ -95,7 +95,7 @@ def _ids_of(each: ModelInput) -> Any:
     return helper.make_tensor(f"{_name(each)}/ids", TensorProto.INT32, [len(ids)], ids)
 
 
-def _calibration(calibration: Calibration) -> tuple[list[Any], list[Any]]:
+def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
     """Nodes from `logit` to `calibrated`, [rows, 1] both, and their constants."""
     curve = calibration.curve
     line = "calibrated" if curve is None else "line"

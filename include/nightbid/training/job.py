@@ -17,7 +17,7 @@ from nightbid.models.calibration import Calibration
 from nightbid.models.folder import ModelCard, save_card, save_weights
 from nightbid.models.layout import Layout
 from nightbid.models.registry import Architecture, find
-from nightbid.night.progress import EpochWatcher, Progress
+from nightbid.night.progress import EpochWatcher, Progress, unwatched
 from nightbid.schema import FeatureSchema
 from nightbid.training.calibration import FITTERS, learned_as
 from nightbid.training.checkpoints import Checkpoints
@@ -104,6 +104,23 @@ def run_job(
 
     folder = job.output / "model"
     rows = {"rows": len(train) + len(validation)}
+    if architecture.engine == "ensemble":
+        from nightbid.training.ensemble import fit_ensemble
+
+        # What undoes the weights of training is part of each member.
+        plain = card.model_copy(update={"calibration": Calibration()})
+        both, metrics = fit_ensemble(
+            job,
+            plain,
+            validation,
+            train=lambda member, inside: run_job(
+                member, progress=inside, watch=unwatched, kept=kept and kept / member.output.name
+            ),
+            progress=inner,
+        )
+        both.card = _calibrated(plain, both, validation, job.train)
+        save_card(both.card, folder)
+        return {**metrics, **rows, **_told(both.card)}
     if architecture.engine == "lightgbm":
         from nightbid.training.trees import fit_trees
 
@@ -193,7 +210,7 @@ def _told(card: ModelCard) -> dict[str, Any]:
 
 def _strategy(architecture: Architecture, train: Train) -> Any:
     """How the steps are taken: here, or together with the other workers of TF_CONFIG."""
-    if architecture.engine == "lightgbm":
+    if architecture.engine != "tensorflow":
         return None
     from nightbid.training.distributed import strategy_of_environment
 

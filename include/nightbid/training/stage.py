@@ -25,13 +25,18 @@ class TrainingRequest:
 
     @property
     def trees(self) -> bool:
-        """Whether it is an ensemble of trees: they grow in one process."""
+        """Whether LightGBM fits it."""
         return find(self.fit.model.architecture).engine == "lightgbm"
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is trained in one process, and from scratch."""
+        return find(self.fit.model.architecture).engine != "tensorflow"
 
     @property
     def workers(self) -> int:
         """How many share each batch."""
-        return 1 if self.trees else self.fit.train.workers
+        return 1 if self.alone else self.fit.train.workers
 
 
 def asked_candidate(task: StageTask) -> TrainingRequest:
@@ -46,7 +51,10 @@ def asked_baseline(task: StageTask) -> TrainingRequest:
 
 
 def _asked(task: StageTask, model: Model, settings: Train) -> TrainingRequest:
-    find(model.architecture).parameters(model.parameters)
+    known = find(model.architecture)
+    parameters = known.parameters(model.parameters)
+    if known.engine == "ensemble":
+        known.build(**parameters)  # refuses members that cannot be combined
     fit = Fit(
         model=model,
         train=settings,
@@ -54,11 +62,11 @@ def _asked(task: StageTask, model: Model, settings: Train) -> TrainingRequest:
         seed=task.spec.seed + settings.seed,
     )
     requested = TrainingRequest(fit, task.inputs.get("champion") if settings.warm_start else None)
-    if requested.trees and settings.warm_start:
+    if requested.alone and settings.warm_start:
         raise ConfigError(
             f"{model.architecture} cannot begin with the champion's weights",
             where="train.warm_start",
-            hint="set it to false for trees",
+            hint="set it to false for trees and ensembles",
         )
     return requested
 
@@ -111,7 +119,12 @@ def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
             if metrics.get("is_cut_short")
             else ""
         )
+        + (f", weights {_weights(metrics['weights'])}" if "weights" in metrics else "")
         + (f" by {metrics['workers']} workers" if metrics.get("workers", 1) > 1 else "")
         + (f", {metrics['warm_start']}" if "warm_start" in metrics else "")
         + (f", resumed at {at:.0%}" if (at := metrics.get("resumed_at")) else ""),
     )
+
+
+def _weights(weights: dict[str, float]) -> str:
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())

@@ -1,0 +1,1 @@
+"""What a feature is worth: the loss without it, beside what computing it costs."""

@@ -1,0 +1,65 @@
+"""What computing each feature costs: learning, transforming, looking up at serving."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+
+from nightbid.cost.pricing import default_book, price_lines
+from nightbid.features.fitted import FittedFeatures
+from nightbid.features.learn import learn
+from nightbid.features.values import RawColumns
+
+CANDIDATES = 100
+"""Rows of one request."""
+REPEATS = 20
+
+
+def seconds_of_feature(
+    name: str, fitted: FittedFeatures, raw: pa.Table, learned: int, transformed: int
+) -> tuple[float, float]:
+    """Measure a feature on rows of the logs, in CPU seconds of this machine.
+
+    Args:
+        name: The feature.
+        fitted: The fitted features of the night.
+        raw: Raw rows with the reserved columns, some thousands.
+        learned: Rows that a night learns from.
+        transformed: Rows that a night transforms.
+
+    Returns:
+        Seconds a night (learning and transforming), seconds a request of 100 candidates.
+    """
+    definition = {name: fitted.definition.features[name]}
+    transform = fitted.transforms[name]
+    transform.apply(RawColumns(raw))  # what is made once, such as an index of the history
+    learning = _cpu(lambda: learn(definition, raw, train=True)) / len(raw)
+    applying = _cpu(lambda: transform.apply(RawColumns(raw))) / len(raw)
+    request = raw.slice(0, CANDIDATES)
+
+    def ask() -> None:
+        for _ in range(REPEATS):
+            transform.apply(RawColumns(request))
+
+    return learning * learned + applying * transformed, _cpu(ask) / REPEATS
+
+
+def usd(seconds: float) -> Decimal:
+    """Price CPU seconds at the price book's cloud rate, with 4 GB of memory per core."""
+    hours = Decimal(repr(seconds)) / 3600
+    amounts = {"vcpu_hour": hours, "memory_gb_hour": hours * 4}
+    lines = price_lines(
+        amounts, default_book(), at=datetime.now(UTC).date(), where="cloud", service="compute_e2"
+    )
+    return sum((each.amount for each in lines.values()), Decimal(0))
+
+
+def _cpu(work: Callable[[], object]) -> float:
+    """CPU seconds of this thread: other processes do not count."""
+    started = time.thread_time()
+    work()
+    return time.thread_time() - started

@@ -1,0 +1,78 @@
+"""`nightbid ablate`: a table of what each feature is worth, and what it costs."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Column, Table
+
+from nightbid.ablation.worth import Ablation, Worth
+from nightbid.evaluation.bootstrap import Difference
+from nightbid.report.formatting import DASH, interval, number, signed
+
+TITLES = {
+    "permutation": "its inputs shuffled among rows",
+    "retraining": "trained again without it",
+}
+
+
+def parse_groups(texts: list[str]) -> dict[str, list[str]]:
+    """Read `name=feature,feature` options.
+
+    Raises:
+        ConfigError: one is written otherwise.
+    """
+    from nightbid.errors import ConfigError
+
+    found = {}
+    for text in texts:
+        name, _, names = text.partition("=")
+        features = [each.strip() for each in names.split(",") if each.strip()]
+        if not name or not features:
+            raise ConfigError(f"cannot read the group {text!r}", hint="write name=feature,feature")
+        found[name] = features
+    return found
+
+
+def ablation_table(found: Ablation) -> Table:
+    """One row per feature, the most valuable first."""
+    table = Table(
+        Column("feature", overflow="fold"),
+        Column("log loss without it", justify="right"),
+        Column("AUC without it", justify="right"),
+        Column("CPU s a night", justify="right"),
+        Column("USD a night", justify="right"),
+        Column("ms a request", justify="right"),
+        Column("log loss per USD", justify="right"),
+        title=f"{found.run_id}: log loss {found.log_loss:.5f}, AUC {found.auc:.4f} on"
+        f" {found.rows:,} rows; each feature {TITLES[found.method]}; 95 % over"
+        f" {found.users:,} users",
+        title_justify="left",
+    )
+    for each in found.features:
+        table.add_row(
+            escape(each.name),
+            escape(each.why_not) if each.why_not else _shown(each.log_loss, 5, worse_is_more=True),
+            _shown(each.auc, 4, worse_is_more=False),
+            number(each.night_seconds, 2),
+            f"{each.night_usd:.6f}",
+            number(each.request_ms, 3),
+            _per_usd(each),
+        )
+    return table
+
+
+def _per_usd(each: Worth) -> str:
+    return DASH if each.per_usd is None else f"{each.per_usd:,.1f}"
+
+
+def _shown(difference: Difference | None, digits: int, *, worse_is_more: bool) -> str:
+    if difference is None or difference["value"] is None:
+        return DASH
+    text = escape(
+        f"{signed(difference['value'], digits)} {interval(difference, digits, sign=True)}".strip()
+    )
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return f"[dim]{text}[/]"
+    needed = low > 0 if worse_is_more else high < 0
+    return f"[{'green' if needed else 'red'}]{text}[/]"

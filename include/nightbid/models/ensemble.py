@@ -1,0 +1,83 @@
+"""A fitted ensemble: its members, the weights of their logits, its scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nightbid.errors import CorruptDataError
+from nightbid.models.folder import ModelCard
+from nightbid.models.layout import Layout, Packed
+from nightbid.models.predict import FittedModel, load_model
+
+MEMBERS = "members"
+FILE = "weights.json"
+TINY = 1e-7
+"""Probabilities are kept this far from 0 and 1, so that logits are finite."""
+
+Floats = npt.NDArray[np.float64]
+
+
+class Ensemble:
+    """Members and the weights of their logits; the weights are at least 0 and add up to 1."""
+
+    def __init__(
+        self, card: ModelCard, members: Mapping[str, FittedModel], weights: Mapping[str, float]
+    ) -> None:
+        self.card = card
+        self.layout = Layout(card.features)
+        self.members = dict(members)
+        self.weights = dict(weights)
+
+    @classmethod
+    def load(cls, card: ModelCard, folder: Path) -> Ensemble:
+        """Open what `save` wrote beside the members' folders.
+
+        Raises:
+            CorruptDataError: it is something else.
+        """
+        try:
+            weights = json.loads((folder / FILE).read_text())
+            names = list(weights)
+        except (OSError, ValueError, TypeError) as error:
+            raise CorruptDataError(
+                f"unreadable weights: {error}", where=str(folder / FILE), hint="train it again"
+            ) from error
+        return cls(card, {name: load_model(folder / MEMBERS / name) for name in names}, weights)
+
+    def save(self, folder: Path) -> None:
+        """Write the weights; the members were written when they were trained."""
+        (folder / FILE).write_text(json.dumps(self.weights, indent=1))
+
+    def score(self, packed: Packed) -> Floats:
+        """Compute calibrated probabilities, float64 [rows]."""
+        return self._mixed({name: each.score(packed) for name, each in self.members.items()})
+
+    def predict(self, table: pa.Table) -> Floats:
+        """Score featurized rows as they are served: training-only inputs are constant."""
+        return self._mixed({name: each.predict(table) for name, each in self.members.items()})
+
+    def predict_as_logged(self, table: pa.Table) -> Floats:
+        """Score them with the training-only inputs as they were logged."""
+        return self._mixed(
+            {name: each.predict_as_logged(table) for name, each in self.members.items()}
+        )
+
+    def predict_tasks(self, table: pa.Table) -> dict[str, Floats]:
+        """Ensembles have one task: none."""
+        return {}
+
+    def _mixed(self, scores: Mapping[str, Floats]) -> Floats:
+        mixed = sum(self.weights[name] * logits(each) for name, each in scores.items())
+        return 1 / (1 + np.exp(-self.card.calibration.logits(np.asarray(mixed, np.float64))))
+
+
+def logits(probabilities: Floats) -> Floats:
+    """Log odds, [rows]."""
+    p = np.clip(probabilities, TINY, 1 - TINY)
+    return np.log(p) - np.log1p(-p)

@@ -1,0 +1,1 @@
+"""Architectures that combine others: one file each."""

@@ -1,0 +1,49 @@
+"""A weighted mean of the logits of several architectures: stacking, Wolpert 1992."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nightbid.errors import ConfigError
+from nightbid.models.registry import architecture, find
+
+
+@architecture
+def ensemble(
+    *,
+    members: tuple[str, ...] = ("dcn_v2", "gradient_boosted_trees"),
+    parameters: dict[str, dict[str, Any]] = {},  # noqa: B006 (a default to show, never changed)
+) -> dict[str, dict[str, Any]]:
+    """Choose the members; their weights are fitted on validation rows.
+
+    Args:
+        members: registered architectures, each once.
+        parameters: member → its hyperparameters.
+
+    Returns:
+        Member → its hyperparameters, defaults included.
+    """
+    if len(members) < 2 or len(set(members)) < len(members):
+        raise ConfigError(
+            f"the members are {', '.join(members) or 'none'}",
+            where="model.parameters.members",
+            hint="name two or more architectures, each once",
+        )
+    for name in parameters:
+        if name not in members:
+            raise ConfigError(
+                f"{name!r} is no member",
+                where="model.parameters.parameters",
+                hint=f"members: {', '.join(members)}",
+            )
+    found = {}
+    for name in members:
+        each = find(name)
+        if each.engine == "ensemble" or each.multi_task:
+            raise ConfigError(
+                f"{name} cannot be a member of an ensemble",
+                where="model.parameters.members",
+                hint="take architectures with one label",
+            )
+        found[name] = each.parameters(parameters.get(name, {}))
+    return found

@@ -1,0 +1,48 @@
+"""The section of a run's page on what its features are worth; see `nightbid ablate`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nightbid.report.formatting import DASH, interval, number, signed
+from nightbid.report.run_view import RunView
+
+METHODS = {
+    "permutation": "the feature's inputs shuffled among the evaluate rows",
+    "retraining": "the model trained again without the feature",
+}
+
+
+def ablation_context(view: RunView) -> dict[str, Any]:
+    """Rows of the newest ablation of a run; none where nobody has made one."""
+    path = view.run.folder / "ablation.json"
+    if not path.exists():
+        return {"ablation": None}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        {
+            "name": each["name"],
+            "features": each["features"],
+            "log_loss": each["why_not"] or _shown(each["log_loss"], 5),
+            "auc": _shown(each["auc"], 4),
+            "seconds": number(each["night_seconds"], 2),
+            "usd": f"{each['night_usd']:.6f}",
+            "request": number(each["request_ms"], 3),
+            "per_usd": _per_usd(each),
+        }
+        for each in found["features"]
+    ]
+    return {"ablation": found, "ablation_rows": rows, "ablation_method": METHODS[found["method"]]}
+
+
+def _shown(difference: dict[str, Any] | None, digits: int) -> str:
+    if not difference or difference["value"] is None:
+        return DASH
+    bounds = interval(difference, digits, sign=True)
+    return f"{signed(difference['value'], digits)} {bounds}".strip()
+
+
+def _per_usd(each: dict[str, Any]) -> str:
+    value = (each["log_loss"] or {}).get("value")
+    return DASH if value is None or not each["night_usd"] else f"{value / each['night_usd']:,.1f}"

@@ -1,0 +1,130 @@
+"""Fit an ensemble: each member as if it were alone, then the weights of their logits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from nightbid.models.ensemble import MEMBERS, Ensemble, logits
+from nightbid.models.folder import ModelCard, save_card
+from nightbid.models.predict import load_model
+from nightbid.models.registry import find
+from nightbid.night.progress import Progress
+from nightbid.training.data import Examples
+from nightbid.training.validation import validate
+
+if TYPE_CHECKING:
+    from nightbid.training.job import Job
+
+Floats = npt.NDArray[np.float64]
+
+
+def fit_ensemble(
+    job: Job,
+    card: ModelCard,
+    validation: Examples,
+    *,
+    train: Callable[[Job, Progress], dict[str, Any]],
+    progress: Progress,
+) -> tuple[Ensemble, dict[str, Any]]:
+    """Train every member, then weigh them on validation rows.
+
+    Args:
+        job: The ensemble's.
+        card: Architecture and hyperparameters.
+        validation: Rows newer than the training rows.
+        train: Trains a member; gives its metrics.
+        progress: Told how far it is.
+
+    Returns:
+        The ensemble, and the figures of its training.
+    """
+    members: dict[str, dict[str, Any]] = find(card.architecture).build(**card.parameters)
+    folder = job.output / "model" / MEMBERS
+    folder.mkdir(parents=True)
+    told: dict[str, dict[str, Any]] = {}
+    models = {}
+    for number, (name, parameters) in enumerate(members.items()):
+
+        def inner(done: float, message: str = "", at: int = number, name: str = name) -> None:
+            progress((at + done) / len(members), f"{name}: {message}")
+
+        alone = job.output / f"member-{name}"
+        alone.mkdir()
+        model = job.model.model_copy(update={"architecture": name, "parameters": parameters})
+        settings = job.train.model_copy(update={"calibration": "none", "warm_start": False})
+        member = job.model_copy(
+            update={
+                "model": model,
+                "train": settings,
+                "output": alone,
+                "checkpoints": job.checkpoints / name if job.checkpoints else None,
+                "champion": None,
+            }
+        )
+        told[name] = train(member, inner)
+        shutil.move(alone / "model", folder / name)
+        if (alone / "tensorboard").exists():
+            (job.output / "tensorboard").mkdir(exist_ok=True)
+            shutil.move(alone / "tensorboard", job.output / "tensorboard" / name)
+        shutil.rmtree(alone)
+        models[name] = load_model(folder / name)
+    scores = {name: each.score(validation.inputs) for name, each in models.items()}
+    weights = fit_weights(scores, validation)
+    found = Ensemble(card, models, weights)
+    save_card(card, job.output / "model")
+    found.save(job.output / "model")
+    best = validate(found.score(validation.inputs), validation)
+    slowest = min(each["examples_per_second"] for each in told.values())
+    return found, {
+        "architecture": card.architecture,
+        "parameters": sum(int(each["parameters"]) for each in told.values()),
+        "weights": weights,
+        "members": {
+            name: {key: each[key] for key in ("parameters", "validation", "best_epoch")}
+            for name, each in told.items()
+        },
+        "examples_per_second": slowest,
+        "epochs": max(int(each["epochs"]) for each in told.values()),
+        "best_epoch": max(int(each["best_epoch"]) for each in told.values()),
+        "history": [],
+        "validation": {"auc": best.auc, "log_loss": best.log_loss},
+    }
+
+
+def fit_weights(scores: Mapping[str, Floats], rows: Examples) -> dict[str, float]:
+    """Minimize the log loss of the weighted mean of logits.
+
+    Args:
+        scores: Member → [rows], probabilities.
+        rows: With labels and weights.
+
+    Returns:
+        Member → weight, at least 0, 1 in all.
+    """
+    z = np.stack([logits(each) for each in scores.values()])
+    labels, mass = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
+    mass = mass / mass.sum()
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        mixed = weights @ z
+        value = float(mass @ (np.logaddexp(0, mixed) - labels * mixed))
+        return value, z @ (mass * (1 / (1 + np.exp(-mixed)) - labels))
+
+    size = len(z)
+    found = minimize(
+        loss,
+        np.full(size, 1 / size),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * size,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(size)},
+    )
+    weights = np.clip(found.x, 0.0, None)
+    weights = weights / weights.sum()
+    return dict(zip(scores, weights.tolist(), strict=True))
