@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 
 HISTORY_PARTS = ("profile/", "fitted/")
 """What gates read of earlier nights."""
-LIBRARIES = ("apache-beam", "great-expectations", "keras", "numpy", "pyarrow", "tensorflow")
+LIBRARIES = (
+    "apache-beam", "great-expectations", "keras", "lightgbm", "numpy", "onnxruntime", "pyarrow",
+    "tensorflow",
+)  # fmt: skip
 """Their versions are part of every key: an upgraded library recomputes."""
 
 
