@@ -69,6 +69,8 @@ _RAW: dict[str, _Entry] = {
                         " `source.rename`.",)),
     "changed_types": ("Columns whose type differs from that of other days.",
                       "the log's schema changed", ("Fix the producer, or set `source.types`.",)),
+    "widened_types": ("", "another writer or library version wrote the day", (
+        "Nothing, if it stays: the types are settled over the window. Else set `source.types`.",)),
     "missing_hours": ("Hours of a day without any row.", "an outage of the producer or the export",
                       (LOAD,)),
     "hour_low": ("", "an outage within the day, late arrivals", (LOOK, LOAD)),
@@ -110,6 +112,10 @@ _RAW: dict[str, _Entry] = {
     "linf": ("", "one value took over or vanished", (LOOK, RIGHT)),
     "auc_gain": ("", "the column has seen the label (a leak)", (
         "Name it in `source.outcomes` if it is known only after the impression.",)),
+    "known_if_positive": ("", "the column is filled in after the click or conversion (a leak)", (
+        "Remove the feature, or name its column in `source.outcomes`.",)),
+    "after_impression": ("", "the column holds the time of a later event (a leak)", (
+        "Remove the feature, or name its column in `source.outcomes`.",)),
     "auc_loss": ("", "a stale or shuffled join", (LOOK, LOAD)),
     "attribute_loss": ("", "a stale join, swapped ids", (LOOK, LOAD)),
     "concentration": ("", "a bot or a test user", ("Leave the user out of the logs.",)),
@@ -150,12 +156,18 @@ _FEATURES: dict[str, _Entry] = {
         "Compute it from earlier days only, as `target_rate` does.",)),
     "label_rate_ratio": ("Share of label 1 in the newest rows, over that of the training rows.",
                          "late labels, a changed attribution", (LOOK, RIGHT)),
+    "position_as_input": ("", "a feature reads the position of the ad, which is not known when"
+                          " serving", ("Set `training_only: true` on that feature.",)),
     "skew_mismatches": ("", "a feature is computed differently when serving", (CODE,)),
     "skew_rows": ("", "too few rows to compare", ("Widen the window.",)),
 }  # fmt: skip
 _MODEL: dict[str, _Entry] = {
     "worse_than_reference": ("", "the night's rows or settings made a poorer model", (CODE,)),
     "entropy_loss": ("", "the night's rows or settings made a poorer model", (CODE, LOOK)),
+    "auc_loss": ("", "the candidate is calibrated better and ranks worse", (
+        "Look at the slices on the run's page: a lost feature, too few epochs.", CODE)),
+    "verdict_mixed": ("", "the candidate is calibrated better and ranks worse", (
+        "Nothing is promoted. Compare with the champion: `nightbid compare`.",)),
     "seed_noise": ("", "training is unstable", ("Lower `train.learning_rate`; average weights.",)),
     "seed_noise_unknown": ("", "the model changed since the noise was measured", (
         "`nightbid gates noise {pipeline}`, review, rename the file.",)),
@@ -193,6 +205,9 @@ _SERVING: dict[str, _Entry] = {
     "requests_per_second_per_core": ("Requests that one core answered in a second.",
                                      "a larger model, a busy machine", (
         "Run the night again when the machine is quiet; else make the model smaller.",)),
+    "rate_held": ("", "a larger model, a busy machine, or an objective out of reach", (
+        "Run the night again when the machine is quiet; else set `serve.processes` or make the"
+        " model smaller.",)),
     "parity": ("", "an operation that the exported graph computes differently", (CODE,)),
     "skew_mismatches": ("Cells that the serving path computes differently, bit by bit.",
                         "a feature is computed differently when serving", (CODE,)),
