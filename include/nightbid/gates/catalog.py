@@ -247,7 +247,7 @@ def checks_of(gate: GateName) -> list[CheckDoc]:
     known = meanings_of(type(block))
     found = []
     for name in statistics_of(gate):
-        meaning, causes, do = _TABLE[gate].get(name, ("", "", (LOOK, RIGHT)))
+        meaning, causes, do = _TABLE.get(gate, {}).get(name, ("", "", (LOOK, RIGHT)))
         text = meaning or known.get(name, "")
         found.append(CheckDoc(gate, name, text, causes, do, getattr(block, name)))
     return found
