@@ -81,5 +81,7 @@ def test_the_exit_code_says_what_went_wrong(installed: Workspace) -> None:
     assert printed("--version").startswith("nightbid ")
     assert all(str(code) in printed("--help") for code in EXIT_CODES)
     # Other modules have kinds of their own, which no command ends with.
-    kinds = [kind for kind in NightbidError.__subclasses__() if kind.__module__ == "nightbid.errors"]
+    kinds = [
+        kind for kind in NightbidError.__subclasses__() if kind.__module__ == "nightbid.errors"
+    ]
     assert all(kind.exit_code in EXIT_CODES for kind in kinds if kind.__name__ != "TrialPruned")
