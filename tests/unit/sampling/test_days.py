@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -157,3 +158,17 @@ def test_a_night_is_made_of_links(sample, tmp_path):
     one = next((tmp_path / "w").rglob("rows.parquet"))
     assert one.stat().st_nlink == 2
     assert hashlib.sha256(one.read_bytes()).hexdigest()
+
+
+def test_several_nights_that_make_the_same_days_at_once_end_with_the_same_files(
+    tmp_path: Path, sample
+) -> None:
+    names = [f"p{at}" for at in range(6)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        nights = list(pool.map(lambda name: sample(4, pipeline=name), names))
+    assert all(files == nights[0][1] for _, files in nights)
+    folders = [each.name for each in (tmp_path / "w/days/sample").glob("*/*")]
+    assert len(folders) == 4, "one output a day, and no scratch folder is left"
+    made, files = sample(4, pipeline="later")
+    assert not made
+    assert files == nights[0][1]
