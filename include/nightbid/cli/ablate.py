@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from rich.markup import escape
 from rich.table import Column, Table
 
 from nightbid.ablation.worth import Ablation, Worth
+from nightbid.cost.money import shown
 from nightbid.evaluation.bootstrap import Difference
 from nightbid.report.formatting import DASH, interval, number, signed
 
@@ -54,7 +57,7 @@ def ablation_table(found: Ablation) -> Table:
             escape(each.why_not) if each.why_not else _shown(each.log_loss, 5, worse_is_more=True),
             _shown(each.auc, 4, worse_is_more=False),
             number(each.night_seconds, 2),
-            f"{each.night_usd:.6f}",
+            shown(Decimal(str(each.night_usd))),
             number(each.request_ms, 3),
             _per_usd(each),
         )

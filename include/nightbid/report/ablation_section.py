@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
+from nightbid.cost.money import shown
 from nightbid.report.formatting import DASH, interval, number, signed
 from nightbid.report.run_view import RunView
 
@@ -27,7 +29,7 @@ def ablation_context(view: RunView) -> dict[str, Any]:
             "log_loss": each["why_not"] or _shown(each["log_loss"], 5),
             "auc": _shown(each["auc"], 4),
             "seconds": number(each["night_seconds"], 2),
-            "usd": f"{each['night_usd']:.6f}",
+            "usd": shown(Decimal(str(each["night_usd"]))),
             "request": number(each["request_ms"], 3),
             "per_usd": _per_usd(each),
         }
