@@ -24,7 +24,7 @@ class Model(Block):
 
 
 class Baseline(Model):
-    """The yardstick: a model that is trained each night, or a score that the logs already have.
+    """The baseline: a model that is trained each night, or a score that the logs already have.
 
     With `column`, the score of another platform's model is the baseline, and the first champion to
     beat: on the same rows, with the same intervals and money. It is never served or promoted.

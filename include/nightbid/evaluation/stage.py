@@ -1,4 +1,4 @@
-"""Evaluate: the candidate, its reference and the yardsticks on the very same newest rows."""
+"""Evaluate: the candidate, its reference and the baselines on the very same newest rows."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def candidate(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
 
 
 def baseline(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
-    """Who trains the yardstick: a managed job, or (None) this machine."""
+    """Who trains the baseline: a managed job, or (None) this machine."""
     if spec.baseline.column:
         return None
     return _work(settings, asked_baseline)

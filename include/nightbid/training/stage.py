@@ -77,7 +77,7 @@ def run(task: StageTask) -> Outcome:
 
 
 def run_baseline(task: StageTask) -> Outcome:
-    """Train the yardstick on this machine; a score in the logs needs no training."""
+    """Train the baseline on this machine; a score in the logs needs no training."""
     if column := task.spec.baseline.column:
         (task.output / "baseline.json").write_text(json.dumps({"column": column}))
         return Outcome(

@@ -92,7 +92,7 @@ def test_a_neutral_candidate_that_lost_to_a_recent_champion_is_undecided():
     assert found["verdict"] == "undecided"
     assert (found["ratchet"]["number"], found["ratchet"]["verdict"]) == (3, "worse")
     assert "worse than the best recent champion #3 of 2026-01-02: NE +" in explain(found)
-    # One that is worse than the present champion on these rows is no yardstick.
+    # One that is worse than the present champion on these rows is no reference.
     assert judged(Rows(**{**vars(rows), "scores": slid, "earlier": (worst,)}))["ratchet"] is None
     # What improves on what serves now is promoted all the same.
     better = {**rows.scores, "champion": rows.scores["baseline"]}

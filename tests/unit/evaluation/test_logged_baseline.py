@@ -1,4 +1,4 @@
-"""A score of another platform in the logs as the yardstick: judged, replayed, never served."""
+"""A score of another platform in the logs as the baseline: judged, replayed, never served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain deep network on embeddings: the yardstick of every paper below."""
+"""The plain deep network on embeddings: the baseline of every paper below."""
 
 from __future__ import annotations
 
