@@ -31,7 +31,15 @@ from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.rows import EarlierChampion, Rows, score_rows, training_rate
 from nightbid.evaluation.scores import Floats, Ints, ScoreTable
 from nightbid.evaluation.slices import slices_of
-from nightbid.evaluation.verdict import PROMOTED, Verdict, against, explain, judge, with_position
+from nightbid.evaluation.verdict import (
+    PROMOTED,
+    Verdict,
+    against,
+    explain,
+    judge,
+    signed,
+    with_position,
+)
 from nightbid.night.manifest import Rows as RowCounts
 from nightbid.night.progress import Progress, silent
 from nightbid.night.task import Outcome, StageTask
@@ -300,9 +308,5 @@ def _sentence(metrics: dict[str, Any]) -> str:
 
 
 def _signed(difference: Difference) -> str:
-    value, low, high = difference["value"], difference["low"], difference["high"]
-    if value is None:
-        return ""
-    if low is None or high is None:
-        return f"({value:+.4f})"
-    return f"({value:+.4f} [{low:+.4f}, {high:+.4f}])"
+    text = signed(difference)
+    return f"({text})" if text else ""

@@ -101,9 +101,10 @@ def explain(metrics: Mapping[str, Any]) -> str:
         said.append(f"{seen}, the margin is {margin:g}")
     ratchet = metrics.get("ratchet")
     if ratchet:
+        apart = signed(ratchet["difference"]["normalized_entropy"]) or "not defined"
         said.append(
             f"{against(ratchet['verdict'], 'best recent champion')} #{ratchet['number']} of"
-            f" {ratchet['night']}: NE {_signed(ratchet['difference']['normalized_entropy'])}"
+            f" {ratchet['night']}: NE {apart}"
         )
     if metrics.get("no_reference"):
         said.append(metrics["no_reference"])
@@ -119,10 +120,11 @@ def with_position(metrics: Mapping[str, Any]) -> str:
     return f"with the logged position AUC {auc:.4f}, NE {entropy:.4f}"
 
 
-def _signed(difference: Difference) -> str:
+def signed(difference: Difference) -> str:
+    """Write a difference with its sign and interval; empty where it is not defined."""
     value, low, high = difference["value"], difference["low"], difference["high"]
     if value is None:
-        return "not defined"
+        return ""
     if low is None or high is None:
         return f"{value:+.4f}"
     return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"

@@ -9,8 +9,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -115,26 +113,6 @@ def test_a_broken_yaml_and_a_damaged_record_are_told(settings) -> None:
     found = {alert.message.kind: alert.message for alert in Watch(settings).look(LAST)}
     assert set(found) == {"broken_pipeline", "damaged_record"}
     assert "did you mean 'schedule'" in found["broken_pipeline"].summary
-
-
-@pytest.fixture
-def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A chat's webhook on loopback: its address, and the messages that it took."""
-    taken: list[dict[str, Any]] = []
-
-    class Webhook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Stay quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", taken
-        server.shutdown()
 
 
 def test_the_command_for_cron_sends_and_says_by_its_exit_code(settings, webhook) -> None:
