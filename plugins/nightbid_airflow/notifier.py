@@ -47,7 +47,7 @@ class StopNotifier(BaseNotifier):
         try:
             send(settings, message)
         finally:
-            # A webhook that is down keeps nobody else from being told.
+            # Where one webhook is down, the message still goes to the others.
             if settings.stop_notifier:
                 notifier = _named(settings.stop_notifier)()
                 notifier({**context, "nightbid": message.to_json()})

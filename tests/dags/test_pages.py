@@ -105,7 +105,7 @@ def server(
 
 @pytest.fixture(scope="module")
 def ann(server: str) -> Iterator[httpx.Client]:
-    """Somebody who logged in and may only look."""
+    """A user who is logged in and may only read."""
     with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
         client.cookies.set("_token", jwt(server, "ann"))
         yield client
@@ -113,7 +113,7 @@ def ann(server: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def eve(server: str) -> Iterator[httpx.Client]:
-    """Somebody who logged in and may edit DAGs."""
+    """A user who is logged in and may edit DAGs."""
     with httpx.Client(base_url=server, trust_env=False, timeout=30) as client:
         client.cookies.set("_token", jwt(server, "eve"))
         yield client

@@ -221,7 +221,7 @@ class PipelineSpec(Block):
 
     @model_validator(mode="after")
     def _position_is_training_only(self) -> PipelineSpec:
-        """Refuse a position that a model would rank by: nobody knows it when ads are ranked."""
+        """Refuse a position that a model would rank by: it is not known when ads are ranked."""
         if self.gates.features.position_as_input.stop is not None:
             for name in self.position_inputs():
                 raise ValueError(

@@ -41,7 +41,7 @@ def click_files(found: dict[date, list[Path]], day: date) -> list[Part]:
     """Find the click logs of a day.
 
     Raises:
-        MissingDataError: there is none: no clicks at all would look like nobody clicking.
+        MissingDataError: there is none: it would look like a day without clicks.
     """
     paths = _of_kind(found.get(day, []), "clk")
     if not paths:

@@ -17,7 +17,7 @@ METHODS = {
 
 
 def ablation_context(view: RunView) -> dict[str, Any]:
-    """Rows of the newest ablation of a run; none where nobody has made one."""
+    """Rows of the newest ablation of a run; none where there is no ablation."""
     path = view.run.folder / "ablation.json"
     if not path.exists():
         return {"ablation": None}

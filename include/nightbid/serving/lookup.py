@@ -67,7 +67,7 @@ def served_features(fitted: FittedFeatures) -> list[ServedFeature]:
     for name, transform in fitted.transforms.items():
         served = [each for each in transform.inputs if not each.training_only]
         if not served:
-            continue  # nobody knows a training-only value when ads are ranked
+            continue  # a training-only value is not known when ads are ranked
         feature = fitted.definition.features[name]
         when = MOMENTS.get(feature.transform)
         if isinstance(feature, Recent) and feature.before == "day":

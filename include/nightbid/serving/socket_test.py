@@ -49,7 +49,7 @@ class Running:
 
     @property
     def memory_mb(self) -> float:
-        """Memory of its processes that nobody shares, in MB."""
+        """Private memory of its processes, in MB."""
         whole = [self.process, *self.process.children(recursive=True)]
         return sum(each.memory_full_info().uss for each in whole) / 1e6
 
