@@ -1,0 +1,1 @@
+"""The commands of `nightbid`, a file for each panel of its help."""

@@ -1,0 +1,255 @@
+"""Commands of models: what serves, what a feature is worth, sweeps and rehearsals."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nightbid.cli import view
+from nightbid.cli.output import AsJson, print_json
+from nightbid.cli.root import Overrides, PipelineName, app, console, known
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.progress import LogProgress
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
+
+PANEL = "Models"
+
+
+@app.command(rich_help_panel=PANEL)
+def champion(
+    pipeline: Annotated[
+        str, typer.Argument(help="A pipeline; or `pause`, `resume` or `retire` before it.")
+    ],
+    of: Annotated[
+        str, typer.Argument(help="The pipeline, after `pause`, `resume` or `retire`.")
+    ] = "",
+    number: Annotated[
+        int | None, typer.Argument(help="With `retire`: number in the history.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show which model serves and its history.
+
+    `champion pause PIPELINE` stops promotions until `resume`; `champion retire PIPELINE NUMBER`
+    takes a model out of service for good: an earlier one serves, or nothing.
+    """
+    from nightbid.cli.champion import pause_or_resume, retire
+
+    settings = Settings()
+    if of:
+        pointer = ChampionPointer(Workspace(settings.workspace), known(of, settings))
+        if pipeline == "retire":
+            said = retire(pointer, of, number, reason)
+            console.print(said, markup=False, soft_wrap=True)
+            return
+        console.print(pause_or_resume(pointer, pipeline, of, reason), markup=False, soft_wrap=True)
+        return
+    pointer = ChampionPointer(Workspace(settings.workspace), known(pipeline, settings))
+    if as_json:
+        print_json({"history": pointer.history(), "paused": pointer.paused()})
+        return
+    if (pause := pointer.paused()) is not None:
+        console.print(f"promotions are paused since {pause.since:%Y-%m-%d %H:%M} UTC: "
+                      f"{pause.reason}", markup=False, soft_wrap=True)  # fmt: skip
+    history = pointer.history()
+    if not history:
+        console.print(f"{pipeline} has no champion yet: no candidate has passed every gate")
+        return
+    if not history[-1].serves:
+        console.print(f"{pipeline} has no champion any more: the last one was retired")
+    console.print(view.champion_table(history, pointer.current()))
+
+
+@app.command(rich_help_panel=PANEL)
+def rollback(
+    pipeline: PipelineName,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+    to: Annotated[
+        int | None, typer.Option(help="Number in the history; default: the one before.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who decides it; default: your user name.")] = "",
+) -> None:
+    """Let an earlier champion serve again."""
+    from nightbid.cli.champion import person
+
+    settings = Settings()
+    pointer = ChampionPointer(Workspace(settings.workspace), known(pipeline, settings))
+    entry = pointer.rollback(reason, to, person(by))
+    console.print(
+        f"{pipeline}: the champion is again {entry.run_id} (bundle {entry.bundle_digest[:12]}),"
+        f" entry #{entry.number}"
+    )
+
+
+@app.command(rich_help_panel=PANEL)
+def features(
+    pipeline: PipelineName,
+    set_: Overrides = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown page.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Document the features: what each reads, makes and gives the model, and what it learned."""
+    from nightbid.cli.features import documented, features_markdown, features_table, origin
+
+    settings = Settings()
+    spec = find_pipeline(pipeline, settings.pipelines, tuple(set_ or ()))
+    found, run_id = documented(spec, Workspace(settings.workspace))
+    if as_json:
+        print_json({"pipeline": pipeline, "run_id": run_id, **found.model_dump(mode="json")})
+        return
+    if markdown:
+        sys.stdout.write(features_markdown(pipeline, found, run_id) + "\n")
+        return
+    console.print(features_table(found))
+    console.print(origin(pipeline, run_id), soft_wrap=True)
+
+
+@app.command(rich_help_panel=PANEL)
+def ablate(
+    pipeline: PipelineName,
+    run_id: Annotated[str, typer.Argument(help="A run whose candidate is trained.")],
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train again without each feature; slow.")
+    ] = False,
+    only: Annotated[str, typer.Option(help="Features, separated by commas; default: all.")] = "",
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="Features taken away together: name=feature,feature. Repeatable."),
+    ] = None,
+) -> None:
+    """Show what each feature is worth: the loss without it, beside what computing it costs."""
+    from nightbid.ablation.worth import ablate as measure
+    from nightbid.cli.ablate import ablation_table, parse_groups
+    from nightbid.config.pipeline import PipelineSpec
+    from nightbid.report.write import write_report
+
+    settings = Settings()
+    record = RunRecord.load(Workspace(settings.workspace), known(pipeline, settings), run_id)
+    found = measure(
+        record,
+        PipelineSpec.model_validate(record.head.spec),
+        method="retraining" if retrain else "permutation",
+        only=[each.strip() for each in only.split(",") if each.strip()],
+        groups=parse_groups(group or []),
+        progress=LogProgress("ablate"),
+    )
+    found.save(record)
+    console.print(ablation_table(found))
+    console.print(f"also in the report: {write_report(record)}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=PANEL)
+def sweep(
+    pipeline: PipelineName,
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="What varies: key=a,b,c, key=log:1e-4..1e-2 or key=lin:0.0..0.5."
+        ),
+    ],
+    trials: Annotated[int, typer.Option(min=1, help="Trials, those already done included.")] = 20,
+    budget: Annotated[str, typer.Option(help="Of all trials at cloud prices, as 5USD.")] = "",
+    date_: Annotated[
+        datetime | None,
+        typer.Option("--date", formats=["%Y-%m-%d"], help="Default: the newest night that ran."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="log_loss or auc, of the validation rows.")] = (
+        "log_loss"
+    ),
+    name: Annotated[str, typer.Option(help="Name of the sweep; the same command goes on.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the proposals.")] = 0,
+) -> None:
+    """Train many variants on the same features and rank them; run again, it goes on."""
+    from nightbid.cli.sweep import budget_of, run_sweep
+    from nightbid.sweep.study import Sweep, newest_night
+
+    settings = Settings()
+    if metric not in ("log_loss", "auc"):
+        raise ConfigError(f"no metric {metric!r}", where="--metric", hint="take log_loss or auc")
+    begun = Sweep.start(
+        known(pipeline, settings),
+        settings,
+        date=date_.date() if date_ else newest_night(pipeline, settings),
+        varied=set_,
+        trials=trials,
+        budget_usd=budget_of(budget),
+        metric="auc" if metric == "auc" else "log_loss",
+        name=name,
+        seed=seed,
+    )
+    run_sweep(begun, settings, console)
+
+
+@app.command(rich_help_panel=PANEL)
+def rehearse(
+    pipeline: Annotated[
+        str, typer.Argument(help="Pipeline to rehearse with; default: the one that ran last.")
+    ] = "",
+    requirements: Annotated[
+        Path | None, typer.Option(help="Candidate lock: name==version line by line.")
+    ] = None,
+    upgrade: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this package, name==version; the lock is resolved. Repeatable."),
+    ] = None,
+    newest: Annotated[
+        bool, typer.Option("--newest", help="The newest versions that requirements.in allows.")
+    ] = False,
+    present: Annotated[Path, typer.Option(help="Present lock.")] = Path("requirements.txt"),
+    run_id: Annotated[str, typer.Option(help="Night whose rows are used; default: newest.")] = "",
+    frozen: Annotated[str, typer.Option(help="Frozen data set to use instead.")] = "",
+    set_: Overrides = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings on each side.")] = 5,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Of normalized entropy; default: evaluate.margin_ne of the pipeline."),
+    ] = None,
+    latency: Annotated[bool, typer.Option(help="Load-test as well.")] = True,
+    bisect: Annotated[bool, typer.Option(help="Look for the packages that cause a change.")] = True,
+    budget: Annotated[str, typer.Option(help="Limit at cloud prices, 5USD.")] = "",
+    minutes: Annotated[
+        float | None, typer.Option(help="No step of the bisection begins after that long.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the rehearsal; the same one goes on.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Repeat what was rehearsed.")] = False,
+) -> None:
+    """Rehearse an upgrade: the same rows, spec and seeds under the present and a candidate lock.
+
+    Exit code 1: not safe.
+    """
+    from nightbid.cli.rehearse import newest_pipeline, run_rehearsal
+    from nightbid.cli.sweep import budget_of
+    from nightbid.rehearse.locks import Lock
+    from nightbid.rehearse.planning import candidate_lock, plan_rehearsal
+
+    settings = Settings()
+    logging.getLogger().setLevel(logging.WARNING)
+    chosen = known(pipeline, settings) if pipeline else newest_pipeline(settings)
+    plan = plan_rehearsal(
+        chosen,
+        settings,
+        present=Lock.read(present),
+        candidate=candidate_lock(requirements, tuple(upgrade or ()), present, newest=newest),
+        run_id=run_id,
+        frozen=frozen,
+        overrides=tuple(set_ or ()),
+        seeds=seeds,
+        margin=margin,
+        latency=latency,
+        bisect=bisect,
+        budget_usd=budget_of(budget),
+        minutes=minutes,
+        name=name,
+    )
+    if run_rehearsal(plan, settings, console, again=again).verdict == "not safe":
+        raise typer.Exit(1)

@@ -1,0 +1,208 @@
+"""Commands of nights: start them, list them, report and compare them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from nightbid.cli import view
+from nightbid.cli.output import AsJson, print_json
+from nightbid.cli.root import Overrides, PipelineName, app, console, known
+from nightbid.config.load import find_pipeline, pipeline_names
+from nightbid.config.pipeline import Night
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.storage.workspace import Workspace
+
+PANEL = "Nights"
+
+
+@app.command(rich_help_panel=PANEL)
+def run(
+    pipeline: PipelineName,
+    date_: Annotated[
+        datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Newest day of logs.")
+    ],
+    nights: Annotated[int, typer.Option(min=1, help="Consecutive nights from that date on.")] = 1,
+    set_: Overrides = None,
+    run_id: Annotated[str, typer.Option(help="Name of the run; default <pipeline>-<date>.")] = "",
+    until: Annotated[str, typer.Option(help="Stop after this stage.")] = "",
+) -> None:
+    """Run one night or several: sample, featurize, train, evaluate, gate, promote.
+
+    What is finished already is reused, and said so.
+    """
+    from nightbid.cli.night import run_nights
+
+    settings = Settings()
+    overrides = tuple(set_ or ())
+    spec = find_pipeline(pipeline, settings.pipelines, overrides)
+    run_nights(
+        spec,
+        first=date_.date(),
+        nights=nights,
+        settings=settings,
+        overrides=overrides,
+        run_id=run_id,
+        until=until,
+        console=console,
+    )
+
+
+@app.command(rich_help_panel=PANEL)
+def window(
+    pipeline: PipelineName,
+    date_: Annotated[
+        datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Newest day of logs.")
+    ],
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which days a night would use for what."""
+    spec = find_pipeline(pipeline, Settings().pipelines, tuple(set_ or ()))
+    night = Night.of(spec, date_.date())
+    if as_json:
+        splits = {"train": night.train, "validate": night.validate_, "evaluate": night.evaluate}
+        print_json(splits)
+        return
+    table = Table("split", "days", "from", "to")
+    for name, days in (
+        *((("history", night.history),) if night.history else ()),
+        ("train", night.train),
+        ("validate", night.validate_),
+        ("evaluate", night.evaluate),
+    ):
+        table.add_row(name, str(len(days)), days[0].isoformat(), days[-1].isoformat())
+    console.print(table)
+
+
+@app.command(rich_help_panel=PANEL)
+def pipelines(as_json: AsJson = False) -> None:
+    """List the pipelines and check their YAML; exit with 2 if one is broken."""
+    settings = Settings()
+    faults = []
+    listed = []
+    table = Table("pipeline", "source", "label", "model", "schedule", "description")
+    for name in pipeline_names(settings.pipelines):
+        try:
+            spec = find_pipeline(name, settings.pipelines)
+        except ConfigError as error:
+            faults.append(error)
+            continue
+        listed.append(
+            {
+                "pipeline": name,
+                "source": spec.source.kind,
+                "label": spec.label.column,
+                "model": spec.model.architecture,
+                "schedule": spec.schedule,
+                "description": spec.description,
+            }
+        )
+        table.add_row(
+            name,
+            spec.source.kind,
+            spec.label.column,
+            spec.model.architecture,
+            spec.schedule or "by hand",
+            escape(spec.description),
+        )
+    if as_json:
+        print_json({"pipelines": listed, "faults": [str(fault) for fault in faults]})
+        raise typer.Exit(ConfigError.exit_code if faults else 0)
+    console.print(table)
+    for fault in faults:
+        typer.echo(f"error: {fault}", err=True)
+    if faults:
+        raise typer.Exit(ConfigError.exit_code)
+
+
+@app.command(rich_help_panel=PANEL)
+def runs(
+    pipeline: PipelineName,
+    last: Annotated[int, typer.Option(min=1, help="Newest runs to list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a pipeline, newest last."""
+    settings = Settings()
+    found = runs_of(Workspace(settings.workspace), known(pipeline, settings))[-last:]
+    if as_json:
+        from nightbid.report.summaries import summarise
+
+        print_json([summarise(each).model_dump(mode="json") for each in found])
+        return
+    if not found:
+        console.print(
+            f"no runs of {pipeline} yet: start one with `nightbid run {pipeline} --date …`"
+        )
+        return
+    console.print(view.runs_table(found))
+
+
+@app.command(rich_help_panel=PANEL)
+def report(
+    pipeline: PipelineName,
+    run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",
+) -> None:
+    """Write the HTML report of a run and print its path."""
+    from nightbid.report.write import write_report
+
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    name = known(pipeline, settings)
+    if run_id:
+        record = RunRecord.load(workspace, name, run_id)
+    else:
+        found = runs_of(workspace, name)
+        if not found:
+            raise ConfigError(
+                f"no runs of {name!r} yet",
+                where=settings.workspace,
+                hint=f"start one with `nightbid run {name} --date …`",
+            )
+        record = found[-1]
+    console.print(str(write_report(record)), soft_wrap=True)
+
+
+@app.command(rich_help_panel=PANEL)
+def compare(
+    pipeline: PipelineName,
+    run_ids: Annotated[list[str], typer.Argument(help="Two or more run ids.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs: metrics with intervals, differences in the spec, cost."""
+    from nightbid.cli.compare import compare_runs, comparison_json
+
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    name = known(pipeline, settings)
+    found = [RunRecord.load(workspace, name, each) for each in run_ids]
+    if as_json:
+        print_json(comparison_json(found))
+        return
+    console.print(compare_runs(found))
+
+
+@app.command(rich_help_panel=PANEL)
+def track(
+    pipeline: Annotated[str, typer.Argument(help="Log a run of this pipeline.")] = "",
+    run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",
+    replay: Annotated[bool, typer.Option("--replay", help="Log every run that waits.")] = False,
+) -> None:
+    """Log a run in MLflow, or the runs that wait because its store was down."""
+    from nightbid.cli.track import track_runs
+
+    settings = Settings()
+    if bool(pipeline) == replay:
+        raise ConfigError(
+            "say which run to log, or that all that wait are",
+            where="track",
+            hint="`nightbid track PIPELINE [RUN]` or `nightbid track --replay`",
+        )
+    name = known(pipeline, settings) if pipeline else ""
+    console.print(track_runs(settings, name, run_id), soft_wrap=True, highlight=False)

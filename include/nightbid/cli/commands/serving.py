@@ -1,0 +1,118 @@
+"""Commands that score rows: over HTTP, or files and days at once."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nightbid.cli.root import PipelineName, app, console, known
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.night.champion import ChampionPointer
+from nightbid.storage.workspace import Workspace
+
+PANEL = "Serving"
+
+
+@app.command(rich_help_panel=PANEL)
+def serve(
+    pipeline: PipelineName,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8090,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    processes: Annotated[
+        int, typer.Option(min=0, help="Each with its own copy of the model; 0: one per core.")
+    ] = 0,
+    queue_ms: Annotated[
+        float,
+        typer.Option(min=1, help="A request that would wait longer is refused at once (503)."),
+    ] = 50,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at what serves.")] = 2,
+    threads: Annotated[int, typer.Option(hidden=True, help="Has no effect any more.")] = 0,
+) -> None:
+    """Score rows over HTTP with the champion; promotions and rollbacks are followed."""
+    from nightbid.scorer.server import ScorerSettings, listen
+    from nightbid.scorer.server import serve as serve_until_stopped
+
+    settings = Settings()
+    if threads:
+        Console(stderr=True).print("--threads has no effect any more → use --processes")
+    scorer = ScorerSettings(
+        workspace=str(settings.workspace),
+        pipeline=known(pipeline, settings),
+        poll_seconds=poll,
+        queue_ms=queue_ms,
+    )
+    taken = listen(host, port)
+    address = f"http://{host}:{taken.getsockname()[1]}/score"
+
+    def started() -> None:
+        console.print(f"scoring with the champion of {pipeline}: {address}", soft_wrap=True)
+
+    serve_until_stopped(
+        scorer, taken, processes=processes or len(os.sched_getaffinity(0)), started=started
+    )
+
+
+@app.command(rich_help_panel=PANEL)
+def score(
+    pipeline: PipelineName,
+    rows: Annotated[
+        Path | None, typer.Argument(help="Parquet file, or folder of Parquet files.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="New folder for the scores.")] = None,
+    date: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"], help="Score a day of the logs instead; a metered stage."
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to copy; may be repeated. Default: all.")
+    ] = None,
+) -> None:
+    """Score Parquet files, or a day of the logs, with the champion, without a server."""
+    from nightbid.scorer.follow import fetch_bundle
+    from nightbid.serving.batch import score_files
+
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    if date is not None and rows is None and to is None:
+        from nightbid.serving.score_stage import score_day
+
+        scorer, scored = score_day(
+            workspace, known(pipeline, settings), date.date(), cache_folder=settings.cache
+        )
+        console.print(f"champion #{scorer.number}: {scored.manifest.summary}", soft_wrap=True)
+        console.print(f"{scored.uri}/scores", soft_wrap=True)
+        return
+    if rows is None or to is None or date is not None:
+        raise ConfigError(
+            "give either --date, or rows and --to",
+            where="score",
+            hint="`nightbid score ctr --date 2026-01-09`, or `nightbid score ctr rows --to scores`",
+        )
+    champion = ChampionPointer(workspace, known(pipeline, settings)).current()
+    if champion is None:
+        raise ConfigError(
+            "no champion yet",
+            where=pipeline,
+            hint="run a night: no candidate has passed every gate",
+        )
+    found = score_files(
+        fetch_bundle(workspace, champion),
+        rows,
+        to,
+        keep=keep or (),
+        described=champion.model_dump(mode="json"),
+    )
+    console.print(
+        f"{found['rows']:,} rows of {found['files']:,} file{'s' * (found['files'] != 1)} scored"
+        f" with champion #{champion.number} of {pipeline},"
+        f" {found['rows_per_second']:,.0f} rows/s: {to}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,70 @@
+"""Commands that keep an installation in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nightbid.cli.root import app, console
+from nightbid.config.settings import Settings
+from nightbid.errors import StageError
+
+PANEL = "Upkeep"
+
+
+@app.command(rich_help_panel=PANEL)
+def watch(
+    pipelines: Annotated[
+        list[str] | None,
+        typer.Argument(help="Expect these too, although their schedule has made no night yet."),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Look once, for cron: exit with 6 if there is news.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between looks.")] = 60,
+    missing: Annotated[
+        float, typer.Option(min=0, help="Minutes after its time until a night is missing.")
+    ] = 10,
+    stalled: Annotated[
+        float, typer.Option(min=1, help="Minutes without a sign until a night has stalled.")
+    ] = 10,
+    late: Annotated[
+        float, typer.Option(min=1, help="Minutes after its start until a night is late.")
+    ] = 360,
+    sign: Annotated[
+        Path | None, typer.Option(help="File to touch after each look, for a health check.")
+    ] = None,
+) -> None:
+    """Tell people about nights that are missing, stalled or late: outside of Airflow.
+
+    Reads the workspace and the YAMLs alone; sends to NIGHTBID_STOP_WEBHOOK and NIGHTBID_MAIL_TO.
+    """
+    from nightbid.alerts.watch import Patience
+    from nightbid.cli.watch import watch_nights
+
+    found = watch_nights(
+        Settings(),
+        expected=pipelines or (),
+        patience=Patience(missing, stalled, late),
+        every=every,
+        once=once,
+        sign=sign,
+        console=console,
+    )
+    if found:
+        raise typer.Exit(StageError.exit_code)
+
+
+@app.command(rich_help_panel=PANEL)
+def schema(
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("docs"),
+) -> None:
+    """Write the reference of the pipeline YAML, and its JSON schema for editors."""
+    from nightbid.config.document import reference, schema_text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("yaml.md", reference()), ("pipeline.schema.json", schema_text())):
+        (folder / name).write_text(text, encoding="utf-8")
+        console.print(str(folder / name), soft_wrap=True)

@@ -1,0 +1,54 @@
+"""The root of the command line: the application, its console and its shared arguments."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from nightbid.cli.output import terminal
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.errors import EXIT_CODES
+
+app = typer.Typer(
+    name="nightbid",
+    help="Retrain, judge and promote ad-ranking models, and know what each run cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = terminal()
+
+PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline: a YAML's `pipeline:`.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nightbid {version('nightbid')}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit codes: 0 success, 1 another failure, "
+              + ", ".join(f"{code} {said}" for code, said in EXIT_CODES.items()))  # fmt: skip
+def nightbid(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Retrain, judge and promote ad-ranking models, and know what each run cost."""
+
+
+def known(pipeline: str, settings: Settings) -> str:
+    """Check that a pipeline exists, and return its name.
+
+    Raises:
+        ConfigError: there is none of that name, or its YAML is broken.
+    """
+    return find_pipeline(pipeline, settings.pipelines).pipeline
