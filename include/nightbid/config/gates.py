@@ -52,14 +52,17 @@ class RawGate(Block):
     missing_days: Limit = limit(stop=(None, 0))
     """Days of the window without rows (freshness: the newest day among them)."""
     rows: Limit = limit(stop=(1, None))
+    """Rows of a day."""
     rows_vs_usual: Limit = limit(warn=(0.7, 1.5), stop=(0.5, 2.0))
     """Rows over the median of the same weekday, or of all days while there are few."""
     missing_columns: Limit = limit(stop=(None, 0))
+    """Columns that other days have and this day does not."""
     changed_types: Limit = limit(stop=(None, 0))
     """Columns of another type than on other days, where values of one are none of the other."""
     widened_types: Limit = limit(warn=(None, 0))
     """Columns whose type differs in width only: int64 for int32, double for int64."""
     missing_hours: Limit = limit(stop=(None, 0))
+    """Hours of a day without any row."""
     hour_low: Limit = limit(warn=(0.7, None), stop=(0.4, None))
     """Thinnest hour over its usual share of the day."""
     hour_high: Limit = limit(warn=(None, 1.4), stop=(None, 1.7))
@@ -69,15 +72,22 @@ class RawGate(Block):
     outside_day: Limit = limit(warn=(None, 0.001), stop=(None, 0.01))
     """Excess share of rows whose time is not in their day."""
     future_rows: Limit = limit(stop=(None, 0))
+    """Rows whose time lies after the end of the night."""
     duplicates: Limit = limit(warn=(None, 0.002), stop=(None, 0.01))
+    """Share of rows whose key occurs more than once."""
     quarantined: Limit = limit(warn=(None, 0.002), stop=(None, 0.02))
+    """Share of rows that cannot be parsed."""
     quarantined_positives: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
     """Share of the rows with label 1 that could not be parsed, over that of all rows, beyond
     chance. A label that cannot be read counts as a possible 1: it may be a spelling of it."""
     null_excess: Limit = limit(warn=(None, 0.01), stop=(None, 0.03))
+    """Share of nulls in a column, over that of the other days."""
     null_drop: Limit = limit(warn=(None, 0.1))
+    """Share of nulls that other days have and this day does not."""
     nan_excess: Limit = limit(warn=(None, 0.005), stop=(None, 0.02))
+    """Share of NaN in a column, over that of the other days."""
     blank_excess: Limit = limit(warn=(None, 0.005), stop=(None, 0.03))
+    """Share of blank texts in a column, over that of the other days."""
     out_of_range: Limit = limit(warn=(None, 0.0005), stop=(None, 0.002))
     """Excess share of values far (10 times) beyond every other day's range, or negative first."""
     new_values: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
@@ -85,10 +95,13 @@ class RawGate(Block):
     lost_values: Limit = limit(warn=(None, 0.001), stop=(None, 0.01))
     """Usual share of the values that every other day has and this day does not."""
     distinct_vs_usual: Limit = limit(warn=(0.6, 1.7), stop=(0.3, 3.0))
+    """Number of distinct values of a column, over the usual."""
     constant_columns: Limit = limit(warn=(None, 0))
+    """Columns that have one value on this day and several on others."""
     contradictions: Limit = limit(warn=(None, 0.0005), stop=(None, 0.002))
     """Excess share of rows with a flag that needs another, or a time that must come later."""
     label_rate_vs_usual: Limit = limit(warn=(0.8, 1.25), stop=(0.6, 1.6))
+    """Share of label 1, over the usual."""
     label_evening: Limit = limit(warn=(0.75, 1.4), stop=(0.5, 2.0))
     """Label rate of the last six hours over that of the others, against the usual, beyond
     chance."""
@@ -118,12 +131,17 @@ class FeaturesGate(Block):
     """Model inputs of the night: against each other, earlier nights and the champion's."""
 
     rows: Limit = limit(stop=(1, None))
+    """Rows of a split."""
     lost_rows: Limit = limit(stop=(0, 0))
     """Rows sampled less rows featurized."""
     missing_inputs: Limit = limit(stop=(None, 0))
+    """Model inputs that a split does not have."""
     nulls: Limit = limit(stop=(None, 0))
+    """Nulls in model inputs."""
     not_finite: Limit = limit(stop=(None, 0))
+    """Infinite values and NaN in model inputs."""
     ids_out_of_range: Limit = limit(stop=(None, 0))
+    """Ids beyond the size of their embedding."""
     unreadable: Limit = limit(warn=(None, 0.0001), stop=(None, 0.02))
     """Share of the values that a feature reads as numbers or times and that are none (`1.234,50`),
     or too large for float32. They count as missing; usual spellings of null are not counted."""
@@ -132,6 +150,7 @@ class FeaturesGate(Block):
     newly_constant: Limit = limit(stop=(None, 0))
     """1 for an input that varies in the training rows and is constant in the newest."""
     oov: Limit = limit(warn=(None, 0.3), stop=(None, 0.9))
+    """Share of the newest rows whose value the vocabulary does not have."""
     oov_excess: Limit = limit(warn=(None, 0.05), stop=(None, 0.2))
     """Over the median of earlier nights."""
     missing_excess: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))
@@ -143,10 +162,13 @@ class FeaturesGate(Block):
     js: Limit = limit(warn=(None, 0.1), stop=(None, 0.5))
     """Jensen-Shannon divergence in bits, beyond chance."""
     linf: Limit = limit(warn=(None, 0.25), stop=(None, 0.9))
+    """Largest change of one value's share, newest rows against the training rows."""
     psi_champion: Limit = limit(warn=(None, 0.25), stop=(None, 1.0))
     """Training rows against those of the champion; ids by what they stand for."""
     js_champion: Limit = limit(warn=(None, 0.1), stop=(None, 0.5))
+    """Jensen-Shannon divergence of the training rows from the champion's, in bits."""
     linf_champion: Limit = limit(warn=(None, 0.25), stop=(None, 0.9))
+    """Largest change of one value's share since the champion's training rows."""
     vocabulary_churn: Limit = limit(warn=(None, 0.5), stop=(None, 0.95))
     """Share of the training rows' known values that the champion has no id for."""
     single_auc: Limit = limit(warn=(None, 0.85), stop=(None, 0.93))
@@ -154,6 +176,7 @@ class FeaturesGate(Block):
     single_auc_gap: Limit = limit(warn=(None, 0.08), stop=(None, 0.2))
     """AUC in the training rows less that in the newest: the input has seen the labels."""
     label_rate_ratio: Limit = limit(warn=(0.7, 1.4), stop=(0.5, 2.0))
+    """Share of label 1 in the newest rows, over that of the training rows."""
     position_as_input: Limit = limit(stop=(None, 0))
     """1 for a feature that reads `columns.position` and is not `training_only`. With a stop the
     YAML is refused; `{warn: [null, 0]}` allows it with a warning."""
@@ -183,8 +206,11 @@ class ModelGate(Block):
     seed_noise_unknown: Limit = limit()
     """1 if it was not measured for this model; `{stop: [null, 0]}` requires it."""
     metrics_not_finite: Limit = limit(stop=(None, 0))
+    """Metrics that are no numbers."""
     positives: Limit = limit(warn=(200, None), stop=(10, None))
+    """Rows with label 1 among those that judge."""
     auc: Limit = limit(warn=(0.55, None), stop=(0.51, None))
+    """Area under the ROC curve on the newest rows."""
     auc_jump: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))
     """AUC minus the champion's; a jump usually means a leak."""
     above_oracle: Limit = limit(warn=(None, 0.005), stop=(None, 0.02))
@@ -192,9 +218,11 @@ class ModelGate(Block):
     normalized_entropy_vs_constant: Limit = limit(warn=(None, -0.001), stop=(None, 0))
     """Difference; below 0 is better than predicting the mean."""
     normalized_entropy_vs_baseline: Limit = limit(warn=(None, 0), stop=(None, 0.02))
+    """Normalized entropy less that of the baseline."""
     calibration: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
     """Mean prediction over mean label, beyond chance."""
     ece: Limit = limit(warn=(None, 0.03), stop=(None, 0.1))
+    """Expected calibration error on the newest rows."""
     largest_tie: Limit = limit(warn=(None, 0.5), stop=(None, 0.95))
     """Share of the rows in the largest of twenty groups of like predictions: 1 for a constant."""
     predictions_moved: Limit = limit(warn=(None, 0.5), stop=(None, 2.0))
@@ -203,6 +231,7 @@ class ModelGate(Block):
     """Predictions missing or too many within values of a column of `evaluate.slices`, as a share
     of the positives, beyond chance."""
     slice_calibration: Limit = limit(warn=(0.75, 1.33), stop=(0.5, 2.0))
+    """Mean prediction over mean label in a slice."""
     slice_normalized_entropy: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
     """Lower bound of the candidate's loss over the reference's in a slice."""
     slice_positives: int = Field(default=50, ge=1)
@@ -230,24 +259,31 @@ class ServingGate(Block):
     """The exported bundle and its load test."""
 
     p99_ms: Limit = limit(warn=(None, 20), stop=(None, 50))
+    """99th percentile of a request's latency in the load test, in milliseconds."""
     p50_ms: Limit = limit(warn=(None, 10))
+    """Median of a request's latency in the load test, in milliseconds."""
     requests_per_second_per_core: Limit = limit(warn=(50, None), stop=(10, None))
+    """Requests that one core answered in a second."""
     rate_held: Limit = limit(warn=(1.0, None), stop=(0.25, None))
     """With `serve`: highest rate at which the scorer holds `serve.p99_ms` over its socket, as a
     share of `serve.requests_per_second`."""
     parity: Limit = limit(warn=(None, 1e-5), stop=(None, 1e-4))
     """Largest difference between the exported graph and the reference model."""
     skew_mismatches: Limit = limit(stop=(None, 0))
+    """Cells that the serving path computes differently, bit by bit."""
     skew_rows: Limit = limit(stop=(1, None))
     """Number of rows compared for skew."""
     bundle_mb: Limit = limit(warn=(None, 2000))
+    """Size of the exported bundle, in megabytes."""
 
 
 class CostGate(Block):
     """Shares of the limits in the `budget` block."""
 
     run_share: Limit = limit(warn=(None, 0.8), stop=(None, 1))
+    """What the run cost, over `budget.run_usd`."""
     stage_share: Limit = limit(warn=(None, 0.8), stop=(None, 1))
+    """What a stage cost, over its limit in `budget.stage_usd`."""
 
 
 def statistics_of(gate: GateName) -> list[str]:
@@ -338,7 +374,11 @@ class SeedNoise(Block):
 
 
 class Gates(Block):
-    """Thresholds of every gate of a pipeline."""
+    """Thresholds of every gate of a pipeline.
+
+    A limit is set as `psi: {warn: [null, 0.2], stop: [null, 0.5]}`: outside of `[low, high]` the
+    check warns, or stops the night; null is open.
+    """
 
     raw: RawGate = RawGate()
     features: FeaturesGate = FeaturesGate()

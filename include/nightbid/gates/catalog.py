@@ -1,7 +1,7 @@
 """What each check means, its likely causes, and what to do: for pages, messages and documents.
 
-The meaning is the docstring of the limit's field in `nightbid.config.gates`, or the text here where
-that has none. A test keeps this table and the gates' limits the same.
+The meaning is the docstring of the limit's field in `nightbid.config.gates`. A test keeps this
+table and the gates' limits the same.
 """
 
 from __future__ import annotations
@@ -56,180 +56,156 @@ class CheckDoc:
         )
 
 
-_Entry = tuple[str, str, tuple[str, ...]]
-"""Meaning (empty: the field's docstring), likely causes, what to do."""
+_Entry = tuple[str, tuple[str, ...]]
+"""Likely causes, and what to do."""
 
 _RAW: dict[str, _Entry] = {
-    "missing_days": ("", "the export of a day failed or is late", (LOAD,)),
-    "rows": ("Rows of a day.", "an empty or half-written partition", (LOAD,)),
-    "rows_vs_usual": ("", "a producer is down, a partition is cut off or written twice; a holiday",
+    "missing_days": ("the export of a day failed or is late", (LOAD,)),
+    "rows": ("an empty or half-written partition", (LOAD,)),
+    "rows_vs_usual": ("a producer is down, a partition is cut off or written twice; a holiday",
                       (LOOK, LOAD, RIGHT)),
-    "missing_columns": ("Columns that other days have and this day does not.",
-                        "the log's schema changed", ("Restore the column, or map it with"
+    "missing_columns": ("the log's schema changed", ("Restore the column, or map it with"
                         " `source.rename`.",)),
-    "changed_types": ("Columns whose type differs from that of other days.",
-                      "the log's schema changed", ("Fix the producer, or set `source.types`.",)),
-    "widened_types": ("", "another writer or library version wrote the day", (
+    "changed_types": ("the log's schema changed", ("Fix the producer, or set `source.types`.",)),
+    "widened_types": ("another writer or library version wrote the day", (
         "Nothing, if it stays: the types are settled over the window. Else set `source.types`.",)),
-    "missing_hours": ("Hours of a day without any row.", "an outage of the producer or the export",
+    "missing_hours": ("an outage of the producer or the export",
                       (LOAD,)),
-    "hour_low": ("", "an outage within the day, late arrivals", (LOOK, LOAD)),
-    "hour_high": ("", "rows written twice, a replay, a bot", (LOOK, RIGHT)),
-    "clock_shift": ("", "times in another time zone, a daylight saving change", (
+    "hour_low": ("an outage within the day, late arrivals", (LOOK, LOAD)),
+    "hour_high": ("rows written twice, a replay, a bot", (LOOK, RIGHT)),
+    "clock_shift": ("times in another time zone, a daylight saving change", (
         "Compare the hours of the day with those of other days; fix the zone of `columns.time`.",)),
-    "outside_day": ("", "partitions cut by another clock than UTC", (
+    "outside_day": ("partitions cut by another clock than UTC", (
         "Cut the partitions by UTC, or set a band if the source cannot.",)),
-    "future_rows": ("Rows whose time lies after the end of the night.",
-                    "a wrong clock of a producer", (LOOK,)),
-    "duplicates": ("Share of rows whose key occurs more than once.",
-                   "a retry of the export, a join that multiplies rows", (LOAD,)),
-    "quarantined": ("Share of rows that cannot be parsed.", "a changed format of one producer", (
+    "future_rows": ("a wrong clock of a producer", (LOOK,)),
+    "duplicates": ("a retry of the export, a join that multiplies rows", (LOAD,)),
+    "quarantined": ("a changed format of one producer", (
         "Read the reasons with one value each: `nightbid gates show {pipeline} RUN`.", LOAD)),
-    "quarantined_positives": ("", "labels in a new spelling", (
+    "quarantined_positives": ("labels in a new spelling", (
         "Read the quarantined labels on the run's page; fix the producer.",)),
-    "null_excess": ("Share of nulls in a column, over that of the other days.",
-                    "a field is no longer filled, a join lost its right side", (LOOK, LOAD, RIGHT)),
-    "null_drop": ("Share of nulls that other days have and this day does not.",
-                  "nulls are now filled with a default", (LOOK, RIGHT)),
-    "nan_excess": ("Share of NaN in a column, over that of the other days.",
-                   "a division by zero upstream", (LOOK,)),
-    "blank_excess": ("Share of blank texts in a column, over that of the other days.",
-                     "a field is filled with empty text instead of null", (LOOK,)),
-    "out_of_range": ("", "another unit, a sentinel such as -1 or 9e9", (LOOK,)),
-    "new_values": ("", "a launch (new platform, format), or a renamed value", (LOOK, RIGHT)),
-    "lost_values": ("", "a producer is down, or a value was renamed", (LOOK, LOAD, RIGHT)),
-    "distinct_vs_usual": ("Number of distinct values of a column, over the usual.",
-                          "ids hashed in another way, a partial export", (LOOK, LOAD)),
-    "constant_columns": ("Columns that have one value on this day and several on others.",
-                         "a default in place of the value", (LOOK,)),
-    "contradictions": ("", "a flag without the one that it needs, a clock that runs back", (LOOK,)),
-    "label_rate_vs_usual": ("Share of label 1, over the usual.",
-                            "late labels, a changed attribution, a bot; or a sale", (LOOK, RIGHT)),
-    "label_evening": ("", "labels of the evening have not arrived yet", (
+    "null_excess": ("a field is no longer filled, a join lost its right side", (LOOK, LOAD, RIGHT)),
+    "null_drop": ("nulls are now filled with a default", (LOOK, RIGHT)),
+    "nan_excess": ("a division by zero upstream", (LOOK,)),
+    "blank_excess": ("a field is filled with empty text instead of null", (LOOK,)),
+    "out_of_range": ("another unit, a sentinel such as -1 or 9e9", (LOOK,)),
+    "new_values": ("a launch (new platform, format), or a renamed value", (LOOK, RIGHT)),
+    "lost_values": ("a producer is down, or a value was renamed", (LOOK, LOAD, RIGHT)),
+    "distinct_vs_usual": ("ids hashed in another way, a partial export", (LOOK, LOAD)),
+    "constant_columns": ("a default in place of the value", (LOOK,)),
+    "contradictions": ("a flag without the one that it needs, a clock that runs back", (LOOK,)),
+    "label_rate_vs_usual": ("late labels, a changed attribution, a bot; or a sale", (LOOK, RIGHT)),
+    "label_evening": ("labels of the evening have not arrived yet", (
         "Run the night later, or load the labels again.",)),
-    "label_hour_low": ("", "an outage of the label's producer within the day", (LOOK, LOAD)),
-    "psi": ("", "users or ads changed: a campaign, a launch, a lost region", (LOOK, RIGHT)),
-    "linf": ("", "one value took over or vanished", (LOOK, RIGHT)),
-    "auc_gain": ("", "the column has seen the label (a leak)", (
+    "label_hour_low": ("an outage of the label's producer within the day", (LOOK, LOAD)),
+    "psi": ("users or ads changed: a campaign, a launch, a lost region", (LOOK, RIGHT)),
+    "linf": ("one value took over or vanished", (LOOK, RIGHT)),
+    "auc_gain": ("the column has seen the label (a leak)", (
         "Name it in `source.outcomes` if it is known only after the impression.",)),
-    "known_if_positive": ("", "the column is filled in after the click or conversion (a leak)", (
+    "known_if_positive": ("the column is filled in after the click or conversion (a leak)", (
         "Remove the feature, or name its column in `source.outcomes`.",)),
-    "after_impression": ("", "the column holds the time of a later event (a leak)", (
+    "after_impression": ("the column holds the time of a later event (a leak)", (
         "Remove the feature, or name its column in `source.outcomes`.",)),
-    "auc_loss": ("", "a stale or shuffled join", (LOOK, LOAD)),
-    "attribute_loss": ("", "a stale join, swapped ids", (LOOK, LOAD)),
-    "concentration": ("", "a bot or a test user", ("Leave the user out of the logs.",)),
+    "auc_loss": ("a stale or shuffled join", (LOOK, LOAD)),
+    "attribute_loss": ("a stale join, swapped ids", (LOOK, LOAD)),
+    "concentration": ("a bot or a test user", ("Leave the user out of the logs.",)),
 }  # fmt: skip
 _FEATURES: dict[str, _Entry] = {
-    "rows": ("Rows of a split.", "the window is empty after sampling", (
+    "rows": ("the window is empty after sampling", (
         "Look at `sample` on the run's page.",)),
-    "lost_rows": ("", "a fault of featurization", (CODE,)),
-    "missing_inputs": ("Model inputs that a split does not have.", "a fault of a feature", (CODE,)),
-    "nulls": ("Nulls in model inputs.", "a fault of a feature", (CODE,)),
-    "not_finite": ("Infinite values and NaN in model inputs.", "a fault of a feature", (CODE,)),
-    "ids_out_of_range": ("Ids beyond the size of their embedding.", "a fault of a feature",
+    "lost_rows": ("a fault of featurization", (CODE,)),
+    "missing_inputs": ("a fault of a feature", (CODE,)),
+    "nulls": ("a fault of a feature", (CODE,)),
+    "not_finite": ("a fault of a feature", (CODE,)),
+    "ids_out_of_range": ("a fault of a feature",
                          (CODE,)),
-    "unreadable": ("", "texts in a numeric column, another decimal mark", (
+    "unreadable": ("texts in a numeric column, another decimal mark", (
         "Set `source.decimal` or fix the producer.",)),
-    "constant": ("", "a column of one value", ("Remove the feature, or fix its column.",)),
-    "newly_constant": ("", "the newest day has a default in place of the value", (LOOK, LOAD)),
-    "oov": ("Share of the newest rows whose value the vocabulary does not have.",
-            "ids change faster than the window learns them", (
+    "constant": ("a column of one value", ("Remove the feature, or fix its column.",)),
+    "newly_constant": ("the newest day has a default in place of the value", (LOOK, LOAD)),
+    "oov": ("ids change faster than the window learns them", (
                 "Lower `min_count`, raise `window.train_days`.",)),
-    "oov_excess": ("", "ids renamed or hashed in another way", (LOOK, RIGHT)),
-    "missing_excess": ("", "a field is no longer filled", (LOOK, LOAD)),
-    "psi": ("", "the newest days differ from the training days", (LOOK, RIGHT)),
-    "psi_excess": ("", "more drift than on any earlier night", (LOOK, RIGHT)),
-    "js": ("", "the newest days differ from the training days", (LOOK, RIGHT)),
-    "linf": ("Largest change of one value's share, newest rows against the training rows.",
-             "one value took over or vanished", (LOOK, RIGHT)),
-    "psi_champion": ("", "the logs changed since the champion was trained", (LOOK, RIGHT)),
-    "js_champion": ("Jensen-Shannon divergence of the training rows from the champion's, in bits.",
-                    "the logs changed since the champion was trained", (LOOK, RIGHT)),
-    "linf_champion": ("Largest change of one value's share since the champion's training rows.",
-                      "the logs changed since the champion was trained", (LOOK, RIGHT)),
-    "vocabulary_churn": ("", "ids renamed; or the champion is months old", (
+    "oov_excess": ("ids renamed or hashed in another way", (LOOK, RIGHT)),
+    "missing_excess": ("a field is no longer filled", (LOOK, LOAD)),
+    "psi": ("the newest days differ from the training days", (LOOK, RIGHT)),
+    "psi_excess": ("more drift than on any earlier night", (LOOK, RIGHT)),
+    "js": ("the newest days differ from the training days", (LOOK, RIGHT)),
+    "linf": ("one value took over or vanished", (LOOK, RIGHT)),
+    "psi_champion": ("the logs changed since the champion was trained", (LOOK, RIGHT)),
+    "js_champion": ("the logs changed since the champion was trained", (LOOK, RIGHT)),
+    "linf_champion": ("the logs changed since the champion was trained", (LOOK, RIGHT)),
+    "vocabulary_churn": ("ids renamed; or the champion is months old", (
         "If the ids are right, override it for one night: the next champion knows them.",)),
-    "single_auc": ("", "the input has seen the label (a leak)", (
+    "single_auc": ("the input has seen the label (a leak)", (
         "Remove the feature, or name its column in `source.outcomes`.",)),
-    "single_auc_gap": ("", "the input was made from labels of the training rows", (
+    "single_auc_gap": ("the input was made from labels of the training rows", (
         "Compute it from earlier days only, as `target_rate` does.",)),
-    "label_rate_ratio": ("Share of label 1 in the newest rows, over that of the training rows.",
-                         "late labels, a changed attribution", (LOOK, RIGHT)),
-    "position_as_input": ("", "a feature reads the position of the ad, which is not known when"
+    "label_rate_ratio": ("late labels, a changed attribution", (LOOK, RIGHT)),
+    "position_as_input": ("a feature reads the position of the ad, which is not known when"
                           " serving", ("Set `training_only: true` on that feature.",)),
-    "skew_mismatches": ("", "a feature is computed differently when serving", (CODE,)),
-    "skew_rows": ("", "too few rows to compare", ("Widen the window.",)),
+    "skew_mismatches": ("a feature is computed differently when serving", (CODE,)),
+    "skew_rows": ("too few rows to compare", ("Widen the window.",)),
 }  # fmt: skip
 _MODEL: dict[str, _Entry] = {
-    "worse_than_reference": ("", "the night's rows or settings made a poorer model", (CODE,)),
-    "entropy_loss": ("", "the night's rows or settings made a poorer model", (CODE, LOOK)),
-    "auc_loss": ("", "the candidate is calibrated better and ranks worse", (
+    "worse_than_reference": ("the night's rows or settings made a poorer model", (CODE,)),
+    "entropy_loss": ("the night's rows or settings made a poorer model", (CODE, LOOK)),
+    "auc_loss": ("the candidate is calibrated better and ranks worse", (
         "Look at the slices on the run's page: a lost feature, too few epochs.", CODE)),
-    "verdict_mixed": ("", "the candidate is calibrated better and ranks worse", (
+    "verdict_mixed": ("the candidate is calibrated better and ranks worse", (
         "Nothing is promoted. Compare with the champion: `nightbid compare`.",)),
-    "seed_noise": ("", "training is unstable", ("Lower `train.learning_rate`; average weights.",)),
-    "seed_noise_unknown": ("", "the model changed since the noise was measured", (
+    "seed_noise": ("training is unstable", ("Lower `train.learning_rate`; average weights.",)),
+    "seed_noise_unknown": ("the model changed since the noise was measured", (
         "`nightbid gates noise {pipeline}`, review, rename the file.",)),
-    "metrics_not_finite": ("Metrics that are no numbers.", "training diverged", (
+    "metrics_not_finite": ("training diverged", (
         "Lower `train.learning_rate`.",)),
-    "positives": ("Rows with label 1 among those that judge.", "a short or thin window", (
+    "positives": ("a short or thin window", (
         "Raise `window.evaluate_days`.",)),
-    "auc": ("Area under the ROC curve on the newest rows.", "a broken feature or label", (
+    "auc": ("a broken feature or label", (
         LOOK, CODE)),
-    "auc_jump": ("", "a leak", ("Look for a column that is known only after the impression.",)),
-    "above_oracle": ("", "a leak", (
+    "auc_jump": ("a leak", ("Look for a column that is known only after the impression.",)),
+    "above_oracle": ("a leak", (
         "Look for a column that is known only after the impression.",)),
-    "normalized_entropy_vs_constant": ("", "the model learned nothing", (CODE,)),
-    "normalized_entropy_vs_baseline": ("Normalized entropy less that of the baseline.",
-                                       "the large model is fitted poorly", (
+    "normalized_entropy_vs_constant": ("the model learned nothing", (CODE,)),
+    "normalized_entropy_vs_baseline": ("the large model is fitted poorly", (
         "Try fewer epochs or a lower `train.learning_rate`.",)),
-    "calibration": ("", "the rate of the label moved between training and newest days", (
+    "calibration": ("the rate of the label moved between training and newest days", (
         LOOK, "Set `train.calibration`.")),
-    "ece": ("Expected calibration error on the newest rows.", "see `calibration`", (LOOK,)),
-    "largest_tie": ("", "the model predicts a constant", (CODE,)),
-    "predictions_moved": ("", "a changed feature or label", (CODE, RIGHT)),
-    "field_calibration": ("", "the model is too high on some values and too low on others",
+    "ece": ("see `calibration`", (LOOK,)),
+    "largest_tie": ("the model predicts a constant", (CODE,)),
+    "predictions_moved": ("a changed feature or label", (CODE, RIGHT)),
+    "field_calibration": ("the model is too high on some values and too low on others",
                           (LOOK, RIGHT)),
-    "slice_calibration": ("Mean prediction over mean label in a slice.",
-                          "one slice changed: a launch, a lost feature", (LOOK, RIGHT)),
-    "slice_normalized_entropy": ("", "one slice became worse", (LOOK, CODE)),
+    "slice_calibration": ("one slice changed: a launch, a lost feature", (LOOK, RIGHT)),
+    "slice_normalized_entropy": ("one slice became worse", (LOOK, CODE)),
 }  # fmt: skip
 _SERVING: dict[str, _Entry] = {
-    "p99_ms": ("99th percentile of a request's latency in the load test, in milliseconds.",
-               "a larger model, a busy machine", (
+    "p99_ms": ("a larger model, a busy machine", (
                    "Run the night again when the machine is quiet; else make the model smaller.",)),
-    "p50_ms": ("Median of a request's latency in the load test, in milliseconds.",
-               "a larger model, a busy machine", (
+    "p50_ms": ("a larger model, a busy machine", (
                    "Run the night again when the machine is quiet; else make the model smaller.",)),
-    "requests_per_second_per_core": ("Requests that one core answered in a second.",
-                                     "a larger model, a busy machine", (
+    "requests_per_second_per_core": ("a larger model, a busy machine", (
         "Run the night again when the machine is quiet; else make the model smaller.",)),
-    "rate_held": ("", "a larger model, a busy machine, or an objective out of reach", (
+    "rate_held": ("a larger model, a busy machine, or an objective out of reach", (
         "Run the night again when the machine is quiet; else set `serve.processes` or make the"
         " model smaller.",)),
-    "parity": ("", "an operation that the exported graph computes differently", (CODE,)),
-    "skew_mismatches": ("Cells that the serving path computes differently, bit by bit.",
-                        "a feature is computed differently when serving", (CODE,)),
-    "skew_rows": ("Number of rows compared for skew.", "too few rows to compare", (
+    "parity": ("an operation that the exported graph computes differently", (CODE,)),
+    "skew_mismatches": ("a feature is computed differently when serving", (CODE,)),
+    "skew_rows": ("too few rows to compare", (
         "Widen the window.",)),
-    "bundle_mb": ("Size of the exported bundle, in megabytes.", "large embeddings", (
+    "bundle_mb": ("large embeddings", (
         "Raise `min_count` or lower `embedding_dim`.",)),
 }  # fmt: skip
 _COST: dict[str, _Entry] = {
-    "run_share": ("What the run cost, over `budget.run_usd`.",
-                  "more rows, retries, a larger model", (
+    "run_share": ("more rows, retries, a larger model", (
         "`nightbid cost show {pipeline} --by stage --run-id RUN`; then raise the budget, or fix"
         " what grew.",)),
-    "stage_share": ("What a stage cost, over its limit in `budget.stage_usd`.",
-                    "more rows, retries, a larger model", (
+    "stage_share": ("more rows, retries, a larger model", (
         "`nightbid cost show {pipeline} --by stage --run-id RUN`.",)),
 }  # fmt: skip
 _VALUE: dict[str, _Entry] = {
-    "surplus_loss": ("", "the candidate bids worse than what serves", (CODE,)),
-    "surplus": ("", "`replay.value` does not fit the prices", ("Check `replay.value`.",)),
-    "unusable_rows": ("", "prices are missing or negative", (LOOK,)),
-    "price_ratio": ("", "prices in another unit (micros, CPM)", (
+    "surplus_loss": ("the candidate bids worse than what serves", (CODE,)),
+    "surplus": ("`replay.value` does not fit the prices", ("Check `replay.value`.",)),
+    "unusable_rows": ("prices are missing or negative", (LOOK,)),
+    "price_ratio": ("prices in another unit (micros, CPM)", (
         "Fix the unit of `columns.price`.",)),
 }  # fmt: skip
 _TABLE: dict[str, dict[str, _Entry]] = {
@@ -247,9 +223,8 @@ def checks_of(gate: GateName) -> list[CheckDoc]:
     known = meanings_of(type(block))
     found = []
     for name in statistics_of(gate):
-        meaning, causes, do = _TABLE.get(gate, {}).get(name, ("", "", (LOOK, RIGHT)))
-        text = meaning or known.get(name, "")
-        found.append(CheckDoc(gate, name, text, causes, do, getattr(block, name)))
+        causes, do = _TABLE.get(gate, {}).get(name, ("", (LOOK, RIGHT)))
+        found.append(CheckDoc(gate, name, known.get(name, ""), causes, do, getattr(block, name)))
     return found
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from nightbid.config.document import json_schema, reference, schema_text
+from nightbid.config.document import json_schema, schema_text
+from nightbid.config.reference import reference
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "include" / "pipelines").glob("*.yaml"))

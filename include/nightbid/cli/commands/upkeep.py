@@ -62,7 +62,8 @@ def schema(
     folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("docs"),
 ) -> None:
     """Write the reference of the pipeline YAML, and its JSON schema for editors."""
-    from nightbid.config.document import reference, schema_text
+    from nightbid.config.document import schema_text
+    from nightbid.config.reference import reference
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("yaml.md", reference()), ("pipeline.schema.json", schema_text())):
