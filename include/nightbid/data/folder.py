@@ -72,6 +72,7 @@ class FolderLogs:
         self._named = None if named is None else {*named, *block.types, *block.outcomes}
         self._layout = LAYOUTS[block.layout]
         self._root = Path(block.folder).expanduser()
+        self._known_schemas: dict[Path, list[pa.Schema]] = {}
         if not self._root.is_dir():
             raise MissingDataError(
                 "no such folder",
@@ -90,16 +91,17 @@ class FolderLogs:
         parts = [part for day in days for part in self._files.get(day, [])]
         parts += [self._whole] if self._whole else []
         parts += [part for day in days for part in self._clicks(day)]
-        stats = []
+        stats: list[object] = []
         for part in parts:
             found = part.path.stat()
             name = part.path.relative_to(self._root).as_posix()
             stats.append((name, part.start, part.stop, found.st_size, found.st_mtime_ns))
-        try:
-            chosen = tuple(sorted(self._chosen or ()))
-        except DataError:
-            chosen = ()  # the stage that reads the rows says what is wrong
-        return hashlib.sha256(repr((stats, chosen) if chosen else stats).encode()).hexdigest()
+        with suppress(DataError):  # the stage that reads the rows says what is wrong
+            # Rows are read again when a column is named that was left out, or of which values were.
+            stats += sorted(self._chosen or ())
+            named = {name for name in self._mixed() if not self._is_optional(name)}
+            stats += [("mixed", name) for name in sorted(named)]
+        return hashlib.sha256(repr(stats).encode()).hexdigest()
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
         """Bytes of the day's files in their order, and the settled types of their columns."""
@@ -115,27 +117,55 @@ class FolderLogs:
         if self._block.kind == "jsonl":  # a day has every column of the window
             mine |= set(types)
         said = {name: str(kind) for name, kind in types.items() if name in mine}
-        for name in self._may_be_lost(parts):
+        for name in self._may_be_lost(parts) & said.keys():
             said[name] += " or null"
         return {**found, "types": json.dumps(said, sort_keys=True)}
 
     def _may_be_lost(self, parts: Collection[Part]) -> set[str]:
-        """Columns that are widened and of which a value that does not fit becomes null.
+        """Columns of which values become null, or are left out, where the files of a day differ.
 
         A pipeline that names them stops instead: the rows are not the same.
         """
-        if self._block.kind == "csv":
+        lost = self._not_in_all(parts)
+        if self._block.kind != "csv":
+            types = self._column_types
+            lost |= {
+                field.name
+                for part in parts
+                for schema in self._schemas(part)
+                for field in schema
+                if field.name in types and field.type != types[field.name]
+            }
+        return {name for name in lost if self._is_optional(name)}
+
+    def _mixed(self) -> set[str]:
+        """Columns of more than one type in the window, or not in every file of a day."""
+        days = [self._files.get(day, []) for day in self._days or self._files]
+        mixed = set().union(*(self._not_in_all(parts) for parts in days))
+        types: dict[str, pa.DataType] = {}
+        for part in self._window if self._block.kind != "csv" else []:
+            for schema in self._schemas(part):
+                mixed |= {
+                    field.name
+                    for field in schema
+                    if types.setdefault(field.name, field.type) != field.type
+                }
+        return mixed
+
+    def _not_in_all(self, parts: Collection[Part]) -> set[str]:
+        """Columns that some of a day's files have and others have not; JSON may leave them out."""
+        if len(parts) < 2 or self._block.kind == "jsonl":
             return set()
-        types = self._column_types
-        return {
-            field.name
-            for part in parts
-            for schema in record_files.schemas_of(part.path, self._block.kind)
-            for field in schema
-            if field.name in types
-            and field.type != types[field.name]
-            and self._is_optional(field.name)
-        }
+        names = [set(self._names_in(part)) for part in parts if part.path.stat().st_size]
+        every: set[str] = set().union(*names)
+        return {name for name in every if not all(name in each for each in names)}
+
+    def _schemas(self, part: Part) -> list[pa.Schema]:
+        """Schemas of a file, each looked up once."""
+        if part.path not in self._known_schemas:
+            kind = self._block.kind
+            self._known_schemas[part.path] = record_files.schemas_of(part.path, kind, self._cache)
+        return self._known_schemas[part.path]
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Rows of one day, in the order of its files."""
@@ -314,12 +344,7 @@ class FolderLogs:
     @cached_property
     def _column_types(self) -> dict[str, pa.DataType]:
         """Types of the columns of files other than csv, which hold in every file of the window."""
-        kind = self._block.kind
-        schemas = [
-            (part.path, schema)
-            for part in self._window
-            for schema in record_files.schemas_of(part.path, kind)
-        ]
+        schemas = [(part.path, schema) for part in self._window for schema in self._schemas(part)]
         self._check_names({name for _, schema in schemas for name in schema.names})
         open_ = [
             (path, pa.schema([field for field in schema if self._is_open(field.name)]))
@@ -355,8 +380,7 @@ class FolderLogs:
         if not part.path.stat().st_size:
             return []
         if self._block.kind != "csv":
-            schemas = record_files.schemas_of(part.path, self._block.kind)
-            return [name for schema in schemas for name in schema.names]
+            return [name for schema in self._schemas(part) for name in schema.names]
         return delimited.columns_of(part, self._dialect(part))
 
     def _check_names(self, have: set[str]) -> None:

@@ -6,9 +6,12 @@ settled in `window_types`.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +26,8 @@ import pyarrow.parquet as pq
 
 from nightbid.config.sources import FileKind
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.night.source import code_of
+from nightbid.storage.workspace import write_atomically
 
 ROWS = 131_072
 BLOCK_BYTES = 16 << 20
@@ -33,8 +38,13 @@ UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError,
 _EXACT = 2.0**53
 
 
-def schemas_of(path: Path, kind: FileKind) -> list[pa.Schema]:
+def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa.Schema]:
     """Read the columns of a file and their types: one schema, or of JSON one per block.
+
+    Args:
+        path: the file.
+        kind: its format.
+        cache: folder for the schemas of Avro and JSON files, which must be read as a whole.
 
     Raises:
         MissingDataError: the file is gone.
@@ -45,7 +55,18 @@ def schemas_of(path: Path, kind: FileKind) -> list[pa.Schema]:
             return [pq.read_schema(path)]
         if kind == "orc":
             return [orc.ORCFile(path).schema]
-        return [table.schema for table in _OPEN[kind](path)]
+        if cache is None:
+            return [table.schema for table in _OPEN[kind](path)]
+        stat = path.stat()
+        key = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, code_of((__name__,))))
+        kept = cache / "schemas" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        with suppress(OSError, ValueError, pa.ArrowInvalid):
+            texts = json.loads(kept.read_text())
+            return [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for text in texts]
+        found = [table.schema for table in _OPEN[kind](path)]
+        texts = [base64.b64encode(schema.serialize()).decode() for schema in found]
+        write_atomically(kept, json.dumps(texts))
+        return found
 
 
 def tables(path: Path, kind: FileKind, is_read: Callable[[str], bool]) -> Iterator[pa.Table]:

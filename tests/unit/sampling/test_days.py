@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.errors import CorruptDataError
+from nightbid.errors import CorruptDataError, DataError
 from nightbid.night.task import StageTask
-from nightbid.sampling.stage import run
+from nightbid.sampling.stage import fingerprint, run
 from nightbid.storage.verify import inventory
 from nightbid.storage.workspace import Workspace
 
@@ -111,6 +111,47 @@ def test_a_day_is_made_again_when_the_types_of_its_window_widen(sample, logs):
     assert files == sample(5, workspace="another")[1]
     # The other window still has its own.
     assert sample(4)[0] == {}
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("note", r"part2.*'note' has other types than in .*part.parquet: it is list"),
+        ("only", r"part2.*column 'only' of part.parquet of the same day is missing"),
+        ("late", r"part2.*has the column 'late', which part.parquet of the same day has not"),
+        ("size", r"part2.*column 'size' is int64 here and double in other files"),
+    ],
+)
+def test_a_column_that_was_left_out_is_an_error_once_a_feature_reads_it(
+    sample, logs, tmp_path, column, said
+):
+    """Neither the stage nor the day that was sampled without the column is taken for it."""
+    path = logs / "dt=2026-01-05" / "part.parquet"
+    table = pq.read_table(path)
+    other = table.set_column(0, "impression_id", pa.array([f"other-{at}" for at in range(ROWS)]))
+    extra = {"note": ["a"], "only": [1], "size": [1.5]}
+    later = {"note": [[1.5]], "late": [1], "size": [2**60 + 1]}
+    for rows, name, columns in ((table, "part", extra), (other, "part2", later)):
+        for each, values in columns.items():
+            rows = rows.append_column(each, pa.array(values * ROWS))
+        pq.write_table(rows, path.with_name(f"{name}.parquet"))
+
+    def key(**features: dict[str, str]) -> str:
+        spec = PipelineSpec.model_validate(
+            {
+                "pipeline": "t",
+                "source": {"kind": "parquet", "folder": str(logs)},
+                "features": {"ad_id": {}, **features},
+                "window": {"train_days": 2},
+            }
+        )
+        return fingerprint(spec, Night.of(spec, FIRST + timedelta(days=4)), tmp_path / "cache")
+
+    assert key() == key(user_id={})
+    assert key() != key(**{column: {}})
+    sample(4)
+    with pytest.raises(DataError, match=said):
+        sample(4, features={"ad_id": {}, column: {}})
 
 
 def test_training_days_are_made_apart_where_negatives_are_sampled_away(sample):
