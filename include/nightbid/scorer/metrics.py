@@ -40,7 +40,7 @@ class WorkerStates:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._written = ""
 
     def write(self, champion: dict[str, Any] | None, trouble: str) -> None:
@@ -48,7 +48,7 @@ class WorkerStates:
         text = json.dumps({"champion": champion, "trouble": trouble})
         if text == self._written:
             return
-        path = self._folder / f"{os.getpid()}.json"
+        path = self.folder / f"{os.getpid()}.json"
         beside = path.with_suffix(".tmp")
         beside.write_text(text)
         beside.replace(path)
@@ -57,7 +57,7 @@ class WorkerStates:
     def read(self) -> list[dict[str, Any]]:
         """What every live process serves."""
         found = []
-        for path in sorted(self._folder.glob("*.json")):
+        for path in sorted(self.folder.glob("*.json")):
             if _is_alive(int(path.stem)):
                 found.append(json.loads(path.read_text()))
         return found

@@ -7,14 +7,20 @@ import functools
 import json
 from typing import Any
 
+import httptools
+import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 READ_SECONDS = 10
 """For a request to arrive whole, from its first byte or from the start of its connection."""
+WRITE_SECONDS = 10
+"""For a client to take what waits to be sent to it."""
 IDLE_SECONDS = 75
 """Between two requests of a connection."""
 MOST_HEAD_BYTES = 64 << 10
 """Of a request's line and headers."""
+NOT_HTTP = "not HTTP → send an HTTP/1.1 request"
+TOO_LARGE = f"headers: more than {MOST_HEAD_BYTES >> 10} KiB → send fewer"
 MOST_CONNECTIONS = 8192
 """Of one process. Beyond it, a connection that waits for a request gives way to a new one."""
 
@@ -23,8 +29,11 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with a deadline for each request and a limit of connections."""
 
     _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _head = 0
     _in_head = True
+    _offered = b""
+    """Method of a request that offers another protocol."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first request."""
@@ -38,17 +47,27 @@ class Protocol(HttpToolsProtocol):
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop()
+        self._take()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes of a head, which nothing else limits."""
         if self._in_head:
             self._head += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():
+                self._end(400, NOT_HTTP)
+            return
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+            return
         if self._in_head and self._head > MOST_HEAD_BYTES and not self.transport.is_closing():
-            self._end(431, f"headers: more than {MOST_HEAD_BYTES >> 10} KiB → send fewer")
+            self._end(431, TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """Start the clock of a request."""
@@ -58,11 +77,19 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Pass the request on; its body is limited by who reads it."""
+        if self.parser.should_upgrade():
+            self._offered = self.parser.get_method()
+            return
         self._in_head = False
+        if len(self.url) + sum(len(k) + len(v) for k, v in self.headers) > MOST_HEAD_BYTES:
+            self._end(431, TOO_LARGE)
+            raise ValueError(TOO_LARGE)  # ends the parser
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Stop the clock: the request is whole."""
+        if self._offered:
+            return
         self._stop()
         super().on_message_complete()
 
@@ -70,6 +97,45 @@ class Protocol(HttpToolsProtocol):
         """Wait for the next request, if the last one was read whole."""
         super().on_response_complete()
         self._in_head, self._head = True, 0
+
+    def _decline(self, rest: bytes) -> None:
+        """Read a request that offers another protocol (Java's client: h2c) as one that does not.
+
+        The parser leaves out the body of such a request.
+        """
+        method, self._offered = self._offered, b""
+        if method == b"CONNECT":
+            self._end(400, NOT_HTTP)
+            return
+        head = [method + b" " + self.url + b" HTTP/1.1"]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"
+            if name != b"upgrade":
+                head.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join([*head, b"", b""]) + rest)
+
+    def pause_writing(self) -> None:
+        """Start the clock of a client that does not read its answer."""
+        self._take()
+        self._unread = self.loop.call_later(WRITE_SECONDS, self._abandon)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Stop that clock."""
+        self._take()
+        super().resume_writing()
+
+    def _take(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _abandon(self) -> None:
+        _count("unread")
+        self.transport.abort()
 
     def _await_request(self) -> None:
         self._stop()
@@ -89,6 +155,7 @@ class Protocol(HttpToolsProtocol):
             self._end(408, f"the request did not arrive within {READ_SECONDS} s → send it again")
 
     def _end(self, status: int, line: str) -> None:
+        _count(REASONS[status])
         body = json.dumps({"error": line}, ensure_ascii=False).encode()
         head = (
             f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\nconnection: close\r\n"
@@ -96,6 +163,19 @@ class Protocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+REASONS = {400: "not http", 408: "slow", 431: "too large", 503: "too many connections"}
+
+
+class Loop(uvloop.Loop):
+    """uvloop's event loop, on which a TLS handshake has the deadline of a request."""
+
+    async def create_server(self, *given: Any, **more: Any) -> Any:
+        """Listen."""
+        if more.get("ssl") is not None:
+            more["ssl_handshake_timeout"] = READ_SECONDS
+        return await super().create_server(*given, **more)
 
 
 @functools.cache
@@ -112,3 +192,10 @@ def most_connections() -> int:
 
 def _is_idle(one: Any, new: Protocol) -> bool:
     return one is not new and (one.cycle is None or one.cycle.response_complete)
+
+
+def _count(reason: str) -> None:
+    # Not before the folder of the metrics is known, which the settings of a process name.
+    from nightbid.scorer.metrics import REFUSED
+
+    REFUSED.labels(reason).inc()

@@ -22,6 +22,8 @@ from nightbid.serving.json_values import WRONG, from_json
 
 MOST_ROWS = 16_384
 """Rows of one request."""
+MOST_VALUES = 1 << 20
+"""JSON values of one request. Each takes some 100 bytes once it is read."""
 
 
 class TooManyRowsError(DataError):
@@ -84,7 +86,12 @@ def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
 
     Raises:
         CorruptDataError: it is none, or not an object.
+        TooManyRowsError: It holds more values than `MOST_VALUES`.
     """
+    if len(body) > MOST_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise TooManyRowsError(
+            f"more than {MOST_VALUES:,} values", where="body", hint="send fewer rows at once"
+        )
     try:
         # A decimal may have more digits than orjson's 64 bits.
         exact = any(pa.types.is_decimal(each) for each in columns.types)

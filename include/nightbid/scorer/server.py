@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from nightbid.errors import ConfigError
+from nightbid.scorer.access import Access
 
 BACKLOG = 2048
 """Connections that wait to be accepted, per process."""
@@ -39,6 +40,7 @@ class ScorerSettings:
     """Folder of a bundle that serves instead of the champion; empty: follow the champion."""
     poll_seconds: float = 2.0
     queue_ms: float = 50.0
+    access: Access = field(default_factory=Access)
 
 
 class ReusedSocket(socket.socket):
@@ -104,7 +106,9 @@ def serve(
         factory=True,
         http="nightbid.scorer.protocol:Protocol",
         ws="none",
-        loop="uvloop",
+        loop="nightbid.scorer.protocol:Loop",
+        ssl_certfile=settings.access.certificate or None,
+        ssl_keyfile=settings.access.key or None,
         workers=processes,
         log_level="warning",
         access_log=False,
@@ -152,6 +156,7 @@ def make_application(settings: ScorerSettings, folder: Path) -> Any:
         WorkerStates(folder),
         poll_seconds=settings.poll_seconds,
         queue_ms=settings.queue_ms,
+        access=settings.access,
     )
     return service.application()
 

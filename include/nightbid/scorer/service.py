@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -30,6 +31,7 @@ from starlette.routing import Route
 from nightbid.errors import DataError, NightbidError
 from nightbid.night.champion import Champion
 from nightbid.scorer import auction
+from nightbid.scorer.access import Access, Guard, RateError, TokenError
 from nightbid.scorer.backlog import Backlog, OverloadedError
 from nightbid.scorer.follow import Follower, OneBundle, Served
 from nightbid.scorer.metrics import (
@@ -64,6 +66,7 @@ class Service:
         states: Shared with the other processes.
         poll_seconds: Between two looks at the champion's history.
         queue_ms: Longest expected wait of a request; beyond it, it is refused.
+        access: What a client needs.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class Service:
         *,
         poll_seconds: float,
         queue_ms: float,
+        access: Access | None = None,
     ) -> None:
+        self._access = access or Access()
         self._follower = follower
         self._states = states
         self._poll_seconds = poll_seconds
@@ -93,7 +98,15 @@ class Service:
                 Route("/health", self.health),
                 Route("/metrics", self.metrics),
             ],
-            exception_handlers={HTTPException: refuse, NightbidError: refuse, Exception: refuse},
+            exception_handlers={
+                HTTPException: refuse,
+                NightbidError: refuse,
+                ClientDisconnect: refuse,
+                Exception: refuse,
+            },
+            middleware=[
+                Middleware(Guard, access=self._access, folder=self._states.folder, refuse=refusal)
+            ],
             lifespan=self._lifespan,
         )
 
@@ -207,11 +220,10 @@ class Service:
                 if size > MOST_BYTES:
                     raise _too_large()
                 if self._held > MOST_HELD_BYTES:
-                    raise HTTPException(
-                        503,
-                        f"body: {MOST_HELD_BYTES >> 20} MiB of other requests are being read"
-                        " → send it again after Retry-After",
-                        headers={**RETRY, "Connection": "close"},
+                    raise OverloadedError(
+                        f"{MOST_HELD_BYTES >> 20} MiB of other requests are being read",
+                        where="body",
+                        hint="send it again after Retry-After",
                     )
                 parts.append(part)
         finally:
@@ -225,36 +237,37 @@ class Service:
         return state.served
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
-        status, line, headers = 500, str(error), {}
-        if isinstance(error, HTTPException):
-            status, line, headers = error.status_code, str(error.detail), dict(error.headers or {})
-        elif isinstance(error, OverloadedError):
-            status, headers = 503, RETRY
-        elif isinstance(error, TooManyRowsError):
-            status = 413
-        elif isinstance(error, DataError):
-            status = 422
-        elif isinstance(error, ClientDisconnect):
-            status, line = 499, "the client went away"
-        elif not isinstance(error, NightbidError):
-            LOG.exception("a request could not be scored", exc_info=error)
-            line = "the request could not be scored; the scorer's log says why"
-        reason = (
-            "overloaded" if isinstance(error, OverloadedError) else REASONS.get(status, "error")
-        )
-        REFUSED.labels(reason).inc()
-        return _json({"error": line}, status, headers)
+        return refusal(error)
 
 
-REASONS = {
-    408: "slow",
-    413: "too large",
-    422: "invalid",
-    404: "no such address",
-    405: "no such method",
-    499: "client gone",
-    503: "no champion",
-}
+def refusal(error: Exception) -> Response:
+    """One line about an error, counted by its reason."""
+    status, reason, line = 500, "error", str(error)
+    headers: dict[str, str] = {}
+    if isinstance(error, HTTPException):
+        status, line, headers = error.status_code, str(error.detail), dict(error.headers or {})
+        reason = REASONS.get(status, "error")
+    elif isinstance(error, OverloadedError):
+        status, reason, headers = 503, "overloaded", RETRY
+    elif isinstance(error, TooManyRowsError):
+        status, reason = 413, "too large"
+    elif isinstance(error, TokenError):
+        status, reason = 401, "no token"
+        headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
+    elif isinstance(error, RateError):
+        status, reason, headers = 429, "rate limit", {"Retry-After": str(error.seconds)}
+    elif isinstance(error, DataError):
+        status, reason = 422, "invalid"
+    elif isinstance(error, ClientDisconnect):
+        status, reason, line = 499, "client gone", "the client went away"
+    elif not isinstance(error, NightbidError):
+        LOG.exception("a request could not be scored", exc_info=error)
+        line = "the request could not be scored; the scorer's log says why"
+    REFUSED.labels(reason).inc()
+    return _json({"error": line}, status, headers)
+
+
+REASONS = {413: "too large", 404: "no such address", 405: "no such method", 503: "no champion"}
 
 
 def name_of(served: Served) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nightbid.serving.export import ask_over_http
 from nightbid.serving.json_values import WRONG, from_json
 from nightbid.storage.workspace import Workspace
 
-from .conftest import SmallNight
+from .small_night import SmallNight
 
 RIGHT = [
     ([3, None, 4.0], pa.int64(), [3, None, 4]),

@@ -13,7 +13,7 @@ from nightbid.serving.bundle import Bundle
 from nightbid.serving.load_test import closed_loop, item_columns, make_requests
 from nightbid.serving.socket_test import holds
 
-from .conftest import SmallNight
+from .small_night import SmallNight
 
 
 @pytest.fixture

@@ -32,9 +32,21 @@ def serve(
         typer.Option(min=1, help="A request that would wait longer is refused at once (503)."),
     ] = 50,
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at what serves.")] = 2,
+    token_file: Annotated[
+        Path | None, typer.Option(help="A client's name and its token per line; one is needed.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file: certificate chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file: its private key.")] = None,
+    rate_limit: Annotated[
+        float, typer.Option(min=0, help="Requests per second of one client; 0: no limit.")
+    ] = 0,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow a --host of a network without tokens.")
+    ] = False,
     threads: Annotated[int, typer.Option(hidden=True, help="Has no effect any more.")] = 0,
 ) -> None:
     """Score rows over HTTP with the champion; promotions and rollbacks are followed."""
+    from nightbid.scorer.access import Access
     from nightbid.scorer.server import ScorerSettings, listen
     from nightbid.scorer.server import serve as serve_until_stopped
 
@@ -46,9 +58,16 @@ def serve(
         pipeline=known(pipeline, settings),
         poll_seconds=poll,
         queue_ms=queue_ms,
+        access=Access(
+            token_file=str(token_file or ""),
+            requests_per_second=rate_limit,
+            certificate=str(tls_cert or ""),
+            key=str(tls_key or ""),
+        ),
     )
+    scorer.access.check(host, insecure=insecure)
     taken = listen(host, port)
-    address = f"http://{host}:{taken.getsockname()[1]}/score"
+    address = f"http{'s' if tls_cert else ''}://{host}:{taken.getsockname()[1]}/score"
 
     def started() -> None:
         console.print(f"scoring with the champion of {pipeline}: {address}", soft_wrap=True)

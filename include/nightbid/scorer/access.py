@@ -1,0 +1,261 @@
+"""Who may use the scorer, and how often: tokens, TLS and a rate limit per client."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import logging
+import math
+import os
+import ssl
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nightbid.errors import ConfigError, NightbidError
+
+LOG = logging.getLogger(__name__)
+OPEN = frozenset({"/health", "/ready"})
+"""Addresses that need no token and have no rate limit: load balancers ask them."""
+SHORTEST_TOKEN = 16
+"""Characters."""
+BURST_SECONDS = 1.0
+"""A client that was quiet may send the requests of this time at once."""
+SLOTS = 1 << 16
+"""Clients that are counted apart; of more, some share a limit."""
+LOOK_SECONDS = 1.0
+"""Between two looks at the file of tokens."""
+RATES = "rates"
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a client needs."""
+
+    token_file: str = ""
+    """Each line a token, or a client's name and its token; empty: no token is needed."""
+    requests_per_second: float = 0.0
+    """Of one client, over all processes; 0: no limit."""
+    certificate: str = ""
+    """PEM file with the certificate chain; empty: no TLS."""
+    key: str = ""
+    """PEM file with its private key."""
+
+    def check(self, host: str, *, insecure: bool) -> None:
+        """Refuse settings that cannot work, or that would let everybody in.
+
+        Args:
+            host: Address to listen on.
+            insecure: Somebody decided to serve without tokens.
+
+        Raises:
+            ConfigError: A file cannot be read, or the address can be reached from other machines
+                and no token is asked for.
+        """
+        if self.token_file:
+            Tokens(Path(self.token_file))
+        elif not insecure and not _is_loopback(host):
+            raise ConfigError(
+                f"{host} can be reached from other machines, and no token is asked for",
+                where="serve",
+                hint="give --token-file FILE, or --insecure if a gateway keeps others out",
+            )
+        if bool(self.certificate) != bool(self.key):
+            raise ConfigError(
+                "a certificate without its key, or a key without a certificate",
+                where="serve",
+                hint="give --tls-cert and --tls-key",
+            )
+        if self.certificate:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+            except OSError as error:  # ssl.SSLError is one
+                raise ConfigError(
+                    f"cannot use {self.certificate} with {self.key} ({error.strerror or error})",
+                    where="--tls-cert",
+                    hint="give PEM files of a certificate and its private key",
+                ) from error
+
+
+class Tokens:
+    """The tokens of a file, which is read again when it has changed.
+
+    Args:
+        path: Each line holds a token, or a name and a token; `#` begins a comment.
+
+    Raises:
+        ConfigError: The file cannot be read, is empty, or holds a short token.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._clients: dict[bytes, str] = {}
+        self._looked = time.monotonic()
+        self._state = self._stat()
+        self._read()
+
+    def client(self, authorization: str) -> str | None:
+        """Name of the client that an `Authorization` header stands for; None if there is none."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        return self._clients.get(_digest(token.strip()))
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        try:
+            state = self._stat()
+            if state != self._state:
+                self._read()
+                self._state = state
+        except ConfigError as error:
+            LOG.warning("the tokens of before stay valid: %s", error)
+
+    def _stat(self) -> tuple[int, ...]:
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise self._error(error.strerror or str(error)) from error
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _read(self) -> None:
+        try:
+            lines = self._path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            what = error.strerror if isinstance(error, OSError) else "not a text"
+            raise self._error(str(what)) from error
+        found = {}
+        for number, line in enumerate(lines, 1):
+            parts = line.partition("#")[0].split()
+            if not parts:
+                continue
+            if len(parts) > 2:
+                raise self._error(f"line {number} holds more than a name and a token")
+            if len(parts[-1]) < SHORTEST_TOKEN:
+                raise self._error(f"the token of line {number} has {len(parts[-1])} characters")
+            found[_digest(parts[-1])] = parts[0] if len(parts) == 2 else f"line {number}"
+        if not found:
+            raise self._error("no token")
+        self._clients = found
+
+    def _error(self, what: str) -> ConfigError:
+        return ConfigError(
+            what,
+            where=str(self._path),
+            hint=f"write one token of at least {SHORTEST_TOKEN} characters per line,"
+            " with the client's name before it: `openssl rand -hex 32`",
+        )
+
+
+class RateLimit:
+    """The same number of requests per second for each client, counted over all processes.
+
+    Args:
+        path: File that the processes share; made where it is absent.
+        per_second: Requests of one client.
+    """
+
+    def __init__(self, path: Path, per_second: float) -> None:
+        self._step = 1 / per_second
+        with path.open("ab") as file:
+            os.ftruncate(file.fileno(), 8 * SLOTS)
+        # When the next request of a client is due, by the clock that all processes share. Two
+        # processes that write at once lose a request, which is of no matter.
+        self._due = np.memmap(path, np.float64, "r+", shape=(SLOTS,))
+
+    def wait(self, client: str) -> float:
+        """Count a request; seconds until the client may send it again, or 0 if it is admitted."""
+        slot = zlib.crc32(client.encode()) % SLOTS
+        now = time.monotonic()
+        due = max(float(self._due[slot]), now)
+        if due - now > BURST_SECONDS:
+            return due - now - BURST_SECONDS
+        self._due[slot] = due + self._step
+        return 0.0
+
+
+class TokenError(NightbidError):
+    """A request without a valid token."""
+
+
+class RateError(NightbidError):
+    """A client that sends more requests than it may.
+
+    Args:
+        seconds: Until it may send the next one.
+    """
+
+    def __init__(self, line: str, seconds: float) -> None:
+        super().__init__(line, hint="send it again after Retry-After")
+        self.seconds = max(1, math.ceil(seconds))
+
+
+class Guard:
+    """ASGI middleware that refuses requests before their body is read.
+
+    Args:
+        app: Application behind it.
+        access: What a client needs.
+        folder: Shared with the other processes.
+        refuse: Makes the answer of a refusal.
+    """
+
+    def __init__(self, app: ASGIApp, *, access: Access, folder: Path, refuse: Any) -> None:
+        self._app = app
+        self._refuse = refuse
+        self._tokens = Tokens(Path(access.token_file)) if access.token_file else None
+        self._limit: RateLimit | None = None
+        if access.requests_per_second:
+            self._limit = RateLimit(folder / RATES, access.requests_per_second)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 401 or 429."""
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._admit(scope)
+        except NightbidError as error:
+            await self._refuse(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> None:
+        client: str | None = _network(scope["client"][0] if scope["client"] else "")
+        if self._tokens is not None:
+            given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
+            client = self._tokens.client(given.decode("latin-1"))
+            if client is None:
+                raise TokenError(
+                    "no valid token" if given else "no token",
+                    where="Authorization",
+                    hint="send `Authorization: Bearer TOKEN`",
+                )
+        if self._limit is not None and (seconds := self._limit.wait(client or "")):
+            raise RateError(f"{client} sends more requests than it may", seconds)
+
+
+def _network(address: str) -> str:
+    """The address of a client; of IPv6 the network, which one client has all of."""
+    if ":" not in address:
+        return address
+    return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _digest(token: str) -> bytes:
+    # Tokens are compared by digest, so that the time it takes tells nothing of them.
+    return hashlib.sha256(token.encode()).digest()

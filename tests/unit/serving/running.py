@@ -1,0 +1,102 @@
+"""A running `nightbid serve`, as its callers meet it: a process behind a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+from nightbid.night.champion import ChampionPointer
+from nightbid.storage.workspace import Workspace
+
+from .small_night import PIPELINE, SmallNight
+
+
+class Scorer:
+    """A running `nightbid serve`, and the champion that it follows."""
+
+    def __init__(
+        self, night: SmallNight, process: subprocess.Popen[str], log: Path, http: httpx.Client
+    ) -> None:
+        self.night = night
+        self.process = process
+        self.log_file = log
+        self.http = http
+        self.pointer = ChampionPointer(Workspace(night.root / "ws"), "small")
+
+    def promote(self, night: SmallNight, name: str) -> int:
+        """Promote what a night exported, and wait until it serves; its number."""
+        export = night.stage("export")
+        champion = self.pointer.promote(
+            run_id=name,
+            night=night.run.date,
+            bundle_uri=export.uri,
+            bundle_digest=export.manifest.digest,
+            reason="tests",
+        )
+        self.until(champion.number)
+        return champion.number
+
+    def score(self, table: pa.Table, **more: object) -> httpx.Response:
+        body = json.dumps({"rows": table.to_pylist(), **more}, default=lambda t: t.isoformat())
+        return self.http.post("/score", content=body)
+
+    def log(self) -> str:
+        """What it wrote to its standard error so far."""
+        return self.log_file.read_text()
+
+    def until(self, number: int) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            champion = self.http.get("/health").json()["champion"]
+            if champion and champion["number"] == number:
+                return
+            time.sleep(0.02)
+        raise AssertionError(self.http.get("/health").text)
+
+
+@contextlib.contextmanager
+def serving(
+    night: SmallNight,
+    folder: Path,
+    *options: str,
+    fresh: bool = True,
+    **client: Any,
+) -> Iterator[Scorer]:
+    """Processes of its own, in a workspace whose pipeline has no champion unless not `fresh`."""
+    (folder / "small.yaml").write_text(PIPELINE)
+    if fresh:
+        shutil.rmtree(night.root / "ws" / "champion", ignore_errors=True)
+    environment = {
+        **os.environ,
+        "NIGHTBID_WORKSPACE": str(night.root / "ws"),
+        "NIGHTBID_PIPELINES": str(folder),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "nightbid", "serve", "small", "--port", "0", "--poll", "0.1",
+               *options]  # fmt: skip
+    log = folder / "scorer.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=errors
+        )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"https?://\S+:\d+", process.stdout.readline())
+        assert found, log.read_text()
+        http = httpx.Client(base_url=found[0], timeout=30, trust_env=False, **client)
+        with http:
+            yield Scorer(night, process, log, http)
+    finally:
+        process.kill()
+        process.wait()

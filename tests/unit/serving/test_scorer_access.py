@@ -1,0 +1,152 @@
+"""Tokens, TLS and rate limits of the scorer."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from nightbid.scorer.access import RateLimit
+
+from .running import serving
+from .small_night import PIPELINE
+
+FIRST, SECOND = "first-token-of-the-tests", "another-token-of-the-tests"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def certificate(folder):
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    cert, private = folder / "cert.pem", folder / "key.pem"
+    cert.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return cert, private
+
+
+def test_tokens_tls_and_a_rate_limit_keep_others_out(night, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"# who may ask\nbidder {FIRST}\n")
+    cert, key = certificate(tmp_path)
+    options = ("--processes", "2", "--rate-limit", "20", "--token-file", str(tokens),
+               "--tls-cert", str(cert), "--tls-key", str(key))  # fmt: skip
+    trust = ssl.create_default_context(cafile=str(cert))
+    with serving(night, tmp_path, *options, verify=trust) as scorer:
+        assert scorer.http.base_url.scheme == "https"
+        # Connections that never speak TLS hold nobody, and are closed.
+        address = (scorer.http.base_url.host, scorer.http.base_url.port)
+        silent = [socket.create_connection(address) for _ in range(300)]
+        begun = time.monotonic()
+        # Load balancers need no token; everybody else does.
+        scorer.promote(night, "first")
+        assert scorer.http.get("/ready").status_code == 200
+        for path in ("/score", "/columns", "/metrics", "/nothing"):
+            for headers in ({}, bearer(SECOND), {"Authorization": FIRST}, bearer("ü")):
+                answer = scorer.http.get(
+                    path, headers=[(k, v.encode("latin-1")) for k, v in headers.items()]
+                )
+                assert answer.status_code == 401, answer.text
+                assert "Authorization: Bearer TOKEN" in answer.json()["error"]
+                assert answer.headers["www-authenticate"] == "Bearer"
+        scorer.http.headers.update(bearer(FIRST))
+        raw = night.raw().slice(0, 5)
+        assert scorer.score(raw).status_code == 200
+        # 20 a second, over all processes and connections of the client.
+        statuses = []
+        for _ in range(60):
+            with httpx.Client(
+                base_url=scorer.http.base_url, verify=trust, trust_env=False, headers=bearer(FIRST)
+            ) as other:
+                statuses.append(other.get("/columns"))
+        refused = [each for each in statuses if each.status_code == 429]
+        assert 10 <= len(refused) < 60
+        assert refused[0].headers["retry-after"] == "1"
+        assert "bidder sends more requests" in refused[0].json()["error"]
+        assert scorer.http.get("/health").status_code == 200
+        # A new token is valid without a restart, and the old one is no longer.
+        tokens.write_text(f"bidder {SECOND}\n")
+        deadline = time.monotonic() + 30
+        while scorer.http.get("/columns", headers=bearer(SECOND)).status_code == 401:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(1.5)
+        assert {scorer.http.get("/columns").status_code for _ in range(4)} == {401}
+        text = scorer.http.get("/metrics", headers=bearer(SECOND)).text
+        assert 'nightbid_refused_total{reason="no token"}' in text
+        assert 'nightbid_refused_total{reason="rate limit"}' in text
+        silent[0].settimeout(60)
+        assert silent[0].recv(1) == b""
+        assert time.monotonic() - begun < 30
+        for each in silent:
+            each.close()
+        assert FIRST not in scorer.log()
+        assert "Traceback" not in scorer.log()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--host", "0.0.0.0"], "give --token-file FILE, or --insecure"),
+        (["--host", "::"], ":: can be reached from other machines"),
+        (["--token-file", "absent"], "absent: No such file or directory"),
+        (["--token-file", "short"], "the token of line 1 has 5 characters"),
+        (["--token-file", "empty"], "empty: no token"),
+        (["--tls-cert", "short"], "a certificate without its key"),
+        (["--tls-cert", "short", "--tls-key", "short"], "give PEM files"),
+    ],
+)
+def test_settings_that_let_everybody_in_or_cannot_work_are_one_line(tmp_path, options, line):
+    (tmp_path / "small.yaml").write_text(PIPELINE)
+    (tmp_path / "short").write_text("12345\n")
+    (tmp_path / "empty").write_text("# none\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "nightbid", "serve", "small", "--port", "0", *options],
+        env={**os.environ, "NIGHTBID_PIPELINES": str(tmp_path), "COLUMNS": "300"},
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_rate_is_one_of_all_processes(tmp_path):
+    first, second = (RateLimit(tmp_path / "rates", 10) for _ in range(2))
+    begun = time.monotonic()
+    admitted = sum(not each.wait("bidder") for _ in range(50) for each in (first, second))
+    assert 11 <= admitted <= 12 + 10 * (time.monotonic() - begun)
+    assert not first.wait("another client")

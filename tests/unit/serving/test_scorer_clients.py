@@ -1,0 +1,198 @@
+"""Slow, silent, half-sent, oversized and too many clients: they hold nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import httpx
+import psutil
+
+from .running import serving
+
+
+def test_clients_that_send_nothing_or_half_or_too_much_hold_nobody(night, scorer):
+    scorer.promote(night, "first")
+    host, port = scorer.http.base_url.host, scorer.http.base_url.port
+    silent = [socket.create_connection((host, port)) for _ in range(300)]
+    halves = [socket.create_connection((host, port)) for _ in range(300)]
+    for each in halves[:150]:
+        each.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\n")
+    for each in halves[150:]:
+        each.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n{")
+    try:
+        for _ in range(10):
+            assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+        assert scorer.http.get("/health").status_code == 200
+        answer = scorer.http.post("/score", content=b" " * ((16 << 20) + 1))
+        assert answer.status_code == 413
+        assert "more than 16 MiB" in answer.json()["error"]
+        halves[0].settimeout(60)
+        ended = b""
+        while part := halves[0].recv(4096):
+            ended += part
+        assert b"408" in ended
+        assert b"did not arrive within" in ended
+    finally:
+        for each in (*silent, *halves):
+            each.close()
+    assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+
+
+def test_more_than_can_be_answered_in_time_is_refused_at_once(night, tmp_path):
+    with serving(night, tmp_path, "--processes", "1", "--queue-ms", "1") as scorer:
+        scorer.promote(night, "first")
+        raw = night.raw().slice(0, 100)
+        body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()
+        head = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        host, port = scorer.http.base_url.host, scorer.http.base_url.port
+        crowd = [socket.create_connection((host, port)) for _ in range(64)]
+        for each in crowd:
+            each.settimeout(60)
+            each.sendall(head.encode() + body)
+        answers = [each.recv(65536) for each in crowd]
+        for each in crowd:
+            each.close()
+        answered = [each for each in answers if each.startswith(b"HTTP/1.1 200")]
+        refused = [each for each in answers if each.startswith(b"HTTP/1.1 503")]
+        assert len(answered) + len(refused) == len(crowd)
+        assert answered
+        assert refused
+        for each in refused:
+            assert b"retry-after: 1" in each.lower()
+            assert b'{"error":"' in each
+        text = scorer.http.get("/metrics").text
+        assert f'nightbid_refused_total{{reason="overloaded"}} {len(refused)}.0' in text
+        assert f'nightbid_requests_total{{endpoint="score"}} {len(answered)}.0' in text
+
+
+def _send(scorer, data: bytes, *, wait: float = 60) -> bytes:
+    """Send bytes over a connection of their own; all that comes back."""
+    host, port = scorer.http.base_url.host, scorer.http.base_url.port
+    with socket.create_connection((host, port)) as one:
+        one.settimeout(wait)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            one.sendall(data)
+            while part := one.recv(65536):
+                answer += part
+        return answer
+
+
+def _post(body: bytes, *more: str, path: str = "/score") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body)}",
+             "connection: close", *more]  # fmt: skip
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def test_hostile_requests_cost_no_memory_and_leave_no_traceback(night, tmp_path):
+    with serving(night, tmp_path, "--processes", "1") as scorer:
+        scorer.promote(night, "first")
+        raw = night.raw().slice(0, 5)
+        assert scorer.score(raw).status_code == 200
+        (worker,) = (
+            each
+            for each in psutil.Process(scorer.process.pid).children(recursive=True)
+            if "spawn_main" in " ".join(each.cmdline())
+        )
+        before = worker.memory_info().rss
+        chunks = b"".join(b"100000\r\n" + b" " * (1 << 20) + b"\r\n" for _ in range(20))
+        chunked = b"POST /score HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + chunks
+        depth = 5_000_000
+        cases = [
+            (chunked, b" 413 ", b"more than 16 MiB"),
+            (_post(b'{"rows":[' + b"{}," * 5_000_000 + b"{}]}"), b" 413 ", b"1,048,576 values"),
+            (_post(b'{"rows":[{"a":' + b"[" * 1_000_000), b" 422 ", b"not JSON"),
+            (_post(b'{"rows":[{"a":' + b'{"a":' * 100_000), b" 422 ", b"not JSON"),
+            (_post(b'{"context":{"a":' + b"[" * 100_000), b" 422 ", b"not JSON"),
+            (_post(b'{"rows":[],"bids":' + b"[" * 100_000, path="/rank"), b" 422 ", b"not JSON"),
+            (_post(b'{"rows":[{"a":' + b"9" * depth + b"}]}"), b" 422 ", b'"error"'),
+            (b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000 + b"\r\n\r\n", b" 431 ", b"64 KiB"),
+            (b"\x16\x03\x01\x02\x00 a TLS handshake", b" 400 ", b"not HTTP"),
+            (b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n", b" 400 ", b"not HTTP"),
+            (_post(b'{"rows":[]}', "content-length: 3"), b" 400 ", b"not HTTP"),
+            # Java's client offers another protocol with its first request.
+            (_post(b'{"rows":[]}', "upgrade: h2c", "connection: upgrade"), b" 200 ", b"ties\":[]"),
+        ]  # fmt: skip
+        for data, status, line in cases:
+            answer = _send(scorer, data)
+            assert status in answer.split(b"\r\n")[0], (data[:60], answer[:200])
+            assert line in answer, (data[:60], answer[:300])
+        # Clients that go away: in the body, before the answer, and with a reset.
+        body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()
+        host, port = scorer.http.base_url.host, scorer.http.base_url.port
+        for at in range(60):
+            one = socket.create_connection((host, port))
+            if at % 3 == 2:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            one.sendall(_post(body)[: -20 if at % 3 == 0 else None])
+            one.close()
+        assert scorer.score(raw).status_code == 200
+        text = scorer.http.get("/metrics").text
+        for reason in ("too large", "invalid", "not http", "client gone"):
+            assert f'nightbid_refused_total{{reason="{reason}"}}' in text, text
+        assert worker.memory_info().rss - before < 400 << 20
+        assert "Traceback" not in scorer.log(), scorer.log()
+
+
+def test_a_client_that_reads_no_answer_is_cut_off(night, tmp_path):
+    with serving(night, tmp_path, "--processes", "1") as scorer:
+        scorer.promote(night, "first")
+        rows = [{}] * 16_000
+        context = night.raw().slice(0, 1).to_pylist()[0]
+        body = json.dumps({"rows": rows, "context": context}, default=lambda t: t.isoformat())
+        request = _post(body.encode()).replace(b"connection: close\r\n", b"")
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect((scorer.http.base_url.host, scorer.http.base_url.port))
+        one.settimeout(2)
+        with contextlib.suppress(OSError):
+            for _ in range(200):  # until neither side's buffers take any more
+                one.sendall(request)
+        deadline = time.monotonic() + 60
+        while 'reason="unread"' not in scorer.http.get("/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        one.close()
+        assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+
+
+def test_health_answers_whatever_the_load(night, tmp_path):
+    with serving(night, tmp_path, "--processes", "1", "--queue-ms", "20") as scorer:
+        scorer.promote(night, "first")
+        raw = night.raw().slice(0, 100)
+        body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()
+        large = json.dumps(
+            {"rows": night.raw().slice(0, 2500).to_pylist()}, default=lambda t: t.isoformat()
+        ).encode()
+        done = threading.Event()
+        statuses: list[int] = []
+
+        def call(content: bytes) -> None:
+            with httpx.Client(base_url=scorer.http.base_url, timeout=60, trust_env=False) as http:
+                while not done.is_set():
+                    statuses.append(http.post("/score", content=content).status_code)
+
+        callers = [
+            threading.Thread(target=call, args=(each,)) for each in [body] * 40 + [large] * 8
+        ]
+        for each in callers:
+            each.start()
+        try:
+            slowest = 0.0
+            for _ in range(10):
+                begun = time.monotonic()
+                health = scorer.http.get("/health").json()
+                slowest = max(slowest, time.monotonic() - begun)
+                time.sleep(0.1)
+        finally:
+            done.set()
+            for each in callers:
+                each.join()
+        assert set(statuses) == {200, 503}
+        assert health["status"] == "serving"
+        assert slowest < 5, slowest
+        assert "Traceback" not in scorer.log()

@@ -1,0 +1,62 @@
+"""`POST /rank`: the auction of a request."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+
+
+def test_candidates_are_ordered_by_ecpm_and_pay_the_second_price(night, scorer):
+    scorer.promote(night, "first")
+    raw = night.raw().slice(0, 40)
+    quality = np.array(scorer.score(raw).json()["probabilities"])
+    bids = [round(0.5 + 0.1 * (at % 7), 2) for at in range(40)]
+    ids = [f"c{at:02d}" for at in range(40)]
+
+    def ranking(**more: object) -> list[dict]:
+        body = {"rows": raw.to_pylist(), "bids": bids, "ids": ids, **more}
+        answer = scorer.http.post(
+            "/rank", content=json.dumps(body, default=lambda t: t.isoformat())
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()["ranking"]
+
+    found = ranking()
+    assert len(found) == 40
+    scores = np.array([each["bid"] * each["probability"] for each in found])
+    assert (np.diff(scores) <= 0).all()
+    assert [each["probability"] for each in found] == [quality[each["row"]] for each in found]
+    for above, below in itertools.pairwise(found):
+        expected = below["bid"] * below["probability"] / above["probability"]
+        assert above["price"] == pytest.approx(min(expected, above["bid"]))
+    assert found[-1]["price"] == 0
+    floor = float(np.median(quality))
+    kept = ranking(auction={"pricing": "first", "reserve": 0.7, "quality_floor": floor})
+    assert {each["id"] for each in kept} == {
+        name for name, bid, q in zip(ids, bids, quality, strict=True) if bid >= 0.7 and q >= floor
+    }
+    assert all(each["price"] == each["bid"] for each in kept)
+    # Equal candidates: the smaller id first.
+    one = raw.slice(0, 1).to_pylist()[0]
+    tied = ranking(rows=[one] * 3, bids=[1, 1, 1], ids=["b", "c", "a"])
+    assert [each["id"] for each in tied] == ["a", "b", "c"]
+    assert [each["price"] for each in tied] == pytest.approx([1, 1, 0])
+    for wrong, line in (
+        ({"bids": [1]}, "bids: 1 values for 40 rows"),
+        ({"bids": [True] * 40}, r"bids\[0\]: True is not a number"),
+        ({"bids": [-1] * 40}, "-1"),
+        ({"ids": [1] * 39}, "ids: not 40 ids"),
+        ({"auction": {"prising": "gsp"}}, "unknown key 'prising'"),
+        ({"auction": {"pricing": "third"}}, "pricing is 'third'"),
+        ({"auction": {"slots": [0.5, 1]}}, "list the slots from best to worst"),
+    ):
+        body = {"rows": raw.to_pylist(), "bids": bids, "ids": ids, **wrong}
+        answer = scorer.http.post(
+            "/rank", content=json.dumps(body, default=lambda t: t.isoformat())
+        )
+        assert answer.status_code == 422, answer.text
+        assert re.search(line, answer.json()["error"]), answer.text

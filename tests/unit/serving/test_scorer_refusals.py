@@ -1,0 +1,65 @@
+"""What the scorer refuses, in one line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+from nightbid.scorer import rows
+
+from .small_night import PIPELINE
+
+
+def _bad(raw: list[dict], **change: object) -> dict:
+    return {"rows": [raw[0], {**raw[1], **change}]}
+
+
+def test_bad_requests_get_one_line_that_names_the_value(night, scorer):
+    scorer.promote(night, "first")
+    before = scorer.http.get("/health").json()["refused"]
+    raw = json.loads(json.dumps(night.raw().slice(0, 2).to_pylist(),
+                                default=lambda t: t.isoformat()))  # fmt: skip
+    lacking = {"rows": [raw[0], {k: v for k, v in raw[1].items() if k != "ad_category"}]}
+    cases = [
+        (_bad(raw, ad_id=17), 422, r"rows\[1\]: 17 is not a value of 'ad_id', which is string"),
+        (_bad(raw, session_depth="two"), 422, r"rows\[1\]: \"two\" is not a value of 'session_"),
+        (_bad(raw, session_depth=True), 422, r"true is not a value of 'session_depth'"),
+        (_bad(raw, time="yesterday"), 422, r"\"yesterday\" is not .*'time'.*ISO 8601"),
+        (_bad(raw, interests=7), 422, "7 is not a value of 'interests'"),
+        (lacking, 422, r"rows\[1\]: column 'ad_category' is missing"),
+        ({"rows": [5]}, 422, r"rows\[0\]: 5 is not an object"),
+        ({"row": []}, 422, "no list of rows"),
+        ([], 422, "no list of rows"),
+        ({"rows": [], "users": 1}, 422, "unknown key 'users'"),
+        ({"rows": [{}] * (rows.MOST_ROWS + 1)}, 413, "send at most 16,384"),
+    ]
+    for body, status, line in cases:
+        answer = scorer.http.post("/score", json=body)
+        assert answer.status_code == status, answer.text
+        assert re.search(line, answer.json()["error"]), answer.text
+        assert "\n" not in answer.json()["error"]
+    half = json.dumps(_bad(raw, ad_id="\ud800")).encode()
+    for content, line in ((b'{"rows": [', "not JSON"), (b"[" * 100_000, "not JSON"),
+                          (half, "'ad_id', which is string")):  # fmt: skip
+        answer = scorer.http.post("/score", content=content)
+        assert answer.status_code == 422
+        assert line in answer.json()["error"]
+    assert scorer.http.get("/nothing").status_code == 404
+    assert scorer.http.get("/score").status_code == 405
+    assert scorer.http.get("/health").json()["refused"] - before == len(cases) + 5
+
+
+def test_a_taken_port_is_one_line(scorer, tmp_path):
+    port = str(scorer.http.base_url.port)
+    (tmp_path / "small.yaml").write_text(PIPELINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "nightbid", "serve", "small", "--port", port],
+        env={**os.environ, "NIGHTBID_PIPELINES": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "choose another --port" in done.stderr
+    assert "Traceback" not in done.stderr
