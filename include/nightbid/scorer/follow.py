@@ -22,7 +22,7 @@ import pyarrow as pa
 from nightbid.errors import CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Manifest
-from nightbid.scorer import rows
+from nightbid.scorer import arrow_rows, rows
 from nightbid.scorer.auction import KEYS
 from nightbid.scorer.rows import RankWire, Wire
 from nightbid.serving.bundle import Bundle, read_card, read_columns
@@ -80,6 +80,11 @@ class Served:
             NightbidError: It is refused; the message says why.
         """
         return self.rank(body, SCORE, large=large)[0]
+
+    def answer_arrow(self, body: bytes, *, large: bool = False) -> npt.NDArray[np.float64]:
+        """Score the rows of an Arrow IPC stream; as `answer`."""
+        asked = arrow_rows.read(body, self.columns)
+        return self.score(asked.rows, asked.shared, large=large)
 
     def rank(
         self,

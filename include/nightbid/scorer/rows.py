@@ -192,6 +192,15 @@ def _is_constant(values: list[Any]) -> bool:
     return values.count(values[0]) == len(values) and all(type(each) is kind for each in values)
 
 
+def shared_value(value: Any, field: pa.Field) -> pa.Array:
+    """Read a value of the context as a column of one row.
+
+    Raises:
+        CorruptDataError: It is not of the column's type.
+    """
+    return _array([value], field.type, field.name, "context")
+
+
 def _array(values: list[Any], kind: pa.DataType, name: str, where: str) -> pa.Array:
     try:
         return from_json(values, kind)

@@ -7,6 +7,7 @@ GET   /columns       what a row holds: name and type of each column that the mod
 GET   /ready         200 while a champion serves, else 503
 GET   /health        200 while the process answers; champion, requests, what is wrong
 GET   /metrics       Prometheus metrics
+GET   /openapi.json  this interface, with the columns that the champion reads
 ====  =============  ===============================================================
 
 `/ready`, `/health` and `/metrics` speak for all processes of the scorer.
@@ -18,6 +19,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from typing import Any
 
 import orjson
@@ -30,8 +32,9 @@ from starlette.routing import Route
 
 from nightbid.errors import DataError, NightbidError
 from nightbid.night.champion import Champion
-from nightbid.scorer import auction
+from nightbid.scorer import auction, openapi
 from nightbid.scorer.access import Access, Guard, RateError, TokenError
+from nightbid.scorer.arrow_rows import MEDIA_TYPE
 from nightbid.scorer.backlog import Backlog, OverloadedError
 from nightbid.scorer.follow import Follower, OneBundle, Served
 from nightbid.scorer.metrics import (
@@ -97,6 +100,7 @@ class Service:
                 Route("/ready", self.ready),
                 Route("/health", self.health),
                 Route("/metrics", self.metrics),
+                Route("/openapi.json", self.openapi),
             ],
             exception_handlers={
                 HTTPException: refuse,
@@ -138,8 +142,10 @@ class Service:
         body = await self._body(request)
         large = len(body) > LARGE_BYTES
 
+        score = served.answer_arrow if _is_arrow(request) else served.answer
+
         def work() -> tuple[int, bytes]:
-            scores = served.answer(body, large=large)
+            scores = score(body, large=large)
             answer = {"champion": name_of(served), "probabilities": scores}
             return len(scores), orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -149,6 +155,8 @@ class Service:
         """Score candidates with bids, and order and price them by an auction's rules."""
         begun = asyncio.get_running_loop().time()
         served = self._serving()
+        if _is_arrow(request):
+            raise HTTPException(415, "body: /rank reads JSON only → score Arrow rows at /score")
         body = await self._body(request)
         large = len(body) > LARGE_BYTES
 
@@ -206,6 +214,11 @@ class Service:
             MISSED.inc(served.newly_missed())
             UNPREPARED.inc(served.newly_unprepared())
         return Response(exposition(self._states), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe this interface."""
+        served = self._follower.state.served
+        return _json(openapi.document(served.columns if served else None, version("nightbid")))
 
     async def _body(self, request: Request) -> bytes:
         length = request.headers.get("content-length", "")
@@ -267,7 +280,13 @@ def refusal(error: Exception) -> Response:
     return _json({"error": line}, status, headers)
 
 
-REASONS = {413: "too large", 404: "no such address", 405: "no such method", 503: "no champion"}
+REASONS = {
+    415: "invalid",
+    413: "too large",
+    404: "no such address",
+    405: "no such method",
+    503: "no champion",
+}
 
 
 def name_of(served: Served) -> dict[str, Any]:
@@ -296,6 +315,10 @@ def _trouble(states: list[dict[str, Any]]) -> str | None:
 def _no_champion(trouble: str) -> HTTPException:
     what = trouble or "no candidate has passed every gate yet"
     return HTTPException(503, f"no champion serves: {what}", headers={"Retry-After": "5"})
+
+
+def _is_arrow(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip() == MEDIA_TYPE
 
 
 def _too_large() -> HTTPException:

@@ -1,0 +1,229 @@
+"""From the Arrow IPC stream of a request to the raw rows that a bundle scores.
+
+Columns have the types of the logs, or types whose values are the same: a narrower integer, a
+dictionary of texts. What all rows share may stand once, as JSON, in the schema's metadata under
+`context`. Nothing of a body is trusted: it is validated in full before a value is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.scorer.rows import MOST_ROWS, MOST_VALUES, Asked, TooManyRowsError, shared_value
+from nightbid.serving.json_values import LISTS
+
+MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+_HINT = "send one Arrow IPC stream, uncompressed, with the columns of GET /columns"
+_TEXTS = (pa.types.is_string, pa.types.is_large_string)
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary)
+_LOSSLESS = (
+    (_TEXTS, _TEXTS),
+    (_BYTES, _BYTES),
+    ((pa.types.is_integer,), (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)),
+    ((pa.types.is_floating,), (pa.types.is_floating,)),
+    ((pa.types.is_decimal,), (pa.types.is_decimal,)),
+    ((pa.types.is_timestamp,), (pa.types.is_timestamp,)),
+    ((pa.types.is_date,), (pa.types.is_date,)),
+    ((pa.types.is_time,), (pa.types.is_time,)),
+    ((pa.types.is_boolean,), (pa.types.is_boolean,)),
+)
+"""Kinds of a request, and kinds of the logs that they may become if no value changes."""
+
+
+def read(body: bytes, columns: pa.Schema) -> Asked:
+    """Read a request.
+
+    Args:
+        body: An Arrow IPC stream. Columns that nobody reads are ignored.
+        columns: Name and type of each column that the model reads.
+
+    Raises:
+        CorruptDataError: It is no such stream, or a column is not of its type.
+        MissingDataError: A column is absent.
+        TooManyRowsError: There are more than `MOST_ROWS` rows, or `MOST_VALUES` values.
+    """
+    try:
+        return _read(body, columns)
+    except _MALFORMED as error:
+        line = " ".join(str(error).split())
+        raise CorruptDataError(f"not Arrow: {line:.120}", where="body", hint=_HINT) from error
+
+
+_MALFORMED = (
+    pa.ArrowException, OSError, ValueError, LookupError, OverflowError, SystemError, struct.error,
+)  # fmt: skip
+"""Raised for streams that are cut or damaged, names that are no text or repeated, and the like."""
+
+
+def _read(body: bytes, columns: pa.Schema) -> Asked:
+    table = _open(body)
+    context = _context(table.schema)
+    shared: dict[str, pa.Array] = {}
+    own: dict[str, pa.Array] = {}
+    for field in columns:
+        if field.name in table.column_names:
+            column = _column(table[field.name], field)
+            if _is_constant(column):
+                shared[field.name] = column.slice(0, 1)
+            else:
+                own[field.name] = column
+        elif field.name in context:
+            shared[field.name] = shared_value(context[field.name], field)
+        else:
+            raise MissingDataError(
+                f"column {field.name!r} is missing",
+                where="body",
+                hint=f"add {field.name} ({field.type}) to the columns, or to the schema's"
+                " metadata under `context`; null is a value too",
+            )
+    if not own:  # a table without columns has no rows either
+        again = pa.nulls(len(table), pa.int64()).fill_null(0)
+        own = {name: column.take(again) for name, column in shared.items()}
+        shared = {}
+    return Asked(pa.record_batch(shared), pa.record_batch(own))
+
+
+def _open(body: bytes) -> pa.Table:
+    _check_uncompressed(body)
+    with pa.ipc.open_stream(body) as stream:
+        batches, rows = [], 0
+        for batch in stream:
+            rows += batch.num_rows
+            if rows > MOST_ROWS:
+                raise TooManyRowsError(
+                    f"more than {MOST_ROWS:,} rows", where="body", hint="send fewer at once"
+                )
+            batches.append(batch)
+        return pa.Table.from_batches(batches, stream.schema)
+
+
+def _context(schema: pa.Schema) -> dict[str, Any]:
+    text = (schema.metadata or {}).get(b"context", b"{}")
+    try:
+        found = orjson.loads(text)
+    except ValueError as error:
+        raise CorruptDataError(f"not JSON: {error}", where="context", hint=_HINT) from error
+    if not isinstance(found, dict):
+        raise CorruptDataError("not an object", where="context", hint=_HINT)
+    return found
+
+
+def _column(given: pa.ChunkedArray, field: pa.Field) -> pa.Array:
+    try:
+        for chunk in given.chunks:
+            if _largest(chunk) > MOST_VALUES:
+                raise TooManyRowsError(
+                    f"more than {MOST_VALUES:,} values", where=field.name, hint="send fewer at once"
+                )
+            chunk.validate(full=True)
+        column = pa.concat_arrays(given.chunks) if given.chunks else pa.array([], given.type)
+        if column.type == field.type:
+            return column
+        if not is_same_kind(column.type, field.type):
+            raise CorruptDataError(
+                f"{column.type} is not the type of {field.name!r}, which is {field.type}",
+                where="body",
+                hint="send it as the logs hold it",
+            )
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_dictionary(field.type):
+            return column.cast(field.type.value_type).dictionary_encode().cast(field.type)
+        return column.cast(field.type)
+    except (pa.ArrowException, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise CorruptDataError(
+            f"{field.name!r} is not {field.type}: {line:.120}",
+            where="body",
+            hint="send it as the logs hold it",
+        ) from error
+
+
+def is_same_kind(given: pa.DataType, logged: pa.DataType) -> bool:
+    """Whether values of one type can become values of the other without becoming others.
+
+    Args:
+        given: Type of a request's column.
+        logged: Type of the column in the logs.
+    """
+    if given == logged or pa.types.is_null(given):
+        return True
+    if pa.types.is_dictionary(given):
+        return is_same_kind(given.value_type, logged)
+    if pa.types.is_dictionary(logged):
+        return is_same_kind(given, logged.value_type)
+    if any(test(given) for test in LISTS) and any(test(logged) for test in LISTS):
+        inner = given.value_type
+        return not pa.types.is_dictionary(inner) and is_same_kind(inner, logged.value_type)
+    if pa.types.is_floating(given) and pa.types.is_floating(logged):
+        return bool(given.bit_width <= logged.bit_width)
+    if pa.types.is_timestamp(given) and pa.types.is_timestamp(logged):
+        return bool((given.tz is None) == (logged.tz is None))
+    return any(
+        any(test(given) for test in ours) and any(test(logged) for test in theirs)
+        for ours, theirs in _LOSSLESS
+    )
+
+
+def _largest(array: pa.Array) -> int:
+    """Most values of an array or of one within it: some take no bytes of a body."""
+    inner = []
+    if any(test(array.type) for test in LISTS):
+        inner.append(array.values)
+    elif pa.types.is_dictionary(array.type):
+        inner.append(array.dictionary)
+    elif pa.types.is_nested(array.type) or pa.types.is_run_end_encoded(array.type):
+        raise CorruptDataError(f"columns of {array.type} are not read", where="body", hint=_HINT)
+    return max([len(array), *map(_largest, inner)])
+
+
+def _is_constant(column: pa.Array) -> bool:
+    """Whether all rows repeat one value, which is then looked up once."""
+    kind = column.type
+    if len(column) < 2 or not (pa.types.is_integer(kind) or any(t(kind) for t in _TEXTS)):
+        return False
+    if column.null_count:
+        return bool(column.null_count == len(column))
+    return bool(pc.all(pc.equal(column, column[0])).as_py())
+
+
+def _check_uncompressed(body: bytes) -> None:
+    """Refuse compressed buffers: a small body could claim any amount of memory."""
+    reader = pa.ipc.MessageReader.open_stream(body)
+    while True:
+        try:
+            message = reader.read_next_message()
+        except StopIteration:
+            return
+        if message.type in ("record batch", "dictionary") and _is_compressed(
+            message.metadata.to_pybytes(), is_dictionary=message.type == "dictionary"
+        ):
+            raise ValueError("compressed buffers")
+
+
+def _is_compressed(message: bytes, *, is_dictionary: bool) -> bool:
+    """Whether the header of a message names a compression; see Arrow's Message.fbs."""
+    root = struct.unpack_from("<I", message, 0)[0]
+    batch = _table(message, root, 2)  # Message.header
+    if batch and is_dictionary:
+        batch = _table(message, batch, 1)  # DictionaryBatch.data
+    return bool(batch and _table(message, batch, 3))  # RecordBatch.compression
+
+
+def _table(message: bytes, at: int, field: int) -> int:
+    """Place of the table that a field of another table refers to; 0: none."""
+    vtable = at - struct.unpack_from("<i", message, at)[0]
+    size = struct.unpack_from("<H", message, vtable)[0]
+    slot = 4 + 2 * field
+    if slot >= size:
+        return 0
+    offset = struct.unpack_from("<H", message, vtable + slot)[0]
+    if not offset:
+        return 0
+    return int(at + offset + struct.unpack_from("<I", message, at + offset)[0])

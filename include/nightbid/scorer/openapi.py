@@ -1,0 +1,196 @@
+"""The scorer's interface as an OpenAPI 3.1 document, with the columns of the served model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from nightbid.scorer.arrow_rows import MEDIA_TYPE
+from nightbid.scorer.auction import MOST_SLOTS, SETTINGS
+from nightbid.scorer.rows import MOST_ROWS
+from nightbid.serving.json_values import LISTS
+
+Schema = dict[str, Any]
+CHAMPION = {
+    "pipeline": "string", "number": "integer", "run_id": "string", "night": "string",
+    "bundle": "string", "architecture": "string",
+}  # fmt: skip
+RANKED = {
+    "row": "integer", "probability": "number", "bid": "number", "ecpm": "number",
+    "price": "number",
+}  # fmt: skip
+ASKED = (401, 408, 413, 415, 422, 429, 503)
+"""Refusals of requests with a body."""
+
+
+def document(columns: pa.Schema | None, version: str) -> Schema:
+    """Describe every address.
+
+    Args:
+        columns: Names and types of the columns that the served model reads; None: nothing serves.
+        version: Of Nightbid.
+    """
+    error = {"$ref": "#/components/responses/Error"}
+    answers = {
+        "/score": _object(champion=_ref("Champion"), probabilities=_list(_PROBABILITY)),
+        "/rank": _object(champion=_ref("Champion"), ranking=_list(_ref("Ranked"))),
+    }
+    said = {
+        "/score": "One probability per row, in order.",
+        "/rank": "Candidates in order of eCPM, with their prices.",
+    }
+    bodies: Schema = {
+        path: {"application/json": {"schema": _ref(path[1:].title())}} for path in answers
+    }
+    bodies["/score"][MEDIA_TYPE] = {"schema": {"type": "string", "format": "binary"}}
+    paths: Schema = {
+        path: {
+            "post": {
+                "summary": said[path],
+                "requestBody": {
+                    "required": True,
+                    "content": bodies[path],
+                },
+                "responses": {
+                    "200": _json(said[path], answer),
+                    **{str(status): error for status in ASKED},
+                },
+            }
+        }
+        for path, answer in answers.items()
+    }
+    state = _object(champion=_or_null(_ref("Champion")), trouble=_or_null({"type": "string"}))
+    health = {**state["properties"], "status": {"type": "string"}}
+    health |= {
+        name: {"type": "integer", "minimum": 0}
+        for name in ("processes", "requests", "rows", "refused")
+    }
+    texts = {"champion": _ref("Champion"), "columns": {"type": "object"}}
+    reads: dict[str, tuple[str, Schema, tuple[int, ...]]] = {
+        "/columns": ("Columns that the model reads, and their types.", _object(**texts),
+                     (401, 429, 503)),
+        "/ready": ("Whether a champion serves in every process.", state, (503,)),
+        "/health": ("What serves, and what is wrong.", _object(**health), ()),
+        "/openapi.json": ("This document.", {"type": "object"}, (401, 429)),
+    }  # fmt: skip
+    for path, (summary, answer, refused) in reads.items():
+        paths[path] = {"get": _read(summary, _json(summary, answer), refused)}
+    summary = "Metrics of all processes, as Prometheus reads them."
+    metrics = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    paths["/metrics"] = {"get": _read(summary, metrics, (401, 429))}
+    for path in ("/health", "/ready"):
+        paths[path]["get"]["security"] = []
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Nightbid scorer",
+            "version": version,
+            "description": "Calibrated probabilities of raw rows, by the champion of a pipeline.",
+        },
+        "paths": paths,
+        "security": [{"token": []}],
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "responses": {
+                "Error": _json("One line: what, where, hint.", _object(error={"type": "string"}))
+            },
+            "schemas": {**_requests(columns or ()), **_named()},
+        },
+    }
+
+
+def json_schema(kind: pa.DataType) -> Schema:
+    """JSON Schema of the values of a column, null excepted."""
+    if pa.types.is_dictionary(kind):
+        return json_schema(kind.value_type)
+    if pa.types.is_boolean(kind):
+        return {"type": "boolean"}
+    if pa.types.is_integer(kind):
+        most = 2 ** (kind.bit_width - (not pa.types.is_unsigned_integer(kind))) - 1
+        least = 0 if pa.types.is_unsigned_integer(kind) else -most - 1
+        return {"type": "integer", "minimum": least, "maximum": most}
+    if pa.types.is_floating(kind):
+        return {"type": "number"}
+    if pa.types.is_decimal(kind):
+        return {"type": ["number", "string"]}
+    if pa.types.is_timestamp(kind):
+        return {"type": "string", "format": "date-time"}
+    if pa.types.is_date(kind):
+        return {"type": "string", "format": "date"}
+    if any(test(kind) for test in LISTS):
+        return _list(_or_null(json_schema(kind.value_type)))
+    if pa.types.is_null(kind):
+        return {}
+    return {"type": "string"}
+
+
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+
+
+def _requests(columns: Iterable[pa.Field]) -> Schema:
+    row = {
+        "type": "object",
+        "description": "Columns of the logs. Those that all rows share may be in `context`.",
+        "properties": {each.name: _or_null(json_schema(each.type)) for each in columns},
+    }
+    shared = {"context": _ref("Row"), "rows": {**_list(_ref("Row")), "maxItems": MOST_ROWS}}
+    numbers = {name: {"type": "number", "minimum": 0} for name in SETTINGS[1:4]}
+    auction = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "pricing": {"enum": ["gsp", "vcg", "first"]},
+            **numbers,
+            "slots": {**_list({"type": "number"}), "minItems": 1, "maxItems": MOST_SLOTS},
+        },
+    }
+    ids = {"anyOf": [_list({"type": "string"}), _list({"type": "integer"})]}
+    bids = _list({"type": "number", "minimum": 0})
+    closed: Schema = {"type": "object", "additionalProperties": False}
+    return {
+        "Row": row,
+        "Score": {**closed, "required": ["rows"], "properties": shared},
+        "Rank": {
+            **closed,
+            "required": ["rows", "bids"],
+            "properties": {**shared, "bids": bids, "ids": ids, "auction": auction},
+        },
+    }
+
+
+def _named() -> Schema:
+    ranked: Schema = {name: {"type": kind} for name, kind in RANKED.items()}
+    return {
+        "Champion": _object(**{name: {"type": kind} for name, kind in CHAMPION.items()}),
+        "Ranked": _object(id={"type": ["string", "integer"]}, **ranked),
+    }
+
+
+def _read(summary: str, answer: Schema, refused: tuple[int, ...]) -> Schema:
+    error = {"$ref": "#/components/responses/Error"}
+    return {
+        "summary": summary,
+        "responses": {"200": answer, **{str(status): error for status in refused}},
+    }
+
+
+def _json(description: str, schema: Schema) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}

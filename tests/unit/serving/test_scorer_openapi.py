@@ -1,0 +1,67 @@
+"""The scorer's OpenAPI document, and requests made from it by schemathesis."""
+
+from __future__ import annotations
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
+EXAMPLES = 40
+"""Of each address, valid and invalid ones."""
+
+
+def test_the_document_names_every_address_and_the_columns(night, scorer):
+    scorer.promote(night, "first")
+    found = scorer.http.get("/openapi.json").json()
+    assert set(found["paths"]) == {
+        "/score", "/rank", "/columns", "/ready", "/health", "/metrics", "/openapi.json",
+    }  # fmt: skip
+    row = found["components"]["schemas"]["Row"]["properties"]
+    assert set(row) == set(scorer.http.get("/columns").json()["columns"])
+    assert row["interests"]["anyOf"][0]["type"] == "array"
+    assert row["time"]["anyOf"][0]["format"] == "date-time"
+
+
+def test_requests_made_from_the_document_are_answered_as_it_says(night, scorer):
+    scorer.promote(night, "first")
+    schema = schemathesis.openapi.from_dict(scorer.http.get("/openapi.json").json())
+    operations = [each.ok() for each in schema.get_all_operations()]
+    seen = {each.path: _statuses(each, str(scorer.http.base_url)) for each in operations}
+    assert seen["/score"] >= {200, 422}
+    assert seen["/rank"] >= {200, 422}
+    assert "Traceback" not in scorer.log()
+
+
+def _statuses(operation: schemathesis.APIOperation, address: str) -> set[int]:
+    """Send requests that fit the document and, where there is a body, others; their statuses."""
+    has_body = operation.method == "post"
+    modes = list(GenerationMode) if has_body else [GenerationMode.POSITIVE]
+    statuses = set()
+
+    @settings(
+        max_examples=EXAMPLES if has_body else 2, deadline=None, database=None,
+        derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.one_of(*map(operation.as_strategy, modes)))
+    def ask(case: schemathesis.Case) -> None:
+        answer = case.call(base_url=address)
+        statuses.add(answer.status_code)
+        case.validate_response(answer, checks=CHECKS)
+
+    ask()
+    return statuses
