@@ -126,7 +126,9 @@ def show(
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="Folder of daily files.")],
+    folder: Annotated[
+        str, typer.Argument(help="Folder of daily files; also gs://… or s3://….", metavar="FOLDER")
+    ],
     write: Annotated[
         Path | None, typer.Option("--write", help="Pipeline YAML to write: NAME.yaml.")
     ] = None,

@@ -19,7 +19,7 @@ ROLES = ("key", "time", "user", "item", "position", "price", "bid", "floor", "va
 
 
 def check(
-    folder: Path, write: Path | None, as_json: bool, force: bool, cache: Path, console: Console
+    folder: str, write: Path | None, as_json: bool, force: bool, cache: Path, console: Console
 ) -> None:
     """Print what a folder holds, and write a first pipeline YAML.
 
@@ -53,7 +53,7 @@ def check(
         raise MissingDataError(
             f"no column for {', '.join(found)}: "
             + "; ".join(f"{role} is {what}" for role, what in found.items()),
-            where=str(folder),
+            where=folder,
             hint=f"fill in the lines with ??? in {write}"
             if write
             else "write the draft with --write NAME.yaml and fill in the lines with ???",

@@ -94,7 +94,7 @@ class FolderSource(Block):
     kind: FileKind
     """File format: `parquet`, `csv` (also TSV), `jsonl` (JSON lines), `orc` or `avro`."""
     folder: str
-    """Folder with one partition or file per day."""
+    """Folder with one partition or file per day; also `gs://bucket/prefix`, `s3://bucket/prefix`."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Column of the file → column of the pipeline."""
     layout: Literal["plain", "criteo", "avazu", "ipinyou"] = "plain"
@@ -128,11 +128,11 @@ class FolderSource(Block):
 
     @field_validator("folder")
     @classmethod
-    def _folder_is_of_this_machine(cls, folder: str) -> str:
-        if "://" in folder:
+    def _bucket_can_be_read(cls, folder: str) -> str:
+        if "://" in folder and not folder.startswith(("gs://", "s3://")):
             raise ValueError(
-                f"{folder!r} is no folder of this machine; mount the bucket (gcsfuse,"
-                " mountpoint-s3) or copy the days, and name that folder"
+                f"{folder!r} is neither a folder nor gs:// or s3://; mount it or copy the days,"
+                " and name that folder"
             )
         return folder
 

@@ -2,25 +2,30 @@
 
 A day is named by a folder `dt=2026-01-05` (also `date=`, `day=`, `ds=`, and without dashes), by
 `year=2026/month=1/day=5`, by `2026/01/05`, by a folder `2026-01-05` or `20260105`, or by a file
-with the day in its name. Links are followed. Everything else is left alone.
+with the day in its name. An hour may follow the day (`dt=2026-01-05/hour=03`, `2026/01/05/03`,
+`dt=2026-01-05-03`, `2026010503`): its files belong to the day. Links are followed. Everything else,
+such as weeks and months, is left alone.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from nightbid.errors import CorruptDataError
 
-PARTITION = re.compile(r"(?:^|/)(?:dt|date|day|ds)=(\d{4})-?(\d{2})-?(\d{2})(?:/|$)")
+_HOUR = r"(?:[-_T]?(?:[01]\d|2[0-3]))?"
+PARTITION = re.compile(
+    rf"(?:^|/)(?:dt|date|day|ds|hour|dh)=(\d{{4}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?:/|$)"
+)
 HIVE = re.compile(r"(?:^|/)(?:year|y)=(\d{4})/(?:month|m)=(\d{1,2})/(?:day|d)=(\d{1,2})(?:/|$)")
 NESTED = re.compile(r"(?:^|/)(\d{4})/(\d{2})/(\d{2})(?:/|$)")
-FOLDER = re.compile(r"(?:^|/)(\d{4})-?(\d{2})-?(\d{2})(?:/|$)")
-IN_NAME = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
+FOLDER = re.compile(rf"(?:^|/)(20\d{{2}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?:/|$)")
+IN_NAME = re.compile(rf"(?<!\d)(20\d{{2}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?!\d)")
 PACKED = (".gz", ".bz2", ".zst")
 SUFFIXES = {
     "parquet": (".parquet", ".pq"),
@@ -33,7 +38,7 @@ SUFFIXES = {
 }
 SPELLED = (
     "dt=2026-01-05, year=2026/month=1/day=5, 2026/01/05 or 2026-01-05, or a file with the day in"
-    " its name"
+    " its name; hours below a day are read as the day, weeks and months are not read"
 )
 _MAGIC = {b"PAR1": "parquet", b"ORC": "orc", b"Obj\x01": "avro", b"{": "jsonl"}
 """First bytes of a file → its format; others are csv."""
@@ -49,18 +54,22 @@ class DayFiles:
     """Names of other files in folders of days; a day that is only here is empty."""
 
 
-def scan(root: Path, kind: str) -> DayFiles:
+def scan(
+    files: Iterable[tuple[Path, str]], kind: str, head: Callable[[Path], bytes] | None = None
+) -> DayFiles:
     """Find the files of each day.
 
     Args:
-        root: the folder.
-        kind: a format of `SUFFIXES`. A file without an extension in a day's folder is taken for it.
+        files: as `walk` gives them.
+        kind: a format of `SUFFIXES`. A file without an extension in a day's folder is taken for it
+            by its first bytes.
+        head: reads the first four bytes of a file; default: from this machine.
 
     Raises:
         CorruptDataError: a folder of files has the name of a day that does not exist.
     """
     found = DayFiles()
-    for path, relative in sorted(walk(root), key=lambda each: each[1]):
+    for path, relative in sorted(files, key=lambda each: each[1]):
         folder, _, name = relative.rpartition("/")
         day, text = day_of_folder(folder)
         if not name:
@@ -76,7 +85,7 @@ def scan(root: Path, kind: str) -> DayFiles:
             day = _first_day(IN_NAME.finditer(name))
         if day is None:
             continue
-        if is_format(path, kind):
+        if is_format(path, kind, head):
             found.files.setdefault(day, []).append(path)
         elif in_folder:
             found.others.setdefault(day, []).append(name)
@@ -128,7 +137,7 @@ def _first_day(matches: Iterator[re.Match[str]]) -> date | None:
     return None
 
 
-def is_format(path: Path, kind: str) -> bool:
+def is_format(path: Path, kind: str, head: Callable[[Path], bytes] | None = None) -> bool:
     """Tell whether a file is of a format: by its name, or else by its first bytes."""
     name = path.name
     if name.endswith(SUFFIXES[kind]):
@@ -137,6 +146,10 @@ def is_format(path: Path, kind: str) -> bool:
         return "." not in name.rsplit(".", 1)[0]
     if "." in name:
         return False
+    start = (head or _head)(path)
+    return kind == next((each for magic, each in _MAGIC.items() if start.startswith(magic)), "csv")
+
+
+def _head(path: Path) -> bytes:
     with open(path, "rb") as stream:
-        head = stream.read(4)
-    return kind == next((each for magic, each in _MAGIC.items() if head.startswith(magic)), "csv")
+        return stream.read(4)

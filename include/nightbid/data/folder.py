@@ -28,6 +28,7 @@ from nightbid.data.layouts import (
     row_keys,
     single_file,
 )
+from nightbid.data.places import named_place, open_place
 from nightbid.data.source_schema import SourceSchema
 from nightbid.data.text_values import Kind, TextFormat, column_type, merge
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
@@ -71,14 +72,9 @@ class FolderLogs:
         self._block, self._days, self._cache = block, days, cache
         self._named = None if named is None else {*named, *block.types, *block.outcomes}
         self._layout = LAYOUTS[block.layout]
-        self._root = Path(block.folder).expanduser()
+        self._place = open_place(block.folder, cache)
+        self._root = self._place.root
         self._known_schemas: dict[Path, list[pa.Schema]] = {}
-        if not self._root.is_dir():
-            raise MissingDataError(
-                "no such folder",
-                where=str(self._root.resolve()),
-                hint="set source.folder to the folder of the daily partitions",
-            )
         outcomes = (*block.outcomes, *(self._renamed(name) for name in self._layout.outcomes))
         self.meaning = SourceSchema(outcomes=frozenset(outcomes))
 
@@ -93,9 +89,8 @@ class FolderLogs:
         parts += [part for day in days for part in self._clicks(day)]
         stats: list[object] = []
         for part in parts:
-            found = part.path.stat()
             name = part.path.relative_to(self._root).as_posix()
-            stats.append((name, part.start, part.stop, found.st_size, found.st_mtime_ns))
+            stats.append((name, part.start, part.stop, *self._place.version(part.path)))
         with suppress(DataError):  # the stage that reads the rows says what is wrong
             # Rows are read again when a column is named that was left out, or of which values were.
             stats += sorted(self._chosen or ())
@@ -105,7 +100,11 @@ class FolderLogs:
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
         """Bytes of the day's files in their order, and the settled types of their columns."""
-        parts = self._files.get(day, []) + ([self._whole] if self._whole else [])
+        with named_place(self._place):
+            return self._identity(day, digest)
+
+    def _identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
+        parts = self._parts(day) + ([self._whole] if self._whole else [])
         parts = [*parts, *self._clicks(day)]
         parts = [part for part in parts if part.path.stat().st_size]
         bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
@@ -140,7 +139,7 @@ class FolderLogs:
 
     def _mixed(self) -> set[str]:
         """Columns of more than one type in the window, or not in every file of a day."""
-        days = [self._files.get(day, []) for day in self._days or self._files]
+        days = [self._parts(day) for day in self._days or self._files]
         mixed = set().union(*(self._not_in_all(parts) for parts in days))
         types: dict[str, pa.DataType] = {}
         for part in self._window if self._block.kind != "csv" else []:
@@ -169,8 +168,15 @@ class FolderLogs:
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Rows of one day, in the order of its files."""
-        for table in self._tables(day):
-            yield from table.combine_chunks().to_batches()
+        with named_place(self._place):
+            for table in self._tables(day):
+                yield from table.combine_chunks().to_batches()
+
+    def _parts(self, day: date) -> list[Part]:
+        """Files of a day, on this machine."""
+        parts = self._files.get(day, [])
+        self._place.fetch(part.path for part in parts)
+        return parts
 
     def _tables(self, day: date) -> Iterator[pa.Table]:
         if day in self._spans:
@@ -192,7 +198,7 @@ class FolderLogs:
             yield from self._with_clicks(day)
             return
         read, schema, before = 0, None, None
-        for part in self._files[day]:
+        for part in self._parts(day):
             for table in self._raw(part):
                 table = self._finished(table, day, read)
                 if schema is None:
@@ -207,7 +213,9 @@ class FolderLogs:
         """Click logs beside the impressions of a day, where the layout has them."""
         if self._block.layout != "ipinyou" or day not in self._files:
             return []
-        return ipinyou.click_files(self._scanned.files, day)
+        parts = ipinyou.click_files(self._scanned.files, day)
+        self._place.fetch(part.path for part in parts)
+        return parts
 
     def _with_clicks(self, day: date) -> Iterator[pa.Table]:
         """Impressions of a day with what its click logs say of them; then clicks without any."""
@@ -216,7 +224,7 @@ class FolderLogs:
         )
         clicked = pc.unique(clicks["bid_id"].combine_chunks().drop_null())
         read, seen = 0, []
-        for part in self._files[day]:
+        for part in self._parts(day):
             for table in self._raw(part):
                 found = ipinyou.with_clicks(table, clicked)
                 seen.append(found["bid_id"].filter(pc.equal(found["click"], 1)))
@@ -298,6 +306,7 @@ class FolderLogs:
         """Files of the days whose types are settled together, oldest first."""
         days = self._days or self._files
         parts = [part for day in sorted(days) for part in self._files.get(day, [])]
+        self._place.fetch(part.path for part in parts)
         return [*parts, *([self._whole] if self._whole else [])]
 
     @cached_property
@@ -368,7 +377,7 @@ class FolderLogs:
             return None
         have: dict[str, None] = {}
         for day in sorted(self._days or self._files):
-            for part in self._files.get(day, [])[:1]:
+            for part in self._parts(day)[:1]:
                 have.update(dict.fromkeys(self._names_in(part)))
         others = [name for name in have if name and self._is_optional(name)]
         if len(others) <= OTHER_COLUMNS:
@@ -410,6 +419,7 @@ class FolderLogs:
     @cached_property
     def _files(self) -> dict[date, list[Part]]:
         if self._block.layout == "criteo":
+            self._place.fetch(path for path, _ in self._place.walk())
             return criteo_days(self._block, self._root)
         found = self._scanned.files
         if self._block.layout == "ipinyou":
@@ -418,7 +428,7 @@ class FolderLogs:
 
     @cached_property
     def _scanned(self) -> DayFiles:
-        return scan(self._root, self._block.kind)
+        return scan(self._place.walk(), self._block.kind, self._place.head)
 
     @cached_property
     def _empty(self) -> dict[date, list[str]]:
@@ -430,6 +440,7 @@ class FolderLogs:
         """The one file of all days, if that is how the layout is published."""
         if self._block.layout != "avazu" or self._files:
             return None
+        self._place.fetch(path for path, _ in self._place.walk())
         return Part(single_file(self._block, self._root))
 
     @cached_property

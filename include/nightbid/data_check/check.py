@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from nightbid.config.sources import Columns, Source, defaults_of
 from nightbid.data.day_names import SPELLED
+from nightbid.data.places import BUCKETS
 from nightbid.data.source import open_source
 from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
 from nightbid.data_check.detect import source_block
@@ -99,11 +100,11 @@ class FolderReport:
         }
 
 
-def check_folder(folder: Path, cache: Path, name: str = "") -> FolderReport:
+def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     """Look at the oldest, the middle and the newest day of a folder.
 
     Args:
-        folder: of daily files.
+        folder: of daily files; also gs:// or s3://.
         cache: folder for downloads of sources.
         name: of the pipeline that is drafted; default: made of the folder's name.
 
@@ -111,16 +112,17 @@ def check_folder(folder: Path, cache: Path, name: str = "") -> FolderReport:
         MissingDataError: the folder has no day, or no row.
         CorruptDataError: a file cannot be read, or files disagree.
     """
-    block = source_block(folder)
+    block = source_block(folder, cache)
     typed = TypeAdapter(Source).validate_python(block)
     known = open_source(typed, cache).days() or ()
     if not known:
         raise MissingDataError(
-            "no file of the folder belongs to a day", where=str(folder), hint=f"name days {SPELLED}"
+            "no file of the folder belongs to a day", where=folder, hint=f"name days {SPELLED}"
         )
     chosen = sorted({known[0], known[len(known) // 2], known[-1]})
     # The types of text files are settled by reading them; those of others by reading their ends.
-    source = open_source(typed, cache, chosen if block["kind"] == "csv" else known)
+    is_read = block["kind"] == "csv" or folder.startswith(BUCKETS)
+    source = open_source(typed, cache, chosen if is_read else known)
     tables: list[pa.Table] = []
     unread: dict[str, int] = {}
     sampled: dict[date, int] = {}
@@ -134,7 +136,7 @@ def check_folder(folder: Path, cache: Path, name: str = "") -> FolderReport:
     if not tables:
         raise MissingDataError(
             f"no row could be read: {', '.join(unread) or 'the days are empty'}",
-            where=str(folder),
+            where=folder,
             hint="look at the newest file",
         )
     together = pa.concat_tables(tables, promote_options="permissive")
@@ -151,9 +153,10 @@ def check_folder(folder: Path, cache: Path, name: str = "") -> FolderReport:
     return FolderReport(block, tuple(known), sampled, unread, columns, found, text)
 
 
-def pipeline_name(folder: Path) -> str:
+def pipeline_name(folder: str) -> str:
     """Make the name of a pipeline from that of a folder."""
-    plain = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_")
+    last = Path(folder).resolve().name
+    plain = re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
     plain = plain if re.match(r"[a-z]", plain) else f"logs_{plain}"
     return plain[:40].rstrip("_")
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from nightbid.data.day_names import SPELLED, SUFFIXES, is_format, walk
+from nightbid.data.day_names import SPELLED, SUFFIXES, is_format
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
+from nightbid.data.places import BUCKETS, Place, open_place
 from nightbid.errors import CorruptDataError, MissingDataError
 
 HEAD_BYTES = 1 << 18
@@ -20,11 +21,12 @@ BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 DECIMAL_COMMA = re.compile(r"^-?[0-9]+,[0-9]+$")
 
 
-def source_block(folder: Path) -> dict[str, Any]:
+def source_block(folder: str, cache: Path) -> dict[str, Any]:
     """Describe a folder as the `source` block of a pipeline.
 
     Args:
-        folder: a folder of daily files.
+        folder: a folder of daily files; also gs:// or s3://.
+        cache: folder for copies of a bucket's files.
 
     Returns:
         The block; only keys that differ from their defaults.
@@ -33,38 +35,39 @@ def source_block(folder: Path) -> dict[str, Any]:
         MissingDataError: there is no such folder, or nothing in it that can be read.
         CorruptDataError: its text files have no header.
     """
-    if not folder.is_dir():
-        raise MissingDataError(
-            "no such folder", where=str(folder), hint="name the folder of the daily files"
-        )
-    block: dict[str, Any] = {"folder": str(folder.resolve())}
-    files = [path for path, name in walk(folder) if not name.endswith("/")]
+    place = open_place(folder, cache)
+    is_bucket = folder.startswith(BUCKETS)
+    block: dict[str, Any] = {"folder": folder if is_bucket else str(place.root.resolve())}
+    files = [path for path, name in place.walk() if not name.endswith("/")]
     if (
         len(files) > 0
         and any(re.match(r".*_2022\d{4}.*\.parquet$", p.name) for p in files)
         and any(p.name.startswith("user_features_pure") for p in files)
     ):
         return {"kind": "kuairand", **block}
-    kinds = Counter(kind for path in files if (kind := _format_of(path)))
+    kinds = Counter(kind for path in files if (kind := _format_of(path, place)))
     if not kinds:
         names = ", ".join(sorted(path.name for path in files)[:5]) or "nothing"
         raise MissingDataError(
             f"no file of a known format; the folder has {names}",
-            where=str(folder),
+            where=folder,
             hint=f"files are {', '.join(f'*{each[0]}' for each in SUFFIXES.values())}; days are"
             f" named {SPELLED}",
         )
     kind = kinds.most_common(1)[0][0]
     if kind != "csv":
         return {"kind": kind, **block}
-    newest = max((path for path in files if _format_of(path) == "csv"), key=lambda p: p.as_posix())
+    newest = max(
+        (path for path in files if _format_of(path, place) == "csv"), key=lambda p: p.as_posix()
+    )
+    place.fetch([newest])
     return {"kind": kind, **block, **_text_settings(newest)}
 
 
-def _format_of(path: Path) -> str | None:
+def _format_of(path: Path, place: Place) -> str | None:
     if CRITEO_DAY.match(path.name):
         return "csv"
-    return next((kind for kind in SUFFIXES if is_format(path, kind)), None)
+    return next((kind for kind in SUFFIXES if is_format(path, kind, place.head)), None)
 
 
 def _text_settings(path: Path) -> dict[str, Any]:

@@ -67,18 +67,36 @@ def reach(cloud: Cloud) -> None:
         _configure()
 
 
+def configure_reading() -> None:
+    """Reach gs:// paths also where the settings name no cloud: with this machine's credentials.
+
+    Where `STORAGE_EMULATOR_HOST` names an emulator, as every client understands it, there are none.
+    """
+    if _reached or Settings().cloud:
+        _configure()
+        return
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if endpoint := os.environ.get("STORAGE_EMULATOR_HOST"):
+        options |= {"endpoint_url": endpoint, "token": "anon"}
+    _register(options)
+
+
 def _configure() -> None:
     """Tell fsspec how every gs:// path of this process is reached."""
     cloud = _cloud()
-    # Its other file system asks a control service about every bucket, on a socket of its own.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    from nightbid.storage.gcs_filesystem import Files
-
     options: dict[str, Any] = {"project": cloud.project, "use_listings_cache": False}
     if cloud.storage_endpoint:
         options |= {"endpoint_url": cloud.storage_endpoint, "token": "anon"}
         # Beam's own client has no option for it.
         os.environ["STORAGE_EMULATOR_HOST"] = cloud.storage_endpoint
+    _register(options)
+
+
+def _register(options: dict[str, Any]) -> None:
+    # Its other file system asks a control service about every bucket, on a socket of its own.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    from nightbid.storage.gcs_filesystem import Files
+
     for protocol in ("gs", "gcs"):
         fsspec.config.conf[protocol] = options
         fsspec.register_implementation(protocol, Files, clobber=True)

@@ -269,6 +269,11 @@ def test_declared_types_of_parquet_are_honoured(tmp_path):
         "events/{0}/part-0.snappy.parquet",
         "dt={0}/000000_0",
         "{0}",
+        "dt={0}/hour=3/a.parquet",
+        "{0:%Y/%m/%d}/03/a.parquet",
+        "dt={0}-03/a.parquet",
+        "hour={0:%Y%m%d}03/a.parquet",
+        "{0:%Y%m%d}03-part-0.parquet",
     ],
 )
 def test_days_are_known_by_their_folders(tmp_path, name):
@@ -280,6 +285,17 @@ def test_days_are_known_by_their_folders(tmp_path, name):
     logs = opened(tmp_path, "parquet")
     assert logs.days() == DAYS
     assert [read(logs, day)["v"].to_pylist() for day in DAYS] == [[0], [1]]
+
+
+def test_hours_of_a_day_are_one_day_and_weeks_are_none(tmp_path):
+    for hour in range(3):
+        path = tmp_path / f"dt={DAY}" / f"hour={hour:02d}" / "a.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table({"v": [hour]}), path)
+    assert read(opened(tmp_path, "parquet"))["v"].to_pylist() == [0, 1, 2]
+    os.rename(tmp_path / f"dt={DAY}", tmp_path / "week=2026-W02")
+    with pytest.raises(MissingDataError, match="weeks and months are not read"):
+        read(opened(tmp_path, "parquet"))
 
 
 def test_links_are_followed_once(tmp_path):
@@ -359,7 +375,7 @@ def test_columns_that_nothing_names_fail_nothing(tmp_path):
     [
         ('schedule: "@hourly"', "'@hourly' runs more than once a day"),
         ('schedule: "*/30 3 * * *"', "more than once a day"),
-        ("source: {kind: parquet, folder: 's3://bucket/logs'}", "is no folder of this machine"),
+        ("source: {kind: parquet, folder: 'hdfs://x/logs'}", "neither a folder nor gs:// or s3://"),
         ("source: {kind: parquet, folder: x, time_zone: Europe/Berln}", "Europe/Berlin"),
     ],
 )

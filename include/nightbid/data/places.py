@@ -1,0 +1,242 @@
+"""Where the files of a source lie: a folder of this machine, or a bucket.
+
+Files of a bucket are copied into the cache, each when it is first read and again when it has
+changed, and read from there. Every reader works on local files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from nightbid.data.day_names import walk
+from nightbid.errors import DataError, MissingDataError, NightbidError, WorkspaceError
+from nightbid.storage.workspace import replaced
+
+BUCKETS = ("gs://", "s3://")
+KEPT_SECONDS = 30 * 86_400.0
+"""A copy that nothing has read for so long is removed."""
+_AT_ONCE = 8
+
+
+class Place(Protocol):
+    """A tree of files of logs."""
+
+    root: Path
+    """Folder in which the files lie once they are there."""
+
+    def walk(self) -> Iterable[tuple[Path, str]]:
+        """List files and folders (with a slash at the end), and their paths below the root."""
+        ...
+
+    def head(self, path: Path) -> bytes:
+        """Read the first four bytes of a file."""
+        ...
+
+    def fetch(self, paths: Iterable[Path]) -> None:
+        """Have files on this machine."""
+        ...
+
+    def version(self, path: Path) -> tuple[object, ...]:
+        """Tell a file's content apart from what it was before, without reading it."""
+        ...
+
+
+def open_place(address: str, cache: Path | None) -> Place:
+    """Open a folder or a bucket.
+
+    Args:
+        address: a path, or gs:// or s3:// with bucket and prefix.
+        cache: folder for copies of a bucket's files.
+
+    Raises:
+        MissingDataError: there is no such folder.
+    """
+    if address.startswith(BUCKETS):
+        assert cache is not None, "a bucket needs a cache"
+        return Bucket(address, cache)
+    return Folder(Path(address).expanduser())
+
+
+class Folder:
+    """A folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not root.is_dir():
+            raise MissingDataError(
+                "no such folder",
+                where=str(root.resolve()),
+                hint="set source.folder to the folder of the daily partitions",
+            )
+
+    def walk(self) -> Iterable[tuple[Path, str]]:
+        """List what is there; links are followed."""
+        return walk(self.root)
+
+    def head(self, path: Path) -> bytes:
+        """Read the first four bytes of a file."""
+        with open(path, "rb") as stream:
+            return stream.read(4)
+
+    def fetch(self, paths: Iterable[Path]) -> None:
+        """Do nothing: they are there."""
+
+    def version(self, path: Path) -> tuple[object, ...]:
+        """Size and time of change."""
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns
+
+
+class Bucket:
+    """Objects below a prefix, copied into the cache where they are read.
+
+    Args:
+        address: gs:// or s3://, bucket and prefix.
+        cache: folder of the copies: `buckets/s3/bucket/prefix/…`.
+    """
+
+    def __init__(self, address: str, cache: Path) -> None:
+        self.address = address.rstrip("/")
+        self.root = cache / "buckets" / self.address.replace("://", "/", 1)
+        self._versions: dict[Path, str] = {}
+
+    def walk(self) -> Iterable[tuple[Path, str]]:
+        """List the objects; names that begin with a point or an underscore are left alone."""
+        return [(self.root / relative, relative) for relative in self._objects]
+
+    def head(self, path: Path) -> bytes:
+        """Read the first four bytes of an object."""
+        with self._one_line():
+            return bytes(self._files.cat_file(self._name(path), start=0, end=4))
+
+    def fetch(self, paths: Iterable[Path]) -> None:
+        """Copy those objects that are not here as they are now."""
+        wanted = [path for path in paths if self._versions.get(path) != self._now(path)]
+        if not wanted:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "w") as lock, self._one_line():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._copy, wanted))
+            self._remove_old()
+
+    def version(self, path: Path) -> tuple[object, ...]:
+        """What the bucket says of the object."""
+        return (self._now(path),)
+
+    def _copy(self, path: Path) -> None:
+        now, note = self._now(path), path.with_name(f".{path.name}.version")
+        with suppress(OSError, ValueError):
+            if json.loads(note.read_text()) == now and path.is_file():
+                os.utime(note)
+                self._versions[path] = now
+                return
+        note.unlink(missing_ok=True)
+        with replaced(path) as beside:
+            self._files.get_file(self._name(path), str(beside))
+        note.write_text(json.dumps(now))
+        self._versions[path] = now
+
+    def _remove_old(self) -> None:
+        for note in self.root.rglob(".*.version"):
+            if note.stat().st_mtime < time.time() - KEPT_SECONDS:
+                note.with_name(note.name.removeprefix(".").removesuffix(".version")).unlink(
+                    missing_ok=True
+                )
+                note.unlink(missing_ok=True)
+
+    def _name(self, path: Path) -> str:
+        return f"{self._prefix}/{path.relative_to(self.root).as_posix()}"
+
+    def _now(self, path: Path) -> str:
+        relative = path.relative_to(self.root).as_posix()
+        if relative not in self._objects:
+            raise MissingDataError(
+                "the file is gone", where=f"{self.address}/{relative}", hint="load the day again"
+            )
+        return self._objects[relative]
+
+    @cached_property
+    def _files(self) -> Any:
+        import fsspec
+
+        if self.address.startswith("gs://"):
+            from nightbid.storage.gcs import configure_reading
+
+            configure_reading()
+        with self._one_line():
+            # A new one: nothing that was listed, or the environment said, before.
+            return fsspec.filesystem(
+                self.address.partition("://")[0], use_listings_cache=False, skip_instance_cache=True
+            )
+
+    @cached_property
+    def _prefix(self) -> str:
+        return self.address.partition("://")[2]
+
+    @cached_property
+    def _objects(self) -> dict[str, str]:
+        """Path below the prefix → what tells the object from others of the name."""
+        with self._one_line():
+            found = self._files.find(self._prefix, detail=True)
+        objects = {}
+        for name, each in found.items():
+            relative = name.removeprefix(f"{self._prefix}/")
+            hidden = any(part.startswith((".", "_")) for part in relative.split("/"))
+            if hidden or relative in ("", name) or name.endswith("/"):
+                continue
+            tag = next((str(each[key]) for key in ("generation", "ETag", "etag") if each.get(key)),
+                       "")  # fmt: skip
+            objects[relative] = f"{tag} {each.get('size')} {each.get('LastModified', '')}"
+        if not objects:
+            raise MissingDataError(
+                "there is no object below this prefix",
+                where=self.address,
+                hint="set source.folder to the bucket and the prefix of the daily partitions",
+            )
+        return objects
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except NightbidError as error:
+            if isinstance(error, OSError):  # of the file system behind gs://
+                raise self._refused(error) from error
+            raise
+        except FileNotFoundError as error:
+            raise MissingDataError(
+                "there is no such bucket or object", where=self.address, hint="set source.folder"
+            ) from error
+        except Exception as error:  # each client has errors of its own
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> WorkspaceError:
+        text = " ".join(str(getattr(error, "what", error)).split())[:200]
+        return WorkspaceError(
+            f"the bucket cannot be read: {type(error).__name__}: {text}",
+            where=self.address,
+            hint="check the name, the network and this machine's credentials (docs/data.md)",
+        )
+
+
+@contextmanager
+def named_place(place: Place) -> Iterator[None]:
+    """Give errors about a copied file the address of its object."""
+    try:
+        yield
+    except DataError as error:
+        if isinstance(place, Bucket) and str(place.root) in error.where:
+            where = error.where.replace(str(place.root), place.address)
+            raise type(error)(error.what, where=where, hint=error.hint) from error
+        raise

@@ -1,0 +1,171 @@
+"""Logs in buckets, through the real clients and servers on loopback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from emulator.storage import Storage
+from google.cloud import storage as gcs
+from moto.server import ThreadedMotoServer
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.sources import FolderSource
+from nightbid.data.folder import FolderLogs
+from nightbid.data_check.check import check_folder
+from nightbid.errors import CorruptDataError, MissingDataError, NightbidError, WorkspaceError
+from nightbid.night.task import StageTask
+from nightbid.sampling.stage import fingerprint, run
+from nightbid.storage.workspace import Workspace
+from pydantic import ValidationError
+
+DAYS = [date(2026, 1, 5) + timedelta(days=at) for at in range(4)]
+Put = Callable[[str, bytes], None]
+
+
+def day_of_logs(day: date, rows: int = 200) -> pa.Table:
+    start = (day - date(1970, 1, 1)).days * 86_400_000_000
+    return pa.table(
+        {
+            "impression_id": [f"{day}-{at}" for at in range(rows)],
+            "time": pa.array([start + at * 400_000_000 for at in range(rows)],
+                             pa.timestamp("us", "UTC")),
+            "user_id": [f"u{at % 17}" for at in range(rows)],
+            "ad_id": [f"a{at % 7}" for at in range(rows)],
+            "click": [int(at % 5 == 0) for at in range(rows)],
+        }
+    )  # fmt: skip
+
+
+def parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue())
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def gs_server() -> Iterator[Storage]:
+    served = Storage().start()
+    yield served
+    served.stop()
+
+
+@pytest.fixture(params=["s3", "gs"])
+def bucket(request, tmp_path, monkeypatch) -> tuple[str, Put]:
+    """Address of a prefix, and what puts an object there."""
+    name = f"logs-{abs(hash(tmp_path))}"
+    if request.param == "s3":
+        endpoint = request.getfixturevalue("s3_server")
+        for key, value in {
+            "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "k", "AWS_DEFAULT_REGION":
+            "us-east-1", "AWS_SECRET_ACCESS_KEY": "s",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(key, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=name)
+        return f"s3://{name}/ads", lambda key, data: client.put_object(
+            Bucket=name, Key=f"ads/{key}", Body=data
+        )
+    served = request.getfixturevalue("gs_server")
+    served.buckets[name] = {}
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", served.endpoint)
+    here = gcs.Client.create_anonymous_client().bucket(name)
+    return f"gs://{name}/ads", lambda key, data: here.blob(f"ads/{key}").upload_from_string(data)
+
+
+def spec_of(address: str, **blocks) -> PipelineSpec:
+    return PipelineSpec.model_validate(
+        {
+            "pipeline": "t",
+            "source": {"kind": "parquet", "folder": address},
+            "features": {"ad_id": {}},
+            "window": {"train_days": 2},
+            **blocks,
+        }
+    )
+
+
+def test_a_night_samples_days_of_a_bucket_and_a_changed_object_is_read_again(bucket, tmp_path):
+    address, put = bucket
+    for day in DAYS:
+        put(f"dt={day}/part-0.parquet", parquet(day_of_logs(day)))
+        put(f"dt={day}/_SUCCESS", b"")
+    put("notes/readme.txt", b"no day")
+    spec, count = spec_of(address), iter(range(9))
+
+    def sample() -> tuple[str, dict, int]:
+        output = tmp_path / f"out{next(count)}"
+        output.mkdir()
+        night = Night.of(spec, DAYS[-1])
+        task = StageTask(
+            spec=spec, night=night, run_id="r", inputs={}, history=(), output=output,
+            workspace=Workspace(str(tmp_path / "w")), cache=tmp_path / "cache",
+        )  # fmt: skip
+        print_ = fingerprint(spec, night, tmp_path / "cache")
+        outcome = run(task)
+        return print_, outcome.metrics["made"], outcome.rows.written
+
+    first, made, rows = sample()
+    assert (len(made), rows) == (4, 800)
+    assert sample() == (first, {}, 800)
+    put(f"dt={DAYS[1]}/part-0.parquet", parquet(day_of_logs(DAYS[1], 100)))
+    again, made, rows = sample()
+    assert (again != first, made, rows) == (True, {str(DAYS[1]): "logs changed"}, 700)
+
+
+def test_text_files_nested_by_hour_are_days_and_errors_name_the_object(bucket, tmp_path):
+    address, put = bucket
+    put("2026/01/05/00/part.csv", b"id,price\n1,2.5\n")
+    put("2026/01/05/01/part.csv", b"id,price\n2,3\n")
+    put("2026/01/06/00/part.csv", b"id,id\n2,3\n")
+    logs = FolderLogs(FolderSource(kind="csv", folder=address), DAYS[:1], tmp_path)
+    assert logs.days() == (DAYS[0], DAYS[1])
+    rows = pa.Table.from_batches(list(logs.batches(DAYS[0])))
+    assert rows["price"].to_pylist() == [2.5, 3.0]
+    logs = FolderLogs(FolderSource(kind="csv", folder=address), DAYS[1:2], tmp_path)
+    with pytest.raises(CorruptDataError, match=f"^{address}/2026/01/06/00/part.csv: two columns"):
+        list(logs.batches(DAYS[1]))
+
+
+def test_a_bucket_is_checked_and_a_pipeline_drafted(bucket, tmp_path):
+    address, put = bucket
+    for day in DAYS:
+        put(f"dt={day}/part-0.parquet", parquet(day_of_logs(day, 2000)))
+    found = check_folder(address, tmp_path).to_json()
+    assert found["source"] == {"kind": "parquet", "folder": address}
+    assert found["days"] == [str(day) for day in DAYS]
+    assert found["labels"][0]["column"] == "click"
+
+
+def test_what_cannot_be_read_is_one_line(bucket, tmp_path, monkeypatch):
+    address, _ = bucket
+    with pytest.raises(MissingDataError, match=f"^{address}: there is no object below"):
+        FolderLogs(FolderSource(kind="csv", folder=address), (), tmp_path).days()
+    absent = f"{address.partition('://')[0]}://there-is-none/ads"
+    with pytest.raises(NightbidError, match=r"there-is-none/ads: there is no") as caught:
+        FolderLogs(FolderSource(kind="csv", folder=absent), (), tmp_path).days()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValidationError, match="neither a folder nor gs:// or s3://"):
+        FolderSource(kind="csv", folder="abfs://container/logs")
+
+
+def test_a_bucket_out_of_reach_is_one_line(tmp_path, monkeypatch):
+    for key, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k",
+                       "AWS_SECRET_ACCESS_KEY": "s", "AWS_MAX_ATTEMPTS": "1"}.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    with pytest.raises(WorkspaceError, match=r"^s3://far/ads: the bucket cannot be read") as caught:
+        FolderLogs(FolderSource(kind="csv", folder="s3://far/ads"), (), tmp_path).days()
+    assert "\n" not in str(caught.value)
