@@ -29,6 +29,9 @@ REASON = "nb_reason"
 """string, why a row was quarantined."""
 TEXT = "nb_text"
 """string, what could not be read, as it stands in the file; only in quarantine."""
+CANDIDATES_TRUTH = "candidates_true"
+"""list<float64>, true probabilities of the label for each of `columns.candidates`, where a
+simulator knows them."""
 RESERVED = (KEY, LABEL, GIVEN, WEIGHT, TIME, USER, TRUTH, REASON, TEXT)
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from nightbid.bidding.auctions import Auctions
 from nightbid.bidding.checks import Bools, Floats
-from nightbid.column_parsing import numbers
+from nightbid.column_parsing import numbers, whole
 from nightbid.config.sources import Columns
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, split_files
@@ -24,6 +24,8 @@ from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, split_files
 HOUR = 3_600_000_000
 UNIT_CHANGE = 5.0
 """Median prices that differ by this factor from the day before are in another unit."""
+PRICE_ROUNDING = 1e-3
+"""Relative difference of a price from the bid that it was rounded from."""
 LEAST_ROWS = 100
 """Fewer rows have no median to compare."""
 
@@ -63,7 +65,7 @@ class LoggedAuctions:
 
 
 def read_auctions(
-    folder: Path, split: str, columns: Columns, *, tolerated: float
+    folder: Path, split: str, columns: Columns, *, tolerated: float, floor: float | None = None
 ) -> LoggedAuctions:
     """Read the auctions of one split.
 
@@ -72,12 +74,13 @@ def read_auctions(
         split: `evaluate`, or `validate` for the days before.
         columns: Which column holds the price, the bid, the floor and the value.
         tolerated: Share of rows that may be unusable.
+        floor: Of every auction, instead of the logged ones.
 
     Raises:
         MissingDataError: there are no rows, or a column is absent.
         CorruptDataError: more rows are unusable than tolerated.
     """
-    names = [columns.price, columns.bid, columns.floor, columns.value]
+    names = [columns.price, columns.bid, columns.floor, columns.value, columns.competing]
     wanted = [KEY, LABEL, TIME, USER, *dict.fromkeys(filter(None, names))]
     tables = []
     for path in split_files(folder, split):
@@ -98,7 +101,12 @@ def read_auctions(
             where="replay",
             hint="set columns.price, and take a date that has impressions",
         )
-    return _usable(table, columns, split, tolerated)
+    logged = _usable(table, columns, split, tolerated)
+    if floor is None:
+        return logged
+    return replace(
+        logged, auctions=replace(logged.auctions, floor=np.full(len(logged.order), floor))
+    )
 
 
 def _usable(table: pa.Table, columns: Columns, split: str, tolerated: float) -> LoggedAuctions:
@@ -108,11 +116,21 @@ def _usable(table: pa.Table, columns: Columns, split: str, tolerated: float) -> 
         f"{columns.price} is negative": price < 0,
     }
     floor = value = None
+    market = price
     if columns.floor:
         floor = numbers(table[columns.floor])
         # Auctions without a floor have none: null is 0, a negative one is an error.
         reasons[f"{columns.floor} is negative"] = floor < 0
         floor = np.nan_to_num(floor)
+    if columns.competing:
+        highest = _highest(columns.competing, table[columns.competing])
+        reasons[f"{columns.competing} has a bid that is missing or negative"] = ~(highest >= 0)
+        least = highest if floor is None else np.maximum(highest, floor)
+        reasons[
+            f"{columns.price} is neither the highest of {columns.competing} nor the floor"
+        ] = ~np.isclose(price, least, rtol=PRICE_ROUNDING, atol=0)
+        # What the winner paid hides how far below the floor the others were.
+        market = highest
     if columns.value:
         value = numbers(table[columns.value])
         # Values are often logged with the event only.
@@ -147,7 +165,7 @@ def _usable(table: pa.Table, columns: Columns, split: str, tolerated: float) -> 
         truth = None
     auctions = Auctions.checked(
         where=f"{split} rows",
-        price=price[order],
+        price=market[order],
         click=label[order],
         floor=None if floor is None else floor[order],
         hour=time[order] // HOUR % 24,
@@ -156,6 +174,26 @@ def _usable(table: pa.Table, columns: Columns, split: str, tolerated: float) -> 
         true_probability=truth,
     )
     return LoggedAuctions(auctions, None if value is None else value[order], ~bad, order, counts)
+
+
+def _highest(name: str, lists: pa.ChunkedArray) -> Floats:
+    """[rows] largest of each list; 0 of an empty or missing one, NaN if one is no bid."""
+    array = whole(lists)
+    if not pa.types.is_list(array.type) and not pa.types.is_large_list(array.type):
+        raise CorruptDataError(
+            f"it holds {array.type}, not lists of bids",
+            where=f"columns.competing {name}",
+            hint="name a column with all competing bids of an auction, or remove it",
+        )
+    values = numbers(array.flatten())
+    values = np.where(values >= 0, values, np.nan)
+    count = np.asarray(array.value_lengths().fill_null(0))
+    found = np.zeros(len(array))
+    some = count > 0
+    starts = np.cumsum(count) - count
+    if some.any():
+        found[some] = np.maximum.reduceat(values, starts[some])
+    return found
 
 
 def price_ratio(now: Auctions, before: Auctions) -> float | None:

@@ -20,7 +20,8 @@ hold for the logged actions; they do not cover the bias of DM, switch-DR and DRo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,27 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def of(
+        cls, value: float, influence: Floats, groups: npt.NDArray[np.integer] | None
+    ) -> Estimate:
+        """Give a value its interval.
+
+        Args:
+            value: The estimate.
+            influence: [rows] what each row adds to it, mean 0.
+            groups: [rows] 0, 1, … of clusters; None: rows are independent.
+        """
+        n = len(influence)
+        if groups is None:
+            variance, units = float((influence**2).sum()), n
+        else:
+            sums = np.bincount(groups, influence)
+            variance, units = float((sums**2).sum()), len(sums)
+        # The usual correction for few clusters.
+        error = float(np.sqrt(variance * units / max(units - 1, 1)) / n)
+        return cls(value, value - Z95 * error, value + Z95 * error)
+
 
 @dataclass(frozen=True)
 class PolicyValue:
@@ -57,6 +79,20 @@ class PolicyValue:
     rows: int
     logged: Estimate
     """Mean reward of the logging policy."""
+    influence: Mapping[str, Floats] = field(repr=False, compare=False, default_factory=dict)
+    """Estimator (and `logged`) → [rows] what each row adds, mean 0."""
+    groups: npt.NDArray[np.integer] | None = field(repr=False, compare=False, default=None)
+
+    def gain(self, name: str) -> Estimate:
+        """Estimate less the mean reward of the logging policy, paired row by row."""
+        value = self.estimates[name].value - self.logged.value
+        return Estimate.of(value, self.influence[name] - self.influence["logged"], self.groups)
+
+
+def difference(one: PolicyValue, other: PolicyValue, name: str) -> Estimate:
+    """One policy's value less that of another on the same rows, paired row by row."""
+    value = one.estimates[name].value - other.estimates[name].value
+    return Estimate.of(value, one.influence[name] - other.influence[name], one.groups)
 
 
 def evaluate(
@@ -105,16 +141,16 @@ def evaluate(
     n = len(r)
     groups = None if users is None else np.unique(users, return_inverse=True)[1]
 
-    def of(values: Floats) -> Estimate:
-        return _estimate(float(values.mean()), values - values.mean(), groups)
+    def of(values: Floats) -> tuple[float, Floats]:
+        return float(values.mean()), values - values.mean()
 
-    def ratio(values: Floats, offset: Floats | float = 0.0) -> Estimate:
+    def ratio(values: Floats, offset: Floats | float = 0.0) -> tuple[float, Floats]:
         """mean(offset) + Σ w·values / Σ w, with the influence of each row."""
         share = float((w * values).sum() / w.sum())
         influence = (values - share) * w / mean + (offset - np.mean(offset))
-        return _estimate(share + float(np.mean(offset)), influence, groups)
+        return share + float(np.mean(offset)), influence
 
-    found = {"ips": of(w * r), "snips": ratio(r)}
+    found = {"logged": of(r), "ips": of(w * r), "snips": ratio(r)}
     if predicted is not None and predicted_policy is not None:
         rest = r - np.asarray(predicted, np.float64)
         model = np.asarray(predicted_policy, np.float64)
@@ -125,22 +161,12 @@ def evaluate(
             "switch_dr": of(model + np.where(w <= switch, w, 0.0) * rest),
             "dr_os": of(model + shrinkage * w / (w**2 + shrinkage) * rest),
         }
+    estimates = {name: Estimate.of(*each, groups) for name, each in found.items()}
     return PolicyValue(
-        {name: found[name] for name in ESTIMATORS if name in found},
-        ess, mean, float(w.max()), n, of(r),
+        {name: estimates[name] for name in ESTIMATORS if name in estimates},
+        ess, mean, float(w.max()), n, estimates["logged"],
+        {name: influence for name, (_, influence) in found.items()}, groups,
     )  # fmt: skip
-
-
-def _estimate(value: float, influence: Floats, groups: npt.NDArray[np.integer] | None) -> Estimate:
-    n = len(influence)
-    if groups is None:
-        variance, units = float((influence**2).sum()), n
-    else:
-        sums = np.bincount(groups, influence)
-        variance, units = float((sums**2).sum()), len(sums)
-    # The usual correction for few clusters.
-    error = float(np.sqrt(variance * units / max(units - 1, 1)) / n)
-    return Estimate(value, value - Z95 * error, value + Z95 * error)
 
 
 def _check(

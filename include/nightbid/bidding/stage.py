@@ -1,12 +1,14 @@
-"""Replay: what the models of a night would have earned on the evaluate rows.
+"""Replay: what the models of a night would have earned, and brought, on the evaluate rows.
 
 Writes `replay.json` with the figures, and `auctions.parquet` with a row per auction: what
-`nightbid bids` reads.
+`nightbid bids` reads. With a `policy` block also `policy.parquet`.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from nightbid.bidding.checks import Floats, probabilities
 from nightbid.bidding.landscape import empirical
 from nightbid.bidding.logs import LoggedAuctions, price_ratio, read_auctions
 from nightbid.bidding.money import Earnings, compare
+from nightbid.bidding.off_policy import policy_sentence, policy_value
 from nightbid.bidding.replay import Replay, replay
 from nightbid.bidding.strategies.choose import in_units, price_unit
 from nightbid.bidding.strategies.pacing import DualPacing
@@ -35,19 +38,37 @@ NOT_SET = "no replay: the pipeline has no `replay` block"
 
 
 def run(task: StageTask) -> Outcome:
-    """Replay every model's bids on the very same auctions.
+    """Replay every model's bids on the very same auctions, and value the models as policies.
 
     Raises:
         MissingDataError: the evaluation kept no scores, or there are no rows with prices.
-        CorruptDataError: too many rows have no usable price, or prices changed their unit.
+        CorruptDataError: too many rows have no usable price or propensity, or prices changed
+            their unit.
     """
     settings = task.spec.replay
-    if settings is None:
-        return Outcome(metrics={"replayed": False}, summary=NOT_SET)
+    replayed = Outcome(metrics={"replayed": False}, summary=NOT_SET)
+    if settings is not None:
+        replayed = _replay(task, settings)
+    if task.spec.policy is None:
+        return replayed
+    policy = policy_value(task)
+    said = policy_sentence(policy)
+    return replace(
+        replayed,
+        metrics={**replayed.metrics, "policy": policy},
+        summary=said if settings is None else f"{replayed.summary}; {said}",
+    )
+
+
+def _replay(task: StageTask, settings: Settings) -> Outcome:
+    """Replay every model's bids on the very same auctions."""
     sample = task.inputs["sample"].path
     task.progress(0.1, "reading prices")
-    logged = read_auctions(sample, "evaluate", task.spec.columns, tolerated=settings.unusable)
-    earlier = read_auctions(sample, "validate", task.spec.columns, tolerated=settings.unusable)
+    read = partial(
+        read_auctions, sample, columns=task.spec.columns, tolerated=settings.unusable,
+        floor=settings.floor,
+    )  # fmt: skip
+    logged, earlier = read("evaluate"), read("validate")
     ratio = price_ratio(logged.auctions, earlier.auctions)
     logged, scores = _scores(task, logged)
     task.progress(0.4, "replaying")

@@ -12,7 +12,9 @@ from nightbid.errors import ConfigError
 app = typer.Typer(
     help="What predictions would have earned on logged auctions.", no_args_is_help=True
 )
-STRATEGIES = "truthful, constant, linear, ortb1, ortb2, arbitrage, shading, pacing, pid, target"
+STRATEGIES = (
+    "truthful, constant, linear, ortb1, ortb2, arbitrage, shading, pacing, pid, target, rlb"
+)
 
 Log = Annotated[
     Path, typer.Argument(help="Auctions: .parquet, or .csv/.tsv/.txt, also .gz; in order of time.")
@@ -92,4 +94,38 @@ def compare_(
     compare_predictions(
         log, columns, tuple(dict.fromkeys(pctr)), value=value, pricing=pricing, wins=wins,
         rounding=rounding, budget=budget, per=per,
+    )  # fmt: skip
+
+
+@app.command("policy")
+def policy_(
+    log: Annotated[
+        Path, typer.Argument(help="Logged choices: .parquet, or .csv/.tsv/.txt, also .gz.")
+    ],
+    policy: Annotated[
+        list[str],
+        typer.Option(
+            help="Columns with a policy's probability of the logged item; with NAME_predicted and"
+            " NAME_expected beside it, the doubly robust estimates too."
+        ),
+    ],
+    reward: Annotated[str, typer.Option(help="Column of the reward, such as a click.")] = "click",
+    propensity: Annotated[
+        str, typer.Option(help="Column of the probability with which the logged item was shown.")
+    ] = "propensity",
+    user: User = "",
+    names: Names = "",
+    switch: Annotated[float, typer.Option(help="τ of switch-DR.")] = 10.0,
+    shrinkage: Annotated[float, typer.Option(help="λ of DR with optimistic shrinkage.")] = 100.0,
+    least_rows: Annotated[float, typer.Option(help="Least effective sample size.")] = 50.0,
+) -> None:
+    """Estimate what other policies would have brought, from logs with propensities.
+
+    A night with a `policy` block keeps such a log: policy.parquet of its stage replay.
+    """
+    from nightbid.cli.bids_policy import show_policies
+
+    show_policies(
+        log, tuple(dict.fromkeys(policy)), reward=reward, propensity=propensity, user=user,
+        names=names, switch=switch, shrinkage=shrinkage, least_rows=least_rows,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,16 +139,10 @@ def _load(
     path: Path, columns: LogColumns, pctr: tuple[str, ...]
 ) -> tuple[Auctions, dict[str, Floats]]:
     """Auctions, and each column of predictions."""
-    frame = _read(path, columns.header)
+    frame = read_log(path, columns.header)
     numbers = [columns.price, columns.click, columns.floor, columns.truth, *pctr]
-    for name in filter(None, [*numbers, columns.user]):
-        if name not in frame.columns:
-            raise MissingDataError(
-                f"there is no column {name!r}",
-                where=str(path),
-                hint=f"it has {', '.join(map(str, frame.columns[:20]))}",
-            )
-    read = {name: _numbers(frame[name], path) for name in filter(None, numbers)}
+    require_columns(frame, [*numbers, columns.user], path)
+    read = {name: read_numbers(frame[name], path) for name in filter(None, numbers)}
     users = pd.factorize(frame[columns.user])[0] if columns.user else np.arange(len(frame))
     auctions = Auctions.checked(
         where=str(path),
@@ -160,7 +155,27 @@ def _load(
     return auctions, {name: probabilities(name, read[name], where=str(path)) for name in pctr}
 
 
-def _numbers(column: pd.Series[Any], path: Path) -> Floats:
+def require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> None:
+    """Refuse a log that lacks a column; empty names are ignored.
+
+    Raises:
+        MissingDataError: it is absent.
+    """
+    for name in filter(None, names):
+        if name not in frame.columns:
+            raise MissingDataError(
+                f"there is no column {name!r}",
+                where=str(path),
+                hint=f"it has {', '.join(map(str, frame.columns[:20]))}",
+            )
+
+
+def read_numbers(column: pd.Series[Any], path: Path) -> Floats:
+    """Return a column as float64; missing values are NaN.
+
+    Raises:
+        CorruptDataError: some values are not numbers.
+    """
     found = pd.to_numeric(column, errors="coerce")
     unread = found.isna() & column.notna()
     if unread.any():
@@ -172,7 +187,17 @@ def _numbers(column: pd.Series[Any], path: Path) -> Floats:
     return np.asarray(found, np.float64)
 
 
-def _read(path: Path, names: str) -> pd.DataFrame:
+def read_log(path: Path, names: str) -> pd.DataFrame:
+    """Read a log.
+
+    Args:
+        path: .parquet, or .csv/.tsv/.txt, also .gz.
+        names: Columns in order, separated by commas, for text without a header.
+
+    Raises:
+        MissingDataError: there is no such file.
+        CorruptDataError: it cannot be read.
+    """
     if not path.is_file():
         raise MissingDataError("there is no such file", where=str(path))
     kinds = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]

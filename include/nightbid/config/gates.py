@@ -239,7 +239,7 @@ class ModelGate(Block):
 
 
 class ValueGate(Block):
-    """What the candidate's bids would have earned, where the pipeline has a `replay` block.
+    """What the candidate's bids would have earned (`replay`), and its choices brought (`policy`).
 
     All of these warn by default: a stop is yours to set.
     """
@@ -253,6 +253,9 @@ class ValueGate(Block):
     """Share of evaluate rows without a usable price, left out of the replay."""
     price_ratio: Limit = limit(warn=(0.5, 2.0))
     """Median price over that of the days before."""
+    policy_loss: Limit = limit(warn=(None, 0))
+    """With `policy`: share of the logged choices' label rate that the candidate's would lose,
+    beyond chance, by DR."""
 
 
 class ServingGate(Block):

@@ -14,6 +14,7 @@ from nightbid.config.evaluate import Evaluate
 from nightbid.config.features import Feature
 from nightbid.config.gates import Gates
 from nightbid.config.models import Baseline, Model, Train
+from nightbid.config.policy import Policy
 from nightbid.config.replay import Replay
 from nightbid.config.serve import Serve
 from nightbid.config.sources import Columns, SimulatorSource, Source, defaults_of
@@ -117,6 +118,9 @@ class PipelineSpec(Block):
     evaluate: Evaluate = Evaluate()
     replay: Replay | None = None
     """Bid the predictions on logged market prices and say what they earn; default: not done."""
+    policy: Policy | None = None
+    """Say what choosing items by the predictions would have brought, from logs with propensities
+    (`columns.propensity`); default: not done."""
     serve: Serve | None = None
     """Latency and rate that the scorer has to hold, measured over its socket; default: not done."""
     gates: Gates = Gates()
@@ -181,10 +185,34 @@ class PipelineSpec(Block):
             raise ValueError("replay needs columns.price, the column of the market price")
         if not self.evaluate.keep_scores:
             raise ValueError("replay needs evaluate.keep_scores: true")
+        if self.replay.floor is not None and not self.columns.competing:
+            raise ValueError(
+                "replay.floor needs columns.competing, the column of all competing bids: a logged"
+                " price tells nothing of bids below its floor"
+            )
+        if isinstance(self.source, SimulatorSource) and self.source.exploration is not None:
+            raise ValueError(
+                "replay needs ads that have won by their bids, but source.exploration draws them;"
+                " remove one of the two"
+            )
         if self.label.given and not self.label.entire_space:
             raise ValueError(
                 f"replay needs every impression, but label.given keeps only rows where"
                 f" {self.label.given} is 1; set label.entire_space: true, or remove replay"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _policy_has_propensities(self) -> PipelineSpec:
+        if self.policy is None:
+            return self
+        for role in ("propensity", "item"):
+            if not getattr(self.columns, role):
+                raise ValueError(f"policy needs columns.{role}")
+        if self.label.given and not self.label.entire_space:
+            raise ValueError(
+                f"policy needs every impression, but label.given keeps only rows where"
+                f" {self.label.given} is 1; set label.entire_space: true, or remove policy"
             )
         return self
 
@@ -197,7 +225,7 @@ class PipelineSpec(Block):
             label.given: "label.given",
             label.event_time: "label.event_time",
         }
-        for role in ("price", "value"):
+        for role in ("price", "value", "competing", "propensity"):
             outcomes[getattr(self.columns, role)] = f"columns.{role}"
         for column in getattr(self.source, "outcomes", ()):
             outcomes.setdefault(column, "source.outcomes")

@@ -29,5 +29,8 @@ class Replay(Block):
     """Prices are for so many impressions: 1000 for CPM, 1 for single impressions."""
     budget: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Money for the evaluate days; each model's bids are paced to it. Default: no limit."""
+    floor: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Replay as if this were the floor of every auction. It needs `columns.competing`: a logged
+    price tells nothing of bids below the floor of its day."""
     unusable: float = Field(default=0.01, ge=0, lt=1)
     """Share of rows without a usable price that is left out and counted; more fail the stage."""

@@ -36,6 +36,20 @@ class Columns(Block):
     """Least price that the seller took; null is none."""
     value: str | None = None
     """Money that the labelled event brought; may be null where it did not happen."""
+    competing: str | None = None
+    """List of all competing bids, where they are logged. `price` has to be the highest of them or
+    the floor, and a replay is then exact under any floor."""
+    propensity: str | None = None
+    """Probability with which the logged item was shown, for `policy`. Default of `obd`:
+    `propensity_score`."""
+    candidates: str | None = None
+    """List of the items that could have been shown, for `policy`; default: every item that the
+    evaluate rows show."""
+
+    @property
+    def turnover(self) -> tuple[str, ...]:
+        """Columns whose values come and go from day to day: users and items."""
+        return tuple(filter(None, (self.user, self.item, self.candidates)))
 
 
 class SimulatorSource(Block):
@@ -55,6 +69,13 @@ class SimulatorSource(Block):
     incumbent: float | None = Field(default=None, ge=0, le=5)
     """Adds a column `legacy_score`, as if another platform's model had served these impressions:
     the true click probability, its logit blurred by normal noise of this standard deviation."""
+    competing_bids: bool = False
+    """Adds a column `competing_bids`: what the other ads of each auction bid, highest first, before
+    any floor. With `columns.competing` a replay under another floor is exact."""
+    exploration: float | None = Field(default=None, gt=0, le=10)
+    """Which ad is shown is drawn in proportion to its bid to the power of 1/`exploration`, and the
+    logs tell how likely it was: adds `propensity`, `candidates` (the ads that bid) and
+    `candidates_true` (their true click probabilities), for `policy`. Default: the highest bid."""
     faults: tuple[str, ...] = ()
     """Faults to inject, as `kind@YYYY-MM-DD` or `kind@YYYY-MM-DD:amount`; see config/faults.py."""
 
@@ -182,7 +203,7 @@ def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
     if not isinstance(plain, dict):
         return {}
     if plain.get("kind") == "obd":
-        return {"columns": {"item": "item_id"}}
+        return {"columns": {"item": "item_id", "propensity": "propensity_score"}}
     if plain.get("layout") == "criteo":  # none of C1 to C26 is known to be the ad
         return {"columns": {"item": None}, "label": {"column": "label"}}
     if plain.get("layout") == "avazu":

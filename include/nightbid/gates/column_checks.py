@@ -44,9 +44,9 @@ def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
             day,
             column,
             others,
-            churns=name in (spec.columns.user, spec.columns.item),
+            churns=name in spec.columns.turnover,
         )
-        if name not in (spec.columns.user, spec.columns.item):
+        if name not in spec.columns.turnover:
             _lost(measurements, name, day, column, others)
         if column.kind == "time" or name == spec.columns.key:
             continue
@@ -59,7 +59,7 @@ def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
                 ("linf", moved.linf, usual.linf),
             ):
                 # Which items are shown is what a policy learns: their shares are no fault.
-                if family == "psi" and name == spec.columns.item:
+                if family == "psi" and name in (spec.columns.item, spec.columns.candidates):
                     continue
                 excess = max(value - expected, 0.0)
                 measurements.add(family, excess, subject=name, part=day.name, note=note)

@@ -172,7 +172,7 @@ def _column(
                 "out_of_range", name, "ColumnValuesToBeBetween", between, exact=True, of_values=True
             )
     filled = [each for each in others if each.values]
-    if name not in (spec.columns.user, spec.columns.item) and filled:
+    if name not in spec.columns.turnover and filled:
         known = known_values(column, filled)
         if known is not None:
             values = sorted(map(_exact, known.values), key=str)

@@ -18,9 +18,31 @@ def measure(task: StageTask) -> Measurements:
     """Collect surplus, its loss against the reference, and what could not be replayed."""
     measurements = Measurements()
     metrics: dict[str, Any] = dict(task.inputs["replay"].manifest.metrics)
-    if not metrics["replayed"]:
+    if metrics["replayed"]:
+        _money(measurements, metrics)
+    else:
         measurements.skip("what the predictions would have earned: there is no replay block")
-        return measurements
+    if "policy" in metrics:
+        _policy(measurements, metrics["policy"])
+    return measurements
+
+
+def _policy(measurements: Measurements, found: dict[str, Any]) -> None:
+    """Collect what the candidate's choices lose against the logged ones."""
+    mine, logged = found["policies"]["candidate"], found["logged"]["value"]
+    if "refused" in mine:
+        measurements.skip(f"the value of the policy: {mine['refused']}")
+    elif not logged:
+        measurements.skip("the value of the policy: no logged row has a positive label")
+    else:
+        value = mine["estimates"]["dr"]["value"]
+        loss = max(-mine["gains"]["dr"]["high"], 0.0) / logged
+        rows = f"{found['rows']:,} rows worth {mine['effective_sample_size']:,.0f}"
+        measurements.add("policy_loss", loss, note=f"{value:.5f}, logged {logged:.5f}; {rows}")
+
+
+def _money(measurements: Measurements, metrics: dict[str, Any]) -> None:
+    """Collect what the candidate's bids lose against the reference."""
     bidders, reference = metrics["bidders"], metrics["reference"]
     known = "expected_surplus" in bidders["candidate"]
     name = "expected_surplus" if known else "surplus"
@@ -44,4 +66,3 @@ def measure(task: StageTask) -> Measurements:
         measurements.add("price_ratio", metrics["price_ratio"], note="median price, newest days")
     else:
         measurements.skip("the price level: too few rows to compare with the days before")
-    return measurements

@@ -77,8 +77,10 @@ NIGHT: tuple[Stage, ...] = (
     Stage(
         "replay",
         "nightbid.bidding.stage:run",
-        inputs=("sample", "evaluate"),
-        spec_keys=("replay", "columns", "evaluate"),
+        inputs=("sample", "featurize", "train", "evaluate"),
+        spec_keys=("replay", "policy", "columns", "label", "features", "evaluate"),
+        uses_champion=True,
+        champion_when="policy",
     ),
     Stage(
         "gate_value",

@@ -10,6 +10,10 @@ from nightbid.report.charts import Dot, Series, Words, line_chart, scatter_chart
 from nightbid.report.formatting import interval, number, signed
 from nightbid.report.run_view import RunView
 
+ESTIMATES = {
+    "dm": "DM", "ips": "IPS", "snips": "SNIPS", "dr": "DR", "sndr": "SNDR",
+    "switch_dr": "Switch-DR", "dr_os": "DRos",
+}  # fmt: skip
 TONES = {"candidate": "s0", "champion": "s1", "baseline": "s2", "truth": "s3"}
 
 
@@ -68,6 +72,39 @@ def replay_context(view: RunView) -> dict[str, Any]:
         "replay_pace_chart": pace_chart,
         "replay_rules": _rules(metrics["rules"]),
     }
+
+
+def policy_context(view: RunView) -> dict[str, Any]:
+    """Rows of what the models' choices would have brought; empty where there is no policy."""
+    found = view.stage("replay").metrics.get("policy")
+    if not found:
+        return {"policy": None}
+    rows = []
+    for name, each in found["policies"].items():
+        row = {"name": name, "refused": each.get("refused", ""), "truth": each.get("truth")}
+        if not row["refused"]:
+            row |= {
+                "estimates": [_estimate(each["estimates"].get(key)) for key in ESTIMATES],
+                "gain": _estimate(each["gains"]["dr"], sign=True),
+                "rows": each["effective_sample_size"],
+                "largest": each["largest_weight"],
+            }
+        rows.append(row)
+    return {
+        "policy": found,
+        "policy_rows": rows,
+        "policy_titles": list(ESTIMATES.values()),
+        "policy_logged": _estimate(found["logged"]),
+        "policy_known": any(each["truth"] is not None for each in rows),
+        "policy_against": _estimate(found["candidate_less_champion"], sign=True),
+    }
+
+
+def _estimate(found: dict[str, float] | None, *, sign: bool = False) -> str:
+    if not found:
+        return ""
+    value = signed(found["value"], 4) if sign else number(found["value"], 4)
+    return f"{value} {interval(found, 4, sign=sign)}".strip()
 
 
 def _level(bidder: dict[str, Any], name: str) -> str:

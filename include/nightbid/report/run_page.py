@@ -24,7 +24,7 @@ from nightbid.report.charts import (
     line_chart,
 )
 from nightbid.report.formatting import against, interval, money, number, signed
-from nightbid.report.replay_section import replay_context
+from nightbid.report.replay_section import policy_context, replay_context
 from nightbid.report.run_view import RunView, StageView
 
 FIGURES = {
@@ -66,6 +66,7 @@ def run_context(view: RunView) -> dict[str, Any]:
         "versions": _versions(view),
         "spec": yaml.safe_dump(view.head.spec, sort_keys=False, allow_unicode=True, width=96),
         **replay_context(view),
+        **policy_context(view),
         **ablation_context(view),
         **_calibration(metrics),
         **_slices(metrics),

@@ -55,7 +55,8 @@ def run(task: StageTask) -> Outcome:
     check_window(source, night)
     roles = task.spec.columns
     known = {*source.meaning.outcomes, *source.meaning.truth.values()}
-    outcomes = sorted(known | {each for each in (roles.price, roles.bid, roles.value) if each})
+    paid = (roles.price, roles.bid, roles.value, roles.competing, roles.propensity)
+    outcomes = sorted(known | set(filter(None, paid)))
     refuse_outcomes(task.spec, outcomes)
     counts: dict[str, DayCount] = {}
     made: dict[str, str] = {}

@@ -49,7 +49,7 @@ def input_of(folder: Path, name: str, metrics: dict[str, Any] | None = None) -> 
 
 @pytest.fixture(scope="module")
 def days() -> dict[date, pa.Table]:
-    logs = SimulatorLogs(SimulatorSource(rows_per_day=20_000))
+    logs = SimulatorLogs(SimulatorSource(rows_per_day=20_000, competing_bids=True))
     found = {}
     for day in (BEFORE, NEWEST):
         table = pa.Table.from_batches(list(logs.batches(day)))
@@ -177,6 +177,49 @@ def test_a_few_bad_prices_are_left_out_and_counted(
     assert (outcome.rows.read, outcome.rows.dropped) == (len(prices), 4)
 
 
+EVERY_BID = {**BLOCKS["columns"], "competing": "competing_bids"}
+
+
+def test_all_competing_bids_make_a_replay_exact_under_another_floor(
+    tmp_path: Path, days: dict[date, pa.Table]
+) -> None:
+    # What each auction would have brought with a floor of 3 USD, straight from the bids.
+    rows = days[NEWEST]
+    highest = np.array([max(each) for each in rows["competing_bids"].to_pylist()])
+    bids = 1000 * 0.03 * rows[TRUTH].to_numpy()
+    won = (bids > highest) & (bids >= 3)
+    factors = {"candidate": 1.0, "baseline": 0.7}
+    exact = night(
+        tmp_path / "exact", days, factors, columns=EVERY_BID, replay={"value": 0.03, "floor": 3}
+    ).replay()
+    found = exact.metrics["bidders"]["candidate"]
+    assert found["impressions"] == won.sum()
+    assert found["spend"] == pytest.approx(np.maximum(highest, 3)[won].sum() / 1000)
+
+    # Under the floors as they were, the lists and the logged prices tell the same.
+    alike = [
+        night(tmp_path / str(index), days, factors, columns=columns).replay().metrics["bidders"]
+        for index, columns in enumerate((EVERY_BID, BLOCKS["columns"]))
+    ]
+    assert alike[0]["candidate"]["spend"] == pytest.approx(alike[1]["candidate"]["spend"], rel=1e-3)
+
+
+def test_prices_that_are_not_the_highest_competing_bid_are_counted(
+    tmp_path: Path, days: dict[date, pa.Table]
+) -> None:
+    prices = days[NEWEST]["win_price"].to_numpy().copy()
+    prices[:5] *= 0.9
+    spoiled = {**days, NEWEST: changed(days[NEWEST], "win_price", prices)}
+    ran = night(tmp_path, spoiled, {"candidate": 1.0, "baseline": 1.0}, columns=EVERY_BID)
+    assert ran.replay().metrics["unusable"] == {
+        "win_price is neither the highest of competing_bids nor the floor": 5
+    }
+    ran = night(tmp_path / "no_lists", days, {"candidate": 1.0, "baseline": 1.0},
+                columns={**EVERY_BID, "competing": "floor_price"})  # fmt: skip
+    with pytest.raises(CorruptDataError, match="it holds double, not lists of bids"):
+        ran.replay()
+
+
 def spoil_unit(table: pa.Table) -> pa.Table:
     return changed(table, "win_price", table["win_price"].to_numpy() / 1000)
 
@@ -228,6 +271,8 @@ def test_predictions_outside_0_to_1_are_refused(tmp_path: Path, days: dict[date,
     ("blocks", "message"),
     [
         ({"columns": {}}, "replay needs columns.price"),
+        ({"replay": {"value": 1, "floor": 1}}, "replay.floor needs columns.competing"),
+        ({"source": {"kind": "simulator", "exploration": 1}}, "source.exploration draws them"),
         ({"replay": {"value": 0}}, "greater than 0"),
         ({"replay": {"value": 1, "budget": 0}}, "greater than 0"),
         ({"evaluate": {"keep_scores": False}}, "replay needs evaluate.keep_scores"),

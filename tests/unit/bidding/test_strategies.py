@@ -19,9 +19,11 @@ from nightbid.bidding.strategies import (
     DualPacing,
     Ortb1,
     Ortb2,
+    Rlb,
     Shading,
     Truthful,
 )
+from nightbid.bidding.strategies.rlb import _table as rlb_table
 from nightbid.bidding.strategies.search import search
 from nightbid.errors import ConfigError, DataError
 from scipy.optimize import linprog, minimize_scalar
@@ -109,6 +111,36 @@ def test_pacing_never_overspends_in_either_price() -> None:
         assert 0.8 * budget < result.cost <= budget
     with pytest.raises(ConfigError, match="needs a budget"):
         DualPacing(50.0).run(auctions, pctr, Rules())
+
+
+def test_rlb_is_the_dynamic_programme() -> None:
+    auctions, budget = 20, 60
+    rng = np.random.default_rng(5)
+    mass = rng.dirichlet(np.ones(15))
+    theta = 0.02
+    expected = np.zeros((auctions + 1, budget + 1))
+    for left in range(1, auctions + 1):
+        for money in range(budget + 1):
+            before = expected[left - 1]
+            gains = [mass[price] * max(theta + before[money - price] - before[money], 0)
+                     for price in range(min(money, 14) + 1)]  # fmt: skip
+            expected[left, money] = before[money] + sum(gains)
+    np.testing.assert_allclose(rlb_table(theta, mass, auctions, budget), expected, atol=1e-12)
+
+
+def test_rlb_spends_its_budget_on_the_better_auctions() -> None:
+    auctions, pctr = made()
+    rules = Rules(budget=float(auctions.price.sum() / 16))
+    strategy = Rlb.fit(auctions, pctr, rules)
+    result = strategy.run(auctions, pctr, rules)
+    assert 0.95 * rules.budget < result.cost <= rules.budget
+    paced = DualPacing.fit(auctions, pctr, rules, 50.0).run(auctions, pctr, rules)
+    # It takes the auctions to come for average ones, hence stays behind.
+    assert pctr[result.won].sum() > 0.9 * pctr[paced.won].sum()
+    with pytest.raises(ConfigError, match="rlb spends a budget"):
+        Rlb.fit(auctions, pctr, Rules())
+    with pytest.raises(ConfigError, match="rlb is for second-price auctions, not first"):
+        Rlb.fit(auctions, pctr, Rules(pricing="first", budget=1.0))
 
 
 def test_search_takes_the_first_of_equals() -> None:

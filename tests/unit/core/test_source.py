@@ -60,7 +60,8 @@ def test_a_changed_module_runs_exactly_the_stages_again_that_import_it(tmp_path:
     )
     assert set(bins) >= {"sample", "gate_raw", "featurize", "gate_features"}
     assert "gate_serving" not in bins
-    assert set(layers) == set(deepfm) == {"train", "train_baseline", "evaluate", "export"}
+    scoring = {"train", "train_baseline", "evaluate", "replay", "export"}
+    assert set(layers) == set(deepfm) == scoring
     assert serving == ["gate_serving"]
     assert "featurize" in history
     assert not {"sample", "gate_raw", "gate_serving", "promote"} & set(history)

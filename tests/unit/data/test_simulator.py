@@ -90,6 +90,31 @@ def test_rows_are_what_an_exchange_logs(many):
     assert (np.asarray(many["win_price"]) >= np.asarray(many["floor_price"])).all()
 
 
+def test_all_competing_bids_explain_the_price():
+    rows = made(competing_bids=True)
+    assert bytes_of(rows.drop_columns(["competing_bids"])) == bytes_of(made())
+    bids = np.array(rows["competing_bids"].to_pylist())
+    assert bids.shape == (len(rows), 3)
+    assert (np.diff(bids, axis=1) <= 0).all()
+    floor, price = (rows[name].to_numpy() for name in ("floor_price", "win_price"))
+    np.testing.assert_allclose(price, np.maximum(bids[:, 0], floor), atol=1e-4)
+
+
+def test_exploration_logs_how_likely_each_ad_was_and_what_the_others_would_have_brought():
+    rows = made(exploration=1.0, rows_per_day=20_000)
+    shown, chance = rows["ad_id"].to_pylist(), rows["propensity"].to_numpy()
+    lists, truths = rows["candidates"].to_pylist(), rows["candidates_true"].to_pylist()
+    assert all(len(set(each)) == len(each) for each in lists)
+    own = [t[c.index(ad)] for ad, c, t in zip(shown, lists, truths, strict=True)]
+    np.testing.assert_allclose(own, rows["p_click_true"].to_numpy(), rtol=1e-12)
+    # Inverse propensities count every candidate once, and value the uniform policy rightly.
+    count = np.array([len(each) for each in lists])
+    assert abs((1 / chance).mean() / count.mean() - 1) < 0.03
+    uniform = np.mean([np.mean(each) for each in truths])
+    weighted = rows["p_click_true"].to_numpy() / chance / count
+    assert abs(weighted.mean() - uniform) < 4 * weighted.std() / np.sqrt(len(rows))
+
+
 def test_every_fault_that_can_be_named_can_be_done():
     assert set(KINDS) == set(FAULTS)
     assert len(FAULTS) >= 25

@@ -10,11 +10,12 @@ from nightbid.bidding.strategies.linear import Linear
 from nightbid.bidding.strategies.ortb import Arbitrage, Ortb1, Ortb2
 from nightbid.bidding.strategies.pacing import DualPacing
 from nightbid.bidding.strategies.pid import Pid
+from nightbid.bidding.strategies.rlb import Rlb
 from nightbid.bidding.strategies.shading import Shading
 from nightbid.bidding.strategies.target import CostTarget
 from nightbid.bidding.strategies.truthful import Truthful
 
 __all__ = [
     "Arbitrage", "Constant", "CostTarget", "DualPacing", "Linear", "Ortb1", "Ortb2", "Pid",
-    "Shading", "Truthful",
+    "Rlb", "Shading", "Truthful",
 ]  # fmt: skip

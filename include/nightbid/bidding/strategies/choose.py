@@ -17,6 +17,7 @@ from nightbid.bidding.strategies.linear import Linear
 from nightbid.bidding.strategies.ortb import Arbitrage, Ortb1, Ortb2
 from nightbid.bidding.strategies.pacing import DualPacing
 from nightbid.bidding.strategies.pid import Pid
+from nightbid.bidding.strategies.rlb import Rlb
 from nightbid.bidding.strategies.search import Objective, clicks, profit, search
 from nightbid.bidding.strategies.shading import Shading
 from nightbid.bidding.strategies.target import CostTarget
@@ -25,7 +26,7 @@ from nightbid.errors import ConfigError
 
 NAMES = (
     "truthful", "constant", "linear", "ortb1", "ortb2", "arbitrage", "shading", "pacing", "pid",
-    "target",
+    "target", "rlb",
 )  # fmt: skip
 STEPS = 40
 """Parameters tried of a grid."""
@@ -41,7 +42,7 @@ class Chosen:
 
     def run(self, auctions: Auctions, pctr: Floats, rules: Rules) -> Replay:
         """Bid through later auctions."""
-        if isinstance(self.strategy, DualPacing):
+        if isinstance(self.strategy, DualPacing | Rlb):
             return self.strategy.run(auctions, pctr, rules)
         if isinstance(self.strategy, Pid):
             base = Linear(self.strategy.first_bid, self.base_rate).bids(pctr)
@@ -123,6 +124,8 @@ def _fitted(
         return Shading.fit(empirical(prices), value, most=most, per=rules.per, wins=rules.wins)
     if name == "pacing":
         return DualPacing.fit(earlier, pctr, rules, value)
+    if name == "rlb":
+        return Rlb.fit(earlier, pctr, rules)
     if name == "pid":
         if cost_per_click is None:
             raise ConfigError("pid needs a cost per click", hint="give a target eCPC")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.config.sources import SimulatorSource
@@ -21,6 +23,7 @@ from nightbid.data.simulator.world import (
     Tastes,
     Users,
 )
+from nightbid.schema import CANDIDATES_TRUTH
 
 CHUNK = 131_072
 BIDDERS = 4
@@ -33,6 +36,40 @@ BASE_CLICK, BASE_CONVERSION = -3.55, -1.9
 POSITION_LOGIT = np.array([0.35, 0.0, -0.25, -0.45])
 SECOND = 1_000_000
 """Timestamps are in microseconds."""
+
+
+@dataclass(frozen=True)
+class Auction:
+    """Outcome of each auction; bids and prices in USD per 1000."""
+
+    ad: Ints
+    """[rows] slot of the ad that is shown."""
+    bid: Floats
+    """[rows] its bid."""
+    price: Floats
+    """[rows] what it pays: the next lower bid, or the floor if that is higher."""
+    others: Floats
+    """[rows, bidders - 1] bids of the other ads, highest first."""
+    ads: Ints
+    """[rows, bidders] slots of all ads that bid; one may bid twice."""
+    chance: Floats
+    """[rows, bidders] probability of each bid to be the one that wins."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the readiness to click depends on besides the ad, all [rows]."""
+
+    user: Ints
+    site: Ints
+    page: Ints
+    device: Ints
+    link: Ints
+    position: Ints
+    hour: npt.NDArray[np.int32]
+    depth: Ints
+    gap: Floats
+    seen: Floats
 
 
 class Exchange:
@@ -55,7 +92,7 @@ class Exchange:
         """Advertisers who win most of a day's first auctions, as many as asked; largest first."""
         maker = _Day(self, day)
         index = np.arange(min(maker.rows, CHUNK))
-        won, _, _ = maker.auction(index, np.zeros(len(index)))
+        won = maker.auction(index, np.zeros(len(index))).ad
         wins = np.bincount(maker.ads.advertiser[won])
         return np.argsort(-wins, kind="stable")[:count]
 
@@ -74,7 +111,7 @@ class Exchange:
 class _Day:
     def __init__(self, exchange: Exchange, day: date) -> None:
         self.seed, self.day = exchange.settings.seed, day
-        self.incumbent = exchange.settings.incumbent
+        self.settings = exchange.settings
         self.number = (day - exchange.settings.start).days
         self.users, self.tastes = exchange.users, exchange.tastes
         self.ads = Ads(self.seed, exchange.settings.ads, self.number)
@@ -117,31 +154,11 @@ class _Day:
         seen = 1 - self._draw("seen", index) ** 2.5
         floor = np.round(0.2 + 1.5 * self._draw("floor", index) ** 3, 3)
 
-        ad, bid, price = self.auction(index, floor)
+        auction = self.auction(index, floor)
+        ad = auction.ad
         account = users.joined[user] + self.number
-
-        weekday = self.day.weekday()
-        click_logit = (
-            BASE_CLICK
-            + WEEK_LOGIT[weekday]
-            + users.taste[user]
-            + ads.quality[ad]
-            + tastes.sites[site]
-            + tastes.categories[ads.category[ad]]
-            + tastes.regions[users.region[user]]
-            + tastes.formats[ads.format[ad]]
-            + POSITION_LOGIT[position]
-            + 0.9 * users.likes[user, ads.category[ad]]
-            + tastes.page_category(self.number)[page, ads.category[ad]]
-            + tastes.age_category[users.age[user], ads.category[ad]]
-            + tastes.device_format[device, ads.format[ad]]
-            + tastes.daytime_page[hour // 6, page]
-            + np.where(depth > 1, 0.7 * np.exp(-((np.log(gap) - 4.5) ** 2) / 0.5), 0.1)
-            - 0.25 * np.log(depth)
-            + 0.6 * (seen - 0.7)
-            - 0.25 * ads.age_days[ad] / 40
-            + 0.04 * (link == 3)
-        )
+        context = Context(user, site, page, device, link, position, hour, depth, gap, seen)
+        click_logit = self._click_logit(context, ad)
         p_click = 1 / (1 + np.exp(-click_logit))
         clicked = self._draw("click", index) < p_click
         conversion_logit = (
@@ -183,8 +200,8 @@ class _Day:
             "seconds_since_last_ad": pa.array(np.round(gap, 2), mask=depth == 1),
             "viewability": pa.array(np.round(seen, 4), mask=self._draw("unseen", index) < 0.03),
             "floor_price": pa.array(floor),
-            "bid": pa.array(bid),
-            "win_price": pa.array(price),
+            "bid": pa.array(auction.bid),
+            "win_price": pa.array(auction.price),
             "click": pa.array(clicked.astype(np.int8)),
             "click_time": pa.array(click_time, stamp, mask=~clicked),
             "conversion": pa.array(converted.astype(np.int8)),
@@ -193,16 +210,65 @@ class _Day:
             "p_conversion_true": pa.array(p_conversion),
             "conversion_delay_true": pa.array(delay.astype(np.float64)),
         }
-        if self.incumbent is not None:
-            blur = self.incumbent * normal(self.seed, f"{self.day} incumbent", index)
+        if self.settings.incumbent is not None:
+            blur = self.settings.incumbent * normal(self.seed, f"{self.day} incumbent", index)
             columns["legacy_score"] = pa.array(1 / (1 + np.exp(-click_logit - blur)))
+        if self.settings.competing_bids:
+            edges = np.arange(len(index) + 1, dtype=np.int32) * (BIDDERS - 1)
+            columns["competing_bids"] = pa.ListArray.from_arrays(edges, auction.others.reshape(-1))
+        if self.settings.exploration is not None:
+            columns |= self._offer(context, auction)
         return pa.RecordBatch.from_pydict(columns)
 
-    def auction(self, index: Ints, floor: Floats) -> tuple[Ints, Floats, Floats]:
+    def _click_logit(self, at: Context, ad: Ints) -> Floats:
+        """[rows] log odds of a click, if these ads were shown."""
+        users, ads, tastes = self.users, self.ads, self.tastes
+        found: Floats = (
+            BASE_CLICK
+            + WEEK_LOGIT[self.day.weekday()]
+            + users.taste[at.user]
+            + ads.quality[ad]
+            + tastes.sites[at.site]
+            + tastes.categories[ads.category[ad]]
+            + tastes.regions[users.region[at.user]]
+            + tastes.formats[ads.format[ad]]
+            + POSITION_LOGIT[at.position]
+            + 0.9 * users.likes[at.user, ads.category[ad]]
+            + tastes.page_category(self.number)[at.page, ads.category[ad]]
+            + tastes.age_category[users.age[at.user], ads.category[ad]]
+            + tastes.device_format[at.device, ads.format[ad]]
+            + tastes.daytime_page[at.hour // 6, at.page]
+            + np.where(at.depth > 1, 0.7 * np.exp(-((np.log(at.gap) - 4.5) ** 2) / 0.5), 0.1)
+            - 0.25 * np.log(at.depth)
+            + 0.6 * (at.seen - 0.7)
+            - 0.25 * ads.age_days[ad] / 40
+            + 0.04 * (at.link == 3)
+        )
+        return found
+
+    def _offer(self, at: Context, auction: Auction) -> dict[str, pa.Array]:
+        """The distinct ads that bid, their true probabilities, and the chance of the one shown."""
+        ads = auction.ads
+        # An ad that bids twice is one candidate, with both chances.
+        first = np.ones(ads.shape, np.bool_)
+        for seat in range(1, BIDDERS):
+            first[:, seat] = (ads[:, :seat] != ads[:, seat : seat + 1]).all(axis=1)
+        chance = (auction.chance * (ads == auction.ad[:, None])).sum(axis=1)
+        logits = np.stack([self._click_logit(at, ads[:, seat]) for seat in range(BIDDERS)], axis=1)
+        edges = np.concatenate([[0], np.cumsum(first.sum(axis=1))]).astype(np.int32)
+        names = self.ads.columns["ad_id"].take(pa.array(ads[first]))
+        return {
+            "propensity": pa.array(chance),
+            "candidates": pa.ListArray.from_arrays(edges, names),
+            CANDIDATES_TRUTH: pa.ListArray.from_arrays(
+                edges, pa.array(1 / (1 + np.exp(-logits[first])))
+            ),
+        }
+
+    def auction(self, index: Ints, floor: Floats) -> Auction:
         """Second price: the winner pays the next bid, or the floor if that is higher.
 
-        Returns:
-            Slot of the winning ad, its bid and the price it pays (USD per 1000), all [rows].
+        With `exploration`, the ad shown is drawn by its bid instead of being the highest.
         """
         seats = index[:, None] * BIDDERS + np.arange(BIDDERS)
         ads = choice(self._draw("bidder", seats), self.ads.reach)
@@ -210,11 +276,26 @@ class _Day:
         bids = self.ads.worth[ads] * np.exp(0.3 * self.ads.quality[ads] + mood)
         rows = np.arange(len(index))
         best = bids.argmax(axis=1)
+        chance = np.zeros(bids.shape)
+        if self.settings.exploration is None:
+            chance[rows, best] = 1.0
+        else:
+            odds = (bids / bids.max(axis=1, keepdims=True)) ** (1 / self.settings.exploration)
+            chance = odds / odds.sum(axis=1, keepdims=True)
+            best = choice_by_row(self._draw("exploration", index), chance)
         # Nobody below the floor could have won: the logs hold won impressions only.
         top = np.maximum(bids[rows, best], floor)
         bids[rows, best] = -np.inf
-        price = np.maximum(bids.max(axis=1), floor)
-        return ads[rows, best], np.round(top, 4), np.round(np.minimum(price, top), 4)
+        others = -np.sort(-bids, axis=1)[:, : BIDDERS - 1]
+        price = np.maximum(others[:, 0], floor)
+        return Auction(
+            ads[rows, best],
+            np.round(top, 4),
+            np.round(np.minimum(price, top), 4),
+            np.round(others, 4),
+            ads,
+            chance,
+        )
 
 
 SYSTEM_OF_DEVICE = np.array(

@@ -20,7 +20,8 @@ MEANING = SourceSchema(
     outcomes=frozenset(
         {
             "bid", "win_price", "click", "click_time", "conversion", "conversion_time",
-            "p_click_true", "p_conversion_true", "conversion_delay_true",
+            "p_click_true", "p_conversion_true", "conversion_delay_true", "competing_bids",
+            "propensity", "candidates", "candidates_true",
         }
     ),
     truth={"click": "p_click_true", "conversion": "p_conversion_true"},

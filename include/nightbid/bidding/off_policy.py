@@ -1,0 +1,297 @@
+"""Off-policy evaluation in a night: the label rate if the models had chosen the items.
+
+For each evaluate row all items that could have been shown are scored, a policy is made of the
+scores, and `nightbid.bidding.policies` estimates its value from the logged propensities. Models
+were trained on earlier days, so their predictions are independent of the rows they correct.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightbid.bidding.candidates import Offers, Score, belonging, latest_values, score_all
+from nightbid.bidding.checks import Bools, Floats, Ints
+from nightbid.bidding.policies import Estimate, PolicyValue, difference, evaluate
+from nightbid.column_parsing import numbers, whole
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.policy import Policy
+from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
+from nightbid.night.task import StageTask
+from nightbid.schema import CANDIDATES_TRUTH, KEY, LABEL, TIME, USER, split_files
+
+DAY = 86_400_000_000
+TINY = 1e-7
+MOST_PAIRS = 20_000_000
+"""Rows times items that are scored at most: minutes of CPU."""
+TOLERATED = 0.01
+"""Share of rows that may lack a usable propensity."""
+
+
+def policy_value(task: StageTask) -> dict[str, Any]:
+    """Estimate the value of the candidate's and the champion's policy; writes `policy.parquet`.
+
+    Returns:
+        The `policy` block of the manifest's metrics.
+
+    Raises:
+        MissingDataError: there are no evaluate rows, or a column is absent.
+        CorruptDataError: more than 1 % of the rows have no usable propensity.
+    """
+    spec, settings = task.spec, task.spec.policy
+    assert settings is not None
+    table, unusable, sampled = _rows(task)
+    item = spec.columns.item
+    assert item is not None
+    listed = spec.columns.candidates
+    shown = table[item].cast(pa.string())
+    offers = Offers.of(shown, table[listed] if listed else None)
+    if len(offers.codes) > MOST_PAIRS:
+        raise ConfigError(
+            f"{len(table):,} rows with every one of {len(offers.items):,} items are"
+            f" {len(offers.codes):,} predictions",
+            where="policy",
+            hint="name the items that could be shown in columns.candidates, or lower"
+            " policy.most_rows",
+        )
+    time = np.asarray(table[TIME].cast(pa.int64()))
+    columns = settings.item_columns
+    if columns is None:
+        columns = belonging(table, item, time // DAY, _read_by_features(spec))
+    sample = task.inputs["sample"].path
+    columns = tuple(each for each in dict.fromkeys((*columns, item)) if each in table.column_names)
+    values, unknown = latest_values(sample, item, columns, offers.items)
+    values = values.select(list(columns)).set_column(
+        columns.index(item), item, offers.items.cast(table[item].type)
+    )
+    scores = score_all(table, offers, values, _models(task), lambda share: task.progress(
+        0.7 + 0.25 * share, f"scoring {len(offers.items):,} items"
+    ))  # fmt: skip
+    rows = _Logged(table, offers, spec)
+    found = {name: rows.value(each, settings) for name, each in scores.items()}
+    _save(task, rows, {name: rows.choices(each, settings) for name, each in scores.items()})
+    values_of = {name: each for name, each in found.items() if isinstance(each, PolicyValue)}
+    policies = {name: _summary(each) for name, each in found.items()}
+    for name, each in scores.items():
+        if rows.truth is not None:
+            chance = probabilities(offers, each, settings)
+            policies[name]["truth"] = float(offers.sums(chance * rows.truth).mean())
+    against = None
+    if {"candidate", "champion"} <= values_of.keys():
+        against = _plain(difference(values_of["candidate"], values_of["champion"], "dr"))
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "rows": len(table),
+        "sampled_of": sampled,
+        "items": len(offers.items),
+        "unknown_items": unknown,
+        "pairs": len(offers.codes),
+        "item_columns": [each for each in columns if each != item],
+        "unusable": unusable,
+        "logged": _plain(rows.logged),
+        "policies": policies,
+        "candidate_less_champion": against,
+    }
+
+
+def policy_sentence(found: dict[str, Any]) -> str:
+    """What the candidate's policy would have brought, in a clause."""
+    mine = found["policies"]["candidate"]
+    if "refused" in mine:
+        return f"no value of the policy: {mine['refused']}"
+    value, gain = mine["estimates"]["dr"]["value"], mine["gains"]["dr"]
+    return (
+        f"policy {value:.4f} a row by DR ({gain['value']:+.4f} [{gain['low']:+.4f},"
+        f" {gain['high']:+.4f}] against the logged choices)"
+    )
+
+
+def probabilities(offers: Offers, scores: Floats, settings: Policy) -> Floats:
+    """[pairs] how likely the policy shows each item; sums to 1 on each row."""
+    starts = offers.edges[:-1]
+    best = np.maximum.reduceat(scores, starts)[offers.row]
+    if settings.kind == "greedy":
+        top = (scores == best).astype(np.float64)
+        share = 1 / np.diff(offers.edges)[offers.row]
+        greedy = (1 - settings.epsilon) * top / offers.sums(top)[offers.row]
+        return np.asarray(greedy + settings.epsilon * share)
+    odds = _logits(scores) - _logits(best)
+    weight = np.exp(odds / settings.temperature)
+    return np.asarray(weight / offers.sums(weight)[offers.row])
+
+
+def _logits(p: Floats) -> Floats:
+    p = np.clip(p, TINY, 1 - TINY)
+    return np.asarray(np.log(p) - np.log1p(-p), np.float64)
+
+
+class _Logged:
+    """The usable rows, as the estimators take them."""
+
+    def __init__(self, table: pa.Table, offers: Offers, spec: PipelineSpec) -> None:
+        assert spec.columns.propensity is not None
+        self.offers = offers
+        self.reward = numbers(table[LABEL])
+        self.propensity = numbers(table[spec.columns.propensity])
+        self.users: Ints = np.asarray(table[USER]).astype(np.int64)
+        groups = np.unique(self.users, return_inverse=True)[1]
+        self.logged = _mean(self.reward, groups)
+        self.truth: Floats | None = None
+        if spec.columns.candidates and CANDIDATES_TRUTH in table.column_names:
+            self.truth = numbers(whole(table[CANDIDATES_TRUTH]).flatten())
+
+    def choices(self, scores: Floats, settings: Policy) -> dict[str, Floats]:
+        """[rows] the policy's probability of the logged item, its prediction, the policy's own."""
+        offers, chance = self.offers, probabilities(self.offers, scores, settings)
+        shown = offers.is_logged.astype(np.float64)
+        return {
+            "chance": offers.sums(chance * shown),
+            # An item that is listed twice has one prediction.
+            "predicted": offers.sums(scores * shown) / offers.sums(shown),
+            "expected": offers.sums(chance * scores),
+        }
+
+    def value(self, scores: Floats, settings: Policy) -> PolicyValue | str:
+        """The estimates, or why there are none."""
+        chosen = self.choices(scores, settings)
+        try:
+            return evaluate(
+                self.reward,
+                self.propensity,
+                np.minimum(chosen["chance"], 1.0),
+                predicted=chosen["predicted"],
+                predicted_policy=chosen["expected"],
+                users=self.users,
+                switch=settings.switch,
+                shrinkage=settings.shrinkage,
+                least_ess=settings.least_rows,
+            )
+        except DataError as refusal:
+            return str(refusal)
+
+
+def _rows(task: StageTask) -> tuple[pa.Table, dict[str, int], int]:
+    """Evaluate rows with usable propensities, rows left out by reason, rows before sampling."""
+    roles, settings = task.spec.columns, task.spec.policy
+    assert settings is not None
+    assert roles.propensity is not None
+    assert roles.item is not None
+    paths = split_files(task.inputs["sample"].path, "evaluate")
+    tables = [pq.read_table(path, partitioning=None) for path in paths]
+    table = pa.concat_tables(tables, promote_options="permissive") if tables else None
+    if table is None or not len(table):
+        raise MissingDataError(
+            "there are no evaluate rows", where="policy", hint="take a date that has impressions"
+        )
+    for name in filter(None, (roles.propensity, roles.item, roles.candidates)):
+        if name not in table.column_names:
+            raise MissingDataError(
+                f"there is no column {name!r}",
+                where="policy",
+                hint="correct `columns` of the pipeline, or the logs",
+            )
+    total = len(table)
+    if total > settings.most_rows:
+        # Keys are hashes: the smallest are a fixed, random share.
+        keys = np.asarray(table[KEY]).view(np.uint64)
+        limit = np.partition(keys, settings.most_rows - 1)[settings.most_rows - 1]
+        table = table.filter(pa.array(keys <= limit))
+    propensity = numbers(table[roles.propensity])
+    reasons = {
+        f"{roles.propensity} is missing": np.isnan(propensity),
+        f"{roles.propensity} is 0 or less": propensity <= 0,
+        f"{roles.propensity} is above 1": propensity > 1,
+        f"{roles.item} is missing": np.asarray(table[roles.item].is_null()),
+    }
+    if roles.candidates:
+        reasons[f"{roles.item} is not among {roles.candidates}"] = ~_among(
+            table[roles.item], table[roles.candidates], roles.candidates
+        )
+    bad = np.zeros(len(table), np.bool_)
+    counts = {}
+    for reason, each in reasons.items():
+        if count := int((each & ~bad).sum()):
+            counts[reason] = count
+        bad |= each
+    if bad.mean() > TOLERATED:
+        listed = ", ".join(f"{reason} ({count:,} rows)" for reason, count in counts.items())
+        raise CorruptDataError(
+            f"{int(bad.sum()):,} of {len(bad):,} evaluate rows tell nothing of a policy: {listed}",
+            where="policy",
+            hint=f"correct the logs or `columns`; {TOLERATED:.0%} is tolerated",
+        )
+    return table.filter(pa.array(~bad)), counts, total
+
+
+def _among(item: pa.ChunkedArray, candidates: pa.ChunkedArray, name: str) -> Bools:
+    lists = whole(candidates)
+    if not pa.types.is_list(lists.type) and not pa.types.is_large_list(lists.type):
+        raise CorruptDataError(
+            f"it holds {lists.type}, not lists of items",
+            where=f"columns.candidates {name}",
+            hint="name a column with the items that could have been shown, or remove it",
+        )
+    offers = Offers.of(pc.fill_null(item.cast(pa.string()), ""), candidates)
+    return np.asarray(offers.sums(offers.is_logged.astype(np.float64)) > 0)
+
+
+def _read_by_features(spec: PipelineSpec) -> tuple[str, ...]:
+    """Columns that served features read and that may belong to the item."""
+    roles = spec.columns
+    never = {roles.user, roles.time, roles.key, roles.position, roles.item}
+    names = [
+        column
+        for name, feature in spec.features.items()
+        if not feature.training_only
+        for column in feature.served(name)
+    ]
+    return tuple(each for each in dict.fromkeys(names) if each not in never)
+
+
+def _models(task: StageTask) -> dict[str, Score]:
+    from nightbid.features.fitted import FittedFeatures
+    from nightbid.models.predict import load_model
+    from nightbid.serving.bundle import Bundle
+
+    fitted = FittedFeatures.load(task.inputs["featurize"].path / "fitted")
+    model = load_model(task.inputs["train"].path / "model")
+    models: dict[str, Score] = {"candidate": lambda raw: model.predict(fitted.transform(raw))}
+    if "champion" in task.inputs:
+        bundle = Bundle.load(task.inputs["champion"].path)
+        features = bundle.fitted.with_history(fitted)
+        models["champion"] = lambda raw: bundle.predict(features.transform(raw))
+    return models
+
+
+def _mean(values: Floats, groups: Ints) -> Estimate:
+    return Estimate.of(float(values.mean()), values - values.mean(), groups)
+
+
+def _plain(each: Estimate) -> dict[str, float]:
+    return {"value": each.value, "low": each.low, "high": each.high}
+
+
+def _summary(found: PolicyValue | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"refused": found}
+    return {
+        "estimates": {name: _plain(each) for name, each in found.estimates.items()},
+        "gains": {name: _plain(found.gain(name)) for name in found.estimates},
+        "effective_sample_size": found.effective_sample_size,
+        "mean_weight": found.mean_weight,
+        "largest_weight": found.largest_weight,
+    }
+
+
+def _save(task: StageTask, rows: _Logged, chosen: dict[str, dict[str, Floats]]) -> None:
+    columns: dict[str, Any] = {
+        "click": rows.reward, "propensity": rows.propensity, "user": rows.users,
+    }  # fmt: skip
+    for name, each in chosen.items():
+        columns |= {name: each["chance"], f"{name}_predicted": each["predicted"],
+                    f"{name}_expected": each["expected"]}  # fmt: skip
+    pq.write_table(pa.table(columns), task.output / "policy.parquet", compression="zstd")

@@ -1,0 +1,91 @@
+"""Print the value of policies from a log with propensities: `nightbid bids policy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from nightbid.bidding.policies import ESTIMATORS, Estimate, PolicyValue, evaluate
+from nightbid.cli.bids_log import read_log, read_numbers, require_columns
+from nightbid.cli.output import terminal
+from nightbid.errors import DataError
+
+console = terminal()
+DASH = "–"
+TITLES = {
+    "dm": "DM", "ips": "IPS", "snips": "SNIPS", "dr": "DR", "sndr": "SNDR",
+    "switch_dr": "switch-DR", "dr_os": "DRos",
+}  # fmt: skip
+
+
+def show_policies(
+    log: Path,
+    policies: tuple[str, ...],
+    *,
+    reward: str,
+    propensity: str,
+    user: str,
+    names: str,
+    switch: float,
+    shrinkage: float,
+    least_rows: float,
+) -> None:
+    """Estimate each policy's mean reward; print a column per policy.
+
+    Raises:
+        NightbidError: a file, a column or a value is wrong, or the overlap is too small.
+    """
+    frame = read_log(log, names)
+    require_columns(frame, [reward, propensity, user, *policies], log)
+    users = pd.factorize(frame[user])[0] if user else None
+    rewards = read_numbers(frame[reward], log)
+    logged = read_numbers(frame[propensity], log)
+    found = {}
+    for name in policies:
+        models: dict[str, Any] = {}
+        for key, column in (("predicted", "predicted"), ("predicted_policy", "expected")):
+            if f"{name}_{column}" in frame.columns:
+                models[key] = read_numbers(frame[f"{name}_{column}"], log)
+        try:
+            found[name] = evaluate(
+                rewards, logged, read_numbers(frame[name], log), users=users, switch=switch,
+                shrinkage=shrinkage, least_ess=least_rows, **models,
+            )  # fmt: skip
+        except DataError as error:
+            raise DataError(error.what, where=f"{log}, {name}", hint=error.hint) from error
+    _show(found, len(frame), len(np.unique(users)) if users is not None else len(frame))
+
+
+def _show(found: dict[str, PolicyValue], rows: int, units: int) -> None:
+    table = Table("mean reward", *[escape(name) for name in found])
+    logged = next(iter(found.values())).logged
+    table.add_row("as logged", *[_cell(logged)] * len(found))
+    for each in ESTIMATORS:
+        if any(each in one.estimates for one in found.values()):
+            table.add_row(TITLES[each], *[
+                _cell(one.estimates[each]) if each in one.estimates else DASH
+                for one in found.values()
+            ])  # fmt: skip
+    best = ["dr" if "dr" in one.estimates else "snips" for one in found.values()]
+    table.add_row("gain", *[
+        f"{_cell(one.gain(name), sign='+')} {TITLES[name]}"
+        for name, one in zip(best, found.values(), strict=True)
+    ])  # fmt: skip
+    for title, name, form in (
+        ("effective sample size", "effective_sample_size", ",.0f"),
+        ("mean weight", "mean_weight", ".4f"),
+        ("largest weight", "largest_weight", ",.1f"),
+    ):
+        table.add_row(title, *[format(getattr(one, name), form) for one in found.values()])
+    console.print(table)
+    console.print(f"{rows:,} rows; 95 % intervals over {units:,} users or rows")
+
+
+def _cell(each: Estimate, sign: str = "") -> str:
+    value, low, high = (format(x, f"{sign}.5f") for x in (each.value, each.low, each.high))
+    return escape(f"{value} [{low}, {high}]")
