@@ -207,7 +207,7 @@ _VALUE: dict[str, _Entry] = {
     "unusable_rows": ("prices are missing or negative", (LOOK,)),
     "price_ratio": ("prices in another unit (micros, CPM)", (
         "Fix the unit of `columns.price`.",)),
-    "policy_loss": ("", "the candidate ranks items worse than those who chose them", (CODE,)),
+    "policy_loss": ("the candidate ranks items worse than those who chose them", (CODE,)),
 }  # fmt: skip
 _TABLE: dict[str, dict[str, _Entry]] = {
     "raw": _RAW, "features": _FEATURES, "model": _MODEL, "serving": _SERVING, "cost": _COST,
