@@ -8,20 +8,20 @@ value, never per row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.errors import DataError
+from nightbid.errors import ConfigError, DataError
+from nightbid.hashing import integer_hashes, text_hashes
 
 MICROSECOND = pa.timestamp("us", "UTC")
+Hashes = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 LARGEST = 1e38
 """Numbers beyond it do not fit float32: writers of logs use them for unknown."""
 NULL_TEXTS = ("", "\\N", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "-")
@@ -147,9 +147,9 @@ def _text(value: bytes | None) -> str | None:
 
 
 def token_hashes(tokens: pa.Array) -> Hashes:
-    """Hash tokens: `pandas.util.hash_array`, SipHash with a fixed key, the same everywhere."""
+    """Hash tokens with SipHash and a fixed key, the same everywhere; see `nightbid.hashing`."""
     values = tokens.to_numpy(zero_copy_only=False)
-    return pd.util.hash_array(values, categorize=False).astype(np.uint64)
+    return text_hashes(values)
 
 
 def hashes(column: pa.ChunkedArray | pa.Array) -> Hashes:
@@ -164,7 +164,8 @@ def hashes(column: pa.ChunkedArray | pa.Array) -> Hashes:
     array = whole(column)
     if pa.types.is_integer(array.type):
         absent = np.asarray(pc.is_null(array))
-        found = pd.util.hash_array(np.asarray(pc.fill_null(array, 0).cast(pa.int64(), safe=False)))
+        known = np.asarray(pc.fill_null(array, 0).cast(pa.int64(), safe=False))
+        found = integer_hashes(known)
         return np.where(absent, np.uint64(0), found)
     codes, tokens = encode(array)
     table = np.concatenate([token_hashes(tokens), np.zeros(1, np.uint64)])
@@ -220,11 +221,25 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Floats:
         return np.where(np.abs(values) < LARGEST, values, np.nan)
 
 
+def _pandas(what: str) -> Any:
+    """Pandas, which a bundle needs only where texts have to be read as numbers or times."""
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{what} in a column of text, and pandas is not installed",
+            where="lookup",
+            hint=f"pip install pandas, or send {what}",
+        ) from error
+    return pd
+
+
 def _numbers_of_text(tokens: pa.Array) -> Floats:
     text = pc.utf8_trim_whitespace(tokens)
     plain = pc.if_else(
         pc.match_substring_regex(text, GROUPED), pc.replace_substring(text, ",", ""), text
     )
+    pd = _pandas("numbers")
     parsed = pd.to_numeric(pd.Series(plain.to_pylist(), dtype=object), errors="coerce")
     return parsed.to_numpy(np.float64)
 
@@ -353,6 +368,7 @@ def _times_of_text(tokens: pa.Array) -> pa.Array:
     text = pc.replace_substring_regex(pc.utf8_trim_whitespace(tokens), r"\s*(UTC|GMT)$", "")
     number = np.asarray(pc.match_substring_regex(text, SINCE))
     nothing = pa.scalar(None, pa.string())
+    pd = _pandas("times")
     parsed = pd.to_datetime(
         pd.Series(pc.if_else(pa.array(number), nothing, text).to_pylist(), dtype=object),
         errors="coerce",

@@ -6,10 +6,12 @@ Stages never import each other; this vocabulary and the manifests are where they
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
-from upath import UPath
+from nightbid.config.base import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 KEY = "nb_key"
 """int64, stable hash of the row's key column. Sampling, sharding and joining use it."""

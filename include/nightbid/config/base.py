@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import (
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        ValidationError,
+        model_validator,
+    )
+else:
+    try:
+        from pydantic import (
+            BaseModel,
+            BeforeValidator,
+            ConfigDict,
+            Field,
+            ValidationError,
+            model_validator,
+        )
+    except ModuleNotFoundError:  # where a bundle is scored, and nothing else
+        from nightbid.config.plain import (
+            BaseModel,
+            BeforeValidator,
+            ConfigDict,
+            Field,
+            ValidationError,
+            model_validator,
+        )
+
+__all__ = [
+    "BaseModel",
+    "BeforeValidator",
+    "Block",
+    "ConfigDict",
+    "Field",
+    "ValidationError",
+    "model_validator",
+]
 
 
 class Block(BaseModel):

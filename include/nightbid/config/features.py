@@ -9,9 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
-
-from nightbid.config.base import Block
+from nightbid.config.base import BeforeValidator, Block, Field, model_validator
 
 SCALES = {
     "none": "the number as it is",

@@ -14,12 +14,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from upath import UPath
 
 from nightbid.config.base import Block
 from nightbid.config.features import (
@@ -42,13 +41,10 @@ from nightbid.config.features import (
     TextNgrams,
     Vocabulary,
 )
-from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
-from nightbid.features.describe import Documentation, describe
 from nightbid.features.history import KeyHistory
-from nightbid.features.learn import FittedState, finalize
 from nightbid.features.recent import RecentItems
-from nightbid.features.statistics import Statistics
+from nightbid.features.state import FittedState
 from nightbid.features.transforms import (
     Bucketed,
     FittedVocabulary,
@@ -62,6 +58,13 @@ from nightbid.features.transforms import (
 )
 from nightbid.features.values import RawColumns, naming
 from nightbid.schema import FeatureSchema
+
+if TYPE_CHECKING:  # not needed where a bundle is scored
+    from upath import UPath
+
+    from nightbid.config.pipeline import PipelineSpec
+    from nightbid.features.describe import Documentation
+    from nightbid.features.statistics import Statistics
 
 NO_EVENTS = pa.table(
     {
@@ -145,6 +148,8 @@ class FittedFeatures:
             statistics: of all training rows.
             each: applies a function to each feature, `map` of a pool of threads say.
         """
+        from nightbid.features.learn import finalize
+
         known = [name for name in statistics if name in definition.features]
         learned = each(lambda name: finalize(definition.features[name], statistics[name]), known)
         return cls(definition, dict(zip(known, learned, strict=True)))
@@ -164,6 +169,8 @@ class FittedFeatures:
     @cached_property
     def documentation(self) -> Documentation:
         """Each feature in words, with what it learned."""
+        from nightbid.features.describe import Documentation, describe
+
         features = self.definition.features
         return Documentation(
             features=tuple(

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from nightbid.column_parsing import Floats, Hashes
 from nightbid.config.features import Count, TargetRate
-from nightbid.features.statistics import WEIGHT_UNIT
+from nightbid.features.state import WEIGHT_UNIT
 from nightbid.features.transforms import Transform, one_float
 from nightbid.features.values import Int32s, Ints, RawColumns, as_float32, days_of, keys_of
 from nightbid.schema import ModelInput

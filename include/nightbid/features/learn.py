@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from nightbid.config.features import (
     TargetRate,
     Vocabulary,
 )
+from nightbid.features.state import FittedState
 from nightbid.features.statistics import (
     DayCounts,
     Events,
@@ -44,18 +44,6 @@ from nightbid.schema import LABEL, TIME, WEIGHT
 
 History = TargetRate | Count | Recent
 """What happened on earlier days, or before a row: every split tells, readers look back only."""
-
-
-@dataclass(frozen=True)
-class FittedState:
-    """What one feature needs besides its definition."""
-
-    numbers: tuple[float, ...] = ()
-    """Centre and inverse scale, or ascending bucket boundaries."""
-    tokens: pa.Array | None = None
-    """string [entries], most frequent first."""
-    history: pa.Table | None = None
-    """See DayCounts and Events."""
 
 
 def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> dict[str, Statistic]:

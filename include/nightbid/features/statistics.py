@@ -19,13 +19,12 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from nightbid.column_parsing import Floats, Hashes, Ints, token_hashes, whole
+from nightbid.features.state import WEIGHT_UNIT
 from nightbid.features.values import days_of, moments_of
 from nightbid.profile.bins import Bins, between_edges, number_bins
 from nightbid.profile.exact import ExactSum, deviation
 from nightbid.schema import LABEL, TIME, WEIGHT
 
-WEIGHT_UNIT = 2.0**20
-"""Weights are added as integers of 2^-20: sums are then exact, in any order."""
 COMPACT_ABOVE = 500_000
 """Counts of fewer tokens than this wait to be added up, whatever came before."""
 SPILL_GROUPS = 16

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nightbid.config.base import BaseModel, ConfigDict, ValidationError
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.fitted import FittedFeatures
 from nightbid.models.layout import column_values, featurized_column, weight_column
@@ -183,12 +183,16 @@ def read_card(folder: Path) -> BundleCard:
         raise MissingDataError(
             "no bundle.json", where=str(folder), hint="give a folder that an export wrote"
         ) from error
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's is one
         raise CorruptDataError(
-            f"not a bundle: {error.errors()[0]['msg']}",
+            f"not a bundle: {_first(error)}",
             where=str(folder / "bundle.json"),
             hint="rerun the export",
         ) from error
+
+
+def _first(error: ValueError) -> str:
+    return str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
 
 
 def write_columns(folder: Path, columns: pa.Schema) -> None:

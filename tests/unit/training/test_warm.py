@@ -12,7 +12,7 @@ from nightbid.config.features import Hour, Identity, Sequence, Vocabulary
 from nightbid.config.load import parse_pipeline
 from nightbid.errors import ConfigError
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.features.learn import FittedState
+from nightbid.features.state import FittedState
 from nightbid.models.folder import load_arrays
 from nightbid.models.layout import Layout
 from nightbid.models.predict import load_model
