@@ -241,7 +241,7 @@ def _numbers_of_text(tokens: pa.Array) -> Floats:
     )
     pd = _pandas("numbers")
     parsed = pd.to_numeric(pd.Series(plain.to_pylist(), dtype=object), errors="coerce")
-    return parsed.to_numpy(np.float64)
+    return np.asarray(parsed.to_numpy(np.float64))
 
 
 def local_time(time: pa.Array | pa.ChunkedArray, zone: str) -> pa.Array:

@@ -40,7 +40,7 @@ class BaseModel:
     """
 
     def __init__(self, **values: Any) -> None:
-        hints = _hints(type(self))
+        hints = _hints(type(self))  # type: ignore[arg-type]
         for name, hint in hints.items():
             if name in values:
                 value = _made(hint, values[name])
@@ -65,9 +65,6 @@ class BaseModel:
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__dict__ == other.__dict__
-
-    def __hash__(self) -> int:
-        return hash((type(self), tuple(self.__dict__.items())))
 
 
 @functools.cache
