@@ -7,21 +7,22 @@ import re
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, Context, CronTriggerTimetable, TaskGroup
+from airflow.sdk import DAG, Asset, BaseOperator, Context, CronTriggerTimetable, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, NightbidError
+from nightbid.night.record import APPROVE, ARRIVAL
 from nightbid.night.stages import NIGHT, upstream
 
 from nightbid_airflow.approval import PromotionApproval
+from nightbid_airflow.arrival import ArrivalSensor
 from nightbid_airflow.notifier import StopNotifier
 from nightbid_airflow.operators import ReportOperator, StageOperator
 from nightbid_airflow.request import form
 from nightbid_airflow.sensors import CostSensor
 from nightbid_airflow.stage_docs import GROUPS, STAGES, group_of
 
-APPROVE = "approve"
 WATCH = "watch_cost"
 REPORT = "report"
 
@@ -32,7 +33,7 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         dag_id=f"nightly_{spec.pipeline}",
         description=spec.description or f"Nightly retraining of {spec.pipeline}",
         doc_md=_document(spec),
-        schedule=CronTriggerTimetable(spec.schedule, timezone="UTC") if spec.schedule else None,
+        schedule=_schedule(spec),
         start_date=dt.datetime.combine(spec.start_date, dt.time(), dt.UTC),
         catchup=False,
         max_active_runs=1,
@@ -70,6 +71,17 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
             doc_md=STAGES[WATCH],
             on_failure_callback=StopNotifier(spec.pipeline, WATCH),
         )
+        if spec.arrival is not None and not spec.sampling.frozen:
+            (
+                ArrivalSensor(
+                    task_id=ARRIVAL,
+                    pipeline=spec.pipeline,
+                    task_group=groups["data"],
+                    doc_md=STAGES[ARRIVAL],
+                    on_failure_callback=StopNotifier(spec.pipeline, ARRIVAL),
+                )
+                >> tasks["sample"]
+            )
         for stage in NIGHT:
             for name in upstream(stage):
                 if stage.name == "promote" and spec.approval:
@@ -86,6 +98,15 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
                 else:
                     tasks[name] >> tasks[stage.name]
     return dag
+
+
+def _schedule(spec: PipelineSpec) -> Any:
+    """When nights begin: at a time, when the logs are announced, or by hand."""
+    if spec.schedule:
+        return CronTriggerTimetable(spec.schedule, timezone="UTC")
+    if spec.arrival is not None and spec.arrival.asset:
+        return [Asset(spec.arrival.asset)]
+    return None
 
 
 def _document(spec: PipelineSpec) -> str:

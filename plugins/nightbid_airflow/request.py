@@ -14,7 +14,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.models.registry import names
 from nightbid.night.pin import code_now, pin_again, pinned_spec
-from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.night.record import ARRIVAL, LAG, RunRecord, safe_run_id
 from nightbid.night.task import Stage
 from nightbid.storage.workspace import Workspace
 
@@ -139,7 +139,8 @@ class Request:
         if record is not None and not is_cleared:
             return pinned_spec(record, stage), record
         try:
-            spec = find_pipeline(self.pipeline, settings.pipelines, self.overrides)
+            lag = _accepted_lag(record) if record is not None and stage is not None else ()
+            spec = find_pipeline(self.pipeline, settings.pipelines, (*self.overrides, *lag))
             # Imported here: DAG files import this module for the form alone.
             from nightbid.preflight import check_settings
 
@@ -168,3 +169,10 @@ class Request:
             code=code_now(),
         )
         return spec, record
+
+
+def _accepted_lag(record: RunRecord) -> tuple[str, ...]:
+    """The setting of a run whose newest day did not come, see `nightbid.arrival.wait`."""
+    waited = record.stage(ARRIVAL)
+    is_behind = waited is not None and waited.verdict == "warn"
+    return tuple(each for each in record.head.overrides if is_behind and each.startswith(LAG))

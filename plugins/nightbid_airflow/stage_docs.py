@@ -8,7 +8,7 @@ GROUPS = {
     "serving": "The candidate is exported, loaded, and promoted.",
 }
 """Group → what its tasks do together."""
-_DATA = ("sample", "gate_raw", "featurize", "gate_features")
+_DATA = ("arrival", "sample", "gate_raw", "featurize", "gate_features")
 _MODEL = ("train", "train_baseline", "evaluate", "gate_model", "replay", "gate_value")
 _STOPS = (
     " When it stops, nothing after it runs and the champion stays. The *Nightbid* button shows"
@@ -17,6 +17,8 @@ _STOPS = (
 _AGAIN = " A failed attempt leaves no output; clearing the task is safe."
 
 STAGES = {
+    "arrival": "Waits until the newest day of logs is complete, by the pipeline's `arrival` block."
+    " At the deadline it accepts an older day, if the block says so, or stops the night.",
     "sample": "Reads the window's days, parses the labels, sets aside rows that cannot be parsed."
     + _AGAIN,
     "gate_raw": "Compares each day with the days before: volume, drift, labels, leaks." + _STOPS,

@@ -24,7 +24,15 @@ from nightbid.config.settings import Settings
 from nightbid.cost.budget import read_usage_log
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.jobs.store import job_records
-from nightbid.night.record import APPROVE, HEARTBEAT, RunRecord, StageRecord, state_of
+from nightbid.night.record import (
+    APPROVE,
+    ARRIVAL,
+    HEARTBEAT,
+    WAITING,
+    RunRecord,
+    StageRecord,
+    state_of,
+)
 from nightbid.report import records
 from nightbid.storage.workspace import Workspace, write_atomically
 
@@ -180,6 +188,8 @@ class Watch:
             return
         if state_of(run.head, done)[0] != "running" or _waits_for_a_person(run, done, now):
             return
+        if _waits_for_its_logs(run, done, now, self._patience.stalled):
+            return
         sign, live = self._last_sign(run, now)
         quiet = (now - sign).total_seconds() / 60
         last = max(done.values(), key=lambda each: each.started, default=None)
@@ -257,3 +267,18 @@ def _waits_for_a_person(run: RunRecord, done: dict[str, StageRecord], now: dt.da
     hours = float(str(spec.get("approval_hours") or 20))
     gate = done["gate_cost"]
     return now - gate.started < dt.timedelta(hours=hours + 0.5)
+
+
+def _waits_for_its_logs(
+    run: RunRecord, done: dict[str, StageRecord], now: dt.datetime, minutes: float
+) -> bool:
+    """Whether the newest day of logs is missing, and something still looks for it."""
+    arrival = run.head.spec.get("arrival")
+    if not isinstance(arrival, dict) or ARRIVAL in done:
+        return False
+    try:
+        looked = (run.folder / WAITING).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    allowed = minutes * 60 + float(arrival.get("every_seconds") or 60)
+    return now.timestamp() - looked < allowed

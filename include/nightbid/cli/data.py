@@ -20,6 +20,7 @@ from nightbid.config.settings import Settings
 from nightbid.config.sources import ObdSource
 from nightbid.data.source import Source, open_source
 from nightbid.data.write import write_day
+from nightbid.errors import DataError
 from nightbid.night.record import RunRecord
 from nightbid.sampling.frozen import freeze as freeze_rows
 from nightbid.sampling.frozen import frozen as frozen_sets
@@ -139,6 +140,36 @@ def check(
     from nightbid.cli.data_check import check as check_folder
 
     check_folder(folder, write, as_json, force, Settings().cache, console)
+
+
+@app.command()
+def arrival(
+    pipeline: PipelineName,
+    date_: Annotated[
+        datetime | None,
+        typer.Option("--date", formats=["%Y-%m-%d"], help="Night; default: yesterday's."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show whether the newest day of a night has arrived; exit with 3 if it has not."""
+    from nightbid.cli.arrival import show_arrival
+
+    night = date_.date() if date_ else None
+    if not show_arrival(pipeline, night, Settings(), console, as_json=as_json):
+        raise typer.Exit(DataError.exit_code)
+
+
+@app.command()
+def late(
+    pipeline: PipelineName,
+    nights: Annotated[int, typer.Option(min=1, help="Newest nights to look at.")] = 30,
+    make: Annotated[bool, typer.Option("--make", help="Make these nights again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the nights whose days have arrived or were corrected since, and make them again."""
+    from nightbid.cli.arrival import show_late
+
+    show_late(pipeline, nights, Settings(), console, make=make, as_json=as_json)
 
 
 @app.command()

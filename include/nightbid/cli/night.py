@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -48,8 +48,12 @@ def run_nights(
     run_id: str,
     until: str,
     console: Console,
+    wait: bool = False,
 ) -> None:
     """Run consecutive nights.
+
+    Where the pipeline has an `arrival` block, the newest day of a night is looked at first: once,
+    or with `wait` until it is complete or its deadline is over.
 
     A night that a gate stops, or whose logs are missing or damaged, does not keep the later ones
     from running; anything else does. Several nights end with a table of them.
@@ -85,7 +89,8 @@ def run_nights(
             else:
                 console.print(f"── {run.run_id}", markup=False, highlight=False)
             try:
-                _run_night(spec, run, settings, until, console)
+                going, run = _arrived(spec, run, settings, console, wait=wait)
+                _run_night(going, run, settings, until, console)
             except BaseException as error:
                 try:
                     _conclude(run, settings, console)
@@ -136,6 +141,34 @@ def _hint(run: RunRecord, console: Console) -> None:
     else:
         steps.insert(0, f"nightbid gates show {pipeline} {run.run_id}")
     console.print(f"next: {' · '.join(steps)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _arrived(
+    spec: PipelineSpec, run: RunRecord, settings: Settings, console: Console, *, wait: bool
+) -> tuple[PipelineSpec, RunRecord]:
+    """Look whether the night's newest day is complete, and say so.
+
+    Raises:
+        MissingDataError: it is not.
+    """
+    if spec.arrival is None or spec.sampling.frozen:
+        return spec, run
+    from nightbid.arrival import wait as arrival
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    started = datetime.now(UTC)
+    found = (
+        arrival.wait(spec, run, settings.cache, say)
+        if wait
+        else arrival.look(spec, run, settings.cache, started)
+    )
+    spec, said = arrival.conclude(
+        spec, run, settings.cache, found, now=datetime.now(UTC), started=started
+    )
+    say(f"✓ arrival: {said}")
+    return spec, RunRecord.load(run.workspace, run.head.pipeline, run.run_id)
 
 
 def _run_night(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nightbid.config.arrival import Arrival
 from nightbid.config.base import Block
 from nightbid.config.costs import Budget
 from nightbid.config.evaluate import Evaluate
@@ -17,7 +18,13 @@ from nightbid.config.models import Baseline, Model, Train
 from nightbid.config.policy import Policy
 from nightbid.config.replay import Replay
 from nightbid.config.serve import Serve
-from nightbid.config.sources import Columns, SimulatorSource, Source, defaults_of
+from nightbid.config.sources import (
+    Columns,
+    FolderSource,
+    SimulatorSource,
+    Source,
+    defaults_of,
+)
 from nightbid.schema import RESERVED
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
@@ -68,6 +75,8 @@ class Window(Block):
     """Days for early stopping and calibration."""
     evaluate_days: int = Field(default=1, ge=1)
     """Newest days, on which candidate and champion are compared."""
+    lag_days: int = Field(default=0, ge=0, le=60)
+    """Days between the night and its newest day of logs that are left out."""
 
 
 class Runner(Block):
@@ -103,6 +112,8 @@ class PipelineSpec(Block):
     """First night of the schedule."""
     source: Source = SimulatorSource()
     """Where the logs come from."""
+    arrival: Arrival | None = None
+    """When a day of logs is complete, and how long a night waits for it; default: no waiting."""
     columns: Columns = Columns()
     label: Label = Label()
     sampling: Sampling = Sampling()
@@ -176,6 +187,22 @@ class PipelineSpec(Block):
             if isinstance(own, dict):
                 brought[block] = {**defaults, **own}
         return {**value, **brought}
+
+    @model_validator(mode="after")
+    def _arrival_suits_the_source(self) -> PipelineSpec:
+        if self.arrival is None:
+            return self
+        if self.arrival.marker and not isinstance(self.source, FolderSource):
+            raise ValueError(
+                f"arrival.marker needs a folder of daily files, and this is `kind:"
+                f" {self.source.kind}`"
+            )
+        if self.arrival.asset and self.schedule:
+            raise ValueError(
+                f"arrival.asset {self.arrival.asset!r} starts the night, and so does schedule"
+                f" {self.schedule!r}; remove one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _replay_has_prices(self) -> PipelineSpec:
@@ -318,8 +345,8 @@ class Night(Block):
     @classmethod
     def of(cls, spec: PipelineSpec, newest: dt.date) -> Night:
         """Split the window that ends on `newest`, or on the newest day whose labels are final."""
-        last = newest - dt.timedelta(days=spec.label.attribution_days)
         window = spec.window
+        last = newest - dt.timedelta(days=spec.label.attribution_days + window.lag_days)
         total = window.train_days + window.validate_days + window.evaluate_days
         days = [last - dt.timedelta(days=back) for back in range(total - 1, -1, -1)]
         before = [days[0] - dt.timedelta(days=back) for back in range(window.history_days, 0, -1)]

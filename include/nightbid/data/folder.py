@@ -82,6 +82,11 @@ class FolderLogs:
         """Every day that has a file, or at least a partition."""
         return tuple(sorted({*self._files, *self._spans, *self._empty}))
 
+    def files(self, day: date) -> list[Path]:
+        """Files of one day, in their order; empty where the day has none."""
+        parts = [*self._files.get(day, []), *self._clicks(day)]
+        return [part.path for part in parts]
+
     def fingerprint(self, days: tuple[date, ...]) -> str:
         """Names, sizes and times of change of the days' files."""
         parts = [part for day in days for part in self._files.get(day, [])]

@@ -31,6 +31,12 @@ HEARTBEAT = "heartbeat"
 """File of a run that Airflow's triggerer renews while it watches the run: a time, ISO 8601."""
 APPROVE = "approve"
 """The task in which a person decides on the promotion; it is recorded like a stage."""
+ARRIVAL = "arrival"
+"""The task that waits for the newest day of logs; it is recorded like a stage."""
+LAG = "window.lag_days"
+"""The setting by which a run goes on with an older newest day."""
+WAITING = "waiting.txt"
+"""File of a run that waits for its logs: what is missing, renewed at each look."""
 GONE = "move this run's folder away and run its night again"
 
 
@@ -203,9 +209,20 @@ class RunRecord:
         run.record(StageRecord(stage=REQUEST, state="failed", started=now, seconds=0, error=error))
         return run
 
-    def pin(self, spec: PipelineSpec, code: dict[str, str]) -> RunRecord:
-        """Hold other settings and other code from now on."""
-        head = self.head.model_copy(update={"spec": spec.model_dump(mode="json"), "code": code})
+    def pin(
+        self, spec: PipelineSpec, code: Mapping[str, str], overrides: tuple[str, ...] | None = None
+    ) -> RunRecord:
+        """Hold other settings and other code from now on.
+
+        Args:
+            spec: The settings.
+            code: Stage → digest of its code.
+            overrides: What was set for this run; default: what the record has.
+        """
+        changes: dict[str, object] = {"spec": spec.model_dump(mode="json"), "code": dict(code)}
+        if overrides is not None:
+            changes["overrides"] = overrides
+        head = self.head.model_copy(update=changes)
         write_atomically(self.folder / "run.json", seal(head))
         return RunRecord(self.workspace, head)
 

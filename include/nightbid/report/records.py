@@ -24,7 +24,7 @@ from nightbid.cost.budget import CEASED_SECONDS, read_usage_log
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.ledger import Ledger, database
 from nightbid.night.manifest import Manifest
-from nightbid.night.record import RunHead, RunRecord, StageRecord
+from nightbid.night.record import WAITING, RunHead, RunRecord, StageRecord
 from nightbid.night.sealed import first_fault
 from nightbid.storage.workspace import Workspace
 
@@ -74,6 +74,18 @@ def live_stages(run: RunRecord) -> dict[str, str]:
             seconds = f"{sample.usage.wall_seconds:.0f} s"
             found[stage] = f"{sample.done:.0%} after {seconds}" if sample.done else f"for {seconds}"
     return found
+
+
+def waiting_words(run: RunRecord) -> str:
+    """Say what a run waits for before its first stage; empty once it goes on, or waits no more."""
+    path = run.folder / WAITING
+    try:
+        looked = path.stat().st_mtime
+        if any(each.started.timestamp() >= looked for each in stage_records(run)):
+            return ""
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def run_ids(workspace: Workspace, pipeline: str) -> list[str]:

@@ -116,6 +116,8 @@ def sentence(view: RunView) -> str:
     elif view.stage("promote").state == "done":
         said = view.stage("promote").summary
         parts.append(f"{said[:1].upper()}{said[1:]}.")
+    if view.behind:
+        parts.append(f"{view.behind[:1].upper()}{view.behind[1:]}.")
     if not parts:
         last = [stage for stage in view.stages if stage.record]
         parts.append(f"Nothing was evaluated yet; last finished: {last[-1].name}." if last else

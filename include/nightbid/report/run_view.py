@@ -15,7 +15,7 @@ from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.ledger import total, totals
 from nightbid.cost.money import Money
 from nightbid.night.manifest import Manifest, Verdict
-from nightbid.night.record import APPROVE, REQUEST, RunRecord, StageRecord, state_of
+from nightbid.night.record import APPROVE, ARRIVAL, REQUEST, RunRecord, StageRecord, state_of
 from nightbid.report import records
 
 State = Literal["done", "stopped", "failed", "running", "waiting"]
@@ -112,6 +112,10 @@ class RunView:
         going = state_of(self.head, newest)[0] == "running"
         live = records.live_stages(self.run) if going else {}
         names = [name for name in STAGES if name != "promote"]
+        if waiting := records.waiting_words(self.run) if going and not live else "":
+            live = {**live, ARRIVAL: waiting}
+        if ARRIVAL in newest or waiting:
+            names.insert(0, ARRIVAL)
         if REQUEST in newest and newest[REQUEST].state != "done":
             names.insert(0, REQUEST)
         if APPROVE in newest:
@@ -131,6 +135,12 @@ class RunView:
     def evaluation(self) -> dict[str, Any]:
         """Metrics of the evaluate stage; empty before it has run."""
         return self.stage("evaluate").metrics
+
+    @property
+    def behind(self) -> str:
+        """Why the window ends earlier than usual, where a lag of the logs was accepted."""
+        waited = self.stage(ARRIVAL)
+        return waited.summary if waited.verdict == "warn" and not waited.live else ""
 
     @property
     def total_cost(self) -> Money:

@@ -62,6 +62,8 @@ def verdict_line(run: RunRecord) -> str:
     promoted = view.stage("promote")
     if promoted.state == "done":
         tail = f"; {escape(promoted.summary)}"
+    if view.behind:
+        tail += f"; [yellow]{escape(view.behind)}[/]"
     if not metrics:
         return f"no candidate was evaluated{tail}"
     word = MARK[metrics["verdict"]]

@@ -32,6 +32,10 @@ def run(
     set_: Overrides = None,
     run_id: Annotated[str, typer.Option(help="Name of the run; default <pipeline>-<date>.")] = "",
     until: Annotated[str, typer.Option(help="Stop after this stage.")] = "",
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for the newest day until the deadline of `arrival`."),
+    ] = False,
 ) -> None:
     """Run one night or several: sample, featurize, train, evaluate, gate, promote.
 
@@ -51,6 +55,7 @@ def run(
         run_id=run_id,
         until=until,
         console=console,
+        wait=wait,
     )
 
 

@@ -1,0 +1,166 @@
+"""A day of logs held against the pipeline's `arrival` block."""
+
+from __future__ import annotations
+
+import datetime as dt
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightbid.column_parsing import as_time, local_time
+from nightbid.config.arrival import Arrival
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.sources import FolderSource
+from nightbid.data.folder import FolderLogs
+from nightbid.data.source import Source, open_source
+from nightbid.errors import CorruptDataError, DataError, WorkspaceError
+from nightbid.night.record import runs_of
+from nightbid.report import records
+from nightbid.storage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class DayArrival:
+    """What is known of one day of logs."""
+
+    day: dt.date
+    found: tuple[str, ...]
+    """What holds, in a few words each."""
+    missing: tuple[str, ...]
+    """What the contract asks for and is not there."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the night may begin."""
+        return not self.missing
+
+
+def day_arrival(
+    spec: PipelineSpec, day: dt.date, workspace: Workspace, cache: Path, now: dt.datetime
+) -> DayArrival:
+    """Look whether a day is there and what the `arrival` block asks of it.
+
+    What is cheap is looked at first; rows are read only once the rest holds.
+
+    Args:
+        spec: The pipeline; without an `arrival` block the day has only to be there.
+        day: Day of logs.
+        workspace: Holds the earlier nights, whose days say how many rows are usual.
+        cache: Folder for what was found in large files.
+        now: The moment, for `settled_minutes`.
+    """
+    contract = spec.arrival or Arrival()
+    found: list[str] = []
+    missing: list[str] = []
+    try:
+        source = open_source(spec.source, cache, (day,))
+        if (known := source.days()) is not None and day not in known:
+            return DayArrival(day, (), ("the day has no file yet",))
+        if isinstance(source, FolderLogs) and isinstance(spec.source, FolderSource):
+            for ok, said in _files(contract, Path(spec.source.folder), source.files(day), day, now):
+                (found if ok else missing).append(said)
+        if not missing and (contract.min_rows_ratio is not None or contract.newest_time):
+            for ok, said in _rows(spec, contract, source, day, workspace):
+                (found if ok else missing).append(said)
+    except (DataError, OSError, pa.ArrowException) as error:
+        # A day that is being written cannot always be read.
+        missing.append(str(error).splitlines()[0])
+    return DayArrival(day, tuple(found) or ("the day is there",), tuple(missing))
+
+
+def _files(
+    contract: Arrival, root: Path, files: list[Path], day: dt.date, now: dt.datetime
+) -> Iterator[tuple[bool, str]]:
+    root = root.expanduser()
+    if contract.marker:
+        name = contract.marker.replace("{day}", day.isoformat())
+        places = [root]
+        if "{day}" not in contract.marker:
+            folders = {parent for path in files for parent in path.parents}
+            places = [each for each in folders if root in each.parents]
+        there = any((place / name).exists() for place in places)
+        yield there, f"{'marker' if there else 'no file'} {name}"
+    if not files:
+        yield False, "the day has no file yet"
+        return
+    if contract.settled_minutes:
+        newest = max(path.stat().st_mtime for path in files)
+        quiet = (now.timestamp() - newest) / 60
+        ok = quiet >= contract.settled_minutes
+        yield (
+            ok,
+            f"files unchanged for {quiet:.0f} min"
+            + ("" if ok else f", of {contract.settled_minutes:g}"),
+        )
+
+
+def _rows(
+    spec: PipelineSpec, contract: Arrival, source: Source, day: dt.date, workspace: Workspace
+) -> Iterator[tuple[bool, str]]:
+    """Yield whether rows and newest time suffice, and the figures."""
+    count, newest = _count(spec, source, day, with_time=bool(contract.newest_time))
+    if contract.min_rows_ratio is not None:
+        usual = usual_rows(spec.pipeline, workspace, day)
+        if usual is None:
+            yield count > 0, f"{count:,} rows, no earlier night to compare with"
+        else:
+            ok = count >= contract.min_rows_ratio * usual
+            yield (
+                ok,
+                f"{count:,} rows, usually {usual:,.0f}"
+                + ("" if ok else f", at least {contract.min_rows_ratio:.0%} are asked for"),
+            )
+    if contract.newest_time:
+        due = dt.datetime.combine(day, dt.time.fromisoformat(contract.newest_time))
+        ok = newest is not None and newest >= due
+        said = "no row has a time" if newest is None else f"newest row of {newest:%H:%M}"
+        yield ok, said + ("" if ok else f", {contract.newest_time} is asked for")
+
+
+def _count(
+    spec: PipelineSpec, source: Source, day: dt.date, *, with_time: bool
+) -> tuple[int, dt.datetime | None]:
+    """Rows of a day, and its newest time on the source's clock if that is asked for."""
+    is_parquet = isinstance(source, FolderLogs) and spec.source.kind == "parquet"
+    if is_parquet and not with_time:
+        assert isinstance(source, FolderLogs)
+        return sum(pq.read_metadata(path).num_rows for path in source.files(day)), None
+    count, newest = 0, None
+    zone = getattr(spec.source, "time_zone", "UTC")
+    end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
+    for batch in source.batches(day):
+        count += batch.num_rows
+        if with_time and spec.columns.time in batch.schema.names:
+            times = local_time(as_time(batch[spec.columns.time], zone), zone)
+            # A clock that is wrong by days proves nothing.
+            last = pc.max(times.filter(pc.less(times, end))).as_py()
+            if last is not None:
+                last = last.replace(tzinfo=None)
+                newest = last if newest is None else max(newest, last)
+    return count, newest
+
+
+def usual_rows(pipeline: str, workspace: Workspace, day: dt.date) -> float | None:
+    """Median rows of the earlier days that the newest sampled night read; None without one."""
+    for run in reversed(runs_of(workspace, pipeline)):
+        try:
+            done = run.stage("sample")
+        except (CorruptDataError, WorkspaceError):
+            continue
+        if done is None or done.state != "done":
+            continue
+        if (found := records.manifest(workspace, done.uri)) is None:
+            continue
+        counts = [
+            each["read"]
+            for name, each in (found.metrics.get("days") or {}).items()
+            if name < day.isoformat() and "read" in each
+        ]
+        if counts:
+            return float(statistics.median(counts))
+    return None

@@ -1,0 +1,144 @@
+"""What a night does until its newest day is complete, and at the deadline."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nightbid.arrival.contract import DayArrival, day_arrival
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.errors import MissingDataError
+from nightbid.night.record import ARRIVAL, LAG, WAITING, RunRecord, StageRecord
+from nightbid.storage.workspace import write_atomically
+
+
+def newest_day(spec: PipelineSpec, night: dt.date) -> dt.date:
+    """Newest day of logs that a night reads."""
+    return max(Night.of(spec, night).evaluate)
+
+
+def look(spec: PipelineSpec, run: RunRecord, cache: Path, now: dt.datetime) -> DayArrival:
+    """Look at the newest day of a run once, and leave what is missing for its page."""
+    found = day_arrival(spec, newest_day(spec, run.date), run.workspace, cache, now)
+    if found.missing:
+        write_atomically(run.folder / WAITING, waiting_words(spec, run, found))
+    return found
+
+
+def waiting_words(spec: PipelineSpec, run: RunRecord, found: DayArrival) -> str:
+    """Say what is waited for, and until when."""
+    until = f" until {spec.arrival.ends(run.date):%Y-%m-%d %H:%M} UTC" if spec.arrival else ""
+    return f"waits for the logs of {found.day}{until}: {', '.join(found.missing)}"
+
+
+def wait(spec: PipelineSpec, run: RunRecord, cache: Path, say: Callable[[str], None]) -> DayArrival:
+    """Look again and again, in this process, until the day is complete or the deadline is over.
+
+    Args:
+        spec: The pipeline, with an `arrival` block.
+        run: Whose newest day.
+        cache: Folder for what was found in large files.
+        say: Told what is waited for whenever that changes.
+    """
+    assert spec.arrival is not None
+    last = ""
+    while True:
+        now = dt.datetime.now(dt.UTC)
+        found = look(spec, run, cache, now)
+        left = (spec.arrival.ends(run.date) - now).total_seconds()
+        if found.is_complete or left <= 0:
+            return found
+        if (said := waiting_words(spec, run, found)) != last:
+            say(said)
+            last = said
+        time.sleep(min(spec.arrival.every_seconds, left))
+
+
+def conclude(
+    spec: PipelineSpec,
+    run: RunRecord,
+    cache: Path,
+    found: DayArrival,
+    *,
+    now: dt.datetime,
+    started: dt.datetime | None = None,
+) -> tuple[PipelineSpec, str]:
+    """Record whether the night goes on, and with which days.
+
+    Args:
+        spec: The pipeline, with an `arrival` block.
+        run: The run; its record gets one of `arrival`, and the settings if a lag is accepted.
+        cache: Folder for what was found in large files.
+        found: What the last look saw.
+        now: The moment.
+        started: When the waiting began.
+
+    Returns:
+        The settings to go on with, and what to say.
+
+    Raises:
+        MissingDataError: The day is not complete and no lag is accepted, or not yet.
+    """
+    assert spec.arrival is not None
+    begun = started or now
+
+    def record(state: str, summary: str, verdict: str) -> None:
+        run.record(
+            StageRecord.model_validate(
+                {
+                    "stage": ARRIVAL, "state": state, "summary": summary, "verdict": verdict,
+                    "started": begun, "seconds": (now - begun).total_seconds(),
+                }
+            )
+        )  # fmt: skip
+
+    if found.is_complete:
+        said = f"{found.day} is complete: {', '.join(found.found)}"
+        record("done", said, "pass")
+        return spec, said
+    ends = spec.arrival.ends(run.date)
+    lacking = ", ".join(found.missing)
+    if now >= ends:
+        for back in range(1, spec.arrival.lag_days + 1):
+            older = day_arrival(
+                spec, found.day - dt.timedelta(days=back), run.workspace, cache, now
+            )
+            if older.is_complete:
+                said = (
+                    f"{back} day{'s' * (back > 1)} behind: the logs of {found.day} were not"
+                    f" complete by {ends:%Y-%m-%d %H:%M} UTC ({lacking}); the window ends on"
+                    f" {older.day}"
+                )
+                lagging = spec.model_copy(
+                    update={
+                        "window": spec.window.model_copy(
+                            update={"lag_days": spec.window.lag_days + back}
+                        )
+                    }
+                )
+                others = tuple(each for each in run.head.overrides if not each.startswith(LAG))
+                run.pin(
+                    lagging, run.head.code, (*others, f"{LAG}={lagging.window.lag_days}")
+                )  # fmt: skip
+                record("done", said, "warn")
+                return lagging, said
+    error = MissingDataError(
+        f"the logs of {found.day} are not complete: {lacking}",
+        where=ARRIVAL,
+        hint=f"load the day and run the night again; `nightbid data arrival {spec.pipeline}`"
+        " shows it"
+        if now >= ends
+        else f"`--wait` waits until {ends:%Y-%m-%d %H:%M} UTC; or run the night again later",
+    )
+    record("stopped", str(error), "stop")
+    raise error
+
+
+def accepted_lag(run: RunRecord) -> tuple[str, ...]:
+    """The setting that an accepted lag is, of a run that goes on with one."""
+    done = run.stage(ARRIVAL)
+    if done is None or done.verdict != "warn":
+        return ()
+    return tuple(each for each in run.head.overrides if each.startswith(LAG))

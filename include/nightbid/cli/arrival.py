@@ -1,0 +1,115 @@
+"""`nightbid data arrival` and `nightbid data late`."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from rich.console import Console
+from rich.table import Table
+
+from nightbid.arrival.contract import day_arrival
+from nightbid.arrival.late import LateNight, late_nights
+from nightbid.arrival.wait import newest_day
+from nightbid.cli.output import print_json
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.storage.workspace import Workspace
+
+
+def show_arrival(
+    pipeline: str, night: dt.date | None, settings: Settings, console: Console, *, as_json: bool
+) -> bool:
+    """Show whether the newest day of a night is complete.
+
+    Args:
+        pipeline: Name of the pipeline.
+        night: The night; default: the one of now, whose newest day is yesterday.
+        settings: Name the workspace and the pipelines.
+        console: Where to print.
+        as_json: Print JSON instead.
+
+    Returns:
+        Whether it is.
+    """
+    spec = find_pipeline(pipeline, settings.pipelines)
+    now = dt.datetime.now(dt.UTC)
+    asked = night or now.date() - dt.timedelta(days=1)
+    day = newest_day(spec, asked)
+    found = day_arrival(spec, day, Workspace(settings.workspace), settings.cache, now)
+    ends = spec.arrival.ends(asked) if spec.arrival else None
+    if as_json:
+        print_json(
+            {
+                "night": asked, "day": day, "complete": found.is_complete, "found": found.found,
+                "missing": found.missing, "deadline": ends,
+                "lag_days": spec.arrival.lag_days if spec.arrival else 0,
+            }
+        )  # fmt: skip
+        return found.is_complete
+    state = "complete" if found.is_complete else "not complete"
+    console.print(f"night of {asked}: the logs of {day} are {state}", highlight=False)
+    for mark, said in ((("✓"), found.found), (("✗"), found.missing)):
+        for each in said:
+            console.print(f"  {mark} {each}", markup=False, highlight=False, soft_wrap=True)
+    if spec.arrival is None:
+        console.print(f"{pipeline} has no `arrival` block: its nights do not wait", highlight=False)
+    elif ends is not None and not found.is_complete:
+        lag = spec.arrival.lag_days
+        then = f"takes a day up to {lag} earlier" if lag else "stops"
+        console.print(f"a night waits until {ends:%Y-%m-%d %H:%M} UTC and then {then}",
+                      highlight=False)  # fmt: skip
+    return found.is_complete
+
+
+def show_late(
+    pipeline: str,
+    nights: int,
+    settings: Settings,
+    console: Console,
+    *,
+    make: bool,
+    as_json: bool,
+) -> None:
+    """List the nights that late or corrected days concern, and make them again if asked.
+
+    Raises:
+        NightbidError: what ended a night that is made again.
+    """
+    spec = find_pipeline(pipeline, settings.pipelines)
+    found = late_nights(spec, Workspace(settings.workspace), settings.cache, nights)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        console.print(f"the logs of the last {nights} nights are as these nights read them")
+        return
+    table = Table("night", "run", "days that are other ones now")
+    for each in found:
+        table.add_row(str(each.night), each.run_id, _days(each))
+    console.print(table)
+    if not make:
+        console.print(
+            f"make them again, oldest first: nightbid data late {pipeline} --make", highlight=False,
+            soft_wrap=True,
+        )  # fmt: skip
+        return
+    from nightbid.cli.night import run_nights
+
+    for each in found:
+        run_nights(
+            find_pipeline(pipeline, settings.pipelines, each.overrides),
+            first=each.night,
+            nights=1,
+            settings=settings,
+            overrides=each.overrides,
+            run_id=each.run_id,
+            until="",
+            console=console,
+        )
+
+
+def _days(night: LateNight) -> str:
+    by_why: dict[str, list[str]] = {}
+    for day, why in night.days.items():
+        by_why.setdefault(why, []).append(day)
+    return "; ".join(f"{why}: {', '.join(days)}" for why, days in by_why.items())

@@ -1,0 +1,150 @@
+"""Waiting for the newest day of logs without a worker: a task before `sample`, and its trigger."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError, DataError
+from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.storage.workspace import Workspace
+
+from nightbid_airflow.page_links import PageLink
+from nightbid_airflow.request import Request
+
+
+class ArrivalTrigger(BaseTrigger):
+    """Looks at a night's newest day until it is complete or the deadline is over.
+
+    It keeps nothing that matters: a triggerer that is restarted goes on looking.
+
+    Args:
+        workspace: Root URI.
+        pipeline: Name of the pipeline.
+        run_id: As in the records.
+        cache: Folder for what was found in large files.
+        every: Seconds between looks.
+    """
+
+    def __init__(
+        self, workspace: str, pipeline: str, run_id: str, cache: str, every: float = 60.0
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.workspace = workspace
+        self.pipeline = pipeline
+        self.run_id = run_id
+        self.cache = cache
+        self.every = every
+        self._said = ""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Serialize the trigger."""
+        return (
+            "nightbid_airflow.arrival.ArrivalTrigger",
+            {
+                "workspace": self.workspace,
+                "pipeline": self.pipeline,
+                "run_id": self.run_id,
+                "cache": self.cache,
+                "every": self.every,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until there is nothing more to wait for; fire once."""
+        while (seconds := await asyncio.to_thread(self._look)) > 0:
+            await asyncio.sleep(seconds)
+        yield TriggerEvent({"looked": True})  # type: ignore[no-untyped-call]
+
+    def _look(self) -> float:
+        """Look once; 0 when the task may go on, else seconds until the next look."""
+        # Here, because the DAG file imports this module: it reads logs.
+        from nightbid.arrival.wait import look, waiting_words
+
+        run = RunRecord.load(Workspace(self.workspace), self.pipeline, self.run_id)
+        spec = PipelineSpec.model_validate(run.head.spec)
+        now = dt.datetime.now(dt.UTC)
+        if spec.arrival is None or now >= spec.arrival.ends(run.date):
+            return 0.0
+        found = look(spec, run, Path(self.cache), now)
+        if found.is_complete:
+            return 0.0
+        if (said := waiting_words(spec, run, found)) != self._said:
+            self.log.info("%s", said)
+            self._said = said
+        return min(self.every, (spec.arrival.ends(run.date) - now).total_seconds())
+
+
+class ArrivalSensor(BaseOperator):
+    """Waits for the newest day of the night, deferred to the triggerer.
+
+    At the deadline the night goes on with an older day if the pipeline accepts a lag; else it
+    stops.
+
+    Args:
+        pipeline: Name of the pipeline's YAML file.
+    """
+
+    ui_color = "#e6f4ea"
+    operator_extra_links = (PageLink(),)
+
+    def __init__(self, *, pipeline: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.pipeline = pipeline
+
+    def execute(self, context: Context) -> str:
+        """Look once, and wait in the triggerer where the day is not complete.
+
+        Raises:
+            AirflowFailException: The settings are wrong, or the day did not come in time.
+        """
+        return self._go(context, dt.datetime.now(dt.UTC), may_wait=True)
+
+    def resume(self, context: Context, event: dict[str, Any], began: str = "") -> str:
+        """Decide: the day is complete, or the deadline is over.
+
+        Raises: see `execute`.
+        """
+        then = dt.datetime.fromisoformat(began) if began else dt.datetime.now(dt.UTC)
+        return self._go(context, then, may_wait=False)
+
+    def _go(self, context: Context, began: dt.datetime, *, may_wait: bool) -> str:
+        from nightbid.arrival.wait import conclude, look
+
+        settings = Settings()
+        try:
+            request = Request.of(self.pipeline, context["dag_run"], context["params"])
+            # Cleared, it begins with the YAML of now, and without a lag that was accepted before.
+            is_cleared = may_wait and context["ti"].max_tries > (self.retries or 0)
+            spec, run = request.open(settings, is_cleared=is_cleared)
+            if spec.arrival is None:
+                return "the pipeline has no `arrival` block any more"
+            now = dt.datetime.now(dt.UTC)
+            found = look(spec, run, settings.cache, now)
+            if not found.is_complete and now < spec.arrival.ends(run.date):
+                self.log.info("%s: %s", found.day, ", ".join(found.missing))
+                self.defer(
+                    trigger=ArrivalTrigger(
+                        workspace=settings.workspace,
+                        pipeline=self.pipeline,
+                        run_id=safe_run_id(context["dag_run"].run_id),
+                        cache=str(settings.cache),
+                        every=spec.arrival.every_seconds,
+                    ),
+                    method_name="resume",
+                    kwargs={"began": began.isoformat()},
+                )
+            _, said = conclude(spec, run, settings.cache, found, now=now, started=began)
+        except (ConfigError, DataError) as error:
+            raise AirflowFailException(str(error)) from None
+        self.log.info("%s", said)
+        return said

@@ -1,0 +1,120 @@
+"""A night in Airflow that waits for its logs, deferred, and what the DAG looks like."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from nightbid.config.settings import Settings
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.data.write import write_day
+from nightbid.night.record import ARRIVAL, WAITING, RunRecord, runs_of
+from nightbid.storage.workspace import Workspace
+from nightbid_airflow.arrival import ArrivalTrigger
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+TODAY = dt.datetime.now(dt.UTC).date()
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """The four newest days; today's without its marker."""
+    folder = tmp_path / "logs"
+    made = SimulatorLogs(SimulatorSource(rows_per_day=600, users=100, ads=50))
+    for back in range(4):
+        day = TODAY - dt.timedelta(days=back)
+        write_day(made.batches(day), folder, day)
+        if back:
+            (folder / f"dt={day}" / "_SUCCESS").touch()
+    return folder
+
+
+def waits(pipelines: Any, logs: Path, **arrival: object) -> None:
+    pipelines(
+        source={"kind": "parquet", "folder": str(logs)},
+        columns={},
+        features={"device_type": "vocabulary"},
+        arrival={"marker": "_SUCCESS", "every_seconds": 1, **arrival},
+        # It stops right after: only the waiting is of interest.
+        gates={"raw": {"rows": {"stop": [1_000_000, None]}}},
+    )
+
+
+def run_dag(night: dt.date) -> dict[str, str | None]:
+    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
+    assert not bag.import_errors
+    conf = {"date": night.isoformat()}
+    run = bag.dags["nightly_small"].test(logical_date=None, run_conf=conf)
+    return {task.task_id: task.state for task in run.get_task_instances()}
+
+
+def newest_run() -> RunRecord:
+    return runs_of(Workspace(Settings().workspace), "small")[-1]
+
+
+def test_a_night_is_deferred_until_its_day_is_complete(pipelines, logs: Path) -> None:
+    waits(pipelines, logs, deadline="23:59")
+    seen: list[str] = []
+
+    def arrive() -> None:
+        # Only once the trigger has looked.
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not seen:
+            for path in Path(Settings().workspace).rglob(WAITING):
+                seen.append(path.read_text())
+            time.sleep(0.2)
+        time.sleep(2)
+        (logs / f"dt={TODAY}" / "_SUCCESS").touch()
+
+    thread = threading.Thread(target=arrive)
+    thread.start()
+    states = run_dag(TODAY)
+    thread.join()
+    assert states[ARRIVAL] == "success"
+    assert states["sample"] == "success"
+    assert seen[0].startswith(f"waits for the logs of {TODAY} until ")
+    assert newest_run().stage(ARRIVAL).verdict == "pass"
+
+
+def test_at_the_deadline_a_night_takes_an_older_day_or_stops(pipelines, logs, webhook, monkeypatch):
+    address, messages = webhook
+    monkeypatch.setenv("NIGHTBID_STOP_WEBHOOK", address)
+    night = TODAY - dt.timedelta(days=1)
+    (logs / f"dt={night}" / "_SUCCESS").unlink()
+    waits(pipelines, logs, deadline="00:00", lag_days=1)
+    states = run_dag(night)
+    # Sampling finds no day before the logs begin: that it looked there is the point.
+    assert states[ARRIVAL] == "success"
+    run = newest_run()
+    assert run.stage(ARRIVAL).summary.startswith("1 day behind")
+    assert run.head.spec["window"]["lag_days"] == 1
+    waits(pipelines, logs, deadline="00:00")
+    states = run_dag(night)
+    assert states[ARRIVAL] == "failed"
+    assert states["sample"] == "upstream_failed"
+    (message,) = [each for each in messages if each["stage"] == ARRIVAL]
+    assert "not complete: no file _SUCCESS" in message["text"]
+    assert message["serves"] == "nothing: there is no champion yet"
+
+
+def test_an_asset_of_somebodys_starts_the_night(pipelines, logs: Path) -> None:
+    waits(pipelines, logs, asset="s3://logs/impressions")
+    bag = DagBag(str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
+    dag = bag.dags["nightly_small"]
+    assert "s3://logs/impressions" in repr(dag.timetable.asset_condition)
+    assert dag.get_task("sample").upstream_task_ids == {ARRIVAL}
+
+
+def test_a_trigger_is_made_again_from_what_it_says_of_itself() -> None:
+    trigger = ArrivalTrigger("w", "small", "r", "c", 5)
+    path, arguments = trigger.serialize()
+    assert path == f"{ArrivalTrigger.__module__}.ArrivalTrigger"
+    assert ArrivalTrigger(**arguments).serialize() == (path, arguments)

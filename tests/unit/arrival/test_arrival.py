@@ -1,0 +1,216 @@
+"""A night waits for its newest day, accepts an older one, or stops; late days name their nights."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from nightbid.alerts.watch import Watch
+from nightbid.config.load import find_pipeline
+from nightbid.config.pipeline import Night
+from nightbid.config.settings import Settings
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.data.write import write_day
+from nightbid.errors import ConfigError
+from nightbid.night.record import ARRIVAL, RunRecord, runs_of
+from nightbid.report.run_page import sentence
+from nightbid.report.run_view import RunView
+from nightbid.storage.workspace import Workspace
+
+NIGHT = dt.date(2026, 1, 5)
+PAST, FUTURE = "00:30", "23:59"
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """Days 1 to 5 January as Parquet, the last one without its marker."""
+    folder = tmp_path / "logs"
+    made = SimulatorLogs(SimulatorSource(rows_per_day=800, users=100, ads=50))
+    for back in range(5):
+        day = NIGHT - dt.timedelta(days=back)
+        write_day(made.batches(day), folder, day)
+        if back:
+            (folder / f"dt={day}" / "_SUCCESS").touch()
+    return folder
+
+
+@pytest.fixture
+def shell(tmp_path: Path, logs: Path):
+    """Write the pipeline with an arrival block, and run `nightbid` with it."""
+    pipelines = tmp_path / "pipelines"
+    pipelines.mkdir()
+    paths = {
+        "NIGHTBID_WORKSPACE": str(tmp_path / "workspace"),
+        "NIGHTBID_PIPELINES": str(pipelines),
+        "NIGHTBID_CACHE": str(tmp_path / "cache"),
+        "NIGHTBID_TRACKING": "",
+    }
+
+    def write(night: dt.date = NIGHT, **arrival: object) -> None:
+        tree = {
+            "pipeline": "small",
+            "source": {"kind": "parquet", "folder": str(logs)},
+            "arrival": {"marker": "_SUCCESS", "every_seconds": 1, **arrival},
+            "window": {"train_days": 2},
+            "features": {"device_type": "vocabulary"},
+        }
+        (pipelines / "small.yaml").write_text(yaml.safe_dump(tree))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "nightbid", *arguments],
+            env={**os.environ, **paths},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    run.write = write
+    run.settings = Settings(
+        workspace=paths["NIGHTBID_WORKSPACE"], pipelines=pipelines, cache=tmp_path / "cache"
+    )
+    return run
+
+
+def sample(shell, *more: str) -> subprocess.CompletedProcess[str]:
+    return shell("run", "small", "--date", str(NIGHT), "--until", "sample", *more)
+
+
+def the_run(shell) -> RunRecord:
+    return runs_of(Workspace(shell.settings.workspace), "small")[-1]
+
+
+def test_a_late_day_stops_the_night_with_a_message_and_is_made_again_with_one_command(
+    shell, logs: Path
+) -> None:
+    shell.write(deadline=PAST)
+    done = shell("data", "arrival", "small", "--date", str(NIGHT))
+    assert done.returncode == 3
+    assert "✗ no file _SUCCESS" in done.stdout
+    done = sample(shell)
+    assert done.returncode == 3
+    assert f"arrival: the logs of {NIGHT} are not complete: no file _SUCCESS" in done.stderr
+    run = the_run(shell)
+    assert run.stage(ARRIVAL).state == "stopped"
+    assert RunView(run).state == "stopped"
+    assert "stopped" not in shell("data", "late", "small").stdout
+    # It arrives after all.
+    (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
+    listed = json.loads(shell("data", "late", "small", "--json").stdout)
+    assert [(each["night"], each["days"]) for each in listed] == [
+        (str(NIGHT), {str(NIGHT): "arrived"})
+    ]
+    assert sample(shell).returncode == 0
+    assert the_run(shell).stage(ARRIVAL).verdict == "pass"
+    assert "are as these nights read them" in shell("data", "late", "small").stdout
+    # A day is corrected: its night is named.
+    day = NIGHT - dt.timedelta(days=1)
+    other = SimulatorLogs(SimulatorSource(rows_per_day=900, users=100, ads=50))
+    shutil.rmtree(logs / f"dt={day}")
+    write_day(other.batches(day), logs, day)
+    (logs / f"dt={day}" / "_SUCCESS").touch()
+    said = shell("data", "late", "small").stdout
+    assert f"corrected: {day}" in said
+    assert "nightbid data late small --make" in said
+
+
+def test_a_lag_is_accepted_at_the_deadline_and_said(shell, logs: Path) -> None:
+    shell.write(deadline=PAST, lag_days=2)
+    done = sample(shell)
+    assert done.returncode == 0, done.stderr
+    said = f"1 day behind: the logs of {NIGHT} were not complete by 2026-01-06 00:30 UTC"
+    assert said in done.stdout
+    run = the_run(shell)
+    assert run.head.overrides == ("window.lag_days=1",)
+    days = json.loads(json.dumps(run.head.spec))["window"]["lag_days"]
+    assert days == 1
+    assert said in sentence(RunView(run))
+    # Once it is there, the same command makes the night as it should have been.
+    (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
+    assert "arrived" in shell("data", "late", "small").stdout
+    assert sample(shell).returncode == 0
+    run = the_run(shell)
+    assert run.head.overrides == ()
+    assert not RunView(run).behind
+
+
+def test_wait_goes_on_when_the_day_is_complete_and_a_waiting_night_is_not_stalled(
+    shell, logs: Path
+) -> None:
+    # The deadline lies ahead: a night of today.
+    today = dt.datetime.now(dt.UTC).date()
+    for back in range(4):
+        day = NIGHT - dt.timedelta(days=back)
+        shutil.copytree(logs / f"dt={day}", logs / f"dt={today - dt.timedelta(days=back)}")
+    shell.write(deadline=FUTURE)
+    early = shell("run", "small", "--date", str(today), "--until", "sample", "--run-id", "early")
+    assert early.returncode == 3
+    assert "`--wait` waits until" in early.stderr
+
+    ended: list[subprocess.CompletedProcess[str]] = []
+    arguments = ("run", "small", "--date", str(today), "--until", "sample", "--wait")
+    thread = threading.Thread(target=lambda: ended.append(shell(*arguments)))
+    thread.start()
+    watch = Watch(shell.settings)
+    deadline = time.monotonic() + 60
+    while "waits for the logs" not in (said := _live(shell)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "no file _SUCCESS" in said
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=9)
+    assert [each.message.kind for each in watch.look(later)] == []
+    (logs / f"dt={today}" / "_SUCCESS").touch()
+    thread.join(60)
+    assert ended[0].returncode == 0, ended[0].stderr
+    assert f"✓ arrival: {today} is complete: marker _SUCCESS" in ended[0].stdout
+
+
+def _live(shell) -> str:
+    runs = runs_of(Workspace(shell.settings.workspace), "small")
+    return RunView(runs[-1]).stage(ARRIVAL).live if runs else ""
+
+
+def test_rows_times_and_quiet_files_are_asked_for(shell, logs: Path) -> None:
+    (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
+    shell.write(deadline=PAST)
+    assert sample(shell).returncode == 0
+    shell.write(min_rows_ratio=0.9, newest_time="23:00", settled_minutes=0)
+    later = NIGHT + dt.timedelta(days=1)
+    half = SimulatorLogs(SimulatorSource(rows_per_day=300, users=100, ads=50))
+    write_day(half.batches(later), logs, later)
+    (logs / f"dt={later}" / "_SUCCESS").touch()
+    said = shell("data", "arrival", "small", "--date", str(later)).stdout
+    assert "at least 90% are asked for" in said
+    assert "✓ newest row of 23:" in said
+    shell.write(settled_minutes=5)
+    said = shell("data", "arrival", "small", "--date", str(later)).stdout
+    assert "✗ files unchanged for 0 min, of 5" in said
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"deadline": "6 am"}, "'6 am' is no clock"),
+        ({"newest_time": "25:00"}, "'25:00' is no clock"),
+        ({"lag": 1}, "unknown key 'arrival.lag'"),
+    ],
+)
+def test_a_wrong_block_is_refused(shell, block: dict[str, object], said: str) -> None:
+    shell.write(**block)
+    with pytest.raises(ConfigError, match=said):
+        find_pipeline("small", shell.settings.pipelines)
+
+
+def test_lag_days_move_the_window(shell) -> None:
+    shell.write()
+    spec = find_pipeline("small", shell.settings.pipelines, ("window.lag_days=1",))
+    assert max(Night.of(spec, NIGHT).evaluate) == NIGHT - dt.timedelta(days=1)
