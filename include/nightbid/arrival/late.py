@@ -74,8 +74,8 @@ def late_nights(
         for day, before in _days_read(run):
             if (now := now_of(day)) != before:
                 days[str(day)] = GONE if now is None else CORRECTED
-        if (day := _arrived_since(spec, run, workspace, cache, known)) is not None:
-            days[str(day)] = ARRIVED
+        if (come := _arrived_since(spec, run, workspace, cache, known)) is not None:
+            days[str(come)] = ARRIVED
         if days:
             lag = accepted_lag(run)
             others = tuple(each for each in run.head.overrides if each not in lag)
