@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from nightbid.column_parsing import as_time, local_time
 from nightbid.config.arrival import Arrival
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.config.sources import FolderSource
 from nightbid.data.folder import FolderLogs
+from nightbid.data.places import Place
 from nightbid.data.source import Source, open_source
 from nightbid.errors import CorruptDataError, DataError, WorkspaceError
 from nightbid.night.record import runs_of
@@ -61,35 +61,35 @@ def day_arrival(
         source = open_source(spec.source, cache, (day,))
         if (known := source.days()) is not None and day not in known:
             return DayArrival(day, (), ("the day has no file yet",))
-        if isinstance(source, FolderLogs) and isinstance(spec.source, FolderSource):
-            for ok, said in _files(contract, Path(spec.source.folder), source.files(day), day, now):
+        if isinstance(source, FolderLogs):
+            for ok, said in _files(contract, source.place, source.files(day), day, now):
                 (found if ok else missing).append(said)
         if not missing and (contract.min_rows_ratio is not None or contract.newest_time):
             for ok, said in _rows(spec, contract, source, day, workspace):
                 (found if ok else missing).append(said)
-    except (DataError, OSError, pa.ArrowException) as error:
-        # A day that is being written cannot always be read.
+    except (DataError, WorkspaceError, OSError, pa.ArrowException) as error:
+        # A day that is being written cannot always be read, nor a bucket always be reached.
         missing.append(str(error).splitlines()[0])
     return DayArrival(day, tuple(found) or ("the day is there",), tuple(missing))
 
 
 def _files(
-    contract: Arrival, root: Path, files: list[Path], day: dt.date, now: dt.datetime
+    contract: Arrival, place: Place, files: list[Path], day: dt.date, now: dt.datetime
 ) -> Iterator[tuple[bool, str]]:
-    root = root.expanduser()
+    root = place.root
     if contract.marker:
         name = contract.marker.replace("{day}", day.isoformat())
-        places = [root]
+        folders = [root]
         if "{day}" not in contract.marker:
-            folders = {parent for path in files for parent in path.parents}
-            places = [each for each in folders if root in each.parents]
-        there = any((place / name).exists() for place in places)
+            above = {parent for path in files for parent in path.parents}
+            folders = [each for each in above if root in each.parents]
+        there = any(place.changed(folder / name) is not None for folder in folders)
         yield there, f"{'marker' if there else 'no file'} {name}"
     if not files:
         yield False, "the day has no file yet"
         return
     if contract.settled_minutes:
-        newest = max(path.stat().st_mtime for path in files)
+        newest = max(place.changed(path) or now.timestamp() for path in files)
         quiet = (now.timestamp() - newest) / 60
         ok = quiet >= contract.settled_minutes
         yield (
@@ -129,7 +129,9 @@ def _count(
     is_parquet = isinstance(source, FolderLogs) and spec.source.kind == "parquet"
     if is_parquet and not with_time:
         assert isinstance(source, FolderLogs)
-        return sum(pq.read_metadata(path).num_rows for path in source.files(day)), None
+        files = source.files(day)
+        source.place.fetch(files)
+        return sum(pq.read_metadata(path).num_rows for path in files), None
     count, newest = 0, None
     zone = getattr(spec.source, "time_zone", "UTC")
     end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)

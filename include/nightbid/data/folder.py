@@ -28,7 +28,7 @@ from nightbid.data.layouts import (
     row_keys,
     single_file,
 )
-from nightbid.data.places import named_place, open_place
+from nightbid.data.places import Place, named_place, open_place
 from nightbid.data.source_schema import SourceSchema
 from nightbid.data.text_values import Kind, TextFormat, column_type, merge
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
@@ -86,6 +86,11 @@ class FolderLogs:
         """Files of one day, in their order; empty where the day has none."""
         parts = [*self._files.get(day, []), *self._clicks(day)]
         return [part.path for part in parts]
+
+    @property
+    def place(self) -> Place:
+        """Where the files lie."""
+        return self._place
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
         """Names, sizes and times of change of the days' files."""

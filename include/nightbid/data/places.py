@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +48,13 @@ class Place(Protocol):
 
     def version(self, path: Path) -> tuple[object, ...]:
         """Tell a file's content apart from what it was before, without reading it."""
+        ...
+
+    def changed(self, path: Path) -> float | None:
+        """Time of a file's last change, in seconds since 1970; None if there is no such file.
+
+        Files that `walk` leaves alone (`_SUCCESS`) are found too.
+        """
         ...
 
 
@@ -95,6 +103,13 @@ class Folder:
         found = path.stat()
         return found.st_size, found.st_mtime_ns
 
+    def changed(self, path: Path) -> float | None:
+        """Time of change."""
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+
 
 class Bucket:
     """Objects below a prefix, copied into the cache where they are read.
@@ -133,6 +148,19 @@ class Bucket:
     def version(self, path: Path) -> tuple[object, ...]:
         """What the bucket says of the object."""
         return (self._now(path),)
+
+    def changed(self, path: Path) -> float | None:
+        """When the bucket took the object; now, where it does not say."""
+        try:
+            with self._one_line():
+                found = self._files.info(self._name(path))
+        except MissingDataError:
+            return None
+        for key in ("LastModified", "mtime", "updated"):
+            if value := found.get(key):
+                at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+                return at.timestamp()
+        return time.time()
 
     def _copy(self, path: Path) -> None:
         now, note = self._now(path), path.with_name(f".{path.name}.version")

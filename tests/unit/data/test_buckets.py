@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import boto3
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pytest
 from emulator.storage import Storage
 from google.cloud import storage as gcs
 from moto.server import ThreadedMotoServer
+from nightbid.arrival.contract import DayArrival, day_arrival
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.config.sources import FolderSource
 from nightbid.data.folder import FolderLogs
@@ -96,6 +97,23 @@ def spec_of(address: str, **blocks) -> PipelineSpec:
             **blocks,
         }
     )
+
+
+def test_a_day_of_a_bucket_arrives_with_its_marker_and_settles(bucket, tmp_path):
+    address, put = bucket
+    put(f"dt={DAYS[0]}/part-0.parquet", parquet(day_of_logs(DAYS[0])))
+    block = {"marker": "_SUCCESS", "settled_minutes": 5, "min_rows_ratio": 0.5}
+    spec, workspace = spec_of(address, arrival=block), Workspace(str(tmp_path / "w"))
+
+    def look(minutes: int) -> DayArrival:
+        now = datetime.now(UTC) + timedelta(minutes=minutes)
+        return day_arrival(spec, DAYS[0], workspace, tmp_path / "c", now)
+
+    assert [text[:15] for text in look(0).missing] == ["no file _SUCCES", "files unchanged"]
+    put(f"dt={DAYS[0]}/_SUCCESS", b"")
+    found = look(6)
+    assert found.is_complete, found.missing
+    assert "200 rows, no earlier night to compare with" in found.found
 
 
 def test_a_night_samples_days_of_a_bucket_and_a_changed_object_is_read_again(bucket, tmp_path):
