@@ -196,7 +196,7 @@ def _highest(name: str, lists: pa.ChunkedArray) -> Floats:
     return found
 
 
-def price_ratio(now: Auctions, before: Auctions) -> float | None:
+def price_ratio(now: Auctions, before: Auctions, where: str = "replay") -> float | None:
     """Median price over that of earlier days; None where there are too few rows to tell.
 
     Raises:
@@ -210,7 +210,7 @@ def price_ratio(now: Auctions, before: Auctions) -> float | None:
     if not 1 / UNIT_CHANGE < new / old < UNIT_CHANGE:
         raise CorruptDataError(
             f"the median price is {new:g}, but was {old:g} on the days before",
-            where="replay",
+            where=where,
             hint="the unit or the currency of the prices changed: correct the logs",
         )
     return new / old

@@ -26,6 +26,9 @@ Floor = Annotated[str, typer.Option(help="Column of the floor price.")]
 User = Annotated[str, typer.Option(help="Column that intervals resample by; default: rows.")]
 Truth = Annotated[str, typer.Option(help="Column of the true click probability.")]
 Names = Annotated[str, typer.Option(help="Columns in order, for text without a header: a,b,c.")]
+Bid = Annotated[
+    str, typer.Option(help="Column of the logged bid; rows that contradict it are refused.")
+]
 Pricing = Annotated[str, typer.Option(help="`second` or `first` price.")]
 Wins = Annotated[str, typer.Option(help="`>`: a bid must exceed the price; `>=`: reach it.")]
 Rounding = Annotated[str, typer.Option(help="`none`, or `down` to whole units of price.")]
@@ -46,6 +49,7 @@ def replay_(
     user: User = "",
     truth: Truth = "",
     names: Names = "",
+    bid: Bid = "",
     pricing: Pricing = "second",
     wins: Wins = ">",
     rounding: Rounding = "none",
@@ -57,7 +61,7 @@ def replay_(
     """Replay strategies on one column of predictions, each fitted on earlier auctions."""
     from nightbid.cli.bids_log import LogColumns, replay_strategies
 
-    columns = LogColumns(price, click, floor, user, truth, names)
+    columns = LogColumns(price, click, floor, user, truth, names, bid)
     replay_strategies(
         log, train, columns, pctr, tuple(strategy or ["truthful"]), value=value, pricing=pricing,
         wins=wins, rounding=rounding, budget=budget, per=per, cost_per_click=cpc, roi=roi,
@@ -77,6 +81,7 @@ def compare_(
     user: User = "",
     truth: Truth = "",
     names: Names = "",
+    bid: Bid = "",
     pricing: Pricing = "second",
     wins: Wins = ">",
     rounding: Rounding = "none",
@@ -90,7 +95,7 @@ def compare_(
         )
     from nightbid.cli.bids_log import LogColumns, compare_predictions
 
-    columns = LogColumns(price, click, floor, user, truth, names)
+    columns = LogColumns(price, click, floor, user, truth, names, bid)
     compare_predictions(
         log, columns, tuple(dict.fromkeys(pctr)), value=value, pricing=pricing, wins=wins,
         rounding=rounding, budget=budget, per=per,

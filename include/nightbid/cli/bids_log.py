@@ -14,6 +14,7 @@ from rich.table import Table
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, probabilities
+from nightbid.bidding.logs import price_ratio
 from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.replay import replay
 from nightbid.bidding.strategies import Truthful
@@ -37,6 +38,8 @@ class LogColumns:
     truth: str = ""
     header: str = ""
     """Columns in order, separated by commas, for text without a header."""
+    bid: str = ""
+    """What the logging bidder bid: rows that contradict it are refused."""
 
 
 def replay_strategies(
@@ -68,6 +71,8 @@ def replay_strategies(
             f"{', '.join(fitted)} must be fitted", hint="give earlier auctions with --train"
         )
     earlier, past = (auctions, scores) if train is None else _load(train, columns, (pctr,))
+    if train is not None:
+        price_ratio(auctions, earlier, str(log))
     # Landscapes count whole prices: state them in a unit that is small enough.
     unit = 1.0 if rounding == "down" or not fitted else price_unit(earlier.price)
     sentence = _sentence(rules, value, budget, per)
@@ -140,9 +145,11 @@ def _load(
 ) -> tuple[Auctions, dict[str, Floats]]:
     """Auctions, and each column of predictions."""
     frame = read_log(path, columns.header)
-    numbers = [columns.price, columns.click, columns.floor, columns.truth, *pctr]
+    numbers = [columns.price, columns.click, columns.floor, columns.truth, columns.bid, *pctr]
     require_columns(frame, [*numbers, columns.user], path)
     read = {name: read_numbers(frame[name], path) for name in filter(None, numbers)}
+    if columns.bid:
+        _check_bids(columns, read, path)
     users = pd.factorize(frame[columns.user])[0] if columns.user else np.arange(len(frame))
     auctions = Auctions.checked(
         where=str(path),
@@ -153,6 +160,22 @@ def _load(
         user=users.astype(np.uint64),
     )
     return auctions, {name: probabilities(name, read[name], where=str(path)) for name in pctr}
+
+
+def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> None:
+    """Refuse rows that the bid in the log contradicts, counted by reason."""
+    bid, price = read[columns.bid], read[columns.price]
+    reasons = {f"{columns.bid} is missing or negative": ~(bid >= 0)}
+    if columns.floor:
+        reasons[f"{columns.bid} is below {columns.floor}"] = bid < read[columns.floor]
+    reasons[f"{columns.click} is 1 though {columns.bid} is below {columns.price}"] = (
+        read[columns.click] == 1
+    ) & (bid < price)
+    found = [f"{why} ({int(rows.sum()):,} rows)" for why, rows in reasons.items() if rows.any()]
+    if found:
+        raise CorruptDataError(
+            ", ".join(found), where=str(path), hint="correct the log, or leave out --bid"
+        )
 
 
 def require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> None:

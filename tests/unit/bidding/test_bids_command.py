@@ -40,6 +40,11 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame.assign(price=-1.0).to_csv(folder / "negative.csv", index=False)
     frame.assign(pctr=frame.pctr + 0.9).to_csv(folder / "above.csv", index=False)
     frame.head(0).to_csv(folder / "empty.csv", index=False)
+    frame.assign(price=frame.price.where(frame.index != 7)).to_csv(folder / "gap.csv", index=False)
+    frame.assign(price=frame.price * 1000).to_csv(folder / "micros.csv", index=False)
+    frame.assign(bid=0.1, floor=0.2).to_csv(folder / "below.csv", index=False)
+    frame.assign(bid=0.0, click=1).to_csv(folder / "unwon.csv", index=False)
+    frame.assign(click=2).to_csv(folder / "clicks.csv", index=False)
     frame.assign(price="dear").to_csv(folder / "text.csv", index=False)
     return folder
 
@@ -82,6 +87,13 @@ def test_compare_shows_that_doubled_predictions_lose(logs: Path) -> None:
          "there is no strategy 'rlb2'"),
         (("tuesday.csv.gz", "--pricing", "third"), "pricing is 'third'"),
         (("nowhere.csv",), "there is no such file"),
+        (("gap.csv",),
+         "1 of 3,000 values of price are not finite and at least 0, the first in row 7"),
+        (("micros.csv", "--train", "monday.csv.gz", "--strategy", "linear"),
+         "on the days before → the unit or the currency of the prices changed"),
+        (("below.csv", "--bid", "bid", "--floor", "floor"), "bid is below floor (3,000 rows)"),
+        (("unwon.csv", "--bid", "bid"), "click is 1 though bid is below price (3,000 rows)"),
+        (("clicks.csv",), "3,000 of 3,000 values of click are not within 0..1"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(logs: Path, arguments: tuple[str, ...], message: str) -> None:

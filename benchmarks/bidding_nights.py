@@ -1,0 +1,170 @@
+"""What models would have earned on simulated nights, and how well a policy is valued.
+
+    python benchmarks/bidding_nights.py                  # miscalibration and policies: two minutes
+    nice python benchmarks/bidding_nights.py --models    # and three models on ten nights
+    nice python benchmarks/bidding_nights.py --models --nights 3 --rows 20000
+
+Second price, 0.03 USD a click, intervals over users. What was trained is kept below --folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from environments import CACHE
+from nightbid.bidding.auctions import Auctions, Rules
+from nightbid.bidding.candidates import Offers
+from nightbid.bidding.money import Earnings, compare
+from nightbid.bidding.off_policy import probabilities
+from nightbid.bidding.policies import evaluate
+from nightbid.bidding.replay import replay
+from nightbid.config.load import load_pipeline
+from nightbid.config.policy import Policy
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
+
+FIRST = date(2026, 1, 12)
+VALUE = 0.03
+FACTORS = {"1": "", "0.9": "", "1.1": "", "0.7": "3 to 6 %", "1.3": "3 to 6 %", "2": "22 ± 3 %"}
+MODELS = ("dcn_v2", "gradient_boosted_trees")
+STAGES = ("sample", "featurize", "train", "train_baseline", "evaluate", "replay")
+TRIALS, ROWS = 500, 3000
+COVERED = ("ips", "snips", "dr", "sndr")
+
+
+def miscalibration(nights: int) -> None:
+    logs = SimulatorLogs(SimulatorSource())
+    lost = {name: [] for name in FACTORS}
+    for number in range(nights):
+        table = pa.Table.from_batches(list(logs.batches(FIRST + timedelta(number))))
+        true = table["p_click_true"].to_numpy()
+        auctions = Auctions.checked(
+            price=table["win_price"].to_numpy(), floor=table["floor_price"].to_numpy(),
+            click=table["click"].to_numpy(), true_probability=true,
+        )  # fmt: skip
+        reached = {}
+        for name in FACTORS:
+            result = replay(auctions, 1000 * VALUE * float(name) * true, Rules())
+            earned = Earnings.of(auctions, result, value=VALUE)
+            reached[name] = earned.summary()["expected_value"] - earned.spend.sum()
+        for name, each in reached.items():
+            lost[name].append(1 - each / reached["1"])
+    print(f"\ntrue probabilities × factor, {nights} nights: share of the truth's profit lost")
+    for name, asked in FACTORS.items():
+        shares = 100 * np.array(lost[name])
+        print(f"  {name:>4}: {shares.mean():5.1f} %, {shares.min():.1f} to {shares.max():.1f}"
+              f"{f'   [{asked}]' if asked else ''}")  # fmt: skip
+
+
+def policies() -> None:
+    """Log an exploring policy, value another; every trial is a sample of one large day."""
+    source = SimulatorSource(rows_per_day=TRIALS * ROWS, exploration=1.0, users=200_000)
+    covered: Counter[str] = Counter()
+    parts = [
+        batch.select(["ad_id", "candidates", "candidates_true", "click", "propensity", "user_id"])
+        for batch in SimulatorLogs(source).batches(FIRST)
+    ]
+    table = pa.Table.from_batches(parts)
+    offers = Offers.of(table["ad_id"], table["candidates"])
+    true = table["candidates_true"].combine_chunks().flatten().to_numpy()
+    logits = np.log(true) - np.log1p(-true)
+    # A model that is too timid and does not know all ads alike.
+    noise = np.random.default_rng(0).normal(0, 0.5, len(offers.items))
+    model = 1 / (1 + np.exp(-(0.7 * logits - 0.8 + noise[offers.codes])))
+    chance = probabilities(offers, model, Policy(temperature=0.5))
+    shown = offers.is_logged
+    truth = float(offers.sums(chance * true).mean())
+    rows = {
+        "reward": table["click"].to_numpy().astype(float),
+        "logged": table["propensity"].to_numpy(),
+        "candidate": np.minimum(offers.sums(chance * shown), 1),
+        "predicted": offers.sums(model * shown),
+        "predicted_policy": offers.sums(chance * model),
+    }
+    user = np.unique(table["user_id"].combine_chunks().to_numpy(zero_copy_only=False),
+                     return_inverse=True)[1]  # fmt: skip
+    trials = len(table) // ROWS
+    for trial in range(trials):
+        part = {name: each[trial::trials] for name, each in rows.items()}
+        found = evaluate(**part, users=user[trial::trials])
+        for name in COVERED:
+            each = found.estimates[name]
+            covered[name] += each.low <= truth <= each.high
+    print(f"\na softmax policy, logged by another: truth {truth:.5f}, logged "
+          f"{rows['reward'].mean():.5f}; {trials} nights of {ROWS:,} rows")  # fmt: skip
+    for name in COVERED:
+        print(f"  {name:6} covers the truth {100 * covered[name] / trials:.1f} %   [93 to 97 %]")
+
+
+def models(folder: Path, nights: int, rows: int) -> None:
+    parts: list[dict[str, np.ndarray]] = []
+    for number in range(nights):
+        columns: dict[str, np.ndarray] = {}
+        for architecture in MODELS:
+            spec = load_pipeline(
+                Path(__file__).parents[1] / "include" / "pipelines" / "ctr.yaml",
+                [f"model.architecture={architecture}", f"source.rows_per_day={rows}"],
+            )
+            run = RunRecord.start(Workspace(folder / "ws"), spec, FIRST + timedelta(number))
+            for stage in NIGHT:
+                if stage.name in STAGES:
+                    result = run_stage(stage, spec, run, cache_folder=folder / "cache")
+            found = pq.read_table(Path(str(result.folder)) / "auctions.parquet")
+            columns |= {name: found[name].to_numpy() for name in found.column_names}
+            columns[architecture] = columns.pop("candidate")
+            print(f"  {run.night} {architecture}: {result.manifest.summary}", flush=True)
+        columns["logistic_regression"] = columns.pop("baseline")
+        parts.append(columns)
+    whole = {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
+    auctions = Auctions.checked(
+        price=whole["price"], floor=whole["floor"], click=whole["click"],
+        user=whole["user"], true_probability=whole["truth"],
+    )  # fmt: skip
+    true, earned, loss = whole["truth"], {}, {}
+    for name in ("truth", *MODELS, "logistic_regression"):
+        p = np.clip(whole[name], 1e-7, 1 - 1e-7)
+        # Expected over clicks: the same auctions, without their noise.
+        loss[name] = float(-(true * np.log(p) + (1 - true) * np.log1p(-p)).mean())
+        result = replay(auctions, 1000 * VALUE * whole[name], Rules())
+        earned[name] = Earnings.of(auctions, result, value=VALUE)
+    users = whole["user"].view(np.int64)
+    compared = compare(earned, users, replicates=200, seed=0)
+    print(f"\n{nights} nights, {len(auctions):,} auctions: expected surplus in USD")
+    print(f"  {'':24}{'log loss':>10}{'surplus':>10}   truth less this")
+    for name in sorted(loss, key=loss.__getitem__):
+        surplus = compared["bidders"][name]["expected_surplus"]
+        line = f"  {name:24}{loss[name]:10.5f}{surplus:10.2f}"
+        if name != "truth":
+            each = compared["differences"][name]["expected_surplus"]
+            line += f"   {each['value']:.2f} [{each['low']:.2f}, {each['high']:.2f}]"
+        print(line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", action="store_true")
+    parser.add_argument("--nights", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--folder", type=Path, default=CACHE / "bidding")
+    asked = parser.parse_args()
+    miscalibration(asked.nights)
+    policies()
+    if asked.models:
+        models(asked.folder, asked.nights, asked.rows)
+
+
+if __name__ == "__main__":
+    main()
