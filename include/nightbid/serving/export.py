@@ -56,6 +56,11 @@ def run(task: StageTask) -> Outcome:
         ROWS_PER_SPLIT,
     )
     write_columns(task.output, pa.schema([raw.schema.field(name) for name in bundle.columns]))
+    saved_model = task.output / "saved_model"
+    if saved_model.exists():
+        from nightbid.serving.warm_up import SIZES, write_warm_up
+
+        write_warm_up(saved_model, bundle.feed(rows.slice(0, max(SIZES))))
     ask_over_http(bundle, raw.slice(0, ASKED), read_columns(task.output))
     served = {"": bundle.predict(rows), **bundle.predict_tasks(rows)}
     trained = {"": model.predict(rows), **model.predict_tasks(rows)}

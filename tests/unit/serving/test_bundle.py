@@ -32,16 +32,67 @@ def test_raw_rows_score_as_the_trained_model_scores_them(night):
     assert bundle.predict(bundle.fitted.transform(raw)) == pytest.approx(reference, abs=1e-5)
 
 
-def test_the_saved_model_says_the_same(night):
+def test_the_saved_model_says_the_same_and_warms_up(night):
     from nightbid.models.runtime import tensorflow
 
     tf = tensorflow()
     folder = night.folder("export")
     bundle = Bundle.load(folder)
-    feed = bundle.look_up(night.raw().slice(0, 200))
+    feed = bundle.look_up(night.raw())
     serve = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
-    found = serve(**{name: tf.constant(each) for name, each in feed.items()})["probability"]
-    assert found.numpy() == pytest.approx(bundle.run(feed), abs=1e-5)
+
+    def probabilities(inputs):
+        found = serve(**{name: tf.constant(each) for name, each in inputs.items()})
+        assert set(found) == {"probability"}
+        return found["probability"].numpy()
+
+    expected = bundle.run(feed)
+    assert probabilities(feed) == pytest.approx(expected, abs=1e-6)
+    for size in (1, 7):
+        part = {name: each[:size] for name, each in feed.items()}
+        assert probabilities(part) == pytest.approx(expected[:size], abs=1e-6)
+    # What TensorFlow Serving sends before the model takes traffic.
+    path = folder / "saved_model" / "assets.extra" / "tf_serving_warmup_requests"
+    requests = [_request(each.numpy()) for each in tf.data.TFRecordDataset(str(path))]
+    assert [len(probabilities(inputs)) for inputs in requests] == [1, 100]
+    kinds = serve.structured_input_signature[1]
+    for inputs in requests:
+        assert {name: each.dtype for name, each in inputs.items()} == {
+            name: each.dtype.as_numpy_dtype for name, each in kinds.items()
+        }
+
+
+def _request(log: bytes) -> dict[str, np.ndarray]:
+    """Inputs of a PredictionLog, by its definition in TensorFlow Serving's files."""
+    import tensorflow as tf
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from tensorflow.core.framework import tensor_pb2
+
+    file = descriptor_pb2.FileDescriptorProto(name="log.proto", package="log", syntax="proto3")
+
+    def message(name: str, *fields: tuple[str, int, str]) -> None:
+        made = file.message_type.add(name=name)
+        for field, number, kind in fields:
+            one = made.field.add(name=field, number=number, label=3 if kind == "Entry" else 1)
+            if kind[0].isupper():
+                one.type, one.type_name = 11, f".log.{kind}"
+            else:
+                one.type = {"text": 9, "bytes": 12}[kind]
+
+    message("Log", ("predict_log", 6, "Predict"))
+    message("Predict", ("request", 1, "Request"))
+    message("Request", ("model_spec", 1, "Spec"), ("inputs", 2, "Entry"))
+    message("Spec", ("name", 1, "text"), ("signature_name", 3, "text"))
+    message("Entry", ("key", 1, "text"), ("value", 2, "bytes"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    read = message_factory.GetMessageClass(pool.FindMessageTypeByName("log.Log")).FromString(log)
+    request = read.predict_log.request
+    assert request.model_spec.signature_name == "serving_default"
+    return {
+        each.key: tf.make_ndarray(tensor_pb2.TensorProto.FromString(each.value))
+        for each in request.inputs
+    }
 
 
 def test_ranking_needs_no_position_and_no_outcome(night):
