@@ -16,7 +16,7 @@ import tensorflow as tf
 FILE = "assets.extra/tf_serving_warmup_requests"
 SIGNATURE = "serving_default"
 SIZES = (1, 100)
-"""Rows of each request: TensorFlow traces nothing anew for other sizes, but allocates."""
+"""Rows of each request."""
 # Field numbers of PredictionLog, PredictLog, PredictRequest, ModelSpec and of a map's entry.
 PREDICT_LOG, REQUEST, MODEL_SPEC, INPUTS, SIGNATURE_NAME, MAP_KEY, MAP_VALUE = 6, 1, 1, 2, 3, 1, 2
 
