@@ -19,7 +19,7 @@ SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n"
 # Libraries are compiled once, and not by every process.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check format lock schema charts clean
+.PHONY: quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock schema charts clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ schema: install ## Write docs/yaml.md and docs/pipeline.schema.json from the typ
 
 charts: ## Build the pages' chart library from vendor/plot (UPGRADE=1 takes newer versions; needs Node)
 	cd vendor/plot && $(if $(UPGRADE),npm install --no-audit --no-fund --ignore-scripts @observablehq/plot@latest esbuild@latest,npm ci --no-audit --no-fund --ignore-scripts) && node build.mjs
+
+notebooks: install ## Execute the notebooks of the documentation in place, on the nights of `make run`
+	NIGHTBID_WORKSPACE=$(CURDIR)/.nightbid/workspace NIGHTBID_TRACKING= $(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
 
 lock: ## Resolve requirements*.in into the lock files (UPGRADE=1 takes newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }

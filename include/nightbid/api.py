@@ -7,6 +7,7 @@ run = nightbid.Run("ctr", "ctr-2026-01-08")
 run.state                    # 'done'
 run.metrics["auc"]           # 0.7418, of the candidate on the evaluation days
 run.stages["train"].metrics  # what the stage wrote into its manifest
+run.scores                   # predictions and labels of the evaluation rows, as an Arrow table
 run.cost                     # of all attempts, at cloud prices; str(run.cost) is '0.12 USD'
 ```
 
@@ -19,6 +20,9 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
@@ -149,6 +153,35 @@ class Run:
             StageError: The run has no evaluation (yet), or its output was deleted.
         """
         return dict(self.evaluation["candidate"])
+
+    @property
+    def scores(self) -> pa.Table:
+        """Predictions on the evaluation days, row by row.
+
+        Returns:
+            A table with the columns `key` and `user` (int64, hashes of `columns.key` and
+            `columns.user`), `label` (0 or 1), `weight`, and the predicted probability by
+            `candidate`, `baseline` and `champion`, where the evaluation had them.
+
+        Raises:
+            StageError: The run has no evaluation (yet), or it kept no scores
+                (`evaluate.keep_scores: false`).
+        """
+        result = self.stages.get("evaluate")
+        folder = self._workspace.at(result.uri) / "scores" if result and result.uri else None
+        files = sorted(folder.glob("part-*.parquet")) if folder else []
+        if not files:
+            raise StageError(
+                f"run {self.run_id!r} is {self.state} and has no scores to read",
+                where=f"pipeline {self.pipeline!r}",
+                hint="run it to its evaluation with evaluate.keep_scores: true",
+            )
+        parts = []
+        for each in files:
+            with each.open("rb") as file:
+                parts.append(pq.read_table(file))
+        table = pa.concat_tables(parts)
+        return table.rename_columns([name.removeprefix("nb_") for name in table.column_names])
 
     @property
     def cost(self) -> Money:

@@ -55,7 +55,7 @@ class Shell:
         self.workspace = folder / "workspace"
         self.pipelines = folder / "pipelines"
         self.pipelines.mkdir(parents=True)
-        self._environment = {
+        self.environment = {
             **os.environ,
             "NIGHTBID_WORKSPACE": str(self.workspace),
             "NIGHTBID_PIPELINES": str(self.pipelines),
@@ -74,7 +74,7 @@ class Shell:
         """Start a command."""
         return subprocess.Popen(
             [sys.executable, "-m", "nightbid", *arguments],
-            env=self._environment,
+            env=self.environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

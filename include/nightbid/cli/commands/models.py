@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -126,6 +127,7 @@ def ablate(
         list[str] | None,
         typer.Option(help="Features taken away together: name=feature,feature. Repeatable."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what each feature is worth: the loss without it, beside what computing it costs."""
     from nightbid.ablation.worth import ablate as measure
@@ -144,6 +146,10 @@ def ablate(
         progress=LogProgress("ablate"),
     )
     found.save(record)
+    if as_json:
+        write_report(record)
+        print_json(asdict(found))
+        return
     console.print(ablation_table(found))
     console.print(f"also in the report: {write_report(record)}", soft_wrap=True)
 
