@@ -101,4 +101,4 @@ lock: ## Resolve requirements*.in into the lock files (UPGRADE=1 takes newer ver
 	$(BIN)/uv pip compile --quiet --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements-dev.in -o requirements-dev.txt
 
 clean: ## Remove what runs and tests made; the environment stays
-	rm -rf .nightbid .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .nightbid .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
