@@ -25,7 +25,7 @@ from nightbid.night.record import RunRecord
 from nightbid.sampling.frozen import freeze as freeze_rows
 from nightbid.sampling.frozen import frozen as frozen_sets
 from nightbid.sampling.frozen import verified
-from nightbid.sampling.rows import flag
+from nightbid.sampling.rows import label_of
 from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -86,7 +86,7 @@ def show(
         for name in batch.schema.names:
             nulls[name] = nulls.get(name, 0) + batch[name].null_count
         if spec.label.column in batch.schema.names:
-            value = flag(batch[spec.label.column])
+            value = label_of(batch, spec)
             positives += float(np.nansum(value))
             unclear += int(np.isnan(value).sum())
     if as_json:

@@ -40,7 +40,10 @@ class Label(Block):
     """What the model predicts, and when it is known."""
 
     column: str = "click"
-    """A 0/1 (or boolean) column."""
+    """A 0/1 (or boolean) column; with `positive: known`, any column."""
+    positive: Literal["one", "known"] = "one"
+    """Rows with label 1: `one`, where the column is 1; `known`, where it has a value, such as the
+    time of a conversion or the id of an order. Null, an empty text and numbers up to 0 are none."""
     given: str | None = None
     """Only rows where this 0/1 column is 1 (post-click conversion: `given: click`)."""
     entire_space: bool = False
@@ -252,7 +255,7 @@ class PipelineSpec(Block):
             label.given: "label.given",
             label.event_time: "label.event_time",
         }
-        for role in ("price", "value", "competing", "propensity"):
+        for role in ("price", "value", "competing", "propensity", "weight"):
             outcomes[getattr(self.columns, role)] = f"columns.{role}"
         for column in getattr(self.source, "outcomes", ()):
             outcomes.setdefault(column, "source.outcomes")

@@ -34,6 +34,9 @@ class Columns(Block):
     """What the logging bidder bid; rows whose bid is below the floor or price are checked."""
     floor: str | None = None
     """Least price that the seller took; null is none."""
+    weight: str | None = None
+    """What a row counts in training, calibration and evaluation, from 0 to 1,000,000; rows of 0
+    are left out. Never a feature."""
     value: str | None = None
     """Money that the labelled event brought; may be null where it did not happen."""
     competing: str | None = None

@@ -79,7 +79,12 @@ class FolderReport:
             },
             "missing": found.missing,
             "labels": [
-                {"column": each.column, "rate": each.rate, "positives": each.positives}
+                {
+                    "column": each.column,
+                    "positive": each.positive,
+                    "rate": each.rate,
+                    "positives": each.positives,
+                }
                 for each in found.labels
             ],
             "event_time": found.event_time,

@@ -104,6 +104,8 @@ def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
         f"  column: {_scalar(first.column)}  # rate {first.rate:.4f}, {first.positives:,} positives"
         f" in the sample{_comment(told)}",
     ]
+    if first.positive == "known":
+        lines.append("  positive: known  # 1 where the column has a value")
     if found.event_time:
         lines.append(f"  event_time: {_scalar(found.event_time)}  # known where the label is 1")
         lines.append("  # attribution_days: 1  # if labels are final only later")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +24,13 @@ TELLTALE_AUC = 0.97
 
 @dataclass(frozen=True)
 class LabelCandidate:
-    """A column of zeros and ones."""
+    """A column of zeros and ones, or one that has a value where something happened."""
 
     column: str
     rate: float
     positives: int
     by_name: bool
+    positive: Literal["one", "known"] = "one"
 
 
 @dataclass
@@ -203,6 +205,14 @@ def _labels(
         ranked.append((order, LabelCandidate(column.name, rate, positives, by_name)))
     found.labels = [each for _, each in sorted(ranked, key=lambda pair: pair[0])]
     if not found.labels:
+        # Logs in which only the time says that something happened.
+        events = [each for each in columns if each.kind == "time" and each.name not in taken]
+        found.labels = [
+            LabelCandidate(each.name, each.known / each.rows, each.known, True, "known")
+            for each in sorted(events, key=lambda each: each.known)
+            if each.nulls >= 0.05 and each.known
+        ]
+    if not found.labels:
         found.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
     elif not found.labels[0].by_name and len(found.labels) > 1:
         names = ", ".join(each.column for each in found.labels[:6])
@@ -213,6 +223,9 @@ def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
     assert found.label is not None
     label_column = next(each for each in columns if each.name == found.label)
     label = flag(label_column.values)
+    if found.labels[0].positive == "known":
+        label = np.where(label_column.is_known, 1.0, 0.0)
+        found.event_time = found.label
     yes, no = label == 1, label == 0
     taken = {*found.roles.values(), found.label}
     times = next((each for each in columns if each.name == found.roles.get("time")), None)

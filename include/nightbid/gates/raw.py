@@ -92,7 +92,13 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
     wanted = {roles.key, roles.time, roles.user, spec.label.column}
     wanted |= {
         name
-        for name in (roles.item, roles.position, spec.label.given, spec.label.event_time)
+        for name in (
+            roles.item,
+            roles.position,
+            roles.weight,
+            spec.label.given,
+            spec.label.event_time,
+        )
         if name
     }
     others = [set(each.profile.columns) for each in days.others(day)]

@@ -251,9 +251,12 @@ def _tables(source: Source, day: date) -> Iterator[pa.Table]:
 def _for_profile(rows: pa.Table, zone: str) -> pa.Table:
     """Give rows as profiles count them.
 
-    `nb_time` has the digits of the days' own clock; texts beyond `LONGEST_TEXT` characters are cut
-    and end with a digest, so that those that differ still do.
+    Every row counts once, whatever its weight. `nb_time` has the digits of the days' own clock;
+    texts beyond `LONGEST_TEXT` characters are cut and end with a digest, so that those that differ
+    still do.
     """
+    place = rows.column_names.index(WEIGHT)
+    rows = rows.set_column(place, WEIGHT, pa.array(np.ones(len(rows), np.float32)))
     if zone != "UTC":
         place = rows.column_names.index(TIME)
         rows = rows.set_column(place, TIME, local_time(rows[TIME], zone))

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, encode, hashes, whole
+from nightbid.column_parsing import as_time, encode, hashes, numbers, whole
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.sampling.plain import plain_array, plain_table
 from nightbid.schema import (
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 Bools = npt.NDArray[np.bool_]
 THINNED = ("history", "train")
 """Splits whose negatives are sampled away."""
+HEAVIEST = 1e6
+"""Largest weight of a logged row: sums of weights stay exact."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
             theirs = theirs.append_column(TEXT, pa.nulls(len(theirs), pa.string()))
         theirs = theirs.select(mine.column_names).cast(mine.schema)
         spoiled = pc.starts_with(theirs[REASON], f"{spec.label.column} is not ")
-        lost = (flag(theirs[spec.label.column]) == 1) | np.asarray(spoiled)
+        lost = (label_of(theirs, spec) == 1) | np.asarray(spoiled)
         return replace(
             parsed,
             aside=pa.concat_tables([theirs, mine]),
@@ -96,7 +98,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     zone = zone_of(spec)
     time = as_time(table[roles.time], zone)
     reasons[f"{roles.time} is not a time"] = _nulls(time)
-    value = flag(table[label.column])
+    value = label_of(table, spec)
     wrong = np.isnan(value)
     given = None
     if label.given:
@@ -112,6 +114,10 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         reasons[f"{label.event_time} is null though {label.column} is 1"] = (value == 1) & _nulls(
             event
         )
+    weight = np.ones(len(table))
+    if roles.weight:
+        weight = numbers(table[roles.weight])
+        reasons[f"{roles.weight} is not a weight"] = ~((weight >= 0) & (weight <= HEAVIEST))
     bad = np.zeros(len(table), bool)
     reason = np.full(len(table), None, object)
     for text, rows in reasons.items():
@@ -134,7 +140,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     reserved = {
         KEY: pa.array(hashes(good[roles.key]).view(np.int64)),
         LABEL: pa.array(np.nan_to_num(value).astype(np.float32)),
-        WEIGHT: pa.array(np.ones(len(good), np.float32)),
+        WEIGHT: pa.array(weight[~bad].astype(np.float32)),
         TIME: time,
         USER: pa.array(hashes(good[roles.user]).view(np.int64)),
     }
@@ -156,7 +162,7 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
     """Refuse a table that lacks a column of the pipeline or has one of a reserved name."""
     roles, label = spec.columns, spec.label
     wanted = [roles.key, roles.time, roles.user, label.column]
-    money = (roles.price, roles.bid, roles.floor, roles.value)
+    money = (roles.price, roles.bid, roles.floor, roles.value, roles.weight)
     wanted += [name for name in (label.given, label.event_time, *money) if name]
     mine = [name for name in table.column_names if name not in (REASON, TEXT)]
     missing = [repr(name) for name in dict.fromkeys(wanted) if name not in mine]
@@ -200,6 +206,8 @@ def draw(
     seen.append(keys[first])
     if spec.label.given and not spec.label.entire_space:
         first &= flag(table[spec.label.given]) == 1
+    if spec.columns.weight:
+        first &= np.asarray(table[WEIGHT]) > 0
     whole = table.filter(pa.array(first))
     return thinned(whole, spec) if split in THINNED else whole
 
@@ -213,7 +221,8 @@ def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:
     negative = np.asarray(whole[GIVEN if GIVEN in whole.column_names else LABEL]) == 0
     chance = sampling_hash(np.asarray(whole[KEY]))
     keep = ~negative | (chance < rate)
-    weight = np.where(negative, 1 / rate, 1.0).astype(np.float32)
+    logged = np.asarray(whole[WEIGHT], np.float64)
+    weight = np.where(negative, logged / rate, logged).astype(np.float32)
     place = whole.column_names.index(WEIGHT)
     weighted = whole.set_column(place, WEIGHT, pa.array(weight))
     return weighted.filter(pa.array(keep))
@@ -261,6 +270,27 @@ def flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
         return np.full(len(array), np.nan)
     value = np.asarray(pc.fill_null(array.cast(pa.float64(), safe=False), np.nan))
     return np.where((value == 0) | (value == 1), value, np.nan)
+
+
+def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArray[np.float64]:
+    """Read the label as `label` says: 0.0, 1.0, or NaN where it is neither.
+
+    Args:
+        table: raw columns, that of the label among them.
+        spec: the pipeline.
+
+    Returns:
+        float64 [rows]
+    """
+    column = table[spec.label.column]
+    if spec.label.positive == "one":
+        return flag(column)
+    array = plain_array(whole(column))
+    none = _nulls(array) | _blank(array)
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+        none |= np.asarray(pc.fill_null(pc.less_equal(array, 0), True))
+    found: npt.NDArray[np.float64] = np.where(none, 0.0, 1.0)
+    return found
 
 
 def _without(table: pa.Table, *names: str) -> pa.Table:

@@ -55,8 +55,8 @@ def run(task: StageTask) -> Outcome:
     check_window(source, night)
     roles = task.spec.columns
     known = {*source.meaning.outcomes, *source.meaning.truth.values()}
-    paid = (roles.price, roles.bid, roles.value, roles.competing, roles.propensity)
-    outcomes = sorted(known | set(filter(None, paid)))
+    never = (roles.price, roles.bid, roles.value, roles.competing, roles.propensity, roles.weight)
+    outcomes = sorted(known | set(filter(None, never)))
     refuse_outcomes(task.spec, outcomes)
     counts: dict[str, DayCount] = {}
     made: dict[str, str] = {}

@@ -122,6 +122,16 @@ def test_a_key_is_made_where_none_is_logged_and_repeats_are_counted(tmp_path):
     assert json.loads(check(again, "--json"))["repeated_keys"] == 27
 
 
+def test_times_that_are_known_now_and_then_are_a_label(tmp_path):
+    folder = write(tmp_path / "logs", change=lambda each: each.drop_columns(["is_click"]))
+    path = tmp_path / "first.yaml"
+    assert "label    clicked_at: rate 0.1" in check(folder, "--write", path)
+    spec = load_pipeline(path)
+    assert (spec.label.column, spec.label.positive) == ("clicked_at", "known")
+    assert spec.label.event_time == "clicked_at"
+    assert "dwell" in spec.source.outcomes
+
+
 def test_a_leak_is_suspected(tmp_path):
     def change(table):
         noise = np.random.default_rng(1).random(ROWS)

@@ -347,6 +347,59 @@ def test_a_conversion_after_its_attribution_window_is_none():
     assert found.aside[REASON].to_pylist() == ["at is null though click is 1"] * 3
 
 
+HOUR = 3_600_000_000
+KNOWN = [
+    pa.array([HOUR, None, HOUR, None], pa.timestamp("us", "UTC")),
+    pa.array(["order-1", "", "order-2", None]),
+    pa.array([b"o", b"", b"o", None]),
+    pa.array([17, 0, 3, -1]),
+    pa.array([17.0, float("nan"), 3.0, None]),
+    pa.array(["a", None, "b", None]).dictionary_encode(),
+]
+
+
+@pytest.mark.parametrize("event", KNOWN, ids=lambda each: str(each.type))
+def test_a_column_that_has_a_value_can_be_the_label(event):
+    label = {"column": "at", "positive": "known"}
+    found = parsed(logs(4, at=event), label=label)
+    assert found.good[LABEL].to_pylist() == [1, 0, 1, 0]
+    assert (found.positives, len(found.aside)) == (2, 0)
+
+
+def test_the_time_of_the_event_alone_is_a_label_with_an_attribution_window():
+    start = logs(3)["time"].cast(pa.int64()).to_pylist()
+    event = [start[0] + HOUR, start[1] + 49 * HOUR, None]
+    table = logs(3, at=pa.array(event, pa.timestamp("us", "UTC")))
+    label = {"column": "at", "positive": "known", "event_time": "at", "attribution_days": 2}
+    assert parsed(table, label=label).good[LABEL].to_pylist() == [1, 0, 0]
+
+
+def test_logged_weights_are_kept_and_multiply_with_sampling():
+    rows = 4000
+    weight = np.where(np.arange(rows) % 2, 0.25, 3.0)
+    weight[:4] = [0, float("nan"), -1, 2e6]
+    columns = {"weight": "w"}
+    table = logs(rows, w=weight, click=[at % 5 == 0 for at in range(rows)])
+    found = parsed(table, columns=columns)
+    assert found.aside["impression_id"].to_pylist() == [1, 2, 3]
+    assert set(found.aside[REASON].to_pylist()) == {"w is not a weight"}
+    spec = spec_of(columns=columns, sampling={"negative_rate": 0.5})
+    kept = draw(found.good, spec, "evaluate", [])
+    assert kept["impression_id"].to_pylist() == list(range(4, rows))  # 0 is left out
+    assert kept[WEIGHT].to_pylist() == weight[4:].tolist()
+    train = draw(found.good, spec, "train", [])
+    at = np.asarray(train["impression_id"])
+    assert np.array_equal(train[WEIGHT], np.where(at % 5 == 0, weight[at], 2 * weight[at]))
+    assert np.asarray(train[WEIGHT]).sum() == pytest.approx(weight[4:].sum(), rel=0.1)
+
+
+def test_a_weight_is_no_feature():
+    with pytest.raises(ValueError, match=r"reads 'w', which is columns.weight"):
+        spec_of(columns={"weight": "w"}, features={"w": {}})
+    with pytest.raises(MissingDataError, match="column 'w' is missing"):
+        parsed(logs(), columns={"weight": "w"})
+
+
 def test_young_days_are_not_used_for_delayed_labels(sample):
     spec = spec_of(
         label={
