@@ -131,6 +131,10 @@ class ChampionPointer:
                 found[each.bundle_digest] = each
         return [each for digest, each in found.items() if digest not in out]
 
+    def before(self) -> Champion | None:
+        """The promotion that a rollback would return to; None if there is none."""
+        return _before(self.history())
+
     def promote(
         self,
         *,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 REQUESTS = Counter("nightbid_requests", "Requests answered with scores.", ["endpoint"])
@@ -28,6 +28,9 @@ SECONDS = Histogram(
     "nightbid_request_seconds",
     "From a request's arrival to its answer, its time in the queue included.",
     buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1, 5),
+)
+SHADOW_SKIPPED = Counter(
+    "nightbid_shadow_unsent", "Answered requests that the shadow could not take."
 )
 WAITING = Gauge("nightbid_waiting", "Requests in the queue.", multiprocess_mode="livesum")
 
@@ -57,7 +60,7 @@ class WorkerStates:
     def read(self) -> list[dict[str, Any]]:
         """What every live process serves."""
         found = []
-        for path in sorted(self.folder.glob("*.json")):
+        for path in sorted(self.folder.glob("[0-9]*.json")):
             if _is_alive(int(path.stem)):
                 found.append(json.loads(path.read_text()))
         return found
@@ -92,11 +95,60 @@ class _Champions:
         )
 
 
+class _Shadow:
+    """Differences between champion and shadow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the current sums."""
+        from nightbid.scorer import shadow
+
+        sums = shadow.read(self._folder)
+        if sums is None:
+            return
+        for name, what, value in (
+            ("skipped", "Requests that the shadow did not score: too many waited.", sums.skipped),
+            ("failed", "Requests that the shadow could not score.", sums.failed),
+        ):
+            yield CounterMetricFamily(f"nightbid_shadow_{name}", what, value=value)
+        labels = ["champion", "shadow", "run_id"]
+        for name, what in SHADOW_SUMS.items():
+            family = CounterMetricFamily(f"nightbid_shadow_{name}", what, labels=labels)
+            for each in sums.pairs.values():
+                family.add_metric([str(each.champion), each.shadow, each.run_id],
+                                  getattr(each, name))  # fmt: skip
+            yield family
+        most = GaugeMetricFamily(
+            "nightbid_shadow_largest_difference",
+            "Largest difference of a probability.",
+            labels=labels,
+        )
+        for each in sums.pairs.values():
+            most.add_metric([str(each.champion), each.shadow, each.run_id], each.largest_difference)
+        yield most
+
+
+SHADOW_SUMS = {
+    "requests": "Requests that champion and shadow have both scored.",
+    "rows": "Rows of these.",
+    "champion_sum": "Sum of the champion's probabilities.",
+    "shadow_sum": "Sum of the shadow's probabilities.",
+    "difference_sum": "Sum of absolute differences of probabilities.",
+    "ordered": "Requests of two rows or more.",
+    "winners_changed": "Requests whose first row is another one.",
+    "tau_sum": "Sum of Kendall's tau over requests.",
+    "taus": "Requests of which Kendall's tau is known.",
+}
+
+
 def exposition(states: WorkerStates) -> bytes:
     """All metrics in Prometheus' text format, summed over processes."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     registry.register(_Champions(states))
+    registry.register(_Shadow(states.folder))
     return generate_latest(registry)
 
 

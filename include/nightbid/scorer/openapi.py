@@ -73,6 +73,9 @@ def document(columns: pa.Schema | None, version: str) -> Schema:
                      (401, 429, 503)),
         "/ready": ("Whether a champion serves in every process.", state, (503,)),
         "/health": ("What serves, and what is wrong.", _object(**health), ()),
+        "/shadow": ("How a second bundle scored the same requests.",
+                    _object(shadow={"type": "string"}, comparisons=_list({"type": "object"})),
+                    (401, 404, 429)),
         "/openapi.json": ("This document.", {"type": "object"}, (401, 429)),
     }  # fmt: skip
     for path, (summary, answer, refused) in reads.items():

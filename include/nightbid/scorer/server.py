@@ -11,6 +11,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ BACKLOG = 2048
 """Connections that wait to be accepted, per process."""
 GRACE_SECONDS = 30
 """For requests under way when the scorer is stopped."""
+SHADOW_SECONDS = 5
+"""Between the end of a shadow's process and the start of the next."""
 START_SECONDS = 120
 """For a process to load its model before the others are reported without it."""
 
@@ -41,6 +44,10 @@ class ScorerSettings:
     poll_seconds: float = 2.0
     queue_ms: float = 50.0
     access: Access = field(default_factory=Access)
+    shadow: str = ""
+    """`previous`, `candidate` or the folder of a bundle that scores along; empty: none."""
+    shadow_log: str = ""
+    """File that gets a line per request that the shadow has scored."""
 
 
 class ReusedSocket(socket.socket):
@@ -116,6 +123,8 @@ def serve(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    if settings.shadow:
+        threading.Thread(target=_keep_shadow, args=(settings, folder), daemon=True).start()
     try:
         _Supervisor(config, taken, started).run()
     finally:
@@ -140,7 +149,7 @@ class _Supervisor(Multiprocess):
 
 def make_application(settings: ScorerSettings, folder: Path) -> Any:
     """Make the application of one process; runs in it."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     from nightbid.scorer.follow import Follower, OneBundle
     from nightbid.scorer.metrics import WorkerStates
     from nightbid.scorer.service import Service
@@ -157,11 +166,27 @@ def make_application(settings: ScorerSettings, folder: Path) -> Any:
         poll_seconds=settings.poll_seconds,
         queue_ms=settings.queue_ms,
         access=settings.access,
+        has_shadow=bool(settings.shadow),
     )
     return service.application()
 
 
-def _end_with_parent() -> None:
+def _keep_shadow(settings: ScorerSettings, folder: Path) -> None:
+    """Start the shadow's process, and again when it dies."""
+    from nightbid.scorer import shadow
+
+    given = (settings.workspace, settings.pipeline, settings.shadow, folder,
+             settings.shadow_log, settings.poll_seconds)  # fmt: skip
+    while True:
+        process = multiprocessing.get_context("spawn").Process(
+            target=shadow.run, args=given, daemon=True
+        )
+        process.start()
+        process.join()
+        time.sleep(SHADOW_SECONDS)
+
+
+def end_with_parent() -> None:
     """Stop this process when its supervisor was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:

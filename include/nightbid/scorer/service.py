@@ -7,6 +7,7 @@ GET   /columns       what a row holds: name and type of each column that the mod
 GET   /ready         200 while a champion serves, else 503
 GET   /health        200 while the process answers; champion, requests, what is wrong
 GET   /metrics       Prometheus metrics
+GET   /shadow        how a second bundle scored the same requests
 GET   /openapi.json  this interface, with the columns that the champion reads
 ====  =============  ===============================================================
 
@@ -32,7 +33,7 @@ from starlette.routing import Route
 
 from nightbid.errors import DataError, NightbidError
 from nightbid.night.champion import Champion
-from nightbid.scorer import auction, openapi
+from nightbid.scorer import auction, openapi, shadow
 from nightbid.scorer.access import Access, Guard, RateError, TokenError
 from nightbid.scorer.arrow_rows import MEDIA_TYPE
 from nightbid.scorer.backlog import Backlog, OverloadedError
@@ -43,6 +44,7 @@ from nightbid.scorer.metrics import (
     REQUESTS,
     ROWS,
     SECONDS,
+    SHADOW_SKIPPED,
     UNPREPARED,
     WAITING,
     WorkerStates,
@@ -70,6 +72,7 @@ class Service:
         poll_seconds: Between two looks at the champion's history.
         queue_ms: Longest expected wait of a request; beyond it, it is refused.
         access: What a client needs.
+        has_shadow: Whether a second bundle scores the same requests.
     """
 
     def __init__(
@@ -80,7 +83,9 @@ class Service:
         poll_seconds: float,
         queue_ms: float,
         access: Access | None = None,
+        has_shadow: bool = False,
     ) -> None:
+        self._shadow = shadow.Sender(states.folder) if has_shadow else None
         self._access = access or Access()
         self._follower = follower
         self._states = states
@@ -101,6 +106,7 @@ class Service:
                 Route("/health", self.health),
                 Route("/metrics", self.metrics),
                 Route("/openapi.json", self.openapi),
+                Route("/shadow", self.differences),
             ],
             exception_handlers={
                 HTTPException: refuse,
@@ -142,10 +148,12 @@ class Service:
         body = await self._body(request)
         large = len(body) > LARGE_BYTES
 
-        score = served.answer_arrow if _is_arrow(request) else served.answer
+        is_arrow = _is_arrow(request)
+        score = served.answer_arrow if is_arrow else served.answer
 
         def work() -> tuple[int, bytes]:
             scores = score(body, large=large)
+            self._beside(served, body, scores, is_arrow=is_arrow)
             answer = {"champion": name_of(served), "probabilities": scores}
             return len(scores), orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -163,9 +171,25 @@ class Service:
         def work() -> tuple[int, bytes]:
             scores, others = served.rank(body, large=large)
             ranking = auction.ranked(others, scores)
+            self._beside(served, body, scores, bids=others["bids"])
             return len(scores), orjson.dumps({"champion": name_of(served), "ranking": ranking})
 
         return await self._answer(work, "rank", begun, large=large)
+
+    def _beside(self, served: Served, body: bytes, scores: Any, **more: Any) -> None:
+        """Hand an answered request to the shadow."""
+        if self._shadow is None:
+            return
+        if not self._shadow.send(
+            shadow.Message(
+                champion=served.champion.number,
+                body=body,
+                is_arrow=more.get("is_arrow", False),
+                scores=scores.tobytes(),
+                bids=more.get("bids", []),
+            )
+        ):
+            SHADOW_SKIPPED.inc()
 
     async def _answer(self, work: Any, endpoint: str, begun: float, *, large: bool) -> Response:
         rows, answer = await self._backlog.do(work, large=large)
@@ -214,6 +238,18 @@ class Service:
             MISSED.inc(served.newly_missed())
             UNPREPARED.inc(served.newly_unprepared())
         return Response(exposition(self._states), media_type="text/plain; version=0.0.4")
+
+    async def differences(self, request: Request) -> Response:
+        """How a second bundle scored the same requests."""
+        found = shadow.read(self._states.folder) if self._shadow else None
+        if found is None:
+            what = "starting" if self._shadow else "none → start the scorer with --shadow"
+            raise HTTPException(404, f"shadow: {what}")
+        pairs = [each.summary() for each in found.pairs.values()]
+        counts = {"skipped": found.skipped, "failed": found.failed}
+        return _json(
+            {"shadow": found.of, **counts, "trouble": found.trouble or None, "comparisons": pairs}
+        )
 
     async def openapi(self, request: Request) -> Response:
         """Describe this interface."""

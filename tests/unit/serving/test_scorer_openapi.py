@@ -29,7 +29,8 @@ def test_the_document_names_every_address_and_the_columns(night, scorer):
     scorer.promote(night, "first")
     found = scorer.http.get("/openapi.json").json()
     assert set(found["paths"]) == {
-        "/score", "/rank", "/columns", "/ready", "/health", "/metrics", "/openapi.json",
+        "/score", "/rank", "/columns", "/ready", "/health", "/metrics", "/shadow",
+        "/openapi.json",
     }  # fmt: skip
     row = found["components"]["schemas"]["Row"]["properties"]
     assert set(row) == set(scorer.http.get("/columns").json()["columns"])

@@ -43,6 +43,16 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow a --host of a network without tokens.")
     ] = False,
+    shadow: Annotated[
+        str,
+        typer.Option(
+            help="Score the same requests with the `previous` champion, the newest `candidate`"
+            " or the bundle of a folder, and compare."
+        ),
+    ] = "",
+    shadow_log: Annotated[
+        Path | None, typer.Option(help="JSONL file with the differences of each request.")
+    ] = None,
     threads: Annotated[int, typer.Option(hidden=True, help="Has no effect any more.")] = 0,
 ) -> None:
     """Score rows over HTTP with the champion; promotions and rollbacks are followed."""
@@ -64,7 +74,13 @@ def serve(
             certificate=str(tls_cert or ""),
             key=str(tls_key or ""),
         ),
+        shadow=shadow,
+        shadow_log=str(shadow_log or ""),
     )
+    if shadow:
+        from nightbid.scorer.shadow import check
+
+        check(Workspace(settings.workspace), shadow)
     scorer.access.check(host, insecure=insecure)
     taken = listen(host, port)
     address = f"http{'s' if tls_cert else ''}://{host}:{taken.getsockname()[1]}/score"

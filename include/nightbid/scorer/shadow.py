@@ -1,0 +1,374 @@
+"""A second bundle that scores the same requests, beside the answers.
+
+The processes of a scorer send each answered request to one process of low priority, over a socket
+that never blocks: what it cannot take is skipped and counted. It scores the request with the
+second bundle, compares scores and order with the answer, and adds the differences up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from upath import UPath
+
+from nightbid.errors import ConfigError, MissingDataError, NightbidError
+from nightbid.night.champion import Champion, ChampionPointer
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import runs_of
+from nightbid.scorer.follow import Served, fetch_bundle, load
+from nightbid.serving.bundle import read_card
+from nightbid.storage.workspace import Workspace, fetch
+
+LOG = logging.getLogger(__name__)
+PREVIOUS, CANDIDATE = "previous", "candidate"
+SOCKET, STATE = "shadow.sock", "shadow.json"
+MOST_BYTES = 160 << 10
+"""Of a message; larger requests are skipped. The kernel takes no datagrams above some 200 KiB."""
+MOST_WAITING = 256
+"""Requests that wait for the shadow."""
+NICENESS = 10
+STATE_SECONDS = 0.5
+"""Between two writings of the sums."""
+
+
+class Message(msgspec.Struct, array_like=True):
+    """An answered request."""
+
+    champion: int
+    body: bytes
+    is_arrow: bool
+    scores: bytes
+    """Of the champion; float64 [rows]."""
+    bids: list[float] = []
+    """[rows]; empty: the order is that of the scores."""
+
+
+@dataclass
+class Comparison:
+    """Differences between a champion and a shadow, summed over requests."""
+
+    champion: int
+    shadow: str
+    """First characters of its bundle's digest."""
+    run_id: str
+    requests: int = 0
+    rows: int = 0
+    champion_sum: float = 0.0
+    """Of all probabilities."""
+    shadow_sum: float = 0.0
+    difference_sum: float = 0.0
+    """Of absolute differences of probabilities."""
+    largest_difference: float = 0.0
+    ordered: int = 0
+    """Requests of two rows or more: those that have an order."""
+    winners_changed: int = 0
+    tau_sum: float = 0.0
+    taus: int = 0
+    """Requests of which Kendall's tau is known: neither side scores all rows alike."""
+
+    def add(
+        self,
+        ours: npt.NDArray[np.float64],
+        theirs: npt.NDArray[np.float64],
+        bids: npt.NDArray[np.float64] | None = None,
+    ) -> dict[str, Any]:
+        """Add a request; returns its own differences.
+
+        Args:
+            ours: Probabilities of the champion, [rows].
+            theirs: Those of the shadow, [rows].
+            bids: Bids, [rows]; the order is then that of bid times probability.
+        """
+        found: dict[str, Any] = {"rows": len(ours)}
+        self.requests += 1
+        if not len(ours):
+            return found
+        difference = np.abs(ours - theirs)
+        self.rows += len(ours)
+        self.champion_sum += float(ours.sum())
+        self.shadow_sum += float(theirs.sum())
+        self.difference_sum += float(difference.sum())
+        self.largest_difference = max(self.largest_difference, float(difference.max()))
+        found |= {"mean_difference": float(difference.mean()),
+                  "largest_difference": float(difference.max())}  # fmt: skip
+        if len(ours) > 1:
+            from scipy.stats import kendalltau  # large, and not needed by those who answer
+
+            mine, other = (ours, theirs) if bids is None else (ours * bids, theirs * bids)
+            changed = bool(other[int(mine.argmax())] < other.max())
+            self.ordered += 1
+            self.winners_changed += changed
+            tau = float(kendalltau(mine, other).statistic)
+            if not np.isnan(tau):
+                self.tau_sum += tau
+                self.taus += 1
+            found |= {"winner_changed": changed, "kendall_tau": None if np.isnan(tau) else tau}
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """Means and shares; None where nothing was compared."""
+        rows, ordered = max(self.rows, 1), max(self.ordered, 1)
+        return {
+            "champion": self.champion,
+            "shadow": self.shadow,
+            "run_id": self.run_id,
+            "requests": self.requests,
+            "rows": self.rows,
+            "mean_probability": {
+                "champion": self.champion_sum / rows,
+                "shadow": self.shadow_sum / rows,
+            }
+            if self.rows
+            else None,
+            "mean_difference": self.difference_sum / rows if self.rows else None,
+            "largest_difference": self.largest_difference if self.rows else None,
+            "winner_changed": self.winners_changed / ordered if self.ordered else None,
+            "kendall_tau": self.tau_sum / self.taus if self.taus else None,
+        }
+
+
+@dataclass
+class Sums:
+    """What a shadow has done so far."""
+
+    of: str
+    skipped: int = 0
+    failed: int = 0
+    trouble: str = ""
+    pairs: dict[str, Comparison] = field(default_factory=dict)
+
+
+class Sender:
+    """The side of the processes that answer.
+
+    Args:
+        folder: Shared with the shadow.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._address = str(folder / SOCKET)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def send(self, message: Message) -> bool:
+        """Hand a request over, or skip it; never waits."""
+        packed = msgspec.msgpack.encode(message)
+        if len(packed) > MOST_BYTES:
+            return False
+        try:
+            self._socket.sendto(packed, self._address)
+        except OSError:  # it is full, or not there
+            return False
+        return True
+
+
+class Choice:
+    """Finds the bundle that a shadow scores with.
+
+    Args:
+        workspace: Holds champions and runs.
+        pipeline: Name of the pipeline.
+        what: `previous`, `candidate`, or the folder of an exported bundle.
+    """
+
+    def __init__(self, workspace: Workspace, pipeline: str, what: str) -> None:
+        self._workspace, self._pipeline, self._what = workspace, pipeline, what
+
+    def find(self, now: str = "") -> tuple[Champion, Path] | None:
+        """Find what to score with.
+
+        Args:
+            now: Digest of the bundle that is loaded.
+
+        Returns:
+            The bundle, as an entry of the history would have it, and its folder; None if it is
+            the one that is loaded.
+
+        Raises:
+            NightbidError: There is none, or it is damaged.
+        """
+        if self._what == PREVIOUS:
+            pointer = ChampionPointer(self._workspace, self._pipeline)
+            before = pointer.before()
+            if before is None:
+                raise MissingDataError("no champion came before", where=self._pipeline)
+            return None if before.bundle_digest == now else (
+                before, fetch_bundle(self._workspace, before)
+            )  # fmt: skip
+        uri, run_id = self._candidate() if self._what == CANDIDATE else (self._what, "")
+        folder = fetch(_at(self._workspace, uri))
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+        if manifest.digest == now:
+            return None
+        card = read_card(folder)
+        entry = Champion(
+            pipeline=self._pipeline, number=0, run_id=run_id, bundle_uri=uri,
+            night=datetime.strptime(card.night, "%Y-%m-%d").date(),
+            bundle_digest=manifest.digest, since=datetime.now(UTC), change="promote",
+            reason="not promoted: it scores beside the champion",
+        )  # fmt: skip
+        return entry, folder
+
+    def _candidate(self) -> tuple[str, str]:
+        """The newest export that no champion ever was."""
+        pointer = ChampionPointer(self._workspace, self._pipeline)
+        promoted = {each.bundle_uri for each in pointer.history()}
+        for run in reversed(runs_of(self._workspace, self._pipeline)):
+            record = run.stage("export")
+            if record and record.state == "done" and record.uri not in promoted:
+                return record.uri, run.run_id
+        raise MissingDataError(
+            "no candidate that was not promoted",
+            where=self._pipeline,
+            hint="run a night, or give the folder of a bundle",
+        )
+
+
+def _at(workspace: Workspace, folder: str) -> UPath:
+    """A folder of this machine, or one of the workspace."""
+    here = Path(folder)
+    return UPath(here.absolute()) if here.exists() else workspace.at(folder)
+
+
+def check(workspace: Workspace, what: str) -> None:
+    """Refuse a shadow that cannot be.
+
+    Raises:
+        ConfigError: It is neither a word nor a bundle.
+    """
+    if what in (PREVIOUS, CANDIDATE):
+        return
+    try:
+        read_card(fetch(_at(workspace, what)))
+    except NightbidError as error:
+        raise ConfigError(
+            f"no bundle at {what!r}: {error.what}",
+            where="--shadow",
+            hint=f"give {PREVIOUS}, {CANDIDATE} or the folder of an exported bundle",
+        ) from error
+
+
+class Shadow:
+    """The process that scores beside.
+
+    Args:
+        choice: Finds its bundle.
+        what: As the user has named it.
+        folder: Shared with the processes that answer.
+        log: File that gets a line per request; None: no log.
+        poll_seconds: Between two looks for a newer bundle.
+    """
+
+    def __init__(
+        self, choice: Choice, what: str, folder: Path, log: Path | None, poll_seconds: float
+    ) -> None:
+        self._choice, self._folder, self._log = choice, folder, log
+        self._poll_seconds = poll_seconds
+        self._sums = Sums(what)
+        self._served: Served | None = None
+        self._waiting: queue.Queue[bytes] = queue.Queue(MOST_WAITING)
+
+    def run(self) -> None:
+        """Score until the process ends."""
+        receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / SOCKET).unlink()
+        receiver.bind(str(self._folder / SOCKET))
+        threading.Thread(target=self._receive, args=(receiver,), daemon=True).start()
+        looked = written = -1e9
+        while True:
+            if time.monotonic() - looked > self._poll_seconds:
+                self._look()
+                looked = time.monotonic()
+            with contextlib.suppress(queue.Empty):
+                self._compare(self._waiting.get(timeout=STATE_SECONDS))
+            if time.monotonic() - written > STATE_SECONDS:
+                self._write()
+                written = time.monotonic()
+
+    def _receive(self, receiver: socket.socket) -> None:
+        while True:
+            packed = receiver.recv(MOST_BYTES + 1)
+            try:
+                self._waiting.put_nowait(packed)
+            except queue.Full:
+                self._sums.skipped += 1
+
+    def _look(self) -> None:
+        try:
+            now = self._served.champion.bundle_digest if self._served else ""
+            if (found := self._choice.find(now)) is not None:
+                self._served = load(*found)
+            self._sums.trouble = ""
+        except Exception as error:  # whatever a damaged bundle raises; the next may be sound
+            self._sums.trouble = " ".join(str(error).split())
+            if not isinstance(error, NightbidError):
+                LOG.exception("no shadow")
+
+    def _compare(self, packed: bytes) -> None:
+        served = self._served
+        if served is None:
+            self._sums.skipped += 1
+            return
+        try:
+            message = msgspec.msgpack.decode(packed, type=Message)
+            if message.is_arrow:
+                theirs = served.answer_arrow(message.body)
+            else:
+                theirs = served.rank(message.body)[0]
+            ours = np.frombuffer(message.scores, np.float64)
+            bids = np.array(message.bids) if message.bids else None
+            entry = served.champion
+            name = entry.bundle_digest[:12]
+            pair = self._sums.pairs.setdefault(
+                f"{message.champion}/{name}", Comparison(message.champion, name, entry.run_id)
+            )
+            line = pair.add(ours, theirs, bids)
+        except Exception as error:  # a column that only this model reads, say
+            self._sums.failed += 1
+            self._sums.trouble = " ".join(str(error).split())
+            return
+        if self._log is not None:
+            said = {"at": datetime.now(UTC).isoformat(), "champion": message.champion,
+                    "shadow": name, **line}  # fmt: skip
+            with self._log.open("a") as file:
+                file.write(json.dumps(said) + "\n")
+
+    def _write(self) -> None:
+        beside = self._folder / f"{STATE}.tmp"
+        beside.write_text(json.dumps(asdict(self._sums)))
+        beside.replace(self._folder / STATE)
+
+
+def run(workspace: str, pipeline: str, what: str, folder: Path, log: str, poll: float) -> None:
+    """Run a shadow until its parent ends; the target of a process."""
+    from nightbid.scorer.server import end_with_parent
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    os.nice(NICENESS)
+    choice = Choice(Workspace(workspace), pipeline, what)
+    Shadow(choice, what, folder, Path(log) if log else None, poll).run()
+
+
+def read(folder: Path) -> Sums | None:
+    """What the shadow of a scorer has done so far; None if it has none yet."""
+    try:
+        found = json.loads((folder / STATE).read_text())
+    except FileNotFoundError:
+        return None
+    pairs = {name: Comparison(**each) for name, each in found.pop("pairs").items()}
+    return Sums(**found, pairs=pairs)

@@ -1,0 +1,119 @@
+"""A second bundle that scores the same requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from nightbid.scorer.shadow import Comparison
+from nightbid.serving.bundle import Bundle
+
+from .running import serving
+from .small_night import PIPELINE
+
+
+def _until(scorer, requests: int, shadow: str = "") -> dict:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        answer = scorer.http.get("/shadow")
+        for found in answer.json().get("comparisons", []):
+            if found["requests"] == requests and found["shadow"].startswith(shadow):
+                return found
+        time.sleep(0.1)
+    raise AssertionError((answer.text, scorer.log()))
+
+
+def test_differences_of_score_and_order_are_summed_beside_the_answers(night, other, tmp_path):
+    log = tmp_path / "shadow.jsonl"
+    options = ("--processes", "1", "--shadow", str(other.folder("export")))
+    with serving(night, tmp_path, *options, "--shadow-log", str(log)) as scorer:
+        number = scorer.promote(night, "first")
+        raw = night.raw()
+        ours = Bundle.load(night.folder("export"))
+        theirs = Bundle.load(other.folder("export"))
+        deadline = time.monotonic() + 60
+        while scorer.http.get("/shadow").status_code == 404:  # it is starting
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        parts = [raw.slice(20 * at, 20) for at in range(10)]
+        for part in parts:
+            answer = scorer.score(part)
+            assert answer.json()["probabilities"] == ours.score(part).tolist()
+            time.sleep(0.05)
+        found = _until(scorer, 10)
+        mine, other_ = ours.score(raw.slice(0, 200)), theirs.score(raw.slice(0, 200))
+        assert (found["champion"], found["rows"]) == (number, 200)
+        assert found["mean_difference"] == pytest.approx(np.abs(mine - other_).mean())
+        assert found["largest_difference"] == pytest.approx(np.abs(mine - other_).max())
+        assert found["mean_probability"]["shadow"] == pytest.approx(other_.mean())
+        changed = [ours.score(each).argmax() != theirs.score(each).argmax() for each in parts]
+        assert found["winner_changed"] == pytest.approx(np.mean(changed))
+        assert -1 <= found["kendall_tau"] < 1
+        # The order of an auction is that of bid times probability.
+        body = {"rows": parts[0].to_pylist(), "bids": [1.0] * 19 + [1e6]}
+        ranked = scorer.http.post(
+            "/rank", content=json.dumps(body, default=lambda t: t.isoformat())
+        )
+        assert ranked.status_code == 200
+        assert _until(scorer, 11)["winner_changed"] == pytest.approx(np.sum(changed) / 11)
+        text = scorer.http.get("/metrics").text
+        assert f'nightbid_shadow_requests_total{{champion="{number}"' in text
+        assert "nightbid_shadow_tau_sum" in text
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert len(lines) == 11
+        assert {"kendall_tau", "winner_changed", "mean_difference"} <= lines[0].keys()
+        assert "Traceback" not in scorer.log()
+
+
+def test_the_champion_before_is_followed(night, other, tmp_path):
+    with serving(night, tmp_path, "--processes", "1", "--shadow", "previous") as scorer:
+        scorer.promote(night, "first")
+        scorer.promote(other, "second")
+        digest = night.stage("export").manifest.digest[:12]
+        deadline = time.monotonic() + 60
+        sent = 0
+        while time.monotonic() < deadline:
+            assert scorer.score(night.raw().slice(0, 5)).status_code == 200
+            sent += 1
+            found = scorer.http.get("/shadow").json().get("comparisons", [])
+            if found:
+                break
+            time.sleep(0.2)
+        assert found[0]["shadow"] == digest
+        assert found[0]["run_id"] == "first"
+        assert found[0]["requests"] <= sent
+
+
+def test_without_a_shadow_it_says_how_to_have_one(scorer, tmp_path):
+    answer = scorer.http.get("/shadow")
+    assert answer.status_code == 404
+    assert "--shadow" in answer.json()["error"]
+    (tmp_path / "small.yaml").write_text(PIPELINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "nightbid", "serve", "small", "--shadow", "challenger"],
+        env={**os.environ, "NIGHTBID_PIPELINES": str(tmp_path), "COLUMNS": "300"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no bundle at 'challenger'" in done.stderr
+    assert "give previous, candidate or the folder" in done.stderr
+
+
+def test_a_comparison_counts_orders():
+    one = Comparison(1, "b", "r")
+    one.add(np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.2, 0.3]))
+    assert one.summary()["kendall_tau"] == 1
+    one.add(np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.2, 0.1]))
+    one.add(np.array([0.5]), np.array([0.7]))
+    one.add(np.array([]), np.array([]))
+    one.add(np.array([0.2, 0.2]), np.array([0.2, 0.2]))  # no order at all
+    found = one.summary()
+    assert found["requests"] == 5
+    assert found["kendall_tau"] == 0
+    assert found["winner_changed"] == pytest.approx(1 / 3)
+    assert found["largest_difference"] == pytest.approx(0.2)
