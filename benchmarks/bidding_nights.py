@@ -122,7 +122,7 @@ def models(folder: Path, nights: int, rows: int) -> None:
             for stage in NIGHT:
                 if stage.name in STAGES:
                     result = run_stage(stage, spec, run, cache_folder=folder / "cache")
-            found = pq.read_table(Path(str(result.folder)) / "auctions.parquet")
+            found = pq.read_table(folder / "ws" / result.uri / "auctions.parquet")
             columns |= {name: found[name].to_numpy() for name in found.column_names}
             columns[architecture] = columns.pop("candidate")
             print(f"  {run.night} {architecture}: {result.manifest.summary}", flush=True)

@@ -35,9 +35,10 @@ def seconds_of_feature(
         Seconds a night (learning and transforming), seconds a request of 100 candidates.
     """
     definition = {name: fitted.definition.features[name]}
+    zone = fitted.definition.time_zone
     transform = fitted.transforms[name]
     transform.apply(RawColumns(raw))  # what is made once, such as an index of the history
-    learning = _cpu(lambda: learn(definition, raw, train=True)) / len(raw)
+    learning = _cpu(lambda: learn(definition, raw, train=True, zone=zone)) / len(raw)
     applying = _cpu(lambda: transform.apply(RawColumns(raw))) / len(raw)
     request = raw.slice(0, CANDIDATES)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from datetime import date
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
@@ -102,6 +102,9 @@ class ObdSource(Block):
 
 class KuaiRandSource(Block):
     """Real short-video impressions, from a folder holding the KuaiRand-Pure files."""
+
+    time_zone: ClassVar[str] = "Asia/Shanghai"
+    """Zone of the days of its files."""
 
     kind: Literal["kuairand"] = "kuairand"
     folder: str

@@ -91,6 +91,8 @@ class Definition(Block):
     """Column with the time of the impression."""
     lag_days: int = 0
     """Days until a label is final."""
+    time_zone: str = "UTC"
+    """Whose clock the days of the logs are of: rates and counts end where the row's day begins."""
 
     @classmethod
     def of(cls, spec: PipelineSpec) -> Definition:
@@ -111,7 +113,10 @@ class Definition(Block):
                     hint=f"did you mean {close[0]!r}?" if close else "name one, or leave it out",
                 )
         return cls(
-            features=spec.features, time=spec.columns.time, lag_days=spec.label.attribution_days
+            features=spec.features,
+            time=spec.columns.time,
+            lag_days=spec.label.attribution_days,
+            time_zone=getattr(spec.source, "time_zone", "UTC"),
         )
 
     @classmethod
@@ -124,7 +129,9 @@ class Definition(Block):
         mine, theirs = self.features.get(name), other.features.get(name)
         if mine is None or mine != theirs:
             return False
-        if (self.time, self.lag_days) != (other.time, other.lag_days):
+        if (self.time, self.lag_days, self.time_zone) != (
+            other.time, other.lag_days, other.time_zone,
+        ):  # fmt: skip
             return False
         shared = mine.vocabulary if isinstance(mine, Sequence | Recent) else None
         return not shared or self.is_as(other, shared)
@@ -293,16 +300,19 @@ class FittedFeatures:
             case Recent():
                 events = learned.history if learned.history is not None else NO_EVENTS
                 numbered = self._numbered(feature.vocabulary)
-                time, lag = self.definition.time, self.definition.lag_days
-                return RecentItems(name, feature, events, numbered, time, lag)
+                asked = self.definition
+                return RecentItems(
+                    name, feature, events, numbered, asked.time, asked.lag_days, asked.time_zone
+                )
             case TextNgrams():
                 return NgramTransform(name, feature)
             case Identity() | Hour() | DayOfWeek():
                 return TimePartTransform(name, feature)
             case TargetRate() | Count():
                 history = learned.history if learned.history is not None else NO_HISTORY
+                asked = self.definition
                 return KeyHistory(
-                    name, feature, history, self.definition.time, self.definition.lag_days
+                    name, feature, history, asked.time, asked.lag_days, asked.time_zone
                 )
 
     def _numbered(self, name: str) -> FittedVocabulary:

@@ -86,6 +86,8 @@ class KeyHistory(Transform):
     time: str
     lag_days: int
     """A label of the last so many days was not final yet on the row's day."""
+    zone: str = "UTC"
+    """Whose clock the days are of."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -116,7 +118,7 @@ class KeyHistory(Transform):
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         keys = keys_of(self.name, self.feature.sources(self.name), raw)
-        days = days_of(raw.time(self.time, self.name))
+        days = days_of(raw.time(self.time, self.name, self.zone), self.zone)
         if isinstance(self.feature, Count):
             seen = self._history.before(keys, days)
             values = np.log1p(seen.weight / np.maximum(seen.days, 1))

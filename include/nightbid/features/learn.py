@@ -46,7 +46,9 @@ History = TargetRate | Count | Recent
 """What happened on earlier days, or before a row: every split tells, readers look back only."""
 
 
-def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> dict[str, Statistic]:
+def learn(
+    features: Mapping[str, Feature], rows: pa.Table, *, train: bool, zone: str = "UTC"
+) -> dict[str, Statistic]:
     """Compute the statistics of some rows; those of parts merge into those of the whole.
 
     Args:
@@ -54,6 +56,7 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
         rows: raw and reserved columns.
         train: rows of the training days. Only they teach vocabularies and scales; every split
             teaches history, whose readers look at earlier days only.
+        zone: whose clock the days are of.
 
     Raises:
         DataError: a source column is absent, or is not what its feature reads.
@@ -62,7 +65,7 @@ def learn(features: Mapping[str, Feature], rows: pa.Table, *, train: bool) -> di
     for name, feature in learning_features(features, train=train).items():
         with naming(name):
             found[name] = (
-                _history(name, feature, raw, rows)
+                _history(name, feature, raw, rows, zone)
                 if isinstance(feature, History)
                 else _of_training(name, feature, raw)
             )
@@ -79,7 +82,7 @@ def columns_taught(features: Mapping[str, Feature], *, train: bool) -> set[str]:
     return names
 
 
-def taught(name: str, feature: Feature) -> dict[str, Any] | None:
+def taught(name: str, feature: Feature, zone: str = "UTC") -> dict[str, Any] | None:
     """Say what a feature's statistic depends on, beside the rows; None where it learns nothing.
 
     Features with equal answers share one statistic. Settings that only `finalize` and transforms
@@ -94,7 +97,8 @@ def taught(name: str, feature: Feature) -> dict[str, Any] | None:
                 "rows": feature.rows,
             }
         case TargetRate() | Count():
-            return {"by_day": list(feature.sources(name))}
+            days = {} if zone == "UTC" else {"zone": zone}
+            return {"by_day": list(feature.sources(name)), **days}
     if not _is_fitted(feature):
         return None
     column = feature.column or name
@@ -137,12 +141,12 @@ def _is_fitted(feature: Feature) -> bool:
     return isinstance(feature, Age | QuantileBuckets | Vocabulary | Bag)
 
 
-def _history(name: str, feature: History, raw: RawColumns, rows: pa.Table) -> Statistic:
+def _history(name: str, feature: History, raw: RawColumns, rows: pa.Table, zone: str) -> Statistic:
     if isinstance(feature, Recent):
         keys = keys_of(name, feature.by, raw)
         items = raw.encoded(feature.column, name)
         return Events.of(keys, items, rows, positive=feature.rows == "positive")
-    return DayCounts.of(keys_of(name, feature.sources(name), raw), rows)
+    return DayCounts.of(keys_of(name, feature.sources(name), raw), rows, zone)
 
 
 def _of_training(name: str, feature: Feature, rows: RawColumns) -> Statistic:

@@ -11,7 +11,15 @@ import pyarrow as pa
 from nightbid.column_parsing import Hashes, encode, whole
 from nightbid.config.features import Recent
 from nightbid.features.transforms import FittedVocabulary, Transform, matrix_column
-from nightbid.features.values import DAY_US, Int32s, Ints, RawColumns, keys_of, moments_of
+from nightbid.features.values import (
+    DAY_US,
+    Int32s,
+    Ints,
+    RawColumns,
+    day_starts,
+    keys_of,
+    moments_of,
+)
 from nightbid.schema import ModelInput
 
 SECOND_US = 1_000_000
@@ -33,6 +41,8 @@ class RecentItems(Transform):
     vocabulary: FittedVocabulary
     time: str
     lag_days: int
+    zone: str = "UTC"
+    """Whose clock the days are of."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -80,13 +90,12 @@ class RecentItems(Transform):
 
     def _known(self, raw: RawColumns) -> Ints:
         """Rows before this time count; microseconds, [rows]."""
-        moments = moments_of(raw.time(self.time, self.name))
-        if self.feature.before == "day":
-            moments = moments // DAY_US * DAY_US
+        time = raw.time(self.time, self.name, self.zone)
+        known = day_starts(time, self.zone) if self.feature.before == "day" else moments_of(time)
         wait = self.feature.delay_seconds * SECOND_US
         if self.feature.rows == "positive":
             wait += self.lag_days * DAY_US
-        return moments - wait
+        return known - wait
 
     @cached_property
     def _events(self) -> Events:

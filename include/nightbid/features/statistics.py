@@ -229,18 +229,18 @@ class DayCounts:
     """Weighted rows and positives by key and day."""
 
     table: pa.Table
-    """key uint64, day int32 (since 1970, UTC), weight and positives int64 (in units of 2^-20);
-    sorted by key and day."""
+    """key uint64, day int32 (since 1970, by the source's clock), weight and positives int64 (in
+    units of 2^-20); sorted by key and day."""
 
     @classmethod
-    def of(cls, keys: Hashes, rows: pa.Table) -> DayCounts:
-        """Count rows by key [rows]; `rows` has the reserved columns."""
+    def of(cls, keys: Hashes, rows: pa.Table, zone: str = "UTC") -> DayCounts:
+        """Count rows by key [rows] and day of a zone; `rows` has the reserved columns."""
         weight = np.round(np.asarray(rows[WEIGHT], np.float64) * WEIGHT_UNIT).astype(np.int64)
         label = np.asarray(rows[LABEL], np.float64) == 1
         table = pa.table(
             {
                 "key": keys,
-                "day": days_of(whole(rows[TIME])),
+                "day": days_of(whole(rows[TIME]), zone),
                 "weight": weight,
                 "positives": np.where(label, weight, 0),
             }

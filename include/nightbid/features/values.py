@@ -23,7 +23,9 @@ from nightbid.column_parsing import (
     as_time,
     encode,
     joint_hashes,
+    local_time,
     numbers,
+    time_of_zone,
     unreadable,
     whole,
 )
@@ -87,9 +89,9 @@ class RawColumns:
             self._codes[name] = encode(self.column(name, feature))
         return self._codes[name]
 
-    def time(self, name: str, feature: str) -> pa.Array:
-        """Fetch a column as timestamp[us, UTC]."""
-        return as_time(self.column(name, feature))
+    def time(self, name: str, feature: str, zone: str = "UTC") -> pa.Array:
+        """Fetch a column as timestamp[us, UTC]; times that name no zone are of `zone`."""
+        return as_time(self.column(name, feature), zone)
 
 
 @contextmanager
@@ -103,9 +105,17 @@ def naming(feature: str) -> Iterator[None]:
         raise type(error)(error.what, where=f"features.{feature}", hint=error.hint) from error
 
 
-def days_of(time: pa.Array) -> Int32s:
-    """Day of each timestamp[us, UTC], counted from 1970; int32 [rows]; 0 where it is null."""
-    return (moments_of(time) // DAY_US).astype(np.int32)
+def days_of(time: pa.Array, zone: str = "UTC") -> Int32s:
+    """Day of each timestamp[us, UTC] by a zone's clock, from 1970; int32 [rows]; 0 for null."""
+    return (moments_of(local_time(time, zone)) // DAY_US).astype(np.int32)
+
+
+def day_starts(time: pa.Array, zone: str = "UTC") -> Ints:
+    """When the day of each timestamp[us, UTC] began by a zone's clock; int64 [rows], as moments."""
+    local = moments_of(local_time(time, zone)) // DAY_US * DAY_US
+    if zone == "UTC":
+        return local
+    return moments_of(time_of_zone(pa.array(local).cast(pa.timestamp("us", "UTC")), zone))
 
 
 def moments_of(time: pa.Array) -> Ints:

@@ -98,7 +98,10 @@ class LearnMissing(beam.DoFn):  # type: ignore[misc]
         features = {name: self._definition.features[name] for name in self._missing[place]}
         train = group.split == "train"
         rows = group.read(columns_taught(features, train=train))
-        yield place, Part(len(rows), learn(features, rows, train=train))
+        yield (
+            place,
+            Part(len(rows), learn(features, rows, train=train, zone=self._definition.time_zone)),
+        )
 
 
 class SaveDay(beam.DoFn):  # type: ignore[misc]
@@ -172,7 +175,7 @@ def _days(task: StageTask, groups: list[Group], definition: Definition) -> Itera
 
 def _statistic(name: str, definition: Definition) -> str:
     """Name of the statistic that a feature learns: equal for features that learn the same."""
-    return digest_of(taught(name, definition.features[name]))[:16]
+    return digest_of(taught(name, definition.features[name], definition.time_zone))[:16]
 
 
 def _known(task: StageTask, day: _Day) -> _Day:

@@ -72,7 +72,8 @@ class Learn(beam.DoFn):  # type: ignore[misc]
         """Learn from one row group."""
         train = group.split == "train"
         rows = group.read(columns_taught(self._definition.features, train=train))
-        found = learn(self._definition.features, rows, train=train)
+        asked = self._definition
+        found = learn(asked.features, rows, train=train, zone=asked.time_zone)
         yield Part(len(rows), found)
 
 

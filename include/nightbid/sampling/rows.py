@@ -162,8 +162,11 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
     """Refuse a table that lacks a column of the pipeline or has one of a reserved name."""
     roles, label = spec.columns, spec.label
     wanted = [roles.key, roles.time, roles.user, label.column]
-    money = (roles.price, roles.bid, roles.floor, roles.value, roles.weight)
-    wanted += [name for name in (label.given, label.event_time, *money) if name]
+    logged = (
+        roles.price, roles.bid, roles.floor, roles.value, roles.competing, roles.propensity,
+        roles.candidates, roles.weight,
+    )  # fmt: skip
+    wanted += [name for name in (label.given, label.event_time, *logged) if name]
     mine = [name for name in table.column_names if name not in (REASON, TEXT)]
     missing = [repr(name) for name in dict.fromkeys(wanted) if name not in mine]
     if missing:

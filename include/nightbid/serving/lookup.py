@@ -88,7 +88,7 @@ class Lookup:
     """Every served feature, with its memo. Not to be shared by threads."""
 
     def __init__(self, fitted: FittedFeatures) -> None:
-        self._time = fitted.definition.time
+        self._time, self._zone = fitted.definition.time, fitted.definition.time_zone
         self._features = [Memo(each) for each in served_features(fitted)]
 
     @property
@@ -110,8 +110,8 @@ class Lookup:
         Raises:
             MissingDataError: a source column is absent.
         """
-        request = Request(raw, self._time, shared)
-        once = Request(shared, self._time) if shared is not None else None
+        request = Request(raw, self._time, shared, zone=self._zone)
+        once = Request(shared, self._time, zone=self._zone) if shared is not None else None
         found: dict[str, Array] = {}
         for memo in self._features:
             if once is not None and once.columns.keys() >= memo.needs:
@@ -130,13 +130,15 @@ class Lookup:
 class Request:
     """Raw rows, and one row of what they share; a column is read once for all features."""
 
-    def __init__(self, raw: Rows, time: str, shared: Rows | None = None) -> None:
+    def __init__(
+        self, raw: Rows, time: str, shared: Rows | None = None, *, zone: str = "UTC"
+    ) -> None:
         self.columns = dict(zip(raw.column_names, raw.columns, strict=True))
         if shared is not None:
             self.columns.update(zip(shared.column_names, shared.columns, strict=True))
         self._raw = raw
         self._shared: frozenset[str] = frozenset(shared.column_names if shared is not None else ())
-        self._time = time
+        self._time, self._zone = time, zone
         self._keys: dict[str, list[Any] | None] = {}
         self._times: dict[str, list[Any]] = {}
 
@@ -156,8 +158,8 @@ class Request:
         if when not in self._times:
             if self._time not in self.columns:
                 RawColumns(self._raw).time(self._time, feature)  # raises
-            time = as_time(self._column(self._time))
-            found = (days_of(time) if when == "day" else moments_of(time)).tolist()
+            time = as_time(self._column(self._time), self._zone)
+            found = (days_of(time, self._zone) if when == "day" else moments_of(time)).tolist()
             self._times[when] = self._each_row(self._time, found) or []
         return self._times[when]
 

@@ -56,7 +56,7 @@ class RequestLookup:
 
     def __init__(self, fitted: FittedFeatures, columns: pa.Schema) -> None:
         self._features = served_features(fitted)
-        self._time = fitted.definition.time
+        self._time, self._zone = fitted.definition.time, fitted.definition.time_zone
         self._columns = {each.name: each.type for each in columns}
         # A decimal may have more digits than orjson's 64 bits.
         exact = any(pa.types.is_decimal(each) for each in columns.types)
@@ -93,7 +93,7 @@ class RequestLookup:
         parsed = SharedValues(given, self._columns, self._decode)
         day = None
         if layout.reads_day:
-            day = parsed.day(self._time)
+            day = parsed.day(self._time, self._zone)
         once = self._shared_values(layout, parsed, day)
         keys = list(map(bytes, rows))
         slots = self._row_slots(layout, keys)

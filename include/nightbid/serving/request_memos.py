@@ -86,11 +86,11 @@ class SharedValues:
         aware = found if found.tzinfo else found.replace(tzinfo=dt.UTC)
         return (aware - EPOCH) // MICROSECOND
 
-    def day(self, name: str) -> int:
-        """Days since 1970 of a time; 0 if it is null."""
-        moment = self.moment(name)
+    def day(self, name: str, zone: str = "UTC") -> int:
+        """Days since 1970 of a time by a zone's clock; 0 if it is null."""
+        moment = self.moment(name) if zone == "UTC" else None
         if moment is None:
-            return int(days_of(as_time(self.array(name)))[0])
+            return int(days_of(as_time(self.array(name), zone), zone)[0])
         return moment // DAY_US
 
     def array(self, name: str) -> pa.Array:
