@@ -20,6 +20,7 @@ from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_
 
 DAY = 86_400_000_000
 AS_LOGGED = "as logged"
+PROPENSITY = "propensity"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Rows:
     """Whether the label's condition held, where all rows are kept."""
     tasks: Mapping[str, Floats] = field(default_factory=dict)
     """Of a multi-task candidate: column of the condition, of the label → probabilities."""
+    propensity: Floats | None = None
+    """Probability with which the logged item was shown; NaN where it is unknown or impossible."""
     unscored: int = 0
     """Rows left out because a baseline in the logs has no score of them."""
 
@@ -119,6 +122,7 @@ class Rows:
             as_logged=None if self.as_logged is None else self.as_logged[kept],
             earlier=tuple(replace(each, scores=each.scores[kept]) for each in self.earlier),
             given=None if self.given is None else self.given[kept],
+            propensity=None if self.propensity is None else self.propensity[kept],
             tasks={name: each[kept] for name, each in self.tasks.items()},
             unscored=missing,
         )
@@ -179,7 +183,8 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         task.progress(0.6 * index / len(files), f"scoring {day}")
         rows = _read(paths)
         # Champions look their own features up in the raw rows.
-        used = (*slices, baseline.column) if baseline.column else slices
+        propensity = task.spec.columns.propensity
+        used = (*slices, *filter(None, (baseline.column, propensity)))
         raw = _read(raw_files[day], None if bundles else _needed(raw_files[day][0], used))
         if not raw[KEY].equals(rows[KEY]):
             raise CorruptDataError(
@@ -202,6 +207,8 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
             reserved.setdefault(name, []).append(_numbers(rows[name]))
         if GIVEN in rows.column_names:
             reserved.setdefault(GIVEN, []).append(_numbers(rows[GIVEN]))
+        if propensity and propensity in raw.column_names:
+            reserved.setdefault(PROPENSITY, []).append(numbers(raw[propensity]))
         if TRUTH in raw.column_names:
             reserved.setdefault(TRUTH, []).append(_numbers(raw[TRUTH]))
         sliced.append(raw.select([each for each in slices if each in raw.column_names]))
@@ -218,6 +225,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         days=columns[TIME].astype(np.int64) // DAY,
         truth=None if truth is None or np.isnan(truth.astype(np.float64)).any()
         else truth.astype(np.float64),
+        propensity=_possible(columns.get(PROPENSITY)),
         given=columns[GIVEN].astype(np.float64) if GIVEN in columns else None,
         tasks={name: np.concatenate(parts) for name, parts in tasks.items()},
         slices=pa.concat_tables(sliced, promote_options="permissive"),
@@ -231,6 +239,14 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     if baseline.column is None:
         return evaluated
     return evaluated.scored(baseline.unscored, baseline.column)
+
+
+def _possible(propensity: npt.NDArray[np.generic] | None) -> Floats | None:
+    """Propensities, NaN where they are not above 0 and at most 1."""
+    if propensity is None:
+        return None
+    found = propensity.astype(np.float64)
+    return np.where((found > 0) & (found <= 1), found, np.nan)
 
 
 def _logged(raw: pa.Table, column: str, day: str) -> Floats:

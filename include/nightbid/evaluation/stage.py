@@ -35,6 +35,7 @@ from nightbid.evaluation.verdict import (
     PROMOTED,
     Verdict,
     against,
+    by_propensity,
     explain,
     judge,
     signed,
@@ -45,6 +46,8 @@ from nightbid.night.progress import Progress, silent
 from nightbid.night.task import Outcome, StageTask
 
 DIFFERENCES = ("auc", "normalized_entropy", "log_loss")
+MOST_WEIGHT = 100.0
+"""Largest weight by inverse propensity, in medians."""
 CURVES = ("candidate", "champion", "baseline")
 
 
@@ -173,6 +176,7 @@ def evaluate(
         "reference": reference,
         "ratchet": ratchet,
         "as_logged": as_logged,
+        "by_propensity": _by_propensity(rows, pair, resampling, reference),
         "no_reference": no_reference,
         "rows": len(rows),
         "positives": int(rows.labels.sum()),
@@ -193,6 +197,37 @@ def evaluate(
         "slices": parts,
         "field_calibration": field_calibration(found, rows.labels, rows.weights, pair),
         "tasks": _tasks(rows, ndcg_k),
+    }
+
+
+def _by_propensity(
+    rows: Rows, pair: dict[str, Floats], resampling: Resampling, reference: str
+) -> dict[str, Any] | None:
+    """Judge on rows weighted by inverse propensities: as if items had been shown evenly.
+
+    Returns:
+        Figures of both models, their paired differences, and the rows that they rest on; None
+        where no propensities are known.
+    """
+    if rows.propensity is None:
+        return None
+    known = ~np.isnan(rows.propensity)
+    if not known.any():
+        return None
+    inverse = 1 / np.where(known, rows.propensity, 1.0)
+    # The rarest rows would decide alone.
+    most = MOST_WEIGHT * float(np.median(inverse[known]))
+    weighted = replace(rows, weights=rows.weights * np.minimum(inverse, most))
+    figures = {name: summary(_table(weighted, each, known)) for name, each in pair.items()}
+    drawn = _replicates(weighted, resampling, pair, known)
+    used = weighted.weights[known]
+    return {
+        "rows": int(known.sum()),
+        "unknown": int((~known).sum()),
+        "effective_rows": float(used.sum() ** 2 / (used**2).sum()),
+        "capped": int((inverse[known] > most).sum()),
+        **{name: {key: each[key] for key in DIFFERENCES} for name, each in figures.items()},  # type: ignore[literal-required]
+        "difference": _differences(figures, drawn, reference),
     }
 
 
@@ -304,7 +339,8 @@ def _sentence(metrics: dict[str, Any]) -> str:
         )
     if metrics.get("unscored"):
         parts.append(f"{metrics['unscored']:,} rows without {metrics['baseline_column']} left out")
-    return "; ".join(filter(None, (", ".join(parts), explain(metrics), with_position(metrics))))
+    more = (explain(metrics), with_position(metrics), by_propensity(metrics))
+    return "; ".join(filter(None, (", ".join(parts), *more)))
 
 
 def _signed(difference: Difference) -> str:

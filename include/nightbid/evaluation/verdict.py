@@ -120,6 +120,16 @@ def with_position(metrics: Mapping[str, Any]) -> str:
     return f"with the logged position AUC {auc:.4f}, NE {entropy:.4f}"
 
 
+def by_propensity(metrics: Mapping[str, Any]) -> str:
+    """What remains of the difference if items had been shown evenly; empty if that is unknown."""
+    found = metrics.get("by_propensity") or {}
+    auc = (found.get("candidate") or {}).get("auc")
+    if auc is None:
+        return ""
+    text = signed(found["difference"]["auc"])
+    return f"by inverse propensities AUC {auc:.4f}" + (f" ({text})" if text else "")
+
+
 def signed(difference: Difference) -> str:
     """Write a difference with its sign and interval; empty where it is not defined."""
     value, low, high = difference["value"], difference["low"], difference["high"]

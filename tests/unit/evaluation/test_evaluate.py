@@ -13,7 +13,7 @@ from nightbid.errors import ConfigError
 from nightbid.evaluation.rows import EarlierChampion, Rows
 from nightbid.evaluation.slices import MISSING, OTHER, slices_of
 from nightbid.evaluation.stage import evaluate
-from nightbid.evaluation.verdict import explain, with_position
+from nightbid.evaluation.verdict import by_propensity, explain, with_position
 
 
 def night(
@@ -108,6 +108,32 @@ def test_the_likelihood_with_the_logged_position_is_told_beside_that_without():
     assert found["candidate"]["auc"] < 0.6
     assert f"with the logged position AUC {found['oracle']['auc']:.4f}" in (with_position(found))
     assert judged(rows)["as_logged"] is None
+
+
+def test_inverse_propensities_judge_as_if_items_had_been_shown_evenly():
+    rows = night()
+    # What is likely to be clicked was shown five times as often.
+    propensity = np.where(rows.truth > np.median(rows.truth), 0.9, 0.18)
+    shown = np.random.default_rng(2).random(len(rows)) < propensity
+    logged = Rows(
+        **{
+            **{name: each[shown] if isinstance(each, np.ndarray) else each
+               for name, each in vars(rows).items()},
+            "scores": {name: each[shown] for name, each in rows.scores.items()},
+            "slices": rows.slices.filter(pa.array(shown)),
+            "propensity": np.where(np.arange(shown.sum()) < 3, np.nan, propensity[shown]),
+        }
+    )  # fmt: skip
+    found, whole = judged(logged), judged(rows)
+    told = found["by_propensity"]
+    assert (told["unknown"], told["rows"]) == (3, shown.sum() - 3)
+    assert told["effective_rows"] < told["rows"]
+    full, seen = whole["candidate"]["auc"], found["candidate"]["auc"]
+    assert abs(told["candidate"]["auc"] - full) < 0.4 * abs(seen - full)
+    assert told["difference"]["auc"]["low"] < told["difference"]["auc"]["high"]
+    assert f"by inverse propensities AUC {told['candidate']['auc']:.4f} (" in by_propensity(found)
+    assert whole["by_propensity"] is None
+    json.dumps(found, allow_nan=False)
 
 
 def test_a_candidate_of_noise_is_worse():
