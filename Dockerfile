@@ -17,7 +17,7 @@ COPY requirements.txt /app/
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --quiet --no-cache-dir uv==0.13.8 \
  && VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --quiet --no-cache --compile-bytecode \
-        -r /app/requirements.txt ${GPU:+tensorflow[and-cuda]}
+        $(test -n "$GPU" || echo --require-hashes) -r /app/requirements.txt ${GPU:+tensorflow[and-cuda]}
 
 RUN printf '#!/bin/sh\nexec python3 -m nightbid "$@"\n' > /opt/venv/bin/nightbid \
  && chmod +x /opt/venv/bin/nightbid

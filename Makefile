@@ -19,7 +19,7 @@ SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n"
 # Libraries are compiled once, and not by every process.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock schema charts clean
+.PHONY: quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit sbom schema charts clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found → install Python 3.11, or: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
 	@echo "Installing the locked environment into $(VENV)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -95,10 +95,19 @@ charts: ## Build the pages' chart library from vendor/plot (UPGRADE=1 takes newe
 notebooks: install ## Execute the notebooks of the documentation in place, on the nights of `make run`
 	NIGHTBID_WORKSPACE=$(CURDIR)/.nightbid/workspace NIGHTBID_TRACKING= $(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
 
-lock: ## Resolve requirements*.in into the lock files (UPGRADE=1 takes newer versions)
+lock: ## Resolve requirements*.in into the lock files, with hashes (UPGRADE=1 takes newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
-	$(BIN)/uv pip compile --quiet --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
-	$(BIN)/uv pip compile --quiet --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements-dev.in -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements-dev.in -o requirements-dev.txt
+
+audit: install ## Known vulnerabilities of the locked packages (exceptions in audit.toml)
+	@$(BIN)/python tools/audit.py
+
+sbom: install ## The packages of the lock file as CycloneDX: .nightbid/sbom.cdx.json
+	@mkdir -p .nightbid
+	@$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o .nightbid/sbom.cdx.json
+	@echo .nightbid/sbom.cdx.json
 
 clean: ## Remove what runs and tests made; the environment stays
 	rm -rf .nightbid .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -32,7 +32,7 @@ from nightbid.errors import StageError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest, Verdict
 from nightbid.night.record import RunRecord, StageRecord, runs_of, state_of
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, read_manifest
 
 
 @dataclass(frozen=True)
@@ -211,11 +211,8 @@ class Run:
     def _manifest(self, uri: str) -> Manifest | None:
         if not uri:
             return None
-        try:
-            text = (self._workspace.at(uri) / "manifest.json").read_text()
-        except FileNotFoundError:
-            return None
-        return Manifest.model_validate_json(text)
+        folder = self._workspace.at(uri)
+        return read_manifest(folder) if (folder / "manifest.json").exists() else None
 
 
 def _open(workspace: str | Workspace | None) -> Workspace:

@@ -23,8 +23,9 @@ from nightbid.jobs.follow import poll_seconds
 from nightbid.jobs.job import DeferredJob
 from nightbid.night.progress import LogProgress
 from nightbid.night.record import RunRecord, safe_run_id
-from nightbid.night.stages import stage_named
+from nightbid.night.stages import NIGHT, stage_named
 from nightbid.night.task import StageResult, describe
+from nightbid.night.turns import Turns
 from nightbid.runner import begin_stage, finish_stage
 from nightbid.storage.workspace import Workspace
 
@@ -32,6 +33,7 @@ from nightbid_airflow.page_links import PageLink
 from nightbid_airflow.remote import JobLink, JobTrigger
 from nightbid_airflow.request import Request
 from nightbid_airflow.scoring import promotions, publish
+from nightbid_airflow.turn import TurnTrigger, runs_at_work, waits_for
 
 FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError, PromotionRefused)
 """Errors that a retry cannot fix."""
@@ -66,6 +68,14 @@ class StageOperator(BaseOperator):
         Raises:
             AirflowFailException: no retry can help; one line says what can.
             NightbidError: a retry may help.
+        """
+        self._take_turn(context)
+        return self._go(context, begin=True)
+
+    def begin(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Run the stage, now that no other night of the pipeline is at work.
+
+        Raises: see `execute`.
         """
         return self._go(context, begin=True)
 
@@ -117,6 +127,37 @@ class StageOperator(BaseOperator):
                 self.log.exception("the promotion is not published as an asset event")
         self.log.info("%s", found.manifest.summary or "done")
         return describe(found)
+
+    def _take_turn(self, context: Context) -> None:
+        """Give the worker back while another night of the pipeline is at work."""
+        run = context["dag_run"]
+        if self.stage != NIGHT[0].name or run.triggering_user_name == "dag_test":
+            return  # dag.test() runs one night at a time, and has no triggerer.
+        settings = Settings()
+        request = Request.of(self.pipeline, run, context["params"])
+        try:
+            other = Turns(Workspace(settings.workspace), self.pipeline).take(
+                run.run_id,
+                request.date,
+                runs_at_work(run.dag_id),
+                is_patient="backfill" in str(run.run_type).lower(),
+            )
+        except FINAL as error:
+            raise AirflowFailException(str(error)) from None
+        if not other:
+            return
+        if other != run.run_id:
+            self.log.info("%s", waits_for(other))
+        self.defer(
+            trigger=TurnTrigger(
+                dag_id=run.dag_id,
+                run_id=run.run_id,
+                date=request.date.isoformat(),
+                pipeline=self.pipeline,
+                workspace=settings.workspace,
+            ),
+            method_name="begin",
+        )
 
     def _leave(self, away: DeferredJob, settings: Settings) -> NoReturn:
         """Give the worker back while the job goes on."""

@@ -188,7 +188,7 @@ class CostTrigger(BaseTrigger):
         run = self._record()
         if run is None:
             return {"spent_usd": "0", "unusual": ""}
-        costs = run_costs(run.workspace, self.pipeline)
+        costs = run_costs(run.workspace, self.pipeline, lenient=True)
         mine = next((each for each in costs if each.run_id == run.run_id), None)
         alert = ""
         if mine is not None and mine.per_million_rows is not None:
@@ -201,7 +201,9 @@ class CostTrigger(BaseTrigger):
         return {"spent_usd": str(spent), "unusual": alert}
 
     def _spent(self, run: RunRecord) -> Decimal:
-        entries = Ledger(run.workspace).entries(pipeline=self.pipeline, run_id=run.run_id)
+        entries = Ledger(run.workspace, lenient=True).entries(
+            pipeline=self.pipeline, run_id=run.run_id
+        )
         return total(entries).amount
 
     def _record(self) -> RunRecord | None:

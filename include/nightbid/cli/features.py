@@ -9,9 +9,8 @@ from upath import UPath
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.features.describe import FILE, Documentation
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.night.manifest import Manifest
 from nightbid.night.record import runs_of
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, read_manifest
 
 
 def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation, str]:
@@ -33,7 +32,7 @@ def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation,
 
 def _told(asked: Documentation, now: Definition, folder: UPath) -> Documentation:
     then = Definition.load(folder / "fitted")
-    rates = Manifest.model_validate_json((folder / "manifest.json").read_text()).metrics["oov_rate"]
+    rates = read_manifest(folder).metrics["oov_rate"]
     known = Documentation.load(folder / "fitted").with_oov(rates)
     told = {each.name: each for each in known.features}
     return Documentation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from nightbid.gates.judge import in_words
 from nightbid.gates.overrides import GATES, add_override, read_suite, write_suite
 from nightbid.gates.propose import Proposal, bands_of
 from nightbid.gates.propose import propose as learn_bands
+from nightbid.gates.result import read_result
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.report.proposal_page import proposal_page
 from nightbid.storage.workspace import Workspace
@@ -236,7 +236,9 @@ def _results(run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
         record = run.stage(f"gate_{gate}")
         if record is not None and record.uri:
             folder = run.workspace.at(record.uri)
-            result = json.loads((folder / "gate.json").read_text(encoding="utf-8"))
+            result = read_result(folder)
+            if result is None:
+                continue
             kept = {key: result[key] for key in ("verdict", "summary", "checks", "findings")}
             yield gate, {**kept, "page": str(folder / "index.html")}
 

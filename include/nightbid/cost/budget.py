@@ -94,7 +94,9 @@ def project(spent: Decimal, done: float, past: Sequence[Decimal] = ()) -> Decima
 def past_costs(run: RunRecord, stage: str) -> list[Decimal]:
     """Sum what this stage cost in each other run of the pipeline where it finished."""
     by_run: dict[str, list[LedgerEntry]] = {}
-    for entry in Ledger(run.workspace).entries(pipeline=run.head.pipeline, stage=stage):
+    for entry in Ledger(run.workspace, lenient=True).entries(
+        pipeline=run.head.pipeline, stage=stage
+    ):
         if entry.run_id != run.run_id and entry.state in FINISHED:
             by_run.setdefault(entry.run_id, []).append(entry)
     return [total(mine).amount for mine in by_run.values()]
@@ -153,7 +155,7 @@ def limits_of(
     spans_runs = budget.day_usd is not None or budget.month_usd is not None
     entries = [
         entry
-        for entry in Ledger(workspace).entries(
+        for entry in Ledger(workspace, lenient=True).entries(
             pipeline=pipeline, run_id=None if spans_runs else run_id
         )
         if (entry.run_id, entry.stage, entry.attempt) != (run_id, stage, attempt)
@@ -308,7 +310,7 @@ def recover_usage_logs(run: RunRecord) -> int:
     workspace, pipeline, run_id = run.workspace, run.head.pipeline, run.run_id
     entered: dict[tuple[str, int], Decimal] = {}
     ended: set[tuple[str, int]] = set()
-    for entry in Ledger(workspace).entries(pipeline=pipeline, run_id=run_id):
+    for entry in Ledger(workspace, lenient=True).entries(pipeline=pipeline, run_id=run_id):
         attempt = (entry.stage, entry.attempt)
         if entry.state != "running":
             ended.add(attempt)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from upath import UPath
-
 from nightbid.cost.ledger import Ledger, total, totals
 from nightbid.cost.money import Money, shown
+from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord, runs_of
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, read_manifest
 
+log = logging.getLogger(__name__)
 MILLION = Decimal(1_000_000)
 MINIMUM_HISTORY = 3
 UNUSUAL = Decimal("1.5")
@@ -59,9 +60,15 @@ class RunCost:
         return self.trained > 0 and self.rows > 0
 
 
-def run_costs(workspace: Workspace, pipeline: str) -> list[RunCost]:
-    """Every run of a pipeline that cost something, in the order they were started."""
-    ledger = Ledger(workspace)
+def run_costs(workspace: Workspace, pipeline: str, *, lenient: bool = False) -> list[RunCost]:
+    """Every run of a pipeline that cost something, in the order they were started.
+
+    Args:
+        workspace: Where they lie.
+        pipeline: Whose.
+        lenient: Leave damaged files of the ledger out with a warning.
+    """
+    ledger = Ledger(workspace, lenient=lenient)
     by_run: dict[str, list[int]] = {}
     entries = ledger.entries(pipeline=pipeline)
     for index, entry in enumerate(entries):
@@ -124,8 +131,13 @@ def _manifest(run: RunRecord, stage: str) -> Manifest | None:
     record = run.stage(stage)
     if record is None or not record.uri:
         return None
-    path: UPath = run.workspace.at(record.uri) / "manifest.json"
-    return Manifest.model_validate_json(path.read_text()) if path.exists() else None
+    try:
+        return read_manifest(run.workspace.at(record.uri))
+    except CorruptDataError as error:
+        log.warning("left out: %s", error)
+    except WorkspaceError:
+        pass  # It was deleted.
+    return None
 
 
 def _auc_gain(evaluated: Manifest | None) -> float | None:

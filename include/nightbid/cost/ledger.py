@@ -56,15 +56,19 @@ def _database(variable: str | None, file: str | None) -> SecretStr | None:
     return Settings().ledger
 
 
-def open_store(workspace: Workspace) -> Store:
+def open_store(workspace: Workspace, *, lenient: bool = False) -> Store:
     """The store of this installation: PostgreSQL if the settings name one, else files.
+
+    Args:
+        workspace: Where the files lie.
+        lenient: Leave damaged files out with a warning.
 
     Raises:
         ConfigError: the settings are wrong.
     """
     address = database()
     if address is None:
-        return FileLedger(workspace)
+        return FileLedger(workspace, lenient=lenient)
     # Its driver is loaded only where it is used.
     from nightbid.cost.ledger_postgres import PostgresLedger
 
@@ -74,12 +78,17 @@ def open_store(workspace: Workspace) -> Store:
 class Ledger:
     """Reads and appends the costs of all pipelines of a workspace.
 
+    Args:
+        workspace: Whose.
+        lenient: Leave a damaged file out with a warning: for nights, which go on. What tells a
+            person an amount fails instead.
+
     Raises:
         WorkspaceError: the store cannot be reached.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._store = open_store(workspace)
+    def __init__(self, workspace: Workspace, *, lenient: bool = False) -> None:
+        self._store = open_store(workspace, lenient=lenient)
 
     def append(self, entries: Iterable[LedgerEntry]) -> None:
         """Add observations."""

@@ -1,28 +1,92 @@
 """The ledger as files of the workspace, safe for any number of writers.
 
-Every batch of observations is a new small file, never changed. Compaction folds the files into one
-Parquet file; a crash during it leaves duplicates, which fold away.
+Every batch of observations is a new small file with a checksum, never changed. Compaction folds the
+files into one Parquet file; a crash during it leaves duplicates, which fold away.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import uuid
 from collections.abc import Iterable
 
+from pydantic import ValidationError
 from upath import UPath
 
 from nightbid.cost.entries import LedgerEntry, fold
-from nightbid.errors import WorkspaceError
+from nightbid.errors import CorruptDataError, WorkspaceError
+from nightbid.night.sealed import Sealed, first_fault, seal
 from nightbid.storage.workspace import Workspace, remove, write_atomically, write_once
+
+log = logging.getLogger(__name__)
+RESTORE = "restore this file from a backup, or delete it: its costs are then not counted"
+
+
+class Batch(Sealed):
+    """Observations of one attempt, as they are written."""
+
+    entries: tuple[LedgerEntry, ...]
+
+
+def read_batch(content: bytes, where: object) -> list[LedgerEntry]:
+    """Read a small file of the ledger; older versions wrote a bare list.
+
+    Args:
+        content: Bytes of the file.
+        where: The file, for the error.
+
+    Raises:
+        CorruptDataError: It is damaged.
+    """
+    try:
+        tree = json.loads(content)
+        if isinstance(tree, list):
+            tree = {"entries": tree}
+        return list(Batch.model_validate_json(json.dumps(tree)).entries)
+    except ValueError as error:
+        raise _damaged(where, error) from error
+
+
+def read_compacted(content: bytes, where: object) -> list[LedgerEntry]:
+    """Read a Parquet file of the ledger.
+
+    Args:
+        content: Bytes of the file.
+        where: The file, for the error.
+
+    Raises:
+        CorruptDataError: It is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+        return [LedgerEntry.model_validate(row) for row in table.to_pylist()]
+    except (pa.ArrowException, OSError, ValidationError, UnicodeDecodeError) as error:
+        raise _damaged(where, error) from error
+
+
+def _damaged(where: object, error: Exception) -> CorruptDataError:
+    return CorruptDataError(
+        f"not a readable file of the ledger: {first_fault(error)}", where=str(where), hint=RESTORE
+    )
 
 
 class FileLedger:
-    """Keeps observations below `ledger/` of a workspace."""
+    """Keeps observations below `ledger/` of a workspace.
 
-    def __init__(self, workspace: Workspace) -> None:
+    Args:
+        workspace: Where they are kept.
+        lenient: Leave a damaged file out with a warning, instead of an error: what others have
+            damaged stops no night.
+    """
+
+    def __init__(self, workspace: Workspace, *, lenient: bool = False) -> None:
         self._root: UPath = workspace.root / "ledger"
+        self._lenient = lenient
 
     def append(self, entries: Iterable[LedgerEntry]) -> None:
         """Add observations; one file per attempt that they belong to."""
@@ -31,21 +95,33 @@ class FileLedger:
             batches.setdefault(entry.attempt_key, []).append(entry)
         for (pipeline, run_id, stage, number), batch in batches.items():
             name = f"{stage}.{number}.{uuid.uuid4().hex}.json"
-            text = json.dumps([entry.model_dump(mode="json") for entry in batch])
-            write_once(self._root / "entries" / pipeline / run_id / name, text)
+            path = self._root / "entries" / pipeline / run_id / name
+            write_once(path, seal(Batch(entries=tuple(batch))))
 
     def compact(self) -> int:
-        """Fold every file into one Parquet file; returns how many files that replaced."""
+        """Fold every file into one Parquet file; returns how many files that replaced.
+
+        Damaged files stay as they are. Of two compactions at once one does nothing.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        old = [*self._json_files(None, None), *self._compacted()]
+        old: list[UPath] = []
+        entries: list[LedgerEntry] = []
+        for path in [*self._json_files(None, None), *self._compacted()]:
+            try:
+                entries += _read(path)
+            except FileNotFoundError:
+                return 0
+            except CorruptDataError as error:
+                log.warning("%s", error)
+            else:
+                old.append(path)
         if len(old) < 2:
             return 0
-        folded = fold(self._load(old))
-        rows = [entry.model_dump(mode="json") for entry in folded]
+        rows = [entry.model_dump(mode="json") for entry in fold(entries)]
         stream = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows), stream)
+        pq.write_table(pa.Table.from_pylist(rows), stream, write_page_checksum=True)
         path = self._root / "compacted" / f"{uuid.uuid4().hex}.parquet"
         write_atomically(path, stream.getvalue())
         for each in old:
@@ -75,13 +151,13 @@ class FileLedger:
             folders = [
                 child
                 for folder in folders
-                if folder.exists()
+                if folder.is_dir()
                 for child in ([folder / wanted] if wanted else folder.iterdir())
             ]
         return [
             path
             for folder in folders
-            if folder.exists()
+            if folder.is_dir()
             for path in folder.iterdir()
             if path.name.endswith(".json") and not path.name.startswith(".")
         ]
@@ -100,16 +176,17 @@ class FileLedger:
         found: list[LedgerEntry] = []
         for path in paths:
             try:
-                if path.name.endswith(".json"):
-                    rows = json.loads(path.read_text())
-                else:
-                    import pyarrow.parquet as pq
-
-                    with path.open("rb") as stream:
-                        rows = pq.read_table(stream).to_pylist()
+                found += _read(path)
             except FileNotFoundError:
-                if vanishing:
-                    continue
-                raise
-            found.extend(LedgerEntry.model_validate(row) for row in rows)
+                if not vanishing:
+                    raise
+            except CorruptDataError as error:
+                if not self._lenient:
+                    raise
+                log.warning("left out: %s", error)
         return found
+
+
+def _read(path: UPath) -> list[LedgerEntry]:
+    read = read_batch if path.name.endswith(".json") else read_compacted
+    return read(path.read_bytes(), path)

@@ -10,7 +10,7 @@ from upath import UPath
 from nightbid.cost.money import Money
 from nightbid.cost.pricing import PriceBook, default_book, price_storage
 from nightbid.night.manifest import Manifest
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, read_manifest
 
 DAY_SECONDS = 86400.0
 MONTH_DAYS = 365 / 12
@@ -80,9 +80,7 @@ def kept_outputs(
 def _manifests(folder: UPath) -> list[Manifest]:
     """Manifests of the outputs in a folder."""
     return [
-        Manifest.model_validate_json((output / "manifest.json").read_text())
-        for output in folder.iterdir()
-        if (output / "manifest.json").exists()
+        read_manifest(output) for output in folder.iterdir() if (output / "manifest.json").exists()
     ]
 
 

@@ -38,7 +38,9 @@ def measure(task: StageTask, spent: dict[str, Decimal]) -> Measurements:
     """
     measurements = Measurements()
     budget = task.spec.budget
-    entries = Ledger(task.workspace).entries(pipeline=task.spec.pipeline, run_id=task.run_id)
+    entries = Ledger(task.workspace, lenient=True).entries(
+        pipeline=task.spec.pipeline, run_id=task.run_id
+    )
     spent.update({stage: money.amount for stage, money in totals(entries, "stage").items()})
     total = sum(spent.values(), Decimal(0))
     if budget.run_usd is None:

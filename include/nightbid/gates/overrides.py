@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable
 from datetime import date
 from fnmatch import fnmatchcase
@@ -17,6 +16,7 @@ from nightbid.config.gates import GateName, Override
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.gates.propose import to_yaml
+from nightbid.gates.result import known_result
 from nightbid.night.record import runs_of
 from nightbid.storage.workspace import Workspace, write_atomically
 
@@ -106,11 +106,11 @@ def _measured(workspace: Workspace, pipeline: str, gate: str) -> Iterable[str]:
         record = run.stage(f"gate_{gate}")
         if record is None or not record.uri:
             continue
-        path = workspace.at(record.uri) / "gate.json"
-        if not path.exists():
+        result = known_result(workspace.at(record.uri))
+        if result is None:
             continue
         looked += 1
-        for fact in json.loads(path.read_text(encoding="utf-8")).get("facts") or ():
+        for fact in result.get("facts") or ():
             yield str(fact[0])
         if looked == NEWEST:
             return

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
 from nightbid.config.gates import Band, GateName, Gates, Limit, Range
 from nightbid.errors import MissingDataError
+from nightbid.gates.result import known_result
 from nightbid.night.record import runs_of
 from nightbid.storage.workspace import Workspace
 
@@ -198,8 +198,7 @@ def _results(workspace: Workspace, pipeline: str, gate: str) -> list[Mapping[str
         record = run.stage(f"gate_{gate}")
         if record is None or not record.uri:
             continue
-        path = workspace.at(record.uri) / "gate.json"
-        if path.exists():
-            result = cast(Mapping[str, Any], json.loads(path.read_text()))
+        result = known_result(workspace.at(record.uri))
+        if result is not None:
             by_night[str(result["night"])] = result
     return [by_night[night] for night in sorted(by_night)]

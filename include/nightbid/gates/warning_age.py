@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Set
 from datetime import date
 
 from nightbid.config.gates import GateName
+from nightbid.gates.result import known_result
 from nightbid.night.record import history
 from nightbid.night.task import StageTask
 
@@ -29,7 +29,9 @@ def nights_warned(task: StageTask, gate: GateName, statistics: Set[str]) -> dict
     standing = set(statistics)
     earlier = history(task.workspace, task.spec.pipeline, task.night.date, f"gate_{gate}")
     for uri in reversed(earlier):
-        result = json.loads((task.workspace.at(uri) / "gate.json").read_text())
+        result = known_result(task.workspace.at(uri))
+        if result is None:
+            continue
         standing &= {
             each["statistic"]
             for each in result["findings"]

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from nightbid.config.costs import Budget
 from nightbid.cost.budget import BudgetGuard, limits_of, past_costs
 from nightbid.jobs.meter import Job, JobMeter, Poll
-from nightbid.night.record import RunRecord
+from nightbid.night.record import GONE, RunRecord
+from nightbid.night.sealed import unseal
 from nightbid.storage.workspace import Workspace, read_all, write_atomically
 
 Service = Literal["dataflow", "vertex_training"]
@@ -56,8 +57,11 @@ def note_job(run: RunRecord, note: JobNote) -> None:
 
 def noted_jobs(run: RunRecord) -> list[JobNote]:
     """Every job of a run, in the order they were started."""
-    texts = read_all(run.folder / "jobs", ".json").values()
-    found = [JobNote.model_validate_json(text) for text in texts]
+    folder = run.folder / "jobs"
+    found = [
+        unseal(JobNote, text, folder / name, GONE)
+        for name, text in read_all(folder, ".json").items()
+    ]
     return sorted(found, key=lambda note: (note.started, note.job_id))
 
 

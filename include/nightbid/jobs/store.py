@@ -21,7 +21,8 @@ from nightbid.cost.ledger import Ledger, total
 from nightbid.errors import BudgetExceeded, ConfigError, ServiceError, StageError
 from nightbid.jobs.job import JobClient, RemoteStage
 from nightbid.night.manifest import Usage
-from nightbid.night.record import RunRecord
+from nightbid.night.record import GONE, RunRecord
+from nightbid.night.sealed import unseal
 from nightbid.night.task import StageTask
 from nightbid.storage.workspace import read_all, write_atomically
 
@@ -112,8 +113,11 @@ def cancel(run: RunRecord, job_record: JobRecord, service: JobClient) -> None:
 
 def job_records(run: RunRecord, stage: str = "") -> list[JobRecord]:
     """Every order of a run, or of one of its stages, oldest first."""
-    texts = read_all(_folder(run), ".json").values()
-    found = [JobRecord.model_validate_json(text) for text in texts]
+    folder = _folder(run)
+    found = [
+        unseal(JobRecord, text, folder / name, GONE)
+        for name, text in read_all(folder, ".json").items()
+    ]
     return sorted((each for each in found if not stage or each.stage == stage),
                   key=lambda each: (each.started, each.attempt))  # fmt: skip
 
@@ -121,7 +125,7 @@ def job_records(run: RunRecord, stage: str = "") -> list[JobRecord]:
 def job_record_of(run: RunRecord, stage: str, attempt: int) -> JobRecord:
     """The order that an attempt at a stage placed."""
     path = _folder(run) / f"{stage}.{attempt}.json"
-    return JobRecord.model_validate_json(path.read_text())
+    return unseal(JobRecord, path.read_bytes(), path, GONE)
 
 
 def open_job(run: RunRecord, stage: str, key: str) -> JobRecord | None:
@@ -251,7 +255,7 @@ def _over_budget(run: RunRecord, job_record: JobRecord, budget: Budget) -> str |
         attempt=job_record.attempt,
         at=job_record.started,
     )
-    entries = Ledger(run.workspace).entries(
+    entries = Ledger(run.workspace, lenient=True).entries(
         pipeline=job_record.pipeline, run_id=job_record.run_id, stage=job_record.stage
     )
     mine = total(each for each in entries if each.attempt == job_record.attempt)

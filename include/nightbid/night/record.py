@@ -20,7 +20,7 @@ from nightbid.errors import ConfigError, CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Usage, Verdict
 from nightbid.night.sealed import Sealed, seal, unseal
-from nightbid.storage.workspace import Workspace, read_all, write_atomically
+from nightbid.storage.workspace import Workspace, read_all, write_atomically, write_once
 
 log = logging.getLogger(__name__)
 HISTORY_NIGHTS = 28
@@ -80,6 +80,8 @@ class StageRecord(Sealed):
     error: str = ""
     by: str = ""
     """Person who decided, where one was asked."""
+    number: int = 0
+    """Position among the records of the run, from 1; 0 in older ones, which come first."""
 
 
 def state_of(
@@ -290,8 +292,17 @@ class RunRecord:
 
     def record(self, record: StageRecord) -> None:
         """Add what an attempt did. The newest record of a stage is the one that counts."""
-        name = f"{record.stage}.{record.started:%Y%m%dT%H%M%S%f}.json"
-        write_atomically(self.folder / "stages" / name, seal(record))
+        folder = self.folder / "stages"
+        number = max(map(_number, _names(folder)), default=0) + 1
+        while True:
+            # Taken exclusively: which record is the newest does not depend on a clock.
+            path = folder / f"{record.stage}.{number:06d}.json"
+            try:
+                write_once(path, seal(record.model_copy(update={"number": number})))
+            except FileExistsError:
+                number += 1
+            else:
+                return
 
     def records(self) -> list[StageRecord]:
         """Every attempt of every stage, oldest first."""
@@ -300,7 +311,7 @@ class RunRecord:
             unseal(StageRecord, text, folder / name, "delete this record and rerun the night")
             for name, text in read_all(folder, ".json").items()
         ]
-        return sorted(found, key=lambda record: record.started)
+        return sorted(found, key=order)
 
     def stage(self, name: str) -> StageRecord | None:
         """The newest record of a stage."""
@@ -320,14 +331,28 @@ class RunRecord:
     def usage_logs(self) -> list[tuple[str, int]]:
         """Stage and attempt of every attempt that left its usage."""
         folder = self.folder / "usage"
-        names = [path.name for path in folder.iterdir()] if folder.exists() else []
-        parts = [name.removesuffix(".jsonl").rpartition(".") for name in names
+        parts = [name.removesuffix(".jsonl").rpartition(".") for name in _names(folder)
                  if name.endswith(".jsonl")]  # fmt: skip
         return sorted((stage, int(number)) for stage, _, number in parts if number.isdigit())
 
     def history(self, stage: str) -> list[str]:
         """Addresses of this stage's outputs on earlier nights, see `history`."""
         return history(self.workspace, self.head.pipeline, self.date, stage)
+
+
+def order(record: StageRecord) -> tuple[int, dt.datetime]:
+    """Sort key of the records of a run, oldest first."""
+    return record.number, record.started
+
+
+def _number(name: str) -> int:
+    """Number in the name of a record's file; 0 in those of older versions, which hold a time."""
+    number = name.removesuffix(".json").rpartition(".")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def _names(folder: UPath) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
 
 
 def history(workspace: Workspace, pipeline: str, before: dt.date, stage: str) -> list[str]:

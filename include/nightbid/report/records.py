@@ -8,25 +8,24 @@ thousand runs then costs a few thousand `stat` calls.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import time_ns
 
-from pydantic import ValidationError
 from upath import UPath
 
 from nightbid.cost.budget import CEASED_SECONDS, read_usage_log
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.ledger import Ledger, database
+from nightbid.cost.ledger_files import read_batch, read_compacted
+from nightbid.errors import CorruptDataError
 from nightbid.night.manifest import Manifest
-from nightbid.night.record import WAITING, RunHead, RunRecord, StageRecord
-from nightbid.night.sealed import first_fault
-from nightbid.storage.workspace import Workspace
+from nightbid.night.record import GONE, WAITING, RunHead, RunRecord, StageRecord, order
+from nightbid.night.sealed import unseal
+from nightbid.storage.workspace import RERUN, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +43,17 @@ def stage_records(run: RunRecord) -> list[StageRecord]:
     """Every attempt of every stage of a run, oldest first."""
     folder = run.folder / "stages"
     names = [name for name in _names(folder) if name.endswith(".json")]
-    return sorted((_record(f"{folder}/{name}") for name in names), key=lambda each: each.started)
+    return sorted((_record(f"{folder}/{name}") for name in names), key=order)
 
 
 def manifest(workspace: Workspace, uri: str) -> Manifest | None:
     """What a stage wrote, without its list of files; None if it was deleted or damaged since."""
     try:
         return _manifest(str(workspace.at(uri) / "manifest.json"))
-    except (FileNotFoundError, ValidationError):
+    except FileNotFoundError:
+        return None
+    except CorruptDataError as error:
+        log.warning("left out: %s", error)
         return None
 
 
@@ -101,9 +103,9 @@ def run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord | None:
         return None
     try:
         head = _head(str(path), time) if _settled(time) else _head.__wrapped__(str(path), time)
-    except (ValidationError, UnicodeDecodeError) as error:
+    except CorruptDataError as error:
         # One damaged record must not hide all other runs.
-        log.warning("a run is left out: %s: %s", path, first_fault(error))
+        log.warning("a run is left out: %s", error)
         return None
     return RunRecord(workspace, head)
 
@@ -250,44 +252,32 @@ def _listing(path: str, time: int) -> tuple[str, ...]:
 
 @lru_cache(maxsize=_KEPT)
 def _head(path: str, time: int) -> RunHead:
-    return RunHead.model_validate_json(_text(path))
+    return unseal(RunHead, _bytes(path), path, GONE)
 
 
 @lru_cache(maxsize=_KEPT)
 def _record(path: str) -> StageRecord:
-    return StageRecord.model_validate_json(_text(path))
+    return unseal(StageRecord, _bytes(path), path, "delete this record and rerun the night")
 
 
 @lru_cache(maxsize=4096)
 def _manifest(path: str) -> Manifest:
-    whole = Manifest.model_validate_json(_text(path))
+    whole = unseal(Manifest, _bytes(path), path, RERUN)
     return whole.model_copy(update={"files": ()})  # thousands of entries, and no page shows them
 
 
 @lru_cache(maxsize=_KEPT)
 def _entries(path: str) -> tuple[LedgerEntry, ...]:
-    return tuple(LedgerEntry.model_validate(row) for row in json.loads(_text(path)))
+    return tuple(read_batch(_bytes(path), path))
 
 
 @lru_cache(maxsize=2)
 def _compacted(paths: tuple[str, ...]) -> dict[tuple[str, str], list[LedgerEntry]]:
-    import pyarrow.parquet as pq
-
     found: dict[tuple[str, str], list[LedgerEntry]] = {}
-    rows: Iterable[dict[str, object]] = (
-        # Its bytes, not its path: Arrow would go to gs:// by a client of its own.
-        row
-        for path in paths
-        for row in pq.read_table(io.BytesIO(_bytes(path))).to_pylist()
-    )
-    for row in rows:
-        entry = LedgerEntry.model_validate(row)
-        found.setdefault((entry.pipeline, entry.run_id), []).append(entry)
+    for path in paths:
+        for entry in read_compacted(_bytes(path), path):
+            found.setdefault((entry.pipeline, entry.run_id), []).append(entry)
     return found
-
-
-def _text(path: str) -> str:
-    return _bytes(path).decode()
 
 
 def _bytes(path: str) -> bytes:

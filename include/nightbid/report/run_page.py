@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +11,7 @@ from markupsafe import Markup
 from nightbid.cost.ledger import totals
 from nightbid.evaluation.verdict import explain, with_position
 from nightbid.features.describe import Described, Documentation
+from nightbid.gates.result import known_result
 from nightbid.night.manifest import Verdict
 from nightbid.report.ablation_section import ablation_context
 from nightbid.report.charts import (
@@ -372,13 +372,7 @@ def _overrides(view: RunView) -> list[dict[str, Any]]:
 
 
 def _gate_result(stage: StageView) -> dict[str, Any]:
-    if stage.folder is None:
-        return {}
-    try:
-        result: dict[str, Any] = json.loads((stage.folder / "gate.json").read_text())
-    except FileNotFoundError:
-        return {}
-    return result
+    return (known_result(stage.folder) if stage.folder is not None else None) or {}
 
 
 def _versions(view: RunView) -> dict[str, str]:

@@ -19,8 +19,9 @@ from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord
+from nightbid.night.sealed import unseal
 from nightbid.storage.verify import file_digest, link_or_copy
-from nightbid.storage.workspace import Workspace, fetch
+from nightbid.storage.workspace import Workspace, fetch, read_manifest
 
 STAGE = "sample"
 MEANING = ("columns", "label", "window")
@@ -118,7 +119,7 @@ def load(workspace: Workspace, name: str) -> FrozenData:
         raise MissingDataError(
             f"no frozen data set {name!r}", where=str(workspace.root), hint=f"there are: {known}"
         )
-    return FrozenData.model_validate_json(path.read_text(encoding="utf-8"))
+    return _read(path)
 
 
 def frozen(workspace: Workspace) -> list[FrozenData]:
@@ -127,11 +128,7 @@ def frozen(workspace: Workspace) -> list[FrozenData]:
     if not folder.exists():
         return []
     paths = [each / "frozen.json" for each in folder.iterdir() if _NAME.fullmatch(each.name)]
-    found = [
-        FrozenData.model_validate_json(path.read_text(encoding="utf-8"))
-        for path in paths
-        if path.exists()
-    ]
+    found = [_read(path) for path in paths if path.exists()]
     return sorted(found, key=lambda each: each.name)
 
 
@@ -238,7 +235,12 @@ def _check(folder: UPath, manifest: Manifest, name: str) -> None:
 
 
 def _manifest(folder: UPath) -> Manifest:
-    return Manifest.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))
+    return read_manifest(folder)
+
+
+def _read(path: UPath) -> FrozenData:
+    hint = "restore this file from a backup, or delete its folder and freeze the rows again"
+    return unseal(FrozenData, path.read_bytes(), path, hint)
 
 
 def _folder(workspace: Workspace, name: str) -> UPath:

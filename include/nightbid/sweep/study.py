@@ -28,6 +28,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.night.record import runs_of
+from nightbid.night.sealed import unseal
 from nightbid.storage.workspace import Workspace, write_atomically
 from nightbid.sweep.space import Parameter, Space, Value, parse_space
 
@@ -342,7 +343,9 @@ def sweep_folder(settings: Settings, pipeline: str, name: str) -> Path:
 
 
 def _read(folder: Path) -> SweepHead:
-    return SweepHead.model_validate_json((folder / "sweep.json").read_text(encoding="utf-8"))
+    path = folder / "sweep.json"
+    hint = "delete this sweep's folder and start the sweep again"
+    return unseal(SweepHead, path.read_bytes(), path, hint)
 
 
 def _spec_digest(spec: PipelineSpec) -> str:

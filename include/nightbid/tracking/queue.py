@@ -9,8 +9,11 @@ from pathlib import Path
 
 from upath import UPath
 
+from nightbid.night.sealed import unseal
 from nightbid.storage.workspace import Workspace, write_atomically
 from nightbid.tracking.payload import Payload
+
+DELETE = "delete this file, then `nightbid track PIPELINE RUN` queues the run again"
 
 
 class Queue:
@@ -30,7 +33,7 @@ class Queue:
         if not self._folder.exists():
             return []
         names = [each for each in self._folder.iterdir() if self._is_entry(each)]
-        found = [Payload.model_validate_json(each.read_text(encoding="utf-8")) for each in names]
+        found = [unseal(Payload, each.read_bytes(), each, DELETE) for each in names]
         return sorted(found, key=lambda payload: (payload.ended, payload.run_id))
 
     def done(self, payload: Payload) -> None:
@@ -38,7 +41,7 @@ class Queue:
         path = self._folder / f"{payload.experiment}.{payload.run_id}.json"
         if not path.exists():
             return
-        newest = Payload.model_validate_json(path.read_text(encoding="utf-8"))
+        newest = unseal(Payload, path.read_bytes(), path, DELETE)
         if newest.digest == payload.digest:
             path.unlink(missing_ok=True)
 

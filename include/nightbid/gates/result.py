@@ -1,0 +1,52 @@
+"""Reading what a gate wrote, verified."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from upath import UPath
+
+from nightbid.errors import CorruptDataError, WorkspaceError
+from nightbid.storage.workspace import RERUN, fetch
+
+log = logging.getLogger(__name__)
+FILE = "gate.json"
+NEEDED = frozenset({"night", "findings"})
+
+
+def read_result(folder: UPath) -> dict[str, Any] | None:
+    """Read the result of a gate.
+
+    Args:
+        folder: Its output.
+
+    Returns:
+        The result; None if it was deleted.
+
+    Raises:
+        CorruptDataError: It is not what the gate wrote.
+    """
+    try:
+        content = (fetch(folder, (FILE,)) / FILE).read_bytes()
+    except CorruptDataError:
+        raise
+    except (FileNotFoundError, WorkspaceError):
+        return None
+    try:
+        result = json.loads(content)
+    except ValueError as error:
+        raise CorruptDataError(str(error), where=str(folder / FILE), hint=RERUN) from error
+    if not isinstance(result, dict) or not result.keys() >= NEEDED:
+        raise CorruptDataError("not the result of a gate", where=str(folder / FILE), hint=RERUN)
+    return result
+
+
+def known_result(folder: UPath) -> dict[str, Any] | None:
+    """As `read_result`; a damaged one is left out with a warning: of earlier nights."""
+    try:
+        return read_result(folder)
+    except CorruptDataError as error:
+        log.warning("left out: %s", error)
+        return None

@@ -1,0 +1,63 @@
+"""`make audit` says what is known, and says so where nothing could be asked."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+TODAY = dt.date(2026, 3, 1)
+VULN = {"id": "PYSEC-1", "aliases": ["CVE-9"], "fix_versions": ["2.0"]}
+ANSWER = {"dependencies": [
+    {"name": "good", "version": "1.0", "vulns": []},
+    {"name": "bad", "version": "1.5", "vulns": [VULN]},
+]}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def audit():
+    spec = importlib.util.spec_from_file_location("audit", ROOT / "tools" / "audit.py")
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["audit"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_advisory_fails_until_it_is_waived_and_again_when_the_waiver_ends(audit) -> None:
+    code, lines = audit.judge([ANSWER], [], TODAY)
+    assert code == 1
+    assert "bad 1.5: CVE-9 = PYSEC-1, fixed in 2.0" in lines
+    text = '[[waiver]]\nid = "CVE-9"\nreason = "never called"\nuntil = 2026-03-31\n'
+    code, lines = audit.judge([ANSWER], audit.waivers(text), TODAY)
+    assert (code, lines) == (0, ["2 packages checked, 0 not in the database"])
+    code, lines = audit.judge([ANSWER], audit.waivers(text), dt.date(2026, 4, 1))
+    assert code == 1
+    assert lines[0] == "waiver of CVE-9 ended on 2026-03-31: never called"
+
+
+def test_a_database_that_knows_nothing_is_no_clean_bill(audit) -> None:
+    skipped = {"dependencies": [{"name": "good", "skip_reason": "not found"}]}
+    for answers in ([], [skipped]):
+        code, lines = audit.judge(answers, [], TODAY)
+        assert code == 3
+        assert lines[-1].endswith("nothing was checked")
+
+
+def test_a_waiver_needs_a_reason_and_a_day(audit) -> None:
+    audit.waivers((ROOT / "audit.toml").read_text())
+    with pytest.raises(ValueError, match="give id, reason and until"):
+        audit.waivers('[[waiver]]\nid = "CVE-9"\nreason = ""\nuntil = 2026-03-31\n')
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_locked_package_has_a_hash(name: str) -> None:
+    text = (ROOT / name).read_text().replace("\\\n", "")
+    pins = re.findall(r"^[a-z0-9][^\n]*==[^\n]*$", text, re.MULTILINE)
+    assert len(pins) > 50
+    assert [pin for pin in pins if "--hash=sha256:" not in pin] == []

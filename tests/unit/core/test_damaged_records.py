@@ -1,0 +1,154 @@
+"""A damaged record is one line that names the file and what to do, in every command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nightbid.cli import app as cli
+from nightbid.cost.ledger import Ledger
+from nightbid.errors import CorruptDataError, NightbidError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord
+from nightbid.night.sealed import seal
+from nightbid.storage.workspace import read_manifest
+from typer.testing import CliRunner
+
+cli._mount()
+COMMANDS = (
+    "runs ctr",
+    "runs ctr --json",
+    "report ctr",
+    "compare ctr ctr-a ctr-b",
+    "champion ctr",
+    "champion ctr --json",
+    "champion pause ctr --reason because",
+    "rollback ctr --reason because",
+    "features ctr",
+    "track ctr",
+    "watch --once",
+    "score ctr rows.parquet --to scores",
+    "data frozen",
+    "data freeze ctr ctr-b --name again",
+    "data prune",
+    "gates show ctr ctr-b",
+    "gates propose ctr",
+    "cost show ctr",
+    "cost answers ctr",
+    "cost forecast ctr",
+    "cost serving ctr --requests-per-second 100",
+    "cost storage ctr",
+    "cost export ctr costs.csv",
+    "cost page ctr costs.html",
+    "cost compact",
+)
+GATE = {"night": "2026-01-20", "verdict": "pass", "summary": "", "checks": [], "findings": []}
+KINDS = {
+    "gate": "stages/ctr/gate_raw/*/gate.json",
+    "run": "runs/ctr/ctr-b/run.json",
+    "old run": "runs/ctr/ctr-a/run.json",
+    "stage": "runs/ctr/ctr-b/stages/evaluate.*.json",
+    "old stage": "runs/ctr/ctr-a/stages/sample.*.json",
+    "usage": "runs/ctr/ctr-b/usage/train.1.jsonl",
+    "pin": "runs/ctr/ctr-b/champion.json",
+    "promotion": "champion/ctr/history/000001.json",
+    "pause": "champion/ctr/paused.json",
+    "costs": "ledger/entries/ctr/ctr-b/train.1.*.json",
+    "old costs": "ledger/compacted/*.parquet",
+    "manifest": "stages/ctr/evaluate/*/manifest.json",
+    "manifest of the sample": "stages/ctr/sample/*/manifest.json",
+    "manifest of the bundle": "stages/ctr/export/*/manifest.json",
+    "manifest of the load test": "stages/ctr/load_test/*/manifest.json",
+    "evaluation": "stages/ctr/evaluate/*/evaluation.json",
+    "frozen": "datasets/*/frozen.json",
+}
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda text: text[: len(text) // 2],
+    "flipped": lambda text: text[: len(text) // 2] + bytes([text[len(text) // 2] ^ 1])
+    + text[len(text) // 2 + 1 :],
+    "empty": lambda _: b"",
+    "not UTF-8": lambda text: text[:9] + b"\xe9\xff" + text[9:],
+    "another": lambda _: b"[1, null]",
+}  # fmt: skip
+
+
+@pytest.fixture
+def whole(recorded_run, tmp_path, monkeypatch) -> Path:
+    """A workspace with a little of everything."""
+    from nightbid.sampling.frozen import freeze
+
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "ctr.yaml").write_text("pipeline: ctr\nfeatures: {platform: vocabulary}\n")
+    monkeypatch.setenv("NIGHTBID_PIPELINES", str(folder))
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.setenv("NIGHTBID_TRACKING", "")
+    monkeypatch.chdir(tmp_path)
+    runs: list[RunRecord] = [recorded_run("ctr-a")]
+    workspace = runs[0].workspace
+    Ledger(workspace).compact()
+    runs.append(recorded_run("ctr-b"))
+    pointer = ChampionPointer(workspace, "ctr")
+    for run in runs:
+        run.pinned_champion()
+        uri = run.stage("export").uri
+        digest = read_manifest(workspace.at(uri)).digest
+        pointer.promote(run_id=run.run_id, night=run.date, bundle_uri=uri,
+                        bundle_digest=digest, reason="better")  # fmt: skip
+    runs[1].usage_file("train", 1).write_text('{"at": 1768960800.0, "done": 0.5}\n')
+    for path in (tmp_path / "workspace").glob("stages/ctr/gate_*"):
+        for output in path.iterdir():
+            (output / "gate.json").write_text(json.dumps(GATE))
+    pointer.pause("a look first")
+    for path in (tmp_path / "workspace").glob("stages/**/manifest.json"):
+        path.write_text(seal(Manifest.model_validate_json(path.read_bytes())))
+    freeze(workspace, runs[1], "rows-of-january")
+    return tmp_path / "workspace"
+
+
+def said(command: str) -> tuple[str, NightbidError | None]:
+    """Run a command in this process: its output, and the error that ends it."""
+    done = CliRunner().invoke(cli.app, command.split())
+    error = done.exception
+    if error is None or isinstance(error, (SystemExit, NightbidError)):
+        return done.output, error if isinstance(error, NightbidError) else None
+    raise AssertionError(f"nightbid {command}: {type(error).__name__}: {error}") from error
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command(whole: Path, command: str) -> None:
+    faults = []
+    shift = COMMANDS.index(command)
+    for at, (kind, pattern) in enumerate(KINDS.items()):
+        # Every damage of every kind comes up, over the commands.
+        for name in (list(DAMAGES)[(at + shift) % len(DAMAGES)],):
+            damage = DAMAGES[name]
+            found = sorted(whole.glob(pattern))
+            if not found:
+                assert command == "cost compact", kind
+                continue
+            content = found[-1].read_bytes()
+            found[-1].write_bytes(damage(content))
+            try:
+                _, error = said(command)
+            except AssertionError as failure:
+                faults.append(f"{kind}, {name}: {failure}")
+                continue
+            finally:
+                found[-1].write_bytes(content)
+            if error is not None and not is_line(error, found[-1]):
+                faults.append(f"{kind}, {name}: {type(error).__name__} {error}")
+    assert not faults, "\n" + "\n".join(faults)
+
+
+def is_line(error: NightbidError, path: Path) -> bool:
+    """Whether an error is one line with a hint, and names the file where it is about one."""
+    is_named = any(part in str(error) for part in (path.name, path.parent.name))
+    return (
+        "\n" not in str(error)
+        and bool(error.hint)
+        and (is_named or not isinstance(error, CorruptDataError))
+    )

@@ -1,0 +1,101 @@
+"""One night of a pipeline at a time, whoever asks how often."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from nightbid.errors import CorruptDataError
+from nightbid.night.turns import Turns
+from nightbid.storage.workspace import Workspace
+
+FIRST = dt.date(2026, 1, 5)
+
+
+class Scheduler:
+    """Knows which runs are running, as Airflow does."""
+
+    def __init__(self, tmp_path: Path, *running: str) -> None:
+        self.turns = Turns(Workspace(str(tmp_path)), "small")
+        self.running = set(running)
+
+    def take(self, run_id: str, day: int = 0, **options: bool) -> str:
+        date = FIRST + dt.timedelta(days=day)
+        return self.turns.take(run_id, date, lambda ids: bool(self.running & set(ids)), **options)
+
+
+def test_a_night_waits_until_the_one_at_work_has_ended(tmp_path) -> None:
+    airflow = Scheduler(tmp_path, "scheduled__a+b", "manual__c")
+    assert airflow.take("scheduled__a+b") == ""
+    assert airflow.take("manual__c", 1) == "scheduled__a+b"
+    assert airflow.take("scheduled__a+b") == "", "a second try of the first stage goes on"
+    airflow.running.remove("scheduled__a+b")  # However it ended: also killed.
+    assert airflow.take("manual__c", 1) == ""
+
+
+def test_of_several_that_wait_the_earliest_night_is_next(tmp_path) -> None:
+    airflow = Scheduler(tmp_path, "now", "third", "first", "second")
+    airflow.take("now")
+    for day, run in ((3, "third"), (1, "first"), (2, "second")):
+        assert airflow.take(run, day) == "now"
+    airflow.running.remove("now")
+    assert airflow.take("third", 3) == "first"
+    assert airflow.take("second", 2) == "first"
+    assert airflow.take("first", 1) == ""
+    airflow.running -= {"first", "second"}
+    assert airflow.take("third", 3) == "", "one that died while it waited holds nobody up"
+
+
+def test_runs_that_start_together_are_all_noted_before_one_begins(tmp_path) -> None:
+    airflow = Scheduler(tmp_path, "a", "b")
+    assert airflow.take("b", 2, is_patient=True) == "b"
+    assert airflow.take("a", 1, is_patient=True) == "a"
+    assert airflow.take("b", 2) == "a"
+    assert airflow.take("a", 1) == ""
+
+
+def test_cleared_runs_wait_for_what_is_at_work_and_not_for_each_other(tmp_path) -> None:
+    airflow = Scheduler(tmp_path, "a", "b", "c")
+    for run in ("a", "b", "c"):
+        airflow.running = {run}
+        assert airflow.take(run) == ""
+    airflow.running = {"a", "b", "c"}  # A person clears a and b while c is at work.
+    assert airflow.take("a") == "b", "b is running again, perhaps from its middle on"
+    assert airflow.take("b") == "c"
+    airflow.running.remove("c")
+    assert airflow.take("b") == "a"
+    assert airflow.take("a") == ""
+    airflow.running.remove("a")
+    assert airflow.take("b") == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_never_begin_at_once(tmp_path, seed) -> None:
+    names = [f"run-{number}" for number in range(8)]
+    airflow = Scheduler(tmp_path, *names)
+    begun: list[str] = []
+
+    def ask(name: str) -> str:
+        return airflow.take(name, names.index(name))
+
+    with ThreadPoolExecutor(8) as pool:
+        while airflow.running:
+            asked = random.Random(seed).sample(sorted(airflow.running), len(airflow.running))
+            free = [name for name, other in zip(asked, pool.map(ask, asked), strict=True)
+                    if not other]  # fmt: skip
+            assert len(free) <= 1
+            begun += free
+            airflow.running -= set(free)
+    assert sorted(begun) == names
+
+
+def test_a_damaged_turn_names_the_file_and_what_to_do(tmp_path) -> None:
+    airflow = Scheduler(tmp_path)
+    airflow.take("a")
+    (path,) = (tmp_path / "turns" / "small" / "begun").iterdir()
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(CorruptDataError, match=r"000001\.json.*delete this file"):
+        airflow.take("b")
