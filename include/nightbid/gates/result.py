@@ -8,7 +8,7 @@ from typing import Any
 
 from upath import UPath
 
-from nightbid.errors import CorruptDataError, WorkspaceError
+from nightbid.errors import CorruptDataError
 from nightbid.storage.workspace import RERUN, fetch
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,10 @@ def read_result(folder: UPath) -> dict[str, Any] | None:
         CorruptDataError: It is not what the gate wrote.
     """
     try:
-        content = (fetch(folder, (FILE,)) / FILE).read_bytes()
-    except CorruptDataError:
-        raise
-    except (FileNotFoundError, WorkspaceError):
+        content = (folder / FILE).read_bytes()
+        if (folder / "manifest.json").exists():
+            fetch(folder, (FILE,))
+    except FileNotFoundError:
         return None
     try:
         result = json.loads(content)

@@ -1,4 +1,4 @@
-"""One night of a pipeline at a time, held in the workspace: whoever starts runs, and how many.
+"""One night of a pipeline at a time, held in the workspace.
 
 A run that may begin takes the next number below `turns/<pipeline>/begun/`; taking it is exclusive,
 so two runs never both begin. A run that has to wait is noted below `waiting/`, and of several the
