@@ -43,7 +43,8 @@ class Label(Block):
     """A 0/1 (or boolean) column; with `positive: known`, any column."""
     positive: Literal["one", "known"] = "one"
     """Rows with label 1: `one`, where the column is 1; `known`, where it has a value, such as the
-    time of a conversion or the id of an order. Null, an empty text and numbers up to 0 are none."""
+    time of a conversion or the id of an order. Null, false, an empty text and numbers up to 0 are
+    none."""
     given: str | None = None
     """Only rows where this 0/1 column is 1 (post-click conversion: `given: click`)."""
     entire_space: bool = False

@@ -290,8 +290,12 @@ def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArra
         return flag(column)
     array = plain_array(whole(column))
     none = _nulls(array) | _blank(array)
-    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+    if pa.types.is_boolean(array.type):
+        none |= ~np.asarray(pc.fill_null(array, False), bool)
+    elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         none |= np.asarray(pc.fill_null(pc.less_equal(array, 0), True))
+    elif pa.types.is_decimal(array.type):
+        none |= np.asarray(pc.fill_null(pc.less_equal(array.cast(pa.float64()), 0), True))
     found: npt.NDArray[np.float64] = np.where(none, 0.0, 1.0)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -355,6 +356,8 @@ KNOWN = [
     pa.array([17, 0, 3, -1]),
     pa.array([17.0, float("nan"), 3.0, None]),
     pa.array(["a", None, "b", None]).dictionary_encode(),
+    pa.array([True, False, True, None]),
+    pa.array([Decimal("1.50"), Decimal("0.00"), Decimal("2.00"), None]),
 ]
 
 
