@@ -42,12 +42,12 @@ ui: install ## The same Airflow, staying up, its address printed (PORT=8080)
 
 up: ## The Compose stack, secrets made into .env on first use (EMULATED=1: workspace in a bucket)
 	@bash compose/env.sh
-	$(if $(EMULATED),NIGHTBID_SETTINGS=/app/compose/emulated.yaml NIGHTBID_WORKSPACE=) $(COMPOSE) up --detach --build
+	$(if $(EMULATED),NIGHTBID_SETTINGS=/app/compose/emulated.yaml NIGHTBID_WORKSPACE=) $(COMPOSE) $(if $(EMULATED),--profile emulated) up --detach --build
 	@echo "Airflow: http://localhost:8080 (admin, ADMIN_PASSWORD in .env)"
 	@echo "MLflow:  http://localhost:5000    scorer: http://localhost:8090/health"
 
 down: ## End the Compose stack; its volumes stay
-	$(COMPOSE) down
+	$(COMPOSE) --profile emulated down
 
 compose-test: install ## Start the stack, run a night through it over REST, take it down
 	$(BIN)/python tests/compose/check.py

@@ -187,6 +187,11 @@ def _fresh(run: RunRecord, stage: Stage, attempt: int) -> int:
 
 
 def _reuse(plan: Plan, manifest: Manifest, attempt: int) -> StageResult:
+    run, stage = plan.run, plan.stage.name
+    began = {number for name, number in run.usage_logs() if name == stage}
+    if began - {each.attempt for each in run.records() if each.stage == stage}:
+        # An attempt was killed after it committed its output: what it spent is in its trail.
+        recover_usage_logs(run)
     result = StageResult(manifest, plan.uri, reused=True)
     _record(plan, result, attempt, datetime.now(UTC), 0.0)
     _stop_if_told(plan.stage, result)

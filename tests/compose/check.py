@@ -69,7 +69,7 @@ class Stack:
 
     def __init__(self, folder: Path, compose: list[str]) -> None:
         self.folder = folder
-        self._compose = [*compose, "--project-name", "nightbid-check"]
+        self._compose = [*compose, "--project-name", "nightbid-check", "--profile", "emulated"]
 
     def compose(self, *words: str, seconds: float = 600, check: bool = True) -> str:
         """A command of Compose; what it prints."""
@@ -220,6 +220,13 @@ def services(stack: Stack) -> None:
     for service in ("scheduler", "postgres", "mlflow", "scorer", "storage", "dataflow", "training"):
         user = stack.compose("exec", "-T", service, "id", "-u").strip()
         assert user != "0", f"{service} runs as root"
+    for service, path in (("scorer", "/data/workspace/x"), ("mlflow", "/data/workspace/x")):
+        said = stack.compose("exec", "-T", service, "touch", path, check=False)
+        found = stack.compose("exec", "-T", "scheduler", "ls", "-A", "/data/workspace")
+        assert "x" not in found.split(), f"{service} can write the workspace {said}"
+        logins = stack.compose("exec", "-T", service, "cat", "/data/airflow/passwords.json",
+                               check=False)  # fmt: skip
+        assert not logins, f"{service} can read the logins"
     image = containers.run("docker", "image", "inspect", "nightbid:local", quiet=True)
     image += containers.run("docker", "history", "--no-trunc", "nightbid:local", quiet=True)
     for name, value in stack.secrets().items():

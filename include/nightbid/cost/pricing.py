@@ -6,8 +6,9 @@ the quantity, so costs add up over splits, workers and retries.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from decimal import ROUND_CEILING, Decimal
 from functools import cache
 from pathlib import Path
@@ -22,9 +23,12 @@ from nightbid.cost.money import Money
 from nightbid.errors import PriceError
 from nightbid.night.manifest import Usage
 
+log = logging.getLogger(__name__)
 DEFAULT_BOOK = Path(__file__).parent / "prices" / "google_cloud.yaml"
 GIB = Decimal(2**30)
 """Google bills memory, disk and shuffle in GB of 2^30 bytes."""
+SOON = timedelta(days=30)
+"""So long before a price ends, every night says so."""
 DAYS_PER_MONTH = Decimal(365) / Decimal(12)
 
 Where = Literal["local", "cloud"]
@@ -162,6 +166,8 @@ class PriceBook(Block):
                 hint=f"look it up again at {known[-1].source}",
             )
         price = max(valid, key=lambda each: each.valid_from)
+        if (last := max(each.valid_until for each in valid)) - at <= SOON:
+            _warn_of_end(name, last, price.source)
         amount = price.price
         if option:
             self._check_option(service, option, at)
@@ -340,3 +346,12 @@ def _price_core_hours(hours: Decimal, book: PriceBook, at: date) -> Money:
     amounts = {"vcpu_hour": hours, "memory_gb_hour": hours * 4}
     lines = price_lines(amounts, book, at=at, where="cloud", service="compute_e2")
     return Money.total(lines.values())
+
+
+@cache
+def _warn_of_end(name: str, last: date, source: str) -> None:
+    """Say once per process that nights after a day will have no price."""
+    log.warning(
+        "price book: the price of %s ends on %s, and nights after it stop → look it up again at %s",
+        name, last, source,
+    )  # fmt: skip

@@ -196,3 +196,30 @@ def test_a_stage_that_cannot_be_priced_is_not_started(
     finally:
         default_book.cache_clear()
     assert not (tmp_path / "w" / "stages").exists()
+
+
+def test_what_an_attempt_spent_that_was_killed_after_its_commit_is_entered_by_the_rerun(
+    spec: PipelineSpec, tmp_path: Path
+) -> None:
+    run = _run(spec, tmp_path)
+    run_stage(_stage("work"), spec, run, cache_folder=tmp_path)
+    spent = total(Ledger(run.workspace).entries()).amount
+    # As the kill would have left it: the output is there, its record and its costs are not.
+    for path in [*(run.folder / "stages").iterdir(), *(tmp_path / "w" / "ledger").rglob("*.json")]:
+        path.unlink()
+    assert total(Ledger(run.workspace).entries()).amount == 0
+    assert run_stage(_stage("work"), spec, run, cache_folder=tmp_path).reused
+    entered = total(Ledger(run.workspace).entries()).amount
+    assert 0 < entered <= spent
+    run_stage(_stage("work"), spec, run, cache_folder=tmp_path)
+    assert total(Ledger(run.workspace).entries()).amount == entered
+
+
+def test_a_price_that_will_end_is_told_a_month_before(caplog: pytest.LogCaptureFixture) -> None:
+    book = default_book()
+    book.unit_price("dataflow_batch", "vcpu_hour", at=date(2027, 5, 30))
+    assert not caplog.messages
+    book.unit_price("dataflow_batch", "vcpu_hour", at=date(2027, 5, 31))
+    (said,) = caplog.messages
+    assert "dataflow_batch.vcpu_hour in" in said
+    assert "ends on 2027-06-30" in said
