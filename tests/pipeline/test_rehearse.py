@@ -1,0 +1,80 @@
+"""A rehearsal from the shell: the same lock is safe, a planted change is found and named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import Shell
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "requirements.txt"
+QUICK = ("--seeds", "2", "--no-latency", "--margin", "0.0005")
+
+
+@pytest.fixture
+def sampled(shell: Shell) -> Shell:
+    shell.write(source={"kind": "simulator", "rows_per_day": 1500, "users": 300, "ads": 100})
+    code, said = shell.run("run", "small", "--date", "2026-01-06", "--until", "sample")
+    assert code == 0, said
+    return shell
+
+
+def report_of(shell: Shell) -> dict:
+    (path,) = (shell.workspace / "rehearsals" / "small").glob("*/rehearsal.json")
+    found: dict = json.loads(path.read_text())
+    return found
+
+
+def test_the_same_lock_is_safe(sampled: Shell) -> None:
+    code, said = sampled.run("rehearse", "small", "--requirements", str(LOCK),
+                             "--present", str(LOCK), *QUICK)  # fmt: skip
+    assert code == 0, said
+    assert report_of(sampled)["verdict"] == "safe", said
+
+
+def test_a_changed_metric_and_a_changed_default_are_found_and_named(
+    sampled: Shell, tmp_path: Path
+) -> None:
+    wheel = planted(
+        tmp_path,
+        ("config/models.py", "learning_rate: float = Field(default=2e-3", "learning_rate: float"
+         " = Field(default=2e-5"),
+        ("evaluation/scores.py", "losses: Floats = -(", "losses: Floats = -1.0001 * ("),
+    )  # fmt: skip
+    candidate = tmp_path / "candidate.txt"
+    candidate.write_text(f"{LOCK.read_text()}\nnightbid @ {wheel.as_uri()}\n")
+    code, said = sampled.run("rehearse", "small", "--requirements", str(candidate),
+                             "--present", str(LOCK), *QUICK)  # fmt: skip
+    assert code == 1, said
+    report = report_of(sampled)
+    assert report["verdict"] == "not safe"
+    for text in ("learning_rate", "log_loss", "nightbid"):
+        assert text in said, said
+
+
+def planted(folder: Path, *changes: tuple[str, str, str]) -> Path:
+    """Build a wheel of a Nightbid in which some lines are other ones."""
+    source = folder / "source"
+    shutil.copytree(ROOT / "include" / "nightbid", source / "include" / "nightbid",
+                    ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+    for name in ("pyproject.toml", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
+    for name, before, after in changes:
+        path = source / "include" / "nightbid" / name
+        text = path.read_text()
+        assert before in text, name
+        path.write_text(text.replace(before, after))
+    subprocess.run(
+        [str(Path(sys.executable).with_name("uv")), "build", "--wheel", "--quiet", "--offline",
+         "--no-build-isolation", "--python", sys.executable, "--out-dir", str(folder / "wheels"),
+         str(source)],
+        check=True,
+    )  # fmt: skip
+    (wheel,) = (folder / "wheels").glob("*.whl")
+    return wheel
