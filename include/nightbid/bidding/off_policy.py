@@ -261,7 +261,7 @@ def _models(task: StageTask) -> dict[str, Score]:
     model = load_model(task.inputs["train"].path / "model")
     models: dict[str, Score] = {"candidate": lambda raw: model.predict(fitted.transform(raw))}
     if "champion" in task.inputs:
-        bundle = Bundle.load(task.inputs["champion"].path)
+        bundle = Bundle.load(task.inputs["champion"].path, judged=True)
         features = bundle.fitted.with_history(fitted)
         models["champion"] = lambda raw: bundle.predict(features.transform(raw))
     return models

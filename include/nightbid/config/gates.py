@@ -278,6 +278,16 @@ class ServingGate(Block):
     """Number of rows compared for skew."""
     bundle_mb: Limit = limit(warn=(None, 2000))
     """Size of the exported bundle, in megabytes."""
+    refit_loss: Limit = limit(warn=(None, 0), stop=(None, 0.01))
+    """With `train.refit`: how much higher the refitted model's log loss is on held-back rows than
+    that of the judged one, as a share of it, beyond chance."""
+    refit_calibration: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
+    """Mean prediction of the refitted model over the mean label on held-back rows, beyond
+    chance."""
+    refit_mean: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
+    """Mean prediction of the refitted model over that of the judged one on held-back rows."""
+    refit_agreement: Limit = limit(warn=(0.9, None), stop=(0.7, None))
+    """Correlation of the log odds of both models on held-back rows."""
 
 
 class CostGate(Block):

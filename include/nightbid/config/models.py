@@ -100,10 +100,29 @@ class Train(Block):
     """Seconds between checkpoints: the most work that a killed training has to repeat."""
     warm_start: bool = False
     """Start from the champion's weights and optimizer moments, moved by key."""
+    refit: bool = False
+    """After the gates' evaluation train once more, by the same recipe, on the rows of all days, the
+    newest included, and serve that. `gate_serving` compares it with the judged model on the newest
+    rows of a tenth of the users, which neither has learned; the next night's candidate is compared
+    with the judged one."""
     workers: int = Field(default=1, ge=1, le=64)
     """Number of processes that share each batch."""
     seed: int = 0
     """Seed of initialization and shuffling, in addition to the pipeline's `seed`."""
+
+    @model_validator(mode="after")
+    def _refit_is_from_scratch(self) -> Train:
+        if self.refit and self.warm_start:
+            raise ValueError(
+                "train.refit trains from scratch on all days, but train.warm_start begins with the"
+                " champion's weights; set one of them to false"
+            )
+        if self.refit and self.sampling_correction:
+            raise ValueError(
+                "train.refit learns the newest days, whose negatives are not sampled, so that"
+                " train.sampling_correction could not undo it; set one of them to false"
+            )
+        return self
 
     def sized(self, rows: int) -> tuple[int, int]:
         """Rows per step and maximum number of epochs, for so many training rows.

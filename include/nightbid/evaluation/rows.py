@@ -173,7 +173,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     if served:
         tonight = FittedFeatures.load(task.inputs["featurize"].path / "fitted")
         for name, each in served.items():
-            bundle = Bundle.load(each.path)
+            bundle = Bundle.load(each.path, judged=True)
             bundles[name] = bundle, bundle.fitted.with_history(tonight)
     reserved: dict[str, list[npt.NDArray[np.generic]]] = {}
     scores: dict[str, list[Floats]] = {}

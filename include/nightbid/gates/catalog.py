@@ -193,6 +193,14 @@ _SERVING: dict[str, _Entry] = {
         "Widen the window.",)),
     "bundle_mb": ("large embeddings", (
         "Raise `min_count` or lower `embedding_dim`.",)),
+    "refit_loss": ("the newest days teach something that does not last, or training is unstable",
+                   (CODE, "Set `train.refit: false` to serve the judged model.")),
+    "refit_calibration": ("the newest days differ, or training is unstable", (
+        "Set `train.refit: false` to serve the judged model.",)),
+    "refit_mean": ("the newest days differ, or training is unstable", (
+        "Set `train.refit: false` to serve the judged model.",)),
+    "refit_agreement": ("training is unstable: few rows, a high learning rate", (
+        "Set `train.refit: false` to serve the judged model.",)),
 }  # fmt: skip
 _COST: dict[str, _Entry] = {
     "run_share": ("more rows, retries, a larger model", (

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+from nightbid.gates.drift import beyond_chance
 from nightbid.gates.gate import run_gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.task import Outcome, StageTask
@@ -44,4 +48,30 @@ def measure(task: StageTask) -> Measurements:
         note=f"cells, on {export['skew_rows']:,} rows through both paths",
     )
     measurements.add("bundle_mb", export["bytes"] / 1e6)
+    if "refit" in export:
+        _refit(measurements, export["refit"])
     return measurements
+
+
+def _refit(measurements: Measurements, found: dict[str, Any]) -> None:
+    """Collect how the model that learned all days differs from the one that was judged."""
+    judged, refitted, difference = found["judged"], found["refitted"], found["difference"]
+    rows = f"{found['held_rows']:,} held-back rows with {found['held_positives']:,} positives"
+    if difference["low"] is None:
+        measurements.skip("the refitted model's log loss: too few held-back users")
+    else:
+        loss = max(difference["low"], 0.0) / max(judged["log_loss"], 1e-12)
+        note = f"{refitted['log_loss']:.5f}, judged {judged['log_loss']:.5f}, on {rows}"
+        measurements.add("refit_loss", loss, note=note)
+    if refitted["calibration"] is None:
+        measurements.skip("the refitted model's calibration: no held-back row is positive")
+    else:
+        error = 1 / math.sqrt(max(found["held_positives"], 1))
+        calibration = beyond_chance(refitted["calibration"], 1.0, error)
+        note = f"{refitted['calibration']:.4f} measured on {rows}"
+        measurements.add("refit_calibration", calibration, note=note)
+    measurements.add("refit_mean", found["mean_ratio"], note=f"on {rows}")
+    if found["agreement"] is None:
+        measurements.skip("the refitted model's agreement: a model says the same of every row")
+    else:
+        measurements.add("refit_agreement", found["agreement"], note=f"on {rows}")

@@ -93,7 +93,7 @@ NIGHT: tuple[Stage, ...] = (
         "export",
         "nightbid.serving.export:run",
         inputs=("sample", "featurize", "train"),
-        spec_keys=("columns", "features"),
+        spec_keys=("columns", "features", "model", "train", "label"),
     ),
     Stage(
         "load_test",

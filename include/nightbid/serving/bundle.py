@@ -8,6 +8,7 @@
     model.onnx      the model, one named input per feature: what is served
     saved_model/    the same for TensorFlow Serving (TensorFlow architectures)
     model/          the model as it was trained: the reference, and the start of warm trainings
+    judged.onnx     with `train.refit`: the model that the night judged, before it learned all days
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from nightbid.serving.lookup import BATCH, Lookup, Rows
 
 OUTPUT = "probability"
 COLUMNS = "columns.arrow"
+JUDGED = "judged.onnx"
 
 
 class BundleCard(BaseModel):
@@ -57,12 +59,14 @@ class Bundle:
         self._graph_inputs = {each.name for each in self._session.get_inputs()}
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int = 1) -> Bundle:
+    def load(cls, folder: Path, *, threads: int = 1, judged: bool = False) -> Bundle:
         """Open an exported bundle.
 
         Args:
             folder: it.
             threads: for one request; one thread each lets a server's cores serve many at once.
+            judged: open the model that its night judged, instead of one refitted on all days:
+                what another night's candidate is compared with.
 
         Raises:
             MissingDataError: there is none.
@@ -70,7 +74,8 @@ class Bundle:
         """
         card = read_card(folder)
         fitted = FittedFeatures.load(folder / "fitted")
-        return cls(card, fitted, _session(folder / "model.onnx", threads))
+        graph = folder / JUDGED if judged and (folder / JUDGED).exists() else folder / "model.onnx"
+        return cls(card, fitted, _session(graph, threads))
 
     def twin(self) -> Bundle:
         """Share the model and the features with another thread; what was looked up is its own."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from nightbid.models.registry import find
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
 from nightbid.scorer.rows import parse
-from nightbid.serving.bundle import Bundle, BundleCard, read_columns, write_columns
+from nightbid.serving.bundle import JUDGED, Bundle, BundleCard, read_columns, write_columns
 from nightbid.serving.json_values import to_json
 from nightbid.serving.skew import mismatches, paired_rows
 
@@ -35,7 +37,18 @@ def run(task: StageTask) -> Outcome:
     task.progress(0.0, "loading the model")
     model = load_model(training.path / "model")
     shutil.copytree(featurized.path / "fitted", task.output / "fitted")
-    shutil.copytree(training.path / "model", task.output / "model")
+    parameters = int(training.manifest.metrics["parameters"])
+    again: Mapping[str, Any] = {}
+    if task.spec.train.refit:
+        from nightbid.training.refit import refit
+
+        # What was judged stays beside it: the next night's candidate is compared with that.
+        write_graph(model, task.output / JUDGED)
+        refitted = refit(task, model, task.output / "model")
+        model, again = refitted.model, refitted.metrics
+        parameters = int(again["parameters"])
+    else:
+        shutil.copytree(training.path / "model", task.output / "model")
     task.progress(0.2, "writing the graphs")
     volatile = _write_graphs(model, task.output)
     card = BundleCard(
@@ -43,7 +56,7 @@ def run(task: StageTask) -> Outcome:
         night=task.night.date.isoformat(),
         architecture=model.card.architecture,
         engine="onnxruntime",
-        parameters=int(training.manifest.metrics["parameters"]),
+        parameters=parameters,
         inputs=tuple(each.name for each in Layout(model.card.features).served),
     )
     (task.output / "bundle.json").write_text(card.model_dump_json(indent=1))
@@ -79,10 +92,24 @@ def run(task: StageTask) -> Outcome:
             "skew_mismatches": wrong,
             "skew_by_input": {name: count for name, count in skew.items() if count},
             "bytes": size,
+            **({"refit": again} if again else {}),
         },
         summary=f"{size / 1e6:.1f} MB, exported and reference model differ by {parity:.1e},"
-        f" skew in {wrong:,} cells of {len(rows):,} rows",
+        f" skew in {wrong:,} cells of {len(rows):,} rows" + _refitted(again),
         volatile=volatile,
+    )
+
+
+def _refitted(again: Mapping[str, Any]) -> str:
+    if not again:
+        return ""
+    difference = again["difference"]
+    interval = ""
+    if difference["low"] is not None:
+        interval = f" [{difference['low']:+.5f}, {difference['high']:+.5f}]"
+    return (
+        f"; refitted on {again['rows']:,} rows of all days, log loss {difference['value']:+.5f}"
+        f"{interval} on {again['held_rows']:,} held-back rows"
     )
 
 

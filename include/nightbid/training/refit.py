@@ -1,0 +1,178 @@
+"""Train once more on all days, and compare with the model that was judged.
+
+The judged model has not learned the validation and evaluation days; what serves should. The same
+recipe is trained from scratch on the rows of all days, except those of a fixed tenth of the users
+on the newest days. On these rows, which neither model has learned, both are compared: the gate
+that follows decides by that whether the refitted model may serve.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.errors import MissingDataError
+from nightbid.evaluation.bootstrap import Resampling, bounds
+from nightbid.models.predict import FittedModel, load_model
+from nightbid.night.progress import unwatched
+from nightbid.night.task import StageTask
+from nightbid.schema import LABEL, USER, WEIGHT, split_files
+from nightbid.training.job import Fit, Job, run_job
+from nightbid.training.stage import asked_candidate
+
+NEWEST = ("validate", "evaluate")
+HELD = 10
+"""One in so many users is held back."""
+MIX = np.uint64(0x9E3779B97F4A7C15)
+TINY = 1e-7
+REPLICATES = 200
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A model that has learned all days."""
+
+    model: FittedModel
+    metrics: Mapping[str, Any]
+    """Rows, and both models on the held-back rows."""
+
+
+def refit(task: StageTask, judged: FittedModel, folder: Path) -> Refit:
+    """Train the pipeline's model on all days, and write it.
+
+    Args:
+        task: With the outputs of featurize and train.
+        judged: The model that the night has judged.
+        folder: Where the model goes; it must not be there yet.
+
+    Raises:
+        MissingDataError: The newest days have no rows of users that are held back.
+    """
+    featurized = task.inputs["featurize"].path
+    requested = asked_candidate(task)
+    with tempfile.TemporaryDirectory(dir=task.output.parent) as scratch:
+        held = _split(featurized, Path(scratch))
+        job = Job(
+            **{name: getattr(requested.fit, name) for name in Fit.model_fields},
+            featurized=Path(scratch),
+            output=Path(scratch) / "fitted_again",
+            checkpoints=task.checkpoints,
+        )
+        found = run_job(job, progress=task.progress, watch=unwatched)
+        shutil.copytree(job.output / "model", folder)
+    model = load_model(folder)
+    compared = compare(
+        judged.predict(held),
+        model.predict(held),
+        labels=held[LABEL].to_numpy().astype(np.float64),
+        weights=held[WEIGHT].to_numpy().astype(np.float64),
+        users=held[USER].to_numpy().astype(np.int64),
+        seed=task.spec.seed,
+    )
+    return Refit(model, {"rows": found["rows"], "parameters": found["parameters"], **compared})
+
+
+def compare(
+    judged: Floats,
+    refitted: Floats,
+    *,
+    labels: Floats,
+    weights: Floats,
+    users: npt.NDArray[np.int64],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare both models on rows that neither has learned.
+
+    Args:
+        judged: [rows] probabilities.
+        refitted: [rows] probabilities.
+        labels: [rows] 0 or 1.
+        weights: [rows]
+        users: [rows] unit of resampling.
+        seed: Of the resampling.
+
+    Returns:
+        `held_rows`, `held_positives`; `judged` and `refitted` with log loss and calibration (mean
+        prediction over mean label); `difference` in log loss with its interval over users;
+        `agreement` (correlation of the log odds) and `mean_ratio` of the predictions.
+    """
+    resampling = Resampling.of(users, REPLICATES, seed)
+    at = np.searchsorted(resampling.users, users)
+    size = len(resampling.users)
+    mass = np.bincount(at, weights, size)
+    losses = {"judged": _losses(judged, labels), "refitted": _losses(refitted, labels)}
+    extra = np.bincount(at, weights * (losses["refitted"] - losses["judged"]), size)
+    drawn = resampling.weights.astype(np.float64).T
+    low, high = bounds((drawn @ extra) / np.maximum(drawn @ mass, TINY))
+    total = float(weights.sum())
+    positives = float(weights @ labels)
+    log_odds = [_logits(each) for each in (judged, refitted)]
+    apart = min(float(np.std(each)) for each in log_odds)
+    return {
+        "held_rows": len(labels),
+        "held_users": size,
+        "held_positives": int(labels.sum()),
+        **{
+            name: {
+                "log_loss": float(weights @ losses[name]) / total,
+                "calibration": float(weights @ each) / positives if positives else None,
+            }
+            for name, each in (("judged", judged), ("refitted", refitted))
+        },
+        "difference": {"value": float(extra.sum()) / total, "low": low, "high": high},
+        "agreement": float(np.corrcoef(log_odds[0], log_odds[1])[0, 1]) if apart > TINY else None,
+        "mean_ratio": float(weights @ refitted) / float(weights @ judged),
+    }
+
+
+def _split(featurized: Path, scratch: Path) -> pa.Table:
+    """Lay out all days as training rows, and the held-back rows as validation; return these."""
+    (scratch / "fitted").symlink_to(featurized / "fitted")
+    for path in split_files(featurized, "train"):
+        place = scratch / "split=train" / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(path)
+    held = []
+    for split in NEWEST:
+        for path in split_files(featurized, split):
+            table = pq.read_table(path, partitioning=None)
+            out = _is_held(table[USER].to_numpy())
+            for name, part in (("train", table.filter(pa.array(~out))),
+                               ("validate", table.filter(pa.array(out)))):  # fmt: skip
+                place = scratch / f"split={name}" / path.parent.name / path.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(part, place)
+            held.append(table.filter(pa.array(out)))
+    rows = pa.concat_tables(held) if held else None
+    if rows is None or not len(rows):
+        raise MissingDataError(
+            "the newest days have no rows of the users that are held back",
+            where="train.refit",
+            hint="widen window.validate_days or evaluate_days, or set train.refit: false",
+        )
+    return rows
+
+
+def _is_held(users: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    mixed = users.astype(np.int64).view(np.uint64) * MIX
+    return np.asarray((mixed >> np.uint64(33)) % np.uint64(HELD) == 0)
+
+
+def _losses(p: Floats, labels: Floats) -> Floats:
+    p = np.clip(p, TINY, 1 - TINY)
+    return np.asarray(-(labels * np.log(p) + (1 - labels) * np.log1p(-p)))
+
+
+def _logits(p: Floats) -> Floats:
+    p = np.clip(p, TINY, 1 - TINY)
+    return np.asarray(np.log(p) - np.log1p(-p))

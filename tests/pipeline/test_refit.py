@@ -1,0 +1,80 @@
+"""A night that serves what has learned the newest days too, judged before by its own gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from nightbid.features.fitted import FittedFeatures
+from nightbid.models.predict import load_model
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.schema import split_files
+from nightbid.serving.bundle import Bundle
+from nightbid.storage.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+def output(run: RunRecord, stage: str) -> Path:
+    record = run.stage(stage)
+    assert record is not None
+    return Path(str(run.workspace.at(record.uri)))
+
+
+def metrics(run: RunRecord, stage: str) -> dict:
+    return json.loads((output(run, stage) / "manifest.json").read_text())["metrics"]
+
+
+def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_reference(shell):
+    shell.write(
+        model={"architecture": "gradient_boosted_trees"},
+        baseline={"architecture": "gradient_boosted_trees"},
+        train={"refit": True},
+        gates={
+            "overrides": [
+                {"gate": gate, "check": "*", "name": "tests", "reason": "so few rows prove nothing",
+                 "until": "2099-01-01"}
+                for gate in ("model", "serving")
+            ]
+        },
+    )  # fmt: skip
+    code, text = shell.run("run", "small", "--date", "2026-01-08", "--nights", "2")
+    assert code == 0, text
+    assert "refitted on" in text
+    assert "promoted as champion #1" in text
+    first, second = runs_of(Workspace(str(shell.workspace)), "small")
+
+    found = metrics(first, "export")["refit"]
+    held = found["held_rows"]
+    rows = sum(
+        pq.read_metadata(path).num_rows
+        for split in ("train", "validate", "evaluate")
+        for path in split_files(output(first, "featurize"), split)
+    )
+    # All days are learned, but for a tenth of the users on the newest ones.
+    assert found["rows"] == rows
+    assert 0.02 < held / rows < 0.1
+    assert found["judged"]["log_loss"] != found["refitted"]["log_loss"]
+    assert found["difference"]["low"] <= found["difference"]["value"]
+    assert found["agreement"] > 0.3
+
+    folder = output(first, "export")
+    sample = pq.read_table(split_files(output(first, "featurize"), "evaluate"), partitioning=None)
+    judged, served = Bundle.load(folder, judged=True), Bundle.load(folder)
+    trained = load_model(output(first, "train") / "model").predict(sample)
+    np.testing.assert_allclose(judged.predict(sample), trained, atol=1e-6)
+    assert np.abs(served.predict(sample) - trained).max() > 1e-4
+    said = " ".join(each.read_text() for each in output(first, "gate_serving").glob("*.json"))
+    for check in ("refit_loss", "refit_calibration", "refit_mean", "refit_agreement"):
+        assert check in said
+
+    # The next night's candidate has not seen its newest days: nor has what it is compared with.
+    evaluated = pq.read_table(output(second, "evaluate") / "scores" / "part-00000.parquet")
+    assert metrics(second, "evaluate")["reference"] == "champion"
+    raw = pq.read_table(split_files(output(second, "sample"), "evaluate"), partitioning=None)
+    tonight = FittedFeatures.load(output(second, "featurize") / "fitted")
+    again = judged.predict(judged.fitted.with_history(tonight).transform(raw))
+    np.testing.assert_allclose(evaluated["champion"].to_numpy(), again, atol=1e-6)
