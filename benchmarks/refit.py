@@ -80,9 +80,7 @@ def main() -> None:
         users=raw[USER].to_numpy().astype(np.int64),
     )
     each = found["difference"]
-    print(
-        f"\n{name}, {asked.architecture}, {asked.nights} nights, {len(raw):,} rows of the days after"
-    )
+    print(f"\n{name}, {asked.architecture}, {asked.nights} nights, {len(raw):,} rows of days after")
     for model in ("judged", "refitted"):
         print(f"  {model:9} log loss {found[model]['log_loss']:.5f}, calibration "
               f"{found[model]['calibration']:.3f}")  # fmt: skip

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nightbid.gates.drift import beyond_chance
 from nightbid.gates.gate import run_gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.task import Outcome, StageTask
+
+SIGMAS = 4.0
+"""Standard errors that are put down to chance."""
 
 
 def run(task: StageTask) -> Outcome:
@@ -66,8 +68,9 @@ def _refit(measurements: Measurements, found: dict[str, Any]) -> None:
     if refitted["calibration"] is None:
         measurements.skip("the refitted model's calibration: no held-back row is positive")
     else:
-        error = 1 / math.sqrt(max(found["held_positives"], 1))
-        calibration = beyond_chance(refitted["calibration"], 1.0, error)
+        away = refitted["calibration"] - 1
+        chance = SIGMAS / math.sqrt(max(found["held_positives"], 1))
+        calibration = 1 + math.copysign(max(abs(away) - chance, 0.0), away)
         note = f"{refitted['calibration']:.4f} measured on {rows}"
         measurements.add("refit_calibration", calibration, note=note)
     measurements.add("refit_mean", found["mean_ratio"], note=f"on {rows}")
