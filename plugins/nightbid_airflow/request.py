@@ -90,7 +90,7 @@ class Request:
     date: dt.date
     overrides: tuple[str, ...]
     trigger: str = "airflow"
-    """`schedule` if the scheduler began it by itself."""
+    """`schedule` if the scheduler began it by itself, `backfill` if as part of a backfill."""
 
     @classmethod
     def of(cls, pipeline: str, run: AirflowRun, params: Mapping[str, Any]) -> Request:
@@ -105,13 +105,13 @@ class Request:
             for field, key in SHORTHAND.items()
             if params.get(field) is not None
         )
-        by_schedule = str(getattr(run, "run_type", "")).rpartition(".")[2].lower() == "scheduled"
+        kind = str(getattr(run, "run_type", "")).rpartition(".")[2].lower()
         return cls(
             pipeline,
             run.run_id,
             date,
             (*(params.get("overrides") or ()), *short),
-            "schedule" if by_schedule else "airflow",
+            {"scheduled": "schedule", "backfill": "backfill"}.get(kind.split("_")[0], "airflow"),
         )
 
     def open(

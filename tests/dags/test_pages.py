@@ -196,8 +196,8 @@ def test_names_from_outside_lead_nowhere_else(ann: httpx.Client, address: str) -
     ("address", "status", "words"),
     [
         ("runs/small/gone", 404, "Pipeline &#39;small&#39; has no run &#39;gone&#39;."),
-        ("compare/small", 422, "Choose two to 8 runs"),
-        ("compare/small?run=small-1", 422, "Choose two to 8 runs"),
+        ("compare/small", 422, "Choose two to 24 runs"),
+        ("compare/small?run=small-1", 422, "Choose two to 24 runs"),
         ("nights/small?page=many", 422, "page: "),
     ],
 )

@@ -68,6 +68,14 @@ class Message:
         return {"text": self.text, **asdict(self)}
 
 
+@dataclass(frozen=True)
+class Alert:
+    """A message, and the key under which it is sent once."""
+
+    key: str
+    message: Message
+
+
 def page_address(base: str, *path: str) -> str:
     """Web address of a page inside Airflow; empty if Airflow's address is not known.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from croniter import croniter
 from upath import UPath
 
-from nightbid.alerts.message import Message, page_address, what_serves
+from nightbid.alerts.message import Alert, Message, page_address, what_serves
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
@@ -53,14 +53,6 @@ class Patience:
     """Between two stages, while no stage runs anywhere in the workspace."""
     late: float = 360
     """From the start of a night to its end, a person's decision left out."""
-
-
-@dataclass(frozen=True)
-class Alert:
-    """A message, and the key under which it is sent once."""
-
-    key: str
-    message: Message
 
 
 class Watch:

@@ -6,10 +6,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nightbid.report.charts import Span, Words, interval_chart
+from nightbid.report.charts import Series, Span, Words, interval_chart, line_chart
 from nightbid.report.comparison import Comparison
 from nightbid.report.formatting import interval
-from nightbid.report.run_page import FIGURES
+from nightbid.report.run_page import FIGURES, MARKED
 
 PAIRED = ("auc", "log_loss", "normalized_entropy")
 
@@ -28,7 +28,41 @@ def compare_context(found: Comparison) -> dict[str, Any]:
         "figure_words": FIGURES,
         "cost_stages": list(stages),
         "pair_chart": _pair_chart(found),
+        "architectures": [view.stage("train").metrics.get("architecture") for view in views],
+        "parameters": [view.stage("train").metrics.get("parameters") for view in views],
+        **_curves(found),
     }
+
+
+def _curves(found: Comparison) -> dict[str, Any]:
+    """Validation loss per epoch of every run, on one chart."""
+    lines = []
+    for at, view in enumerate(found.views):
+        points = [
+            (each["epoch"], each["validation_log_loss"])
+            for each in view.stage("train").metrics.get("history") or []
+            if each.get("validation_log_loss") is not None
+        ]
+        if points:
+            lines.append(
+                Series(
+                    view.head.run_id, points, tone=f"s{at % 4}", dashed=at >= 4,
+                    marks=len(points) <= MARKED,
+                )
+            )  # fmt: skip
+    if len(lines) < 2:
+        return {"curves": [], "curve_chart": Markup("")}
+    chart = line_chart(
+        lines,
+        Words(
+            "Training: validation log loss per epoch",
+            "The validation log loss of each run after each epoch of training.",
+            "figures",
+        ),
+        x_label="epoch",
+        y_label="validation log loss",
+    )
+    return {"curves": lines, "curve_chart": chart}
 
 
 def _pair_chart(found: Comparison) -> Markup:

@@ -22,6 +22,39 @@ MONTHS = 24
 """Bars of costs drawn; the table has all of them."""
 
 
+KINDS = {
+    "night": "nights",
+    "backfill": "backfills",
+    "experiment": "experiments",
+    "sweep": "trials of sweeps",
+}
+"""Kind of a run → what several of them are called."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a list of runs is narrowed down to."""
+
+    kind: str = ""
+    """A key of `KINDS`; empty: nights, or whatever there is while there are none."""
+    state: str = ""
+    text: str = ""
+    """Searched in pipeline, run, night and headline."""
+
+    def takes(self, run: RunSummary) -> bool:
+        """Whether a run is of the state and has the text."""
+        if self.state and run.state != self.state:
+            return False
+        words = f"{run.pipeline} {run.run_id} {run.date} {run.headline}".lower()
+        return all(word in words for word in self.text.lower().split())
+
+    @property
+    def query(self) -> dict[str, str]:
+        """As an address has it."""
+        found = {"kind": self.kind, "state": self.state, "q": self.text}
+        return {key: value for key, value in found.items() if value}
+
+
 TRENDS: dict[str, Callable[[RunSummary], float | None]] = {
     "AUC": lambda run: run.auc.value,
     "Normalised entropy": lambda run: run.entropy.value,

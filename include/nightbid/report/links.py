@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from nightbid.report.assets import Script
@@ -51,8 +52,12 @@ class Links:
         """One run."""
         return ""
 
-    def page(self, pipeline: str, number: int) -> str:
-        """A page of a long list of runs."""
+    def page(self, pipeline: str, number: int, query: Mapping[str, str] | None = None) -> str:
+        """A page of a long list of runs, as it is narrowed down."""
+        return ""
+
+    def kind(self, pipeline: str, kind: str) -> str:
+        """The runs of one kind."""
         return ""
 
     def compare(self, pipeline: str) -> str:
@@ -77,6 +82,10 @@ class Links:
 
     def log(self, run: Named, stage: str) -> str:
         """The log of a stage's newest attempt."""
+        return ""
+
+    def dag_run(self, run: Named) -> str:
+        """The run in Airflow; empty if Airflow does not know it."""
         return ""
 
     def others(self, view: RunView) -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, get_args
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
+from nightbid.alerts.message import Alert
 from nightbid.config.gates import GateName
 from nightbid.cost.forecast import UNUSUAL
 from nightbid.gates.catalog import checks_of
@@ -21,11 +24,12 @@ from nightbid.report.assets import inline_policy, scripts
 from nightbid.report.compare_page import compare_context
 from nightbid.report.comparison import Comparison
 from nightbid.report.cost_trend import cost_trend
-from nightbid.report.index_pages import costs_context, nights_context
+from nightbid.report.index_pages import KINDS, Filter, costs_context, nights_context
 from nightbid.report.links import Links
 from nightbid.report.run_page import run_context
 from nightbid.report.run_view import RunView
 from nightbid.report.summaries import RunSummary
+from nightbid.report.what_now import is_live, what_now
 
 REFRESH_SECONDS = 15
 """A page on a server is loaded again this often while a stage runs."""
@@ -44,16 +48,18 @@ def run_document(
             ones are left out.
     """
     view, links = RunView(run), links or Links()
+    is_served = links.base is not None
     until = [night for night in nights if night.started <= run.head.started]
     context = {
         "view": view,
         "links": links,
         "cost_trend_of_nights": cost_trend(run.head.pipeline, until),
         "unusual_times": UNUSUAL,
+        "now": what_now(view) if is_served else None,
         **run_context(view),
     }
-    body = render("run.html", context)
-    going = any(stage.live for stage in view.stages)
+    body = _with_contents(render("run.html", context))
+    going = is_live(view, dt.datetime.now(dt.UTC))
     return document(
         f"{view.head.run_id}",
         body,
@@ -61,6 +67,13 @@ def run_document(
         pipelines=[view.head.pipeline],
         refresh=REFRESH_SECONDS if going else 0,
     )
+
+
+def _with_contents(body: Markup) -> Markup:
+    """Fill in the list of a page's headings."""
+    found = re.findall(r'<h2 id="(\w+)">([^<]+)', body)
+    items = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in found)
+    return Markup(str(body).replace("<!-- contents -->", f'<ul class="keys">{items}</ul>', 1))  # noqa: S704
 
 
 def nights_document(
@@ -75,6 +88,8 @@ def nights_document(
     sweeps: bool = False,
     champions: Mapping[str, Champion] | None = None,
     damaged: Sequence[str] = (),
+    chosen: Filter | None = None,
+    attention: Sequence[Alert] = (),
 ) -> str:
     """A row per run, the newest first, and how its figures moved.
 
@@ -89,9 +104,14 @@ def nights_document(
         sweeps: Whether these are trials of sweeps instead of nights.
         champions: Pipeline → what serves.
         damaged: Runs whose records cannot be read.
+        chosen: What the list is narrowed down to.
+        attention: What is wrong now and has no run: missing, stalled and late nights, broken YAMLs.
     """
     context = nights_context(runs, total, page=page, trends=trends)
     context |= {
+        "chosen": chosen or Filter(),
+        "kinds": KINDS,
+        "attention": attention,
         "links": links,
         "pipeline": pipeline,
         "pipelines": pipelines,

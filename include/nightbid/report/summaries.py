@@ -25,14 +25,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nightbid.cost.forecast import MILLION
 from nightbid.cost.ledger import totals
 from nightbid.cost.money import Money
-from nightbid.night.record import RunRecord
+from nightbid.night.record import LAG, RunRecord
 from nightbid.report import records
 from nightbid.report.run_page import headline
 from nightbid.report.run_view import RunView, State
 from nightbid.storage.workspace import Workspace, write_atomically
 
 LOG = logging.getLogger(__name__)
-FORMAT = 3
+FORMAT = 4
 """Version of the format: older summaries are computed again."""
 Stamp = tuple[int | None, ...]
 READERS = 16
@@ -83,6 +83,8 @@ class RunSummary(BaseModel):
     trigger: str
     sweep: str = ""
     """The sweep that it is a trial of; empty for a night."""
+    changed: bool = False
+    """Whether settings were changed for this run: then it is an experiment."""
     state: State
     headline: str
     verdict: str = ""
@@ -100,6 +102,15 @@ class RunSummary(BaseModel):
     """Read from the logs."""
     trained: bool = False
     """Whether it trained a model itself: only such nights say what a night costs."""
+
+    @property
+    def kind(self) -> str:
+        """`night`, `backfill`, `experiment` or `sweep`."""
+        if self.sweep:
+            return "sweep"
+        if self.changed:
+            return "experiment"
+        return "backfill" if self.trigger == "backfill" else "night"
 
     @property
     def per_million_rows(self) -> Decimal | None:
@@ -142,6 +153,7 @@ def summarise(run: RunRecord) -> RunSummary:
         started=run.head.started,
         trigger=run.head.trigger,
         sweep=run.head.sweep,
+        changed=any(not each.startswith(LAG) for each in run.head.overrides),
         state=view.state,
         headline=headline(view),
         verdict=metrics.get("verdict", ""),

@@ -36,6 +36,10 @@ class Queue:
         found = [unseal(Payload, each.read_bytes(), each, DELETE) for each in names]
         return sorted(found, key=lambda payload: (payload.ended, payload.run_id))
 
+    def holds(self, experiment: str, run_id: str) -> bool:
+        """Whether a run waits."""
+        return (self._folder / f"{experiment}.{run_id}.json").exists()
+
     def done(self, payload: Payload) -> None:
         """Remove a run, unless a newer state of it came meanwhile."""
         path = self._folder / f"{payload.experiment}.{payload.run_id}.json"

@@ -1,4 +1,4 @@
-"""What a person may do from the pages, and by REST: roll back, pause, resume, override, promote.
+"""What a person may do from the pages, and by REST: roll back, override, promote, rerun and more.
 
 Each is a POST below `/act/<pipeline>/`, with a form's fields or a JSON object. It needs the right
 to edit the pipeline's nightly DAG, and a reason, which the history keeps with the person. A form
@@ -14,19 +14,21 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from airflow.configuration import conf
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.gates.overrides import add_override
 from nightbid.night.champion import ChampionPointer
 from nightbid.promotion import promote_by_hand
+from nightbid.report.pages import message_document
 
-from nightbid_airflow.views.current_user import CurrentUser, Login
+from nightbid_airflow.views.current_user import CurrentUser, Login, rerun_failed
+from nightbid_airflow.views.links import ServedLinks
 
 if TYPE_CHECKING:
     from nightbid_airflow.views.app import Workspaces
@@ -122,12 +124,17 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         add_override(settings, spec.pipeline, check, name=by, reason=_reason(given), until=until)
         return f"{check} warns instead of stopping until {until}: clear the gate's task"
 
+    def rerun(pipeline: str, given: Given, by: str) -> str:
+        run_id = given.get("run", "")
+        return f"{rerun_failed(pipeline, run_id)}, asked by {by}"
+
     acts: dict[str, Callable[[str, Given, str], str]] = {
         "rollback": rollback,
         "pause": pause,
         "resume": resume,
         "promote": promote,
         "override": override,
+        "rerun": rerun,
     }
 
     @app.post("/act/{pipeline}/{action}")
@@ -151,7 +158,15 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         if not by_form:
             return JSONResponse({"done": done, "pipeline": pipeline, "by": reader.name})
         base = request.scope.get("root_path", "").rstrip("/")
-        return RedirectResponse(f"{base}/champion/{pipeline}", status_code=303)
+        if action == "override":
+            here = ServedLinks(request.scope.get("root_path", ""))
+            page = message_document(
+                "Overridden", f"{done}.", links=here, to=here.nights(pipeline),
+                text=f"Nights of {pipeline}",
+            )  # fmt: skip
+            return HTMLResponse(page)
+        page = f"runs/{pipeline}/{quote(given['run'])}" if action == "rerun" else ""
+        return RedirectResponse(f"{base}/{page or f'champion/{pipeline}'}", status_code=303)
 
 
 def _reason(given: Given) -> str:

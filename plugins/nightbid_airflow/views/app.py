@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import logging
 import re
 from collections.abc import Iterable
@@ -10,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, get_args
 
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from nightbid.alerts.message import Alert
+from nightbid.alerts.watch import Watch
 from nightbid.config.costs import STAGES
 from nightbid.config.gates import GateName
 from nightbid.config.settings import Settings
@@ -24,7 +27,7 @@ from nightbid.report import records
 from nightbid.report.assets import scripts
 from nightbid.report.comparison import Comparison
 from nightbid.report.cost_trend import TREND
-from nightbid.report.index_pages import PAGE
+from nightbid.report.index_pages import KINDS, PAGE, Filter
 from nightbid.report.summaries import Summaries
 from nightbid.storage.workspace import Workspace
 from pydantic import ValidationError
@@ -54,7 +57,7 @@ SHOWN = {
 }
 """Files of an output that a page may show, and their types."""
 KEY = re.compile(r"[0-9a-f]{8,64}")
-MOST = 8
+MOST = 24
 """Runs side by side that a screen can hold."""
 TITLES = {401: "Not logged in", 403: "Not for you to see", 404: "Not found", 422: "Not understood"}
 
@@ -63,6 +66,7 @@ class Workspaces:
     """The workspace as the pages read it: names that come from outside are looked up, not used."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self.workspace = Workspace(settings.workspace)
         self.summaries = Summaries(self.workspace, settings.cache.expanduser())
         self.mlflow = settings.tracking_pages or (
@@ -91,6 +95,21 @@ class Workspaces:
             and (self.workspace.run_folder(pipeline, run_id) / "run.json").exists()
         ]
 
+    def attention(self, reader: CurrentUser, pipeline: str = "") -> list[Alert]:
+        """What is wrong now, of pipelines that the reader may see: as `nightbid watch` finds it."""
+        try:
+            found = Watch(self._settings).look(dt.datetime.now(dt.UTC))
+        except (NightbidError, OSError, ValueError):
+            LOG.exception("the watch cannot look")
+            return []
+        return [
+            alert
+            for alert in found
+            if alert.message.kind != "damaged_record"
+            and pipeline in ("", alert.message.pipeline)
+            and reader.may_read(alert.message.pipeline)
+        ]
+
     def open(self, pipeline: str, reader: CurrentUser) -> list[str]:
         """Names of the runs of one pipeline.
 
@@ -113,6 +132,19 @@ class Workspaces:
         if found is None:
             raise HTTPException(404, f"Pipeline {pipeline!r} has no run {run_id!r}.")
         return found
+
+
+def _chosen(
+    kind: Annotated[str, Query(pattern=f"^({'|'.join(KINDS)})?$")] = "",
+    state: Annotated[str, Query(pattern="^(done|stopped|failed|running)?$")] = "",
+    q: Annotated[str, Query(max_length=200)] = "",
+    sweeps: bool = False,
+) -> Filter:
+    return Filter("sweep" if sweeps else kind, state, q)
+
+
+Chosen = Annotated[Filter, Depends(_chosen)]
+Page = Annotated[int, Query(ge=1, le=100_000)]
 
 
 @cache
@@ -159,24 +191,15 @@ def make_pages(settings: Settings) -> FastAPI:
         )
 
     @app.get("/")
-    def all_nights(
-        request: Request,
-        reader: Login,
-        page: Annotated[int, Query(ge=1, le=100_000)] = 1,
-        sweeps: bool = False,
-    ) -> HTMLResponse:
-        return _nights(request, reader, shelf.pipelines(reader), page, "", sweeps)
+    def all_nights(request: Request, reader: Login, chosen: Chosen, page: Page = 1) -> HTMLResponse:
+        return _nights(request, reader, shelf.pipelines(reader), page, "", chosen)
 
     @app.get("/nights/{pipeline}")
     def nights(
-        request: Request,
-        pipeline: str,
-        reader: Login,
-        page: Annotated[int, Query(ge=1, le=100_000)] = 1,
-        sweeps: bool = False,
+        request: Request, pipeline: str, reader: Login, chosen: Chosen, page: Page = 1
     ) -> HTMLResponse:
         shelf.open(pipeline, reader)
-        return _nights(request, reader, [pipeline], page, pipeline, sweeps)
+        return _nights(request, reader, [pipeline], page, pipeline, chosen)
 
     def _nights(
         request: Request,
@@ -184,30 +207,42 @@ def make_pages(settings: Settings) -> FastAPI:
         names: list[str],
         page: int,
         pipeline: str,
-        sweeps: bool,
+        chosen: Filter,
     ) -> HTMLResponse:
+        every = {name: shelf.summaries.of(name) for name in names}
+        there = {run.kind for found in every.values() for run in found}
+        # While there is no night, the list opens with whatever there is.
+        kind = chosen.kind or ("night" if "night" in there else "")
         by_name = {
-            name: [run for run in shelf.summaries.of(name) if bool(run.sweep) == sweeps]
-            for name in names
+            name: [run for run in found if (run.kind == kind if kind else run.kind != "sweep")]
+            for name, found in every.items()
         }
         runs = sorted(
-            (run for found in by_name.values() for run in found),
+            (run for found in by_name.values() for run in found if chosen.takes(run)),
             key=lambda run: (run.started, run.run_id),
             reverse=True,
         )
         page = min(page, max(1, -(-len(runs) // PAGE)))
+        # Of hundreds of pipelines, those that the search is about.
+        shown = [
+            name
+            for name, found in by_name.items()
+            if not chosen.text or any(chosen.takes(run) for run in found)
+        ]
         return HTMLResponse(
             documents.nights_document(
                 runs[(page - 1) * PAGE : page * PAGE],
                 len(runs),
                 page=page,
                 pipeline=pipeline,
-                trends={name: found[-TREND:] for name, found in by_name.items()},
+                trends={name: by_name[name][-TREND:] for name in shown},
                 links=links(request),
                 pipelines=shelf.pipelines(reader),
-                sweeps=sweeps,
+                sweeps=kind == "sweep",
                 champions=shelf.champions(names),
                 damaged=[f"{name}/{run_id}" for name in names for run_id in shelf.damaged(name)],
+                chosen=Filter(kind, chosen.state, chosen.text),
+                attention=shelf.attention(reader, pipeline),
             )
         )
 

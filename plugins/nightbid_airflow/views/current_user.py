@@ -17,6 +17,7 @@ from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
 from fastapi import Depends
+from nightbid.errors import ConfigError
 from nightbid.night.record import safe_run_id
 from sqlalchemy import select
 
@@ -68,6 +69,41 @@ def dag_runs(pipeline: str) -> dict[str, str]:
             select(DagRun.run_id).where(DagRun.dag_id == f"nightly_{pipeline}")
         ).all()
     return {safe_run_id(name): name for name in found}
+
+
+def rerun_failed(pipeline: str, run_id: str) -> str:
+    """Clear the failed tasks of a DAG run, and with them the ones that go beside every night.
+
+    Args:
+        pipeline: Name of the pipeline.
+        run_id: As the records name it.
+
+    Returns:
+        Which tasks run again.
+
+    Raises:
+        ConfigError: Airflow does not know the run, or no task of it has failed.
+    """
+    from airflow.models.dagbag import DBDagBag
+
+    dag_id = f"nightly_{pipeline}"
+    name = dag_runs(pipeline).get(run_id)
+    with create_session() as session:
+        run = session.scalar(
+            select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == (name or ""))
+        )
+        dag = DBDagBag().get_dag_for_run(run, session=session) if run is not None else None
+        if run is None or dag is None:
+            raise ConfigError(
+                f"Airflow knows no run {run_id!r}", where=dag_id, hint="run it from the shell"
+            )
+        states = {each.task_id: str(each.state) for each in run.get_task_instances(session=session)}
+        failed = [task for task, state in states.items() if state in ("failed", "upstream_failed")]
+        if not failed:
+            raise ConfigError("no task of this run has failed", where=run_id)
+        beside = [task for task in ("report", "watch_cost") if task in states]
+        dag.clear(run_id=run.run_id, task_ids=sorted({*failed, *beside}), session=session)
+    return f"running again: {', '.join(sorted(failed))}"
 
 
 def login_address(back: str) -> str:

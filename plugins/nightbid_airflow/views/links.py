@@ -37,11 +37,15 @@ class ServedLinks(Links):
 
     def sweeps(self, pipeline: str) -> str:
         """Trials of sweeps, of one pipeline or of all."""
-        return f"{self.nights(pipeline)}?sweeps=true"
+        return f"{self.nights(pipeline)}?kind=sweep"
 
-    def page(self, pipeline: str, number: int) -> str:
-        """A page of a long list of runs."""
-        return f"{self.nights(pipeline)}?{urlencode({'page': number})}"
+    def page(self, pipeline: str, number: int, query: Mapping[str, str] | None = None) -> str:
+        """A page of a long list of runs, as it is narrowed down."""
+        return f"{self.nights(pipeline)}?{urlencode({'page': number, **(query or {})})}"
+
+    def kind(self, pipeline: str, kind: str) -> str:
+        """The runs of one kind."""
+        return f"{self.nights(pipeline)}?{urlencode({'kind': kind})}"
 
     def asset(self, script: Script) -> str:
         """A script of the charts, by an address that changes with it: browsers keep it."""

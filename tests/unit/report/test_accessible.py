@@ -23,7 +23,7 @@ class Served(Links):
     def run(self, run):
         return f"/n/{run.pipeline}/{run.run_id}"
 
-    def page(self, pipeline, number):
+    def page(self, pipeline, number, query=None):
         return f"/n/{pipeline}?page={number}"
 
     def compare(self, pipeline):

@@ -30,7 +30,7 @@ class Addresses(Links):
     def run(self, run):
         return f"/n/{run.pipeline}/{run.run_id}"
 
-    def page(self, pipeline, number):
+    def page(self, pipeline, number, query=None):
         return f"/n/{pipeline}?page={number}"
 
     def compare(self, pipeline):

@@ -1,0 +1,149 @@
+"""What a person does about a run: what serves meanwhile, and the next steps with their commands."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nightbid.alerts.message import what_serves
+from nightbid.gates.catalog import find_check
+from nightbid.night.record import APPROVE, ARRIVAL, REQUEST
+from nightbid.report.run_view import RunView, StageView
+from nightbid.tracking.queue import Queue
+
+CHECKS = 3
+"""Checks that stopped whose steps are written out; the others are in the gate's table."""
+FRESH = dt.timedelta(hours=24)
+"""A run that goes on is loaded again for so long after its start."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class WhatNow:
+    """The box at the top of a run's page."""
+
+    serves: str
+    steps: tuple[Step, ...]
+    rerun: bool
+    """Whether running its failed tasks again is one of the steps."""
+
+
+def what_now(view: RunView) -> WhatNow:
+    """Say what serves and what to do about a run."""
+    ended = view.deciding
+    steps = list(_steps(view, ended))
+    if _waits_to_be_tracked(view):
+        steps.append(
+            Step(
+                "MLflow did not take this run: it waits in the workspace, and the next night"
+                " sends it. Or now:",
+                "nightbid track --replay",
+            )
+        )
+    serves = what_serves(view.run.workspace, view.head.pipeline)
+    return WhatNow(serves, tuple(steps), ended is not None and ended.name != APPROVE)
+
+
+def _steps(view: RunView, ended: StageView | None) -> Iterator[Step]:
+    head = view.head
+    again = f"nightbid run {head.pipeline} --date {head.date} --run-id {head.run_id}"
+    if ended is None:
+        yield from _of_a_run_that_goes_well(view)
+        return
+    if ended.is_gate and ended.state == "stopped":
+        yield from _of_a_gate(view, ended)
+        yield Step("Once the cause is fixed, run it again; what is the same is reused:", again)
+    elif ended.name == ARRIVAL:
+        yield Step(
+            "The newest day is not complete. See what it lacks:",
+            f"nightbid data arrival {head.pipeline} --date {head.date}",
+        )
+        yield Step("Ask who writes the logs; once the day is there, run the night again:", again)
+    elif ended.name == APPROVE:
+        yield Step("The candidate is kept. Promote it by hand below, or wait for the next night.")
+    elif ended.name == REQUEST:
+        yield Step("Correct the setting that the line names, and trigger the night again.")
+    elif ended.name == "sample":
+        yield Step(
+            "See which days the night needs, and which there are:",
+            f"nightbid data days {head.pipeline}",
+        )
+        yield Step("Load what is missing or damaged, then run the night again:", again)
+    elif "budget" in ended.summary:
+        yield Step(
+            "The work was cancelled; what is finished is reused. Raise the limit in `budget`, or"
+            " for this run:",
+            f"{again} --set budget.run_usd=AMOUNT",
+        )
+        yield Step(
+            "See what costs that much:",
+            f"nightbid cost show {head.pipeline} --run-id {head.run_id}",
+        )
+    else:
+        yield Step(f"Read the log of {ended.name}: its last line says what to do.")
+        yield Step("A rerun is safe: a failed stage leaves nothing.", again)
+
+
+def _of_a_run_that_goes_well(view: RunView) -> Iterator[Step]:
+    head = view.head
+    if view.state == "running":
+        if view.stage("gate_cost").record is not None and head.spec.get("approval"):
+            yield Step("A person decides on the promotion: approve or reject it in Airflow.")
+        elif not any(stage.live for stage in view.stages):
+            yield Step(
+                "No stage runs now. If nothing happens for ten minutes, see that scheduler and"
+                " triggerer run, or go on from the shell:",
+                f"nightbid run {head.pipeline} --date {head.date} --run-id {head.run_id}",
+            )
+        return
+    if view.behind:
+        yield Step(
+            "Once the late day is there, make this night again:",
+            f"nightbid data late {head.pipeline} --make",
+        )
+    decision = view.stage("promote").metrics.get("decision")
+    if decision == "promoted":
+        yield Step(
+            "If it serves badly, the champion before it serves again with:",
+            f'nightbid rollback {head.pipeline} --reason "why"',
+        )
+    elif decision == "kept":
+        yield Step("The champion stays: nothing has to be done.")
+
+
+def _of_a_gate(view: RunView, gate: StageView) -> Iterator[Step]:
+    name = gate.name.removeprefix("gate_")
+    stopped = [
+        each["name"] for each in gate.metrics.get("checks") or [] if each["verdict"] == "stop"
+    ]
+    for check in stopped[:CHECKS]:
+        doc = find_check(name, check)
+        if doc is None:
+            continue
+        steps = " ".join(doc.steps(view.head.pipeline, str(view.head.date)))
+        yield Step(f"{check}: {doc.meaning} Likely: {doc.causes}. {steps}")
+    if stopped:
+        found = find_check(name, stopped[0])
+        if found is not None:
+            yield Step(
+                "To let a check pass for a while, with your name and a reason:",
+                found.command(view.head.pipeline, stopped[0], str(view.head.date)),
+            )
+
+
+def _waits_to_be_tracked(view: RunView) -> bool:
+    queue = Queue(view.run.workspace)
+    return queue.holds(view.head.pipeline, view.head.run_id)
+
+
+def is_live(view: RunView, now: dt.datetime) -> bool:
+    """Whether the page of a run changes by itself."""
+    return view.state == "running" and now - view.head.started < FRESH

@@ -1,0 +1,340 @@
+"""The person on call, in a browser: twelve incidents, each understood within three clicks.
+
+One Airflow serves a workspace in which each incident has a pipeline of its own. Most are records
+as a night leaves them; the missing day is a run of the real scheduler and triggerer.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from nightbid.config.load import find_pipeline
+from nightbid.config.settings import Settings
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.data.write import write_day
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import Manifest, Rows
+from nightbid.night.record import APPROVE, RunRecord, StageRecord
+from nightbid.storage.workspace import Workspace
+from nightbid.tracking.log import queue_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+NOW = dt.datetime.now(dt.UTC)
+NIGHT = NOW.date() - dt.timedelta(days=1)
+BEGUN = NOW - dt.timedelta(hours=2)
+NAMES = (
+    "missing_day", "drift", "leak", "over_budget", "crash", "tracking_down", "rejected",
+    "bad_setting", "late_night", "bad_champion", "overridden",
+)  # fmt: skip
+WAITS = 60
+"""Seconds that the night of the missing day waits."""
+
+
+class Nights:
+    """Writes what nights leave behind."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.workspace = Workspace(settings.workspace)
+
+    def begin(self, name: str, *done: str) -> RunRecord:
+        spec = find_pipeline(name, self.settings.pipelines)
+        run = RunRecord.start(self.workspace, spec, NIGHT, run_id=f"{name}-night")
+        head = run.head.model_copy(update={"started": BEGUN})
+        (run.folder / "run.json").write_text(head.model_dump_json())
+        run = RunRecord.load(self.workspace, name, run.run_id)
+        for stage in done:
+            self.end(run, stage, "done", f"{stage} is done")
+        return run
+
+    def end(self, run: RunRecord, stage: str, state: Any, said: str, **more: Any) -> None:
+        at = BEGUN + dt.timedelta(minutes=len(run.records()))
+        failed = {"error": said} if state == "failed" else {"summary": said}
+        run.record(StageRecord(stage=stage, state=state, started=at, seconds=30, **failed, **more))
+
+    def gate(self, run: RunRecord, gate: str, check: str, observed: str) -> None:
+        """A gate that stops on one check, with its output."""
+        key = hashlib.sha256(run.run_id.encode()).hexdigest()[:32]
+        folder = self.workspace.stage_folder(run.head.pipeline, gate, key)
+        folder.mkdir(parents=True)
+        found = [
+            {"name": check, "verdict": "stop", "observed": observed, "expected": "less", "detail":
+             "the newest day"},
+            {"name": "rows", "verdict": "pass", "observed": "3,000", "expected": "≥ 1",
+             "detail": ""},
+        ]  # fmt: skip
+        said = f"{check} is {observed}, expected less ({NIGHT})"
+        manifest = Manifest(
+            pipeline=run.head.pipeline, run_id=run.run_id, stage=gate, night=str(NIGHT), key=key,
+            digest=key, inputs={}, spec_digest="", code_digest="", versions={}, seed=0,
+            rows=Rows(), metrics={"checks": found}, verdict="stop", summary=said, files=(),
+            created=NOW,
+        )  # fmt: skip
+        (folder / "manifest.json").write_text(manifest.model_dump_json())
+        self.end(run, gate, "stopped", said, uri=self.workspace.uri(folder), verdict="stop")
+
+
+def write_logs(folder: Path) -> None:
+    """Four days; the newest without its marker."""
+    made = SimulatorLogs(SimulatorSource(start=dt.date(2020, 1, 1), rows_per_day=300, users=50,
+                                         ads=20))  # fmt: skip
+    for back in range(4):
+        day = NIGHT - dt.timedelta(days=back)
+        write_day(made.batches(day), folder, day)
+        if back:
+            (folder / f"dt={day}" / "_SUCCESS").touch()
+
+
+def prepare(settings: Settings, logs: Path) -> None:
+    """Make every incident but the missing day, which Airflow makes."""
+    base = {"features": {"device_type": "vocabulary"}, "window": {"train_days": 2}}
+    # Long enough for Airflow to start; the night waits for what is left.
+    ends = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=WAITS + 60)
+    for name in NAMES:
+        tree: dict[str, Any] = {"pipeline": name, **base}
+        if name == "rejected":
+            tree["approval"] = True
+        if name == "missing_day":
+            tree["source"] = {"kind": "parquet", "folder": str(logs)}
+            tree["arrival"] = {
+                "marker": "_SUCCESS", "every_seconds": 1, "deadline": f"{ends:%H:%M:%S}"
+            }  # fmt: skip
+        (settings.pipelines / f"{name}.yaml").write_text(yaml.safe_dump(tree))
+    (settings.pipelines / "typo.yaml").write_text("pipeline: typo\nshcedule: '0 3 * * *'\n")
+    nights = Nights(settings)
+    for name in NAMES:
+        pointer = ChampionPointer(nights.workspace, name)
+        for number in (1, 2):
+            pointer.promote(
+                run_id=f"earlier-{number}", night=NIGHT - dt.timedelta(days=3 - number),
+                bundle_uri=f"stages/{number}", bundle_digest=str(number) * 64, reason="better",
+            )  # fmt: skip
+    for name, gate, check, observed in (
+        ("drift", "gate_raw", "psi:device_type", "0.41"),
+        ("leak", "gate_raw", "known_if_positive:device_type", "0.97"),
+        ("overridden", "gate_raw", "psi:device_type", "0.31"),
+    ):
+        nights.gate(nights.begin(name, "sample"), gate, check, observed)
+    run = nights.begin("over_budget", "sample", "gate_raw", "featurize", "gate_features")
+    over = (
+        f"budget: run {run.run_id} has cost 5.0012 USD, over its limit of 5 USD: cancelled"
+        " → raise the limit in the pipeline's budget block, or make the stage cheaper"
+    )
+    nights.end(run, "train", "failed", over)
+    run = nights.begin("crash", "sample", "gate_raw", "featurize", "gate_features")
+    nights.end(run, "train", "failed", "train: stopped from outside → clear the task to run it"
+               " again")  # fmt: skip
+    run = nights.begin("tracking_down", "sample", "gate_raw")
+    nights.end(run, "featurize", "failed", "featurize: no space left on device")
+    # Its MLflow does not answer: the run waits.
+    queue_run(run, settings.model_copy(update={"tracking": "http://127.0.0.1:9"}))
+    gates = ("gate_raw", "gate_features", "gate_model", "gate_serving", "gate_cost")
+    run = nights.begin("rejected", "sample", *gates)
+    nights.end(run, APPROVE, "stopped", "not promoted: rejected by ann", by="ann")
+    RunRecord.refused(
+        nights.workspace, "bad_setting", NIGHT,
+        "bad_setting.yaml: model.architecture: no architecture called 'dcn_v3', did you mean"
+        " 'dcn_v2'? → correct the YAML, or what --set or the form says; nothing has been run",
+        run_id="bad_setting-night",
+    )  # fmt: skip
+    nights.begin("late_night", "sample")
+    nights.begin("bad_champion", "sample", *gates, "promote")
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logs")
+    write_logs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def airflow(chromium: Any, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """All components, with a workspace in which everything has gone wrong."""
+    from nightbid_airflow.embedded.home import Home
+    from nightbid_airflow.embedded.services import embedded
+
+    folder = tmp_path_factory.mktemp("oncall")
+    (folder / "pipelines").mkdir()
+    settings = Settings(
+        workspace=str(folder / "workspace"),
+        pipelines=folder / "pipelines",
+        cache=folder / "cache",
+        tracking="",
+    )
+    prepare(settings, logs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTBID_TRACKING", "")
+        patch.setattr("nightbid_airflow.embedded.services.START_SECONDS", 500.0)
+        with embedded(Home.beside(settings), settings) as running:
+            yield running
+
+
+class Desk:
+    """A browser that is logged in, and counts clicks from Airflow's home."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page, self.address, self.clicks = page, address, 0
+        self.frame = page.frame_locator("iframe")
+
+    def home(self) -> None:
+        self.page.goto(self.address)
+        self.clicks = 0
+        self.click(self.page.get_by_role("link", name="Nightbid"))
+
+    def click(self, what: Any) -> None:
+        what.click()
+        self.clicks += 1
+        assert self.clicks <= 3, "more than three clicks from Airflow's home"
+
+    def open(self, pipeline: str) -> None:
+        """From Airflow's home to the last night of a pipeline: two clicks."""
+        self.home()
+        row = self.frame.locator("tr", has=self.frame.get_by_role("link", name=pipeline,
+                                                                  exact=True)).first  # fmt: skip
+        self.click(row.get_by_role("link", name=str(NIGHT)))
+        self.frame.get_by_role("region", name="What now").wait_for()
+
+    def text(self) -> str:
+        return str(self.frame.locator("main").inner_text())
+
+
+@pytest.fixture(scope="module")
+def desk(chromium: Any, airflow: Any) -> Iterator[Desk]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(airflow.client.address)
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", airflow.home.password())
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{airflow.client.address}/")
+    yield Desk(page, airflow.client.address)
+    context.close()
+
+
+SERVES = "Serves now: champion #2, run earlier-2"
+SEEN = {
+    "drift": ("stopped by gate_raw", "psi:device_type is 0.41", "nightbid data show drift",
+              "nightbid gates override drift 'raw/psi:device_type'"),
+    "leak": ("stopped by gate_raw", "known_if_positive:device_type is 0.97",
+             "filled in after the event", "nightbid gates override leak"),
+    "over_budget": ("failed at train", "over its limit of 5 USD", "--set budget.run_usd=AMOUNT",
+                    "nightbid cost show over_budget"),
+    "crash": ("failed at train", "stopped from outside", "A rerun is safe",
+              "nightbid run crash --date"),
+    "tracking_down": ("MLflow did not take this run", "nightbid track --replay"),
+    "rejected": ("stopped by approve", "rejected by ann", "Promote it by hand"),
+    "bad_setting": ("failed at request", "no architecture called 'dcn_v3'",
+                    "Correct the setting"),
+    "late_night": ("unfinished", "No stage runs now", "nightbid run late_night --date"),
+}  # fmt: skip
+"""Pipeline → what its page says of what happened and what to do."""
+
+
+@pytest.mark.parametrize("name", list(SEEN))
+def test_an_incident_is_understood_within_three_clicks(desk: Desk, name: str) -> None:
+    desk.open(name)
+    text = desk.text()
+    for said in (SERVES, "What to do", *SEEN[name]):
+        assert said in text, f"{said!r} is not on the page of {name}:\n{text[:2000]}"
+
+
+def test_home_says_what_needs_attention_broken_yamls_and_nights_that_stall(desk: Desk) -> None:
+    desk.home()
+    attention = desk.frame.get_by_role("alert", name="Attention")
+    attention.wait_for()
+    said = attention.inner_text()
+    assert "typo: broken pipeline: typo.yaml: unknown key 'shcedule', did you mean" in said
+    assert f"late_night {NIGHT}: stalled night: nothing has happened for" in said
+    assert "Serves: champion #2" in said
+    desk.frame.get_by_label("Search").fill("leak")
+    desk.click(desk.frame.get_by_role("button", name="Filter"))
+    desk.frame.get_by_text("Runs 1 to 1 of 1").wait_for()
+    assert "crash-night" not in desk.text().partition("Runs 1 to 1")[2]
+
+
+def confirm(desk: Desk, summary: str, reason: str) -> None:
+    """Open a form, say why, tick the box and send it."""
+    form = desk.frame.locator("details.act", has_text=summary).first
+    desk.click(form.locator("summary"))
+    if reason:
+        form.get_by_label("Why").fill(reason)
+    form.get_by_label("I confirm").check()
+    form.get_by_role("button", name=summary).click()
+
+
+def test_a_bad_champion_is_rolled_back_from_its_page(desk: Desk) -> None:
+    desk.home()
+    row = desk.frame.locator("tr", has=desk.frame.get_by_role("link", name="bad_champion",
+                                                              exact=True)).first  # fmt: skip
+    desk.click(row.get_by_role("link", name="#2"))
+    confirm(desk, "Roll back to what served before", "CTR fell at nine")
+    desk.frame.get_by_text("CTR fell at nine").first.wait_for()
+    text = desk.text()
+    assert "earlier-1 serves since" in text
+    assert "by admin" in text.lower()
+
+
+def test_a_check_is_overridden_from_the_runs_page(desk: Desk) -> None:
+    desk.open("overridden")
+    confirm(desk, "Let psi:device_type pass", "a new app was launched")
+    desk.frame.get_by_text("warns instead of stopping until").wait_for()
+
+
+def test_a_missing_day_is_waited_for_stops_and_is_run_again(
+    desk: Desk, airflow: Any, logs: Path
+) -> None:
+    client, dag, run = airflow.client, "nightly_missing_day", "late"
+    deadline = time.monotonic() + 300
+
+    def until(found: Any) -> None:
+        while not found() and time.monotonic() < deadline:
+            airflow.check()
+            time.sleep(0.5)
+        assert found()
+
+    def state() -> str | None:
+        tasks = {task.name: task.state for task in client.tasks(dag, run)}
+        return tasks.get("arrival")
+
+    until(lambda: client.has_dag(dag))
+    client.unpause(dag)
+    client.trigger(dag, run, {"date": str(NIGHT)})
+    until(lambda: state() in ("deferred", "failed"))
+    waited = state() == "deferred"
+    if waited:
+        desk.open("missing_day")
+        said = f"waits for the logs of {NIGHT} until"
+        # The page renews itself.
+        desk.frame.get_by_text(said).first.wait_for()
+    until(lambda: state() == "failed")
+    desk.open("missing_day")
+    text = desk.text()
+    for words in ("stopped by arrival", "not complete: no file _SUCCESS", SERVES,
+                  f"nightbid data arrival missing_day --date {NIGHT}"):  # fmt: skip
+        assert words in text, words
+    (logs / f"dt={NIGHT}" / "_SUCCESS").touch()
+    confirm(desk, "Run the failed tasks again", "")
+    until(lambda: state() == "success")
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_pages_fit_a_telephone_and_a_wide_screen(desk: Desk, width: int) -> None:
+    page = desk.page
+    page.set_viewport_size({"width": width, "height": 900})
+    try:
+        for path in ("", "nights/drift", "runs/drift/drift-night", "champion/drift", "costs",
+                     "checks/raw", "compare/drift?run=drift-night"):  # fmt: skip
+            page.goto(f"{desk.address}/nightbid/{path}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 900})
