@@ -23,6 +23,9 @@ class Served(Links):
     def run(self, run):
         return f"/n/{run.pipeline}/{run.run_id}"
 
+    def kind(self, pipeline, kind):
+        return f"/n/{pipeline}?kind={kind}"
+
     def page(self, pipeline, number, query=None):
         return f"/n/{pipeline}?page={number}"
 
@@ -101,3 +104,24 @@ def test_no_page_has_a_barrier_that_axe_knows(documents, chromium, tmp_path):
                 found.append(f"{name}, {scheme}: {each['id']}: {nodes}")
     page.close()
     assert found == []
+
+
+WIDER = """width => [...document.querySelectorAll("body *")].filter(each =>
+  each.getBoundingClientRect().right > width + 1 && !each.closest(".wide, .skip, .hidden"))
+  .map(each => each.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_no_page_is_wider_than_the_screen(documents, chromium, tmp_path, width):
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    found = {}
+    for name, text in documents.items():
+        path = tmp_path / f"{name.replace(' ', '_')}.html"
+        path.write_text(text, encoding="utf-8")
+        page.goto(f"file://{path}")
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            found[name] = page.evaluate(WIDER, width)[:3]
+        page.screenshot(path=tmp_path / f"{path.stem}-{width}.png", full_page=True)
+    page.close()
+    assert found == {}
