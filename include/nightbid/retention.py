@@ -83,11 +83,11 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
     since = moment - dt.timedelta(days=days)
     needed = _needed(workspace, since)
     found, kept = [], 0
-    for what, folder in _outputs(workspace):
+    for what, folder in outputs(workspace):
         if folder.name.startswith(LEFT_OVER):
             changed = dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
             if changed < since:
-                found.append(Unneeded(folder, "left over", _size(folder), changed))
+                found.append(Unneeded(folder, "left over", size_of(folder), changed))
             continue
         try:
             manifest = read_manifest(folder)
@@ -121,14 +121,14 @@ def prune(pruning: Pruning) -> None:
 
 def _needed(workspace: Workspace, since: dt.datetime) -> _Needed:
     needed = _Needed()
-    for pipeline in _names(workspace.root / "runs"):
+    for pipeline in names(workspace.root / "runs"):
         champions = ChampionPointer(workspace, pipeline).history()
         needed.uris.update(each.bundle_uri for each in champions)
         wanted = {each.run_id for each in frozen(workspace) if each.pipeline == pipeline}
         if champions:
             wanted.add(champions[-1].run_id)
             wanted.update(_maker(workspace, champions[-1].bundle_uri))
-        for run_id in _names(workspace.root / "runs" / pipeline):
+        for run_id in names(workspace.root / "runs" / pipeline):
             if not (workspace.run_folder(pipeline, run_id) / "run.json").exists():
                 continue
             run = RunRecord.load(workspace, pipeline, run_id)
@@ -158,32 +158,35 @@ def _days_of(workspace: Workspace, uri: str) -> Iterator[str]:
             yield f"days/{kind}/{day}/{key}"
 
 
-def _outputs(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
+def outputs(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
     """Every output of stages and days, with what it is."""
-    for top, second, third in _folders(workspace.root / "stages"):
+    for top, second, third in folders(workspace.root / "stages"):
         yield f"{second} of {top}", third
-    for top, _, third in _folders(workspace.root / "days"):
+    for top, _, third in folders(workspace.root / "days"):
         yield f"days: {top}", third
 
 
-def _folders(root: UPath) -> Iterator[tuple[str, str, UPath]]:
-    for top in _names(root):
-        for second in _names(root / top):
-            for third in _names(root / top / second):
+def folders(root: UPath) -> Iterator[tuple[str, str, UPath]]:
+    """Folders three levels below a root, with the names of the two levels above each."""
+    for top in names(root):
+        for second in names(root / top):
+            for third in names(root / top / second):
                 yield top, second, root / top / second / third
 
 
-def _names(folder: UPath) -> list[str]:
+def names(folder: UPath) -> list[str]:
+    """Names in a folder, sorted; none without the folder."""
     return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
 
 
-def _size(folder: UPath) -> int:
+def size_of(folder: UPath) -> int:
+    """Bytes of the files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _freed(found: list[Unneeded]) -> int:
     """Bytes of files all of whose names go."""
-    names: dict[tuple[int, int], int] = {}
+    links: dict[tuple[int, int], int] = {}
     total = 0
     for each in found:
         if not is_local(each.folder):
@@ -193,7 +196,7 @@ def _freed(found: list[Unneeded]) -> int:
             if path.is_file():
                 state = path.stat()
                 inode = (state.st_dev, state.st_ino)
-                names[inode] = names.get(inode, 0) + 1
-                if names[inode] == state.st_nlink:
+                links[inode] = links.get(inode, 0) + 1
+                if links[inode] == state.st_nlink:
                     total += state.st_size
     return total

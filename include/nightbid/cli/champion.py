@@ -50,7 +50,7 @@ def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason
         ConfigError: an unknown action, or a pause without a reason.
     """
     if action == "resume":
-        pointer.resume()
+        pointer.resume(person())
         return f"{pipeline}: nights may promote again"
     if action != "pause":
         raise ConfigError(

@@ -308,6 +308,52 @@ def prune(
     )
 
 
+@app.command()
+def forget(
+    users: Annotated[list[str], typer.Argument(help="Ids, as in the user column of the logs.")],
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove it; without: only list.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept, without the ids.")] = "",
+    by: Annotated[str, typer.Option(help="Who does it; default: your user name.")] = "",
+) -> None:
+    """List what the workspace keeps of some users, and with --delete remove it.
+
+    Says which champions have learned from them. Remove their rows from the logs first: the next
+    night makes what was removed again from the logs.
+    """
+    from nightbid.cli.champion import person
+    from nightbid.forget import find_users
+    from nightbid.forget import forget as remove_users
+
+    workspace = Workspace(Settings().workspace)
+    found = find_users(workspace, users)
+    table = Table("what", "outputs", "rows of them", box=None, padding=(0, 2, 0, 0))
+    for what in sorted({each.what for each in found.outputs}):
+        count = sum(each.what == what for each in found.outputs)
+        table.add_row(what, f"{count:,}", f"{found.rows[what]:,}" if what in found.rows else "")
+    if found.outputs:
+        console.print(table)
+    for entry in found.learned:
+        console.print(
+            f"champion #{entry.number} of {entry.pipeline} has learned from them and stays: promote"
+            f" another night, then `nightbid champion retire {entry.pipeline} {entry.number}"
+            " --reason …`",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
+    if delete:
+        remove_users(workspace, found, by=person(by), reason=reason)
+    said = "removed; the next night makes it again from the logs, and trains on that"
+    hint = said if delete else "would go; remove it with --delete"
+    console.print(
+        f"{len(found.outputs):,} outputs {hint}" if found.outputs else "nothing of them is kept",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 def _opened(pipeline: str, overrides: list[str] | None) -> tuple[PipelineSpec, Source]:
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines, tuple(overrides or ()))

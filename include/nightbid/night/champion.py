@@ -61,6 +61,15 @@ class Pause(Sealed):
     """Person who paused them."""
 
 
+class PauseChange(Sealed):
+    """A pause or its end, as the history keeps it."""
+
+    change: Literal["pause", "resume"]
+    at: datetime
+    by: str = ""
+    reason: str = ""
+
+
 class ChampionPointer:
     """Reads and moves the pointer of one pipeline."""
 
@@ -100,11 +109,38 @@ class ChampionPointer:
         """
         pause = Pause(reason=reason, since=datetime.now(UTC), by=by)
         write_atomically(self._folder / "paused.json", seal(pause))
+        self._note(PauseChange(change="pause", at=pause.since, by=by, reason=reason))
         return pause
 
-    def resume(self) -> None:
-        """Let nights promote again."""
+    def resume(self, by: str = "") -> None:
+        """Let nights promote again.
+
+        Args:
+            by: Person who decided it.
+        """
         remove(self._folder / "paused.json")
+        self._note(PauseChange(change="resume", at=datetime.now(UTC), by=by))
+
+    def pauses(self) -> list[PauseChange]:
+        """Every pause and its end, oldest first."""
+        folder = self._folder / "pauses"
+        return [
+            unseal(
+                PauseChange, text, folder / name, "restore this file from a backup, or delete it"
+            )
+            for name, text in sorted(read_all(folder, ".json").items())
+        ]
+
+    def _note(self, change: PauseChange) -> None:
+        folder = self._folder / "pauses"
+        number = max(map(int, (name[:6] for name in read_all(folder, ".json"))), default=0) + 1
+        while True:
+            try:
+                write_once(folder / f"{number:06d}.json", seal(change))
+            except FileExistsError:
+                number += 1
+            else:
+                return
 
     def withdrawn(self) -> dict[str, Champion]:
         """Bundles that a person took out of service: digest → the entry that did so.

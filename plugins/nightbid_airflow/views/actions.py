@@ -104,7 +104,7 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         return "nothing is promoted until promotions are resumed"
 
     def resume(pipeline: str, given: Given, by: str) -> str:
-        ChampionPointer(shelf.workspace, pipeline).resume()
+        ChampionPointer(shelf.workspace, pipeline).resume(by)
         return "nights may promote again"
 
     def promote(pipeline: str, given: Given, by: str) -> str:

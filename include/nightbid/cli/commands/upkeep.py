@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from nightbid.cli.root import app, console
+from nightbid.cli.output import AsJson, print_json
+from nightbid.cli.root import PipelineName, app, console, known
 from nightbid.config.settings import Settings
 from nightbid.errors import StageError
+from nightbid.storage.workspace import Workspace
 
 PANEL = "Upkeep"
 
@@ -55,6 +60,30 @@ def watch(
     )
     if found:
         raise typer.Exit(StageError.exit_code)
+
+
+@app.command(rich_help_panel=PANEL)
+def audit(pipeline: PipelineName, as_json: AsJson = False) -> None:
+    """List who promoted, rolled back, approved, overrode, paused or erased what, when and why."""
+    from nightbid.audit import decisions
+
+    settings = Settings()
+    found = decisions(Workspace(settings.workspace), known(pipeline, settings))
+    if as_json:
+        print_json([each.model_dump(mode="json") for each in found])
+        return
+    if not found:
+        console.print(f"nothing was decided about {pipeline} yet")
+        return
+    table = Table("when (UTC)", "who", "what", "why")
+    for each in found:
+        table.add_row(
+            f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M}",
+            escape(each.by or "?"),
+            escape(each.what),
+            escape(each.reason),
+        )
+    console.print(table)
 
 
 @app.command(rich_help_panel=PANEL)

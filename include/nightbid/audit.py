@@ -1,0 +1,89 @@
+"""Who decided what: promotions, rollbacks, approvals, overrides, pauses and erasures, in one list.
+
+Nothing is kept for it alone: the champion's history, the records of the runs and those of erasures
+say who acted, when and why, and each carries a checksum.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from nightbid.forget import erasures
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import APPROVE, RunRecord, runs_of
+from nightbid.storage.workspace import Workspace
+
+NIGHT = "night"
+"""Stands for a person where a night acted by itself."""
+
+
+class Decision(BaseModel):
+    """One thing that changed what serves, or what may."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: dt.datetime
+    by: str
+    """The person, or `night`; empty where it is not known."""
+    what: str
+    reason: str
+
+
+def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
+    """List what was decided about a pipeline, oldest first.
+
+    Args:
+        workspace: Where its records lie.
+        pipeline: Name of the pipeline.
+
+    Raises:
+        CorruptDataError: A record of the champion's history is damaged.
+    """
+    found = [*_of_champions(workspace, pipeline), *_of_erasures(workspace)]
+    seen: set[tuple[str, ...]] = set()
+    for run in runs_of(workspace, pipeline):
+        found += _of_run(run, seen)
+    return sorted(found, key=lambda each: each.at)
+
+
+def _of_champions(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
+    pointer = ChampionPointer(workspace, pipeline)
+    for entry in pointer.history():
+        by = entry.by or (NIGHT if entry.change == "promote" else "")
+        what = f"{entry.change} #{entry.number}: {entry.run_id or 'nothing'} serves"
+        yield Decision(at=entry.since, by=by, what=what, reason=entry.reason)
+    for change in pointer.pauses():
+        what = f"{change.change} promotions"
+        yield Decision(at=change.at, by=change.by, what=what, reason=change.reason)
+
+
+def _of_erasures(workspace: Workspace) -> Iterator[Decision]:
+    for each in erasures(workspace):
+        learned = f"; had learned: {', '.join(each.learned)}" if each.learned else ""
+        what = f"forget {each.users} users: {sum(each.outputs.values())} outputs{learned}"
+        yield Decision(at=each.at, by=each.by, what=what, reason=each.reason)
+
+
+def _of_run(run: RunRecord, seen: set[tuple[str, ...]]) -> Iterator[Decision]:
+    """Answers to a run's question, and overrides that it is the first to have."""
+    for record in run.records():
+        if record.stage == APPROVE:
+            answer = "approve" if record.state == "done" else "keep back"
+            yield Decision(
+                at=record.started, by=record.by, what=f"{answer} {run.run_id}",
+                reason=record.summary,
+            )  # fmt: skip
+    gates = run.head.spec.get("gates")
+    overrides = gates.get("overrides") if isinstance(gates, dict) else None
+    for each in overrides or ():
+        key = tuple(str(each.get(name)) for name in ("gate", "check", "name", "until"))
+        if key not in seen:
+            seen.add(key)
+            yield Decision(
+                at=run.head.started, by=key[2],
+                what=f"override {key[0]} {key[1]} until {key[3]}, from {run.run_id} on",
+                reason=str(each.get("reason", "")),
+            )  # fmt: skip

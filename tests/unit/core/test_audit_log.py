@@ -1,0 +1,107 @@
+"""Who decided what, in one list; and what is kept of a user goes, at a command."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.cli import app as cli
+from nightbid.column_parsing import hashes
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.days import DayKey, Made, day_output
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.sealed import seal
+from nightbid.storage.workspace import read_manifest
+from typer.testing import CliRunner
+
+cli._mount()
+DAY = dt.date(2026, 1, 20)
+
+
+@pytest.fixture
+def night(recorded_run, tmp_path, monkeypatch) -> RunRecord:
+    """A promoted night whose outputs follow from each other, with rows of users 7 and 8."""
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "ctr.yaml").write_text("pipeline: ctr\nfeatures: {platform: vocabulary}\n")
+    monkeypatch.setenv("NIGHTBID_PIPELINES", str(folder))
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
+    override = {"gate": "model", "check": "calibration", "name": "ana",
+                "reason": "a known offset", "until": "2026-02-01"}  # fmt: skip
+    run = recorded_run("ctr-a", gates={"overrides": [override]})
+    asked = dt.datetime(2026, 1, 21, 9, tzinfo=dt.UTC)
+    run.record(
+        StageRecord(
+            stage="approve", state="done", started=asked, seconds=0, summary="approved", by="ben"
+        )
+    )
+    users = pa.table({"nb_user": pa.array(hashes(pa.array(["7", "8", "8"])).view("int64"))})
+    before = ""
+    for stage in ("sample", "featurize", "train", "export"):
+        output = run.workspace.at(run.stage(stage).uri)
+        if stage in ("sample", "featurize"):
+            pq.write_table(users, str(output / "rows.parquet"))
+        manifest = Manifest.model_validate_json((output / "manifest.json").read_bytes())
+        kept = manifest.model_copy(update={"inputs": {"before": before} if before else {}})
+        (output / "manifest.json").write_text(seal(kept))
+        before = manifest.digest
+    for kind in ("sample", "learn"):
+        key = DayKey(kind, DAY, {"logs": kind})
+
+        def make(folder, kind=kind):
+            if kind == "sample":
+                pq.write_table(users, folder / "rows.parquet")
+            return Made()
+
+        day_output(run.workspace, key, make, pipeline="ctr", run_id=run.run_id)
+    uri = run.stage("export").uri
+    ChampionPointer(run.workspace, "ctr").promote(
+        run_id=run.run_id, night=DAY, bundle_uri=uri, reason="better",
+        bundle_digest=read_manifest(run.workspace.at(uri)).digest,
+    )  # fmt: skip
+    return run
+
+
+def printed(command: str) -> str:
+    done = CliRunner().invoke(cli.app, command.split())
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def test_every_decision_has_a_person_and_a_reason(night: RunRecord) -> None:
+    printed("champion pause ctr --reason incident")
+    printed("champion resume ctr")
+    pointer = ChampionPointer(night.workspace, "ctr")
+    pointer.retire(1, "it was wrong", by="cleo")
+    found = json.loads(printed("audit ctr --json"))
+    said = [(each["what"].partition(":")[0], each["by"]) for each in found]
+    assert ("override model calibration until 2026-02-01, from ctr-a on", "ana") in said
+    assert ("approve ctr-a", "ben") in said
+    assert ("promote #1", "night") in said
+    assert said[-1] == ("retire #2", "cleo")
+    assert [each["what"] for each in found][-3:-1] == ["pause promotions", "resume promotions"]
+    assert "incident" in printed("audit ctr")
+
+
+def test_what_holds_a_user_or_was_made_of_the_user_goes_and_the_champion_is_named(night) -> None:
+    def there() -> set[str]:
+        stages = night.workspace.root / "stages" / "ctr"
+        return {path.parent.parent.name for path in stages.rglob("manifest.json")}
+
+    before = there()
+    assert "nothing of them is kept" in printed("data forget 9")
+    listed = printed("data forget 8 9")
+    assert "champion #1 of ctr has learned from them and stays" in listed
+    assert "would go" in listed
+    assert there() == before, "only listed"
+    printed("data forget 8 --delete --reason request-12 --by dee")
+    assert before - there() == {"sample", "featurize", "train"}
+    assert not list((night.workspace.root / "days").rglob("manifest.json")), "learn of the day too"
+    assert "nothing of them is kept" in printed("data forget 8")
+    last = json.loads(printed("audit ctr --json"))[-1]
+    assert (last["by"], last["reason"]) == ("dee", "request-12")
+    assert last["what"] == "forget 1 users: 5 outputs; had learned: ctr #1"
