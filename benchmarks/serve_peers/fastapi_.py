@@ -1,0 +1,34 @@
+"""FastAPI, the transforms of training and the SavedModel: `uvicorn fastapi_:app`, BUNDLE set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from nightbid.models.runtime import tensorflow
+from nightbid.scorer.rows import parse
+from nightbid.serving.bundle import Bundle, read_columns
+
+tf = tensorflow()
+FOLDER = Path(os.environ["BUNDLE"])
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+bundle = Bundle.load(FOLDER)
+columns = read_columns(FOLDER)
+model = tf.saved_model.load(str(FOLDER / "saved_model"))
+serve = model.signatures["serving_default"]
+unknown = [
+    name
+    for name, each in bundle.fitted.transforms.items()
+    if all(one.training_only for one in each.inputs)
+]
+app = FastAPI()
+
+
+@app.post("/score")
+async def score(request: Request) -> dict[str, list[float]]:
+    rows = parse(await request.body(), columns)
+    feed = bundle.feed(bundle.fitted.transform(rows, without=unknown))
+    found = serve(**{name: tf.constant(each) for name, each in feed.items()})
+    return {"probabilities": found["probability"].numpy().tolist()}
