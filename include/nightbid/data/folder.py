@@ -148,7 +148,7 @@ class FolderLogs:
         return {name for name in lost if self._is_optional(name)}
 
     def _mixed(self) -> set[str]:
-        """Columns of more than one type in the window, or not in every file of a day."""
+        """Columns that may be left out where nothing names them: files differ, or fixed lists."""
         days = [self._parts(day) for day in self._days or self._files]
         mixed = set().union(*(self._not_in_all(parts) for parts in days))
         types: dict[str, pa.DataType] = {}
@@ -158,6 +158,7 @@ class FolderLogs:
                     field.name
                     for field in schema
                     if types.setdefault(field.name, field.type) != field.type
+                    or _is_fixed_list(field)
                 }
         return mixed
 
@@ -365,10 +366,13 @@ class FolderLogs:
         """Types of the columns of files other than csv, which hold in every file of the window."""
         schemas = [(part.path, schema) for part in self._window for schema in self._schemas(part)]
         self._check_names({name for _, schema in schemas for name in schema.names})
+        # Arrow cannot read a list of fixed size that is null in some row: not for a column that
+        # nothing names.
         open_ = [
-            (path, pa.schema([field for field in schema if self._is_open(field.name)]))
+            (path, pa.schema([field for field in schema if self._is_open(field.name)
+                              and not (_is_fixed_list(field) and self._is_optional(field.name))]))
             for path, schema in schemas
-        ]
+        ]  # fmt: skip
         return window_types.settle(open_, self._is_optional)
 
     def _is_open(self, name: str) -> bool:
@@ -495,6 +499,10 @@ class FolderLogs:
             else:
                 days = np.full(len(days), last)
             yield table, days
+
+
+def _is_fixed_list(field: pa.Field) -> bool:
+    return bool(pa.types.is_fixed_size_list(field.type))
 
 
 def _days_of(table: pa.Table) -> Days:

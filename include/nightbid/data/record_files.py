@@ -111,6 +111,18 @@ class _Named:
             ) from error
         if isinstance(error, UNREADABLE):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if "lists to be of size" in reason:
+                lists = [
+                    repr(field.name)
+                    for field in pq.read_schema(self._path)
+                    if pa.types.is_fixed_size_list(field.type)
+                ]
+                raise CorruptDataError(
+                    f"column {', '.join(lists)}: Arrow cannot read lists of fixed size of which"
+                    " some are null",
+                    where=str(self._path),
+                    hint="write lists of any length",
+                ) from error
             raise CorruptDataError(
                 f"cannot be read as {TITLES[self._kind]}: {reason}",
                 where=str(self._path),
@@ -148,7 +160,12 @@ def _json_lines(path: Path) -> Iterator[pa.Table]:
 
 def _json_table(block: bytes) -> pa.Table:
     options = pjson.ReadOptions(use_threads=False, block_size=max(len(block), 1))
-    table = pjson.read_json(io.BytesIO(block), read_options=options)
+    try:
+        table = pjson.read_json(io.BytesIO(block), read_options=options)
+    except pa.ArrowInvalid as error:
+        if " changed from " not in str(error):
+            raise
+        return _mixed_table(block)
     long = [field.name for field in table.schema if _is_rounded(table[field.name], field.type)]
     if not long:
         return table
@@ -159,6 +176,32 @@ def _json_table(block: bytes) -> pa.Table:
         if all(value is None or isinstance(value, int) for value in values):
             texts = pa.array([None if value is None else str(value) for value in values])
             table = table.set_column(table.column_names.index(name), name, texts)
+    return table
+
+
+def _mixed_table(block: bytes) -> pa.Table:
+    """Read lines in which a field is now a number, now a text: such a column is text."""
+    rows = [json.loads(line) for line in block.splitlines() if line.strip()]
+    mixed: dict[str, pa.Array] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        kinds = {type(value) for value in values if value is not None}
+        if len(kinds) < 2 or kinds == {int, float}:
+            try:
+                pa.array(values)
+                continue
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                pass  # items of lists or fields of objects differ
+        texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+        mixed[name] = pa.array(texts, pa.string())
+    if not mixed:
+        raise CorruptDataError("a field of an object or a list changes its type")
+    rest = [{name: value for name, value in row.items() if name not in mixed} for row in rows]
+    table = _json_table("\n".join(map(json.dumps, rest)).encode()) if any(rest) else None
+    if table is None:
+        return pa.table(mixed)
+    for name, column in mixed.items():
+        table = table.append_column(name, column)
     return table
 
 

@@ -139,7 +139,9 @@ def _hashed(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], Hashes]:
         values = values.cast(pa.int8())
     if _is_text(values.type):
         return codes, hash_texts(np.asarray(values.to_pylist(), dtype=object))
-    if pa.types.is_integer(values.type):
+    if pa.types.is_date32(values.type):
+        values = values.cast(pa.int32())
+    if pa.types.is_integer(values.type) or pa.types.is_timestamp(values.type):
         # As integers: neighbouring ids beyond 2^53 are one float.
         return codes, hash_numbers(np.asarray(values.cast(pa.int64(), safe=False)))
     return codes, hash_numbers(np.asarray(values.cast(pa.float64(), safe=False)))

@@ -178,6 +178,15 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
             hint=f"the day has {', '.join(mine[:12])}{'…' if len(mine) > 12 else ''}; fix the"
             " logs, or `columns` and `label` of the pipeline",
         )
+    for name in dict.fromkeys(wanted):
+        kind = table.schema.field(name).type
+        if pa.types.is_nested(kind):
+            raise CorruptDataError(
+                f"column {name!r} is {kind}, which holds more than one value per row",
+                where=where,
+                hint="name another column in `columns` and `label`; lists can be features, with"
+                " transform: bag or transform: sequence",
+            )
     for name in mine:
         if name in RESERVED:
             raise CorruptDataError(

@@ -100,3 +100,16 @@ def test_json_lines_of_other_files_and_types_are_one_table(tmp_path):
         "price": [2.0, None, 2.5],
         "ad": [None, None, "x"],
     }
+
+
+def test_a_field_that_is_now_a_number_now_a_text_is_text(tmp_path):
+    path = tmp_path / f"dt={DAY}" / "part.jsonl"
+    path.parent.mkdir()
+    rows = [{"id": 1, "v": 7, "at": "2026-01-05 00:00:00"}, {"id": 2, "v": "x"},
+            {"id": 3, "w": [1]}, {"id": 4, "v": True, "w": ["a"]}]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read(opened(tmp_path, "jsonl"))
+    assert found["id"].to_pylist() == [1, 2, 3, 4]
+    assert found["v"].to_pylist() == ["7", "x", None, "true"]
+    assert found["w"].to_pylist() == [None, None, "[1]", '["a"]']
+    assert pa.types.is_timestamp(found["at"].type)

@@ -1,0 +1,37 @@
+"""Every type of column in every role is read right, or refused in one line that names it.
+
+`benchmarks/readers.py` tries every format; here Parquet in every role, and the others in one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).resolve().parents[3] / "benchmarks" / "readers.py"
+
+
+@pytest.fixture(scope="module")
+def readers():
+    spec = importlib.util.spec_from_file_location("readers", PATH)
+    module = sys.modules["readers"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["readers"]
+
+
+def test_types_in_parquet_and_roles(readers, tmp_path):
+    found = list(readers.cells(tmp_path, ("parquet",)))
+    assert [cell for cell in found if cell.outcome == "WRONG"] == []
+    assert len(found) > 400
+    assert sum(cell.outcome == "right" for cell in found) > 250
+
+
+@pytest.mark.parametrize("name", ["orc", "avro", "jsonl", "csv"])
+def test_types_in_other_formats(readers, tmp_path, name):
+    found = list(readers.cells(tmp_path, (name,), ("vocabulary",)))
+    assert [cell for cell in found if cell.outcome == "WRONG"] == []
+    assert sum(cell.outcome == "right" for cell in found) > 20
