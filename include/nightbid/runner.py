@@ -334,21 +334,24 @@ class _Attempt:
         )
 
     def _record_failure(self, error: BaseException, spent: Usage) -> None:
-        self._plan.run.record(
-            StageRecord(
-                stage=self._plan.stage.name,
-                attempt=self._number,
-                state="failed",
-                started=self._started,
-                seconds=self._seconds(),
-                usage=spent,
-                error=str(error) or type(error).__name__,
-            )
+        record = StageRecord(
+            stage=self._plan.stage.name,
+            attempt=self._number,
+            state="failed",
+            started=self._started,
+            seconds=self._seconds(),
+            usage=spent,
+            error=str(error) or type(error).__name__,
         )
+        # The failure itself matters more (a full disk, say, meets its record too); the trail holds
+        # the usage for the next attempt.
+        try:
+            self._plan.run.record(record)
+        except OSError as second:
+            log.warning("failure not recorded: %s", second)
         try:
             self._enter_cost(spent, "failed")
-        except NightbidError as second:
-            # The failure itself matters more; the trail holds the usage for the next attempt.
+        except (NightbidError, OSError) as second:
             log.warning("cost not entered: %s", second)
 
     def _seconds(self) -> float:

@@ -1,0 +1,71 @@
+"""A night of the real stages' graph whose work is trivial: what `chaos.py` disturbs.
+
+The records, the commit, verification, reuse, the ledger and the promotion are Nightbid's own; only
+what a stage computes is replaced, so that a night takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from datetime import date
+from pathlib import Path
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.cost.ledger import Ledger
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.night.task import Outcome, Stage, StageTask
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
+
+NIGHT_OF = date(2026, 1, 8)
+RUN = "chaos"
+
+
+def spec() -> PipelineSpec:
+    """A pipeline of the simulator."""
+    return PipelineSpec.model_validate({"pipeline": "p", "features": {"a": {"column": "a"}}})
+
+
+def make(task: StageTask) -> Outcome:
+    """Write two files that follow from all bytes of the inputs, and let every gate pass."""
+    content = hashlib.sha256(task.output.parent.name.encode())
+    for name in sorted(task.inputs):
+        for path in sorted(task.inputs[name].path.rglob("*.txt")):
+            content.update(path.read_bytes())
+    for name in ("first.txt", "rows/second.txt"):
+        path = task.output / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{name} {content.hexdigest()}\n" * 50)
+    metrics = {"verdict": "better", "reference": "baseline"}
+    return Outcome(metrics=metrics, summary="made")
+
+
+def gate(task: StageTask) -> Outcome:
+    """As `make`, with a verdict."""
+    return dataclasses.replace(make(task), verdict="pass")
+
+
+def stages() -> list[Stage]:
+    """The night's own stages; all but `promote` do trivial work."""
+    return [
+        stage
+        if stage.name == "promote"
+        else dataclasses.replace(
+            stage,
+            function=f"chaos_night:{'gate' if stage.is_gate else 'make'}",
+            fingerprint="",
+            history_of=None,
+            uses_champion=False,
+        )
+        for stage in NIGHT
+    ]
+
+
+def night(workspace: Path) -> None:
+    """Run the night, or go on with it, and fold its ledger."""
+    run = RunRecord.start(Workspace(str(workspace)), spec(), NIGHT_OF, run_id=RUN)
+    for stage in stages():
+        run_stage(stage, spec(), run, cache_folder=workspace.parent / "cache")
+    Ledger(run.workspace).compact()

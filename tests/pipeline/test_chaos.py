@@ -1,0 +1,26 @@
+"""The short form of benchmarks/chaos.py: killed, starved, damaged and doubled nights end whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "chaos.py"
+
+
+@pytest.mark.slow
+def test_nights_that_are_disturbed_end_as_if_nobody_had(tmp_path: Path) -> None:
+    report = tmp_path / "chaos.jsonl"
+    for cases in (10, 12):
+        done = subprocess.run(
+            [sys.executable, str(PROGRAM), "--cases", str(cases), "--out", str(report)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [each["case"] for each in found] == list(range(12)), "the second call went on"
+    assert f"{len(found)} cases" in done.stdout

@@ -1,0 +1,131 @@
+"""Whatever stands in a YAML, an override or a record: one line for the user, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nightbid.config.load import find_pipeline
+from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.gates.result import read_result
+from nightbid.night.champion import Champion
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunHead, StageRecord
+from nightbid.night.sealed import Sealed, seal, unseal
+from upath import UPath
+
+SHIPPED = Path(__file__).resolve().parents[3] / "include" / "pipelines" / "ctr.yaml"
+NOW = datetime(2026, 1, 9, tzinfo=UTC)
+RECORDS: tuple[Sealed, ...] = (
+    Champion(
+        pipeline="p", number=1, run_id="r", night=date(2026, 1, 8), bundle_uri="b",
+        bundle_digest="d", since=NOW, change="promote", reason="better",
+    ),
+    RunHead(pipeline="p", run_id="r", date=date(2026, 1, 8), started=NOW, spec={"a": [1, None]}),
+    StageRecord(stage="train", state="done", started=NOW, seconds=1.5, summary="ü"),
+    Manifest(
+        pipeline="p", run_id="r", stage="train", night="2026-01-08", key="k", digest="d", inputs={},
+        spec_digest="s", code_digest="c", versions={}, seed=0, created=NOW,
+    ),
+)  # fmt: skip
+BOUNDED = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+LINES = SHIPPED.read_text().splitlines()
+WORDS = st.sampled_from(
+    ["null", "[]", "{}", "- 1", "1e999", ".nan", "!!python/object:os.system x", "&a *a", "\t", "%",
+     "2026-02-30", "'", "0x1F", "true", "${HOME}", "? :", "<<: 1", "\ud7ff", "-1", "1" * 400]
+)  # fmt: skip
+
+
+def refusal(work: Callable[[], object]) -> str:
+    """What an error of Nightbid's own says, empty without one; any other error fails the test."""
+    try:
+        work()
+    except (ConfigError, CorruptDataError) as error:
+        return str(error)
+    return ""
+
+
+@st.composite
+def edited(draw: st.DrawFn) -> str:
+    """A shipped pipeline with some lines lost, doubled, moved or given other values."""
+    lines = list(LINES)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(lines) - 1))
+        how = draw(st.sampled_from(["lose", "double", "value", "indent", "text"]))
+        if how == "lose":
+            del lines[at]
+        elif how == "double":
+            lines.insert(at, lines[at])
+        elif how == "value":
+            lines[at] = lines[at].partition(":")[0] + ": " + draw(WORDS)
+        elif how == "indent":
+            lines[at] = " " * draw(st.integers(0, 6)) + lines[at].lstrip()
+        else:
+            lines[at] = draw(st.text(max_size=30))
+    return "\n".join(lines)
+
+
+@given(edited())
+@BOUNDED
+def test_a_pipeline_is_loaded_or_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ctr.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    said = refusal(lambda: find_pipeline("ctr", tmp_path))
+    assert not said or "ctr" in said
+
+
+@given(st.binary(max_size=300))
+@BOUNDED
+def test_bytes_are_no_pipeline(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ctr.yaml").write_bytes(content)
+    with pytest.raises(ConfigError):
+        find_pipeline("ctr", tmp_path)
+
+
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.tuples(
+            st.sampled_from(["train.epochs", "features.ad_id", "gates.raw", "window", "a.b", "."]),
+            st.one_of(WORDS, st.text(max_size=20)),
+        ).map("=".join),
+    )
+)
+@BOUNDED
+def test_an_override_is_taken_or_refused(text: str) -> None:
+    refusal(lambda: find_pipeline("ctr", SHIPPED.parent, (text,)))
+
+
+@given(st.sampled_from(RECORDS), st.data())
+@BOUNDED
+def test_a_record_with_other_bytes_is_never_believed(record: Sealed, data: st.DataObject) -> None:
+    text = bytearray(seal(record).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at] = data.draw(st.integers(0, 255))
+    found: list[Sealed] = []
+    said = refusal(lambda: found.append(unseal(type(record), bytes(text), "x.json", "restore it")))
+    # White space may differ; a record without its checksum is one of an older version.
+    assert said or found == [record] or b'"checksum"' not in text
+    assert not said or (said.startswith("x.json: ") and "\n" not in said)
+
+
+@given(st.one_of(st.binary(max_size=80), st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+).map(lambda tree: json.dumps(tree).encode())))  # fmt: skip
+@BOUNDED
+def test_what_is_no_result_of_a_gate_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "gate.json").write_bytes(content)
+    with pytest.raises(CorruptDataError, match=r"gate\.json"):
+        read_result(UPath(tmp_path))
