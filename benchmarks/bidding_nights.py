@@ -125,7 +125,7 @@ def models(folder: Path, nights: int, rows: int) -> None:
             found = pq.read_table(folder / "ws" / result.uri / "auctions.parquet")
             columns |= {name: found[name].to_numpy() for name in found.column_names}
             columns[architecture] = columns.pop("candidate")
-            print(f"  {run.night} {architecture}: {result.manifest.summary}", flush=True)
+            print(f"  {run.date} {architecture}: {result.manifest.summary}", flush=True)
         columns["logistic_regression"] = columns.pop("baseline")
         parts.append(columns)
     whole = {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}

@@ -70,7 +70,7 @@ def main() -> None:
             parts.append((raw, *(each.predict(rows) for each in bundle)))
         if "export" in places:
             bundle = (Bundle.load(places["export"], judged=True), Bundle.load(places["export"]))
-            print(f"  {run.night}: {result.manifest.summary}", flush=True)
+            print(f"  {run.date}: {result.manifest.summary}", flush=True)
     raw = pa.concat_tables([each[0].select([LABEL, USER]) for each in parts])
     found = compare(
         np.concatenate([each[1] for each in parts]),

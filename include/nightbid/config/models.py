@@ -89,8 +89,10 @@ class Train(Block):
     is validated and served. 0 serves the weights of the last step."""
     patience: int = Field(default=1, ge=0)
     """Epochs without a better validation log loss before training ends."""
-    calibration: Literal["none", "platt", "isotonic"] = "none"
-    """Fitted on validation rows after training: a line over the logits, or a rising curve."""
+    calibration: Literal["none", "rate", "platt", "isotonic"] = "none"
+    """After training: `rate` shifts all logits so that the mean prediction of the training rows,
+    fed as at serving, is their label rate; `platt` fits a line over the logits and `isotonic` a
+    rising curve, on validation rows."""
     sampling_correction: bool = False
     """Train on sampled negatives without their weight and correct the probability afterwards:
     q = p / (p + (1 - p)/w), where w is the share of negatives kept. False: train with weights."""

@@ -1,4 +1,4 @@
-"""Calibration after training, fitted on validation rows only: Platt (1999), or isotonic.
+"""Calibration after training: Platt (1999) or isotonic on validation rows, or the rate alone.
 
 And what needs no fitting: undoing the sampling of negatives, where training did not weigh it.
 """
@@ -14,10 +14,14 @@ from sklearn.isotonic import isotonic_regression
 from nightbid.config.models import Train
 from nightbid.errors import ConfigError
 from nightbid.models.calibration import Calibration
+from nightbid.models.layout import Layout
 from nightbid.training.data import Examples
 
 TINY = 1e-7
 STEPS = 50
+MOST_SHIFT = 20.0
+RATE_ROWS = 200_000
+"""Training rows that are scored at most for the rate."""
 BINS = 64
 """Groups of validation rows, of equal weight, through which an isotonic curve is drawn."""
 
@@ -100,7 +104,50 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibrat
     return Calibration(knots=tuple(zip(x[apart].tolist(), y[apart].tolist(), strict=True)))
 
 
-FITTERS = {"platt": platt, "isotonic": isotonic}
+def rate(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration:
+    """Find the shift of all logits that makes the mean prediction the label rate.
+
+    A network that is served without its position predicts too little: the weights of positions sum
+    to about 0 over positions, not over rows, and top positions have most rows. Averaged weights
+    do too: their tables lag behind the bias. Neither shows in the training loss.
+
+    Args:
+        probabilities: [rows], as served: training-only inputs are constant.
+        rows: training rows.
+
+    Returns:
+        The identity where the rows cannot tell: one class only.
+    """
+    labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
+    if labels.min() == labels.max():
+        return Calibration()
+    logits, weights = _logits(probabilities), weights / weights.sum()
+    wanted = float(weights @ labels)
+    low, high = -MOST_SHIFT, MOST_SHIFT
+    for _ in range(STEPS):  # the mean rises in the shift
+        middle = (low + high) / 2
+        if float(weights @ (1 / (1 + np.exp(-logits - middle)))) < wanted:
+            low = middle
+        else:
+            high = middle
+    return Calibration(intercept=(low + high) / 2)
+
+
+def as_served(rows: Examples, layout: Layout) -> Examples:
+    """Every so many training rows, with training-only inputs blank.
+
+    Args:
+        rows: as they were learned.
+        layout: the model's inputs.
+    """
+    step = -(-len(rows) // RATE_ROWS)
+    some = rows.take(np.arange(0, len(rows), step))
+    some.inputs.ids[:, layout.training_only_places] = 0
+    some.inputs.numbers[:, layout.training_only_numbers] = 0
+    return some
+
+
+FITTERS = {"platt": platt, "isotonic": isotonic, "rate": rate}
 
 
 def learned_as(train: Examples, settings: Train) -> tuple[Examples, Calibration]:

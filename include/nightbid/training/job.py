@@ -19,7 +19,7 @@ from nightbid.models.layout import Layout
 from nightbid.models.registry import Architecture, find
 from nightbid.night.progress import EpochWatcher, Progress, unwatched
 from nightbid.schema import FeatureSchema
-from nightbid.training.calibration import FITTERS, learned_as
+from nightbid.training.calibration import FITTERS, as_served, learned_as
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples, read_examples
 
@@ -84,10 +84,12 @@ def run_job(
     progress(0.0, "reading featurized rows")
     schema = FeatureSchema.load(job.featurized / "fitted")
     layout = Layout(schema)
-    train, undone = learned_as(
-        read_examples(job.featurized, "train", layout, serving=False), job.train
-    )
+    as_logged = read_examples(job.featurized, "train", layout, serving=False)
+    train, undone = learned_as(as_logged, job.train)
     validation = read_examples(job.featurized, "validate", layout, serving=True)
+    fitted_on = validation
+    if job.train.calibration == "rate":
+        fitted_on = as_served(as_logged, layout)
     card = ModelCard(
         architecture=job.model.architecture,
         embedding_dim=job.model.embedding_dim,
@@ -118,7 +120,7 @@ def run_job(
             ),
             progress=inner,
         )
-        both.card = _calibrated(plain, both, validation, job.train)
+        both.card = _calibrated(plain, both, fitted_on, job.train)
         save_card(both.card, folder)
         return {**metrics, **rows, **_told(both.card)}
     if architecture.engine == "lightgbm":
@@ -127,7 +129,7 @@ def run_job(
         trees, metrics = fit_trees(
             card, train, validation, seed=job.seed, progress=inner, watch=watch
         )
-        trees.card = _calibrated(card, trees, validation, job.train)
+        trees.card = _calibrated(card, trees, fitted_on, job.train)
         save_card(trees.card, folder)
         trees.save(folder)
         return {**metrics, **rows, **_told(trees.card)}
@@ -159,7 +161,7 @@ def run_job(
                 progress=inner, watch=board.beside(watch), checkpoints=checkpoints
             )
             board.tell(fitted)
-    network.card = _calibrated(card, network, validation, job.train)
+    network.card = _calibrated(card, network, fitted_on, job.train)
     if chief:
         save_card(network.card, folder)
         save_weights(network.weights(), folder)
@@ -195,11 +197,11 @@ def run_job(
     }
 
 
-def _calibrated(card: ModelCard, model: Any, validation: Examples, train: Train) -> ModelCard:
+def _calibrated(card: ModelCard, model: Any, rows: Examples, train: Train) -> ModelCard:
     if train.calibration == "none":
         return card
     # What was scored is corrected already; on the card stands what the raw logits need.
-    found = FITTERS[train.calibration](model.score(validation.inputs), validation)
+    found = FITTERS[train.calibration](model.score(rows.inputs), rows)
     return card.model_copy(update={"calibration": found.after(card.calibration.intercept)})
 
 

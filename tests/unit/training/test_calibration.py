@@ -136,6 +136,21 @@ def served(model, table, folder):
     return session.run(["probability"], feed)[0]
 
 
+@pytest.mark.parametrize("name", ["logistic_regression", "gradient_boosted_trees"])
+def test_the_rate_of_training_rows_is_met_as_they_are_served(featurized, task_of, name):
+    def missed(calibration: str) -> float:
+        train = Train(batch_size=256, epochs=2, calibration=calibration, positive_weight=2)
+        task = task_of(featurized, Model(architecture=name), train, output=calibration)
+        run(task)
+        rows = pq.read_table(split_files(featurized, "train"), partitioning=None)
+        # `predict` blanks the training-only input.
+        predicted = load_model(task.output / "model").predict(rows)
+        return abs(predicted.mean() / rows[LABEL].to_numpy().mean() - 1)
+
+    assert missed("rate") < 1e-3
+    assert missed("none") > 2e-3
+
+
 @given(rate=st.floats(0.01, 1), p=st.floats(0.001, 0.999), often=st.floats(0.1, 10))
 def test_what_undoes_the_weights_is_the_formula(rate, p, often):
     rows = rows_of([1, 0], np.array([1, 1 / rate], np.float32))
