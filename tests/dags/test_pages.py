@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,10 @@ import uvicorn
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, StageRecord
+from nightbid.rehearse.bisect import Cause
+from nightbid.rehearse.findings import Finding
+from nightbid.rehearse.plan import RehearsalPlan
+from nightbid.rehearse.report import Report, report_folder
 from nightbid.report.assets import scripts
 from nightbid.storage.workspace import Workspace
 from nightbid.tracking.logged import Logged
@@ -29,11 +34,30 @@ ADDRESSES = {
     "runs/small/small-1/report.html": "the disk is full",
     "compare/small?run=small-1&run=small-2": "was not evaluated",
     "costs": "Nothing was spent yet",
+    "rehearsals": "numpy 2.4.6 → 2.3.5",
+    "rehearsals/small/try-numpy": "a figure differs",
     "champion/small": "nightbid rollback small",
     GATE: "what the gate saw",
     "checks/raw?pipeline=small": "nightbid gates override small",
 }
 """Each page, and what is on it."""
+REHEARSED = Report(
+    plan=RehearsalPlan(
+        name="try-numpy", pipeline="small", date=dt.date(2026, 1, 8), frozen="rows", seeds=2,
+        first_seed=0, margin=0.002, present={"numpy": "==2.4.6"}, candidate={"numpy": "==2.3.5"},
+    ),
+    changes=("numpy 2.4.6 → 2.3.5",),
+    verdict="not safe",
+    findings=(Finding(kind="metrics", subject="log_loss", text="a figure differs", grave=True),),
+    causes=(Cause(kind="metrics", packages=("numpy 2.4.6 → 2.3.5",), steps=1, finished=True),),
+    compared=dict.fromkeys(
+        ("features_equal", "features", "metrics", "training", "predictions", "models", "serving",
+         "speed", "warnings", "records"), ()
+    ),
+    cost_usd=Decimal("0.01"),
+    seconds=60,
+    created=dt.datetime(2026, 1, 9, tzinfo=dt.UTC),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +81,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (gate / "index.html").write_text('<p>what the gate saw</p><a href="gate.json">')
     (gate / "gate.json").write_text('{"verdict": "stop"}')
     (gate / "model.bin").write_text("not for pages")
+    rehearsed = report_folder(made, REHEARSED.plan)
+    rehearsed.mkdir(parents=True)
+    (rehearsed / "rehearsal.json").write_text(REHEARSED.model_dump_json())
     (made.root / "secret.txt").write_text("not for everybody")
     ChampionPointer(made, "small").promote(
         run_id="small-1",
@@ -143,7 +170,7 @@ def test_somebody_who_may_read_no_dag_sees_no_run(server: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     for address in ADDRESSES:
         answer = httpx.get(server + address, headers=headers, trust_env=False)
-        listing = address in ("", "costs") or address.startswith("checks")
+        listing = address in ("", "costs", "rehearsals") or address.startswith("checks")
         assert answer.status_code == (200 if listing else 404), address
         assert "small-1" not in answer.text.replace("run &#39;small-1&#39;", "")
 

@@ -28,6 +28,7 @@ from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.report import Report, report_folder
 from nightbid.rehearse.sides import Say, Sides
 from nightbid.rehearse.steps import STAGES, STEP_STAGES, copy_records, migrated, probe
+from nightbid.rehearse.tracked import track
 from nightbid.report.rehearsal_page import rehearsal_page
 from nightbid.storage.workspace import Workspace, write_atomically
 
@@ -96,6 +97,8 @@ class Rehearsal:
                 created=dt.datetime.now(dt.UTC),
             )
             self._write(report)
+            if said := str(track(report, self._workspace, self._settings)):
+                self._say(said)
             if report.finished:
                 self._forget()
             return report

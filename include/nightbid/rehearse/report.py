@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -43,6 +44,11 @@ class Report(BaseModel):
         )
 
     @property
+    def packages(self) -> list[str]:
+        """Packages that cause a change, by name."""
+        return sorted({name for cause in self.causes for name in cause.packages})
+
+    @property
     def sentence(self) -> str:
         """The verdict with its first reason."""
         if not self.findings:
@@ -63,3 +69,27 @@ def read_report(workspace: Workspace, plan: RehearsalPlan) -> Report | None:
     found = Report.model_validate_json(path.read_text(encoding="utf-8"))
     loose = {"budget_usd", "minutes"}
     return found if found.plan.model_dump(exclude=loose) == plan.model_dump(exclude=loose) else None
+
+
+def reports_of(workspace: Workspace, pipelines: Iterable[str]) -> list[Report]:
+    """List the rehearsals that have a report, the newest first; unreadable ones are left out.
+
+    Args:
+        workspace: where they lie.
+        pipelines: whose.
+    """
+    found = []
+    for pipeline in pipelines:
+        folder = workspace.root / "rehearsals" / pipeline
+        names = sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+        found += [each for name in names if (each := find_report(workspace, pipeline, name))]
+    return sorted(found, key=lambda each: each.created, reverse=True)
+
+
+def find_report(workspace: Workspace, pipeline: str, name: str) -> Report | None:
+    """Read the report of a rehearsal by its name; None if it has none that can be read."""
+    path = workspace.root / "rehearsals" / pipeline / name / "rehearsal.json"
+    try:
+        return Report.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

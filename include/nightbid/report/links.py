@@ -72,6 +72,14 @@ class Links:
         """Costs by pipeline and month."""
         return ""
 
+    def rehearsals(self) -> str:
+        """Rehearsed upgrades of all pipelines."""
+        return ""
+
+    def rehearsal(self, pipeline: str, name: str) -> str:
+        """One rehearsed upgrade."""
+        return ""
+
     def champion(self, pipeline: str) -> str:
         """A champion's history."""
         return ""

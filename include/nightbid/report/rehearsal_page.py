@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -37,6 +38,19 @@ def rehearsal_page(report: Report, links: Links | None = None) -> str:
     }
     body = render("rehearsal.html", context)
     return document(report.plan.name, body, links=links, pipelines=[report.plan.pipeline])
+
+
+def rehearsals_page(reports: Sequence[Report], links: Links, pipelines: list[str]) -> str:
+    """Make the list of rehearsed upgrades.
+
+    Args:
+        reports: the newest first.
+        links: where links lead.
+        pipelines: named in the navigation.
+    """
+    body = render("rehearsals.html", {"rows": reports, "links": links})
+    here = links.rehearsals()
+    return document("Rehearsed upgrades", body, links=links, pipelines=pipelines, here=here)
 
 
 def _training_chart(report: Report) -> Markup:

@@ -38,6 +38,7 @@ from upath import UPath
 from nightbid_airflow.views.actions import add_actions, token_of
 from nightbid_airflow.views.current_user import CurrentUser, Login, dag_runs, login_address
 from nightbid_airflow.views.links import ServedLinks
+from nightbid_airflow.views.rehearsals import add_rehearsals
 
 LOG = logging.getLogger(__name__)
 HEADERS = {
@@ -165,6 +166,8 @@ def make_pages(settings: Settings) -> FastAPI:
 
     def links(request: Request) -> ServedLinks:
         return ServedLinks(request.scope.get("root_path", ""), mlflow=shelf.mlflow or "")
+
+    add_rehearsals(app, shelf, links)
 
     @app.middleware("http")
     async def guard(request: Request, go_on: RequestResponseEndpoint) -> Response:

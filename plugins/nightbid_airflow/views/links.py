@@ -72,6 +72,14 @@ class ServedLinks(Links):
         """Costs by pipeline and month."""
         return f"{self.base}/costs"
 
+    def rehearsals(self) -> str:
+        """Rehearsed upgrades of all pipelines."""
+        return f"{self.base}/rehearsals"
+
+    def rehearsal(self, pipeline: str, name: str) -> str:
+        """One rehearsed upgrade."""
+        return f"{self.rehearsals()}/{quote(pipeline)}/{quote(name)}"
+
     def champion(self, pipeline: str) -> str:
         """A champion's history."""
         return f"{self.base}/champion/{quote(pipeline)}"

@@ -1,0 +1,55 @@
+"""A rehearsal as an entry of the experiment tracking, beside the nights."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+from nightbid.config.settings import Settings
+from nightbid.rehearse.report import Report, report_folder
+from nightbid.storage.workspace import Workspace
+from nightbid.tracking.log import Tracked, deliver, tracking_uri
+from nightbid.tracking.payload import Payload, Point, safe_name
+from nightbid.tracking.queue import Queue
+
+EXPERIMENT = "rehearsals"
+"""Experiment of the tracking store that has all rehearsals."""
+
+
+def track(report: Report, workspace: Workspace, settings: Settings) -> Tracked:
+    """Log a rehearsal, as a night is logged: a store that is down only delays it."""
+    if not tracking_uri(settings, workspace):
+        return Tracked("off")
+    Queue(workspace).put(payload_of(report, workspace))
+    return deliver(workspace, settings)
+
+
+def payload_of(report: Report, workspace: Workspace) -> Payload:
+    """Collect verdict, changes, causes and figures of a rehearsal."""
+    plan = report.plan
+    changes = {safe_name(each.name): f"{each.before} → {each.after}" for each in plan.changes}
+    folder = report_folder(workspace, plan)
+    files = [each for each in ("rehearsal.html", "rehearsal.json") if (folder / each).exists()]
+    return Payload(
+        experiment=EXPERIMENT,
+        run_id=plan.name,
+        started=report.created - dt.timedelta(seconds=report.seconds),
+        ended=report.created,
+        failed=report.verdict == "not safe",
+        parameters={"pipeline": plan.pipeline, "night": str(plan.date), "seeds": str(plan.seeds),
+                    **changes},
+        tags={"verdict": report.verdict, "causes": ", ".join(report.packages),
+              "finding": report.sentence[:500]},
+        metrics=tuple(_metrics(report)),
+        artifacts=tuple(f"rehearsals/{plan.pipeline}/{plan.name}/{name}" for name in files),
+    )  # fmt: skip
+
+
+def _metrics(report: Report) -> Iterator[Point]:
+    yield Point(name="findings", value=len(report.findings))
+    yield Point(name="grave_findings", value=sum(each.grave for each in report.findings))
+    yield Point(name="cost_usd", value=float(report.cost_usd))
+    yield Point(name="seconds", value=report.seconds)
+    if training := report.compared.get("training"):
+        for name in ("mean", "low", "high"):
+            yield Point(name=f"normalized_entropy_difference_{name}", value=training[name])

@@ -1,0 +1,39 @@
+"""The pages of rehearsed upgrades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse
+from nightbid.rehearse.report import reports_of
+from nightbid.report.rehearsal_page import rehearsal_page, rehearsals_page
+
+from nightbid_airflow.views.current_user import Login
+from nightbid_airflow.views.links import ServedLinks
+
+if TYPE_CHECKING:
+    from nightbid_airflow.views.app import Workspaces
+
+
+def add_rehearsals(
+    app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedLinks]
+) -> None:
+    """Add the list of rehearsals, and the report of each."""
+
+    @app.get("/rehearsals")
+    def rehearsals(request: Request, reader: Login) -> HTMLResponse:
+        names = shelf.pipelines(reader)
+        found = reports_of(shelf.workspace, names)
+        return HTMLResponse(rehearsals_page(found, links(request), names))
+
+    @app.get("/rehearsals/{pipeline}/{name}")
+    def rehearsal(request: Request, pipeline: str, name: str, reader: Login) -> HTMLResponse:
+        shelf.open(pipeline, reader)
+        # Looked up among what is there: a name from outside is never part of a path.
+        found = (each for each in reports_of(shelf.workspace, [pipeline]) if each.plan.name == name)
+        report = next(found, None)
+        if report is None:
+            raise HTTPException(404, f"Pipeline {pipeline!r} has no rehearsal {name!r}.")
+        return HTMLResponse(rehearsal_page(report, links(request)))

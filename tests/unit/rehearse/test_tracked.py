@@ -1,0 +1,50 @@
+"""A rehearsal stands in the experiment tracking, with its verdict, figures and report."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+
+from nightbid.config.settings import Settings
+from nightbid.rehearse.bisect import Cause
+from nightbid.rehearse.findings import Finding
+from nightbid.rehearse.plan import RehearsalPlan
+from nightbid.rehearse.report import Report, report_folder
+from nightbid.rehearse.tracked import track
+from nightbid.storage.workspace import Workspace
+
+
+def test_a_rehearsal_is_logged_with_verdict_causes_and_report(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    report = Report(
+        plan=RehearsalPlan(
+            name="try-numpy", pipeline="ctr", date=dt.date(2026, 1, 8), frozen="rows", seeds=5,
+            first_seed=0, margin=0.002, present={"numpy": "==2.4.6"},
+            candidate={"numpy": "==2.3.5"},
+        ),
+        changes=("numpy 2.4.6 → 2.3.5",),
+        verdict="not safe",
+        findings=(Finding(kind="metrics", subject="auc", text="auc differs", grave=True),),
+        causes=(Cause(kind="metrics", packages=("numpy 2.4.6 → 2.3.5",), steps=1, finished=True),),
+        compared={"training": {"mean": 0.001, "low": -0.001, "high": 0.003}},
+        cost_usd=Decimal("0.05"),
+        seconds=60,
+        created=dt.datetime(2026, 1, 9, tzinfo=dt.UTC),
+    )  # fmt: skip
+    workspace = Workspace(str(tmp_path / "workspace"))
+    folder = report_folder(workspace, report.plan)
+    folder.mkdir(parents=True)
+    (folder / "rehearsal.html").write_text("<p>not safe")
+    settings = Settings(workspace=str(workspace.root), tracking=None)
+    assert track(report, workspace, settings).state == "logged"
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/workspace/tracking/mlflow.db")
+    experiment = client.get_experiment_by_name("rehearsals")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.params["numpy"] == "==2.4.6 → ==2.3.5"
+    assert run.data.tags["verdict"] == "not safe"
+    assert run.data.tags["causes"] == "numpy 2.4.6 → 2.3.5"
+    assert run.data.metrics["normalized_entropy_difference_high"] == 0.003
+    assert [each.path for each in client.list_artifacts(run.info.run_id)] == ["rehearsal.html"]
