@@ -46,3 +46,41 @@ def test_a_draft_for_days_of_new_york_in_march_passes_the_raw_gate(shell, tmp_pa
     code, said = shell.run("gates", "show", "ads", "ads-2026-03-10")
     assert code == 0, said
     assert "raw pass" in said
+
+
+def test_values_that_look_like_markup_are_printed_as_they_are(shell, tmp_path):
+    """A check that names such a value, in the progress, the terminal and the lists."""
+    places = ["[/home] top", "[/sports] left", "[/news] top"]
+    for at, day in enumerate(pd.date_range("2026-01-05", periods=4)):
+        draw = np.random.default_rng(at)
+        folder = tmp_path / "logs" / f"dt={day.date()}"
+        folder.mkdir(parents=True)
+        time = day + pd.to_timedelta(np.sort(draw.integers(0, 86_400, 2000)), unit="s")
+        table = pa.table(
+            {
+                "impression_id": [f"{at}-{row}" for row in range(2000)],
+                "time": pa.array(time.astype("datetime64[us]")),
+                "user_id": draw.integers(0, 400, 2000),
+                "ad_id": draw.integers(0, 50, 2000),
+                "placement": draw.choice(places, 2000, p=[0.45, 0.35, 0.2] if at < 3 else
+                                         [0.62, 0.28, 0.1]),
+                "click": draw.random(2000) < 0.15,
+            }
+        )  # fmt: skip
+        pq.write_table(table, folder / "part.parquet")
+    shell.write(
+        "ads",
+        source={"kind": "parquet", "folder": str(tmp_path / "logs")},
+        window={"train_days": 2},
+        features={"placement": "vocabulary"},
+        columns={},
+        evaluate={},
+    )
+    code, said = shell.run("run", "ads", "--date", "2026-01-08", "--until", "gate_raw")
+    assert code == 0, said
+    assert "[/home] top" in said
+    assert "Traceback" not in said
+    for command in (("runs", "ads"), ("gates", "show", "ads", "ads-2026-01-08")):
+        code, said = shell.run(*command)
+        assert code == 0, said
+    assert "[/home] top" in said

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from nightbid.cli.view import runs_table
@@ -178,7 +179,7 @@ def _run_night(
         TextColumn("{task.description:<15}"),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),  # values of the logs,
     )
     for stage in NIGHT:
         started = time.monotonic()
@@ -213,5 +214,5 @@ def _line(name: str, result: StageResult, seconds: float) -> str:
     if rows.quarantined:
         parts.append(f"[yellow]{rows.quarantined:,} quarantined[/]")
     if result.manifest.summary:
-        parts.append(result.manifest.summary)
+        parts.append(escape(result.manifest.summary))
     return "  ".join(parts)

@@ -149,7 +149,7 @@ def _bars(console: Console) -> Progress:
         TextColumn("{task.description:<18}"),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         console=console,
         transient=True,
         disable=not console.is_terminal,
