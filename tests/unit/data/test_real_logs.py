@@ -1,4 +1,19 @@
-"""Logs as other people's tools write them: each is read right, or refused in one clear line."""
+"""Logs as other people's tools write them: each is read right, or refused in one clear line.
+
+Where else situations of real logs are tested:
+
+| Situation | Tests |
+| --- | --- |
+| ids beyond 2^53, wider types, few clicks in an evening | `gates/test_values_of_logs.py` |
+| weekdays, prices as text, thousands separators, 3.4e38 | `features/test_unreadable.py` |
+| names like `nb_…`, categories, UUIDs, spellings of labels | `sampling/test_values.py` |
+| a column left out one night and named the next | `sampling/test_days.py` |
+| decimals, times and null columns over HTTP; fractions | `serving/test_json_values.py` |
+| outcomes, positions, inputs of one name | `config/test_load.py`, `sampling/test_values.py` |
+| every type in every role | `data/test_readers.py` |
+| clocks that change, values that look like markup | `pipeline/test_data_check.py` |
+| Criteo, Avazu, Open Bandit | `pipeline/test_formats.py` |
+"""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ PIPELINE = """
 pipeline: texts
 source: {{kind: parquet, folder: {folder}}}
 window: {{train_days: 2}}
-features: {{price: numeric}}
+features:
+  price: numeric
+  weekday: {{transform: day_of_week, column: time}}
 """
 
 
@@ -109,6 +111,9 @@ def gate(tmp_path):
         for name in ("sample", "featurize", "gate_features"):
             result = run_stage(stage_named(name), spec, record, cache_folder=tmp_path / "cache")
         checks = result.manifest.metrics["checks"]
+        # One day has one weekday: that is no news.
+        assert not [each for each in checks if each["name"] == "newly_constant:weekday"
+                    and each["verdict"] != "pass"]  # fmt: skip
         return next(each for each in checks if each["name"].startswith("unreadable"))
 
     return run

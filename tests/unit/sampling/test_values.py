@@ -206,6 +206,18 @@ def test_a_column_that_nobody_uses_fails_nothing_whatever_its_type(night):
     assert len(list(folder.glob("profile/dt=*.json"))) == 4
 
 
+def test_a_text_that_is_a_category_on_the_newest_day_is_the_same_text(night):
+    def table(day):
+        note = pa.array([f"n{at % 3}" for at in range(20)])
+        return logs(20, note=note.dictionary_encode() if day == NEWEST else note)
+
+    _, folder = night(table)
+    parts = [pq.read_table(path, partitioning=None) for path in folder.glob("split=*/**/*.parquet")]
+    assert len(parts) == 4
+    assert {str(part.schema) for part in parts} == {str(parts[0].schema)}
+    assert len({tuple(part["note"].to_pylist()) for part in parts}) == 1
+
+
 @pytest.mark.parametrize("key", ["uuid", "fixed", "binary", "category"])
 def test_keys_of_any_type_are_all_distinct(night, key):
     def table(day):
@@ -261,9 +273,13 @@ def test_other_names_that_begin_alike_are_columns_like_any_other(night):
         ("  price: {transform: numeric, missing_indicator: true}\n  price__missing: vocabulary\n",
          "'price' and 'price__missing' both make the model input 'price__missing'"),
         ("  tags: bag\n  tags__weight: numeric\n", "both make the model input 'tags__weight'"),
+        ("  seen: vocabulary\nlabel: {column: bought, given: seen}\n",
+         "reads 'seen', which is label.given and known only after the impression"),
+        ("  at: vocabulary\nlabel: {column: bought, event_time: at}\n",
+         "reads 'at', which is label.event_time and known only after the impression"),
     ],
 )  # fmt: skip
-def test_a_reserved_or_doubled_name_is_refused_when_the_yaml_is_read(block, said):
+def test_names_that_cannot_work_are_refused_when_the_yaml_is_read(block, said):
     with pytest.raises(ConfigError) as caught:
         parse_pipeline(SPEC.format(folder="logs") + block, "values.yaml")
     assert said in str(caught.value)
