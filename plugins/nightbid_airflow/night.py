@@ -11,6 +11,7 @@ from airflow.sdk import DAG, Asset, BaseOperator, Context, CronTriggerTimetable,
 from airflow.sdk.exceptions import AirflowFailException
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.night.record import APPROVE, ARRIVAL
 from nightbid.night.stages import NIGHT, upstream
@@ -39,6 +40,7 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         max_active_runs=1,
         tags=["nightbid", spec.pipeline],
         params=form(spec),
+        access_control=_access(spec, Settings()),
         default_args={
             "owner": spec.owner,
             # A worker that was lost is worth a second try; finished stages are not run again.
@@ -98,6 +100,34 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
                 else:
                     tasks[name] >> tasks[stage.name]
     return dag
+
+
+OWN_ROLES = ("Admin", "Op", "User", "Viewer", "Public")
+"""Roles that Airflow brings."""
+
+
+def _access(spec: PipelineSpec, settings: Settings) -> dict[str, dict[str, set[str]]] | None:
+    """Give each role of the pipeline what it may do with its DAG.
+
+    A role that Airflow does not know would break every DAG of the file, so only those of the
+    installation are let through.
+
+    Raises:
+        ConfigError: a role is not one of the installation.
+    """
+    known = (*OWN_ROLES, *settings.roles)
+    for role in spec.access:
+        if role not in known:
+            raise ConfigError(
+                f"access: no role {role!r}",
+                where=f"{spec.pipeline}.yaml",
+                hint=f"roles: {', '.join(known)}; NIGHTBID_ROLES lists your own",
+            )
+    may = {"read": {"can_read"}, "edit": {"can_read", "can_edit"}}
+    runs = {"read": {"can_read"}, "edit": {"can_create", "can_read"}}
+    return {
+        role: {"DAGs": may[what], "DAG Runs": runs[what]} for role, what in spec.access.items()
+    } or None
 
 
 def _schedule(spec: PipelineSpec) -> Any:

@@ -32,7 +32,7 @@ from nightbid.storage.workspace import Workspace
 from nightbid_airflow.page_links import PageLink
 from nightbid_airflow.remote import JobLink, JobTrigger
 from nightbid_airflow.request import Request
-from nightbid_airflow.scoring import promotions, publish
+from nightbid_airflow.scoring import data_assets, promotions, publish
 from nightbid_airflow.turn import TurnTrigger, runs_at_work, waits_for
 
 FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError, PromotionRefused)
@@ -57,6 +57,8 @@ class StageOperator(BaseOperator):
     def __init__(self, *, stage: str, pipeline: str, **arguments: Any) -> None:
         if stage == "promote":
             arguments["outlets"] = [*arguments.get("outlets", ()), promotions(pipeline)]
+        if assets := data_assets(pipeline, stage):
+            arguments["outlets"] = [*arguments.get("outlets", ()), *assets]
         super().__init__(**arguments)
         self.stage = stage
         self.pipeline = pipeline
@@ -125,6 +127,12 @@ class StageOperator(BaseOperator):
                 publish(self.pipeline, context)
             except Exception:  # The champion is promoted: that must not fail any more.
                 self.log.exception("the promotion is not published as an asset event")
+        for asset in data_assets(self.pipeline, self.stage):
+            context["outlet_events"][asset].extra = {
+                "uri": found.uri,
+                "night": request.date.isoformat(),
+                "rows": found.manifest.rows.written,
+            }
         self.log.info("%s", found.manifest.summary or "done")
         return describe(found)
 

@@ -27,6 +27,14 @@ def champion_asset(pipeline: str) -> Asset:
     return Asset(name=f"champion_{pipeline}", uri=f"nightbid://champion/{pipeline}")
 
 
+def data_assets(pipeline: str, stage: str) -> list[Asset]:
+    """Name what a stage updates for DAGs of others: the sampled rows, or the model inputs."""
+    kind = {"sample": "rows", "featurize": "features"}.get(stage)
+    if kind is None:
+        return []
+    return [Asset(name=f"{kind}_{pipeline}", uri=f"nightbid://{kind}/{pipeline}")]
+
+
 def promotions(pipeline: str) -> AssetAlias:
     """Name what a night's promotion may update: a night that keeps the champion does not."""
     return AssetAlias(name=f"promotions_{pipeline}")

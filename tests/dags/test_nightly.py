@@ -92,6 +92,26 @@ def test_a_person_stands_before_the_promotion_if_the_pipeline_says_so(pipelines)
     assert dag.get_task("approve").response_timeout.total_seconds() == 1.5 * 3600
 
 
+def test_roles_of_a_pipeline_reach_its_dag_and_an_unknown_one_costs_only_itself(
+    pipelines, monkeypatch
+) -> None:
+    monkeypatch.setenv("NIGHTBID_ROLES", '["ads-ctr"]')
+    pipelines("good", access={"ads-ctr": "edit", "Viewer": "read"})
+    pipelines("bad", access={"ads-crt": "edit"})
+    dags = bag().dags
+    given = dags["nightly_good"].access_control
+    assert given["ads-ctr"]["DAGs"] == {"can_read", "can_edit"}
+    assert given["Viewer"]["DAGs"] == {"can_read"}
+    assert "access: no role 'ads-crt'" in dags["nightly_bad"].description
+
+
+def test_data_and_champions_are_assets(pipelines) -> None:
+    pipelines()
+    dag = the_dag()
+    assert [each.uri for each in dag.get_task("sample").outlets] == ["nightbid://rows/small"]
+    assert [each.uri for each in dag.get_task("featurize").outlets] == ["nightbid://features/small"]
+
+
 def test_the_form_takes_what_a_person_may_ask_for(pipelines) -> None:
     pipelines()
     asked = {

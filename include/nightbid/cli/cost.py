@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from nightbid.cli import complete
 from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -30,7 +31,9 @@ from nightbid.storage.workspace import Workspace, write_atomically
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = terminal()
 
-PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
+PipelineName = Annotated[
+    str, typer.Argument(help="Name of the pipeline.", autocompletion=complete.pipelines)
+]
 
 
 class By(StrEnum):
@@ -63,7 +66,7 @@ class Focus(StrEnum):
 def show(
     pipeline: PipelineName,
     by: Annotated[By, typer.Option(help="Sum over.")] = By.stage,
-    run_id: Annotated[str, typer.Option(help="Only this run.")] = "",
+    run_id: Annotated[str, typer.Option(help="Only this run.", autocompletion=complete.runs)] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show what was spent: here, and what the same usage costs in the cloud."""

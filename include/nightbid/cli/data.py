@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from nightbid.cli import complete
 from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
@@ -31,7 +32,9 @@ from nightbid.storage.workspace import Workspace
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 console = terminal()
 
-PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
+PipelineName = Annotated[
+    str, typer.Argument(help="Name of the pipeline.", autocompletion=complete.pipelines)
+]
 Date = Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Day of logs.")]
 Overrides = Annotated[
     list[str] | None,
@@ -190,7 +193,9 @@ def fetch(pipeline: PipelineName, set_: Overrides = None) -> None:
 @app.command()
 def freeze(
     pipeline: PipelineName,
-    run_id: Annotated[str, typer.Argument(help="Run whose sampled rows are kept.")],
+    run_id: Annotated[
+        str, typer.Argument(help="Run whose sampled rows are kept.", autocompletion=complete.runs)
+    ],
     name: Annotated[str, typer.Option("--name", help="Of the data set, given once.")],
     reason: Annotated[str, typer.Option(help="What it is for.")] = "",
 ) -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from nightbid.cli import complete
 from nightbid.cli.night import BarProgress
 from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.gates import Gates
@@ -32,13 +33,17 @@ app = typer.Typer(no_args_is_help=True)
 console = terminal()
 SPARKS = "▁▂▃▄▅▆▇█"
 
-PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline.")]
+PipelineName = Annotated[
+    str, typer.Argument(help="Name of the pipeline.", autocompletion=complete.pipelines)
+]
 
 
 @app.command()
 def show(
     pipeline: PipelineName,
-    run_id: Annotated[str, typer.Argument(help="Run id; default: the limits alone.")] = "",
+    run_id: Annotated[
+        str, typer.Argument(help="Run id; default: the limits alone.", autocompletion=complete.runs)
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the limits of a pipeline, or what the gates said of one run."""
@@ -150,7 +155,12 @@ def _suite(settings: Settings, pipeline: str, proposed: Path) -> dict[str, Any]:
 @app.command()
 def override(
     pipeline: PipelineName,
-    check: Annotated[str, typer.Argument(help="gate/statistic, e.g. raw/psi:platform; * matches.")],
+    check: Annotated[
+        str,
+        typer.Argument(
+            help="gate/statistic, e.g. raw/psi:platform; * matches.", autocompletion=complete.checks
+        ),
+    ],
     name: Annotated[str, typer.Option(help="Who decides this.")],
     reason: Annotated[str, typer.Option(help="Why it is safe.")],
     until: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last night it holds.")],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nightbid.cli import complete
 from nightbid.cli.output import terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -21,7 +22,12 @@ app = typer.Typer(
 )
 console = terminal()
 
-PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline: a YAML's `pipeline:`.")]
+PipelineName = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the pipeline: a YAML's `pipeline:`.", autocompletion=complete.pipelines
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),

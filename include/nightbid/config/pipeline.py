@@ -110,6 +110,9 @@ class PipelineSpec(Block):
     """One line, shown in Airflow."""
     owner: str = "ads-ml"
     """Owning team, shown in Airflow."""
+    access: dict[str, Literal["read", "edit"]] = Field(default_factory=dict)
+    """Role of Airflow's login → what it may do with this pipeline's DAG and pages, beside roles
+    that may see every DAG. Needs the FAB login."""
     schedule: str | None = None
     """Cron expression, UTC, at most once a day: a night reads whole days. Null: manual only."""
     start_date: dt.date = dt.date(2026, 1, 8)

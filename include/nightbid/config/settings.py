@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     """MLflow tracking URI; default: SQLite and files below a local workspace; empty: none."""
     tracking_pages: str | None = None
     """Where a person sees MLflow, for links; default: `tracking`, if that is a web address."""
+    roles: tuple[str, ...] = ()
+    """Roles of Airflow's login beside its own (Admin, Op, User, Viewer, Public) that pipelines may
+    name in `access`."""
     stop_webhook: str = ""
     """Web address that gets a JSON message when a night stops, fails, is late or missing."""
     stop_notifier: str = ""

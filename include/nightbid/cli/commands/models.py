@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nightbid.cli import view
+from nightbid.cli import complete, view
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known
 from nightbid.config.load import find_pipeline
@@ -28,10 +28,18 @@ PANEL = "Models"
 @app.command(rich_help_panel=PANEL)
 def champion(
     pipeline: Annotated[
-        str, typer.Argument(help="A pipeline; or `pause`, `resume` or `retire` before it.")
+        str,
+        typer.Argument(
+            help="A pipeline; or `pause`, `resume` or `retire` before it.",
+            autocompletion=complete.pipelines,
+        ),
     ],
     of: Annotated[
-        str, typer.Argument(help="The pipeline, after `pause`, `resume` or `retire`.")
+        str,
+        typer.Argument(
+            help="The pipeline, after `pause`, `resume` or `retire`.",
+            autocompletion=complete.pipelines,
+        ),
     ] = "",
     number: Annotated[
         int | None, typer.Argument(help="With `retire`: number in the history.")
@@ -118,7 +126,9 @@ def features(
 @app.command(rich_help_panel=PANEL)
 def ablate(
     pipeline: PipelineName,
-    run_id: Annotated[str, typer.Argument(help="A run whose candidate is trained.")],
+    run_id: Annotated[
+        str, typer.Argument(help="A run whose candidate is trained.", autocompletion=complete.runs)
+    ],
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train again without each feature; slow.")
     ] = False,
@@ -199,7 +209,11 @@ def sweep(
 @app.command(rich_help_panel=PANEL)
 def rehearse(
     pipeline: Annotated[
-        str, typer.Argument(help="Pipeline to rehearse with; default: the one that ran last.")
+        str,
+        typer.Argument(
+            help="Pipeline to rehearse with; default: the one that ran last.",
+            autocompletion=complete.pipelines,
+        ),
     ] = "",
     requirements: Annotated[
         Path | None, typer.Option(help="Candidate lock: name==version line by line.")
@@ -212,7 +226,12 @@ def rehearse(
         bool, typer.Option("--newest", help="The newest versions that requirements.in allows.")
     ] = False,
     present: Annotated[Path, typer.Option(help="Present lock.")] = Path("requirements.txt"),
-    run_id: Annotated[str, typer.Option(help="Night whose rows are used; default: newest.")] = "",
+    run_id: Annotated[
+        str,
+        typer.Option(
+            help="Night whose rows are used; default: newest.", autocompletion=complete.runs
+        ),
+    ] = "",
     frozen: Annotated[str, typer.Option(help="Frozen data set to use instead.")] = "",
     set_: Overrides = None,
     seeds: Annotated[int, typer.Option(min=2, help="Trainings on each side.")] = 5,

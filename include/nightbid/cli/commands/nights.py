@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from nightbid.cli import view
+from nightbid.cli import complete, view
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known
 from nightbid.config.load import find_pipeline, pipeline_names
@@ -30,8 +30,15 @@ def run(
     ],
     nights: Annotated[int, typer.Option(min=1, help="Consecutive nights from that date on.")] = 1,
     set_: Overrides = None,
-    run_id: Annotated[str, typer.Option(help="Name of the run; default <pipeline>-<date>.")] = "",
-    until: Annotated[str, typer.Option(help="Stop after this stage.")] = "",
+    run_id: Annotated[
+        str,
+        typer.Option(
+            help="Name of the run; default <pipeline>-<date>.", autocompletion=complete.runs
+        ),
+    ] = "",
+    until: Annotated[
+        str, typer.Option(help="Stop after this stage.", autocompletion=complete.stages)
+    ] = "",
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Wait for the newest day until the deadline of `arrival`."),
@@ -152,7 +159,9 @@ def runs(
 @app.command(rich_help_panel=PANEL)
 def report(
     pipeline: PipelineName,
-    run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",
+    run_id: Annotated[
+        str, typer.Argument(help="Run id; default: the newest run.", autocompletion=complete.runs)
+    ] = "",
 ) -> None:
     """Write the HTML report of a run and print its path."""
     from nightbid.report.write import write_report
@@ -177,7 +186,9 @@ def report(
 @app.command(rich_help_panel=PANEL)
 def compare(
     pipeline: PipelineName,
-    run_ids: Annotated[list[str], typer.Argument(help="Two or more run ids.")],
+    run_ids: Annotated[
+        list[str], typer.Argument(help="Two or more run ids.", autocompletion=complete.runs)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: metrics with intervals, differences in the spec, cost."""
@@ -195,8 +206,12 @@ def compare(
 
 @app.command(rich_help_panel=PANEL)
 def track(
-    pipeline: Annotated[str, typer.Argument(help="Log a run of this pipeline.")] = "",
-    run_id: Annotated[str, typer.Argument(help="Run id; default: the newest run.")] = "",
+    pipeline: Annotated[
+        str, typer.Argument(help="Log a run of this pipeline.", autocompletion=complete.pipelines)
+    ] = "",
+    run_id: Annotated[
+        str, typer.Argument(help="Run id; default: the newest run.", autocompletion=complete.runs)
+    ] = "",
     replay: Annotated[bool, typer.Option("--replay", help="Log every run that waits.")] = False,
 ) -> None:
     """Log a run in MLflow, or the runs that wait because its store was down."""

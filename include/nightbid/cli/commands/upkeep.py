@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from nightbid.cli import complete
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, app, console, known
 from nightbid.config.settings import Settings
@@ -23,7 +24,10 @@ PANEL = "Upkeep"
 def watch(
     pipelines: Annotated[
         list[str] | None,
-        typer.Argument(help="Expect these too, although their schedule has made no night yet."),
+        typer.Argument(
+            help="Expect these too, although their schedule has made no night yet.",
+            autocompletion=complete.pipelines,
+        ),
     ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Look once, for cron: exit with 6 if there is news.")

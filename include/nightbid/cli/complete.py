@@ -1,0 +1,49 @@
+"""What the shell offers at a tab: pipelines, runs, stages and checks. Never an error."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import get_args
+
+import typer
+
+from nightbid.config.load import pipeline_names
+from nightbid.config.settings import Settings
+from nightbid.errors import NightbidError
+from nightbid.night.stages import NIGHT
+
+
+def pipelines(incomplete: str) -> list[str]:
+    """Names of pipelines."""
+    with suppress(OSError, NightbidError, ValueError):
+        names = pipeline_names(Settings().pipelines)
+        return [name for name in names if name.startswith(incomplete)]
+    return []
+
+
+def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Runs of the pipeline that the line names, the newest first."""
+    from nightbid.storage.workspace import Workspace
+
+    pipeline = str(ctx.params.get("pipeline") or "")
+    with suppress(OSError, NightbidError, ValueError):
+        folder = Workspace(Settings().workspace).root / "runs" / pipeline
+        if not pipeline or not folder.exists():
+            return []
+        found = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
+        return sorted((name for name in found if name.startswith(incomplete)), reverse=True)
+    return []
+
+
+def stages(incomplete: str) -> list[str]:
+    """Stages of a night, in their order."""
+    return [stage.name for stage in NIGHT if stage.name.startswith(incomplete)]
+
+
+def checks(incomplete: str) -> list[str]:
+    """Checks as `gate/statistic`."""
+    from nightbid.config.gates import GateName
+    from nightbid.gates.catalog import checks_of
+
+    names = [f"{gate}/{each.statistic}" for gate in get_args(GateName) for each in checks_of(gate)]
+    return [name for name in names if name.startswith(incomplete)]
