@@ -105,7 +105,7 @@ audit: install ## Known vulnerabilities of the locked packages (exceptions in au
 
 sbom: install ## The packages of the lock file as CycloneDX: .nightbid/sbom.cdx.json
 	@mkdir -p .nightbid
-	@$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
+	@PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
 		--of JSON -o .nightbid/sbom.cdx.json
 	@echo .nightbid/sbom.cdx.json
 

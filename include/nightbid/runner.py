@@ -268,10 +268,11 @@ class _Attempt:
                 hint="see the traceback above; nothing was written, a rerun is safe",
             ) from error
         result = StageResult(manifest, plan.uri, reused=False)
-        _record(plan, result, self._number, self._started, self._seconds())
+        # Costs before the record: an attempt without a record is entered by the rerun.
         self._enter_cost(self._spent + meter.usage, "done")
         if outcome.usage != Usage() and outcome.service:
             self._enter_cost(outcome.usage, "done", outcome.service)
+        _record(plan, result, self._number, self._started, self._seconds())
         _stop_if_told(plan.stage, result)
         return result
 

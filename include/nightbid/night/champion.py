@@ -226,17 +226,24 @@ class ChampionPointer:
                 where=self._pipeline,
                 hint=RERUN_UNDER_NEW_ID,
             )
-        return self._append(
-            history,
-            change="promote",
-            run_id=run_id,
-            night=night,
-            bundle_uri=bundle_uri,
-            bundle_digest=bundle_digest,
-            reason=reason,
-            by=by,
-            label=label,
-        )
+        try:
+            return self._append(
+                history,
+                change="promote",
+                run_id=run_id,
+                night=night,
+                bundle_uri=bundle_uri,
+                bundle_digest=bundle_digest,
+                reason=reason,
+                by=by,
+                label=label,
+            )
+        except ConcurrentUpdateError:
+            # A second process of the same run, say after a worker was thought lost, was first.
+            taken = self.current()
+            if taken and taken.bundle_digest == bundle_digest and taken.run_id == run_id:
+                return taken
+            raise
 
     def rollback(self, reason: str, to: int | None = None, by: str = "") -> Champion:
         """Point again at what served before, or at history entry `to`.

@@ -9,7 +9,10 @@ stage that needs its files fetches them into the local cache. Layout::
     stages/<pipeline>/<stage>/<key>/…           immutable outputs, manifest.json written last
     runs/<pipeline>/<run id>/…                  one small record per run and stage
     checkpoints/<pipeline>/<stage>/<key>/…      what a killed training goes on from
-    champion/<pipeline>/champion.json, history/ the pointer and its history
+    champion/<pipeline>/champion.json, history/ the pointer and its history; pauses/ who paused it
+    turns/<pipeline>/begun/, waiting/           which night of a pipeline is at work
+    datasets/<name>/…                           frozen rows
+    erasures/…                                  what was removed at users' request
     ledger/…                                    append-only cost records
 """
 

@@ -63,6 +63,21 @@ def test_concurrent_promotions_never_lose_one_silently(tmp_path):
     assert pointer.current() == history[-1]
 
 
+def test_the_same_night_twice_at_once_is_promoted_once_and_both_know(tmp_path):
+    for attempt in range(10):
+        pointer = ChampionPointer(Workspace(str(tmp_path / str(attempt))), "ctr")
+
+        def promote(_, pointer=pointer):
+            return pointer.promote(
+                run_id="r", night=dt.date(2026, 1, 8), bundle_uri="b", bundle_digest="d",
+                reason="better", judged_against=0,
+            ).number  # fmt: skip
+
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(promote, range(4))) == {1}
+        assert len(pointer.history()) == 1
+
+
 def test_two_rollbacks_go_two_steps_back(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     for number, name in enumerate(("first", "second", "third"), start=1):
