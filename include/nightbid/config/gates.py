@@ -150,7 +150,8 @@ class FeaturesGate(Block):
     newly_constant: Limit = limit(stop=(None, 0))
     """1 for an input that varies in the training rows and is constant in the newest."""
     oov: Limit = limit(warn=(None, 0.3), stop=(None, 0.9))
-    """Share of the newest rows whose value the vocabulary does not have."""
+    """Share of the newest rows whose value the vocabulary does not have, of those that it has in
+    the training rows, beyond chance."""
     oov_excess: Limit = limit(warn=(None, 0.05), stop=(None, 0.2))
     """Over the median of earlier nights."""
     missing_excess: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))

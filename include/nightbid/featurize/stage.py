@@ -102,13 +102,14 @@ def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
     """
     inputs = FeatureSchema.load(output / "fitted").inputs
     features = {each.feature for each in inputs}
-    rates = _oov_rates(output)
+    rates = _oov_rates(output, "evaluate")
     worst = max(rates.items(), key=lambda each: each[1], default=None)
     return Outcome(
         rows=Rows(read=rows, written=rows),
         metrics={
             "inputs": len(inputs),
             "oov_rate": rates,
+            "oov_rate_train": _oov_rates(output, "train"),
             "unreadable": _unreadable(output),
             "rows_per_second": rows / seconds,
         },
@@ -153,9 +154,9 @@ def checked(night: Night, definition: Definition, groups: list[Group]) -> list[G
     return groups
 
 
-def _oov_rates(output: UPath) -> dict[str, float]:
-    """Share of the newest rows' ids that no training row had often enough, by input."""
-    path = output / "profile" / "oov-evaluate.json"
+def _oov_rates(output: UPath, split: str) -> dict[str, float]:
+    """Share of a split's ids that no training row had often enough, by input."""
+    path = output / "profile" / f"oov-{split}.json"
     if not path.exists():
         return {}
     counts = json.loads(path.read_text())

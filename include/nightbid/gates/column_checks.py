@@ -228,7 +228,11 @@ def _lost(
     column: ColumnProfile,
     others: list[ColumnProfile],
 ) -> None:
-    """Add up the shares of values that every other day has and this one does not."""
+    """Add up the shares of values that every other day has and this one does not.
+
+    What the other days lose in this way is taken off: ages and counters of a few busy users move on
+    each day, and their rows are not independent.
+    """
     everyone = [column, *others]
     if len(others) < LEAST_DAYS or not column.values or not column.sample.values:
         return
@@ -236,6 +240,23 @@ def _lost(
         return
     if column.kind == "number" and _moved_on(column, others):
         return
+    due = _gone(column, others)
+    usual = max(
+        sum(_gone(each, [other for other in everyone if other is not each]).values())
+        for each in others
+    )
+    shown = ", ".join(repr(key) for key in sorted(due, key=due.__getitem__, reverse=True)[:3])
+    measurements.add(
+        "lost_values",
+        max(sum(due.values()) - usual, 0.0),
+        subject=name,
+        part=day.name,
+        note=f"{len(due)} gone: {shown}" if due else "",
+    )
+
+
+def _gone(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object, float]:
+    """Values that all others have and this day lacks beyond chance → their least share."""
     here = set(column.sample.values)
     least: dict[object, float] = {}
     for at, each in enumerate(others):
@@ -245,15 +266,7 @@ def _lost(
             least = shares
         least = {key: min(low, shares[key]) for key, low in least.items() if key in shares}
     # By chance a day misses a value that is due SIGMAS² times once in ten million.
-    due = {key: low for key, low in least.items() if low * column.values >= SIGMAS**2}
-    shown = ", ".join(repr(key) for key in sorted(due, key=due.__getitem__, reverse=True)[:3])
-    measurements.add(
-        "lost_values",
-        sum(due.values()),
-        subject=name,
-        part=day.name,
-        note=f"{len(due)} gone: {shown}" if due else "",
-    )
+    return {key: low for key, low in least.items() if low * column.values >= SIGMAS**2}
 
 
 def _moved_on(column: ColumnProfile, others: Sequence[ColumnProfile]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,7 +72,6 @@ def measure(task: StageTask) -> Measurements:
     champion = against_champion.champions(task, measurements)
     tonight = against_champion.Trained(train, folder / "fitted")
     _unreadable(measurements, featurize.manifest.metrics.get("unreadable", {}))
-    rates: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
     positions = task.spec.position_inputs()
     for name in positions:
         measurements.add("position_as_input", 1.0, subject=name, note="ranking decides the slot")
@@ -83,7 +83,7 @@ def measure(task: StageTask) -> Measurements:
         _sound(measurements, each, splits, definition)
         if each.name not in train.columns or each.name not in newest.columns:
             continue
-        _oov(measurements, each, rates, task.history)
+        _oov(measurements, each, featurize.manifest.metrics, newest, task.history)
         if definition is not None and definition.transform in DRIFTS_BY_DESIGN:
             moving.append(each.name)
         else:
@@ -205,13 +205,22 @@ def _zero_share(column: ColumnProfile) -> float:
 def _oov(
     measurements: Measurements,
     each: ModelInput,
-    rates: Mapping[str, float],
+    metrics: Mapping[str, Any],
+    newest: Profile,
     history: tuple[StageInput, ...],
 ) -> None:
-    rate = rates.get(each.name)
+    rate = metrics.get("oov_rate", {}).get(each.name)
     if rate is None:
         return
-    measurements.add("oov", rate, subject=each.name)
+    before = metrics.get("oov_rate_train", {}).get(each.name, 0.0)
+    # Rare values are unknown in the training rows too: on few rows nearly all of them.
+    known = max(1 - before, 1e-9)
+    lost = max(rate - before, 0.0) / known
+    due = max(newest.columns[each.name].values * known, 1e-9)
+    note = f"{rate:.2%} of the newest rows, {before:.2%} of the training rows"
+    measurements.add(
+        "oov", beyond_chance(lost, 0.0, 1 / math.sqrt(due)), subject=each.name, note=note
+    )
     earlier = [
         value
         for night in history

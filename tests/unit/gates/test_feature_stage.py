@@ -163,3 +163,21 @@ def test_a_rare_value_may_be_absent_by_chance():
     none = Profile.of(pa.table({"x": np.zeros(500, np.int64)})).columns["x"]
     assert features._constant_by_chance(rare, none) > 0.5
     assert features._constant_by_chance(often, none) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("newest", "train", "rows", "low", "high"),
+    [
+        (0.9946, 0.99, 500, 0.0, 0.3),  # nearly all are too rare to be known, as before
+        (0.03, 0.01, 50_000, 0.0, 0.02),
+        (0.98, 0.01, 50_000, 0.9, 1.0),  # renamed
+        (1.0, 0.2, 50_000, 0.9, 1.0),
+    ],
+)
+def test_values_too_rare_to_be_known_are_no_loss(newest, train, rows, low, high):
+    measurements = Measurements()
+    seen = Profile.of(pa.table({"user": np.zeros(rows, np.int32)}))
+    metrics = {"oov_rate": {"user": newest}, "oov_rate_train": {"user": train}}
+    each = ModelInput(name="user", kind="id", feature="user", size=9)
+    features._oov(measurements, each, metrics, seen, ())
+    assert low <= next(iter(measurements)).value <= high

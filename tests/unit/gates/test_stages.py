@@ -146,6 +146,23 @@ def test_ages_that_grow_by_a_day_lose_no_values_but_places_that_close_do(gone):
     assert lost == {"shop": 0.25 if gone else 0.0}
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_values_that_each_day_loses_are_no_loss(gone):
+    """Each day lacks another site of four percent, as where a few busy users have them."""
+    days = []
+    for at in range(6):
+        sites = np.concatenate([np.arange(20), np.arange(20, 26)[np.arange(6) != at]])
+        if gone and at == 5:
+            sites = sites[sites != 3]
+        profile = Profile.of(pa.table({"site": np.repeat(sites, 60)}))
+        days.append(Day(NEWEST - timedelta(days=5 - at), profile, {}))
+    measurements = Measurements()
+    spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
+    column_checks.measure(measurements, Days(days, [], []), days[-1], spec)
+    lost = {each.subject: each.value for each in measurements if each.family == "lost_values"}
+    assert lost == {"site": pytest.approx(0.04 if gone else 0.0)}
+
+
 def test_a_gate_that_cannot_judge_stops(gate):
     outcome = gate(raw, {"sample": {"days": {}}})
     assert outcome.verdict == "stop"
