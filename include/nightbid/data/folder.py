@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.config.sources import ColumnType, FolderSource
+from nightbid.config.sources import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, ipinyou, record_files, window_types
 from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, scan
 from nightbid.data.delimited import Dialect, Part
@@ -69,10 +69,12 @@ class FolderLogs:
         cache: Path | None = None,
         named: Collection[str] | None = None,
     ) -> None:
+        # A table is a list of Parquet files.
+        self._kind: FileKind = "parquet" if block.kind == "delta" else block.kind
         self._block, self._days, self._cache = block, days, cache
         self._named = None if named is None else {*named, *block.types, *block.outcomes}
         self._layout = LAYOUTS[block.layout]
-        self._place = open_place(block.folder, cache)
+        self._place = open_place(block.folder, cache, block.kind)
         self._root = self._place.root
         self._known_schemas: dict[Path, list[pa.Schema]] = {}
         outcomes = (*block.outcomes, *(self._renamed(name) for name in self._layout.outcomes))
@@ -120,10 +122,10 @@ class FolderLogs:
         bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
         found = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
         types: Mapping[str, object] = (
-            self._text_types if self._block.kind == "csv" else self._column_types
+            self._text_types if self._kind == "csv" else self._column_types
         )
         mine = {name for part in parts for name in self._names_in(part)}
-        if self._block.kind == "jsonl":  # a day has every column of the window
+        if self._kind == "jsonl":  # a day has every column of the window
             mine |= set(types)
         said = {name: str(kind) for name, kind in types.items() if name in mine}
         for name in self._may_be_lost(parts) & said.keys():
@@ -136,7 +138,7 @@ class FolderLogs:
         A pipeline that names them stops instead: the rows are not the same.
         """
         lost = self._not_in_all(parts)
-        if self._block.kind != "csv":
+        if self._kind != "csv":
             types = self._column_types
             lost |= {
                 field.name
@@ -152,7 +154,7 @@ class FolderLogs:
         days = [self._parts(day) for day in self._days or self._files]
         mixed = set().union(*(self._not_in_all(parts) for parts in days))
         types: dict[str, pa.DataType] = {}
-        for part in self._window if self._block.kind != "csv" else []:
+        for part in self._window if self._kind != "csv" else []:
             for schema in self._schemas(part):
                 mixed |= {
                     field.name
@@ -164,7 +166,7 @@ class FolderLogs:
 
     def _not_in_all(self, parts: Collection[Part]) -> set[str]:
         """Columns that some of a day's files have and others have not; JSON may leave them out."""
-        if len(parts) < 2 or self._block.kind == "jsonl":
+        if len(parts) < 2 or self._kind == "jsonl":
             return set()
         names = [set(self._names_in(part)) for part in parts if part.path.stat().st_size]
         every: set[str] = set().union(*names)
@@ -173,8 +175,8 @@ class FolderLogs:
     def _schemas(self, part: Part) -> list[pa.Schema]:
         """Schemas of a file, each looked up once."""
         if part.path not in self._known_schemas:
-            kind = self._block.kind
-            self._known_schemas[part.path] = record_files.schemas_of(part.path, kind, self._cache)
+            found = record_files.schemas_of(part.path, self._kind, self._cache)
+            self._known_schemas[part.path] = found
         return self._known_schemas[part.path]
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
@@ -249,7 +251,7 @@ class FolderLogs:
     def _refuse_others(self, day: date) -> None:
         """An empty folder is an empty day; one with files of another format is a mistake."""
         if names := self._empty[day]:
-            kind = self._block.kind
+            kind = self._kind
             raise MissingDataError(
                 f"the folder of {day} has no {kind} file; it has {', '.join(names[:5])}",
                 where=str(self._root),
@@ -257,12 +259,12 @@ class FolderLogs:
             )
 
     def _raw(self, part: Part) -> Iterator[pa.Table]:
-        if self._block.kind != "csv":
+        if self._kind != "csv":
             return self._records(part.path)
         return delimited.read(part, self._dialect(part), self._text_types, self._chosen)
 
     def _records(self, path: Path) -> Iterator[pa.Table]:
-        types, declared, kind = self._column_types, self._declared, self._block.kind
+        types, declared, kind = self._column_types, self._declared, self._kind
         wanted = {*types, *declared}
         is_json = kind == "jsonl"
         for table in record_files.tables(path, kind, wanted.__contains__):
@@ -402,7 +404,7 @@ class FolderLogs:
     def _names_in(self, part: Part) -> list[str]:
         if not part.path.stat().st_size:
             return []
-        if self._block.kind != "csv":
+        if self._kind != "csv":
             return [name for schema in self._schemas(part) for name in schema.names]
         return delimited.columns_of(part, self._dialect(part))
 
@@ -442,7 +444,7 @@ class FolderLogs:
 
     @cached_property
     def _scanned(self) -> DayFiles:
-        return scan(self._place.walk(), self._block.kind, self._place.head)
+        return scan(self._place.walk(), self._kind, self._place.head)
 
     @cached_property
     def _empty(self) -> dict[date, list[str]]:

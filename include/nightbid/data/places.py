@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nightbid.data.day_names import walk
-from nightbid.errors import DataError, MissingDataError, NightbidError, WorkspaceError
+from nightbid.errors import (
+    CorruptDataError,
+    DataError,
+    MissingDataError,
+    NightbidError,
+    WorkspaceError,
+)
 from nightbid.storage.workspace import replaced
 
 BUCKETS = ("gs://", "s3://")
@@ -58,20 +64,41 @@ class Place(Protocol):
         ...
 
 
-def open_place(address: str, cache: Path | None) -> Place:
-    """Open a folder or a bucket.
+def open_place(address: str, cache: Path | None, kind: str = "") -> Place:
+    """Open a folder, a bucket or a table.
 
     Args:
         address: a path, or gs:// or s3:// with bucket and prefix.
         cache: folder for copies of a bucket's files.
+        kind: of the source.
 
     Raises:
-        MissingDataError: there is no such folder.
+        MissingDataError: there is no such folder or table.
+        CorruptDataError: a folder of Parquet files is a table: some are of no row any more.
     """
+    from nightbid.data.delta import DeltaTable, is_delta
+
+    root = Path(address).expanduser()
+    if kind == "delta":
+        return DeltaTable(root)
+    if kind == "parquet" and not address.startswith(BUCKETS):
+        found = "a Delta" if is_delta(root) else "an Iceberg" if _is_iceberg(root) else ""
+        if found:
+            raise CorruptDataError(
+                f"is {found} table, of which some files hold rows that were deleted since",
+                where=str(root),
+                hint="set source.kind: delta"
+                if found == "a Delta"
+                else "copy its rows to a folder of Parquet files",
+            )
     if address.startswith(BUCKETS):
         assert cache is not None, "a bucket needs a cache"
         return Bucket(address, cache)
-    return Folder(Path(address).expanduser())
+    return Folder(root)
+
+
+def _is_iceberg(root: Path) -> bool:
+    return (root / "data").is_dir() and any((root / "metadata").glob("*.metadata.json"))
 
 
 class Folder:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightbid.data.day_names import SPELLED, SUFFIXES, is_format
+from nightbid.data.delta import is_delta
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
 from nightbid.data.places import BUCKETS, Place, open_place
 from nightbid.errors import CorruptDataError, MissingDataError
@@ -38,6 +39,8 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
     place = open_place(folder, cache)
     is_bucket = folder.startswith(BUCKETS)
     block: dict[str, Any] = {"folder": folder if is_bucket else str(place.root.resolve())}
+    if not is_bucket and is_delta(place.root):
+        return {"kind": "delta", **block}
     files = [path for path, name in place.walk() if not name.endswith("/")]
     if (
         len(files) > 0

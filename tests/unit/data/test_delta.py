@@ -1,0 +1,80 @@
+"""A Delta table is the files that are in it now; other tables are refused in one line."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import deltalake
+import pyarrow as pa
+import pytest
+from nightbid.config.sources import FolderSource
+from nightbid.data.folder import FolderLogs
+from nightbid.data_check.detect import source_block
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
+from pydantic import ValidationError
+
+DAYS = (date(2026, 1, 5), date(2026, 1, 6))
+
+
+def opened(folder, kind="delta") -> FolderLogs:
+    return FolderLogs(FolderSource(kind=kind, folder=str(folder)), DAYS)
+
+
+def rows(folder, day: date) -> list[int]:
+    return sorted(each for batch in opened(folder).batches(day) for each in batch["id"].to_pylist())
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Two days, of which a row was deleted and some were added later."""
+    path = str(tmp_path / "logs")
+    first = pa.table({"id": [1, 2, 3], "dt": [str(DAYS[0])] * 2 + [str(DAYS[1])]})
+    deltalake.write_deltalake(path, first, partition_by=["dt"])
+    deltalake.DeltaTable(path).delete("id = 1")
+    more = pa.table({"id": [4], "dt": [str(DAYS[1])]})
+    deltalake.write_deltalake(path, more, mode="append")
+    return tmp_path / "logs"
+
+
+def test_deleted_rows_are_gone_and_a_new_version_changes_the_days_it_wrote(table):
+    assert opened(table).days() == DAYS
+    assert [rows(table, day) for day in DAYS] == [[2], [3, 4]]
+    before = [opened(table).fingerprint((day,)) for day in DAYS]
+    added = pa.table({"id": [5], "dt": [str(DAYS[1])]})
+    deltalake.write_deltalake(str(table), added, mode="append")
+    after = [opened(table).fingerprint((day,)) for day in DAYS]
+    assert [one == two for one, two in zip(before, after, strict=True)] == [True, False]
+    assert rows(table, DAYS[1]) == [3, 4, 5]
+
+
+def test_a_table_read_as_plain_parquet_is_refused_and_data_check_knows_it(table, tmp_path):
+    with pytest.raises(CorruptDataError, match=r"is a Delta table.*→ set source.kind: delta"):
+        opened(table, "parquet")
+    assert source_block(str(table), tmp_path)["kind"] == "delta"
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path):
+    plain = str(tmp_path / "plain")
+    deltalake.write_deltalake(plain, pa.table({"id": [1]}))
+    with pytest.raises(MissingDataError, match="the Delta table has no partitions"):
+        opened(plain).days()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(MissingDataError, match="is no Delta table"):
+        opened(tmp_path / "none")
+    dv = str(tmp_path / "dv")
+    table = pa.table({"id": [1], "dt": [str(DAYS[0])]})
+    deltalake.write_deltalake(dv, table, partition_by=["dt"])
+    log = next((tmp_path / "dv" / "_delta_log").glob("*.json"))
+    text = log.read_text().replace('"configuration":{}', '"configuration":{'
+                                   '"delta.columnMapping.mode":"name"}')  # fmt: skip
+    log.write_text(text)
+    with pytest.raises(DataError, match="columnMapping") as caught:
+        opened(dv).days()
+    assert "\n" not in str(caught.value)
+    (tmp_path / "ice" / "data").mkdir(parents=True)
+    (tmp_path / "ice" / "metadata").mkdir()
+    (tmp_path / "ice" / "metadata" / "v1.metadata.json").touch()
+    with pytest.raises(CorruptDataError, match="is an Iceberg table"):
+        opened(tmp_path / "ice", "parquet")
+    with pytest.raises(ValidationError, match="tables of this machine"):
+        FolderSource(kind="delta", folder="s3://bucket/table")
