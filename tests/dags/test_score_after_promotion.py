@@ -1,0 +1,58 @@
+"""A promotion in a running Airflow starts the scoring DAG, with the champion in its asset event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+from emulator.installation import until
+from nightbid.config.settings import Settings
+from nightbid.night.champion import ChampionPointer
+from nightbid.storage.workspace import Workspace
+
+NIGHTLY, SCORE, RUN = "nightly_small", "score_small", "first"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_promotion_starts_the_scoring_dag(pipelines: Callable[..., Path], tmp_path: Path) -> None:
+    from nightbid_airflow.embedded.client import ENDED
+    from nightbid_airflow.embedded.home import Home
+    from nightbid_airflow.embedded.services import embedded
+
+    # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
+    pipelines(model={"architecture": "logistic_regression"})
+    # An Airflow without schedules creates no runs by itself, those of assets neither.
+    with embedded(Home(tmp_path / "airflow"), Settings(), schedules=True) as airflow:
+        client = airflow.client
+
+        def scored() -> list[dict[str, str]]:
+            return (client._call("GET", f"dags/{SCORE}/dagRuns") or {})["dag_runs"]
+
+        until(lambda: client.has_dag(NIGHTLY) and client.has_dag(SCORE))
+        client.unpause(NIGHTLY)
+        client.unpause(SCORE)
+        client.trigger(NIGHTLY, RUN, {"date": "2026-01-04"})
+        until(lambda: client.run_state(NIGHTLY, RUN) in ENDED, 900)
+        assert client.run_state(NIGHTLY, RUN) == "success", client.tasks(NIGHTLY, RUN)
+        until(lambda: any(run["state"] in ENDED for run in scored()), 300)
+        (run,) = scored()
+        (event,) = (client._call("GET", "assets/events") or {})["asset_events"]
+    champion = ChampionPointer(Workspace(Settings().workspace), "small").current()
+    assert champion is not None
+    assert (run["state"], run["run_type"]) == ("success", "asset_triggered")
+    assert event["name"] == "champion_small"
+    assert event["extra"] == {
+        "pipeline": "small",
+        "number": champion.number,
+        "bundle": champion.bundle_digest,
+        "run_id": RUN,
+        "night": "2026-01-04",
+    }
+    (manifest,) = (tmp_path / "workspace" / "stages" / "small" / "score").glob("*/manifest.json")
+    rows = json.loads(manifest.read_text())["rows"]["written"]
+    files = sorted((manifest.parent / "scores").rglob("*.parquet"))
+    assert ds.dataset(files).count_rows() == rows > 0
