@@ -180,7 +180,7 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
         )
     for name in dict.fromkeys(wanted):
         kind = table.schema.field(name).type
-        if pa.types.is_nested(kind):
+        if pa.types.is_nested(kind) and name not in (roles.competing, roles.candidates):
             raise CorruptDataError(
                 f"column {name!r} is {kind}, which holds more than one value per row",
                 where=where,
