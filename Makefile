@@ -12,7 +12,7 @@ NIGHTS ?= 2
 PORT ?= 8080
 COMPOSE ?= docker compose
 # Folders of unit tests that import no TensorFlow and start no service.
-QUICK := $(addprefix tests/unit/,bidding config core cost data evaluation profile sampling sweep)
+QUICK := $(addprefix tests/unit/,bidding config core cost data evaluation profile sampling)
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n", $$1, $$2}'
 

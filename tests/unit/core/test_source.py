@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nightbid
+import pytest
 
 CODE = "\ndef _added() -> int:\n    return 1\n"
 COMMENT = '\n# A comment.\n"""A string that stands alone."""\n'
@@ -25,6 +26,7 @@ CHANGES = [
 LOOK = """
 import json, sys
 from pathlib import Path
+import pytest
 from nightbid.night import source
 from nightbid.night.key import source_of
 from nightbid.night.stages import NIGHT
@@ -45,6 +47,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_a_changed_module_runs_exactly_the_stages_again_that_import_it(tmp_path: Path) -> None:
     shutil.copytree(Path(nightbid.__file__).parent, tmp_path / "nightbid")
     ran = subprocess.run(
