@@ -26,7 +26,6 @@ CHANGES = [
 LOOK = """
 import json, sys
 from pathlib import Path
-import pytest
 from nightbid.night import source
 from nightbid.night.key import source_of
 from nightbid.night.stages import NIGHT
