@@ -1,4 +1,4 @@
-"""One night of a pipeline at a time, whoever asks how often."""
+"""One night of a pipeline at a time, however often each of them asks."""
 
 from __future__ import annotations
 
