@@ -107,6 +107,11 @@ class Train(Block):
     newest included, and serve that. `gate_serving` compares it with the judged model on the newest
     rows of a tenth of the users, which neither has learned; the next night's candidate is compared
     with the judged one."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Gigabytes that the training and validation rows may take in memory, per process. More rows
+    stream: they are read again for each epoch and shuffled through a buffer. Default: half of the
+    machine's memory, or of the container's, divided by the workers on it. A row takes 4 bytes per
+    id and number, twice; weights of the model and libraries come on top."""
     workers: int = Field(default=1, ge=1, le=64)
     """Number of processes that share each batch."""
     seed: int = 0

@@ -34,6 +34,15 @@ class Packed:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def joined(cls, parts: list[Packed]) -> Packed:
+        """Copy parts one behind the other."""
+        return cls(
+            np.concatenate([each.ids for each in parts]),
+            np.concatenate([each.numbers for each in parts]),
+            np.concatenate([each.bag_weights for each in parts]),
+        )
+
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Packed:
         """Copy some rows, in the order given (a slice: look at them)."""
         return Packed(
@@ -124,6 +133,11 @@ class Layout:
     def served(self) -> tuple[ModelInput, ...]:
         """Inputs that are known when an ad is ranked: all but the training-only ones."""
         return tuple(each for each in self.schema.inputs if not each.training_only)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of `Packed`: 4 for each id, number and weight of a bag's item."""
+        return 4 * sum(int(each.shape[1]) for each in vars(self.blank(0)).values())
 
     def columns(self) -> list[str]:
         """Names of the featurized columns that are read."""

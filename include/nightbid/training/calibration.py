@@ -5,8 +5,6 @@ And what needs no fitting: undoing the sampling of negatives, where training did
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 from sklearn.isotonic import isotonic_regression
@@ -15,7 +13,8 @@ from nightbid.config.models import Train
 from nightbid.errors import ConfigError
 from nightbid.models.calibration import Calibration
 from nightbid.models.layout import Layout
-from nightbid.training.data import Examples
+from nightbid.training.data import Examples, Floats32, Rows, every_so_many
+from nightbid.training.validation import Labels
 
 TINY = 1e-7
 STEPS = 50
@@ -26,7 +25,7 @@ BINS = 64
 """Groups of validation rows, of equal weight, through which an isotonic curve is drawn."""
 
 
-def platt(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration:
+def platt(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
     """Find the line over the logits that minimises the weighted log loss, by Newton's method.
 
     Args:
@@ -61,7 +60,7 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration
     return Calibration(slope=float(line[0]), intercept=float(line[1]))
 
 
-def isotonic(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration:
+def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
     """Find the rising curve that fits the label rates of rows of similar prediction best.
 
     Groups of equal weight, one rate each, are made increasing by pooling adjacent violators
@@ -95,7 +94,7 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibrat
     positives = sums(weights * labels, group)[filled]
     # A row at the overall rate joins each group: none says never or always.
     rate = float(weights @ labels / weights.sum())
-    typical = weights.sum() / len(weights)
+    typical = weights.sum() / len(rows)
     rates = isotonic_regression((positives + typical * rate) / (mass + typical), sample_weight=mass)
     pool = np.cumsum(np.concatenate([[0], np.diff(rates) > TINY]).astype(np.int64))
     pooled = sums(mass, pool)
@@ -104,7 +103,7 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibrat
     return Calibration(knots=tuple(zip(x[apart].tolist(), y[apart].tolist(), strict=True)))
 
 
-def rate(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration:
+def rate(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
     """Find the shift of all logits that makes the mean prediction the label rate.
 
     A network that is served without its position predicts too little: the weights of positions sum
@@ -133,15 +132,14 @@ def rate(probabilities: npt.NDArray[np.float64], rows: Examples) -> Calibration:
     return Calibration(intercept=(low + high) / 2)
 
 
-def as_served(rows: Examples, layout: Layout) -> Examples:
-    """Every so many training rows, with training-only inputs blank.
+def as_served(rows: Rows, layout: Layout) -> Examples:
+    """Copy every so many training rows, with training-only inputs blank.
 
     Args:
         rows: as they were learned.
         layout: the model's inputs.
     """
-    step = -(-len(rows) // RATE_ROWS)
-    some = rows.take(np.arange(0, len(rows), step))
+    some = every_so_many(rows, RATE_ROWS)
     some.inputs.ids[:, layout.training_only_places] = 0
     some.inputs.numbers[:, layout.training_only_numbers] = 0
     return some
@@ -150,7 +148,7 @@ def as_served(rows: Examples, layout: Layout) -> Examples:
 FITTERS = {"platt": platt, "isotonic": isotonic, "rate": rate}
 
 
-def learned_as(train: Examples, settings: Train) -> tuple[Examples, Calibration]:
+def learned_as(train: Rows, settings: Train) -> tuple[Rows, Calibration]:
     """Weigh training rows as the pipeline asks, and say what undoes it in the logits.
 
     A negative kept with rate w and learned without its weight 1/w: the odds are too high by 1/w,
@@ -160,10 +158,9 @@ def learned_as(train: Examples, settings: Train) -> tuple[Examples, Calibration]
     Raises:
         ConfigError: the rows' weights are not those of sampled negatives.
     """
-    weights, shift = train.weights, 0.0
-    positive = train.labels == 1
+    shift = 0.0
     if settings.sampling_correction:
-        kinds = [np.unique(weights[each]) for each in (positive, ~positive)]
+        kinds = _weights_by_label(train)
         if max(map(len, kinds)) > 1:
             raise ConfigError(
                 "weights differ among rows of the same label, so no formula undoes the sampling",
@@ -173,15 +170,32 @@ def learned_as(train: Examples, settings: Train) -> tuple[Examples, Calibration]
         if min(map(len, kinds)):
             of_positives, of_negatives = (np.float64(each[0]) for each in kinds)
             shift -= float(np.log(of_negatives / of_positives))
-        weights = np.ones_like(weights)
     if settings.positive_weight != 1:
-        weights = np.where(positive, weights * np.float32(settings.positive_weight), weights)
         shift -= float(np.log(settings.positive_weight))
-    return replace(train, weights=weights), Calibration(intercept=shift)
+
+    def weigh(labels: Floats32, weights: Floats32) -> Floats32:
+        if settings.sampling_correction:
+            weights = np.ones_like(weights)
+        if settings.positive_weight != 1:
+            weights = np.where(labels == 1, weights * np.float32(settings.positive_weight), weights)
+        return weights
+
+    return train.weighed(weigh), Calibration(intercept=shift)
+
+
+def _weights_by_label(rows: Rows) -> list[Floats32]:
+    """Distinct weights of the positives, and of the negatives."""
+    found = [np.zeros(0, np.float32), np.zeros(0, np.float32)]
+    for labels, weights in rows.flags():
+        for at, each in enumerate((labels == 1, labels != 1)):
+            found[at] = np.unique(np.concatenate([found[at], weights[each]]))
+        if max(map(len, found)) > 1:
+            break
+    return found
 
 
 def _telling(
-    probabilities: npt.NDArray[np.float64], rows: Examples
+    probabilities: npt.NDArray[np.float64], rows: Labels
 ) -> tuple[npt.NDArray[np.float64], ...] | None:
     """Logits, labels and weights, each [rows]; None where they cannot tell how to calibrate."""
     labels, logits = rows.labels.astype(np.float64), _logits(probabilities)

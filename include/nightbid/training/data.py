@@ -1,17 +1,19 @@
-"""Featurized rows in memory, as matrices: no parsing per example."""
+"""Featurized rows as matrices in memory: no parsing per example."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.errors import MissingDataError
@@ -19,13 +21,53 @@ from nightbid.models.layout import Layout, Packed, some_rows
 from nightbid.schema import GIVEN, LABEL, WEIGHT, split_files
 
 Floats32 = npt.NDArray[np.float32]
+Weigh = Callable[[Floats32, Floats32], Floats32]
+"""Labels and weights, [rows] each, to the weights that are learned with."""
 AHEAD = 2
 """Batches that are made while an earlier one is learned."""
 
 
+class Rows(Protocol):
+    """Rows of a split: in memory (`Examples`), or read again for each pass (`Stream`)."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights."""
+
+    @property
+    def rate(self) -> float:
+        """Weighted label rate."""
+
+    @property
+    def given_rate(self) -> float:
+        """Weighted share of rows where the label's condition held."""
+
+    def weighed(self, weigh: Weigh) -> Rows:
+        """Return the same rows with other weights."""
+
+    def flags(self) -> Iterator[tuple[Floats32, Floats32]]:
+        """Read labels and weights in file order, [rows] each, piece by piece."""
+
+    def pieces(self) -> Iterator[Examples]:
+        """Read the rows in file order, piece by piece."""
+
+    def shuffled(self, size: int, *, seed: int, epoch: int, first: int = 0) -> Iterator[Examples]:
+        """Read the rows batch by batch, in an order that depends on seed and epoch alone.
+
+        Args:
+            size: Rows of a batch; the last one may be smaller.
+            seed: Of the order.
+            epoch: Each has another order.
+            first: Batch to begin with, from 0.
+        """
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Rows with their labels and weights."""
+    """Rows with their labels and weights, in memory."""
 
     inputs: Packed
     labels: Floats32
@@ -37,6 +79,33 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @classmethod
+    def blank(cls, layout: Layout, rows: int) -> Examples:
+        """Make rows of zeros, to be filled; the label's condition holds in all."""
+        return cls(
+            layout.blank(rows),
+            np.zeros(rows, np.float32),
+            np.zeros(rows, np.float32),
+            np.ones(rows, np.float32),
+        )
+
+    @classmethod
+    def joined(cls, parts: list[Examples]) -> Examples:
+        """Copy parts one behind the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            Packed.joined([each.inputs for each in parts]),
+            np.concatenate([each.labels for each in parts]),
+            np.concatenate([each.weights for each in parts]),
+            np.concatenate([each.given for each in parts]),
+        )
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights."""
+        return float(self.weights.sum(dtype=np.float64))
 
     @property
     def rate(self) -> float:
@@ -51,6 +120,18 @@ class Examples:
     def _share(self, flags: Floats32) -> float:
         weights = self.weights.astype(np.float64)
         return float(weights @ flags / weights.sum()) if len(self) else 0.0
+
+    def weighed(self, weigh: Weigh) -> Examples:
+        """Return the same rows with other weights."""
+        return replace(self, weights=weigh(self.labels, self.weights))
+
+    def flags(self) -> Iterator[tuple[Floats32, Floats32]]:
+        """Labels and weights, [rows] each."""
+        yield self.labels, self.weights
+
+    def pieces(self) -> Iterator[Examples]:
+        """All rows at once."""
+        yield self
 
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Examples:
         """Copy some rows, in the order given (a slice: look at them)."""
@@ -105,18 +186,9 @@ def read_examples(folder: Path, split: str, layout: Layout, *, serving: bool) ->
     ends = np.cumsum([footer.num_rows for footer in files.values()], dtype=np.int64)
     rows = int(ends[-1]) if len(ends) else 0
     if not rows:
-        raise MissingDataError(
-            f"no {split} rows",
-            where="featurize",
-            hint="widen the window, or take a label condition that some rows meet",
-        )
+        raise no_rows(split)
     # Files are read by all cores, each into its place: nothing is joined, or copied, afterwards.
-    whole = Examples(
-        layout.blank(rows),
-        np.zeros(rows, np.float32),
-        np.zeros(rows, np.float32),
-        np.ones(rows, np.float32),
-    )
+    whole = Examples.blank(layout, rows)
     places = [
         whole.take(slice(int(end) - footer.num_rows, int(end)))
         for footer, end in zip(files.values(), ends, strict=True)
@@ -126,14 +198,48 @@ def read_examples(folder: Path, split: str, layout: Layout, *, serving: bool) ->
     return whole
 
 
+def every_so_many(rows: Rows, most: int) -> Examples:
+    """Copy every n-th row in file order, so that there are at most so many."""
+    step, start, parts = -(-len(rows) // most), 0, []
+    for piece in rows.pieces():
+        parts.append(piece.take(np.arange(-start % step, len(piece), step)))
+        start += len(piece)
+    return Examples.joined(parts)
+
+
+def no_rows(split: str) -> MissingDataError:
+    """Say that a split is empty."""
+    return MissingDataError(
+        f"no {split} rows",
+        where="featurize",
+        hint="widen the window, or take a label condition that some rows meet",
+    )
+
+
 def _fill(
     layout: Layout, serving: bool, place: Examples, path: Path, footer: pq.FileMetaData
 ) -> None:
     with pq.ParquetFile(path, metadata=footer) as file:
-        reserved = {LABEL: place.labels, WEIGHT: place.weights}
-        if GIVEN in file.schema_arrow.names:
-            reserved[GIVEN] = place.given
-        table = file.read(columns=[*layout.columns(), *reserved])
+        table = file.read(columns=[*layout.columns(), *reserved_in(file)])
+    fill(place, table, layout, serving=serving)
+
+
+def reserved_in(file: pq.ParquetFile) -> list[str]:
+    """Name the columns that training reads beside the inputs."""
+    there = file.schema_arrow.names
+    return [LABEL, WEIGHT, *([GIVEN] if GIVEN in there else [])]
+
+
+def fill(place: Examples, table: pa.Table, layout: Layout, *, serving: bool) -> None:
+    """Copy featurized rows into blank ones, as many.
+
+    Args:
+        place: Where they go.
+        table: Featurized rows with the columns of `reserved_in`.
+        layout: The model's inputs.
+        serving: Leave the training-only inputs blank.
+    """
     layout.fill(place.inputs, table, serving=serving)
-    for name, target in reserved.items():
-        target[:] = table[name].to_numpy()
+    for name, target in ((LABEL, place.labels), (WEIGHT, place.weights), (GIVEN, place.given)):
+        if name in table.column_names:
+            target[:] = table[name].to_numpy()

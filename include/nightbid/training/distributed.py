@@ -2,8 +2,9 @@
 
 Every worker runs the same program with its own TF_CONFIG (a managed training job sets it). All
 read the same rows in the same order, learn every n-th row of each batch, and add up their
-gradients, so that a step is that of one worker with the whole batch. GPUs are replicas in the same
-way: those that TensorFlow sees are used.
+gradients, so that a step is that of one worker with the whole batch. Rows that stream are read
+otherwise: each worker reads its own share of them, and a batch is made of all shares. GPUs are
+replicas in the same way: those that TensorFlow sees are used.
 """
 
 from __future__ import annotations
@@ -34,6 +35,18 @@ class WorkerRole:
         return max(1, sum(map(len, self.cluster.values())))
 
     @property
+    def number(self) -> int:
+        """Number of this worker among all, from 0; the chief comes first."""
+        return self.index + (len(self.cluster.get("chief", ())) if self.role == "worker" else 0)
+
+    @property
+    def processes_here(self) -> int:
+        """Number of workers on this machine, this one included."""
+        hosts = [each.rpartition(":")[0] for kind in self.cluster.values() for each in kind]
+        own = self.cluster.get(self.role, [])[self.index : self.index + 1]
+        return max(1, hosts.count(own[0].rpartition(":")[0])) if own else 1
+
+    @property
     def is_first(self) -> bool:
         """Whether it is the one that writes the output."""
         return self.role == "chief" or ("chief" not in self.cluster and self.index == 0)
@@ -62,6 +75,20 @@ def place_of_environment() -> WorkerRole:
             f"cannot read {text[:80]!r}", where="TF_CONFIG", hint="unset it to train in one process"
         ) from error
     return place
+
+
+def agreed(strategy: Any, wanted: bool) -> bool:
+    """Tell whether any worker wants something: machines may differ, and all must do the same."""
+    import tensorflow as tf
+
+    if place_of_environment().workers == 1:
+        return wanted
+
+    def ask() -> Any:
+        return tf.constant(float(wanted))
+
+    total = strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(ask), axis=None)
+    return bool(float(total) > 0)
 
 
 def strategy_of_environment(batch_size: int) -> Any:

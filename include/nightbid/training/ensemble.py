@@ -15,19 +15,21 @@ from nightbid.models.folder import ModelCard, save_card
 from nightbid.models.predict import load_model
 from nightbid.models.registry import find
 from nightbid.night.progress import Progress
-from nightbid.training.data import Examples
-from nightbid.training.validation import validate
+from nightbid.training.data import Examples, Rows, every_so_many
+from nightbid.training.validation import validated
 
 if TYPE_CHECKING:
     from nightbid.training.job import Job
 
 Floats = npt.NDArray[np.float64]
+MOST_ROWS = 1_000_000
+"""Validation rows that weigh the members, where rows stream."""
 
 
 def fit_ensemble(
     job: Job,
     card: ModelCard,
-    validation: Examples,
+    validation: Rows,
     *,
     train: Callable[[Job, Progress], dict[str, Any]],
     progress: Progress,
@@ -74,12 +76,15 @@ def fit_ensemble(
             shutil.move(alone / "tensorboard", job.output / "tensorboard" / name)
         shutil.rmtree(alone)
         models[name] = load_model(folder / name)
-    scores = {name: each.score(validation.inputs) for name, each in models.items()}
-    weights = fit_weights(scores, validation)
+    # Rows that stream are weighed by a part of them, which fits.
+    some = validation
+    if not isinstance(some, Examples):
+        some = every_so_many(validation, MOST_ROWS)
+    weights = fit_weights({name: each.score(some.inputs) for name, each in models.items()}, some)
     found = Ensemble(card, models, weights)
     save_card(card, job.output / "model")
     found.save(job.output / "model")
-    best = validate(found.score(validation.inputs), validation)
+    best = validated(found.score, validation)
     slowest = min(each["examples_per_second"] for each in told.values())
     return found, {
         "architecture": card.architecture,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from nightbid.night.progress import EpochWatcher, Progress, unwatched
 from nightbid.schema import FeatureSchema
 from nightbid.training.calibration import FITTERS, as_served, learned_as
 from nightbid.training.checkpoints import Checkpoints
-from nightbid.training.data import Examples, read_examples
+from nightbid.training.data import Rows, read_examples
+from nightbid.training.distributed import agreed
+from nightbid.training.memory import plan_memory
+from nightbid.training.stream import Stream
+from nightbid.training.validation import scored
 
 
 class Fit(Block):
@@ -84,10 +89,21 @@ def run_job(
     progress(0.0, "reading featurized rows")
     schema = FeatureSchema.load(job.featurized / "fitted")
     layout = Layout(schema)
-    as_logged = read_examples(job.featurized, "train", layout, serving=False)
+    plan = plan_memory(job.featurized, layout, job.train.memory_gb)
+    if architecture.engine == "tensorflow":
+        plan = replace(plan, streams=agreed(strategy, plan.streams))
+    if plan.streams:
+        progress(0.0, str(plan))
+
+    def read(split: str, *, serving: bool) -> Rows:
+        if plan.streams:
+            return Stream.of(job.featurized, split, layout, plan, serving=serving)
+        return read_examples(job.featurized, split, layout, serving=serving)
+
+    as_logged = read("train", serving=False)
     train, undone = learned_as(as_logged, job.train)
-    validation = read_examples(job.featurized, "validate", layout, serving=True)
-    fitted_on = validation
+    validation = read("validate", serving=True)
+    fitted_on: Rows = validation
     if job.train.calibration == "rate":
         fitted_on = as_served(as_logged, layout)
     card = ModelCard(
@@ -105,7 +121,7 @@ def run_job(
         progress(0.05 + 0.93 * done, message)
 
     folder = job.output / "model"
-    rows = {"rows": len(train) + len(validation)}
+    rows = {"rows": len(train) + len(validation), "memory": plan.metrics}
     if architecture.engine == "ensemble":
         from nightbid.training.ensemble import fit_ensemble
 
@@ -127,12 +143,12 @@ def run_job(
         from nightbid.training.trees import fit_trees
 
         trees, metrics = fit_trees(
-            card, train, validation, seed=job.seed, progress=inner, watch=watch
+            card, train, validation, plan, seed=job.seed, progress=inner, watch=watch
         )
         trees.card = _calibrated(card, trees, fitted_on, job.train)
         save_card(trees.card, folder)
         trees.save(folder)
-        return {**metrics, **rows, **_told(trees.card)}
+        return {**rows, **metrics, **_told(trees.card)}
     from nightbid.models.network import Network
     from nightbid.training.loop import Training
     from nightbid.training.tensorboard_log import TensorBoardLogger
@@ -197,11 +213,11 @@ def run_job(
     }
 
 
-def _calibrated(card: ModelCard, model: Any, rows: Examples, train: Train) -> ModelCard:
+def _calibrated(card: ModelCard, model: Any, rows: Rows, train: Train) -> ModelCard:
     if train.calibration == "none":
         return card
     # What was scored is corrected already; on the card stands what the raw logits need.
-    found = FITTERS[train.calibration](model.score(rows.inputs), rows)
+    found = FITTERS[train.calibration](*scored(model.score, rows))
     return card.model_copy(update={"calibration": found.after(card.calibration.intercept)})
 
 
@@ -219,7 +235,7 @@ def _strategy(architecture: Architecture, train: Train) -> Any:
     return strategy_of_environment(train.batch_size or SMALLEST_BATCH)
 
 
-def _tasks(label: Label, train: Examples) -> dict[str, Any]:
+def _tasks(label: Label, train: Rows) -> dict[str, Any]:
     """What a multi-task model's card says of its tasks: where each starts from."""
     given = train.given_rate
     rates = (given, train.rate / given if given else 0.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,20 @@ import tensorflow as tf
 
 from nightbid.config.models import Train
 from nightbid.models.folder import Array
-from nightbid.models.network import Network, is_table
+from nightbid.models.network import Network, batches, is_table
 from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.adam import LazyAdam
 from nightbid.training.checkpoints import Checkpoints
-from nightbid.training.data import Examples
-from nightbid.training.validation import Validation, validate
+from nightbid.training.data import Examples, Rows
+from nightbid.training.stream import Stream
+from nightbid.training.validation import Validation, validated
+
+log = logging.getLogger(__name__)
 
 REPORT_EVERY = 20
 """Batches between progress messages."""
+COUNTED_AT_ONCE = 1 << 20
+"""Rows whose ids are counted together."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,9 @@ class Fitted:
 class Step:
     """One optimiser step as a compiled graph, on every replica where there are several."""
 
-    def __init__(self, network: Network, weight: float, average: float = 0.0) -> None:
+    def __init__(
+        self, network: Network, weight: float, average: float = 0.0, *, readers: int = 1
+    ) -> None:
         """Compile lazily; called within the scope of the strategy.
 
         Args:
@@ -70,8 +78,9 @@ class Step:
             weight: mean weight of the training rows: the scale of a batch's loss does not depend
                 on the scale of the weights.
             average: decay per step of the average of the weights; 0 keeps none.
+            readers: workers that read a share of each batch of their own; 1: all see all of it.
         """
-        self._network, self._weight = network, weight
+        self._network, self._weight, self._readers = network, weight, readers
         trained = network.model.trainable_weights
         self._variables = [each.value for each in trained]
         self.optimizer = LazyAdam(
@@ -81,11 +90,17 @@ class Step:
         column = tf.TensorSpec([None], tf.float32)
         self._run = tf.function(
             self._on_replicas if tf.distribute.has_strategy() else self._here,
-            input_signature=[*inputs, column, column, column, tf.TensorSpec([], tf.float32)],
+            input_signature=[*inputs, *[column] * 3, *[tf.TensorSpec([], tf.float32)] * 2],
         )
 
-    def __call__(self, batch: Examples, learning_rate: float) -> Any:
-        """Learn a batch; returns its summed weighted log loss, before the step."""
+    def __call__(self, batch: Examples, learning_rate: float, rows: int | None = None) -> Any:
+        """Learn a batch; returns its summed weighted log loss, before the step.
+
+        Args:
+            batch: what this worker reads of it.
+            learning_rate: of this step.
+            rows: of the batch, those of the other workers included; default: as many as here.
+        """
         inputs = batch.inputs
         return self._run(
             inputs.ids,
@@ -95,20 +110,21 @@ class Step:
             batch.given,
             batch.weights,
             np.float32(learning_rate),
+            np.float32(len(batch) if rows is None else rows),
         )
 
     def _here(self, *arguments: Any) -> Any:
-        *columns, rate = arguments
-        return self._step(columns, rate, tf.cast(tf.size(columns[-1]), tf.float32))
+        *columns, rate, rows = arguments
+        return self._step(columns, rate, rows)
 
     def _on_replicas(self, *arguments: Any) -> Any:
-        *columns, rate = arguments
-        rows = tf.cast(tf.size(columns[-1]), tf.float32)
+        *columns, rate, rows = arguments
 
         def one() -> Any:
-            # Every worker sees the whole batch and learns every n-th row of it.
+            # Replicas that see the same rows learn every n-th of them.
             replica = tf.distribute.get_replica_context()
-            first, apart = replica.replica_id_in_sync_group, replica.num_replicas_in_sync
+            apart = replica.num_replicas_in_sync // self._readers
+            first = replica.replica_id_in_sync_group % apart
             return self._step([each[first::apart] for each in columns], rate, rows)
 
         strategy = tf.distribute.get_strategy()
@@ -138,6 +154,8 @@ class _Place:
     seconds: float = 0.0
     """Of this epoch so far."""
     epochs: list[Epoch] = field(default_factory=list)
+    buffer: int = 0
+    """Rows that are shuffled together where rows stream; 0 in memory."""
 
 
 class Training:
@@ -155,8 +173,8 @@ class Training:
     def __init__(
         self,
         network: Network,
-        train: Examples,
-        validation: Examples,
+        train: Rows,
+        validation: Rows,
         settings: Train,
         *,
         step_scale: float,
@@ -168,9 +186,15 @@ class Training:
         self._rate = settings.learning_rate * step_scale
         for layer in network.embedded:
             layer.occurrences(_occurrences(network, train))
-        self.step = Step(network, float(train.weights.mean(dtype=np.float64)), settings.average)
+        stream = train if isinstance(train, Stream) else None
+        self.step = Step(
+            network,
+            train.weight / len(train),
+            settings.average,
+            readers=stream.workers if stream else 1,
+        )
         self._best_weights: dict[str, Array] = {}
-        self._place = _Place()
+        self._place = _Place(buffer=stream.buffer if stream else 0)
         self._waited = self._learned = 0.0
 
     def run(self, *, progress: Progress, watch: EpochWatcher, checkpoints: Checkpoints) -> Fitted:
@@ -183,7 +207,7 @@ class Training:
         """
         place = self._resume(checkpoints)
         settings = self._settings
-        size, weight = len(self._train), float(self._train.weights.sum(dtype=np.float64))
+        size, weight = len(self._train), self._train.weight
         per_epoch = -(-size // self._batch_size)
         planned = per_epoch * self._epochs
         resumed = (place.epoch - 1) * per_epoch + place.batch
@@ -193,13 +217,14 @@ class Training:
             total = tf.constant(place.total, tf.float64)
             for at, batch in enumerate(self._batches(), place.batch):
                 done = (place.epoch - 1) * per_epoch + at
-                loss = self.step(batch, self._rate * share_of_rate(settings, done / planned))
+                rows = min(self._batch_size, size - at * self._batch_size)
+                loss = self.step(batch, self._rate * share_of_rate(settings, done / planned), rows)
                 total += tf.cast(loss, tf.float64)
-                examples += len(batch)
+                examples += rows
                 place.batch = at + 1
                 if at % REPORT_EVERY == 0:
                     spent = time.monotonic() - started
-                    mean = float(loss) / max(float(batch.weights.sum()), 1e-12)
+                    mean = float(loss) / max(float(batch.weights.mean()) * rows, 1e-12)
                     left = spent / (done + 1 - resumed) * (planned - done - 1)
                     progress(
                         (done + 1) / planned,
@@ -241,7 +266,7 @@ class Training:
     def _end_epoch(self, loss: float, seconds: float, watch: EpochWatcher) -> None:
         place, clock = self._place, time.monotonic()
         with self._averaged():
-            found = validate(self._network.score(self._validation.inputs), self._validation)
+            found = validated(self._network.score, self._validation)
             seconds += time.monotonic() - clock
             place.epochs.append(Epoch(place.epoch, loss, found, seconds))
             if self._best() is place.epochs[-1]:
@@ -301,6 +326,11 @@ class Training:
 
     def _resume(self, checkpoints: Checkpoints) -> _Place:
         found = checkpoints.load()
+        if found is not None and bool(found[1]["buffer"]) != bool(self._place.buffer):
+            # Another machine's memory, another order: a mixture of both would be neither.
+            log.warning("training starts over: its checkpoint is of rows %s",
+                        "in memory" if self._place.buffer else "that stream")  # fmt: skip
+            found = None
         if found is not None:
             arrays, kept = found
             for at, each in enumerate(self._state):
@@ -315,6 +345,8 @@ class Training:
                 for each in kept.pop("epochs")
             ]
             self._place = _Place(**kept, epochs=epochs)
+            if isinstance(self._train, Stream):
+                self._train = replace(self._train, buffer=self._place.buffer)
         return self._place
 
 
@@ -336,6 +368,11 @@ def share_of_rate(settings: Train, done: float) -> float:
     return left if settings.schedule == "linear" else 1.0
 
 
-def _occurrences(network: Network, train: Examples) -> Array:
-    rows = train.inputs.ids + network.layout.offsets
-    return np.bincount(rows.reshape(-1), minlength=network.layout.table_rows)
+def _occurrences(network: Network, train: Rows) -> Array:
+    """Count how often each row of the embedding table is looked up in an epoch."""
+    found = np.zeros(network.layout.table_rows, np.int64)
+    for piece in train.pieces():
+        for some in batches(piece.inputs, COUNTED_AT_ONCE):
+            rows = some.ids + network.layout.offsets
+            found += np.bincount(rows.reshape(-1), minlength=len(found))
+    return found

@@ -61,7 +61,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path) -> Refit:
     featurized = task.inputs["featurize"].path
     requested = asked_candidate(task)
     with tempfile.TemporaryDirectory(dir=task.output.parent) as scratch:
-        held = _split(featurized, Path(scratch))
+        _split(featurized, Path(scratch))
         job = Job(
             **{name: getattr(requested.fit, name) for name in Fit.model_fields},
             featurized=Path(scratch),
@@ -70,13 +70,26 @@ def refit(task: StageTask, judged: FittedModel, folder: Path) -> Refit:
         )
         found = run_job(job, progress=task.progress, watch=unwatched)
         shutil.copytree(job.output / "model", folder)
-    model = load_model(folder)
+        model = load_model(folder)
+        parts: dict[str, list[npt.NDArray[Any]]] = {}
+        for path in split_files(Path(scratch), "validate"):
+            held = pq.read_table(path, partitioning=None)
+            if not len(held):
+                continue
+            found_here = {
+                "judged": judged.predict(held),
+                "refitted": model.predict(held),
+                **{name: held[name].to_numpy() for name in (LABEL, WEIGHT, USER)},
+            }
+            for name, each in found_here.items():
+                parts.setdefault(name, []).append(each)
+    columns = {name: np.concatenate(each) for name, each in parts.items()}
     compared = compare(
-        judged.predict(held),
-        model.predict(held),
-        labels=held[LABEL].to_numpy().astype(np.float64),
-        weights=held[WEIGHT].to_numpy().astype(np.float64),
-        users=held[USER].to_numpy().astype(np.int64),
+        columns["judged"],
+        columns["refitted"],
+        labels=columns[LABEL].astype(np.float64),
+        weights=columns[WEIGHT].astype(np.float64),
+        users=columns[USER].astype(np.int64),
         seed=task.spec.seed,
     )
     return Refit(model, {"rows": found["rows"], "parameters": found["parameters"], **compared})
@@ -135,14 +148,14 @@ def compare(
     }
 
 
-def _split(featurized: Path, scratch: Path) -> pa.Table:
-    """Lay out all days as training rows, and the held-back rows as validation; return these."""
+def _split(featurized: Path, scratch: Path) -> None:
+    """Lay out all days as training rows, and the held-back rows as validation, file by file."""
     (scratch / "fitted").symlink_to(featurized / "fitted")
     for path in split_files(featurized, "train"):
         place = scratch / "split=train" / path.parent.name / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path)
-    held = []
+    held = 0
     for split in NEWEST:
         for path in split_files(featurized, split):
             table = pq.read_table(path, partitioning=None)
@@ -152,15 +165,13 @@ def _split(featurized: Path, scratch: Path) -> pa.Table:
                 place = scratch / f"split={name}" / path.parent.name / path.name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(part, place)
-            held.append(table.filter(pa.array(out)))
-    rows = pa.concat_tables(held) if held else None
-    if rows is None or not len(rows):
+            held += int(out.sum())
+    if not held:
         raise MissingDataError(
             "the newest days have no rows of the users that are held back",
             where="train.refit",
             hint="widen window.validate_days or evaluate_days, or set train.refit: false",
         )
-    return rows
 
 
 def _is_held(users: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -121,8 +121,19 @@ def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
         )
         + (f", weights {_weights(metrics['weights'])}" if "weights" in metrics else "")
         + (f" by {metrics['workers']} workers" if metrics.get("workers", 1) > 1 else "")
+        + _memory(metrics.get("memory", {}))
         + (f", {metrics['warm_start']}" if "warm_start" in metrics else "")
         + (f", resumed at {at:.0%}" if (at := metrics.get("resumed_at")) else ""),
+    )
+
+
+def _memory(found: dict[str, Any]) -> str:
+    if not found.get("streams"):
+        return ""
+    share = f" of {found['share']:.1%}" if "share" in found else ""
+    return (
+        f", rows stream{share}: {found['estimated_gb']:.3g} GB in memory would be more than"
+        f" train.memory_gb {found['limit_gb']:.3g}"
     )
 
 

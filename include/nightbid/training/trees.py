@@ -9,24 +9,25 @@ import lightgbm
 import numpy as np
 
 from nightbid.models.folder import ModelCard
-from nightbid.models.layout import Layout, Packed
+from nightbid.models.layout import Layout
 from nightbid.models.registry import find
 from nightbid.models.runtime import THREADS
-from nightbid.models.trees import Trees, tree_matrix
+from nightbid.models.trees import Trees
 from nightbid.night.progress import EpochWatcher, Progress
-from nightbid.training.data import Examples
-from nightbid.training.validation import validate
+from nightbid.training.data import Rows
+from nightbid.training.memory import MemoryPlan
+from nightbid.training.tree_rows import dataset, fitting
+from nightbid.training.validation import validated
 
-FORGET = 0.1
-"""Share of training rows whose training-only inputs are blanked, as they are at serving."""
 EVERY = 10
 """Trees between entries of the history."""
 
 
 def fit_trees(
     card: ModelCard,
-    train: Examples,
-    validation: Examples,
+    train: Rows,
+    validation: Rows,
+    plan: MemoryPlan | None = None,
     *,
     seed: int,
     progress: Progress,
@@ -38,6 +39,7 @@ def fit_trees(
         card: architecture and hyperparameters.
         train: rows to learn from.
         validation: newer rows, to stop by.
+        plan: how much memory rows may take; needed where they stream.
         seed: of the draws of inputs.
         progress: told trees, loss and time left.
         watch: told how good it is, every so many trees.
@@ -73,20 +75,20 @@ def fit_trees(
                 f" {spent / done * (planned - done):.0f} s left",
             )
 
-    rows = lightgbm.Dataset(
-        tree_matrix(layout, _forget(layout, train.inputs, seed)),
-        train.labels,
-        weight=train.weights,
-        free_raw_data=True,
-    )
+    train, validation, share = fitting(train, validation, plan, int(settings.get("max_bin", 255)))
+    if share < 1:
+        progress(0.0, f"{share:.1%} of the rows: the bins of all would not fit, {plan}")
+    data, flags = dataset(train, layout, seed=seed)
+    rows = lightgbm.Dataset(data, **flags, free_raw_data=True)
     # What undoes the weights of training is no part of a tree, but of how good it is.
     shift = card.calibration.intercept
+    newer_data, newer_flags = dataset(validation, layout, seed=None)
     newer = rows.create_valid(
-        tree_matrix(layout, validation.inputs),
-        validation.labels,
-        weight=validation.weights,
+        newer_data,
+        **newer_flags,
         init_score=np.full(len(validation), shift) if shift else None,
     )
+    del data, newer_data  # LightGBM lets go of them once they are bins
     booster = lightgbm.train(
         {
             **settings,
@@ -109,7 +111,7 @@ def fit_trees(
     )
     trees = Trees(card, booster)
     seconds = time.monotonic() - started
-    found = validate(trees.score(validation.inputs), validation)
+    found = validated(trees.score, validation)
     return trees, {
         "architecture": card.architecture,
         "parameters": trees.parameters,
@@ -118,15 +120,5 @@ def fit_trees(
         "best_epoch": booster.best_iteration or booster.current_iteration(),
         "history": history,
         "validation": {"auc": found.auc, "log_loss": found.log_loss},
+        **({"memory": {**plan.metrics, "share": share}} if plan and share < 1 else {}),
     }
-
-
-def _forget(layout: Layout, inputs: Packed, seed: int) -> Packed:
-    ids, numbers = inputs.ids, inputs.numbers
-    if not len(layout.training_only_places) + len(layout.training_only_numbers):
-        return inputs
-    forgotten = np.random.default_rng((seed, 0)).random(len(inputs)) < FORGET
-    ids, numbers = ids.copy(), numbers.copy()
-    ids[np.ix_(forgotten, layout.training_only_places)] = 0
-    numbers[np.ix_(forgotten, layout.training_only_numbers)] = 0
-    return Packed(ids, numbers, inputs.bag_weights)

@@ -38,7 +38,11 @@ def weights(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"reset_tables": "each_epoch", "average": 0.9}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"reset_tables": "each_epoch", "average": 0.9}, {"memory_gb": 1e-4}],
+    ids=str,
+)
 def test_a_killed_training_goes_on_and_ends_the_same(featurized, tmp_path, changes):
     whole = Job.model_validate_json(job(featurized, tmp_path / "whole", **changes).read_text())
     run_job(whole, progress=silent, watch=unwatched)

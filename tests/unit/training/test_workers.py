@@ -49,6 +49,18 @@ def test_two_workers_end_with_the_loss_of_one(without_position, task_of):
         np.testing.assert_allclose(weights[1][name], each, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_two_workers_each_read_their_own_share_of_a_stream(without_position, task_of):
+    losses = []
+    for workers in (1, 2):
+        train = TRAIN.model_copy(update={"workers": workers, "memory_gb": 1e-4})
+        task = task_of(without_position, MODEL, train, output=f"by{workers}")
+        metrics = run(task).metrics
+        assert (metrics["workers"], metrics["memory"]["streams"]) == (workers, True)
+        losses.append([each["validation_log_loss"] for each in metrics["history"]])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_a_worker_that_dies_ends_the_training_with_one_line(without_position, task_of):
     train = Train(batch_size=8, epochs=50, workers=2, patience=50)
     task = task_of(without_position, MODEL, train)

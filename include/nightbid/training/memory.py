@@ -1,0 +1,85 @@
+"""Whether a training's rows fit in memory: decided once, from the footers of their files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from nightbid.models.layout import Layout
+from nightbid.schema import split_files
+from nightbid.training.distributed import place_of_environment
+
+GB = 1e9
+SHARE = 0.5
+"""Of this machine's memory, where `train.memory_gb` is not set."""
+FLAGS = 12
+"""Bytes of a row's label, weight and condition."""
+COPIES = 2
+"""Rows are counted twice: what is decoded, and what is arranged, is in memory beside them."""
+LIMIT_FILES = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Limit of a container, by version of cgroups."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How the rows of a training are held."""
+
+    rows: int
+    """Of training and validation."""
+    row_bytes: int
+    """Of one row, decoded."""
+    estimated_gb: float
+    """What all rows would take in memory."""
+    limit_gb: float
+    """What they may take: `train.memory_gb`, or this process's share of the machine."""
+    streams: bool
+    """Whether they are read again for each epoch, because they would take more."""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        kept = asdict(self)
+        rounded = {each: float(f"{kept[each]:.3g}") for each in ("estimated_gb", "limit_gb")}
+        return {**kept, **rounded}
+
+    def __str__(self) -> str:
+        way = "stream" if self.streams else "are in memory"
+        return (
+            f"{self.rows:,} rows {way}: {self.estimated_gb:.3g} GB estimated,"
+            f" train.memory_gb allows {self.limit_gb:.3g}"
+        )
+
+
+def plan_memory(folder: Path, layout: Layout, limit_gb: float | None) -> MemoryPlan:
+    """Estimate what the rows of a training take, and decide how they are read.
+
+    Args:
+        folder: A featurize output.
+        layout: The model's inputs.
+        limit_gb: `train.memory_gb`.
+    """
+    files = [path for split in ("train", "validate") for path in split_files(folder, split)]
+    rows = sum(pq.read_metadata(path).num_rows for path in files)
+    size = layout.row_bytes + FLAGS
+    if limit_gb is None:
+        limit_gb = SHARE * machine_bytes() / GB / place_of_environment().processes_here
+    estimated = COPIES * rows * size / GB
+    return MemoryPlan(rows, size, estimated, limit_gb, estimated > limit_gb)
+
+
+def machine_bytes() -> int:
+    """Memory of this machine, or of the container if it may use less."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in LIMIT_FILES:
+        try:
+            found = min(found, int(path.read_text()))
+        except (OSError, ValueError):  # no such file; "max": no limit
+            continue
+    return found
