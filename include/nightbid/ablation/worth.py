@@ -129,6 +129,12 @@ def ablate(
         ConfigError: there is no such feature.
         MissingDataError: the run has not trained, or its rows are deleted.
     """
+    if spec.label.kind == "value":
+        raise ConfigError(
+            "ablations are measured in log loss and AUC, and this pipeline predicts values",
+            where=spec.pipeline,
+            hint="run a night without the feature, and compare: `nightbid compare`",
+        )
     sample, featurized, trained = (_output(run, name) for name in ("sample", "featurize", "train"))
     fitted = FittedFeatures.load(featurized / "fitted")
     parts = _parts(list(fitted.definition.features), only, groups or {})

@@ -11,21 +11,16 @@ from rich.table import Column, Table
 
 from nightbid.night.record import RunRecord
 from nightbid.report.comparison import Comparison, Pair
+from nightbid.report.figures import words_of
 from nightbid.report.formatting import DASH, count, duration, interval, money, number, signed
 from nightbid.report.run_view import RunView
 from nightbid.report.table import MARK
 
-FIGURES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "pr_auc": "PR-AUC",
-    "ndcg": "NDCG",
-    "log_loss": "log loss",
-    "normalized_entropy": "norm. entropy",
-    "calibration": "calibration",
-    "ece": "ECE",
+SHORTER = {
+    "Normalised entropy": "norm. entropy",
+    "Normalized deviance": "norm. deviance",
+    "Gini": "Gini",
 }
-LESS_IS_BETTER = ("log_loss", "normalized_entropy")
 
 
 def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
@@ -108,8 +103,8 @@ def _figures(found: Comparison) -> Table:
     for title, write in rows.items():
         table.add_row(title, *[write(view) for view in views])
     table.add_section()
-    for name, title in FIGURES.items():
-        table.add_row(title, *[_level(view, name) for view in views])
+    for name, title in words_of(views[0].evaluation).names.items():
+        table.add_row(_short(title), *[_level(view, name) for view in views])
     table.add_section()
     latencies = [view.stage("load_test").metrics.get("latency_ms") or {} for view in views]
     table.add_row("p99, ms", *[number(each.get("p99"), 2) for each in latencies])
@@ -138,9 +133,11 @@ def _level(view: RunView, name: str) -> str:
 
 def _pairs(found: Comparison) -> Table:
     first = found.views[0].head.run_id
+    words = words_of(found.views[0].evaluation)
+    compared = (words.rank, *words.losses)
     table = Table(
         _whole(f"less {escape(first)}"),
-        *[FIGURES[name] for name in ("auc", *LESS_IS_BETTER)],
+        *[_short(words[name]) for name in compared],
         title="On the very same rows, paired over users, 95 %",
         title_justify="left",
     )
@@ -149,16 +146,22 @@ def _pairs(found: Comparison) -> Table:
             table.add_row(escape(pair.run_id), f"[dim]{escape(pair.why_not)}[/]", DASH, DASH)
             continue
         table.add_row(
-            escape(pair.run_id), *[_difference(pair, name) for name in ("auc", *LESS_IS_BETTER)]
+            escape(pair.run_id),
+            *[_difference(pair, name, less=name in words.losses) for name in compared],
         )
     return table
 
 
-def _difference(pair: Pair, name: str) -> str:
+def _short(title: str) -> str:
+    """A title as the terminal has it: abbreviations stay, words begin small."""
+    return SHORTER.get(title) or (title if title[:2].isupper() else title.lower())
+
+
+def _difference(pair: Pair, name: str, *, less: bool) -> str:
     each = pair.differences[name]
     text = escape(f"{signed(each['value'], 5)} {interval(each, 5, sign=True)}".strip())
     low, high = each["low"], each["high"]
     if low is None or high is None or low <= 0 <= high:
         return text
-    better = high < 0 if name in LESS_IS_BETTER else low > 0
+    better = high < 0 if less else low > 0
     return f"[{'green' if better else 'red'}]{text}[/]"

@@ -14,7 +14,8 @@ class Evaluate(Block):
     over users: *better* when the whole interval is below 0; *worse* when it is above 0 and the
     difference exceeds `margin_ne`; *neutral* when it is below `margin_ne`; else *undecided*, and
     the champion stays. A better or neutral candidate whose AUC is significantly lower, by more than
-    `margin_auc`, is *mixed*, and not promoted either.
+    `margin_auc`, is *mixed*, and not promoted either. With value labels the verdict is on the
+    normalized deviance, and the Gini coefficient takes the place of the AUC.
     """
 
     slices: tuple[str, ...] = ()
@@ -27,6 +28,12 @@ class Evaluate(Block):
     """Loss in normalized entropy that the interval of a neutral candidate excludes."""
     margin_auc: float = Field(default=0.005, ge=0)
     """Largest significant loss in AUC with which a candidate is still promoted."""
+    margin_deviance: float = Field(default=0.005, ge=0)
+    """With `label.kind: value`: loss in normalized deviance that the interval of a neutral
+    candidate excludes; it takes the place of `margin_ne`."""
+    margin_gini: float = Field(default=0.01, ge=0)
+    """With `label.kind: value`: largest significant loss in the normalized Gini coefficient with
+    which a candidate is still promoted; it takes the place of `margin_auc`."""
     ratchet_nights: int = Field(default=7, ge=0)
     """A neutral candidate is also compared with the best champion of this many nights before, on
     the same rows, so that small losses do not add up; 0: only with the present champion."""

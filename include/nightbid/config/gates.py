@@ -196,12 +196,17 @@ class ModelGate(Block):
     entropy_loss: Limit = limit(stop=(None, 0.002))
     """Normalized entropy over that of the reference, beyond chance: that of the rows and, once it
     is known, that of the seed."""
+    deviance_loss: Limit = limit(stop=(None, 0.005))
+    """With `label.kind: value`: normalized deviance over that of the reference, beyond chance."""
+    gini_loss: Limit = limit(warn=(None, 0), stop=(None, 0.02))
+    """With `label.kind: value`: normalized Gini coefficient of the reference minus that of the
+    candidate, beyond chance."""
     auc_loss: Limit = limit(warn=(None, 0), stop=(None, 0.005))
     """AUC of the reference minus that of the candidate, beyond chance, also of a candidate whose
     normalized entropy is better: it is calibrated better and ranks worse."""
     verdict_mixed: Limit = limit(warn=(None, 0))
-    """1 if the candidate is better or neutral by normalized entropy and ranks significantly worse:
-    `promote` keeps the champion."""
+    """1 if the candidate is better or neutral by normalized entropy (or deviance) and ranks
+    significantly worse: `promote` keeps the champion."""
     seed_noise: Limit = limit(warn=(None, 0.002))
     """Standard deviation of the normalized entropy between seeds, as `gates.seed_noise` has it."""
     seed_noise_unknown: Limit = limit()
@@ -209,9 +214,20 @@ class ModelGate(Block):
     metrics_not_finite: Limit = limit(stop=(None, 0))
     """Metrics that are no numbers."""
     positives: Limit = limit(warn=(200, None), stop=(10, None))
-    """Rows with label 1 among those that judge."""
+    """Rows with label 1, or a value above 0, among those that judge."""
     auc: Limit = limit(warn=(0.55, None), stop=(0.51, None))
     """Area under the ROC curve on the newest rows."""
+    gini: Limit = limit(warn=(0.05, None), stop=(0.01, None))
+    """With `label.kind: value`: normalized Gini coefficient on the newest rows; 1 ranks the values
+    perfectly, 0 is chance."""
+    gini_jump: Limit = limit(warn=(None, 0.1), stop=(None, 0.3))
+    """With `label.kind: value`: Gini coefficient minus the champion's; a jump usually means a
+    leak."""
+    deviance_vs_constant: Limit = limit(warn=(None, -0.001), stop=(None, 0))
+    """With `label.kind: value`: difference in normalized deviance; below 0 is better than
+    predicting the mean value of the training rows."""
+    deviance_vs_baseline: Limit = limit(warn=(None, 0), stop=(None, 0.02))
+    """With `label.kind: value`: normalized deviance less that of the baseline."""
     auc_jump: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))
     """AUC minus the champion's; a jump usually means a leak."""
     above_oracle: Limit = limit(warn=(None, 0.005), stop=(None, 0.02))
@@ -221,7 +237,7 @@ class ModelGate(Block):
     normalized_entropy_vs_baseline: Limit = limit(warn=(None, 0), stop=(None, 0.02))
     """Normalized entropy less that of the baseline."""
     calibration: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
-    """Mean prediction over mean label, beyond chance."""
+    """Mean prediction over mean label (or value), beyond chance."""
     ece: Limit = limit(warn=(None, 0.03), stop=(None, 0.1))
     """Expected calibration error on the newest rows."""
     largest_tie: Limit = limit(warn=(None, 0.5), stop=(None, 0.95))
@@ -233,10 +249,13 @@ class ModelGate(Block):
     of the positives, beyond chance."""
     slice_calibration: Limit = limit(warn=(0.75, 1.33), stop=(0.5, 2.0))
     """Mean prediction over mean label in a slice."""
+    slice_deviance: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
+    """With `label.kind: value`: lower bound of the candidate's loss in normalized deviance over the
+    reference's in a slice."""
     slice_normalized_entropy: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
     """Lower bound of the candidate's loss over the reference's in a slice."""
     slice_positives: int = Field(default=50, ge=1)
-    """Slices with fewer positives are not checked."""
+    """Slices with fewer positives (or values above 0) are not checked."""
 
 
 class ValueGate(Block):

@@ -34,13 +34,23 @@ SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
 """What models learn from and are judged on."""
 READ_SPLITS: tuple[Split, ...] = ("history", *SPLITS)
 """What features learn from: `history` feeds rates, counts and recent items only."""
+NOT_FOR_VALUES = ("esmm", "ensemble")
+"""Architectures that combine probabilities."""
 
 
 class Label(Block):
     """What the model predicts, and when it is known."""
 
     column: str = "click"
-    """A 0/1 (or boolean) column; with `positive: known`, any column."""
+    """A 0/1 (or boolean) column; with `positive: known`, any column; with `kind: value`, numbers
+    from 0 on."""
+    kind: Literal["binary", "value"] = "binary"
+    """`binary`: models predict the probability of label 1. `value`: models predict the expected
+    value of the column, such as seconds watched or revenue; most rows may be 0."""
+    distribution: Literal["zero_inflated_lognormal", "tweedie"] = "tweedie"
+    """With `kind: value`, the loss: `tweedie`, the deviance of power 1.5, which needs no more than
+    the mean to be right; `zero_inflated_lognormal` (ZILN), the chance of a value above 0 and a
+    log-normal of it, for long tails. Boosted trees have `tweedie` only."""
     positive: Literal["one", "known"] = "one"
     """Rows with label 1: `one`, where the column is 1; `known`, where it has a value, such as the
     time of a conversion or the id of an order. Null, false, an empty text and numbers up to 0 are
@@ -189,7 +199,11 @@ class PipelineSpec(Block):
         if not isinstance(value, dict):
             return value
         brought = {}
-        for block, defaults in defaults_of(value.get("source")).items():
+        usual = dict(defaults_of(value.get("source")))
+        if isinstance(value.get("label"), dict) and value["label"].get("kind") == "value":
+            # Neither loss makes the mean prediction the mean value, and that is what is used.
+            usual["train"] = {"calibration": "rate"}
+        for block, defaults in usual.items():
             own = value.get(block, {})
             if isinstance(own, dict):
                 brought[block] = {**defaults, **own}
@@ -209,6 +223,55 @@ class PipelineSpec(Block):
                 f"arrival.asset {self.arrival.asset!r} starts the night, and so does schedule"
                 f" {self.schedule!r}; remove one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _values_are_no_rates(self) -> PipelineSpec:
+        """Refuse what is defined for probabilities only, where a value is predicted."""
+        label = self.label
+        if label.kind == "binary":
+            if label.distribution != Label.model_fields["distribution"].default:
+                raise ValueError(
+                    f"label.distribution {label.distribution!r} is the loss of value labels; set"
+                    " label.kind: value, or remove it"
+                )
+            return self
+        for key, found in (
+            ("replay", self.replay),
+            ("policy", self.policy),
+            ("label.event_time", label.event_time),
+            ("label.entire_space", label.entire_space),
+            ("label.positive: known", label.positive == "known"),
+            ("baseline.column", self.baseline.column),
+            ("train.sampling_correction", self.train.sampling_correction),
+            ("train.positive_weight", self.train.positive_weight != 1),
+            ("train.refit", self.train.refit),
+            ("train.warm_start", self.train.warm_start),
+        ):
+            if found:
+                raise ValueError(
+                    f"{key} is defined for labels of 0 and 1, and label.kind is value; remove one"
+                    " of the two"
+                )
+        if self.train.calibration in ("platt", "isotonic"):
+            raise ValueError(
+                f"train.calibration {self.train.calibration!r} fits probabilities, and label.kind"
+                " is value; take `rate` (mean prediction = mean value) or `none`"
+            )
+        for name, model in (("model", self.model), ("baseline", self.baseline)):
+            if model.architecture in NOT_FOR_VALUES:
+                raise ValueError(
+                    f"{name}.architecture {model.architecture!r} predicts probabilities only, and"
+                    " label.kind is value; take another one, such as dcn_v2"
+                )
+            if (
+                model.architecture == "gradient_boosted_trees"
+                and label.distribution == "zero_inflated_lognormal"
+            ):
+                raise ValueError(
+                    f"{name}.architecture 'gradient_boosted_trees' has one output, and"
+                    " zero_inflated_lognormal needs three; set label.distribution: tweedie"
+                )
         return self
 
     @model_validator(mode="after")

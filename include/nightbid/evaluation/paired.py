@@ -12,6 +12,7 @@ from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.evaluation.bootstrap import Difference, Resampling, replicate
 from nightbid.evaluation.metrics import summary
 from nightbid.evaluation.scores import Floats, Ints, ScoreTable
+from nightbid.evaluation.value_metrics import FIGURES, ValueRows, figures, replicate_values
 from nightbid.schema import KEY, LABEL, USER, WEIGHT
 
 COMPARED = ("auc", "normalized_entropy", "log_loss", "calibration")
@@ -67,18 +68,7 @@ def paired(
     Raises:
         CorruptDataError: the rows are not the same.
     """
-    same = len(first.keys) == len(second.keys) and (
-        np.array_equal(first.keys, second.keys)
-        and np.array_equal(first.users, second.users)
-        and np.array_equal(first.labels, second.labels)
-        and np.array_equal(first.weights, second.weights)
-    )
-    if not same:
-        raise CorruptDataError(
-            f"{len(first.keys)} and {len(second.keys)} rows that are not the same",
-            where="kept scores",
-            hint="compare runs whose evaluate rows have the same digest",
-        )
+    _check_same(first, second)
     models = {"first": first.scores, "second": second.scores}
     drawn = replicate(
         Resampling.of(first.users, replicates, seed),
@@ -97,3 +87,35 @@ def paired(
         value = None if one is None or two is None else float(two) - float(one)  # type: ignore[arg-type]
         found[figure] = drawn["second"].difference(drawn["first"], figure, value)
     return found
+
+
+def paired_values(
+    first: KeptScores, second: KeptScores, *, replicates: int, seed: int
+) -> dict[str, Difference]:
+    """As `paired`, of models of values; with their figures."""
+    _check_same(first, second)
+    rows = ValueRows(first.labels, first.weights, first.users)
+    models = {"first": first.scores, "second": second.scores}
+    drawn = replicate_values(Resampling.of(first.users, replicates, seed), rows, models)
+    one, two = (figures(rows, scores) for scores in models.values())
+    found = {}
+    for figure in FIGURES:
+        a, b = one[figure], two[figure]
+        value = None if a is None or b is None else b - a
+        found[figure] = drawn["second"].difference(drawn["first"], figure, value)
+    return found
+
+
+def _check_same(first: KeptScores, second: KeptScores) -> None:
+    same = len(first.keys) == len(second.keys) and (
+        np.array_equal(first.keys, second.keys)
+        and np.array_equal(first.users, second.users)
+        and np.array_equal(first.labels, second.labels)
+        and np.array_equal(first.weights, second.weights)
+    )
+    if not same:
+        raise CorruptDataError(
+            f"{len(first.keys)} and {len(second.keys)} rows that are not the same",
+            where="kept scores",
+            hint="compare runs whose evaluate rows have the same digest",
+        )

@@ -31,6 +31,7 @@ from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
 from nightbid.evaluation.rows import EarlierChampion, Rows, score_rows, training_rate
 from nightbid.evaluation.scores import Floats, Ints, ScoreTable
 from nightbid.evaluation.slices import slices_of
+from nightbid.evaluation.values import evaluate_values
 from nightbid.evaluation.verdict import (
     PROMOTED,
     Verdict,
@@ -65,18 +66,30 @@ def run(task: StageTask) -> Outcome:
             where=", ".join(day.isoformat() for day in task.night.evaluate),
             hint="take a later --date, or a label condition that some rows meet",
         )
-    metrics = evaluate(
-        rows,
-        no_reference=task.no_reference,
-        base_rate=training_rate(task.inputs["featurize"].path),
-        replicates=settings.bootstrap,
-        margin=settings.margin_ne,
-        margin_auc=settings.margin_auc,
-        ndcg_k=settings.ndcg_k,
-        slices=settings.slices,
-        slice_values=settings.slice_values,
-        seed=task.spec.seed,
-        progress=task.progress,
+    base_rate = training_rate(task.inputs["featurize"].path)
+    metrics = (
+        evaluate_values(
+            rows,
+            settings,
+            mean=base_rate,
+            seed=task.spec.seed,
+            no_reference=task.no_reference,
+            progress=task.progress,
+        )
+        if task.spec.label.kind == "value"
+        else evaluate(
+            rows,
+            no_reference=task.no_reference,
+            base_rate=base_rate,
+            replicates=settings.bootstrap,
+            margin=settings.margin_ne,
+            margin_auc=settings.margin_auc,
+            ndcg_k=settings.ndcg_k,
+            slices=settings.slices,
+            slice_values=settings.slice_values,
+            seed=task.spec.seed,
+            progress=task.progress,
+        )
     )
     if column := task.spec.baseline.column:
         metrics |= {"baseline_column": column, "unscored": rows.unscored}
@@ -331,6 +344,12 @@ def _sentence(metrics: dict[str, Any]) -> str:
     if reference == "baseline" and "baseline_column" in metrics:
         reference = f"baseline {metrics['baseline_column']}"
     parts = [against(metrics["verdict"], reference)]
+    if metrics.get("kind") == "value":
+        parts.append(
+            f"normalized deviance {_four(candidate['normalized_deviance'])}"
+            f" {_signed(difference['normalized_deviance'])}, Gini {_four(candidate['gini'])}"
+            f" {_signed(difference['gini'])}, calibration {_four(candidate['calibration'])}"
+        )
     if candidate["auc"] is not None:
         parts.append(f"AUC {candidate['auc']:.4f} {_signed(difference['auc'])}")
     if candidate["normalized_entropy"] is not None:
@@ -341,6 +360,10 @@ def _sentence(metrics: dict[str, Any]) -> str:
         parts.append(f"{metrics['unscored']:,} rows without {metrics['baseline_column']} left out")
     more = (explain(metrics), with_position(metrics), by_propensity(metrics))
     return "; ".join(filter(None, (", ".join(parts), *more)))
+
+
+def _four(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _signed(difference: Difference) -> str:

@@ -59,6 +59,20 @@ def _by_entropy(entropy: Difference, margin: float) -> Verdict:
     return "neutral" if high <= margin else "undecided"
 
 
+SHORT = {
+    "normalized_entropy": "NE", "auc": "AUC", "normalized_deviance": "normalized deviance",
+    "gini": "Gini",
+}  # fmt: skip
+"""Figures that a verdict rests on, as sentences name them."""
+
+
+def primary(metrics: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Figures that the verdict of an evaluation rests on: loss, ranking, and the loss's margin."""
+    if metrics.get("kind") == "value":
+        return "normalized_deviance", "gini", "margin_deviance"
+    return "normalized_entropy", "auc", "margin_ne"
+
+
 def is_lower(difference: Difference) -> bool:
     """Whether the whole interval is below 0."""
     return difference["high"] is not None and difference["high"] < 0
@@ -85,26 +99,28 @@ def explain(metrics: Mapping[str, Any]) -> str:
     Returns:
         Sentences without a full stop, joined by semicolons; empty if there is nothing to add.
     """
-    entropy = metrics["difference"]["normalized_entropy"]
-    auc = metrics["difference"].get("auc", UNKNOWN)
+    loss, rank, margin_name = primary(metrics)
+    entropy = metrics["difference"][loss]
+    auc = metrics["difference"].get(rank, UNKNOWN)
+    first, second = SHORT[loss], SHORT[rank]
     said = []
     if is_lower(auc) and is_lower(entropy):
-        said.append("calibrated better, but ranks worse: NE and AUC disagree")
+        said.append(f"calibrated better, but ranks worse: {first} and {second} disagree")
     elif is_lower(auc) and metrics["verdict"] != "worse":
-        said.append("ranks worse" + ("" if is_higher(entropy) else "; NE does not show it"))
+        said.append("ranks worse" + ("" if is_higher(entropy) else f"; {first} does not show it"))
     elif is_higher(auc) and is_higher(entropy):
-        said.append("ranks better, but is calibrated worse: NE and AUC disagree")
-    margin = metrics.get("margin_ne", 0.0)
+        said.append(f"ranks better, but is calibrated worse: {first} and {second} disagree")
+    margin = metrics.get(margin_name, 0.0)
     if metrics["verdict"] == "undecided" and _by_entropy(entropy, margin) == "undecided":
         high = entropy["high"]
         seen = "there is no interval" if high is None else f"a loss of {high:.4f} is not excluded"
         said.append(f"{seen}, the margin is {margin:g}")
     ratchet = metrics.get("ratchet")
     if ratchet:
-        apart = signed(ratchet["difference"]["normalized_entropy"]) or "not defined"
+        apart = signed(ratchet["difference"][loss]) or "not defined"
         said.append(
             f"{against(ratchet['verdict'], 'best recent champion')} #{ratchet['number']} of"
-            f" {ratchet['night']}: NE {apart}"
+            f" {ratchet['night']}: {first} {apart}"
         )
     if metrics.get("no_reference"):
         said.append(metrics["no_reference"])
@@ -114,6 +130,11 @@ def explain(metrics: Mapping[str, Any]) -> str:
 def with_position(metrics: Mapping[str, Any]) -> str:
     """What the candidate says of the clicks with the logged position; empty where it has none."""
     logged = metrics.get("as_logged") or {}
+    if metrics.get("kind") == "value" and logged.get("gini") is not None:
+        return (
+            f"with the logged position normalized deviance {logged['normalized_deviance']:.4f},"
+            f" Gini {logged['gini']:.4f}"
+        )
     auc, entropy = logged.get("auc"), logged.get("normalized_entropy")
     if auc is None or entropy is None:
         return ""

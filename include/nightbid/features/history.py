@@ -11,10 +11,14 @@ import pyarrow as pa
 
 from nightbid.column_parsing import Floats, Hashes
 from nightbid.config.features import Count, TargetRate
+from nightbid.errors import DataError
 from nightbid.features.state import WEIGHT_UNIT
 from nightbid.features.transforms import Transform, one_float
 from nightbid.features.values import Int32s, Ints, RawColumns, as_float32, days_of, keys_of
 from nightbid.schema import ModelInput
+
+MOST = 2.0**62
+"""Largest sum of values that int64 holds with room to spare, in units of `WEIGHT_UNIT`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class History:
         keys = np.asarray(table["key"], np.uint64)
         days = np.asarray(table["day"], np.int64)
         sums = [np.asarray(table[name], np.int64) for name in ("weight", "positives")]
+        if len(table) and (sums[1].min() < 0 or sums[1].sum(dtype=np.float64) > MOST):
+            raise DataError(
+                f"the values of the label add up to more than {MOST / WEIGHT_UNIT:.1e}",
+                where="target_rate",
+                hint="log them in a larger unit, such as seconds instead of microseconds",
+            )
         self._keys, self._starts = np.unique(keys, return_index=True)
         self._days = np.unique(days)
         self._first = int(self._days[0]) if len(days) else 0

@@ -236,13 +236,14 @@ class DayCounts:
     def of(cls, keys: Hashes, rows: pa.Table, zone: str = "UTC") -> DayCounts:
         """Count rows by key [rows] and day of a zone; `rows` has the reserved columns."""
         weight = np.round(np.asarray(rows[WEIGHT], np.float64) * WEIGHT_UNIT).astype(np.int64)
-        label = np.asarray(rows[LABEL], np.float64) == 1
+        # Of a value label: the weighted sum of values.
+        value = np.asarray(rows[LABEL], np.float64) * np.asarray(rows[WEIGHT], np.float64)
         table = pa.table(
             {
                 "key": keys,
                 "day": days_of(whole(rows[TIME]), zone),
                 "weight": weight,
-                "positives": np.where(label, weight, 0),
+                "positives": np.round(value * WEIGHT_UNIT).astype(np.int64),
             }
         )
         return cls(_summed(table))
@@ -274,12 +275,12 @@ class Events:
             keys: uint64 [rows].
             items: codes [rows] and tokens, see `nightbid.column_parsing.encode`.
             rows: with the reserved columns.
-            positive: only those whose label is 1.
+            positive: only those whose label is above 0.
         """
         codes, tokens = items
         kept = codes >= 0
         if positive:
-            kept &= np.asarray(rows[LABEL], np.float64) == 1
+            kept &= np.asarray(rows[LABEL], np.float64) > 0
         table = pa.table(
             {
                 "key": keys[kept],

@@ -148,6 +148,9 @@ _FEATURES: dict[str, _Entry] = {
 _MODEL: dict[str, _Entry] = {
     "worse_than_reference": ("the night's rows or settings made a poorer model", (CODE,)),
     "entropy_loss": ("the night's rows or settings made a poorer model", (CODE, LOOK)),
+    "deviance_loss": ("the night's rows or settings made a poorer model", (CODE, LOOK)),
+    "gini_loss": ("the candidate is calibrated better and ranks worse", (
+        "Look at the slices on the run's page: a lost feature, too few epochs.", CODE)),
     "auc_loss": ("the candidate is calibrated better and ranks worse", (
         "Look at the slices on the run's page: a lost feature, too few epochs.", CODE)),
     "verdict_mixed": ("the candidate is calibrated better and ranks worse", (
@@ -161,6 +164,12 @@ _MODEL: dict[str, _Entry] = {
         "Raise `window.evaluate_days`.",)),
     "auc": ("a broken feature or label", (
         LOOK, CODE)),
+    "gini": ("a broken feature or label, or values that the features do not explain", (
+        LOOK, CODE)),
+    "gini_jump": ("a leak", ("Look for a column that is known only after the impression.",)),
+    "deviance_vs_constant": ("the model learned nothing", (CODE,)),
+    "deviance_vs_baseline": ("the large model is fitted poorly", (
+        "Try fewer epochs, a lower `train.learning_rate`, or the other `label.distribution`.",)),
     "auc_jump": ("a leak", ("Look for a column that is known only after the impression.",)),
     "above_oracle": ("a leak", (
         "Look for a column that is known only after the impression.",)),
@@ -175,6 +184,7 @@ _MODEL: dict[str, _Entry] = {
     "field_calibration": ("the model is too high on some values and too low on others",
                           (LOOK, RIGHT)),
     "slice_calibration": ("one slice changed: a launch, a lost feature", (LOOK, RIGHT)),
+    "slice_deviance": ("one slice became worse", (LOOK, CODE)),
     "slice_normalized_entropy": ("one slice became worse", (LOOK, CODE)),
 }  # fmt: skip
 _SERVING: dict[str, _Entry] = {

@@ -9,6 +9,7 @@ import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.evaluation.verdict import against, explain
+from nightbid.gates import model_values
 from nightbid.gates.drift import beyond_chance
 from nightbid.gates.gate import run_gate
 from nightbid.gates.measurements import Measurements
@@ -32,9 +33,15 @@ def measure(task: StageTask) -> Measurements:
     metrics = task.inputs["evaluate"].manifest.metrics
     reference = str(metrics["reference"])
     candidate, positives = metrics["candidate"], int(metrics["positives"])
-    broken = [name for name in REQUIRED if not _finite(candidate.get(name))]
+    is_value = metrics.get("kind") == "value"
+    required = model_values.REQUIRED if is_value else REQUIRED
+    broken = [name for name in required if not _finite(candidate.get(name))]
     measurements.add("metrics_not_finite", len(broken), note=", ".join(broken))
     measurements.add("positives", positives, note=f"of {metrics['rows']:,} rows")
+    if is_value:
+        model_values.measure_values(measurements, metrics, task.spec, broken)
+        _predictions(measurements, metrics.get("curves") or {}, reference)
+        return measurements
     noise = _seed_noise(measurements, task.spec)
     _against_reference(measurements, metrics, reference, noise)
     if broken:

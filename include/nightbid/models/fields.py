@@ -82,6 +82,10 @@ class Fields:
             parts.append(dense(self._numbers))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
+    def forget_linear(self) -> None:
+        """Build the first-order term again when it is next asked for: for another output."""
+        self.__dict__.pop("linear", None)
+
     @property
     def numbers(self) -> Tensor:
         """[floats]."""

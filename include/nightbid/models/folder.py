@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.models.calibration import Calibration
+from nightbid.models.values import VALUE, ValueHead
 from nightbid.schema import FeatureSchema
 
 WEIGHTS = "weights.npz"
@@ -32,13 +33,22 @@ class ModelCard(BaseModel):
     parameters: dict[str, Any]
     """Hyperparameters, defaults included."""
     prior: float
-    """Logit of the training rows' label rate: every model starts from it."""
+    """Logit of the training rows' label rate, or log of their mean value: every model starts from
+    it."""
     tasks: tuple[str, ...] = ()
     """Of a multi-task model: columns of the label's condition and of the label."""
     task_priors: tuple[float, ...] = ()
-    """Logits of the rates of the condition, and of the label where that held."""
+    """Logits of the rates of the condition, and of the label where that held. Of a zero-inflated
+    log-normal: where its three outputs start."""
+    value: ValueHead | None = None
+    """Of a model that predicts values instead of probabilities."""
     features: FeatureSchema
     calibration: Calibration = Calibration()
+
+    @property
+    def output(self) -> str:
+        """Output of the exported graph."""
+        return PROBABILITY if self.value is None else VALUE
 
 
 def task_output(column: str) -> str:

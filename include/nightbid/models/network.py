@@ -15,9 +15,10 @@ from keras.src.utils.naming import reset_uids
 
 from nightbid.errors import CorruptDataError
 from nightbid.models.fields import TABLE, Embedded, Fields
-from nightbid.models.folder import PROBABILITY, Array, ModelCard, task_output
+from nightbid.models.folder import Array, ModelCard, task_output
 from nightbid.models.layout import Layout, Packed
-from nightbid.models.registry import find
+from nightbid.models.registry import Architecture, find
+from nightbid.models.value_losses import log_mean, value_losses
 
 BATCH = 16384
 """Rows scored at once."""
@@ -36,7 +37,7 @@ class Network:
         reset_uids()
         keras.utils.set_random_seed(seed)
         fields = Fields(self.layout, card.embedding_dim, card.embedding_l2)
-        output = architecture.build(fields, **architecture.parameters(card.parameters))
+        output = _built(architecture, fields, card)
         self.model = keras.Model(fields.inputs, output, name=card.architecture)
         self._score = tf.function(
             self.probability,
@@ -94,13 +95,15 @@ class Network:
         return self.model(inputs, training=training) + tf.constant([priors], tf.float32)
 
     def losses(self, outputs: Any, labels: Any, given: Any) -> Any:
-        """Compute log losses of the tasks, added up; float32 [rows].
+        """Compute log losses of the tasks, added up, or losses of values; float32 [rows].
 
         Args:
             outputs: see `outputs`.
-            labels: [rows], 0 or 1.
+            labels: [rows], 0 or 1, or values.
             given: [rows], whether the label's condition held; used by multi-task models.
         """
+        if self.card.value is not None:
+            return value_losses(self.card.value, outputs, labels, self.card.prior)
         found = tf.nn.sigmoid_cross_entropy_with_logits(labels, joint_logit(outputs))
         if self.card.tasks:
             found += tf.nn.sigmoid_cross_entropy_with_logits(given, outputs[:, 0])
@@ -113,13 +116,16 @@ class Network:
     def probabilities(self, *inputs: Any) -> dict[str, Any]:
         """Compute what is exported: `probability`, and one more per task; float32 [rows] each."""
         outputs = self.outputs(list(inputs), training=False)
-        found = {PROBABILITY: self._calibrated(outputs)}
+        found = {self.card.output: self._calibrated(outputs)}
         for at, name in enumerate(self.card.tasks):
             found[task_output(name)] = tf.sigmoid(outputs[:, at])
         return found
 
     def _calibrated(self, outputs: Any) -> Any:
-        calibration = self.card.calibration
+        calibration, head = self.card.calibration, self.card.value
+        if head is not None:
+            logs = log_mean(head, outputs) + calibration.intercept
+            return tf.exp(tf.minimum(logs, head.largest))
         line = joint_logit(outputs) * calibration.slope + calibration.intercept
         curve = calibration.curve
         return tf.sigmoid(line if curve is None else curve(line, ops))
@@ -153,6 +159,24 @@ class Network:
     def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Score featurized rows with the training-only inputs that were logged."""
         return self.score(self.layout.pack(table, serving=False))
+
+
+def _built(architecture: Architecture, fields: Fields, card: ModelCard) -> Any:
+    """Build the outputs: one tower, or one for each output of a value, on the same embeddings."""
+    parameters = architecture.parameters(card.parameters)
+    if card.value is None or card.value.outputs == 1:
+        return architecture.build(fields, **parameters)
+    towers, known = [], set()
+    for at in range(card.value.outputs):
+        fields.forget_linear()
+        # Layers and variables of each tower get names of their own.
+        with keras.name_scope(f"output{at}"):
+            towers.append(architecture.build(fields, **parameters))
+        for layer in keras.Model(fields.inputs, towers[-1]).layers:
+            if id(layer) not in known and at:
+                layer.name = f"{layer.name}_output{at}"
+            known.add(id(layer))
+    return ops.concatenate(towers, axis=-1)
 
 
 def joint_logit(outputs: Any) -> Any:

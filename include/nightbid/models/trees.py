@@ -54,13 +54,16 @@ class Trees:
         return sum(2 * int(each["num_leaves"]) - 1 for each in trees)
 
     def score(self, packed: Packed) -> npt.NDArray[np.float64]:
-        """Compute calibrated probabilities, float64 [rows]."""
+        """Compute calibrated probabilities, or values; float64 [rows]."""
         logits = self.booster.predict(
             tree_matrix(self.layout, packed),
             raw_score=True,
             num_iteration=self.booster.best_iteration,
         )
-        return 1 / (1 + np.exp(-self.card.calibration.logits(np.asarray(logits, np.float64))))
+        calibrated = self.card.calibration.logits(np.asarray(logits, np.float64))
+        if (head := self.card.value) is not None:
+            return np.exp(np.minimum(calibrated, head.largest))
+        return 1 / (1 + np.exp(-calibrated))
 
     def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Score featurized rows as they are served: training-only inputs are constant."""

@@ -264,13 +264,16 @@ class RunRecord:
         """
         theirs = self._label_of(champion)
         mine = spec.label.model_dump(mode="json")
-        if theirs is None or theirs == mine:
+        if theirs is None:
             return ""
+        # How a value is learned does not change what is predicted.
         changed = ", ".join(
             f"{key} {theirs.get(key)!r}, now {value!r}"
             for key, value in mine.items()
-            if theirs.get(key) != value
+            if key != "distribution" and theirs.get(key) != value
         )
+        if not changed:
+            return ""
         return (
             f"champion #{champion.number} is no reference, its label was another one"
             f" ({changed}): compared with the baseline"

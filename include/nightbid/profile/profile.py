@@ -87,7 +87,7 @@ class Profile:
         known = LabelCounts()
         if LABEL in table.column_names:
             values = np.asarray(pc.fill_null(table[LABEL].cast(pa.float64()), np.nan))
-            label = (values == 1).astype(np.int64)
+            label = (values > 0).astype(np.int64)  # of values: whether there is one
             known = _label_counts(table, ~np.isnan(values), label)
         columns = {
             name: ColumnProfile.of(name, table[name], label)

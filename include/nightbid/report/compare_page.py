@@ -8,24 +8,25 @@ from markupsafe import Markup
 
 from nightbid.report.charts import Series, Span, Words, interval_chart, line_chart
 from nightbid.report.comparison import Comparison
+from nightbid.report.figures import words_of
 from nightbid.report.formatting import interval
-from nightbid.report.run_page import FIGURES, MARKED
-
-PAIRED = ("auc", "log_loss", "normalized_entropy")
+from nightbid.report.run_page import MARKED
 
 
 def compare_context(found: Comparison) -> dict[str, Any]:
     """Everything that `compare.html` needs besides addresses."""
     views = found.views
+    words = words_of(views[0].evaluation)
     stages = dict.fromkeys(each.name for view in views for each in view.stages if each.cost)
     return {
         "views": views,
         "first": views[0].head.run_id,
         "codes": found.codes,
         "pairs": found.pairs,
-        "paired": {name: FIGURES[name] for name in PAIRED},
+        "paired": {name: words[name] for name in (words.rank, *words.losses)},
         "changed": found.changed,
-        "figure_words": FIGURES,
+        "figure_words": words.names,
+        "words": words,
         "cost_stages": list(stages),
         "pair_chart": _pair_chart(found),
         "architectures": [view.stage("train").metrics.get("architecture") for view in views],
@@ -52,25 +53,28 @@ def _curves(found: Comparison) -> dict[str, Any]:
             )  # fmt: skip
     if len(lines) < 2:
         return {"curves": [], "curve_chart": Markup("")}
+    loss = words_of(found.views[0].evaluation).validation
     chart = line_chart(
         lines,
         Words(
-            "Training: validation log loss per epoch",
-            "The validation log loss of each run after each epoch of training.",
+            f"Training: validation {loss} per epoch",
+            f"The validation {loss} of each run after each epoch of training.",
             "figures",
         ),
         x_label="epoch",
-        y_label="validation log loss",
+        y_label=f"validation {loss}",
     )
     return {"curves": lines, "curve_chart": chart}
 
 
 def _pair_chart(found: Comparison) -> Markup:
-    """Normalised entropy of each run less the first one's."""
+    """Normalised entropy, or deviance, of each run less the first one's."""
+    words = words_of(found.views[0].evaluation)
+    loss = words[words.loss].lower()
     spans = [
         Span(pair.run_id, each["value"], each["low"], each["high"], interval(each, sign=True))
         for pair in found.pairs
-        if (each := pair.differences.get("normalized_entropy")) and each["value"] is not None
+        if (each := pair.differences.get(words.loss)) and each["value"] is not None
     ]
     if not spans:
         return Markup("")
@@ -78,8 +82,8 @@ def _pair_chart(found: Comparison) -> Markup:
         spans,
         Words(
             "Difference on the very same rows",
-            "Difference of normalised entropy with its paired 95 % interval; left of 0 is better.",
+            f"Difference of {loss} with its paired 95 % interval; left of 0 is better.",
             "pair-figures",
         ),
-        label=f"normalised entropy less that of {found.views[0].head.run_id}",
+        label=f"{loss} less that of {found.views[0].head.run_id}",
     )

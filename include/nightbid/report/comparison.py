@@ -84,13 +84,15 @@ def _pair(first: RunView, other: RunView) -> Pair:
     if digests[0] != digests[1]:
         return Pair(name, {}, f"judged on other rows than {first.head.run_id}")
     # NumPy and SciPy only where there is something to compute.
-    from nightbid.evaluation.paired import KeptScores, paired
+    from nightbid.evaluation.paired import KeptScores, paired, paired_values
 
     try:
         folders = [view.stage("evaluate").folder for view in (first, other)]
         kept = [KeptScores.load(fetch(folder)) for folder in folders if folder is not None]
         seed = int(str(first.head.spec.get("seed") or 0))
-        return Pair(name, paired(*kept, replicates=REPLICATES, seed=seed))
+        is_value = first.evaluation.get("kind") == "value"
+        compare = paired_values if is_value else paired
+        return Pair(name, compare(*kept, replicates=REPLICATES, seed=seed))
     except NightbidError as error:
         return Pair(name, {}, error.what)
 

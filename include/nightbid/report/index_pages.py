@@ -56,8 +56,10 @@ class Filter:
 
 
 TRENDS: dict[str, Callable[[RunSummary], float | None]] = {
-    "AUC": lambda run: run.auc.value,
-    "Normalised entropy": lambda run: run.entropy.value,
+    "AUC": lambda run: None if run.is_value else run.auc.value,
+    "Normalised entropy": lambda run: None if run.is_value else run.entropy.value,
+    "Gini": lambda run: run.auc.value if run.is_value else None,
+    "Normalized deviance": lambda run: run.entropy.value if run.is_value else None,
     "Cost, USD": lambda run: float(run.cost.amount),
 }
 
@@ -101,7 +103,12 @@ def nights_context(
         "page": page,
         "first": (page - 1) * PAGE + 1,
         "last_page": max(1, -(-total // PAGE)),
-        "trend_names": list(TRENDS),
+        "trend_names": [
+            name
+            for name in TRENDS
+            if name not in ("Gini", "Normalized deviance")
+            or any(run.is_value for found in trends.values() for run in found)
+        ],
         "newest": {name: found[-1] if found else None for name, found in trends.items()},
         "trends": {name: _trends(name, found) for name, found in trends.items()},
     }

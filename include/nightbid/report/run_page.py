@@ -23,20 +23,11 @@ from nightbid.report.charts import (
     interval_chart,
     line_chart,
 )
+from nightbid.report.figures import words_of
 from nightbid.report.formatting import against, interval, money, number, signed
 from nightbid.report.replay_section import policy_context, replay_context
 from nightbid.report.run_view import RunView, StageView
 
-FIGURES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "pr_auc": "PR-AUC",
-    "ndcg": "NDCG",
-    "log_loss": "Log loss",
-    "normalized_entropy": "Normalised entropy",
-    "calibration": "Calibration",
-    "ece": "ECE",
-}
 MODELS = ("candidate", "champion", "baseline", "constant", "oracle")
 TRAINED = (("candidate", "train"), ("baseline", "train_baseline"))
 SLICES = 40
@@ -56,7 +47,8 @@ def run_context(view: RunView) -> dict[str, Any]:
         "metrics": metrics,
         "headline": headline(view),
         "sentence": sentence(view),
-        "figure_words": FIGURES,
+        "figure_words": words_of(metrics).names,
+        "words": words_of(metrics),
         "models": _models(metrics),
         "gap": _gap(metrics),
         "gates": [stage for stage in view.stages if stage.is_gate],
@@ -94,11 +86,15 @@ def sentence(view: RunView) -> str:
     metrics = view.evaluation
     parts = []
     if metrics:
+        words = words_of(metrics)
         figures = " and ".join(
             f"{short} {number(metrics['candidate'].get(name))}"
             f" ({signed(metrics['difference'][name]['value'])}"
             f" {interval(metrics['difference'][name], sign=True)})".replace(" )", ")")
-            for short, name in (("AUC", "auc"), ("normalised entropy", "normalized_entropy"))
+            for short, name in (
+                (words[words.rank], words.rank),
+                (words[words.loss].lower(), words.loss),
+            )
         )
         users = f" of {metrics['users']:,} users" if metrics.get("users") else ""
         parts.append(
@@ -167,6 +163,7 @@ def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
     ]
     if not curves:
         return {"curves": [], "calibration_chart": Markup("")}
+    observed = "mean value" if metrics.get("kind") == "value" else "rate"
     chart = line_chart(
         [
             Series(
@@ -178,11 +175,11 @@ def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
         ],
         Words(
             "Calibration curve",
-            "Observed rate against mean prediction, in groups of rows of equal weight.",
+            f"Observed {observed} against mean prediction, in groups of rows of equal weight.",
             "calibration-figures",
         ),
         x_label="mean prediction",
-        y_label="observed rate",
+        y_label=f"observed {observed}",
         diagonal=True,
     )
     return {"curves": curves, "calibration_chart": chart}
@@ -193,19 +190,21 @@ def _slices(metrics: dict[str, Any]) -> dict[str, Any]:
         Span(f"{each['column']} = {each['value']}", found["value"], found["low"], found["high"],
              interval(found, sign=True))
         for each in metrics.get("slices") or []
-        if (found := each["difference"]["normalized_entropy"])["value"] is not None
+        if (found := each["difference"][words_of(metrics).loss])["value"] is not None
     ][:SLICES]  # fmt: skip
     if not spans:
         return {"slice_chart": Markup("")}
+    words = words_of(metrics)
+    loss = words[words.loss].lower()
     return {
         "slice_chart": interval_chart(
             spans,
             Words(
                 "Difference by slice",
-                "Difference of normalised entropy with its paired 95 % interval.",
+                f"Difference of {loss} with its paired 95 % interval.",
                 "slice-figures",
             ),
-            label=f"normalised entropy, candidate less {metrics['reference']}",
+            label=f"{loss}, candidate less {metrics['reference']}",
         )
     }
 
@@ -237,7 +236,8 @@ def _training(view: RunView) -> dict[str, Any]:
                     )
                 )
     charts: dict[str, Any] = {}
-    for key, series, label in (("loss", losses, "log loss"), ("auc", areas, "AUC")):
+    validation = words_of(view.evaluation).validation
+    for key, series, label in (("loss", losses, validation), ("auc", areas, "AUC")):
         charts[f"{key}_lines"] = series
         charts[f"{key}_chart"] = Markup("") if not series else line_chart(
             series,

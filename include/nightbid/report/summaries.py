@@ -27,12 +27,13 @@ from nightbid.cost.ledger import totals
 from nightbid.cost.money import Money
 from nightbid.night.record import LAG, RunRecord
 from nightbid.report import records
+from nightbid.report.figures import words_of
 from nightbid.report.run_page import headline
 from nightbid.report.run_view import RunView, State
 from nightbid.storage.workspace import Workspace, write_atomically
 
 LOG = logging.getLogger(__name__)
-FORMAT = 4
+FORMAT = 5
 """Version of the format: older summaries are computed again."""
 Stamp = tuple[int | None, ...]
 READERS = 16
@@ -90,6 +91,8 @@ class RunSummary(BaseModel):
     verdict: str = ""
     """`better`, `neutral`, `undecided`, `mixed`, `worse`; empty if nothing was evaluated."""
     reference: str = ""
+    is_value: bool = False
+    """Whether it predicts values: `auc` is then the Gini coefficient, `entropy` the deviance."""
     auc: Figure = Figure()
     entropy: Figure = Figure()
     """Normalised entropy: less is better."""
@@ -145,6 +148,7 @@ def summarise(run: RunRecord) -> RunSummary:
     """Read one run whole."""
     view = RunView(run)
     metrics = view.evaluation
+    words = words_of(metrics)
     cloud, here = totals(view.costs, "month"), totals(view.costs, "month", here=True)
     return RunSummary(
         pipeline=run.head.pipeline,
@@ -158,8 +162,9 @@ def summarise(run: RunRecord) -> RunSummary:
         headline=headline(view),
         verdict=metrics.get("verdict", ""),
         reference=metrics.get("reference", ""),
-        auc=_figure(metrics, "auc"),
-        entropy=_figure(metrics, "normalized_entropy"),
+        is_value=metrics.get("kind") == "value",
+        auc=_figure(metrics, words.rank),
+        entropy=_figure(metrics, words.loss),
         gates=tuple(
             GateMark(gate=each.name.removeprefix("gate_"), word=each.verdict or each.state)
             for each in view.stages

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nightbid.night.record import RunRecord
+from nightbid.report.figures import words_of
 from nightbid.report.formatting import against, duration, interval, money, number, signed
 from nightbid.report.run_view import RunView, StageView
 
@@ -69,10 +70,11 @@ def verdict_line(run: RunRecord) -> str:
     word = MARK[metrics["verdict"]]
     difference = metrics["difference"]
     said = against(metrics["verdict"], metrics["reference"]).replace(metrics["verdict"], word, 1)
+    words = words_of(metrics)
     figures = [
         f"{short} {number(metrics['candidate'][name])}"
         f" ({signed(difference[name]['value'])} {escape(interval(difference[name], sign=True))})"
-        for short, name in (("AUC", "auc"), ("NE", "normalized_entropy"))
+        for short, name in ((words.rank_short, words.rank), (words.loss_short, words.loss))
     ]
     return f"the candidate is {said}: {', '.join(figures)}{tail}"
 

@@ -134,7 +134,7 @@ def key_of(
             **source.identity(day, digest),
             "source": text(spec.source, NIGHTLY),
             "columns": text(spec.columns),
-            "label": text(spec.label),
+            "label": text(spec.label, ("distribution",)),
             "sampling": json.dumps({"negative_rate": rate}),
             "code": code_of((__name__, type(source).__module__)),
             "libraries": versions_of(LIBRARIES),

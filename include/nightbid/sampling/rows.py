@@ -39,6 +39,8 @@ THINNED = ("history", "train")
 """Splits whose negatives are sampled away."""
 HEAVIEST = 1e6
 """Largest weight of a logged row: sums of weights stay exact."""
+LARGEST_VALUE = 1e9
+"""Largest label of `kind: value`; what is beyond is a mistake of the logs."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
             theirs = theirs.append_column(TEXT, pa.nulls(len(theirs), pa.string()))
         theirs = theirs.select(mine.column_names).cast(mine.schema)
         spoiled = pc.starts_with(theirs[REASON], f"{spec.label.column} is not ")
-        lost = (label_of(theirs, spec) == 1) | np.asarray(spoiled)
+        lost = (label_of(theirs, spec) > 0) | np.asarray(spoiled)
         return replace(
             parsed,
             aside=pa.concat_tables([theirs, mine]),
@@ -106,8 +108,9 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         reasons[f"{label.given} is neither 0 nor 1"] = np.isnan(given)
         # Where the condition does not hold, the label means nothing.
         wrong = wrong & (given == 1)
-    reasons[f"{label.column} is neither 0 nor 1"] = wrong
-    _refuse_non_binary(table[label.column], wrong, label.column, where)
+    unlike = "is neither 0 nor 1" if label.kind == "binary" else "is not a value from 0 on"
+    reasons[f"{label.column} {unlike}"] = wrong
+    _refuse_other_labels(table[label.column], wrong, spec, where)
     event = None
     if label.event_time:
         event = as_time(table[label.event_time], zone)
@@ -128,9 +131,9 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     good = table.filter(keep)
     time = time.filter(keep)
     unreadable = wrong & ~_nulls(table[label.column])
-    aside_positives = int((bad & ((value == 1) | unreadable)).sum())
+    aside_positives = int((bad & ((value > 0) | unreadable)).sum())
     value = value[~bad]
-    positives = int((value == 1).sum())
+    positives = int((value > 0).sum())
     if event is not None and label.attribution_days:
         limit = label.attribution_days * 86_400_000_000
         waited = pc.subtract(event.filter(keep).cast(pa.int64()), time.cast(pa.int64()))
@@ -285,7 +288,7 @@ def flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
 
 
 def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArray[np.float64]:
-    """Read the label as `label` says: 0.0, 1.0, or NaN where it is neither.
+    """Read the label as `label` says: 0.0, 1.0, or a value; NaN where it is none of these.
 
     Args:
         table: raw columns, that of the label among them.
@@ -295,6 +298,9 @@ def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArra
         float64 [rows]
     """
     column = table[spec.label.column]
+    if spec.label.kind == "value":
+        value = numbers(column)
+        return np.where((value >= 0) & (value <= LARGEST_VALUE), value, np.nan)
     if spec.label.positive == "one":
         return flag(column)
     array = plain_array(whole(column))
@@ -339,14 +345,24 @@ def _blank(column: pa.ChunkedArray) -> Bools:
     return np.asarray(pc.fill_null(pc.equal(pc.utf8_length(column), 0), False), bool)
 
 
-def _refuse_non_binary(column: pa.ChunkedArray, wrong: Bools, name: str, where: str) -> None:
+def _refuse_other_labels(
+    column: pa.ChunkedArray, wrong: Bools, spec: PipelineSpec, where: str
+) -> None:
     """Stop when a label is of another kind altogether: that is no matter of single rows."""
     if wrong.sum() * 2 <= len(wrong):
         return
     values: Sequence[object] = pc.unique(column.filter(pa.array(wrong)).drop_null())[:3].to_pylist()
+    of = f"{int(wrong.sum()):,} of {len(wrong):,} rows"
+    examples = f"for example {', '.join(map(repr, values)) or 'null'}"
+    if spec.label.kind == "value":
+        raise CorruptDataError(
+            f"label {spec.label.column!r} holds no values: {of} are not numbers from 0 to"
+            f" {LARGEST_VALUE:.0e}, {examples}",
+            where=where,
+            hint="name a column of amounts in `label.column`",
+        )
     raise CorruptDataError(
-        f"label {name!r} is not binary: {int(wrong.sum()):,} of {len(wrong):,} rows are neither 0"
-        f" nor 1, for example {', '.join(map(repr, values)) or 'null'}",
+        f"label {spec.label.column!r} is not binary: {of} are neither 0 nor 1, {examples}",
         where=where,
-        hint="name a 0/1 column in `label.column`",
+        hint="name a 0/1 column in `label.column`; amounts are labels with `label.kind: value`",
     )

@@ -91,7 +91,7 @@ def run(task: StageTask) -> Outcome:
             "made": made,
         },
         summary=f"{days_made(made, len(counts))}, {_history(night, task.night)}"
-        f"label rate {rate:.4f}, {_accounted(total)}"
+        f"{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
         + (f", quarantined: {listed(reasons, examples)}" if reasons else ""),
     )
 
@@ -135,7 +135,7 @@ def _frozen(task: StageTask, name: str) -> Outcome:
         rows=found.rows,
         metrics=found.metrics,
         summary=f"{found.rows.written:,} rows of the frozen data set {name}, every byte checked"
-        + (f", label rate {rate:.4f}" if rate is not None else ""),
+        + (f", {_rate_word(task.spec)} {rate:.4f}" if rate is not None else ""),
     )
 
 
@@ -200,6 +200,10 @@ def check_window(source: Source, night: Night) -> None:
         hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or take"
         " another date",
     )
+
+
+def _rate_word(spec: PipelineSpec) -> str:
+    return "mean value" if spec.label.kind == "value" else "label rate"
 
 
 def _accounted(rows: Rows) -> str:

@@ -48,6 +48,7 @@ class Served:
         self.champion = champion
         self.columns = columns
         self.architecture = bundle.card.architecture
+        self.output = bundle.card.output
         # Each thread keeps looked-up values of its own.
         self._small, self._large = bundle, bundle.twin()
         self._requests = RequestLookup(bundle.fitted, columns)

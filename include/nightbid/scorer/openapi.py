@@ -21,24 +21,28 @@ RANKED = {
     "row": "integer", "probability": "number", "bid": "number", "ecpm": "number",
     "price": "number",
 }  # fmt: skip
+PREDICTED = {"probability": "probabilities", "value": "values"}
+"""What a model predicts → what an answer calls the predictions of its rows."""
 ASKED = (401, 408, 413, 415, 422, 429, 503)
 """Refusals of requests with a body."""
 
 
-def document(columns: pa.Schema | None, version: str) -> Schema:
+def document(columns: pa.Schema | None, version: str, output: str = "probability") -> Schema:
     """Describe every address.
 
     Args:
         columns: Names and types of the columns that the served model reads; None: nothing serves.
         version: Of Nightbid.
+        output: What the served model predicts: `probability` or `value`.
     """
+    predicted = _PROBABILITY if output == "probability" else {"type": "number", "minimum": 0}
     error = {"$ref": "#/components/responses/Error"}
     answers = {
-        "/score": _object(champion=_ref("Champion"), probabilities=_list(_PROBABILITY)),
+        "/score": _object(champion=_ref("Champion"), **{PREDICTED[output]: _list(predicted)}),
         "/rank": _object(champion=_ref("Champion"), ranking=_list(_ref("Ranked"))),
     }
     said = {
-        "/score": "One probability per row, in order.",
+        "/score": f"One {output} per row, in order.",
         "/rank": "Candidates in order of eCPM, with their prices.",
     }
     bodies: Schema = {
@@ -90,7 +94,8 @@ def document(columns: pa.Schema | None, version: str) -> Schema:
         "info": {
             "title": "Nightbid scorer",
             "version": version,
-            "description": "Calibrated probabilities of raw rows, by the champion of a pipeline.",
+            "description": f"Calibrated {PREDICTED[output]} of raw rows, by the champion of a"
+            " pipeline.",
         },
         "paths": paths,
         "security": [{"token": []}],

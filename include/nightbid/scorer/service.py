@@ -51,6 +51,7 @@ from nightbid.scorer.metrics import (
     exposition,
     totals,
 )
+from nightbid.scorer.openapi import PREDICTED
 from nightbid.scorer.rows import TooManyRowsError
 
 LOG = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Service:
         def work() -> tuple[int, bytes]:
             scores = score(body, large=large)
             self._beside(served, body, scores, is_arrow=is_arrow)
-            answer = {"champion": name_of(served), "probabilities": scores}
+            answer = {"champion": name_of(served), PREDICTED[served.output]: scores}
             return len(scores), orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
         return await self._answer(work, "score", begun, large=large)
@@ -165,6 +166,12 @@ class Service:
         served = self._serving()
         if _is_arrow(request):
             raise HTTPException(415, "body: /rank reads JSON only → score Arrow rows at /score")
+        if served.output == "value":
+            raise HTTPException(
+                422,
+                "/rank: the champion predicts values, and eCPM is bid times probability → ask for"
+                " the values at /score",
+            )
         body = await self._body(request)
         large = len(body) > LARGE_BYTES
 
@@ -254,7 +261,8 @@ class Service:
     async def openapi(self, request: Request) -> Response:
         """Describe this interface."""
         served = self._follower.state.served
-        return _json(openapi.document(served.columns if served else None, version("nightbid")))
+        columns, output = (served.columns, served.output) if served else (None, "probability")
+        return _json(openapi.document(columns, version("nightbid"), output))
 
     async def _body(self, request: Request) -> bytes:
         length = request.headers.get("content-length", "")

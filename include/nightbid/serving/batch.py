@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,7 +22,8 @@ from nightbid.errors import ConfigError, DataError, MissingDataError
 from nightbid.serving.bundle import Bundle, read_columns
 from nightbid.serving.lookup import BATCH
 
-SCORE = "probability"
+NOT_ONE = {"probability": "not_probabilities", "value": "not_values"}
+"""Kind of prediction → the count of scores that are none."""
 
 
 def score_files(
@@ -39,14 +41,15 @@ def score_files(
         bundle_folder: An exported bundle.
         rows: The file or folder.
         to: A new folder. Its files have the paths of those read, and the columns `keep` and
-            `probability`, row for row. It appears when all are written.
+            `probability` (of a model of values, `value`), row for row. It appears when all are
+            written.
         keep: Columns to copy; none: all of them.
         described: What to record of the model in `scores.json`.
         runner: Beam's; None: one file after the other, without Beam.
 
     Returns:
-        What `scores.json` holds: model, rows, files, seconds, rows per second, mean probability,
-        number of scores that are none.
+        What `scores.json` holds: model, rows, files, seconds, rows per second, mean probability or
+        value, number of scores that are none.
 
     Raises:
         ConfigError: `to` exists.
@@ -60,7 +63,8 @@ def score_files(
         raise MissingDataError(
             "no Parquet file", where=str(rows), hint="give a file, or a folder of Parquet files"
         )
-    _, columns = _opened(str(bundle_folder))
+    bundle, columns = _opened(str(bundle_folder))
+    kind = bundle.card.output
     for file in files:
         _check(pq.read_schema(file), columns, keep, file)
     beside = to.with_name(f".tmp-{to.name}-{uuid.uuid4().hex[:8]}")
@@ -88,8 +92,8 @@ def score_files(
             "files": len(files),
             "seconds": round(seconds, 3),
             "rows_per_second": round(count / seconds, 1),
-            "mean_probability": total / count if count else None,
-            "not_probabilities": sum(each["wrong"] for each in totals),
+            f"mean_{kind}": total / count if count else None,
+            NOT_ONE[kind]: sum(each["wrong"] for each in totals),
         }
         (beside / "scores.json").write_text(json.dumps(summary, indent=1))
         beside.rename(to)
@@ -121,20 +125,22 @@ class ScoreParts:
         """Score a file, and leave the totals beside it."""
         bundle, columns = _opened(self._bundle)
         count, total, wrong = 0, 0.0, 0
+        name = bundle.card.output
+        most = 1.0 if name == "probability" else np.finfo(np.float64).max
         to = Path(part.to)
         with pq.ParquetFile(part.rows) as source:
             schema = source.schema_arrow
-            kept = list(self._keep) or [name for name in schema.names if name != SCORE]
-            written = pa.schema([*(schema.field(name) for name in kept), (SCORE, pa.float64())])
+            kept = list(self._keep) or [each for each in schema.names if each != name]
+            written = pa.schema([*(schema.field(each) for each in kept), (name, pa.float64())])
             read = list(dict.fromkeys([*columns.names, *kept]))
             with pq.ParquetWriter(to, written, compression="zstd") as sink:
                 for batch in source.iter_batches(BATCH, columns=read):
                     rows = pa.Table.from_batches([batch])
                     raw = pa.table({f.name: _as_logged(rows[f.name], f.type) for f in columns})
                     scores = bundle.score(raw)
-                    sink.write_table(rows.select(kept).append_column(SCORE, pa.array(scores)))
+                    sink.write_table(rows.select(kept).append_column(name, pa.array(scores)))
                     count, total = count + len(scores), total + float(scores.sum())
-                    wrong += len(scores) - int(((scores >= 0) & (scores <= 1)).sum())
+                    wrong += len(scores) - int(((scores >= 0) & (scores <= most)).sum())
         _beside(to).write_text(json.dumps({"rows": count, "sum": total, "wrong": wrong}))
 
 

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,6 @@ from nightbid.models.layout import column_values, featurized_column, weight_colu
 from nightbid.schema import FeatureSchema
 from nightbid.serving.lookup import BATCH, Lookup, Rows
 
-OUTPUT = "probability"
 COLUMNS = "columns.arrow"
 JUDGED = "judged.onnx"
 
@@ -45,6 +44,8 @@ class BundleCard(BaseModel):
     parameters: int
     inputs: tuple[str, ...]
     """Inputs of the graph, in order."""
+    output: Literal["probability", "value"] = "probability"
+    """What it predicts, and the name of the graph's output."""
 
 
 class Bundle:
@@ -103,7 +104,7 @@ class Bundle:
             featurized: the columns of `schema`, training-only ones excepted.
 
         Returns:
-            Probabilities, float64 [rows].
+            Probabilities, or expected values; float64 [rows].
 
         Raises:
             MissingDataError: an input is absent.
@@ -123,7 +124,7 @@ class Bundle:
             shared: one row with the columns that all rows have in common, left out of `raw`.
 
         Returns:
-            Probabilities, float64 [rows].
+            Probabilities, or expected values; float64 [rows].
 
         Raises:
             MissingDataError: a source column is absent.
@@ -137,12 +138,12 @@ class Bundle:
     def predict_tasks(self, featurized: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Score featurized rows with each task of a multi-task model: its column → [rows]."""
         feed = self.feed(featurized)
-        names = [each.name for each in self._session.get_outputs() if each.name != OUTPUT]
+        names = [each.name for each in self._session.get_outputs() if each.name != self.card.output]
         if not names:
             return {}
         found = self._session.run(names, self._used(feed))
         return {
-            name.removeprefix(f"{OUTPUT}_"): np.asarray(each, np.float64).reshape(-1)
+            name.removeprefix(f"{self.card.output}_"): np.asarray(each, np.float64).reshape(-1)
             for name, each in zip(names, found, strict=True)
         }
 
@@ -165,7 +166,7 @@ class Bundle:
 
     def run(self, feed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Score one batch of graph inputs; float32 [rows]."""
-        (found,) = self._session.run([OUTPUT], self._used(feed))
+        (found,) = self._session.run([self.card.output], self._used(feed))
         return np.asarray(found, np.float32).reshape(-1)
 
     def _used(self, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

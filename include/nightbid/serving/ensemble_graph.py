@@ -11,8 +11,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from nightbid.models.ensemble import TINY, Ensemble
+from nightbid.models.folder import PROBABILITY as OUTPUT
 from nightbid.models.predict import FittedModel
-from nightbid.serving.tree_graph import OPSET, OUTPUT, calibration_nodes
+from nightbid.serving.tree_graph import OPSET, calibration_nodes
 
 
 def write_ensemble_onnx(

@@ -58,8 +58,10 @@ def run(task: StageTask) -> Outcome:
         engine="onnxruntime",
         parameters=parameters,
         inputs=tuple(each.name for each in Layout(model.card.features).served),
+        output="probability" if model.card.value is None else "value",
     )
-    (task.output / "bundle.json").write_text(card.model_dump_json(indent=1))
+    text = card.model_dump_json(indent=1, exclude_defaults=True)
+    (task.output / "bundle.json").write_text(text)
     task.progress(0.7, "comparing with what was trained")
     bundle = Bundle.load(task.output)
     raw, rows = paired_rows(
@@ -77,8 +79,14 @@ def run(task: StageTask) -> Outcome:
     ask_over_http(bundle, raw.slice(0, ASKED), read_columns(task.output))
     served = {"": bundle.predict(rows), **bundle.predict_tasks(rows)}
     trained = {"": model.predict(rows), **model.predict_tasks(rows)}
+    units = {
+        # Values differ by a share of themselves, probabilities by what they are.
+        name: 1.0 if model.card.value is None else np.maximum(each, each.mean())
+        for name, each in trained.items()
+    }
     parity = max(
-        float(np.max(np.abs(served[name] - each), initial=0.0)) for name, each in trained.items()
+        float(np.max(np.abs(served[name] - each) / units[name], initial=0.0))
+        for name, each in trained.items()
     )
     task.progress(0.85, "looking the same rows up as at serving")
     skew = mismatches(raw, rows, bundle.fitted)

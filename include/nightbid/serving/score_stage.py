@@ -141,12 +141,13 @@ def run(task: StageTask) -> Outcome:
         runner=task.spec.runner,
     )
     expected = _expected(task.inputs["evaluate"].manifest.metrics)
+    kind = "mean_value" if "mean_value" in found else "mean_probability"
     check(found, sum(pq.ParquetFile(each).metadata.num_rows for each in files), expected)
     return Outcome(
         rows=Rows(read=found["rows"], written=found["rows"]),
         metrics={**found, "evaluated_mean": expected},
-        summary=f"{found['rows']:,} rows of {task.night.date} scored, mean probability"
-        f" {found['mean_probability']:.4f}, {found['rows_per_second']:,.0f} rows/s",
+        summary=f"{found['rows']:,} rows of {task.night.date} scored, {kind.replace('_', ' ')}"
+        f" {found[kind]:.4f}, {found['rows_per_second']:,.0f} rows/s",
         volatile=(f"scores/{day}/scores.json",),
     )
 
@@ -164,19 +165,26 @@ def check(found: dict[str, Any], rows: int, expected: float | None) -> None:
     """
     if found["rows"] != rows:
         what, hint = f"{found['rows']:,} scores for {rows:,} rows", "run it again"
-    elif found["not_probabilities"]:
-        what = f"{found['not_probabilities']:,} scores are no probabilities"
+    elif found.get("not_probabilities") or found.get("not_values"):
+        kind = "values" if "not_values" in found else "probabilities"
+        what = f"{found[f'not_{kind}']:,} scores are no {kind}"
         hint = "roll back, and look at the gates of the champion's night"
     elif (
         expected
         and rows >= SURE_ROWS
-        and not 1 / FACTOR <= (found["mean_probability"] or math.nan) / expected <= FACTOR
+        and not 1 / FACTOR <= (_mean(found) or math.nan) / expected <= FACTOR
     ):
-        what = f"the mean probability is {found['mean_probability']:.4g}, not near {expected:.4g}"
+        kind = "value" if "mean_value" in found else "probability"
+        what = f"the mean {kind} is {_mean(found):.4g}, not near {expected:.4g}"
         hint = "compare the day with the evaluation's: `nightbid data` and the raw gate"
     else:
         return
     raise DataError(what, where="scores", hint=hint)
+
+
+def _mean(found: dict[str, Any]) -> float | None:
+    mean: float | None = found.get("mean_value", found.get("mean_probability"))
+    return mean
 
 
 def _expected(metrics: Any) -> float | None:

@@ -16,7 +16,6 @@ from nightbid.models.trees import Trees, columns_of, is_small_list
 from nightbid.schema import ModelInput
 
 OPSET, TREE_OPSET = 18, 3
-OUTPUT = "probability"
 
 
 def write_tree_onnx(model: Trees, path: Path) -> None:
@@ -51,15 +50,27 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
         helper.make_node("Concat", columns, ["matrix"], axis=1),
         Ensemble.of(model).node("matrix", "logit"),
         *steps,
-        helper.make_node("Sigmoid", ["calibrated"], ["probabilities"]),
-        helper.make_node("Reshape", ["probabilities", "flat"], [OUTPUT]),
+        *_mean_nodes(model),
+        helper.make_node("Reshape", ["means", "flat"], [model.card.output]),
     ]
-    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows"])
+    if model.card.value is not None:
+        constants.append(_floats("largest", [model.card.value.largest]))
+    output = helper.make_tensor_value_info(model.card.output, TensorProto.FLOAT, ["rows"])
     graph = helper.make_graph(nodes, "trees", inputs, [output], constants)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREE_OPSET)]
     made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.checker.check_model(made)
     path.write_bytes(made.SerializeToString(deterministic=True))
+
+
+def _mean_nodes(model: Trees) -> list[Any]:
+    """Nodes from `calibrated` to `means`: a probability, or the exponential of a log mean."""
+    if model.card.value is None:
+        return [helper.make_node("Sigmoid", ["calibrated"], ["means"])]
+    return [
+        helper.make_node("Min", ["calibrated", "largest"], ["bounded"]),
+        helper.make_node("Exp", ["bounded"], ["means"]),
+    ]
 
 
 def _name(each: ModelInput) -> str:

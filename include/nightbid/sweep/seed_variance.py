@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nightbid.config.gates import SeedNoise
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import StageError
+from nightbid.errors import ConfigError, StageError
 from nightbid.night.progress import Progress, silent
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import stage_named
@@ -70,6 +70,13 @@ def draw(
         StageError: a figure is not defined, so there is no spread.
         NightbidError: a stage failed.
     """
+    if spec.label.kind == "value":
+        raise ConfigError(
+            "the noise of seeds is measured in normalized entropy, and this pipeline predicts"
+            " values",
+            where=spec.pipeline,
+            hint="train with several train.seed, and compare the runs: `nightbid compare`",
+        )
     # Not a night: `sweep` keeps its run out of the lists and out of other nights' history.
     name = f"{spec.pipeline}-{night}-noise"
     run = RunRecord.start(workspace, spec, night, run_id=name, trigger="noise", sweep=name)

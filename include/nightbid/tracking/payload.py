@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 import nightbid
 from nightbid.night.record import RunRecord
 from nightbid.report.comparison import flat
+from nightbid.report.figures import words_of
 from nightbid.report.run_view import RunView
 from nightbid.sampling.frozen import name_of
 
@@ -129,6 +130,7 @@ def _tags(view: RunView) -> dict[str, str]:
 
 def _metrics(view: RunView) -> Iterator[Point]:
     metrics = view.evaluation
+    words = words_of(metrics)
     for model in _MODELS:
         yield from _points(f"{model}.", metrics.get(model) or {})
     for name, found in (metrics.get("difference") or {}).items():
@@ -151,7 +153,7 @@ def _metrics(view: RunView) -> Iterator[Point]:
         if stage.record:
             yield Point(name=f"seconds.{stage.name}", value=stage.record.seconds)
     for each in metrics.get("slices") or []:
-        found = {name: each["candidate"].get(name) for name in ("auc", "normalized_entropy")}
+        found = {name: each["candidate"].get(name) for name in (words.rank, words.loss)}
         yield from _points(f"slice.{safe_name(each['column'])}.{safe_name(each['value'])}.", found)
 
 

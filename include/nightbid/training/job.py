@@ -27,6 +27,7 @@ from nightbid.training.distributed import agreed
 from nightbid.training.memory import plan_memory
 from nightbid.training.stream import Stream
 from nightbid.training.validation import scored
+from nightbid.training.values import scale, value_fields
 
 
 class Fit(Block):
@@ -77,6 +78,12 @@ def run_job(
             where="label",
             hint="set label.given and label.entire_space: true",
         )
+    if job.label.kind == "value" and (architecture.multi_task or architecture.engine == "ensemble"):
+        raise ConfigError(
+            f"{job.model.architecture} predicts probabilities only, and label.kind is value",
+            where="model.architecture",
+            hint="take another architecture, such as dcn_v2",
+        )
     if architecture.multi_task and (
         job.train.sampling_correction or job.train.positive_weight != 1
     ):
@@ -111,10 +118,8 @@ def run_job(
         embedding_dim=job.model.embedding_dim,
         embedding_l2=job.model.embedding_l2,
         parameters=parameters,
-        prior=_logit(train.rate),
-        **_tasks(job.label, train) if architecture.multi_task else {},
         features=schema,
-        calibration=undone,
+        **{"calibration": undone, **_start(job.label, train, architecture)},
     )
 
     def inner(done: float, message: str = "") -> None:
@@ -217,7 +222,10 @@ def _calibrated(card: ModelCard, model: Any, rows: Rows, train: Train) -> ModelC
     if train.calibration == "none":
         return card
     # What was scored is corrected already; on the card stands what the raw logits need.
-    found = FITTERS[train.calibration](*scored(model.score, rows))
+    if card.value is not None:
+        found = scale(model.score, rows)
+    else:
+        found = FITTERS[train.calibration](*scored(model.score, rows))
     return card.model_copy(update={"calibration": found.after(card.calibration.intercept)})
 
 
@@ -233,6 +241,18 @@ def _strategy(architecture: Architecture, train: Train) -> Any:
     from nightbid.training.distributed import strategy_of_environment
 
     return strategy_of_environment(train.batch_size or SMALLEST_BATCH)
+
+
+def _start(label: Label, train: Rows, architecture: Architecture) -> dict[str, Any]:
+    """What a model's card says of its outputs: what they mean and where each starts from."""
+    if label.kind == "value":
+        found = value_fields(label, train)
+        if architecture.engine == "lightgbm":
+            # Trees learn shares of the mean value.
+            found["calibration"] = Calibration(intercept=found["prior"])
+        return found
+    tasks = _tasks(label, train) if architecture.multi_task else {}
+    return {"prior": _logit(train.rate), **tasks}
 
 
 def _tasks(label: Label, train: Rows) -> dict[str, Any]:

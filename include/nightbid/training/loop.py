@@ -266,7 +266,8 @@ class Training:
     def _end_epoch(self, loss: float, seconds: float, watch: EpochWatcher) -> None:
         place, clock = self._place, time.monotonic()
         with self._averaged():
-            found = validated(self._network.score, self._validation)
+            values = self._network.card.value is not None
+            found = validated(self._network.score, self._validation, values=values)
             seconds += time.monotonic() - clock
             place.epochs.append(Epoch(place.epoch, loss, found, seconds))
             if self._best() is place.epochs[-1]:

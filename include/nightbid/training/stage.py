@@ -105,13 +105,14 @@ def _train(task: StageTask, requested: TrainingRequest) -> Outcome:
 def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
     """Tell what a training, wherever it ran, has come to."""
     rows, best = metrics.pop("rows"), metrics["validation"]
+    loss = "deviance" if requested.fit.label.kind == "value" else "log loss"
     return Outcome(
         rows=Rows(read=rows, written=rows),
         metrics=metrics,
         volatile=("tensorboard/",),
         summary=f"{requested.fit.model.architecture}, {metrics['parameters']:,} parameters,"
         f" best of {metrics['epochs']} {'trees' if requested.trees else 'epochs'} is"
-        f" {metrics['best_epoch']}: validation log loss {best['log_loss']:.4f}"
+        f" {metrics['best_epoch']}: validation {loss} {best['log_loss']:.4f}"
         + (f", AUC {best['auc']:.4f}" if best["auc"] is not None else "")
         + f", {metrics['examples_per_second']:,.0f} samples/s"
         + (

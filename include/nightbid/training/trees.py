@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from nightbid.models.layout import Layout
 from nightbid.models.registry import find
 from nightbid.models.runtime import THREADS
 from nightbid.models.trees import Trees
+from nightbid.models.values import POWER
 from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.data import Rows
 from nightbid.training.memory import MemoryPlan
@@ -78,11 +80,18 @@ def fit_trees(
     train, validation, share = fitting(train, validation, plan, int(settings.get("max_bin", 255)))
     if share < 1:
         progress(0.0, f"{share:.1%} of the rows: the bins of all would not fit, {plan}")
+    # Values are learned in units of their mean, so that penalties weigh the same in any currency.
+    unit = np.float32(1.0 if card.value is None else math.exp(-card.prior))
+    objective: dict[str, Any] = {"objective": "binary", "metric": "binary_logloss"}
+    if card.value is not None:
+        objective = {"objective": "tweedie", "metric": "tweedie", "tweedie_variance_power": POWER}
     data, flags = dataset(train, layout, seed=seed)
+    flags["label"] = flags["label"] * unit
     rows = lightgbm.Dataset(data, **flags, free_raw_data=True)
     # What undoes the weights of training is no part of a tree, but of how good it is.
-    shift = card.calibration.intercept
+    shift = card.calibration.intercept if card.value is None else 0.0
     newer_data, newer_flags = dataset(validation, layout, seed=None)
+    newer_flags["label"] = newer_flags["label"] * unit
     newer = rows.create_valid(
         newer_data,
         **newer_flags,
@@ -92,8 +101,7 @@ def fit_trees(
     booster = lightgbm.train(
         {
             **settings,
-            "objective": "binary",
-            "metric": "binary_logloss",
+            **objective,
             "deterministic": True,
             "force_row_wise": True,
             "use_missing": False,
@@ -111,7 +119,7 @@ def fit_trees(
     )
     trees = Trees(card, booster)
     seconds = time.monotonic() - started
-    found = validated(trees.score, validation)
+    found = validated(trees.score, validation, values=card.value is not None)
     return trees, {
         "architecture": card.architecture,
         "parameters": trees.parameters,

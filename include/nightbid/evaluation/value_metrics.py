@@ -1,0 +1,214 @@
+"""Figures of merit of predicted values, and their intervals over users."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.stats import rankdata
+
+from nightbid.errors import DataError
+from nightbid.evaluation.bootstrap import Difference, Interval, Resampling, bounds
+from nightbid.evaluation.metrics import CURVE_BINS, CurvePoint, known
+from nightbid.evaluation.scores import Floats, Ints
+from nightbid.models.values import deviances
+
+FIGURES = ("normalized_deviance", "deviance", "gini", "mae", "rmse", "calibration")
+"""Figures with intervals."""
+_BINS, _CHUNK = 1 << 12, 16
+
+
+@dataclass(frozen=True)
+class ValueRows:
+    """Actual values of rows, and whose they are; [rows] each."""
+
+    values: Floats
+    weights: Floats
+    users: Ints
+
+    def take(self, kept: Any) -> ValueRows:
+        """Some of the rows."""
+        return ValueRows(self.values[kept], self.weights[kept], self.users[kept])
+
+    @property
+    def mean(self) -> float:
+        """Weighted mean value; 0 without rows."""
+        total = float(self.weights.sum())
+        return float(self.weights @ self.values) / total if total else 0.0
+
+
+def checked(predicted: Floats) -> Floats:
+    """Predicted values as float64.
+
+    Raises:
+        DataError: one is not a number from 0 on.
+    """
+    found = np.asarray(predicted, np.float64)
+    wrong = ~(np.isfinite(found) & (found >= 0))
+    if wrong.any():
+        where = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"a model predicted the value {found[where]} for row {where}",
+            where="evaluation",
+            hint="a value is a number from 0 on: look at the training's loss and inputs",
+        )
+    return found
+
+
+def figures(rows: ValueRows, predicted: Floats) -> dict[str, float | None]:
+    """All figures of one model.
+
+    `normalized_deviance` is the Tweedie deviance over that of the rows' own mean; `gini` the
+    Lorenz area of the values in the order of the predictions over that in their own order;
+    `rank_correlation` is Spearman's; `calibration` the mean prediction over the mean value.
+
+    Args:
+        rows: the actual values.
+        predicted: [rows]
+    """
+    p, y, w = checked(predicted), rows.values, rows.weights
+    total = float(w.sum())
+    if not total or not rows.mean:
+        return dict.fromkeys((*FIGURES, "rank_correlation"))
+    deviance = float(w @ deviances(y, p)) / total
+    of_mean = float(w @ deviances(y, np.full(len(y), rows.mean))) / total
+    best = _gini(y, y, w)
+    found = {
+        "normalized_deviance": deviance / of_mean if of_mean else math.nan,
+        "deviance": deviance,
+        "gini": _gini(p, y, w) / best if best else math.nan,
+        "mae": float(w @ np.abs(y - p)) / total,
+        "rmse": math.sqrt(float(w @ (y - p) ** 2) / total),
+        "calibration": float(w @ p) / float(w @ y),
+        "rank_correlation": _spearman(p, y),
+    }
+    return {name: known(value) for name, value in found.items()}
+
+
+def _spearman(p: Floats, y: Floats) -> float:
+    if len(y) < 2 or np.ptp(p) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(np.corrcoef(rankdata(p), rankdata(y))[0, 1])
+
+
+def _gini(order: Floats, values: Floats, weights: Floats) -> float:
+    """Gini coefficient of weighted values in an order; rows of equal order are one step."""
+    _, place = np.unique(order, return_inverse=True)
+    mass, value = (
+        np.asarray(np.bincount(place, each)[:, None], np.float64)
+        for each in (weights, weights * values)
+    )
+    return float(_ginis(mass, value)[0])
+
+
+def _ginis(mass: Floats, value: Floats) -> Floats:
+    """Gini coefficient of each column: both [steps, columns], in rising order."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x, y = mass / mass.sum(axis=0), np.cumsum(value, axis=0) / value.sum(axis=0)
+    before = np.vstack([np.zeros((1, y.shape[1])), y[:-1]])
+    return np.asarray(1 - (x * (y + before)).sum(axis=0))
+
+
+@dataclass(frozen=True)
+class ValueReplicates:
+    """Figures of one model in every replicate of the bootstrap: name → [replicates]."""
+
+    figures: Mapping[str, Floats]
+
+    def interval(self, figure: str) -> Interval:
+        """Bounds of a level."""
+        low, high = bounds(self.figures[figure])
+        return Interval(low=low, high=high)
+
+    def difference(self, other: ValueReplicates, figure: str, value: float | None) -> Difference:
+        """Bounds of this model's figure less that of another on the same rows, paired."""
+        low, high = bounds(self.figures[figure] - other.figures[figure])
+        return Difference(value=value, low=low, high=high)
+
+
+def replicate_values(
+    resampling: Resampling, rows: ValueRows, models: Mapping[str, Floats]
+) -> dict[str, ValueReplicates]:
+    """Recompute the figures of some models in every replicate.
+
+    Args:
+        resampling: of (at least) these users.
+        rows: the actual values.
+        models: name → predicted values [rows].
+    """
+    user = np.searchsorted(resampling.users, rows.users)
+    y, w, size = rows.values, rows.weights, len(resampling.users)
+    columns = [w, w * y, w * np.sqrt(y)]
+    for p in models.values():
+        columns += [w * deviances(y, p), w * p, w * np.abs(y - p), w * (y - p) ** 2]
+    sums = sparse.csr_matrix([np.bincount(user, each, size) for each in columns])
+    orders = {"": _steps(y, rows, user, size)}
+    orders |= {name: _steps(p, rows, user, size) for name, p in models.items()}
+    replicates = resampling.weights.shape[1]
+    totals = np.empty((len(columns), replicates))
+    ginis = {name: np.empty(replicates) for name in orders}
+    for start in range(0, replicates, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        drawn = resampling.weights[:, part].astype(np.float64)
+        totals[:, part] = sums @ drawn
+        for name, (mass, value) in orders.items():
+            ginis[name][part] = _ginis(mass @ drawn, value @ drawn)
+    weight, total, roots = totals[:3]
+    found = {}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = total / weight
+        # Of the constant prediction m: Σ w·4·(√y - √m)²/√m.
+        of_mean = 4 * (2 * weight * np.sqrt(mean) - 2 * roots) / weight
+        for at, name in enumerate(models):
+            deviance, predicted, absolute, squared = totals[3 + 4 * at : 7 + 4 * at]
+            found[name] = ValueReplicates(
+                {
+                    "normalized_deviance": deviance / weight / of_mean,
+                    "deviance": deviance / weight,
+                    "gini": ginis[name] / ginis[""],
+                    "mae": absolute / weight,
+                    "rmse": np.sqrt(squared / weight),
+                    "calibration": predicted / total,
+                }
+            )
+    return found
+
+
+def _steps(
+    order: Floats, rows: ValueRows, user: Ints, users: int
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Weight, and weighted value, per (step of an order, user)."""
+    _, place = np.unique(order, return_inverse=True)
+    size = int(place.max()) + 1 if len(place) else 0
+    if size > _BINS:
+        # Neighbouring values share a step: far below the spread between replicates.
+        place, size = place * _BINS // size, _BINS
+    shape = (size, users)
+    return (
+        sparse.csr_matrix((rows.weights, (place, user)), shape),
+        sparse.csr_matrix((rows.weights * rows.values, (place, user)), shape),
+    )
+
+
+def value_curve(rows: ValueRows, predicted: Floats, bins: int = CURVE_BINS) -> list[CurvePoint]:
+    """Mean prediction and mean value in groups of equal weight by prediction; ties stay joined."""
+    total = float(rows.weights.sum())
+    if not total:
+        return []
+    _, place = np.unique(predicted, return_inverse=True)
+    mass = np.bincount(place, rows.weights)
+    middle = (np.cumsum(mass) - mass / 2) / total
+    group = np.minimum((middle * bins).astype(np.int64), bins - 1)[place]
+    sums = [
+        np.bincount(group, rows.weights * each, minlength=bins)
+        for each in (predicted, rows.values, np.ones(len(predicted)))
+    ]
+    return [
+        CurvePoint(predicted=said / weight, observed=seen / weight, weight=weight)
+        for said, seen, weight in zip(*(each.tolist() for each in sums), strict=True)
+        if weight
+    ]

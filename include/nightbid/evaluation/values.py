@@ -1,0 +1,178 @@
+"""Evaluation of models of values: what is said of them, and the verdict on the candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nightbid.config.evaluate import Evaluate
+from nightbid.evaluation.bootstrap import Difference, Resampling
+from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.scores import Floats
+from nightbid.evaluation.slices import slices_of
+from nightbid.evaluation.value_metrics import (
+    FIGURES,
+    ValueReplicates,
+    ValueRows,
+    checked,
+    figures,
+    replicate_values,
+    value_curve,
+)
+from nightbid.evaluation.verdict import PROMOTED, UNKNOWN, judge
+from nightbid.night.progress import Progress, silent
+
+CURVES = ("candidate", "champion", "baseline")
+BINARY = ("auc", "pr_auc", "log_loss", "normalized_entropy", "ece", "gauc", "ndcg")
+"""Figures of probabilities, which values do not have."""
+
+
+def evaluate_values(
+    rows: Rows,
+    settings: Evaluate,
+    *,
+    mean: float,
+    seed: int,
+    no_reference: str = "",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Compute everything that is said of models of values; the manifest's metrics.
+
+    Args:
+        rows: evaluate rows with the predicted values of all models.
+        settings: the pipeline's block.
+        mean: mean value of the training rows, what the constant model predicts.
+        seed: of the bootstrap.
+        no_reference: why the champion is not compared with, if there is one.
+        progress: told the share of the work that is done.
+    """
+    reference = "champion" if "champion" in rows.scores else "baseline"
+    actual = ValueRows(rows.labels, rows.weights, rows.users)
+    models = {name: checked(each) for name, each in rows.scores.items()}
+    models["constant"] = np.full(len(rows), mean)
+    found = {name: _figures(actual, each) for name, each in models.items()}
+    progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
+    resampling = Resampling.of(rows.users, settings.bootstrap, seed)
+    drawn = replicate_values(resampling, actual, dict(rows.scores))
+    difference = _differences(found, drawn, reference)
+    intervals = {
+        name: {figure: each.interval(figure) for figure in FIGURES} for name, each in drawn.items()
+    }
+    parts = []
+    pair = {name: models[name] for name in ("candidate", reference)}
+    slices = list(slices_of(rows.slices, settings.slices, settings.slice_values))
+    for index, part in enumerate(slices):
+        progress(0.8 + 0.15 * index / len(slices), f"slice {part.column} = {part.value}")
+        inside = actual.take(part.rows)
+        kept = {name: each[part.rows] for name, each in pair.items()}
+        of_part = {name: _figures(inside, each) for name, each in kept.items()}
+        spread = replicate_values(resampling, inside, kept)
+        parts.append(
+            {
+                "column": part.column,
+                "value": part.value,
+                "rows": len(inside.values),
+                "positives": int((inside.values > 0).sum()),
+                "mean": inside.mean,
+                "candidate": of_part["candidate"],
+                "reference": of_part[reference],
+                "calibration": spread["candidate"].interval("calibration"),
+                "difference": _differences(of_part, spread, reference),
+            }
+        )
+    verdict = judge(
+        difference["normalized_deviance"],
+        settings.margin_deviance,
+        difference["gini"],
+        settings.margin_gini,
+    )
+    ratchet = _ratchet(rows, actual, resampling, found, settings)
+    if verdict == "neutral" and ratchet and ratchet["verdict"] not in PROMOTED:
+        verdict = "undecided"
+    as_logged = None
+    if rows.as_logged is not None:
+        as_logged = _figures(actual, checked(rows.as_logged))
+    return {
+        "kind": "value",
+        "verdict": verdict,
+        "reference": reference,
+        "ratchet": ratchet,
+        "as_logged": as_logged,
+        "by_propensity": None,
+        "no_reference": no_reference,
+        "rows": len(rows),
+        "positives": int((rows.labels > 0).sum()),
+        "users": len(resampling.users),
+        "label_rate": actual.mean,
+        "rows_digest": rows.digest,
+        "margin_deviance": settings.margin_deviance,
+        "margin_gini": settings.margin_gini,
+        "candidate": found["candidate"],
+        "champion": found.get("champion"),
+        "baseline": found["baseline"],
+        "constant": found["constant"],
+        "oracle": None,
+        "difference": difference,
+        "intervals": intervals["candidate"],
+        "model_intervals": intervals,
+        "curves": {name: value_curve(actual, models[name]) for name in CURVES if name in models},
+        "slices": parts,
+        "field_calibration": {},
+        "tasks": {},
+    }
+
+
+def _figures(actual: ValueRows, predicted: Floats) -> dict[str, float | None]:
+    return {**figures(actual, predicted), **dict.fromkeys(BINARY)}
+
+
+def _differences(
+    found: Mapping[str, Mapping[str, float | None]],
+    drawn: Mapping[str, ValueReplicates],
+    reference: str,
+) -> dict[str, Difference]:
+    differences: dict[str, Difference] = dict.fromkeys(
+        ("auc", "normalized_entropy", "log_loss"), UNKNOWN
+    )
+    for figure in FIGURES:
+        mine, theirs = found["candidate"][figure], found[reference][figure]
+        value = None if mine is None or theirs is None else mine - theirs
+        differences[figure] = drawn["candidate"].difference(drawn[reference], figure, value)
+    return differences
+
+
+def _ratchet(
+    rows: Rows,
+    actual: ValueRows,
+    resampling: Resampling,
+    found: Mapping[str, Mapping[str, float | None]],
+    settings: Evaluate,
+) -> dict[str, Any] | None:
+    """Compare with the best of the recent champions, where it beats the present one here."""
+    champion = found["champion"]["normalized_deviance"] if "champion" in found else None
+    best = None
+    for each in rows.earlier:
+        of_each = _figures(actual, checked(each.scores))
+        loss = of_each["normalized_deviance"]
+        if loss is not None and (best is None or loss < best[0]):
+            best = loss, each, of_each
+    if best is None or champion is None or best[0] >= champion:
+        return None
+    _, each, of_each = best
+    pair = {"candidate": rows.scores["candidate"], "earlier": each.scores}
+    drawn = replicate_values(resampling, actual, pair)
+    both = {"candidate": found["candidate"], "earlier": of_each}
+    difference = _differences(both, drawn, "earlier")
+    return {
+        "number": each.number,
+        "night": each.night,
+        "verdict": judge(
+            difference["normalized_deviance"],
+            settings.margin_deviance,
+            difference["gini"],
+            settings.margin_gini,
+        ),
+        "difference": difference,
+    }

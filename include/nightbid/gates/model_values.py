@@ -1,0 +1,102 @@
+"""Is a candidate that predicts values fit to serve: against its reference and the baselines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.evaluation.verdict import against, explain, signed
+from nightbid.gates.drift import beyond_chance
+from nightbid.gates.measurements import Measurements
+
+NORMAL_95 = 1.96
+"""Half a 95 % interval, in standard errors."""
+REQUIRED = ("normalized_deviance", "gini", "calibration")
+
+
+def measure_values(
+    measurements: Measurements, metrics: dict[str, Any], spec: PipelineSpec, broken: list[str]
+) -> None:
+    """Collect the figures of the candidate, its reference and its slices.
+
+    Args:
+        measurements: filled here.
+        metrics: of an evaluation of values.
+        spec: the pipeline.
+        broken: figures of `REQUIRED` that are no numbers.
+    """
+    reference, candidate = str(metrics["reference"]), metrics["candidate"]
+    difference = metrics["difference"]
+    loss = difference["normalized_deviance"]
+    if loss["value"] is None:
+        measurements.add(
+            "deviance_loss", None, note=f"not defined for the candidate or the {reference}"
+        )
+    else:
+        note = f"{against(metrics['verdict'], reference)}: normalized deviance {signed(loss)}"
+        measurements.add("worse_than_reference", float(metrics["verdict"] == "worse"), note=note)
+        measurements.add(
+            "deviance_loss", max(beyond_chance(loss["value"], 0.0, _error(loss)), 0.0), note=note
+        )
+    gini = difference["gini"]
+    if gini["value"] is not None:
+        why = explain(metrics)
+        measurements.add(
+            "gini_loss",
+            max(-beyond_chance(gini["value"], 0.0, _error(gini)), 0.0),
+            note=f"Gini against the {reference} {signed(gini)}" + (f"; {why}" if why else ""),
+        )
+        measurements.add("verdict_mixed", float(metrics["verdict"] == "mixed"), note=why)
+    if broken:
+        return
+    measurements.add("gini", candidate["gini"])
+    measurements.add(
+        "calibration",
+        beyond_chance(candidate["calibration"], 1.0, _error(metrics["intervals"]["calibration"])),
+        note=f"{candidate['calibration']:.4f} measured on {metrics['positives']:,} values above 0",
+    )
+    deviance = candidate["normalized_deviance"]
+    for name in ("constant", "baseline"):
+        other = metrics[name]["normalized_deviance"]
+        if other is not None:
+            measurements.add(
+                f"deviance_vs_{name}", deviance - other, note=f"{deviance:.4f} vs {other:.4f}"
+            )
+    champion = (metrics.get("champion") or {}).get("gini")
+    if champion is not None:
+        measurements.add("gini_jump", candidate["gini"] - champion)
+    else:
+        measurements.skip("a jump over the champion: there is no champion yet")
+    _slices(measurements, metrics.get("slices", ()), spec.gates.model.slice_positives)
+
+
+def _slices(measurements: Measurements, slices: Any, least: int) -> None:
+    small = 0
+    for each in slices:
+        calibration = each["candidate"].get("calibration")
+        if each["positives"] < least or calibration is None:
+            small += 1
+            continue
+        name = f"{each['column']}={each['value']}"
+        measurements.add(
+            "slice_calibration",
+            beyond_chance(calibration, 1.0, _error(each["calibration"])),
+            subject=name,
+            note=f"{calibration:.3f} measured on {each['rows']:,} rows",
+        )
+        difference = each["difference"]["normalized_deviance"]
+        if difference["low"] is not None:
+            measurements.add(
+                "slice_deviance",
+                difference["low"],
+                subject=name,
+                note=f"{difference['value']:+.4f} against the reference",
+            )
+    if small:
+        measurements.skip(f"{small} slices with fewer than {least} values above 0")
+
+
+def _error(interval: dict[str, Any]) -> float:
+    """Standard error that a 95 % interval tells; 0 where there is none."""
+    low, high = interval["low"], interval["high"]
+    return 0.0 if low is None else float(high - low) / (2 * NORMAL_95)

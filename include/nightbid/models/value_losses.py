@@ -1,0 +1,58 @@
+"""Losses of networks that predict values, and the log of the mean that they predict."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from nightbid.models.values import ValueHead
+
+FARTHEST = 30.0
+"""Logs of means are kept this near to that of the mean value: no loss overflows."""
+LEAST_SPREAD = 0.01
+"""Of the logs of values above 0."""
+
+
+def value_losses(head: ValueHead, outputs: Any, values: Any, prior: float) -> Any:
+    """Compute the loss of each row; float32 [rows].
+
+    Half the Tweedie deviance of power 1.5, in units of the mean value, so that penalties weigh the
+    same in cents and in seconds; or the negative log likelihood of a zero-inflated log-normal
+    (Wang, Liu and Miao, 2019, arXiv 1912.07753).
+
+    Args:
+        head: which of them.
+        outputs: [rows, outputs], priors included.
+        values: [rows], from 0 on.
+        prior: log of the mean value of the training rows.
+    """
+    if head.distribution == "tweedie":
+        apart = tf.clip_by_value(outputs[:, 0] - prior, -FARTHEST, FARTHEST)
+        shares = values * math.exp(-prior)
+        return 2 * (
+            shares * tf.exp(-apart / 2) + tf.exp(apart / 2) - 2 * tf.sqrt(tf.maximum(shares, 0.0))
+        )
+    some = tf.cast(values > 0, tf.float32)
+    found = tf.nn.sigmoid_cross_entropy_with_logits(some, outputs[:, 0])
+    logs = tf.math.log(tf.where(values > 0, values, tf.ones_like(values)))
+    spread = _spread(outputs)
+    far = (logs - outputs[:, 1]) / spread
+    density = tf.square(far) / 2 + tf.math.log(spread) + 0.5 * math.log(2 * math.pi) + logs
+    return found + some * density
+
+
+def log_mean(head: ValueHead, outputs: Any) -> Any:
+    """Compute the log of the expected value, [rows, outputs] to [rows].
+
+    Of a zero-inflated log-normal: log(p·exp(μ + σ²/2)).
+    """
+    if head.distribution == "tweedie":
+        return outputs[:, 0]
+    positive = -tf.nn.softplus(-outputs[:, 0])
+    return positive + outputs[:, 1] + tf.square(_spread(outputs)) / 2
+
+
+def _spread(outputs: Any) -> Any:
+    return tf.maximum(tf.nn.softplus(outputs[:, 2]), LEAST_SPREAD)

@@ -1,0 +1,86 @@
+"""Training on values: where models start from, how they are validated and scaled afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.config.pipeline import Label
+from nightbid.errors import CorruptDataError
+from nightbid.models.calibration import Calibration
+from nightbid.models.layout import Packed
+from nightbid.models.values import SMALLEST, ValueHead, deviances
+from nightbid.training.data import Rows
+
+Floats = npt.NDArray[np.float64]
+LEAST_SPREAD = 0.05
+
+
+def value_fields(label: Label, train: Rows) -> dict[str, Any]:
+    """Make what the card of a model of values says of them: its head and its starting point.
+
+    Args:
+        label: the pipeline's block.
+        train: rows to learn from.
+
+    Raises:
+        CorruptDataError: no row has a value above 0.
+    """
+    # Sums of weights, of values, and over values above 0 of weights, logs and their squares.
+    sums, largest = np.zeros(5), 0.0
+    for labels, weights in train.flags():
+        y, w = labels.astype(np.float64), weights.astype(np.float64)
+        some = y > 0
+        logs = np.log(np.where(some, y, 1.0))
+        sums += (w.sum(), w @ y, w @ some, w @ logs, w @ logs**2)
+        largest = max(largest, float(y.max(initial=0.0)))
+    total, value, positive, of_logs, of_squares = sums.tolist()
+    if not value:
+        raise CorruptDataError(
+            f"all {len(train):,} training rows have the value 0",
+            where=f"label.column {label.column}",
+            hint="name a column of amounts, or widen window.train_days",
+        )
+    mean = value / total
+    head = ValueHead(distribution=label.distribution, largest=math.log(largest))
+    found: dict[str, Any] = {"prior": math.log(mean), "value": head}
+    if head.outputs == 3:
+        middle = of_logs / positive
+        spread = max(math.sqrt(max(of_squares / positive - middle**2, 0.0)), LEAST_SPREAD)
+        rate = min(max(positive / total, 1e-6), 1 - 1e-6)
+        found["task_priors"] = (
+            math.log(rate / (1 - rate)),
+            middle,
+            math.log(math.expm1(spread)),  # the inverse of softplus
+        )
+    return found
+
+
+def mean_deviance(score: Callable[[Packed], Floats], rows: Rows) -> float:
+    """Weighted mean Tweedie deviance of the predictions of rows."""
+    total = 0.0
+    for piece in rows.pieces():
+        each = deviances(piece.labels.astype(np.float64), score(piece.inputs))
+        total += float(piece.weights.astype(np.float64) @ each)
+    return total / rows.weight
+
+
+def scale(score: Callable[[Packed], Floats], rows: Rows) -> Calibration:
+    """Find the factor that makes the mean prediction the mean value, as a shift of its log.
+
+    Args:
+        score: model inputs to expected values, [rows].
+        rows: training rows, as served.
+    """
+    wanted = said = 0.0
+    for piece in rows.pieces():
+        weights = piece.weights.astype(np.float64)
+        wanted += float(weights @ piece.labels)
+        said += float(weights @ score(piece.inputs))
+    if wanted <= 0 or said <= SMALLEST:
+        return Calibration()
+    return Calibration(intercept=math.log(wanted / said))
