@@ -125,33 +125,31 @@ def replicate(
         models: name → probabilities [rows].
     """
     user = np.searchsorted(resampling.users, users)
-    positive = weights * labels
-    p = {name: clipped(scores) for name, scores in models.items()}
-    columns = [positive, weights]
-    for each in p.values():
-        columns += [weights * log_losses(labels, each), weights * each]
-    size = len(resampling.users)
-    sums = sparse.csr_matrix([np.bincount(user, each, size) for each in columns])
-    histograms = {
-        name: _histograms(positive, weights - positive, user, each, size)
-        for name, each in p.items()
-    }
+    positive, size = weights * labels, len(resampling.users)
     replicates = resampling.weights.shape[1]
-    totals = np.empty((len(columns), replicates))
-    areas = {name: np.empty(replicates) for name in p}
     # Sparse products add in one order whatever the number of processors: equal bits everywhere.
-    for start in range(0, replicates, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        drawn = resampling.weights[:, part].astype(np.float64)
-        totals[:, part] = sums @ drawn
-        for name, (of_positives, of_negatives) in histograms.items():
+    chunks = [slice(start, start + _CHUNK) for start in range(0, replicates, _CHUNK)]
+    # One column, then one model's histogram at a time: each is as large as the rows.
+    by_user = [np.bincount(user, each, size) for each in (positive, weights)]
+    areas = {}
+    for name, scores in models.items():
+        p = clipped(scores)
+        by_user.append(np.bincount(user, weights * log_losses(labels, p), size))
+        by_user.append(np.bincount(user, weights * p, size))
+        of_positives, of_negatives = _histograms(positive, weights - positive, user, p, size)
+        areas[name] = np.empty(replicates)
+        for part in chunks:
+            drawn = resampling.weights[:, part].astype(np.float64)
             areas[name][part] = _areas(of_positives @ drawn, of_negatives @ drawn)
+    sums, totals = sparse.csr_matrix(by_user), np.empty((len(by_user), replicates))
+    for part in chunks:
+        totals[:, part] = sums @ resampling.weights[:, part].astype(np.float64)
     positives, weight = totals[:2]
     found: dict[str, Replicates] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = positives / weight
         best = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
-        for at, name in enumerate(p):
+        for at, name in enumerate(models):
             loss, predicted = totals[2 + 2 * at : 4 + 2 * at]
             found[name] = Replicates(
                 auc=areas[name],

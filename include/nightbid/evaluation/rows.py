@@ -1,10 +1,11 @@
-"""The evaluate rows and every model's scores of them, in memory: some 60 bytes a row."""
+"""The evaluate rows, scored piece by piece: what is kept of a row is some 100 bytes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from nightbid.night.task import StageTask
 from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
 
 DAY = 86_400_000_000
+PIECE = 1 << 17
+"""Rows of a day that are read and scored together: a multiple of what a network scores at once, so
+that scores are the same bits as those of a day in one piece."""
 AS_LOGGED = "as logged"
 PROPENSITY = "propensity"
 
@@ -142,7 +146,9 @@ class Rows:
 
 
 def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
-    """Score the evaluate rows with candidate, baseline and champion, day by day.
+    """Score the evaluate rows with candidate, baseline and champion, piece by piece of each day.
+
+    Raw and featurized rows of a piece alone are in memory.
 
     A baseline in the logs (`baseline.column`) is read, not computed.
 
@@ -179,19 +185,10 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     scores: dict[str, list[Floats]] = {}
     tasks: dict[str, list[Floats]] = {}
     sliced: list[pa.Table] = []
-    for index, (day, paths) in enumerate(files.items()):
-        task.progress(0.6 * index / len(files), f"scoring {day}")
-        rows = _read(paths)
-        # Champions look their own features up in the raw rows.
-        propensity = task.spec.columns.propensity
-        used = (*slices, *filter(None, (baseline.column, propensity)))
-        raw = _read(raw_files[day], None if bundles else _needed(raw_files[day][0], used))
-        if not raw[KEY].equals(rows[KEY]):
-            raise CorruptDataError(
-                f"{raw.num_rows} sampled and {rows.num_rows} featurized rows are not the same",
-                where=day,
-                hint="rerun the night from `sample`; featurize must keep rows and their order",
-            )
+    propensity = task.spec.columns.propensity
+    used = (*slices, *filter(None, (baseline.column, propensity)))
+    for done, day, rows, raw in _pieces(files, raw_files, None if bundles else used):
+        task.progress(0.6 * done, f"scoring {day}")
         for name, model in models.items():
             scores.setdefault(name, []).append(model.predict(rows))
         if baseline.column is not None:
@@ -275,6 +272,63 @@ def training_rate(folder: Path) -> float:
     return positives / total if total else 0.5
 
 
+def _pieces(
+    files: Mapping[str, list[Path]],
+    raw_files: Mapping[str, list[Path]],
+    used: tuple[str, ...] | None,
+) -> Iterator[tuple[float, str, pa.Table, pa.Table]]:
+    """Read featurized rows and the raw ones beside them, piece by piece.
+
+    Args:
+        files: Day → featurized files.
+        raw_files: Day → sampled files; both may cut a day into files differently.
+        used: Columns of the raw rows; None: all, for champions look their features up in them.
+
+    Yields:
+        Share of the rows that is read, the day, as many featurized as raw rows.
+
+    Raises:
+        CorruptDataError: they are not the same rows.
+    """
+    counts = {day: _count(paths) for day, paths in files.items()}
+    total, done = max(sum(counts.values()), 1), 0
+    for day, paths in files.items():
+        columns = None if used is None else _needed(raw_files[day][0], used)
+        wrong = CorruptDataError(
+            f"{_count(raw_files[day])} sampled and {counts[day]} featurized rows are not the same",
+            where=day,
+            hint="rerun the night from `sample`; featurize must keep rows and their order",
+        )
+        both = zip_longest(_cut(paths), _cut(raw_files[day], columns))
+        for rows, raw in both:
+            if rows is None or raw is None or not raw[KEY].equals(rows[KEY]):
+                raise wrong
+            yield done / total, day, rows, raw
+            done += len(rows)
+
+
+def _cut(paths: list[Path], columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Read a day's rows in tables of `PIECE` rows, the last one smaller; one if it has none."""
+    waiting: pa.Table | None = None
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            if waiting is None:
+                waiting = file.schema_arrow.empty_table()
+                waiting = waiting if columns is None else waiting.select(columns)
+            for group in range(file.num_row_groups):
+                read = file.read_row_group(group, columns=columns)
+                waiting = pa.concat_tables([waiting, read.select(waiting.column_names)])
+                while len(waiting) >= PIECE:
+                    yield waiting.slice(0, PIECE)
+                    waiting = waiting.slice(PIECE)
+    if waiting is not None and (len(waiting) or not _count(paths)):
+        yield waiting
+
+
+def _count(paths: list[Path]) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in paths)
+
+
 def _needed(path: Path, slices: tuple[str, ...]) -> list[str]:
     there = pq.read_schema(path).names
     return [name for name in dict.fromkeys((KEY, TRUTH, *slices)) if name in there]
@@ -293,9 +347,3 @@ def _by_day(paths: list[Path]) -> dict[str, list[Path]]:
     for path in paths:
         days.setdefault(path.parent.name, []).append(path)
     return days
-
-
-def _read(paths: list[Path], columns: list[str] | None = None) -> pa.Table:
-    return pa.concat_tables(
-        [pq.read_table(path, columns=columns, partitioning=None) for path in paths]
-    )

@@ -18,6 +18,8 @@ from nightbid.profile.exact import ExactSum
 
 ZERO = ExactSum()
 LIMIT = 1 << 20
+PIECE = 1 << 21
+"""Rows that are sorted together; more are counted in pieces and merged, to the same bits."""
 UNIT = float(1 << 32)
 """Weights of bins are integers in units of 2^-32."""
 _LARGEST = float(1 << 30)
@@ -64,13 +66,17 @@ def fixed(weights: Floats) -> Ints:
     Raises:
         DataError: a weight is negative, not finite, or so large that sums would overflow.
     """
+    _check(weights)
+    return np.rint(weights * UNIT).astype(np.int64)
+
+
+def _check(weights: Floats) -> None:
     if len(weights) and not (weights.min() >= 0 and weights.sum() < _LARGEST):
         raise DataError(
             f"weights from {weights.min()} to {weights.max()} with sum {weights.sum()}",
             where="evaluation",
             hint="weights are finite, not negative, and add up to less than 2^30",
         )
-    return np.rint(weights * UNIT).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,15 @@ class ScoreTable:
         y = np.asarray(labels, dtype=np.float64)
         p = clipped(probabilities)
         w = np.ones_like(p) if weights is None else np.asarray(weights, dtype=np.float64)
+        _check(w)
+        found = cls._of_piece(y[:PIECE], p[:PIECE], w[:PIECE], limit)
+        for start in range(PIECE, len(p), PIECE):
+            part = slice(start, start + PIECE)
+            found = found.merge(cls._of_piece(y[part], p[part], w[part], limit), limit=limit)
+        return found
+
+    @classmethod
+    def _of_piece(cls, y: Floats, p: Floats, w: Floats, limit: int) -> ScoreTable:
         units = fixed(w)
         table = cls._folded(
             score_keys(p),
