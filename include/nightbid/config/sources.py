@@ -112,7 +112,7 @@ class KuaiRandSource(Block):
 
 
 FileKind = Literal["parquet", "csv", "jsonl", "orc", "avro"]
-FolderKind = Literal["parquet", "csv", "jsonl", "orc", "avro", "delta"]
+FolderKind = Literal["parquet", "csv", "jsonl", "orc", "avro", "delta", "iceberg"]
 ColumnType = Literal["string", "int", "float", "bool", "time"]
 
 
@@ -121,7 +121,7 @@ class FolderSource(Block):
 
     kind: FolderKind
     """File format: `parquet`, `csv` (also TSV), `jsonl` (JSON lines), `orc` or `avro`; or a table:
-    `delta`, partitioned by days."""
+    `delta` or `iceberg`, partitioned by days."""
     folder: str
     """Folder with one partition or file per day; also `gs://bucket/prefix`, `s3://bucket/prefix`."""
     rename: dict[str, str] = Field(default_factory=dict)
@@ -183,15 +183,6 @@ class FolderSource(Block):
         except LookupError as error:
             raise ValueError(f"{name!r} is not an encoding, such as latin-1") from error
         return name
-
-    @model_validator(mode="after")
-    def _tables_are_of_this_machine(self) -> FolderSource:
-        if self.kind == "delta" and "://" in self.folder:
-            raise ValueError(
-                f"`kind: delta` reads tables of this machine, and {self.folder!r} is a bucket;"
-                " mount it or copy the table"
-            )
-        return self
 
     @model_validator(mode="after")
     def _text_settings_are_of_csv(self) -> FolderSource:

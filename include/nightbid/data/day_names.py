@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -153,3 +153,23 @@ def is_format(path: Path, kind: str, head: Callable[[Path], bytes] | None = None
 def _head(path: Path) -> bytes:
     with open(path, "rb") as stream:
         return stream.read(4)
+
+
+def partition_folders(values: Sequence[tuple[str, object]]) -> list[str]:
+    """Name the folders of a table's partition, so that its day is found whatever the column.
+
+    Args:
+        values: partition columns and their values, in order.
+
+    Returns:
+        One `name=value` each; a day in a column of another name stands under `dt`, if no other
+        column names the day.
+    """
+    named = [f"{name}={value}" for name, value in values]
+    if PARTITION.search("/".join(named)) or HIVE.search("/".join(named)):
+        return named
+    for at, (_, value) in enumerate(values):
+        if PARTITION.fullmatch(f"dt={value}"):
+            named[at] = f"dt={value}"
+            break
+    return named

@@ -1,15 +1,17 @@
-"""A Delta table of this machine, read as a folder of the Parquet files that are in it now."""
+"""A Delta table, read as a folder of the Parquet files that are in it now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from nightbid.data.places import Folder
+from nightbid.data.day_names import partition_folders
 from nightbid.errors import CorruptDataError, MissingDataError
 
+Fetch = Callable[[Iterable[Path]], None]
+"""Has files on this machine."""
 LOG = "_delta_log"
 READ_AS_PARQUET = {"timestampNtz", "vacuumProtocolCheck", "v2Checkpoint", "domainMetadata"}
 """Features of a table that change nothing about its files."""
@@ -20,70 +22,59 @@ def is_delta(root: Path) -> bool:
     return (root / LOG).is_dir()
 
 
-class DeltaTable(Folder):
-    """The files of the newest version of a table, by the values of its partition columns.
+def delta_files(root: Path, fetch: Fetch) -> Iterable[tuple[Path, str]]:
+    """List the files of the newest version of a table, each below a folder per partition column.
 
     Args:
-        root: folder of the table.
+        root: folder of the table; its log is there.
+        fetch: not used.
+
+    Raises:
+        CorruptDataError: the log cannot be read, or the files alone are not the rows.
+        MissingDataError: no column partitions the table.
     """
+    import deltalake
+    from deltalake.exceptions import DeltaError
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        if not is_delta(root):
-            raise MissingDataError(
-                f"is no Delta table: it has no {LOG}",
-                where=str(root),
-                hint="set source.folder to the table's folder, or source.kind: parquet",
-            )
+    try:
+        table = deltalake.DeltaTable(str(root))
+        _refuse_unlike_parquet(root, table)
+        actions = dict(zip(*_columns(table), strict=True))
+    except (DeltaError, OSError, ValueError) as error:
+        raise CorruptDataError(
+            f"the Delta log cannot be read: {(str(error).splitlines() or ['?'])[0]}",
+            where=str(root),
+            hint="load the table again",
+        ) from error
+    names = table.metadata().partition_columns
+    if not names:
+        raise MissingDataError(
+            "the Delta table has no partitions",
+            where=str(root),
+            hint="partition it by a column of days, such as dt",
+        )
+    values = zip(*(actions[f"partition.{name}"] for name in names), strict=True)
+    for path, of_file in zip(actions["path"], values, strict=True):
+        here = root / unquote(path)
+        parts = partition_folders(list(zip(names, of_file, strict=True)))
+        yield here, "/".join([*parts, here.name])
 
-    def walk(self) -> Iterable[tuple[Path, str]]:
-        """List the table's files, each below a folder per partition column.
 
-        Raises:
-            CorruptDataError: the log cannot be read, or the files alone are not the rows.
-            MissingDataError: no column partitions the table.
-        """
-        import deltalake
-        from deltalake.exceptions import DeltaError
-
-        try:
-            table = deltalake.DeltaTable(str(self.root))
-            self._refuse_unlike_parquet(table)
-            actions = dict(zip(*_columns(table), strict=True))
-        except (DeltaError, OSError, ValueError) as error:
-            raise CorruptDataError(
-                f"the Delta log cannot be read: {(str(error).splitlines() or ['?'])[0]}",
-                where=str(self.root),
-                hint="load the table again",
-            ) from error
-        names = table.metadata().partition_columns
-        if not names:
-            raise MissingDataError(
-                "the Delta table has no partitions",
-                where=str(self.root),
-                hint="partition it by a column of days, such as dt",
-            )
-        values = zip(*(actions[f"partition.{name}"] for name in names), strict=True)
-        for path, of_file in zip(actions["path"], values, strict=True):
-            here = self.root / unquote(path)
-            parts = [f"{name}={value}" for name, value in zip(names, of_file, strict=True)]
-            yield here, "/".join([*parts, here.name])
-
-    def _refuse_unlike_parquet(self, table: Any) -> None:
-        """Refuse tables of which the files alone do not say what the rows are."""
-        features = set(table.protocol().reader_features or ()) - READ_AS_PARQUET
-        if table.metadata().configuration.get("delta.columnMapping.mode", "none") == "none":
-            features -= {"columnMapping"}
-        else:
-            features |= {"columnMapping"}
-        if table.metadata().configuration.get("delta.enableDeletionVectors") != "true":
-            features -= {"deletionVectors"}
-        if features:
-            raise CorruptDataError(
-                f"the Delta table uses {', '.join(sorted(features))}, which cannot be read",
-                where=str(self.root),
-                hint="write a copy without it, for example with CREATE TABLE … AS SELECT",
-            )
+def _refuse_unlike_parquet(root: Path, table: Any) -> None:
+    """Refuse tables of which the files alone do not say what the rows are."""
+    features = set(table.protocol().reader_features or ()) - READ_AS_PARQUET
+    if table.metadata().configuration.get("delta.columnMapping.mode", "none") == "none":
+        features -= {"columnMapping"}
+    else:
+        features |= {"columnMapping"}
+    if table.metadata().configuration.get("delta.enableDeletionVectors") != "true":
+        features -= {"deletionVectors"}
+    if features:
+        raise CorruptDataError(
+            f"the Delta table uses {', '.join(sorted(features))}, which cannot be read",
+            where=str(root),
+            hint="write a copy without it, for example with CREATE TABLE … AS SELECT",
+        )
 
 
 def _columns(table: Any) -> tuple[list[str], list[list[Any]]]:

@@ -70,7 +70,8 @@ class FolderLogs:
         named: Collection[str] | None = None,
     ) -> None:
         # A table is a list of Parquet files.
-        self._kind: FileKind = "parquet" if block.kind == "delta" else block.kind
+        kind = block.kind
+        self._kind: FileKind = "parquet" if kind == "delta" or kind == "iceberg" else kind
         self._block, self._days, self._cache = block, days, cache
         self._named = None if named is None else {*named, *block.types, *block.outcomes}
         self._layout = LAYOUTS[block.layout]

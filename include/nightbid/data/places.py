@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nightbid.data.day_names import walk
+from nightbid.data.delta import LOG, is_delta
+from nightbid.data.iceberg import METADATA, is_iceberg
 from nightbid.errors import (
     CorruptDataError,
     DataError,
@@ -76,29 +78,42 @@ def open_place(address: str, cache: Path | None, kind: str = "") -> Place:
         MissingDataError: there is no such folder or table.
         CorruptDataError: a folder of Parquet files is a table: some are of no row any more.
     """
-    from nightbid.data.delta import DeltaTable, is_delta
+    if kind in ("delta", "iceberg"):
+        from nightbid.data.tables import TableBucket, TableFolder
 
-    root = Path(address).expanduser()
-    if kind == "delta":
-        return DeltaTable(root)
-    if kind == "parquet" and not address.startswith(BUCKETS):
-        found = "a Delta" if is_delta(root) else "an Iceberg" if _is_iceberg(root) else ""
-        if found:
-            raise CorruptDataError(
-                f"is {found} table, of which some files hold rows that were deleted since",
-                where=str(root),
-                hint="set source.kind: delta"
-                if found == "a Delta"
-                else "copy its rows to a folder of Parquet files",
-            )
+        if not address.startswith(BUCKETS):
+            return TableFolder(Path(address).expanduser(), kind)
+        assert cache is not None, "a bucket needs a cache"
+        return TableBucket(address, cache, kind)
     if address.startswith(BUCKETS):
         assert cache is not None, "a bucket needs a cache"
         return Bucket(address, cache)
+    root = Path(address).expanduser()
+    if kind == "parquet":
+        refuse_tables([f"{LOG}/"] if is_delta(root) else [], str(root))
+        refuse_tables(["metadata/v1.metadata.json"] if is_iceberg(root) else [], str(root))
     return Folder(root)
 
 
-def _is_iceberg(root: Path) -> bool:
-    return (root / "data").is_dir() and any((root / "metadata").glob("*.metadata.json"))
+def refuse_tables(names: Iterable[str], where: str) -> None:
+    """Refuse to read a table as a folder of Parquet files.
+
+    Args:
+        names: paths below the folder.
+        where: the folder.
+
+    Raises:
+        CorruptDataError: it is a table.
+    """
+    for name in names:
+        is_table = name.startswith(f"{LOG}/") or METADATA.fullmatch(name)
+        if is_table:
+            found = ("a Delta", "delta") if name.startswith(LOG) else ("an Iceberg", "iceberg")
+            raise CorruptDataError(
+                f"is {found[0]} table, of which some files hold rows that were deleted since",
+                where=where,
+                hint=f"set source.kind: {found[1]}",
+            )
 
 
 class Folder:
@@ -244,11 +259,11 @@ class Bucket:
         """Path below the prefix → what tells the object from others of the name."""
         with self._one_line():
             found = self._files.find(self._prefix, detail=True)
+        self._refuse_tables(name.removeprefix(f"{self._prefix}/") for name in found)
         objects = {}
         for name, each in found.items():
             relative = name.removeprefix(f"{self._prefix}/")
-            hidden = any(part.startswith((".", "_")) for part in relative.split("/"))
-            if hidden or relative in ("", name) or name.endswith("/"):
+            if self._is_hidden(relative) or relative in ("", name) or name.endswith("/"):
                 continue
             tag = next((str(each[key]) for key in ("generation", "ETag", "etag") if each.get(key)),
                        "")  # fmt: skip
@@ -260,6 +275,12 @@ class Bucket:
                 hint="set source.folder to the bucket and the prefix of the daily partitions",
             )
         return objects
+
+    def _is_hidden(self, relative: str) -> bool:
+        return any(part.startswith((".", "_")) for part in relative.split("/"))
+
+    def _refuse_tables(self, names: Iterable[str]) -> None:
+        refuse_tables(names, self.address)
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from nightbid.data.day_names import SPELLED, SUFFIXES, is_format
 from nightbid.data.delta import is_delta
+from nightbid.data.iceberg import is_iceberg
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
 from nightbid.data.places import BUCKETS, Place, open_place
 from nightbid.errors import CorruptDataError, MissingDataError
@@ -41,6 +42,8 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
     block: dict[str, Any] = {"folder": folder if is_bucket else str(place.root.resolve())}
     if not is_bucket and is_delta(place.root):
         return {"kind": "delta", **block}
+    if not is_bucket and is_iceberg(place.root):
+        return {"kind": "iceberg", **block}
     files = [path for path, name in place.walk() if not name.endswith("/")]
     if (
         len(files) > 0

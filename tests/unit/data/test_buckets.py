@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import boto3
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,7 @@ from nightbid.night.task import StageTask
 from nightbid.sampling.stage import fingerprint, run
 from nightbid.storage.workspace import Workspace
 from pydantic import ValidationError
+from pyiceberg.catalog.memory import InMemoryCatalog
 
 DAYS = [date(2026, 1, 5) + timedelta(days=at) for at in range(4)]
 Put = Callable[[str, bytes], None]
@@ -187,3 +189,39 @@ def test_a_bucket_out_of_reach_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(WorkspaceError, match=r"^s3://far/ads: the bucket cannot be read") as caught:
         FolderLogs(FolderSource(kind="csv", folder="s3://far/ads"), (), tmp_path).days()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_a_table_in_a_bucket_is_what_its_newest_version_holds(bucket, kind, tmp_path):
+    address, put = bucket
+    table = pa.concat_tables(
+        [day_of_logs(day).append_column("dt", pa.array([str(day)] * 200)) for day in DAYS]
+    )
+    if kind == "delta":
+        folder = tmp_path / "table"
+        deltalake.write_deltalake(str(folder), table, partition_by=["dt"])
+        deltalake.DeltaTable(str(folder)).delete("ad_id = 'a3'")
+    else:
+        catalog = InMemoryCatalog("test", warehouse=f"file://{tmp_path}")
+        catalog.create_namespace("w")
+        made = catalog.create_table("w.table", schema=table.schema)
+        with made.update_spec() as update:
+            update.add_identity("dt")
+        made.append(table)
+        made.delete("ad_id = 'a3'")
+        catalog.engine.dispose()
+        folder = tmp_path / "w" / "table"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            put(path.relative_to(folder).as_posix(), path.read_bytes())
+
+    def ads(source: str) -> set[str]:
+        logs = FolderLogs(FolderSource(kind=source, folder=address), DAYS, tmp_path / "cache")
+        assert list(logs.days()) == DAYS
+        return {ad for batch in logs.batches(DAYS[1]) for ad in batch["ad_id"].to_pylist()}
+
+    assert ads(kind) == {"a0", "a1", "a2", "a4", "a5", "a6"}
+    with pytest.raises(CorruptDataError, match=f"→ set source.kind: {kind}"):
+        ads("parquet")
+    with pytest.raises(MissingDataError, match="table: it has no"):
+        ads("iceberg" if kind == "delta" else "delta")

@@ -11,7 +11,6 @@ from nightbid.config.sources import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.data_check.detect import source_block
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
-from pydantic import ValidationError
 
 DAYS = (date(2026, 1, 5), date(2026, 1, 6))
 
@@ -71,10 +70,3 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(DataError, match="columnMapping") as caught:
         opened(dv).days()
     assert "\n" not in str(caught.value)
-    (tmp_path / "ice" / "data").mkdir(parents=True)
-    (tmp_path / "ice" / "metadata").mkdir()
-    (tmp_path / "ice" / "metadata" / "v1.metadata.json").touch()
-    with pytest.raises(CorruptDataError, match="is an Iceberg table"):
-        opened(tmp_path / "ice", "parquet")
-    with pytest.raises(ValidationError, match="tables of this machine"):
-        FolderSource(kind="delta", folder="s3://bucket/table")

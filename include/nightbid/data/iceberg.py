@@ -1,0 +1,169 @@
+"""An Iceberg table, read as a folder of the Parquet files that are in it now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from nightbid.data.day_names import partition_folders
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
+
+Fetch = Callable[[Iterable[Path]], None]
+"""Has files on this machine."""
+METADATA = re.compile(r"metadata/v?(\d+)[^/]*\.metadata\.json$")
+_EPOCH = date(1970, 1, 1)
+
+
+def is_iceberg(root: Path) -> bool:
+    """Tell whether a folder is an Iceberg table."""
+    return any((root / "metadata").glob("*.metadata.json"))
+
+
+def newest_metadata(names: Iterable[str], where: str) -> str:
+    """Choose the metadata of the newest version of a table, by the numbers in the names.
+
+    Args:
+        names: paths below the table's folder.
+        where: the folder, for messages.
+
+    Raises:
+        CorruptDataError: only a catalog could tell which one it is.
+    """
+    found: dict[int, list[str]] = {}
+    for name in names:
+        if number := METADATA.search(name):
+            found.setdefault(int(number[1]), []).append(name)
+    newest = found[max(found)] if found else []
+    if len(newest) != 1:
+        raise CorruptDataError(
+            f"{len(newest)} metadata files of the Iceberg table are the newest",
+            where=where,
+            hint="remove from its folder metadata/ what the table's catalog does not name",
+        )
+    return newest[0]
+
+
+def iceberg_files(root: Path, fetch: Fetch) -> Iterator[tuple[Path, str]]:
+    """List the files of the newest version of a table, each below a folder per partition field.
+
+    Args:
+        root: folder of the table, with the metadata of its newest version in it.
+        fetch: brings manifests, where they lie elsewhere.
+
+    Raises:
+        CorruptDataError: the metadata cannot be read, or the files alone are not the rows.
+        MissingDataError: the table has no partitions.
+    """
+    try:
+        table = _opened(root, fetch)
+        tasks = list(table.scan().plan_files())
+    except DataError:
+        raise
+    except Exception as error:  # the library has no base class of its errors
+        raise CorruptDataError(
+            f"the Iceberg metadata cannot be read: {(str(error).splitlines() or ['?'])[0]}",
+            where=str(root),
+            hint="load the table again",
+        ) from error
+    _refuse_other_names(root, table)
+    specs = table.specs()
+    for task in tasks:
+        file = task.file
+        if task.delete_files:
+            raise _refused(root, "rows deleted beside their files (merge-on-read)")
+        if file.file_format.value.upper() != "PARQUET":
+            raise _refused(root, f"{file.file_format.value} files")
+        fields = specs[file.spec_id].fields
+        if not fields:
+            raise MissingDataError(
+                "the Iceberg table has files without a partition",
+                where=str(root),
+                hint="partition it by a column of days, such as dt, or by day(time)",
+            )
+        here = _below(root, file.file_path, table.location())
+        values = [
+            (field.name, _value(table, field, file.partition[at]))
+            for at, field in enumerate(fields)
+        ]
+        yield here, "/".join([*partition_folders(values), here.name])
+
+
+def _opened(root: Path, fetch: Fetch) -> Any:
+    """Open the newest version; its manifests are read below the root, wherever it was written."""
+    from pyiceberg.catalog.noop import NoopCatalog
+    from pyiceberg.io.pyarrow import PyArrowFileIO
+    from pyiceberg.serializers import FromInputFile
+    from pyiceberg.table import StaticTable
+
+    names = [path.relative_to(root).as_posix() for path in (root / "metadata").iterdir()]
+    path = root / newest_metadata(names, str(root))
+    metadata = FromInputFile.table_metadata(PyArrowFileIO().new_input(str(path)))
+
+    class Manifests(PyArrowFileIO):
+        """Reads what the metadata names."""
+
+        def new_input(self, location: str) -> Any:
+            """Open a file of the table."""
+            here = _below(root, location, metadata.location)
+            fetch([here])
+            return super().new_input(str(here))
+
+    return StaticTable(
+        identifier=("table", root.name),
+        metadata=metadata,
+        metadata_location=str(path),
+        io=Manifests(),
+        catalog=NoopCatalog("none"),
+    )
+
+
+def _below(root: Path, address: str, location: str) -> Path:
+    """Find a file of a table in its folder, which may have been moved or copied.
+
+    Raises:
+        CorruptDataError: it is not in the folder.
+    """
+    found, base = (
+        f"{parts.netloc}{unquote(parts.path)}" for parts in map(urlsplit, (address, location))
+    )
+    try:
+        return root / Path(found).relative_to(base)
+    except ValueError:
+        raise _refused(root, f"files outside of its folder, such as {address},") from None
+
+
+def _refuse_other_names(root: Path, table: Any) -> None:
+    """Refuse renamed columns: files have the names of when they were written."""
+    now = {field.field_id: field.name for field in table.schema().fields}
+    ids = {name: number for number, name in now.items()}
+    for schema in table.metadata.schemas:
+        for field in schema.fields:
+            renamed = now.get(field.field_id, field.name) != field.name
+            if renamed or ids.get(field.name, field.field_id) != field.field_id:
+                raise _refused(root, f"a column that was renamed or added again ({field.name!r})")
+
+
+def _refused(root: Path, what: str) -> CorruptDataError:
+    return CorruptDataError(
+        f"the Iceberg table has {what}, which cannot be read",
+        where=str(root),
+        hint="write a copy without it, for example with CREATE TABLE … AS SELECT",
+    )
+
+
+def _value(table: Any, field: Any, value: Any) -> str:
+    """A value of a partition field, as the folder of a day has it."""
+    from pyiceberg.types import DateType
+
+    transform = str(field.transform)
+    kind = table.schema().find_type(field.source_id)
+    is_date = transform == "day" or (transform == "identity" and isinstance(kind, DateType))
+    if is_date and isinstance(value, int):
+        return str(_EPOCH + timedelta(days=value))
+    if transform == "hour" and isinstance(value, int):
+        return f"{_EPOCH + timedelta(days=value // 24)}-{value % 24:02d}"
+    return str(value)

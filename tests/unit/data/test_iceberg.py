@@ -1,0 +1,129 @@
+"""An Iceberg table is the files that are in it now; other tables are refused in one line."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.sources import FolderSource
+from nightbid.data.folder import FolderLogs
+from nightbid.data_check.detect import source_block
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
+from pyiceberg.catalog.memory import InMemoryCatalog
+from pyiceberg.transforms import DayTransform
+
+DAYS = (date(2026, 1, 5), date(2026, 1, 6))
+
+
+def opened(folder, kind="iceberg") -> FolderLogs:
+    return FolderLogs(FolderSource(kind=kind, folder=str(folder)), DAYS)
+
+
+def rows(folder, day: date) -> list[int]:
+    return sorted(each for batch in opened(folder).batches(day) for each in batch["id"].to_pylist())
+
+
+def logs(*ids: int) -> pa.Table:
+    """Rows of which those with an id below 3 are of the first day."""
+    days = [DAYS[int(at >= 3)] for at in ids]
+    return pa.table(
+        {
+            "id": pa.array(ids, pa.int64()),
+            "dt": [str(day) for day in days],
+            "time": pa.array(
+                [datetime(day.year, day.month, day.day, 5) for day in days],
+                pa.timestamp("us", "UTC"),
+            ),
+        }
+    )
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    found = InMemoryCatalog("test", warehouse=f"file://{tmp_path / 'warehouse'}")
+    found.create_namespace("ads")
+    yield found
+    found.engine.dispose()
+
+
+@pytest.fixture
+def table(catalog):
+    """Two days, of which a row was deleted and some were added later."""
+    made = catalog.create_table("ads.logs", schema=logs(1).schema)
+    with made.update_spec() as update:
+        update.add_identity("dt")
+    made.append(logs(1, 2, 3))
+    made.delete("id = 1")
+    made.append(logs(4))
+    return made
+
+
+@pytest.fixture
+def folder(table, tmp_path):
+    return tmp_path / "warehouse" / "ads" / "logs"
+
+
+def test_deleted_rows_are_gone_and_a_new_version_changes_the_days_it_wrote(table, folder):
+    assert opened(folder).days() == DAYS
+    assert [rows(folder, day) for day in DAYS] == [[2], [3, 4]]
+    before = [opened(folder).fingerprint((day,)) for day in DAYS]
+    table.append(logs(5))
+    after = [opened(folder).fingerprint((day,)) for day in DAYS]
+    assert [one == two for one, two in zip(before, after, strict=True)] == [True, False]
+    assert rows(folder, DAYS[1]) == [3, 4, 5]
+
+
+def test_a_table_that_was_moved_is_read_where_it_is(table, folder, tmp_path):
+    shutil.move(folder, tmp_path / "moved")
+    assert [rows(tmp_path / "moved", day) for day in DAYS] == [[2], [3, 4]]
+
+
+def test_days_of_a_time_are_partitions(catalog, tmp_path):
+    made = catalog.create_table("ads.by_time", schema=logs(1).schema)
+    with made.update_spec() as update:
+        update.add_field("time", DayTransform(), "time_day")
+    folder = tmp_path / "warehouse" / "ads" / "by_time"
+    (folder / "data").mkdir(exist_ok=True)
+    for ids in ((1, 2), (3,)):
+        path = folder / "data" / f"{ids[0]}.parquet"
+        pq.write_table(logs(*ids).cast(made.schema().as_arrow()), path)
+        made.add_files([f"file://{path}"])
+    assert [rows(folder, day) for day in DAYS] == [[1, 2], [3]]
+
+
+def test_a_column_of_dates_is_the_day_whatever_its_name(catalog, tmp_path):
+    table = logs(1, 2, 3).set_column(1, "served_on", pa.array([DAYS[0], DAYS[0], DAYS[1]]))
+    made = catalog.create_table("ads.dates", schema=table.schema)
+    with made.update_spec() as update:
+        update.add_identity("served_on")
+    made.append(table)
+    folder = tmp_path / "warehouse" / "ads" / "dates"
+    assert [rows(folder, day) for day in DAYS] == [[1, 2], [3]]
+
+
+def test_a_table_read_as_plain_parquet_is_refused_and_data_check_knows_it(folder, tmp_path):
+    with pytest.raises(CorruptDataError, match=r"is an Iceberg table.*→ set source.kind: iceberg"):
+        opened(folder, "parquet")
+    assert source_block(str(folder), tmp_path)["kind"] == "iceberg"
+
+
+def test_what_cannot_be_read_is_one_line(catalog, table, folder, tmp_path):
+    plain = catalog.create_table("ads.plain", schema=logs(1).schema)
+    plain.append(logs(1))
+    with pytest.raises(MissingDataError, match="files without a partition"):
+        opened(folder.with_name("plain")).days()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(MissingDataError, match="is no Iceberg table"):
+        opened(tmp_path / "none")
+    with table.update_schema() as update:
+        update.rename_column("id", "impression")
+    with pytest.raises(CorruptDataError, match="a column that was renamed") as caught:
+        opened(folder).days()
+    assert "\n" not in str(caught.value)
+    newest = max((folder / "metadata").glob("*.metadata.json"))
+    newest.with_name(newest.name[:5] + "-other.metadata.json").write_text("{}")
+    with pytest.raises(DataError, match="2 metadata files of the Iceberg table are the newest"):
+        opened(folder).days()
