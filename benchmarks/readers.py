@@ -35,7 +35,8 @@ from nightbid.column_parsing import encode, numbers
 from nightbid.config.pipeline import PipelineSpec, named_columns
 from nightbid.data.source import open_source
 from nightbid.errors import NightbidError
-from nightbid.features.values import RawColumns, naming, numeric_values
+from nightbid.features.transforms.transform import transform_of
+from nightbid.features.values import RawColumns, naming
 from nightbid.sampling.day import ROWS, make
 from nightbid.schema import KEY, LABEL, TIME, USER, WEIGHT
 
@@ -240,11 +241,12 @@ def _sampled(folder: Path, spec: PipelineSpec, role: str) -> tuple[pa.Table, Any
     out.mkdir()
     make(out, source, spec, "evaluate", DAY)
     rows = pq.read_table(out / ROWS)
-    feature = spec.features.get("f")
     with naming("f"):
         if role == "vocabulary":
             return rows, RawColumns(rows).encoded("x", "f")[0]
-        return rows, numeric_values("f", feature, RawColumns(rows)) if role == "numeric" else None  # type: ignore[arg-type]
+        if role != "numeric":
+            return rows, None
+        return rows, transform_of("f", spec.features["f"]).values(RawColumns(rows))  # type: ignore[attr-defined]
 
 
 def _compared(

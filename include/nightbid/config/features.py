@@ -6,21 +6,17 @@ A bare word is a transform with its defaults: `device_type: vocabulary`.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from nightbid.config.base import BeforeValidator, Block, Field, model_validator
-
-SCALES = {
-    "none": "the number as it is",
-    "standard": "(x - mean) / standard deviation",
-    "robust": "(x - median) / interquartile range",
-}
 
 
 class FeatureBlock(Block):
     """Settings that all features share."""
 
+    reads: ClassVar[Literal["number", "time", "id", "any"]] = "any"
+    """What its columns hold. What is no number, or no time, counts as missing and is reported;
+    numbers that are ids are not compared by their size."""
     column: str = ""
     """Source column; the feature's name if empty."""
     training_only: bool = False
@@ -38,14 +34,15 @@ class FeatureBlock(Block):
         """Columns of the featurized rows that the feature called `name` makes."""
         return (name,)
 
-    @abstractmethod
-    def in_words(self) -> str:
-        """What it makes of its columns, with its settings; the feature's documentation."""
+    def shares(self) -> str:
+        """Feature whose vocabulary it uses; empty: none, or its own."""
+        return ""
 
 
 class Numeric(FeatureBlock):
     """A number, scaled; missing, NaN and infinite values become the mean."""
 
+    reads = "number"
     transform: Literal["numeric"]
     log1p: bool = False
     """Apply sign(x) · ln(1 + |x|) before scaling."""
@@ -60,30 +57,20 @@ class Numeric(FeatureBlock):
         """Columns of the featurized rows that the feature called `name` makes."""
         return (name, f"{name}__missing") if self.missing_indicator else (name,)
 
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        steps = [f"clipped to {_span(self.clip)}"] if self.clip else []
-        steps += ["sign(x) · ln(1 + |x|)"] if self.log1p else []
-        steps += [SCALES[self.scale]]
-        steps += ["a second input is 1 where it is missing"] if self.missing_indicator else []
-        return ", ".join(steps)
-
 
 class QuantileBuckets(FeatureBlock):
     """Bucket of a number, between quantiles of the training rows."""
 
+    reads = "number"
     transform: Literal["quantile_buckets"]
     buckets: int = Field(default=16, ge=2, le=4096)
     """Number of buckets; each holds about the same number of training rows."""
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return f"one of {self.buckets:,} buckets that hold equally many training rows"
 
 
 class Buckets(FeatureBlock):
     """Bucket of a number, between given boundaries."""
 
+    reads = "number"
     transform: Literal["buckets"]
     boundaries: tuple[float, ...] = Field(min_length=1)
     """Boundaries, ascending; n boundaries make n + 1 buckets."""
@@ -94,15 +81,11 @@ class Buckets(FeatureBlock):
             raise ValueError(f"boundaries ascend and differ, unlike {list(self.boundaries)}")
         return self
 
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        edges = ", ".join(f"{each:,g}" for each in self.boundaries)
-        return f"the bucket between {edges}"
-
 
 class Vocabulary(FeatureBlock):
     """Id of a value among the frequent values of the training rows."""
 
+    reads = "id"
     transform: Literal["vocabulary"]
     top_k: int = Field(default=100_000, ge=1)
     """Maximum size of the vocabulary; the most frequent values are kept."""
@@ -111,26 +94,20 @@ class Vocabulary(FeatureBlock):
     oov_buckets: int = Field(default=1, ge=1)
     """Values outside the vocabulary are hashed into these."""
 
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return f"one of {_frequent(self)}"
-
 
 class Hash(FeatureBlock):
     """Hash bucket of a value: no vocabulary, with collisions."""
 
+    reads = "id"
     transform: Literal["hash"]
     buckets: int = Field(default=4096, ge=1)
     """Number of hash buckets."""
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return f"hashed into {self.buckets:,} buckets"
 
 
 class Cross(FeatureBlock):
     """Hash bucket of a combination of values."""
 
+    reads = "id"
     transform: Literal["cross"]
     columns: tuple[str, ...] = Field(min_length=2)
     """Columns whose values are combined."""
@@ -141,14 +118,11 @@ class Cross(FeatureBlock):
         """Columns of the logs that the feature called `name` reads."""
         return self.columns
 
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return f"hashed together into {self.buckets:,} buckets"
-
 
 class Bag(FeatureBlock):
     """Ids of a set of values (a list column or a separated string), with weights."""
 
+    reads = "id"
     transform: Literal["bag"]
     length: int = Field(default=8, ge=1)
     """Number of values kept per row, in their order."""
@@ -171,15 +145,11 @@ class Bag(FeatureBlock):
         """Columns of the featurized rows that the feature called `name` makes."""
         return (name, f"{name}__weight")
 
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        weights = f"weighted by {self.weights}" if self.weights else "of equal weight"
-        return f"first {self.length:,} values{_parted(self)}, {weights}, of {_frequent(self)}"
-
 
 class Sequence(FeatureBlock):
     """The last values of a list column, oldest first."""
 
+    reads = "id"
     transform: Literal["sequence"]
     length: int = Field(default=20, ge=1)
     """Number of most recent values kept per row."""
@@ -194,10 +164,9 @@ class Sequence(FeatureBlock):
     oov_buckets: int = Field(default=1, ge=1)
     """Hash buckets for values outside the vocabulary."""
 
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        known = f"the vocabulary of {self.vocabulary}" if self.vocabulary else _frequent(self)
-        return f"last {self.length:,} values{_parted(self)}, oldest first, of {known}"
+    def shares(self) -> str:
+        """Feature whose vocabulary it uses; empty: its own."""
+        return self.vocabulary or ""
 
 
 class Recent(FeatureBlock):
@@ -206,6 +175,7 @@ class Recent(FeatureBlock):
     What a key did is learned from the rows of every day and kept, as rates are.
     """
 
+    reads = "id"
     transform: Literal["recent"]
     column: str = Field(min_length=1)
     """Source column of the values: the item."""
@@ -232,50 +202,38 @@ class Recent(FeatureBlock):
         """Columns of a request that it reads, besides the time."""
         return self.by
 
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        rows = "whose label was 1" if self.rows == "positive" else "whatever their label"
-        return (
-            f"last {self.length:,} {self.column} of earlier rows of the same {', '.join(self.by)}"
-            f" {rows}, oldest first, of the vocabulary of {self.vocabulary}"
-        )
+    def shares(self) -> str:
+        """Feature whose vocabulary it uses."""
+        return self.vocabulary
 
 
 class Identity(FeatureBlock):
     """An integer from 0 to size - 1, unchanged; anything else counts as missing."""
 
+    reads = "number"
     transform: Literal["identity"]
     size: int = Field(ge=1)
     """Number of values: 0 to size - 1."""
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return f"whole number from 0 to {self.size - 1:,}, as it is"
 
 
 class Hour(FeatureBlock):
     """Hour of the day of a time, UTC."""
 
+    reads = "time"
     transform: Literal["hour"]
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return "hour of the day, UTC"
 
 
 class DayOfWeek(FeatureBlock):
     """Day of the week of a time, UTC; Monday is first."""
 
+    reads = "time"
     transform: Literal["day_of_week"]
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return "day of the week, UTC"
 
 
 class Age(FeatureBlock):
     """Days from one time to another, as ln(1 + days), scaled; negative ages count as 0."""
 
+    reads = "time"
     transform: Literal["age"]
     since: str
     """Column with the earlier time; `column` is the later one."""
@@ -283,10 +241,6 @@ class Age(FeatureBlock):
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return (self.column or name, self.since)
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return f"days since {self.since}: ln(1 + days), {SCALES['standard']}"
 
 
 class TargetRate(FeatureBlock):
@@ -305,13 +259,6 @@ class TargetRate(FeatureBlock):
         """Columns of the logs that the feature called `name` reads."""
         return self.columns or (self.column or name,)
 
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return (
-            "ln of the key's label rate over the overall one, smoothed by"
-            f" {self.strength:,g} rows of the overall one"
-        )
-
 
 class Count(FeatureBlock):
     """Rows of a key per day, on days before the row's day: ln(1 + rows)."""
@@ -323,10 +270,6 @@ class Count(FeatureBlock):
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return self.columns or (self.column or name,)
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        return "ln(1 + rows of the key per day)"
 
 
 class TextNgrams(FeatureBlock):
@@ -343,11 +286,6 @@ class TextNgrams(FeatureBlock):
     def inputs(self, name: str) -> tuple[str, ...]:
         """Columns of the featurized rows that the feature called `name` makes."""
         return (name, f"{name}__weight")
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        runs = f" and runs of up to {self.ngrams}" if self.ngrams > 1 else ""
-        return f"first {self.length:,} words{runs}, hashed into {self.buckets:,} buckets"
 
 
 class Function(FeatureBlock):
@@ -369,30 +307,6 @@ class Function(FeatureBlock):
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return self.columns
-
-    def in_words(self) -> str:
-        """What it makes of its columns."""
-        made = f"{self.function}({', '.join(self.columns)})"
-        if self.then == "hash":
-            return f"{made}, hashed into {self.buckets:,} buckets"
-        return f"{made}: {SCALES['standard']}"
-
-
-def _frequent(feature: Vocabulary | Bag | Sequence) -> str:
-    seen = "once" if feature.min_count == 1 else f"{feature.min_count:,} times"
-    others = "1 bucket" if feature.oov_buckets == 1 else f"{feature.oov_buckets:,} buckets"
-    return (
-        f"the {feature.top_k:,} most frequent values seen at least {seen},"
-        f" others hashed into {others}"
-    )
-
-
-def _parted(feature: Bag | Sequence) -> str:
-    return "" if feature.separator == "," else f" parted by {feature.separator!r}"
-
-
-def _span(bounds: tuple[float, float]) -> str:
-    return f"[{bounds[0]:,g}, {bounds[1]:,g}]"
 
 
 def _spelled_out(value: Any) -> Any:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
-from nightbid.config.features import (
-    Bag,
-    Feature,
-    QuantileBuckets,
-    Sequence,
-    Vocabulary,
-)
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # A page shows documentation without what computes features.
-    from nightbid.features.transforms import Transform
+    from nightbid.features.transforms.transform import Transform
 
 FILE = "documentation.json"
 
@@ -77,37 +70,33 @@ class Documentation(BaseModel):
 
 
 def describe(
-    name: str,
-    features: Mapping[str, Feature],
-    transform: Transform,
-    learned: Collection[str],
-    *,
-    time: str,
+    name: str, transforms: Mapping[str, Transform[Any]], learned: Collection[str]
 ) -> Described:
     """Put one feature into words.
 
     Args:
-        name: its own.
-        features: the definitions of all: some share a vocabulary.
-        transform: it, ready to be applied.
-        learned: names of the features that have learned something.
-        time: column with the time of the impression.
+        name: Its own.
+        transforms: Of all features: some share a vocabulary.
+        learned: Names of the features that have learned something.
     """
-    feature = features[name]
-    columns = [*feature.sources(name), *([time] if transform.looks_back else [])]
+    transform = transforms[name]
+    feature = transform.feature
+    time = [transform.context.time] if transform.looks_back else []
     return Described(
         name=name,
         transform=feature.transform,
-        reads=tuple(dict.fromkeys(columns)),
-        makes=feature.in_words(),
-        inputs=tuple(_input(each, features, learned) for each in transform.inputs),
+        reads=tuple(dict.fromkeys([*feature.sources(name), *time])),
+        makes=transform.makes,
+        inputs=tuple(_input(each, transforms, learned) for each in transform.inputs),
         looks_back=transform.looks_back,
         learned=transform.learned if name in learned else "",
         training_only=feature.training_only,
     )
 
 
-def _input(each: ModelInput, features: Mapping[str, Feature], learned: Collection[str]) -> str:
+def _input(
+    each: ModelInput, transforms: Mapping[str, Transform[Any]], learned: Collection[str]
+) -> str:
     shape = {
         "float": "float32",
         "id": "int32 id",
@@ -117,21 +106,11 @@ def _input(each: ModelInput, features: Mapping[str, Feature], learned: Collectio
     if each.kind == "float":
         return f"{each.name}: {shape}"
     teacher = each.vocabulary or each.feature
-    feature = features[teacher]
-    more = 0 if teacher in learned else _to_be_learned(feature)
+    transform = transforms[teacher]
+    more = 0 if teacher in learned else transform.most_new_ids
     size = f"{'at most ' if more else ''}{each.size + more:,}"
     meaning = "0 is missing"
-    if isinstance(feature, Vocabulary | Bag | Sequence):
-        last = feature.oov_buckets
+    if transform.vocabulary is not None:
+        last = transform.vocabulary.oov_buckets
         meaning += ", 1 is OOV" if last == 1 else f", 1 to {last:,} are OOV"
     return f"{each.name}: {shape} of {size} ({meaning})"
-
-
-def _to_be_learned(feature: Feature) -> int:
-    """Most ids that training rows add to those that it has without them."""
-    match feature:
-        case Vocabulary() | Bag() | Sequence():
-            return feature.top_k
-        case QuantileBuckets():
-            return feature.buckets - 1
-    return 0

@@ -16,46 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.config.base import Block
-from nightbid.config.features import (
-    Age,
-    Bag,
-    Buckets,
-    Count,
-    Cross,
-    DayOfWeek,
-    Feature,
-    Function,
-    Hash,
-    Hour,
-    Identity,
-    Numeric,
-    QuantileBuckets,
-    Recent,
-    Sequence,
-    TargetRate,
-    TextNgrams,
-    Vocabulary,
-)
+from nightbid.config.features import Feature, Vocabulary
 from nightbid.errors import ConfigError, CorruptDataError
-from nightbid.features.history import KeyHistory
-from nightbid.features.recent import RecentItems
 from nightbid.features.state import FittedState
-from nightbid.features.transforms import (
-    Bucketed,
-    FittedVocabulary,
-    Hashed,
-    ListTransform,
-    NgramTransform,
-    Scaled,
-    TimePartTransform,
-    Transform,
-    VocabularyTransform,
-)
+from nightbid.features.transforms.transform import Context, Transform, transform_of
 from nightbid.features.values import RawColumns, naming
 from nightbid.schema import FeatureSchema
 
@@ -65,22 +33,6 @@ if TYPE_CHECKING:  # not needed where a bundle is scored
     from nightbid.config.pipeline import PipelineSpec
     from nightbid.features.describe import Documentation
     from nightbid.features.statistics import Statistics
-
-NO_EVENTS = pa.table(
-    {
-        "key": pa.array([], pa.uint64()),
-        "time": pa.array([], pa.int64()),
-        "token": pa.array([], pa.string()),
-    }
-)
-NO_HISTORY = pa.table(
-    {
-        "key": pa.array([], pa.uint64()),
-        "day": pa.array([], pa.int32()),
-        "weight": pa.array([], pa.int64()),
-        "positives": pa.array([], pa.int64()),
-    }
-)
 
 
 class Definition(Block):
@@ -102,13 +54,12 @@ class Definition(Block):
             ConfigError: a sequence shares the vocabulary of a feature that has none.
         """
         for name, feature in spec.features.items():
-            if not isinstance(feature, Sequence | Recent) or not feature.vocabulary:
-                continue
-            if not isinstance(spec.features.get(feature.vocabulary), Vocabulary):
+            shared = feature.shares()
+            if shared and not isinstance(spec.features.get(shared), Vocabulary):
                 known = [n for n, each in spec.features.items() if isinstance(each, Vocabulary)]
-                close = difflib.get_close_matches(feature.vocabulary, known, n=1)
+                close = difflib.get_close_matches(shared, known, n=1)
                 raise ConfigError(
-                    f"no vocabulary feature called {feature.vocabulary!r}",
+                    f"no vocabulary feature called {shared!r}",
                     where=f"features.{name}.vocabulary",
                     hint=f"did you mean {close[0]!r}?" if close else "name one, or leave it out",
                 )
@@ -133,7 +84,7 @@ class Definition(Block):
             other.time, other.lag_days, other.time_zone,
         ):  # fmt: skip
             return False
-        shared = mine.vocabulary if isinstance(mine, Sequence | Recent) else None
+        shared = mine.shares()
         return not shared or self.is_as(other, shared)
 
 
@@ -155,16 +106,20 @@ class FittedFeatures:
             statistics: of all training rows.
             each: applies a function to each feature, `map` of a pool of threads say.
         """
-        from nightbid.features.learn import finalize
-
-        known = [name for name in statistics if name in definition.features]
-        learned = each(lambda name: finalize(definition.features[name], statistics[name]), known)
+        transforms = cls(definition, {}).transforms
+        known = [name for name in statistics if name in transforms]
+        learned = each(lambda name: transforms[name].fit(statistics[name]), known)
         return cls(definition, dict(zip(known, learned, strict=True)))
 
     @cached_property
-    def transforms(self) -> dict[str, Transform]:
+    def transforms(self) -> dict[str, Transform[Any]]:
         """One per feature, ready to be applied."""
-        return {name: self._build(name, each) for name, each in self.definition.features.items()}
+        asked = self.definition
+        context = Context(asked.features, self.learned, asked.time, asked.lag_days, asked.time_zone)
+        return {
+            name: transform_of(name, each, self.learned.get(name, FittedState()), context)
+            for name, each in asked.features.items()
+        }
 
     @cached_property
     def schema(self) -> FeatureSchema:
@@ -178,18 +133,9 @@ class FittedFeatures:
         """Each feature in words, with what it learned."""
         from nightbid.features.describe import Documentation, describe
 
-        features = self.definition.features
+        learned = set(self.learned)
         return Documentation(
-            features=tuple(
-                describe(
-                    name,
-                    features,
-                    self.transforms[name],
-                    set(self.learned),
-                    time=self.definition.time,
-                )
-                for name in features
-            )
+            features=tuple(describe(name, self.transforms, learned) for name in self.transforms)
         )
 
     def transform(self, raw: pa.Table, without: Collection[str] = ()) -> pa.Table:
@@ -220,7 +166,7 @@ class FittedFeatures:
         return {
             name: each.vocabulary.oov_buckets
             for name, each in self.transforms.items()
-            if isinstance(each, VocabularyTransform | ListTransform | RecentItems)
+            if each.vocabulary is not None
         }
 
     def with_history(self, newer: FittedFeatures) -> FittedFeatures:
@@ -274,54 +220,6 @@ class FittedFeatures:
                 hint="rerun the stage that wrote it",
             ) from error
         return cls(definition, learned)
-
-    def _build(self, name: str, feature: Feature) -> Transform:
-        learned = self.learned.get(name, FittedState())
-        match feature:
-            case Numeric() | Age():
-                return Scaled(name, feature, *(learned.numbers or (0.0, 1.0)))
-            case Function() if feature.then == "numeric":
-                return Scaled(name, feature, *(learned.numbers or (0.0, 1.0)))
-            case QuantileBuckets():
-                return Bucketed(name, feature, np.asarray(learned.numbers, np.float32))
-            case Buckets():
-                return Bucketed(name, feature, np.asarray(feature.boundaries, np.float32))
-            case Vocabulary():
-                return VocabularyTransform(
-                    name, feature.column or name, self._numbered(name), feature.training_only
-                )
-            case Hash() | Cross() | Function():
-                return Hashed(name, feature)
-            case Bag():
-                return ListTransform(name, feature, self._numbered(name), name)
-            case Sequence():
-                shared = feature.vocabulary or name
-                return ListTransform(name, feature, self._numbered(shared), shared)
-            case Recent():
-                events = learned.history if learned.history is not None else NO_EVENTS
-                numbered = self._numbered(feature.vocabulary)
-                asked = self.definition
-                return RecentItems(
-                    name, feature, events, numbered, asked.time, asked.lag_days, asked.time_zone
-                )
-            case TextNgrams():
-                return NgramTransform(name, feature)
-            case Identity() | Hour() | DayOfWeek():
-                return TimePartTransform(name, feature)
-            case TargetRate() | Count():
-                history = learned.history if learned.history is not None else NO_HISTORY
-                asked = self.definition
-                return KeyHistory(
-                    name, feature, history, asked.time, asked.lag_days, asked.time_zone
-                )
-
-    def _numbered(self, name: str) -> FittedVocabulary:
-        feature = self.definition.features[name]
-        assert isinstance(feature, Vocabulary | Bag | Sequence)
-        tokens = self.learned.get(name, FittedState()).tokens
-        return FittedVocabulary(
-            tokens if tokens is not None else pa.array([], pa.string()), feature.oov_buckets
-        )
 
 
 def _save_tables(folder: Path, name: str, learned: FittedState) -> None:

@@ -6,10 +6,9 @@ Learning and transforming both read rows through these functions, so a feature h
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,31 +18,15 @@ import pyarrow.compute as pc
 from nightbid.column_parsing import (
     Floats,
     Hashes,
-    Unreadable,
     as_time,
     encode,
     joint_hashes,
     local_time,
-    numbers,
     time_of_zone,
-    unreadable,
     whole,
 )
-from nightbid.config.features import (
-    Age,
-    Bag,
-    Buckets,
-    DayOfWeek,
-    Feature,
-    Function,
-    Hour,
-    Identity,
-    Numeric,
-    QuantileBuckets,
-)
-from nightbid.config.features import Sequence as SequenceFeature
+from nightbid.config.features import Numeric
 from nightbid.errors import DataError, MissingDataError
-from nightbid.features.functions import named_function
 
 DAY_US = 86_400_000_000
 Int32s = npt.NDArray[np.int32]
@@ -125,17 +108,6 @@ def moments_of(time: pa.Array) -> Ints:
     return np.asarray(pc.fill_null(time.cast(pa.int64()), 0))
 
 
-def numeric_values(name: str, feature: Numeric | Age | Function, raw: RawColumns) -> Floats:
-    """Compute a number per row, before scaling; float64 [rows], NaN is missing."""
-    if isinstance(feature, Age):
-        later, since = (raw.column(each, name) for each in feature.sources(name))
-        days = (_micros(as_time(later)) - _micros(as_time(since))) / DAY_US
-        return np.log1p(np.maximum(days, 0.0))
-    if isinstance(feature, Function):
-        return numbers(called(name, feature, raw))
-    return clipped_log(feature, numbers(raw.column(feature.column or name, name)))
-
-
 def clipped_log(feature: Numeric, values: Floats) -> Floats:
     """Clip numbers and take their logarithm, where the feature says so."""
     if feature.clip:
@@ -144,54 +116,6 @@ def clipped_log(feature: Numeric, values: Floats) -> Floats:
         # In float64: log1p in float32 differs between libraries.
         values = np.sign(values) * np.log1p(np.abs(values))
     return values
-
-
-def unreadable_values(features: Mapping[str, Feature], rows: pa.Table) -> dict[str, Unreadable]:
-    """Count the values that features read as numbers or times and that are none.
-
-    Args:
-        features: by name.
-        rows: their raw columns.
-
-    Returns:
-        One count for each feature that reads numbers or times.
-    """
-    raw, found = RawColumns(rows), dict[str, Unreadable]()
-    for name, feature in features.items():
-        match feature:
-            case Numeric() | QuantileBuckets() | Buckets() | Identity():
-                kind: Literal["number", "time"] = "number"
-            case Age() | Hour() | DayOfWeek():
-                kind = "time"
-            case _:
-                continue
-        found[name] = Unreadable()
-        for column in feature.sources(name):
-            with naming(name):
-                found[name] += unreadable(raw.column(column, name), kind)
-    return found
-
-
-def _micros(time: pa.Array) -> Floats:
-    # Floats do not overflow; they are exact for 285 years before and after 1970.
-    return np.asarray(pc.fill_null(time.cast(pa.int64()).cast(pa.float64(), safe=False), np.nan))
-
-
-def called(name: str, feature: Function, raw: RawColumns) -> pa.Array:
-    """Call a registered function on its columns; the result is [rows].
-
-    Raises:
-        MissingDataError: it gave another number of values than there are rows.
-    """
-    function = named_function(feature.function)
-    result = whole(function(*(raw.column(each, name) for each in feature.columns)))
-    if len(result) != len(raw):
-        raise MissingDataError(
-            f"function {feature.function!r} gave {len(result)} values for {len(raw)} rows",
-            where=f"features.{name}",
-            hint="a feature function returns one value per row, null where there is none",
-        )
-    return result
 
 
 def keys_of(name: str, columns: Sequence[str], raw: RawColumns) -> Hashes:
@@ -222,16 +146,8 @@ class Items:
         return cls(flat, rows, np.arange(len(rows)) - starts[rows], counts)
 
 
-def items_of(name: str, feature: Bag | SequenceFeature, raw: RawColumns, source: str = "") -> Items:
-    """Unroll a list column, or a string of separated values; any other value is one item.
-
-    Args:
-        name: the feature's.
-        feature: its definition.
-        raw: rows.
-        source: another column of the feature than its first.
-    """
-    column = raw.column(source or feature.column or name, name)
+def split_items(column: pa.Array, separator: str) -> Items:
+    """Unroll a list column, or a string of separated values; any other value is one item."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
@@ -240,7 +156,7 @@ def items_of(name: str, feature: Bag | SequenceFeature, raw: RawColumns, source:
             column = column.cast(pa.list_(kind.value_type))
         return Items.of(column)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        parts = pc.split_pattern(column, feature.separator)
+        parts = pc.split_pattern(column, separator)
         # "" splits into one empty item, which is missing anyway.
         return Items.of(parts)
     known = np.asarray(pc.is_valid(column))

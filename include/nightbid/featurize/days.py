@@ -20,7 +20,7 @@ import apache_beam as beam
 
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.features.fitted import Definition, FittedFeatures
-from nightbid.features.learn import columns_taught, learn, learning_features, taught
+from nightbid.features.learn import columns_taught, depends_on, learn, learning_features
 from nightbid.features.statistics import Statistic
 from nightbid.features.statistics_files import load_merged, save
 from nightbid.featurize.groups import Group
@@ -175,7 +175,7 @@ def _days(task: StageTask, groups: list[Group], definition: Definition) -> Itera
 
 def _statistic(name: str, definition: Definition) -> str:
     """Name of the statistic that a feature learns: equal for features that learn the same."""
-    return digest_of(taught(name, definition.features[name], definition.time_zone))[:16]
+    return digest_of(depends_on(name, definition.features[name], definition.time_zone))[:16]
 
 
 def _known(task: StageTask, day: _Day) -> _Day:
@@ -273,6 +273,6 @@ def _merged(
     return {
         name: merged[statistic]
         for name, feature in definition.features.items()
-        if taught(name, feature) is not None
+        if depends_on(name, feature) is not None
         and (statistic := _statistic(name, definition)) in merged
     }

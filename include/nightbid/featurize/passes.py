@@ -21,7 +21,7 @@ from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import columns_taught, learn
 from nightbid.features.statistics import Statistic, TokenCounts, merge_all
-from nightbid.features.values import unreadable_values
+from nightbid.features.unreadable import unreadable_values
 from nightbid.featurize.coders import InProcessCoder
 from nightbid.featurize.groups import Group, write_rows
 from nightbid.featurize.reuse import Base

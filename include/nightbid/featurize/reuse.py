@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.column_parsing import whole
-from nightbid.config.features import Recent, Sequence
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.features.fitted import Definition
 from nightbid.featurize.groups import Group
@@ -137,8 +136,8 @@ def _same(
             return False
         feature = mine.features[name]
         states = [f"fitted/vocabularies/{name}.parquet", f"fitted/history/{name}.parquet"]
-        if isinstance(feature, Sequence | Recent) and feature.vocabulary:
-            states.append(f"fitted/vocabularies/{feature.vocabulary}.parquet")
+        if shared := feature.shares():
+            states.append(f"fitted/vocabularies/{shared}.parquet")
         return numbers[0].get(name) == numbers[1].get(name) and all(
             files.get(path) == known.get(path) for path in states
         )

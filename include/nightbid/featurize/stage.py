@@ -16,7 +16,7 @@ from upath import UPath
 from nightbid.config.pipeline import READ_SPLITS, Night
 from nightbid.errors import MissingDataError
 from nightbid.features.fitted import Definition
-from nightbid.features.learn import History
+from nightbid.features.learn import learns_history
 from nightbid.features.outcomes import refuse_outcomes
 from nightbid.features.values import RawColumns
 from nightbid.featurize.days import learn_by_day
@@ -147,7 +147,7 @@ def checked(night: Night, definition: Definition, groups: list[Group]) -> list[G
         for file, empty in zip(files, pool.map(Group.empty, files), strict=True):
             rows = RawColumns(empty)
             for name, feature in definition.features.items():
-                if file.split == HISTORY and not isinstance(feature, History):
+                if file.split == HISTORY and not learns_history(feature):
                     continue
                 for column in feature.sources(name):
                     rows.column(column, f"{name}, {file.day}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from nightbid.config.features import Feature
 from nightbid.features.fitted import FittedFeatures
+from nightbid.features.transforms.transform import class_of
 from nightbid.gates import against_champion
 from nightbid.gates.drift import (
     auc_error,
@@ -34,11 +35,6 @@ FEWEST_POSITIVES = 10
 """Enough to say that one input alone gives the label away."""
 SKEW_ROWS = 2000
 """Of each split, looked up as at serving."""
-LOG_RATES = ("target_rate", "count")
-"""Transforms to logarithms: what moves by less than a tenth has hardly moved."""
-DRIFTS_BY_DESIGN = ("day_of_week", "target_rate", "count", "recent")
-"""Transforms whose values differ between days by definition: one weekday is not five, and
-history grows through the window. They are compared with the champion's window instead."""
 
 
 def run(task: StageTask) -> Outcome:
@@ -84,7 +80,7 @@ def measure(task: StageTask) -> Measurements:
         if each.name not in train.columns or each.name not in newest.columns:
             continue
         _oov(measurements, each, featurize.manifest.metrics, newest, task.history)
-        if definition is not None and definition.transform in DRIFTS_BY_DESIGN:
+        if definition is not None and class_of(definition).drifts:
             moving.append(each.name)
         else:
             _drift(measurements, each, train, newest, history)
@@ -94,7 +90,7 @@ def measure(task: StageTask) -> Measurements:
                 each,
                 tonight,
                 champion,
-                is_log_rate=definition is not None and definition.transform in LOG_RATES,
+                is_log_rate=definition is not None and class_of(definition).is_log,
             )
         _leakage(measurements, each, train, newest)
     _skew(measurements, task, Layout(schema), FittedFeatures.load(folder / "fitted"))
@@ -166,11 +162,11 @@ def _sound(
         return
     measurements.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
     # One day has one weekday.
-    is_weekday = definition is not None and definition.transform == "day_of_week"
+    of_the_day = definition is not None and not class_of(definition).varies_within_a_day
     by_chance = _constant_by_chance(train, newest)
     measurements.add(
         "newly_constant",
-        float(newest.distinct <= 1 < train.distinct and not is_weekday and by_chance < RARELY),
+        float(newest.distinct <= 1 < train.distinct and not of_the_day and by_chance < RARELY),
         subject=each.name,
         part="evaluate",
         note=f"{train.distinct:,.0f} distinct values in training",

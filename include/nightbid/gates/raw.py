@@ -83,7 +83,7 @@ def _ids(spec: PipelineSpec) -> Iterator[str]:
     """Columns whose numbers are names: users, items, and what features look up by value."""
     yield from filter(None, (spec.columns.user, spec.columns.item))
     for name, feature in spec.features.items():
-        if feature.transform in ("vocabulary", "hash", "cross", "bag", "sequence", "recent"):
+        if feature.reads == "id":
             yield from feature.sources(name)
 
 

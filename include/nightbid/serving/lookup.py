@@ -9,16 +9,15 @@ training used too, so the two cannot differ; the export measures that they do no
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.column_parsing import as_time, whole
-from nightbid.config.features import Recent
 from nightbid.features.fitted import FittedFeatures
-from nightbid.features.transforms import Transform
+from nightbid.features.transforms.transform import Moment, Transform
 from nightbid.features.values import RawColumns, days_of, moments_of
 from nightbid.models.layout import column_values, weight_column
 
@@ -28,9 +27,6 @@ CAPACITY = 1 << 17
 BATCH = 16384
 """Rows scored at once."""
 
-Moment = Literal["day", "time"]
-MOMENTS: dict[str, Moment] = {"target_rate": "day", "count": "day", "recent": "time"}
-"""What a transform reads of a row's time, besides its columns."""
 Array = npt.NDArray[Any]
 Rows: TypeAlias = Any
 """An Arrow table or record batch."""
@@ -41,7 +37,7 @@ class ServedFeature:
     """A feature whose inputs are known when ads are ranked."""
 
     name: str
-    transform: Transform
+    transform: Transform[Any]
     sources: tuple[str, ...]
     """Raw columns that it is a function of."""
     when: Moment | None
@@ -69,9 +65,7 @@ def served_features(fitted: FittedFeatures) -> list[ServedFeature]:
         if not served:
             continue  # a training-only value is not known when ads are ranked
         feature = fitted.definition.features[name]
-        when = MOMENTS.get(feature.transform)
-        if isinstance(feature, Recent) and feature.before == "day":
-            when = "day"
+        when = transform.reads_time
         sources = tuple(dict.fromkeys(feature.served(name)))
         reads = (*sources, *([time] if when and time not in sources else []))
         outputs: list[tuple[str, int, type[np.float32] | type[np.int32]]] = []

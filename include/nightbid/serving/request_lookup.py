@@ -22,10 +22,6 @@ import orjson
 import pyarrow as pa
 
 from nightbid.features.fitted import FittedFeatures
-from nightbid.features.transforms import (
-    ListTransform,
-    VocabularyTransform,
-)
 from nightbid.features.values import RawColumns
 from nightbid.serving.json_values import from_json
 from nightbid.serving.lookup import BATCH, CAPACITY, Array, ServedFeature, served_features
@@ -66,7 +62,7 @@ class RequestLookup:
             each.name: ContextMemo(each, self._columns) for each in self._features if each.sources
         }
         for each in self._features:
-            if isinstance(each.transform, VocabularyTransform | ListTransform):
+            if each.transform.vocabulary is not None:
                 each.transform.vocabulary.prepare()
         self._missed = 0
 

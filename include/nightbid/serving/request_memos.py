@@ -14,9 +14,9 @@ import orjson
 import pyarrow as pa
 
 from nightbid.column_parsing import LARGEST, Floats, as_time
-from nightbid.config.features import Identity, Numeric
 from nightbid.errors import NightbidError
-from nightbid.features.transforms import Bucketed, Scaled, TimePartTransform
+from nightbid.features.transforms.numbers import Bucketed, NumericTransform
+from nightbid.features.transforms.times import TimePartTransform
 from nightbid.features.values import DAY_US, RawColumns, clipped_log, days_of
 from nightbid.serving.json_values import from_json
 from nightbid.serving.lookup import CAPACITY, Array, ServedFeature
@@ -117,7 +117,7 @@ class ContextMemo:
         """A way around Arrow, for numbers and times that come once: the same arithmetic."""
         transform, name = self.feature.transform, self.feature.sources[0]
         if isinstance(transform, TimePartTransform):
-            if isinstance(transform.feature, Identity) or not pa.types.is_timestamp(types[name]):
+            if not pa.types.is_timestamp(types[name]):
                 return None
 
             def of_moment(parsed: SharedValues) -> Value:
@@ -131,9 +131,9 @@ class ContextMemo:
             return None
         if isinstance(transform, Bucketed):
             return lambda parsed: self._value(transform.of_numbers(_readable(parsed.number(name))))
-        if isinstance(transform, Scaled) and isinstance(feature := transform.feature, Numeric):
+        if isinstance(transform, NumericTransform):
             return lambda parsed: self._value(
-                transform.of_numbers(clipped_log(feature, _readable(parsed.number(name))))
+                transform.of_numbers(clipped_log(transform.feature, _readable(parsed.number(name))))
             )
         return None
 

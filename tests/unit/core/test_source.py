@@ -17,7 +17,7 @@ CHANGES = [
     ("models/layers.py", CODE),
     ("models/architectures/deepfm.py", CODE),
     ("gates/serving.py", CODE),
-    ("features/history.py", CODE),
+    ("features/transforms/history.py", CODE),
     ("report/run_page.py", CODE),
     ("scorer/server.py", CODE),
     ("storage/workspace.py", CODE),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from nightbid.column_parsing import Hashes, encode, whole
 from nightbid.config.features import Recent
-from nightbid.features.transforms import FittedVocabulary, Transform, matrix_column
+from nightbid.features.state import FittedState
+from nightbid.features.transforms.transform import Moment, Transform, implements, matrix_column
+from nightbid.features.transforms.vocabulary import FittedVocabulary, vocabulary_of
 from nightbid.features.values import (
     DAY_US,
     Int32s,
@@ -22,27 +24,76 @@ from nightbid.features.values import (
 )
 from nightbid.schema import ModelInput
 
+if TYPE_CHECKING:  # Not needed where a bundle is scored.
+    from nightbid.features.statistics import Events as EventStatistic
+    from nightbid.features.statistics import Statistic
+
 SECOND_US = 1_000_000
 
 
-@dataclass(frozen=True)
-class RecentItems(Transform):
+NO_EVENTS = pa.table(
+    {
+        "key": pa.array([], pa.uint64()),
+        "time": pa.array([], pa.int64()),
+        "token": pa.array([], pa.string()),
+    }
+)
+
+
+@implements(Recent)
+class RecentItems(Transform[Recent]):
     """The last items of the key's rows that were known at the row's time, oldest first.
 
-    Known is a row once `delay_seconds` have passed after it, and its label's attribution window
+    A row is known once `delay_seconds` have passed after it, and its label's attribution window
     where only positive rows count. Equal times are in the order of their tokens, so that the
     sequence does not depend on how rows came together.
     """
 
-    name: str
-    feature: Recent
-    table: pa.Table
-    """key uint64, time int64 (microseconds since 1970), token string; sorted by all three."""
-    vocabulary: FittedVocabulary
-    time: str
-    lag_days: int
-    zone: str = "UTC"
-    """Whose clock the days are of."""
+    learns_history = True
+    drifts = True
+
+    def depends_on(self) -> dict[str, Any]:
+        """Item, key, and which rows count."""
+        feature = self.feature
+        return {"events": feature.column, "by": list(feature.by), "rows": feature.rows}
+
+    def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
+        """List items by key and time."""
+        from nightbid.features.statistics import Events as EventStatistic
+
+        keys = keys_of(self.name, self.feature.by, raw)
+        items = raw.encoded(self.feature.column, self.name)
+        return EventStatistic.of(keys, items, rows, positive=self.feature.rows == "positive")
+
+    def fit(self, statistic: EventStatistic) -> FittedState:
+        """Keep the list."""
+        return FittedState(history=statistic.table)
+
+    @property
+    def table(self) -> pa.Table:
+        """Key uint64, time int64 (microseconds since 1970), token string; sorted by all three."""
+        return self.state.history if self.state.history is not None else NO_EVENTS
+
+    @cached_property
+    def vocabulary(self) -> FittedVocabulary:
+        """That of another feature."""
+        return vocabulary_of(self, self.feature.vocabulary)
+
+    @property
+    def reads_time(self) -> Moment:
+        """The time, or the day alone."""
+        return self.feature.before
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its columns."""
+        feature = self.feature
+        rows = "whose label was 1" if feature.rows == "positive" else "whatever their label"
+        return (
+            f"last {feature.length:,} {feature.column} of earlier rows of the same"
+            f" {', '.join(feature.by)} {rows}, oldest first,"
+            f" of the vocabulary of {feature.vocabulary}"
+        )
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -68,7 +119,7 @@ class RecentItems(Transform):
     @property
     def looks_back(self) -> str:
         """Rows that a row learns from."""
-        days = self.lag_days if self.feature.rows == "positive" else 0
+        days = self.context.lag_days if self.feature.rows == "positive" else 0
         spans = ((days, "day"), (self.feature.delay_seconds, "second"))
         wait = [f"{size:,} {unit}{'s' * (size != 1)}" for size, unit in spans if size]
         until = "the row's time" if self.feature.before == "time" else "the row's day began"
@@ -90,11 +141,15 @@ class RecentItems(Transform):
 
     def _known(self, raw: RawColumns) -> Ints:
         """Rows before this time count; microseconds, [rows]."""
-        time = raw.time(self.time, self.name, self.zone)
-        known = day_starts(time, self.zone) if self.feature.before == "day" else moments_of(time)
+        time = raw.time(self.context.time, self.name, self.context.zone)
+        known = (
+            day_starts(time, self.context.zone)
+            if self.feature.before == "day"
+            else moments_of(time)
+        )
         wait = self.feature.delay_seconds * SECOND_US
         if self.feature.rows == "positive":
-            wait += self.lag_days * DAY_US
+            wait += self.context.lag_days * DAY_US
         return known - wait
 
     @cached_property

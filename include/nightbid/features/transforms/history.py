@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +14,30 @@ import pyarrow as pa
 from nightbid.column_parsing import Floats, Hashes
 from nightbid.config.features import Count, TargetRate
 from nightbid.errors import DataError
-from nightbid.features.state import WEIGHT_UNIT
-from nightbid.features.transforms import Transform, one_float
+from nightbid.features.state import WEIGHT_UNIT, FittedState
+from nightbid.features.transforms.transform import (
+    Moment,
+    Settings,
+    Transform,
+    implements,
+    one_float,
+)
 from nightbid.features.values import Int32s, Ints, RawColumns, as_float32, days_of, keys_of
 from nightbid.schema import ModelInput
 
+if TYPE_CHECKING:  # Not needed where a bundle is scored.
+    from nightbid.features.statistics import DayCounts, Statistic
+
 MOST = 2.0**62
 """Largest sum of values that int64 holds with room to spare, in units of `WEIGHT_UNIT`."""
+NO_HISTORY = pa.table(
+    {
+        "key": pa.array([], pa.uint64()),
+        "day": pa.array([], pa.int32()),
+        "weight": pa.array([], pa.int64()),
+        "positives": pa.array([], pa.int64()),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -86,61 +105,123 @@ class History:
         return Seen(found[0], found[1], totals[0], totals[1], reached.astype(np.float64))
 
 
-@dataclass(frozen=True)
-class KeyHistory(Transform):
-    """The rate or the number of rows of a key, on days before the row's own."""
+class KeyHistory(Transform[Settings]):
+    """A figure of a key, from the days before the row's own."""
 
-    name: str
-    feature: TargetRate | Count
-    table: pa.Table
-    time: str
-    lag_days: int
-    """A label of the last so many days was not final yet on the row's day."""
-    zone: str = "UTC"
-    """Whose clock the days are of."""
+    learns_history = True
+    drifts = True
+    is_log = True
+
+    def depends_on(self) -> dict[str, Any]:
+        """The columns of its key, and whose days they are."""
+        zone = self.context.zone
+        days = {} if zone == "UTC" else {"zone": zone}
+        return {"by_day": list(self.feature.sources(self.name)), **days}
+
+    def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
+        """Count rows and positive labels by key and day."""
+        from nightbid.features.statistics import DayCounts
+
+        return DayCounts.of(self._keys(raw), rows, self.context.zone)
+
+    def fit(self, statistic: DayCounts) -> FittedState:
+        """Keep the counts."""
+        return FittedState(history=statistic.table)
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
         """One float."""
         return (one_float(self.name, self.name, self.feature.training_only),)
 
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        zone = self.context.zone
+        days = days_of(raw.time(self.context.time, self.name, zone), zone)
+        return {self.name: pa.array(as_float32(self.values(self._keys(raw), days)))}
+
+    @abstractmethod
+    def values(self, keys: Hashes, days: Int32s) -> Floats:
+        """Compute a number per row; float64 [rows].
+
+        Args:
+            keys: uint64 [rows].
+            days: Since 1970, int32 [rows].
+        """
+
+    @property
+    def reads_time(self) -> Moment:
+        """The day."""
+        return "day"
+
     @property
     def learned(self) -> str:
         """Keys and days that it knows."""
-        if not len(self.table):
+        table = self.state.history
+        if table is None or not len(table):
             return "no rows"
-        keys, days = np.unique(self.table["key"]), np.asarray(self.table["day"])
+        keys, days = np.unique(table["key"]), np.asarray(table["day"])
         first, last = (date(1970, 1, 1) + timedelta(int(day)) for day in (days.min(), days.max()))
         return f"{len(keys):,} keys, {first} to {last}"
 
     @property
     def looks_back(self) -> str:
         """Days that a row learns from."""
-        if isinstance(self.feature, TargetRate) and self.lag_days:
-            left = f"the newest {self.lag_days:,}" if self.lag_days > 1 else "the newest one"
-            return f"days before the row's own, without {left}: labels are not final yet"
         return "days before the row's own"
 
     @cached_property
-    def _history(self) -> History:
-        return History(self.table)
+    def past(self) -> History:
+        """What it has learned, ready to be looked up."""
+        return History(self.state.history if self.state.history is not None else NO_HISTORY)
 
-    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
-        keys = keys_of(self.name, self.feature.sources(self.name), raw)
-        days = days_of(raw.time(self.time, self.name, self.zone), self.zone)
-        if isinstance(self.feature, Count):
-            seen = self._history.before(keys, days)
-            values = np.log1p(seen.weight / np.maximum(seen.days, 1))
-        else:
-            seen = self._history.before(keys, days - np.int32(self.lag_days))
-            overall = seen.all_positives / np.maximum(seen.all_weight, 1e-12)
-            strength = self.feature.strength
-            known = overall > 0
-            expected = np.where(known, overall * (seen.weight + strength), 1.0)
-            reached = np.where(known, seen.positives + strength * overall, 1.0)
-            values = np.log(reached / expected)
-        return {self.name: pa.array(as_float32(values))}
+    def _keys(self, raw: RawColumns) -> Hashes:
+        return keys_of(self.name, self.feature.sources(self.name), raw)
+
+
+@implements(Count)
+class CountTransform(KeyHistory[Count]):
+    """Rows of a key per day."""
+
+    def values(self, keys: Hashes, days: Int32s) -> Floats:
+        """Compute ln(1 + rows per day)."""
+        seen = self.past.before(keys, days)
+        return np.log1p(seen.weight / np.maximum(seen.days, 1))
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its columns."""
+        return "ln(1 + rows of the key per day)"
+
+
+@implements(TargetRate)
+class TargetRateTransform(KeyHistory[TargetRate]):
+    """Rate of positive labels of a key."""
+
+    def values(self, keys: Hashes, days: Int32s) -> Floats:
+        """Compute ln of the smoothed rate over the overall one, from labels that are final."""
+        seen = self.past.before(keys, days - np.int32(self.context.lag_days))
+        overall = seen.all_positives / np.maximum(seen.all_weight, 1e-12)
+        strength = self.feature.strength
+        known = overall > 0
+        expected = np.where(known, overall * (seen.weight + strength), 1.0)
+        reached = np.where(known, seen.positives + strength * overall, 1.0)
+        return np.log(reached / expected)
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its columns."""
+        return (
+            "ln of the key's label rate over the overall one, smoothed by"
+            f" {self.feature.strength:,g} rows of the overall one"
+        )
+
+    @property
+    def looks_back(self) -> str:
+        """Days that a row learns from."""
+        lag = self.context.lag_days
+        if not lag:
+            return super().looks_back
+        left = f"the newest {lag:,}" if lag > 1 else "the newest one"
+        return f"days before the row's own, without {left}: labels are not final yet"
 
 
 def _cumulative(values: Ints) -> Ints:

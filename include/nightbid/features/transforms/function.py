@@ -1,0 +1,104 @@
+"""A registered Python function of some columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from nightbid.column_parsing import Floats, encode, numbers, whole
+from nightbid.config.features import Function
+from nightbid.errors import MissingDataError
+from nightbid.features.functions import named_function
+from nightbid.features.state import FittedState
+from nightbid.features.transforms.hashed import hashed
+from nightbid.features.transforms.numbers import SCALES, known_numbers, scale_of, scaled
+from nightbid.features.transforms.transform import Transform, implements, one_float, one_id
+from nightbid.features.values import RawColumns
+from nightbid.schema import ModelInput
+
+if TYPE_CHECKING:  # Not needed where a bundle is scored.
+    from nightbid.features.statistics import Moments, Statistic
+
+
+@implements(Function)
+class FunctionTransform(Transform[Function]):
+    """The result of a function, scaled as a number or hashed."""
+
+    @property
+    def _is_hashed(self) -> bool:
+        return self.feature.then == "hash"
+
+    def depends_on(self) -> dict[str, Any] | None:
+        """The function and its columns."""
+        if self._is_hashed:
+            return None
+        return {"moments": list(self.feature.columns), "function": self.feature.function}
+
+    def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
+        """Sum up its numbers."""
+        from nightbid.features.statistics import Moments
+
+        return Moments.of(*known_numbers(self._numbers(raw)))
+
+    def fit(self, statistic: Moments) -> FittedState:
+        """Keep the mean and the inverse of the standard deviation."""
+        return FittedState(numbers=scale_of(statistic))
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One float, or one id."""
+        only = self.feature.training_only
+        if self._is_hashed:
+            return (one_id(self.name, self.feature.buckets + 1, only),)
+        return (one_float(self.name, self.name, only),)
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        if self._is_hashed:
+            columns = [encode(self._result(raw))]
+            return {self.name: pa.array(hashed(columns, self.feature.buckets))}
+        values = self._numbers(raw)
+        return {self.name: pa.array(scaled(values, np.isnan(values), *self._scale))}
+
+    @property
+    def _scale(self) -> tuple[float, float]:
+        center, inverse = self.state.numbers or (0.0, 1.0)
+        return center, inverse
+
+    def _numbers(self, raw: RawColumns) -> Floats:
+        return numbers(self._result(raw))
+
+    def _result(self, raw: RawColumns) -> pa.Array:
+        """Call the function; the result is [rows].
+
+        Raises:
+            MissingDataError: It gave another number of values than there are rows.
+        """
+        function = named_function(self.feature.function)
+        columns = (raw.column(each, self.name) for each in self.feature.columns)
+        result = whole(function(*columns))
+        if len(result) != len(raw):
+            raise MissingDataError(
+                f"function {self.feature.function!r} gave {len(result)} values for {len(raw)} rows",
+                where=f"features.{self.name}",
+                hint="a feature function returns one value per row, null where there is none",
+            )
+        return result
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its columns."""
+        made = f"{self.feature.function}({', '.join(self.feature.columns)})"
+        if self._is_hashed:
+            return f"{made}, hashed into {self.feature.buckets:,} buckets"
+        return f"{made}: {SCALES['standard']}"
+
+    @property
+    def learned(self) -> str:
+        """Center and scale."""
+        if self._is_hashed:
+            return ""
+        center, inverse = self._scale
+        return f"mean {center:,.6g}, standard deviation {1 / inverse:,.6g}"

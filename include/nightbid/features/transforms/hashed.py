@@ -1,0 +1,59 @@
+"""Hash buckets: no vocabulary, with collisions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from nightbid.column_parsing import joint_hashes
+from nightbid.config.features import Cross, Hash
+from nightbid.features.transforms.transform import Transform, implements, one_id
+from nightbid.features.values import Int32s, RawColumns
+from nightbid.schema import ModelInput
+
+
+def hashed(columns: list[tuple[Int32s, pa.Array]], buckets: int) -> Int32s:
+    """Hash the values of encoded columns together; int32 [rows], 0 where all are missing."""
+    missing = np.logical_and.reduce([codes < 0 for codes, _ in columns])
+    found = 1 + (joint_hashes(columns) % np.uint64(buckets)).astype(np.int64)
+    return np.where(missing, 0, found).astype(np.int32)
+
+
+@implements(Hash)
+class HashTransform(Transform[Hash]):
+    """A value, hashed."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        return (one_id(self.name, self.feature.buckets + 1, self.feature.training_only),)
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        columns = [raw.encoded(self.column, self.name)]
+        return {self.name: pa.array(hashed(columns, self.feature.buckets))}
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its column."""
+        return f"hashed into {self.feature.buckets:,} buckets"
+
+
+@implements(Cross)
+class CrossTransform(Transform[Cross]):
+    """Several values, hashed together."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        return (one_id(self.name, self.feature.buckets + 1, self.feature.training_only),)
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        columns = [raw.encoded(each, self.name) for each in self.feature.columns]
+        return {self.name: pa.array(hashed(columns, self.feature.buckets))}
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its columns."""
+        return f"hashed together into {self.feature.buckets:,} buckets"

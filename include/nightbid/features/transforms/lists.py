@@ -1,0 +1,164 @@
+"""Lists of values, as a bag or as a sequence."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from nightbid.column_parsing import Floats, encode, numbers
+from nightbid.config.features import Bag, Sequence
+from nightbid.features.state import FittedState
+from nightbid.features.transforms.transform import (
+    Transform,
+    bag_columns,
+    implements,
+    matrix_column,
+)
+from nightbid.features.transforms.vocabulary import (
+    FittedVocabulary,
+    frequent,
+    vocabulary_of,
+)
+from nightbid.features.values import Items, RawColumns, laid_out, split_items
+from nightbid.schema import ModelInput
+
+if TYPE_CHECKING:  # Not needed where a bundle is scored.
+    from nightbid.features.statistics import Statistic, TokenCounts
+
+Listed = TypeVar("Listed", Bag, Sequence)
+
+
+class ListTransform(Transform[Listed]):
+    """The items of a list, or of a string of separated values."""
+
+    def depends_on(self) -> dict[str, Any] | None:
+        """Its column, and what separates its values."""
+        return {"items": self.column, "separator": self.feature.separator}
+
+    def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
+        """Count its values."""
+        from nightbid.features.statistics import TokenCounts
+
+        return TokenCounts.of(*encode(self.items(raw).flat))
+
+    def fit(self, statistic: TokenCounts) -> FittedState:
+        """Keep the most frequent values."""
+        return FittedState(tokens=statistic.top(self.feature.top_k, self.feature.min_count))
+
+    def items(self, raw: RawColumns, column: str = "") -> Items:
+        """Unroll its column, or another."""
+        return split_items(raw.column(column or self.column, self.name), self.feature.separator)
+
+    @cached_property
+    def vocabulary(self) -> FittedVocabulary:
+        """Its own."""
+        return vocabulary_of(self)
+
+    @property
+    def most_new_ids(self) -> int:
+        """The entries of its vocabulary."""
+        return self.feature.top_k
+
+    @property
+    def learned(self) -> str:
+        """Entries of its vocabulary."""
+        return self.vocabulary.in_words
+
+    @property
+    def _separated(self) -> str:
+        separator = self.feature.separator
+        return "" if separator == "," else f" parted by {separator!r}"
+
+
+@implements(Bag)
+class BagTransform(ListTransform[Bag]):
+    """The first values, in no order, with weights."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One bag."""
+        return (
+            ModelInput(
+                name=self.name,
+                kind="bag",
+                feature=self.name,
+                size=self.vocabulary.size,
+                length=self.feature.length,
+                training_only=self.feature.training_only,
+                vocabulary=self.name,
+            ),
+        )
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        items = self.items(raw)
+        ids = self.vocabulary.ids(encode(items.flat))
+        matrix = laid_out(ids, items, self.feature.length, last=False)
+        return bag_columns(self.name, matrix, self._weights(raw, items, len(matrix)))
+
+    def _weights(self, raw: RawColumns, items: Items, rows: int) -> Floats | None:
+        """Weights as logged, laid out as the ids are; float64 [rows, length]."""
+        if not self.feature.weights:
+            return None
+        found = self.items(raw, self.feature.weights)
+        matrix = np.zeros((rows, self.feature.length))
+        # What has no value, or a weight that is no positive number, weighs nothing.
+        known = found.places < np.minimum(items.counts, self.feature.length)[found.rows]
+        values = np.nan_to_num(np.maximum(numbers(found.flat), 0.0))
+        matrix[found.rows[known], found.places[known]] = values[known]
+        return matrix
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its columns."""
+        feature = self.feature
+        weights = f"weighted by {feature.weights}" if feature.weights else "of equal weight"
+        return (
+            f"first {feature.length:,} values{self._separated}, {weights}, of {frequent(feature)}"
+        )
+
+
+@implements(Sequence)
+class SequenceTransform(ListTransform[Sequence]):
+    """The last values, oldest first."""
+
+    def depends_on(self) -> dict[str, Any] | None:
+        """As a list does; nothing if it shares the vocabulary of another feature."""
+        return None if self.feature.vocabulary else super().depends_on()
+
+    @cached_property
+    def vocabulary(self) -> FittedVocabulary:
+        """Its own, or that of another feature."""
+        return vocabulary_of(self, self.feature.shares())
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One sequence."""
+        return (
+            ModelInput(
+                name=self.name,
+                kind="sequence",
+                feature=self.name,
+                size=self.vocabulary.size,
+                length=self.feature.length,
+                training_only=self.feature.training_only,
+                vocabulary=self.feature.vocabulary or self.name,
+            ),
+        )
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        items = self.items(raw)
+        ids = self.vocabulary.ids(encode(items.flat))
+        return {self.name: matrix_column(laid_out(ids, items, self.feature.length, last=True))}
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its column."""
+        feature = self.feature
+        shared = feature.vocabulary
+        known = f"the vocabulary of {shared}" if shared else frequent(feature)
+        return f"last {feature.length:,} values{self._separated}, oldest first, of {known}"

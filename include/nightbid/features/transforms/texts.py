@@ -1,0 +1,66 @@
+"""Words of a text, and runs of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.column_parsing import encode, joint_hashes
+from nightbid.config.features import TextNgrams
+from nightbid.features.transforms.transform import Transform, bag_columns, implements
+from nightbid.features.values import Int32s, Items, RawColumns
+from nightbid.schema import ModelInput
+
+
+@implements(TextNgrams)
+class NgramTransform(Transform[TextNgrams]):
+    """Words of a text and runs of them, hashed into a bag; shorter runs come first."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One bag."""
+        return (
+            ModelInput(
+                name=self.name,
+                kind="bag",
+                feature=self.name,
+                size=self.feature.buckets + 1,
+                length=self.feature.length,
+                training_only=self.feature.training_only,
+            ),
+        )
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        codes, tokens = raw.encoded(self.column, self.name)
+        matrix = np.append(
+            self._of_texts(tokens), np.zeros((1, self.feature.length), np.int32), axis=0
+        )
+        return bag_columns(self.name, matrix[codes])
+
+    def _of_texts(self, texts: pa.Array) -> Int32s:
+        words = Items.of(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pc.utf8_lower(texts))))
+        one = joint_hashes([encode(words.flat)])
+        matrix = np.zeros((len(texts), self.feature.length), np.int32)
+        filled = np.zeros(len(texts), np.int64)
+        joint = np.zeros(len(one), np.uint64)
+        for length in range(1, self.feature.ngrams + 1):
+            # joint[i] covers the words i … i + length - 1; those that leave their text drop out.
+            size = max(len(one) - length + 1, 0)
+            joint = joint[:size] * np.uint64(0x9E3779B97F4A7C15) + one[length - 1 :]
+            joint ^= joint >> np.uint64(32)
+            inside = words.rows[:size] == words.rows[length - 1 :]
+            rows, places = words.rows[:size], words.places[:size] + filled[words.rows[:size]]
+            keep = inside & (places < self.feature.length)
+            ids = 1 + (joint % np.uint64(self.feature.buckets)).astype(np.int64)
+            matrix[rows[keep], places[keep]] = ids[keep]
+            filled += np.maximum(words.counts - length + 1, 0)
+        return matrix
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its column."""
+        feature = self.feature
+        runs = f" and runs of up to {feature.ngrams}" if feature.ngrams > 1 else ""
+        return f"first {feature.length:,} words{runs}, hashed into {feature.buckets:,} buckets"

@@ -1,0 +1,98 @@
+"""Parts of a time, and small integers as they are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.column_parsing import as_time, numbers
+from nightbid.config.features import DayOfWeek, Hour, Identity
+from nightbid.features.transforms.transform import Settings, Transform, implements, one_id
+from nightbid.features.values import DAY_US, Int32s, Ints, RawColumns, moments_of
+from nightbid.schema import ModelInput
+
+HOUR_US = 3_600_000_000
+
+
+class TimePartTransform(Transform[Settings]):
+    """A part of a time, UTC."""
+
+    size: ClassVar[int]
+    """Number of parts."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        return (one_id(self.name, self.size + 1, self.feature.training_only),)
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        time = as_time(raw.column(self.column, self.name))
+        ids = self.of_moments(moments_of(time))
+        if time.null_count:
+            ids = np.where(np.asarray(pc.is_null(time)), 0, ids).astype(np.int32)
+        return {self.name: pa.array(ids)}
+
+    @abstractmethod
+    def of_moments(self, moments: Ints) -> Int32s:
+        """Compute its input from microseconds since 1970; int32 [rows]."""
+
+
+@implements(Hour)
+class HourTransform(TimePartTransform[Hour]):
+    """Hour of the day."""
+
+    size = 24
+
+    def of_moments(self, moments: Ints) -> Int32s:
+        """Compute its input from microseconds since 1970; int32 [rows]."""
+        return (moments // HOUR_US % 24 + 1).astype(np.int32)
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its column."""
+        return "hour of the day, UTC"
+
+
+@implements(DayOfWeek)
+class DayOfWeekTransform(TimePartTransform[DayOfWeek]):
+    """Day of the week; Monday is first."""
+
+    size = 7
+    drifts = True
+    varies_within_a_day = False
+
+    def of_moments(self, moments: Ints) -> Int32s:
+        """Compute its input from microseconds since 1970; int32 [rows]."""
+        return ((moments // DAY_US + 3) % 7 + 1).astype(np.int32)
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its column."""
+        return "day of the week, UTC"
+
+
+@implements(Identity)
+class IdentityTransform(Transform[Identity]):
+    """A small integer, as it is; anything else is missing."""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        return (one_id(self.name, self.feature.size + 1, self.feature.training_only),)
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        values = numbers(raw.column(self.column, self.name))
+        with np.errstate(invalid="ignore"):
+            good = (values >= 0) & (values < self.feature.size) & (values == np.floor(values))
+        return {self.name: pa.array(np.where(good, values + 1, 0).astype(np.int32))}
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its column."""
+        return f"whole number from 0 to {self.feature.size - 1:,}, as it is"

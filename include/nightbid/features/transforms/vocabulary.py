@@ -1,0 +1,157 @@
+"""Ids of a vocabulary of the frequent values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.column_parsing import token_hashes
+from nightbid.config.features import Vocabulary
+from nightbid.features.state import FittedState
+from nightbid.features.transforms.transform import Transform, implements, one_id
+from nightbid.features.values import Int32s, RawColumns
+from nightbid.schema import ModelInput
+
+if TYPE_CHECKING:  # Not needed where a bundle is scored.
+    from nightbid.features.statistics import Statistic, TokenCounts
+
+BATCHED = 8
+"""A vocabulary this many times as long as the values to look up is better kept in a dictionary."""
+
+
+class Frequent(Protocol):
+    """Settings of a vocabulary."""
+
+    top_k: int
+    min_count: int
+    oov_buckets: int
+
+
+@dataclass(frozen=True)
+class FittedVocabulary:
+    """Tokens, as ids of a vocabulary: 0 missing, then the OOV buckets, then the entries."""
+
+    tokens: pa.Array
+    oov_buckets: int
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        return 1 + self.oov_buckets + len(self.tokens)
+
+    @property
+    def in_words(self) -> str:
+        """How many entries it has."""
+        return f"{len(self.tokens):,} value{'s' * (len(self.tokens) != 1)}"
+
+    def ids(self, encoded: tuple[Int32s, pa.Array]) -> Int32s:
+        """Look up an encoded column; int32 [rows]."""
+        codes, found = encoded
+        # Once per distinct value. Arrow's lookup hashes the whole vocabulary each time, which is
+        # still the fastest for the many of a batch; for the few of a request a kept dictionary is.
+        if BATCHED * len(found) > len(self.tokens):
+            places = pc.fill_null(pc.index_in(found, self.tokens), -1 - self.oov_buckets - 1)
+            numbers = places.to_numpy(zero_copy_only=False) + (1 + self.oov_buckets)
+        else:
+            texts = found.to_numpy(zero_copy_only=False)
+            numbers = np.fromiter(map(self._numbers.get, texts, repeat(-1)), np.int64, len(texts))
+        table = np.append(numbers.astype(np.int64), 0)
+        unknown = np.flatnonzero(table < 0)
+        if self.oov_buckets == 1:
+            table[unknown] = 1  # whatever the hash, which costs as much as the lookup
+        elif len(unknown):
+            hashed = token_hashes(found.take(pa.array(unknown)))
+            table[unknown] = 1 + (hashed % np.uint64(self.oov_buckets)).astype(np.int64)
+        # Code -1, missing, wraps to the last entry.
+        return np.take(table.astype(np.int32), codes, mode="wrap")
+
+    def prepare(self) -> None:
+        """Build what the first small request would wait for."""
+        len(self._numbers)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        # Built once and kept: a request must not hash the whole vocabulary.
+        texts = self.tokens.to_numpy(zero_copy_only=False).tolist()
+        return {each: number for number, each in enumerate(texts, 1 + self.oov_buckets)}
+
+
+def vocabulary_of(transform: Transform[Any], name: str = "") -> FittedVocabulary:
+    """Make a vocabulary from what its feature has learned; empty before that.
+
+    Args:
+        transform: That uses it.
+        name: The feature whose vocabulary it is; empty: the transform's own.
+    """
+    context, name = transform.context, name or transform.name
+    if name not in context.vocabularies:
+        own = name == transform.name
+        state = transform.state if own else context.learned.get(name, FittedState())
+        settings = cast(Frequent, transform.feature if own else context.features[name])
+        tokens = state.tokens if state.tokens is not None else pa.array([], pa.string())
+        context.vocabularies[name] = FittedVocabulary(tokens, settings.oov_buckets)
+    return context.vocabularies[name]
+
+
+def frequent(feature: Frequent) -> str:
+    """Say which values a vocabulary has, and what becomes of others."""
+    seen = "once" if feature.min_count == 1 else f"{feature.min_count:,} times"
+    others = "1 bucket" if feature.oov_buckets == 1 else f"{feature.oov_buckets:,} buckets"
+    return (
+        f"the {feature.top_k:,} most frequent values seen at least {seen},"
+        f" others hashed into {others}"
+    )
+
+
+@implements(Vocabulary)
+class VocabularyTransform(Transform[Vocabulary]):
+    """A value, as its number in a vocabulary."""
+
+    def depends_on(self) -> dict[str, Any]:
+        """Its column."""
+        return {"tokens": self.column}
+
+    def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
+        """Count its values."""
+        from nightbid.features.statistics import TokenCounts
+
+        return TokenCounts.of(*raw.encoded(self.column, self.name))
+
+    def fit(self, statistic: TokenCounts) -> FittedState:
+        """Keep the most frequent values."""
+        return FittedState(tokens=statistic.top(self.feature.top_k, self.feature.min_count))
+
+    @cached_property
+    def vocabulary(self) -> FittedVocabulary:
+        """Its own."""
+        return vocabulary_of(self)
+
+    @property
+    def most_new_ids(self) -> int:
+        """The entries of its vocabulary."""
+        return self.feature.top_k
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """One id."""
+        return (one_id(self.name, self.vocabulary.size, self.feature.training_only, self.name),)
+
+    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
+        """Compute the columns of its inputs."""
+        return {self.name: pa.array(self.vocabulary.ids(raw.encoded(self.column, self.name)))}
+
+    @property
+    def makes(self) -> str:
+        """What it makes of its column."""
+        return f"one of {frequent(self.feature)}"
+
+    @property
+    def learned(self) -> str:
+        """Entries of its vocabulary."""
+        return self.vocabulary.in_words

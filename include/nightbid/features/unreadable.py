@@ -1,0 +1,33 @@
+"""Values that features cannot read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from nightbid.column_parsing import Unreadable, unreadable
+from nightbid.config.features import Feature
+from nightbid.features.values import RawColumns, naming
+
+
+def unreadable_values(features: Mapping[str, Feature], rows: pa.Table) -> dict[str, Unreadable]:
+    """Count the values that features read as numbers or times and that are none.
+
+    Args:
+        features: By name.
+        rows: Their raw columns.
+
+    Returns:
+        One count for each feature that reads numbers or times.
+    """
+    raw, found = RawColumns(rows), dict[str, Unreadable]()
+    for name, feature in features.items():
+        reads = feature.reads
+        if reads not in ("number", "time"):
+            continue
+        found[name] = Unreadable()
+        for column in feature.sources(name):
+            with naming(name):
+                found[name] += unreadable(raw.column(column, name), reads)
+    return found
