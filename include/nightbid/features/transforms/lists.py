@@ -16,6 +16,7 @@ from nightbid.features.transforms.transform import (
     bag_columns,
     implements,
     matrix_column,
+    one_list,
 )
 from nightbid.features.transforms.vocabulary import (
     FittedVocabulary,
@@ -80,17 +81,8 @@ class BagTransform(ListTransform[Bag]):
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
         """One bag."""
-        return (
-            ModelInput(
-                name=self.name,
-                kind="bag",
-                feature=self.name,
-                size=self.vocabulary.size,
-                length=self.feature.length,
-                training_only=self.feature.training_only,
-                vocabulary=self.name,
-            ),
-        )
+        feature = self.feature
+        return (one_list(self, "bag", self.vocabulary.size, feature.length, self.name),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
@@ -137,15 +129,14 @@ class SequenceTransform(ListTransform[Sequence]):
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
         """One sequence."""
+        feature = self.feature
         return (
-            ModelInput(
-                name=self.name,
-                kind="sequence",
-                feature=self.name,
-                size=self.vocabulary.size,
-                length=self.feature.length,
-                training_only=self.feature.training_only,
-                vocabulary=self.feature.vocabulary or self.name,
+            one_list(
+                self,
+                "sequence",
+                self.vocabulary.size,
+                feature.length,
+                feature.vocabulary or self.name,
             ),
         )
 

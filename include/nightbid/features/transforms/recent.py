@@ -11,7 +11,13 @@ import pyarrow as pa
 from nightbid.column_parsing import Hashes, encode, whole
 from nightbid.config.features import Recent
 from nightbid.features.state import FittedState
-from nightbid.features.transforms.transform import Moment, Transform, implements, matrix_column
+from nightbid.features.transforms.transform import (
+    Moment,
+    Transform,
+    implements,
+    matrix_column,
+    one_list,
+)
 from nightbid.features.transforms.vocabulary import FittedVocabulary, vocabulary_of
 from nightbid.features.values import (
     DAY_US,
@@ -98,16 +104,9 @@ class RecentItems(Transform[Recent]):
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
         """One sequence."""
+        feature = self.feature
         return (
-            ModelInput(
-                name=self.name,
-                kind="sequence",
-                feature=self.name,
-                size=self.vocabulary.size,
-                length=self.feature.length,
-                training_only=self.feature.training_only,
-                vocabulary=self.feature.vocabulary,
-            ),
+            one_list(self, "sequence", self.vocabulary.size, feature.length, feature.vocabulary),
         )
 
     @property

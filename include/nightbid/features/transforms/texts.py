@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import encode, joint_hashes
 from nightbid.config.features import TextNgrams
-from nightbid.features.transforms.transform import Transform, bag_columns, implements
+from nightbid.features.transforms.transform import Transform, bag_columns, implements, one_list
 from nightbid.features.values import Int32s, Items, RawColumns
 from nightbid.schema import ModelInput
 
@@ -20,16 +20,8 @@ class NgramTransform(Transform[TextNgrams]):
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
         """One bag."""
-        return (
-            ModelInput(
-                name=self.name,
-                kind="bag",
-                feature=self.name,
-                size=self.feature.buckets + 1,
-                length=self.feature.length,
-                training_only=self.feature.training_only,
-            ),
-        )
+        feature = self.feature
+        return (one_list(self, "bag", feature.buckets + 1, feature.length),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""

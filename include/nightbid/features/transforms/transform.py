@@ -201,6 +201,33 @@ def one_id(name: str, size: int, training_only: bool, vocabulary: str | None = N
     )
 
 
+def one_list(
+    transform: Transform[Any],
+    kind: Literal["bag", "sequence"],
+    size: int,
+    length: int,
+    vocabulary: str | None = None,
+) -> ModelInput:
+    """Declare an input that is a list of ids.
+
+    Args:
+        transform: That makes it.
+        kind: A bag has weights, and no order; a sequence is oldest first.
+        size: Number of ids.
+        length: Ids per row.
+        vocabulary: The feature whose vocabulary it is.
+    """
+    return ModelInput(
+        name=transform.name,
+        kind=kind,
+        feature=transform.name,
+        size=size,
+        length=length,
+        training_only=transform.feature.training_only,
+        vocabulary=vocabulary,
+    )
+
+
 def matrix_column(matrix: npt.NDArray[np.int32] | Floats32) -> pa.Array:
     """Turn [rows, length] into a column of fixed-size lists."""
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
