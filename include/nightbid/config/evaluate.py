@@ -39,5 +39,9 @@ class Evaluate(Block):
     the same rows, so that small losses do not add up; 0: only with the present champion."""
     ndcg_k: int = Field(default=10, ge=1)
     """Cutoff of NDCG; a ranked list is one user's rows of one day."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Gigabytes that the evaluate rows may take in memory, some 400 bytes each. Of more rows a
+    share of the users is evaluated, each with all rows: the same users every night, chosen by a
+    hash. Default: half of the machine's memory, or of the container's."""
     keep_scores: bool = True
     """Store each row's scores, so that later runs can be compared on the same rows."""

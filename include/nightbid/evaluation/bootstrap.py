@@ -21,6 +21,8 @@ from nightbid.evaluation.scores import Floats, Ints, clipped, log_losses, score_
 CONFIDENCE = 0.95
 _POISSON = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(12)])
 _BINS = 1 << 14
+_CHOOSES = np.uint64(0x6E69676874626964)
+"""Makes the choice of users independent of their weights in the replicates."""
 _CHUNK = 16
 """Replicates at a time: their histograms stay in the processor's cache."""
 
@@ -78,6 +80,20 @@ def _mixed(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
+def share_of_users(users: Ints, share: float) -> npt.NDArray[np.bool_]:
+    """Choose a share of the users by a hash: the same ones in every night, and in a larger share.
+
+    Args:
+        users: [rows], int64 hashes.
+        share: 0 to 1.
+
+    Returns:
+        [rows] whether the row's user is chosen.
+    """
+    drawn = _mixed(users.view(np.uint64) ^ _mixed(_CHOOSES)) >> np.uint64(11)
+    return np.asarray(drawn.astype(np.float64) * 2.0**-53 < share)
+
+
 @dataclass(frozen=True)
 class Replicates:
     """Figures of one model in every replicate: [replicates] each, NaN where not defined."""
@@ -124,7 +140,7 @@ def replicate(
         users: [rows], int64 hashes.
         models: name → probabilities [rows].
     """
-    user = np.searchsorted(resampling.users, users)
+    user = np.searchsorted(resampling.users, users).astype(np.int32)
     positive, size = weights * labels, len(resampling.users)
     replicates = resampling.weights.shape[1]
     # Sparse products add in one order whatever the number of processors: equal bits everywhere.
@@ -161,20 +177,22 @@ def replicate(
 
 
 def _histograms(
-    positives: Floats, negatives: Floats, user: Ints, p: Floats, users: int
+    positives: Floats, negatives: Floats, user: npt.NDArray[np.int32], p: Floats, users: int
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Positive and negative weight per (bin of the score, user)."""
-    _, bins = np.unique(score_keys(p), return_inverse=True)
+    bins = np.unique(score_keys(p), return_inverse=True)[1]
     size = int(bins.max()) + 1 if len(bins) else 0
     if size > _BINS:
         # Neighbouring scores share a bin: far below the spread between replicates.
         bins = bins * _BINS // size
         size = _BINS
-    shape = (size, users)
-    return (
-        sparse.csr_matrix((positives, (bins, user)), shape),
-        sparse.csr_matrix((negatives, (bins, user)), shape),
-    )
+    bins = bins.astype(np.int32)
+
+    def weighted(mass: Floats) -> sparse.csr_matrix:
+        some = mass > 0
+        return sparse.csr_matrix((mass[some], (bins[some], user[some])), (size, users))
+
+    return weighted(positives), weighted(negatives)
 
 
 def _areas(positive: Floats, negative: Floats) -> Floats:

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 
 from nightbid.column_parsing import numbers
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.evaluation.bootstrap import share_of_users
 from nightbid.evaluation.scores import Floats, Ints
+from nightbid.machine import GB, memory_limit
 from nightbid.night.task import StageTask
 from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_files
 
@@ -23,6 +25,8 @@ DAY = 86_400_000_000
 PIECE = 1 << 17
 """Rows of a day that are read and scored together: a multiple of what a network scores at once, so
 that scores are the same bits as those of a day in one piece."""
+ROW_BYTES = 400
+"""Of memory, that scores, users and slices of a row take while they are evaluated."""
 AS_LOGGED = "as logged"
 PROPENSITY = "propensity"
 
@@ -67,6 +71,10 @@ class Rows:
     """Probability with which the logged item was shown; NaN where it is unknown or impossible."""
     unscored: int = 0
     """Rows left out because a baseline in the logs has no score of them."""
+    share: float = 1.0
+    """Of the users, that is evaluated: all, unless their rows would not fit in memory."""
+    others: int = 0
+    """Rows of the other users."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -187,8 +195,19 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
     sliced: list[pa.Table] = []
     propensity = task.spec.columns.propensity
     used = (*slices, *filter(None, (baseline.column, propensity)))
+    many = sum(map(_count, files.values()))
+    limit = memory_limit(task.spec.evaluate.memory_gb)
+    share = min(1.0, limit * GB / max(many * ROW_BYTES, 1))
+    if share < 1:
+        task.progress(0.0, f"{share:.1%} of the users: {many:,} rows would take more than"
+                      f" evaluate.memory_gb {limit:.3g}")  # fmt: skip
     for done, day, rows, raw in _pieces(files, raw_files, None if bundles else used):
         task.progress(0.6 * done, f"scoring {day}")
+        if share < 1:
+            chosen = pa.array(share_of_users(rows[USER].to_numpy(), share))
+            rows, raw = rows.filter(chosen), raw.filter(chosen)
+            if not len(rows):
+                continue
         for name, model in models.items():
             scores.setdefault(name, []).append(model.predict(rows))
         if baseline.column is not None:
@@ -209,6 +228,12 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         if TRUTH in raw.column_names:
             reserved.setdefault(TRUTH, []).append(_numbers(raw[TRUTH]))
         sliced.append(raw.select([each for each in slices if each in raw.column_names]))
+    if not reserved:
+        raise MissingDataError(
+            f"a share of {share:.2g} of the users of {many:,} evaluate rows has no rows",
+            where="evaluate.memory_gb",
+            hint="raise it",
+        )
     columns = {name: np.concatenate(parts) for name, parts in reserved.items()}
     found_scores = {
         name: np.concatenate(parts).astype(np.float64).reshape(-1) for name, parts in scores.items()
@@ -232,6 +257,8 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
         ),
         as_logged=found_scores.pop(AS_LOGGED, None),
         scores=found_scores,
+        share=share,
+        others=many - len(columns[KEY]),
     )  # fmt: skip
     if baseline.column is None:
         return evaluated

@@ -93,13 +93,19 @@ def run(task: StageTask) -> Outcome:
     )
     if column := task.spec.baseline.column:
         metrics |= {"baseline_column": column, "unscored": rows.unscored}
+    if rows.share < 1:
+        metrics |= {"users_share": rows.share, "rows_of_other_users": rows.others}
     task.progress(0.98, "writing")
     text = json.dumps(metrics, indent=1, sort_keys=True)
     (task.output / "evaluation.json").write_text(text)
     if settings.keep_scores:
         rows.save_scores(task.output / "scores" / "part-00000.parquet")
     return Outcome(
-        rows=RowCounts(read=len(rows) + rows.unscored, written=len(rows), dropped=rows.unscored),
+        rows=RowCounts(
+            read=len(rows) + rows.unscored + rows.others,
+            written=len(rows),
+            dropped=rows.unscored + rows.others,
+        ),
         metrics=metrics,
         summary=_sentence(metrics),
     )
@@ -358,6 +364,8 @@ def _sentence(metrics: dict[str, Any]) -> str:
         )
     if metrics.get("unscored"):
         parts.append(f"{metrics['unscored']:,} rows without {metrics['baseline_column']} left out")
+    if (share := metrics.get("users_share", 1.0)) < 1:
+        parts.append(f"evaluated on {share:.2%} of the users (evaluate.memory_gb)")
     more = (explain(metrics), with_position(metrics), by_propensity(metrics))
     return "; ".join(filter(None, (", ".join(parts), *more)))
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from nightbid.machine import GB, memory_limit
 from nightbid.models.layout import Layout
 from nightbid.schema import split_files
 from nightbid.training.distributed import place_of_environment
 
-GB = 1e9
-SHARE = 0.5
-"""Of this machine's memory, where `train.memory_gb` is not set."""
 FLAGS = 12
 """Bytes of a row's label, weight and condition."""
 COPIES = 2
 """Rows are counted twice: what is decoded, and what is arranged, is in memory beside them."""
-LIMIT_FILES = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-"""Limit of a container, by version of cgroups."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +60,6 @@ def plan_memory(folder: Path, layout: Layout, limit_gb: float | None) -> MemoryP
     files = [path for split in ("train", "validate") for path in split_files(folder, split)]
     rows = sum(pq.read_metadata(path).num_rows for path in files)
     size = layout.row_bytes + FLAGS
-    if limit_gb is None:
-        limit_gb = SHARE * machine_bytes() / GB / place_of_environment().processes_here
+    limit_gb = memory_limit(limit_gb, place_of_environment().processes_here)
     estimated = COPIES * rows * size / GB
     return MemoryPlan(rows, size, estimated, limit_gb, estimated > limit_gb)
-
-
-def machine_bytes() -> int:
-    """Memory of this machine, or of the container if it may use less."""
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in LIMIT_FILES:
-        try:
-            found = min(found, int(path.read_text()))
-        except (OSError, ValueError):  # no such file; "max": no limit
-            continue
-    return found

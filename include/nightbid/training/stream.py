@@ -1,14 +1,15 @@
 """Featurized rows that do not fit in memory: row groups, read again for each pass.
 
-An epoch reads the row groups in an order drawn from the seed and the epoch. On this line of rows
-every worker has a stretch of its own, cut into buffers of equal size; the rows of a buffer are
-shuffled in memory, and the next buffer is read meanwhile. Which rows are in a batch follows from
-seed, epoch and the size of the buffer alone, so that a training resumes in the middle of an epoch
-by reading the one or two buffers that its next batch is in.
+An epoch reads the row groups, or parts of them, in an order drawn from the seed and the epoch. On
+this line of rows every worker has a stretch of its own, cut into buffers of equal size; the rows of
+a buffer are shuffled in memory, and the next buffer is read meanwhile. Which rows are in a batch
+follows from seed, epoch and the size of the buffer alone, so that a training resumes in the middle
+of an epoch by reading the one or two buffers that its next batch is in.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,14 +22,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.machine import GB
 from nightbid.models.layout import Layout
 from nightbid.schema import KEY, split_files
 from nightbid.training.data import AHEAD, Examples, Floats32, Weigh, fill, no_rows, reserved_in
 from nightbid.training.distributed import place_of_environment
-from nightbid.training.memory import GB, MemoryPlan
+from nightbid.training.memory import MemoryPlan
 
 BUFFER_ROWS = 1 << 20
 """Rows that are shuffled together, if memory has room for them."""
+MIXED, MOST_STRIPES = 8, 16
+"""Row groups that a buffer has rows of, at least; parts that one is cut into for that, at most."""
 BUFFER_SHARE = 0.25
 """Of the limit, at most, for one buffer: two are in memory, and what is being decoded."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -192,20 +196,20 @@ class Stream:
         before = sum(part(rows, each) for each in range(self.worker))
         count = -(-mine[-1] // self.buffer)
         cuts = [mine[-1] * at // max(count, 1) for at in range(count + 1)]
-        order = np.random.default_rng(seed).permutation(len(self.groups))
-        line = [self.groups[at] for at in order]
-        ends = np.cumsum([each.rows for each in line], dtype=np.int64)
+        stripes = self._stripes()
+        line = [stripes[at] for at in np.random.default_rng(seed).permutation(len(stripes))]
+        ends = np.cumsum([stop - start for _, start, stop in line], dtype=np.int64)
 
         def read(at: int) -> tuple[Examples, Ints]:
             low, high = before + cuts[at], before + cuts[at + 1]
             stretches = []
             for place in range(int(np.searchsorted(ends, low, side="right")), len(line)):
-                start = int(ends[place]) - line[place].rows
-                if start >= high:
+                group, start, stop = line[place]
+                begins = int(ends[place]) - (stop - start)
+                if begins >= high:
                     break
-                stretches.append(
-                    (line[place], max(low - start, 0), min(high - start, line[place].rows))
-                )
+                within = (start + max(low - begins, 0), min(start + high - begins, stop))
+                stretches.append((group, *within))
             mixed = np.random.default_rng((*seed, 1 + self.worker, at)).permutation(high - low)
             return self._read(stretches), mixed
 
@@ -224,6 +228,19 @@ class Stream:
                 parts.append((buffer[0], buffer[1][low - cuts[at] : until - cuts[at]]))
                 low = until
             yield parts or [(Examples.blank(self.layout, 0), np.zeros(0, np.int64))]
+
+    def _stripes(self) -> list[tuple[RowGroup, int, int]]:
+        """Cut row groups, so that a buffer that is not much larger than one mixes several.
+
+        A row group is decoded once per stripe: the price of little memory.
+        """
+        rows = len(self) / len(self.groups)
+        count = min(max(math.ceil(MIXED * rows / self.buffer), 1), MOST_STRIPES)
+        return [
+            (each, each.rows * at // count, each.rows * (at + 1) // count)
+            for each in self.groups
+            for at in range(count)
+        ]
 
     def _read(self, stretches: list[tuple[RowGroup, int, int]]) -> Examples:
         """Read stretches of row groups, one behind the other."""

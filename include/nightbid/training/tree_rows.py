@@ -9,10 +9,11 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 
+from nightbid.machine import GB
 from nightbid.models.layout import Layout, Packed
 from nightbid.models.trees import columns_of, tree_matrix
 from nightbid.training.data import Examples, Rows
-from nightbid.training.memory import GB, MemoryPlan
+from nightbid.training.memory import MemoryPlan
 from nightbid.training.stream import RowGroup, Stream
 
 FORGET = 0.1

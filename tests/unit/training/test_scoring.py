@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +32,11 @@ def day() -> pa.Table:
         .append_column(TIME, time)
         .append_column("site", site.take(pa.array(count % 3)))
     )
+
+
+def short_of_memory(task, gigabytes: float):
+    settings = task.spec.evaluate.model_copy(update={"memory_gb": gigabytes})
+    return replace(task, spec=task.spec.model_copy(update={"evaluate": settings}))
 
 
 def cut(table: pa.Table, folder, ends: list[int], group: int) -> None:
@@ -67,6 +74,14 @@ def test_scores_are_those_of_the_day_in_one_piece_however_its_files_are_cut(
         assert (one.scores[name] == whole).all()
         assert (other.scores[name] == whole).all()
     assert (one.as_logged == other.as_logged).all()
+
+    # Some 400 bytes a row: a fifth of the users fit.
+    few = score_rows(short_of_memory(task, 0.2 * 400 * len(day) / 1e9), ("site",))
+    assert few.share == pytest.approx(0.2)
+    assert few.others + len(few) == len(day)
+    assert len(few) == pytest.approx(0.2 * len(day), rel=0.05)
+    users = np.unique(few.users)
+    assert np.isin(one.users, users).sum() == len(few)
 
     cut(day.slice(0, PIECE), tmp_path / "short", [], 70_000)
     inputs["sample"] = tmp_path / "short"
