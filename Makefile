@@ -20,7 +20,7 @@ SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n"
 # Libraries are compiled once, and not by every process.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit sbom schema charts clean
+.PHONY: release-fixture quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit sbom schema charts clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ sbom: install ## The packages of the lock file as CycloneDX: .nightbid/sbom.cdx.
 	@PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
 		--of JSON -o .nightbid/sbom.cdx.json
 	@echo .nightbid/sbom.cdx.json
+
+release-fixture: install ## Keep a small workspace of this code in tests/releases (VERSION=1.2.3), for tests of upgrades
+	@$(BIN)/python tools/release_fixture.py "$(VERSION)"
 
 clean: ## Remove what runs and tests made; the environment stays
 	rm -rf .nightbid .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,46 @@
+"""The code of now opens, continues and rolls back what every earlier release has left."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+RELEASES = Path(__file__).resolve().parents[1] / "releases"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("release", sorted(each.name for each in RELEASES.glob("*.tar.xz")))
+def test_a_workspace_of_an_earlier_release_goes_on(release, shell, tmp_path):
+    with tarfile.open(RELEASES / release) as archive:
+        archive.extractall(tmp_path, filter="data")
+
+    def told(*command: str) -> str:
+        code, text = shell.run(*command)
+        assert code == 0, text
+        return text
+
+    def champions() -> list[tuple[int, str]]:
+        history = json.loads(told("champion", "small", "--json"))["history"]
+        return [(each["number"], each["run_id"]) for each in history]
+
+    runs = json.loads(told("runs", "small", "--json"))
+    assert {(each["run_id"], each["state"]) for each in runs} == {
+        ("small-2026-01-04", "done"),
+        ("small-2026-01-05", "done"),
+    }
+    before = [(1, "small-2026-01-04"), (2, "small-2026-01-05")]
+    assert champions() == before
+    assert "serving pass" in told("gates", "show", "small", "small-2026-01-05")
+    spent = json.loads(told("cost", "show", "small", "--json"))
+    assert {each["attempts"] for each in spent if each["stage"] == "train"} == {"2"}
+    told("compare", "small", "small-2026-01-04", "small-2026-01-05")
+
+    # The next night is judged against the champion of the earlier release, and may replace it.
+    assert "against the champion" in " ".join(told("run", "small", "--date", "2026-01-06").split())
+    told("rollback", "small", "--to", "1", "--reason", "tried", "--by", "me")
+    assert champions()[-1][1] == "small-2026-01-04"
+    assert "0 outputs" not in told("data", "prune", "--days", "0")
