@@ -7,6 +7,7 @@ value, never per row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.errors import ConfigError, DataError
-from nightbid.hashing import integer_hashes, text_hashes
+from nightbid.hashing import integer_hashes, text_hash, text_hashes
 
 MICROSECOND = pa.timestamp("us", "UTC")
 Hashes = npt.NDArray[np.uint64]
@@ -187,6 +188,16 @@ def joint_hashes(columns: list[tuple[npt.NDArray[np.int32], pa.Array]]) -> Hashe
         joint = joint * np.uint64(0x9E3779B97F4A7C15) + table[codes]
         joint ^= joint >> np.uint64(32)
     return joint
+
+
+def joint_hash(tokens: Sequence[str | None]) -> Hashes:
+    """Compute `joint_hashes` of one row's tokens; None is missing; uint64 [1]."""
+    joint = 0
+    for token in tokens:
+        hashed = 0 if token is None else text_hash(token)
+        joint = (joint * 0x9E3779B97F4A7C15 + hashed) & 0xFFFFFFFFFFFFFFFF
+        joint ^= joint >> 32
+    return np.array([joint], np.uint64)
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> Floats:

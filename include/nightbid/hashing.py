@@ -37,6 +37,11 @@ def text_hashes(values: npt.NDArray[np.object_]) -> Hashes:
     return text_hashes_of_numpy(values)
 
 
+def text_hash(text: str) -> int:
+    """Compute `text_hashes` of one text."""
+    return int(text_hashes(np.array([text], object))[0])
+
+
 def text_hashes_of_numpy(values: npt.NDArray[np.object_]) -> Hashes:
     """Compute `text_hashes` with NumPy; slower by an order of magnitude."""
     return _mixed(sip_hashes([str(each).encode() for each in values]))

@@ -29,6 +29,7 @@ from nightbid.config.features import Numeric
 from nightbid.errors import DataError, MissingDataError
 
 DAY_US = 86_400_000_000
+LARGEST32 = float(np.finfo(np.float32).max)
 Int32s = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 Floats32 = npt.NDArray[np.float32]
@@ -185,5 +186,4 @@ def laid_out(values: npt.NDArray[np.int32], items: Items, length: int, last: boo
 
 def as_float32(values: Floats) -> Floats32:
     """Round to float32; what is too large for it becomes the largest, never infinite."""
-    limit = float(np.finfo(np.float32).max)
-    return np.clip(values, -limit, limit).astype(np.float32)
+    return np.minimum(np.maximum(values, -LARGEST32), LARGEST32).astype(np.float32)

@@ -32,9 +32,8 @@ from nightbid.serving.request_memos import (
     PairMemo,
     Row,
     RowMemo,
-    SharedValues,
-    UnusualRequestError,
 )
+from nightbid.serving.request_values import SharedValues, UnusualRequestError
 
 MOST_LAYOUTS = 32
 """Sets of columns in the context that are prepared for."""
@@ -139,16 +138,18 @@ class RequestLookup:
             found.append(value)
         if missing:
             self._missed += len(missing)
-            slow = [layout.once[at].feature for at in missing if not layout.once[at].quick]
-            names = {name for feature in slow for name in feature.reads}
-            raw = RawColumns(pa.record_batch({name: parsed.array(name) for name in names}))
+            slow = [at for at in missing if not self._find(layout.once[at], parsed, day, found, at)]
+            if slow:
+                names = {name for at in slow for name in layout.once[at].feature.reads}
+                raw = RawColumns(pa.record_batch({name: parsed.array(name) for name in names}))
+                for at in slow:
+                    found[at] = layout.once[at].compute(raw)
             for at in missing:
                 each = layout.once[at]
-                found[at] = value = each.quick(parsed) if each.quick else each.compute(raw)
                 if each.is_kept:
                     if len(each.known) >= CAPACITY:
                         each.known.clear()
-                    each.known[keys[at]] = value
+                    each.known[keys[at]] = found[at]
         ints: list[int] = []
         floats: list[float] = []
         matrices: dict[str, Array] = {}
@@ -158,6 +159,18 @@ class RequestLookup:
             if value.matrices:
                 matrices.update(value.matrices)
         return ints, floats, matrices
+
+    def _find(
+        self, memo: ContextMemo, parsed: SharedValues, day: int | None, found: list[Any], at: int
+    ) -> bool:
+        """Find a value without Arrow, if that is possible."""
+        if memo.quick is None:
+            return False
+        try:
+            found[at] = memo.quick(parsed, day)
+        except UnusualRequestError:
+            return False
+        return True
 
     def _row_slots(self, layout: _Layout, keys: list[bytes]) -> Array:
         memo = layout.rows

@@ -2,104 +2,26 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from nightbid.column_parsing import LARGEST, Floats, as_time
-from nightbid.errors import NightbidError
-from nightbid.features.transforms.numbers import Bucketed, NumericTransform
-from nightbid.features.transforms.times import TimePartTransform
-from nightbid.features.values import DAY_US, RawColumns, clipped_log, days_of
+from nightbid.features.values import RawColumns
 from nightbid.serving.json_values import from_json
 from nightbid.serving.lookup import CAPACITY, Array, ServedFeature
+from nightbid.serving.request_values import SharedValues, Value, quick, value_of
 
 MOST_KEY_BYTES = 32 << 20
 """Bytes of JSON that a memo of rows may hold; a full memo starts over."""
-EXACT = 2**53
-"""Smaller integers are float64 numbers."""
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-MICROSECOND = dt.timedelta(microseconds=1)
-EARLIEST, LATEST = 1900, 2200
-"""Years between which no time zone matters to Python's limits."""
+MOST_PAIR_BYTES = 64 << 20
+"""Of the values of pairs that a memo has room for; a full memo starts over."""
 Row = Mapping[str, Any]
-
-
-class UnusualRequestError(NightbidError):
-    """A request that has to be read column by column. Caught within the scorer."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a feature of the context is, for one request."""
-
-    ints: tuple[int, ...]
-    floats: tuple[float, ...]
-    matrices: dict[str, Array]
-    """[1, length]"""
-
-
-class SharedValues:
-    """The values of a context, parsed where something reads them."""
-
-    def __init__(
-        self,
-        given: dict[str, bytes],
-        types: Mapping[str, pa.DataType],
-        decode: Callable[[bytes], Any],
-    ) -> None:
-        self.given = given
-        self.types, self.decode = types, decode
-        self._arrays: dict[str, pa.Array] = {}
-        self._moments: dict[str, int | None] = {}
-
-    def number(self, name: str) -> float:
-        """A value of a float64 column; NaN if it is null."""
-        value = self.decode(self.given[name])
-        if value is None:
-            return math.nan
-        if type(value) is float or (type(value) is int and abs(value) < EXACT):
-            return value
-        raise UnusualRequestError("not a number that float64 holds exactly")
-
-    def moment(self, name: str) -> int | None:
-        """Microseconds since 1970 of a time; None where that takes more than Python's parser."""
-        if name not in self._moments:
-            self._moments[name] = self._moment(name)
-        return self._moments[name]
-
-    def _moment(self, name: str) -> int | None:
-        kind = self.types[name]
-        value = self.decode(self.given[name])
-        if not isinstance(value, str) or not pa.types.is_timestamp(kind) or kind.unit != "us":
-            return None
-        found = dt.datetime.fromisoformat(value)
-        if not EARLIEST < found.year < LATEST:
-            return None
-        aware = found if found.tzinfo else found.replace(tzinfo=dt.UTC)
-        return (aware - EPOCH) // MICROSECOND
-
-    def day(self, name: str, zone: str = "UTC") -> int:
-        """Days since 1970 of a time by a zone's clock; 0 if it is null."""
-        moment = self.moment(name) if zone == "UTC" else None
-        if moment is None:
-            return int(days_of(as_time(self.array(name), zone), zone)[0])
-        return moment // DAY_US
-
-    def array(self, name: str) -> pa.Array:
-        """A column of one row."""
-        found = self._arrays.get(name)
-        if found is None:
-            found = from_json([self.decode(self.given[name])], self.types[name])
-            self._arrays[name] = found
-        return found
 
 
 class ContextMemo:
@@ -111,48 +33,11 @@ class ContextMemo:
         self.is_kept = _repeats(feature, feature.sources, types)
         self.key = itemgetter(*feature.sources)
         self.known: dict[Any, Value] = {}
-        self.quick = self._quick(types)
-
-    def _quick(self, types: Mapping[str, pa.DataType]) -> Callable[[SharedValues], Value] | None:
-        """A way around Arrow, for numbers and times that come once: the same arithmetic."""
-        transform, name = self.feature.transform, self.feature.sources[0]
-        if isinstance(transform, TimePartTransform):
-            if not pa.types.is_timestamp(types[name]):
-                return None
-
-            def of_moment(parsed: SharedValues) -> Value:
-                moment = parsed.moment(name)
-                if moment is None:
-                    return self.compute(RawColumns(pa.record_batch({name: parsed.array(name)})))
-                return self._value({name: transform.of_moments(np.array([moment], np.int64))})
-
-            return of_moment
-        if not pa.types.is_float64(types[name]):
-            return None
-        if isinstance(transform, Bucketed):
-            return lambda parsed: self._value(transform.of_numbers(_readable(parsed.number(name))))
-        if isinstance(transform, NumericTransform):
-            return lambda parsed: self._value(
-                transform.of_numbers(clipped_log(transform.feature, _readable(parsed.number(name))))
-            )
-        return None
+        self.quick = quick(feature, types)
 
     def compute(self, raw: RawColumns) -> Value:
         """Apply the transform to one row."""
-        return self._value(self.feature.compute(raw))
-
-    def _value(self, made: Mapping[str, Array]) -> Value:
-        ints: list[int] = []
-        floats: list[float] = []
-        matrices = {}
-        for name, values in made.items():
-            if values.ndim == 2:
-                matrices[name] = values
-            elif values.dtype == np.int32:
-                ints.append(int(values[0]))
-            else:
-                floats.append(float(values[0]))
-        return Value(tuple(ints), tuple(floats), matrices)
+        return value_of(self.feature.compute(raw))
 
 
 class RowMemo:
@@ -245,14 +130,8 @@ class PairMemo:
         self.codes = Stored(1, np.int64)
         """[slots, 1]: number of the row's own values."""
         self._code_of: dict[bytes, int] = {}
-        self._forget_pairs()
-
-    def _forget_pairs(self) -> None:
-        self._contexts: dict[Any, int] = {}
-        self._pairs: dict[int, int] = {}
-        self._values = {
-            name: Stored(max(length, 1), dtype) for name, length, dtype in self._feature.outputs
-        }
+        self._contexts: dict[Any, _Known] = {}
+        self._bytes = 0
 
     def learn(self, first: int, decoded: list[Row]) -> None:
         """Number the own values of new rows."""
@@ -271,30 +150,38 @@ class PairMemo:
         slots: Array,
     ) -> None:
         """Add its inputs."""
-        codes = self.codes.values.take(slots)
         if not self._is_kept:
-            values = self._compute(parsed, keys)
-            feed.update(values)
+            feed.update(self._compute(parsed, keys))
             return
-        context = (*(parsed.given[name] for name in self._shared), day if self._by_day else None)
-        if len(self._pairs) + len(codes) > CAPACITY or len(self._contexts) >= CAPACITY:
-            self._forget_pairs()
-        number = self._contexts.setdefault(context, len(self._contexts))
-        pairs = (codes + (number << 32)).tolist()
-        found = list(map(self._pairs.get, pairs))
-        if None in found:
-            new = {p: at for at, (p, f) in enumerate(zip(pairs, found, strict=True)) if f is None}
+        codes = self.codes.values.take(slots)
+        known = self._of_context(parsed, day)
+        is_known = known.has.take(codes)
+        if not is_known.all():
+            new, at = np.unique(codes[~is_known], return_index=True)
+            at = np.flatnonzero(~is_known)[at]
             self.missed += len(new)
-            values = self._compute(parsed, [keys[at] for at in new.values()])
-            first = len(self._pairs)
-            for name, stored in self._values.items():
-                stored.put(first, values[name].reshape(len(new), -1))
-            self._pairs.update(zip(new, range(first, first + len(new)), strict=True))
-            found = list(map(self._pairs.get, pairs))
-        places = np.array(found, np.int64)
-        for name, length, _ in self._feature.outputs:
-            values_at = self._values[name].values.take(places, axis=0)
-            feed[name] = values_at if length else values_at[:, 0]
+            values = self._compute(parsed, [keys[each] for each in at.tolist()])
+            for name, stored in known.values.items():
+                stored[new] = values[name]
+            known.has[new] = True
+        for name, stored in known.values.items():
+            feed[name] = stored.take(codes, axis=0)
+
+    def _of_context(self, parsed: SharedValues, day: int | None) -> _Known:
+        """What is known of a context, with room for every code."""
+        context = (*(parsed.given[name] for name in self._shared), day if self._by_day else None)
+        size = len(self._code_of)
+        known = self._contexts.get(context)
+        if known is None or len(known.has) < size:
+            room = size + size // 4
+            grown = _Known.of(self._feature, room)
+            if known is not None:
+                grown.take_over(known)
+            self._bytes += grown.bytes - (known.bytes if known else 0)
+            if self._bytes > MOST_PAIR_BYTES:
+                self._contexts, self._bytes = {}, grown.bytes
+            self._contexts[context] = known = grown
+        return known
 
     def _compute(self, parsed: SharedValues, keys: list[bytes]) -> dict[str, Array]:
         decoded = [parsed.decode(key) for key in keys]
@@ -306,6 +193,37 @@ class PairMemo:
         return self._feature.compute(RawColumns(pa.record_batch(raw)))
 
 
+@dataclass(frozen=True)
+class _Known:
+    """Values of a feature of context and row in one context."""
+
+    has: npt.NDArray[np.bool_]
+    """[codes]"""
+    values: dict[str, Array]
+    """[codes] or [codes, length]"""
+
+    @classmethod
+    def of(cls, feature: ServedFeature, size: int) -> _Known:
+        """Make room."""
+        values = {
+            name: np.zeros((size, length) if length else size, dtype)
+            for name, length, dtype in feature.outputs
+        }
+        return cls(np.zeros(size, bool), values)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all values."""
+        return self.has.nbytes + sum(each.nbytes for each in self.values.values())
+
+    def take_over(self, other: _Known) -> None:
+        """Copy what another one knows of the first codes."""
+        size = len(other.has)
+        self.has[:size] = other.has
+        for name, values in other.values.items():
+            self.values[name][:size] = values
+
+
 def _repeats(
     feature: ServedFeature, sources: Iterable[str], types: Mapping[str, pa.DataType]
 ) -> bool:
@@ -313,8 +231,3 @@ def _repeats(
     return feature.when != "time" and not any(
         pa.types.is_floating(types[name]) or pa.types.is_timestamp(types[name]) for name in sources
     )
-
-
-def _readable(value: float) -> Floats:
-    """A number as `nightbid.column_parsing.numbers` reads it; float64 [1]."""
-    return np.array([value if abs(value) < LARGEST else math.nan])

@@ -22,7 +22,15 @@ from nightbid.features.transforms.transform import (
     implements,
     one_float,
 )
-from nightbid.features.values import Int32s, Ints, RawColumns, as_float32, days_of, keys_of
+from nightbid.features.values import (
+    Floats32,
+    Int32s,
+    Ints,
+    RawColumns,
+    as_float32,
+    days_of,
+    keys_of,
+)
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # Not needed where a bundle is scored.
@@ -89,15 +97,16 @@ class History:
             keys: uint64 [rows].
             days: [rows], since 1970.
         """
-        reached = np.searchsorted(self._days, days.astype(np.int64), side="left")
+        days = days.astype(np.int64)
+        reached = self._days.searchsorted(days)
         totals = [each[reached] / WEIGHT_UNIT for each in self._totals]
         if not len(self._keys):
             nothing = np.zeros(len(keys))
             return Seen(nothing, nothing, totals[0], totals[1], reached.astype(np.float64))
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        at = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
         known = self._keys[at] == keys
-        offset = np.clip(days.astype(np.int64) - self._first, 0, self._span - 1)
-        end = np.searchsorted(self._codes, at * self._span + offset, side="left")
+        offset = np.minimum(np.maximum(days - self._first, 0), self._span - 1)
+        end = self._codes.searchsorted(at * self._span + offset)
         start = self._starts[at]
         found = [
             np.where(known, (each[end] - each[start]) / WEIGHT_UNIT, 0.0) for each in self._sums
@@ -137,7 +146,11 @@ class KeyHistory(Transform[Settings]):
         """Compute the columns of its inputs."""
         zone = self.context.zone
         days = days_of(raw.time(self.context.time, self.name, zone), zone)
-        return {self.name: pa.array(as_float32(self.values(self._keys(raw), days)))}
+        return {self.name: pa.array(self.of_keys(self._keys(raw), days))}
+
+    def of_keys(self, keys: Hashes, days: Int32s) -> Floats32:
+        """Compute its input from the keys of rows and their days; float32 [rows]."""
+        return as_float32(self.values(keys, days))
 
     @abstractmethod
     def values(self, keys: Hashes, days: Int32s) -> Floats:

@@ -243,7 +243,20 @@ def bag_columns(
         matrix: Ids, int32 [rows, length]; 0 is no value.
         given: Weights as logged, [rows, length]; None: equal.
     """
+    return {
+        name: matrix_column(matrix),
+        f"{name}__weight": matrix_column(bag_weights(matrix, given)),
+    }
+
+
+def bag_weights(matrix: Int32s, given: npt.NDArray[np.float64] | None = None) -> Floats32:
+    """Scale the weights of a bag to add up to 1 in each row; float32 [rows, length].
+
+    Args:
+        matrix: Ids, int32 [rows, length]; 0 is no value.
+        given: Weights as logged, [rows, length]; None: equal.
+    """
     weight = np.where(matrix > 0, 1.0 if given is None else given, 0.0)
     total = weight.sum(axis=1, keepdims=True)
-    scaled = np.where(total > 0, weight / np.where(total > 0, total, 1.0), 0.0).astype(np.float32)
-    return {name: matrix_column(matrix), f"{name}__weight": matrix_column(scaled)}
+    found = np.where(total > 0, weight / np.where(total > 0, total, 1.0), 0.0)
+    return found.astype(np.float32)

@@ -16,6 +16,7 @@ from nightbid.config.features import Vocabulary
 from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import Transform, implements, one_id
 from nightbid.features.values import Int32s, RawColumns
+from nightbid.hashing import text_hash
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # Not needed where a bundle is scored.
@@ -70,6 +71,15 @@ class FittedVocabulary:
             table[unknown] = 1 + (hashed % np.uint64(self.oov_buckets)).astype(np.int64)
         # Code -1, missing, wraps to the last entry.
         return np.take(table.astype(np.int32), codes, mode="wrap")
+
+    def id_of(self, token: str | None) -> int:
+        """Look up one token; None is missing."""
+        if token is None:
+            return 0
+        found = self._numbers.get(token)
+        if found is not None:
+            return found
+        return 1 if self.oov_buckets == 1 else 1 + text_hash(token) % self.oov_buckets
 
     def prepare(self) -> None:
         """Build what the first small request would wait for."""
