@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -17,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.config.sources import ColumnType, FileKind, FolderSource
+from nightbid.config.sources import FileKind, FolderSource
 from nightbid.data import delimited, ipinyou, record_files, window_types
 from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, scan
-from nightbid.data.delimited import Dialect, Part
+from nightbid.data.delimited import Part
 from nightbid.data.layouts import (
     LAYOUTS,
     avazu_time,
@@ -30,16 +29,10 @@ from nightbid.data.layouts import (
 )
 from nightbid.data.places import Place, named_place, open_place
 from nightbid.data.source_schema import SourceSchema
-from nightbid.data.text_values import Kind, TextFormat, column_type, merge
+from nightbid.data.window_columns import WindowColumns
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
-from nightbid.night.source import code_of
 from nightbid.schema import REASON, TEXT
-from nightbid.storage.digests import kept_digest
-from nightbid.storage.workspace import write_atomically
 
-OTHER_COLUMNS = 64
-"""Columns that a pipeline does not name and that are read all the same: profiles show them, and
-features can be tried on rows that are sampled already."""
 Days = npt.NDArray[np.datetime64]
 
 
@@ -72,13 +65,23 @@ class FolderLogs:
         # A table is a list of Parquet files.
         kind = block.kind
         self._kind: FileKind = "parquet" if kind == "delta" or kind == "iceberg" else kind
-        self._block, self._days, self._cache = block, days, cache
-        self._named = None if named is None else {*named, *block.types, *block.outcomes}
+        self._block, self._days = block, days
         self._layout = LAYOUTS[block.layout]
         self._place = open_place(block.folder, cache, block.kind)
         self._root = self._place.root
-        self._known_schemas: dict[Path, list[pa.Schema]] = {}
-        outcomes = (*block.outcomes, *(self._renamed(name) for name in self._layout.outcomes))
+        self._columns = WindowColumns(
+            block,
+            self._kind,
+            self._root,
+            days=self._window,
+            whole=lambda: self._whole,
+            cache=cache,
+            named=named,
+        )
+        outcomes = (
+            *block.outcomes,
+            *(self._columns.renamed(name) for name in self._layout.outcomes),
+        )
         self.meaning = SourceSchema(outcomes=frozenset(outcomes))
 
     def days(self) -> tuple[date, ...] | None:
@@ -106,8 +109,8 @@ class FolderLogs:
             stats.append((name, part.start, part.stop, *self._place.version(part.path)))
         with suppress(DataError):  # the stage that reads the rows says what is wrong
             # Rows are read again when a column is named that was left out, or of which values were.
-            stats += sorted(self._chosen or ())
-            named = {name for name in self._mixed() if not self._is_optional(name)}
+            stats += sorted(self._columns.chosen or ())
+            named = {name for name in self._columns.mixed() if not self._columns.is_optional(name)}
             stats += [("mixed", name) for name in sorted(named)]
         return hashlib.sha256(repr(stats).encode()).hexdigest()
 
@@ -123,62 +126,15 @@ class FolderLogs:
         bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
         found = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
         types: Mapping[str, object] = (
-            self._text_types if self._kind == "csv" else self._column_types
+            self._columns.text_types if self._kind == "csv" else self._columns.column_types
         )
-        mine = {name for part in parts for name in self._names_in(part)}
+        mine = {name for part in parts for name in self._columns.names_in(part)}
         if self._kind == "jsonl":  # a day has every column of the window
             mine |= set(types)
         said = {name: str(kind) for name, kind in types.items() if name in mine}
-        for name in self._may_be_lost(parts) & said.keys():
+        for name in self._columns.may_be_lost(parts) & said.keys():
             said[name] += " or null"
         return {**found, "types": json.dumps(said, sort_keys=True)}
-
-    def _may_be_lost(self, parts: Collection[Part]) -> set[str]:
-        """Columns of which values become null, or are left out, where the files of a day differ.
-
-        A pipeline that names them stops instead: the rows are not the same.
-        """
-        lost = self._not_in_all(parts)
-        if self._kind != "csv":
-            types = self._column_types
-            lost |= {
-                field.name
-                for part in parts
-                for schema in self._schemas(part)
-                for field in schema
-                if field.name in types and field.type != types[field.name]
-            }
-        return {name for name in lost if self._is_optional(name)}
-
-    def _mixed(self) -> set[str]:
-        """Columns that may be left out where nothing names them: files differ, or fixed lists."""
-        days = [self._parts(day) for day in self._days or self._files]
-        mixed = set().union(*(self._not_in_all(parts) for parts in days))
-        types: dict[str, pa.DataType] = {}
-        for part in self._window if self._kind != "csv" else []:
-            for schema in self._schemas(part):
-                mixed |= {
-                    field.name
-                    for field in schema
-                    if types.setdefault(field.name, field.type) != field.type
-                    or _is_fixed_list(field)
-                }
-        return mixed
-
-    def _not_in_all(self, parts: Collection[Part]) -> set[str]:
-        """Columns that some of a day's files have and others have not; JSON may leave them out."""
-        if len(parts) < 2 or self._kind == "jsonl":
-            return set()
-        names = [set(self._names_in(part)) for part in parts if part.path.stat().st_size]
-        every: set[str] = set().union(*names)
-        return {name for name in every if not all(name in each for each in names)}
-
-    def _schemas(self, part: Part) -> list[pa.Schema]:
-        """Schemas of a file, each looked up once."""
-        if part.path not in self._known_schemas:
-            found = record_files.schemas_of(part.path, self._kind, self._cache)
-            self._known_schemas[part.path] = found
-        return self._known_schemas[part.path]
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Rows of one day, in the order of its files."""
@@ -219,7 +175,7 @@ class FolderLogs:
                     schema, before = table.schema, part
                 else:
                     assert before is not None
-                    table = _aligned(table, schema, part, before, self._named)
+                    table = _aligned(table, schema, part, before, self._columns.named)
                 read += len(table)
                 yield table
 
@@ -259,13 +215,21 @@ class FolderLogs:
                 hint=f"name the files *{SUFFIXES[kind][0]}, or set source.kind to what they are",
             )
 
+    def _window(self) -> list[list[Part]]:
+        """Files of each day of the window, oldest first."""
+        days = [self._files.get(day, []) for day in sorted(self._days or self._files)]
+        self._place.fetch(part.path for day in days for part in day)
+        return days
+
     def _raw(self, part: Part) -> Iterator[pa.Table]:
         if self._kind != "csv":
             return self._records(part.path)
-        return delimited.read(part, self._dialect(part), self._text_types, self._chosen)
+        return delimited.read(
+            part, self._columns.dialect(part), self._columns.text_types, self._columns.chosen
+        )
 
     def _records(self, path: Path) -> Iterator[pa.Table]:
-        types, declared, kind = self._column_types, self._declared, self._kind
+        types, declared, kind = self._columns.column_types, self._columns.declared, self._kind
         wanted = {*types, *declared}
         is_json = kind == "jsonl"
         for table in record_files.tables(path, kind, wanted.__contains__):
@@ -273,7 +237,9 @@ class FolderLogs:
                 for name in declared:
                     if name not in table.column_names:
                         table = table.append_column(name, pa.nulls(len(table)))
-            table = window_types.fit(table, types, declared, path, self._is_optional, fill=is_json)
+            table = window_types.fit(
+                table, types, declared, path, self._columns.is_optional, fill=is_json
+            )
             yield (
                 table.select(list(dict.fromkeys([*types, *declared, *table.column_names])))
                 if (is_json)
@@ -287,7 +253,7 @@ class FolderLogs:
             _need(table, self._layout.types, f"layout {self._block.layout}", where)
             table = self._layout.make(table, day, first)
         _need(table, self._block.rename, "source.rename", where)
-        names = [self._renamed(name) for name in table.column_names]
+        names = [self._columns.renamed(name) for name in table.column_names]
         if self._block.make_key:
             table = table.append_column(self._block.make_key, row_keys(day, first, len(table)))
             names.append(self._block.make_key)
@@ -299,139 +265,6 @@ class FolderLogs:
                 hint="fix source.rename, or source.make_key",
             )
         return table.rename_columns(names)
-
-    def _renamed(self, name: str) -> str:
-        return self._block.rename.get(name, name)
-
-    def _dialect(self, part: Part) -> Dialect:
-        block = self._block
-        is_tab = block.layout in ("criteo", "ipinyou") or ".tsv" in part.path.suffixes
-        delimiter = block.delimiter or ("\t" if is_tab else ",")
-        return Dialect(
-            delimiter=delimiter,
-            quoting=delimiter != "\t" if block.quoting is None else block.quoting,
-            names=self._layout.names or block.names,
-            encoding=block.encoding,
-            style=TextFormat(block.decimal, block.nulls, block.time_zone),
-        )
-
-    @cached_property
-    def _window(self) -> list[Part]:
-        """Files of the days whose types are settled together, oldest first."""
-        days = self._days or self._files
-        parts = [part for day in sorted(days) for part in self._files.get(day, [])]
-        self._place.fetch(part.path for part in parts)
-        return [*parts, *([self._whole] if self._whole else [])]
-
-    @cached_property
-    def _declared(self) -> dict[str, ColumnType]:
-        """Types that the pipeline asks for, by the files' names."""
-        back = {new: old for old, new in self._block.rename.items()}
-        return {back.get(name, name): kind for name, kind in self._block.types.items()}
-
-    @cached_property
-    def _text_types(self) -> dict[str, ColumnType]:
-        """Types of the columns of text files, which hold in every file of the window."""
-        parts = [part for part in self._window if part.path.stat().st_size]
-        columns = [delimited.columns_of(part, self._dialect(part)) for part in parts]
-        self._check_names({name for each in columns for name in each})
-        fixed = {**self._layout.types, **self._declared}
-        kinds: dict[str, Kind] = {
-            name: "null"
-            for each in columns
-            for name in each
-            if name and name not in fixed and self._is_open(name)
-        }
-        for part in parts:
-            found = self._kinds(part, tuple(kinds))
-            kinds = {name: merge(kind, found[name]) for name, kind in kinds.items()}
-        return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
-
-    def _kinds(self, part: Part, names: tuple[str, ...]) -> dict[str, Kind]:
-        """Kinds of the columns of one text file, looked up where its bytes are known."""
-        dialect = self._dialect(part)
-        if self._cache is None:
-            return delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
-        content = kept_digest(part.path, self._cache)
-        code = code_of((delimited.__name__,))
-        key = repr((content, part.start, part.stop, dialect, sorted(names), code))
-        path = self._cache / "kinds" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-        with suppress(OSError, ValueError):
-            known: dict[str, Kind] = json.loads(path.read_text())
-            if known.keys() == set(names):
-                return known
-        found = delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
-        write_atomically(path, json.dumps(found))
-        return found
-
-    @cached_property
-    def _column_types(self) -> dict[str, pa.DataType]:
-        """Types of the columns of files other than csv, which hold in every file of the window."""
-        schemas = [(part.path, schema) for part in self._window for schema in self._schemas(part)]
-        self._check_names({name for _, schema in schemas for name in schema.names})
-        # Arrow cannot read a list of fixed size that is null in some row: not for a column that
-        # nothing names.
-        open_ = [
-            (path, pa.schema([field for field in schema if self._is_open(field.name)
-                              and not (_is_fixed_list(field) and self._is_optional(field.name))]))
-            for path, schema in schemas
-        ]  # fmt: skip
-        return window_types.settle(open_, self._is_optional)
-
-    def _is_open(self, name: str) -> bool:
-        """Tell whether a column is read, and its type is to be found."""
-        is_read = self._chosen is None or name in self._chosen
-        return is_read and name not in self._declared
-
-    def _is_optional(self, name: str) -> bool:
-        """Tell whether the pipeline can do without a column of the files."""
-        return self._named is not None and self._renamed(name) not in self._named
-
-    @cached_property
-    def _chosen(self) -> set[str] | None:
-        """Columns of the files that are read; None: all of them."""
-        if self._named is None or self._block.layout != "plain" or self._block.names:
-            return None
-        have: dict[str, None] = {}
-        for day in sorted(self._days or self._files):
-            for part in self._parts(day)[:1]:
-                have.update(dict.fromkeys(self._names_in(part)))
-        others = [name for name in have if name and self._is_optional(name)]
-        if len(others) <= OTHER_COLUMNS:
-            return None
-        wanted = {name for name in have if not self._is_optional(name)}
-        return {*wanted, *self._block.rename, *self._named, *others[:OTHER_COLUMNS]}
-
-    def _names_in(self, part: Part) -> list[str]:
-        if not part.path.stat().st_size:
-            return []
-        if self._kind != "csv":
-            return [name for schema in self._schemas(part) for name in schema.names]
-        return delimited.columns_of(part, self._dialect(part))
-
-    def _check_names(self, have: set[str]) -> None:
-        """Refuse names of `types` and `outcomes` that no file has: a misspelling does nothing."""
-        if taken := {REASON, TEXT}.intersection(self._renamed(name) for name in have):
-            name = sorted(taken)[0]
-            raise CorruptDataError(
-                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
-                where=str(self._root),
-                hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
-            )
-        if not have:
-            return
-        known = {self._renamed(name) for name in have if name} | set(self._layout.made)
-        for key, names in (("types", self._block.types), ("outcomes", self._block.outcomes)):
-            for name in names:
-                if name not in known:
-                    close = get_close_matches(name, sorted(known), 1)
-                    raise MissingDataError(
-                        f"source.{key} names the column {name!r}, which no file has",
-                        where=str(self._root),
-                        hint=f"did you mean {close[0]!r}?"
-                        if close
-                        else f"the files have {', '.join(sorted(known)[:12])}",
-                    )
 
     @cached_property
     def _files(self) -> dict[date, list[Part]]:
@@ -502,10 +335,6 @@ class FolderLogs:
             else:
                 days = np.full(len(days), last)
             yield table, days
-
-
-def _is_fixed_list(field: pa.Field) -> bool:
-    return bool(pa.types.is_fixed_size_list(field.type))
 
 
 def _days_of(table: pa.Table) -> Days:

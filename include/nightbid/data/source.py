@@ -63,8 +63,8 @@ def open_source(
         cache: folder for downloads, and for what was found in large files.
         days: the window that will be read; a folder's columns have one type in all its files.
         named: columns that the pipeline names. Of a folder's others at most
-            `folder.OTHER_COLUMNS` are read, and nothing in them is an error. Default: all are
-            named.
+            `window_columns.OTHER_COLUMNS` are read, and nothing in them is an error. Default: all
+            are named.
 
     Raises:
         DataError: the source is not where the block says.

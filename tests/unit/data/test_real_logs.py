@@ -31,7 +31,8 @@ import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.config.sources import FolderSource
 from nightbid.data import delimited
-from nightbid.data.folder import OTHER_COLUMNS, FolderLogs
+from nightbid.data.folder import FolderLogs
+from nightbid.data.window_columns import OTHER_COLUMNS
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 

@@ -1,0 +1,254 @@
+"""The columns of a window's files: which ones are read, and one type for each in every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from nightbid.config.sources import ColumnType, FileKind, FolderSource
+from nightbid.data import delimited, record_files, window_types
+from nightbid.data.delimited import Dialect, Part
+from nightbid.data.layouts import LAYOUTS
+from nightbid.data.text_values import Kind, TextFormat, column_type, merge
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.night.source import code_of
+from nightbid.schema import REASON, TEXT
+from nightbid.storage.digests import kept_digest
+from nightbid.storage.workspace import write_atomically
+
+OTHER_COLUMNS = 64
+"""Columns that a pipeline does not name and that are read all the same: profiles show them, and
+features can be tried on rows that are sampled already."""
+
+
+class WindowColumns:
+    """Columns of the files of a window.
+
+    Args:
+        block: the source.
+        kind: format of the files.
+        root: folder of the files.
+        days: makes the files of each day of the window, oldest first, on this machine.
+        whole: makes the one file of all days, if that is how the layout is published.
+        cache: folder for what was found in text files, so that each is looked through once.
+        named: columns that the pipeline names; of the others at most `OTHER_COLUMNS` are read, and
+            one whose files disagree is left out. None: every column is named.
+    """
+
+    def __init__(
+        self,
+        block: FolderSource,
+        kind: FileKind,
+        root: Path,
+        *,
+        days: Callable[[], list[list[Part]]],
+        whole: Callable[[], Part | None],
+        cache: Path | None,
+        named: Collection[str] | None,
+    ) -> None:
+        self._block, self._kind, self._root, self._cache = block, kind, root, cache
+        self._layout = LAYOUTS[block.layout]
+        self._find_days, self._find_whole = days, whole
+        self._named = None if named is None else {*named, *block.types, *block.outcomes}
+        self._known_schemas: dict[Path, list[pa.Schema]] = {}
+
+    @property
+    def named(self) -> set[str] | None:
+        """Columns that the pipeline names; None: all."""
+        return self._named
+
+    @cached_property
+    def _days(self) -> list[list[Part]]:
+        return self._find_days()
+
+    @cached_property
+    def _window(self) -> list[Part]:
+        """Files of the days whose types are settled together, oldest first."""
+        whole = self._find_whole()
+        parts = [part for day in self._days for part in day]
+        return [*parts, *([whole] if whole else [])]
+
+    def may_be_lost(self, parts: Collection[Part]) -> set[str]:
+        """Columns of which values become null, or are left out, where the files of a day differ.
+
+        A pipeline that names them stops instead: the rows are not the same.
+        """
+        lost = self._not_in_all(parts)
+        if self._kind != "csv":
+            types = self.column_types
+            lost |= {
+                field.name
+                for part in parts
+                for schema in self._schemas(part)
+                for field in schema
+                if field.name in types and field.type != types[field.name]
+            }
+        return {name for name in lost if self.is_optional(name)}
+
+    def mixed(self) -> set[str]:
+        """Columns that may be left out where nothing names them: files differ, or fixed lists."""
+        mixed = set().union(*(self._not_in_all(parts) for parts in self._days))
+        types: dict[str, pa.DataType] = {}
+        for part in self._window if self._kind != "csv" else []:
+            for schema in self._schemas(part):
+                mixed |= {
+                    field.name
+                    for field in schema
+                    if types.setdefault(field.name, field.type) != field.type
+                    or _is_fixed_list(field)
+                }
+        return mixed
+
+    def _not_in_all(self, parts: Collection[Part]) -> set[str]:
+        """Columns that some of a day's files have and others have not; JSON may leave them out."""
+        if len(parts) < 2 or self._kind == "jsonl":
+            return set()
+        names = [set(self.names_in(part)) for part in parts if part.path.stat().st_size]
+        every: set[str] = set().union(*names)
+        return {name for name in every if not all(name in each for each in names)}
+
+    def _schemas(self, part: Part) -> list[pa.Schema]:
+        """Schemas of a file, each looked up once."""
+        if part.path not in self._known_schemas:
+            found = record_files.schemas_of(part.path, self._kind, self._cache)
+            self._known_schemas[part.path] = found
+        return self._known_schemas[part.path]
+
+    def renamed(self, name: str) -> str:
+        """Get the pipeline's name of a column of the files."""
+        return self._block.rename.get(name, name)
+
+    def dialect(self, part: Part) -> Dialect:
+        """Say how a text file is to be read."""
+        block = self._block
+        is_tab = block.layout in ("criteo", "ipinyou") or ".tsv" in part.path.suffixes
+        delimiter = block.delimiter or ("\t" if is_tab else ",")
+        return Dialect(
+            delimiter=delimiter,
+            quoting=delimiter != "\t" if block.quoting is None else block.quoting,
+            names=self._layout.names or block.names,
+            encoding=block.encoding,
+            style=TextFormat(block.decimal, block.nulls, block.time_zone),
+        )
+
+    @cached_property
+    def declared(self) -> dict[str, ColumnType]:
+        """Types that the pipeline asks for, by the files' names."""
+        back = {new: old for old, new in self._block.rename.items()}
+        return {back.get(name, name): kind for name, kind in self._block.types.items()}
+
+    @cached_property
+    def text_types(self) -> dict[str, ColumnType]:
+        """Types of the columns of text files, which hold in every file of the window."""
+        parts = [part for part in self._window if part.path.stat().st_size]
+        columns = [delimited.columns_of(part, self.dialect(part)) for part in parts]
+        self._check_names({name for each in columns for name in each})
+        fixed = {**self._layout.types, **self.declared}
+        kinds: dict[str, Kind] = {
+            name: "null"
+            for each in columns
+            for name in each
+            if name and name not in fixed and self._is_open(name)
+        }
+        for part in parts:
+            found = self._kinds(part, tuple(kinds))
+            kinds = {name: merge(kind, found[name]) for name, kind in kinds.items()}
+        return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
+
+    def _kinds(self, part: Part, names: tuple[str, ...]) -> dict[str, Kind]:
+        """Kinds of the columns of one text file, looked up where its bytes are known."""
+        dialect = self.dialect(part)
+        if self._cache is None:
+            return delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
+        content = kept_digest(part.path, self._cache)
+        code = code_of((delimited.__name__,))
+        key = repr((content, part.start, part.stop, dialect, sorted(names), code))
+        path = self._cache / "kinds" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        with suppress(OSError, ValueError):
+            known: dict[str, Kind] = json.loads(path.read_text())
+            if known.keys() == set(names):
+                return known
+        found = delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
+        write_atomically(path, json.dumps(found))
+        return found
+
+    @cached_property
+    def column_types(self) -> dict[str, pa.DataType]:
+        """Types of the columns of files other than csv, which hold in every file of the window."""
+        schemas = [(part.path, schema) for part in self._window for schema in self._schemas(part)]
+        self._check_names({name for _, schema in schemas for name in schema.names})
+        # Arrow cannot read a list of fixed size that is null in some row: not for a column that
+        # nothing names.
+        open_ = [
+            (path, pa.schema([field for field in schema if self._is_open(field.name)
+                              and not (_is_fixed_list(field) and self.is_optional(field.name))]))
+            for path, schema in schemas
+        ]  # fmt: skip
+        return window_types.settle(open_, self.is_optional)
+
+    def _is_open(self, name: str) -> bool:
+        """Tell whether a column is read, and its type is to be found."""
+        is_read = self.chosen is None or name in self.chosen
+        return is_read and name not in self.declared
+
+    def is_optional(self, name: str) -> bool:
+        """Tell whether the pipeline can do without a column of the files."""
+        return self._named is not None and self.renamed(name) not in self._named
+
+    @cached_property
+    def chosen(self) -> set[str] | None:
+        """Columns of the files that are read; None: all of them."""
+        if self._named is None or self._block.layout != "plain" or self._block.names:
+            return None
+        have: dict[str, None] = {}
+        for parts in self._days:
+            for part in parts[:1]:
+                have.update(dict.fromkeys(self.names_in(part)))
+        others = [name for name in have if name and self.is_optional(name)]
+        if len(others) <= OTHER_COLUMNS:
+            return None
+        wanted = {name for name in have if not self.is_optional(name)}
+        return {*wanted, *self._block.rename, *self._named, *others[:OTHER_COLUMNS]}
+
+    def names_in(self, part: Part) -> list[str]:
+        """List the columns of a file; none of an empty one."""
+        if not part.path.stat().st_size:
+            return []
+        if self._kind != "csv":
+            return [name for schema in self._schemas(part) for name in schema.names]
+        return delimited.columns_of(part, self.dialect(part))
+
+    def _check_names(self, have: set[str]) -> None:
+        """Refuse names of `types` and `outcomes` that no file has: a misspelling does nothing."""
+        if taken := {REASON, TEXT}.intersection(self.renamed(name) for name in have):
+            name = sorted(taken)[0]
+            raise CorruptDataError(
+                f"the logs have a column {name!r}, a name that Nightbid reserves for its own",
+                where=str(self._root),
+                hint=f"rename it: `rename: {{{name}: logged_{name}}}` in `source`",
+            )
+        if not have:
+            return
+        known = {self.renamed(name) for name in have if name} | set(self._layout.made)
+        for key, names in (("types", self._block.types), ("outcomes", self._block.outcomes)):
+            for name in names:
+                if name not in known:
+                    close = get_close_matches(name, sorted(known), 1)
+                    raise MissingDataError(
+                        f"source.{key} names the column {name!r}, which no file has",
+                        where=str(self._root),
+                        hint=f"did you mean {close[0]!r}?"
+                        if close
+                        else f"the files have {', '.join(sorted(known)[:12])}",
+                    )
+
+
+def _is_fixed_list(field: pa.Field) -> bool:
+    return bool(pa.types.is_fixed_size_list(field.type))
