@@ -327,7 +327,7 @@ class Training:
 
     def _resume(self, checkpoints: Checkpoints) -> _Place:
         found = checkpoints.load()
-        if found is not None and bool(found[1]["buffer"]) != bool(self._place.buffer):
+        if found is not None and bool(found[1].get("buffer")) != bool(self._place.buffer):
             # Another machine's memory, another order: a mixture of both would be neither.
             log.warning("training starts over: its checkpoint is of rows %s",
                         "in memory" if self._place.buffer else "that stream")  # fmt: skip

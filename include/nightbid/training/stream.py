@@ -33,6 +33,8 @@ BUFFER_ROWS = 1 << 20
 """Rows that are shuffled together, if memory has room for them."""
 MIXED, MOST_STRIPES = 8, 16
 """Row groups that a buffer has rows of, at least; parts that one is cut into for that, at most."""
+READERS = 2
+"""Row groups that are decoded at a time."""
 BUFFER_SHARE = 0.25
 """Of the limit, at most, for one buffer: two are in memory, and what is being decoded."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -243,14 +245,22 @@ class Stream:
         ]
 
     def _read(self, stretches: list[tuple[RowGroup, int, int]]) -> Examples:
-        """Read stretches of row groups, one behind the other."""
+        """Read stretches of row groups, one behind the other; each group is decoded once."""
         whole = Examples.blank(self.layout, sum(high - low for _, low, high in stretches))
+        wanted: dict[RowGroup, list[tuple[Examples, int]]] = {}
         start = 0
         for group, low, high in stretches:
-            table = self._table(group, self.layout.columns()).slice(low, high - low)
             place = whole.take(slice(start, start + high - low))
-            fill(place, table, self.layout, serving=self.serving)
+            wanted.setdefault(group, []).append((place, low))
             start += high - low
+
+        def one(group: RowGroup) -> None:
+            table = self._table(group, self.layout.columns())
+            for place, low in wanted[group]:
+                fill(place, table.slice(low, len(place)), self.layout, serving=self.serving)
+
+        with ThreadPoolExecutor(READERS) as threads:
+            list(threads.map(one, wanted))
         return whole if self.weigh is None else whole.weighed(self.weigh)
 
     def _columns(self) -> Iterator[Examples]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightbid.config.models import Model, Train
 from nightbid.models.layout import Layout
-from nightbid.schema import KEY, LABEL, WEIGHT, FeatureSchema, ModelInput
+from nightbid.schema import GIVEN, KEY, LABEL, WEIGHT, FeatureSchema, ModelInput
 from nightbid.storage.workspace import file_digest
 from nightbid.training.data import read_examples
 from nightbid.training.memory import MemoryPlan
@@ -50,6 +50,8 @@ def folder(tmp_path_factory):
              WEIGHT: row.astype(np.float32) + 1, "row": row, "seen": pairs[0], "tags": pairs[1],
              "tags__weight": pairs[2]}
         )  # fmt: skip
+        if day == 3:  # whether the label's condition held is in some files only
+            table = table.append_column(GIVEN, pa.array((row % 5 > 0).astype(np.float32)))
         pq.write_table(table, path, row_group_size=size)
         start += count
     return found
@@ -97,6 +99,10 @@ def test_an_epoch_has_an_order_of_its_own_and_pieces_are_in_file_order(folder):
     whole = read_examples(folder, "train", LAYOUT, serving=False)
     ids = np.concatenate([each.inputs.ids for each in stream.pieces()])
     assert (ids == whole.inputs.ids).all()
+    conditions = np.concatenate([each.given for each in stream.pieces()])
+    assert (conditions == whole.given).all()
+    assert stream.given_rate == pytest.approx(whole.given_rate)
+    assert stream.given_rate < 1
     assert (stream.weight, stream.rate) == (whole.weight, pytest.approx(whole.rate))
     half = stream.thinned(0.5)
     assert 100 < len(half) < 200
