@@ -5,6 +5,7 @@
     python benchmarks/gates.py --faults none --nights 20         # clean nights alone
     python benchmarks/gates.py --learn --faults nulls:0.05,label_rate:1.2     # small ones
     python benchmarks/gates.py --kuairand ../shared/data/kuairand_std_14d     # real nights
+    python benchmarks/gates.py --kuairand FOLDER --bootstrap 500 --repeats 20     # small real ones
     python benchmarks/gates.py --seed 101 --work /tmp/matrix --minutes 10     # goes on where it was
 
 The nights are real: the pipeline `ctr` from the simulator through sample, gate_raw, featurize,
@@ -15,6 +16,10 @@ faster), and which was the first to stop. Where none did, the nights
 after it are run: "+2" is a stop two nights late. Limits were never tuned on the seed that a report
 uses; it is an argument, and printed. With --learn, 14 nights come before the fault, `gates propose`
 learns bands from them as it does for a user, and whatever comes later is judged by these.
+
+With --bootstrap, each repeat draws that many rows of every day of KuaiRand with replacement, under
+keys of their own, and runs the nights that the drawn days allow, from a first night without a
+champion on: small logs whose nights are all clean, judged with a logistic regression.
 
 Every finished row is a line of `journal.jsonl` in the folder of work, and is not computed again: a
 run that was ended, by `--minutes` or from outside, goes on with the same command. The last one
@@ -43,6 +48,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -50,7 +57,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from nightbid.config.faults import FAULTS
 from nightbid.config.load import load_pipeline
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.config.sources import SimulatorSource
+from nightbid.config.sources import KuaiRandSource, SimulatorSource
 from nightbid.data.source import open_source
 from nightbid.errors import DataError, GateStopped, StageError
 from nightbid.gates.propose import bands_of, propose, to_yaml
@@ -233,7 +240,9 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['name']:28}{shown}{row['ended'] or '-':20}{row['when']:6} {row['why'][:150]}"
 
 
-def clean(bench: Bench, journal: Journal, start: date, numbers: Iterable[int]) -> None:
+def clean(
+    bench: Bench, journal: Journal, start: date, numbers: Iterable[int], prefix: str = ""
+) -> None:
     """Run clean nights, in order."""
 
     def night(newest: date) -> dict[str, Any]:
@@ -244,7 +253,7 @@ def clean(bench: Bench, journal: Journal, start: date, numbers: Iterable[int]) -
 
     for number in numbers:
         newest = start + timedelta(days=number)
-        journal.row(f"clean {newest}", partial(night, newest))
+        journal.row(f"clean {prefix}{newest}", partial(night, newest))
 
 
 def matrix(
@@ -317,6 +326,54 @@ def real(folder: str, learned: int, work: Path, journal: Journal) -> None:
     clean(bench, journal, start, range((days[-1] - start).days + 1))
 
 
+def bootstrapped(folder: str, rows: int, seed: int, into: Path) -> list[date]:
+    """Draw rows of every day of KuaiRand with replacement, as a folder of Parquet files.
+
+    Returns:
+        The days, oldest first.
+    """
+    source = open_source(KuaiRandSource(kind="kuairand", folder=folder), into.parent / "cache")
+    days = list(source.days() or ())
+    for day in days:
+        whole = DRAWN.get(day)
+        if whole is None:
+            whole = DRAWN[day] = pa.Table.from_batches(source.batches(day))
+        draw = np.random.default_rng([seed, rows, day.toordinal()])
+        table = whole.take(draw.integers(0, len(whole), rows))
+        at = table.column_names.index("impression_id")
+        # Distinct, and in no order.
+        keys = draw.choice(50 * rows, rows, replace=False)
+        table = table.set_column(at, "impression_id", pa.array(keys + 1))
+        part = into / f"dt={day}"
+        part.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, part / "part-0.parquet")
+    return days
+
+
+DRAWN: dict[date, pa.Table] = {}
+"""Whole days, kept between repeats."""
+
+
+def small(options: argparse.Namespace, work: Path, journal: Journal) -> None:
+    """Judge nights of bootstrapped small days; every repeat begins without a champion."""
+    rows, learned = options.bootstrap, options.train_days
+    print(f"KuaiRand, {rows:,} rows a day drawn with replacement, {options.repeats} repeats")
+    for repeat in range(options.repeats):
+        place = work / f"repeat{repeat}"
+        folder = place / "logs"
+        settings = (
+            f"source={{kind: parquet, folder: {folder}}}",
+            f"window.train_days={learned}",
+            "window.evaluate_days=1",
+            *CHEAP[:2],
+        )
+        days = bootstrapped(options.kuairand, rows, options.seed + repeat, folder)
+        bench = Bench(place / "clean", place / "cache", "kuairand_ctr", settings)
+        start = bench.first(days[0])
+        clean(bench, journal, start, range((days[-1] - start).days + 1), prefix=f"{repeat:03}: ")
+        shutil.rmtree(place)
+
+
 def simulated(options: argparse.Namespace, kinds: list[str], work: Path, journal: Journal) -> None:
     """Run the matrix, and clean nights before and after it."""
     rows, seed = options.rows, options.seed
@@ -351,6 +408,8 @@ def main() -> None:
         "--behind", choices=GATES, default=GATES[-1], help="ask up to this gate after a stop"
     )
     parser.add_argument("--kuairand", default="", help="folder of KuaiRand: its nights instead")
+    parser.add_argument("--bootstrap", type=int, default=0, help="rows a day drawn of KuaiRand's")
+    parser.add_argument("--repeats", type=int, default=10, help="draws of --bootstrap")
     parser.add_argument("--train-days", type=int, default=4, help="of each night of KuaiRand")
     parser.add_argument("--work", default="", help="folder to keep, and to go on from")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no row after these")
@@ -369,7 +428,7 @@ def main() -> None:
         same = json.dumps(
             [
                 *(options.kuairand, options.train_days, options.seed, options.rows),
-                *(options.history, options.learn),
+                *(options.history, options.learn, options.bootstrap),
             ]
         )
         asked = work / "asked.json"
@@ -377,7 +436,9 @@ def main() -> None:
             parser.error(f"{work} holds a run of {asked.read_text()}, not of {same}")
         asked.write_text(same)
         journal = Journal(work / "journal.jsonl", time.monotonic() + 60 * options.minutes)
-        if options.kuairand:
+        if options.bootstrap:
+            small(options, work, journal)
+        elif options.kuairand:
             real(options.kuairand, options.train_days, work, journal)
         else:
             simulated(options, kinds, work, journal)

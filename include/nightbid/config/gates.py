@@ -91,13 +91,13 @@ class RawGate(Block):
     out_of_range: Limit = limit(warn=(None, 0.0005), stop=(None, 0.002))
     """Excess share of values far (10 times) beyond every other day's range, or negative first."""
     new_values: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
-    """Share of rows whose value no other day has, in columns of few values."""
+    """Excess share of rows whose value no other day has, in columns of few values."""
     lost_values: Limit = limit(warn=(None, 0.001), stop=(None, 0.01))
     """Usual share of the values that every other day has and this day does not."""
     distinct_vs_usual: Limit = limit(warn=(0.6, 1.7), stop=(0.3, 3.0))
     """Number of distinct values of a column, over the usual."""
     constant_columns: Limit = limit(warn=(None, 0))
-    """Columns that have one value on this day and several on others."""
+    """Columns that have one value on this day and several on others, more than by chance."""
     contradictions: Limit = limit(warn=(None, 0.0005), stop=(None, 0.002))
     """Excess share of rows with a flag that needs another, or a time that must come later."""
     label_rate_vs_usual: Limit = limit(warn=(0.8, 1.25), stop=(0.6, 1.6))
@@ -216,30 +216,31 @@ class ModelGate(Block):
     positives: Limit = limit(warn=(200, None), stop=(10, None))
     """Rows with label 1, or a value above 0, among those that judge."""
     auc: Limit = limit(warn=(0.55, None), stop=(0.51, None))
-    """Area under the ROC curve on the newest rows."""
+    """Area under the ROC curve on the newest rows; below 0.55 only what the rows can tell from
+    0.55."""
     gini: Limit = limit(warn=(0.05, None), stop=(0.01, None))
     """With `label.kind: value`: normalized Gini coefficient on the newest rows; 1 ranks the values
     perfectly, 0 is chance."""
     gini_jump: Limit = limit(warn=(None, 0.1), stop=(None, 0.3))
-    """With `label.kind: value`: Gini coefficient minus the champion's; a jump usually means a
-    leak."""
+    """With `label.kind: value`: Gini coefficient minus the champion's, beyond chance; a jump
+    usually means a leak."""
     deviance_vs_constant: Limit = limit(warn=(None, -0.001), stop=(None, 0))
     """With `label.kind: value`: difference in normalized deviance; below 0 is better than
     predicting the mean value of the training rows."""
     deviance_vs_baseline: Limit = limit(warn=(None, 0), stop=(None, 0.02))
     """With `label.kind: value`: normalized deviance less that of the baseline."""
     auc_jump: Limit = limit(warn=(None, 0.05), stop=(None, 0.15))
-    """AUC minus the champion's; a jump usually means a leak."""
+    """AUC minus the champion's, beyond chance; a jump usually means a leak."""
     above_oracle: Limit = limit(warn=(None, 0.005), stop=(None, 0.02))
-    """AUC minus that of the true probabilities, with simulated data."""
+    """AUC minus that of the true probabilities, beyond chance, with simulated data."""
     normalized_entropy_vs_constant: Limit = limit(warn=(None, -0.001), stop=(None, 0))
-    """Difference; below 0 is better than predicting the mean."""
+    """Difference; below 0 is better than predicting the mean. Above 0, what is beyond chance."""
     normalized_entropy_vs_baseline: Limit = limit(warn=(None, 0), stop=(None, 0.02))
-    """Normalized entropy less that of the baseline."""
+    """Normalized entropy less that of the baseline; above 0, what is beyond chance."""
     calibration: Limit = limit(warn=(0.9, 1.1), stop=(0.75, 1.33))
     """Mean prediction over mean label (or value), beyond chance."""
     ece: Limit = limit(warn=(None, 0.03), stop=(None, 0.1))
-    """Expected calibration error on the newest rows."""
+    """Expected calibration error on the newest rows, beyond what redrawn labels would give."""
     largest_tie: Limit = limit(warn=(None, 0.5), stop=(None, 0.95))
     """Share of the rows in the largest of twenty groups of like predictions: 1 for a constant."""
     predictions_moved: Limit = limit(warn=(None, 0.5), stop=(None, 2.0))
@@ -248,12 +249,12 @@ class ModelGate(Block):
     """Predictions missing or too many within values of a column of `evaluate.slices`, as a share
     of the positives, beyond chance."""
     slice_calibration: Limit = limit(warn=(0.75, 1.33), stop=(0.5, 2.0))
-    """Mean prediction over mean label in a slice."""
+    """Mean prediction over mean label in a slice, beyond chance."""
     slice_deviance: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
-    """With `label.kind: value`: lower bound of the candidate's loss in normalized deviance over the
-    reference's in a slice."""
+    """With `label.kind: value`: the candidate's loss in normalized deviance over the reference's in
+    a slice, beyond chance."""
     slice_normalized_entropy: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
-    """Lower bound of the candidate's loss over the reference's in a slice."""
+    """The candidate's loss in normalized entropy over the reference's in a slice, beyond chance."""
     slice_positives: int = Field(default=50, ge=1)
     """Slices with fewer positives (or values above 0) are not checked."""
 

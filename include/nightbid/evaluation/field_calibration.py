@@ -25,6 +25,8 @@ class FieldError(TypedDict):
     """Predictions that are missing or too many within values, as a share of the positives."""
     chance: float
     """What labels redrawn from these predictions would give on average."""
+    spread: float
+    """Standard deviation of what redrawn labels would give."""
     beyond_chance: float
     """What is left of the error, at least 0."""
 
@@ -58,11 +60,13 @@ def field_calibration(
             # Mean distance of a normal draw from its mean.
             drawn = sum(math.sqrt(2 / math.pi * float(variances[each.rows].sum()))
                         for each in parts)  # fmt: skip
+            spread = math.sqrt((1 - 2 / math.pi) * float(variances.sum()))
             entry = FieldError(
                 column=column,
                 values=len(parts),
                 error=error / positives,
                 chance=drawn / positives,
+                spread=spread / positives,
                 beyond_chance=max(error - drawn, 0.0) / positives,
             )
             found.setdefault(name, []).append(entry)

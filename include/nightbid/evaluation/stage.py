@@ -150,10 +150,14 @@ def evaluate(
     }
     progress(0.7, f"intervals over {len(np.unique(rows.users)):,} users")
     resampling = Resampling.of(rows.users, replicates, seed)
-    drawn = _replicates(rows, resampling, dict(rows.scores), everything)
-    difference = _differences(figures, drawn, reference)
+    if rows.truth is not None:
+        models["oracle"] = rows.truth
+        figures["oracle"] = summary(_table(rows, rows.truth, everything))
+    drawn = _replicates(rows, resampling, models, everything)
+    versus = {name: _differences(figures, drawn, name) for name in models if name != "candidate"}
+    difference = versus[reference]
     intervals = {
-        name: {figure: each.interval(figure) for figure in FIGURES} for name, each in drawn.items()
+        name: {figure: drawn[name].interval(figure) for figure in FIGURES} for name in rows.scores
     }
     parts = []
     pair = {name: rows.scores[name] for name in ("candidate", reference)}
@@ -187,8 +191,8 @@ def evaluate(
         found_as_logged = summary(_table(rows, rows.as_logged, everything))
         as_logged = {name: found_as_logged[name] for name in DIFFERENCES}  # type: ignore[literal-required]
     oracle = None
-    if rows.truth is not None:
-        best = summary(_table(rows, rows.truth, everything))
+    if "oracle" in figures:
+        best = figures["oracle"]
         oracle = {name: best[name] for name in ("log_loss", "normalized_entropy", "auc")}
     return {
         "verdict": verdict,
@@ -210,6 +214,7 @@ def evaluate(
         "constant": figures["constant"],
         "oracle": oracle,
         "difference": difference,
+        "versus": versus,
         "intervals": intervals["candidate"],
         "model_intervals": intervals,
         "curves": {name: calibration_curve(tables[name]) for name in CURVES if name in tables},

@@ -20,6 +20,8 @@ FEW = 200
 """A column with at most this many distinct values is a set of values."""
 LEAST_DAYS = 3
 """Other days that must have a value before it is missed."""
+RARELY = 1e-6
+"""What happens by chance less often than this is no chance."""
 FAR = 10.0
 """Beyond this multiple of every other day's range a number is out of range."""
 
@@ -122,7 +124,7 @@ def _extremes(
     note = f"{outside:,} values, from {column.minimum:g} to {column.maximum:g};"
     measurements.add(
         "out_of_range",
-        outside / column.values,
+        beyond_chance(outside / column.values, 0.0, 1 / column.values),
         subject=name,
         part=day.name,
         note=f"{note} other days {low:g} to {high:g}",
@@ -187,7 +189,12 @@ def _sets(
     usual = float(np.median(counts))
     measurements.add(
         "constant_columns",
-        float(column.distinct <= 1 and column.rows > 100 and usual > 1),
+        float(
+            column.distinct <= 1
+            and column.rows > 100
+            and usual > 1
+            and _alike_by_chance(column, filled) < RARELY
+        ),
         subject=name,
         part=day.name,
         note=f"{column.distinct:,.0f} distinct values",
@@ -212,13 +219,20 @@ def _sets(
         return
     new = _new(column, filled)
     shown = ", ".join(repr(value) for value in sorted(new, key=new.__getitem__, reverse=True)[:3])
+    error = math.sqrt(max(known.usual * (1 - known.usual), 1 / column.values) / column.values)
     measurements.add(
         "new_values",
-        max(sum(new.values()) / column.values - known.usual, 0),
+        max(beyond_chance(sum(new.values()) / column.values - known.usual, 0.0, error), 0.0),
         subject=name,
         part=day.name,
         note=f"{len(new)} new: {shown}" if new else "",
     )
+
+
+def _alike_by_chance(column: ColumnProfile, others: Sequence[ColumnProfile]) -> float:
+    """Probability that all values of a day are the most frequent one of the other days."""
+    shares = [each.bins.counts.max() / each.values for each in others if len(each.bins.counts)]
+    return float(np.median(shares) ** column.values) if shares else 0.0
 
 
 def _lost(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,10 @@ from nightbid.profile.column import ColumnProfile
 GROUPS = 20
 """Bins that distances are computed on: fewer rows per bin means more noise."""
 SIGMAS = 4.0
+NORMAL_95 = 1.96
+"""Half a 95 % interval, in standard errors."""
+USEFUL = 0.05
+"""What the weakest useful model has more of AUC (of the Gini coefficient) than a useless one."""
 MATERIAL = 0.2
 """Mean move of a number, in standard deviations, from which on a drift counts in full."""
 
@@ -211,6 +216,29 @@ def beyond_chance(value: float, centre: float, error: float) -> float:
     if value > centre:
         return max(value - margin, centre)
     return min(value + margin, centre)
+
+
+def interval_error(interval: Mapping[str, Any] | None) -> float:
+    """Standard error that a 95 % interval (`low`, `high`) tells; 0 where there is none."""
+    if not interval or interval["low"] is None or interval["high"] is None:
+        return 0.0
+    return float(interval["high"] - interval["low"]) / (2 * NORMAL_95)
+
+
+def useful(value: float, nothing: float, error: float) -> float:
+    """Take chance off a ranking figure that is near that of a useless model, never beyond useful.
+
+    A useless model is to be found, so what lies between a useless model and the weakest useful one
+    (0.05) needs no benefit of the doubt: only where four standard errors are wider than that, the
+    rows are too few to tell them apart, and the rest of the four is taken off.
+
+    Args:
+        value: AUC or Gini coefficient.
+        nothing: its value for a model that knows nothing.
+        error: its standard error.
+    """
+    doubt = max(SIGMAS * error - USEFUL, 0.0)
+    return max(value, min(value + doubt, nothing + USEFUL))
 
 
 def median(values: npt.ArrayLike) -> float:

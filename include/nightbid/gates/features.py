@@ -12,6 +12,7 @@ from nightbid.config.features import Feature
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms.transform import class_of
 from nightbid.gates import against_champion
+from nightbid.gates.column_checks import RARELY
 from nightbid.gates.drift import (
     auc_error,
     beyond_chance,
@@ -29,8 +30,6 @@ from nightbid.schema import RESERVED, FeatureSchema, ModelInput
 from nightbid.serving.skew import mismatches, paired_rows
 
 LEAST_POSITIVES = 50
-RARELY = 1e-6
-"""What happens by chance less often than this is no chance."""
 FEWEST_POSITIVES = 10
 """Enough to say that one input alone gives the label away."""
 SKEW_ROWS = 2000
@@ -175,7 +174,7 @@ def _sound(
         before, now = _zero_share(train), _zero_share(newest)
         measurements.add(
             "missing_excess",
-            max(now - before, 0.0),
+            max(beyond_chance(now - before, 0.0, _share_error(before, newest.values)), 0.0),
             subject=each.name,
             part="evaluate",
             note=f"missing in {now:.2%} of rows, in training {before:.2%}",
@@ -191,6 +190,12 @@ def _constant_by_chance(train: ColumnProfile, newest: ColumnProfile) -> float:
         return 1.0
     draws = min(newest.values, newest.rows)
     return float((train.bins.counts.max() / train.values) ** draws)
+
+
+def _share_error(usual: float, values: int) -> float:
+    """Standard error of a share of values that is usually so large."""
+    values = max(values, 1)
+    return math.sqrt(max(usual * (1 - usual), 1 / values) / values)
 
 
 def _zero_share(column: ColumnProfile) -> float:
@@ -223,10 +228,10 @@ def _oov(
         if (value := night.manifest.metrics.get("oov_rate", {}).get(each.name)) is not None
     ]
     if earlier:
-        usual = float(np.median(earlier))
+        usual, values = float(np.median(earlier)), newest.columns[each.name].values
         measurements.add(
             "oov_excess",
-            max(rate - usual, 0.0),
+            max(beyond_chance(rate - usual, 0.0, _share_error(usual, values)), 0.0),
             subject=each.name,
             note=f"{rate:.2%}, usually {usual:.2%}",
         )

@@ -22,6 +22,10 @@ NAMED = 12
 """Further checks that a summary names; the gate's page has all of them."""
 
 
+LASTING = frozenset({"positives"})
+"""Warnings that never expire: logs may be small for good, and nobody can change that."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One fact outside its limit."""
@@ -167,7 +171,10 @@ def _expired(
     standing = {
         (each.measurement.statistic, each.measurement.part)
         for each in findings
-        if each.verdict == "warn" and not each.override and of_tonight(each.measurement.part, night)
+        if each.verdict == "warn"
+        and not each.override
+        and each.measurement.family not in LASTING
+        and of_tonight(each.measurement.part, night)
     }
     if limit is None or not standing:
         return list(findings)

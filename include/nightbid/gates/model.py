@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.evaluation.verdict import against, explain
+from nightbid.evaluation.verdict import against, explain, signed
 from nightbid.gates import model_values
-from nightbid.gates.drift import beyond_chance
+from nightbid.gates.drift import (
+    NORMAL_95,
+    auc_error,
+    beyond_chance,
+    interval_error,
+    useful,
+)
 from nightbid.gates.gate import run_gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.task import Outcome, StageTask
 from nightbid.profile.bins import Floats
 from nightbid.sweep.seed_variance import model_digest
 
-NORMAL_95 = 1.96
-"""Half a 95 % interval, in standard errors."""
 REQUIRED = ("auc", "log_loss", "normalized_entropy", "calibration")
 
 
@@ -46,30 +50,24 @@ def measure(task: StageTask) -> Measurements:
     _against_reference(measurements, metrics, reference, noise)
     if broken:
         return measurements
-    measurements.add("auc", candidate["auc"])
-    measurements.add("ece", candidate.get("ece"))
-    measurements.add(
-        "calibration",
-        beyond_chance(candidate["calibration"], 1.0, 1 / math.sqrt(max(positives, 1))),
-        note=f"{candidate['calibration']:.4f} measured on {positives:,} positives",
-    )
+    _levels(measurements, metrics, candidate, positives)
     _predictions(measurements, metrics.get("curves") or {}, reference)
-    entropy = candidate["normalized_entropy"]
     for name in ("constant", "baseline"):
-        other = metrics[name]["normalized_entropy"]
-        measurements.add(
-            f"normalized_entropy_vs_{name}", entropy - other, note=f"{entropy:.4f} vs {other:.4f}"
-        )
+        _beyond(measurements, f"normalized_entropy_vs_{name}", metrics, name, "normalized_entropy")
     if metrics.get("champion"):
-        measurements.add("auc_jump", candidate["auc"] - metrics["champion"]["auc"])
+        _beyond(measurements, "auc_jump", metrics, "champion", "auc")
     else:
         measurements.skip("a jump over the champion: there is no champion yet")
     if metrics.get("oracle"):
-        measurements.add("above_oracle", candidate["auc"] - metrics["oracle"]["auc"])
+        _beyond(measurements, "above_oracle", metrics, "oracle", "auc")
     for each in (metrics.get("field_calibration") or {}).get("candidate", ()):
         measurements.add(
             "field_calibration",
-            each["beyond_chance"],
+            max(
+                beyond_chance(each["error"], each["chance"], each.get("spread", 0.0))
+                - each["chance"],
+                0.0,
+            ),
             subject=each["column"],
             note=f"{each['error']:.3f} over {each['values']} values, by chance"
             f" {each['chance']:.3f}",
@@ -82,6 +80,68 @@ def measure(task: StageTask) -> Measurements:
         int(metrics["rows"]),
     )
     return measurements
+
+
+def _levels(
+    measurements: Measurements, metrics: dict[str, Any], candidate: dict[str, Any], positives: int
+) -> None:
+    """Note AUC and calibration of the candidate alone, beyond what the few rows leave open."""
+    intervals = metrics.get("intervals") or {}
+    auc, rows = candidate["auc"], int(metrics["rows"])
+    error = max(interval_error(intervals.get("auc")), auc_error(auc, positives, rows - positives))
+    measurements.add(
+        "auc",
+        useful(auc, 0.5, error),
+        note=f"{auc:.4f} measured, standard error {error:.4f}",
+    )
+    ece, curve = candidate.get("ece"), (metrics.get("curves") or {}).get("candidate")
+    usual, spread = _ece_by_chance(curve or [], rows)
+    measurements.add(
+        "ece",
+        ece if ece is None else max(beyond_chance(ece, usual, spread) - usual, 0.0),
+        note="" if ece is None else f"{ece:.4f} measured, by chance {usual:.4f}",
+    )
+    error = max(interval_error(intervals.get("calibration")), 1 / math.sqrt(max(positives, 1)))
+    measurements.add(
+        "calibration",
+        beyond_chance(candidate["calibration"], 1.0, error),
+        note=f"{candidate['calibration']:.4f} measured on {positives:,} positives",
+    )
+
+
+def _ece_by_chance(curve: list[dict[str, float]], rows: int) -> tuple[float, float]:
+    """Mean and standard deviation of the calibration error that redrawn labels would give."""
+    total = sum(point["weight"] for point in curve)
+    if not total or not rows:
+        return 0.0, 0.0
+    predicted = np.array([min(max(point["predicted"], 0.0), 1.0) for point in curve])
+    share = np.array([point["weight"] for point in curve]) / total
+    # Distance of a normal draw from its mean: its mean and its variance.
+    variances = share * predicted * (1 - predicted) / rows
+    usual = float(np.sqrt(2 / np.pi * variances).sum())
+    return usual, float(np.sqrt((1 - 2 / np.pi) * variances.sum()))
+
+
+def _beyond(
+    measurements: Measurements, name: str, metrics: dict[str, Any], other: str, figure: str
+) -> None:
+    """Note a difference from another model on the same rows.
+
+    One above 0 is what limits bound: of that, only what exceeds four paired standard errors counts.
+    """
+    mine, theirs = metrics["candidate"][figure], metrics[other][figure]
+    if theirs is None:
+        measurements.add(name, None, note=f"not defined for the {other}")
+        return
+    paired = (metrics.get("versus") or {}).get(other) or {}
+    value = mine - theirs
+    if value > 0:
+        value = beyond_chance(value, 0.0, interval_error(paired.get(figure)))
+    measurements.add(
+        name,
+        value,
+        note=f"{mine:.4f} vs {theirs:.4f}",
+    )
 
 
 def _seed_noise(measurements: Measurements, spec: PipelineSpec) -> float:
@@ -128,8 +188,7 @@ def _against_reference(
         within = abs(value) <= NORMAL_95 * of_seeds
         note += f"; {'within' if within else 'beyond'} seed noise ±{NORMAL_95 * of_seeds:.4f}"
     measurements.add("worse_than_reference", float(metrics["verdict"] == "worse"), note=note)
-    of_rows = 0.0 if low is None else (high - low) / (2 * NORMAL_95)
-    error = math.hypot(of_rows, of_seeds)
+    error = math.hypot(interval_error(difference), of_seeds)
     measurements.add("entropy_loss", max(beyond_chance(value, 0.0, error), 0.0), note=note)
     _auc_loss(measurements, metrics, reference)
 
@@ -141,7 +200,7 @@ def _auc_loss(measurements: Measurements, metrics: dict[str, Any], reference: st
         return
     low, high = auc["low"], auc["high"]
     shown = f"{auc['value']:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
-    error = 0.0 if low is None else (high - low) / (2 * NORMAL_95)
+    error = interval_error(auc)
     why = explain(metrics)
     measurements.add(
         "auc_loss",
@@ -191,29 +250,31 @@ def _slices(
 ) -> None:
     small = 0
     for each in slices:
-        # A slice's positives are not among its figures: take the overall rate.
-        expected = each["rows"] * positives / max(rows, 1)
         calibration = each["candidate"].get("calibration")
-        if expected < least or not _finite(calibration):
+        # Older evaluations do not tell a slice's positives: take the overall rate.
+        found = each.get("positives", each["rows"] * positives / max(rows, 1))
+        if not _finite(calibration) or found * max(calibration, 1.0) < least:
             small += 1
             continue
         name = f"{each['column']}={each['value']}"
         measurements.add(
             "slice_calibration",
-            beyond_chance(calibration, 1.0, 1 / math.sqrt(expected)),
+            beyond_chance(calibration, 1.0, 1 / math.sqrt(max(found, 1))),
             subject=name,
             note=f"{calibration:.3f} measured on {each['rows']:,} rows",
         )
-        difference = (each.get("difference") or {}).get("normalized_entropy")
-        if isinstance(difference, dict):
+        difference: Any = (each.get("difference") or {}).get("normalized_entropy")
+        if difference:
             measurements.add(
                 "slice_normalized_entropy",
-                difference["low"],
+                None
+                if difference["value"] is None
+                else beyond_chance(difference["value"], 0.0, interval_error(difference)),
                 subject=name,
-                note=f"{difference['value']:+.4f} against the reference",
+                note=f"{signed(difference)} against the reference",
             )
     if small:
-        measurements.skip(f"{small} slices with fewer than {least} expected positives")
+        measurements.skip(f"{small} slices with fewer than {least} positives")
 
 
 def _finite(value: Any) -> bool:

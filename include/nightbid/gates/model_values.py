@@ -6,11 +6,9 @@ from typing import Any
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.evaluation.verdict import against, explain, signed
-from nightbid.gates.drift import beyond_chance
+from nightbid.gates.drift import beyond_chance, interval_error, useful
 from nightbid.gates.measurements import Measurements
 
-NORMAL_95 = 1.96
-"""Half a 95 % interval, in standard errors."""
 REQUIRED = ("normalized_deviance", "gini", "calibration")
 
 
@@ -36,23 +34,31 @@ def measure_values(
         note = f"{against(metrics['verdict'], reference)}: normalized deviance {signed(loss)}"
         measurements.add("worse_than_reference", float(metrics["verdict"] == "worse"), note=note)
         measurements.add(
-            "deviance_loss", max(beyond_chance(loss["value"], 0.0, _error(loss)), 0.0), note=note
+            "deviance_loss",
+            max(beyond_chance(loss["value"], 0.0, interval_error(loss)), 0.0),
+            note=note,
         )
     gini = difference["gini"]
     if gini["value"] is not None:
         why = explain(metrics)
         measurements.add(
             "gini_loss",
-            max(-beyond_chance(gini["value"], 0.0, _error(gini)), 0.0),
+            max(-beyond_chance(gini["value"], 0.0, interval_error(gini)), 0.0),
             note=f"Gini against the {reference} {signed(gini)}" + (f"; {why}" if why else ""),
         )
         measurements.add("verdict_mixed", float(metrics["verdict"] == "mixed"), note=why)
     if broken:
         return
-    measurements.add("gini", candidate["gini"])
+    measurements.add(
+        "gini",
+        useful(candidate["gini"], 0.0, interval_error(metrics["intervals"].get("gini"))),
+        note=f"{candidate['gini']:.4f} measured",
+    )
     measurements.add(
         "calibration",
-        beyond_chance(candidate["calibration"], 1.0, _error(metrics["intervals"]["calibration"])),
+        beyond_chance(
+            candidate["calibration"], 1.0, interval_error(metrics["intervals"]["calibration"])
+        ),
         note=f"{candidate['calibration']:.4f} measured on {metrics['positives']:,} values above 0",
     )
     deviance = candidate["normalized_deviance"]
@@ -64,7 +70,8 @@ def measure_values(
             )
     champion = (metrics.get("champion") or {}).get("gini")
     if champion is not None:
-        measurements.add("gini_jump", candidate["gini"] - champion)
+        jump, error = candidate["gini"] - champion, interval_error(gini)
+        measurements.add("gini_jump", beyond_chance(jump, 0.0, error), note=f"{jump:+.4f} measured")
     else:
         measurements.skip("a jump over the champion: there is no champion yet")
     _slices(measurements, metrics.get("slices", ()), spec.gates.model.slice_positives)
@@ -80,7 +87,7 @@ def _slices(measurements: Measurements, slices: Any, least: int) -> None:
         name = f"{each['column']}={each['value']}"
         measurements.add(
             "slice_calibration",
-            beyond_chance(calibration, 1.0, _error(each["calibration"])),
+            beyond_chance(calibration, 1.0, interval_error(each["calibration"])),
             subject=name,
             note=f"{calibration:.3f} measured on {each['rows']:,} rows",
         )
@@ -88,15 +95,9 @@ def _slices(measurements: Measurements, slices: Any, least: int) -> None:
         if difference["low"] is not None:
             measurements.add(
                 "slice_deviance",
-                difference["low"],
+                beyond_chance(difference["value"], 0.0, interval_error(difference)),
                 subject=name,
                 note=f"{difference['value']:+.4f} against the reference",
             )
     if small:
         measurements.skip(f"{small} slices with fewer than {least} values above 0")
-
-
-def _error(interval: dict[str, Any]) -> float:
-    """Standard error that a 95 % interval tells; 0 where there is none."""
-    low, high = interval["low"], interval["high"]
-    return 0.0 if low is None else float(high - low) / (2 * NORMAL_95)

@@ -86,7 +86,8 @@ def measure(
         asked = max(rows - answer.missing if rule.of_values else rows, 1)
         excess = answer.unexpected / asked - rule.usual
         if not rule.exact or sampled:
-            error = math.sqrt(max(rule.usual * (1 - rule.usual), 1 / rows) / rows)
+            drawn = asked if rule.of_values else rows
+            error = math.sqrt(max(rule.usual * (1 - rule.usual), 1 / drawn) / drawn)
             excess = beyond_chance(excess, 0.0, error)
         note = f"{answer.unexpected:,} of {asked:,} rows, usually {rule.usual:.2%}"
         if len(answer.where):
@@ -168,9 +169,7 @@ def _column(
         bounds = far(column, others)
         if bounds is not None:
             between = {**here, "min_value": bounds[0], "max_value": bounds[1]}
-            yield RowRule(
-                "out_of_range", name, "ColumnValuesToBeBetween", between, exact=True, of_values=True
-            )
+            yield RowRule("out_of_range", name, "ColumnValuesToBeBetween", between, of_values=True)
     filled = [each for each in others if each.values]
     if name not in spec.columns.turnover and filled:
         known = known_values(column, filled)
@@ -178,9 +177,8 @@ def _column(
             values = sorted(map(_exact, known.values), key=str)
             within = {**here, "value_set": values}
             yield RowRule(
-                "new_values", name, "ColumnValuesToBeInSet", within, known.usual,
-                exact=True, of_values=True,
-            )  # fmt: skip
+                "new_values", name, "ColumnValuesToBeInSet", within, known.usual, of_values=True
+            )
 
 
 def _pairs(days: Days, day: Day) -> Iterator[RowRule]:

@@ -253,6 +253,48 @@ def test_predictions_that_say_nothing_or_something_else(gate, curves, verdict, s
     assert said in outcome.summary
 
 
+def of_rows(positives: int, error: float) -> dict:
+    """A model that looks bad in every way, on rows whose chance is so large."""
+    bad = {"auc": 0.49, "normalized_entropy": 1.02, "ece": 0.2, "calibration": 1.5}
+    half = 1.96 * error
+    difference = {
+        "normalized_entropy": {"value": 0.02, "low": 0.02 - half, "high": 0.02 + half},
+        "auc": {"value": -0.01, "low": -0.01 - half, "high": -0.01 + half},
+    }
+    others = ("constant", "baseline")
+    good = evaluation()["candidate"]
+    of_slice = {"column": "a", "value": "x", "rows": 10 * positives, "positives": positives}
+    field = {"column": "a", "values": 5, "error": 0.9, "chance": error, "spread": error}
+    return {
+        "verdict": "undecided", "rows": 20 * positives, "positives": positives,
+        "candidate": {**good, **bad}, "constant": {**good, "normalized_entropy": 1.0},
+        "baseline": {**good, "normalized_entropy": 1.0}, "difference": difference,
+        "versus": dict.fromkeys(others, difference),
+        "intervals": {"auc": {"low": 0.49 - half, "high": 0.49 + half},
+                      "calibration": {"low": 1.5 - 10 * half, "high": 1.5 + 10 * half}},
+        "curves": {"candidate": curve(*[0.2, 0.4] * 10)},
+        "slices": [{**of_slice, "candidate": {"calibration": 3.0}, "difference": difference}],
+        "field_calibration": {"candidate": [field]},
+    }  # fmt: skip
+
+
+def test_few_rows_stop_nothing_that_many_rows_stop(gate):
+    """Of each limit, what chance explains is taken off."""
+    few = gate(model, {"evaluate": evaluation(**of_rows(15, 0.2))})
+    assert few.verdict == "warn", few.summary
+    assert "positives is 15" in few.summary
+
+
+def test_many_rows_stop_what_few_rows_do_not(gate):
+    many = gate(model, {"evaluate": evaluation(**of_rows(20_000, 0.001))})
+    checks = many.metrics["checks"]
+    stopped = {each["name"].partition(":")[0] for each in checks if each["verdict"] == "stop"}
+    assert stopped >= {
+        *("auc", "ece", "calibration", "field_calibration", "entropy_loss"),
+        *("normalized_entropy_vs_constant", "slice_calibration"),
+    }
+
+
 @pytest.mark.parametrize(
     ("spread", "verdict", "said"),
     [
@@ -389,6 +431,15 @@ def test_a_warning_that_somebody_lets_pass_does_not_expire(gate, warned, tmp_pat
     blocks = {"warnings_expire_after": 2, "overrides": [{**ann, "until": NEWEST}]}
     assert gate(serving, SLOW, gates=blocks).verdict == "warn"
     assert "allowed until 2026-01-20 by Ann" in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_warning_of_few_positives_does_not_expire():
+    """Logs may be small for good."""
+    found = Measurements()
+    found.add("positives", 50)
+    limits = Gates(warnings_expire_after=1)
+    judged = judge("model", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9))
+    assert judged.verdict == "warn"
 
 
 def test_a_bad_day_that_stays_in_the_window_is_not_a_lasting_warning():
