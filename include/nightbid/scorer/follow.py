@@ -1,14 +1,19 @@
 """The champion in memory, and how it is followed.
 
-A promotion or a rollback is noticed within the polling interval. The new bundle is loaded and has
-scored a row before it takes over, in one step; requests under way end on the bundle that they
-began with. A bundle that cannot be loaded changes nothing: the one before goes on, and says why.
+A promotion or a rollback is noticed within the polling interval. The new bundle is loaded, and has
+scored the newest requests of the one before, before it takes over in one step; requests under way
+end on the bundle that they began with. A bundle that cannot be loaded changes nothing: the one
+before goes on, and says why.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -33,6 +38,12 @@ from nightbid.storage.workspace import Workspace, fetch
 LOG = logging.getLogger(__name__)
 SCORE = msgspec.json.Decoder(Wire)
 RANK = msgspec.json.Decoder(RankWire)
+RECENT = 256
+"""Requests of one champion that the next one scores before it serves."""
+MOST_RECENT_BYTES = 64 << 10
+"""A larger request is not kept."""
+PAUSE_SECONDS = 0.001
+"""Between two of them: the event loop answers requests meanwhile."""
 
 
 class Served:
@@ -54,6 +65,8 @@ class Served:
         self._requests = RequestLookup(bundle.fitted, columns)
         self._reported = 0
         self._unprepared = 0
+        self.recent: deque[bytes] = deque(maxlen=RECENT)
+        """Bodies of the newest requests."""
 
     def score(
         self, raw: Rows, shared: Rows | None = None, *, large: bool = False
@@ -107,10 +120,23 @@ class Served:
             except Exception:  # reading it column by column says what is wrong, if anything
                 self._unprepared += 1
             else:
+                if len(body) <= MOST_RECENT_BYTES:
+                    self.recent.append(body)
                 return self._small.run(feed).astype(np.float64), others
         whole = rows.load(body, self.columns)
         asked = rows.read(whole, self.columns, KEYS if decoder is RANK else frozenset())
         return self.score(asked.rows, asked.shared, large=large), whole
+
+    def prepare(self, bodies: Iterable[bytes]) -> None:
+        """Score requests that another bundle answered, so that their values are remembered.
+
+        Only before it serves. What this bundle cannot read is left out.
+        """
+        for body in bodies:
+            with contextlib.suppress(Exception):
+                wire = RANK.decode(body)
+                self._small.run(self._requests.inputs(wire.context, wire.rows))
+            time.sleep(PAUSE_SECONDS)
 
     def newly_missed(self) -> int:
         """Feature values computed, not remembered, since the last call."""
@@ -186,6 +212,9 @@ class Follower:
             return served
         folder = fetch_bundle(self._workspace, champion)
         found = load(champion, folder)
+        if served:
+            found.prepare(tuple(served.recent))
+            found.recent.extend(tuple(served.recent))
         LOG.warning("%s: champion #%d serves: %s", self._pipeline, champion.number, champion.run_id)
         return found
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -31,6 +32,9 @@ SHADOW_SECONDS = 5
 """Between the end of a shadow's process and the start of the next."""
 START_SECONDS = 120
 """For a process to load its model before the others are reported without it."""
+
+SWITCH_SECONDS = 0.0005
+"""Longest turn of a thread while another one waits for the interpreter."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,8 @@ class _Supervisor(Multiprocess):
 def make_application(settings: ScorerSettings, folder: Path) -> Any:
     """Make the application of one process; runs in it."""
     threading.Thread(target=end_with_parent, daemon=True).start()
+    # A thread that loads a bundle must not keep the event loop waiting for the interpreter.
+    sys.setswitchinterval(SWITCH_SECONDS)
     from nightbid.scorer.follow import Follower, OneBundle
     from nightbid.scorer.metrics import WorkerStates
     from nightbid.scorer.service import Service

@@ -1,0 +1,44 @@
+"""How a scorer follows the champion, in one process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pyarrow as pa
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import Manifest
+from nightbid.scorer.follow import Follower
+from nightbid.serving.json_values import to_json
+from nightbid.storage.workspace import Workspace
+
+OF_ADS = ["ad_id", "ad_category"]
+
+
+def test_a_new_champion_remembers_what_the_last_requests_need(night, tmp_path, draw):
+    workspace = Workspace(tmp_path)
+    pointer = ChampionPointer(workspace, "small")
+
+    def promote(name: str) -> None:
+        shutil.copytree(night.folder("export"), tmp_path / name)
+        manifest = Manifest.model_validate_json((tmp_path / name / "manifest.json").read_text())
+        pointer.promote(run_id=name, night=night.run.date, bundle_uri=name,
+                        bundle_digest=manifest.digest, reason="tests")  # fmt: skip
+
+    promote("first")
+    follower = Follower(workspace, "small")
+    before = follower.look().served
+    raw = night.raw().select(before.columns.names)
+    rows = json.loads(to_json(raw.take(pa.array(draw.integers(0, len(raw), 31)))))["rows"]
+    context = {name: value for name, value in rows[0].items() if name not in OF_ADS}
+    ads = [{name: row[name] for name in OF_ADS} for row in rows[1:]]
+    body = json.dumps({"context": context, "rows": ads}).encode()
+    expected = before.answer(body).tolist()
+    promote("second")
+    after = follower.look().served
+    assert after.champion.number == 2
+    after.newly_missed()
+    assert after.answer(body).tolist() == expected
+    # Floats and times seldom repeat: they are not remembered.
+    assert after.newly_missed() <= 3
+    assert after.newly_unprepared() == before.newly_unprepared() == 0
