@@ -124,7 +124,8 @@ class PipelineSpec(Block):
     """Role of Airflow's login → what it may do with this pipeline's DAG and pages, beside roles
     that may see every DAG. Needs the FAB login."""
     schedule: str | None = None
-    """Cron expression, UTC, at most once a day: a night reads whole days. Null: manual only."""
+    """Cron expression, UTC, at most once a day: a night reads whole days. A slower one, such as
+    `@weekly`, trains on the window that ends on the day before it. Null: manual only."""
     start_date: dt.date = dt.date(2026, 1, 8)
     """First night of the schedule."""
     source: Source = SimulatorSource()

@@ -38,7 +38,8 @@ SUFFIXES = {
 }
 SPELLED = (
     "dt=2026-01-05, year=2026/month=1/day=5, 2026/01/05 or 2026-01-05, or a file with the day in"
-    " its name; hours below a day are read as the day, weeks and months are not read"
+    " its name; hours below a day are read as the day, weeks and months are not read: write"
+    " their rows as days of their time"
 )
 _MAGIC = {b"PAR1": "parquet", b"ORC": "orc", b"Obj\x01": "avro", b"{": "jsonl"}
 """First bytes of a file → its format; others are csv."""

@@ -41,7 +41,7 @@ def measure(task: StageTask) -> Measurements:
             note += f"; the champion: {champion['requests_per_second']:,.0f}"
         measurements.add("rate_held", held / asked["requests_per_second"], note=note)
     measurements.add(
-        "parity", export["parity_max_difference"], note="probability, exported vs reference"
+        "parity", export["parity_max_difference"], note="prediction, exported vs reference"
     )
     measurements.add("skew_rows", export["skew_rows"])
     measurements.add(
