@@ -110,7 +110,7 @@ def _access(spec: PipelineSpec, settings: Settings) -> dict[str, dict[str, set[s
     """Give each role of the pipeline what it may do with its DAG.
 
     A role that Airflow does not know would break every DAG of the file, so only those of the
-    installation are let through.
+    installation are let through; `nightbid_airflow.roles` makes them.
 
     Raises:
         ConfigError: a role is not one of the installation.

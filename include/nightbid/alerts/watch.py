@@ -7,12 +7,15 @@ once its schedule has made a first night, or when it is named.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import functools
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from croniter import croniter
 from upath import UPath
@@ -83,12 +86,12 @@ class Watch:
             if now - run.head.started < dt.timedelta(days=LOOK_BACK_DAYS)
         ]
         busy = any(self._last_sign(run, now)[1] for run in recent)
+        files = _files(self._settings.pipelines)
         for name in pipeline_names(self._settings.pipelines):
-            try:
-                spec = find_pipeline(name, self._settings.pipelines)
-            except ConfigError as error:
-                digest = hashlib.sha256(str(error).encode()).hexdigest()[:12]
-                found.append(self._alert(f"broken {digest}", "broken_pipeline", name, str(error)))
+            spec = _pipeline(name, self._settings.pipelines, files)
+            if isinstance(spec, str):
+                digest = hashlib.sha256(spec.encode()).hexdigest()[:12]
+                found.append(self._alert(f"broken {digest}", "broken_pipeline", name, spec))
                 continue
             if missing := self._missing(spec, runs.get(name, []), now):
                 found.append(missing)
@@ -249,6 +252,27 @@ def _has_open_job(run: RunRecord, now: dt.datetime, minutes: float) -> bool:
     except (FileNotFoundError, ValueError):
         return True  # Runs of the shell have none.
     return now - beat < dt.timedelta(minutes=minutes)
+
+
+@functools.lru_cache(maxsize=1024)
+def _pipeline(
+    name: str, folder: Path, files: tuple[tuple[str, int, int], ...]
+) -> PipelineSpec | str:
+    """Read a pipeline, or what is wrong with it; once for each state of the folder's files."""
+    try:
+        return find_pipeline(name, folder)
+    except ConfigError as error:
+        return str(error)
+
+
+def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """State of all files that a pipeline may be read from: path, time of change, size."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            state = path.stat()
+            found.append((str(path), state.st_mtime_ns, state.st_size))
+    return tuple(found)
 
 
 def _waits_for_a_person(run: RunRecord, done: dict[str, StageRecord], now: dt.datetime) -> bool:

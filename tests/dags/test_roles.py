@@ -1,0 +1,25 @@
+"""Roles that pipelines name, in the database of Airflow's login."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.fab.auth_manager.models import Model, Role
+from nightbid_airflow import roles
+from nightbid_plugin import NightbidPlugin
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+
+@pytest.fixture
+def session():
+    engine = create_engine("sqlite://")
+    Model.metadata.create_all(engine)
+    with Session(engine) as session:
+        yield session
+
+
+def test_a_missing_role_is_made_once_so_that_no_dag_names_one_that_is_not_there(session) -> None:
+    assert roles.make_roles(["ads-ctr", "ads-cvr"], session) == ["ads-ctr", "ads-cvr"]
+    assert roles.make_roles(["ads-ctr", "ads-cvr"], session) == []
+    assert sorted(each.name for each in session.query(Role)) == ["ads-ctr", "ads-cvr"]
+    assert roles in NightbidPlugin.listeners
