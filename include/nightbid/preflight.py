@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
@@ -30,7 +31,7 @@ def check_settings(spec: PipelineSpec, night: date, cache: Path) -> None:
     Raises:
         ConfigError: one line with all faults.
     """
-    faults = [*_models(spec), *_columns(spec, night, cache)]
+    faults = [*_models(spec), *_columns(spec, night, cache), *_hook(spec)]
     if faults:
         more = f"{len(faults)} settings are wrong: " if len(faults) > 1 else ""
         raise ConfigError(
@@ -86,6 +87,9 @@ def _columns(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
     names = _logged(spec, night, cache)
     if not names:
         return  # which days are there, and readable, is for the stage `sample` to say
+    for key, column in _roles(spec):
+        if column not in names:
+            yield f"{key}: column {column!r} is missing{_close(column, names)}"
     for feature, each in spec.features.items():
         for column in each.sources(feature):
             if column not in names:
@@ -93,6 +97,34 @@ def _columns(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
     for column in spec.evaluate.slices:
         if column not in names:
             yield f"evaluate.slices: column {column!r} is missing{_close(column, names)}"
+
+
+def _roles(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
+    """Columns that every day of logs must have: keys of the YAML, and names."""
+    for role, column in spec.columns.model_dump().items():
+        # A default item that the logs lack is no fault; one that the YAML names is.
+        if column and (role != "item" or role in spec.columns.model_fields_set):
+            yield f"columns.{role}", column
+    for key in ("column", "given", "event_time"):
+        if column := getattr(spec.label, key):
+            yield f"label.{key}", column
+    if column := spec.baseline.column:
+        yield "baseline.column", column
+
+
+def _hook(spec: PipelineSpec) -> Iterator[str]:
+    """Look for the function that a stopped gate calls; its own module is not run for that."""
+    if not (hook := spec.gates.notify):
+        return
+    module, colon, name = hook.partition(":")
+    try:
+        is_there = importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        is_there = False
+    if not colon or not name.isidentifier():
+        yield f"gates.notify: {hook!r} is not package.module:function"
+    elif not is_there:
+        yield f"gates.notify: there is no module {module!r} to import"
 
 
 def _logged(spec: PipelineSpec, night: date, cache: Path) -> list[str]:

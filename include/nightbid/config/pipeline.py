@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,10 @@ SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
 """What models learn from and are judged on."""
 READ_SPLITS: tuple[Split, ...] = ("history", *SPLITS)
 """What features learn from: `history` feeds rates, counts and recent items only."""
+CRON_FIELD = re.compile(r"[\w*,/#-]+")
+CRON_MOST = (59, 23, 31, 12, 7)
+"""Largest minute, hour, day, month and weekday."""
+PRESETS = ("@daily", "@weekly", "@monthly", "@yearly", "@once")
 NOT_FOR_VALUES = ("esmm", "ensemble")
 """Architectures that combine probabilities."""
 
@@ -171,6 +176,15 @@ class PipelineSpec(Block):
             raise ValueError(
                 f"{schedule!r} runs more than once a day, and a night reads whole days; write for"
                 ' example "0 3 * * *"'
+            )
+        is_cron = len(fields) == len(CRON_MOST) and all(
+            CRON_FIELD.fullmatch(each) and all(int(n) <= most for n in re.findall(r"\d+", each))
+            for each, most in zip(fields, CRON_MOST, strict=True)
+        )
+        if schedule is not None and not is_cron and schedule not in PRESETS:
+            raise ValueError(
+                f"{schedule!r} is not a schedule; write five fields of cron, for example"
+                f' "0 3 * * *", or one of {", ".join(PRESETS)}'
             )
         return schedule
 

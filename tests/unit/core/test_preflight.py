@@ -45,6 +45,36 @@ def test_all_faults_are_said_at_once(tmp_path):
     assert "\n" not in line
 
 
+def test_roles_labels_and_the_hook_are_looked_for(tmp_path):
+    spec = PipelineSpec.model_validate(
+        {
+            **GOOD,
+            "columns": {"price": "win_prise", "position": "position"},
+            "label": {"column": "clik", "given": "vieved"},
+            "baseline": {"column": "legacy"},
+            "gates": {"notify": "no_such_module:tell"},
+        }
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_settings(spec, NIGHT, tmp_path)
+    line = str(caught.value)
+    for part in (
+        "5 settings are wrong",
+        "columns.price: column 'win_prise' is missing, did you mean 'win_price'?",
+        "label.column: column 'clik' is missing, did you mean 'click'?",
+        "label.given: column 'vieved' is missing",
+        "baseline.column: column 'legacy' is missing",
+        "gates.notify: there is no module 'no_such_module' to import",
+    ):
+        assert part in line
+
+
+@pytest.mark.parametrize("schedule", ["every_day", "0 25 * * *", "0 3 * *", "@nightly"])
+def test_what_is_no_schedule_is_refused(schedule):
+    with pytest.raises(ValueError, match="is not a schedule"):
+        PipelineSpec.model_validate({**GOOD, "schedule": schedule})
+
+
 def test_nothing_heavy_is_imported_for_it():
     code = "import sys, nightbid.preflight; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
