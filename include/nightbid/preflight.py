@@ -12,7 +12,7 @@ from typing import Any
 
 from nightbid.config.models import Model
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.config.sources import FolderSource, SimulatorSource
+from nightbid.config.sources import EventsSource, FolderSource, SimulatorSource
 from nightbid.data.source import open_source
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.models import registry
@@ -128,7 +128,8 @@ def _hook(spec: PipelineSpec) -> Iterator[str]:
 
 
 def _logged(spec: PipelineSpec, night: date, cache: Path) -> list[str]:
-    if spec.sampling.frozen or not isinstance(spec.source, (FolderSource, SimulatorSource)):
+    known = (EventsSource, FolderSource, SimulatorSource)
+    if spec.sampling.frozen or not isinstance(spec.source, known):
         return []
     try:
         day = max(Night.of(spec, night).evaluate)

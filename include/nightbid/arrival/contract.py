@@ -17,7 +17,7 @@ from nightbid.config.arrival import Arrival
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.data.folder import FolderLogs
 from nightbid.data.places import Place
-from nightbid.data.source import Source, open_source
+from nightbid.data.source import JoinsEvents, Source, open_source
 from nightbid.errors import CorruptDataError, DataError, WorkspaceError
 from nightbid.night.record import runs_of
 from nightbid.report import records
@@ -61,6 +61,8 @@ def day_arrival(
         source = open_source(spec.source, cache, (day,))
         if (known := source.days()) is not None and day not in known:
             return DayArrival(day, (), ("the day has no file yet",))
+        if isinstance(source, JoinsEvents) and (waits := source.not_there(day)):
+            return DayArrival(day, ("the impressions are there",), (f"no {', no '.join(waits)}",))
         if isinstance(source, FolderLogs):
             for ok, said in _files(contract, source.place, source.files(day), day, now):
                 (found if ok else missing).append(said)

@@ -20,7 +20,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.config.sources import ObdSource
 from nightbid.data.source import Source, open_source
-from nightbid.data.write import write_day
+from nightbid.data.write import write_day, write_streams
 from nightbid.errors import DataError
 from nightbid.night.record import RunRecord
 from nightbid.sampling.frozen import freeze as freeze_rows
@@ -260,11 +260,23 @@ def write(
     to: Annotated[Path, typer.Option("--to", help="Folder for the dt=YYYY-MM-DD partitions.")],
     date_: Date,
     days: Annotated[int, typer.Option(min=1, help="Consecutive days from that date on.")] = 1,
+    streams: Annotated[
+        bool,
+        typer.Option(
+            "--streams", help="As impressions/, clicks/ and conversions/: what kind: events joins."
+        ),
+    ] = False,
     set_: Overrides = None,
 ) -> None:
     """Write days of a source as daily Parquet partitions: what kind: parquet reads."""
     spec, source = _opened(pipeline, set_)
     wanted = [date_.date() + timedelta(days=at) for at in range(days)]
+    if streams:
+        with console.status(f"{spec.source.kind} → {to}"):
+            rows = write_streams(source, spec.columns, wanted, to)
+        counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+        console.print(f"{counts} of {len(wanted)} days in {to}", soft_wrap=True)
+        return
     total = 0
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(f"{spec.source.kind} → {to}", total=len(wanted))

@@ -80,6 +80,16 @@ class RawGate(Block):
     quarantined_positives: Limit = limit(warn=(None, 0.01), stop=(None, 0.05))
     """Share of the rows with label 1 that could not be parsed, over that of all rows, beyond
     chance. A label that cannot be read counts as a possible 1: it may be a spelling of it."""
+    events_matched: Limit = limit(warn=(0.98, None), stop=(0.9, None))
+    """Share of a day's clicks (conversions) that found their impression, over the usual, beyond
+    chance; only with `kind: events`."""
+    events_repeated: Limit = limit(warn=(None, 0.01), stop=(None, 0.1))
+    """Excess share of a day's clicks (conversions) that repeat another one; they are dropped."""
+    events_early: Limit = limit(warn=(None, 0.001), stop=(None, 0.02))
+    """Share of a day's clicks (conversions) that are earlier than their impression."""
+    event_delay: Limit = limit(warn=(0.5, 2.0), stop=(0.1, 10.0))
+    """Median (95th percentile) of the time from impressions to their clicks (conversions), over
+    the usual, beyond chance."""
     null_excess: Limit = limit(warn=(None, 0.01), stop=(None, 0.03))
     """Share of nulls in a column, over that of the other days."""
     null_drop: Limit = limit(warn=(None, 0.1))

@@ -20,7 +20,9 @@ from nightbid.config.policy import Policy
 from nightbid.config.replay import Replay
 from nightbid.config.serve import Serve
 from nightbid.config.sources import (
+    JOINED,
     Columns,
+    EventsSource,
     FolderSource,
     SimulatorSource,
     Source,
@@ -222,7 +224,31 @@ class PipelineSpec(Block):
             own = value.get(block, {})
             if isinstance(own, dict):
                 brought[block] = {**defaults, **own}
+        source, label = value.get("source"), brought.get("label")
+        is_joined = isinstance(source, dict) and source.get("kind") == "events"
+        if is_joined and label and (when := JOINED.get(str(label["column"]))):
+            # A joined label is known once the window of its events is over.
+            final = {"event_time": when, "attribution_days": source.get("attribution_days", 1)}
+            brought["label"] = {**final, **label}
         return {**value, **brought}
+
+    @model_validator(mode="after")
+    def _joined_label_is_final(self) -> PipelineSpec:
+        source, label = self.source, self.label
+        if not isinstance(source, EventsSource) or label.column not in JOINED:
+            return self
+        if label.attribution_days < source.attribution_days:
+            raise ValueError(
+                f"label.attribution_days is {label.attribution_days}, but events are joined until"
+                f" {source.attribution_days} days after the impression"
+                " (source.attribution_days); leave label.attribution_days out"
+            )
+        if JOINED[label.column] == "conversion_time" and source.conversions is None:
+            raise ValueError(
+                f"label.column {label.column!r} is of conversions, and source.conversions names"
+                " no folder"
+            )
+        return self
 
     @model_validator(mode="after")
     def _arrival_suits_the_source(self) -> PipelineSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from datetime import date
 from difflib import get_close_matches
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
@@ -201,6 +201,81 @@ class FolderSource(Block):
         return self
 
 
+class EventStream(FolderSource):
+    """One of the streams of `kind: events`; a bare text is a folder of Parquet files."""
+
+    kind: FolderKind = "parquet"
+    """File format, as for `source.kind`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, value: Any) -> Any:
+        return {"folder": value} if isinstance(value, str) else value
+
+
+class EventsSource(Block):
+    """Impressions, clicks and conversions as three streams, joined by an id."""
+
+    streams: ClassVar[tuple[str, ...]] = ("impressions", "clicks", "conversions")
+
+    kind: Literal["events"]
+    impressions: EventStream
+    """Won impressions: one row each, with everything that features read. Its day is the row's."""
+    clicks: EventStream
+    """Clicks, by the day on which they were logged."""
+    conversions: EventStream | None = None
+    """Conversions, by the day on which they were logged; default: there are none."""
+    key: str = "impression_id"
+    """Column that identifies the impression, in every stream; `rename` gives it one name."""
+    time: str = "time"
+    """Column with the time of the impression or event, in every stream."""
+    event_key: str = ""
+    """Column that identifies a click or conversion: a second event with it is dropped. Default:
+    events of the same impression at the same time are the same event."""
+    value: str = ""
+    """Column of the conversions with the money that they brought: summed in `conversion_value`."""
+    attribution_days: int = Field(default=1, ge=0, le=60)
+    """An event counts at most this many days after its impression. Clicks and conversions of a day
+    of impressions are read from that day through so many days later; 0: of that day alone."""
+    touch: Literal["last", "first"] = "last"
+    """Which of several clicks of an impression counts: for `click_time`, and as the start of
+    `click_through_days`."""
+    click_through_days: float | None = Field(default=None, gt=0)
+    """A conversion after a click counts at most this many days after the click; default:
+    `attribution_days`."""
+    view_through_days: float = Field(default=0, ge=0)
+    """A conversion without a click before it counts at most this many days after the impression;
+    0: it never counts."""
+
+    @property
+    def time_zone(self) -> str:
+        """Zone of the days."""
+        return self.impressions.time_zone
+
+    @model_validator(mode="after")
+    def _streams_have_one_clock(self) -> EventsSource:
+        for name in ("clicks", "conversions"):
+            stream = getattr(self, name)
+            if stream is not None and stream.time_zone != self.time_zone:
+                raise ValueError(
+                    f"{name}.time_zone is {stream.time_zone!r} and impressions.time_zone"
+                    f" {self.time_zone!r}: the days of all streams need one clock"
+                )
+        if self.value and self.conversions is None:
+            raise ValueError(f"value {self.value!r} is a column of conversions: name their folder")
+        return self
+
+
+JOINED = {
+    "clicked": "click_time",
+    "clicks": "click_time",
+    "converted": "conversion_time",
+    "conversions": "conversion_time",
+    "conversion_value": "conversion_time",
+}
+"""Columns that `kind: events` adds to an impression, and the time of what each one tells."""
+
+
 def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
     """Get the defaults of `columns` and `label` that a format brings with it.
 
@@ -212,6 +287,9 @@ def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
         return {}
     if plain.get("kind") == "obd":
         return {"columns": {"item": "item_id", "propensity": "propensity_score"}}
+    if plain.get("kind") == "events":
+        roles = {"key": plain.get("key", "impression_id"), "time": plain.get("time", "time")}
+        return {"columns": roles, "label": {"column": "clicked"}}
     if plain.get("layout") == "criteo":  # none of C1 to C26 is known to be the ad
         return {"columns": {"item": None}, "label": {"column": "label"}}
     if plain.get("layout") == "avazu":
@@ -229,5 +307,6 @@ def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
 
 
 Source = Annotated[
-    SimulatorSource | ObdSource | KuaiRandSource | FolderSource, Field(discriminator="kind")
+    SimulatorSource | ObdSource | KuaiRandSource | FolderSource | EventsSource,
+    Field(discriminator="kind"),
 ]

@@ -29,7 +29,7 @@ from nightbid.data.layouts import (
 )
 from nightbid.data.places import Place, named_place, open_place
 from nightbid.data.source_schema import SourceSchema
-from nightbid.data.window_columns import WindowColumns
+from nightbid.data.window_columns import OTHER_COLUMNS, WindowColumns
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 
@@ -53,6 +53,7 @@ class FolderLogs:
         cache: folder for what was found in text files, so that each is looked through once.
         named: columns that the pipeline names; of the others at most `OTHER_COLUMNS` are read, and
             one whose files disagree is left out. Default: every column is named.
+        others: how many of the columns that are not named are read.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class FolderLogs:
         days: Collection[date] = (),
         cache: Path | None = None,
         named: Collection[str] | None = None,
+        others: int = OTHER_COLUMNS,
     ) -> None:
         # A table is a list of Parquet files.
         kind = block.kind
@@ -77,6 +79,7 @@ class FolderLogs:
             whole=lambda: self._whole,
             cache=cache,
             named=named,
+            others=others,
         )
         outcomes = (
             *block.outcomes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -50,6 +50,19 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class JoinsEvents(Protocol):
+    """A source that joins events to its rows, and counts what it met."""
+
+    def figures(self, day: date) -> dict[str, float]:
+        """Counts and delays of a day whose `batches` were read to their end."""
+        ...
+
+    def not_there(self, day: date) -> list[str]:
+        """Which streams of which days the rows of a day wait for."""
+        ...
+
+
 def open_source(
     block: SourceBlock,
     cache: Path,
@@ -82,6 +95,10 @@ def open_source(
         from nightbid.data.obd import ObdLogs
 
         return ObdLogs(block, cache)
+    if isinstance(block, blocks.EventsSource):
+        from nightbid.data.events import EventLogs
+
+        return EventLogs(block, days, cache, named)
     from nightbid.data.folder import FolderLogs
 
     return FolderLogs(block, days, cache, named)

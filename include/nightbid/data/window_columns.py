@@ -40,6 +40,7 @@ class WindowColumns:
         cache: folder for what was found in text files, so that each is looked through once.
         named: columns that the pipeline names; of the others at most `OTHER_COLUMNS` are read, and
             one whose files disagree is left out. None: every column is named.
+        others: how many of the columns that are not named are read.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class WindowColumns:
         whole: Callable[[], Part | None],
         cache: Path | None,
         named: Collection[str] | None,
+        others: int = OTHER_COLUMNS,
     ) -> None:
         self._block, self._kind, self._root, self._cache = block, kind, root, cache
         self._layout = LAYOUTS[block.layout]
         self._find_days, self._find_whole = days, whole
         self._named = None if named is None else {*named, *block.types, *block.outcomes}
+        self._others = others
         self._known_schemas: dict[Path, list[pa.Schema]] = {}
 
     @property
@@ -212,10 +215,10 @@ class WindowColumns:
             for part in parts[:1]:
                 have.update(dict.fromkeys(self.names_in(part)))
         others = [name for name in have if name and self.is_optional(name)]
-        if len(others) <= OTHER_COLUMNS:
+        if len(others) <= self._others:
             return None
         wanted = {name for name in have if not self.is_optional(name)}
-        return {*wanted, *self._block.rename, *self._named, *others[:OTHER_COLUMNS]}
+        return {*wanted, *self._block.rename, *self._named, *others[: self._others]}
 
     def names_in(self, part: Part) -> list[str]:
         """List the columns of a file; none of an empty one."""

@@ -1,18 +1,27 @@
-"""Writing days of any source as `dt=YYYY-MM-DD/part-00000.parquet`."""
+"""Writing days of any source as `dt=YYYY-MM-DD/part-00000.parquet`, whole or as three streams."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nightbid.config.sources import Columns
+from nightbid.data.source import Source
 from nightbid.errors import MissingDataError
+
+STREAMS = {
+    "clicks": ("click", "click_time"),
+    "conversions": ("conversion", "conversion_time"),
+}
+"""Stream → columns of a joined log that it takes the place of: whether, and when."""
 
 
 def write_day(batches: Iterable[pa.RecordBatch], folder: Path, day: date) -> int:
@@ -52,6 +61,58 @@ def write_day(batches: Iterable[pa.RecordBatch], folder: Path, day: date) -> int
         if writer is not None:
             writer.close()
         shutil.rmtree(scratch, ignore_errors=True)
+    return rows
+
+
+def write_streams(
+    source: Source, roles: Columns, days: Sequence[date], folder: Path
+) -> dict[str, int]:
+    """Write days of a joined log as real logs are: `impressions/`, `clicks/`, `conversions/`.
+
+    An event lies in the day on which it happened; events after the last day are left out, as they
+    are in logs of that day.
+
+    Args:
+        source: With the columns `click`, `click_time`, `conversion` and `conversion_time`.
+        roles: Say which columns hold key and time.
+        days: Consecutive days.
+        folder: Of the three folders.
+
+    Returns:
+        Stream → rows written.
+
+    Raises:
+        MissingDataError: a day or a column is absent.
+    """
+    happened: dict[str, list[pa.Table]] = {name: [] for name in STREAMS}
+    rows = {"impressions": 0}
+
+    def impressions(day: date) -> Iterator[pa.RecordBatch]:
+        for batch in source.batches(day):
+            table = pa.Table.from_batches([batch])
+            for stream, (flag, when) in STREAMS.items():
+                if missing := {flag, when} - set(table.column_names):
+                    raise MissingDataError(
+                        f"the source has no column {sorted(missing)[0]!r}",
+                        where=f"logs of {day}",
+                        hint="streams are written of logs with click, click_time, conversion and"
+                        " conversion_time, such as the simulator's",
+                    )
+                events = table.filter(pc.equal(table[flag], 1)).select([roles.key, when])
+                happened[stream].append(events.rename_columns([roles.key, roles.time]))
+            left = [name for pair in STREAMS.values() for name in pair]
+            yield from table.drop_columns(left).combine_chunks().to_batches()
+
+    for day in days:
+        rows["impressions"] += write_day(impressions(day), folder / "impressions", day)
+    for stream, tables in happened.items():
+        events = pa.concat_tables(tables).sort_by([(roles.time, "ascending")])
+        on = events[roles.time].cast(pa.date32())
+        rows[stream] = 0
+        for day in days:
+            mine = events.filter(pc.equal(on, day)).combine_chunks()
+            batches = mine.to_batches() or [pa.RecordBatch.from_pylist([], schema=mine.schema)]
+            rows[stream] += write_day(batches, folder / stream, day)
     return rows
 
 

@@ -83,6 +83,12 @@ _RAW: dict[str, _Entry] = {
         "Read the reasons with one value each: `nightbid gates show {pipeline} RUN`.", LOAD)),
     "quarantined_positives": ("labels in a new spelling", (
         "Read the quarantined labels on the run's page; fix the producer.",)),
+    "events_matched": ("impressions of an hour are lost, or ids are written in another way", (
+        "Look at the quarantined ids: `nightbid gates show {pipeline} RUN`; load the impressions"
+        " again.",)),
+    "events_repeated": ("a retry of the producer or the export", (LOOK, RIGHT)),
+    "events_early": ("the clock of a producer", ("Compare the clocks of both producers.",)),
+    "event_delay": ("a log that is flushed late, a clock, another attribution", (LOOK, RIGHT)),
     "null_excess": ("a field is no longer filled, a join lost its right side", (LOOK, LOAD, RIGHT)),
     "null_drop": ("nulls are now filled with a default", (LOOK, RIGHT)),
     "nan_excess": ("a division by zero upstream", (LOOK,)),

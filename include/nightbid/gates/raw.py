@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from scipy.stats import betabinom, norm
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates import associations, column_checks, row_expectations
+from nightbid.gates import associations, column_checks, joined_events, row_expectations
 from nightbid.gates.day_profiles import EPOCH, Day, Days
 from nightbid.gates.drift import SIGMAS, beyond_chance
 from nightbid.gates.gate import run_gate
@@ -74,6 +74,7 @@ def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
         _volume(measurements, days, day)
         _clock(measurements, days, day, getattr(spec.source, "time_zone", "UTC"))
         _label(measurements, days, day)
+        joined_events.measure(measurements, days, day)
         column_checks.measure(measurements, days, day, spec)
         associations.measure(measurements, days, day, spec)
     return measurements

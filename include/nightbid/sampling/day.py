@@ -22,6 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightbid.column_parsing import local_time, token_hashes, whole
+from nightbid.config.sources import EventsSource
+from nightbid.data.source import JoinsEvents
 from nightbid.errors import CorruptDataError
 from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.manifest import Rows
@@ -49,7 +51,10 @@ LARGEST_GROUP = 1 << 20
 """Rows of a row group at which a batch is cut into several."""
 LONGEST_TEXT = 256
 """Characters of a text that profiles keep."""
-NIGHTLY = ("faults", "folder", "outcomes")
+NIGHTLY: dict[str, Any] = {
+    **dict.fromkeys(("faults", "folder", "outcomes"), True),
+    **{stream: {"folder", "outcomes"} for stream in EventsSource.streams},
+}
 """Keys of `source` that say where days lie or what they are used for, not what is in them."""
 
 
@@ -72,6 +77,8 @@ class DayCount:
     """Rows read whose label is 1, set aside or not; labels that cannot be read may have been 1."""
     aside_positives: int = 0
     """Those of them that were set aside."""
+    joined: dict[str, float] = field(default_factory=dict)
+    """What a join of events found; empty where the source joins none."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DayCount:
@@ -94,6 +101,7 @@ class DayCount:
             "positives": self.read_positives,
             "quarantined_positives": self.aside_positives,
             "label_rate": self.positives / self.weight if self.weight else None,
+            **self.joined,
         }
 
     def to_rows(self) -> Rows:
@@ -124,8 +132,8 @@ def key_of(
     """
     rate = spec.sampling.negative_rate if split in THINNED else 1.0
 
-    def text(block: Any, leave_out: tuple[str, ...] = ()) -> str:
-        return json.dumps(block.model_dump(mode="json", exclude=set(leave_out)), sort_keys=True)
+    def text(block: Any, leave_out: Mapping[str, Any] | None = None) -> str:
+        return json.dumps(block.model_dump(mode="json", exclude=leave_out), sort_keys=True)
 
     return DayKey(
         KIND,
@@ -134,7 +142,7 @@ def key_of(
             **source.identity(day, digest),
             "source": text(spec.source, NIGHTLY),
             "columns": text(spec.columns),
-            "label": text(spec.label, ("distribution",)),
+            "label": text(spec.label, {"distribution": True}),
             "sampling": json.dumps({"negative_rate": rate}),
             "code": code_of((__name__, type(source).__module__)),
             "libraries": versions_of(LIBRARIES),
@@ -183,6 +191,8 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
     finally:
         kept.close()
         aside.close()
+    if isinstance(source, JoinsEvents):
+        count.joined = source.figures(day)
     if count.read == 0:
         raise CorruptDataError(
             "the day is empty",

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import get_args
 
 from nightbid.config.faults import FAULTS
-from nightbid.config.sources import FolderSource, KuaiRandSource, ObdSource, SimulatorSource
+from nightbid.config.sources import (
+    EventsSource,
+    FolderSource,
+    KuaiRandSource,
+    ObdSource,
+    SimulatorSource,
+)
 
 PAGE = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
 
@@ -17,7 +23,7 @@ def test_every_fault_is_in_the_table_as_it_is() -> None:
 
 
 def test_every_source_and_key_is_named() -> None:
-    for block in (SimulatorSource, ObdSource, KuaiRandSource, FolderSource):
+    for block in (SimulatorSource, ObdSource, KuaiRandSource, FolderSource, EventsSource):
         for name, field in block.model_fields.items():
             if name == "kind":
                 for kind in get_args(field.annotation):

@@ -1,0 +1,338 @@
+"""The join of a day's impressions with clicks and conversions: arrays in, columns out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.column_parsing import whole
+from nightbid.schema import REASON, TEXT
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+CLICK, CONVERSION = "click", "conversion"
+MICROSECOND = pa.timestamp("us", "UTC")
+HOUR = 3_600_000_000
+REASONS = {
+    "no key": "a {} without an id",
+    "no time": "a {} whose time cannot be read",
+    "orphan": "a {} without an impression",
+    "early": "a {} earlier than its impression",
+}
+"""Why an event is set aside."""
+
+
+@dataclass
+class Events:
+    """Clicks or conversions around one day, without second copies, by key and time."""
+
+    kind: str
+    ids: pa.Array
+    """Distinct keys of the impressions."""
+    key: Ints
+    """[events], position in `ids`."""
+    time: Ints
+    """[events], microseconds."""
+    own: Bools
+    """[events], whether the event was logged on the day of the impressions."""
+    value: Floats | None
+    """[events], money."""
+    duplicates: int
+    """Second copies among the events of the day itself."""
+    unread: dict[str, pa.Table]
+    """`no key`, `no time` → those of the day itself: key as text, time."""
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        keys: Sequence[pa.Array],
+        times: Sequence[pa.Array],
+        owns: Sequence[Bools],
+        others: Sequence[pa.Array],
+        values: Sequence[Floats],
+    ) -> Events:
+        """Put events in order, and drop second copies.
+
+        Args:
+            kind: `click` or `conversion`.
+            keys: Of the impressions, batch by batch in the order of the logs.
+            times: timestamp[us, UTC]; null where it cannot be read.
+            owns: Whether a batch is of the day itself.
+            others: Keys of the events; empty where they have none.
+            values: Money; empty where it is not known.
+        """
+        if not keys:
+            nothing = np.zeros(0, np.int64)
+            return cls(kind, pa.array([], pa.string()), nothing, nothing, nothing.astype(bool),
+                       None, 0, {})  # fmt: skip
+        key, time = _together(keys), pa.concat_arrays(times)
+        own = np.concatenate(owns)
+        unread: dict[str, pa.Table] = {}
+        no_key = np.asarray(pc.is_null(key))
+        no_time = np.asarray(pc.is_null(time)) & ~no_key
+        for name, rows in (("no key", no_key & own), ("no time", no_time & own)):
+            if rows.any():
+                at = pa.array(rows)
+                unread[name] = pa.table({TEXT: key.filter(at).cast(pa.string()),
+                                         "time": time.filter(at)})  # fmt: skip
+        good = ~no_key & ~no_time
+        at = pa.array(good)
+        coded = key.filter(at).dictionary_encode()
+        code = np.asarray(coded.indices, np.int64)
+        when = np.asarray(time.filter(at).cast(pa.int64()))
+        own, value = own[good], np.concatenate(values)[good] if values else None
+        again = np.zeros(len(code), bool)
+        order = np.lexsort((when, code))
+        again[order[1:]] = (np.diff(code[order]) == 0) & (np.diff(when[order]) == 0)
+        if others:
+            # An event's own key says more than its time; where it is null, the time has to do.
+            own_key = _together(others).filter(at).dictionary_encode().indices
+            event = np.asarray(pc.fill_null(own_key, -1), np.int64)
+            order = np.argsort(event, kind="stable")
+            again &= event < 0
+            again[order[1:]] |= (np.diff(event[order]) == 0) & (event[order[1:]] >= 0)
+        kept = np.flatnonzero(~again)
+        kept = kept[np.lexsort((when[kept], code[kept]))]
+        return cls(
+            kind, coded.dictionary, code[kept], when[kept], own[kept],
+            value[kept] if value is not None else None, int((again & own).sum()), unread,
+        )  # fmt: skip
+
+
+class Join:
+    """Joins batches of a day's impressions with its events.
+
+    Args:
+        events: `click` and, where there are any, `conversion`.
+        touch: Which of several clicks counts.
+        window: Microseconds after the impression within which an event counts.
+        click_through: Microseconds after the click within which a conversion counts.
+        view_through: Microseconds after the impression for a conversion without a click; 0: none.
+    """
+
+    def __init__(
+        self,
+        events: Mapping[str, Events],
+        *,
+        touch: str,
+        window: int,
+        click_through: int,
+        view_through: int,
+    ) -> None:
+        self._events, self._touch, self._window = dict(events), touch, window
+        self._click_through, self._view_through = click_through, view_through
+        self._matched = {kind: np.zeros(len(each.ids), bool) for kind, each in events.items()}
+        self._elsewhere = {kind: np.zeros(len(each.ids), bool) for kind, each in events.items()}
+        self._early = {kind: np.zeros(len(each.key), bool) for kind, each in events.items()}
+        self._is_open = False
+        self._delays: dict[str, list[Ints]] = {kind: [] for kind in events}
+        self._late = dict.fromkeys(events, 0)
+        self._views = 0
+
+    def add(self, key: pa.ChunkedArray, time: pa.Array) -> dict[str, pa.Array]:
+        """Join some impressions.
+
+        Args:
+            key: Their ids; of a repeated one the first impression has the events.
+            time: timestamp[us, UTC], null where it cannot be read.
+
+        Returns:
+            The columns that the join adds.
+        """
+        rows = len(time)
+        shown = np.asarray(pc.fill_null(time.cast(pa.int64()), 2**62))
+        clicks = self._events[CLICK]
+        row, ok = self._rows(CLICK, key, shown)
+        click_row, click_time = row[ok], clicks.time[ok]
+        first, last = _first(click_row, click_time, rows), _last(click_row, click_time, rows)
+        chosen = last if self._touch == "last" else first
+        self._delays[CLICK].append(_waits(first, shown))
+        columns = _columns(CLICK, np.bincount(click_row, minlength=rows), chosen)
+        if CONVERSION in self._events:
+            columns |= self._converted(key, shown, click_row, click_time, first)
+        return columns
+
+    def _converted(
+        self, key: pa.ChunkedArray, shown: Ints, click_row: Ints, click_time: Ints, first: Ints
+    ) -> dict[str, pa.Array]:
+        events, rows = self._events[CONVERSION], len(shown)
+        row, ok = self._rows(CONVERSION, key, shown)
+        at, when = row[ok], events.time[ok]
+        click = _latest(click_row, click_time, at, when)
+        if self._touch == "first":
+            click = np.where(click >= 0, first[at], -1)
+        through = (click >= 0) & (when - click <= self._click_through)
+        view = (click < 0) & (when - shown[at] <= self._view_through) & (self._view_through > 0)
+        counts = through | view
+        self._late[CONVERSION] += int((~counts).sum())
+        self._views += int(view.sum())
+        at, when = at[counts], when[counts]
+        found = _first(at, when, rows)
+        self._delays[CONVERSION].append(_waits(found, shown))
+        columns = _columns(CONVERSION, np.bincount(at, minlength=rows), found)
+        if events.value is not None:
+            money = np.bincount(at, events.value[ok][counts], minlength=rows)
+            columns["conversion_value"] = pa.array(money.astype(np.float64))
+        return columns
+
+    def _rows(self, kind: str, key: pa.ChunkedArray, shown: Ints) -> tuple[Ints, Bools]:
+        """Find the impression of each event, [events] or -1, and whether the event counts."""
+        events, matched = self._events[kind], self._matched[kind]
+        position = _positions(key, events.ids)
+        at = np.flatnonzero(position >= 0)
+        ids, first = np.unique(position[at], return_index=True)
+        fresh = ~matched[ids]
+        row_of = np.full(len(events.ids), -1, np.int64)
+        row_of[ids[fresh]] = at[first[fresh]]
+        matched[ids] = True
+        row = row_of[events.key]
+        found = row >= 0
+        wait = np.where(found, events.time - shown[row] if len(shown) else 0, 0)
+        readable = found & (shown[row] < 2**62 if len(shown) else False)
+        early = readable & (wait < 0)
+        self._early[kind] |= early
+        ok = readable & ~early & (wait <= self._window)
+        self._late[kind] += int((found & ~early & ~ok).sum())
+        return row, ok
+
+    def known_elsewhere(self, key: pa.Array) -> None:
+        """Note impressions of earlier days: their events are no orphans."""
+        for kind, events in self._events.items():
+            position = _positions(pa.chunked_array([key]), events.ids)
+            self._elsewhere[kind][position[position >= 0]] = True
+
+    def may_be_older(self) -> None:
+        """Note that earlier days of impressions are not there: nothing is called an orphan."""
+        self._is_open = True
+
+    def is_done(self) -> bool:
+        """Whether every event of the day has its impression."""
+        return not any(self._alone(kind).any() for kind in self._events)
+
+    def _alone(self, kind: str) -> Bools:
+        events = self._events[kind]
+        known = self._matched[kind] | self._elsewhere[kind]
+        return events.own & ~known[events.key]
+
+    def aside(self) -> pa.Table:
+        """Events that could not be joined: `kind`, `time`, `nb_reason`, `nb_text` (the id)."""
+        tables = []
+        for kind, events in self._events.items():
+            found = dict(events.unread)
+            for name, rows in (("orphan", self._alone(kind)), ("early", self._early[kind])):
+                if rows.any() and not (name == "orphan" and self._is_open):
+                    ids = events.ids.take(pa.array(events.key[rows]))
+                    time = pa.array(events.time[rows]).cast(MICROSECOND)
+                    found[name] = pa.table({TEXT: ids.cast(pa.string()), "time": time})
+            for name, table in found.items():
+                reason = pa.array([REASONS[name].format(kind)] * len(table), pa.string())
+                of = pa.array([kind] * len(table), pa.string())
+                tables.append(table.append_column(REASON, reason).append_column("kind", of))
+        if tables:
+            return pa.concat_tables(tables)
+        return pa.table({name: pa.array([], pa.string()) for name in (TEXT, REASON, "kind")})
+
+    def figures(self) -> dict[str, float]:
+        """Counts of the events logged on the day, and delays of those joined to its impressions."""
+        found: dict[str, float] = {}
+        for kind, events in self._events.items():
+            logged = int(events.own.sum())
+            waits = np.concatenate(self._delays[kind]) if self._delays[kind] else np.zeros(0)
+            found[f"{kind}s"] = logged
+            found[f"{kind}s_repeated"] = events.duplicates
+            found[f"{kind}s_orphans"] = 0 if self._is_open else int(self._alone(kind).sum())
+            if self._is_open:
+                found[f"{kind}s_before_the_logs"] = int(self._alone(kind).sum())
+            found[f"{kind}s_early"] = int(self._early[kind].sum())
+            found[f"{kind}s_outside_window"] = self._late[kind]
+            found[f"{kind}s_joined"] = len(waits)
+            if len(waits):
+                median, late = np.quantile(waits / HOUR, (0.5, 0.95))
+                found[f"{kind}s_delay_median_hours"] = float(median)
+                found[f"{kind}s_delay_p95_hours"] = float(late)
+        if CONVERSION in self._events:
+            found["conversions_view_through"] = self._views
+        return found
+
+
+def _columns(kind: str, counts: Ints, time: Ints) -> dict[str, pa.Array]:
+    flag = "clicked" if kind == CLICK else "converted"
+    return {
+        flag: pa.array((counts > 0).astype(np.int8)),
+        f"{kind}_time": pa.array(time, mask=counts == 0).cast(MICROSECOND),
+        f"{kind}s": pa.array(counts.astype(np.int32)),
+    }
+
+
+def _first(row: Ints, time: Ints, rows: int) -> Ints:
+    found = np.full(rows, 2**62, np.int64)
+    np.minimum.at(found, row, time)
+    return found
+
+
+def _last(row: Ints, time: Ints, rows: int) -> Ints:
+    found = np.full(rows, -1, np.int64)
+    np.maximum.at(found, row, time)
+    return found
+
+
+def _waits(time: Ints, shown: Ints) -> Ints:
+    known = (time < 2**62) & (time >= 0)
+    waits: Ints = time[known] - shown[known]
+    return waits
+
+
+def _latest(row: Ints, time: Ints, at: Ints, when: Ints) -> Ints:
+    """Time of the latest click of the same row that is not after a conversion; -1 without one.
+
+    Args:
+        row: [clicks], their impressions.
+        time: [clicks].
+        at: [conversions], their impressions.
+        when: [conversions].
+    """
+    rows, times = np.concatenate([row, at]), np.concatenate([time, when])
+    is_click = np.arange(len(rows)) < len(row)
+    order = np.lexsort((~is_click, times, rows))
+    newest = np.maximum.accumulate(np.where(is_click[order], np.arange(len(order)), -1))
+    same = (newest >= 0) & (rows[order][newest] == rows[order])
+    found = np.full(len(rows), -1, np.int64)
+    found[order] = np.where(same, times[order][newest], -1)
+    latest: Ints = found[len(row) :]
+    return latest
+
+
+def _positions(key: pa.ChunkedArray, ids: pa.Array) -> Ints:
+    """Where each key stands among distinct ids, int64 [keys], -1 where it is not."""
+    if not len(ids):
+        return np.full(len(key), -1, np.int64)
+    one, other = _comparable(whole(key)), ids
+    if one.type != other.type:
+        one, other = one.cast(pa.string()), other.cast(pa.string())
+    found = pc.index_in(one, value_set=other, skip_nulls=True)
+    return np.asarray(pc.fill_null(found, -1), np.int64)
+
+
+def _together(arrays: Sequence[pa.Array]) -> pa.Array:
+    same = [_comparable(each) for each in arrays]
+    if len({each.type for each in same}) > 1:
+        same = [each.cast(pa.string()) for each in same]
+    return pa.concat_arrays(same)
+
+
+def _comparable(array: pa.Array) -> pa.Array:
+    """Ids as int64, bytes or text, so that streams that write them in other types agree."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_integer(array.type) and not pa.types.is_uint64(array.type):
+        return array.cast(pa.int64())
+    if pa.types.is_binary(array.type) or pa.types.is_fixed_size_binary(array.type):
+        return array.cast(pa.binary())
+    return array.cast(pa.string())

@@ -1,0 +1,256 @@
+"""Impressions, clicks and conversions of three folders, joined by the id of the impression.
+
+A row is an impression; its day is the day of its partition. Clicks and conversions are read from
+that day through `attribution_days` later. Added columns: ``clicked`` int8, ``click_time``
+timestamp, ``clicks`` int32 and, where there are conversions, ``converted`` int8,
+``conversion_time`` timestamp, ``conversions`` int32 and ``conversion_value`` float64.
+
+Events that cannot be joined are rows that are set aside, each on one day: an event without an
+impression on the day on which it was logged, one that is earlier than its impression on the
+impression's. Second copies of an event are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.column_parsing import as_time, numbers, whole
+from nightbid.config.sources import JOINED, EventsSource, EventStream
+from nightbid.data.event_join import CLICK, CONVERSION, Events, Join
+from nightbid.data.folder import FolderLogs
+from nightbid.data.source_schema import SourceSchema
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.schema import REASON, TEXT
+
+MADE = (*JOINED, "click_time", "conversion_time")
+DAY_MICROSECONDS = 86_400_000_000
+
+
+class EventLogs:
+    """Days of impressions with what their clicks and conversions say.
+
+    Args:
+        block: The typed block.
+        days: The window; a column has one type in all its files. Default: all days.
+        cache: Folder for what was found in text files.
+        named: Columns that the pipeline names, those of the join among them.
+    """
+
+    def __init__(
+        self,
+        block: EventsSource,
+        days: Collection[date] = (),
+        cache: Path | None = None,
+        named: Collection[str] | None = None,
+    ) -> None:
+        self._block = block
+        reach = range(block.attribution_days + 1)
+        later = {day + timedelta(days=n) for day in days for n in reach}
+        earlier = {day - timedelta(days=n) for day in days for n in reach}
+        roles = {block.key, block.time}
+        wanted = None if named is None else {*named, *roles} - set(MADE)
+        self._impressions = FolderLogs(block.impressions, days, cache, wanted)
+        self._ids = FolderLogs(block.impressions, earlier, cache, {block.key}, others=0)
+        events = {*roles, *filter(None, (block.event_key,))}
+        streams: dict[str, tuple[EventStream | None, set[str]]] = {
+            CLICK: (block.clicks, events),
+            CONVERSION: (block.conversions, {*events, *filter(None, (block.value,))}),
+        }
+        self._columns = {kind: sorted(names) for kind, (_, names) in streams.items()}
+        self._logs = {
+            kind: FolderLogs(stream, later, cache, names, others=0)
+            for kind, (stream, names) in streams.items()
+            if stream is not None
+        }
+        known = (*self._impressions.meaning.outcomes, *MADE)
+        self.meaning = SourceSchema(outcomes=frozenset(known))
+        self._figures: dict[date, dict[str, float]] = {}
+
+    def days(self) -> tuple[date, ...] | None:
+        """Every day of impressions."""
+        return self._impressions.days()
+
+    def fingerprint(self, days: tuple[date, ...]) -> str:
+        """Names, sizes and times of change of all files that the rows of these days depend on."""
+        parts = [self._impressions.fingerprint(days)]
+        parts.append(self._ids.fingerprint(tuple(sorted({d for day in days for d in
+                                                         self._before(day)}))))  # fmt: skip
+        later = tuple(sorted({each for day in days for each in self._from(day)}))
+        parts += [logs.fingerprint(later) for logs in self._logs.values()]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
+        """Bytes and types of the day's impressions, of its events, and of earlier impressions.
+
+        A file of events that comes late changes the impression days of which it may hold events,
+        and no other.
+        """
+        found = dict(self._impressions.identity(day, digest))
+        before = [self._ids.identity(each, digest) for each in self._before(day)]
+        found["earlier impressions"] = _digest(before)
+        for kind, logs in self._logs.items():
+            found[f"{kind}s"] = _digest([logs.identity(each, digest) for each in self._from(day)])
+        return found
+
+    def figures(self, day: date) -> dict[str, float]:
+        """Counts and delays of a day whose `batches` were read to their end."""
+        return self._figures.get(day, {})
+
+    def not_there(self, day: date) -> list[str]:
+        """Which logs the rows of a day wait for: `clicks of 2026-01-06`."""
+        return [
+            f"{kind}s of {each}"
+            for kind, logs in self._logs.items()
+            for each in self._from(day)
+            if each not in set(logs.days() or ())
+        ]
+
+    def batches(self, day: date) -> Iterator[pa.RecordBatch]:
+        """Impressions of one day with their events; then events that are set aside.
+
+        Raises:
+            MissingDataError: the day's impressions, or a day of events within its attribution
+                window, are not there; or a stream lacks a column.
+            CorruptDataError: a file cannot be read, or the impressions have a column that the join
+                adds.
+        """
+        join = Join(
+            {kind: self._events(kind, day) for kind in self._logs},
+            touch=self._block.touch,
+            window=self._microseconds(None),
+            click_through=self._microseconds(self._block.click_through_days),
+            view_through=self._microseconds(self._block.view_through_days),
+        )
+        key, time = self._block.key, self._block.time
+        schema: pa.Schema | None = None
+        for batch in self._impressions.batches(day):
+            table = pa.Table.from_batches([batch])
+            where = f"{self._block.impressions.folder}, {day}"
+            self._check(table, [key, time], "impressions", where)
+            for name in (REASON, TEXT):
+                if name not in table.column_names:
+                    table = table.append_column(name, pa.nulls(len(table), pa.string()))
+            columns = join.add(table[key], as_time(table[time], self._block.time_zone))
+            for name, values in columns.items():
+                if name in table.column_names:
+                    raise CorruptDataError(
+                        f"the impressions have a column {name!r}, which the join adds",
+                        where=where,
+                        hint=f"rename it: `impressions: {{rename: {{{name}: logged_{name}}}}}`",
+                    )
+                table = table.append_column(name, values)
+            schema = schema or table.schema
+            yield from table.combine_chunks().to_batches()
+        aside = self._set_aside(join, day)
+        if schema is not None and len(aside):
+            yield from _rows_of(aside, schema, key, time).combine_chunks().to_batches()
+        self._figures[day] = join.figures()
+
+    def _set_aside(self, join: Join, day: date) -> pa.Table:
+        """Settle what became of events whose impression is not of this day."""
+        before = self._before(day)
+        known = set(self._ids.days() or ())
+        if all(each in known for each in before):
+            for each in before:
+                if join.is_done():
+                    break
+                for batch in self._ids.batches(each):
+                    join.known_elsewhere(batch[self._block.key])
+        else:
+            join.may_be_older()
+        return join.aside()
+
+    def _events(self, kind: str, day: date) -> Events:
+        if missing := [each for each in self.not_there(day) if each.startswith(f"{kind}s ")]:
+            days = self._block.attribution_days
+            raise MissingDataError(
+                f"there are no {missing[0]}, and impressions of {day} are joined with events until"
+                f" {days} day{'' if days == 1 else 's'} later",
+                where=str(self._stream(kind).folder),
+                hint="load that day, as an empty partition if nothing happened; or take an earlier"
+                " date",
+            )
+        names, event_key = self._columns[kind], self._block.event_key
+        keys: list[pa.Array] = []
+        times: list[pa.Array] = []
+        owns: list[npt.NDArray[np.bool_]] = []
+        others: list[pa.Array] = []
+        values: list[npt.NDArray[np.float64]] = []
+        for each in self._from(day):
+            where = f"{self._stream(kind).folder}, {each}"
+            for batch in self._logs[kind].batches(each):
+                if not batch.num_rows:
+                    continue
+                table = pa.Table.from_batches([batch])
+                self._check(table, names, f"{kind}s", where)
+                time = as_time(table[self._block.time], self._block.time_zone)
+                if REASON in table.column_names:  # a line that could not be read
+                    time = pc.if_else(pc.is_valid(whole(table[REASON])), None, time)
+                keys.append(whole(table[self._block.key]))
+                times.append(time)
+                owns.append(np.full(len(table), each == day))
+                if event_key:
+                    others.append(whole(table[event_key]))
+                if kind == CONVERSION and self._block.value:
+                    values.append(np.nan_to_num(numbers(table[self._block.value])))
+        return Events.of(kind, keys, times, owns, others, values)
+
+    def _stream(self, kind: str) -> EventStream:
+        stream = self._block.clicks if kind == CLICK else self._block.conversions
+        assert stream is not None
+        return stream
+
+    def _check(self, table: pa.Table, names: Collection[str], stream: str, where: str) -> None:
+        for name in names:
+            if name not in table.column_names:
+                have = ", ".join(table.column_names[:12])
+                raise MissingDataError(
+                    f"the {stream} have no column {name!r}",
+                    where=where,
+                    hint=f"they have {have}; set source.key and source.time, or"
+                    f" `{stream}: {{rename: …}}`",
+                )
+
+    def _from(self, day: date) -> list[date]:
+        return [day + timedelta(days=n) for n in range(self._block.attribution_days + 1)]
+
+    def _before(self, day: date) -> list[date]:
+        return [day - timedelta(days=n) for n in range(1, self._block.attribution_days + 1)]
+
+    def _microseconds(self, days: float | None) -> int:
+        asked = max(self._block.attribution_days, 1) if days is None else days
+        return round(asked * DAY_MICROSECONDS)
+
+
+def _rows_of(aside: pa.Table, schema: pa.Schema, key: str, time: str) -> pa.Table:
+    """Give events the columns of the impressions: null, except for what is known of them."""
+    is_click = pc.equal(aside["kind"], CLICK)
+    known = {
+        REASON: aside[REASON],
+        TEXT: aside[TEXT],
+        "clicked": pc.if_else(is_click, 1, None),
+        "converted": pc.if_else(is_click, None, 1),
+    }
+    if pa.types.is_timestamp(schema.field(time).type):
+        known[time] = aside["time"].cast(pa.timestamp("us")).cast(schema.field(time).type)
+    if pa.types.is_string(schema.field(key).type):
+        known[key] = aside[TEXT]
+    columns = [
+        whole(known[field.name]).cast(field.type, safe=False)
+        if field.name in known
+        else pa.nulls(len(aside), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,95 @@
+"""How the join of clicks and conversions went (`kind: events`): matches, copies, clocks, delays."""
+
+from __future__ import annotations
+
+import math
+
+from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.drift import beyond_chance
+from nightbid.gates.measurements import Measurements
+
+STREAMS = ("clicks", "conversions")
+DELAYS = {"median": "delay_median_hours", "p95": "delay_p95_hours"}
+SPREAD = 2.0
+"""Relative standard error of a quantile of n delays, times the root of n: 1.45 for exponential
+delays, more for those with a longer tail."""
+
+
+def measure(measurements: Measurements, days: Days, day: Day) -> None:
+    """Collect the figures of one day; nothing where the source joins no events."""
+    for stream in STREAMS:
+        if stream in day.figures:
+            _shares(measurements, days, day, stream)
+            _delays(measurements, days, day, stream)
+
+
+def _shares(measurements: Measurements, days: Days, day: Day, stream: str) -> None:
+    logged = day.figures[stream]
+    copies = day.figures.get(f"{stream}_repeated", 0.0)
+    early = day.figures.get(f"{stream}_early", 0.0)
+    if copies + logged:
+        share = copies / (copies + logged)
+        usual = days.usual(day, lambda each: _part(each, f"{stream}_repeated", stream, copies=True))
+        measurements.add(
+            "events_repeated",
+            _excess(share, usual or 0.0, copies + logged),
+            subject=stream,
+            part=day.name,
+            note=f"{copies:,.0f} of {copies + logged:,.0f} {stream} repeat another",
+        )
+    if not logged:
+        return
+    measurements.add(
+        "events_early",
+        early / max(logged, early),
+        subject=stream,
+        part=day.name,
+        note=f"{early:,.0f} {stream} earlier than their impression; {logged:,.0f} logged",
+    )
+    if f"{stream}_before_the_logs" in day.figures:
+        return  # the impressions may be of days that are not there
+    orphans = day.figures.get(f"{stream}_orphans", 0.0)
+    usual = days.usual(
+        day,
+        lambda each: (
+            None
+            if f"{stream}_before_the_logs" in each.figures
+            else _part(each, f"{stream}_orphans", stream)
+        ),
+    )
+    lost = _excess(orphans / logged, usual or 0.0, logged)
+    measurements.add(
+        "events_matched",
+        1 - lost / (1 - (usual or 0.0)) if (usual or 0.0) < 1 else 1.0,
+        subject=stream,
+        part=day.name,
+        note=f"{logged - orphans:,.0f} of {logged:,.0f} {stream} found their impression"
+        + ("" if usual is None else f", usually {1 - usual:.1%}"),
+    )
+
+
+def _delays(measurements: Measurements, days: Days, day: Day, stream: str) -> None:
+    for name, figure in DELAYS.items():
+        hours = day.figures.get(f"{stream}_{figure}")
+        usual = days.usual(day, lambda each, of=figure: each.figures.get(f"{stream}_{of}"))
+        if hours is None or not usual:
+            continue
+        error = SPREAD * math.sqrt(2 / max(day.figures.get(f"{stream}_joined", 1.0), 1.0))
+        measurements.add(
+            "event_delay",
+            beyond_chance(hours / usual, 1.0, error),
+            subject=f"{stream}_{name}",
+            part=day.name,
+            note=f"{name} {hours:.2f} hours, usually {usual:.2f}",
+        )
+
+
+def _part(day: Day, name: str, stream: str, *, copies: bool = False) -> float | None:
+    whole = day.figures.get(stream, 0.0) + (day.figures.get(name, 0.0) if copies else 0.0)
+    return day.figures.get(name, 0.0) / whole if whole else None
+
+
+def _excess(share: float, usual: float, events: float) -> float:
+    """Share of events beyond the usual one and beyond chance; 0 or more."""
+    error = math.sqrt(max(usual * (1 - usual), 1 / events) / events)
+    return max(beyond_chance(share - usual, 0.0, error), 0.0)

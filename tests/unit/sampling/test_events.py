@@ -1,0 +1,271 @@
+"""`kind: events`: impressions, clicks and conversions of three folders as one night."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from nightbid.arrival.contract import day_arrival
+from nightbid.cli import data
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.sources import Columns
+from nightbid.data.source import open_source
+from nightbid.data.write import write_streams
+from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.gates import joined_events
+from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.measurements import Measurements
+from nightbid.night.task import StageTask
+from nightbid.profile import Profile
+from nightbid.sampling.day import key_of
+from nightbid.sampling.stage import run
+from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME
+from nightbid.storage.digests import kept_digest
+from nightbid.storage.workspace import Workspace
+
+DAY = date(2026, 1, 5)
+NEWEST = date(2026, 1, 8)
+SMALL = {"kind": "simulator", "rows_per_day": 3000, "users": 300, "ads": 50}
+HOUR = timedelta(hours=1)
+
+
+def spec_of(source, **blocks) -> PipelineSpec:
+    return PipelineSpec.model_validate(
+        {
+            "pipeline": "t",
+            "source": source,
+            "features": {"ad_id": {"column": "ad_id"}},
+            "window": {"train_days": 2, "validate_days": 1, "evaluate_days": 1},
+            **blocks,
+        }
+    )
+
+
+def streams(folder, **more) -> dict:
+    names = ("impressions", "clicks", "conversions")
+    return {"kind": "events", **{name: str(folder / name) for name in names}, **more}
+
+
+def sampled(spec, out, newest=NEWEST):
+    out.mkdir(parents=True)
+    task = StageTask(
+        spec=spec, night=Night.of(spec, newest), run_id="r", inputs={}, history=(), output=out,
+        workspace=Workspace(str(out.parent)), cache=out.parent,
+    )  # fmt: skip
+    return run(task)
+
+
+def at(hours: float, day: date = DAY) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + hours * HOUR
+
+
+def put(folder, name: str, day: date, **columns) -> None:
+    target = folder / name / f"dt={day}"
+    target.mkdir(parents=True, exist_ok=True)
+    columns = {key: each if isinstance(each, pa.Array) else pa.array(each)
+               for key, each in columns.items()}  # fmt: skip
+    pq.write_table(pa.table(columns), target / "part-00000.parquet")
+
+
+NONE = pa.array([], pa.timestamp("us", "UTC"))
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Four impressions on a day, two on the day before, and events of two days."""
+    folder = tmp_path / "logs"
+    for day, ids in ((DAY - timedelta(days=1), ["y", "z"]), (DAY, ["a", "b", "c", "d"])):
+        put(folder, "impressions", day, impression_id=ids, user_id=ids, ad_id=ids,
+            time=[at(1 + n, day) for n in range(len(ids))])  # fmt: skip
+    put(folder, "clicks", DAY, impression_id=["a", "a", "a", "y", "lost", None, "b"],
+        time=[at(2), at(3), at(3), at(1), at(2), at(2), at(1)])  # fmt: skip
+    put(folder, "clicks", DAY + timedelta(days=1), impression_id=["c", "d", "never"],
+        time=[at(26), at(28.5), at(30)])  # fmt: skip
+    put(folder, "conversions", DAY, impression_id=["a", "d"], time=[at(2.5), at(6)],
+        amount=[3.5, 2.0])  # fmt: skip
+    put(folder, "conversions", DAY + timedelta(days=1), impression_id=["a"], time=[at(25)],
+        amount=[1.5])  # fmt: skip
+    return folder
+
+
+def joined(folder, tmp_path, **more):
+    spec = spec_of(streams(folder, **more))
+    source = open_source(spec.source, tmp_path, (DAY,))
+    table = pa.Table.from_batches(list(source.batches(DAY)))
+    good = table.filter(pc.is_null(table[REASON]))
+    aside = table.filter(pc.is_valid(table[REASON]))
+    rows = {row["impression_id"]: row for row in good.to_pylist()}
+    return rows, sorted(aside.select([REASON, TEXT]).to_pylist(), key=str), source.figures(DAY)
+
+
+def test_events_are_joined_within_their_windows_and_the_others_set_aside(logs, tmp_path):
+    rows, aside, figures = joined(logs, tmp_path, value="amount")
+    assert {key: row["clicks"] for key, row in rows.items()} == {"a": 2, "b": 0, "c": 1, "d": 0}
+    assert rows["a"]["click_time"] == at(3)
+    assert rows["c"]["click_time"] == at(26)  # of the next day's log
+    assert (rows["b"]["clicked"], rows["b"]["click_time"]) == (0, None)
+    # Both conversions of a: after its first click and, the day after, after its last.
+    a = rows["a"]
+    assert (a["conversions"], a["conversion_value"]) == (2, 5.0)
+    assert a["conversion_time"] == at(2.5)
+    assert rows["d"]["converted"] == 0  # nobody clicked before
+    assert aside == [
+        {REASON: "a click earlier than its impression", TEXT: "b"},
+        {REASON: "a click without an id", TEXT: None},
+        {REASON: "a click without an impression", TEXT: "lost"},
+    ]
+    assert (figures["clicks"], figures["clicks_repeated"], figures["clicks_orphans"]) == (5, 1, 1)
+    assert figures["clicks_outside_window"] == 1  # d: 24.5 hours later
+    assert figures["conversions_outside_window"] == 1
+    assert figures["clicks_delay_median_hours"] == pytest.approx((1 + 23) / 2)
+
+
+def test_first_touch_and_view_through(logs, tmp_path):
+    rows, _, figures = joined(logs, tmp_path, touch="first", view_through_days=0.1,
+                              click_through_days=0.5)  # fmt: skip
+    assert rows["a"]["click_time"] == at(2)
+    assert rows["a"]["conversions"] == 1  # 23 hours after the first click is too late
+    assert (rows["d"]["converted"], figures["conversions_view_through"]) == (1, 1)
+
+
+def test_nothing_is_an_orphan_where_earlier_impressions_are_not_there(logs, tmp_path):
+    (logs / "impressions" / f"dt={DAY - timedelta(days=1)}" / "part-00000.parquet").unlink()
+    (logs / "impressions" / f"dt={DAY - timedelta(days=1)}").rmdir()
+    _, aside, figures = joined(logs, tmp_path)
+    assert {REASON: "a click without an impression", TEXT: "lost"} not in aside
+    assert figures["clicks_before_the_logs"] == 2
+
+
+def test_an_event_key_tells_copies_from_second_events(tmp_path):
+    put(tmp_path, "impressions", DAY, impression_id=["a"], user_id=["u"], ad_id=["x"],
+        time=[at(1)])  # fmt: skip
+    put(tmp_path, "clicks", DAY, impression_id=["a"] * 3, time=[at(2), at(2), at(3)],
+        click_id=["k1", "k2", "k1"])  # fmt: skip
+    source = {"kind": "events", "impressions": str(tmp_path / "impressions"),
+              "clicks": str(tmp_path / "clicks"), "attribution_days": 0,
+              "event_key": "click_id"}  # fmt: skip
+    logs = open_source(spec_of(source).source, tmp_path, (DAY,))
+    (batch,) = logs.batches(DAY)
+    assert batch["clicks"].to_pylist() == [2]
+    assert logs.figures(DAY)["clicks_repeated"] == 1
+
+
+def test_a_late_log_of_events_changes_the_days_that_it_can_touch(logs, tmp_path):
+    days = [DAY + timedelta(days=n) for n in range(-1, 3)]
+    for day in days[2:]:
+        put(logs, "impressions", day, impression_id=["q"], user_id=["q"], ad_id=["q"],
+            time=[at(1, day)])  # fmt: skip
+    spec = spec_of(streams(logs))
+
+    def keys():
+        source = open_source(spec.source, tmp_path, days)
+        return [
+            key_of(source, spec, "train", day, lambda path: kept_digest(path, tmp_path)).digest
+            for day in days
+        ]
+
+    before = keys()
+    put(logs, "clicks", DAY + timedelta(days=1), impression_id=["c"], time=[at(27)])
+    after = keys()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [
+        True, False, False, True,
+    ]  # fmt: skip
+
+
+def test_what_is_missing_is_named(logs, tmp_path):
+    spec = spec_of(streams(logs, attribution_days=2))
+    source = open_source(spec.source, tmp_path, (DAY,))
+    assert source.not_there(DAY) == ["clicks of 2026-01-07", "conversions of 2026-01-07"]
+    with pytest.raises(MissingDataError, match=r"there are no clicks of 2026-01-07, and impress"):
+        list(source.batches(DAY))
+    arrived = day_arrival(spec, DAY, Workspace(str(tmp_path)), tmp_path, datetime.now(UTC))
+    assert arrived.missing == ("no clicks of 2026-01-07, no conversions of 2026-01-07",)
+    spec = spec_of(streams(logs, key="ad_id"))
+    with pytest.raises(MissingDataError, match=r"the clicks have no column 'ad_id'.*rename"):
+        list(open_source(spec.source, tmp_path, (DAY,)).batches(DAY))
+    spec = spec_of({**streams(logs), "impressions": {"folder": str(logs / "impressions"),
+                                                     "rename": {"ad_id": "clicked"}}})  # fmt: skip
+    with pytest.raises(CorruptDataError, match="have a column 'clicked', which the join adds"):
+        list(open_source(spec.source, tmp_path, (DAY,)).batches(DAY))
+    with pytest.raises(ValueError, match=r"label.attribution_days is 0, but events are joined"):
+        spec_of(streams(logs), label={"attribution_days": 0})
+
+
+def test_the_joined_night_is_that_of_the_single_log(tmp_path):
+    reach = 7
+    single = spec_of(
+        {**SMALL},
+        label={"column": "conversion", "event_time": "conversion_time", "attribution_days": reach},
+    )
+    window = Night.of(single, date(2026, 1, 20))
+    first = min(window.train) - timedelta(days=reach)
+    days = [first + timedelta(days=n) for n in range((date(2026, 1, 20) - first).days + 1)]
+    made = write_streams(open_source(single.source, tmp_path), Columns(), days, tmp_path / "logs")
+    assert made["impressions"] > made["clicks"] > made["conversions"] > 0
+    three = spec_of(
+        streams(tmp_path / "logs", attribution_days=reach), label={"column": "converted"}
+    )
+    assert three.label.event_time == "conversion_time"
+    assert Night.of(three, date(2026, 1, 20)) == window
+    one = sampled(single, tmp_path / "a" / "out", date(2026, 1, 20))
+    other = sampled(three, tmp_path / "b" / "out", date(2026, 1, 20))
+    assert one.rows == other.rows
+    for split in ("train", "validate", "evaluate"):
+        tables = [
+            pa.concat_tables(
+                pq.ParquetFile(path).read()
+                for path in sorted((tmp_path / each / "out").glob(f"split={split}/dt=*/*.parquet"))
+            )
+            for each in ("a", "b")
+        ]
+        names = {"click": "clicked", "click_time": "click_time", "conversion": "converted",
+                 "conversion_time": "conversion_time"}  # fmt: skip
+        same = [KEY, LABEL, TIME, "user_id", "ad_id", "viewability", "interests"]
+        for name in same:
+            assert tables[0][name].equals(tables[1][name]), name
+        for name, as_joined in names.items():
+            assert tables[0][name].cast(tables[1][as_joined].type).equals(tables[1][as_joined])
+    figures = other.metrics["days"][str(window.evaluate[0])]
+    assert figures["conversions_orphans"] == 0
+    assert figures["conversions_delay_p95_hours"] > figures["conversions_delay_median_hours"] > 0
+
+
+def test_the_command_writes_streams(tmp_path):
+    from typer.testing import CliRunner
+
+    out = CliRunner().invoke(
+        data.app,
+        ["write", "ctr", "--date", "2026-01-03", "--days", "2", "--streams", "--to", str(tmp_path),
+         "--set", "source.rows_per_day=500"],
+    )  # fmt: skip
+    assert out.exit_code == 0, out.output
+    assert "2 days" in out.output
+    assert sorted(each.name for each in (tmp_path / "clicks").iterdir()) == [
+        "dt=2026-01-03", "dt=2026-01-04",
+    ]  # fmt: skip
+
+
+def test_the_gate_sees_lost_matches_and_slow_clicks():
+    usual = {"clicks": 10_000.0, "clicks_orphans": 20.0, "clicks_joined": 9_980.0,
+             "clicks_delay_median_hours": 0.1, "clicks_delay_p95_hours": 0.5}  # fmt: skip
+    odd = {**usual, "clicks_orphans": 3_000.0, "clicks_delay_p95_hours": 8.0,
+           "clicks_repeated": 2_000.0, "clicks_early": 500.0}  # fmt: skip
+    all_days = [Day(DAY + timedelta(days=n), Profile(), odd if n == 4 else usual) for n in range(5)]
+    days = Days(all_days, (), [each.date for each in all_days])
+
+    def measured(day):
+        found = Measurements()
+        joined_events.measure(found, days, day)
+        return {each.statistic: each.value for each in found}
+
+    plain, seen = measured(all_days[0]), measured(all_days[4])
+    assert (plain["events_matched:clicks"], plain["event_delay:clicks_p95"]) == (1, 1)
+    assert seen["events_matched:clicks"] == pytest.approx(0.70, abs=0.02)
+    assert seen["event_delay:clicks_p95"] > 10
+    assert seen["event_delay:clicks_median"] == 1
+    assert seen["events_repeated:clicks"] == pytest.approx(1 / 6, abs=0.02)
+    assert seen["events_early:clicks"] == 0.05
+    assert not measured(Day(DAY, Profile(), {"read": 3.0}))
