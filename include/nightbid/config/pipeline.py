@@ -225,10 +225,10 @@ class PipelineSpec(Block):
             if isinstance(own, dict):
                 brought[block] = {**defaults, **own}
         source, label = value.get("source"), brought.get("label")
-        is_joined = isinstance(source, dict) and source.get("kind") == "events"
-        if is_joined and label and (when := JOINED.get(str(label["column"]))):
+        plain = source if isinstance(source, dict) and source.get("kind") == "events" else None
+        if plain and label and (when := JOINED.get(str(label["column"]))):
             # A joined label is known once the window of its events is over.
-            final = {"event_time": when, "attribution_days": source.get("attribution_days", 1)}
+            final = {"event_time": when, "attribution_days": plain.get("attribution_days", 1)}
             brought["label"] = {**final, **label}
         return {**value, **brought}
 

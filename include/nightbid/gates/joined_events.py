@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.drift import beyond_chance
@@ -71,7 +72,7 @@ def _shares(measurements: Measurements, days: Days, day: Day, stream: str) -> No
 def _delays(measurements: Measurements, days: Days, day: Day, stream: str) -> None:
     for name, figure in DELAYS.items():
         hours = day.figures.get(f"{stream}_{figure}")
-        usual = days.usual(day, lambda each, of=figure: each.figures.get(f"{stream}_{of}"))
+        usual = days.usual(day, partial(_figure, f"{stream}_{figure}"))
         if hours is None or not usual:
             continue
         error = SPREAD * math.sqrt(2 / max(day.figures.get(f"{stream}_joined", 1.0), 1.0))
@@ -82,6 +83,10 @@ def _delays(measurements: Measurements, days: Days, day: Day, stream: str) -> No
             part=day.name,
             note=f"{name} {hours:.2f} hours, usually {usual:.2f}",
         )
+
+
+def _figure(name: str, day: Day) -> float | None:
+    return day.figures.get(name)
 
 
 def _part(day: Day, name: str, stream: str, *, copies: bool = False) -> float | None:
