@@ -125,6 +125,12 @@ class Sweep:
             varied, lambda overrides: find_pipeline(pipeline, settings.pipelines, overrides)
         )
         spec = find_pipeline(pipeline, settings.pipelines, space.fixed)
+        if spec.label.kind == "value" and metric == "auc":
+            raise ConfigError(
+                "there is no AUC of values, which this pipeline predicts",
+                where="metric",
+                hint="leave it out: log_loss stands for the deviance of the validation rows",
+            )
         asked = _digest("\n".join((*sorted(varied), metric, str(seed))))
         head = SweepHead(
             pipeline=pipeline,

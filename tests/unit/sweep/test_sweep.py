@@ -205,3 +205,11 @@ def test_the_leaderboard_shows_every_value_on_a_narrow_terminal(swept):
             line.split()[:2] == [mark, str(trial.number)] and set(values) <= set(line.split())
             for line in shown
         ), trial
+
+
+def test_values_have_no_auc_to_sweep_by(tmp_path):
+    tree = {**PIPELINE, "label": {"kind": "value", "column": "revenue"}}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    asked = Settings(workspace=str(tmp_path / "ws"), pipelines=tmp_path, cache=tmp_path / "c")
+    with pytest.raises(ConfigError, match="there is no AUC of values"):
+        Sweep.start("small", asked, date=dt.date(2026, 1, 8), varied=VARIED, trials=2, metric="auc")
