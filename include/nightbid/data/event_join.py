@@ -22,7 +22,7 @@ HOUR = 3_600_000_000
 REASONS = {
     "no key": "a {} without an id",
     "no time": "a {} whose time cannot be read",
-    "orphan": "a {} without an impression",
+    "orphan": "a {} without an impression of {}",
     "early": "a {} earlier than its impression",
 }
 """Why an event is set aside."""
@@ -115,6 +115,7 @@ class Join:
         window: Microseconds after the impression within which an event counts.
         click_through: Microseconds after the click within which a conversion counts.
         view_through: Microseconds after the impression for a conversion without a click; 0: none.
+        days: Days before that are looked through for the impression of an event.
     """
 
     def __init__(
@@ -125,12 +126,15 @@ class Join:
         window: int,
         click_through: int,
         view_through: int,
+        days: int,
     ) -> None:
         self._events, self._touch, self._window = dict(events), touch, window
         self._click_through, self._view_through = click_through, view_through
         self._matched = {kind: np.zeros(len(each.ids), bool) for kind, each in events.items()}
         self._elsewhere = {kind: np.zeros(len(each.ids), bool) for kind, each in events.items()}
         self._early = {kind: np.zeros(len(each.key), bool) for kind, each in events.items()}
+        before = "the day before" if days == 1 else f"the {days} days before"
+        self._searched = f"its day or {before}" if days else "its day"
         self._is_open = False
         self._delays: dict[str, list[Ints]] = {kind: [] for kind in events}
         self._late = dict.fromkeys(events, 0)
@@ -232,7 +236,9 @@ class Join:
                     time = pa.array(events.time[rows]).cast(MICROSECOND)
                     found[name] = pa.table({TEXT: ids.cast(pa.string()), "time": time})
             for name, table in found.items():
-                reason = pa.array([REASONS[name].format(kind)] * len(table), pa.string())
+                reason = pa.array(
+                    [REASONS[name].format(kind, self._searched)] * len(table), pa.string()
+                )
                 of = pa.array([kind] * len(table), pa.string())
                 tables.append(table.append_column(REASON, reason).append_column("kind", of))
         if tables:

@@ -128,6 +128,7 @@ class EventLogs:
             window=self._microseconds(None),
             click_through=self._microseconds(self._block.click_through_days),
             view_through=self._microseconds(self._block.view_through_days),
+            days=self._block.attribution_days,
         )
         key, time = self._block.key, self._block.time
         schema: pa.Schema | None = None

@@ -115,7 +115,7 @@ def test_events_are_joined_within_their_windows_and_the_others_set_aside(logs, t
     assert aside == [
         {REASON: "a click earlier than its impression", TEXT: "b"},
         {REASON: "a click without an id", TEXT: None},
-        {REASON: "a click without an impression", TEXT: "lost"},
+        {REASON: "a click without an impression of its day or the day before", TEXT: "lost"},
     ]
     assert (figures["clicks"], figures["clicks_repeated"], figures["clicks_orphans"]) == (5, 1, 1)
     assert figures["clicks_outside_window"] == 1  # d: 24.5 hours later
@@ -135,7 +135,10 @@ def test_nothing_is_an_orphan_where_earlier_impressions_are_not_there(logs, tmp_
     (logs / "impressions" / f"dt={DAY - timedelta(days=1)}" / "part-00000.parquet").unlink()
     (logs / "impressions" / f"dt={DAY - timedelta(days=1)}").rmdir()
     _, aside, figures = joined(logs, tmp_path)
-    assert {REASON: "a click without an impression", TEXT: "lost"} not in aside
+    assert {
+        REASON: "a click without an impression of its day or the day before",
+        TEXT: "lost",
+    } not in aside
     assert figures["clicks_before_the_logs"] == 2
 
 
