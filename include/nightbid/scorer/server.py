@@ -52,6 +52,8 @@ class ScorerSettings:
     """`previous`, `candidate` or the folder of a bundle that scores along; empty: none."""
     shadow_log: str = ""
     """File that gets a line per request that the shadow has scored."""
+    shadow_key: tuple[str, ...] = ()
+    """Columns of a request that name a row in the logs, for that file."""
 
 
 class ReusedSocket(socket.socket):
@@ -182,7 +184,7 @@ def _keep_shadow(settings: ScorerSettings, folder: Path) -> None:
     from nightbid.scorer import shadow
 
     given = (settings.workspace, settings.pipeline, settings.shadow, folder,
-             settings.shadow_log, settings.poll_seconds)  # fmt: skip
+             settings.shadow_log, settings.poll_seconds, settings.shadow_key)  # fmt: skip
     while True:
         process = multiprocessing.get_context("spawn").Process(
             target=shadow.run, args=given, daemon=True

@@ -271,12 +271,19 @@ class Shadow:
         folder: Shared with the processes that answer.
         log: File that gets a line per request; None: no log.
         poll_seconds: Between two looks for a newer bundle.
+        key: Columns of a request that name a row in the logs; the log then has its scores too.
     """
 
     def __init__(
-        self, choice: Choice, what: str, folder: Path, log: Path | None, poll_seconds: float
+        self,
+        choice: Choice,
+        what: str,
+        folder: Path,
+        log: Path | None,
+        poll_seconds: float,
+        key: tuple[str, ...] = (),
     ) -> None:
-        self._choice, self._folder, self._log = choice, folder, log
+        self._choice, self._folder, self._log, self._key = choice, folder, log, key
         self._poll_seconds = poll_seconds
         self._sums = Sums(what)
         self._served: Served | None = None
@@ -345,6 +352,9 @@ class Shadow:
         if self._log is not None:
             said = {"at": datetime.now(UTC).isoformat(), "champion": message.champion,
                     "shadow": name, **line}  # fmt: skip
+            if keys := {} if message.is_arrow else _keys(message.body, self._key):
+                said["keys"] = keys
+                said["probabilities"] = {"champion": ours.tolist(), "shadow": theirs.tolist()}
             with self._log.open("a") as file:
                 file.write(json.dumps(said) + "\n")
 
@@ -354,14 +364,32 @@ class Shadow:
         beside.replace(self._folder / STATE)
 
 
-def run(workspace: str, pipeline: str, what: str, folder: Path, log: str, poll: float) -> None:
+def _keys(body: bytes, names: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Values of some columns in the rows of a request; none unless all rows have all of them."""
+    asked = json.loads(body)
+    context = asked.get("context", {})
+    try:
+        return {name: [{**context, **row}[name] for row in asked["rows"]] for name in names}
+    except KeyError:
+        return {}
+
+
+def run(
+    workspace: str,
+    pipeline: str,
+    what: str,
+    folder: Path,
+    log: str,
+    poll: float,
+    key: tuple[str, ...] = (),
+) -> None:
     """Run a shadow until its parent ends; the target of a process."""
     from nightbid.scorer.server import end_with_parent
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.nice(NICENESS)
     choice = Choice(Workspace(workspace), pipeline, what)
-    Shadow(choice, what, folder, Path(log) if log else None, poll).run()
+    Shadow(choice, what, folder, Path(log) if log else None, poll, key).run()
 
 
 def read(folder: Path) -> Sums | None:

@@ -9,7 +9,9 @@ import sys
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from nightbid.scorer.outcomes import calibration
 from nightbid.scorer.shadow import Comparison
 from nightbid.serving.bundle import Bundle
 
@@ -31,7 +33,8 @@ def _until(scorer, requests: int, shadow: str = "") -> dict:
 def test_differences_of_score_and_order_are_summed_beside_the_answers(night, other, tmp_path):
     log = tmp_path / "shadow.jsonl"
     options = ("--processes", "1", "--shadow", str(other.folder("export")))
-    with serving(night, tmp_path, *options, "--shadow-log", str(log)) as scorer:
+    key = ("--shadow-key", "impression_id")
+    with serving(night, tmp_path, *options, "--shadow-log", str(log), *key) as scorer:
         number = scorer.promote(night, "first")
         raw = night.raw()
         ours = Bundle.load(night.folder("export"))
@@ -67,6 +70,13 @@ def test_differences_of_score_and_order_are_summed_beside_the_answers(night, oth
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         assert len(lines) == 11
         assert {"kendall_tau", "winner_changed", "mean_difference"} <= lines[0].keys()
+        pq.write_table(raw.slice(0, 150), tmp_path / "outcomes.parquet")
+        (judged,) = calibration(log, tmp_path / "outcomes.parquet", "click")
+        assert (judged["rows"], judged["without_outcome"]) == (150, 50)
+        clicks = raw["click"].to_numpy()[:150] > 0
+        assert judged["observed"] == pytest.approx(clicks.mean())
+        assert judged["of_champion"]["mean"] == pytest.approx(mine[:150].mean())
+        assert judged["of_shadow"]["ratio"] == pytest.approx(other_[:150].mean() / clicks.mean())
         assert "Traceback" not in scorer.log()
 
 

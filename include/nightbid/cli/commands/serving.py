@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, app, console, known
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
@@ -53,6 +54,13 @@ def serve(
     shadow_log: Annotated[
         Path | None, typer.Option(help="JSONL file with the differences of each request.")
     ] = None,
+    shadow_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of a request that names a row in the logs; may be repeated."
+            " `nightbid shadow` then compares the scores with the outcomes."
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(hidden=True, help="Has no effect any more.")] = 0,
 ) -> None:
     """Score rows over HTTP with the champion; promotions and rollbacks are followed."""
@@ -76,7 +84,14 @@ def serve(
         ),
         shadow=shadow,
         shadow_log=str(shadow_log or ""),
+        shadow_key=tuple(shadow_key or ()),
     )
+    if shadow_key and not (shadow and shadow_log):
+        raise ConfigError(
+            "--shadow-key has no effect without --shadow and --shadow-log",
+            where="serve",
+            hint="give all three",
+        )
     if shadow:
         from nightbid.scorer.shadow import check
 
@@ -91,6 +106,36 @@ def serve(
     serve_until_stopped(
         scorer, taken, processes=processes or len(os.sched_getaffinity(0)), started=started
     )
+
+
+@app.command("shadow", rich_help_panel=PANEL)
+def shadow_outcomes(
+    log: Annotated[Path, typer.Argument(help="File of `serve --shadow-log`.")],
+    rows: Annotated[Path, typer.Argument(help="Parquet file or folder with the outcomes.")],
+    label: Annotated[str, typer.Option(help="Column that is above 0 for a positive outcome.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare champion and shadow with the outcomes of the rows that they scored."""
+    from nightbid.scorer.outcomes import calibration
+
+    found = calibration(log, rows, label)
+    if as_json:
+        print_json(found)
+        return
+    for each in found:
+        console.print(
+            f"champion #{each['champion']} and {each['shadow']}: {each['rows']:,} rows,"
+            f" {each['without_outcome']:,} without an outcome, observed {each['observed']:.5f}",
+            soft_wrap=True,
+        )
+        for who in ("champion", "shadow"):
+            of = each[f"of_{who}"]
+            ratio = "-" if of["ratio"] is None else f"{of['ratio']:.3f}"
+            console.print(
+                f"  {who}: mean {of['mean']:.5f}, predicted / observed {ratio},"
+                f" log loss {of['log_loss']:.5f}",
+                soft_wrap=True,
+            )
 
 
 @app.command(rich_help_panel=PANEL)
