@@ -126,10 +126,11 @@ def _scores(task: StageTask, logged: LoggedAuctions) -> tuple[LoggedAuctions, di
             where="replay",
             hint="rerun the night from `sample`",
         )
-    # A baseline in the logs may lack scores; the evaluation has left those rows out.
+    # The evaluation leaves rows out that a baseline in the logs has no score of, and those of users
+    # whose rows would not fit in memory.
     known = np.asarray(scored)
     place = np.cumsum(known) - 1
-    logged = logged.among(known, "no score of the baseline")
+    logged = logged.among(known, "not evaluated")
     return logged, {
         name: probabilities(name, table[name].to_numpy())[place[logged.order]]
         for name in MODELS
