@@ -12,9 +12,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import nightbid
 
@@ -28,6 +33,12 @@ NO_EFFECT = (
     "nightbid.tracking",
 )
 """Packages and modules that change no output; everything else counts."""
+PARSED = ROOT / "__pycache__" / f"parsed.{sys.implementation.cache_tag}.json"
+"""What was read from sources, by their bytes, as Python keeps bytecode: to parse them all takes
+seconds of each process."""
+MOST_KEPT = 4000
+_new: list[str] = []
+"""Keys of what this process has parsed and not kept yet."""
 
 
 @cache
@@ -59,7 +70,9 @@ def source_digest(modules: tuple[str, ...]) -> str:
 def code_of(functions: Iterable[str]) -> str:
     """Digest of the code that can change what some functions compute."""
     reached = {name for function in functions for name in modules_of(function)}
-    return source_digest(tuple(sorted(reached)))
+    digest = source_digest(tuple(sorted(reached)))
+    _keep()
+    return digest
 
 
 def _has_no_effect(name: str) -> bool:
@@ -80,14 +93,10 @@ def _imports(name: str) -> Iterator[str]:
     parent = name.rpartition(".")[0]
     if parent and parent != "nightbid":
         yield parent
-    for node in _running(_tree(name).body):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _module(alias.name)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from _module(node.module)
-            for alias in node.names:
-                yield from _with_submodules(f"{node.module}.{alias.name}")
+    for module, aliases in _parsed(name).imports:
+        yield from _module(module)
+        for alias in aliases:
+            yield from _with_submodules(f"{module}.{alias}")
 
 
 def _running(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
@@ -121,16 +130,43 @@ def _with_submodules(name: str) -> Iterator[str]:
             yield ".".join((name, *(part for part in inside if part != "__init__")))
 
 
+def _digest(name: str) -> str:
+    return _parsed(name).digest
+
+
+class _Parsed(NamedTuple):
+    """What is read from the source of a module."""
+
+    digest: str
+    """Of what it does."""
+    imports: list[tuple[str, list[str]]]
+    """Modules, and the names that are imported from each."""
+
+
 @cache
-def _tree(name: str) -> ast.Module:
+def _parsed(name: str) -> _Parsed:
+    """Parse a module, unless a process before has parsed the same bytes."""
     path = path_of(name)
     assert path is not None, name
-    return ast.parse(path.read_bytes())
+    content = path.read_bytes()
+    key, known = hashlib.sha256(content).hexdigest(), _known()
+    if key not in known:
+        tree = ast.parse(content)
+        imports = list(_imported(tree))  # before docstrings are taken out
+        known[key] = _Parsed(_digest_of(tree), imports)
+        _new.append(key)
+    return known[key]
 
 
-@cache
-def _digest(name: str) -> str:
-    tree = _tree(name)
+def _imported(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    for node in _running(tree.body):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module, [alias.name for alias in node.names]
+
+
+def _digest_of(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -145,3 +181,29 @@ def _is_text(node: ast.AST) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
+
+
+@cache
+def _known() -> dict[str, _Parsed]:
+    """What earlier processes have parsed; empty where nothing was kept, or it is damaged."""
+    try:
+        read = json.loads(PARSED.read_bytes())
+        return {
+            key: _Parsed(digest, [(module, names) for module, names in imports])
+            for key, (digest, imports) in read.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _keep() -> None:
+    """Keep what is new for later processes, where Python may write its bytecode, too."""
+    if not _new or sys.dont_write_bytecode or not PARSED.parent.is_dir():
+        return
+    known = _known()
+    kept = known if len(known) <= MOST_KEPT else {key: known[key] for key in _new}
+    beside = PARSED.with_name(f".{PARSED.name}.{os.getpid()}")
+    with suppress(OSError):
+        beside.write_text(json.dumps(kept), encoding="utf-8")
+        beside.replace(PARSED)
+    _new.clear()

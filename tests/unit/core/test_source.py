@@ -31,7 +31,7 @@ from nightbid.night.key import source_of
 from nightbid.night.stages import NIGHT
 
 def keys():
-    for cached in (source.modules_of, source.source_digest, source._tree, source._digest):
+    for cached in (source.modules_of, source.source_digest, source._parsed):
         cached.cache_clear()
     return {stage.name: source_of(stage) for stage in NIGHT}
 
@@ -68,3 +68,39 @@ def test_a_changed_module_runs_exactly_the_stages_again_that_import_it(tmp_path:
     assert "featurize" in history
     assert not {"sample", "gate_raw", "gate_serving", "promote"} & set(history)
     assert page == scorer == workspace == comment == []
+
+
+@pytest.mark.slow
+def test_what_was_parsed_is_kept_for_later_processes_and_a_damaged_file_is_ignored(
+    tmp_path: Path,
+) -> None:
+    package = tmp_path / "nightbid"
+    shutil.copytree(
+        Path(nightbid.__file__).parent, package, ignore=shutil.ignore_patterns("parsed.*")
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def keys() -> str:
+        code = (
+            "from nightbid.night.key import source_of; from nightbid.night.stages import NIGHT;"
+            "print([source_of(stage) for stage in NIGHT])"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    first = keys()
+    (kept,) = (package / "__pycache__").glob("parsed.*.json")
+    assert keys() == first
+    for damage in ("{", '{"0": ["a"]}', "[]"):
+        kept.write_text(damage)
+        assert keys() == first
+    (package / "gates" / "serving.py").write_text(
+        (package / "gates" / "serving.py").read_text() + CODE
+    )
+    assert keys() != first
