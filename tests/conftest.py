@@ -25,6 +25,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # The emulators are programs of their own, which tests of several kinds start.
 sys.path.append(str(ROOT / "tests" / "cloud"))
+# Test files that run side by side are given a narrow terminal; tests print as into a pipe.
+os.environ.pop("COLUMNS", None)
 PASSWORD = "p:a/s@s " + secrets.token_hex(8)
 """With characters that an address must escape."""
 
