@@ -11,7 +11,7 @@ PIPELINE ?= ctr
 NIGHTS ?= 2
 PORT ?= 8080
 COMPOSE ?= docker compose
-WORKERS ?= 2
+WORKERS ?= 1
 # Folders of unit tests that import no TensorFlow and start no service.
 QUICK := $(addprefix tests/unit/,bidding config core cost data evaluation profile sampling)
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
@@ -53,7 +53,7 @@ down: ## End the Compose stack; its volumes stay
 compose-test: install ## Start the stack, run a night through it over REST, take it down
 	$(BIN)/python tests/compose/check.py
 
-test: install ## Every check and every test, as the CI runs them (WORKERS=2: test files side by side)
+test: install ## Every check and every test, as the CI runs them (WORKERS=2: files side by side)
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest $(if $(filter-out 1,$(WORKERS)),--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
