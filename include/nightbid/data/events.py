@@ -106,12 +106,12 @@ class EventLogs:
 
     def not_there(self, day: date) -> list[str]:
         """Which logs the rows of a day wait for: `clicks of 2026-01-06`."""
-        return [
-            f"{kind}s of {each}"
-            for kind, logs in self._logs.items()
-            for each in self._from(day)
-            if each not in set(logs.days() or ())
-        ]
+        return [f"{kind}s of {each}" for kind in self._logs for each in self._missing(kind, day)]
+
+    def _missing(self, kind: str, day: date) -> list[date]:
+        """Days of a stream of events that are not there, of those that a day is joined with."""
+        known = set(self._logs[kind].days() or ())
+        return [each for each in self._from(day) if each not in known]
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
         """Impressions of one day with their events; then events that are set aside.
@@ -170,11 +170,11 @@ class EventLogs:
         return join.aside()
 
     def _events(self, kind: str, day: date) -> Events:
-        if missing := [each for each in self.not_there(day) if each.startswith(f"{kind}s ")]:
+        if missing := self._missing(kind, day):
             days = self._block.attribution_days
             raise MissingDataError(
-                f"there are no {missing[0]}, and impressions of {day} are joined with events until"
-                f" {days} day{'' if days == 1 else 's'} later",
+                f"there are no {kind}s of {missing[0]}, and impressions of {day} are joined with"
+                f" events until {days} day{'' if days == 1 else 's'} later",
                 where=str(self._stream(kind).folder),
                 hint="load that day, as an empty partition if nothing happened; or take an earlier"
                 " date",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import pyarrow as pa
 
@@ -11,6 +13,8 @@ from nightbid.features.transforms.transform import Transform, implements, one_id
 from nightbid.features.values import Int32s, RawColumns
 from nightbid.schema import ModelInput
 
+Bucketing = TypeVar("Bucketing", Hash, Cross)
+
 
 def hashed(columns: list[tuple[Int32s, pa.Array]], buckets: int) -> Int32s:
     """Hash the values of encoded columns together; int32 [rows], 0 where all are missing."""
@@ -19,9 +23,8 @@ def hashed(columns: list[tuple[Int32s, pa.Array]], buckets: int) -> Int32s:
     return np.where(missing, 0, found).astype(np.int32)
 
 
-@implements(Hash)
-class HashTransform(Transform[Hash]):
-    """A value, hashed."""
+class Hashed(Transform[Bucketing]):
+    """The values of one or several columns, hashed together."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -30,8 +33,13 @@ class HashTransform(Transform[Hash]):
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
-        columns = [raw.encoded(self.column, self.name)]
+        columns = [raw.encoded(each, self.name) for each in self.feature.sources(self.name)]
         return {self.name: pa.array(hashed(columns, self.feature.buckets))}
+
+
+@implements(Hash)
+class HashTransform(Hashed[Hash]):
+    """A value, hashed."""
 
     @property
     def makes(self) -> str:
@@ -40,18 +48,8 @@ class HashTransform(Transform[Hash]):
 
 
 @implements(Cross)
-class CrossTransform(Transform[Cross]):
+class CrossTransform(Hashed[Cross]):
     """Several values, hashed together."""
-
-    @property
-    def inputs(self) -> tuple[ModelInput, ...]:
-        """One id."""
-        return (one_id(self.name, self.feature.buckets + 1, self.feature.training_only),)
-
-    def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
-        columns = [raw.encoded(each, self.name) for each in self.feature.columns]
-        return {self.name: pa.array(hashed(columns, self.feature.buckets))}
 
     @property
     def makes(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -10,29 +9,26 @@ import pyarrow as pa
 
 from nightbid.column_parsing import Floats, encode, numbers
 from nightbid.config.features import Bag, Sequence
-from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import (
-    Transform,
     bag_columns,
     implements,
     matrix_column,
     one_list,
 )
 from nightbid.features.transforms.vocabulary import (
-    FittedVocabulary,
+    WithVocabulary,
     frequent,
-    vocabulary_of,
 )
 from nightbid.features.values import Items, RawColumns, laid_out, split_items
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # Not needed where a bundle is scored.
-    from nightbid.features.statistics import Statistic, TokenCounts
+    from nightbid.features.statistics import Statistic
 
 Listed = TypeVar("Listed", Bag, Sequence)
 
 
-class ListTransform(Transform[Listed]):
+class ListTransform(WithVocabulary[Listed]):
     """The items of a list, or of a string of separated values."""
 
     def depends_on(self) -> dict[str, Any] | None:
@@ -45,28 +41,9 @@ class ListTransform(Transform[Listed]):
 
         return TokenCounts.of(*encode(self.items(raw).flat))
 
-    def fit(self, statistic: TokenCounts) -> FittedState:
-        """Keep the most frequent values."""
-        return FittedState(tokens=statistic.top(self.feature.top_k, self.feature.min_count))
-
     def items(self, raw: RawColumns, column: str = "") -> Items:
         """Unroll its column, or another."""
         return split_items(raw.column(column or self.column, self.name), self.feature.separator)
-
-    @cached_property
-    def vocabulary(self) -> FittedVocabulary:
-        """Its own."""
-        return vocabulary_of(self)
-
-    @property
-    def most_new_ids(self) -> int:
-        """The entries of its vocabulary."""
-        return self.feature.top_k
-
-    @property
-    def learned(self) -> str:
-        """Entries of its vocabulary."""
-        return self.vocabulary.in_words
 
     @property
     def _separated(self) -> str:
@@ -120,11 +97,6 @@ class SequenceTransform(ListTransform[Sequence]):
     def depends_on(self) -> dict[str, Any] | None:
         """As a list does; nothing if it shares the vocabulary of another feature."""
         return None if self.feature.vocabulary else super().depends_on()
-
-    @cached_property
-    def vocabulary(self) -> FittedVocabulary:
-        """Its own, or that of another feature."""
-        return vocabulary_of(self, self.feature.shares())
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:

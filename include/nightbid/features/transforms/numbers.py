@@ -45,10 +45,15 @@ MOST_EDGES = 16
 class Scaled(Transform[Settings]):
     """(x - center) * inverse; missing is 0, the center."""
 
-    tells_missing = False
-    """Whether a second input is 1 where the value is missing."""
-    statistics = ("mean", "standard deviation")
-    """Names of what center and scale are."""
+    @property
+    def tells_missing(self) -> bool:
+        """Whether a second input is 1 where the value is missing."""
+        return False
+
+    @property
+    def statistics(self) -> tuple[str, str]:
+        """Names of what center and scale are."""
+        return "mean", "standard deviation"
 
     @abstractmethod
     def values(self, raw: RawColumns) -> Floats:
@@ -136,14 +141,14 @@ class NumericTransform(Scaled[Numeric]):
         return FittedState(numbers=(middle, 1 / (high - low) if high > low else 1.0))
 
     @property
-    def tells_missing(self) -> bool:  # type: ignore[override]
+    def tells_missing(self) -> bool:
         """Whether a second input is 1 where the value is missing."""
         return self.feature.missing_indicator
 
     @property
-    def statistics(self) -> tuple[str, str]:  # type: ignore[override]
+    def statistics(self) -> tuple[str, str]:
         """Names of what center and scale are."""
-        return ("median", "interquartile range") if self._is_robust else Scaled.statistics
+        return ("median", "interquartile range") if self._is_robust else super().statistics
 
     @property
     def makes(self) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.column_parsing import token_hashes
-from nightbid.config.features import Vocabulary
+from nightbid.config.features import Bag, Sequence, Vocabulary
 from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import Transform, implements, one_id
 from nightbid.features.values import Int32s, RawColumns
@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # Not needed where a bundle is scored.
 
 BATCHED = 8
 """A vocabulary this many times as long as the values to look up is better kept in a dictionary."""
+
+
+Known = TypeVar("Known", Vocabulary, Bag, Sequence)
 
 
 class Frequent(Protocol):
@@ -119,8 +122,31 @@ def frequent(feature: Frequent) -> str:
     )
 
 
+class WithVocabulary(Transform[Known]):
+    """Ids of a vocabulary of its own."""
+
+    def fit(self, statistic: TokenCounts) -> FittedState:
+        """Keep the most frequent values."""
+        return FittedState(tokens=statistic.top(self.feature.top_k, self.feature.min_count))
+
+    @cached_property
+    def vocabulary(self) -> FittedVocabulary:
+        """Its own, unless its settings name another feature's."""
+        return vocabulary_of(self, self.feature.shares())
+
+    @property
+    def most_new_ids(self) -> int:
+        """The entries of its vocabulary."""
+        return self.feature.top_k
+
+    @property
+    def learned(self) -> str:
+        """Entries of its vocabulary."""
+        return self.vocabulary.in_words
+
+
 @implements(Vocabulary)
-class VocabularyTransform(Transform[Vocabulary]):
+class VocabularyTransform(WithVocabulary[Vocabulary]):
     """A value, as its number in a vocabulary."""
 
     def depends_on(self) -> dict[str, Any]:
@@ -132,20 +158,6 @@ class VocabularyTransform(Transform[Vocabulary]):
         from nightbid.features.statistics import TokenCounts
 
         return TokenCounts.of(*raw.encoded(self.column, self.name))
-
-    def fit(self, statistic: TokenCounts) -> FittedState:
-        """Keep the most frequent values."""
-        return FittedState(tokens=statistic.top(self.feature.top_k, self.feature.min_count))
-
-    @cached_property
-    def vocabulary(self) -> FittedVocabulary:
-        """Its own."""
-        return vocabulary_of(self)
-
-    @property
-    def most_new_ids(self) -> int:
-        """The entries of its vocabulary."""
-        return self.feature.top_k
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -160,8 +172,3 @@ class VocabularyTransform(Transform[Vocabulary]):
     def makes(self) -> str:
         """What it makes of its column."""
         return f"one of {frequent(self.feature)}"
-
-    @property
-    def learned(self) -> str:
-        """Entries of its vocabulary."""
-        return self.vocabulary.in_words
