@@ -128,7 +128,7 @@ def _count(
     spec: PipelineSpec, source: Source, day: dt.date, *, with_time: bool
 ) -> tuple[int, dt.datetime | None]:
     """Rows of a day, and its newest time on the source's clock if that is asked for."""
-    is_parquet = isinstance(source, FolderLogs) and spec.source.kind == "parquet"
+    is_parquet = isinstance(source, FolderLogs) and spec.source.kind in ("parquet", "bigquery")
     if is_parquet and not with_time:
         assert isinstance(source, FolderLogs)
         files = source.files(day)

@@ -131,7 +131,10 @@ def show(
 @app.command()
 def check(
     folder: Annotated[
-        str, typer.Argument(help="Folder of daily files; also gs://… or s3://….", metavar="FOLDER")
+        str,
+        typer.Argument(
+            help="Folder of daily files; also gs://…, s3://… or bq://….", metavar="FOLDER"
+        ),
     ],
     write: Annotated[
         Path | None, typer.Option("--write", help="Pipeline YAML to write: NAME.yaml.")

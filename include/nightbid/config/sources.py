@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from datetime import date
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
@@ -112,7 +113,10 @@ class KuaiRandSource(Block):
 
 
 FileKind = Literal["parquet", "csv", "jsonl", "orc", "avro"]
-FolderKind = Literal["parquet", "csv", "jsonl", "orc", "avro", "delta", "iceberg"]
+FolderKind = Literal["parquet", "csv", "jsonl", "orc", "avro", "delta", "iceberg", "bigquery"]
+BIGQUERY = "bq://"
+BIGQUERY_TABLE = re.compile(r"bq://([a-z][a-z0-9.:-]*)\.([A-Za-z0-9_]+)\.([\w-]+\*?)")
+"""Project, data set and table; a star at the end stands for the day, YYYYMMDD."""
 ColumnType = Literal["string", "int", "float", "bool", "time"]
 
 
@@ -121,9 +125,10 @@ class FolderSource(Block):
 
     kind: FolderKind
     """File format: `parquet`, `csv` (also TSV), `jsonl` (JSON lines), `orc` or `avro`; or a table:
-    `delta` or `iceberg`, partitioned by days."""
+    `delta`, `iceberg` or `bigquery`, partitioned by days."""
     folder: str
-    """Folder with one partition or file per day; also `gs://bucket/prefix`, `s3://bucket/prefix`."""
+    """Folder with one partition or file per day; also `gs://bucket/prefix`, `s3://bucket/prefix`;
+    of BigQuery `bq://project.dataset.table`, or `…events_*` for a table per day."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Column of the file → column of the pipeline."""
     layout: Literal["plain", "criteo", "avazu", "ipinyou"] = "plain"
@@ -158,10 +163,15 @@ class FolderSource(Block):
     @field_validator("folder")
     @classmethod
     def _bucket_can_be_read(cls, folder: str) -> str:
-        if "://" in folder and not folder.startswith(("gs://", "s3://")):
+        if folder.startswith(BIGQUERY) and not BIGQUERY_TABLE.fullmatch(folder):
             raise ValueError(
-                f"{folder!r} is neither a folder nor gs:// or s3://; mount it or copy the days,"
-                " and name that folder"
+                f"{folder!r} is no table of BigQuery; write bq://project.dataset.table, or"
+                " bq://project.dataset.events_* for a table per day"
+            )
+        if "://" in folder and not folder.startswith(("gs://", "s3://", BIGQUERY)):
+            raise ValueError(
+                f"{folder!r} is neither a folder nor gs://, s3:// or bq://; mount it or copy the"
+                " days, and name that folder"
             )
         return folder
 
@@ -190,6 +200,15 @@ class FolderSource(Block):
         for name in ("quoting", "encoding", "decimal", "nulls"):
             if self.kind != "csv" and getattr(self, name) != plain[name].default:
                 raise ValueError(f"{name} is for `kind: csv`, and this is `kind: {self.kind}`")
+        return self
+
+    @model_validator(mode="after")
+    def _bigquery_is_a_table(self) -> FolderSource:
+        if (self.kind == "bigquery") != self.folder.startswith(BIGQUERY):
+            raise ValueError(
+                f"`kind: {self.kind}` and the folder {self.folder!r} do not fit: a table of"
+                " BigQuery is `kind: bigquery`, folder bq://project.dataset.table"
+            )
         return self
 
     @model_validator(mode="after")

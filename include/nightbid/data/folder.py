@@ -66,10 +66,12 @@ class FolderLogs:
     ) -> None:
         # A table is a list of Parquet files.
         kind = block.kind
-        self._kind: FileKind = "parquet" if kind == "delta" or kind == "iceberg" else kind
+        self._kind: FileKind = (
+            "parquet" if kind == "delta" or kind == "iceberg" or kind == "bigquery" else kind
+        )
         self._block, self._days = block, days
         self._layout = LAYOUTS[block.layout]
-        self._place = open_place(block.folder, cache, block.kind)
+        self._place = open_place(block.folder, cache, block.kind, _wanted(block, named))
         self._root = self._place.root
         self._columns = WindowColumns(
             block,
@@ -338,6 +340,14 @@ class FolderLogs:
             else:
                 days = np.full(len(days), last)
             yield table, days
+
+
+def _wanted(block: FolderSource, named: Collection[str] | None) -> Callable[[str], bool] | None:
+    """Which columns of a table are read where each costs money; None: all."""
+    if named is None:
+        return None
+    read = {*named, *block.types, *block.outcomes}
+    return lambda name: block.rename.get(name, name) in read
 
 
 def _days_of(table: pa.Table) -> Days:

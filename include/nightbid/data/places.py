@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from nightbid.config.sources import BIGQUERY
 from nightbid.data.day_names import walk
 from nightbid.data.delta import LOG, is_delta
 from nightbid.data.iceberg import METADATA, is_iceberg
@@ -31,6 +32,7 @@ from nightbid.errors import (
 from nightbid.storage.workspace import replaced
 
 BUCKETS = ("gs://", "s3://")
+REMOTE = (*BUCKETS, BIGQUERY)
 KEPT_SECONDS = 30 * 86_400.0
 """A copy that nothing has read for so long is removed."""
 _AT_ONCE = 8
@@ -66,18 +68,29 @@ class Place(Protocol):
         ...
 
 
-def open_place(address: str, cache: Path | None, kind: str = "") -> Place:
+def open_place(
+    address: str,
+    cache: Path | None,
+    kind: str = "",
+    wanted: Callable[[str], bool] | None = None,
+) -> Place:
     """Open a folder, a bucket or a table.
 
     Args:
-        address: a path, or gs:// or s3:// with bucket and prefix.
-        cache: folder for copies of a bucket's files.
+        address: a path; gs:// or s3:// with bucket and prefix; or bq:// with a table.
+        cache: folder for copies of what is not on this machine.
         kind: of the source.
+        wanted: whether a column of the table is read; default: all are. Files are read as they are.
 
     Raises:
         MissingDataError: there is no such folder or table.
         CorruptDataError: a folder of Parquet files is a table: some are of no row any more.
     """
+    if address.startswith(BIGQUERY):
+        from nightbid.data.bigquery import BigQueryTable
+
+        assert cache is not None, "a table needs a cache"
+        return BigQueryTable(address, cache, wanted)
     if kind in ("delta", "iceberg"):
         from nightbid.data.tables import TableBucket, TableFolder
 
@@ -312,7 +325,8 @@ def named_place(place: Place) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if isinstance(place, Bucket) and str(place.root) in error.where:
-            where = error.where.replace(str(place.root), place.address)
+        address: str = getattr(place, "address", "")
+        if address and str(place.root) in error.where:
+            where = error.where.replace(str(place.root), address)
             raise type(error)(error.what, where=where, hint=error.hint) from error
         raise

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from nightbid.config.sources import Columns, Source, defaults_of
+from nightbid.config.sources import BIGQUERY, Columns, Source, defaults_of
 from nightbid.data.day_names import SPELLED
-from nightbid.data.places import BUCKETS
+from nightbid.data.places import REMOTE
 from nightbid.data.source import open_source
 from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
 from nightbid.data_check.detect import source_block
@@ -109,7 +109,7 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     """Look at the oldest, the middle and the newest day of a folder.
 
     Args:
-        folder: of daily files; also gs:// or s3://.
+        folder: of daily files; also gs://, s3:// or bq://.
         cache: folder for downloads of sources.
         name: of the pipeline that is drafted; default: made of the folder's name.
 
@@ -126,7 +126,7 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         )
     chosen = sorted({known[0], known[len(known) // 2], known[-1]})
     # The types of text files are settled by reading them; those of others by reading their ends.
-    is_read = block["kind"] == "csv" or folder.startswith(BUCKETS)
+    is_read = block["kind"] == "csv" or folder.startswith(REMOTE)
     source = open_source(typed, cache, chosen if is_read else known)
     tables: list[pa.Table] = []
     unread: dict[str, int] = {}
@@ -160,7 +160,7 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
 
 def pipeline_name(folder: str) -> str:
     """Make the name of a pipeline from that of a folder."""
-    last = Path(folder).resolve().name
+    last = folder.rpartition(".")[2] if folder.startswith(BIGQUERY) else Path(folder).resolve().name
     plain = re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
     plain = plain if re.match(r"[a-z]", plain) else f"logs_{plain}"
     return plain[:40].rstrip("_")

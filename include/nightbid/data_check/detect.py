@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nightbid.config.sources import BIGQUERY
 from nightbid.data.day_names import SPELLED, SUFFIXES, is_format
 from nightbid.data.delta import is_delta
 from nightbid.data.iceberg import is_iceberg
@@ -27,7 +28,7 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
     """Describe a folder as the `source` block of a pipeline.
 
     Args:
-        folder: a folder of daily files; also gs:// or s3://.
+        folder: a folder of daily files; also gs://, s3:// or bq://.
         cache: folder for copies of a bucket's files.
 
     Returns:
@@ -37,6 +38,8 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
         MissingDataError: there is no such folder, or nothing in it that can be read.
         CorruptDataError: its text files have no header.
     """
+    if folder.startswith(BIGQUERY):
+        return {"kind": "bigquery", "folder": folder}
     place = open_place(folder, cache)
     is_bucket = folder.startswith(BUCKETS)
     block: dict[str, Any] = {"folder": folder if is_bucket else str(place.root.resolve())}

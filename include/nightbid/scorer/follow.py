@@ -42,8 +42,8 @@ RECENT = 256
 """Requests of one champion that the next one scores before it serves."""
 MOST_RECENT_BYTES = 64 << 10
 """A larger request is not kept."""
-PAUSE_SECONDS = 0.001
-"""Between two of them: the event loop answers requests meanwhile."""
+PAUSES = 4.0
+"""Seconds of rest per second of that work: the event loop answers requests meanwhile."""
 
 
 class Served:
@@ -133,10 +133,11 @@ class Served:
         Only before it serves. What this bundle cannot read is left out.
         """
         for body in bodies:
+            begun = time.thread_time()
             with contextlib.suppress(Exception):
                 wire = RANK.decode(body)
                 self._small.run(self._requests.inputs(wire.context, wire.rows))
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(PAUSES * (time.thread_time() - begun))
 
     def newly_missed(self) -> int:
         """Feature values computed, not remembered, since the last call."""

@@ -48,8 +48,7 @@ class Client:
             return 0, b""
 
     async def _ask(self, body: bytes) -> tuple[int, bytes]:
-        connection = self.idle.pop() if self.idle else None
-        reader, writer = connection or await asyncio.open_connection(self.host, self.port)
+        reader, writer = self._unused() or await asyncio.open_connection(self.host, self.port)
         try:
             head = (
                 "POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -64,6 +63,15 @@ class Client:
             raise
         self.idle.append((reader, writer))
         return int(answer[9:12]), found
+
+    def _unused(self) -> _Connection | None:
+        """Take a connection that the scorer has not closed meanwhile, as it does with idle ones."""
+        while self.idle:
+            reader, writer = self.idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
     def close(self) -> None:
         """Close all connections."""

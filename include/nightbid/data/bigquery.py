@@ -1,0 +1,316 @@
+"""A table of BigQuery as a place of files: each of its days is copied once, as Parquet.
+
+Days come from the metadata of the table's partitions, rows from the Storage Read API, which streams
+Arrow record batches of the wanted columns alone. A day is copied again when its partition has
+changed. Nothing is loaded into memory whole.
+
+`BIGQUERY_EMULATOR_HOST` and `BIGQUERY_STORAGE_EMULATOR_HOST` name an emulator's addresses: the
+first as Google's client reads it (HTTP), the second for the Storage Read API (gRPC).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightbid.config.sources import BIGQUERY_TABLE
+from nightbid.errors import CorruptDataError, MissingDataError, NightbidError, WorkspaceError
+from nightbid.storage.workspace import replaced
+
+KEPT_SECONDS = 30 * 86_400.0
+"""A copy that nothing has read for so long is removed."""
+_AT_ONCE = 4
+_NAME = "part-00000.parquet"
+_PARTITION = re.compile(r"(\d{4})(\d{2})(\d{2})(\d{2})?")
+_SHARD = re.compile(r"\d{8}")
+_LIST = """
+SELECT partition_id, total_rows, UNIX_MICROS(last_modified_time) AS changed
+FROM `{project}.{dataset}.INFORMATION_SCHEMA.PARTITIONS`
+WHERE table_name = @table AND total_rows > 0
+"""
+
+
+@dataclass(frozen=True)
+class _Day:
+    """A partition, or a table per day."""
+
+    table: str
+    """Resource name, as the Storage Read API takes it."""
+    restriction: str
+    """Condition that its rows meet; empty: all rows of the table."""
+    changed: float
+    """Seconds since 1970."""
+    rows: int
+
+
+class BigQueryTable:
+    """A table that is partitioned by days or hours, or tables `events_YYYYMMDD`, one per day.
+
+    Args:
+        address: `bq://project.dataset.table`; a star at the end stands for the day.
+        cache: folder of the copies.
+        wanted: whether a column is read; default: all are.
+    """
+
+    def __init__(
+        self, address: str, cache: Path, wanted: Callable[[str], bool] | None = None
+    ) -> None:
+        match = BIGQUERY_TABLE.fullmatch(address)
+        if match is None:
+            raise MissingDataError(
+                "is no table of BigQuery", where=address, hint="write bq://project.dataset.table"
+            )
+        self.address = address
+        self._project, self._dataset, self._table = match.groups()
+        self._wanted = wanted
+        self._cache = cache / "bigquery" / self._project / self._dataset
+        # Another choice of columns has copies of its own.
+        digest = hashlib.sha256(json.dumps(self._columns).encode()).hexdigest()[:16]
+        self.root = self._cache / self._table.replace("*", "_all") / digest
+        """Folder of the copies."""
+
+    def walk(self) -> Iterable[tuple[Path, str]]:
+        """List a file per day or hour that has rows."""
+        return [(self.root / relative, relative) for relative in self._days]
+
+    def head(self, path: Path) -> bytes:
+        """First bytes of a Parquet file."""
+        return b"PAR1"
+
+    def fetch(self, paths: Iterable[Path]) -> None:
+        """Copy those days that are not here as they are now."""
+        wanted = [path for path in paths if not self._is_here(path)]
+        if not wanted:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "w") as lock, self._one_line():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._copy, [path for path in wanted if not self._is_here(path)]))
+        self._remove_old()
+
+    def version(self, path: Path) -> tuple[object, ...]:
+        """When the partition was last changed, and its rows."""
+        day = self._day(path)
+        return day.changed, day.rows
+
+    def changed(self, path: Path) -> float | None:
+        """When the partition was last changed."""
+        with suppress(ValueError, KeyError):
+            return self._days[path.relative_to(self.root).as_posix()].changed
+        return None
+
+    def _day(self, path: Path) -> _Day:
+        relative = path.relative_to(self.root).as_posix()
+        if relative not in self._days:
+            raise MissingDataError(
+                "the day is gone", where=f"{self.address}, {relative}", hint="load the day again"
+            )
+        return self._days[relative]
+
+    def _is_here(self, path: Path) -> bool:
+        note = path.with_name(".version")
+        with suppress(OSError, ValueError):
+            if json.loads(note.read_text()) == list(self.version(path)) and path.is_file():
+                os.utime(note)
+                return True
+        return False
+
+    def _copy(self, path: Path) -> None:
+        """Stream the rows of a day into a Parquet file, beside it first."""
+        from google.cloud.bigquery_storage_v1 import types
+
+        day, note = self._day(path), path.with_name(".version")
+        note.unlink(missing_ok=True)
+        options = types.ReadSession.TableReadOptions(
+            selected_fields=self._columns, row_restriction=day.restriction
+        )
+        session = self._reader.create_read_session(
+            parent=f"projects/{self._client.project or self._project}",
+            read_session=types.ReadSession(
+                table=day.table, data_format=types.DataFormat.ARROW, read_options=options
+            ),
+            max_stream_count=1,  # the order of rows is that of one stream
+        )
+        schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+        written = 0
+        with replaced(path) as beside:
+            with pq.ParquetWriter(beside, schema, compression="zstd") as file:
+                for stream in session.streams:
+                    for answer in self._reader.read_rows(stream.name):
+                        batch = pa.ipc.read_record_batch(
+                            pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema
+                        )
+                        file.write_batch(batch)
+                        written += len(batch)
+            if written != day.rows:
+                raise MissingDataError(
+                    f"{written:,} rows came of {day.rows:,}: it is being written, or a policy"
+                    " hides rows",
+                    where=f"{self.address}, {path.parent.relative_to(self.root)}",
+                    hint="run it again when the load has ended, or set arrival.settled_minutes",
+                )
+        note.write_text(json.dumps(self.version(path)))
+
+    def _remove_old(self) -> None:
+        for note in self._cache.rglob(".version"):
+            if note.stat().st_mtime < time.time() - KEPT_SECONDS:
+                (note.parent / _NAME).unlink(missing_ok=True)
+                note.unlink(missing_ok=True)
+
+    @cached_property
+    def _days(self) -> dict[str, _Day]:
+        """Path below the root → what it is a copy of."""
+        with self._one_line():
+            days = dict(self._shards() if self._table.endswith("*") else self._partitions())
+        if not days:
+            raise MissingDataError(
+                "the table has no day with rows", where=self.address, hint="set source.folder"
+            )
+        return days
+
+    def _partitions(self) -> Iterator[tuple[str, _Day]]:
+        from google.cloud import bigquery
+
+        column, kind = self._partitioned_by()
+        query = _LIST.format(project=self._project, dataset=self._dataset)
+        config = bigquery.QueryJobConfig(
+            query_parameters=[bigquery.ScalarQueryParameter("table", "STRING", self._table)]
+        )
+        name = f"projects/{self._project}/datasets/{self._dataset}/tables/{self._table}"
+        for row in self._client.query_and_wait(query, job_config=config):
+            match = _PARTITION.fullmatch(row["partition_id"])
+            if match is None:
+                continue  # rows of no day, or that are still in the streaming buffer
+            year, month, day, hour = match.groups()
+            start = datetime(int(year), int(month), int(day), int(hour or 0))
+            end = start + (timedelta(hours=1) if hour else timedelta(days=1))
+            folder = f"dt={start:%Y-%m-%d}" + (f"/hour={hour}" if hour else "")
+            between = f"{column} >= {_literal(start, kind)} AND {column} < {_literal(end, kind)}"
+            yield f"{folder}/{_NAME}", _Day(name, between, row["changed"] / 1e6, row["total_rows"])
+
+    def _partitioned_by(self) -> tuple[str, str]:
+        """Column that partitions the table, and its type.
+
+        Raises:
+            CorruptDataError: the table has no partitions, or they are no days.
+        """
+        by = self._shape.time_partitioning
+        if by is None or by.type_ not in ("DAY", "HOUR"):
+            how = f"partitioned by {by.type_}" if by is not None else "not partitioned by time"
+            raise CorruptDataError(
+                f"the table is {how}",
+                where=self.address,
+                hint="partition it by DAY or HOUR, or name tables of a day each, table_*",
+            )
+        if by.field is None:
+            return "_PARTITIONTIME", "TIMESTAMP"
+        return f"`{by.field}`", next(
+            each.field_type for each in self._shape.schema if each.name == by.field
+        )
+
+    def _shards(self) -> Iterator[tuple[str, _Day]]:
+        for shard, day in self._shard_tables:
+            found = self._client.get_table(f"{self._project}.{self._dataset}.{shard}")
+            if found.num_rows:
+                name = f"projects/{self._project}/datasets/{self._dataset}/tables/{shard}"
+                changed = found.modified.astimezone(UTC).timestamp()
+                path = f"dt={day[:4]}-{day[4:6]}-{day[6:]}/{_NAME}"
+                yield path, _Day(name, "", changed, found.num_rows)
+
+    @cached_property
+    def _shard_tables(self) -> list[tuple[str, str]]:
+        """Tables that the star stands for, each with its day."""
+        stem = self._table[:-1]
+        tables = self._client.list_tables(f"{self._project}.{self._dataset}")
+        names = [each.table_id for each in tables if each.table_id.startswith(stem)]
+        found = [(name, name[len(stem) :]) for name in names]
+        found = sorted((name, day) for name, day in found if _SHARD.fullmatch(day))
+        if not found:
+            raise MissingDataError(
+                f"there is no table {stem}YYYYMMDD", where=self.address, hint="set source.folder"
+            )
+        return found
+
+    @cached_property
+    def _shape(self) -> Any:
+        """The table, or the newest of those that the star stands for."""
+        with self._one_line():
+            many = self._table.endswith("*")
+            name = self._shard_tables[-1][0] if many else self._table
+            return self._client.get_table(f"{self._project}.{self._dataset}.{name}")
+
+    @property
+    def _columns(self) -> list[str]:
+        """Columns that are read."""
+        names = [each.name for each in self._shape.schema]
+        chosen = [name for name in names if self._wanted is None or self._wanted(name)]
+        return chosen or names[:1]
+
+    @cached_property
+    def _client(self) -> Any:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import bigquery
+
+        with self._one_line():
+            if os.environ.get("BIGQUERY_EMULATOR_HOST"):
+                nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+                return bigquery.Client(project=self._project, credentials=nobody)
+            return bigquery.Client()
+
+    @cached_property
+    def _reader(self) -> Any:
+        from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+        from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
+            BigQueryReadGrpcTransport,
+        )
+
+        if emulator := os.environ.get("BIGQUERY_STORAGE_EMULATOR_HOST"):
+            import grpc  # type: ignore[import-untyped]
+
+            channel = grpc.insecure_channel(emulator.removeprefix("http://"))
+            return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+        return BigQueryReadClient()
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        from google.api_core.exceptions import NotFound
+
+        try:
+            yield
+        except NightbidError:
+            raise
+        except NotFound as error:
+            raise MissingDataError(
+                "there is no such table", where=self.address, hint="set source.folder"
+            ) from error
+        except Exception as error:  # each client has errors of its own
+            text = " ".join(str(getattr(error, "message", error)).split())[:200]
+            raise WorkspaceError(
+                f"BigQuery cannot be read: {type(error).__name__}: {text}",
+                where=self.address,
+                hint="check the name, the network and this machine's credentials (docs/data.md)",
+            ) from error
+
+
+def _literal(at: datetime, kind: str) -> str:
+    """Write a time as BigQuery's SQL compares it with a column of a type."""
+    if kind == "DATE":
+        return f'DATE "{at:%Y-%m-%d}"'
+    zone = "+00" if kind == "TIMESTAMP" else ""
+    return f'{kind} "{at:%Y-%m-%d %H:%M:%S}{zone}"'
