@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -257,7 +256,10 @@ def _truth(good: pa.Table, spec: PipelineSpec, truth: Mapping[str, str]) -> pa.A
 def sampling_hash(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Map keys to [0, 1) evenly, independently of their use as hashes elsewhere."""
     salted = keys.view(np.uint64) ^ np.uint64(0x6E696768746269D5)
-    return pd.util.hash_array(salted).astype(np.float64) / 2.0**64
+    # Imported here: it takes half a second, which most commands can do without.
+    from pandas.util import hash_array
+
+    return hash_array(salted).astype(np.float64) / 2.0**64
 
 
 FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}

@@ -178,7 +178,7 @@ def test_what_cannot_be_read_is_one_line(bucket, tmp_path, monkeypatch):
     with pytest.raises(NightbidError, match=r"there-is-none/ads: there is no") as caught:
         FolderLogs(FolderSource(kind="csv", folder=absent), (), tmp_path).days()
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValidationError, match="neither a folder nor gs:// or s3://"):
+    with pytest.raises(ValidationError, match="neither a folder nor gs://, s3:// or bq://"):
         FolderSource(kind="csv", folder="abfs://container/logs")
 
 
