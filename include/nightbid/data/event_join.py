@@ -19,13 +19,30 @@ Floats = npt.NDArray[np.float64]
 CLICK, CONVERSION = "click", "conversion"
 MICROSECOND = pa.timestamp("us", "UTC")
 HOUR = 3_600_000_000
-REASONS = {
-    "no key": "a {} without an id",
-    "no time": "a {} whose time cannot be read",
-    "orphan": "a {} without an impression of {}",
-    "early": "a {} earlier than its impression",
-}
+NO_KEY, NO_TIME = "a {} without an id", "a {} whose time cannot be read"
+ORPHAN, EARLY = "a {} without an impression of {}", "a {} earlier than its impression"
+NO_NUMBER = "a {} whose {} is not a number"
 """Why an event is set aside."""
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """Some events as logged, [rows] each."""
+
+    key: pa.Array
+    """Id of the impression."""
+    time: pa.Array
+    """timestamp[us, UTC]; null where it cannot be read."""
+    own: bool
+    """Whether they were logged on the day of the impressions."""
+    event_key: pa.Array | None = None
+    """Id of the event itself, where events have one."""
+    value: Floats | None = None
+    """Money; NaN where none is logged."""
+    reason: pa.Array | None = None
+    """Why an event cannot be read, null where it can; None: all can."""
+    text: pa.Array | None = None
+    """What cannot be read, for a person."""
 
 
 @dataclass
@@ -42,56 +59,54 @@ class Events:
     own: Bools
     """[events], whether the event was logged on the day of the impressions."""
     value: Floats | None
-    """[events], money."""
-    duplicates: int
+    """[events], money; 0 where none is logged."""
+    duplicates: int = 0
     """Second copies among the events of the day itself."""
-    unread: dict[str, pa.Table]
-    """`no key`, `no time` → those of the day itself: key as text, time."""
+    without_value: int = 0
+    """Events of the day itself for which no money is logged."""
+    unread: tuple[pa.Table, ...] = ()
+    """Events of the day itself that cannot be read: see `_aside`."""
 
     @classmethod
-    def of(
-        cls,
-        kind: str,
-        keys: Sequence[pa.Array],
-        times: Sequence[pa.Array],
-        owns: Sequence[Bools],
-        others: Sequence[pa.Array],
-        values: Sequence[Floats],
-    ) -> Events:
-        """Put events in order, and drop second copies.
+    def of(cls, kind: str, batches: Sequence[EventBatch], *, valued: bool = False) -> Events:
+        """Put events in order, set apart what cannot be read, and drop second copies.
 
         Args:
             kind: `click` or `conversion`.
-            keys: Of the impressions, batch by batch in the order of the logs.
-            times: timestamp[us, UTC]; null where it cannot be read.
-            owns: Whether a batch is of the day itself.
-            others: Keys of the events; empty where they have none.
-            values: Money; empty where it is not known.
+            batches: In the order of the logs.
+            valued: Whether events bring money, also where there are none.
         """
-        if not keys:
+        if not batches:
             nothing = np.zeros(0, np.int64)
-            return cls(kind, pa.array([], pa.string()), nothing, nothing, nothing.astype(bool),
-                       None, 0, {})  # fmt: skip
-        key, time = _together(keys), pa.concat_arrays(times)
-        own = np.concatenate(owns)
-        unread: dict[str, pa.Table] = {}
-        no_key = np.asarray(pc.is_null(key))
-        no_time = np.asarray(pc.is_null(time)) & ~no_key
-        for name, rows in (("no key", no_key & own), ("no time", no_time & own)):
-            if rows.any():
-                at = pa.array(rows)
-                unread[name] = pa.table({TEXT: key.filter(at).cast(pa.string()),
-                                         "time": time.filter(at)})  # fmt: skip
-        good = ~no_key & ~no_time
+            value = np.zeros(0) if valued else None
+            return cls(
+                kind, pa.array([], pa.string()), nothing, nothing, nothing.astype(bool), value
+            )
+        key = _together([each.key for each in batches])
+        time = pa.concat_arrays([each.time for each in batches])
+        own = np.repeat([each.own for each in batches], [len(each.key) for each in batches])
+        reason, text = (
+            pa.concat_arrays(
+                [found if (found := getattr(each, name)) is not None
+                 else pa.nulls(len(each.key), pa.string()) for each in batches]
+            )
+            for name in ("reason", "text")
+        )  # fmt: skip
+        for why, rows in ((NO_KEY, pc.is_null(key)), (NO_TIME, pc.is_null(time))):
+            found = pc.and_(rows, pc.is_null(reason))
+            reason = pc.if_else(found, why.format(kind), reason)
+        good = np.asarray(pc.is_null(reason))
+        at = pa.array(~good & own)
+        unread = _aside(kind, *(each.filter(at) for each in (key, time, reason, text)))
         at = pa.array(good)
         coded = key.filter(at).dictionary_encode()
         code = np.asarray(coded.indices, np.int64)
         when = np.asarray(time.filter(at).cast(pa.int64()))
-        own, value = own[good], np.concatenate(values)[good] if values else None
+        own = own[good]
         again = np.zeros(len(code), bool)
         order = np.lexsort((when, code))
         again[order[1:]] = (np.diff(code[order]) == 0) & (np.diff(when[order]) == 0)
-        if others:
+        if others := [each.event_key for each in batches if each.event_key is not None]:
             # An event's own key says more than its time; where it is null, the time has to do.
             own_key = _together(others).filter(at).dictionary_encode().indices
             event = np.asarray(pc.fill_null(own_key, -1), np.int64)
@@ -100,10 +115,15 @@ class Events:
             again[order[1:]] |= (np.diff(event[order]) == 0) & (event[order[1:]] >= 0)
         kept = np.flatnonzero(~again)
         kept = kept[np.lexsort((when[kept], code[kept]))]
-        return cls(
-            kind, coded.dictionary, code[kept], when[kept], own[kept],
-            value[kept] if value is not None else None, int((again & own).sum()), unread,
+        found = cls(
+            kind, coded.dictionary, code[kept], when[kept], own[kept], None,
+            duplicates=int((again & own).sum()), unread=(unread,) if len(unread) else (),
         )  # fmt: skip
+        if values := [each.value for each in batches if each.value is not None]:
+            value = np.concatenate(values)[good][kept]
+            found.without_value = int((np.isnan(value) & found.own).sum())
+            found.value = np.where(np.isnan(value), 0.0, value)
+        return found
 
 
 class Join:
@@ -226,24 +246,17 @@ class Join:
         return events.own & ~known[events.key]
 
     def aside(self) -> pa.Table:
-        """Events that could not be joined: `kind`, `time`, `nb_reason`, `nb_text` (the id)."""
-        tables = []
+        """Events that could not be joined: see `_aside`."""
+        tables: list[pa.Table] = []
         for kind, events in self._events.items():
-            found = dict(events.unread)
-            for name, rows in (("orphan", self._alone(kind)), ("early", self._early[kind])):
-                if rows.any() and not (name == "orphan" and self._is_open):
+            tables += events.unread
+            for why, rows in ((ORPHAN, self._alone(kind)), (EARLY, self._early[kind])):
+                if rows.any() and not (why is ORPHAN and self._is_open):
                     ids = events.ids.take(pa.array(events.key[rows]))
                     time = pa.array(events.time[rows]).cast(MICROSECOND)
-                    found[name] = pa.table({TEXT: ids.cast(pa.string()), "time": time})
-            for name, table in found.items():
-                reason = pa.array(
-                    [REASONS[name].format(kind, self._searched)] * len(table), pa.string()
-                )
-                of = pa.array([kind] * len(table), pa.string())
-                tables.append(table.append_column(REASON, reason).append_column("kind", of))
-        if tables:
-            return pa.concat_tables(tables)
-        return pa.table({name: pa.array([], pa.string()) for name in (TEXT, REASON, "kind")})
+                    reason = pa.array([why.format(kind, self._searched)] * len(ids))
+                    tables.append(_aside(kind, ids, time, reason))
+        return pa.concat_tables(tables) if tables else _aside("", *[pa.array([], pa.string())] * 3)
 
     def figures(self) -> dict[str, float]:
         """Counts of the events logged on the day, and delays of those joined to its impressions."""
@@ -253,6 +266,7 @@ class Join:
             waits = np.concatenate(self._delays[kind]) if self._delays[kind] else np.zeros(0)
             found[f"{kind}s"] = logged
             found[f"{kind}s_repeated"] = events.duplicates
+            found[f"{kind}s_unreadable"] = sum(map(len, events.unread))
             found[f"{kind}s_orphans"] = 0 if self._is_open else int(self._alone(kind).sum())
             if self._is_open:
                 found[f"{kind}s_before_the_logs"] = int(self._alone(kind).sum())
@@ -265,7 +279,28 @@ class Join:
                 found[f"{kind}s_delay_p95_hours"] = float(late)
         if CONVERSION in self._events:
             found["conversions_view_through"] = self._views
+            if self._events[CONVERSION].value is not None:
+                found["conversions_without_value"] = self._events[CONVERSION].without_value
         return found
+
+
+def _aside(
+    kind: str, key: pa.Array, time: pa.Array, reason: pa.Array, text: pa.Array | None = None
+) -> pa.Table:
+    """Events that are set aside: `kind`, `key` as text, `time`, `nb_reason`, `nb_text`.
+
+    The text is what cannot be read; default: the key.
+    """
+    key = key.cast(pa.string())
+    return pa.table(
+        {
+            "kind": pa.array([kind] * len(key), pa.string()),
+            "key": key,
+            "time": time,
+            REASON: reason,
+            TEXT: key if text is None else pc.coalesce(text, key),
+        }
+    )
 
 
 def _columns(kind: str, counts: Ints, time: Ints) -> dict[str, pa.Array]:

@@ -5,9 +5,9 @@ that day through `attribution_days` later. Added columns: ``clicked`` int8, ``cl
 timestamp, ``clicks`` int32 and, where there are conversions, ``converted`` int8,
 ``conversion_time`` timestamp, ``conversions`` int32 and ``conversion_value`` float64.
 
-Events that cannot be joined are rows that are set aside, each on one day: an event without an
-impression on the day on which it was logged, one that is earlier than its impression on the
-impression's. Second copies of an event are dropped and counted.
+Events that cannot be read or joined are rows that are set aside, each on one day: an unreadable
+event and one without an impression on the day on which it was logged, one that is earlier than its
+impression on the impression's. Second copies of an event are dropped and counted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, numbers, whole
+from nightbid.column_parsing import as_time, numbers, unreadable_rows, whole
 from nightbid.config.sources import JOINED, EventsSource, EventStream
-from nightbid.data.event_join import CLICK, CONVERSION, Events, Join
+from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Events, Join
 from nightbid.data.folder import FolderLogs
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
@@ -180,11 +180,8 @@ class EventLogs:
                 " date",
             )
         names, event_key = self._columns[kind], self._block.event_key
-        keys: list[pa.Array] = []
-        times: list[pa.Array] = []
-        owns: list[npt.NDArray[np.bool_]] = []
-        others: list[pa.Array] = []
-        values: list[npt.NDArray[np.float64]] = []
+        valued = kind == CONVERSION and bool(self._block.value)
+        found: list[EventBatch] = []
         for each in self._from(day):
             where = f"{self._stream(kind).folder}, {each}"
             for batch in self._logs[kind].batches(each):
@@ -192,17 +189,53 @@ class EventLogs:
                     continue
                 table = pa.Table.from_batches([batch])
                 self._check(table, names, f"{kind}s", where)
-                time = as_time(table[self._block.time], self._block.time_zone)
-                if REASON in table.column_names:  # a line that could not be read
-                    time = pc.if_else(pc.is_valid(whole(table[REASON])), None, time)
-                keys.append(whole(table[self._block.key]))
-                times.append(time)
-                owns.append(np.full(len(table), each == day))
-                if event_key:
-                    others.append(whole(table[event_key]))
-                if kind == CONVERSION and self._block.value:
-                    values.append(np.nan_to_num(numbers(table[self._block.value])))
-        return Events.of(kind, keys, times, owns, others, values)
+                reason, text = (
+                    whole(table[name]).cast(pa.string()) if name in table.column_names else None
+                    for name in (REASON, TEXT)
+                )
+                value = None
+                if valued:
+                    value, reason, text = self._money(table[self._block.value], reason, text, where)
+                found.append(
+                    EventBatch(
+                        whole(table[self._block.key]),
+                        as_time(table[self._block.time], self._block.time_zone),
+                        own=each == day,
+                        event_key=whole(table[event_key]) if event_key else None,
+                        value=value,
+                        reason=reason,
+                        text=text,
+                    )
+                )
+        return Events.of(kind, found, valued=valued)
+
+    def _money(
+        self, column: pa.ChunkedArray, reason: pa.Array | None, text: pa.Array | None, where: str
+    ) -> tuple[npt.NDArray[np.float64], pa.Array, pa.Array]:
+        """Read the money of conversions: NaN where none is logged, a reason where it is no number.
+
+        Args:
+            column: Of `source.value`.
+            reason: Why a row cannot be read, from the reader of the files.
+            text: What could not be read.
+            where: Folder and day, for messages.
+        """
+        name = self._block.value
+        if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
+            raise CorruptDataError(
+                f"the conversions' column {name!r} holds no numbers, but {column.type}",
+                where=where,
+                hint="name a column of amounts in source.value",
+            )
+        wrong = pa.array(unreadable_rows(column, "number"))
+        nothing = pa.nulls(len(column), pa.string())
+        why = pc.if_else(wrong, NO_NUMBER.format(CONVERSION, name), nothing)
+        shown = pc.if_else(wrong, whole(column).cast(pa.string()), nothing)
+        return (
+            numbers(column),
+            why if reason is None else pc.coalesce(reason, why),
+            shown if text is None else pc.coalesce(text, shown),
+        )
 
     def _stream(self, kind: str) -> EventStream:
         stream = self._block.clicks if kind == CLICK else self._block.conversions
@@ -243,7 +276,7 @@ def _rows_of(aside: pa.Table, schema: pa.Schema, key: str, time: str) -> pa.Tabl
     if pa.types.is_timestamp(schema.field(time).type):
         known[time] = aside["time"].cast(pa.timestamp("us")).cast(schema.field(time).type)
     if pa.types.is_string(schema.field(key).type):
-        known[key] = aside[TEXT]
+        known[key] = aside["key"]
     columns = [
         whole(known[field.name]).cast(field.type, safe=False)
         if field.name in known

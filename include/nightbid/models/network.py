@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 from keras import ops
+from keras.src.random import seed_generator
 from keras.src.utils.naming import reset_uids
 
 from nightbid.errors import CorruptDataError
@@ -35,10 +38,10 @@ class Network:
         # names: "dense_10" before "dense_9". Numbers restart, so that bits do not depend on
         # what was built before. (`clear_session` would also end the scope of several workers.)
         reset_uids()
-        keras.utils.set_random_seed(seed)
-        fields = Fields(self.layout, card.embedding_dim, card.embedding_l2)
-        output = _built(architecture, fields, card)
-        self.model = keras.Model(fields.inputs, output, name=card.architecture)
+        with _seeded(seed):
+            fields = Fields(self.layout, card.embedding_dim, card.embedding_l2)
+            output = _built(architecture, fields, card)
+            self.model = keras.Model(fields.inputs, output, name=card.architecture)
         self._score = tf.function(
             self.probability,
             input_signature=[tf.TensorSpec(each.shape, each.dtype) for each in fields.inputs],
@@ -159,6 +162,23 @@ class Network:
     def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Score featurized rows with the training-only inputs that were logged."""
         return self.score(self.layout.pack(table, serving=False))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed Keras, and keep other threads away from the numbers that it draws meanwhile.
+
+    Keras draws the seeds of initializers and of dropout from Python's global `random`. So do other
+    threads: the client of Cloud Storage draws a number for each upload, and the meter uploads the
+    usage of a stage while it runs. One draw of theirs would change every weight after it.
+    """
+    keras.utils.set_random_seed(seed)
+    of_all_threads = seed_generator.python_random
+    seed_generator.python_random = random.Random(seed)  # noqa: S311 - the numbers of before
+    try:
+        yield
+    finally:
+        seed_generator.python_random = of_all_threads
 
 
 def _built(architecture: Architecture, fields: Fields, card: ModelCard) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import threading
+
 import numpy as np
 import onnxruntime
 import pyarrow as pa
@@ -141,6 +144,25 @@ def test_pairwise_products_are_those_of_all_pairs():
         for row in range(3)
     ]
     assert pairwise(tf.constant(vectors)).numpy().ravel() == pytest.approx(pairs, rel=1e-4)
+
+
+def test_other_threads_that_draw_random_numbers_change_no_weight(schema):
+    # As the meter does, whose uploads to Cloud Storage draw one each.
+    expected = network_of("dcn_v2", schema).weights()
+    ended = threading.Event()
+
+    def draw():
+        while not ended.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        found = network_of("dcn_v2", schema).weights()
+    finally:
+        ended.set()
+        thread.join()
+    assert {name for name, each in found.items() if (each != expected[name]).any()} == set()
 
 
 def test_weights_of_another_shape_are_refused(schema, tmp_path):

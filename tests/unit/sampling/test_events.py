@@ -123,6 +123,52 @@ def test_events_are_joined_within_their_windows_and_the_others_set_aside(logs, t
     assert figures["clicks_delay_median_hours"] == pytest.approx((1 + 23) / 2)
 
 
+def test_money_that_is_no_number_is_set_aside_and_counted(logs, tmp_path):
+    put(logs, "conversions", DAY, impression_id=["a", "a", "a", "a", "a", None],
+        time=[at(2.5 + n / 10) for n in range(6)],
+        amount=["3.5", "n.a.", None, " ", "free", "1"])  # fmt: skip
+    put(logs, "conversions", DAY + timedelta(days=1), impression_id=["a"], time=[at(25)],
+        amount=["1.5"])  # fmt: skip
+    rows, aside, figures = joined(logs, tmp_path, value="amount")
+    # A missing amount is no money; that of the next day counts, the unreadable ones do not.
+    assert (rows["a"]["conversions"], rows["a"]["conversion_value"]) == (4, 5.0)
+    assert [each for each in aside if "conversion" in each[REASON]] == [
+        {REASON: "a conversion whose amount is not a number", TEXT: "free"},
+        {REASON: "a conversion whose amount is not a number", TEXT: "n.a."},
+        {REASON: "a conversion without an id", TEXT: None},
+    ]
+    assert figures["conversions"] == figures["conversions_without_value"] + 1 == 3
+    assert figures["conversions_unreadable"] == 3
+    for day in (DAY, DAY + timedelta(days=1)):
+        put(logs, "conversions", day, impression_id=["a"], time=[at(2.5)], amount=[at(1)])
+    with pytest.raises(CorruptDataError, match=r"'amount' holds no numbers, but timestamp"):
+        joined(logs, tmp_path, value="amount")
+
+
+def test_a_day_without_conversions_has_the_columns_of_the_others(logs, tmp_path):
+    for day in (DAY, DAY + timedelta(days=1)):
+        put(logs, "conversions", day, impression_id=pa.array([], pa.string()), time=NONE,
+            amount=pa.array([], pa.float64()))  # fmt: skip
+    rows, _, figures = joined(logs, tmp_path, value="amount")
+    assert {row["conversion_value"] for row in rows.values()} == {0.0}
+    assert (figures["conversions"], figures["conversions_without_value"]) == (0, 0)
+
+
+def test_a_line_of_events_that_cannot_be_read_keeps_its_reason(logs, tmp_path):
+    folder = tmp_path / "lines"
+    for day in (DAY, DAY + timedelta(days=1)):
+        (folder / f"dt={day}").mkdir(parents=True)
+        (folder / f"dt={day}" / "part.csv").write_text(
+            f"impression_id,time\na,{at(2, day)}\nc,{at(3, day)},7,8\n"
+        )
+    clicks = {"kind": "csv", "folder": str(folder)}
+    rows, aside, figures = joined(logs, tmp_path, clicks=clicks)
+    assert (rows["a"]["clicks"], rows["c"]["clicks"]) == (1, 0)
+    (row,) = [each for each in aside if "conversion" not in each[REASON]]
+    assert "4" in row[REASON], row
+    assert figures["clicks_unreadable"] == 1
+
+
 def test_first_touch_and_view_through(logs, tmp_path):
     rows, _, figures = joined(logs, tmp_path, touch="first", view_through_days=0.1,
                               click_through_days=0.5)  # fmt: skip
