@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict
 
 from nightbid.forget import erasures
+from nightbid.night import incremental
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import APPROVE, RunRecord, runs_of
 from nightbid.storage.workspace import Workspace
@@ -58,6 +59,9 @@ def _of_champions(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
     for change in pointer.pauses():
         what = f"{change.change} promotions"
         yield Decision(at=change.at, by=change.by, what=what, reason=change.reason)
+    for each in incremental.decisions(workspace, pipeline):
+        what = f"{each.change} the day {each.day}"
+        yield Decision(at=each.at, by=each.by, what=what, reason=each.reason)
 
 
 def _of_erasures(workspace: Workspace) -> Iterator[Decision]:

@@ -54,8 +54,8 @@ def _models(spec: PipelineSpec) -> Iterator[str]:
             )
             continue
         yield from _parameters(where, model)
-        if where == "model" and spec.train.warm_start and registry.is_tree(name):
-            yield f"train.warm_start: {name} cannot begin with the champion's weights"
+        if where == "model" and spec.train.mode != "full" and not registry.is_network(name):
+            yield f"train.mode: {name} cannot begin with earlier weights; set train.mode: full"
 
 
 def _parameters(where: str, model: Model) -> Iterator[str]:

@@ -302,6 +302,7 @@ class _Attempt:
             history=plan.history,
             earlier_champions=plan.earlier_champions,
             no_reference=plan.no_reference,
+            continuation=plan.continuation,
             output=Path(str(scratch)),
             workspace=plan.run.workspace,
             cache=self._cache,

@@ -5,6 +5,8 @@ Stages never import each other; this vocabulary and the manifests are where they
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -78,10 +80,17 @@ class FeatureSchema(BaseModel):
         (folder / "features.json").write_text(self.model_dump_json(indent=1))
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
+def split_files(folder: Path, split: str, days: Collection[date] = ()) -> list[Path]:
     """Parquet files of one split of a stage's output, in their canonical order.
 
     Both sampled and featurized rows lie as `split=<name>/dt=YYYY-MM-DD/part-*.parquet`, in the
     same row order, each with the reserved columns above.
+
+    Args:
+        folder: The output.
+        split: train, validate or evaluate.
+        days: Of these days alone; default: of all.
     """
-    return sorted((folder / f"split={split}").glob("dt=*/part-*.parquet"))
+    found = sorted((folder / f"split={split}").glob("dt=*/part-*.parquet"))
+    wanted = {f"dt={day}" for day in days}
+    return [path for path in found if path.parent.name in wanted] if wanted else found

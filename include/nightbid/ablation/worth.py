@@ -245,7 +245,7 @@ def _retrained(
         for each in featurized.glob("split=*"):
             (folder / "rows" / each.name).symlink_to(each.resolve())
         FeatureSchema(inputs=kept).save(folder / "rows" / "fitted")
-        cold = spec.train.model_copy(update={"warm_start": False, "workers": 1})
+        cold = spec.train.model_copy(update={"mode": "full", "workers": 1})
         job = Job(
             model=spec.model,
             train=cold,

@@ -28,6 +28,7 @@ def _mount() -> None:
         ("data", "Look at, fetch or make the logs of a pipeline."),
         ("gates", "Propose, show and override what the gates would stop."),
         ("cost", "What runs cost, and will cost."),
+        ("incremental", "Days that incremental nights have learned; undo one."),
         ("bids", "What predictions would have earned on logged auctions."),
     ):
         module = importlib.import_module(f"nightbid.cli.{name}")

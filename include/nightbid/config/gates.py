@@ -221,6 +221,9 @@ class ModelGate(Block):
     """Standard deviation of the normalized entropy between seeds, as `gates.seed_noise` has it."""
     seed_noise_unknown: Limit = limit()
     """1 if it was not measured for this model; `{stop: [null, 0]}` requires it."""
+    new_day_loss: Limit = limit(warn=(None, 0.005))
+    """With `train.mode: incremental`: normalized entropy of the new training day before it was
+    learned, less the usual one since the last night that learned all days, beyond chance."""
     metrics_not_finite: Limit = limit(stop=(None, 0))
     """Metrics that are no numbers."""
     positives: Limit = limit(warn=(200, None), stop=(10, None))

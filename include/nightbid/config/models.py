@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from nightbid.config.base import Block
+
+log = logging.getLogger(__name__)
 
 
 class Model(Block):
@@ -100,8 +103,15 @@ class Train(Block):
     """Weight of a positive in training; the predicted probability is corrected for it."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Seconds between checkpoints: the most work that a killed training has to repeat."""
-    warm_start: bool = False
-    """Start from the champion's weights and optimizer moments, moved by key."""
+    mode: Literal["full", "warm", "incremental"] = "full"
+    """What a night begins with and learns. `full`: fresh weights, all days. `warm`: the champion's
+    layers with fresh embedding tables, all days, half of the epochs. `incremental`: the weights and
+    moments of the night before, moved by key, and only the days since, in one pass."""
+    full_every: int = Field(default=7, ge=1)
+    """With `mode: incremental`: number of nights from one that learns all days to the next."""
+    drift_ne: float = Field(default=0.01, ge=0)
+    """With `mode: incremental`: increase of the normalized entropy of a new day, before it is
+    learned, over the usual one, beyond four standard errors. Above it the night learns all days."""
     refit: bool = False
     """After the gates' evaluation train once more, by the same recipe, on the rows of all days, the
     newest included, and serve that. `gate_serving` compares it with the judged model on the newest
@@ -117,12 +127,27 @@ class Train(Block):
     seed: int = 0
     """Seed of initialization and shuffling, in addition to the pipeline's `seed`."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _warm_start_is_a_mode(cls, value: Any) -> Any:
+        """Read `warm_start`, the spelling until version 0.1."""
+        if not isinstance(value, dict) or "warm_start" not in value:
+            return value
+        value = dict(value)
+        asked = value.pop("warm_start")
+        if asked is True and "mode" not in value:
+            log.warning("train.warm_start is now `train.mode: warm`; see docs/upgrade.md")
+            return {**value, "mode": "warm"}
+        if asked not in (True, False):
+            raise ValueError(f"train.warm_start is {asked!r}; set train.mode: warm, or remove it")
+        return value
+
     @model_validator(mode="after")
     def _refit_is_from_scratch(self) -> Train:
-        if self.refit and self.warm_start:
+        if self.refit and self.mode != "full":
             raise ValueError(
-                "train.refit trains from scratch on all days, but train.warm_start begins with the"
-                " champion's weights; set one of them to false"
+                "train.refit trains from scratch on all days, and so does only train.mode: full;"
+                f" remove one of refit and mode: {self.mode}"
             )
         if self.refit and self.sampling_correction:
             raise ValueError(
@@ -130,6 +155,11 @@ class Train(Block):
                 " train.sampling_correction could not undo it; set one of them to false"
             )
         return self
+
+    @property
+    def starts_warm(self) -> bool:
+        """Whether a night begins with layers of the champion."""
+        return self.mode == "warm"
 
     def sized(self, rows: int) -> tuple[int, int]:
         """Rows per step and maximum number of epochs, for so many training rows.

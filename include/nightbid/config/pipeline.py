@@ -287,7 +287,7 @@ class PipelineSpec(Block):
             ("train.sampling_correction", self.train.sampling_correction),
             ("train.positive_weight", self.train.positive_weight != 1),
             ("train.refit", self.train.refit),
-            ("train.warm_start", self.train.warm_start),
+            (f"train.mode: {self.train.mode}", self.train.mode != "full"),
         ):
             if found:
                 raise ValueError(

@@ -164,6 +164,10 @@ _MODEL: dict[str, _Entry] = {
     "seed_noise": ("training is unstable", ("Lower `train.learning_rate`; average weights.",)),
     "seed_noise_unknown": ("the model changed since the noise was measured", (
         "`nightbid gates noise {pipeline}`, review, rename the file.",)),
+    "new_day_loss": ("the day is poisoned, or clicks have other causes now", (
+        "Look at the day: `nightbid data show {pipeline} --date DAY`.",
+        "If it is wrong: `nightbid incremental undo {pipeline} DAY --reason …`, then run the night"
+        " again.",)),
     "metrics_not_finite": ("training diverged", (
         "Lower `train.learning_rate`.",)),
     "positives": ("a short or thin window", (

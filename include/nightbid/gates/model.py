@@ -19,6 +19,7 @@ from nightbid.gates.drift import (
 )
 from nightbid.gates.gate import run_gate
 from nightbid.gates.measurements import Measurements
+from nightbid.night.incremental import METRIC, Learned
 from nightbid.night.task import Outcome, StageTask
 from nightbid.profile.bins import Floats
 from nightbid.sweep.seed_variance import model_digest
@@ -42,6 +43,7 @@ def measure(task: StageTask) -> Measurements:
     broken = [name for name in required if not _finite(candidate.get(name))]
     measurements.add("metrics_not_finite", len(broken), note=", ".join(broken))
     measurements.add("positives", positives, note=f"of {metrics['rows']:,} rows")
+    _new_days(measurements, task)
     if is_value:
         model_values.measure_values(measurements, metrics, task.spec, broken)
         _predictions(measurements, metrics.get("curves") or {}, reference)
@@ -80,6 +82,25 @@ def measure(task: StageTask) -> Measurements:
         int(metrics["rows"]),
     )
     return measurements
+
+
+def _new_days(measurements: Measurements, task: StageTask) -> None:
+    """Note how an incremental night predicted its new days before it learned them."""
+    train = task.inputs.get("train")
+    found = train.manifest.metrics.get(METRIC) if train is not None else None
+    if not found:
+        return
+    learned = Learned.model_validate(found)
+    if learned.excess is None:
+        measurements.skip(f"a new day before it was learned: {learned.why_full}")
+        return
+    newest = learned.curve[-1]
+    measurements.add(
+        "new_day_loss",
+        learned.excess,
+        note=f"{newest.day}: normalized entropy {newest.normalized_entropy:.4f},"
+        f" standard error {newest.error:.4f}",
+    )
 
 
 def _levels(

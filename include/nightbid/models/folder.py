@@ -17,6 +17,8 @@ from nightbid.schema import FeatureSchema
 
 WEIGHTS = "weights.npz"
 TREES = "trees.txt"
+SLOTS = "optimizer.npz"
+"""Moments of the optimizer, beside the weights of a model that a later night goes on with."""
 PROBABILITY = "probability"
 """Output of an exported graph: calibrated, of the label."""
 Array = npt.NDArray[Any]

@@ -117,9 +117,9 @@ def names() -> list[str]:
     return sorted({*_engines(), *_REGISTERED})
 
 
-def is_tree(name: str) -> bool:
-    """Whether LightGBM fits it, known by its folder: nothing is imported."""
-    return _engines().get(name) == "lightgbm"
+def is_network(name: str) -> bool:
+    """Whether TensorFlow fits it, known by its folder: nothing is imported."""
+    return _engines().get(name, "tensorflow") == "tensorflow"
 
 
 def signature(name: str) -> dict[str, ast.expr | None] | None:

@@ -22,6 +22,7 @@ from upath import UPath
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import CorruptDataError, StageError, WorkspaceError
 from nightbid.night.champion import Champion, ChampionPointer
+from nightbid.night.incremental import Continuation, continuation
 from nightbid.night.manifest import FileEntry, Manifest
 from nightbid.night.record import RunRecord
 from nightbid.night.source import code_of
@@ -51,6 +52,7 @@ class Plan:
     history: tuple[StageInput, ...]
     earlier_champions: Mapping[str, StageInput]
     no_reference: str
+    continuation: Continuation | None
     spec_digest: str
     code_digest: str
     versions: Mapping[str, str]
@@ -75,6 +77,12 @@ class Plan:
                 inputs["champion"] = read_output(workspace, champion.bundle_uri)
             if stage.earlier_champions and not no_reference:
                 earlier = _earlier_champions(run, champion, spec)
+        goes_on: Continuation | None = None
+        if stage.continues and spec.train.mode == "incremental":
+            state = continuation(run, spec, stage.name)
+            goes_on = state.continuation
+            if state.uri:
+                inputs["state"] = read_output(workspace, state.uri)
         uris = run.history(stage.history_of) if stage.history_of else []
         history = tuple(_sound(workspace, uris))
         spec_digest = digest_of(spec.model_dump(mode="json", include=set(stage.spec_keys)))
@@ -87,6 +95,7 @@ class Plan:
                 "inputs": {name: each.manifest.digest for name, each in inputs.items()},
                 "history": [each.manifest.digest for each in history],
                 **({"no_reference": no_reference} if no_reference else {}),
+                **({"continues": goes_on.model_dump(mode="json")} if goes_on else {}),
                 **(
                     {"earlier": {name: each.manifest.digest for name, each in earlier.items()}}
                     if earlier
@@ -101,8 +110,8 @@ class Plan:
             }
         )
         return cls(
-            stage, spec, run, night, inputs, history, earlier, no_reference, spec_digest,
-            code_digest, versions, key,
+            stage, spec, run, night, inputs, history, earlier, no_reference, goes_on,
+            spec_digest, code_digest, versions, key,
         )  # fmt: skip
 
     @property

@@ -49,7 +49,8 @@ NIGHT: tuple[Stage, ...] = (
         inputs=("featurize",),
         spec_keys=("model", "train", "label"),
         uses_champion=True,
-        champion_when="train.warm_start",
+        champion_when="train.starts_warm",
+        continues=True,
         remote="nightbid.training.remote:candidate",
     ),
     Stage(
@@ -57,6 +58,7 @@ NIGHT: tuple[Stage, ...] = (
         "nightbid.training.stage:run_baseline",
         inputs=("featurize",),
         spec_keys=("baseline", "train", "label"),
+        continues=True,
         remote="nightbid.training.remote:baseline",
     ),
     Stage(
@@ -70,7 +72,7 @@ NIGHT: tuple[Stage, ...] = (
     Stage(
         "gate_model",
         "nightbid.gates.model:run",
-        inputs=("evaluate",),
+        inputs=("evaluate", "train"),
         spec_keys=("gates", "evaluate", "model", "train", "label"),
         is_gate=True,
     ),

@@ -15,6 +15,7 @@ from typing import Any
 from upath import UPath
 
 from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.night.incremental import Continuation
 from nightbid.night.manifest import FileEntry, Manifest, Rows, Usage, Verdict
 from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
 from nightbid.storage.workspace import Workspace, fetch
@@ -67,7 +68,8 @@ class StageTask:
     night: Night
     run_id: str
     inputs: Mapping[str, StageInput]
-    """By stage name. `champion` is there if the stage asks for it and there is one."""
+    """By stage name. `champion` is there if the stage asks for it and there is one; `state` is the
+    earlier output that an incremental night goes on with."""
     history: tuple[StageInput, ...]
     """Outputs of the `history_of` stage on earlier nights, oldest first."""
     output: Path
@@ -83,6 +85,8 @@ class StageTask:
     that asks for them."""
     no_reference: str = ""
     """Why the champion is not among the inputs although it serves."""
+    continuation: Continuation | None = None
+    """With `train.mode: incremental`, what a training goes on with."""
     watch: EpochWatcher = unwatched
     """Told by trainings how good they are after each epoch; may end them."""
 
@@ -105,6 +109,8 @@ class Stage:
     """Dotted key of a setting; unless it is true, the champion is left out after all."""
     earlier_champions: bool = False
     """Whether it also compares with the champions of `evaluate.ratchet_nights` nights before."""
+    continues: bool = False
+    """Whether it goes on with its own output of an earlier night, in incremental mode."""
     history_of: str | None = None
     is_gate: bool = False
     fingerprint: str = ""

@@ -25,6 +25,7 @@ from nightbid.report.charts import (
 )
 from nightbid.report.figures import words_of
 from nightbid.report.formatting import against, interval, money, number, signed
+from nightbid.report.incremental_section import incremental_context
 from nightbid.report.replay_section import policy_context, replay_context
 from nightbid.report.run_view import RunView, StageView
 
@@ -60,6 +61,7 @@ def run_context(view: RunView) -> dict[str, Any]:
         **replay_context(view),
         **policy_context(view),
         **ablation_context(view),
+        **incremental_context(view),
         **_calibration(metrics),
         **_slices(metrics),
         **_training(view),

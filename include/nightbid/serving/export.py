@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from nightbid.errors import CorruptDataError
+from nightbid.models.folder import SLOTS
 from nightbid.models.layout import Layout
 from nightbid.models.predict import FittedModel, load_model
 from nightbid.models.registry import find
@@ -48,7 +49,11 @@ def run(task: StageTask) -> Outcome:
         model, again = refitted.model, refitted.metrics
         parameters = int(again["parameters"])
     else:
-        shutil.copytree(training.path / "model", task.output / "model")
+        # The next night goes on with the training's own output, not with the bundle.
+        spare = () if task.spec.train.starts_warm else (SLOTS,)
+        shutil.copytree(
+            training.path / "model", task.output / "model", ignore=shutil.ignore_patterns(*spare)
+        )
     task.progress(0.2, "writing the graphs")
     volatile = _write_graphs(model, task.output)
     card = BundleCard(

@@ -21,6 +21,7 @@ from nightbid.config.settings import Settings
 from nightbid.night.record import RunRecord
 from nightbid.report.run_view import RunView
 from nightbid.storage.workspace import Workspace
+from nightbid.tracking.logged import Logged
 from nightbid.tracking.payload import Payload
 from nightbid.tracking.queue import Queue
 
@@ -69,15 +70,21 @@ def log_run(run: RunRecord, settings: Settings, *, patience: float = PATIENCE) -
 def queue_run(run: RunRecord, settings: Settings) -> Tracked | None:
     """Put a run that has ended into the queue, which takes no time. Never raises.
 
+    A run that was logged before, and has found nothing else since, stays as it was logged.
+
     Returns:
         None if it now waits for `deliver`; else why it does not.
     """
     try:
-        if not tracking_uri(settings, run.workspace):
+        uri = tracking_uri(settings, run.workspace)
+        if not uri:
             return Tracked("off")
         if RunView(run).state == "running":
             return Tracked("unfinished")
-        Queue(run.workspace).put(Payload.of(run))
+        payload, before = Payload.of(run), Logged.of(run.folder)
+        if before is not None and (before.store, before.content) == (uri, payload.content):
+            return Tracked("idle")
+        Queue(run.workspace).put(payload)
     except Exception as error:
         # A night that is judged and promoted stays so, whatever its bookkeeping does.
         LOG.warning("run %s is not tracked", run.run_id, exc_info=True)
@@ -124,7 +131,8 @@ def replay(workspace: Workspace, uri: str) -> list[str]:
         for payload in waiting:
             assert store is not None
             found = store.log(payload)
-            found.save(workspace, payload.experiment, payload.run_id)
+            noted = found.model_copy(update={"content": payload.content})
+            noted.save(workspace, payload.experiment, payload.run_id)
             queue.done(payload)
             logged.append(payload.run_id)
     return logged

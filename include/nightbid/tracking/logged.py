@@ -17,6 +17,8 @@ class Logged(BaseModel):
     """Tracking URI that it was logged to."""
     experiment_id: str
     run_id: str
+    content: str = ""
+    """Of the payload, see `Payload.content`; empty where an older version logged it."""
 
     def save(self, workspace: Workspace, pipeline: str, run_id: str) -> None:
         """Note it, if there are records of the run."""

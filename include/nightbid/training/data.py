@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -170,7 +171,9 @@ class Examples:
             yield self.take(slice(start, start + size))
 
 
-def read_examples(folder: Path, split: str, layout: Layout, *, serving: bool) -> Examples:
+def read_examples(
+    folder: Path, split: str, layout: Layout, *, serving: bool, days: Collection[date] = ()
+) -> Examples:
     """Read one split of a featurize output.
 
     Args:
@@ -178,11 +181,12 @@ def read_examples(folder: Path, split: str, layout: Layout, *, serving: bool) ->
         split: train, validate or evaluate.
         layout: the model's inputs.
         serving: blank the training-only inputs, as they are at serving.
+        days: of these days alone; default: of all.
 
     Raises:
         MissingDataError: there are no such rows, or an input is absent.
     """
-    files = {path: pq.read_metadata(path) for path in split_files(folder, split)}
+    files = {path: pq.read_metadata(path) for path in split_files(folder, split, days)}
     ends = np.cumsum([footer.num_rows for footer in files.values()], dtype=np.int64)
     rows = int(ends[-1]) if len(ends) else 0
     if not rows:

@@ -59,7 +59,7 @@ def fit_ensemble(
         alone = job.output / f"member-{name}"
         alone.mkdir()
         model = job.model.model_copy(update={"architecture": name, "parameters": parameters})
-        settings = job.train.model_copy(update={"calibration": "none", "warm_start": False})
+        settings = job.train.model_copy(update={"calibration": "none", "mode": "full"})
         member = job.model_copy(
             update={
                 "model": model,

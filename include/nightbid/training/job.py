@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upath import UPath
 
@@ -15,19 +16,25 @@ from nightbid.config.models import SMALLEST_BATCH, Model, Train
 from nightbid.config.pipeline import Label
 from nightbid.errors import ConfigError
 from nightbid.models.calibration import Calibration
-from nightbid.models.folder import ModelCard, save_card, save_weights
+from nightbid.models.folder import ModelCard, load_card, save_card, save_weights
 from nightbid.models.layout import Layout
 from nightbid.models.registry import Architecture, find
+from nightbid.night.incremental import METRIC, Continuation
 from nightbid.night.progress import EpochWatcher, Progress, unwatched
 from nightbid.schema import FeatureSchema
 from nightbid.training.calibration import FITTERS, as_served, learned_as
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Rows, read_examples
 from nightbid.training.distributed import agreed
-from nightbid.training.memory import plan_memory
+from nightbid.training.memory import MemoryPlan, plan_memory
 from nightbid.training.stream import Stream
 from nightbid.training.validation import scored
 from nightbid.training.values import scale, value_fields
+
+if TYPE_CHECKING:
+    from nightbid.training.incremental import Lesson
+
+WARM = "warm: the champion's layers, fresh embeddings, half of the epochs"
 
 
 class Fit(Block):
@@ -37,6 +44,8 @@ class Fit(Block):
     train: Train
     label: Label
     seed: int
+    continuation: Continuation | None = None
+    """What an incremental night goes on with."""
 
 
 class Job(Fit):
@@ -47,8 +56,9 @@ class Job(Fit):
     output: Path
     """Folder for `model/`; only the first worker writes."""
     checkpoints: Path | None = None
-    champion: Path | None = None
-    """Bundle to start from; see `nightbid.training.warm`."""
+    start: Path | None = None
+    """Folder with an earlier `model/` to begin with: the champion's bundle, or the output of an
+    earlier training; see `nightbid.training.warm`."""
 
 
 def run_job(
@@ -96,23 +106,26 @@ def run_job(
     progress(0.0, "reading featurized rows")
     schema = FeatureSchema.load(job.featurized / "fitted")
     layout = Layout(schema)
-    plan = plan_memory(job.featurized, layout, job.train.memory_gb)
-    if architecture.engine == "tensorflow":
-        plan = replace(plan, streams=agreed(strategy, plan.streams))
+    lesson = None
+    if job.continuation is not None:
+        from nightbid.training.incremental import plan_lesson
+
+        with strategy.scope():
+            lesson = plan_lesson(job, layout, lambda days: _Source.of(job, layout, strategy, days))
+    source = _Source.of(job, layout, strategy, lesson.fresh if lesson else ())
+    plan, settings = source.plan, lesson.settings if lesson else job.train
     if plan.streams:
         progress(0.0, str(plan))
-
-    def read(split: str, *, serving: bool) -> Rows:
-        if plan.streams:
-            return Stream.of(job.featurized, split, layout, plan, serving=serving)
-        return read_examples(job.featurized, split, layout, serving=serving)
-
-    as_logged = read("train", serving=False)
-    train, undone = learned_as(as_logged, job.train)
-    validation = read("validate", serving=True)
+    as_logged = source.train(serving=False)
+    train, undone = learned_as(as_logged, settings)
+    validation = source.validation()
     fitted_on: Rows = validation
-    if job.train.calibration == "rate":
-        fitted_on = as_served(as_logged, layout)
+    if settings.calibration == "rate":
+        # Of all days also where one is learned: a day has few positives.
+        of_all = as_logged
+        if lesson is not None and lesson.before is not None:
+            of_all = _Source.of(job, layout, strategy, lesson.window).train(serving=False)
+        fitted_on = as_served(of_all, layout)
     card = ModelCard(
         architecture=job.model.architecture,
         embedding_dim=job.model.embedding_dim,
@@ -121,12 +134,16 @@ def run_job(
         features=schema,
         **{"calibration": undone, **_start(job.label, train, architecture)},
     )
+    if lesson is not None and lesson.old is not None:
+        # The weights were learned on top of these.
+        same = ("prior", "tasks", "task_priors")
+        card = card.model_copy(update={name: getattr(lesson.old, name) for name in same})
 
     def inner(done: float, message: str = "") -> None:
         progress(0.05 + 0.93 * done, message)
 
     folder = job.output / "model"
-    rows = {"rows": len(train) + len(validation), "memory": plan.metrics}
+    rows_metrics = {"rows": len(train) + len(validation), "memory": plan.metrics}
     if architecture.engine == "ensemble":
         from nightbid.training.ensemble import fit_ensemble
 
@@ -143,7 +160,7 @@ def run_job(
         )
         both.card = _calibrated(plain, both, fitted_on, job.train)
         save_card(both.card, folder)
-        return {**metrics, **rows, **_told(both.card)}
+        return {**metrics, **rows_metrics, **_told(both.card)}
     if architecture.engine == "lightgbm":
         from nightbid.training.trees import fit_trees
 
@@ -153,49 +170,107 @@ def run_job(
         trees.card = _calibrated(card, trees, fitted_on, job.train)
         save_card(trees.card, folder)
         trees.save(folder)
-        return {**rows, **metrics, **_told(trees.card)}
+        return {**rows_metrics, **metrics, **_told(trees.card)}
+    network_metrics = _fit_network(
+        job, card, train, validation, fitted_on, lesson, strategy,
+        progress=inner, watch=watch, kept=kept,
+    )  # fmt: skip
+    return {**rows_metrics, **network_metrics}
+
+
+def _fit_network(
+    job: Job,
+    card: ModelCard,
+    train: Rows,
+    validation: Rows,
+    fitted_on: Rows,
+    lesson: Lesson | None,
+    strategy: Any,
+    *,
+    progress: Progress,
+    watch: EpochWatcher,
+    kept: UPath | None,
+) -> dict[str, Any]:
+    """Train a network, calibrate it, and write it.
+
+    Args:
+        job: What is trained.
+        card: Of the network, before it is calibrated.
+        train: Rows to learn from.
+        validation: Newer rows.
+        fitted_on: Rows for the calibration.
+        lesson: Of an incremental night.
+        strategy: How steps are taken.
+        progress: Told how far it is.
+        watch: Told how good it is after each epoch.
+        kept: Where checkpoints lie, if not in the job's folder.
+
+    Returns:
+        Metrics of the stage.
+    """
     from nightbid.models.network import Network
     from nightbid.training.loop import Training
     from nightbid.training.tensorboard_log import TensorBoardLogger
-    from nightbid.training.warm import save_slots, warm_up
+    from nightbid.training.warm import save_keys, save_slots, take_all, take_layers, why_cold
 
+    settings = lesson.settings if lesson else job.train
+    goes_on = lesson is not None and lesson.before is not None
+    known: dict[str, Any] = {}
+    cold = "there is no champion"
+    if settings.mode == "warm" and job.start is not None:
+        cold = why_cold(load_card(job.start / "model"), card)
+        if not cold:
+            size, epochs = settings.sized(len(train))
+            settings = settings.model_copy(update={"batch_size": size, "epochs": -(-epochs // 2)})
     with strategy.scope():
         network = Network(card, seed=job.seed)
         training = Training(
             network,
             train,
             validation,
-            job.train,
-            step_scale=architecture.step_scale,
+            settings,
+            step_scale=find(job.model.architecture).step_scale,
             seed=job.seed,
+            share=lesson.share if lesson else 1.0,
         )
-        warm_start_report = None
-        if job.champion is not None:
-            optimizer = training.step.optimizer
-            warm_start_report = warm_up(network, optimizer, job.champion, job.featurized / "fitted")
+        optimizer = training.step.optimizer
+        if goes_on and job.start is not None:
+            rows = take_all(network, optimizer, job.start, job.featurized / "fitted")
+            known["embeddings_known"] = rows / network.layout.table_rows
+        elif settings.mode == "warm" and job.start is not None and not cold:
+            take_layers(network, optimizer, job.start / "model")
         chief = strategy.extended.should_checkpoint
         checkpoints = Checkpoints(
-            kept or job.checkpoints, job.train.checkpoint_seconds, writes=chief
+            kept or job.checkpoints, settings.checkpoint_seconds, writes=chief
         )
         with closing(TensorBoardLogger(job.output / "tensorboard" if chief else None)) as board:
             fitted = training.run(
-                progress=inner, watch=board.beside(watch), checkpoints=checkpoints
+                progress=progress, watch=board.beside(watch), checkpoints=checkpoints
             )
             board.tell(fitted)
-    network.card = _calibrated(card, network, fitted_on, job.train)
+    network.card = _calibrated(card, network, fitted_on, settings)
     if chief:
+        folder = job.output / "model"
         save_card(network.card, folder)
         save_weights(network.weights(), folder)
-        if job.train.warm_start:
-            save_slots(network, training.step.optimizer, folder)
+        if settings.mode != "full":
+            save_slots(network, optimizer, folder, tables=lesson is not None)
+        if lesson is not None:
+            save_keys(job.featurized / "fitted", job.output)
     best = fitted.best
+    if lesson is not None:
+        from nightbid.training.incremental import said_of
+
+        learned = lesson.learned(fitted.batch_size, best.validation, validation)
+        known |= {METRIC: learned.model_dump(mode="json"), "start": said_of(learned)}
+    elif settings.mode == "warm":
+        known["start"] = f"cold: {cold}" if cold else WARM
     return {
-        **rows,
         "architecture": card.architecture,
         "parameters": network.parameters,
         "workers": strategy.num_replicas_in_sync,
         **_told(network.card),
-        **({"warm_start": str(warm_start_report)} if warm_start_report else {}),
+        **known,
         "resumed_at": fitted.resumed_at,
         "examples_per_second": fitted.examples_per_second,
         "input_share": fitted.input_share,
@@ -203,7 +278,7 @@ def run_job(
         "best_epoch": best.epoch,
         "batch_size": fitted.batch_size,
         "most_epochs": fitted.most_epochs,
-        "is_cut_short": fitted.is_cut_short,
+        "is_cut_short": fitted.is_cut_short and not goes_on,
         "history": [
             {
                 "epoch": each.epoch,
@@ -216,6 +291,38 @@ def run_job(
         ],
         "validation": {"auc": best.validation.auc, "log_loss": best.validation.log_loss},
     }
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The rows of a training: in memory, or streamed."""
+
+    featurized: Path
+    layout: Layout
+    plan: MemoryPlan
+    days: tuple[date, ...]
+
+    @classmethod
+    def of(cls, job: Job, layout: Layout, strategy: Any, days: tuple[date, ...]) -> _Source:
+        plan = plan_memory(job.featurized, layout, job.train.memory_gb, days)
+        if strategy is not None:
+            plan = replace(plan, streams=agreed(strategy, plan.streams))
+        return cls(job.featurized, layout, plan, days)
+
+    def train(self, *, serving: bool) -> Rows:
+        """Training rows of the days; without days of all."""
+        return self._read("train", self.days, serving=serving)
+
+    def validation(self) -> Rows:
+        """Validation rows, as served."""
+        return self._read("validate", (), serving=True)
+
+    def _read(self, split: str, days: tuple[date, ...], *, serving: bool) -> Rows:
+        if self.plan.streams:
+            return Stream.of(
+                self.featurized, split, self.layout, self.plan, serving=serving, days=days
+            )
+        return read_examples(self.featurized, split, self.layout, serving=serving, days=days)
 
 
 def _calibrated(card: ModelCard, model: Any, rows: Rows, train: Train) -> ModelCard:

@@ -168,6 +168,8 @@ class Training:
         settings: the `train` block.
         step_scale: multiplies the learning rate; the architecture's.
         seed: of the order of rows.
+        share: of the rows that the embeddings' penalty weighs against, these are so many: below 1
+            where only the newest days are learned.
     """
 
     def __init__(
@@ -179,13 +181,14 @@ class Training:
         *,
         step_scale: float,
         seed: int,
+        share: float = 1.0,
     ) -> None:
         self._network, self._train, self._validation = network, train, validation
         self._settings, self._seed = settings, seed
         self._batch_size, self._epochs = settings.sized(len(train))
         self._rate = settings.learning_rate * step_scale
         for layer in network.embedded:
-            layer.occurrences(_occurrences(network, train))
+            layer.occurrences(_occurrences(network, train) / share)
         stream = train if isinstance(train, Stream) else None
         self.step = Step(
             network,

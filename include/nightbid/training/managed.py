@@ -42,7 +42,8 @@ class TrainingOrder(Fit):
     output: str
     """Folder of this attempt alone."""
     checkpoints: str
-    champion: str | None = None
+    start: str | None = None
+    """Earlier output that it begins with."""
     code_digest: str
     """Digest of the stage's source code."""
     versions: dict[str, str]
@@ -122,7 +123,7 @@ def _train(workspace: Workspace, job_record: TrainingOrder) -> None:
             **{name: getattr(job_record, name) for name in Fit.model_fields},
             featurized=fetch(workspace.at(job_record.featurized)),
             output=here,
-            champion=fetch(workspace.at(job_record.champion)) if job_record.champion else None,
+            start=fetch(workspace.at(job_record.start)) if job_record.start else None,
         )
         kept = workspace.at(job_record.checkpoints)
         metrics = run_job(job, progress=LogProgress("train"), watch=_told, kept=kept)

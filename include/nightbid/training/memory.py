@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +51,18 @@ class MemoryPlan:
         )
 
 
-def plan_memory(folder: Path, layout: Layout, limit_gb: float | None) -> MemoryPlan:
+def plan_memory(
+    folder: Path, layout: Layout, limit_gb: float | None, days: Collection[date] = ()
+) -> MemoryPlan:
     """Estimate what the rows of a training take, and decide how they are read.
 
     Args:
         folder: A featurize output.
         layout: The model's inputs.
         limit_gb: `train.memory_gb`.
+        days: Training days that are learned; default: all.
     """
-    files = [path for split in ("train", "validate") for path in split_files(folder, split)]
+    files = [*split_files(folder, "train", days), *split_files(folder, "validate")]
     rows = sum(pq.read_metadata(path).num_rows for path in files)
     size = layout.row_bytes + FLAGS
     limit_gb = memory_limit(limit_gb, place_of_environment().processes_here)

@@ -97,7 +97,7 @@ class TrainingJob:
             **requested.fit.model_dump(),
             stage=job_record.stage,
             featurized=task.workspace.uri(task.inputs["featurize"].folder),
-            champion=task.workspace.uri(requested.champion.folder) if requested.champion else None,
+            start=task.workspace.uri(requested.start.folder) if requested.start else None,
             output=task.workspace.uri(folder),
             checkpoints=task.workspace.uri(_checkpoints(task, job_record)),
             code_digest=job_record.code_digest,

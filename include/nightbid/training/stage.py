@@ -20,8 +20,8 @@ class TrainingRequest:
     """What a stage wants trained, checked: what is wrong is said before workers start."""
 
     fit: Fit
-    champion: StageInput | None
-    """To start from."""
+    start: StageInput | None
+    """Earlier output to begin with: the champion's bundle, or the state of an incremental night."""
 
     @property
     def trees(self) -> bool:
@@ -45,9 +45,12 @@ def asked_candidate(task: StageTask) -> TrainingRequest:
 
 
 def asked_baseline(task: StageTask) -> TrainingRequest:
-    """Train the pipeline's `baseline`, from scratch each night."""
-    cold = task.spec.train.model_copy(update={"warm_start": False})
-    return _asked(task, task.spec.baseline, cold)
+    """Train the pipeline's `baseline`: on all days, or incrementally where the candidate is."""
+    settings = task.spec.train
+    known = find(task.spec.baseline.architecture)
+    if settings.mode == "warm" or known.engine != "tensorflow":
+        settings = settings.model_copy(update={"mode": "full"})
+    return _asked(task, task.spec.baseline, settings)
 
 
 def _asked(task: StageTask, model: Model, settings: Train) -> TrainingRequest:
@@ -60,13 +63,15 @@ def _asked(task: StageTask, model: Model, settings: Train) -> TrainingRequest:
         train=settings,
         label=task.spec.label,
         seed=task.spec.seed + settings.seed,
+        continuation=task.continuation if settings.mode == "incremental" else None,
     )
-    requested = TrainingRequest(fit, task.inputs.get("champion") if settings.warm_start else None)
-    if requested.alone and settings.warm_start:
+    start = {"warm": "champion", "incremental": "state"}.get(settings.mode, "")
+    requested = TrainingRequest(fit, task.inputs.get(start))
+    if requested.alone and settings.mode != "full":
         raise ConfigError(
-            f"{model.architecture} cannot begin with the champion's weights",
-            where="train.warm_start",
-            hint="set it to false for trees and ensembles",
+            f"{model.architecture} cannot begin with earlier weights",
+            where=f"train.mode: {settings.mode}",
+            hint="set it to full for trees and ensembles",
         )
     return requested
 
@@ -93,7 +98,7 @@ def _train(task: StageTask, requested: TrainingRequest) -> Outcome:
         featurized=task.inputs["featurize"].path,
         output=task.output,
         checkpoints=task.checkpoints,
-        champion=requested.champion.path if requested.champion else None,
+        start=requested.start.path if requested.start else None,
     )
     if requested.workers > 1:
         metrics = launch(job, requested.workers, progress=task.progress, watch=task.watch)
@@ -123,7 +128,7 @@ def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
         + (f", weights {_weights(metrics['weights'])}" if "weights" in metrics else "")
         + (f" by {metrics['workers']} workers" if metrics.get("workers", 1) > 1 else "")
         + _memory(metrics.get("memory", {}))
-        + (f", {metrics['warm_start']}" if "warm_start" in metrics else "")
+        + (f", {metrics['start']}" if "start" in metrics else "")
         + (f", resumed at {at:.0%}" if (at := metrics.get("resumed_at")) else ""),
     )
 

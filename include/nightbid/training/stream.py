@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -73,7 +74,14 @@ class Stream:
 
     @classmethod
     def of(
-        cls, folder: Path, split: str, layout: Layout, plan: MemoryPlan, *, serving: bool
+        cls,
+        folder: Path,
+        split: str,
+        layout: Layout,
+        plan: MemoryPlan,
+        *,
+        serving: bool,
+        days: Collection[date] = (),
     ) -> Stream:
         """Find the rows of a split.
 
@@ -83,12 +91,13 @@ class Stream:
             layout: The model's inputs.
             plan: Gives the size of the buffer.
             serving: Blank the training-only inputs, as they are at serving.
+            days: Of these days alone; default: of all.
 
         Raises:
             MissingDataError: There are no such rows.
         """
         groups, start = [], 0
-        for path in split_files(folder, split):
+        for path in split_files(folder, split, days):
             footer = pq.read_metadata(path)
             for number in range(footer.num_row_groups):
                 rows = footer.row_group(number).num_rows

@@ -1,13 +1,13 @@
-"""Warm start: tonight's model begins with what the champion knows, key by key.
+"""Begin with what an earlier model knows: its layers alone, or everything, key by key.
 
 Vocabularies are learned again each night, so the same ad has another id: rows of the table, and of
-the optimiser's moments, move to where their key is now. A key that the champion did not know
+the optimizer's moments, move to where their key is now. A key that the earlier model did not know
 begins fresh, one that is gone is forgotten.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,84 +16,113 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.errors import CorruptDataError
 from nightbid.features.fitted import FittedFeatures
-from nightbid.models.folder import Array, load_arrays, load_card, load_weights, save_arrays
+from nightbid.models.folder import (
+    SLOTS,
+    Array,
+    ModelCard,
+    load_arrays,
+    load_weights,
+    save_arrays,
+)
 from nightbid.models.layout import Layout
 from nightbid.models.network import Network, is_table
 from nightbid.schema import ModelInput
 from nightbid.training.adam import LazyAdam
 
-SLOTS = "optimizer.npz"
-"""Beside the weights of a model whose pipeline warm-starts."""
+FITTED = "fitted"
 Rows = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Warmth:
-    """What was taken over."""
-
-    rows: int
-    """Of the table, with the champion's embedding."""
-    of: int
-    dense: bool
-    """Whether the weights of the layers were; only if the inputs are the same ones."""
-    slots: bool
-    cold: str = ""
-    """Why nothing was."""
-
-    def __str__(self) -> str:
-        if self.cold:
-            return f"cold: {self.cold}"
-        return f"warm: {self.rows:,} of {self.of:,} embeddings" + (
-            "" if self.dense else ", layers fresh: the inputs have changed"
-        )
-
-
-def warm_up(network: Network, optimizer: LazyAdam, champion: Path, fitted: Path) -> Warmth:
-    """Give a fresh network the champion's weights and moments, remapped.
-
-    Args:
-        network: freshly built.
-        optimizer: of it.
-        champion: its bundle.
-        fitted: tonight's fitted features.
-    """
-    card, new = load_card(champion / "model"), network.card
-    rows = network.layout.table_rows
+def why_cold(old: ModelCard, new: ModelCard) -> str:
+    """Say why a model cannot begin with the weights of another; empty where it can."""
     requested = ("architecture", "embedding_dim", "parameters")
     # As JSON: a tuple of tonight's is a list of the file's.
-    theirs, mine = (each.model_dump(mode="json", include=set(requested)) for each in (card, new))
+    theirs, mine = (each.model_dump(mode="json", include=set(requested)) for each in (old, new))
     for name in requested:
         if theirs[name] != mine[name]:
-            said = f"the champion has another {name.replace('_', ' ')}, {theirs[name]}"
-            return Warmth(0, rows, dense=False, slots=False, cold=said)
-    moves = row_map(FittedFeatures.load(champion / "fitted"), FittedFeatures.load(fitted))
-    same = [_shape(each) for each in card.features.inputs] == [
+            return f"it has another {name.replace('_', ' ')}, {theirs[name]}"
+    if [_shape(each) for each in old.features.inputs] != [
         _shape(each) for each in new.features.inputs
-    ]
-    old = load_weights(champion / "model")
+    ]:
+        return "its inputs are other ones"
+    return ""
+
+
+def take_layers(network: Network, optimizer: LazyAdam, model: Path) -> None:
+    """Give a fresh network the layers of an earlier one and their moments; tables stay fresh.
+
+    Args:
+        network: Freshly built.
+        optimizer: Of it.
+        model: Folder of the earlier model, for which `why_cold` is empty.
+    """
+    _take(network, optimizer, model, None)
+
+
+def take_all(network: Network, optimizer: LazyAdam | None, state: Path, fitted: Path) -> int:
+    """Give a fresh network the weights and moments of an earlier one, rows of tables by key.
+
+    Args:
+        network: Freshly built.
+        optimizer: Of it; None: its moments are not needed.
+        state: Output of an earlier training, for which `why_cold` is empty.
+        fitted: Tonight's fitted features.
+
+    Returns:
+        Number of rows of the table that the earlier model knew.
+    """
+    moves = row_map(FittedFeatures.load(state / FITTED), FittedFeatures.load(fitted))
+    _take(network, optimizer, state / "model", moves)
+    return int((moves >= 0).sum())
+
+
+def _take(network: Network, optimizer: LazyAdam | None, model: Path, moves: Rows | None) -> None:
+    old = load_weights(model)
     names = {each.path: name for name, each in network.variables.items()}
+    if set(old) != set(names.values()):
+        raise CorruptDataError(
+            f"the weights are not those of a {network.card.architecture} of this version",
+            where=str(model),
+            hint="set train.mode: full for one night",
+        )
     for name, each in network.variables.items():
-        _move(each, old.get(name), moves, dense=same)
-    has_slots = (champion / "model" / SLOTS).exists()
-    if has_slots:
-        kept = load_arrays(champion / "model" / SLOTS)
-        optimizer.resume(int(kept["step"]))
-        for at, variable in enumerate(network.model.trainable_weights):
-            for slot, values in (("first", optimizer.first), ("second", optimizer.second)):
-                found = kept.get(f"{slot} {names[variable.path]}")
-                _move(values[at], found, moves, dense=same, table=is_table(variable))
-    return Warmth(int((moves >= 0).sum()), rows, dense=same, slots=has_slots)
+        _move(each, old[name], moves, table=is_table(each))
+    if optimizer is None or not (model / SLOTS).exists():
+        return
+    kept = load_arrays(model / SLOTS)
+    optimizer.resume(int(kept["step"]))
+    for at, variable in enumerate(network.model.trainable_weights):
+        for slot, values in (("first", optimizer.first), ("second", optimizer.second)):
+            found = kept.get(f"{slot} {names[variable.path]}")
+            if found is not None:
+                _move(values[at], found, moves, table=is_table(variable))
 
 
-def save_slots(network: Network, optimizer: LazyAdam, folder: Path) -> None:
-    """Write the optimiser's state beside the weights, for the next night's warm start."""
+def save_slots(network: Network, optimizer: LazyAdam, folder: Path, *, tables: bool) -> None:
+    """Write the optimizer's state beside the weights, for a later night.
+
+    Args:
+        network: That was trained.
+        optimizer: Of it.
+        folder: Of the model.
+        tables: Keep the moments of tables, too.
+    """
     names = {each.path: name for name, each in network.variables.items()}
     arrays: dict[str, Array] = {"step": np.asarray(optimizer.step)}
     for at, variable in enumerate(network.model.trainable_weights):
-        arrays[f"first {names[variable.path]}"] = optimizer.first[at].numpy()
-        arrays[f"second {names[variable.path]}"] = optimizer.second[at].numpy()
+        if tables or not is_table(variable):
+            arrays[f"first {names[variable.path]}"] = optimizer.first[at].numpy()
+            arrays[f"second {names[variable.path]}"] = optimizer.second[at].numpy()
     save_arrays(arrays, folder / SLOTS)
+
+
+def save_keys(fitted: Path, folder: Path) -> None:
+    """Keep which key each row of the table has: the fitted features without their histories."""
+    found = FittedFeatures.load(fitted)
+    slim = {name: replace(each, history=None) for name, each in found.learned.items()}
+    FittedFeatures(found.definition, slim).save(folder / FITTED)
 
 
 def row_map(old: FittedFeatures, new: FittedFeatures) -> Rows:
@@ -142,19 +171,22 @@ def _vocabulary(fitted: FittedFeatures, name: str) -> tuple[pa.Array, int]:
                                                       "oov_buckets", 1))  # fmt: skip
 
 
-def _move(
-    variable: Any, old: Array | None, moves: Rows, *, dense: bool, table: bool | None = None
-) -> None:
-    """Set a variable from the champion's array of the same name, row by row if it is a table."""
-    if old is None:
-        return
-    if is_table(variable) if table is None else table:
+def _move(variable: Any, old: Array, moves: Rows | None, *, table: bool) -> None:
+    """Set a variable from an array of the same name, row by row if it is a table.
+
+    Args:
+        variable: Fresh.
+        old: Of the earlier model.
+        moves: See `row_map`; None: tables stay fresh.
+        table: Whether it is one.
+    """
+    if not table:
+        variable.assign(old)
+    elif moves is not None:
         fresh = np.asarray(variable).copy()
         kept = moves >= 0
         fresh[kept] = old[moves[kept]]
         variable.assign(fresh)
-    elif dense and tuple(variable.shape) == old.shape:
-        variable.assign(old)
 
 
 def _shape(each: ModelInput) -> tuple[str, str, int, bool]:

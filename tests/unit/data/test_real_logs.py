@@ -391,7 +391,10 @@ def test_columns_that_nothing_names_fail_nothing(tmp_path):
     [
         ('schedule: "@hourly"', "'@hourly' runs more than once a day"),
         ('schedule: "*/30 3 * * *"', "more than once a day"),
-        ("source: {kind: parquet, folder: 'hdfs://x/logs'}", "neither a folder nor gs://, s3:// or bq://"),
+        (
+            "source: {kind: parquet, folder: 'hdfs://x/logs'}",
+            "neither a folder nor gs://, s3:// or bq://",
+        ),
         ("source: {kind: parquet, folder: x, time_zone: Europe/Berln}", "Europe/Berlin"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,21 @@ def test_a_finished_night_is_logged_whole(recorded_run, settings, logged):
     files = {each.path for each in logged.client.list_artifacts(found.info.run_id)}
     assert files == {"report.html", "run.json", "evaluation.json", "slices.json"}
     assert found.info.artifact_uri.startswith(f"file://{settings.workspace}/tracking/artifacts/ctr")
+
+
+def test_a_night_that_only_reused_its_outputs_is_not_logged_again(recorded_run, settings, logged):
+    run = recorded_run()
+    assert log_run(run, settings).state == "logged"
+    (before,) = logged()
+    for each in run.records():
+        again = {"reused": True, "seconds": 0.0, "started": each.started + timedelta(days=1)}
+        run.record(each.model_copy(update=again))
+    assert log_run(run, settings).state == "idle"
+    (now,) = logged()
+    assert now.info.run_id == before.info.run_id
+    assert now.data.metrics["seconds.train"] == 60
+    run.record(run.stage("promote").model_copy(update={"summary": "promoted by hand"}))
+    assert log_run(run, settings).state == "logged"
 
 
 def test_a_store_that_is_down_is_made_up_for(recorded_run, settings, logged, nobody_listens):

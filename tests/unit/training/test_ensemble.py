@@ -59,7 +59,7 @@ def test_it_is_no_worse_than_its_members_and_served_to_1e_6(featurized, task_of)
         ({"members": ["deep", "deepfn"]}, TRAIN, "did you mean 'deepfm'"),
         ({**MEMBERS, "parameters": {"dcn_v2": {}}}, TRAIN, "'dcn_v2' is no member"),
         ({**MEMBERS, "parameters": {"deep": {"hiden": [8]}}}, TRAIN, "did you mean 'hidden'"),
-        (MEMBERS, Train(warm_start=True), "set it to false for trees and ensembles"),
+        (MEMBERS, Train(mode="warm"), "set it to full for trees and ensembles"),
     ],
 )
 def test_what_cannot_be_combined_is_refused(

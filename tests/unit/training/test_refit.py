@@ -67,7 +67,14 @@ def test_a_tenth_of_the_users_is_held_back_whole() -> None:
     assert (_is_held(users[::-1]) == out[::-1]).all()
 
 
-@pytest.mark.parametrize("other", ["warm_start", "sampling_correction"])
-def test_what_cannot_be_refitted_is_refused(other: str) -> None:
-    with pytest.raises(ValidationError, match=f"train.{other}"):
-        Train.model_validate({"refit": True, other: True})
+@pytest.mark.parametrize(
+    ("other", "value", "said"),
+    [
+        ("mode", "warm", "refit and mode: warm"),
+        ("mode", "incremental", "refit and mode: incremental"),
+        ("sampling_correction", True, "train.sampling_correction"),
+    ],
+)
+def test_what_cannot_be_refitted_is_refused(other: str, value: object, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Train.model_validate({"refit": True, other: value})

@@ -1,4 +1,4 @@
-"""Warm start: what the champion knows of a key is there, wherever the key's id is tonight."""
+"""Warm and incremental nights: what an earlier model knows of a key is where its id is tonight."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nightbid.audit import decisions as audit
 from nightbid.config.features import Hour, Identity, Sequence, Vocabulary
 from nightbid.config.load import parse_pipeline
 from nightbid.errors import ConfigError
@@ -18,12 +19,14 @@ from nightbid.models.layout import Layout
 from nightbid.models.predict import load_model
 from nightbid.models.runtime import tensorflow
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.incremental import Learned, excess_of
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.runner import run_stage
 from nightbid.schema import split_files
 from nightbid.serving.bundle import Bundle
 from nightbid.storage.workspace import Workspace
+from typer.testing import CliRunner
 
 PIPELINE = """
 pipeline: small
@@ -31,7 +34,7 @@ source: {kind: simulator, start: 2026-01-01, rows_per_day: 3000, users: 300, ads
 window: {train_days: 2}
 features: {user_id: {min_count: 3}, ad_id: {min_count: 3}, site_id: {min_count: 3}}
 model: {architecture: deep, embedding_dim: 4, embedding_l2: 0.1, parameters: {hidden: [8]}}
-train: {epochs: 4, patience: 4, batch_size: 128, learning_rate: 0.02, warm_start: true}
+train: {epochs: 4, patience: 4, batch_size: 128, learning_rate: 0.02}
 """
 
 
@@ -79,78 +82,201 @@ def test_what_means_something_else_now_begins_fresh():
     assert moves[start + 4] == Layout(old.schema).rows_of("ad")[0] + 3
 
 
-@pytest.mark.slow
-def test_a_night_that_learns_nothing_more_scores_like_the_champion(tmp_path):
-    workspace, found = Workspace(tmp_path / "ws"), {}
+NIGHTS = [dt.date(2026, 1, day) for day in range(4, 8)]
+TRAINED = ("sample", "featurize", "train", "train_baseline")
 
-    def night(day, spec):
-        run = RunRecord.start(workspace, spec, day)
+
+class Nights:
+    """Nights of a small pipeline, up to training."""
+
+    def __init__(self, folder, *changes):
+        self.workspace, self.cache = Workspace(folder / "ws"), folder / "cache"
+        self.spec = parse_pipeline(PIPELINE, "small.yaml", changes)
+        self.found = {}
+
+    def run(self, day, *changes, stages=TRAINED[:3]):
+        spec = parse_pipeline(PIPELINE, "small.yaml", changes) if changes else self.spec
+        run = RunRecord.start(self.workspace, spec, day)
         for stage in NIGHT:
-            if stage.name in ("sample", "featurize", "train", "export"):
-                found[stage.name] = run_stage(stage, spec, run, cache_folder=tmp_path / "cache")
+            if stage.name in stages:
+                self.found[day, stage.name] = run_stage(stage, spec, run, cache_folder=self.cache)
         return run
 
-    first = night(dt.date(2026, 1, 4), parse_pipeline(PIPELINE, "small.yaml"))
-    bundle = found["export"]
-    assert "warm_start" not in found["train"].manifest.metrics, "there was no champion"
-    ChampionPointer(workspace, "small").promote(
-        run_id=first.run_id, night=first.date, bundle_uri=bundle.uri,
-        bundle_digest=bundle.manifest.digest, reason="tests",
-    )  # fmt: skip
-    still = ("train.learning_rate=1e-12", "train.epochs=1")
-    night(dt.date(2026, 1, 6), parse_pipeline(PIPELINE, "small.yaml", still))
-    said = found["train"].manifest.metrics["warm_start"]
-    assert said.startswith("warm: ")
-    trained = tmp_path / "ws" / found["train"].uri / "model"
-    champion = Bundle.load(tmp_path / "ws" / bundle.uri)
-    sampled = tmp_path / "ws" / found["sample"].uri
-    raw = pq.read_table(split_files(sampled, "evaluate")[0], partitioning=None)
-    featurized = tmp_path / "ws" / found["featurize"].uri
-    rows = pq.read_table(split_files(featurized, "evaluate")[0], partitioning=None)
+    def manifest(self, day, stage="train"):
+        return self.found[day, stage].manifest
+
+    def learned(self, day, stage="train"):
+        return Learned.model_validate(self.manifest(day, stage).metrics["incremental"])
+
+    def weights(self, day):
+        folder = self.workspace.at(self.found[day, "train"].uri) / "model"
+        return load_arrays(folder / "weights.npz")
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory):
+    """Four incremental nights."""
+    made = Nights(tmp_path_factory.mktemp("nights"), "train.mode=incremental", "train.full_every=4",
+                  "train.drift_ne=1")  # fmt: skip
+    for at, day in enumerate(NIGHTS):
+        made.run(day, stages=TRAINED if at < 2 else TRAINED[:3])
+    return made
+
+
+def test_each_night_scores_the_new_day_and_learns_it_alone(nights):
+    first, second = nights.learned(NIGHTS[0]), nights.learned(NIGHTS[1])
+    assert (first.why_full, first.nights) == ("the first night", 0)
+    assert [day.day for day in first.days] == [1, 2]
+    assert first.curve == ()
+    assert [day.day for day in second.fresh] == [3]
+    assert [day.day for day in second.days] == [1, 2, 3]
+    (score,) = second.curve
+    assert (score.day.day, score.through.day) == (3, 2)
+    assert 0.5 < score.normalized_entropy < 1.2
+    assert 0 < score.error < 0.1
+    steps = [
+        int(load_arrays(nights.workspace.at(nights.found[day, "train"].uri)
+                        / "model" / "optimizer.npz")["step"])
+        for day in NIGHTS[:2]
+    ]  # fmt: skip
+    assert steps[1] - steps[0] == -(-score.rows // 128)  # one pass, in batches as before
+    assert nights.manifest(NIGHTS[1]).metrics["epochs"] == 1
+    assert "learned 2026-01-03 alone" in nights.manifest(NIGHTS[1]).summary
+    # The baseline goes on in the same way.
+    assert nights.learned(NIGHTS[1], "train_baseline").fresh == second.fresh
+    last = nights.learned(NIGHTS[3])
+    assert last.nights == 3
+    assert [each.day.day for each in last.curve] == [3, 4, 5]
+
+
+def test_a_day_that_is_undone_is_unlearned(nights, tmp_path):
+    from nightbid.cli import incremental
+
+    settings = {
+        "NIGHTBID_WORKSPACE": str(nights.workspace.root),
+        "NIGHTBID_PIPELINES": str(tmp_path),
+        "COLUMNS": "200",
+    }
+    (tmp_path / "small.yaml").write_text(PIPELINE)
+
+    def said(*arguments):
+        out = CliRunner().invoke(incremental.app, arguments, env=settings)
+        return out.output + str(out.exception or "")
+
+    assert "needs a reason" in said("undo", "small", "2026-01-04")
+    text = said("undo", "small", "2026-01-04", "--reason", "bots")
+    assert "goes on from the state of 2026-01-05" in text
+    assert "is undone already" in said("undo", "small", "2026-01-04", "--reason", "bots")
+    before = nights.weights(NIGHTS[3])
+    nights.run(NIGHTS[3])
+    learned = nights.learned(NIGHTS[3])
+    assert [day.day for day in learned.days] == [1, 2, 3, 5]
+    assert [day.day for day in learned.fresh] == [5]
+    assert [day.day for day in learned.left_out] == [4]
+    assert learned.curve[-1].through.day == 3
+    after = nights.weights(NIGHTS[3])
+    assert any((after[name] != each).any() for name, each in before.items())
+    assert "undone by" in (text := said("show", "small"))
+    assert "2026-01-05" in text
+    assert "learned again" in said("restore", "small", "2026-01-04", "--reason", "no bots")
+    assert [each.what for each in audit(nights.workspace, "small")] == [
+        "undo the day 2026-01-04", "restore the day 2026-01-04",
+    ]  # fmt: skip
+
+
+def test_a_night_learns_all_days_every_so_often_and_after_a_change(nights):
+    night, mode = dt.date(2026, 1, 8), ("train.mode=incremental", "train.drift_ne=1")
+    nights.run(night, *mode, "train.full_every=3")
+    learned = nights.learned(night)
+    assert (learned.why_full, learned.nights, learned.full_night) == ("every 3 nights", 0, night)
+    assert [day.day for day in learned.fresh] == [5, 6]
+    nights.run(night, *mode, "train.learning_rate=0.01")
+    assert nights.learned(night).why_full.startswith("`train.learning_rate` is not as on the night")
+
+
+def test_what_is_worse_than_usual_is_beyond_chance(nights):
+    usual = nights.learned(NIGHTS[1])
+    odd = usual.curve[0].model_copy(update={"normalized_entropy": 1.5, "error": 0.01})
+    assert excess_of(odd, usual.usual) > 0.3
+    assert excess_of(usual.curve[0], usual.usual) == 0
+    assert excess_of(odd, ()) is None
+
+
+def test_a_night_that_learns_nothing_more_scores_as_the_night_before(tmp_path):
+    made = Nights(tmp_path, "train.mode=incremental", "train.drift_ne=1")
+    made.run(NIGHTS[0], stages=(*TRAINED[:3], "export"))
+    exported = tmp_path / "ws" / made.found[NIGHTS[0], "export"].uri
+    assert not (exported / "model" / "optimizer.npz").exists()
+    bundle = Bundle.load(exported)
+    still = ("train.mode=incremental", "train.drift_ne=1", "train.learning_rate=1e-12")
+    run = RunRecord.start(made.workspace, made.spec, NIGHTS[0])
+    run.pin(parse_pipeline(PIPELINE, "small.yaml", still), {})
+    made.run(NIGHTS[1], *still)
+    assert made.learned(NIGHTS[1]).nights == 1
+    night = {name: tmp_path / "ws" / made.found[NIGHTS[1], name].uri for name in TRAINED[:3]}
+    raw = pq.read_table(split_files(night["sample"], "evaluate")[0], partitioning=None)
+    rows = pq.read_table(split_files(night["featurize"], "evaluate")[0], partitioning=None)
     known = np.ones(len(rows), bool)
-    theirs = champion.fitted.transform(raw)
+    theirs = bundle.fitted.transform(raw)
     for name in ("user_id", "ad_id", "site_id"):
         # Both nights know the key: id 1 is what is not in the vocabulary.
         known &= (rows[name].to_numpy() > 1) & (theirs[name].to_numpy() > 1)
     assert known.sum() > 500
     assert (rows["ad_id"].to_numpy() != theirs["ad_id"].to_numpy()).any(), "ids have moved"
     mine, before = (
-        np.log(p / (1 - p))[known] for p in (load_model(trained).predict(rows), champion.score(raw))
+        np.log(p / (1 - p))[known]
+        for p in (load_model(night["train"] / "model").predict(rows), bundle.score(raw))
     )
-    # Alike up to the base rates of the two windows, which every model starts from.
-    assert (mine - before).std() < 1e-4
+    assert np.abs(mine - before).max() < 1e-4
     assert before.std() > 0.1
-    steps = int(load_arrays(trained / "optimizer.npz")["step"])
-    assert steps > 20, "the champion's steps count on"
 
 
-def test_another_architecture_begins_cold_and_says_so(tmp_path):
-    tf = tensorflow()
-    from nightbid.models.folder import ModelCard, save_card
-    from nightbid.models.network import Network
-    from nightbid.training.adam import LazyAdam
-    from nightbid.training.warm import warm_up
+def test_a_warm_night_has_the_layers_of_the_champion_and_half_of_the_epochs(tmp_path, caplog):
+    made = Nights(tmp_path, "train.warm_start=true")
+    assert "train.warm_start is now `train.mode: warm`" in caplog.text
+    first = made.run(NIGHTS[0], stages=("sample", "featurize", "train", "export"))
+    assert made.manifest(NIGHTS[0]).metrics["start"] == "cold: there is no champion"
+    bundle = made.found[NIGHTS[0], "export"]
+    ChampionPointer(made.workspace, "small").promote(
+        run_id=first.run_id, night=first.date, bundle_uri=bundle.uri,
+        bundle_digest=bundle.manifest.digest, reason="tests",
+    )  # fmt: skip
+    made.run(NIGHTS[1], "train.mode=warm", "train.learning_rate=1e-12", stages=TRAINED)
+    metrics = made.manifest(NIGHTS[1]).metrics
+    assert metrics["start"].startswith("warm: the champion's layers")
+    assert (made.manifest(NIGHTS[0]).metrics["most_epochs"], metrics["most_epochs"]) == (4, 2)
+    old = load_arrays(made.workspace.root / bundle.uri / "model" / "weights.npz")
+    new = made.weights(NIGHTS[1])
+    for name, each in new.items():
+        if name.endswith("table"):
+            assert each.shape != old[name].shape or np.abs(each - old[name]).max() > 0.01
+        else:
+            assert np.abs(each - old[name]).max() < 1e-6, name
 
-    features = fitted(["a"]).schema
 
-    def card(name):
+def test_what_keeps_a_model_from_going_on():
+    tensorflow()
+    from nightbid.models.folder import ModelCard
+    from nightbid.training.warm import why_cold
+
+    def card(name, schema):
         return ModelCard(
-            architecture=name, embedding_dim=4, parameters={}, prior=-2.0, features=features
+            architecture=name, embedding_dim=4, parameters={}, prior=-2.0, features=schema
         )
 
-    save_card(card("deepfm"), tmp_path / "model")
-    network = Network(card("deep"))
-    before = network.weights()
-    optimizer = LazyAdam([tf.Variable(each.value) for each in network.model.trainable_weights])
-    said = str(warm_up(network, optimizer, tmp_path, tmp_path))
-    assert said == "cold: the champion has another architecture, deepfm"
-    assert all((each == before[name]).all() for name, each in network.weights().items())
+    one, other = fitted(["a"]).schema, fitted(["a"], hours="").schema
+    assert why_cold(card("deep", one), card("deep", one)) == ""
+    assert why_cold(card("deepfm", one), card("deep", one)) == (
+        "it has another architecture, deepfm"
+    )
+    assert why_cold(card("deep", one), card("deep", other)) == "its inputs are other ones"
 
 
-def test_trees_cannot(featurized, task_of):
+@pytest.mark.parametrize("mode", ["warm", "incremental"])
+def test_trees_cannot(featurized, task_of, mode):
     from nightbid.config.models import Model, Train
     from nightbid.training.stage import run
 
-    task = task_of(featurized, Model(architecture="gradient_boosted_trees"), Train(warm_start=True))
-    with pytest.raises(ConfigError, match=r"train\.warm_start.*false for trees"):
+    task = task_of(featurized, Model(architecture="gradient_boosted_trees"), Train(mode=mode))
+    with pytest.raises(ConfigError, match=r"train\.mode: .*full for trees"):
         run(task)

@@ -1,0 +1,149 @@
+"""`nightbid incremental`: the days that incremental nights have learned, and undoing one."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from nightbid.cli.champion import person
+from nightbid.cli.output import AsJson, print_json
+from nightbid.cli.root import PipelineName, console, known
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.incremental import Decision, Learned, chain, decide, undone
+from nightbid.report.formatting import DASH, number
+from nightbid.storage.workspace import Workspace
+
+app = typer.Typer(no_args_is_help=True)
+Day = Annotated[
+    dt.datetime, typer.Argument(formats=["%Y-%m-%d"], help="Day of logs, as YYYY-MM-DD.")
+]
+Reason = Annotated[str, typer.Option(help="Why; kept with the champion's history.")]
+
+
+@app.command()
+def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
+    """List what each night has learned, and how it predicted new days before it learned them."""
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    name = known(pipeline, settings)
+    nights, out = list(chain(workspace, name)), undone(workspace, name)
+    if as_json:
+        print_json(
+            {
+                "nights": [
+                    {"run": run.run_id, "night": run.date, **learned.model_dump(mode="json")}
+                    for run, learned in nights
+                ],
+                "undone": [each.model_dump(mode="json") for each in out.values()],
+            }
+        )
+        return
+    if not nights:
+        console.print(
+            f"no night of {pipeline} was trained incrementally: set train.mode: incremental",
+            highlight=False,
+        )
+    else:
+        table = Table("night", "learned", "scored before", "NE", "±", "AUC", "calibration", "why")
+        for run, learned in nights:
+            scored = [each for each in learned.curve if each.night == run.date]
+            table.add_row(
+                str(run.date),
+                _learned(learned),
+                "\n".join(str(each.day) for each in scored) or DASH,
+                *(
+                    "\n".join(number(getattr(each, key), 4) for each in scored) or DASH
+                    for key in ("normalized_entropy", "error", "auc", "calibration")
+                ),
+                escape(learned.why_full),
+            )
+        console.print(table)
+    for day, each in out.items():
+        console.print(
+            f"{day} is undone by {each.by or '?'}: {each.reason}", markup=False, highlight=False
+        )
+
+
+@app.command()
+def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
+    """Never learn a day, or unlearn it: the next night goes on from the state before that day."""
+    settings = Settings()
+    workspace, name = Workspace(settings.workspace), known(pipeline, settings)
+    gone = day.date()
+    _must_have_a_reason(reason)
+    if gone in undone(workspace, name):
+        raise ConfigError(
+            f"{gone} is undone already", where=name, hint=f"`nightbid incremental show {name}`"
+        )
+    _keep(workspace, name, "undo", gone, reason)
+    nights = list(chain(workspace, name))
+    had = [(run, learned) for run, learned in nights if gone in learned.days]
+    before = [run.date for run, _ in nights if had and run.date < had[0][0].date]
+    if not had:
+        said = "no night has learned it, and none will"
+    elif gone not in nights[-1][1].days:
+        said = "the newest night has not learned it, and the next one goes on from there"
+    elif before:
+        said = (
+            f"the next night goes on from the state of {before[-1]}, or learns all other days if"
+            " that is too old"
+        )
+    else:
+        said = "the next night learns all other days of its window"
+    console.print(f"{name}: {gone} is undone; {said}", highlight=False, soft_wrap=True)
+    champion = ChampionPointer(workspace, name).current()
+    if champion is not None and any(run.run_id == champion.run_id for run, _ in had):
+        console.print(
+            f"champion #{champion.number} has learned it and serves: `nightbid rollback {name}"
+            " --reason …` takes it back",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def restore(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
+    """Let nights learn a day that was undone, while it is in their window and newer than the rest.
+
+    Days after it that were learned already are not learned again before the next full training.
+    """
+    settings = Settings()
+    workspace, name = Workspace(settings.workspace), known(pipeline, settings)
+    _must_have_a_reason(reason)
+    if day.date() not in undone(workspace, name):
+        raise ConfigError(
+            f"{day.date()} was not undone", where=name, hint=f"`nightbid incremental show {name}`"
+        )
+    _keep(workspace, name, "restore", day.date(), reason)
+    console.print(
+        f"{name}: {day.date()} is learned again, with the next full training at the latest",
+        highlight=False,
+    )
+
+
+def _keep(workspace: Workspace, name: str, change: str, day: dt.date, reason: str) -> None:
+    decide(
+        workspace,
+        name,
+        Decision.model_validate(
+            {"change": change, "day": day, "reason": reason, "at": dt.datetime.now(dt.UTC),
+             "by": person()}
+        ),
+    )  # fmt: skip
+
+
+def _must_have_a_reason(reason: str) -> None:
+    if not reason:
+        raise ConfigError("a decision on a day needs a reason", hint="add --reason '…'")
+
+
+def _learned(learned: Learned) -> str:
+    if learned.why_full:
+        return f"all {len(learned.fresh)} days"
+    return ", ".join(map(str, learned.fresh))

@@ -1,0 +1,277 @@
+"""Incremental nights: whose weights a night goes on with, and which days are never learned.
+
+With `train.mode: incremental` a night's model begins with the weights and moments of the night
+before and learns only the days since. The chain of such nights lies in the manifests of their
+stages `train` and `train_baseline`, as metrics `incremental`; a day that a user has undone is kept
+with the champion's history, one small file per decision.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from nightbid.config.base import Block
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import CorruptDataError, WorkspaceError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import Manifest
+from nightbid.night.record import RunRecord, runs_of
+from nightbid.night.sealed import Sealed, seal, unseal
+from nightbid.storage.workspace import Workspace, read_all, read_manifest, write_once
+
+log = logging.getLogger(__name__)
+
+METRIC = "incremental"
+"""Key of the metrics of a training's manifest."""
+SAME = ("columns", "label", "features", "sampling")
+"""Blocks of the YAML that have to be those of the state."""
+FREE = ("full_every", "drift_ne", "memory_gb", "workers", "checkpoint_seconds")
+"""Keys of `train` that may change between nights."""
+USUAL_DAYS = 7
+SURE = 4.0
+"""Standard errors that a difference has to exceed."""
+
+
+class DayScore(Block):
+    """How well weights predicted a day that they had not learned."""
+
+    day: dt.date
+    night: dt.date
+    """Night that scored it."""
+    through: dt.date
+    """Newest day that the weights had learned."""
+    rows: int
+    log_loss: float
+    normalized_entropy: float
+    error: float
+    """Standard error of the normalized entropy."""
+    auc: float | None = None
+    calibration: float | None = None
+    """Sum of the predictions over that of the labels."""
+
+
+class Learned(Block):
+    """What the weights of a night's model have learned, and how they predicted each day before."""
+
+    days: tuple[dt.date, ...]
+    """In the weights, oldest first: those of the last full training and each one since."""
+    fresh: tuple[dt.date, ...]
+    """Learned by this night."""
+    left_out: tuple[dt.date, ...] = ()
+    """Days of the window that a user has undone."""
+    full_night: dt.date
+    """Night of the last full training."""
+    nights: int
+    """Nights since then; 0 on the night itself."""
+    why_full: str = ""
+    """Why this night learned all days; empty if it did not."""
+    batch_size: int
+    excess: float | None = None
+    """How much worse than usual the worst new day was predicted, beyond chance; None where no new
+    day was scored."""
+    reference: DayScore | None = None
+    """Validation rows of the last full training, which it had not learned."""
+    curve: tuple[DayScore, ...] = ()
+    """Every day, scored before it was learned, oldest first."""
+
+    @property
+    def through(self) -> dt.date:
+        """Newest day in the weights."""
+        return self.days[-1]
+
+    @property
+    def usual(self) -> tuple[DayScore, ...]:
+        """What a new day is compared with: the days that were scored since the full training."""
+        first = () if self.reference is None else (self.reference,)
+        since = tuple(each for each in self.curve if each.night > self.full_night)
+        return (*first, *since)[-USUAL_DAYS:]
+
+
+def excess_of(new: DayScore, usual: tuple[DayScore, ...]) -> float | None:
+    """Compute how much worse than usual a new day was predicted, beyond chance.
+
+    Args:
+        new: The day, scored before it was learned.
+        usual: Days to compare with.
+
+    Returns:
+        Difference of the normalized entropies less four standard errors, at least 0; None where
+        there is nothing to compare with.
+    """
+    if not usual:
+        return None
+    count = len(usual)
+    mean = sum(each.normalized_entropy for each in usual) / count
+    error = math.hypot(new.error, *(each.error / count for each in usual))
+    return max(new.normalized_entropy - mean - SURE * error, 0.0)
+
+
+class Continuation(Block):
+    """What a night's training goes on with."""
+
+    night: dt.date
+    why_full: str = ""
+    """Why it learns all days; empty: it goes on with a state."""
+    learned: Learned | None = None
+    """Of the state, or of the newest night before where all days are learned."""
+    left_out: tuple[dt.date, ...] = ()
+    """Days that a user has undone."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A continuation and the address of its state, if there is one."""
+
+    continuation: Continuation
+    uri: str = ""
+
+
+class Decision(Sealed):
+    """A day that no incremental night learns, or learns again."""
+
+    change: Literal["undo", "restore"]
+    day: dt.date
+    reason: str
+    at: dt.datetime
+    by: str = ""
+
+
+def decide(workspace: Workspace, pipeline: str, decision: Decision) -> None:
+    """Keep a decision on a day."""
+    folder = workspace.champion_folder(pipeline) / "days"
+    number = max((int(name[:6]) for name in read_all(folder, ".json")), default=0) + 1
+    while True:
+        try:
+            write_once(folder / f"{number:06d}.json", seal(decision))
+        except FileExistsError:
+            number += 1
+        else:
+            return
+
+
+def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
+    """Every decision on a day, oldest first."""
+    folder = workspace.champion_folder(pipeline) / "days"
+    return [
+        unseal(Decision, text, folder / name, "restore this file from a backup, or delete it")
+        for name, text in sorted(read_all(folder, ".json").items())
+    ]
+
+
+def undone(workspace: Workspace, pipeline: str) -> dict[dt.date, Decision]:
+    """Days that are not learned, with the decision."""
+    newest = {each.day: each for each in decisions(workspace, pipeline)}
+    return {day: each for day, each in sorted(newest.items()) if each.change == "undo"}
+
+
+def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
+    """Find the state that a night goes on with: the newest one before it that is sound.
+
+    Args:
+        run: The night.
+        spec: Its pipeline.
+        stage: `train` or `train_baseline`.
+
+    Returns:
+        With a reason instead of a state where all days have to be learned.
+    """
+    out = undone(run.workspace, spec.pipeline)
+    newest: Learned | None = None
+
+    def full(why: str) -> Found:
+        return Found(
+            Continuation(night=run.date, why_full=why, learned=newest, left_out=tuple(out))
+        )
+
+    if run.head.sweep:
+        return full("a trial of a sweep")
+    withdrawn = _withdrawn(run.workspace, spec.pipeline)
+    for other, manifest, uri in _earlier(run, stage):
+        learned = _learned(manifest)
+        if learned is None:
+            return full(f"the night of {other.date} kept no state")
+        newest = newest or learned
+        if set(out) & set(learned.days):
+            continue  # the state before the day that was undone
+        if changed := _changed(other.head.spec, spec, stage):
+            return full(f"{changed} is not as on the night of {other.date}")
+        gate = other.stage("gate_model")
+        if gate is not None and gate.state == "stopped":
+            return full(f"gate_model stopped the night of {other.date}")
+        for night in withdrawn:
+            if learned.full_night <= night <= other.date:
+                return full(f"the champion of {night} was withdrawn")
+        if learned.nights + 1 >= spec.train.full_every:
+            return full(f"every {spec.train.full_every} nights")
+        return Found(Continuation(night=run.date, learned=learned, left_out=tuple(out)), uri)
+    if newest is not None:
+        days = ", ".join(str(day) for day in out if day in newest.days)
+        return full(f"there is no state without {days}")
+    return full("the first night")
+
+
+def chain(
+    workspace: Workspace, pipeline: str, stage: str = "train"
+) -> Iterator[tuple[RunRecord, Learned]]:
+    """List the nights of a pipeline that were trained incrementally, oldest first."""
+    newest: dict[dt.date, tuple[RunRecord, Learned]] = {}
+    for run in runs_of(workspace, pipeline):
+        if (found := _trained(run, stage)) and (learned := _learned(found[0])) is not None:
+            newest[run.date] = run, learned
+    yield from (newest[night] for night in sorted(newest))
+
+
+def _earlier(run: RunRecord, stage: str) -> Iterator[tuple[RunRecord, Manifest, str]]:
+    """Nights before this one that have trained, newest first, one per night."""
+    seen = set()
+    others = [other for other in runs_of(run.workspace, run.head.pipeline) if other.date < run.date]
+    for other in sorted(others, key=lambda each: (each.date, each.head.started), reverse=True):
+        if other.date not in seen and (found := _trained(other, stage)) is not None:
+            seen.add(other.date)
+            yield other, *found
+
+
+def _trained(run: RunRecord, stage: str) -> tuple[Manifest, str] | None:
+    try:
+        record = run.stage(stage)
+        if record is None or record.state != "done" or not record.uri:
+            return None
+        return read_manifest(run.workspace.at(record.uri)), record.uri
+    except (CorruptDataError, WorkspaceError) as error:
+        log.warning("a night's state is left out: %s", error)
+        return None
+
+
+def _learned(manifest: Manifest) -> Learned | None:
+    try:
+        return Learned.model_validate(manifest.metrics[METRIC])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _changed(before: dict[str, Any], spec: PipelineSpec, stage: str) -> str:
+    """Name the first block of the YAML that differs from that of a state; empty for none."""
+    now = spec.model_dump(mode="json")
+    for name in ("model" if stage == "train" else "baseline", *SAME):
+        if before.get(name) != now[name]:
+            return f"`{name}`"
+    theirs = before.get("train")
+    for key, value in now["train"].items():
+        if key not in FREE and (not isinstance(theirs, dict) or theirs.get(key) != value):
+            return f"`train.{key}`"
+    return "" if before.get("seed") == now["seed"] else "`seed`"
+
+
+def _withdrawn(workspace: Workspace, pipeline: str) -> set[dt.date]:
+    """Nights of the champions that a user took out of service."""
+    pointer = ChampionPointer(workspace, pipeline)
+    out = pointer.withdrawn()
+    return {each.night for each in pointer.history()
+            if each.change == "promote" and each.bundle_digest in out}  # fmt: skip

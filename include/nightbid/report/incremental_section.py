@@ -1,0 +1,54 @@
+"""The section of a run's page on incremental training: what was learned, and the curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from nightbid.night.incremental import METRIC, Learned
+from nightbid.report.charts import Series, Words, line_chart
+from nightbid.report.run_view import RunView
+
+LINES = (("candidate", "train", "s0"), ("baseline", "train_baseline", "s2"))
+
+
+def incremental_context(view: RunView) -> dict[str, Any]:
+    """What a night has learned and how it predicted each day before; none in other modes."""
+    known = {
+        name: Learned.model_validate(found)
+        for name, stage, _ in LINES
+        if (found := view.stage(stage).metrics.get(METRIC))
+    }
+    if "candidate" not in known:
+        return {"incremental": None}
+    learned = known["candidate"]
+    lines = [
+        Series(
+            name,
+            [(each.day, each.normalized_entropy) for each in known[name].curve],
+            tone=tone,
+            notes=[f"night of {each.night}" for each in known[name].curve],
+        )
+        for name, _, tone in LINES
+        if name in known and known[name].curve
+    ]
+    chart = Markup("")
+    if lines:
+        chart = line_chart(
+            lines,
+            Words(
+                "Each day before it was learned",
+                "Normalized entropy of each day, predicted by weights that had not learned it.",
+                "incremental-figures",
+            ),
+            x_label="day",
+            y_label="normalized entropy",
+        )
+    return {
+        "incremental": learned,
+        "incremental_said": view.stage("train").metrics.get("start", ""),
+        "incremental_rows": list(reversed(learned.curve)),
+        "incremental_chart": chart,
+        "incremental_lines": lines,
+    }

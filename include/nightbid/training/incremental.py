@@ -1,0 +1,248 @@
+"""Incremental nights: score each new day, then learn it alone, or learn all days again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from nightbid.config.models import Train
+from nightbid.errors import MissingDataError
+from nightbid.evaluation import metrics
+from nightbid.evaluation.scores import ScoreTable, clipped, log_losses
+from nightbid.models.folder import ModelCard, load_card
+from nightbid.models.layout import Layout
+from nightbid.models.network import Network
+from nightbid.night.incremental import Continuation, DayScore, Learned, excess_of
+from nightbid.schema import split_files
+from nightbid.training.data import Rows
+from nightbid.training.validation import Score, Validation
+from nightbid.training.warm import take_all, why_cold
+
+if TYPE_CHECKING:
+    from nightbid.training.job import Job
+
+Days = tuple[dt.date, ...]
+CURVE_DAYS = 60
+"""Days of the curve that are kept."""
+
+
+class Source(Protocol):
+    """Rows of some training days."""
+
+    def train(self, *, serving: bool) -> Rows:
+        """Read them."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a night learns, and from where it starts."""
+
+    continuation: Continuation
+    train: Train
+    window: tuple[dt.date, ...]
+    """Training days of the night that are there, without those that a user has undone."""
+    left_out: tuple[dt.date, ...]
+    """Those."""
+    fresh: tuple[dt.date, ...]
+    """Days that are learned."""
+    why_full: str
+    """Why these are all days; empty if they are not."""
+    scored: tuple[DayScore, ...] = ()
+    """The new days before they are learned."""
+    excess: float | None = None
+    """How much worse than usual the worst of them was predicted, beyond chance."""
+    old: ModelCard | None = None
+    """Of the state; None where all days are learned."""
+    share: float = 1.0
+    """Share of the rows of the window that are learned."""
+
+    @property
+    def before(self) -> Learned | None:
+        """What the state has learned; None where all days are learned."""
+        return None if self.why_full else self.continuation.learned
+
+    @property
+    def settings(self) -> Train:
+        """The `train` block, made one pass over the new days where only these are learned."""
+        if self.before is None:
+            return self.train
+        return self.train.model_copy(
+            update={
+                "batch_size": self.before.batch_size,
+                "epochs": 1,
+                "patience": 0,
+                "reset_tables": "none",
+            }
+        )
+
+    def learned(self, batch_size: int, found: Validation, validation: Rows) -> Learned:
+        """What the weights have learned after the night.
+
+        Args:
+            batch_size: Rows per step.
+            found: Figures of the validation rows.
+            validation: These rows.
+        """
+        past = self.continuation.learned
+        curve = (*(past.curve if past else ()), *self.scored)[-CURVE_DAYS:]
+        if before := self.before:
+            return before.model_copy(
+                update={
+                    "days": (*before.days, *self.fresh),
+                    "fresh": self.fresh,
+                    "left_out": self.left_out,
+                    "nights": before.nights + 1,
+                    "why_full": "",
+                    "excess": self.excess,
+                    "curve": curve,
+                }
+            )
+        night = self.continuation.night
+        base = metrics.entropy(validation.rate)
+        reference = None
+        if base > 0:
+            reference = DayScore(
+                day=night, night=night, through=self.window[-1], rows=len(validation),
+                log_loss=found.log_loss, normalized_entropy=found.log_loss / base,
+                error=0.0, auc=found.auc,
+            )  # fmt: skip
+        return Learned(
+            days=self.window, fresh=self.fresh, left_out=self.left_out, full_night=night, nights=0,
+            why_full=self.why_full, batch_size=batch_size, excess=self.excess,
+            reference=reference, curve=curve,
+        )  # fmt: skip
+
+
+def days_of(featurized: Path) -> tuple[dt.date, ...]:
+    """Training days of a featurize output, oldest first."""
+    names = {path.parent.name.removeprefix("dt=") for path in split_files(featurized, "train")}
+    return tuple(sorted(map(dt.date.fromisoformat, names)))
+
+
+def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.date]) -> float:
+    """Share of the training rows of some days that other ones, among them, have."""
+    wanted, everything = set(days), set(of)
+    rows = {True: 0, False: 0}
+    for path in split_files(featurized, "train"):
+        day = dt.date.fromisoformat(path.parent.name.removeprefix("dt="))
+        if day in everything:
+            rows[day in wanted] += pq.read_metadata(path).num_rows
+    return rows[True] / max(sum(rows.values()), 1)
+
+
+def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> Lesson:
+    """Decide what a night learns: the new days, or all days.
+
+    Args:
+        job: The training, with what it goes on with.
+        layout: Tonight's model inputs.
+        source: Gives the rows of some training days.
+    """
+    continuation = job.continuation
+    assert continuation is not None
+    there = days_of(job.featurized)
+    window = tuple(day for day in there if day not in continuation.left_out)
+    out = tuple(day for day in there if day in continuation.left_out)
+    learned = continuation.learned
+
+    def full(why: str, scored: tuple[DayScore, ...] = (), excess: float | None = None) -> Lesson:
+        return Lesson(continuation, job.train, window, out, window, why, scored, excess)
+
+    if not window:
+        raise MissingDataError(
+            "no training day is left",
+            where="train",
+            hint="`nightbid incremental restore` a day that was undone, or widen the window",
+        )
+    if continuation.why_full or learned is None or job.start is None:
+        return full(continuation.why_full or "the first night")
+    fresh = tuple(day for day in window if day > learned.through)
+    if not fresh:
+        return full(f"{learned.through} is the newest day already")
+    if there[0] - learned.through > dt.timedelta(days=1):
+        return full(f"the state ends on {learned.through}, before the window")
+    old = load_card(job.start / "model")
+    card = old.model_copy(update={"features": layout.schema})
+    if why := why_cold(old, card):
+        return full(f"the state cannot be gone on with, {why}")
+    network = Network(card)
+    take_all(network, None, job.start, job.featurized / "fitted")
+    scored = tuple(
+        score_day(
+            network.score, source((day,)).train(serving=True), day, continuation.night,
+            learned.through,
+        )
+        for day in fresh
+    )  # fmt: skip
+    found = {each.day: excess_of(each, learned.usual) for each in scored}
+    excess = max((each for each in found.values() if each is not None), default=None)
+    if excess is not None and excess > job.train.drift_ne:
+        day = next(day for day, each in found.items() if each == excess)
+        return full(
+            f"NE of {day} before it was learned is {excess:.4f} above the usual one, beyond chance;"
+            f" train.drift_ne is {job.train.drift_ne:g}",
+            scored,
+            excess,
+        )
+    share = share_of_rows(job.featurized, fresh, window)
+    return Lesson(continuation, job.train, window, out, fresh, "", scored, excess, old, share)
+
+
+def score_day(score: Score, rows: Rows, day: dt.date, night: dt.date, through: dt.date) -> DayScore:
+    """Score a day that was not learned yet.
+
+    Args:
+        score: Model inputs to probabilities.
+        rows: Of the day, as served.
+        day: Their day.
+        night: That scores it.
+        through: Newest day that the model has learned.
+    """
+    table: ScoreTable | None = None
+    rate = rows.rate
+    base = metrics.entropy(rate)
+    constant = clipped(np.array([rate]))[0]
+    mass, losses, naive = [], [], []
+    for piece in rows.pieces():
+        labels, weights = (each.astype(np.float64) for each in (piece.labels, piece.weights))
+        p = clipped(score(piece.inputs))
+        part = ScoreTable.of(piece.labels, p, piece.weights)
+        table = part if table is None else table.merge(part)
+        mass.append(weights)
+        losses.append(log_losses(labels, p))
+        naive.append(log_losses(labels, np.full(len(labels), constant)))
+    assert table is not None
+    weights = np.concatenate(mass)
+    found = metrics.log_loss(table)
+    entropy = found / base if base > 0 else 1.0
+    # Standard error of a ratio: NE is loss over that of the mean rate, on the same rows.
+    apart = weights * (np.concatenate(losses) - entropy * np.concatenate(naive))
+    error = float(np.sqrt((apart**2).sum())) / (float(weights.sum()) * base) if base > 0 else 0.0
+    area, scale = metrics.auc(table), metrics.calibration(table)
+    return DayScore(
+        day=day, night=night, through=through, rows=len(rows), log_loss=found,
+        normalized_entropy=entropy, error=error, auc=metrics.known(area),
+        calibration=metrics.known(scale),
+    )  # fmt: skip
+
+
+def said_of(learned: Learned) -> str:
+    """One line for a person: what was learned, and how it was predicted before."""
+    days = ", ".join(map(str, learned.fresh))
+    out = f", without {', '.join(map(str, learned.left_out))}" if learned.left_out else ""
+    if learned.why_full:
+        return f"learned all {len(learned.fresh)} days{out}: {learned.why_full}"
+    said = f"learned {days} alone{out}, night {learned.nights} since all days"
+    newest = learned.curve[-1]
+    usual = learned.model_copy(update={"curve": learned.curve[: -len(learned.fresh)]}).usual
+    mean = sum(each.normalized_entropy for each in usual) / max(len(usual), 1)
+    return said + (
+        f"; {newest.day} before it was learned: NE {newest.normalized_entropy:.4f}"
+        + (f", usually {mean:.4f}" if usual else "")
+    )
