@@ -41,7 +41,7 @@ VALUE = 0.03
 FACTORS = {"1": "", "0.9": "", "1.1": "", "0.7": "3 to 6 %", "1.3": "3 to 6 %", "2": "22 ± 3 %"}
 MODELS = ("dcn_v2", "gradient_boosted_trees")
 STAGES = ("sample", "featurize", "train", "train_baseline", "evaluate", "replay")
-TRIALS, ROWS = 500, 3000
+WORLDS, DAYS, TRIALS, ROWS = 10, 5, 10, 3000
 COVERED = ("ips", "snips", "dr", "sndr")
 
 
@@ -69,44 +69,54 @@ def miscalibration(nights: int) -> None:
               f"{f'   [{asked}]' if asked else ''}")  # fmt: skip
 
 
-def policies() -> None:
-    """Log an exploring policy, value another; every trial is a sample of one large day."""
-    source = SimulatorSource(rows_per_day=TRIALS * ROWS, exploration=1.0, users=200_000)
-    covered: Counter[str] = Counter()
+def logged_day(seed: int, day: date) -> tuple[dict[str, np.ndarray], np.ndarray, float]:
+    """Log an exploring policy on a day; rows, their users, and the truth of another policy."""
+    source = SimulatorSource(rows_per_day=TRIALS * ROWS, exploration=1.0, seed=seed)
     parts = [
         batch.select(["ad_id", "candidates", "candidates_true", "click", "propensity", "user_id"])
-        for batch in SimulatorLogs(source).batches(FIRST)
+        for batch in SimulatorLogs(source).batches(day)
     ]
     table = pa.Table.from_batches(parts)
     offers = Offers.of(table["ad_id"], table["candidates"])
     true = table["candidates_true"].combine_chunks().flatten().to_numpy()
     logits = np.log(true) - np.log1p(-true)
     # A model that is too timid and does not know all ads alike.
-    noise = np.random.default_rng(0).normal(0, 0.5, len(offers.items))
+    noise = np.random.default_rng(seed).normal(0, 0.5, len(offers.items))
     model = 1 / (1 + np.exp(-(0.7 * logits - 0.8 + noise[offers.codes])))
     chance = probabilities(offers, model, Policy(temperature=0.5))
-    shown = offers.is_logged
-    truth = float(offers.sums(chance * true).mean())
     rows = {
         "reward": table["click"].to_numpy().astype(float),
         "logged": table["propensity"].to_numpy(),
-        "candidate": np.minimum(offers.sums(chance * shown), 1),
-        "predicted": offers.sums(model * shown),
+        "candidate": np.minimum(offers.sums(chance * offers.is_logged), 1),
+        "predicted": offers.sums(model * offers.is_logged),
         "predicted_policy": offers.sums(chance * model),
     }
     user = np.unique(table["user_id"].combine_chunks().to_numpy(zero_copy_only=False),
                      return_inverse=True)[1]  # fmt: skip
-    trials = len(table) // ROWS
-    for trial in range(trials):
-        part = {name: each[trial::trials] for name, each in rows.items()}
-        found = evaluate(**part, users=user[trial::trials])
-        for name in COVERED:
-            each = found.estimates[name]
-            covered[name] += each.low <= truth <= each.high
-    print(f"\na softmax policy, logged by another: truth {truth:.5f}, logged "
-          f"{rows['reward'].mean():.5f}; {trials} nights of {ROWS:,} rows")  # fmt: skip
+    return rows, user, float(offers.sums(chance * true).mean())
+
+
+def policies() -> None:
+    """Value a policy on nights of different days and worlds, each with a truth of its own."""
+    covered: Counter[str] = Counter()
+    nights, truths, clicks = 0, [], []
+    for number in range(WORLDS * DAYS):
+        rows, user, truth = logged_day(number // DAYS, FIRST + timedelta(number % DAYS))
+        trials = len(user) // ROWS
+        for trial in range(trials):
+            part = {name: each[trial::trials] for name, each in rows.items()}
+            found = evaluate(**part, users=user[trial::trials])
+            for name in COVERED:
+                each = found.estimates[name]
+                covered[name] += each.low <= truth <= each.high
+        nights += trials
+        truths.append(truth)
+        clicks.append(rows["reward"].mean())
+    print(f"\na softmax policy, logged by another: {nights} nights of {ROWS:,} rows, of"
+          f" {WORLDS * DAYS} days in {WORLDS} worlds; truth {min(truths):.4f} to"
+          f" {max(truths):.4f}, logged {min(clicks):.4f} to {max(clicks):.4f}")  # fmt: skip
     for name in COVERED:
-        print(f"  {name:6} covers the truth {100 * covered[name] / trials:.1f} %   [93 to 97 %]")
+        print(f"  {name:6} covers the truth {100 * covered[name] / nights:.1f} %   [93 to 97 %]")
 
 
 def models(folder: Path, nights: int, rows: int) -> None:
@@ -140,17 +150,26 @@ def models(folder: Path, nights: int, rows: int) -> None:
         loss[name] = float(-(true * np.log(p) + (1 - true) * np.log1p(-p)).mean())
         result = replay(auctions, 1000 * VALUE * whole[name], Rules())
         earned[name] = Earnings.of(auctions, result, value=VALUE)
-    users = whole["user"].view(np.int64)
-    compared = compare(earned, users, replicates=200, seed=0)
-    print(f"\n{nights} nights, {len(auctions):,} auctions: expected surplus in USD")
-    print(f"  {'':24}{'log loss':>10}{'surplus':>10}   truth less this")
-    for name in sorted(loss, key=loss.__getitem__):
-        surplus = compared["bidders"][name]["expected_surplus"]
-        line = f"  {name:24}{loss[name]:10.5f}{surplus:10.2f}"
+    users, days = whole["user"].view(np.int64), whole["day"]
+    order = sorted(loss, key=loss.__getitem__)
+    compared = compare(earned, users, days=days, replicates=500, seed=0)
+    print(f"\n{nights} nights, {len(auctions):,} auctions: expected surplus in USD, 95 % over"
+          f" {compared['users']:,} users and {compared['resampled_days']} days")  # fmt: skip
+    print(f"  {'':24}{'log loss':>10}{'surplus':>10}   truth less this; this less the next")
+    for at, name in enumerate(order):
+        line = f"  {name:24}{loss[name]:10.5f}"
+        line += f"{compared['bidders'][name]['expected_surplus']:10.2f}   "
         if name != "truth":
-            each = compared["differences"][name]["expected_surplus"]
-            line += f"   {each['value']:.2f} [{each['low']:.2f}, {each['high']:.2f}]"
+            line += interval(compared["differences"][name]["expected_surplus"])
+        if at and at + 1 < len(order):
+            pair = {each: earned[each] for each in order[at : at + 2]}
+            against = compare(pair, users, days=days, replicates=500, seed=0)["differences"]
+            line += f"; {interval(against[order[at + 1]]['expected_surplus'])}"
         print(line)
+
+
+def interval(each: dict[str, float]) -> str:
+    return f"{each['value']:+.2f} [{each['low']:+.2f}, {each['high']:+.2f}]"
 
 
 def main() -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import tarfile
+from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from nightbid.cli.app import app
+from nightbid.data import obd
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.storage.workspace import Workspace
+from typer.testing import CliRunner
 
 pytestmark = pytest.mark.slow
 
@@ -66,3 +75,74 @@ def test_the_value_of_choosing_by_the_predictions_is_told_with_the_truth_within(
     dr = found["policies"]["candidate"]["estimates"]["dr"]
     assert f"{dr['value']:.5f} [{dr['low']:.5f}, {dr['high']:.5f}]" in text
     assert first.run_id != second.run_id
+
+
+ITEMS, DAYS = 12, [date(2019, 11, 24) + timedelta(days=at) for at in range(4)]
+
+
+def open_bandit() -> bytes:
+    """An archive like that of the Open Bandit logs: the later an item, the more clicks it gets."""
+    draw = np.random.default_rng(0)
+    rows = 1500 * len(DAYS)
+    item = draw.integers(0, ITEMS, rows)
+    seconds = np.sort(draw.integers(0, 86_400 * len(DAYS), rows))
+    time = pd.Timestamp(DAYS[0], tz="UTC") + pd.to_timedelta(seconds * 1_000_000 + 41_011, "us")
+    log = pd.DataFrame(
+        {
+            "timestamp": time.astype(str),
+            "item_id": item,
+            "position": draw.integers(1, 4, rows),
+            "click": (draw.random(rows) < 0.02 + 0.02 * item).astype(int),
+            "propensity_score": 1 / ITEMS,
+            "user_feature_0": draw.choice(["aa", "bb", "cc"], rows),
+            "user_feature_1": draw.integers(0, 90, rows).astype(str),
+            "user-item_affinity_0": draw.random(rows).round(3),
+        }
+    )
+    items = pd.DataFrame({"item_id": range(ITEMS), "item_feature_0": np.arange(ITEMS) / 10})
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as packed:
+        for name, frame in (("all.csv", log), ("item_context.csv", items)):
+            text = frame.to_csv().encode()
+            entry = tarfile.TarInfo(f"obp-{obd.VERSION}/obp/dataset/obd/random/all/{name}")
+            entry.size = len(text)
+            packed.addfile(entry, io.BytesIO(text))
+    return out.getvalue()
+
+
+def test_a_night_on_open_bandit_logs_values_its_policy(shell, monkeypatch):
+    content = open_bandit()
+    archive = Path(shell.environment["NIGHTBID_CACHE"]) / "obd" / obd.ARCHIVE
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(content)
+    monkeypatch.setattr(obd, "DIGEST", hashlib.sha256(content).hexdigest())
+    for name, value in shell.environment.items():
+        monkeypatch.setenv(name, value)
+    shell.write(
+        source={"kind": "obd"},
+        features={
+            "item_id": "vocabulary",
+            "item_feature_0": "numeric",
+            "user_feature_0": "vocabulary",
+            "position": {"transform": "identity", "size": 8, "training_only": True},
+        },
+        model={"architecture": "gradient_boosted_trees"},
+        baseline={"architecture": "gradient_boosted_trees"},
+        train={},
+        evaluate={"bootstrap": 50, "margin_ne": 1, "margin_auc": 1},
+        policy={"temperature": 0.5},
+    )
+    done = CliRunner().invoke(app, ["run", "small", "--date", str(DAYS[-1])])
+    assert done.exit_code == 0, done.output
+    (run,) = runs_of(Workspace(str(shell.workspace)), "small")
+    found = json.loads((replayed(run) / "manifest.json").read_text())["metrics"]["policy"]
+    assert (found["items"], found["item_columns"]) == (ITEMS, ["item_feature_0"])
+    mine = found["policies"]["candidate"]
+    assert set(mine["estimates"]) == {"dm", "ips", "snips", "dr", "sndr", "switch_dr", "dr_os"}
+    # Evenly shown items get 13 % of clicks; by the square of the odds some 20 %.
+    assert found["logged"]["low"] < 0.13 < found["logged"]["high"]
+    assert mine["gains"]["dr"]["low"] > 0
+    assert 0.15 < mine["estimates"]["dr"]["value"] < 0.25
+    page = (shell.workspace / "runs" / "small" / run.run_id / "report.html").read_text()
+    assert 'id="policy-figures"' in page
+    assert "Switch-DR" in page

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightbid.bidding.auctions import Auctions
@@ -22,6 +24,7 @@ from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, split_files
 
 HOUR = 3_600_000_000
+DAY = "day of the logs"
 UNIT_CHANGE = 5.0
 """Median prices that differ by this factor from the day before are in another unit."""
 PRICE_ROUNDING = 1e-3
@@ -43,6 +46,8 @@ class LoggedAuctions:
     """Positions of the usable rows, in order of time."""
     unusable: Mapping[str, int]
     """Reason → rows left out."""
+    currency: str = ""
+    """Of the prices, where it is logged."""
 
     def among(self, kept: Bools, reason: str) -> LoggedAuctions:
         """Leave out more rows.
@@ -65,7 +70,13 @@ class LoggedAuctions:
 
 
 def read_auctions(
-    folder: Path, split: str, columns: Columns, *, tolerated: float, floor: float | None = None
+    folder: Path,
+    split: str,
+    columns: Columns,
+    *,
+    tolerated: float,
+    floor: float | None = None,
+    currency: str = "",
 ) -> LoggedAuctions:
     """Read the auctions of one split.
 
@@ -75,12 +86,16 @@ def read_auctions(
         columns: Which column holds the price, the bid, the floor and the value.
         tolerated: Share of rows that may be unusable.
         floor: Of every auction, instead of the logged ones.
+        currency: Of the days before; empty: that of most rows.
 
     Raises:
         MissingDataError: there are no rows, or a column is absent.
         CorruptDataError: more rows are unusable than tolerated.
     """
-    names = [columns.price, columns.bid, columns.floor, columns.value, columns.competing]
+    names = [
+        columns.price, columns.bid, columns.floor, columns.value, columns.competing,
+        columns.conversion, columns.currency,
+    ]  # fmt: skip
     wanted = [KEY, LABEL, TIME, USER, *dict.fromkeys(filter(None, names))]
     tables = []
     for path in split_files(folder, split):
@@ -92,8 +107,11 @@ def read_auctions(
                     where=path.parent.name,
                     hint="correct `columns` of the pipeline, or the logs",
                 )
-        tables.append(pq.read_table(path, columns=[*wanted, *([TRUTH] if TRUTH in there else [])],
-                                    partitioning=None))  # fmt: skip
+        rows = pq.read_table(
+            path, columns=[*wanted, *([TRUTH] if TRUTH in there else [])], partitioning=None
+        )
+        day = date.fromisoformat(path.parent.name.removeprefix("dt=")).toordinal()
+        tables.append(rows.append_column(DAY, pa.array(np.full(len(rows), day))))
     table = pa.concat_tables(tables, promote_options="permissive") if tables else None
     if table is None or not table.num_rows or columns.price is None:
         raise MissingDataError(
@@ -101,7 +119,7 @@ def read_auctions(
             where="replay",
             hint="set columns.price, and take a date that has impressions",
         )
-    logged = _usable(table, columns, split, tolerated)
+    logged = _usable(table, columns, split, tolerated, currency)
     if floor is None:
         return logged
     return replace(
@@ -109,7 +127,9 @@ def read_auctions(
     )
 
 
-def _usable(table: pa.Table, columns: Columns, split: str, tolerated: float) -> LoggedAuctions:
+def _usable(
+    table: pa.Table, columns: Columns, split: str, tolerated: float, currency: str
+) -> LoggedAuctions:
     price, label = numbers(table[columns.price]), numbers(table[LABEL])
     reasons = {
         f"{columns.price} is missing or not finite": np.isnan(price),
@@ -136,6 +156,13 @@ def _usable(table: pa.Table, columns: Columns, split: str, tolerated: float) -> 
         # Values are often logged with the event only.
         value = np.where(np.isnan(value) & (label == 0), 0.0, value)
         reasons[f"{columns.value} is missing or negative"] = ~(value >= 0)
+    conversion = None
+    if columns.conversion:
+        conversion = np.nan_to_num(numbers(table[columns.conversion]))
+        reasons[f"{columns.conversion} is neither 0 nor 1"] = (conversion != 0) & (conversion != 1)
+    if columns.currency:
+        currency, others = other_currency(table[columns.currency], currency)
+        reasons[f"{columns.currency} is not {currency!r}, the usual one"] = others
     if columns.bid:
         bid = numbers(table[columns.bid])
         reasons[f"{columns.bid} is missing or negative"] = ~(bid >= 0)
@@ -170,10 +197,30 @@ def _usable(table: pa.Table, columns: Columns, split: str, tolerated: float) -> 
         floor=None if floor is None else floor[order],
         hour=time[order] // HOUR % 24,
         user=np.asarray(table[USER])[order].astype(np.int64).view(np.uint64),
-        day=time[order] // (24 * HOUR),
+        day=np.asarray(table[DAY])[order],
+        conversion=None if conversion is None else conversion[order],
         true_probability=truth,
     )
-    return LoggedAuctions(auctions, None if value is None else value[order], ~bad, order, counts)
+    known = None if value is None else value[order]
+    return LoggedAuctions(auctions, known, ~bad, order, counts, currency)
+
+
+def other_currency(column: pa.ChunkedArray | pa.Array, usual: str = "") -> tuple[str, Bools]:
+    """Find the rows whose prices are in another currency.
+
+    Args:
+        column: [rows]; a missing one is another.
+        usual: The right one; empty: that of most rows.
+
+    Returns:
+        The right one, and [rows] which differ from it.
+    """
+    names = pc.cast(column, pa.string())
+    if not usual:
+        counts = pc.value_counts(names.drop_null()).to_pylist()
+        usual = max(counts, key=lambda each: each["counts"])["values"] if counts else "known"
+    same = pc.fill_null(pc.equal(names, usual), False)
+    return usual, ~np.asarray(same)
 
 
 def _highest(name: str, lists: pa.ChunkedArray) -> Floats:

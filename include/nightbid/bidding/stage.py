@@ -68,7 +68,8 @@ def _replay(task: StageTask, settings: Settings) -> Outcome:
         read_auctions, sample, columns=task.spec.columns, tolerated=settings.unusable,
         floor=settings.floor,
     )  # fmt: skip
-    logged, earlier = read("evaluate"), read("validate")
+    earlier = read("validate")
+    logged = read("evaluate", currency=earlier.currency)
     ratio = price_ratio(logged.auctions, earlier.auctions)
     logged, scores = _scores(task, logged)
     task.progress(0.4, "replaying")
@@ -79,7 +80,10 @@ def _replay(task: StageTask, settings: Settings) -> Outcome:
     task.progress(0.7, "intervals")
     assert auctions.user is not None
     users = auctions.user.view(np.int64)
-    found = compare(earned, users, replicates=task.spec.evaluate.bootstrap, seed=task.spec.seed)
+    found = compare(
+        earned, users, days=auctions.day, replicates=task.spec.evaluate.bootstrap,
+        seed=task.spec.seed,
+    )  # fmt: skip
     reference = "champion" if "champion" in scores else "baseline"
     metrics: dict[str, Any] = {
         "replayed": True,
@@ -191,7 +195,7 @@ def _save(task: StageTask, logged: LoggedAuctions, scores: dict[str, Floats]) ->
     columns = {
         "price": auctions.price, "click": auctions.click, "floor": auctions.floor,
         "hour": auctions.hour, "user": auctions.user, "day": auctions.day,
-        "value": logged.value, **scores,
+        "value": logged.value, "conversion": auctions.conversion, **scores,
     }  # fmt: skip
     table = pa.table({name: pa.array(each) for name, each in columns.items() if each is not None})
     pq.write_table(table, task.output / "auctions.parquet", compression="zstd")

@@ -29,6 +29,12 @@ Names = Annotated[str, typer.Option(help="Columns in order, for text without a h
 Bid = Annotated[
     str, typer.Option(help="Column of the logged bid; rows that contradict it are refused.")
 ]
+Conversion = Annotated[str, typer.Option(help="Column of what followed the click, 0 or 1.")]
+Currency = Annotated[
+    str,
+    typer.Option(help="Column of the currency; two in one log, or another than before, end it."),
+]
+Day = Annotated[str, typer.Option(help="Column of the day: five or more are resampled, too.")]
 Pricing = Annotated[str, typer.Option(help="`second` or `first` price.")]
 Wins = Annotated[str, typer.Option(help="`>`: a bid must exceed the price; `>=`: reach it.")]
 Rounding = Annotated[str, typer.Option(help="`none`, or `down` to whole units of price.")]
@@ -50,6 +56,9 @@ def replay_(
     truth: Truth = "",
     names: Names = "",
     bid: Bid = "",
+    conversion: Conversion = "",
+    currency: Currency = "",
+    day: Day = "",
     pricing: Pricing = "second",
     wins: Wins = ">",
     rounding: Rounding = "none",
@@ -61,7 +70,7 @@ def replay_(
     """Replay strategies on one column of predictions, each fitted on earlier auctions."""
     from nightbid.cli.bids_log import LogColumns, replay_strategies
 
-    columns = LogColumns(price, click, floor, user, truth, names, bid)
+    columns = LogColumns(price, click, floor, user, truth, names, bid, conversion, currency, day)
     replay_strategies(
         log, train, columns, pctr, tuple(strategy or ["truthful"]), value=value, pricing=pricing,
         wins=wins, rounding=rounding, budget=budget, per=per, cost_per_click=cpc, roi=roi,
@@ -82,6 +91,9 @@ def compare_(
     truth: Truth = "",
     names: Names = "",
     bid: Bid = "",
+    conversion: Conversion = "",
+    currency: Currency = "",
+    day: Day = "",
     pricing: Pricing = "second",
     wins: Wins = ">",
     rounding: Rounding = "none",
@@ -95,7 +107,7 @@ def compare_(
         )
     from nightbid.cli.bids_log import LogColumns, compare_predictions
 
-    columns = LogColumns(price, click, floor, user, truth, names, bid)
+    columns = LogColumns(price, click, floor, user, truth, names, bid, conversion, currency, day)
     compare_predictions(
         log, columns, tuple(dict.fromkeys(pctr)), value=value, pricing=pricing, wins=wins,
         rounding=rounding, budget=budget, per=per,

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from rich.markup import escape
 from rich.table import Table
 
 from nightbid.bidding.auctions import Auctions, Rules
 from nightbid.bidding.checks import Floats, probabilities
-from nightbid.bidding.logs import price_ratio
+from nightbid.bidding.logs import other_currency, price_ratio
 from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.replay import replay
 from nightbid.bidding.strategies import Truthful
@@ -40,6 +41,9 @@ class LogColumns:
     """Columns in order, separated by commas, for text without a header."""
     bid: str = ""
     """What the logging bidder bid: rows that contradict it are refused."""
+    conversion: str = ""
+    currency: str = ""
+    day: str = ""
 
 
 def replay_strategies(
@@ -64,14 +68,17 @@ def replay_strategies(
         NightbidError: a file, a column or a value is wrong, or a strategy lacks what it needs.
     """
     rules = _rules(pricing, wins, rounding, budget, per)
-    auctions, scores = _load(log, columns, (pctr,))
     fitted = [each for each in strategies if each != "truthful"]
     if fitted and train is None:
         raise ConfigError(
             f"{', '.join(fitted)} must be fitted", hint="give earlier auctions with --train"
         )
-    earlier, past = (auctions, scores) if train is None else _load(train, columns, (pctr,))
-    if train is not None:
+    if train is None:
+        auctions, scores, _ = _load(log, columns, (pctr,))
+        earlier, past = auctions, scores
+    else:
+        earlier, past, currency = _load(train, columns, (pctr,))
+        auctions, scores, _ = _load(log, columns, (pctr,), currency)
         price_ratio(auctions, earlier, str(log))
     # Landscapes count whole prices: state them in a unit that is small enough.
     unit = 1.0 if rounding == "down" or not fitted else price_unit(earlier.price)
@@ -113,7 +120,7 @@ def compare_predictions(
             f"{len(pctr)} column of predictions to compare", hint="give --pctr twice or more"
         )
     rules = _rules(pricing, wins, rounding, budget, per)
-    auctions, scores = _load(log, columns, pctr)
+    auctions, scores, _ = _load(log, columns, pctr)
     earned = {}
     for name in pctr:
         result = replay(auctions, Truthful(value, per).bids(scores[name]), rules)
@@ -141,12 +148,24 @@ def _sentence(rules: Rules, value: float, budget: float | None, per: float) -> s
 
 
 def _load(
-    path: Path, columns: LogColumns, pctr: tuple[str, ...]
-) -> tuple[Auctions, dict[str, Floats]]:
-    """Auctions, and each column of predictions."""
+    path: Path, columns: LogColumns, pctr: tuple[str, ...], currency: str = ""
+) -> tuple[Auctions, dict[str, Floats], str]:
+    """Auctions, each column of predictions, and the currency where it is logged.
+
+    Args:
+        path: Of the log.
+        columns: Its columns.
+        pctr: Columns of predictions.
+        currency: Of the earlier auctions; empty: that of most rows.
+    """
     frame = read_log(path, columns.header)
-    numbers = [columns.price, columns.click, columns.floor, columns.truth, columns.bid, *pctr]
-    require_columns(frame, [*numbers, columns.user], path)
+    numbers = [
+        columns.price, columns.click, columns.floor, columns.truth, columns.bid,
+        columns.conversion, *pctr,
+    ]  # fmt: skip
+    require_columns(frame, [*numbers, columns.user, columns.currency, columns.day], path)
+    if columns.currency and len(frame):
+        currency = _check_currency(frame, columns, path, currency)
     read = {name: read_numbers(frame[name], path) for name in filter(None, numbers)}
     if columns.bid:
         _check_bids(columns, read, path)
@@ -158,8 +177,24 @@ def _load(
         floor=read.get(columns.floor),
         true_probability=read.get(columns.truth),
         user=users.astype(np.uint64),
+        day=pd.factorize(frame[columns.day])[0] if columns.day else None,
+        conversion=read.get(columns.conversion),
     )
-    return auctions, {name: probabilities(name, read[name], where=str(path)) for name in pctr}
+    scores = {name: probabilities(name, read[name], where=str(path)) for name in pctr}
+    return auctions, scores, currency
+
+
+def _check_currency(frame: pd.DataFrame, columns: LogColumns, path: Path, expected: str) -> str:
+    """Refuse prices in several currencies, or in another one than before."""
+    usual, others = other_currency(pa.array(frame[columns.currency], from_pandas=True), expected)
+    if others.any():
+        raise CorruptDataError(
+            f"{int(others.sum()):,} of {len(frame):,} rows are not in {usual!r}, the first in row"
+            f" {int(others.argmax())}: {frame[columns.currency].iloc[int(others.argmax())]!r}",
+            where=f"{path}, {columns.currency}",
+            hint="the currency of the prices changed: convert them to one",
+        )
+    return usual
 
 
 def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> None:
@@ -237,7 +272,8 @@ def read_log(path: Path, names: str) -> pd.DataFrame:
 
 
 ROWS: tuple[tuple[str, str], ...] = (
-    ("entered", ",.0f"), ("impressions", ",.0f"), ("clicks", ",.0f"), ("spend", ",.2f"),
+    ("entered", ",.0f"), ("impressions", ",.0f"), ("clicks", ",.0f"), ("conversions", ",.0f"),
+    ("spend", ",.2f"),
     ("value", ",.2f"), ("surplus", ",.2f"), ("expected_value", ",.2f"),
     ("expected_surplus", ",.2f"), ("win_rate", ".4f"), ("ecpc", ",.4f"), ("ecpm", ",.4f"),
     ("roi", ".3f"),
@@ -247,12 +283,14 @@ ROWS: tuple[tuple[str, str], ...] = (
 def _show(auctions: Auctions, earned: dict[str, Earnings], title: str) -> None:
     if auctions.user is None:
         raise DataError("auctions have no users to resample")
-    found = compare(earned, auctions.user.astype(np.int64), replicates=REPLICATES, seed=0)
+    found = compare(
+        earned, auctions.user.astype(np.int64), days=auctions.day, replicates=REPLICATES, seed=0
+    )
     table = Table("", *[escape(each) for each in earned], title=escape(title))
     bidders = found["bidders"]
     first = next(iter(bidders))
     for name, form in ROWS:
-        if name not in bidders[first]:
+        if name not in bidders[first] or (name == "conversions" and auctions.conversion is None):
             continue
         table.add_row(
             name.replace("_", " "), *[_cell(each, name, form) for each in bidders.values()]
@@ -262,8 +300,9 @@ def _show(auctions: Auctions, earned: dict[str, Earnings], title: str) -> None:
             cells = [_difference(each[name]) for each in found["differences"].values()]
             table.add_row(f"{first}'s {name.replace('_', ' ')} less", DASH, *cells)
     console.print(table)
+    days = f" and {found['resampled_days']} days" if found["resampled_days"] else ""
     console.print(
-        f"{len(auctions):,} auctions; 95 % intervals over {found['users']:,} users or rows"
+        f"{len(auctions):,} auctions; 95 % intervals over {found['users']:,} users or rows{days}"
     )
 
 

@@ -363,7 +363,7 @@ class PipelineSpec(Block):
             label.given: "label.given",
             label.event_time: "label.event_time",
         }
-        for role in ("price", "value", "competing", "propensity", "weight"):
+        for role in ("price", "value", "conversion", "competing", "propensity", "weight"):
             outcomes[getattr(self.columns, role)] = f"columns.{role}"
         for column in getattr(self.source, "outcomes", ()):
             outcomes.setdefault(column, "source.outcomes")

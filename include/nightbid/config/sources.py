@@ -40,6 +40,12 @@ class Columns(Block):
     are left out. Never a feature."""
     value: str | None = None
     """Money that the labelled event brought; may be null where it did not happen."""
+    conversion: str | None = None
+    """0/1 column of what followed the label, such as a purchase after the click: `replay` counts it
+    among what was won. Null is 0. Never a feature."""
+    currency: str | None = None
+    """Currency of the prices. Rows in another one than most of the validate days are not
+    replayed."""
     competing: str | None = None
     """List of all competing bids, where they are logged. `price` has to be the highest of them or
     the floor, and a replay is then exact under any floor."""

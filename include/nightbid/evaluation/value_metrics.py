@@ -95,6 +95,20 @@ def _spearman(p: Floats, y: Floats) -> float:
     return float(np.corrcoef(rankdata(p), rankdata(y))[0, 1])
 
 
+def normalized_gini(order: Floats, values: Floats) -> float:
+    """How well an order ranks values: 1 perfectly, 0 by chance; NaN where all values are equal.
+
+    Args:
+        order: [rows] any numbers; equal ones are not ranked.
+        values: [rows] from 0 on.
+    """
+    even = np.ones(len(values))
+    if not values.any():
+        return math.nan
+    best = _gini(values, values, even)
+    return _gini(order, values, even) / best if best else math.nan
+
+
 def _gini(order: Floats, values: Floats, weights: Floats) -> float:
     """Gini coefficient of weighted values in an order; rows of equal order are one step."""
     _, place = np.unique(order, return_inverse=True)

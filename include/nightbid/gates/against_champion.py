@@ -5,6 +5,7 @@ Ids are renumbered each night, so they are compared by what they stand for.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy.stats import poisson
 
 from nightbid.errors import NightbidError, WorkspaceError
-from nightbid.gates.drift import Pair, distances, pair
+from nightbid.gates.drift import SIGMAS, Pair, distances, pair
 from nightbid.gates.measurements import Measurements
 from nightbid.night.record import RunRecord
 from nightbid.night.task import StageTask
@@ -106,7 +108,8 @@ def measure(
         mine, known = _tokens(tonight.fitted, each), _tokens(champion.fitted, theirs)
         if mine is None or known is None:
             return
-        _churn(measurements, each, new, mine, known)
+        ratio = champion.profile.rows / max(tonight.profile.rows, 1)
+        _churn(measurements, each, new, mine, known, ratio)
         both = _by_token((new, each, mine), (old, theirs, known))
     if both is None:
         return
@@ -120,16 +123,41 @@ def _churn(
     column: ColumnProfile,
     mine: pa.Array,
     known: pa.Array,
+    ratio: float,
 ) -> None:
-    """Note the share of the values with an id of their own that the champion had none for."""
+    """Note the share of the values with an id of their own that the champion had none for.
+
+    A value that is only just frequent enough for an id tonight had none by chance: what the same
+    values drawn again would lose is taken off, and the rest is the share of the others.
+
+    Args:
+        measurements: filled here.
+        each: the input.
+        column: its training rows of tonight.
+        mine: tonight's vocabulary.
+        known: the champion's.
+        ratio: its training rows over those of tonight.
+    """
     places, counts = _places(column, each, mine)
     own = places >= 0
     unknown = np.asarray(pc.is_null(pc.index_in(mine, known)))
     total = int(counts[own].sum())
     if total:
         share = float(counts[own][unknown[places[own]]].sum() / total)
+        chance = _churn_by_chance(counts[own], ratio)
         note = f"{int(unknown.sum()):,} of {len(mine):,} entries of the vocabulary are new"
-        measurements.add("vocabulary_churn", share, subject=each.name, part=PART, note=note)
+        if chance:
+            note += f": {share:.1%} of the rows, {chance:.1%} by chance"
+        excess = max(share - chance, 0.0) / (1 - chance) if chance < 1 else 0.0
+        measurements.add("vocabulary_churn", excess, subject=each.name, part=PART, note=note)
+
+
+def _churn_by_chance(counts: Ints, ratio: float) -> float:
+    """Share of the rows whose value other rows of the same kind may have too rarely, at most."""
+    missed = poisson.cdf(counts.min() - 1, counts * ratio)
+    mass = counts.astype(float)
+    spread = math.sqrt(float((mass**2 * missed * (1 - missed)).sum()))
+    return min((float((mass * missed).sum()) + SIGMAS * spread) / float(mass.sum()), 1.0)
 
 
 def _by_token(

@@ -78,7 +78,8 @@ def _absence(
     for family, count in _absent(column).items():
         shares = [_absent(each)[family] / max(each.rows, 1) for each in others]
         usual = float(np.median(shares)) if shares else 0.0
-        if count == 0 and usual == 0 and family != "null_excess":
+        can_be = family == "null_excess" or (family == "nan_excess" and _is_float(column))
+        if count == 0 and usual == 0 and not can_be:
             continue
         share = count / rows
         error = math.sqrt(max(usual * (1 - usual), 1 / rows) / rows)
@@ -97,6 +98,10 @@ def _absence(
                 part=day.name,
                 note=f"{share:.2%}, usually {usual:.2%}",
             )
+
+
+def _is_float(column: ColumnProfile) -> bool:
+    return any(each in ("halffloat", "float", "double") for each in column.types)
 
 
 def _absent(column: ColumnProfile) -> dict[str, int]:

@@ -22,7 +22,9 @@ from nightbid.schema import KEY, TIME
 
 EPOCH = date(1970, 1, 1)
 LEAST_WEEKDAYS = 3
-"""Same weekdays needed before a day is compared with them alone."""
+"""Same weekdays needed before a day is compared with them alone; two that agree will do."""
+AGREE = 1.25
+"""Two figures that differ by less than this factor agree."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,13 @@ class Days:
         return median(values) if values else None
 
     def usual_of_weekday(self, day: Day, figure: Callable[[Day], float]) -> float | None:
-        """Median over the same weekdays once three are known, else over all days."""
-        same = [each for each in self.others(day) if each.date.weekday() == day.date.weekday()]
-        chosen = same if len(same) >= LEAST_WEEKDAYS else self.others(day)
-        return median([figure(each) for each in chosen]) if chosen else None
+        """Median over the same weekdays once enough are known, else over all days."""
+        others = self.others(day)
+        same = [figure(each) for each in others if each.date.weekday() == day.date.weekday()]
+        # The median of two tells nothing of which one is wrong, unless none is.
+        enough = len(same) >= LEAST_WEEKDAYS or (len(same) == 2 and max(same) < AGREE * min(same))
+        chosen = same if enough else [figure(each) for each in others]
+        return median(chosen) if chosen else None
 
     def against_others(self, day: Day, name: str) -> Pair | None:
         """Align a column's counts on this day with those on all others together."""

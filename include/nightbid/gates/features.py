@@ -22,6 +22,7 @@ from nightbid.gates.drift import (
 )
 from nightbid.gates.gate import run_gate
 from nightbid.gates.measurements import Measurements
+from nightbid.gates.value_inputs import measure_ranking
 from nightbid.models.layout import Layout
 from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.profile.column import ColumnProfile
@@ -91,8 +92,12 @@ def measure(task: StageTask) -> Measurements:
                 champion,
                 is_log_rate=definition is not None and class_of(definition).is_log,
             )
-        _leakage(measurements, each, train, newest)
+        if task.spec.label.kind == "binary":
+            _leakage(measurements, each, train, newest)
     _skew(measurements, task, Layout(schema), FittedFeatures.load(folder / "fitted"))
+    if task.spec.label.kind == "value":
+        featurized = featurize.part(*_first_files(featurize))
+        measure_ranking(measurements, featurized, Layout(schema), schema.inputs)
     if moving:
         measurements.skip(
             f"drift of {', '.join(moving)} within the window: the newest day differs from the"

@@ -21,13 +21,16 @@ LEARNT = frozenset(
     {"null_excess", "blank_excess", "new_values", "psi", "linf", "auc_gain", "auc_loss",
      "rows_vs_usual", "hour_low", "hour_high", "clock_shift", "label_rate_vs_usual",
      "label_evening", "distinct_vs_usual", "oov_excess", "psi_excess", "p99_ms", "calibration",
-     "lost_values", "attribute_loss", "psi_champion", "vocabulary_churn", "predictions_moved"}
+     "lost_values", "attribute_loss", "psi_champion", "vocabulary_churn", "predictions_moved",
+     "quarantined", "outside_day", "nan_excess"}
 )  # fmt: skip
 """Statistics that differ from pipeline to pipeline; the others are rules, not habits."""
 WARN_MARGIN, STOP_MARGIN = 2.0, 4.0
 """A learned limit lies this many times as far from normal as anything seen so far."""
 FLOOR = 0.05
 """Share of a general limit's width that a learned one keeps at least."""
+RARE = {"quarantined": 0.2, "outside_day": 0.2, "nan_excess": 0.2}
+"""Statistics that are 0 on sound days → the same: the first few broken rows are no disaster."""
 
 
 @dataclass(frozen=True)
@@ -133,24 +136,27 @@ def learn(
     gate: GateName, statistic: str, values: Sequence[float], general: Limit, why: str
 ) -> Band | None:
     """Narrow a general limit to what has been seen, with a margin; None if that gains nothing."""
-    warn = _narrowed(general.warn or general.stop, values, WARN_MARGIN)
-    stop = _narrowed(general.stop, values, STOP_MARGIN)
+    floor = RARE.get(statistic.partition(":")[0], FLOOR)
+    warn = _narrowed(general.warn or general.stop, values, WARN_MARGIN, floor)
+    stop = _narrowed(general.stop, values, STOP_MARGIN, floor)
     if (warn, stop) == (general.warn, general.stop):
         return None
     return Band(gate=gate, statistic=statistic, warn=warn, stop=stop, why=why)
 
 
-def _narrowed(bounds: Range | None, values: Sequence[float], margin: float) -> Range | None:
+def _narrowed(
+    bounds: Range | None, values: Sequence[float], margin: float, floor: float
+) -> Range | None:
     """Move each side towards the values; the centre is 1 for ratios and 0 for excesses."""
     if bounds is None:
         return None
     low, high = bounds
     centre = 1.0 if low is not None else 0.0
     if high is not None:
-        reach = max(max(values) - centre, (high - centre) * FLOOR, 0.0)
+        reach = max(max(values) - centre, (high - centre) * floor, 0.0)
         high = min(high, round(centre + margin * reach, 4))
     if low is not None:
-        reach = max(centre - min(values), (centre - low) * FLOOR, 0.0)
+        reach = max(centre - min(values), (centre - low) * floor, 0.0)
         low = max(low, round(centre - margin * reach, 4))
     return low, high
 

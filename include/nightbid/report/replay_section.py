@@ -67,6 +67,7 @@ def replay_context(view: RunView) -> dict[str, Any]:
         "replay": metrics,
         "replay_rows": rows,
         "replay_known": known,
+        "replay_conversions": any(bidders[name].get("conversions") for name in ordered),
         "replay_chart": chart,
         "replay_pace": pace,
         "replay_pace_chart": pace_chart,

@@ -166,7 +166,7 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
     wanted = [roles.key, roles.time, roles.user, label.column]
     logged = (
         roles.price, roles.bid, roles.floor, roles.value, roles.competing, roles.propensity,
-        roles.candidates, roles.weight,
+        roles.candidates, roles.weight, roles.conversion, roles.currency,
     )  # fmt: skip
     wanted += [name for name in (label.given, label.event_time, *logged) if name]
     mine = [name for name in table.column_names if name not in (REASON, TEXT)]

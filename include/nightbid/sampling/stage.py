@@ -55,7 +55,10 @@ def run(task: StageTask) -> Outcome:
     check_window(source, night)
     roles = task.spec.columns
     known = {*source.meaning.outcomes, *source.meaning.truth.values()}
-    never = (roles.price, roles.bid, roles.value, roles.competing, roles.propensity, roles.weight)
+    never = (
+        roles.price, roles.bid, roles.value, roles.competing, roles.propensity, roles.weight,
+        roles.conversion,
+    )  # fmt: skip
     outcomes = sorted(known | set(filter(None, never)))
     refuse_outcomes(task.spec, outcomes)
     counts: dict[str, DayCount] = {}

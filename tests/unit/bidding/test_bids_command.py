@@ -45,6 +45,10 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame.assign(bid=0.1, floor=0.2).to_csv(folder / "below.csv", index=False)
     frame.assign(bid=0.0, click=1).to_csv(folder / "unwon.csv", index=False)
     frame.assign(click=2).to_csv(folder / "clicks.csv", index=False)
+    frame.assign(currency="USD").to_csv(folder / "dollars.csv", index=False)
+    mixed = np.where(frame.index < 9, "EUR", "USD")
+    frame.assign(currency=mixed).to_csv(folder / "mixed.csv", index=False)
+    frame.assign(currency="EUR").to_csv(folder / "euros.csv", index=False)
     frame.assign(price="dear").to_csv(folder / "text.csv", index=False)
     return folder
 
@@ -93,6 +97,10 @@ def test_compare_shows_that_doubled_predictions_lose(logs: Path) -> None:
          "on the days before → the unit or the currency of the prices changed"),
         (("below.csv", "--bid", "bid", "--floor", "floor"), "bid is below floor (3,000 rows)"),
         (("unwon.csv", "--bid", "bid"), "click is 1 though bid is below price (3,000 rows)"),
+        (("mixed.csv", "--currency", "currency"),
+         "9 of 3,000 rows are not in 'USD', the first in row 0: 'EUR'"),
+        (("euros.csv", "--train", "dollars.csv", "--currency", "currency"),
+         "3,000 of 3,000 rows are not in 'USD'"),
         (("clicks.csv",), "3,000 of 3,000 values of click are not within 0..1"),
     ],
 )  # fmt: skip

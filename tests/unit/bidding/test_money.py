@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from nightbid.bidding.auctions import Auctions, Rules
-from nightbid.bidding.money import Earnings, compare
+from nightbid.bidding.money import LEAST_DAYS, Earnings, compare
 from nightbid.bidding.replay import replay
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
@@ -32,6 +32,32 @@ def test_totals_by_hand() -> None:
     assert summary["roi"] == pytest.approx(1.7 / 0.3)
     assert summary["win_rate"] == pytest.approx(2 / 3)
     assert summary["spend_by_hour"][0] == pytest.approx(0.3)
+
+
+def test_days_are_resampled_where_there_are_enough() -> None:
+    """Users alike, days not: only resampled days tell how far another week may lie."""
+    random = np.random.default_rng(0)
+    day = np.arange(8000) % 8
+    clicks = (random.random(8000) < 0.05 + 0.05 * day).astype(float)
+    auctions = Auctions.checked(price=np.ones(8000), click=clicks, day=day)
+    earned = {
+        name: Earnings.of(auctions, replay(auctions, np.full(8000, bid), Rules()), value=2)
+        for name, bid in (("high", 2.0), ("none", 0.0))
+    }
+    users = np.arange(8000)
+    found = compare(earned, users, days=auctions.day, replicates=200, seed=0)
+    alone = compare(earned, users, replicates=200, seed=0)
+    few = compare(earned, users, days=np.minimum(day, LEAST_DAYS - 2), replicates=200, seed=0)
+
+    def width(of: dict, name: str) -> float:
+        return of["differences"]["none"][name]["high"] - of["differences"]["none"][name]["low"]
+
+    assert (found["resampled_days"], few["resampled_days"]) == (8, 0)
+    assert width(few, "value") == width(alone, "value")
+    # Eight days of 50 to 400 clicks at 2 each: ±1.96 · √8 · 115 · 2 around the total.
+    assert width(found, "value") == pytest.approx(2 * 1.96 * np.sqrt(8) * 115 * 2, rel=0.25)
+    assert width(found, "value") > 4 * width(alone, "value")
+    assert found["bidders"]["high"]["conversions"] is None
 
 
 def test_nothing_won_has_no_rates() -> None:

@@ -177,6 +177,30 @@ def test_a_few_bad_prices_are_left_out_and_counted(
     assert (outcome.rows.read, outcome.rows.dropped) == (len(prices), 4)
 
 
+def test_conversions_are_counted_and_other_currencies_left_out(
+    tmp_path: Path, days: dict[date, pa.Table]
+) -> None:
+    columns = {**BLOCKS["columns"], "conversion": "conversion", "currency": "currency"}
+    first = np.arange(len(days[NEWEST])) < 7
+    marked = {
+        BEFORE: days[BEFORE].append_column("currency", pa.array(["USD"] * len(days[BEFORE]))),
+        NEWEST: days[NEWEST].append_column("currency", pa.array(np.where(first, "EUR", "USD"))),
+    }
+    ran = night(tmp_path / "7", marked, {"candidate": 1.0, "baseline": 1.0}, columns=columns)
+    outcome = ran.replay()
+    assert outcome.metrics["unusable"] == {"currency is not 'USD', the usual one": 7}
+    won = pq.read_table(tmp_path / "7" / "out" / "auctions.parquet")
+    everything = won["conversion"].to_numpy().sum()
+    assert everything == days[NEWEST]["conversion"].to_numpy()[~first].sum()
+    assert 0 < outcome.metrics["bidders"]["candidate"]["conversions"] <= everything
+
+    marked[NEWEST] = days[NEWEST].append_column("currency", pa.array(["EUR"] * len(first)))
+    ran = night(tmp_path / "all", marked, {"candidate": 1.0, "baseline": 1.0}, columns=columns)
+    with pytest.raises(CorruptDataError, match=r"currency is not 'USD', the usual one \(\d"):
+        ran.replay()
+    assert not list((tmp_path / "all" / "out").iterdir())
+
+
 EVERY_BID = {**BLOCKS["columns"], "competing": "competing_bids"}
 
 
@@ -274,6 +298,7 @@ def test_predictions_outside_0_to_1_are_refused(tmp_path: Path, days: dict[date,
         ({"replay": {"value": 1, "floor": 1}}, "replay.floor needs columns.competing"),
         ({"source": {"kind": "simulator", "exploration": 1}}, "source.exploration draws them"),
         ({"replay": {"value": 0}}, "greater than 0"),
+        ({"columns": {**BLOCKS["columns"], "conversion": "site_id"}}, "is columns.conversion"),
         ({"replay": {"value": 1, "budget": 0}}, "greater than 0"),
         ({"evaluate": {"keep_scores": False}}, "replay needs evaluate.keep_scores"),
         ({"label": {"column": "conversion", "given": "click"}}, "replay needs every impression"),

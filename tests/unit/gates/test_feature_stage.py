@@ -12,10 +12,11 @@ from nightbid.config.gates import Gates
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
-from nightbid.gates import against_champion, features
+from nightbid.gates import against_champion, features, value_inputs
 from nightbid.gates.drift import distances, pair
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
+from nightbid.models.layout import Layout
 from nightbid.night.manifest import Rows
 from nightbid.profile import Profile
 from nightbid.schema import FeatureSchema, ModelInput
@@ -88,6 +89,43 @@ def test_features(gate, tmp_path, fault, said):
     assert said in outcome.summary
 
 
+@pytest.mark.parametrize(("played", "stops"), [(0.9, ["copy"]), (0.03, ["copy", "sold"])])
+def test_inputs_that_have_seen_the_amount_are_found_by_how_they_rank_it(tmp_path, played, stops):
+    """Whether a video plays by itself says little of how long; whether something was sold, all."""
+    for at, split in enumerate(("train", "evaluate")):
+        random = np.random.default_rng(at)
+        long = random.normal(size=8000)
+        some = random.random(8000) < played
+        amount = np.where(some, np.exp(3 + 0.4 * long + random.normal(size=8000)), 0).astype("f4")
+        table = pa.table(
+            {
+                "nb_label": amount,
+                "sold": some.astype("i4"),  # of watch time: the tab that plays
+                "long": long.astype("f4"),
+                "copy": pa.array(np.where(random.random(8000) < 0.02, None, amount), pa.float32()),
+                "tags": [random.integers(0, 9, random.integers(0, 4)).tolist() for _ in long],
+            }
+        )
+        path = tmp_path / f"split={split}" / "dt=2026-01-20" / "part-00000.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(table, path)
+    inputs = (
+        ModelInput(name="sold", kind="id", feature="sold", size=2),
+        ModelInput(name="long", kind="float", feature="long"),
+        ModelInput(name="copy", kind="float", feature="copy"),
+        ModelInput(name="tags", kind="sequence", feature="tags", size=9, length=4),
+    )
+    measurements = Measurements()
+    layout = Layout(FeatureSchema(inputs=inputs))
+    value_inputs.measure_ranking(measurements, tmp_path, layout, inputs)
+    checks = judge("features", measurements, Gates(), NEWEST).checks
+    assert [each.name for each in checks if each.verdict != "pass"] == [
+        f"single_auc:{name}" for name in sorted(stops)
+    ]
+    assert {each.verdict for each in checks if each.verdict != "pass"} == {"stop"}
+    assert len(measurements.all) == 2 * len(inputs)
+
+
 @pytest.mark.parametrize(
     ("known", "statistic"),
     [
@@ -118,6 +156,36 @@ def test_ids_are_compared_with_the_champions_by_what_they_stand_for(tmp_path, kn
     checks = judge("features", measurements, Gates(), NEWEST).checks
     failed = [each.name for each in checks if each.verdict != "pass"]
     assert (statistic in failed) if statistic else not failed, failed
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_rare_ids_that_another_draw_has_too_seldom_are_no_churn(tmp_path, fresh):
+    """Of 500 rows with ids in a long tail, the vocabulary holds those that came five times."""
+    names = np.array([f"{at}" for at in range(400)])
+    likely = 1 / (np.arange(400) + 12.0)
+    trained, share = [], []
+    for name in ("tonight", "champion"):
+        random = np.random.default_rng(len(trained))
+        seen = random.choice(names, 500, p=likely / likely.sum())
+        values, counts = np.unique(seen, return_counts=True)
+        tokens = values[counts >= 5]
+        share.append(set(tokens))
+        places = {token: at for at, token in enumerate(tokens)}
+        ids = np.array([2 + places.get(each, -1) for each in seen]).astype("i4")
+        fitted = tmp_path / name
+        (fitted / "vocabularies").mkdir(parents=True)
+        told = [f"new {each}" for each in tokens] if fresh and trained else tokens
+        pq.write_table(pa.table({"token": told}), fitted / "vocabularies" / "ad.parquet")
+        entry = ModelInput(name="ad", kind="id", feature="ad", size=2 + len(tokens))
+        FeatureSchema(inputs=(entry,)).save(fitted)
+        trained.append(against_champion.Trained(Profile.of(pa.table({"ad": ids})), fitted))
+    assert len(share[0] - share[1]) > 5
+    measurements = Measurements()
+    against_champion.measure(
+        measurements, FeatureSchema.load(trained[0].fitted).inputs[0], *trained
+    )
+    found = {each.family: each.value for each in measurements}
+    assert found["vocabulary_churn"] == (1.0 if fresh else 0.0)
 
 
 @pytest.mark.parametrize(("moved", "statistic"), [(0.05, ""), (1.0, "psi_champion:site_ctr")])

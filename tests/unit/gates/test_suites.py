@@ -45,6 +45,7 @@ def judged(folder: Path, back: int, value: float, verdict: str = "pass", by: str
             ["psi:platform", part, value, ""],
             ["null_excess:platform", part, 0.0, ""],
             ["null_excess:site", part, 0.0, ""],
+            ["quarantined", part, 0.0, ""],
             ["rows", part, 1000.0, ""],
         ],
     }
@@ -95,7 +96,8 @@ def test_a_proposal_is_learned_from_nights_that_went_on_and_shows_the_others(fol
 
     proposed.rename(folder / "suites" / "t.yaml")
     bands = {each.statistic: each for each in find_pipeline("t", folder).gates.bands}
-    assert set(bands) == {"psi:platform", "null_excess"}
+    assert set(bands) == {"psi:platform", "null_excess", "quarantined"}
+    assert bands["quarantined"].stop == (None, 0.004), "some broken rows are no disaster"
     assert bands["null_excess"].columns == ("platform", "site"), "one line where limits are equal"
     assert bands["psi:platform"].warn == (None, 0.024), "twice as far as anything seen"
     assert bands["psi:platform"].stop == (None, 0.05), "at least a share of the limit in force"
