@@ -95,7 +95,7 @@ def open_bandit() -> bytes:
             "click": (draw.random(rows) < 0.02 + 0.02 * item).astype(int),
             "propensity_score": 1 / ITEMS,
             "user_feature_0": draw.choice(["aa", "bb", "cc"], rows),
-            "user_feature_1": draw.integers(0, 90, rows).astype(str),
+            "user_feature_1": [f"u{each}" for each in draw.integers(0, 90, rows)],
             "user-item_affinity_0": draw.random(rows).round(3),
         }
     )

@@ -29,8 +29,6 @@ WARN_MARGIN, STOP_MARGIN = 2.0, 4.0
 """A learned limit lies this many times as far from normal as anything seen so far."""
 FLOOR = 0.05
 """Share of a general limit's width that a learned one keeps at least."""
-RARE = {"quarantined": 0.2, "outside_day": 0.2, "nan_excess": 0.2}
-"""Statistics that are 0 on sound days → the same: the first few broken rows are no disaster."""
 
 
 @dataclass(frozen=True)
@@ -136,27 +134,24 @@ def learn(
     gate: GateName, statistic: str, values: Sequence[float], general: Limit, why: str
 ) -> Band | None:
     """Narrow a general limit to what has been seen, with a margin; None if that gains nothing."""
-    floor = RARE.get(statistic.partition(":")[0], FLOOR)
-    warn = _narrowed(general.warn or general.stop, values, WARN_MARGIN, floor)
-    stop = _narrowed(general.stop, values, STOP_MARGIN, floor)
+    warn = _narrowed(general.warn or general.stop, values, WARN_MARGIN)
+    stop = _narrowed(general.stop, values, STOP_MARGIN)
     if (warn, stop) == (general.warn, general.stop):
         return None
     return Band(gate=gate, statistic=statistic, warn=warn, stop=stop, why=why)
 
 
-def _narrowed(
-    bounds: Range | None, values: Sequence[float], margin: float, floor: float
-) -> Range | None:
+def _narrowed(bounds: Range | None, values: Sequence[float], margin: float) -> Range | None:
     """Move each side towards the values; the centre is 1 for ratios and 0 for excesses."""
     if bounds is None:
         return None
     low, high = bounds
     centre = 1.0 if low is not None else 0.0
     if high is not None:
-        reach = max(max(values) - centre, (high - centre) * floor, 0.0)
+        reach = max(max(values) - centre, (high - centre) * FLOOR, 0.0)
         high = min(high, round(centre + margin * reach, 4))
     if low is not None:
-        reach = max(centre - min(values), (centre - low) * floor, 0.0)
+        reach = max(centre - min(values), (centre - low) * FLOOR, 0.0)
         low = max(low, round(centre - margin * reach, 4))
     return low, high
 
