@@ -109,7 +109,9 @@ def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_Rows, _Rows]:
     values = [each[0] for each in flat]
     if np.issubdtype(values[0].dtype, np.floating):
         known = values[0][np.isfinite(values[0])]
-        edges = np.unique(np.quantile(known, np.linspace(0, 1, GROUPS + 1))) if len(known) else []
+        edges: Floats = np.zeros(0)
+        if len(known):
+            edges = np.unique(np.quantile(known, np.linspace(0, 1, GROUPS + 1)))
         # A missing number is a bin of its own.
         bins = [
             np.where(np.isnan(each), len(edges) + 1, np.searchsorted(edges, each, side="right"))
