@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -39,8 +40,11 @@ def check(
             hint=f"end it with .yaml, for example {name}.yaml",
         )
     report = check_folder(folder, cache, name)
+    night = report.days[-1]
     if is_complete(report):  # what is handed out can be read
-        parse_pipeline(report.yaml, f"{name}.yaml")
+        spec = parse_pipeline(report.yaml, f"{name}.yaml")
+        if spec.source.kind == "events":  # a night waits for the events of its newest day
+            night += timedelta(days=spec.label.attribution_days)
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n")
     else:
@@ -60,11 +64,10 @@ def check(
         )
     if as_json:
         return
-    newest = report.days[-1]
     if write:
         console.print(f"\nwritten: {write}", soft_wrap=True, markup=False, highlight=False)
         console.print(
-            f"next: nightbid run {name} --date {newest} --until gate_raw",
+            f"next: nightbid run {name} --date {night} --until gate_raw",
             soft_wrap=True,
             highlight=False,
         )
@@ -78,7 +81,9 @@ def _print(report: FolderReport, console: Console) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     found, block = report.found, report.block
-    options = ", ".join(f"{key}: {value}" for key, value in block.items() if key != "folder")
+    options = ", ".join(
+        f"{key}: {_short(value)}" for key, value in block.items() if key != "folder"
+    )
     gaps = report.gaps
     told = f"; {len(gaps)} missing: {', '.join(map(str, gaps[:5]))}" if gaps else ", none missing"
     say(f"source   {options}")
@@ -101,9 +106,14 @@ def _print(report: FolderReport, console: Console) -> None:
     console.print(table)
     for label in found.labels:
         chosen = " (the label)" if label.column == found.label else ""
-        say(
-            f"label    {label.column}: rate {label.rate:.4f}, {label.positives:,} positives{chosen}"
-        )
+        what = f"rate {label.rate:.4f}, {label.positives:,} positives"
+        if label.kind == "value":
+            what = f"{label.rate:.4f} above 0, mean {label.mean:,.4g}"
+        say(f"label    {label.column}: {what}{chosen}")
+    for label in found.amounts:
+        if label not in found.labels:
+            say(f"amount   {label.column}: {label.rate:.4f} above 0, mean {label.mean:,.4g}"
+                f" (label: {{kind: value, column: {label.column}}} predicts it)")  # fmt: skip
     for name, why in found.outcomes.items():
         say(f"outcome  {name}: {why}")
     for clock in found.clocks:
@@ -118,6 +128,11 @@ def _print(report: FolderReport, console: Console) -> None:
         say("key      no column has a value of its own in every row: one is made (make_key)")
     elif found.repeated:
         say(f"key      {found.repeated:,} rows repeat the {found.roles['key']} of an earlier row")
+
+
+def _short(value: object) -> object:
+    """A stream by its folder."""
+    return value["folder"] if isinstance(value, dict) and "folder" in value else value
 
 
 def _meaning(report: FolderReport, name: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from nightbid.config.arrival import Arrival
 from nightbid.config.base import Block
+from nightbid.config.consistency import CHECKS, names_of
 from nightbid.config.costs import Budget
 from nightbid.config.evaluate import Evaluate
 from nightbid.config.features import Feature
@@ -22,13 +22,10 @@ from nightbid.config.serve import Serve
 from nightbid.config.sources import (
     JOINED,
     Columns,
-    EventsSource,
-    FolderSource,
     SimulatorSource,
     Source,
     defaults_of,
 )
-from nightbid.schema import RESERVED
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 """Also the name of files and of model inputs."""
@@ -41,8 +38,6 @@ CRON_FIELD = re.compile(r"[\w*,/#-]+")
 CRON_MOST = (59, 23, 31, 12, 7)
 """Largest minute, hour, day, month and weekday."""
 PRESETS = ("@daily", "@weekly", "@monthly", "@yearly", "@once")
-NOT_FOR_VALUES = ("esmm", "ensemble")
-"""Architectures that combine probabilities."""
 
 
 class Label(Block):
@@ -190,26 +185,6 @@ class PipelineSpec(Block):
             )
         return schedule
 
-    @model_validator(mode="after")
-    def _names_are_free(self) -> PipelineSpec:
-        """Refuse reserved names, and two model inputs of one name."""
-        for where, name in _names(self):
-            if name in RESERVED:
-                raise ValueError(
-                    f"{where} is {name!r}, a name that Nightbid reserves for a column of its own;"
-                    " rename it (source.rename renames columns of the logs)"
-                )
-        made: dict[str, str] = {}
-        for feature, each in self.features.items():
-            for name in each.inputs(feature):
-                if name in made:
-                    raise ValueError(
-                        f"features {made[name]!r} and {feature!r} both make the model input"
-                        f" {name!r}; rename one of them"
-                    )
-                made[name] = feature
-        return self
-
     @model_validator(mode="before")
     @classmethod
     def _formats_bring_defaults(cls, value: Any) -> Any:
@@ -233,168 +208,9 @@ class PipelineSpec(Block):
         return {**value, **brought}
 
     @model_validator(mode="after")
-    def _joined_label_is_final(self) -> PipelineSpec:
-        source, label = self.source, self.label
-        if not isinstance(source, EventsSource) or label.column not in JOINED:
-            return self
-        if label.attribution_days < source.attribution_days:
-            raise ValueError(
-                f"label.attribution_days is {label.attribution_days}, but events are joined until"
-                f" {source.attribution_days} days after the impression"
-                " (source.attribution_days); leave label.attribution_days out"
-            )
-        if JOINED[label.column] == "conversion_time" and source.conversions is None:
-            raise ValueError(
-                f"label.column {label.column!r} is of conversions, and source.conversions names"
-                " no folder"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _arrival_suits_the_source(self) -> PipelineSpec:
-        if self.arrival is None:
-            return self
-        if self.arrival.marker and not isinstance(self.source, FolderSource):
-            raise ValueError(
-                f"arrival.marker needs a folder of daily files, and this is `kind:"
-                f" {self.source.kind}`"
-            )
-        if self.arrival.asset and self.schedule:
-            raise ValueError(
-                f"arrival.asset {self.arrival.asset!r} starts the night, and so does schedule"
-                f" {self.schedule!r}; remove one of them"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _values_are_no_rates(self) -> PipelineSpec:
-        """Refuse what is defined for probabilities only, where a value is predicted."""
-        label = self.label
-        if label.kind == "binary":
-            if label.distribution != Label.model_fields["distribution"].default:
-                raise ValueError(
-                    f"label.distribution {label.distribution!r} is the loss of value labels; set"
-                    " label.kind: value, or remove it"
-                )
-            return self
-        for key, found in (
-            ("replay", self.replay),
-            ("policy", self.policy),
-            ("label.event_time", label.event_time),
-            ("label.entire_space", label.entire_space),
-            ("label.positive: known", label.positive == "known"),
-            ("baseline.column", self.baseline.column),
-            ("train.sampling_correction", self.train.sampling_correction),
-            ("train.positive_weight", self.train.positive_weight != 1),
-            ("train.refit", self.train.refit),
-            (f"train.mode: {self.train.mode}", self.train.mode != "full"),
-        ):
-            if found:
-                raise ValueError(
-                    f"{key} is defined for labels of 0 and 1, and label.kind is value; remove one"
-                    " of the two"
-                )
-        if self.train.calibration in ("platt", "isotonic"):
-            raise ValueError(
-                f"train.calibration {self.train.calibration!r} fits probabilities, and label.kind"
-                " is value; take `rate` (mean prediction = mean value) or `none`"
-            )
-        for name, model in (("model", self.model), ("baseline", self.baseline)):
-            if model.architecture in NOT_FOR_VALUES:
-                raise ValueError(
-                    f"{name}.architecture {model.architecture!r} predicts probabilities only, and"
-                    " label.kind is value; take another one, such as dcn_v2"
-                )
-            if (
-                model.architecture == "gradient_boosted_trees"
-                and label.distribution == "zero_inflated_lognormal"
-            ):
-                raise ValueError(
-                    f"{name}.architecture 'gradient_boosted_trees' has one output, and"
-                    " zero_inflated_lognormal needs three; set label.distribution: tweedie"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _replay_has_prices(self) -> PipelineSpec:
-        if self.replay is None:
-            return self
-        if not self.columns.price:
-            raise ValueError("replay needs columns.price, the column of the market price")
-        if not self.evaluate.keep_scores:
-            raise ValueError("replay needs evaluate.keep_scores: true")
-        if self.replay.floor is not None and not self.columns.competing:
-            raise ValueError(
-                "replay.floor needs columns.competing, the column of all competing bids: a logged"
-                " price tells nothing of bids below its floor"
-            )
-        if isinstance(self.source, SimulatorSource) and self.source.exploration is not None:
-            raise ValueError(
-                "replay needs ads that have won by their bids, but source.exploration draws them;"
-                " remove one of the two"
-            )
-        if self.label.given and not self.label.entire_space:
-            raise ValueError(
-                f"replay needs every impression, but label.given keeps only rows where"
-                f" {self.label.given} is 1; set label.entire_space: true, or remove replay"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _policy_has_propensities(self) -> PipelineSpec:
-        if self.policy is None:
-            return self
-        for role in ("propensity", "item"):
-            if not getattr(self.columns, role):
-                raise ValueError(f"policy needs columns.{role}")
-        if self.label.given and not self.label.entire_space:
-            raise ValueError(
-                f"policy needs every impression, but label.given keeps only rows where"
-                f" {self.label.given} is 1; set label.entire_space: true, or remove policy"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _no_feature_reads_the_outcome(self) -> PipelineSpec:
-        """Refuse features that read what the label or the source names as an outcome."""
-        label = self.label
-        outcomes = {
-            label.column: "label.column",
-            label.given: "label.given",
-            label.event_time: "label.event_time",
-        }
-        for role in ("price", "value", "conversion", "competing", "propensity", "weight"):
-            outcomes[getattr(self.columns, role)] = f"columns.{role}"
-        for column in getattr(self.source, "outcomes", ()):
-            outcomes.setdefault(column, "source.outcomes")
-        legacy = self.baseline.column
-        if legacy and legacy in outcomes:
-            raise ValueError(f"baseline.column is {legacy!r}, which is {outcomes[legacy]}")
-        for name, feature in self.features.items():
-            for column in feature.sources(name):
-                if legacy and column == legacy:
-                    raise ValueError(
-                        f"feature {name!r} reads {column!r}, the score in baseline.column, which"
-                        " is gone once this model serves; remove the feature"
-                    )
-                if column in outcomes:
-                    raise ValueError(
-                        f"feature {name!r} reads {column!r}, which is {outcomes[column]} and known"
-                        " only after the impression → remove the feature (target_rate gives rates"
-                        " of the past)"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _position_is_training_only(self) -> PipelineSpec:
-        """Refuse a position that a model would rank by: it is not known when ads are ranked."""
-        if self.gates.features.position_as_input.stop is not None:
-            for name in self.position_inputs():
-                raise ValueError(
-                    f"feature {name!r} reads columns.position {self.columns.position!r}, which"
-                    " ranking decides → set training_only: true on it; if the slot is known"
-                    " beforehand, set gates.features.position_as_input: {warn: [null, 0]}"
-                )
+    def _blocks_agree(self) -> PipelineSpec:
+        for check in CHECKS:
+            check(self)
         return self
 
     def position_inputs(self) -> list[str]:
@@ -406,41 +222,11 @@ class PipelineSpec(Block):
             if position and not feature.training_only and position in feature.sources(name)
         ]
 
-    @model_validator(mode="after")
-    def _delayed_label_has_a_time(self) -> PipelineSpec:
-        if self.label.entire_space and not self.label.given:
-            raise ValueError(
-                "label.entire_space is set, so label.given must name the column that the label"
-                " is conditional on"
-            )
-        if self.label.attribution_days and not self.label.event_time:
-            raise ValueError(
-                "label.attribution_days is set, so label.event_time must name the column that"
-                " says when the event happened"
-            )
-        return self
-
 
 def named_columns(spec: PipelineSpec) -> frozenset[str]:
     """Columns of the logs that roles, label, features and slices name."""
-    places = [(place, name) for place, name in _names(spec) if place != "a feature" and name]
+    places = [(place, name) for place, name in names_of(spec) if place != "a feature" and name]
     return frozenset(name for _, name in places)
-
-
-def _names(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
-    """Every name that a pipeline gives to a feature or reads from the logs, and its place."""
-    for role, name in spec.columns:
-        yield f"columns.{role}", name
-    for key in ("column", "given", "event_time"):
-        yield f"label.{key}", getattr(spec.label, key)
-    if spec.baseline.column:
-        yield "baseline.column", spec.baseline.column
-    for name, feature in spec.features.items():
-        yield "a feature", name
-        for column in feature.sources(name):
-            yield f"a column of features.{name}", column
-    for name in spec.evaluate.slices:
-        yield "a column of evaluate.slices", name
 
 
 class Night(Block):

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
 from nightbid.config.sources import BIGQUERY, Columns, Source, defaults_of
 from nightbid.data.day_names import SPELLED
 from nightbid.data.places import REMOTE
-from nightbid.data.source import open_source
+from nightbid.data.source import JoinsEvents, open_source
 from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
 from nightbid.data_check.detect import source_block
 from nightbid.data_check.draft import draft
 from nightbid.data_check.roles import Findings, find_roles
+from nightbid.data_check.rows import first_rows
+from nightbid.data_check.streams import events_block, stream_folders
 from nightbid.errors import MissingDataError
-from nightbid.sampling.plain import plain_table
-from nightbid.schema import REASON, TEXT
-
-SAMPLE_DAYS = 3
-SAMPLE_ROWS = 100_000
-"""Rows that are looked at of each of these days."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ class FolderReport:
             "labels": [
                 {
                     "column": each.column,
-                    "positive": each.positive,
+                    "kind": each.kind,
                     "rate": each.rate,
                     "positives": each.positives,
                 }
@@ -109,7 +103,8 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     """Look at the oldest, the middle and the newest day of a folder.
 
     Args:
-        folder: of daily files; also gs://, s3:// or bq://.
+        folder: of daily files; also gs://, s3:// or bq://; or of folders `impressions`, `clicks`
+            and `conversions`.
         cache: folder for downloads of sources.
         name: of the pipeline that is drafted; default: made of the folder's name.
 
@@ -117,9 +112,13 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         MissingDataError: the folder has no day, or no row.
         CorruptDataError: a file cannot be read, or files disagree.
     """
-    block = source_block(folder, cache)
+    streams = stream_folders(folder)
+    block = events_block(streams, cache) if streams else source_block(folder, cache)
     typed = TypeAdapter(Source).validate_python(block)
-    known = open_source(typed, cache).days() or ()
+    whole = open_source(typed, cache)
+    known = whole.days() or ()
+    if isinstance(whole, JoinsEvents):  # of the newest days, the events are still to come
+        known = tuple(day for day in known if not whole.not_there(day))
     if not known:
         raise MissingDataError(
             "no file of the folder belongs to a day", where=folder, hint=f"name days {SPELLED}"
@@ -132,7 +131,7 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     unread: dict[str, int] = {}
     sampled: dict[date, int] = {}
     for day in chosen:
-        rows, reasons = _first_rows(source.batches(day))
+        rows, reasons = first_rows(source.batches(day))
         for reason in reasons:
             unread[reason] = unread.get(reason, 0) + 1
         if rows is not None and len(rows):
@@ -148,7 +147,9 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     columns = summarize(together)
     brought = defaults_of(block)
     given: dict[str, str | None] = {}
-    if "layout" in block or block["kind"] == "kuairand":
+    if streams:
+        given = {**brought["columns"], "label": brought["label"]["column"]}
+    elif "layout" in block or block["kind"] == "kuairand":
         given = {**Columns().model_dump(), **brought.get("columns", {})}
         given["label"] = brought.get("label", {}).get("column", "click")
         if block["kind"] == "kuairand":
@@ -164,25 +165,6 @@ def pipeline_name(folder: str) -> str:
     plain = re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
     plain = plain if re.match(r"[a-z]", plain) else f"logs_{plain}"
     return plain[:40].rstrip("_")
-
-
-def _first_rows(batches: Any) -> tuple[pa.Table | None, Sequence[str]]:
-    tables, rows, reasons = [], 0, []
-    for batch in batches:
-        table = pa.Table.from_batches([batch])
-        if REASON in table.column_names:
-            wrong = ~np.asarray(table[REASON].is_null(), bool)
-            reasons += table[REASON].filter(pa.array(wrong)).to_pylist()
-            table = table.filter(pa.array(~wrong)).drop_columns(
-                [each for each in (REASON, TEXT) if each in table.column_names]
-            )
-        tables.append(plain_table(table))
-        rows += len(table)
-        if rows >= SAMPLE_ROWS:
-            break
-    if not tables:
-        return None, reasons
-    return pa.concat_tables(tables).slice(0, SAMPLE_ROWS).combine_chunks(), reasons
 
 
 def is_complete(report: FolderReport) -> bool:

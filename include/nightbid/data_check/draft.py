@@ -11,7 +11,9 @@ import numpy as np
 import yaml
 
 from nightbid.column_parsing import numbers
-from nightbid.data_check.columns import LONG_TEXT, ColumnSummary
+from nightbid.config.sources import EventsSource
+from nightbid.data.events import MADE
+from nightbid.data_check.columns import LONG_TEXT, Clock, ColumnSummary
 from nightbid.data_check.names import has_meaning
 from nightbid.data_check.roles import Findings
 from nightbid.schema import RESERVED
@@ -45,12 +47,14 @@ def draft(
     if found.no_key and "layout" not in block:
         block["make_key"] = "impression_id"
     zone = next((each for each in found.clocks if each.column == found.roles.get("time")), None)
-    is_folder = block["kind"] != "kuairand"
+    is_folder = block["kind"] not in ("kuairand", "events")
     if zone and zone.is_local and is_folder:
         block["time_zone"] = zone.zone
     outcomes = [each for each in found.outcomes if each != found.event_time]
+    if block["kind"] == "events":
+        block = _streams(block, [each for each in outcomes if each not in MADE], zone)
     lines = [
-        f"# A first draft by `nightbid data check {block['folder']}`: read it, and change it.",
+        "# A first draft by `nightbid data check`: read it, and change it.",
         f"pipeline: {name}",
         "source:",
         *(f"  {key}: {_scalar(value)}" for key, value in block.items()),
@@ -68,6 +72,18 @@ def draft(
         lines.append(f"evaluate: {{slices: [{', '.join(map(_scalar, slices))}]}}")
     lines.append('# schedule: "0 3 * * *"  # every night at three, UTC')
     return "\n".join(lines) + "\n"
+
+
+def _streams(block: dict[str, Any], outcomes: Sequence[str], zone: Clock | None) -> dict[str, Any]:
+    """Complete the blocks of streams with outcomes of the impressions and the zone of all."""
+    local = {"time_zone": zone.zone} if zone and zone.is_local else {}
+    known = {"outcomes": [*outcomes]} if outcomes else {}
+    streams = {
+        name: {**block[name], **local, **(known if name == "impressions" else {})}
+        for name in EventsSource.streams
+        if name in block
+    }
+    return {**block, **streams}
 
 
 def _columns(found: Findings) -> list[str]:
@@ -99,12 +115,19 @@ def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
     if found.label is None:
         return ["# label:", f"#   column: ???  # missing: {_comment(found.missing['label'])}"]
     first = found.labels[0]
+    if first.kind == "value":
+        return [
+            "label:",
+            "  kind: value  # expected amounts instead of probabilities",
+            f"  column: {_scalar(first.column)}  # {first.rate:.4f} above 0,"
+            f" mean {first.mean:,.4g}",
+        ]
     lines = [
         "label:",
         f"  column: {_scalar(first.column)}  # rate {first.rate:.4f}, {first.positives:,} positives"
         f" in the sample{_comment(told)}",
     ]
-    if first.positive == "known":
+    if first.kind == "known":
         lines.append("  positive: known  # 1 where the column has a value")
     if found.event_time:
         lines.append(f"  event_time: {_scalar(found.event_time)}  # known where the label is 1")

@@ -34,6 +34,10 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "bid": (r"(bid|bid_?price|bid_?amount|bidding_?price)",),
     "floor": (r"(floor|floor_?price|bid_?floor|reserve|reserve_?price|slot_?price)",),
     "value": (r"(revenue|conversion_?value|order_?value|purchase_?value|gmv|sale_?amount)",),
+    "amount": (
+        r"(.*_)?(revenue|amount|gmv|value|spend|sales|payout|ltv|watch_?(time|seconds|ms)|dwell"
+        r"(_?(time|seconds|sec|s|ms))?|play_?time|duration)(_?(usd|eur|ms|sec|seconds))?",
+    ),
     "label": (
         r"(is_?)?(click|clicked|clicks|clk)",
         r"(label|target|y)",

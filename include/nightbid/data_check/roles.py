@@ -24,13 +24,16 @@ TELLTALE_AUC = 0.97
 
 @dataclass(frozen=True)
 class LabelCandidate:
-    """A column of zeros and ones, or one that has a value where something happened."""
+    """A column of zeros and ones, one that has a value where something happened, or amounts."""
 
     column: str
     rate: float
+    """Share of label 1; of amounts, of those above 0."""
     positives: int
     by_name: bool
-    positive: Literal["one", "known"] = "one"
+    kind: Literal["one", "known", "value"] = "one"
+    mean: float = 0.0
+    """Of amounts."""
 
 
 @dataclass
@@ -44,6 +47,8 @@ class Findings:
     """Role that no column plays → what was looked for."""
     labels: list[LabelCandidate] = field(default_factory=list)
     """Likeliest first; the first is the label if its name says so or it is the only one."""
+    amounts: list[LabelCandidate] = field(default_factory=list)
+    """Columns that a value label could be."""
     event_time: str | None = None
     outcomes: dict[str, str] = field(default_factory=dict)
     """Column known only after the impression → why."""
@@ -212,6 +217,12 @@ def _labels(
             for each in sorted(events, key=lambda each: each.known)
             if each.nulls >= 0.05 and each.known
         ]
+    amounts = _amounts(columns, {*taken} - {found.roles.get("value")})
+    found.amounts = amounts
+    if not found.labels:
+        found.labels = amounts
+        if amounts and found.roles.get("value") == amounts[0].column:
+            del found.roles["value"]
     if not found.labels:
         found.missing["label"] = "a column of zeros and ones with both (click, converted, …)"
     elif not found.labels[0].by_name and len(found.labels) > 1:
@@ -219,11 +230,31 @@ def _labels(
         found.missing["label"] = f"one of {names}: no name says which is to be predicted"
 
 
+def _amounts(columns: Sequence[ColumnSummary], taken: set[str]) -> list[LabelCandidate]:
+    """Columns of amounts by their names, such as revenue or seconds watched."""
+    fits = []
+    for column in columns:
+        if column.kind not in ("integer", "number") or column.name in taken or column.low < 0:
+            continue
+        if not has_meaning(column.name, "amount") or has_meaning(column.name, "past"):
+            continue
+        read = np.nan_to_num(numbers(column.values))
+        above = int((read > 0).sum())
+        fits.append(
+            LabelCandidate(
+                column.name, above / column.rows, above, True, "value", float(read.mean())
+            )
+        )
+    return sorted((each for each in fits if each.positives), key=lambda each: -each.rate)
+
+
 def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
     assert found.label is not None
     label_column = next(each for each in columns if each.name == found.label)
     label = flag(label_column.values)
-    if found.labels[0].positive == "known":
+    if found.labels[0].kind == "value":
+        label = (np.nan_to_num(numbers(label_column.values)) > 0).astype(np.float64)
+    elif found.labels[0].kind == "known":
         label = np.where(label_column.is_known, 1.0, 0.0)
         found.event_time = found.label
     yes, no = label == 1, label == 0

@@ -190,3 +190,66 @@ def test_json_lines_are_described_too(tmp_path):
         "servedAt",
         "is_click",
     )
+
+
+def test_amounts_are_a_label_where_nothing_is_zero_or_one(tmp_path):
+    def watched(table: pa.Table) -> pa.Table:
+        seconds = pa.array(np.random.default_rng(1).gamma(1, 20, ROWS).round(1))
+        return table.select(
+            ["request_id", "servedAt", "uid", "creative_id", "device"]
+        ).append_column("watch_seconds", seconds)
+
+    folder, path = write(tmp_path / "logs", change=watched), tmp_path / "watch.yaml"
+    check(folder, "--write", path)
+    spec = load_pipeline(path)
+    assert (spec.label.kind, spec.label.column) == ("value", "watch_seconds")
+    assert "watch_seconds" not in spec.features
+    told = check(write(tmp_path / "both", change=lambda table: table.append_column(
+        "revenue", pa.array(np.linspace(0, 3, ROWS)))))  # fmt: skip
+    assert "label    is_click: rate" in told
+    assert "label: {kind: value, column: revenue} predicts it" in told
+
+
+def streams(folder, days: int = 5):
+    """Impressions, clicks and orders, each with names of its own."""
+    for at in range(days):
+        day = FIRST + timedelta(days=at)
+        table = logs(day)
+        yes = table["is_click"]
+        clicks = table.select(["request_id", "clicked_at"]).filter(yes)
+        clicks = clicks.rename_columns(["imp", "ts"])
+        orders = clicks.slice(0, 20).append_column("amount_usd", pa.array(np.arange(20) * 2.5))
+        shown = table.drop_columns(["dwell", "clicked_at", "is_click"])
+        for name, rows in (("imps", shown), ("clicks", clicks), ("orders", orders)):
+            (folder / name / f"dt={day}").mkdir(parents=True)
+            pq.write_table(rows, folder / name / f"dt={day}" / "part.parquet")
+    return folder
+
+
+def test_three_streams_become_a_pipeline_that_joins_them(tmp_path):
+    path = tmp_path / "joined.yaml"
+    told = check(streams(tmp_path / "logs"), "--write", path)
+    spec = load_pipeline(path)
+    source = spec.source
+    assert (source.kind, source.key, source.time) == ("events", "request_id", "servedAt")
+    assert source.clicks.rename == {"imp": "request_id", "ts": "servedAt"}
+    assert source.conversions.rename == {"imp": "request_id", "ts": "servedAt"}
+    assert source.value == "amount_usd"
+    assert (spec.label.column, spec.columns.user) == ("clicked", "uid")
+    # The clicks of the newest day's impressions are still to come.
+    assert f"days     4, {FIRST} to {FIRST + timedelta(days=3)}" in told
+    assert "label    clicked: rate 0.1" in told
+    assert f"next: nightbid run joined --date {FIRST + timedelta(days=4)}" in told
+
+
+def test_streams_that_share_no_id_are_one_line(tmp_path):
+    folder = streams(tmp_path / "logs")
+    for path in (folder / "clicks").rglob("*.parquet"):
+        rows = pq.read_table(path)
+        pq.write_table(rows.set_column(0, "imp", pa.array(range(len(rows)))), path)
+    with pytest.raises(
+        MissingDataError, match="no column of the impressions is found again"
+    ) as told:
+        check(folder)
+    assert "clicks: imp, ts" in str(told.value)
+    assert "\n" not in str(told.value)

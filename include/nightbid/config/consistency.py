@@ -1,0 +1,239 @@
+"""What the blocks of a pipeline demand of each other: each check names the keys that disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from nightbid.config.sources import JOINED, EventsSource, FolderSource, SimulatorSource
+from nightbid.schema import RESERVED
+
+if TYPE_CHECKING:
+    from nightbid.config.pipeline import PipelineSpec
+
+NOT_FOR_VALUES = ("esmm", "ensemble")
+"""Architectures that combine probabilities."""
+
+
+def names_are_free(spec: PipelineSpec) -> None:
+    """Refuse reserved names, and two model inputs of one name."""
+    for where, name in names_of(spec):
+        if name in RESERVED:
+            raise ValueError(
+                f"{where} is {name!r}, a name that Nightbid reserves for a column of its own;"
+                " rename it (source.rename renames columns of the logs)"
+            )
+    made: dict[str, str] = {}
+    for feature, each in spec.features.items():
+        for name in each.inputs(feature):
+            if name in made:
+                raise ValueError(
+                    f"features {made[name]!r} and {feature!r} both make the model input"
+                    f" {name!r}; rename one of them"
+                )
+            made[name] = feature
+
+
+def joined_label_is_final(spec: PipelineSpec) -> None:
+    """Refuse a label of joined events that is read before their window is over."""
+    source, label = spec.source, spec.label
+    if not isinstance(source, EventsSource) or label.column not in JOINED:
+        return
+    if label.attribution_days < source.attribution_days:
+        raise ValueError(
+            f"label.attribution_days is {label.attribution_days}, but events are joined until"
+            f" {source.attribution_days} days after the impression"
+            " (source.attribution_days); leave label.attribution_days out"
+        )
+    if JOINED[label.column] == "conversion_time" and source.conversions is None:
+        raise ValueError(
+            f"label.column {label.column!r} is of conversions, and source.conversions names"
+            " no folder"
+        )
+
+
+def arrival_suits_the_source(spec: PipelineSpec) -> None:
+    """Refuse an arrival that the source or the schedule contradicts."""
+    if spec.arrival is None:
+        return
+    if spec.arrival.marker and not isinstance(spec.source, FolderSource):
+        raise ValueError(
+            f"arrival.marker needs a folder of daily files, and this is `kind: {spec.source.kind}`"
+        )
+    if spec.arrival.asset and spec.schedule:
+        raise ValueError(
+            f"arrival.asset {spec.arrival.asset!r} starts the night, and so does schedule"
+            f" {spec.schedule!r}; remove one of them"
+        )
+
+
+def values_are_no_rates(spec: PipelineSpec) -> None:
+    """Refuse what is defined for probabilities only, where a value is predicted."""
+    label = spec.label
+    if label.kind == "binary":
+        if label.distribution != type(label).model_fields["distribution"].default:
+            raise ValueError(
+                f"label.distribution {label.distribution!r} is the loss of value labels; set"
+                " label.kind: value, or remove it"
+            )
+        return
+    for key, found in (
+        ("replay", spec.replay),
+        ("policy", spec.policy),
+        ("label.event_time", label.event_time),
+        ("label.entire_space", label.entire_space),
+        ("label.positive: known", label.positive == "known"),
+        ("baseline.column", spec.baseline.column),
+        ("train.sampling_correction", spec.train.sampling_correction),
+        ("train.positive_weight", spec.train.positive_weight != 1),
+        ("train.refit", spec.train.refit),
+        (f"train.mode: {spec.train.mode}", spec.train.mode != "full"),
+    ):
+        if found:
+            raise ValueError(
+                f"{key} is defined for labels of 0 and 1, and label.kind is value; remove one"
+                " of the two"
+            )
+    if spec.train.calibration in ("platt", "isotonic"):
+        raise ValueError(
+            f"train.calibration {spec.train.calibration!r} fits probabilities, and label.kind"
+            " is value; take `rate` (mean prediction = mean value) or `none`"
+        )
+    for name, model in (("model", spec.model), ("baseline", spec.baseline)):
+        if model.architecture in NOT_FOR_VALUES:
+            raise ValueError(
+                f"{name}.architecture {model.architecture!r} predicts probabilities only, and"
+                " label.kind is value; take another one, such as dcn_v2"
+            )
+        if (
+            model.architecture == "gradient_boosted_trees"
+            and label.distribution == "zero_inflated_lognormal"
+        ):
+            raise ValueError(
+                f"{name}.architecture 'gradient_boosted_trees' has one output, and"
+                " zero_inflated_lognormal needs three; set label.distribution: tweedie"
+            )
+
+
+def replay_has_prices(spec: PipelineSpec) -> None:
+    """Refuse a replay without prices, or of other rows than every impression."""
+    if spec.replay is None:
+        return
+    if not spec.columns.price:
+        raise ValueError("replay needs columns.price, the column of the market price")
+    if not spec.evaluate.keep_scores:
+        raise ValueError("replay needs evaluate.keep_scores: true")
+    if spec.replay.floor is not None and not spec.columns.competing:
+        raise ValueError(
+            "replay.floor needs columns.competing, the column of all competing bids: a logged"
+            " price tells nothing of bids below its floor"
+        )
+    if isinstance(spec.source, SimulatorSource) and spec.source.exploration is not None:
+        raise ValueError(
+            "replay needs ads that have won by their bids, but source.exploration draws them;"
+            " remove one of the two"
+        )
+    if spec.label.given and not spec.label.entire_space:
+        raise ValueError(
+            f"replay needs every impression, but label.given keeps only rows where"
+            f" {spec.label.given} is 1; set label.entire_space: true, or remove replay"
+        )
+
+
+def policy_has_propensities(spec: PipelineSpec) -> None:
+    """Refuse a policy without propensities, or of other rows than every impression."""
+    if spec.policy is None:
+        return
+    for role in ("propensity", "item"):
+        if not getattr(spec.columns, role):
+            raise ValueError(f"policy needs columns.{role}")
+    if spec.label.given and not spec.label.entire_space:
+        raise ValueError(
+            f"policy needs every impression, but label.given keeps only rows where"
+            f" {spec.label.given} is 1; set label.entire_space: true, or remove policy"
+        )
+
+
+def no_feature_reads_the_outcome(spec: PipelineSpec) -> None:
+    """Refuse features that read what the label or the source names as an outcome."""
+    label = spec.label
+    outcomes = {
+        label.column: "label.column",
+        label.given: "label.given",
+        label.event_time: "label.event_time",
+    }
+    for role in ("price", "value", "conversion", "competing", "propensity", "weight"):
+        outcomes[getattr(spec.columns, role)] = f"columns.{role}"
+    for column in getattr(spec.source, "outcomes", ()):
+        outcomes.setdefault(column, "source.outcomes")
+    legacy = spec.baseline.column
+    if legacy and legacy in outcomes:
+        raise ValueError(f"baseline.column is {legacy!r}, which is {outcomes[legacy]}")
+    for name, feature in spec.features.items():
+        for column in feature.sources(name):
+            if legacy and column == legacy:
+                raise ValueError(
+                    f"feature {name!r} reads {column!r}, the score in baseline.column, which"
+                    " is gone once this model serves; remove the feature"
+                )
+            if column in outcomes:
+                raise ValueError(
+                    f"feature {name!r} reads {column!r}, which is {outcomes[column]} and known"
+                    " only after the impression → remove the feature (target_rate gives rates"
+                    " of the past)"
+                )
+
+
+def position_is_training_only(spec: PipelineSpec) -> None:
+    """Refuse a position that a model would rank by: it is not known when ads are ranked."""
+    if spec.gates.features.position_as_input.stop is not None:
+        for name in spec.position_inputs():
+            raise ValueError(
+                f"feature {name!r} reads columns.position {spec.columns.position!r}, which"
+                " ranking decides → set training_only: true on it; if the slot is known"
+                " beforehand, set gates.features.position_as_input: {warn: [null, 0]}"
+            )
+
+
+def delayed_label_has_a_time(spec: PipelineSpec) -> None:
+    """Refuse a label that depends on a column which is not named."""
+    if spec.label.entire_space and not spec.label.given:
+        raise ValueError(
+            "label.entire_space is set, so label.given must name the column that the label"
+            " is conditional on"
+        )
+    if spec.label.attribution_days and not spec.label.event_time:
+        raise ValueError(
+            "label.attribution_days is set, so label.event_time must name the column that"
+            " says when the event happened"
+        )
+
+
+def names_of(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
+    """Every name that a pipeline gives to a feature or reads from the logs, and its place."""
+    for role, name in spec.columns:
+        yield f"columns.{role}", name
+    for key in ("column", "given", "event_time"):
+        yield f"label.{key}", getattr(spec.label, key)
+    if spec.baseline.column:
+        yield "baseline.column", spec.baseline.column
+    for name, feature in spec.features.items():
+        yield "a feature", name
+        for column in feature.sources(name):
+            yield f"a column of features.{name}", column
+    for name in spec.evaluate.slices:
+        yield "a column of evaluate.slices", name
+
+
+CHECKS: tuple[Callable[[PipelineSpec], None], ...] = (
+    names_are_free,
+    joined_label_is_final,
+    arrival_suits_the_source,
+    values_are_no_rates,
+    replay_has_prices,
+    policy_has_propensities,
+    no_feature_reads_the_outcome,
+    position_is_training_only,
+    delayed_label_has_a_time,
+)
+"""In the order in which they are made; the first that fails is told."""

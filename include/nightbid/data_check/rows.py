@@ -1,0 +1,41 @@
+"""The first rows of a day, as columns of plain types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from nightbid.sampling.plain import plain_table
+from nightbid.schema import REASON, TEXT
+
+SAMPLE_ROWS = 100_000
+"""Rows that are looked at of a day."""
+
+
+def first_rows(batches: Iterable[pa.RecordBatch]) -> tuple[pa.Table | None, Sequence[str]]:
+    """Read the first rows of a day.
+
+    Args:
+        batches: Of a source.
+
+    Returns:
+        The rows that can be read, None if there is none; and why others cannot, one reason each.
+    """
+    tables, rows, reasons = [], 0, []
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        if REASON in table.column_names:
+            wrong = ~np.asarray(table[REASON].is_null(), bool)
+            reasons += table[REASON].filter(pa.array(wrong)).to_pylist()
+            table = table.filter(pa.array(~wrong)).drop_columns(
+                [each for each in (REASON, TEXT) if each in table.column_names]
+            )
+        tables.append(plain_table(table))
+        rows += len(table)
+        if rows >= SAMPLE_ROWS:
+            break
+    if not tables:
+        return None, reasons
+    return pa.concat_tables(tables).slice(0, SAMPLE_ROWS).combine_chunks(), reasons

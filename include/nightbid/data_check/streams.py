@@ -1,0 +1,190 @@
+"""Folders that hold impressions, clicks and conversions as streams of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from nightbid.column_parsing import hashes
+from nightbid.config.sources import EventStream
+from nightbid.data.folder import FolderLogs
+from nightbid.data_check.columns import ColumnSummary, clock_of, day_numbers, summarize
+from nightbid.data_check.detect import source_block
+from nightbid.data_check.names import has_meaning, plain, rank_of
+from nightbid.data_check.rows import first_rows
+from nightbid.errors import MissingDataError
+
+NAMES = {
+    "impressions": r"(.*_)?(impressions?|imps?|shows?|displays?|served)",
+    "clicks": r"(.*_)?(clicks?|clks?)",
+    "conversions": r"(.*_)?(conversions?|convs?|installs?|purchases?|orders?|postbacks?)",
+}
+"""Stream → pattern of its folder's name."""
+LEAST_SHARED = 0.05
+"""Share of a stream's events whose id must be one of the sampled impressions."""
+LEAST_UNIQUE = 0.5
+"""Distinct values per row of a column that can identify impressions."""
+
+
+def stream_folders(folder: str) -> dict[str, str]:
+    """Find the folders of the streams below a folder of this machine.
+
+    Returns:
+        Stream → its folder; empty if there are not impressions and clicks, each once.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        return {}
+    below = sorted(each for each in root.iterdir() if each.is_dir())
+    found: dict[str, str] = {}
+    for stream, pattern in NAMES.items():
+        fits = [each for each in below if re.fullmatch(pattern, plain(each.name))]
+        if len(fits) == 1:
+            found[stream] = str(fits[0].resolve())
+        elif fits:
+            return {}
+    return found if {"impressions", "clicks"} <= found.keys() else {}
+
+
+def events_block(folders: Mapping[str, str], cache: Path) -> dict[str, Any]:
+    """Describe streams as a `source` block of `kind: events`.
+
+    The id of the impression is the column whose values the streams share; of the same name if
+    there is one.
+
+    Args:
+        folders: Stream → its folder.
+        cache: Folder for what was found in text files.
+
+    Raises:
+        MissingDataError: A stream has no day that can be joined, or no column with the id or the
+            time of an impression.
+    """
+    blocks = {stream: source_block(folder, cache) for stream, folder in folders.items()}
+    tables = _newest_day(blocks, cache)
+    summaries = {stream: summarize(rows) for stream, (_, rows) in tables.items()}
+    ids = {
+        each.name: hashes(each.values)
+        for each in summaries["impressions"]
+        if each.kind in ("text", "integer") and each.distinct_share >= LEAST_UNIQUE
+    }
+    days = {stream: day_numbers({day: len(rows)}) for stream, (day, rows) in tables.items()}
+    time = _time(summaries["impressions"], days["impressions"], folders["impressions"])
+    key, found = _key(summaries, ids, folders)
+    block: dict[str, Any] = {"kind": "events"}
+    for stream, summary in summaries.items():
+        renamed = {} if found.get(stream, key) == key else {found[stream]: key}
+        taken = {key, *renamed}
+        own = time if stream == "impressions" else ""
+        own = own or _time([each for each in summary if each.name not in taken], days[stream],
+                           folders[stream], time)  # fmt: skip
+        renamed |= {} if own == time else {own: time}
+        block[stream] = {**blocks[stream], **({"rename": renamed} if renamed else {})}
+    block |= {"key": key, "time": time}
+    if value := _value(summaries.get("conversions", [])):
+        block["value"] = value
+    return block
+
+
+def _newest_day(
+    blocks: Mapping[str, dict[str, Any]], cache: Path
+) -> dict[str, tuple[date, pa.Table]]:
+    """First rows of the newest day that all streams have, or of the day after it."""
+    logs = {
+        stream: FolderLogs(TypeAdapter(EventStream).validate_python(block), (), cache)
+        for stream, block in blocks.items()
+    }
+    have = {stream: set(each.days() or ()) for stream, each in logs.items()}
+    common = sorted(set.intersection(*have.values()))
+    if not common:
+        raise MissingDataError(
+            "the streams have no day in common",
+            where=", ".join(block["folder"] for block in blocks.values()),
+            hint="name the folders of the days alike, such as dt=2026-01-05",
+        )
+    found = {}
+    for stream, each in logs.items():
+        days = [common[-1]]
+        if stream != "impressions" and common[-1] + timedelta(days=1) in have[stream]:
+            days.append(common[-1] + timedelta(days=1))
+        parts = [rows for day in days if (rows := first_rows(each.batches(day))[0]) is not None]
+        if not sum(map(len, parts)):
+            raise MissingDataError(
+                f"no row of {days[0]} could be read",
+                where=blocks[stream]["folder"],
+                hint="look at the files of that day",
+            )
+        found[stream] = (days[0], pa.concat_tables(parts, promote_options="permissive"))
+    return found
+
+
+def _time(summary: list[ColumnSummary], day: Any, where: str, same: str = "") -> str:
+    """Column with the time of an event: of the same name, or by its clock and its name."""
+    times = [each for each in summary if each.kind == "time" and each.nulls <= 0.05]
+    if same in [each.name for each in times]:
+        return same
+    if not times:
+        raise MissingDataError(
+            "no column is a time", where=where, hint="a stream needs the time of each event"
+        )
+    day = np.resize(day, times[0].rows)
+
+    def score(each: ColumnSummary) -> tuple[float, float]:
+        rank = rank_of(each.name, "time")
+        return -round(clock_of(each, day).inside_zone, 1), 99 if rank is None else rank
+
+    return min(times, key=score).name
+
+
+def _key(
+    summaries: Mapping[str, list[ColumnSummary]], ids: Mapping[str, Any], folders: Mapping[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Impressions' column with the id, and the column of each other stream that holds it."""
+    best: dict[str, dict[str, tuple[float, str]]] = {name: {} for name in ids}
+    for stream, summary in summaries.items():
+        if stream == "impressions":
+            continue
+        for column in summary:
+            if column.kind not in ("text", "integer") or not column.known:
+                continue
+            mine = hashes(column.values)
+            for name, theirs in ids.items():
+                # A column of the same name comes first among equals.
+                share = float(np.isin(mine, theirs).mean()) + 1e-6 * (column.name == name)
+                if share > best[name].get(stream, (0.0, ""))[0]:
+                    best[name][stream] = (share, column.name)
+    streams = [stream for stream in summaries if stream != "impressions"]
+
+    def worst(name: str) -> float:
+        return min(best[name].get(stream, (0.0, ""))[0] for stream in streams)
+
+    key = max(ids, key=worst, default="")
+    if not key or worst(key) < LEAST_SHARED:
+        columns = {
+            stream: ", ".join(each.name for each in summaries[stream][:8]) for stream in summaries
+        }
+        raise MissingDataError(
+            "no column of the impressions is found again in every other stream",
+            where=" and ".join(folders.values()),
+            hint="clicks and conversions must name their impression; columns are "
+            + "; ".join(f"{stream}: {names}" for stream, names in columns.items()),
+        )
+    return key, {stream: best[key][stream][1] for stream in streams}
+
+
+def _value(summary: list[ColumnSummary]) -> str:
+    """Column of the conversions with their money."""
+    fits = [
+        each.name
+        for each in summary
+        if each.kind in ("integer", "number")
+        and (has_meaning(each.name, "value") or has_meaning(each.name, "amount"))
+    ]
+    return fits[0] if fits else ""
