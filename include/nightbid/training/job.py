@@ -232,6 +232,7 @@ def _fit_network(
             step_scale=find(job.model.architecture).step_scale,
             seed=job.seed,
             share=lesson.share if lesson else 1.0,
+            keep_slots=settings.mode != "full",
         )
         optimizer = training.step.optimizer
         if goes_on and job.start is not None:

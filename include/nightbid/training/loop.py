@@ -170,6 +170,7 @@ class Training:
         seed: of the order of rows.
         share: of the rows that the embeddings' penalty weighs against, these are so many: below 1
             where only the newest days are learned.
+        keep_slots: leave the optimizer with the moments of the best epoch, for a later night.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class Training:
         step_scale: float,
         seed: int,
         share: float = 1.0,
+        keep_slots: bool = False,
     ) -> None:
         self._network, self._train, self._validation = network, train, validation
         self._settings, self._seed = settings, seed
@@ -197,6 +199,8 @@ class Training:
             readers=stream.workers if stream else 1,
         )
         self._best_weights: dict[str, Array] = {}
+        self._keep_slots = keep_slots
+        self._best_slots: list[Array] = []
         self._place = _Place(buffer=stream.buffer if stream else 0)
         self._waited = self._learned = 0.0
 
@@ -243,6 +247,8 @@ class Training:
             self._end_epoch(float(total) / weight, before + learned, watch)
         assert place.epochs
         self._network.assign(self._best_weights)
+        for each, kept in zip(self._moments, self._best_slots, strict=False):
+            each.assign(kept)
         seconds = max(time.monotonic() - started, 1e-9)
         return Fitted(
             tuple(place.epochs),
@@ -275,6 +281,8 @@ class Training:
             place.epochs.append(Epoch(place.epoch, loss, found, seconds))
             if self._best() is place.epochs[-1]:
                 self._best_weights = self._network.weights()
+                if self._keep_slots:
+                    self._best_slots = [each.numpy() for each in self._moments]
         if self._settings.reset_tables == "each_epoch":
             self._reset_tables()
         place.epoch, place.batch, place.total, place.seconds = place.epoch + 1, 0, 0.0, 0.0
@@ -318,6 +326,11 @@ class Training:
         return bool(epochs) and epochs[-1].epoch - self._best().epoch > self._settings.patience
 
     @property
+    def _moments(self) -> list[Any]:
+        optimizer = self.step.optimizer
+        return [optimizer.step, *optimizer.first, *optimizer.second]
+
+    @property
     def _state(self) -> list[Any]:
         """Every variable that a step changes; the states of random generators among them."""
         return [*self._network.model.variables, *self.step.optimizer.slots]
@@ -326,6 +339,7 @@ class Training:
         # Variables of several replicas know `numpy` only.
         arrays = {f"state{at:04d}": each.numpy() for at, each in enumerate(self._state)}
         arrays |= {f"best {name}": each for name, each in self._best_weights.items()}
+        arrays |= {f"slot{at:04d}": each for at, each in enumerate(self._best_slots)}
         checkpoints.save(arrays, asdict(self._place))
 
     def _resume(self, checkpoints: Checkpoints) -> _Place:
@@ -344,6 +358,7 @@ class Training:
                 for name, each in arrays.items()
                 if name.startswith("best ")
             }
+            self._best_slots = [arrays[name] for name in sorted(arrays) if name.startswith("slot")]
             epochs = [
                 Epoch(**{**each, "validation": Validation(**each["validation"])})
                 for each in kept.pop("epochs")
