@@ -323,6 +323,23 @@ def test_seed_noise_of_another_model_is_none(gate, tmp_path):
     assert "`nightbid gates noise t` measures it" in (tmp_path / "out/index.html").read_text()
 
 
+@pytest.mark.parametrize(("excess", "verdict"), [(0.0, "pass"), (0.02, "warn")])
+def test_a_new_day_that_was_predicted_worse_than_usual_warns(gate, excess, verdict):
+    score = {"day": "2026-01-05", "night": "2026-01-07", "through": "2026-01-04", "rows": 900,
+             "log_loss": 0.2, "normalized_entropy": 0.97, "error": 0.004}  # fmt: skip
+    learned = {"days": ["2026-01-04", "2026-01-05"], "fresh": ["2026-01-05"], "nights": 1,
+               "full_night": "2026-01-06", "batch_size": 128, "curve": [score],
+               "excess": excess}  # fmt: skip
+    inputs = {"evaluate": evaluation(), "train": {"incremental": learned}}
+    (check,) = [
+        each
+        for each in gate(model, inputs).metrics["checks"]
+        if each["name"].startswith("new_day_loss")
+    ]
+    assert check["verdict"] == verdict
+    assert "2026-01-05: normalized entropy 0.9700" in check["detail"]
+
+
 @pytest.mark.parametrize(("p99", "skew"), [(4.0, 0), (400.0, 0), (4.0, 1)])
 def test_serving(gate, p99, skew):
     load = {"engine": "onnx", "candidates": 100, "requests": 500, "curve": [],

@@ -163,6 +163,23 @@ def test_nothing_outside_the_file_is_referenced(recorded_run):
     assert "://" not in re.sub(r"<(pre|script)\b.*?</\1>", "", text, flags=re.S)
 
 
+def test_an_incremental_night_shows_each_day_before_it_was_learned(recorded_run, page):
+    score = {"day": "2026-01-18", "night": "2026-01-20", "through": "2026-01-17", "rows": 1234,
+             "log_loss": 0.2, "normalized_entropy": 0.9712, "error": 0.004, "auc": 0.7011,
+             "calibration": 1.02}  # fmt: skip
+    learned = {"days": ["2026-01-17", "2026-01-18"], "fresh": ["2026-01-18"], "nights": 1,
+               "full_night": "2026-01-19", "batch_size": 128, "curve": [score],
+               "excess": 0.0}  # fmt: skip
+    metrics = {"train": {"incremental": learned, "start": "learned 2026-01-18 alone"}}
+    text = page(recorded_run(metrics=metrics)).words
+    assert "Days learned" in text
+    assert "Learned 2026-01-18 alone." in text
+    assert "1,234" in text
+    assert "0.9712" in text
+    assert "Normalized entropy of each day before it was learned" in text
+    assert "Days learned" not in page(recorded_run("other")).words
+
+
 def test_a_newer_report_replaces_the_older(recorded_run):
     run = recorded_run()
     assert write_report(run) == write_report(run)
