@@ -67,7 +67,8 @@ def _of_champions(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
 def _of_erasures(workspace: Workspace) -> Iterator[Decision]:
     for each in erasures(workspace):
         learned = f"; had learned: {', '.join(each.learned)}" if each.learned else ""
-        what = f"forget {each.users} users: {sum(each.outputs.values())} outputs{learned}"
+        what = f"forget {_some(each.users, 'user')}: "
+        what += f"{_some(sum(each.outputs.values()), 'output')}{learned}"
         yield Decision(at=each.at, by=each.by, what=what, reason=each.reason)
 
 
@@ -91,3 +92,7 @@ def _of_run(run: RunRecord, seen: set[tuple[str, ...]]) -> Iterator[Decision]:
                 what=f"override {key[0]} {key[1]} until {key[3]}, from {run.run_id} on",
                 reason=str(each.get("reason", "")),
             )  # fmt: skip
+
+
+def _some(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"

@@ -56,19 +56,20 @@ class Found:
     """Champions, also earlier ones, whose bundle was made of their rows; kept."""
 
 
-def find_users(workspace: Workspace, users: Sequence[str]) -> Found:
+def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] = ()) -> Found:
     """Find everything that holds rows of some users, or was made of such rows.
 
     Args:
         workspace: Where to look.
         users: Their ids, as in the user column of the logs.
+        keyed: The same ids as pipelines with `source.user_key` have them.
 
     Raises:
         ConfigError: No id is given.
     """
     if not any(users):
         raise ConfigError("no user is named", where="forget", hint="give one id or more")
-    wanted = _hashes(users)
+    wanted = _hashes([*users, *keyed])
     all_outputs = [
         (what, folder, manifest)
         for what, folder in outputs(workspace)
@@ -167,9 +168,11 @@ def _manifest(folder: UPath) -> Manifest | None:
 
 
 def _other_copies(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
-    """Folders with rows that are no output: frozen data sets, what was set aside or left over."""
+    """Folders with rows that are no output: frozen data, comparisons, what was set aside."""
     for name in names(workspace.root / "datasets"):
         yield "frozen data sets", workspace.root / "datasets" / name
+    for name in names(workspace.root / "comparisons"):
+        yield "comparisons", workspace.root / "comparisons" / name
     for top in ("stages", "days"):
         for _, _, folder in folders(workspace.root / top):
             if folder.name.startswith(LEFT_OVER):

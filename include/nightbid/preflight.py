@@ -14,6 +14,7 @@ from nightbid.config.models import Model
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.config.sources import EventsSource, FolderSource, SimulatorSource
 from nightbid.data.source import open_source
+from nightbid.data.user_keys import UserKeys
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.models import registry
 
@@ -31,7 +32,7 @@ def check_settings(spec: PipelineSpec, night: date, cache: Path) -> None:
     Raises:
         ConfigError: one line with all faults.
     """
-    faults = [*_models(spec), *_columns(spec, night, cache), *_hook(spec)]
+    faults = [*_models(spec), *_columns(spec, night, cache), *_hook(spec), *_secret(spec)]
     if faults:
         more = f"{len(faults)} settings are wrong: " if len(faults) > 1 else ""
         raise ConfigError(
@@ -39,6 +40,13 @@ def check_settings(spec: PipelineSpec, night: date, cache: Path) -> None:
             where=f"{spec.pipeline}.yaml",
             hint="correct the YAML, or what --set or the form says; nothing has been run",
         )
+
+
+def _secret(spec: PipelineSpec) -> Iterator[str]:
+    try:
+        UserKeys.of(spec)
+    except ConfigError as error:
+        yield str(error)
 
 
 def _models(spec: PipelineSpec) -> Iterator[str]:

@@ -49,7 +49,7 @@ class PromotionApproval(ApprovalOperator):
         person = str((event.get("responded_by_user") or {}).get("name") or "")
         if "error" in event:
             late = event.get("error_type") == "timeout"
-            said = f"no answer in {self.hours:g} hours" if late else str(event["error"])
+            said = f"no answer in {_hours(self.hours)}" if late else str(event["error"])
             self._record(context, "stopped", f"not promoted: {said}", "")
         elif answer == [self.APPROVE]:
             self._record(context, "done", f"approved by {person or 'somebody'}", person)
@@ -92,4 +92,8 @@ def question(run: RunRecord, run_id: str, hours: float) -> str:
         record = run.stage(gate)
         if record is not None:
             lines.append(f"- {gate}: **{record.verdict}**, {record.summary}")
-    return "\n".join([*lines, "", f"Without an answer in {hours:g} hours the champion stays."])
+    return "\n".join([*lines, "", f"Without an answer in {_hours(hours)} the champion stays."])
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:g} hour{'s' * (hours != 1)}"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, BaseOperator, Context, CronTriggerTimetable, TaskGroup
+from airflow.sdk import DAG, Asset, BaseOperator, Context, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
@@ -23,6 +23,7 @@ from nightbid_airflow.operators import ReportOperator, StageOperator
 from nightbid_airflow.request import form
 from nightbid_airflow.sensors import CostSensor
 from nightbid_airflow.stage_docs import GROUPS, STAGES, group_of
+from nightbid_airflow.timetable import NightTimetable
 
 WATCH = "watch_cost"
 REPORT = "report"
@@ -133,7 +134,7 @@ def _access(spec: PipelineSpec, settings: Settings) -> dict[str, dict[str, set[s
 def _schedule(spec: PipelineSpec) -> Any:
     """When nights begin: at a time, when the logs are announced, or by hand."""
     if spec.schedule:
-        return CronTriggerTimetable(spec.schedule, timezone="UTC")
+        return NightTimetable(spec.schedule)
     if spec.arrival is not None and spec.arrival.asset:
         return [Asset(spec.arrival.asset)]
     return None
@@ -143,7 +144,8 @@ def _document(spec: PipelineSpec) -> str:
     return "\n\n".join(
         [
             spec.description or f"Nightly retraining of `{spec.pipeline}`.",
-            f"Pipeline `{spec.pipeline}.yaml`: {len(spec.features)} features,"
+            f"Pipeline `{spec.pipeline}.yaml`: {len(spec.features)}"
+            f" feature{'s' * (len(spec.features) != 1)},"
             f" {spec.model.architecture} against {spec.baseline.name},"
             f" {spec.window.train_days} days of training.",
             "A gate that stops ends the night: what comes after it does not run, and the champion"

@@ -14,7 +14,7 @@ from nightbid.errors import ConfigError
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.storage.workspace import Workspace
 
-from nightbid_airflow.views.asgi import entry_address
+from nightbid_airflow.views.asgi import framed_address
 
 
 class PageLink(BaseOperatorLink):
@@ -23,7 +23,7 @@ class PageLink(BaseOperatorLink):
     name = "Nightbid"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Give its address below Airflow's own.
+        """Give its address inside Airflow's frame.
 
         Args:
             operator: with a `pipeline`, and a `stage` if it runs one.
@@ -38,9 +38,11 @@ class PageLink(BaseOperatorLink):
         except ConfigError:
             record = None  # It failed before there was a record.
         _, _, place = (record.uri if record else "").partition("stages/")
-        return f"{entry_address()}outputs/{quote(place)}" if place else run_page(pipeline, run_id)
+        if place:
+            return f"{framed_address()}outputs/{quote(place)}"
+        return run_page(pipeline, run_id)
 
 
 def run_page(pipeline: str, run_id: str) -> str:
-    """Address of a run's page below Airflow's own."""
-    return f"{entry_address()}runs/{quote(pipeline)}/{quote(safe_run_id(run_id))}"
+    """Address of a run's page, inside Airflow's frame."""
+    return f"{framed_address()}runs/{quote(pipeline)}/{quote(safe_run_id(run_id))}"

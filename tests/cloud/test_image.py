@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import IO
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,6 +65,21 @@ def test_every_file_that_an_image_copies_exists_and_is_sent(name: str) -> None:
         assert Path(source).parts[0] in sent, (
             f"{name} copies {source}, which .dockerignore keeps out"
         )
+
+
+def test_every_service_is_bounded_and_no_image_ends_as_root() -> None:
+    stack = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+    for name, service in stack["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["mem_limit"], name
+        assert service["pids_limit"], name
+        assert service["logging"]["options"]["max-size"], name
+    for name in ("Dockerfile", "worker.Dockerfile", "compose/postgres.Dockerfile"):
+        text = (ROOT / name).read_text()
+        last = re.findall(r"^USER (\S+)$", text, re.M)[-1]
+        if given := re.fullmatch(r"\$\{(\w+)\}", last):
+            last = re.findall(rf"^ARG {given[1]}=(\S+)$", text, re.M)[-1]
+        assert last not in ("root", "0"), name
 
 
 SECRETS = {

@@ -206,7 +206,8 @@ def test_the_question_holds_the_verdicts_and_leads_to_the_report(pipelines, tmp_
         )  # fmt: skip
         run.record(record)
     text = question(run, "by:hand+1", 1.5)
-    assert "[Report of the night of 2026-01-08](/nightbid/runs/small/by-hand-1)" in text
+    page = "/plugin/nightbid/nightbid/runs/small/by-hand-1"
+    assert f"[Report of the night of 2026-01-08]({page})" in text
     assert "better, AUC 0.71" in text
     assert "gate_model: **pass**, 20 checks passed" in text
     assert "1.5 hours" in text

@@ -36,7 +36,7 @@ def test_a_backfill_over_rest_beside_a_night_by_hand(
         client = airflow.client
         until(lambda: client.has_dag(DAG))
         asked = {
-            "dag_id": DAG, "from_date": "2026-01-09T00:00:00Z", "to_date": "2026-01-11T23:00:00Z",
+            "dag_id": DAG, "from_date": "2026-01-08T00:00:00Z", "to_date": "2026-01-10T23:00:00Z",
             "reprocess_behavior": "none", "max_active_runs": 10, "run_backwards": False,
             "dag_run_conf": {},
         }  # fmt: skip
@@ -56,6 +56,12 @@ def test_a_backfill_over_rest_beside_a_night_by_hand(
             if len(listed) == 4 and all(run["state"] == "failed" for run in listed):
                 break
             time.sleep(0.5)
+        # Which night a run is of, and how it ended, stands in its name and in its note.
+        for run in listed:
+            night = (run["logical_date"] or "2026-01-20")[:10]
+            # The folder of the logs is missing: there is no record of the stage yet.
+            assert run["note"].startswith(f"🔴 Night of {night}: it ended before"), run["note"]
+            assert "[Page of the night](/plugin/nightbid/nightbid/runs/small/" in run["note"]
     assert most > 1, "Airflow itself runs them side by side"
     order = [turn.date for turn in begun(tmp_path / "workspace")]
     assert [date for date in order if date in NIGHTS] == NIGHTS

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.manifest import FileEntry, Manifest, Rows
 from nightbid.night.record import RunRecord, StageRecord
 from nightbid.rehearse.bisect import Cause
 from nightbid.rehearse.findings import Finding
@@ -280,6 +281,43 @@ def test_a_run_links_to_its_own_page_in_mlflow(ann: httpx.Client, workspace: Wor
     assert 'href="http://mlflow.example:5000/#/experiments/7/runs/ab12"' in text
 
 
+def test_the_tab_on_airflows_pages_leads_to_ours(ann: httpx.Client) -> None:
+    for path, there in {
+        "nightly_small": "/nightbid/nights/small",
+        "nightly_small/small-1": "/nightbid/runs/small/small-1",
+        "nightly_small/small-1/sample": "/nightbid/runs/small/small-1",
+        "score_small": "/nightbid/champion/small",
+        "sweep": "/nightbid/?kind=sweep",
+    }.items():
+        answer = ann.get(f"airflow/{path}")
+        assert (answer.status_code, answer.headers.get("location")) == (307, there), path
+    for path, said in {
+        "nightly_small/later": "No stage of this run has begun",
+        "upgrade_rehearsal/x": "no night of a pipeline",
+        "nightly_nobodys": "no run yet",
+    }.items():
+        answer = ann.get(f"airflow/{path}")
+        assert answer.status_code == 200, path
+        assert said in answer.text
+
+
+def test_what_a_stage_wrote_is_a_page(ann: httpx.Client, workspace: Workspace) -> None:
+    folder = workspace.stage_folder("small", "sample", "0123456789abcdef")
+    folder.mkdir(parents=True)
+    manifest = Manifest(
+        pipeline="small", run_id="small-1", stage="sample", night="2026-01-08", key="k", digest="d",
+        inputs={}, spec_digest="", code_digest="", versions={}, seed=0,
+        rows=Rows(read=3000, written=2990, quarantined=10), metrics={"<i>": {"days": 3}},
+        summary="2,990 rows", files=(FileEntry(path="rows.parquet", size=12345, digest="ab"),),
+        created=dt.datetime(2026, 1, 9, tzinfo=dt.UTC),
+    )  # fmt: skip
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    text = ann.get("outputs/small/sample/0123456789abcdef").text
+    for said in ("2,990", "of 3,000 read, 10 quarantined", "&lt;i&gt;", "12,345", "rows.parquet"):
+        assert said in text, said
+    assert 'href="/nightbid/runs/small/small-1"' in text
+
+
 def test_links_of_a_gates_page_lead_to_the_files_beside_it(ann: httpx.Client) -> None:
     page = ann.get(GATE)
     (link,) = re.findall('href="(.*)"', page.text)
@@ -321,6 +359,34 @@ def test_a_rollback_from_the_page_needs_the_role_the_token_and_a_reason(
     assert (entry.run_id, entry.by, entry.reason) == ("small-1", "eve", "CTR fell at nine")
     shown = eve.get("champion/small").text
     assert "by eve" in shown
+
+
+def test_a_wrong_field_of_a_run_is_refused_in_one_line(server: str, pipelines) -> None:
+    pipelines()
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+    DagBundlesManager().sync_bundles_to_db()
+    dags = Path(__file__).resolve().parents[2] / "dags"
+    sync_bag_to_db(
+        DagBag(str(dags), bundle_path=dags, bundle_name="dags-folder"), "dags-folder", None
+    )
+    headers = {"Authorization": f"Bearer {jwt(server, 'eve')}"}
+    address = server.replace("/nightbid/", "/api/v2/dags/nightly_small/dagRuns")
+    for conf, said in (
+        ({"overrides": ["trian.epochs=1"]},
+         "param overrides: 'trian.epochs=1' names no key of the pipeline's YAML → did you mean"
+         " 'train'?"),
+        ({"overrides": ["train.epochs"]}, "'train.epochs' → write key=value"),
+        ({"architecture": "dcn_v3"}, "param architecture: no 'dcn_v3' → did you mean 'dcn_v2'?"),
+        ({"train_days": 0}, "0 is less than the minimum of 1 → see the description of the field"),
+    ):  # fmt: skip
+        answer = httpx.post(
+            address, json={"logical_date": None, "conf": conf}, headers=headers, trust_env=False
+        )
+        assert answer.status_code == 400
+        assert said in answer.json()["detail"], answer.text
+        assert "\n" not in answer.json()["detail"]
 
 
 def test_the_same_by_rest(server: str, workspace: Workspace) -> None:

@@ -23,6 +23,8 @@ NIGHT_OF = {"date": "2026-01-04"}
 MANIFEST = "manifest.json"
 ENDS_WELL = {"success", "skipped"}
 """The cost sensor is skipped: without a triggerer it would wait for itself."""
+FRAMED = "/plugin/nightbid/nightbid/"
+"""Our pages inside Airflow's frame."""
 STOPS_AT_ONCE = {"raw": {"rows": {"stop": [1_000_000, None]}}}
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
@@ -74,8 +76,8 @@ def test_a_gate_that_stops_fails_the_night_and_nothing_after_it_runs(
     assert message["runbook"] == f"{pages}/checks/raw"
     assert message["serves"] == "nothing: there is no champion yet"
     assert Bell.rung == [message["summary"]]
-    assert link_of("gate_raw") == f"/nightbid/outputs/{run.stage('gate_raw').uri[7:]}"
-    assert link_of("report") == f"/nightbid/runs/small/{run.run_id}"
+    assert link_of("gate_raw") == f"{FRAMED}outputs/{run.stage('gate_raw').uri[7:]}"
+    assert link_of("report") == f"{FRAMED}runs/small/{run.run_id}"
 
 
 def link_of(task: str) -> str:

@@ -49,6 +49,19 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
         assert manifest(run, "export")["metrics"]["skew_mismatches"] == 0
         assert manifest(run, "export")["metrics"]["skew_rows"] > 0
 
+    # Each was judged on its own newest day. The older model on the newer night's rows gives what
+    # that night's evaluation found against its champion, which the older model was.
+    runs = ("compare", "small", first.run_id, second.run_id)
+    code, text = shell.run(*runs)
+    assert f"judged on other rows than {first.run_id}; --same-rows" in " ".join(text.split())
+    code, text = shell.run(*runs, "--same-rows", "--json")
+    assert code == 0, text
+    (pair,) = json.loads(text)["paired"]
+    assert pair["rows_of"] == second.run_id
+    for figure in ("auc", "normalized_entropy"):
+        expected = judged["difference"][figure]["value"]
+        assert pair["differences"][figure]["value"] == pytest.approx(expected, abs=1e-6)
+
     code, again = shell.run("run", "small", "--date", "2026-01-05")
     assert code == 0, again
     assert again.count("reused") >= len(STAGES)

@@ -62,8 +62,18 @@ def test_a_night_from_the_form_to_the_champion(airflow: Any, elsewhere: str, pag
     assert ended
     assert client.run_state(DAG, "by:hand+1") == "success"
 
+    # Airflow's own page of the run: its night and how it ended, and a tab with our page of it.
+    page.goto(f"{address}/dags/{DAG}/runs/by%3Ahand%2B1")
+    (noted,) = (client._call("GET", f"dags/{DAG}/dagRuns") or {})["dag_runs"]
+    assert noted["note"].startswith("🟢 Night of 2026-01-08, with train.learning_rate=0.002")
+    assert "promoted as champion #1" in noted["note"]
+    page.get_by_role("tab", name="Nightbid").or_(
+        page.locator("a[href$='/plugin/nightbid-dag_run']")
+    ).first.click()
+    frame.get_by_text("by-hand-1").first.wait_for()
+
     # The night in our pages, inside Airflow.
-    page.get_by_role("link", name="Nightbid").click()
+    page.get_by_role("link", name="Nightbid").first.click()
     frame.get_by_role("link", name="by-hand-1").click()
     frame.get_by_role("heading", name="Calibration").wait_for()
     # Drawn by scripts that the pages' policy allows.

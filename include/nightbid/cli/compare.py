@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightbid.evaluation.rescore import rescore
 from nightbid.night.record import RunRecord
-from nightbid.report.comparison import Comparison, Pair
+from nightbid.report.comparison import Comparison, Pair, older_and_newer
 from nightbid.report.figures import words_of
 from nightbid.report.formatting import DASH, count, duration, interval, money, number, signed
 from nightbid.report.run_view import RunView
@@ -46,6 +47,25 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
     return Group(*parts)
 
 
+def score_on_same_rows(runs: Sequence[RunRecord], show: bool) -> None:
+    """Score older models on newer rows, so that every run can be paired with the first.
+
+    Args:
+        runs: The first one is what the others are compared with.
+        show: Whether to show how far it is, on standard error.
+
+    Raises:
+        ConfigError: Two runs cannot be compared so.
+        NightbidError: An output is gone or damaged.
+    """
+    for pair in Comparison.of(runs).pairs:
+        if not pair.why_not:
+            continue
+        other = next(run for run in runs if run.run_id == pair.run_id)
+        with Console(stderr=True, quiet=not show).status("scoring"):
+            rescore(*older_and_newer(runs[0], other))
+
+
 def comparison_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """The same as `compare_runs`, for programs.
 
@@ -71,7 +91,8 @@ def comparison_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
             for view in found.views
         ],
         "paired": [
-            {"run_id": pair.run_id, "why_not": pair.why_not, "differences": pair.differences}
+            {"run_id": pair.run_id, "why_not": pair.why_not, "rows_of": pair.rows_of,
+             "differences": pair.differences}
             for pair in found.pairs
         ],
         "changed": [{"key": row.key, "values": row.values} for row in found.changed],
@@ -143,10 +164,13 @@ def _pairs(found: Comparison) -> Table:
     )
     for pair in found.pairs:
         if pair.why_not:
-            table.add_row(escape(pair.run_id), f"[dim]{escape(pair.why_not)}[/]", DASH, DASH)
+            hint = "; --same-rows scores the older model on them" if pair.can_score else ""
+            why = f"[dim]{escape(pair.why_not + hint)}[/]"
+            table.add_row(escape(pair.run_id), why, *[DASH] * (len(compared) - 1))
             continue
+        shown = pair.run_id + (f" (rows of {pair.rows_of})" if pair.rows_of else "")
         table.add_row(
-            escape(pair.run_id),
+            escape(shown),
             *[_difference(pair, name, less=name in words.losses) for name in compared],
         )
     return table

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from nightbid.cli import complete
-from nightbid.cli.output import AsJson, print_json, terminal
+from nightbid.cli.output import AsJson, print_json, some, terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.entries import LedgerEntry, fold
@@ -314,7 +314,7 @@ def page(
     name = _known(pipeline)
     runs = Summaries(_workspace(), Settings().cache).of(name)
     write_atomically(out, costs_document(runs, links=Links(), pipelines=[name]))
-    console.print(f"{len(runs)} runs in {out}", soft_wrap=True)
+    console.print(f"{some(len(runs), 'run')} in {out}", soft_wrap=True)
 
 
 @app.command()

@@ -14,8 +14,8 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from nightbid.cli import complete
-from nightbid.cli.output import AsJson, print_json, terminal
-from nightbid.config.load import find_pipeline
+from nightbid.cli.output import AsJson, print_json, some, terminal
+from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.config.sources import ObdSource
@@ -64,7 +64,8 @@ def days(pipeline: PipelineName, set_: Overrides = None, as_json: AsJson = False
         console.print(day.isoformat())
     gaps = f": {', '.join(map(str, missing[:10]))}" if missing else ""
     console.print(
-        f"{len(known)} days, {known[0]} to {known[-1]}; {len(missing)} missing in between{gaps}"
+        f"{some(len(known), 'day')}, {known[0]} to {known[-1]}; {len(missing)} missing in"
+        f" between{gaps}"
     )
 
 
@@ -278,7 +279,7 @@ def write(
         with console.status(f"{spec.source.kind} → {to}"):
             rows = write_streams(source, spec.columns, wanted, to)
         counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-        console.print(f"{counts} of {len(wanted)} days in {to}", soft_wrap=True)
+        console.print(f"{counts} of {some(len(wanted), 'day')} in {to}", soft_wrap=True)
         return
     total = 0
     with Progress(console=console, transient=True) as bar:
@@ -286,7 +287,7 @@ def write(
         for day in wanted:
             total += write_day(source.batches(day), to, day)
             bar.advance(task)
-    console.print(f"{total:,} rows of {len(wanted)} days in {to}", soft_wrap=True)
+    console.print(f"{some(total, 'row')} of {some(len(wanted), 'day')} in {to}", soft_wrap=True)
 
 
 @app.command()
@@ -319,10 +320,10 @@ def prune(
         console.print(table)
     if delete:
         remove_outputs(found)
-    said = f"{len(found.unneeded):,} outputs, {found.freed / 1e6:,.1f} MB"
+    said = f"{some(len(found.unneeded), 'output')}, {found.freed / 1e6:,.1f} MB"
     hint = "" if delete or not found.unneeded else "; remove them with --delete"
     console.print(
-        f"{said} {'removed' if delete else 'may go'}, {found.kept:,} outputs stay{hint}",
+        f"{said} {'removed' if delete else 'may go'}, {some(found.kept, 'output')} stay{hint}",
         soft_wrap=True,
         highlight=False,
     )
@@ -346,8 +347,9 @@ def forget(
     from nightbid.forget import find_users
     from nightbid.forget import forget as remove_users
 
-    workspace = Workspace(Settings().workspace)
-    found = find_users(workspace, users)
+    settings = Settings()
+    workspace = Workspace(settings.workspace)
+    found = find_users(workspace, users, _keyed(users, settings))
     table = Table("what", "outputs", "rows of them", box=None, padding=(0, 2, 0, 0))
     for what in sorted({each.what for each in found.outputs}):
         count = sum(each.what == what for each in found.outputs)
@@ -368,10 +370,25 @@ def forget(
     said = "removed; the next night makes it again from the logs, and trains on that"
     hint = said if delete else "would go; remove it with --delete"
     console.print(
-        f"{len(found.outputs):,} outputs {hint}" if found.outputs else "nothing of them is kept",
+        f"{some(len(found.outputs), 'output')} {hint}"
+        if found.outputs
+        else "nothing of them is kept",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _keyed(users: list[str], settings: Settings) -> list[str]:
+    """Ids as the pipelines with `source.user_key` have them.
+
+    Raises:
+        ConfigError: A pipeline's YAML is broken, or its secret is not there: rows would be missed.
+    """
+    from nightbid.data.user_keys import UserKeys
+
+    specs = (find_pipeline(name, settings.pipelines) for name in pipeline_names(settings.pipelines))
+    every = [keys for spec in specs if (keys := UserKeys.of(spec)) is not None]
+    return [each for keys in every for each in keys.many(users)]
 
 
 def _opened(pipeline: str, overrides: list[str] | None) -> tuple[PipelineSpec, Source]:

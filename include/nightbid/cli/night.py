@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 
 from pydantic import ValidationError
@@ -15,9 +17,10 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, DataError, GateStopped, NightbidError
 from nightbid.jobs.follow import wait_for_final_cost
-from nightbid.night.record import RunRecord
+from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import StageResult
+from nightbid.night.turns import Turns, watched_runs
 from nightbid.preflight import check_settings
 from nightbid.report.table import night_table, verdict_line
 from nightbid.report.write import write_report
@@ -25,6 +28,8 @@ from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
 from nightbid.tracking.log import deliver, queue_run
 
+TURN_SECONDS = 1.0
+"""Between two looks whether another night has ended."""
 MARK = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "stop": "[red]stop[/]"}
 
 
@@ -81,30 +86,32 @@ def run_nights(
     try:
         for offset in range(nights):
             night = first + timedelta(days=offset)
-            run = RunRecord.start(
-                workspace, spec, night, run_id=run_id, overrides=overrides, until=until
-            )
-            runs.append(run)
-            if console.is_terminal:
-                console.rule(f"[bold]{run.run_id}[/]")
-            else:
-                console.print(f"── {run.run_id}", markup=False, highlight=False)
-            try:
-                going, run = _arrived(spec, run, settings, console, wait=wait)
-                _run_night(going, run, settings, until, console)
-            except BaseException as error:
+            name = safe_run_id(run_id or f"{spec.pipeline}-{night.isoformat()}")
+            with _turn(workspace, spec.pipeline, name, night, console):
+                run = RunRecord.start(
+                    workspace, spec, night, run_id=name, overrides=overrides, until=until
+                )
+                runs.append(run)
+                if console.is_terminal:
+                    console.rule(f"[bold]{run.run_id}[/]")
+                else:
+                    console.print(f"── {run.run_id}", markup=False, highlight=False)
                 try:
+                    going, run = _arrived(spec, run, settings, console, wait=wait)
+                    _run_night(going, run, settings, until, console)
+                except BaseException as error:
+                    try:
+                        _conclude(run, settings, console)
+                    except (NightbidError, OSError, ValidationError) as second:
+                        # What ended the night matters more.
+                        console.print(f"no report: {second}", markup=False, soft_wrap=True)
+                    if nights == 1 or not isinstance(error, (GateStopped, DataError)):
+                        raise
+                    ended.append(error)
+                    console.print(str(error), style="red", markup=False, soft_wrap=True)
+                else:
                     _conclude(run, settings, console)
-                except (NightbidError, OSError, ValidationError) as second:
-                    # What ended the night matters more.
-                    console.print(f"no report: {second}", markup=False, soft_wrap=True)
-                if nights == 1 or not isinstance(error, (GateStopped, DataError)):
-                    raise
-                ended.append(error)
-                console.print(str(error), style="red", markup=False, soft_wrap=True)
-            else:
-                _conclude(run, settings, console)
-                _hint(run, console)
+                    _hint(run, console)
     finally:
         if len(runs) > 1:
             console.print(runs_table(runs))
@@ -116,6 +123,26 @@ def run_nights(
             f"{len(ended)} of {nights} nights did not reach their end; the first: {ended[0]}",
             where=spec.pipeline,
         )
+
+
+@contextmanager
+def _turn(
+    workspace: Workspace, pipeline: str, run_id: str, night: date, console: Console
+) -> Iterator[None]:
+    """Wait until no other night of the pipeline is at work, and keep others waiting meanwhile."""
+    turns = Turns(workspace, pipeline)
+    said = ""
+    with turns.held(run_id):
+        while other := turns.take(run_id, night, watched_runs(workspace, pipeline)):
+            if other != said:
+                said = other
+                console.print(
+                    f"one night of a pipeline at a time: {run_id} waits until run {other} has ended"
+                    " → end that run to go on without it",
+                    markup=False, highlight=False, soft_wrap=True,
+                )  # fmt: skip
+            time.sleep(TURN_SECONDS)
+        yield
 
 
 def _conclude(run: RunRecord, settings: Settings, console: Console) -> None:

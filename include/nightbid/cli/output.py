@@ -27,6 +27,11 @@ def terminal() -> Console:
     return console
 
 
+def some(number: int, word: str) -> str:
+    """`1 run`, `1,234 runs`."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
 def print_json(value: Any) -> None:
     """Write a value as JSON on standard output; models, dates and decimals included."""
     sys.stdout.write(json.dumps(value, indent=1, default=_plain, ensure_ascii=False) + "\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated
 
@@ -11,7 +14,7 @@ from nightbid.cli import complete
 from nightbid.cli.output import terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
-from nightbid.errors import EXIT_CODES
+from nightbid.errors import EXIT_CODES, ConfigError
 
 app = typer.Typer(
     name="nightbid",
@@ -28,6 +31,8 @@ PipelineName = Annotated[
         help="Name of the pipeline: a YAML's `pipeline:`.", autocompletion=complete.pipelines
     ),
 ]
+SEVERAL = re.compile(r"=(log:)?[^\[{]*(,|\.\.)[^\]}]*$")
+"""A `--set` text that only a sweep can mean."""
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
@@ -49,6 +54,26 @@ def nightbid(
     ] = False,
 ) -> None:
     """Retrain, judge and promote ad-ranking models, and know what each run cost."""
+
+
+@contextmanager
+def one_value_each(overrides: Sequence[str]) -> Iterator[None]:
+    """Say of a refused setting that holds several values where these belong.
+
+    Args:
+        overrides: The `--set` texts of a command that takes one value each.
+
+    Raises:
+        ConfigError: What was refused, with that hint.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        several = [each for each in overrides if SEVERAL.search(each)]
+        if not several:
+            raise
+        hint = f"{several[0]!r} holds several values: `nightbid sweep` tries them"
+        raise ConfigError(error.what, where=error.where, hint=hint) from error
 
 
 def known(pipeline: str, settings: Settings) -> str:

@@ -62,7 +62,32 @@ class Columns(Block):
         return tuple(filter(None, (self.user, self.item, self.candidates)))
 
 
-class SimulatorSource(Block):
+class UserKey(Block):
+    """Replaces ids of people by keyed hashes before anything is written."""
+
+    env: str = ""
+    """Environment variable that holds the secret, at least 16 bytes."""
+    file: str = ""
+    """File that holds the secret instead."""
+    columns: tuple[str, ...] = ()
+    """More columns with ids of people, beside `columns.user`."""
+
+    @model_validator(mode="after")
+    def _names_one_place(self) -> UserKey:
+        if bool(self.env) == bool(self.file):
+            raise ValueError("give either env or file")
+        return self
+
+
+class LogSource(Block):
+    """What every source has."""
+
+    user_key: UserKey | None = None
+    """Ids of people become keyed hashes from the first stage on: `{env: NAME}` or `{file: path}` of
+    the secret, and `columns` with more ids; see [security](security.md)."""
+
+
+class SimulatorSource(LogSource):
     """A simulated ad exchange with known true probabilities."""
 
     kind: Literal["simulator"] = "simulator"
@@ -97,7 +122,7 @@ class SimulatorSource(Block):
         return faults
 
 
-class ObdSource(Block):
+class ObdSource(LogSource):
     """The Open Bandit small logs (real impressions with position and propensity)."""
 
     kind: Literal["obd"] = "obd"
@@ -107,7 +132,7 @@ class ObdSource(Block):
     """Logging policy: uniformly random, or Bernoulli Thompson sampling (`bts`)."""
 
 
-class KuaiRandSource(Block):
+class KuaiRandSource(LogSource):
     """Real short-video impressions, from a folder holding the KuaiRand-Pure files."""
 
     time_zone: ClassVar[str] = "Asia/Shanghai"
@@ -126,7 +151,7 @@ BIGQUERY_TABLE = re.compile(r"bq://([a-z][a-z0-9.:-]*)\.([A-Za-z0-9_]+)\.([\w-]+
 ColumnType = Literal["string", "int", "float", "bool", "time"]
 
 
-class FolderSource(Block):
+class FolderSource(LogSource):
     """Your own folder of daily partitions (`dt=YYYY-MM-DD/`, or one file per day)."""
 
     kind: FolderKind
@@ -238,7 +263,7 @@ class EventStream(FolderSource):
         return {"folder": value} if isinstance(value, str) else value
 
 
-class EventsSource(Block):
+class EventsSource(LogSource):
     """Impressions, clicks and conversions as three streams, joined by an id."""
 
     streams: ClassVar[tuple[str, ...]] = ("impressions", "clicks", "conversions")

@@ -53,6 +53,8 @@ class LogProgress:
         self._last = now
         spent = now - self._started
         left = f", {spent / done - spent:.0f} s left" if 0.02 < done < 1 else ""
+        if message.endswith(" left"):
+            left = ""  # The stage knows better.
         self._log.info("%3.0f%% %s%s", 100 * done, message, left)
 
 

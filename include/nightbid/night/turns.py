@@ -2,19 +2,33 @@
 
 A run that may begin takes the next number below `turns/<pipeline>/begun/`; taking it is exclusive,
 so two runs never both begin. A run that has to wait is noted below `waiting/`, and of several the
-earliest night goes first. Which runs are at work is not kept here: the caller knows (Airflow's own
-record of its runs), so a run that died holds nobody up.
+earliest night goes first. Which of Airflow's runs are at work is not kept here: the caller knows,
+so a run that died holds nobody up. A process that runs a night by itself (`nightbid run`) leaves a
+sign below `held/` and renews it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
-from nightbid.night.record import safe_run_id
+import psutil
+
+from nightbid.errors import NightbidError
+from nightbid.night.record import HEARTBEAT, RunRecord, safe_run_id, state_of
 from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.storage.workspace import Workspace, read_all, remove, write_atomically, write_once
 
+RENEW_SECONDS = 15
+HELD_SECONDS = 60
+"""After so long without a sign, a process of another machine is taken for dead."""
+BEAT_SECONDS = 180
+"""After so long without a sign of its triggerer, a run of Airflow is taken for ended."""
 KEPT = 30
 """The newest turns: of these a run that is at work again (cleared by a person) is waited for."""
 
@@ -59,6 +73,11 @@ class Turns:
             nobody yet names itself.
         """
         mine = Turn(run_id=run_id, date=date)
+        held = self._held() - {run_id}
+
+        def busy(run_ids: Sequence[str]) -> bool:
+            return bool(held.intersection(run_ids)) or at_work(run_ids)
+
         begun = self._begun()
         newest = max(begun, default=0)
         if newest and begun[newest].run_id == run_id:
@@ -73,8 +92,8 @@ class Turns:
         if newest:
             before.add(begun[newest].run_id)
         earlier = [each for each in waiting.values() if _order(each) < _order(mine)]
-        other = _first(sorted(before), at_work) or _first(
-            [each.run_id for each in sorted(earlier, key=_order)], at_work
+        other = _first(sorted(before), busy) or _first(
+            [each.run_id for each in sorted(earlier, key=_order)], busy
         )
         if other or is_patient:
             path = self._folder / "waiting" / f"{safe_run_id(run_id)}.json"
@@ -90,6 +109,49 @@ class Turns:
                 remove(self._folder / "begun" / f"{number:06d}.json")
         return ""
 
+    @contextmanager
+    def held(self, run_id: str) -> Iterator[None]:
+        """Show others that this process works on a run, or waits to, until the block ends."""
+        path = self._folder / "held" / f"{safe_run_id(run_id)}.{os.getpid()}.json"
+        ended = threading.Event()
+
+        def sign() -> None:
+            said = {"run_id": run_id, "host": socket.gethostname(), **_this_process()}
+            now = dt.datetime.now(dt.UTC).isoformat()
+            write_atomically(path, json.dumps({**said, "at": now}))
+
+        def renew() -> None:
+            while not ended.wait(RENEW_SECONDS):
+                with suppress(NightbidError, OSError):
+                    sign()
+
+        sign()
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            remove(path)
+            self._stop_waiting(run_id)
+
+    def _held(self) -> set[str]:
+        """Runs that a living process shows as its own."""
+        now = dt.datetime.now(dt.UTC)
+        found = set()
+        for text in read_all(self._folder / "held", ".json").values():
+            with suppress(ValueError, KeyError, TypeError):
+                sign = json.loads(text)
+                if sign["host"] == socket.gethostname():
+                    lives = _lives(int(sign["process"]), float(sign["since"]))
+                else:
+                    age = (now - dt.datetime.fromisoformat(sign["at"])).total_seconds()
+                    lives = age < HELD_SECONDS
+                if lives:
+                    found.add(str(sign["run_id"]))
+        return found
+
     def _begun(self) -> dict[int, Turn]:
         return {int(name.removesuffix(".json")): turn for name, turn in self._read("begun").items()}
 
@@ -103,6 +165,44 @@ class Turns:
 
     def _stop_waiting(self, run_id: str) -> None:
         remove(self._folder / "waiting" / f"{safe_run_id(run_id)}.json")
+
+
+def watched_runs(workspace: Workspace, pipeline: str) -> AtWork:
+    """Ask the records whether Airflow is at work on one of some runs, where Airflow is not asked.
+
+    It is while the run has not ended and its triggerer leaves a sign of life.
+
+    Args:
+        workspace: Holds the records.
+        pipeline: Name of the pipeline.
+    """
+
+    def is_watched(run_id: str) -> bool:
+        path = workspace.run_folder(pipeline, safe_run_id(run_id)) / HEARTBEAT
+        try:
+            beaten = dt.datetime.fromisoformat(path.read_text(encoding="utf-8"))
+            if (dt.datetime.now(dt.UTC) - beaten).total_seconds() > BEAT_SECONDS:
+                return False
+            run = RunRecord.load(workspace, pipeline, safe_run_id(run_id))
+            newest = {record.stage: record for record in run.records()}
+        except (NightbidError, OSError, ValueError, TypeError):
+            return False
+        return state_of(run.head, newest)[0] == "running"
+
+    return lambda run_ids: any(map(is_watched, run_ids))
+
+
+def _this_process() -> dict[str, float]:
+    return {"process": os.getpid(), "since": psutil.Process().create_time()}
+
+
+def _lives(process: int, since: float) -> bool:
+    """Whether a process of this machine lives; another one may have its number by now."""
+    try:
+        found = psutil.Process(process)
+        return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - since) < 1
+    except psutil.Error:
+        return False
 
 
 def _order(turn: Turn) -> tuple[dt.date, str]:

@@ -25,6 +25,10 @@ class Pair:
     differences: dict[str, Difference]
     """Figure → this run less the first one; empty where they cannot be paired."""
     why_not: str = ""
+    can_score: bool = False
+    """Whether the older model of the two can be scored on the newer night's rows."""
+    rows_of: str = ""
+    """Run whose rows both were scored on, where only one of them was judged on these."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +85,40 @@ def _pair(first: RunView, other: RunView) -> Pair:
     if not all(digests):
         lacking = first if not digests[0] else other
         return Pair(name, {}, f"{lacking.head.run_id} was not evaluated")
-    if digests[0] != digests[1]:
-        return Pair(name, {}, f"judged on other rows than {first.head.run_id}")
     # NumPy and SciPy only where there is something to compute.
     from nightbid.evaluation.paired import KeptScores, paired, paired_values
+    from nightbid.evaluation.rescore import rescored, why_not
 
+    rows_of = ""
     try:
-        folders = [view.stage("evaluate").folder for view in (first, other)]
-        kept = [KeptScores.load(fetch(folder)) for folder in folders if folder is not None]
+        if digests[0] == digests[1]:
+            folders = [view.stage("evaluate").folder for view in (first, other)]
+            kept = [KeptScores.load(fetch(folder)) for folder in folders if folder is not None]
+        else:
+            older, newer = older_and_newer(first.run, other.run)
+            found = rescored(older, newer)
+            if found is None:
+                why = why_not(older, newer)
+                said = f"judged on other rows than {first.head.run_id}"
+                return Pair(name, {}, f"{said}; {why}" if why else said, can_score=not why)
+            rows_of = newer.run_id
+            evaluated = (first if newer is first.run else other).stage("evaluate").folder
+            assert evaluated is not None, "it has a digest of its rows"
+            kept = [found, KeptScores.load(fetch(evaluated))]
+            if newer is first.run:
+                kept.reverse()
         seed = int(str(first.head.spec.get("seed") or 0))
         is_value = first.evaluation.get("kind") == "value"
         compare = paired_values if is_value else paired
-        return Pair(name, compare(*kept, replicates=REPLICATES, seed=seed))
+        return Pair(name, compare(*kept, replicates=REPLICATES, seed=seed), rows_of=rows_of)
     except NightbidError as error:
         return Pair(name, {}, error.what)
+
+
+def older_and_newer(one: RunRecord, two: RunRecord) -> tuple[RunRecord, RunRecord]:
+    """Order two runs by their night; of one night, by when they were started."""
+    older, newer = sorted((one, two), key=lambda run: (run.date, run.head.started))
+    return older, newer
 
 
 def changed_keys(specs: Sequence[dict[str, Any]]) -> tuple[Changed, ...]:

@@ -41,13 +41,13 @@ def interval(bounds: Any, digits: int = 4, *, sign: bool = False) -> str:
 
 
 def money(value: Any, *, currency: bool = True) -> str:
-    """`0.0123 USD`, `<0.0001 USD`; a dash for no amount."""
+    """`0.0123 USD`, `<0.0001 USD`, `0 USD`; a dash for no amount."""
     if isinstance(value, Decimal):
         value = Money(value)
     if not isinstance(value, Money):
         return DASH
     small = 0 < value.amount < Decimal("0.00005")
-    text = "<0.0001" if small else f"{value.amount:,.4f}"
+    text = "<0.0001" if small else f"{value.amount:,.4f}" if value.amount else "0"
     return f"{text} {value.currency}" if currency else text
 
 

@@ -48,6 +48,10 @@ class Links:
         """Trials of sweeps, of one pipeline or of all."""
         return ""
 
+    def sweep(self, pipeline: str, name: str) -> str:
+        """One sweep."""
+        return ""
+
     def run(self, run: Named) -> str:
         """One run."""
         return ""

@@ -129,10 +129,21 @@ def nights_document(
     )
 
 
-def compare_document(found: Comparison, *, links: Links, pipelines: list[str]) -> str:
-    """Runs side by side."""
-    body = render("compare.html", {"links": links, **compare_context(found)})
-    return document("Compare", body, links=links, pipelines=pipelines)
+def compare_document(
+    found: Comparison, *, links: Links, pipelines: list[str], asked: bool = False
+) -> str:
+    """Runs side by side.
+
+    Args:
+        found: What the page shows.
+        links: Where links lead; with a token, a button scores an older model on newer rows.
+        pipelines: Named in the navigation.
+        asked: Whether that was asked for: the page renews itself until it is done.
+    """
+    body = render("compare.html", {"links": links, "asked": asked, **compare_context(found)})
+    waits = asked and any(pair.can_score for pair in found.pairs)
+    refresh = REFRESH_SECONDS if waits else 0
+    return document("Compare", body, links=links, pipelines=pipelines, refresh=refresh)
 
 
 def costs_document(runs: Sequence[RunSummary], *, links: Links, pipelines: list[str]) -> str:

@@ -80,6 +80,8 @@ def headline(view: RunView) -> str:
         return f"{word} {ended.name}" + (f"; the candidate is {said}" if said else "")
     if view.state == "done":
         return f"the candidate is {said}" if said else "done"
+    if view.waits_for_person:
+        return f"waits for a person's approval; the candidate is {said}"
     return f"unfinished; the candidate is {said}" if said else "unfinished: not evaluated yet"
 
 

@@ -137,6 +137,16 @@ class RunView:
         return self.stage("evaluate").metrics
 
     @property
+    def waits_for_person(self) -> bool:
+        """Whether every gate has passed and a person has to decide on the promotion."""
+        return (
+            self.state == "running"
+            and bool(self.head.spec.get("approval"))
+            and self.stage("gate_cost").state == "done"
+            and self.stage(APPROVE).record is None
+        )
+
+    @property
     def behind(self) -> str:
         """Why the window ends earlier than usual, where a lag of the logs was accepted."""
         waited = self.stage(ARRIVAL)

@@ -95,7 +95,7 @@ def _steps(view: RunView, ended: StageView | None) -> Iterator[Step]:
 def _of_a_run_that_goes_well(view: RunView) -> Iterator[Step]:
     head = view.head
     if view.state == "running":
-        if view.stage("gate_cost").record is not None and head.spec.get("approval"):
+        if view.waits_for_person:
             yield Step("A person decides on the promotion: approve or reject it in Airflow.")
         elif not any(stage.live for stage in view.stages):
             yield Step(

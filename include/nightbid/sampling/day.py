@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from nightbid.column_parsing import local_time, token_hashes, whole
 from nightbid.config.sources import EventsSource
 from nightbid.data.source import JoinsEvents
+from nightbid.data.user_keys import UserKeys
 from nightbid.errors import CorruptDataError
 from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.manifest import Rows
@@ -140,6 +141,7 @@ def key_of(
         day,
         {
             **source.identity(day, digest),
+            **({"user_key": keys.fingerprint} if (keys := UserKeys.of(spec)) else {}),
             "source": text(spec.source, NIGHTLY),
             "columns": text(spec.columns),
             "label": text(spec.label, {"distribution": True}),
@@ -169,7 +171,9 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
     seen: list[npt.NDArray[np.int64]] = []
     kept, aside = _Writer(folder / ROWS), _Writer(folder / ASIDE)
     try:
+        keys = UserKeys.of(spec)
         for table in _tables(source, day):
+            table = keys.keyed(table) if keys else table
             parsed = parse(table, spec, source.meaning.truth, f"logs of {day}")
             before = sum(len(keys) for keys in seen)
             rows = draw(parsed.good, spec, split, seen)

@@ -16,6 +16,7 @@ from pathlib import Path
 from nightbid.config.pipeline import READ_SPLITS, Night, PipelineSpec, Split, named_columns
 from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, open_source
+from nightbid.data.user_keys import UserKeys
 from nightbid.errors import MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
 from nightbid.night.days import DayOutput, Made, day_output, days_made, known_output
@@ -148,7 +149,9 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
         return f"frozen as {spec.sampling.frozen}"  # what a name stands for never changes
     known = with_known_history(spec, night, cache)
     days = (*known.history, *night.train, *night.validate_, *night.evaluate)
-    return open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
+    found = open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
+    keys = UserKeys.of(spec)
+    return f"{found} keyed {keys.fingerprint}" if keys else found
 
 
 def with_known_history(spec: PipelineSpec, night: Night, cache: Path) -> Night:

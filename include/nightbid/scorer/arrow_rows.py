@@ -8,6 +8,8 @@ dictionary of texts. What all rows share may stand once, as JSON, in the schema'
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -19,6 +21,8 @@ from nightbid.scorer.rows import MOST_ROWS, MOST_VALUES, Asked, TooManyRowsError
 from nightbid.serving.json_values import LISTS
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+BID, ID = "nb_bid", "nb_id"
+"""Columns of a request to rank, beside those of the logs: bid and id of each row."""
 _HINT = "send one Arrow IPC stream, uncompressed, with the columns of GET /columns"
 _TEXTS = (pa.types.is_string, pa.types.is_large_string)
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary)
@@ -48,8 +52,44 @@ def read(body: bytes, columns: pa.Schema) -> Asked:
         MissingDataError: A column is absent.
         TooManyRowsError: There are more than `MOST_ROWS` rows, or `MOST_VALUES` values.
     """
+    with _malformed():
+        return _asked(_open(body), columns)
+
+
+def read_rank(body: bytes, columns: pa.Schema) -> tuple[Asked, dict[str, Any]]:
+    """Read a request to rank: rows with a bid each, and an auction.
+
+    Args:
+        body: An Arrow IPC stream. Its column `nb_bid` holds the bids and `nb_id`, where there is
+            one, the ids; the schema's metadata may hold `auction`, as JSON.
+        columns: Name and type of each column that the model reads.
+
+    Returns:
+        The rows, and what `nightbid.scorer.auction.ranked` takes.
+
+    Raises: see `read`.
+    """
+    with _malformed():
+        table = _open(body)
+        others: dict[str, Any] = {"auction": _metadata(table.schema, "auction")}
+        for name, key in ((BID, "bids"), (ID, "ids")):
+            if name in table.column_names:
+                for chunk in table[name].chunks:
+                    _largest(chunk)
+                    chunk.validate(full=True)
+                others[key] = table[name].to_pylist()
+        if BID not in table.column_names:
+            raise MissingDataError(
+                f"column {BID!r} is missing", where="body", hint="send the bid of each row in it"
+            )
+        given = [name for name in table.column_names if name not in (BID, ID)]
+        return _asked(table.select(given), columns), others
+
+
+@contextmanager
+def _malformed() -> Iterator[None]:
     try:
-        return _read(body, columns)
+        yield
     except _MALFORMED as error:
         line = " ".join(str(error).split())
         raise CorruptDataError(f"not Arrow: {line:.120}", where="body", hint=_HINT) from error
@@ -61,9 +101,8 @@ _MALFORMED = (
 """Raised for streams that are cut or damaged, names that are no text or repeated, and the like."""
 
 
-def _read(body: bytes, columns: pa.Schema) -> Asked:
-    table = _open(body)
-    context = _context(table.schema)
+def _asked(table: pa.Table, columns: pa.Schema) -> Asked:
+    context = _metadata(table.schema, "context")
     shared: dict[str, pa.Array] = {}
     own: dict[str, pa.Array] = {}
     for field in columns:
@@ -103,14 +142,15 @@ def _open(body: bytes) -> pa.Table:
         return pa.Table.from_batches(batches, stream.schema)
 
 
-def _context(schema: pa.Schema) -> dict[str, Any]:
-    text = (schema.metadata or {}).get(b"context", b"{}")
+def _metadata(schema: pa.Schema, name: str) -> dict[str, Any]:
+    """Read an object of the schema's metadata; empty where it is absent."""
+    text = (schema.metadata or {}).get(name.encode(), b"{}")
     try:
         found = orjson.loads(text)
     except ValueError as error:
-        raise CorruptDataError(f"not JSON: {error}", where="context", hint=_HINT) from error
+        raise CorruptDataError(f"not JSON: {error}", where=name, hint=_HINT) from error
     if not isinstance(found, dict):
-        raise CorruptDataError("not an object", where="context", hint=_HINT)
+        raise CorruptDataError("not an object", where=name, hint=_HINT)
     return found
 
 

@@ -100,6 +100,13 @@ class Served:
         asked = arrow_rows.read(body, self.columns)
         return self.score(asked.rows, asked.shared, large=large)
 
+    def rank_arrow(
+        self, body: bytes, *, large: bool = False
+    ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
+        """Score the rows of an Arrow IPC stream with bids; as `rank`."""
+        asked, others = arrow_rows.read_rank(body, self.columns)
+        return self.score(asked.rows, asked.shared, large=large), others
+
     def rank(
         self,
         body: bytes,

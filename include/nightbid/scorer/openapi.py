@@ -23,7 +23,13 @@ RANKED = {
 }  # fmt: skip
 PREDICTED = {"probability": "probabilities", "value": "values"}
 """What a model predicts → what an answer calls the predictions of its rows."""
-ASKED = (401, 408, 413, 415, 422, 429, 503)
+ARROW = {
+    "/score": "An uncompressed Arrow IPC stream of rows; the schema's metadata may hold `context`.",
+    "/rank": "As for /score, with the bid of each row in the column `nb_bid`, its id in `nb_id` if"
+    " it has one, and `auction` as JSON in the schema's metadata.",
+}
+"""Address → what an Arrow body of it holds."""
+ASKED = (401, 408, 413, 422, 429, 503)
 """Refusals of requests with a body."""
 
 
@@ -48,7 +54,9 @@ def document(columns: pa.Schema | None, version: str, output: str = "probability
     bodies: Schema = {
         path: {"application/json": {"schema": _ref(path[1:].title())}} for path in answers
     }
-    bodies["/score"][MEDIA_TYPE] = {"schema": {"type": "string", "format": "binary"}}
+    for path, said_of in ARROW.items():
+        stream = {"type": "string", "format": "binary", "description": said_of}
+        bodies[path][MEDIA_TYPE] = {"schema": stream}
     paths: Schema = {
         path: {
             "post": {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import httptools
 import uvloop
@@ -15,6 +17,10 @@ READ_SECONDS = 10
 """For a request to arrive whole, from its first byte or from the start of its connection."""
 WRITE_SECONDS = 10
 """For a client to take what waits to be sent to it."""
+LINGER_SECONDS = 2
+"""For a client to end a request that was refused before its end."""
+LINGER_BYTES = 64 << 20
+"""Of such a request, that are thrown away."""
 IDLE_SECONDS = 75
 """Between two requests of a connection."""
 MOST_HEAD_BYTES = 64 << 10
@@ -25,9 +31,74 @@ MOST_CONNECTIONS = 8192
 """Of one process. Beyond it, a connection that waits for a request gives way to a new one."""
 
 
+class Lingering:
+    """A connection that is closed without losing the answer.
+
+    A socket that is closed while a client still sends is reset, and the reset may throw away the
+    answer that the client has not read. So a request that is refused before its end is answered,
+    then read and thrown away within bounds, and closed when the client has ended it.
+
+    Args:
+        transport: The connection.
+        is_unread: Whether the client may still be sending a request.
+        loop: Of the connection.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        is_unread: Callable[[], bool],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._transport = transport
+        self._is_unread = is_unread
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._left = LINGER_BYTES
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    @property
+    def lingers(self) -> bool:
+        """Whether all that is read is thrown away by now."""
+        return self._timer is not None
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is answered."""
+        return self.lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close, once the client has ended what it sends."""
+        if self.is_closing():
+            return
+        if not self._is_unread():
+            self._transport.close()
+            return
+        self._timer = self._loop.call_later(LINGER_SECONDS, self._transport.close)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        with contextlib.suppress(RuntimeError):
+            self._transport.resume_reading()
+
+    def throw_away(self, data: bytes) -> None:
+        """Take what the client goes on to send."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._transport.close()
+
+    def stop(self) -> None:
+        """Stop the clock: the connection is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with a deadline for each request and a limit of connections."""
 
+    _lingering: Lingering
+    _whole = True
+    """Whether the newest request was read to its end."""
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _head = 0
@@ -37,7 +108,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first request."""
-        super().connection_made(transport)
+        self._lingering = Lingering(transport, lambda: not self._whole, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._lingering))
         if len(self.connections) > most_connections():
             idle = next((each for each in self.connections if _is_idle(each, self)), None)
             if idle is None:
@@ -48,12 +120,16 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
+        self._lingering.stop()
         self._stop()
         self._take()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes of a head, which nothing else limits."""
+        if self._lingering.lingers:
+            self._lingering.throw_away(data)
+            return
         if self._in_head:
             self._head += len(data)
         self._unset_keepalive_if_required()
@@ -72,6 +148,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start the clock of a request."""
         super().on_message_begin()
+        self._whole = False
         self._in_head, self._head = True, 0
         self._await_request()
 
@@ -88,6 +165,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Stop the clock: the request is whole."""
+        self._whole = True
         if self._offered:
             return
         self._stop()
@@ -162,6 +240,8 @@ class Protocol(HttpToolsProtocol):
             f"retry-after: 1\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
+        # Of connections that are too many, none is kept for the sake of an answer.
+        self._whole = status == 503
         self.transport.close()
 
 

@@ -164,8 +164,6 @@ class Service:
         """Score candidates with bids, and order and price them by an auction's rules."""
         begun = asyncio.get_running_loop().time()
         served = self._serving()
-        if _is_arrow(request):
-            raise HTTPException(415, "body: /rank reads JSON only → score Arrow rows at /score")
         if served.output == "value":
             raise HTTPException(
                 422,
@@ -174,11 +172,13 @@ class Service:
             )
         body = await self._body(request)
         large = len(body) > LARGE_BYTES
+        is_arrow = _is_arrow(request)
+        score = served.rank_arrow if is_arrow else served.rank
 
         def work() -> tuple[int, bytes]:
-            scores, others = served.rank(body, large=large)
+            scores, others = score(body, large=large)
             ranking = auction.ranked(others, scores)
-            self._beside(served, body, scores, bids=others["bids"])
+            self._beside(served, body, scores, is_arrow=is_arrow, bids=others["bids"])
             return len(scores), orjson.dumps({"champion": name_of(served), "ranking": ranking})
 
         return await self._answer(work, "rank", begun, large=large)
@@ -325,7 +325,6 @@ def refusal(error: Exception) -> Response:
 
 
 REASONS = {
-    415: "invalid",
     413: "too large",
     404: "no such address",
     405: "no such method",

@@ -348,6 +348,14 @@ def sweep_folder(settings: Settings, pipeline: str, name: str) -> Path:
     return Path(str(workspace.root)) / "sweeps" / pipeline / name
 
 
+def sweep_names(settings: Settings, pipeline: str) -> list[str]:
+    """Names of the sweeps of a pipeline; none where the workspace is in a bucket."""
+    if not Workspace(settings.workspace).is_local:
+        return []
+    folder = sweep_folder(settings, pipeline, "any").parent
+    return sorted(each.parent.name for each in folder.glob("*/sweep.json"))
+
+
 def _read(folder: Path) -> SweepHead:
     path = folder / "sweep.json"
     hint = "delete this sweep's folder and start the sweep again"

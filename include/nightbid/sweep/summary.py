@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from decimal import Decimal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from nightbid.config.settings import Settings
 from nightbid.report.charts import Bar, Dot, Words, bar_chart, scatter_chart
@@ -13,6 +14,14 @@ from nightbid.report.pages import document, render
 from nightbid.storage.workspace import write_atomically
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.trials import spent
+
+
+class TrialRun(NamedTuple):
+    """A trial as links name it."""
+
+    pipeline: str
+    run_id: str
+
 
 TITLES = {"log_loss": "validation log loss", "auc": "validation AUC"}
 
@@ -32,6 +41,21 @@ def write_page(sweep: Sweep, settings: Settings) -> Path:
 
     Returns:
         Its path.
+    """
+    path = sweep.folder / "sweep.html"
+    page = sweep_document(sweep, settings, Links(), [sweep.head.pipeline])
+    write_atomically(path, page.encode())
+    return path
+
+
+def sweep_document(sweep: Sweep, settings: Settings, links: Links, pipelines: Sequence[str]) -> str:
+    """Make the page of a sweep.
+
+    Args:
+        sweep: At whatever point it is.
+        settings: Name the workspace, whose ledger has the costs.
+        links: Where links lead; with a token, a button runs the winner.
+        pipelines: Named in the navigation.
     """
     ranked, trials = sweep.ranked(), sweep.trials()
     importances = sweep.importances()
@@ -81,10 +105,8 @@ def write_page(sweep: Sweep, settings: Settings) -> Path:
             "spent": spent(sweep, settings),
             "counts": {state: sum(each.state == state for each in trials)
                        for state in ("done", "pruned", "failed", "running")},
-            "zero": Decimal(0),
+            "links": links,
+            "runs": {each.number: TrialRun(sweep.head.pipeline, each.run_id) for each in trials},
         },
     )  # fmt: skip
-    page = document(sweep.head.name, body, links=Links(), pipelines=[sweep.head.pipeline])
-    path = sweep.folder / "sweep.html"
-    write_atomically(path, page.encode())
-    return path
+    return document(sweep.head.name, body, links=links, pipelines=list(pipelines))

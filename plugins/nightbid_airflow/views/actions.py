@@ -14,7 +14,7 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 from airflow.configuration import conf
 from fastapi import FastAPI, HTTPException, Request
@@ -24,11 +24,13 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.gates.overrides import add_override
 from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.promotion import promote_by_hand
 from nightbid.report.pages import message_document
 
-from nightbid_airflow.views.current_user import CurrentUser, Login, rerun_failed
+from nightbid_airflow.views.current_user import CurrentUser, Login, rerun_failed, trigger
 from nightbid_airflow.views.links import ServedLinks
+from nightbid_airflow.views.sweeps import run_winner
 
 if TYPE_CHECKING:
     from nightbid_airflow.views.app import Workspaces
@@ -128,6 +130,16 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         run_id = given.get("run", "")
         return f"{rerun_failed(pipeline, run_id)}, asked by {by}"
 
+    def winner(pipeline: str, given: Given, by: str) -> str:
+        return f"run {run_winner(pipeline, given.get('sweep', ''), settings, by)} is triggered"
+
+    def rescore(pipeline: str, given: Given, by: str) -> str:
+        runs = [given.get("run", ""), given.get("other", "")]
+        for each in runs:
+            RunRecord.load(shelf.workspace, pipeline, safe_run_id(each))
+        run = trigger("same_rows", {"pipeline": pipeline, "runs": runs}, by)
+        return f"run {run} of same_rows scores the older model"
+
     acts: dict[str, Callable[[str, Given, str], str]] = {
         "rollback": rollback,
         "pause": pause,
@@ -135,6 +147,8 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
         "promote": promote,
         "override": override,
         "rerun": rerun,
+        "winner": winner,
+        "rescore": rescore,
     }
 
     @app.post("/act/{pipeline}/{action}")
@@ -165,8 +179,17 @@ def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
                 text=f"Nights of {pipeline}",
             )  # fmt: skip
             return HTMLResponse(page)
-        page = f"runs/{pipeline}/{quote(given['run'])}" if action == "rerun" else ""
-        return RedirectResponse(f"{base}/{page or f'champion/{pipeline}'}", status_code=303)
+        page = {
+            "rerun": f"runs/{pipeline}/{quote(given.get('run', ''))}",
+            "winner": f"airflow/nightly_{pipeline}/{quote(given.get('sweep', ''))}-winner",
+            "rescore": f"compare/{pipeline}?{_compared(given)}",
+        }.get(action, f"champion/{pipeline}")
+        return RedirectResponse(f"{base}/{page}", status_code=303)
+
+
+def _compared(given: Given) -> str:
+    runs = (given.get("runs") or f"{given.get('run', '')} {given.get('other', '')}").split()
+    return urlencode([*(("run", each) for each in runs), ("asked", "yes")])
 
 
 def _reason(given: Given) -> str:

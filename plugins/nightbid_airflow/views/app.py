@@ -28,8 +28,9 @@ from nightbid.report.assets import scripts
 from nightbid.report.comparison import Comparison
 from nightbid.report.cost_trend import TREND
 from nightbid.report.index_pages import KINDS, PAGE, Filter
+from nightbid.report.output_page import output_document
 from nightbid.report.summaries import Summaries
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, read_manifest
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.base import RequestResponseEndpoint
@@ -39,6 +40,8 @@ from nightbid_airflow.views.actions import add_actions, token_of
 from nightbid_airflow.views.current_user import CurrentUser, Login, dag_runs, login_address
 from nightbid_airflow.views.links import ServedLinks
 from nightbid_airflow.views.rehearsals import add_rehearsals
+from nightbid_airflow.views.sweeps import add_sweeps
+from nightbid_airflow.views.tabs import add_tabs
 
 LOG = logging.getLogger(__name__)
 HEADERS = {
@@ -167,7 +170,14 @@ def make_pages(settings: Settings) -> FastAPI:
     def links(request: Request) -> ServedLinks:
         return ServedLinks(request.scope.get("root_path", ""), mlflow=shelf.mlflow or "")
 
+    def _to_act(request: Request, pipeline: str, reader: CurrentUser) -> ServedLinks:
+        found = links(request)
+        found.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
+        return found
+
     add_rehearsals(app, shelf, links)
+    add_sweeps(app, shelf, settings, _to_act)
+    add_tabs(app, shelf, links)
 
     @app.middleware("http")
     async def guard(request: Request, go_on: RequestResponseEndpoint) -> Response:
@@ -269,12 +279,12 @@ def make_pages(settings: Settings) -> FastAPI:
         return HTMLResponse(page, headers=name)
 
     @app.get("/outputs/{pipeline}/{stage}/{key}")
-    def output(pipeline: str, stage: str, key: str, reader: Login) -> Response:
+    def output(request: Request, pipeline: str, stage: str, key: str, reader: Login) -> Response:
         folder = _output_folder(pipeline, stage, key, reader)
         page: UPath = folder / "index.html"
         if not page.exists():
-            manifest = (folder / "manifest.json").read_text(encoding="utf-8")
-            return PlainTextResponse(manifest)
+            names = shelf.pipelines(reader)
+            return HTMLResponse(output_document(read_manifest(folder), links(request), names))
         text = page.read_text(encoding="utf-8")
         for name in SHOWN:
             # On disk the files lie beside the page; here they are below its address.
@@ -314,13 +324,14 @@ def make_pages(settings: Settings) -> FastAPI:
         pipeline: str,
         reader: Login,
         run: Annotated[list[str] | None, Query()] = None,
+        asked: bool = False,
     ) -> HTMLResponse:
         chosen = [shelf.run(pipeline, name, reader) for name in dict.fromkeys(run or ())]
         names = shelf.pipelines(reader)
         if not 2 <= len(chosen) <= MOST:
             return HTMLResponse(
                 documents.message_document(
-                    f"{len(chosen)} runs to compare",
+                    f"{len(chosen)} run{'s' * (len(chosen) != 1)} to compare",
                     f"Choose two to {MOST} runs in the list of nights.",
                     links=links(request),
                     pipelines=names,
@@ -329,10 +340,9 @@ def make_pages(settings: Settings) -> FastAPI:
                 ),
                 status_code=422,
             )
-        found = Comparison.of(chosen)
-        return HTMLResponse(
-            documents.compare_document(found, links=links(request), pipelines=names)
-        )
+        here, found = _to_act(request, pipeline, reader), Comparison.of(chosen)
+        page = documents.compare_document(found, links=here, pipelines=names, asked=asked)
+        return HTMLResponse(page)
 
     @app.get("/costs")
     def costs(request: Request, reader: Login) -> HTMLResponse:
@@ -345,15 +355,13 @@ def make_pages(settings: Settings) -> FastAPI:
         known = shelf.open(pipeline, reader)
         pointer = ChampionPointer(shelf.workspace, pipeline)
         history, paused = pointer.history(), pointer.paused()
-        to_act = links(request)
-        to_act.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
         return HTMLResponse(
             documents.champion_document(
                 pipeline,
                 history,
                 known,
                 paused=paused,
-                links=to_act,
+                links=_to_act(request, pipeline, reader),
                 pipelines=shelf.pipelines(reader),
             )
         )

@@ -5,8 +5,8 @@ Airflow serves a plugin's application to anybody: every route here depends on `C
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
@@ -16,8 +16,9 @@ from airflow.api_fastapi.core_api.security import get_user
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
+from airflow.utils.types import DagRunTriggeredByType
 from fastapi import Depends
-from nightbid.errors import ConfigError
+from nightbid.errors import ConfigError, NightbidError
 from nightbid.night.record import safe_run_id
 from sqlalchemy import select
 
@@ -104,6 +105,41 @@ def rerun_failed(pipeline: str, run_id: str) -> str:
         beside = [task for task in ("report", "watch_cost") if task in states]
         dag.clear(run_id=run.run_id, task_ids=sorted({*failed, *beside}), session=session)
     return f"running again: {', '.join(sorted(failed))}"
+
+
+def trigger(dag_id: str, conf: Mapping[str, Any], by: str, run_id: str | None = None) -> str:
+    """Trigger a DAG run in the name of a person.
+
+    Args:
+        dag_id: Of the DAG.
+        conf: What its form asks for.
+        by: Name of the person.
+        run_id: Default: Airflow names the run.
+
+    Returns:
+        Name of the run.
+
+    Raises:
+        NightbidError: Airflow does not take it.
+    """
+    from airflow.api.common.trigger_dag import trigger_dag
+    from airflow.sdk.exceptions import AirflowException
+
+    try:
+        run = trigger_dag(
+            dag_id=dag_id,
+            triggered_by=DagRunTriggeredByType.REST_API,
+            triggering_user_name=by,
+            run_id=run_id,
+            conf=dict(conf),
+        )
+    except (AirflowException, ValueError) as error:
+        raise NightbidError(
+            f"Airflow does not take the run: {error}",
+            where=dag_id,
+            hint="see in Airflow's list of DAGs that it is there and switched on",
+        ) from error
+    return str(run.run_id) if run is not None else ""
 
 
 def login_address(back: str) -> str:

@@ -39,6 +39,10 @@ class ServedLinks(Links):
         """Trials of sweeps, of one pipeline or of all."""
         return f"{self.nights(pipeline)}?kind=sweep"
 
+    def sweep(self, pipeline: str, name: str) -> str:
+        """One sweep."""
+        return f"{self.base}/sweeps/{quote(pipeline)}/{quote(name)}"
+
     def page(self, pipeline: str, number: int, query: Mapping[str, str] | None = None) -> str:
         """A page of a long list of runs, as it is narrowed down."""
         return f"{self.nights(pipeline)}?{urlencode({'page': number, **(query or {})})}"

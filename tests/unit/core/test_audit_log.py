@@ -40,6 +40,9 @@ def night(recorded_run, tmp_path, monkeypatch) -> RunRecord:
         )
     )
     users = pa.table({"nb_user": pa.array(hashes(pa.array(["7", "8", "8"])).view("int64"))})
+    compared = run.workspace.root / "comparisons" / "ctr"
+    compared.mkdir(parents=True)
+    pq.write_table(users, str(compared / "a-b.parquet"))
     before = ""
     for stage in ("sample", "featurize", "train", "export"):
         output = run.workspace.at(run.stage(stage).uri)
@@ -100,8 +103,9 @@ def test_what_holds_a_user_or_was_made_of_the_user_goes_and_the_champion_is_name
     assert there() == before, "only listed"
     printed("data forget 8 --delete --reason request-12 --by dee")
     assert before - there() == {"sample", "featurize", "train"}
+    assert not list((night.workspace.root / "comparisons").rglob("*.parquet"))
     assert not list((night.workspace.root / "days").rglob("manifest.json")), "learn of the day too"
     assert "nothing of them is kept" in printed("data forget 8")
     last = json.loads(printed("audit ctr --json"))[-1]
     assert (last["by"], last["reason"]) == ("dee", "request-12")
-    assert last["what"] == "forget 1 users: 5 outputs; had learned: ctr #1"
+    assert last["what"] == "forget 1 user: 6 outputs; had learned: ctr #1"

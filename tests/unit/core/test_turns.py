@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError
-from nightbid.night.turns import Turns
-from nightbid.storage.workspace import Workspace
+from nightbid.night.record import HEARTBEAT, RunRecord, StageRecord
+from nightbid.night.turns import Turns, watched_runs
+from nightbid.storage.workspace import Workspace, write_atomically
 
 FIRST = dt.date(2026, 1, 5)
 
@@ -99,3 +103,49 @@ def test_a_damaged_turn_names_the_file_and_what_to_do(tmp_path) -> None:
     path.write_text(path.read_text()[:20])
     with pytest.raises(CorruptDataError, match=r"000001\.json.*delete this file"):
         airflow.take("b")
+
+
+def test_a_night_from_the_shell_holds_its_pipeline_while_its_process_lives(tmp_path) -> None:
+    airflow = Scheduler(tmp_path)
+    with airflow.turns.held("by-shell"):
+        assert airflow.take("by-shell") == ""
+        assert airflow.take("scheduled", 1) == "by-shell", "Airflow knows nothing of it"
+        assert airflow.take("by-shell") == ""
+    assert airflow.take("scheduled", 1) == ""
+
+
+def test_a_process_that_was_killed_holds_nobody_up(tmp_path) -> None:
+    program = (
+        "import os, sys; from nightbid.night.turns import Turns;"
+        "from nightbid.storage.workspace import Workspace; import datetime as dt;"
+        "turns = Turns(Workspace(sys.argv[1]), 'small');"
+        "hold = turns.held('killed'); hold.__enter__();"
+        "assert turns.take('killed', dt.date(2026, 1, 5), lambda ids: False) == '';"
+        "print('holds', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holds\n"
+        airflow = Scheduler(tmp_path)
+        assert airflow.take("next", 1) == "killed"
+        process.kill()
+    assert airflow.take("next", 1) == ""
+
+
+def test_the_shell_waits_for_a_night_that_airflow_watches(tmp_path) -> None:
+    workspace = Workspace(str(tmp_path))
+    spec = PipelineSpec.model_validate({"pipeline": "small", "features": {"a": {"column": "a"}}})
+    run = RunRecord.start(workspace, spec, FIRST, run_id="scheduled__2026-01-05")
+    at_work = watched_runs(workspace, "small")
+    assert not at_work([run.run_id]), "no triggerer has looked at it"
+    now = dt.datetime.now(dt.UTC)
+    write_atomically(run.folder / HEARTBEAT, now.isoformat())
+    assert at_work([run.run_id])
+    write_atomically(run.folder / HEARTBEAT, (now - dt.timedelta(minutes=5)).isoformat())
+    assert not at_work([run.run_id])
+    write_atomically(run.folder / HEARTBEAT, now.isoformat())
+    run.record(StageRecord(stage="sample", state="failed", started=now, seconds=1, error="x"))
+    assert not at_work([run.run_id]), "it has ended"

@@ -112,7 +112,7 @@ def test_the_page_of_costs_is_written_from_the_shell(recorded_run, tmp_path, mon
     monkeypatch.setenv("NIGHTBID_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "costs.html"
     done = CliRunner().invoke(cost.app, ["page", "ctr", str(out)])
-    assert "1 runs in" in done.output, done.output
+    assert "1 run in" in done.output, done.output
     assert "0.0208 USD at cloud prices" in words(out.read_text())
 
 

@@ -92,7 +92,7 @@ def test_arrow_that_cannot_be_read_is_refused_in_one_line(night, scorer):
         ),
         413,
     )
-    assert "/rank reads JSON only" in refusal(written(raw), 415, "/rank")
+    assert "column 'nb_bid' is missing" in refusal(written(raw), 422, "/rank")
 
 
 def test_damaged_streams_are_refused_and_crash_nothing(night, scorer):

@@ -121,6 +121,18 @@ def test_hostile_requests_cost_no_memory_and_leave_no_traceback(night, tmp_path)
             answer = _send(scorer, data)
             assert status in answer.split(b"\r\n")[0], (data[:60], answer[:200])
             assert line in answer, (data[:60], answer[:300])
+        # A refusal arrives although the client goes on sending for a while, and reads only then.
+        for _ in range(20):
+            with socket.create_connection(
+                (scorer.http.base_url.host, scorer.http.base_url.port)
+            ) as one:
+                one.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n")
+                for _ in range(8):
+                    one.sendall(b" " * (1 << 20))
+                one.settimeout(60)
+                answer = one.recv(65536)
+                assert answer.startswith(b"HTTP/1.1 413 "), answer[:200]
+                assert b"more than 16 MiB" in answer
         # Clients that go away: in the body, before the answer, and with a reset.
         body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()
         host, port = scorer.http.base_url.host, scorer.http.base_url.port

@@ -7,7 +7,10 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
 import pytest
+
+from .test_scorer_arrow import STREAM, written
 
 
 def test_candidates_are_ordered_by_ecpm_and_pay_the_second_price(night, scorer):
@@ -45,6 +48,21 @@ def test_candidates_are_ordered_by_ecpm_and_pay_the_second_price(night, scorer):
     tied = ranking(rows=[one] * 3, bids=[1, 1, 1], ids=["b", "c", "a"])
     assert [each["id"] for each in tied] == ["a", "b", "c"]
     assert [each["price"] for each in tied] == pytest.approx([1, 1, 0])
+    # The same as columns.
+    columns = raw.append_column("nb_bid", pa.array(bids)).append_column("nb_id", pa.array(ids))
+    for auction in ({}, {"pricing": "first", "reserve": 0.7, "quality_floor": floor}):
+        table = columns.replace_schema_metadata({"auction": json.dumps(auction)})
+        answer = scorer.http.post("/rank", content=written(table), headers=STREAM)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["ranking"] == ranking(auction=auction)
+    for table, line in (
+        (raw, "column 'nb_bid' is missing"),
+        (raw.append_column("nb_bid", pa.array(["1"] * 40)), r"bids\[0\]: '1' is not a number"),
+        (columns.replace_schema_metadata({"auction": "{"}), "auction: not JSON"),
+    ):
+        answer = scorer.http.post("/rank", content=written(table), headers=STREAM)
+        assert answer.status_code == 422, answer.text
+        assert re.search(line, answer.json()["error"]), answer.text
     for wrong, line in (
         ({"bids": [1]}, "bids: 1 values for 40 rows"),
         ({"bids": [True] * 40}, r"bids\[0\]: True is not a number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from nightbid.cli import complete, view
 from nightbid.cli.output import AsJson, print_json
-from nightbid.cli.root import Overrides, PipelineName, app, console, known
+from nightbid.cli.root import Overrides, PipelineName, app, console, known, one_value_each
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import Night
 from nightbid.config.settings import Settings
@@ -52,18 +53,19 @@ def run(
 
     settings = Settings()
     overrides = tuple(set_ or ())
-    spec = find_pipeline(pipeline, settings.pipelines, overrides)
-    run_nights(
-        spec,
-        first=date_.date(),
-        nights=nights,
-        settings=settings,
-        overrides=overrides,
-        run_id=run_id,
-        until=until,
-        console=console,
-        wait=wait,
-    )
+    with one_value_each(overrides):
+        spec = find_pipeline(pipeline, settings.pipelines, overrides)
+        run_nights(
+            spec,
+            first=date_.date(),
+            nights=nights,
+            settings=settings,
+            overrides=overrides,
+            run_id=run_id,
+            until=until,
+            console=console,
+            wait=wait,
+        )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -189,15 +191,24 @@ def compare(
     run_ids: Annotated[
         list[str], typer.Argument(help="Two or more run ids.", autocompletion=complete.runs)
     ],
+    same_rows: Annotated[
+        bool,
+        typer.Option(
+            "--same-rows",
+            help="Score the older model of two on the newer night's rows, where they differ.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: metrics with intervals, differences in the spec, cost."""
-    from nightbid.cli.compare import compare_runs, comparison_json
+    from nightbid.cli.compare import compare_runs, comparison_json, score_on_same_rows
 
     settings = Settings()
     workspace = Workspace(settings.workspace)
     name = known(pipeline, settings)
     found = [RunRecord.load(workspace, name, each) for each in run_ids]
+    if same_rows:
+        score_on_same_rows(found, sys.stderr.isatty())
     if as_json:
         print_json(comparison_json(found))
         return

@@ -1,0 +1,9 @@
+"""Scores an older model on a newer night's rows: the page that compares runs triggers it."""
+
+from nightbid.config.load import pipeline_names
+from nightbid.config.settings import Settings
+from nightbid_airflow.rescore import rescore_dag
+
+names = pipeline_names(Settings().pipelines)
+if names:
+    dag = rescore_dag(names)

@@ -1,0 +1,112 @@
+"""Ids of people as keyed hashes, from the first stage on.
+
+The keyed id of a value is the BLAKE2b digest of its text with the secret as key, 16 bytes as
+hexadecimal digits. Without the secret neither direction can be computed, so outputs, models and
+pages hold nothing that the logs' ids could be looked up by. A caller of the scorer sends keyed ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightbid.column_parsing import whole
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError, CorruptDataError
+
+LEAST_BYTES = 16
+"""Of a secret: a shorter one could be guessed."""
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class UserKeys:
+    """Makes the keyed ids of a pipeline."""
+
+    columns: tuple[str, ...]
+    """Columns that hold ids of people."""
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, spec: PipelineSpec) -> UserKeys | None:
+        """Read the secret that a pipeline names; None where it names none.
+
+        Raises:
+            ConfigError: The secret is not there, or is shorter than 16 bytes.
+        """
+        block = spec.source.user_key
+        if block is None:
+            return None
+        where = f"source.user_key: {block.env or block.file}"
+        if block.env:
+            secret = os.environ.get(block.env, "").encode()
+        else:
+            try:
+                secret = Path(block.file).expanduser().read_bytes().strip()
+            except OSError as error:
+                raise ConfigError(
+                    f"the secret cannot be read ({error.strerror})", where=where,
+                    hint="mount it where tasks run, readable for their user",
+                ) from error  # fmt: skip
+        if len(secret) < LEAST_BYTES:
+            what = f"the secret has {len(secret)} bytes" if secret else "the secret is not set"
+            raise ConfigError(
+                what, where=where, hint=f"give at least {LEAST_BYTES}: `openssl rand -hex 32`"
+            )
+        return cls(tuple(dict.fromkeys((spec.columns.user, *block.columns))), secret)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one secret from another without holding it: rows of another one are made again."""
+        return self.one("fingerprint of the key")[:16]
+
+    def one(self, value: str) -> str:
+        """The keyed id of one value, by its text."""
+        # A longer key than BLAKE2b takes counts in full, too.
+        key = hashlib.blake2b(self.secret, digest_size=32).digest()
+        return hashlib.blake2b(value.encode(), key=key, digest_size=DIGEST_BYTES).hexdigest()
+
+    def many(self, values: Sequence[str]) -> list[str]:
+        """Keyed ids of some values."""
+        return [self.one(value) for value in values]
+
+    def keyed(self, rows: pa.Table) -> pa.Table:
+        """Replace the ids of a table; columns that it lacks are left out.
+
+        Args:
+            rows: As the logs hold them.
+
+        Raises:
+            CorruptDataError: A column of ids holds lists or the like.
+        """
+        for name in self.columns:
+            if name in rows.column_names:
+                place = rows.column_names.index(name)
+                rows = rows.set_column(place, name, self._column(rows[name], name))
+        return rows
+
+    def _column(self, column: pa.ChunkedArray, name: str) -> pa.Array:
+        array = whole(column)
+        if not pa.types.is_dictionary(array.type):
+            try:
+                array = array.dictionary_encode()
+            except pa.ArrowException as error:
+                raise CorruptDataError(
+                    f"column {name!r} holds {column.type}, which is no id", where="source.user_key",
+                    hint="name columns of texts or whole numbers",
+                ) from error  # fmt: skip
+        texts = array.dictionary
+        if not pa.types.is_binary(texts.type):
+            texts = pc.cast(texts, pa.string())
+        known = [
+            None if text is None else self.one(text.decode("utf-8", "surrogateescape")
+                                               if isinstance(text, bytes) else text)
+            for text in texts.to_pylist()
+        ]  # fmt: skip
+        return pa.array(known, pa.string()).take(array.indices)

@@ -1,0 +1,174 @@
+"""An older model scored on the rows that a newer night was judged on, so that both can be paired.
+
+The scores are kept below `comparisons/<pipeline>/` of the workspace, under the digest of the older
+bundle and that of the rows: they are computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from nightbid.errors import ConfigError, CorruptDataError, MissingDataError, NightbidError
+from nightbid.evaluation.paired import KeptScores
+from nightbid.evaluation.rows import PIECE
+from nightbid.evaluation.scores import Floats, Ints
+from nightbid.night.manifest import Manifest
+from nightbid.night.progress import Progress, silent
+from nightbid.night.record import RunRecord
+from nightbid.schema import KEY, USER, split_files
+from nightbid.storage.workspace import fetch, local_file, read_manifest, replaced
+
+SCORE = "score"
+
+
+def rescored(older: RunRecord, newer: RunRecord) -> KeptScores | None:
+    """Read what the older run's model predicts for the rows of the newer night.
+
+    Args:
+        older: A run that exported its candidate.
+        newer: A run that was evaluated.
+
+    Returns:
+        Rows as the newer evaluation has them, with the older model's scores; None where it was not
+        scored on them.
+
+    Raises:
+        NightbidError: An output is gone or damaged.
+    """
+    rows = _output(newer, "evaluate")[1]
+    path = _place(older, newer)
+    if not path.exists():
+        return None
+    with local_file(path) as local:
+        try:
+            table = pq.read_table(local, page_checksum_verification=True)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CorruptDataError(
+                f"cannot be read ({error})", where=str(path), hint="delete it and score again"
+            ) from error
+    kept = KeptScores.load(fetch(rows))
+    if not np.array_equal(table[KEY].to_numpy(), kept.keys):
+        raise CorruptDataError(
+            "these are scores of other rows", where=str(path), hint="delete it and score again"
+        )
+    return replace(kept, scores=table[SCORE].to_numpy().astype(np.float64))
+
+
+def why_not(older: RunRecord, newer: RunRecord) -> str:
+    """Say why the older model cannot be scored on the newer night's rows; empty where it can.
+
+    Args:
+        older: The run whose model is scored.
+        newer: The run whose rows are.
+    """
+    if older.head.spec.get("label") != newer.head.spec.get("label"):
+        return "they predict different labels"
+    try:
+        _output(older, "export")
+        for stage in ("sample", "featurize", "evaluate"):
+            _output(newer, stage)
+    except NightbidError as error:
+        return error.what
+    return ""
+
+
+def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> int:
+    """Score the older run's model on the newer night's evaluate rows, and keep the scores.
+
+    As a champion in an evaluation, it keeps its vocabularies and takes the newer night's history.
+
+    Args:
+        older: The run whose model is scored.
+        newer: The run whose rows are.
+        progress: Told the share of the rows that is scored.
+
+    Returns:
+        How many rows.
+
+    Raises:
+        ConfigError: The two predict different labels.
+        NightbidError: An output that it needs was never made, is gone or damaged.
+    """
+    if why := why_not(older, newer):
+        raise ConfigError(
+            f"{older.run_id} cannot be scored on the rows of {newer.run_id}: {why}",
+            where="compare",
+            hint="compare runs of which both are kept",
+        )
+    # TensorFlow stays out of this: a bundle is scored by ONNX Runtime.
+    from nightbid.features.fitted import FittedFeatures
+    from nightbid.serving.bundle import Bundle
+
+    sampled = fetch(_output(newer, "sample")[1])
+    tonight = FittedFeatures.load(fetch(_output(newer, "featurize")[1]) / "fitted")
+    bundle = Bundle.load(fetch(_output(older, "export")[1]), judged=True)
+    features = bundle.fitted.with_history(tonight)
+    kept = KeptScores.load(fetch(_output(newer, "evaluate")[1]))
+    keys: list[Ints] = []
+    scores: list[Floats] = []
+    files = split_files(sampled, "evaluate")
+    total = sum(pq.read_metadata(path).num_rows for path in files)
+    for done, raw in _pieces(files):
+        progress(done / max(total, 1), f"scoring {len(kept.keys):,} rows")
+        keys.append(raw[KEY].to_numpy().astype(np.int64))
+        scores.append(bundle.predict(features.transform(raw)))
+    found = _aligned(
+        np.concatenate([*keys, np.zeros(0, np.int64)]),
+        np.concatenate([*scores, np.zeros(0)]),
+        kept.keys,
+        newer.run_id,
+    )
+    path = _place(older, newer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as local:
+        pq.write_table(
+            pa.table({KEY: kept.keys, USER: kept.users, SCORE: found}), local, compression="zstd",
+            write_page_checksum=True,
+        )  # fmt: skip
+    return len(found)
+
+
+def _aligned(keys: Ints, scores: Floats, wanted: Ints, run_id: str) -> Floats:
+    """Scores of the rows that were evaluated, which keep the order of the sampled ones."""
+    if len(keys) != len(wanted):
+        chosen = np.isin(keys, wanted)
+        keys, scores = keys[chosen], scores[chosen]
+    if not np.array_equal(keys, wanted):
+        raise CorruptDataError(
+            f"the sampled rows are not the {len(wanted):,} that were evaluated",
+            where=run_id,
+            hint="rerun that night from `sample`",
+        )
+    return scores
+
+
+def _pieces(files: list[Path]) -> Iterator[tuple[int, pa.Table]]:
+    done = 0
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(PIECE):
+                yield done, pa.Table.from_batches([batch])
+                done += len(batch)
+
+
+def _place(older: RunRecord, newer: RunRecord) -> UPath:
+    bundle = _output(older, "export")[0].digest
+    rows: dict[str, Any] = dict(_output(newer, "evaluate")[0].metrics)
+    folder = newer.workspace.root / "comparisons" / newer.head.pipeline
+    return folder / f"{bundle[:32]}-{rows['rows_digest']}.parquet"
+
+
+def _output(run: RunRecord, stage: str) -> tuple[Manifest, UPath]:
+    record = run.stage(stage)
+    if record is None or not record.uri:
+        raise MissingDataError(f"{run.run_id} has no output of {stage}", where=run.head.pipeline)
+    folder = run.workspace.at(record.uri)
+    return read_manifest(folder), folder

@@ -1,0 +1,128 @@
+"""What the scheduler does when a night begins or ends: it writes the run's note, and watches again.
+
+Airflow shows the note on the run's page: the night, and how it ended. A note that a person has
+written or changed is left alone. A stage that is cleared runs without `watch_cost`, which nothing
+depends on: it is cleared along.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+LOG = logging.getLogger(__name__)
+NIGHTLY = "nightly_"
+WATCH = "watch_cost"
+LONGEST = 900
+"""Letters; Airflow keeps 1,000."""
+MARKS = {"promoted": "🟢", "kept": "⚪", "stopped": "🟠", "failed": "🔴"}
+"""How a night ended, as a color: Airflow's pages no longer draw those of operators."""
+
+
+@hookimpl
+def on_dag_run_running(dag_run: Any, msg: str) -> None:
+    """Note the night of a run that begins, and watch one that goes on after a person cleared it."""
+    _write(dag_run, ended=False)
+    try:
+        _watch_again(dag_run)
+    except Exception:
+        LOG.exception("the cost of %s is not watched again", dag_run.run_id)
+
+
+@hookimpl
+def on_dag_run_success(dag_run: Any, msg: str) -> None:
+    """Note how a night ended."""
+    _write(dag_run, ended=True)
+
+
+@hookimpl
+def on_dag_run_failed(dag_run: Any, msg: str) -> None:
+    """Note how a night ended."""
+    _write(dag_run, ended=True)
+
+
+def _watch_again(dag_run: Any) -> None:
+    """Clear the cost watch of a run that goes on after it had ended."""
+    if not dag_run.dag_id.startswith(NIGHTLY):
+        return
+    from airflow.models.taskinstance import clear_task_instances
+    from airflow.utils.state import State
+    from sqlalchemy.orm import object_session
+
+    session = object_session(dag_run)
+    if session is None:
+        return
+    ended = [
+        task
+        for task in dag_run.get_task_instances(session=session)
+        if task.task_id == WATCH and task.state in State.finished
+    ]
+    if ended:
+        clear_task_instances(ended, session, dag_run_state=False)
+
+
+def _write(dag_run: Any, *, ended: bool) -> None:
+    if not dag_run.dag_id.startswith(NIGHTLY):
+        return
+    kept = dag_run.dag_run_note
+    if kept is not None and kept.user_id is not None:
+        return
+    try:
+        dag_run.note = note_of(dag_run, ended=ended)
+    except Exception:  # A note must never hold up the scheduler.
+        LOG.exception("no note for %s", dag_run.run_id)
+
+
+def note_of(dag_run: Any, *, ended: bool) -> str:
+    """Say in Markdown which night a run is of and how it ended, with a link to its page.
+
+    Args:
+        dag_run: As Airflow has it.
+        ended: Whether it has.
+    """
+    # Here, because every component imports this module with the plugin.
+    from nightbid_airflow.page_links import run_page
+    from nightbid_airflow.request import Request
+
+    pipeline = dag_run.dag_id.removeprefix(NIGHTLY)
+    request = Request.of(pipeline, dag_run, dag_run.conf or {})
+    said = f"Night of {request.date}"
+    if request.overrides:
+        said += f", with {', '.join(request.overrides)}"
+    if not ended:
+        return said[:LONGEST]
+    mark, how = outcome(pipeline, dag_run.run_id)
+    link = f" [Page of the night]({run_page(pipeline, dag_run.run_id)})"
+    return f"{mark} {said}: {how}"[: LONGEST - len(link)] + link
+
+
+def outcome(pipeline: str, run_id: str) -> tuple[str, str]:
+    """How a run ended: a mark, and a sentence from its records.
+
+    Args:
+        pipeline: Name of the pipeline.
+        run_id: As Airflow has it.
+    """
+    from nightbid.config.settings import Settings
+    from nightbid.errors import NightbidError
+    from nightbid.night.record import RunRecord, safe_run_id, state_of
+    from nightbid.storage.workspace import Workspace
+
+    try:
+        run = RunRecord.load(Workspace(Settings().workspace), pipeline, safe_run_id(run_id))
+        newest = {record.stage: record for record in run.records()}
+    except NightbidError as error:
+        return MARKS["failed"], error.what
+    state, ended_by = state_of(run.head, newest)
+    if ended_by:
+        record = newest[ended_by]
+        word = "stopped by" if state == "stopped" else "failed at"
+        return MARKS[state], f"{word} {ended_by}: {record.error or record.summary}"
+    said = [newest[name].summary for name in ("evaluate", "promote") if name in newest]
+    if "promote" not in newest:
+        return MARKS["failed"], "; ".join(
+            [*said, "it ended before its promotion, as the log of the failed task says"]
+        )
+    return MARKS["promoted" if "promoted as champion" in said[-1] else "kept"], "; ".join(said)

@@ -1,0 +1,57 @@
+"""What Airflow's form and REST answer to a wrong field: one line instead of a JSON schema."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import Any
+
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+_DUMP = re.compile(r"^(Invalid input for param .+?): (.+?)\n\nFailed validating", re.DOTALL)
+_CHOICES = re.compile(r"^'(.*)' does not match '\^\(([\w|]+)\)(.*)'$", re.DOTALL)
+
+
+class ShortRefusals(BaseHTTPMiddleware):
+    """Shortens refusals of triggered runs."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Answer one request."""
+        answer = await call_next(request)
+        if answer.status_code != 400:
+            return answer
+        body = b"".join([part async for part in answer.body_iterator])  # type: ignore[attr-defined]
+        try:
+            found: Any = json.loads(body)
+        except ValueError:
+            found = None
+        if isinstance(found, dict) and isinstance(found.get("detail"), str):
+            return JSONResponse({**found, "detail": in_one_line(found["detail"])}, 400)
+        return Response(body, 400, dict(answer.headers))
+
+
+def in_one_line(detail: str) -> str:
+    """Say in one line what a dump of a JSON schema says of a field.
+
+    Args:
+        detail: As Airflow answers.
+    """
+    dump = _DUMP.match(detail)
+    if dump is None:
+        return detail
+    field, fault = dump.groups()
+    choices = _CHOICES.match(fault)
+    if choices is None:
+        return f"{field}: {fault} → see the description of the field"
+    value, names, rest = choices.groups()
+    known = names.split("|")
+    name = re.split(r"[.=]", value, maxsplit=1)[0]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    if name in known:
+        hint = "write key=value, as in train.learning_rate=0.002"
+    what = f"{value!r} names no key of the pipeline's YAML" if "=" in rest else f"no {value!r}"
+    return f"{field}: {what if name not in known else repr(value)} → {hint}"

@@ -1,0 +1,93 @@
+"""The page of a sweep, with a button that runs its winner as a night."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse
+from nightbid.config.settings import Settings
+from nightbid.errors import ConfigError
+
+from nightbid_airflow.views.current_user import CurrentUser, Login, dag_runs, trigger
+from nightbid_airflow.views.links import ServedLinks
+
+if TYPE_CHECKING:
+    from nightbid.sweep.study import Sweep
+
+    from nightbid_airflow.views.app import Workspaces
+
+
+def add_sweeps(
+    app: FastAPI,
+    shelf: Workspaces,
+    settings: Settings,
+    links: Callable[[Request, str, CurrentUser], ServedLinks],
+) -> None:
+    """Add a page per sweep.
+
+    Args:
+        app: The pages.
+        shelf: The workspace as the pages read it.
+        settings: Name workspace and pipelines.
+        links: Links of a request to a pipeline by a person, with a token where they may act.
+    """
+
+    @app.get("/sweeps/{pipeline}/{name}")
+    def sweep(request: Request, pipeline: str, name: str, reader: Login) -> HTMLResponse:
+        shelf.open(pipeline, reader)
+        # Optuna takes a second to import: only where a sweep is looked at.
+        from nightbid.sweep.summary import sweep_document
+
+        try:
+            found = open_sweep(pipeline, name, settings)
+        except ConfigError as error:
+            raise HTTPException(404, str(error)) from error
+        here, names = links(request, pipeline, reader), shelf.pipelines(reader)
+        return HTMLResponse(sweep_document(found, settings, here, names))
+
+
+def open_sweep(pipeline: str, name: str, settings: Settings) -> Sweep:
+    """Open a sweep by a name from outside, which is looked up among those that there are.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    from nightbid.sweep.study import Sweep, sweep_names
+
+    if name not in sweep_names(settings, pipeline):
+        raise ConfigError(f"no sweep {name!r} of {pipeline!r}", where="sweep")
+    return Sweep.load(pipeline, name, settings)
+
+
+def run_winner(pipeline: str, name: str, settings: Settings, by: str) -> str:
+    """Trigger a night with the settings of a sweep's winner, through every gate.
+
+    Args:
+        pipeline: Name of the pipeline.
+        name: Of the sweep.
+        settings: Name workspace and pipelines.
+        by: Who asks.
+
+    Returns:
+        Name of the run, as the records have it.
+
+    Raises:
+        ConfigError: There is no such sweep, no trial has ended well, the winner has been run, or
+            Airflow does not take the run.
+    """
+    sweep = open_sweep(pipeline, name, settings)
+    ranked = sweep.ranked()
+    if not ranked:
+        raise ConfigError("no trial has ended well: there is no winner", where=name)
+    run_id = f"{name}-winner"
+    if run_id in dag_runs(pipeline):
+        raise ConfigError(
+            f"the winner has been run as {run_id}",
+            where=name,
+            hint="clear that run in Airflow to run it again",
+        )
+    conf = {"date": sweep.head.date.isoformat(), "overrides": list(ranked[0].overrides)}
+    trigger(f"nightly_{pipeline}", conf, by, run_id)
+    return run_id

@@ -1,0 +1,85 @@
+"""The *Nightbid* tab on Airflow's own pages of a DAG, a run and a task: it leads to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from nightbid.night.record import safe_run_id
+from nightbid.report import records
+from nightbid.report.pages import message_document
+from nightbid.report.run_view import RunView
+from sqlalchemy import select
+
+from nightbid_airflow.views.current_user import CurrentUser, Login
+from nightbid_airflow.views.links import ServedLinks
+
+if TYPE_CHECKING:
+    from nightbid_airflow.views.app import Workspaces
+
+PAGES = {"nightly": "nights", "score": "champion"}
+"""Kind of a DAG → our page of its pipeline."""
+
+
+def add_tabs(app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedLinks]) -> None:
+    """Add an address per page of Airflow that has the tab."""
+
+    def _message(request: Request, title: str, what: str, to: str, text: str) -> Response:
+        page = message_document(title, what, links=links(request), to=to, text=text)
+        return HTMLResponse(page)
+
+    def _lead(request: Request, reader: CurrentUser, dag_id: str, run_id: str, task: str) -> Any:
+        here = links(request)
+        kind, _, pipeline = dag_id.partition("_")
+        if dag_id == "sweep":
+            return RedirectResponse(_sweep_page(here, run_id) or here.sweeps(""))
+        if kind not in PAGES or not reader.may_read(pipeline):
+            what = f"{dag_id} is no night of a pipeline: there is no page of it here."
+            return _message(request, "Nothing here", what, here.nights(), "All nights")
+        if pipeline not in records.pipelines(shelf.workspace):
+            what = f"{pipeline} has no run yet. This page shows one once its first stage begins."
+            return _message(request, "No run yet", what, here.nights(), "All nights")
+        if kind != "nightly" or not run_id:
+            return RedirectResponse(f"{here.base}/{PAGES[kind]}/{quote(pipeline)}")
+        name = safe_run_id(run_id)
+        run = records.run(shelf.workspace, pipeline, name)
+        if run is None:
+            what = "No stage of this run has begun. Open this page again once one has."
+            return _message(request, run_id, what, here.nights(pipeline), f"Nights of {pipeline}")
+        stage = task.rpartition(".")[2]
+        if stage.startswith("gate_") and (page := here.output(RunView(run).stage(stage))):
+            return RedirectResponse(page)
+        return RedirectResponse(here.run(run.head))
+
+    @app.get("/airflow/{dag_id}")
+    def of_dag(request: Request, dag_id: str, reader: Login) -> Response:
+        found: Response = _lead(request, reader, dag_id, "", "")
+        return found
+
+    @app.get("/airflow/{dag_id}/{run_id}")
+    def of_run(request: Request, dag_id: str, run_id: str, reader: Login) -> Response:
+        found: Response = _lead(request, reader, dag_id, run_id, "")
+        return found
+
+    @app.get("/airflow/{dag_id}/{run_id}/{task_id}")
+    def of_task(
+        request: Request, dag_id: str, run_id: str, task_id: str, reader: Login
+    ) -> Response:
+        found: Response = _lead(request, reader, dag_id, run_id, task_id)
+        return found
+
+
+def _sweep_page(here: ServedLinks, run_id: str) -> str:
+    """Address of the page of a DAG run of `sweep`; empty where its pipeline is not known."""
+    with create_session() as session:
+        asked = session.scalar(
+            select(DagRun.conf).where(DagRun.dag_id == "sweep", DagRun.run_id == run_id)
+        )
+    if not asked or not asked.get("pipeline"):
+        return ""
+    return here.sweep(asked["pipeline"], asked.get("name") or safe_run_id(f"sweep-{run_id}"))

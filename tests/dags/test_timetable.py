@@ -1,0 +1,91 @@
+"""Which night a scheduled or backfilled run is of, by its name and its logical date."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+import pytest
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import DataInterval, TimeRestriction
+from airflow.utils.types import DagRunType
+from nightbid_airflow.timetable import NightTimetable
+
+from .test_nightly import the_dag
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+
+def day(text: str) -> pendulum.DateTime:
+    found = pendulum.parse(text, tz="UTC")
+    assert isinstance(found, pendulum.DateTime)
+    return found
+
+
+def dag_with(pipelines, schedule: str):
+    """The DAG as the scheduler reads it from its database."""
+    pipelines(schedule=schedule)
+    return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(the_dag()))
+
+
+def nights(dag, first: str, last: str) -> list[tuple[str, str]]:
+    infos = dag.iter_dagrun_infos_between(day(first), day(last))
+    return [(f"{each.logical_date:%Y-%m-%d}", f"{each.run_after:%Y-%m-%d %H:%M}") for each in infos]
+
+
+def test_a_backfill_makes_the_nights_that_it_names(pipelines) -> None:
+    dag = dag_with(pipelines, "30 2 * * *")
+    expected = [
+        ("2026-01-08", "2026-01-09 02:30"),
+        ("2026-01-09", "2026-01-10 02:30"),
+        ("2026-01-10", "2026-01-11 02:30"),
+    ]
+    assert nights(dag, "2026-01-08", "2026-01-10") == expected
+    assert nights(dag, "2026-01-08", "2026-01-10T23:59:59") == expected
+
+
+def test_a_weekly_schedule_makes_the_nights_before_its_days(pipelines) -> None:
+    # On Mondays: the nights of Sundays.
+    dag = dag_with(pipelines, "0 3 * * 1")
+    assert [night for night, _ in nights(dag, "2026-01-01", "2026-01-20")] == [
+        "2026-01-04", "2026-01-11", "2026-01-18",
+    ]  # fmt: skip
+
+
+def test_runs_are_named_by_their_night_and_those_by_hand_by_their_time(pipelines) -> None:
+    timetable = dag_with(pipelines, "0 3 * * *").timetable
+    assert isinstance(timetable, NightTimetable)
+    tick = day("2026-01-09T03:00:00")
+    interval = timetable.infer_manual_data_interval(run_after=tick)
+    name = timetable.generate_run_id
+    scheduled = name(run_type=DagRunType.SCHEDULED, run_after=tick, data_interval=interval)
+    assert scheduled == "scheduled__2026-01-08"
+    backfilled = {
+        name(run_type=DagRunType.BACKFILL_JOB, run_after=tick, data_interval=interval)
+        for _ in range(3)
+    }
+    assert len(backfilled) == 3, "a night may be backfilled again"
+    assert all(each.startswith("backfill__2026-01-08__") for each in backfilled)
+    by_hand = name(run_type=DagRunType.MANUAL, run_after=tick, data_interval=interval)
+    assert by_hand.startswith("manual__2026-01-09T03:00:00")
+
+
+def test_the_schedule_goes_on_after_runs_of_an_older_version(pipelines) -> None:
+    timetable = dag_with(pipelines, "0 3 * * *").timetable
+    always = TimeRestriction(day("2026-01-01"), None, catchup=True)
+    # Their interval was the moment of their start, on the day after the night of 8 January.
+    for end in ("2026-01-09T03:00:00", "2026-01-09"):
+        last = DataInterval.exact(day(end))
+        info = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=always)
+        assert f"{info.logical_date:%Y-%m-%d %H:%M}" == "2026-01-09 00:00"
+        assert info.run_after == day("2026-01-10T03:00:00")
+
+
+def test_without_catch_up_only_the_last_missed_night_is_made(pipelines) -> None:
+    timetable = dag_with(pipelines, "0 3 * * *").timetable
+    rule = TimeRestriction(day("2026-01-01"), None, catchup=False)
+    last = DataInterval(day("2026-01-08"), day("2026-01-09"))
+    info = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=rule)
+    now = pendulum.now("UTC")
+    assert now - timedelta(days=1) <= info.run_after <= now
+    assert info.logical_date == info.run_after.start_of("day") - timedelta(days=1)

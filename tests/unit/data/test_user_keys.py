@@ -1,0 +1,123 @@
+"""Ids of people as keyed hashes: no output holds an id of the logs, and the secret is nowhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.load import parse_pipeline
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.data.user_keys import UserKeys
+from nightbid.errors import ConfigError
+from nightbid.features.fitted import FittedFeatures
+from nightbid.forget import find_users
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import stage_named
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
+
+SECRET = "a-secret-of-more-than-16-bytes"
+NIGHT = dt.date(2026, 1, 4)
+PIPELINE = """
+pipeline: keyed
+source: {{kind: parquet, folder: {folder}, user_key: {{env: TEST_USER_KEY, columns: [friend]}}}}
+window: {{train_days: 2}}
+features:
+  user_id: {{min_count: 1}}
+  friend: {{min_count: 1}}
+  ad_id: {{min_count: 2}}
+  user_ctr: {{transform: target_rate, columns: [user_id]}}
+  seen: {{transform: recent, column: ad_id, by: [user_id], vocabulary: ad_id, length: 4}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four days whose users have names, and one row without a label."""
+    made = SimulatorLogs(SimulatorSource(rows_per_day=600, users=80, ads=30))
+    for back in range(4):
+        day = NIGHT - dt.timedelta(days=back)
+        table = pa.Table.from_batches(made.batches(day))
+        names = pa.array([f"person-{each}" for each in table["user_id"].to_pylist()])
+        table = table.set_column(table.column_names.index("user_id"), "user_id", names)
+        labels = pa.array([None, *table["click"].to_pylist()[1:]])
+        table = table.set_column(table.column_names.index("click"), "click", labels)
+        table = table.append_column("friend", names.take(pa.array(range(len(names) - 1, -1, -1))))
+        target = tmp_path / "logs" / f"dt={day}"
+        target.mkdir(parents=True)
+        pq.write_table(table, target / "part.parquet")
+    return tmp_path / "logs"
+
+
+def texts(path: Path) -> str:
+    """All that a file says, compressed or not."""
+    if path.suffix == ".parquet":
+        return str(pq.read_table(path, partitioning=None).to_pydict())
+    return path.read_bytes().decode("utf-8", "replace")
+
+
+def test_no_raw_id_is_in_any_output(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TEST_USER_KEY", SECRET)
+    spec = parse_pipeline(PIPELINE.format(folder=folder), "keyed.yaml")
+    workspace = Workspace(str(tmp_path / "workspace"))
+    run = RunRecord.start(workspace, spec, NIGHT)
+    for name in ("sample", "featurize"):
+        done = run_stage(stage_named(name), spec, run, cache_folder=tmp_path / "cache")
+    files = [path for path in (tmp_path / "workspace").rglob("*") if path.is_file()]
+    assert any("quarantine" in str(path) for path in files)
+    for path in files:
+        said = texts(path)
+        assert "person-" not in said, path
+        assert SECRET not in said, path
+    # A caller of the scorer computes the same ids with the secret.
+    key = hashlib.blake2b(SECRET.encode(), digest_size=32).digest()
+    raw = pq.read_table(folder / f"dt={NIGHT - dt.timedelta(days=3)}", partitioning=None)
+    ids = {
+        hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
+        for text in raw["user_id"].to_pylist()[1:]
+    }
+    fitted = FittedFeatures.load(Path(str(workspace.at(done.uri))) / "fitted")
+    for name in ("user_id", "friend"):
+        assert len(ids & set(fitted.learned[name].tokens.to_pylist())) > 20, name
+    keys = UserKeys.of(spec)
+    assert keys is not None
+    user = raw["user_id"].to_pylist()[1]
+    assert not find_users(workspace, [user]).outputs
+    assert sum(find_users(workspace, [user], keys.many([user])).rows.values()) > 0
+
+    # The same logs under another secret are other rows.
+    before = run.stage("sample")
+    monkeypatch.setenv("TEST_USER_KEY", SECRET.swapcase())
+    again = run_stage(stage_named("sample"), spec, run, cache_folder=tmp_path / "cache")
+    assert before is not None
+    assert again.uri != before.uri
+    monkeypatch.setenv("TEST_USER_KEY", "short")
+    with pytest.raises(ConfigError, match="the secret has 5 bytes → give at least 16"):
+        run_stage(stage_named("sample"), spec, run, cache_folder=tmp_path / "cache")
+
+
+def test_ids_of_any_type_are_keyed_by_their_text() -> None:
+    keys = UserKeys(("user", "more"), SECRET.encode())
+    expected = [keys.one("7"), None, keys.one("12"), keys.one("7")]
+    for column in (
+        pa.array([7, None, 12, 7]),
+        pa.array(["7", None, "12", "7"]),
+        pa.array(["7", None, "12", "7"]).dictionary_encode(),
+        pa.array([b"7", None, b"12", b"7"]),
+        pa.chunked_array([["7", None], ["12", "7"]], pa.large_string()),
+    ):
+        table = keys.keyed(pa.table({"user": column, "other": [1, 2, 3, 4]}))
+        assert table["user"].to_pylist() == expected
+        assert table.column_names == ["user", "other"]
+
+
+@pytest.mark.parametrize("block", ["{}", "{env: A, file: b}", "{env: A, colums: [x]}"])
+def test_a_block_that_names_no_secret_or_two_is_refused(block) -> None:
+    text = PIPELINE.format(folder="/logs").replace("{env: TEST_USER_KEY, columns: [friend]}", block)
+    with pytest.raises(ConfigError, match=r"either env or file|did you mean 'columns'"):
+        parse_pipeline(text, "keyed.yaml")
