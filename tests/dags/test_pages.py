@@ -11,10 +11,13 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 import uvicorn
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import FileEntry, Manifest, Rows
@@ -218,6 +221,42 @@ def test_names_from_outside_lead_nowhere_else(ann: httpx.Client, address: str) -
     assert answer.status_code == 404
     assert "not for everybody" not in answer.text
     assert "<script>" not in answer.text
+
+
+ROUTES = (
+    "nights/{}", "runs/{}/{}", "runs/{}/{}/report.html", "compare/{}?run={}&run={}", "champion/{}",
+    "outputs/{}/{}/{}", "outputs/{}/{}/{}/{}", "checks/{}?pipeline={}", "rehearsals/{}/{}",
+    "sweeps/{}/{}", "airflow/{}", "airflow/{}/{}", "airflow/{}/{}/{}", "assets/{}?v={}",
+    "?kind={}&state={}&q={}&page={}", "nights/small?page={}&q={}",
+)  # fmt: skip
+KNOWN = (
+    "small",
+    "small-1",
+    "nightly_small",
+    "sample",
+    "gate_raw",
+    "raw",
+    "..",
+    "\0",
+    "-1",
+    "night",
+)
+
+
+@settings(max_examples=120, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    route=st.sampled_from(ROUTES),
+    values=st.lists(
+        st.sampled_from(KNOWN) | st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+        min_size=4, max_size=4,
+    ),
+)  # fmt: skip
+def test_no_parameter_of_a_page_ends_in_an_error_of_the_server(
+    eve: httpx.Client, route: str, values: list[str]
+) -> None:
+    address = route.format(*(quote(each, safe="") for each in values))
+    answer = eve.get(address)
+    assert answer.status_code < 500, (address, answer.text)
 
 
 @pytest.mark.parametrize(
