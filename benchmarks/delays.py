@@ -12,8 +12,8 @@ click are judged on the final labels of the day after the night:
     elapsed    young days too, with −y log(pG) − (1 − y) log(1 − pG)
     oracle     young days too, with labels that nobody knows yet
 
-G: delays of final rows in units of their category's mean (shrunk by 20 conversions); all
-categories share the shape of that curve.
+G: delays of final rows in units of their category's mean (shrunk by empirical Bayes); all
+categories share the shape of that curve. --delays alone measures G on 14 days.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from nightbid.training.refit import compare
 FIRST = date(2026, 1, 24)
 HOUR, HOURS = 3_600_000_000, 72
 MATURED, YOUNG = 8, 3
-SHRINKAGE = 20
 MODELS = ("left out", "negatives", "elapsed", "oracle")
 
 
@@ -56,11 +55,14 @@ class Delays:
     @classmethod
     def fit(cls, hours: np.ndarray, category: np.ndarray) -> Delays:
         overall = float(hours.mean())
-        mean = {
-            str(each): (hours[category == each].sum() + SHRINKAGE * overall)
-            / ((category == each).sum() + SHRINKAGE)
-            for each in np.unique(category)
-        }
+        names, code = np.unique(category, return_inverse=True)
+        count, total = np.bincount(code), np.bincount(code, hours)
+        # Delays of a category scatter as widely as they are long; what its mean differs by more
+        # than that explains is its own.
+        apart = float((count * (total / count - overall) ** 2).sum() / len(hours))
+        own = max(apart - overall**2 * len(names) / len(hours), 1e-9)
+        prior = overall**2 / own
+        mean = dict(zip(names.tolist(), (total + prior * overall) / (count + prior), strict=True))
         unit = np.array([mean[str(each)] for each in category])
         return cls(mean, overall, np.sort(hours / unit))
 
@@ -106,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nights", type=int, default=10)
     parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--delays", action="store_true")
     asked = parser.parse_args()
     path = Path(__file__).parents[1] / "include" / "pipelines" / "cvr.yaml"
     spec = load_pipeline(path, [f"source.rows_per_day={asked.rows}"])
@@ -123,6 +126,14 @@ def main() -> None:
         table = pa.Table.from_batches(list(logs.batches(day)))
         return table.filter(pc.equal(table["click"], 1))
 
+    if asked.delays:
+        table = pa.concat_tables([clicked(FIRST - timedelta(back)) for back in range(14)])
+        waited = hours(table, "conversion_time", "time")
+        known = waited <= HOURS
+        category = np.asarray(table["ad_category"].to_pylist())
+        found = Delays.fit(waited[known], category[known])
+        print(f"{int(known.sum()):,} conversions of 14 days: G within {error_of(found, table):.3f}")
+        return
     judged, errors = [], []
     for number in range(asked.nights):
         night = FIRST + timedelta(number)

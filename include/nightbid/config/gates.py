@@ -183,8 +183,9 @@ class FeaturesGate(Block):
     vocabulary_churn: Limit = limit(warn=(None, 0.5), stop=(None, 0.95))
     """Share of the training rows' known values that the champion has no id for."""
     single_auc: Limit = limit(warn=(None, 0.85), stop=(None, 0.93))
-    """AUC in the newest rows of one input alone, its bins ranked on the training rows. Of values:
-    (1 + Gini) / 2, the share of their pairs that it ranks."""
+    """AUC in the newest rows of one input alone, its bins ranked on the training rows."""
+    single_concordance: Limit = limit(warn=(None, 0.75), stop=(None, 0.85))
+    """The same of value labels: (1 + Gini) / 2, how well one input alone ranks the amounts."""
     single_auc_gap: Limit = limit(warn=(None, 0.08), stop=(None, 0.2))
     """AUC in the training rows less that in the newest: the input has seen the labels."""
     label_rate_ratio: Limit = limit(warn=(0.7, 1.4), stop=(0.5, 2.0))

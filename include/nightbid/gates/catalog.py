@@ -143,6 +143,8 @@ _FEATURES: dict[str, _Entry] = {
         "If the ids are right, override it for one night: the next champion knows them.",)),
     "single_auc": ("the input has seen the label (a leak)", (
         "Remove the feature, or name its column in `source.outcomes`.",)),
+    "single_concordance": ("the input has seen the amount (a leak)", (
+        "Remove the feature, or name its column in `source.outcomes`.",)),
     "single_auc_gap": ("the input was made from labels of the training rows", (
         "Compute it from earlier days only, as `target_rate` does.",)),
     "label_rate_ratio": ("late labels, a changed attribution", (LOOK, RIGHT)),

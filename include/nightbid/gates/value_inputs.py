@@ -48,7 +48,7 @@ class _Rows:
 def measure_ranking(
     measurements: Measurements, featurized: Path, layout: Layout, inputs: tuple[ModelInput, ...]
 ) -> None:
-    """Measure `single_auc` and `single_auc_gap` of every input of a model of values.
+    """Measure `single_concordance` and `single_auc_gap` of every input of a model of values.
 
     Args:
         measurements: filled here.
@@ -72,7 +72,7 @@ def measure_ranking(
         old, new = _binned(each.name, train, newest)
         ahead, error = _concordance(old, new)
         measurements.add(
-            "single_auc",
+            "single_concordance",
             beyond_chance(ahead, 0.5, error),
             subject=each.name,
             part="evaluate",

@@ -21,6 +21,7 @@ from nightbid.bidding.strategies import (
     Truthful,
 )
 from nightbid.bidding.strategies.search import clicks, profit, search
+from nightbid.errors import DataError
 
 
 def auctions(rows: pd.DataFrame) -> Auctions:
@@ -185,3 +186,6 @@ def test_kaplan_meier(train: pd.DataFrame) -> None:
     decile = np.searchsorted(np.quantile(train.pctr, np.arange(1, 10) / 10), train.pctr, "right")
     worst = [error(bids[decile == at], decile == at) for at in range(1, 10)]
     assert max(worst) <= 0.117 / 2
+    # The lowest bids won nothing: of those rows nothing is known, and that is said.
+    with pytest.raises(DataError, match="none of 21,405 auctions was won"):
+        error(bids[decile == 0], decile == 0)

@@ -120,7 +120,7 @@ def test_inputs_that_have_seen_the_amount_are_found_by_how_they_rank_it(tmp_path
     value_inputs.measure_ranking(measurements, tmp_path, layout, inputs)
     checks = judge("features", measurements, Gates(), NEWEST).checks
     assert {each.name for each in checks if each.verdict != "pass"} == {
-        f"single_auc:{name}" for name in stops
+        f"single_concordance:{name}" for name in stops
     }
     assert {each.verdict for each in checks if each.verdict != "pass"} == {"stop"}
     assert len(measurements.all) == 2 * len(inputs)
