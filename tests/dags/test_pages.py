@@ -119,6 +119,7 @@ def server(
         from nightbid_airflow.views.app import pages
 
         pages.cache_clear()
+        pages()  # Now, while the settings are those of this server.
         purge_cached_app()
         running = uvicorn.Server(uvicorn.Config(create_app("core"), log_level="warning"))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
@@ -400,7 +401,8 @@ def test_a_rollback_from_the_page_needs_the_role_the_token_and_a_reason(
     assert "by eve" in shown
 
 
-def test_a_wrong_field_of_a_run_is_refused_in_one_line(server: str, pipelines) -> None:
+def into_the_database(pipelines) -> None:
+    """Parse the DAGs of one pipeline, as the DAG processor does."""
     pipelines()
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
@@ -410,6 +412,10 @@ def test_a_wrong_field_of_a_run_is_refused_in_one_line(server: str, pipelines) -
     sync_bag_to_db(
         DagBag(str(dags), bundle_path=dags, bundle_name="dags-folder"), "dags-folder", None
     )
+
+
+def test_a_wrong_field_of_a_run_is_refused_in_one_line(server: str, pipelines) -> None:
+    into_the_database(pipelines)
     headers = {"Authorization": f"Bearer {jwt(server, 'eve')}"}
     address = server.replace("/nightbid/", "/api/v2/dags/nightly_small/dagRuns")
     for conf, said in (
@@ -426,6 +432,27 @@ def test_a_wrong_field_of_a_run_is_refused_in_one_line(server: str, pipelines) -
         assert answer.status_code == 400
         assert said in answer.json()["detail"], answer.text
         assert "\n" not in answer.json()["detail"]
+
+
+def test_the_older_of_two_models_is_scored_on_newer_rows_at_a_button(
+    eve: httpx.Client, pipelines
+) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    into_the_database(pipelines)
+    (token, *_) = re.findall('name="token" value="([0-9a-f]+)"', eve.get("champion/small").text)
+    asked = {"token": token, "confirm": "yes", "run": "small-1", "other": "small-2"}
+    gone = eve.post("act/small/rescore", data={**asked, "other": "gone"})
+    assert (gone.status_code, "no run &#39;gone&#39;" in gone.text) == (422, True)
+    done = eve.post("act/small/rescore", data={**asked, "runs": "small-1 small-2"})
+    there = "/nightbid/compare/small?run=small-1&run=small-2&asked=yes"
+    assert (done.status_code, done.headers["location"]) == (303, there)
+    with create_session() as session:
+        (run,) = session.scalars(select(DagRun).where(DagRun.dag_id == "same_rows")).all()
+        assert run.conf == {"pipeline": "small", "runs": ["small-1", "small-2"]}
+        assert run.triggering_user_name == "eve"
 
 
 def test_the_same_by_rest(server: str, workspace: Workspace) -> None:

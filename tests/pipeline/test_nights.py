@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from nightbid.features.fitted import FittedFeatures
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.stages import NIGHT
+from nightbid.night.turns import Turns
 from nightbid.storage.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -87,6 +89,21 @@ def test_two_nights_the_second_meets_the_champion_and_a_rerun_reuses_everything(
     assert suite["seed_noise"]["seeds"] == [0, 1]
     assert 0 < suite["seed_noise"]["normalized_entropy"] < 0.1
     assert len(runs_of(workspace, "small")) == 2
+
+
+def test_a_night_from_the_shell_waits_for_another_one_of_its_pipeline(shell):
+    shell.write()
+    turns = Turns(Workspace(str(shell.workspace)), "small")
+    with turns.held("other"):
+        assert turns.take("other", dt.date(2026, 1, 3), lambda _: False) == ""
+        process = shell.start("run", "small", "--date", "2026-01-04", "--until", "sample")
+        assert process.stdout is not None
+        seen = [process.stdout.readline() for _ in range(2)]
+        assert "small-2026-01-04 waits until run other has ended" in seen[1], seen
+        assert process.poll() is None
+    rest, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, rest
+    assert "✓ sample " in rest
 
 
 def test_features_are_documented_with_what_the_newest_night_taught(shell):

@@ -17,7 +17,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, DataError, GateStopped, NightbidError
 from nightbid.jobs.follow import wait_for_final_cost
-from nightbid.night.record import RunRecord, safe_run_id
+from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import StageResult
 from nightbid.night.turns import Turns, watched_runs
@@ -86,32 +86,32 @@ def run_nights(
     try:
         for offset in range(nights):
             night = first + timedelta(days=offset)
-            name = safe_run_id(run_id or f"{spec.pipeline}-{night.isoformat()}")
-            with _turn(workspace, spec.pipeline, name, night, console):
-                run = RunRecord.start(
-                    workspace, spec, night, run_id=name, overrides=overrides, until=until
-                )
-                runs.append(run)
-                if console.is_terminal:
-                    console.rule(f"[bold]{run.run_id}[/]")
-                else:
-                    console.print(f"── {run.run_id}", markup=False, highlight=False)
-                try:
-                    going, run = _arrived(spec, run, settings, console, wait=wait)
+            run = RunRecord.start(
+                workspace, spec, night, run_id=run_id, overrides=overrides, until=until
+            )
+            runs.append(run)
+            if console.is_terminal:
+                console.rule(f"[bold]{run.run_id}[/]")
+            else:
+                console.print(f"── {run.run_id}", markup=False, highlight=False)
+            try:
+                going, run = _arrived(spec, run, settings, console, wait=wait)
+                # Not before: a night that waits for its logs keeps no other one waiting.
+                with _turn(workspace, spec.pipeline, run.run_id, night, console):
                     _run_night(going, run, settings, until, console)
-                except BaseException as error:
-                    try:
-                        _conclude(run, settings, console)
-                    except (NightbidError, OSError, ValidationError) as second:
-                        # What ended the night matters more.
-                        console.print(f"no report: {second}", markup=False, soft_wrap=True)
-                    if nights == 1 or not isinstance(error, (GateStopped, DataError)):
-                        raise
-                    ended.append(error)
-                    console.print(str(error), style="red", markup=False, soft_wrap=True)
-                else:
+            except BaseException as error:
+                try:
                     _conclude(run, settings, console)
-                    _hint(run, console)
+                except (NightbidError, OSError, ValidationError) as second:
+                    # What ended the night matters more.
+                    console.print(f"no report: {second}", markup=False, soft_wrap=True)
+                if nights == 1 or not isinstance(error, (GateStopped, DataError)):
+                    raise
+                ended.append(error)
+                console.print(str(error), style="red", markup=False, soft_wrap=True)
+            else:
+                _conclude(run, settings, console)
+                _hint(run, console)
     finally:
         if len(runs) > 1:
             console.print(runs_table(runs))
