@@ -82,9 +82,11 @@ def service_of(stage: Stage, spec: PipelineSpec) -> JobClient:
 
 def remote_stage_of(stage: Stage, spec: PipelineSpec) -> RemoteStage | None:
     """What a job does for a stage in this installation; None if the stage runs here."""
-    if not stage.remote:
+    settings = Settings()
+    # Asking a stage imports what trains or featurizes: seconds that a reused stage does not need.
+    if not stage.remote or settings.profile == "local":
         return None
-    work: RemoteStage | None = named(stage.remote)(spec, Settings())
+    work: RemoteStage | None = named(stage.remote)(spec, settings)
     return work
 
 

@@ -205,6 +205,8 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
         gate = other.stage("gate_model")
         if gate is not None and gate.state == "stopped":
             return full(f"gate_model stopped the night of {other.date}")
+        if learned.nights and (reference := _worse_than(other)):
+            return full(f"the night of {other.date} was worse than the {reference}")
         for night in withdrawn:
             if learned.full_night <= night <= other.date:
                 return full(f"the champion of {night} was withdrawn")
@@ -223,7 +225,7 @@ def chain(
     """List the nights of a pipeline that were trained incrementally, oldest first."""
     newest: dict[dt.date, tuple[RunRecord, Learned]] = {}
     for run in runs_of(workspace, pipeline):
-        if (found := _trained(run, stage)) and (learned := _learned(found[0])) is not None:
+        if (found := _finished(run, stage)) and (learned := _learned(found[0])) is not None:
             newest[run.date] = run, learned
     yield from (newest[night] for night in sorted(newest))
 
@@ -233,12 +235,12 @@ def _earlier(run: RunRecord, stage: str) -> Iterator[tuple[RunRecord, Manifest, 
     seen = set()
     others = [other for other in runs_of(run.workspace, run.head.pipeline) if other.date < run.date]
     for other in sorted(others, key=lambda each: (each.date, each.head.started), reverse=True):
-        if other.date not in seen and (found := _trained(other, stage)) is not None:
+        if other.date not in seen and (found := _finished(other, stage)) is not None:
             seen.add(other.date)
             yield other, *found
 
 
-def _trained(run: RunRecord, stage: str) -> tuple[Manifest, str] | None:
+def _finished(run: RunRecord, stage: str) -> tuple[Manifest, str] | None:
     try:
         record = run.stage(stage)
         if record is None or record.state != "done" or not record.uri:
@@ -247,6 +249,14 @@ def _trained(run: RunRecord, stage: str) -> tuple[Manifest, str] | None:
     except (CorruptDataError, WorkspaceError) as error:
         log.warning("a night's state is left out: %s", error)
         return None
+
+
+def _worse_than(run: RunRecord) -> str:
+    """Name what the candidate of a night was worse than; empty where it was not."""
+    found = _finished(run, "evaluate")
+    if found is None or found[0].metrics.get("verdict") != "worse":
+        return ""
+    return str(found[0].metrics.get("reference", "reference"))
 
 
 def _learned(manifest: Manifest) -> Learned | None:

@@ -307,18 +307,23 @@ class RunRecord:
             else:
                 return
 
-    def records(self) -> list[StageRecord]:
-        """Every attempt of every stage, oldest first."""
+    def records(self, stage: str = "") -> list[StageRecord]:
+        """Every attempt, oldest first.
+
+        Args:
+            stage: Of this stage alone; default: of all.
+        """
         folder = self.folder / "stages"
         found = [
             unseal(StageRecord, text, folder / name, "delete this record and rerun the night")
             for name, text in read_all(folder, ".json").items()
+            if not stage or name.startswith(f"{stage}.")
         ]
         return sorted(found, key=order)
 
     def stage(self, name: str) -> StageRecord | None:
         """The newest record of a stage."""
-        found = [record for record in self.records() if record.stage == name]
+        found = self.records(name)
         return found[-1] if found else None
 
     def next_attempt(self, stage: str) -> int:

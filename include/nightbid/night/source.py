@@ -54,7 +54,7 @@ def modules_of(function: str) -> tuple[str, ...]:
         if name in reached or _has_no_effect(name):
             continue
         reached.add(name)
-        waiting += [each for each in _imports(name) if each not in reached]
+        waiting += [each for each in _next_to(name) if each not in reached]
     return tuple(sorted(reached))
 
 
@@ -86,6 +86,12 @@ def path_of(name: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+@cache
+def _next_to(name: str) -> tuple[str, ...]:
+    # Stages share most of their modules.
+    return tuple(_imports(name))
 
 
 def _imports(name: str) -> Iterator[str]:

@@ -31,7 +31,7 @@ from nightbid.night.key import source_of
 from nightbid.night.stages import NIGHT
 
 def keys():
-    for cached in (source.modules_of, source.source_digest, source._parsed):
+    for cached in (source.modules_of, source.source_digest, source._next_to, source._parsed):
         cached.cache_clear()
     return {stage.name: source_of(stage) for stage in NIGHT}
 

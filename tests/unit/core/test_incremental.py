@@ -1,0 +1,82 @@
+"""Which state an incremental night goes on with, from the records of the nights before it."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.incremental import Decision, continuation, decide
+from nightbid.night.record import RunRecord, StageRecord
+
+NIGHT = dt.date(2026, 1, 20)
+LEARNED = {
+    "days": ["2026-01-17", "2026-01-18"], "fresh": ["2026-01-18"], "nights": 1,
+    "full_night": "2026-01-19", "batch_size": 128,
+}  # fmt: skip
+TRAIN = {"mode": "incremental"}
+
+
+@pytest.fixture
+def after(recorded_run):
+    """What the night after a recorded one goes on with: the recorded run and a question."""
+
+    def record(learned=LEARNED, **metrics):
+        known = {"train": {"incremental": learned} if learned else {}, **metrics}
+        run = recorded_run(metrics=known, train=TRAIN)
+
+        def ask(**changes):
+            spec = PipelineSpec.model_validate({**run.head.spec, **changes})
+            tonight = RunRecord.start(run.workspace, spec, NIGHT + dt.timedelta(days=1))
+            found = continuation(tonight, spec, "train")
+            assert bool(found.uri) == (not found.continuation.why_full)
+            return found.continuation.why_full
+
+        return run, ask
+
+    return record
+
+
+def test_a_sound_night_is_gone_on_with(after):
+    run, ask = after()
+    assert ask() == ""
+    assert ask(train={**TRAIN, "full_every": 2}) == "every 2 nights"
+    assert ask(train={**TRAIN, "learning_rate": 0.1}).startswith("`train.learning_rate` is not as")
+    assert ask(label={"column": "other"}).startswith("`label` is not as")
+    ended = run.stage("gate_model").model_copy(update={"state": "stopped"})
+    run.record(StageRecord.model_validate(ended.model_dump()))
+    assert ask() == f"gate_model stopped the night of {NIGHT}"
+
+
+def test_a_night_that_was_worse_is_not(after):
+    _, ask = after(evaluate={"verdict": "worse", "reference": "champion"})
+    assert ask() == f"the night of {NIGHT} was worse than the champion"
+
+
+def test_nor_is_one_whose_champion_was_rolled_back(after):
+    run, ask = after()
+    pointer = ChampionPointer(run.workspace, "ctr")
+    for number in (1, 2):
+        pointer.promote(
+            run_id=run.run_id, night=NIGHT - dt.timedelta(days=2 - number), bundle_uri="x",
+            bundle_digest=str(number), reason="tests",
+        )  # fmt: skip
+    assert ask() == ""
+    pointer.rollback("tests")
+    assert ask() == f"the champion of {NIGHT} was withdrawn"
+
+
+def test_a_state_with_a_day_that_was_undone_is_left(after):
+    run, ask = after()
+    day = dt.date(2026, 1, 18)
+    word = Decision(change="undo", day=day, reason="bots", at=dt.datetime.now(dt.UTC))
+    decide(run.workspace, "ctr", word)
+    assert ask() == "there is no state without 2026-01-18"
+    decide(run.workspace, "ctr", word.model_copy(update={"change": "restore"}))
+    assert ask() == ""
+
+
+def test_a_night_of_another_mode_kept_no_state(after):
+    _, ask = after(learned=None)
+    assert ask() == f"the night of {NIGHT} kept no state"
