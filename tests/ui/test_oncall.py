@@ -24,6 +24,7 @@ from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest, Rows
 from nightbid.night.record import APPROVE, RunRecord, StageRecord
 from nightbid.storage.workspace import Workspace
+from nightbid.sweep.study import Sweep
 from nightbid.tracking.log import queue_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -32,7 +33,7 @@ NIGHT = NOW.date() - dt.timedelta(days=1)
 BEGUN = NOW - dt.timedelta(hours=2)
 NAMES = (
     "missing_day", "drift", "leak", "over_budget", "crash", "tracking_down", "rejected",
-    "bad_setting", "late_night", "bad_champion", "overridden",
+    "bad_setting", "late_night", "bad_champion", "overridden", "compared",
 )  # fmt: skip
 WAITS = 60
 """Seconds that the night of the missing day waits."""
@@ -45,9 +46,9 @@ class Nights:
         self.settings = settings
         self.workspace = Workspace(settings.workspace)
 
-    def begin(self, name: str, *done: str) -> RunRecord:
+    def begin(self, name: str, *done: str, run_id: str = "") -> RunRecord:
         spec = find_pipeline(name, self.settings.pipelines)
-        run = RunRecord.start(self.workspace, spec, NIGHT, run_id=f"{name}-night")
+        run = RunRecord.start(self.workspace, spec, NIGHT, run_id=run_id or f"{name}-night")
         head = run.head.model_copy(update={"started": BEGUN})
         (run.folder / "run.json").write_text(head.model_dump_json())
         run = RunRecord.load(self.workspace, name, run.run_id)
@@ -145,6 +146,17 @@ def prepare(settings: Settings, logs: Path) -> None:
         " 'dcn_v2'? → correct the YAML, or what --set or the form says; nothing has been run",
         run_id="bad_setting-night",
     )  # fmt: skip
+    for number in range(4):
+        name = f"backfill__2026-01-0{number + 1}__a1b2c3"
+        run = nights.begin("compared", "sample", *gates, "promote", run_id=name)
+    sweep = Sweep.start(
+        "compared", settings, date=NIGHT, varied=["train.learning_rate=0.001,0.01"], trials=2,
+        name="rates",
+    )  # fmt: skip
+    for number, loss in ((1, 0.31), (2, 0.29)):
+        _, handle = sweep.propose(number)
+        assert handle is not None
+        sweep.end(handle, "done", {"log_loss": loss, "auc": 0.7})
     nights.begin("late_night", "sample")
     nights.begin("bad_champion", "sample", *gates, "promote")
 
@@ -290,6 +302,20 @@ def test_a_check_is_overridden_from_the_runs_page(desk: Desk) -> None:
     desk.frame.get_by_text("warns instead of stopping until").wait_for()
 
 
+def test_the_winner_of_a_sweep_is_run_from_its_page(desk: Desk, airflow: Any) -> None:
+    desk.home()
+    page = desk.page
+    page.goto(f"{desk.address}/plugin/nightbid/nightbid/sweeps/compared/rates")
+    confirm(desk, "Run the winner as a night", "")
+    desk.frame.get_by_text("No stage of this run has begun").wait_for()
+    conf = airflow.client.run_conf("nightly_compared", "rates-winner")
+    assert conf["date"] == str(NIGHT)
+    assert conf["overrides"][-1].startswith("train.learning_rate=")
+    page.goto(f"{desk.address}/plugin/nightbid/nightbid/sweeps/compared/rates")
+    confirm(desk, "Run the winner as a night", "")
+    desk.frame.get_by_text("the winner has been run as rates-winner").wait_for()
+
+
 def test_a_missing_day_is_waited_for_stops_and_is_run_again(
     desk: Desk, airflow: Any, logs: Path
 ) -> None:
@@ -330,11 +356,19 @@ def test_a_missing_day_is_waited_for_stops_and_is_run_again(
 @pytest.mark.parametrize("width", [390, 1400])
 def test_pages_fit_a_telephone_and_a_wide_screen(desk: Desk, width: int) -> None:
     page = desk.page
+    runs = "&".join(f"run=backfill__2026-01-0{number + 1}__a1b2c3" for number in range(4))
+    compared = f"compare/compared?{runs}"
     page.set_viewport_size({"width": width, "height": 900})
     try:
         for path in ("", "nights/drift", "runs/drift/drift-night", "champion/drift", "costs",
-                     "checks/raw", "compare/drift?run=drift-night"):  # fmt: skip
+                     "checks/raw", "sweeps/compared/rates", compared):  # fmt: skip
             page.goto(f"{desk.address}/nightbid/{path}")
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            if width > 1000:
+                # Nothing has to be scrolled to inside the page, four runs side by side neither.
+                assert page.evaluate(
+                    "[...document.querySelectorAll('.wide')]"
+                    ".every(each => each.scrollWidth <= each.clientWidth)"
+                ), path
     finally:
         page.set_viewport_size({"width": 1280, "height": 900})
