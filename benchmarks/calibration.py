@@ -26,10 +26,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from environments import CACHE
+from nightbid.models.folder import load_card
 from nightbid.models.predict import load_model
 from nightbid.night.record import runs_of
 from nightbid.schema import LABEL, TRUTH, USER, WEIGHT, split_files
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, read_manifest
 from nightbid.training.calibration import platt
 from nightbid.training.refit import compare
 
@@ -89,22 +90,23 @@ def main() -> None:
     asked = parser.parse_args()
     workspace = Workspace(str(asked.folder / "ws"))
     parts: dict[str, list[tuple[Part, dict[str, np.ndarray], list[float]]]] = {}
+    trained: dict[tuple[str, str], dict[str, Path]] = {}
+    for stage in ("train", "train_baseline"):
+        for path in sorted((asked.folder / "ws" / "stages" / "ctr" / stage).glob("*/model")):
+            night = read_manifest(path.parent).night
+            trained.setdefault((night, stage), {})[load_card(path).architecture] = path
     for run in runs_of(workspace, "ctr"):
-        if run.stage("replay") is None:
-            continue
-        columns = run.spec.evaluate.slices
+        columns = run.head.spec["evaluate"]["slices"]
         place = {
-            name: Path(str(workspace.at(run.stage(name).uri)))
-            for name in ("sample", "featurize", "train", "train_baseline")
+            name: Path(str(workspace.at(run.stage(name).uri))) for name in ("sample", "featurize")
         }
         fit, part = (
             Part(place["sample"], place["featurize"], split) for split in ("validate", "evaluate")
         )
-        names = {run.spec.model.architecture: "train"}
-        if run.spec.model.architecture == "dcn_v2":  # the baseline of both is the same
-            names["logistic_regression"] = "train_baseline"
-        for name, stage in names.items():
-            model = load_model(place[stage] / "model")
+        night = str(run.date)
+        models = {**trained.get((night, "train"), {}), **trained.get((night, "train_baseline"), {})}
+        for name, folder in models.items():
+            model = load_model(folder)
             shift = model.card.calibration.intercept
             z, other = (logit(model.predict(each.inputs)) for each in (fit, part))
             line = platt(sigmoid(z), fit)

@@ -77,6 +77,12 @@ def _parameters(where: str, model: Model) -> Iterator[str]:
                 f"{key}: {model.architecture} has no hyperparameter {name!r},"
                 f" {registry.suggestion(name, keywords)}"
             )
+        elif model.architecture == "ensemble" and name == "members":
+            known = registry.names()
+            for each in value if isinstance(value, (list, tuple)) else (value,):
+                if each not in known:
+                    close = registry.suggestion(str(each), known)
+                    yield f"{key}: no architecture called {each!r}, {close}"
         elif (kind := NUMBERS.get(_name(keywords[name]))) and not _is(value, kind):
             yield f"{key}: {value!r} is not of type {_name(keywords[name])}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import subprocess
 import sys
 
@@ -43,6 +44,15 @@ def test_all_faults_are_said_at_once(tmp_path):
     ):
         assert part in line
     assert "\n" not in line
+
+
+def test_members_of_an_ensemble_are_looked_for(tmp_path):
+    members = ["dcn_v2", "gradient_bosted_trees"]
+    model = {"architecture": "ensemble", "parameters": {"members": members}}
+    spec = PipelineSpec.model_validate({**GOOD, "model": model})
+    wrong = "no architecture called 'gradient_bosted_trees', did you mean 'gradient_boosted_trees'?"
+    with pytest.raises(ConfigError, match=f"model.parameters.members: {re.escape(wrong)}"):
+        check_settings(spec, NIGHT, tmp_path)
 
 
 def test_roles_labels_and_the_hook_are_looked_for(tmp_path):
