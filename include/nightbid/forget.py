@@ -25,7 +25,17 @@ from nightbid.errors import ConfigError, CorruptDataError, WorkspaceError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Manifest
 from nightbid.night.sealed import Sealed, seal, unseal
-from nightbid.retention import LEFT_OVER, Pruning, Unneeded, folders, names, outputs, prune, size_of
+from nightbid.retention import (
+    LEFT_OVER,
+    Pruning,
+    Unneeded,
+    comparisons,
+    folders,
+    names,
+    outputs,
+    prune,
+    size_of,
+)
 from nightbid.schema import USER
 from nightbid.storage.workspace import Workspace, read_all, read_manifest, write_once
 
@@ -171,8 +181,8 @@ def _other_copies(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
     """Folders with rows that are no output: frozen data, comparisons, what was set aside."""
     for name in names(workspace.root / "datasets"):
         yield "frozen data sets", workspace.root / "datasets" / name
-    for name in names(workspace.root / "comparisons"):
-        yield "comparisons", workspace.root / "comparisons" / name
+    for what, folder in comparisons(workspace):
+        yield what, folder
     for top in ("stages", "days"):
         for _, _, folder in folders(workspace.root / top):
             if folder.name.startswith(LEFT_OVER):

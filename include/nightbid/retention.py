@@ -98,7 +98,22 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
         else:
             size = sum(each.size for each in manifest.files)
             found.append(Unneeded(folder, what, size, manifest.created))
+    for what, folder in comparisons(workspace):
+        scored = dt.datetime.fromtimestamp((folder / "scores.parquet").stat().st_mtime, dt.UTC)
+        if scored < since:
+            found.append(Unneeded(folder, what, size_of(folder), scored))
+        else:
+            kept += 1
     return Pruning(tuple(found), kept, _freed(found))
+
+
+def comparisons(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
+    """Folders with scores that `nightbid compare --same-rows` computed; it can do so again."""
+    for pipeline in names(workspace.root / "comparisons"):
+        folder = workspace.root / "comparisons" / pipeline
+        for name in names(folder):
+            if (folder / name / "scores.parquet").exists():
+                yield f"comparison of {pipeline}", folder / name
 
 
 def prune(pruning: Pruning) -> None:

@@ -163,7 +163,7 @@ def _place(older: RunRecord, newer: RunRecord) -> UPath:
     bundle = _output(older, "export")[0].digest
     rows: dict[str, Any] = dict(_output(newer, "evaluate")[0].metrics)
     folder = newer.workspace.root / "comparisons" / newer.head.pipeline
-    return folder / f"{bundle[:32]}-{rows['rows_digest']}.parquet"
+    return folder / f"{bundle[:32]}-{rows['rows_digest']}" / "scores.parquet"
 
 
 def _output(run: RunRecord, stage: str) -> tuple[Manifest, UPath]:

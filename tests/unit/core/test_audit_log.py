@@ -40,9 +40,9 @@ def night(recorded_run, tmp_path, monkeypatch) -> RunRecord:
         )
     )
     users = pa.table({"nb_user": pa.array(hashes(pa.array(["7", "8", "8"])).view("int64"))})
-    compared = run.workspace.root / "comparisons" / "ctr"
+    compared = run.workspace.root / "comparisons" / "ctr" / "a-b"
     compared.mkdir(parents=True)
-    pq.write_table(users, str(compared / "a-b.parquet"))
+    pq.write_table(users, str(compared / "scores.parquet"))
     before = ""
     for stage in ("sample", "featurize", "train", "export"):
         output = run.workspace.at(run.stage(stage).uri)

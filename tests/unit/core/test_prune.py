@@ -95,6 +95,18 @@ def test_what_killed_attempts_left_goes_once_it_is_old(recorded_run):
     assert not [e for e in unneeded(run.workspace, 60, LATER).unneeded if e.folder == folder]
 
 
+def test_scores_of_a_comparison_go_once_they_are_old(recorded_run):
+    run = recorded_run("ctr-a")
+    folder = run.workspace.root / "comparisons" / "ctr" / "bundle-rows"
+    folder.mkdir(parents=True)
+    (folder / "scores.parquet").write_bytes(b"x" * 500)
+    assert "comparison of ctr" not in {each.what for each in unneeded(run.workspace, 28).unneeded}
+    (found,) = (e for e in unneeded(run.workspace, 28, LATER).unneeded if "comparison" in e.what)
+    assert (found.what, found.size) == ("comparison of ctr", 500)
+    prune(unneeded(run.workspace, 28, LATER))
+    assert not folder.exists()
+
+
 def test_a_damaged_record_stops_the_prune(recorded_run):
     run = recorded_run("ctr-a")
     path = run.folder / "run.json"
