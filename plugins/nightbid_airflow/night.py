@@ -22,7 +22,7 @@ from nightbid_airflow.notifier import StopNotifier
 from nightbid_airflow.operators import ReportOperator, StageOperator
 from nightbid_airflow.request import form
 from nightbid_airflow.sensors import CostSensor
-from nightbid_airflow.stage_docs import GROUPS, STAGES, group_of
+from nightbid_airflow.stage_docs import GROUPS, TASKS, doc_of, group_of
 from nightbid_airflow.timetable import NightTimetable
 
 WATCH = "watch_cost"
@@ -56,8 +56,8 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         tasks: dict[str, BaseOperator] = {
             stage.name: StageOperator(
                 task_id=stage.name,
-                task_group=groups[group_of(stage.name)],
-                doc_md=STAGES[stage.name],
+                task_group=groups[group_of(stage)],
+                doc_md=doc_of(stage),
                 stage=stage.name,
                 pipeline=spec.pipeline,
                 on_failure_callback=StopNotifier(spec.pipeline, stage.name),
@@ -65,13 +65,13 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
             for stage in NIGHT
         }
         # A teardown: it runs however the night ends, and does not decide how it ended.
-        report = ReportOperator(task_id=REPORT, pipeline=spec.pipeline, doc_md=STAGES[REPORT])
+        report = ReportOperator(task_id=REPORT, pipeline=spec.pipeline, doc_md=TASKS[REPORT])
         tasks["promote"] >> report.as_teardown()
         CostSensor(
             task_id=WATCH,
             pipeline=spec.pipeline,
             retries=3,
-            doc_md=STAGES[WATCH],
+            doc_md=TASKS[WATCH],
             on_failure_callback=StopNotifier(spec.pipeline, WATCH),
         )
         if spec.arrival is not None and not spec.sampling.frozen:
@@ -80,7 +80,7 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
                     task_id=ARRIVAL,
                     pipeline=spec.pipeline,
                     task_group=groups["data"],
-                    doc_md=STAGES[ARRIVAL],
+                    doc_md=TASKS[ARRIVAL],
                     on_failure_callback=StopNotifier(spec.pipeline, ARRIVAL),
                 )
                 >> tasks["sample"]
@@ -94,7 +94,7 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
                         hours=spec.approval_hours,
                         retries=0,
                         task_group=groups["serving"],
-                        doc_md=STAGES[APPROVE],
+                        doc_md=TASKS[APPROVE],
                         on_failure_callback=StopNotifier(spec.pipeline, APPROVE),
                     )
                     tasks[name] >> person >> tasks[stage.name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import get_args
 
 import typer
 
@@ -42,8 +41,8 @@ def stages(incomplete: str) -> list[str]:
 
 def checks(incomplete: str) -> list[str]:
     """Checks as `gate/statistic`."""
-    from nightbid.config.gates import GateName
+    from nightbid.config.gates import GATES
     from nightbid.gates.catalog import checks_of
 
-    names = [f"{gate}/{each.statistic}" for gate in get_args(GateName) for each in checks_of(gate)]
+    names = [f"{gate}/{each.statistic}" for gate in GATES for each in checks_of(gate)]
     return [name for name in names if name.startswith(incomplete)]

@@ -15,12 +15,12 @@ from rich.table import Column, Table
 from nightbid.cli import complete
 from nightbid.cli.night import BarProgress
 from nightbid.cli.output import AsJson, print_json, terminal
-from nightbid.config.gates import Gates
+from nightbid.config.gates import GATES, Gates
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.gates.judge import in_words
-from nightbid.gates.overrides import GATES, add_override, read_suite, write_suite
+from nightbid.gates.overrides import add_override, read_suite, write_suite
 from nightbid.gates.propose import Proposal, bands_of
 from nightbid.gates.propose import propose as learn_bands
 from nightbid.gates.result import read_result

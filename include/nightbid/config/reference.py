@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from nightbid.config.document import meanings_of, models_in, purpose_of
 from nightbid.config.features import FeatureBlock
-from nightbid.config.gates import Limit, Range
+from nightbid.config.gate_limits import Limit, Range
 from nightbid.config.models import Model
 from nightbid.config.pipeline import PipelineSpec
 
@@ -102,7 +102,7 @@ def _table(block: type[BaseModel], names: Iterable[str] | None = None) -> str:
     for name in names if names is not None else block.model_fields:
         field = block.model_fields[name]
         bounds = [each for each in map(_bound, field.metadata) if each]
-        kind = ", ".join([_kind(field.annotation), *bounds])
+        kind = ", ".join([_names(field) or _kind(field.annotation), *bounds])
         default = "required"
         if not field.is_required():
             default = f"`{_value(field.get_default(call_default_factory=True))}`"
@@ -156,6 +156,14 @@ def _bound(constraint: Any) -> str:
         if (bound := getattr(constraint, name, None)) is not None:
             return f"{sign} {bound}"
     return ""
+
+
+def _names(field: FieldInfo) -> str:
+    """List the names that a field takes where code, not a Literal, knows them."""
+    schema: dict[str, Any] = {}
+    if callable(field.json_schema_extra):
+        field.json_schema_extra(schema)
+    return ", ".join(f"`{each}`" for each in schema.get("enum", ()))
 
 
 def _kind(annotation: Any) -> str:

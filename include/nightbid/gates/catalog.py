@@ -1,17 +1,17 @@
 """What each check means, its likely causes, and what to do: for pages, messages and documents.
 
-The meaning is the docstring of the limit's field in `nightbid.config.gates`. A test keeps this
-table and the gates' limits the same.
+The meaning is the docstring of the limit's field in `nightbid.config.gate_limits`. A test keeps
+this table and the gates' limits the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from nightbid.config.base import Block
 from nightbid.config.document import meanings_of
-from nightbid.config.gates import GateName, Gates, Limit, statistics_of
+from nightbid.config.gate_limits import Limit
+from nightbid.config.gates import GATES, Gates, statistics_of
 
 LOAD = "Load the day again from its source, then clear `sample` with *Downstream*."
 LOOK = "Look at the day's rows: `nightbid data show {pipeline} --date {night}`."
@@ -23,7 +23,7 @@ CODE = "Compare with the code and settings of the last good run: `nightbid compa
 class CheckDoc:
     """One check of one gate."""
 
-    gate: GateName
+    gate: str
     statistic: str
     meaning: str
     causes: str
@@ -245,7 +245,7 @@ _TABLE: dict[str, dict[str, _Entry]] = {
 }  # fmt: skip
 
 
-def checks_of(gate: GateName) -> list[CheckDoc]:
+def checks_of(gate: str) -> list[CheckDoc]:
     """Every check of a gate, in the order of its limits.
 
     A check without an entry of its own is there with its meaning and the general advice.
@@ -261,10 +261,10 @@ def checks_of(gate: GateName) -> list[CheckDoc]:
 
 def find_check(gate: str, check: str) -> CheckDoc | None:
     """Look a check up by its gate and its name, with or without a column; None if unknown."""
-    if gate not in get_args(GateName):
+    if gate not in GATES:
         return None
     name = check.partition(":")[0]
-    return next((each for each in checks_of(gate) if each.statistic == name), None)  # type: ignore[arg-type]
+    return next((each for each in checks_of(gate) if each.statistic == name), None)
 
 
 def has_entry(gate: str, statistic: str) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightbid.config.gates import Range
+from nightbid.config.gate_limits import Range
 from nightbid.gates.measurements import Measurement
 from nightbid.night.manifest import Verdict
 

@@ -20,11 +20,11 @@ from nightbid.gates.drift import (
     pair,
     transfer_auc,
 )
-from nightbid.gates.gate import run_gate
+from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.value_inputs import measure_ranking
 from nightbid.models.layout import Layout
-from nightbid.night.task import Outcome, StageInput, StageTask
+from nightbid.night.task import StageInput, StageTask
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.profile import Profile
 from nightbid.schema import RESERVED, FeatureSchema, ModelInput
@@ -37,11 +37,7 @@ SKEW_ROWS = 2000
 """Of each split, looked up as at serving."""
 
 
-def run(task: StageTask) -> Outcome:
-    """Judge the profiles of the featurized splits."""
-    return run_gate(task, "features", measure)
-
-
+@gate("features")
 def measure(task: StageTask) -> Measurements:
     """Collect the figures of every model input."""
     measurements = Measurements()

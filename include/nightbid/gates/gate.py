@@ -7,30 +7,49 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nightbid.config.gates import GateName
 from nightbid.errors import NightbidError
 from nightbid.gates.catalog import find_check
 from nightbid.gates.judge import Check, Judgement, figure, judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.warning_age import nights_warned
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.task import Outcome, StageTask
+from nightbid.night.task import Outcome, StageFunction, StageTask
 
 LOG = logging.getLogger(__name__)
+Measure = Callable[[StageTask], Measurements]
 DATA_DOCS = "data_docs.html"
 """Great Expectations' own page, beside ours."""
 
 
-def run_gate(
-    task: StageTask, gate: GateName, measure: Callable[[StageTask], Measurements]
-) -> Outcome:
-    """Run one gate. Whatever goes wrong inside is a stop with its reason, never a pass."""
+def gate(name: str) -> Callable[[Measure], StageFunction]:
+    """Make a gate of a function that measures; the limits of `gates.<name>` judge the figures.
+
+    Args:
+        name: Field of `nightbid.config.gates.Gates` that holds the limits; each figure's family
+            is a limit of that block.
+
+    Returns:
+        Decorator: the function becomes a stage that writes `gate.json` and `index.html`.
+        Whatever goes wrong inside is a stop with its reason, never a pass.
+    """
+
+    def stage_of(measure: Measure) -> StageFunction:
+        @wraps(measure)
+        def stage(task: StageTask) -> Outcome:
+            return _run(task, name, measure)
+
+        return stage
+
+    return stage_of
+
+
+def _run(task: StageTask, gate: str, measure: Measure) -> Outcome:
     measurements = Measurements()
     try:
         task.progress(0.1, "measuring")
@@ -47,14 +66,17 @@ def run_gate(
         _notify(task, verdict)
     task.progress(1.0, verdict.summary)
     return Outcome(
-        metrics={"checks": [check.to_json() for check in verdict.checks]},
+        metrics={
+            **measurements.metrics,
+            "checks": [check.to_json() for check in verdict.checks],
+        },
         summary=verdict.summary,
         verdict=verdict.verdict,
         volatile=("index.html", DATA_DOCS),
     )
 
 
-def _cannot_judge(gate: GateName, error: Exception) -> Judgement:
+def _cannot_judge(gate: str, error: Exception) -> Judgement:
     reason = str(error) or type(error).__name__
     reason = reason if hasattr(error, "hint") else f"{type(error).__name__}: {reason}"
     check = Check("gate", "stop", "could not judge", "a judgement", reason)

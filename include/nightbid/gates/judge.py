@@ -9,7 +9,8 @@ from datetime import date
 from fnmatch import fnmatchcase
 
 from nightbid.config.base import Block
-from nightbid.config.gates import GateName, Gates, Limit, Override, Range
+from nightbid.config.gate_limits import Limit, Range
+from nightbid.config.gates import Gates, Override
 from nightbid.gates.expectations import Rule, Validation, validate
 from nightbid.gates.measurements import Measurement, Measurements
 from nightbid.gates.warning_age import of_tonight
@@ -62,7 +63,7 @@ class Check:
 class Judgement:
     """The verdict of one gate."""
 
-    gate: GateName
+    gate: str
     verdict: Verdict
     summary: str
     checks: tuple[Check, ...]
@@ -71,7 +72,7 @@ class Judgement:
 
 
 def judge(
-    gate: GateName,
+    gate: str,
     measurements: Measurements,
     gates: Gates,
     night: date,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Measurements:
 
     all: list[Measurement] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Further metrics for the manifest: no limit bounds them."""
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.all)

@@ -17,21 +17,17 @@ from nightbid.gates.drift import (
     interval_error,
     useful,
 )
-from nightbid.gates.gate import run_gate
+from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.incremental import METRIC, Learned
-from nightbid.night.task import Outcome, StageTask
+from nightbid.night.task import StageTask
 from nightbid.profile.bins import Floats
 from nightbid.sweep.seed_variance import model_digest
 
 REQUIRED = ("auc", "log_loss", "normalized_entropy", "calibration")
 
 
-def run(task: StageTask) -> Outcome:
-    """Judge the evaluation's figures."""
-    return run_gate(task, "model", measure)
-
-
+@gate("model")
 def measure(task: StageTask) -> Measurements:
     """Collect the figures of the candidate, its reference and its slices."""
     measurements = Measurements()

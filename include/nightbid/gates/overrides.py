@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from nightbid.config.gates import GateName, Override
+from nightbid.config.gates import GATES, Override
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.gates.propose import to_yaml
@@ -20,7 +20,6 @@ from nightbid.gates.result import known_result
 from nightbid.night.record import runs_of
 from nightbid.storage.workspace import Workspace, write_atomically
 
-GATES: tuple[GateName, ...] = get_args(GateName)
 NEWEST = 5
 """Runs whose checks are looked at to see whether a check exists."""
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import yaml
 
-from nightbid.config.gates import Band, GateName, Gates, Limit, Range
+from nightbid.config.gate_limits import Limit, Range
+from nightbid.config.gates import Band, Gates
 from nightbid.errors import MissingDataError
 from nightbid.gates.result import known_result
 from nightbid.night.record import runs_of
 from nightbid.storage.workspace import Workspace
 
-GATES: tuple[GateName, ...] = ("raw", "features", "model", "serving")
+LEARNED = ("raw", "features", "model", "serving")
+"""Gates whose limits are learned; money is for people to decide."""
 LEAST_NIGHTS = 3
 LEARNT = frozenset(
     {"null_excess", "blank_excess", "new_values", "psi", "linf", "auc_gain", "auc_loss",
@@ -46,7 +48,7 @@ class Point:
 class Proposal:
     """The history of one statistic, and the band that follows from it."""
 
-    gate: GateName
+    gate: str
     statistic: str
     general: Limit
     """In force for it now."""
@@ -78,7 +80,7 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
     """
     proposals: list[Proposal] = []
     enough = False
-    for gate in GATES:
+    for gate in LEARNED:
         results = _results(workspace, pipeline, gate)[-nights:]
         passed = [each for each in results if each["verdict"] != "stop"]
         if len(passed) < LEAST_NIGHTS:
@@ -131,7 +133,7 @@ def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, .
 
 
 def learn(
-    gate: GateName, statistic: str, values: Sequence[float], general: Limit, why: str
+    gate: str, statistic: str, values: Sequence[float], general: Limit, why: str
 ) -> Band | None:
     """Narrow a general limit to what has been seen, with a margin; None if that gains nothing."""
     warn = _narrowed(general.warn or general.stop, values, WARN_MARGIN)

@@ -17,9 +17,9 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import associations, column_checks, joined_events, row_expectations
 from nightbid.gates.day_profiles import EPOCH, Day, Days
 from nightbid.gates.drift import SIGMAS, beyond_chance
-from nightbid.gates.gate import run_gate
+from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
-from nightbid.night.task import Outcome, StageTask
+from nightbid.night.task import StageTask
 from nightbid.profile.bins import Ints
 
 WIDTHS = (r"u?int\d|half|float|double|decimal", r"(large_)?string|string_view", r"timestamp|date")
@@ -33,11 +33,7 @@ LOCAL_DAYS = 0.02
 """Share of rows outside their day beyond which the days are those of another clock."""
 
 
-def run(task: StageTask) -> Outcome:
-    """Judge the profiles that sampling made of all rows, sampled away or not."""
-    return run_gate(task, "raw", measure)
-
-
+@gate("raw")
 def measure(task: StageTask) -> Measurements:
     """Collect the figures of every day of the window, and of rows of the newest."""
     days = Days.of(task)

@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nightbid.gates.gate import run_gate
+from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
-from nightbid.night.task import Outcome, StageTask
+from nightbid.night.task import StageTask
 
 SIGMAS = 4.0
 """Standard errors that are put down to chance."""
 
 
-def run(task: StageTask) -> Outcome:
-    """Judge the export and its load test."""
-    return run_gate(task, "serving", measure)
-
-
+@gate("serving")
 def measure(task: StageTask) -> Measurements:
     """Collect latency, parity and skew."""
     measurements = Measurements()

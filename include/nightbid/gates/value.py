@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nightbid.gates.gate import run_gate
+from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
-from nightbid.night.task import Outcome, StageTask
+from nightbid.night.task import StageTask
 
 
-def run(task: StageTask) -> Outcome:
-    """Judge the replay of the night's bids."""
-    return run_gate(task, "value", measure)
-
-
+@gate("value")
 def measure(task: StageTask) -> Measurements:
     """Collect surplus, its loss against the reference, and what could not be replayed."""
     measurements = Measurements()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Set
 from datetime import date
 
-from nightbid.config.gates import GateName
 from nightbid.gates.result import known_result
 from nightbid.night.record import history
 from nightbid.night.task import StageTask
 
 
-def nights_warned(task: StageTask, gate: GateName, statistics: Set[str]) -> dict[str, int]:
+def nights_warned(task: StageTask, gate: str, statistics: Set[str]) -> dict[str, int]:
     """Count the nights in a row, up to the last one, that said something of a statistic.
 
     What somebody let pass counts: it expires when the override does. Nights that were stopped are

@@ -7,11 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from nightbid.errors import ConfigError
 from nightbid.night.task import Stage
 
-NIGHT: tuple[Stage, ...] = (
+
+def _gate(
+    name: str, inputs: tuple[str, ...], spec_keys: tuple[str, ...] = (), **settings: Any
+) -> Stage:
+    """Declare the stage `gate_<name>`: `measure` of the module, judged by the `gates` block."""
+    return Stage(
+        f"gate_{name}",
+        f"nightbid.gates.{name}:measure",
+        inputs=inputs,
+        spec_keys=(*spec_keys, "gates"),
+        is_gate=True,
+        **settings,
+    )
+
+
+_JUDGED: tuple[Stage, ...] = (
     Stage(
         "sample",
         "nightbid.sampling.stage:run",
@@ -19,13 +35,11 @@ NIGHT: tuple[Stage, ...] = (
         spec_keys=("source", "columns", "label", "sampling"),
         fingerprint="nightbid.sampling.stage:fingerprint",
     ),
-    Stage(
-        "gate_raw",
-        "nightbid.gates.raw:run",
+    _gate(
+        "raw",
         inputs=("sample",),
-        spec_keys=("source", "columns", "label", "features", "gates"),
+        spec_keys=("source", "columns", "label", "features"),
         history_of="sample",
-        is_gate=True,
     ),
     Stage(
         "featurize",
@@ -34,14 +48,12 @@ NIGHT: tuple[Stage, ...] = (
         spec_keys=("columns", "label", "features"),
         remote="nightbid.featurize.remote:work",
     ),
-    Stage(
-        "gate_features",
-        "nightbid.gates.features:run",
+    _gate(
+        "features",
         inputs=("featurize", "sample"),
-        spec_keys=("columns", "label", "features", "gates"),
+        spec_keys=("columns", "label", "features"),
         history_of="featurize",
         uses_champion=True,
-        is_gate=True,
     ),
     Stage(
         "train",
@@ -69,12 +81,10 @@ NIGHT: tuple[Stage, ...] = (
         uses_champion=True,
         earlier_champions=True,
     ),
-    Stage(
-        "gate_model",
-        "nightbid.gates.model:run",
+    _gate(
+        "model",
         inputs=("evaluate", "train"),
-        spec_keys=("gates", "evaluate", "model", "train", "label"),
-        is_gate=True,
+        spec_keys=("evaluate", "model", "train", "label"),
     ),
     Stage(
         "replay",
@@ -84,12 +94,9 @@ NIGHT: tuple[Stage, ...] = (
         uses_champion=True,
         champion_when="policy",
     ),
-    Stage(
-        "gate_value",
-        "nightbid.gates.value:run",
+    _gate(
+        "value",
         inputs=("replay",),
-        spec_keys=("gates",),
-        is_gate=True,
     ),
     Stage(
         "export",
@@ -105,34 +112,25 @@ NIGHT: tuple[Stage, ...] = (
         uses_champion=True,
         champion_when="serve",
     ),
-    Stage(
-        "gate_serving",
-        "nightbid.gates.serving:run",
+    _gate(
+        "serving",
         inputs=("load_test", "export"),
-        spec_keys=("gates",),
-        is_gate=True,
     ),
-    Stage(
-        "gate_cost",
-        "nightbid.gates.cost:run",
+    _gate(
+        "cost",
         inputs=("evaluate", "load_test"),
-        spec_keys=("gates", "budget"),
+        spec_keys=("budget",),
         uses_run=True,
-        is_gate=True,
     ),
+)
+
+NIGHT: tuple[Stage, ...] = (
+    *_JUDGED,
     Stage(
         "promote",
         "nightbid.promotion:run",
-        inputs=(
-            "export",
-            "evaluate",
-            "gate_raw",
-            "gate_features",
-            "gate_model",
-            "gate_serving",
-            "gate_cost",
-            "gate_value",
-        ),
+        # Every gate: one that it did not read could not hold it back.
+        inputs=("export", "evaluate", *(each.name for each in _JUDGED if each.is_gate)),
         spec_keys=("approval", "baseline"),
         uses_champion=True,
         uses_run=True,

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nightbid.config.gates import Limit, Range
+from nightbid.config.gate_limits import Limit, Range
 from nightbid.gates.judge import figure, in_words
 from nightbid.gates.propose import Proposal
 from nightbid.report.charts import Series, Words, line_chart

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from nightbid.alerts.message import Alert
 from nightbid.alerts.watch import Watch
 from nightbid.config.costs import STAGES
-from nightbid.config.gates import GateName
+from nightbid.config.gates import GATES
 from nightbid.config.settings import Settings
 from nightbid.errors import CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
@@ -309,7 +309,7 @@ def make_pages(settings: Settings) -> FastAPI:
 
     @app.get("/checks/{gate}")
     def checks(request: Request, gate: str, reader: Login, pipeline: str = "") -> HTMLResponse:
-        if gate not in get_args(GateName):
+        if gate not in GATES:
             raise HTTPException(404, f"There is no gate {gate!r}.")
         names = shelf.pipelines(reader)
         return HTMLResponse(

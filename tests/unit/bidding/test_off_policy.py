@@ -139,11 +139,11 @@ def test_the_gate_warns_of_a_loss_and_says_why_there_is_no_value(
         "effective_sample_size": 900.0,
     }  # fmt: skip
     found = {"logged": {"value": 0.05}, "rows": 6000, "policies": {"candidate": mine}}
-    judged = gate_value.run(task_of(tmp_path, rows, {"replayed": False, "policy": found}))
+    judged = gate_value.measure(task_of(tmp_path, rows, {"replayed": False, "policy": found}))
     assert judged.verdict == "warn"
     assert "policy_loss is 0.2" in judged.summary
     found["policies"] = {"candidate": {"refused": "the policies overlap too little"}}
-    judged = gate_value.run(task_of(tmp_path, rows, {"replayed": False, "policy": found}))
+    judged = gate_value.measure(task_of(tmp_path, rows, {"replayed": False, "policy": found}))
     assert judged.verdict == "pass"
 
 

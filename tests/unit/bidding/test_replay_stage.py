@@ -84,7 +84,7 @@ class Ran:
         return replay_stage.run(self.task(inputs))
 
     def gate(self, metrics: dict[str, Any]) -> Outcome:
-        return gate_value.run(self.task({"replay": input_of(self.folder, "replay", metrics)}))
+        return gate_value.measure(self.task({"replay": input_of(self.folder, "replay", metrics)}))
 
 
 def night(

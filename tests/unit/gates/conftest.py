@@ -35,7 +35,7 @@ def gate(tmp_path):
             {"pipeline": "t", "features": {"platform": {"column": "platform"}}, **blocks}
         )
         (tmp_path / "out").mkdir()
-        outcome: Outcome = module.run(
+        outcome: Outcome = module.measure(
             StageTask(
                 spec=spec,
                 night=Night.of(spec, NEWEST),

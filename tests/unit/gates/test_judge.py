@@ -6,7 +6,8 @@ import math
 from datetime import date
 
 import pytest
-from nightbid.config.gates import Band, Gates, Limit, Override
+from nightbid.config.gate_limits import Limit
+from nightbid.config.gates import Band, Gates, Override
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.propose import learn

@@ -9,7 +9,7 @@ import re
 
 import pytest
 from markupsafe import Markup
-from nightbid.config.gates import Limit
+from nightbid.config.gate_limits import Limit
 from nightbid.gates.propose import Point, Proposal
 from nightbid.report import pages
 from nightbid.report.assets import FOLDER, scripts
