@@ -11,7 +11,7 @@ log loss, field-level calibration error.
     rate      mean prediction of the training rows = their label rate (what `ctr` does)
     platt     a line over the logits, on validation rows
     by_slice  rate, and an offset per value of each slice column on validation rows, shrunken by how
-              far the offsets of the column differ beyond chance (empirical Bayes)
+              far the offsets of the column differ beyond chance
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from nightbid.models.predict import load_model
 from nightbid.night.record import runs_of
 from nightbid.schema import LABEL, TRUTH, USER, WEIGHT, split_files
 from nightbid.storage.workspace import Workspace, read_manifest
+from nightbid.training.by_slice import shrunken
 from nightbid.training.calibration import platt
 from nightbid.training.refit import compare
 
@@ -62,11 +63,7 @@ def by_slice(fit: Part, z: np.ndarray, part: Part, other: np.ndarray, columns) -
     """Shift the logits `other` of `part` by offsets fitted on `fit`, one column after another."""
     for column in columns:
         values, code = np.unique(fit.raw[column].to_pylist(), return_inverse=True)
-        p = sigmoid(z)
-        rest = np.bincount(code, fit.labels - p)
-        known = np.bincount(code, p * (1 - p))
-        spread = max(float((rest**2 - known).sum() / (known**2).sum()), 0.0)
-        offset = rest / (known + 1 / spread) if spread else np.zeros(len(values))
+        offset = shrunken(z, fit.labels, fit.weights, code, np.ones(len(values), bool))
         z = z + offset[code]
         at = np.searchsorted(values, there := np.array(part.raw[column].to_pylist()))
         at = np.minimum(at, len(values) - 1)

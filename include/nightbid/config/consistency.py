@@ -94,7 +94,7 @@ def values_are_no_rates(spec: PipelineSpec) -> None:
                 f"{key} is defined for labels of 0 and 1, and label.kind is value; remove one"
                 " of the two"
             )
-    if spec.train.calibration in ("platt", "isotonic"):
+    if spec.train.calibration in ("platt", "isotonic", "by_slice"):
         raise ValueError(
             f"train.calibration {spec.train.calibration!r} fits probabilities, and label.kind"
             " is value; take `rate` (mean prediction = mean value) or `none`"
@@ -209,6 +209,23 @@ def delayed_label_has_a_time(spec: PipelineSpec) -> None:
         )
 
 
+def offsets_are_of_served_ids(spec: PipelineSpec) -> None:
+    """Refuse a calibration by the values of a feature that has no single id, or is not served."""
+    for name in spec.train.calibration_slices:
+        feature = spec.features.get(name)
+        if feature is None:
+            raise ValueError(
+                f"train.calibration_slices names {name!r}, and features has"
+                f" {', '.join(spec.features) or 'none'}; add the feature, or name another"
+            )
+        if not feature.one_id or feature.training_only:
+            why = "is training_only" if feature.training_only else f"is a {feature.transform}"
+            raise ValueError(
+                f"train.calibration_slices names {name!r}, which {why}: an offset needs one id per"
+                " row that is known at serving, as of vocabulary, hash, hour or buckets"
+            )
+
+
 def names_of(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
     """Every name that a pipeline gives to a feature or reads from the logs, and its place."""
     for role, name in spec.columns:
@@ -235,5 +252,6 @@ CHECKS: tuple[Callable[[PipelineSpec], None], ...] = (
     no_feature_reads_the_outcome,
     position_is_training_only,
     delayed_label_has_a_time,
+    offsets_are_of_served_ids,
 )
 """In the order in which they are made; the first that fails is told."""

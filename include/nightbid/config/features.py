@@ -10,6 +10,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from nightbid.config.base import BeforeValidator, Block, Field, model_validator
 
+ONE_ID = (
+    "quantile_buckets",
+    "buckets",
+    "vocabulary",
+    "hash",
+    "cross",
+    "identity",
+    "hour",
+    "day_of_week",
+)
+"""Transforms that give one id per row."""
+
 
 class FeatureBlock(Block):
     """Settings that all features share."""
@@ -37,6 +49,11 @@ class FeatureBlock(Block):
     def shares(self) -> str:
         """Feature whose vocabulary it uses; empty: none, or its own."""
         return ""
+
+    @property
+    def one_id(self) -> bool:
+        """Whether each row has one id, as opposed to a number or a list."""
+        return getattr(self, "transform", "") in ONE_ID
 
 
 class Numeric(FeatureBlock):

@@ -92,10 +92,14 @@ class Train(Block):
     is validated and served. 0 serves the weights of the last step."""
     patience: int = Field(default=1, ge=0)
     """Epochs without a better validation log loss before training ends."""
-    calibration: Literal["none", "rate", "platt", "isotonic"] = "none"
+    calibration: Literal["none", "rate", "platt", "isotonic", "by_slice"] = "none"
     """After training: `rate` shifts all logits so that the mean prediction of the training rows,
     fed as at serving, is their label rate; `platt` fits a line over the logits and `isotonic` a
-    rising curve, on validation rows."""
+    rising curve, on validation rows; `by_slice` is `rate`, and a shrunken offset for each value of
+    the `calibration_slices`, on validation rows."""
+    calibration_slices: tuple[str, ...] = ()
+    """With `calibration: by_slice`: features with one id per row (`vocabulary`, `hour`, `buckets`
+    and so on) whose values get an offset."""
     sampling_correction: bool = False
     """Train on sampled negatives without their weight and correct the probability afterwards:
     q = p / (p + (1 - p)/w), where w is the share of negatives kept. False: train with weights."""
@@ -141,6 +145,16 @@ class Train(Block):
         if asked not in (True, False):
             raise ValueError(f"train.warm_start is {asked!r}; set train.mode: warm, or remove it")
         return value
+
+    @model_validator(mode="after")
+    def _offsets_have_slices(self) -> Train:
+        if (self.calibration == "by_slice") != bool(self.calibration_slices):
+            raise ValueError(
+                f"train.calibration is {self.calibration!r} and train.calibration_slices"
+                f" {list(self.calibration_slices)}: `by_slice` needs one feature or more there, and"
+                " nothing else reads it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refit_is_from_scratch(self) -> Train:

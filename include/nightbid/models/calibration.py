@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,25 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+
+
+class Offsets(BaseModel):
+    """What the values of one input add to the logit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: str
+    """Name of a model input with one id per row."""
+    values: tuple[float, ...]
+    """[ids of the input]; 0 for values that are not known."""
 
 
 class Calibration(BaseModel):
     """A line, then a rising curve through knots: straight between them, of slope 1 outside.
 
-    Both rise strictly, so no calibration changes the order of any two rows.
+    Both rise strictly, so neither changes the order of any two rows. Offsets are added last; they
+    move rows of one value against those of another.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,6 +37,8 @@ class Calibration(BaseModel):
     intercept: float = 0.0
     knots: tuple[tuple[float, float], ...] = ()
     """(logit after the line, logit of the probability) each, both increasing; none: no curve."""
+    offsets: tuple[Offsets, ...] = ()
+    """One per column of `train.calibration_slices`."""
 
     @property
     def curve(self) -> Curve | None:
@@ -30,9 +46,21 @@ class Calibration(BaseModel):
         return Curve(self.knots) if self.knots else None
 
     def logits(self, z: Floats) -> Floats:
-        """Calibrate logits; float64 [rows] both."""
+        """Follow the line and the curve; float64 [rows] both. Offsets are `shift`'s."""
         line = z * self.slope + self.intercept
         return line if self.curve is None else self.curve(line)
+
+    def shift(self, ids: Ints, places: Mapping[str, slice]) -> Floats:
+        """Add up the offsets of each row; float64 [rows].
+
+        Args:
+            ids: [rows, places], as in `nightbid.models.layout.Packed`.
+            places: Input → its columns in `ids`.
+        """
+        total = np.zeros(len(ids))
+        for each in self.offsets:
+            total += np.asarray(each.values)[ids[:, places[each.input].start]]
+        return total
 
     def after(self, shift: float) -> Calibration:
         """Calibrate logits to which `shift` is added first, the same way."""

@@ -56,25 +56,24 @@ class Ensemble:
 
     def score(self, packed: Packed) -> Floats:
         """Compute calibrated probabilities, float64 [rows]."""
-        return self._mixed({name: each.score(packed) for name, each in self.members.items()})
+        scores = {name: each.score(packed) for name, each in self.members.items()}
+        mixed = sum(self.weights[name] * logits(each) for name, each in scores.items())
+        calibration = self.card.calibration
+        calibrated = calibration.logits(np.asarray(mixed, np.float64))
+        calibrated += calibration.shift(packed.ids, self.layout.places)
+        return 1 / (1 + np.exp(-calibrated))
 
     def predict(self, table: pa.Table) -> Floats:
         """Score featurized rows as they are served: training-only inputs are constant."""
-        return self._mixed({name: each.predict(table) for name, each in self.members.items()})
+        return self.score(self.layout.pack(table, serving=True))
 
     def predict_as_logged(self, table: pa.Table) -> Floats:
         """Score them with the training-only inputs as they were logged."""
-        return self._mixed(
-            {name: each.predict_as_logged(table) for name, each in self.members.items()}
-        )
+        return self.score(self.layout.pack(table, serving=False))
 
     def predict_tasks(self, table: pa.Table) -> dict[str, Floats]:
         """Ensembles have one task: none."""
         return {}
-
-    def _mixed(self, scores: Mapping[str, Floats]) -> Floats:
-        mixed = sum(self.weights[name] * logits(each) for name, each in scores.items())
-        return 1 / (1 + np.exp(-self.card.calibration.logits(np.asarray(mixed, np.float64))))
 
 
 def logits(probabilities: Floats) -> Floats:

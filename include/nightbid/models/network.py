@@ -114,24 +114,28 @@ class Network:
 
     def probability(self, *inputs: Any) -> Any:
         """Compute calibrated probabilities, float32 [rows]: the graph that is exported."""
-        return self._calibrated(self.outputs(list(inputs), training=False))
+        return self._calibrated(self.outputs(list(inputs), training=False), inputs[0])
 
     def probabilities(self, *inputs: Any) -> dict[str, Any]:
         """Compute what is exported: `probability`, and one more per task; float32 [rows] each."""
         outputs = self.outputs(list(inputs), training=False)
-        found = {self.card.output: self._calibrated(outputs)}
+        found = {self.card.output: self._calibrated(outputs, inputs[0])}
         for at, name in enumerate(self.card.tasks):
             found[task_output(name)] = tf.sigmoid(outputs[:, at])
         return found
 
-    def _calibrated(self, outputs: Any) -> Any:
+    def _calibrated(self, outputs: Any, ids: Any) -> Any:
         calibration, head = self.card.calibration, self.card.value
         if head is not None:
             logs = log_mean(head, outputs) + calibration.intercept
             return tf.exp(tf.minimum(logs, head.largest))
         line = joint_logit(outputs) * calibration.slope + calibration.intercept
         curve = calibration.curve
-        return tf.sigmoid(line if curve is None else curve(line, ops))
+        calibrated = line if curve is None else curve(line, ops)
+        for each in calibration.offsets:
+            place = self.layout.places[each.input].start
+            calibrated += tf.gather(tf.constant(each.values, tf.float32), ids[:, place])
+        return tf.sigmoid(calibrated)
 
     def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Score featurized rows with every task of a multi-task model: column → [rows]."""

@@ -63,6 +63,7 @@ class Trees:
         calibrated = self.card.calibration.logits(np.asarray(logits, np.float64))
         if (head := self.card.value) is not None:
             return np.exp(np.minimum(calibrated, head.largest))
+        calibrated += self.card.calibration.shift(packed.ids, self.layout.places)
         return 1 / (1 + np.exp(-calibrated))
 
     def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from nightbid.models.calibration import Calibration
+from nightbid.models.calibration import Calibration, Curve
 from nightbid.models.layout import weight_column
 from nightbid.models.trees import Trees, columns_of, is_small_list
 from nightbid.schema import ModelInput
@@ -107,9 +107,14 @@ def _ids_of(each: ModelInput) -> Any:
 
 
 def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
-    """Nodes from `logit` to `calibrated`, [rows, 1] both, and their constants."""
+    """Nodes from `logit` to `calibrated`, [rows, 1] both, and their constants.
+
+    Offsets are looked up by the graph's own inputs.
+    """
     curve = calibration.curve
-    line = "calibrated" if curve is None else "line"
+    steps = ["calibrated", *(f"offset/{each.input}/before" for each in calibration.offsets)]
+    curved = steps[-1]
+    line = curved if curve is None else "line"
     nodes = [
         helper.make_node("Mul", ["logit", "slope"], ["steeper"]),
         helper.make_node("Add", ["steeper", "intercept"], [line]),
@@ -118,9 +123,24 @@ def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
         _floats("slope", [calibration.slope]),
         _floats("intercept", [calibration.intercept]),
     ]
-    if curve is None:
-        return nodes, constants
-    constants += [
+    if curve is not None:
+        more, known = _curve_nodes(curve, curved)
+        nodes, constants = nodes + more, constants + known
+    for at in reversed(range(len(calibration.offsets))):
+        each = calibration.offsets[at]
+        name = f"offset/{each.input}"
+        constants += [_floats(f"{name}/values", list(each.values)), _ints(f"{name}/axis", [-1])]
+        nodes += [
+            helper.make_node("Gather", [f"{name}/values", each.input], [f"{name}/row"]),
+            helper.make_node("Unsqueeze", [f"{name}/row", f"{name}/axis"], [f"{name}/column"]),
+            helper.make_node("Add", [steps[at + 1], f"{name}/column"], [steps[at]]),
+        ]
+    return nodes, constants
+
+
+def _curve_nodes(curve: Curve, result: str) -> tuple[list[Any], list[Any]]:
+    """Nodes from `line` to `result`, [rows, 1] both, and their constants."""
+    constants = [
         _floats("nil", [0.0]),
         _floats("starts", curve.starts.tolist()),
         _floats("widths", curve.widths.tolist()),
@@ -129,7 +149,7 @@ def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
         _floats("highest", [curve.last]),
         _floats("lowest", [curve.lowest]),
     ]
-    nodes += [
+    nodes = [
         helper.make_node("Sub", ["line", "starts"], ["beyond"]),
         helper.make_node("Max", ["beyond", "nil"], ["risen"]),
         helper.make_node("Min", ["risen", "widths"], ["pieces"]),
@@ -138,7 +158,7 @@ def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
         helper.make_node("Min", ["under", "nil"], ["below"]),
         helper.make_node("Sub", ["line", "highest"], ["over"]),
         helper.make_node("Max", ["over", "nil"], ["above"]),
-        helper.make_node("Sum", ["inside", "below", "above", "lowest"], ["calibrated"]),
+        helper.make_node("Sum", ["inside", "below", "above", "lowest"], [result]),
     ]
     return nodes, constants
 

@@ -16,6 +16,7 @@ from nightbid.models.layout import Layout
 from nightbid.training.data import Examples, Floats32, Rows, every_so_many
 from nightbid.training.validation import Labels
 
+Floats = npt.NDArray[np.float64]
 TINY = 1e-7
 STEPS = 50
 MOST_SHIFT = 20.0
@@ -98,7 +99,7 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibratio
     rates = isotonic_regression((positives + typical * rate) / (mass + typical), sample_weight=mass)
     pool = np.cumsum(np.concatenate([[0], np.diff(rates) > TINY]).astype(np.int64))
     pooled = sums(mass, pool)
-    x, y = sums(mass * centres, pool) / pooled, _logits(sums(mass * rates, pool) / pooled)
+    x, y = sums(mass * centres, pool) / pooled, logits_of(sums(mass * rates, pool) / pooled)
     apart = np.concatenate([[True], (np.diff(x) > TINY) & (np.diff(y) > TINY)])
     return Calibration(knots=tuple(zip(x[apart].tolist(), y[apart].tolist(), strict=True)))
 
@@ -120,7 +121,12 @@ def rate(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
     labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
     if labels.min() == labels.max():
         return Calibration()
-    logits, weights = _logits(probabilities), weights / weights.sum()
+    return Calibration(intercept=shift_to_rate(logits_of(probabilities), labels, weights))
+
+
+def shift_to_rate(logits: Floats, labels: Floats, weights: Floats) -> float:
+    """Find the shift of logits that makes the mean prediction the label rate; [rows] each."""
+    weights = weights / weights.sum()
     wanted = float(weights @ labels)
     low, high = -MOST_SHIFT, MOST_SHIFT
     for _ in range(STEPS):  # the mean rises in the shift
@@ -129,7 +135,7 @@ def rate(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
             low = middle
         else:
             high = middle
-    return Calibration(intercept=(low + high) / 2)
+    return (low + high) / 2
 
 
 def as_served(rows: Rows, layout: Layout) -> Examples:
@@ -145,7 +151,9 @@ def as_served(rows: Rows, layout: Layout) -> Examples:
     return some
 
 
-FITTERS = {"platt": platt, "isotonic": isotonic, "rate": rate}
+FITTERS = {"platt": platt, "isotonic": isotonic, "rate": rate, "by_slice": rate}
+"""What fits the line or the curve; `by_slice` adds offsets to it (`nightbid.training.by_slice`)."""
+ON_TRAINING_ROWS = ("rate", "by_slice")
 
 
 def learned_as(train: Rows, settings: Train) -> tuple[Rows, Calibration]:
@@ -198,12 +206,13 @@ def _telling(
     probabilities: npt.NDArray[np.float64], rows: Labels
 ) -> tuple[npt.NDArray[np.float64], ...] | None:
     """Logits, labels and weights, each [rows]; None where they cannot tell how to calibrate."""
-    labels, logits = rows.labels.astype(np.float64), _logits(probabilities)
+    labels, logits = rows.labels.astype(np.float64), logits_of(probabilities)
     if labels.min() == labels.max() or np.ptp(logits) < TINY:
         return None
     return logits, labels, rows.weights.astype(np.float64)
 
 
-def _logits(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def logits_of(probabilities: Floats) -> Floats:
+    """Log odds, [rows], of probabilities kept off 0 and 1."""
     p = np.clip(probabilities, TINY, 1 - TINY)
     return np.log(p / (1 - p))

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from upath import UPath
 
 from nightbid.config.base import Block
@@ -22,7 +23,8 @@ from nightbid.models.registry import Architecture, find
 from nightbid.night.incremental import METRIC, Continuation
 from nightbid.night.progress import EpochWatcher, Progress, unwatched
 from nightbid.schema import FeatureSchema
-from nightbid.training.calibration import FITTERS, as_served, learned_as
+from nightbid.training.by_slice import check_slices, fit_offsets
+from nightbid.training.calibration import FITTERS, ON_TRAINING_ROWS, as_served, learned_as
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Rows, read_examples
 from nightbid.training.distributed import agreed
@@ -46,6 +48,8 @@ class Fit(Block):
     seed: int
     continuation: Continuation | None = None
     """What an incremental night goes on with."""
+    slices: dict[str, int] = Field(default_factory=dict)
+    """Inputs whose values get an offset of the logit → number of their out-of-vocabulary ids."""
 
 
 class Job(Fit):
@@ -106,6 +110,7 @@ def run_job(
     progress(0.0, "reading featurized rows")
     schema = FeatureSchema.load(job.featurized / "fitted")
     layout = Layout(schema)
+    check_slices(layout, job.slices)
     lesson = None
     if job.continuation is not None:
         from nightbid.training.incremental import plan_lesson
@@ -120,7 +125,7 @@ def run_job(
     train, undone = learned_as(as_logged, settings)
     validation = source.validation()
     fitted_on: Rows = validation
-    if settings.calibration == "rate":
+    if settings.calibration in ON_TRAINING_ROWS:
         # Of all days also where one is learned: a day has few positives.
         of_all = as_logged
         if lesson is not None and lesson.before is not None:
@@ -158,7 +163,7 @@ def run_job(
             ),
             progress=inner,
         )
-        both.card = _calibrated(plain, both, fitted_on, job.train)
+        both.card = _calibrated(plain, both, fitted_on, validation, job)
         save_card(both.card, folder)
         return {**metrics, **rows_metrics, **_told(both.card)}
     if architecture.engine == "lightgbm":
@@ -167,7 +172,7 @@ def run_job(
         trees, metrics = fit_trees(
             card, train, validation, plan, seed=job.seed, progress=inner, watch=watch
         )
-        trees.card = _calibrated(card, trees, fitted_on, job.train)
+        trees.card = _calibrated(card, trees, fitted_on, validation, job)
         save_card(trees.card, folder)
         trees.save(folder)
         return {**rows_metrics, **metrics, **_told(trees.card)}
@@ -249,7 +254,7 @@ def _fit_network(
                 progress=progress, watch=board.beside(watch), checkpoints=checkpoints
             )
             board.tell(fitted)
-    network.card = _calibrated(card, network, fitted_on, settings)
+    network.card = _calibrated(card, network, fitted_on, validation, job)
     if chief:
         folder = job.output / "model"
         save_card(network.card, folder)
@@ -326,15 +331,17 @@ class _Source:
         return read_examples(self.featurized, split, self.layout, serving=serving, days=days)
 
 
-def _calibrated(card: ModelCard, model: Any, rows: Rows, train: Train) -> ModelCard:
-    if train.calibration == "none":
+def _calibrated(card: ModelCard, model: Any, rows: Rows, validation: Rows, job: Job) -> ModelCard:
+    if job.train.calibration == "none":
         return card
     # What was scored is corrected already; on the card stands what the raw logits need.
+    undone = card.calibration.intercept
     if card.value is not None:
-        found = scale(model.score, rows)
-    else:
-        found = FITTERS[train.calibration](*scored(model.score, rows))
-    return card.model_copy(update={"calibration": found.after(card.calibration.intercept)})
+        return card.model_copy(update={"calibration": scale(model.score, rows).after(undone)})
+    found = FITTERS[job.train.calibration](*scored(model.score, rows))
+    offsets = fit_offsets(model.score, found, validation, model.layout, job.slices)
+    found = found.after(undone).model_copy(update={"offsets": offsets})
+    return card.model_copy(update={"calibration": found})
 
 
 def _told(card: ModelCard) -> dict[str, Any]:

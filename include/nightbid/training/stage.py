@@ -64,6 +64,10 @@ def _asked(task: StageTask, model: Model, settings: Train) -> TrainingRequest:
         label=task.spec.label,
         seed=task.spec.seed + settings.seed,
         continuation=task.continuation if settings.mode == "incremental" else None,
+        slices={
+            name: getattr(task.spec.features[name], "oov_buckets", 0)
+            for name in settings.calibration_slices
+        },
     )
     start = {"warm": "champion", "incremental": "state"}.get(settings.mode, "")
     requested = TrainingRequest(fit, task.inputs.get(start))

@@ -1,0 +1,129 @@
+"""One shrunken offset per value of a column: `train.calibration: by_slice`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from nightbid.errors import ConfigError
+from nightbid.models.calibration import Calibration, Offsets
+from nightbid.models.layout import Layout
+from nightbid.training.calibration import logits_of, shift_to_rate
+from nightbid.training.data import Examples, Rows, every_so_many
+from nightbid.training.validation import Score
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+MOST_IDS = 10_000
+"""Ids that a column may have: the offsets of all are part of the model."""
+MOST_ROWS = 1_000_000
+"""Validation rows that are used, where rows stream."""
+STEPS, LARGEST_STEP, CLOSE = 50, 1.0, 1e-7
+
+
+def fit_offsets(
+    score: Score, found: Calibration, validation: Rows, layout: Layout, slices: Mapping[str, int]
+) -> tuple[Offsets, ...]:
+    """Fit the offsets of each column, one column after the other.
+
+    Args:
+        score: Model inputs to probabilities, before `found`.
+        found: What is applied to their logits first.
+        validation: Rows that the model has not learned, as they are served.
+        layout: The model's inputs.
+        slices: Input → number of its out-of-vocabulary ids, which follow id 0. Such a row's value
+            is not known, so it gets no offset.
+    """
+    rows = validation
+    if not isinstance(rows, Examples):
+        rows = every_so_many(rows, MOST_ROWS)
+    if not slices or rows.labels.min() == rows.labels.max():
+        return ()
+    z = found.logits(logits_of(score(rows.inputs)))
+    labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
+    made = []
+    for name, unknown in slices.items():
+        codes = rows.inputs.ids[:, layout.places[name].start]
+        size = next(each.size for each in layout.lookups if each.name == name)
+        known = np.ones(size, np.bool_)
+        known[1 : 1 + unknown] = False
+        offsets = shrunken(z, labels, weights, codes, known)
+        z = z + offsets[codes]
+        made.append(Offsets(input=name, values=tuple(offsets.tolist())))
+    return tuple(made)
+
+
+def shrunken(
+    z: Floats, labels: Floats, weights: Floats, codes: Ints, known: npt.NDArray[np.bool_]
+) -> Floats:
+    """Estimate a random intercept per value, given the logits.
+
+    Offsets are draws from a normal distribution around 0. Each step of iterated weighted least
+    squares has a response y per value with information w (penalised quasi-likelihood; Breslow and
+    Clayton, 1993); the variance of the offsets is the moment estimate of DerSimonian and Laird
+    (1986), τ² = max(0, (Σ w·y² - (k - 1)) / (Σ w - Σ w² / Σ w)) over k values, and an offset is
+    y · w·τ² / (w·τ² + 1). So values that do not differ beyond chance get 0.
+
+    The mean over all rows is taken out first and not put back: what one day was above another is
+    no property of a value.
+
+    Args:
+        z: [rows], logits.
+        labels: [rows], 0 or 1.
+        weights: [rows], above 0.
+        codes: [rows], the value's id.
+        known: [ids], whether an id is one value.
+
+    Returns:
+        [ids], 0 where nothing is known.
+    """
+    size = len(known)
+    # Weights add up to the number of equal rows that would tell as much (Kish, 1965).
+    weights = weights * (weights.sum() / float(weights @ weights))
+    z = z + shift_to_rate(z, labels, weights)
+    offsets = np.zeros(size)
+    for _ in range(STEPS):
+        p = 1 / (1 + np.exp(-z - offsets[codes]))
+        missing = np.bincount(codes, weights * (labels - p), size)
+        information = np.where(known, np.bincount(codes, weights * p * (1 - p), size), 0.0)
+        some = information > 0
+        total = float(information.sum())
+        free = total - float(information @ information) / total if some.sum() > 1 else 0.0
+        if free <= 0:
+            return np.zeros(size)
+        response = np.zeros(size)
+        response[some] = offsets[some] + missing[some] / information[some]
+        excess = float(information @ response**2) - (float(some.sum()) - 1)
+        evidence = information * max(excess / free, 0.0)
+        step = response * evidence / (evidence + 1) - offsets
+        step = np.clip(step, -LARGEST_STEP, LARGEST_STEP)
+        offsets = offsets + step
+        if np.abs(step).max() < CLOSE:
+            break
+    return offsets
+
+
+def check_slices(layout: Layout, slices: Iterable[str]) -> None:
+    """Refuse inputs whose offsets the exported graph could not look up.
+
+    Raises:
+        ConfigError: An input has no single id per row, is not served, or has too many ids.
+    """
+    served = {each.name: each for each in layout.served}
+    for name in slices:
+        found = served.get(name)
+        if found is None or found.kind != "id":
+            raise ConfigError(
+                f"feature {name!r} gives no single id per row that is known at serving",
+                where="train.calibration_slices",
+                hint="name features such as `vocabulary`, `hour` or `buckets`, without"
+                " training_only",
+            )
+        if found.size > MOST_IDS:
+            raise ConfigError(
+                f"feature {name!r} has {found.size:,} ids, and by_slice takes at most {MOST_IDS:,}",
+                where="train.calibration_slices",
+                hint="name a feature with fewer values, or lower its top_k",
+            )

@@ -1,0 +1,206 @@
+"""Offsets per value of a column: what they find, and that every path adds the same ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nightbid.config.load import parse_pipeline
+from nightbid.config.models import Model, Train
+from nightbid.errors import ConfigError
+from nightbid.models.calibration import Calibration
+from nightbid.models.folder import load_card
+from nightbid.models.predict import load_model
+from nightbid.schema import LABEL, split_files
+from nightbid.serving.export import write_graph
+from nightbid.training.by_slice import shrunken
+from nightbid.training.job import Fit
+from nightbid.training.stage import asked_candidate, run
+
+
+def drawn(draw, offsets, rows, level=0.0):
+    """Logits that miss the offsets of their value, and a level."""
+    codes = draw.integers(0, len(offsets), rows)
+    z = draw.normal(-2, 1, rows)
+    p = 1 / (1 + np.exp(-z - offsets[codes] - level))
+    return z, (draw.random(rows) < p).astype(float), codes
+
+
+def fitted(z, labels, codes, size, weights=None, known=None):
+    return shrunken(
+        z,
+        labels,
+        np.ones(len(z)) if weights is None else weights,
+        codes.astype(np.int32),
+        np.ones(size, bool) if known is None else known,
+    )
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 500), level=st.floats(-0.5, 0.5))
+def test_offsets_are_nearer_to_the_truth_than_none_and_than_raw_ones(seed, level):
+    draw = np.random.default_rng(seed)
+    true = draw.normal(0, 0.4, 40)
+    z, labels, codes = drawn(draw, true, 6000, level)
+    found = fitted(z, labels, codes, 40)
+    wanted = true - true.mean()
+    assert np.square(found - wanted).mean() < np.square(wanted).mean()
+    # One day's level is no property of a value.
+    assert abs(found.mean()) < 0.15
+
+
+def test_values_that_do_not_differ_beyond_chance_get_next_to_nothing():
+    sizes = []
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        z, labels, codes = drawn(draw, np.zeros(12), 6000, level=0.3)
+        sizes.append(np.abs(fitted(z, labels, codes, 12)).max())
+    assert np.median(sizes) < 0.02  # an offset of its own would be off by 0.1 to 0.2
+    assert np.mean(np.array(sizes) == 0) > 0.3
+
+
+def test_many_rows_are_believed_and_few_are_not():
+    draw = np.random.default_rng(1)
+    true = np.array([0.5, -0.5, 0.3, -0.3, 0.8])
+    z, labels, codes = drawn(draw, true, 300_000)
+    found = fitted(z, labels, codes, 5)
+    assert found - found.mean() == pytest.approx(true - true.mean(), abs=0.03)
+    few = np.concatenate([np.flatnonzero(codes != 4), np.flatnonzero(codes == 4)[:20]])
+    assert abs(fitted(z[few], labels[few], codes[few], 5)[4]) < 0.6
+
+
+def test_a_row_counts_as_often_as_its_weight_says_but_tells_no_more():
+    draw = np.random.default_rng(2)
+    z, labels, codes = drawn(draw, draw.normal(0, 0.4, 8), 5000)
+    once = fitted(z, labels, codes, 8)
+    assert fitted(z, labels, codes, 8, weights=np.full(5000, 7.0)) == pytest.approx(once, abs=1e-6)
+
+
+def test_values_without_rows_without_positives_or_unknown():
+    draw = np.random.default_rng(3)
+    z, labels, codes = drawn(draw, np.array([0.8, -0.8, 0.8, -0.8]), 8000)
+    labels[codes == 3] = 0
+    known = np.array([True, False, True, True, True])
+    found = fitted(z, labels, codes, 5, known=known)
+    assert found[1] == 0
+    assert found[4] == 0
+    assert np.isfinite(found).all()
+    assert found[3] < -1
+    assert not fitted(z, labels, np.zeros(8000, int), 5).any()  # one value: nothing to compare
+
+
+ENSEMBLE = {
+    "members": ["logistic_regression", "gradient_boosted_trees"],
+    "parameters": {"gradient_boosted_trees": {"trees": 5}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("logistic_regression", {}), ("gradient_boosted_trees", {"trees": 5}), ("ensemble", ENSEMBLE)],
+)
+def test_the_graph_adds_what_the_model_adds(featurized, task_of, name, parameters):
+    def train(**changes):
+        # Too little training to learn the values by itself.
+        asked = Train(batch_size=4096, epochs=1, learning_rate=1e-4, **changes)
+        model = Model(architecture=name, embedding_l2=1, parameters=parameters)
+        task = task_of(featurized, model, asked, output=f"out-{asked.calibration}")
+        metrics = run(task).metrics
+        return task.output, load_model(task.output / "model"), metrics
+
+    rows = pq.read_table(split_files(featurized, "evaluate")[0])
+    folder, model, metrics = train(calibration="by_slice", calibration_slices=("user",))
+    _, plain, _ = train(calibration="rate")
+    kept = load_card(folder / "model").calibration
+    assert metrics["calibration"] == kept.model_dump(mode="json")
+    offsets = np.array(kept.offsets[0].values)
+    assert len(offsets) == 50
+    assert offsets[1] == 0  # out of vocabulary
+    assert np.abs(offsets).max() > 0.2
+
+    def logits(p):
+        return np.log(p / (1 - p))
+
+    predicted = model.predict(rows)
+    moved = logits(predicted) - logits(plain.predict(rows))
+    assert moved == pytest.approx(offsets[rows["user"].to_numpy()], abs=1e-4)
+
+    write_graph(model, folder / "model.onnx")
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    feed = {each.name: rows[each.name].to_numpy() for each in session.get_inputs()}
+    assert session.run(["probability"], feed)[0] == pytest.approx(predicted, abs=1e-6)
+
+    def error(p):
+        user, label = rows["user"].to_numpy(), rows[LABEL].to_numpy()
+        return np.abs(np.bincount(user, p - label)).sum() / label.sum()
+
+    assert error(predicted) < error(plain.predict(rows))
+
+
+def test_a_network_adds_them_after_its_curve(featurized, task_of):
+    task = task_of(
+        featurized,
+        Model(architecture="deep", embedding_l2=1),
+        Train(batch_size=256, epochs=1, calibration="by_slice", calibration_slices=("user",)),
+    )
+    run(task)
+    model = load_model(task.output / "model")
+    offsets = model.card.calibration.offsets
+    curved = Calibration(knots=((-4.0, -3.0), (0.0, 0.5)), offsets=offsets)
+    model.card = model.card.model_copy(update={"calibration": curved})
+    rows = pq.read_table(split_files(featurized, "evaluate")[0])
+    write_graph(model, task.output / "model.onnx")
+    session = onnxruntime.InferenceSession(task.output / "model.onnx")
+    feed = {each.name: rows[each.name].to_numpy() for each in session.get_inputs()}
+    assert session.run(["probability"], feed)[0] == pytest.approx(model.predict(rows), abs=2e-6)
+
+
+def test_an_input_that_is_not_served_is_refused(featurized, task_of):
+    requested = asked_candidate(task_of(featurized, Model(architecture="deep")))
+    fields = {name: getattr(requested.fit, name) for name in Fit.model_fields}
+    from nightbid.training.job import Job, run_job
+
+    for name in ("place", "price", "nothing"):
+        asked = Train(calibration="by_slice", calibration_slices=(name,), epochs=1)
+        job = Job(**{**fields, "train": asked, "slices": {name: 0}}, featurized=featurized,
+                  output=featurized / "none")  # fmt: skip
+        with pytest.raises(ConfigError, match=f"'{name}' gives no single id"):
+            run_job(job, progress=lambda *_: None, watch=lambda *_: None)
+    assert not (featurized / "none").exists()
+
+
+PIPELINE = """
+pipeline: small
+features:
+  device_type: vocabulary
+  age: {transform: numeric}
+  position: {transform: identity, size: 16, training_only: true}
+"""
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("calibration: by_slice", "needs one feature or more"),
+        ("calibration_slices: [device_type]", "nothing else reads it"),
+        ("{calibration: by_slice, calibration_slices: [devices]}", "names 'devices', and features"),
+        ("{calibration: by_slice, calibration_slices: [age]}", "is a numeric"),
+        ("{calibration: by_slice, calibration_slices: [position]}", "is training_only"),
+    ],
+)
+def test_what_has_no_offset_is_refused_when_the_yaml_is_read(block, message):
+    text = block if block.startswith("{") else "{" + block + "}"
+    with pytest.raises(ConfigError, match=message):
+        parse_pipeline(f"{PIPELINE}train: {text}\n", "small.yaml")
+
+
+def test_amounts_have_none():
+    text = PIPELINE + (
+        "label: {kind: value, column: spent}\n"
+        "train: {calibration: by_slice, calibration_slices: [device_type]}\n"
+    )
+    with pytest.raises(ConfigError, match="fits probabilities"):
+        parse_pipeline(text, "small.yaml")
