@@ -32,6 +32,13 @@ def evaluation(digest: str = "rows-1") -> dict:
         "users": 987, "rows_digest": digest, "candidate": figures(), "champion": None,
         "baseline": figures(0.7001, 0.8888), "constant": figures(0.5, 1.0),
         "oracle": {"log_loss": 0.3001, "normalized_entropy": 0.84, "auc": 0.76},
+        "reachable": {
+            "losses": {"truth": 0.3002, "position": 0.3022, "hidden": 0.3052, "constant": 0.3352,
+                       "candidate": 0.3132, "baseline": 0.3172},
+            "parts": {"noise": 0.3002, "position": 0.002, "hidden": 0.003, "model": 0.008,
+                      "share": 0.7333},
+            "shares": {"baseline": 0.6},
+        },
         "difference": {"auc": {"value": 0.0311, "low": 0.0215, "high": 0.0407},
                        "normalized_entropy": apart, "log_loss": apart},
         "intervals": {"auc": {"low": 0.7202, "high": 0.7422}},

@@ -28,6 +28,7 @@ from nightbid.evaluation.metrics import (
     summary,
 )
 from nightbid.evaluation.ranking_metrics import GroupedScores, grouped_auc, ndcg
+from nightbid.evaluation.reachable import reachable
 from nightbid.evaluation.rows import EarlierChampion, Rows, score_rows, training_rate
 from nightbid.evaluation.scores import Floats, Ints, ScoreTable
 from nightbid.evaluation.slices import slices_of
@@ -93,6 +94,7 @@ def run(task: StageTask) -> Outcome:
     )
     if column := task.spec.baseline.column:
         metrics |= {"baseline_column": column, "unscored": rows.unscored}
+    metrics["reachable"] = reachable(task, rows, base_rate)
     if rows.share < 1:
         metrics |= {"users_share": rows.share, "rows_of_other_users": rows.others}
     task.progress(0.98, "writing")
@@ -367,6 +369,8 @@ def _sentence(metrics: dict[str, Any]) -> str:
         parts.append(
             f"NE {candidate['normalized_entropy']:.4f} {_signed(difference['normalized_entropy'])}"
         )
+    if found := metrics.get("reachable"):
+        parts.append(f"{found['parts']['share'] or 0:.0%} of what a model can gain")
     if metrics.get("unscored"):
         parts.append(f"{metrics['unscored']:,} rows without {metrics['baseline_column']} left out")
     if (share := metrics.get("users_share", 1.0)) < 1:

@@ -26,6 +26,7 @@ from nightbid.report.charts import (
 from nightbid.report.figures import words_of
 from nightbid.report.formatting import against, interval, money, number, signed
 from nightbid.report.incremental_section import incremental_context
+from nightbid.report.loss_parts import loss_parts
 from nightbid.report.replay_section import policy_context, replay_context
 from nightbid.report.run_view import RunView, StageView
 
@@ -51,7 +52,7 @@ def run_context(view: RunView) -> dict[str, Any]:
         "figure_words": words_of(metrics).names,
         "words": words_of(metrics),
         "models": _models(metrics),
-        "gap": _gap(metrics),
+        **loss_parts(metrics),
         "gates": [stage for stage in view.stages if stage.is_gate],
         "features": _features(view),
         "drift": _drift(view),
@@ -142,21 +143,7 @@ def _models(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 def _note(name: str, metrics: dict[str, Any]) -> str:
     if name == "baseline" and "baseline_column" in metrics:
         return f"column {metrics['baseline_column']} of the logs"
-    return "best possible" if name == "oracle" else ""
-
-
-def _gap(metrics: dict[str, Any]) -> str:
-    """How far the candidate is from the best possible prediction, where that is known."""
-    best = (metrics.get("oracle") or {}).get("log_loss")
-    loss = (metrics.get("candidate") or {}).get("log_loss")
-    naive = (metrics.get("constant") or {}).get("log_loss")
-    if best is None or loss is None:
-        return ""
-    said = f"Log loss is {loss - best:.5f} above the best possible, {best:.5f}"
-    if naive is not None and naive > best:
-        share = (naive - loss) / (naive - best)
-        said += f": {share:.1%} of what a model can gain over the constant prediction"
-    return f"{said}."
+    return "true probabilities" if name == "oracle" else ""
 
 
 def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from nightbid.report.loss_parts import loss_parts
 from nightbid.report.run_view import RunView
 from nightbid.report.table import night_table, verdict_line
 from nightbid.report.write import write_report
@@ -58,7 +59,9 @@ def test_a_finished_night_shows_its_figures(recorded_run, page):
         "AUC 0.7312 (+0.0311 [+0.0215, +0.0407])",
         "[0.7202, 0.7422]",
         "0.8888",  # the baseline's normalised entropy
-        "0.01300 above the best possible, 0.30010",
+        "has 73.3% of what a model can gain over the constant prediction (baseline 60.0%)",
+        "0.00300",  # hidden tastes
+        "0.00800",  # left on the table
         "null_share:platform",
         "at least 1,000",
         "19,900",
@@ -203,3 +206,15 @@ def test_an_override_is_shown_until_its_last_night(recorded_run, page, until, sh
                 "reason": "sites renamed on purpose", "until": until}  # fmt: skip
     words = page(recorded_run(gates={"overrides": [override]})).words
     assert ("Ann Li: sites renamed on purpose" in words) == shown
+
+
+def test_where_only_the_truth_is_known_the_distance_to_it_is_told_for_what_it_is():
+    metrics = {"oracle": {"log_loss": 0.3001}, "candidate": {"log_loss": 0.3131},
+               "constant": {"log_loss": 0.3351}}  # fmt: skip
+    found = loss_parts(metrics)
+    assert found["loss_parts"] == []
+    assert found["gap"].startswith(
+        "Log loss is 0.01300 above the best possible, 0.30010: 62.9% of the way there"
+    )
+    assert "no model can go the whole way" in found["gap"]
+    assert loss_parts({**metrics, "oracle": None})["gap"] == ""

@@ -30,11 +30,23 @@ SITES = 300
 AD_LIFE_DAYS = 40
 """An ad is replaced after this long, so that one in forty (2.5 %) is new each day."""
 MAX_INTERESTS = 5
+FIRST_AD = 1 << 40
+"""Number of the first ad of day 0 in the names of ads."""
 
 
 def with_nulls(names: tuple[str, ...], chosen: Ints, absent: np.ndarray) -> pa.Array:
     """Turn positions into strings, null where absent."""
     return pa.array(names).take(pa.array(chosen, mask=absent))
+
+
+def brand_effect(seed: int, advertisers: Ints) -> Floats:
+    """How attractive the ads of an advertiser are, in logits."""
+    return 0.25 * normal(seed, "brand", advertisers)
+
+
+def quality_effect(seed: int, identities: Ints) -> Floats:
+    """How attractive an ad is beyond its brand, in logits."""
+    return 0.4 * normal(seed, "quality", identities)
 
 
 @dataclass(frozen=True)
@@ -172,8 +184,8 @@ class Ads:
     @cached_property
     def quality(self) -> Floats:
         """How attractive the ad itself is, in logits."""
-        brand = 0.25 * normal(self.seed, "brand", self.advertiser)
-        return brand + 0.4 * normal(self.seed, "quality", self.identity)
+        brand = brand_effect(self.seed, self.advertiser)
+        return brand + quality_effect(self.seed, self.identity)
 
     @cached_property
     def landing(self) -> Floats:
@@ -194,7 +206,7 @@ class Ads:
     @cached_property
     def columns(self) -> dict[str, pa.Array]:
         """What the logs say of each ad."""
-        names = [f"a{identity:x}" for identity in (self.identity + (1 << 40)).tolist()]
+        names = [f"a{identity:x}" for identity in (self.identity + FIRST_AD).tolist()]
         return {
             "ad_id": pa.array(names),
             "advertiser_id": pa.array([f"adv{number:04d}" for number in self.advertiser.tolist()]),

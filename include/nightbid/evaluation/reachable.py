@@ -1,0 +1,205 @@
+"""What of the log loss no model could have avoided, where a simulator knows the truth.
+
+Losses are expected ones, over draws of the labels by their true probabilities p:
+-p·log q - (1 - p)·log(1 - q), averaged by weight. For predictions that know less and less:
+
+    noise      q = p: only the draw of the labels is unknown
+    position   everything but the position, which is decided after ranking: the mean of p over
+               the positions of all rows
+    hidden     as well without the tastes of users, brands and ads that no column says: of each
+               stands a normal posterior, learned from the labels of the rows before the evaluate
+               days by somebody who knows all else; the mean of p over it
+    model      what the candidate predicted
+
+The effects of logged columns count as known, and the posterior of each hidden one takes the others
+as known: with more and more rows a model comes close to this, and never below but by chance.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.hidden import KEYS, POSITION, HiddenEffects
+from nightbid.evaluation.metrics import constant_scores
+from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.scores import Floats
+from nightbid.night.task import StageTask
+from nightbid.schema import KEY, LABEL, TRUTH, WEIGHT, split_files
+
+EARLIER = ("history", "train", "validate")
+NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
+"""Of the mean over a standard normal distribution, once the weights are scaled to 1."""
+TINY = 1e-12
+SUMS = ("score", "information", "variance")
+
+
+def reachable(task: StageTask, rows: Rows, base_rate: float) -> dict[str, Any] | None:
+    """Split the expected log loss of the candidate.
+
+    Args:
+        task: Of the evaluation.
+        rows: Evaluate rows with the scores of all models.
+        base_rate: What the constant model predicts.
+
+    Returns:
+        `losses`: expected log losses by name, of every model and of the best predictions `truth`,
+        `position` (without it) and `hidden` (without both). `parts` of the candidate's: noise,
+        position, hidden and model, which add up to it, and `share`, what it has of the gain of
+        `hidden` over the constant prediction. `shares`: the same of the other models. None where
+        the effects behind the truth are not known.
+    """
+    spec = task.spec
+    if rows.truth is None or not isinstance(spec.source, SimulatorSource):
+        return None
+    if spec.label.column != "click" or spec.label.given:
+        return None
+    effects = HiddenEffects(spec.source)
+    sample = task.inputs["sample"].path
+    evaluate = _columns(sample, "evaluate", (KEY, POSITION, *KEYS))
+    kept = np.isin(evaluate[KEY].to_numpy(), rows.keys)
+    if kept.sum() != len(rows):
+        return None
+    evaluate = evaluate.filter(pa.array(kept))
+    try:
+        without_position, without_both = _predictions(
+            rows.truth, evaluate, sample, effects, ranked=not spec.position_inputs()
+        )
+    except ValueError:  # Ids are hashed, or a fault has replaced them.
+        return None
+    predictions = {
+        "truth": rows.truth,
+        "position": without_position,
+        "hidden": without_both,
+        "constant": constant_scores(base_rate, len(rows)),
+        **rows.scores,
+    }
+    losses = {
+        name: expected_log_loss(rows.truth, each, rows.weights)
+        for name, each in predictions.items()
+    }
+    most = losses["constant"] - losses["hidden"]
+    shares = {
+        name: (losses["constant"] - losses[name]) / most if most > 0 else None
+        for name in rows.scores
+    }
+    parts = {
+        "noise": losses["truth"],
+        "position": losses["position"] - losses["truth"],
+        "hidden": losses["hidden"] - losses["position"],
+        "model": losses["candidate"] - losses["hidden"],
+        "share": shares.pop("candidate"),
+    }
+    return {"losses": losses, "parts": parts, "shares": shares}
+
+
+def expected_log_loss(truth: Floats, predicted: Floats, weights: Floats) -> float:
+    """Average the log loss over rows and over draws of their labels; [rows] each."""
+    q = np.clip(predicted, TINY, 1 - TINY)
+    losses = -(truth * np.log(q) + (1 - truth) * np.log1p(-q))
+    return float(weights @ losses / weights.sum())
+
+
+def _predictions(
+    truth: Floats, evaluate: pa.Table, sample: Path, effects: HiddenEffects, *, ranked: bool
+) -> tuple[Floats, Floats]:
+    """Best predictions without the position, and without hidden tastes as well; [rows] each."""
+    p = np.clip(truth, TINY, 1 - TINY)
+    logits = np.log(p) - np.log1p(-p)
+    shift, share = np.zeros(1), np.ones(1)
+    if ranked:
+        mine, shift, share = _position(evaluate, effects)
+        logits = logits - mine
+    without_position = _mean(logits, np.zeros(len(logits)), shift, share)
+    uncertain = np.zeros(len(logits))
+    for name, known in _evidence(sample).items():
+        effect, mean, variance = _posterior(name, evaluate[name], known, effects)
+        logits = logits - effect + mean
+        uncertain += variance
+    return without_position, _mean(logits, np.sqrt(uncertain), shift, share)
+
+
+def _position(evaluate: pa.Table, effects: HiddenEffects) -> tuple[Floats, Floats, Floats]:
+    """Effect of each row's position; then the effect and the share of each position."""
+    codes, values = _coded(evaluate[POSITION])
+    shift = effects.of(POSITION, values)
+    return shift[codes], shift, np.bincount(codes, minlength=len(shift)) / len(codes)
+
+
+def _mean(logits: Floats, spread: Floats, shift: Floats, share: Floats) -> Floats:
+    """Average probabilities over positions, and over normal logits of this spread; [rows]."""
+    total = np.zeros(len(logits))
+    nodes = zip(NODES, NODE_WEIGHTS / NODE_WEIGHTS.sum(), strict=True)
+    for node, weight in nodes if spread.any() else ((0.0, 1.0),):
+        for each, part in zip(shift, share, strict=True):
+            total += weight * part / (1 + np.exp(-logits - each - node * spread))
+    return total
+
+
+def _evidence(sample: Path) -> dict[str, pa.Table]:
+    """Sum up what the labels of earlier rows say of each key.
+
+    The score of its effect at the truth, the information in it, and the variance of the score; the
+    last two differ where rows have weights.
+    """
+    parts: dict[str, list[pa.Table]] = {name: [] for name in KEYS}
+    for split in EARLIER:
+        for path in split_files(sample, split):
+            table = pq.read_table(path, columns=[LABEL, WEIGHT, TRUTH, *KEYS], partitioning=None)
+            y, w, p = (table[name].to_numpy().astype(float) for name in (LABEL, WEIGHT, TRUTH))
+            each = w * p * (1 - p)
+            sums = dict(zip(SUMS, map(pa.array, (w * (y - p), each, w * each)), strict=True))
+            for name, found in parts.items():
+                found.append(_summed(pa.table({"key": _texts(table[name]), **sums})))
+    return {name: _summed(pa.concat_tables(found)) for name, found in parts.items() if found}
+
+
+def _summed(table: pa.Table) -> pa.Table:
+    grouped = table.group_by("key").aggregate([(name, "sum") for name in SUMS])
+    return grouped.select(["key", *(f"{name}_sum" for name in SUMS)]).rename_columns(["key", *SUMS])
+
+
+def _posterior(
+    name: str, column: pa.ChunkedArray, known: pa.Table, effects: HiddenEffects
+) -> tuple[Floats, Floats, Floats]:
+    """The true effect of each row's key; mean and variance of what can be known of it.
+
+    With prior N(μ, s²) and an estimate t + score/information of variance v: the weight of the
+    estimate is k = s² / (s² + v), the posterior N(μ + k·(estimate - μ), s²·(1 - k)).
+    """
+    codes, values = _coded(column)
+    true = effects.of(name, values)
+    everybody = effects.of(name, known["key"].combine_chunks())
+    middle, prior = float(everybody.mean()), float(everybody.var())
+    place = pc.index_in(values, known["key"].combine_chunks())
+    seen = place.is_valid().to_numpy(zero_copy_only=False)
+    at = pc.fill_null(place, 0).to_numpy(zero_copy_only=False)
+    score, information, variance = (known[each].to_numpy()[at] for each in SUMS)
+    information = np.maximum(information, TINY)
+    trust = np.where(seen, prior / (prior + variance / information**2 + TINY), 0.0)
+    mean = middle + trust * (true + score / information - middle)
+    return true[codes], mean[codes], (prior * (1 - trust))[codes]
+
+
+def _columns(sample: Path, split: str, names: tuple[str, ...]) -> pa.Table:
+    return pa.concat_tables(
+        pq.read_table(path, columns=list(names), partitioning=None)
+        for path in split_files(sample, split)
+    )
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """Codes, [rows], and the distinct values, as text."""
+    encoded = pc.dictionary_encode(_texts(column).combine_chunks(), null_encoding="encode")
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.string())

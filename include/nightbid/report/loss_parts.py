@@ -1,0 +1,55 @@
+"""Where the candidate's log loss comes from, as far as a simulator knows the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PARTS = {
+    "noise": "noise: clicks are draws, even where the true probabilities are known",
+    "position": "position: it is decided after ranking",
+    "hidden": "hidden tastes of users, brands and ads: earlier clicks tell only a part of them",
+    "model": "left on the table: what the logged columns say, and the candidate has not learned",
+}
+
+
+def loss_parts(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the sentence and the table below the models of a run.
+
+    Args:
+        metrics: Of an evaluation.
+
+    Returns:
+        `gap`, a sentence, and `loss_parts`, rows of what and how much; both empty where the truth
+        is not known.
+    """
+    found = metrics.get("reachable") or {}
+    parts = found.get("parts") or {}
+    if not parts:
+        return {"gap": _gap(metrics), "loss_parts": [], "loss_total": None}
+    others = [
+        f"{name} {share:.1%}"
+        for name in ("champion", "baseline")
+        if (share := found["shares"].get(name)) is not None
+    ]
+    share = parts["share"]
+    gap = "" if share is None else (
+        f"The candidate has {share:.1%} of what a model can gain over the constant prediction"
+        + (f" ({', '.join(others)})" if others else "") + "."
+    )  # fmt: skip
+    rows = [{"part": text, "loss": parts[name]} for name, text in PARTS.items()]
+    return {"gap": gap, "loss_parts": rows, "loss_total": found["losses"]["candidate"]}
+
+
+def _gap(metrics: Mapping[str, Any]) -> str:
+    """How far the candidate is from the true probabilities, where nothing more is known."""
+    best = (metrics.get("oracle") or {}).get("log_loss")
+    loss = (metrics.get("candidate") or {}).get("log_loss")
+    naive = (metrics.get("constant") or {}).get("log_loss")
+    if best is None or loss is None:
+        return ""
+    said = f"Log loss is {loss - best:.5f} above the best possible, {best:.5f}"
+    if naive is not None and naive > best:
+        way = (naive - loss) / (naive - best)
+        said += f": {way:.1%} of the way there from the constant prediction"
+    return f"{said}. The truth also knows what no log says, so no model can go the whole way."
