@@ -25,8 +25,8 @@ import criteo
 PEERS = Path(__file__).parent / "peers"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nightbid-benchmarks"
 MILLION = 1_000_000
-STEPS = ("analyse", "transform")
-CHECKED = ("tokens", "rows", "centre n0", "centre n1")
+STEPS = ("analyze", "transform")
+CHECKED = ("tokens", "rows", "center n0", "center n1")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def report(pythons: dict[str, str], found: dict[tuple[str, str], list[dict]], ro
         for name, each in speed.items():
             pairs = zip(each, mine, strict=True)
             print(f"{name:22}" + "".join(f"{one:18,.0f}{own / one:7.2f}x" for one, own in pairs))
-    print("\nWhat they found (peak MiB; entries of vocabularies, rows written, two centres):")
+    print("\nWhat they found (peak MiB; entries of vocabularies, rows written, two centers):")
     for name in pythons:
         figures = found[name, STEPS[0]][0]["check"] | found[name, STEPS[1]][0]["check"]
         peak = max(one["peak_mib"] for step in STEPS for one in found[name, step])

@@ -29,7 +29,7 @@ EPOCHS = 3
 def featurized(root: Path, rows: int) -> Path:
     criteo.write(root / "raw", rows)
     files = sorted(map(str, (root / "raw").rglob("*.parquet")))
-    for step in ("analyse", "transform"):
+    for step in ("analyze", "transform"):
         command = [sys.executable, str(OURS), step, str(root), *files]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         print(f"{step}: {json.loads(done.stdout.splitlines()[-1])['seconds']:.1f} s")

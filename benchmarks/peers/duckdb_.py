@@ -21,7 +21,7 @@ def _source(files: list[str]) -> str:
     return f"read_parquet({files!r}, hive_partitioning = false)"
 
 
-def analyse(files: list[str], work: Path) -> dict[str, float]:
+def analyze(files: list[str], work: Path) -> dict[str, float]:
     if (work / "learned.duckdb").exists():
         os.remove(work / "learned.duckdb")
     with _open(work) as connection:
@@ -44,7 +44,7 @@ def analyse(files: list[str], work: Path) -> dict[str, float]:
                 f" FROM {source} WHERE {name} IS NOT NULL AND {name} <> '' GROUP BY {name}"
                 f" HAVING count(*) >= {MIN_COUNT} ORDER BY seen DESC, token LIMIT {TOP_K})"
             )
-        centres = connection.execute(
+        centers = connection.execute(
             f"SELECT {', '.join(f'{name}_a' for name in NUMBERS)} FROM numbers"
         ).fetchone()
         tokens = sum(
@@ -52,7 +52,7 @@ def analyse(files: list[str], work: Path) -> dict[str, float]:
         )
     return {
         "tokens": tokens,
-        **{f"centre {name}": each for name, each in zip(NUMBERS, centres, strict=True)},
+        **{f"center {name}": each for name, each in zip(NUMBERS, centers, strict=True)},
     }
 
 
@@ -78,4 +78,4 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(analyse, transform)
+    main(analyze, transform)

@@ -1,6 +1,6 @@
 """The job that every engine does, and how it reports; standard library only.
 
-Analyse: of 13 numbers the mean and deviation (even ones) or the quartiles (odd ones) of ln(1 + x),
+Analyze: of 13 numbers the mean and deviation (even ones) or the quartiles (odd ones) of ln(1 + x),
 of 26 strings the 100,000 most frequent values seen twice or more. Transform: scale the numbers,
 number the strings (0 missing, 1 not in the vocabulary), write them with the row's own columns as
 Parquet. Engines write their own form of what they learned; `check` lets the caller compare it.
@@ -26,12 +26,12 @@ Step = Callable[[list[str], Path], dict[str, float]]
 """Files and the engine's own folder → figures to compare."""
 
 
-def main(analyse: Step, transform: Step) -> None:
+def main(analyze: Step, transform: Step) -> None:
     """Run one step as `engine.py STEP WORK FILE…`; the last line printed is JSON."""
     step, work, files = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
     work.mkdir(parents=True, exist_ok=True)
     clock, cpu = time.perf_counter(), time.process_time()
-    check = {"analyse": analyse, "transform": transform}[step](files, work)
+    check = {"analyze": analyze, "transform": transform}[step](files, work)
     print(
         json.dumps(
             {

@@ -30,7 +30,7 @@ def _groups(files: list[str]) -> list:
     return groups_of(Path(files[0]).parents[2], ["train"])
 
 
-def analyse(files: list[str], work: Path) -> dict[str, float]:
+def analyze(files: list[str], work: Path) -> dict[str, float]:
     fitted = work / "fitted"
     shutil.rmtree(fitted, ignore_errors=True)
     with passes_on(Runner(workers=THREADS)) as run_pass:
@@ -38,7 +38,7 @@ def analyse(files: list[str], work: Path) -> dict[str, float]:
     learned = FittedFeatures.load(fitted).learned
     return {
         "tokens": sum(len(learned[name].tokens) for name in TEXTS),
-        **{f"centre {name}": learned[name].numbers[0] for name in NUMBERS},
+        **{f"center {name}": learned[name].numbers[0] for name in NUMBERS},
     }
 
 
@@ -52,4 +52,4 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(analyse, transform)
+    main(analyze, transform)

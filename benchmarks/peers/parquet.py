@@ -31,7 +31,7 @@ def _places(files: list[str]) -> list[tuple[str, int]]:
     return [(each, at) for each in files for at in range(pq.read_metadata(each).num_row_groups)]
 
 
-def analyse(files: list[str], work: Path) -> dict[str, float]:
+def analyze(files: list[str], work: Path) -> dict[str, float]:
     with ThreadPoolExecutor(THREADS) as pool:
         read = pool.map(lambda place: len(_read(place, [*NUMBERS, *TEXTS])), _places(files))
         return {"rows": sum(read)}
@@ -53,4 +53,4 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(analyse, transform)
+    main(analyze, transform)

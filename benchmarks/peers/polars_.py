@@ -1,4 +1,4 @@
-"""Polars alone on this machine, lazily: one query analyses, one transforms and writes."""
+"""Polars alone on this machine, lazily: one query analyzes, one transforms and writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ os.environ["POLARS_MAX_THREADS"] = str(THREADS)
 import polars as pl
 
 
-def analyse(files: list[str], work: Path) -> dict[str, float]:
+def analyze(files: list[str], work: Path) -> dict[str, float]:
     rows = pl.scan_parquet(files, hive_partitioning=False)
     figures = []
     for name in NUMBERS:
@@ -50,7 +50,7 @@ def analyse(files: list[str], work: Path) -> dict[str, float]:
         tokens.write_parquet(work / f"{name}.parquet")
     return {
         "tokens": sum(map(len, vocabularies)),
-        **{f"centre {name}": learned[name][0] for name in NUMBERS},
+        **{f"center {name}": learned[name][0] for name in NUMBERS},
     }
 
 
@@ -58,8 +58,8 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
     learned = json.loads((work / "numbers.json").read_text())
     columns = [pl.col(name) for name in OWN]
     for name in NUMBERS:
-        centre, spread = learned[name]
-        value = (pl.col(name).cast(pl.Float64).log1p() - centre) / spread
+        center, spread = learned[name]
+        value = (pl.col(name).cast(pl.Float64).log1p() - center) / spread
         columns.append(value.fill_null(0.0).cast(pl.Float32).alias(name))
     rows = pl.scan_parquet(files, hive_partitioning=False)
     for name in TEXTS:
@@ -79,4 +79,4 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(analyse, transform)
+    main(analyze, transform)

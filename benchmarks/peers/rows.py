@@ -69,8 +69,8 @@ class Convert(beam.DoFn):
     def process(self, row):
         found = {name: row[name] for name in OWN}
         for name in NUMBERS:
-            value, (centre, spread) = scaled(row[name]), self._numbers[name]
-            found[name] = 0.0 if value is None else (value - centre) / spread
+            value, (center, spread) = scaled(row[name]), self._numbers[name]
+            found[name] = 0.0 if value is None else (value - center) / spread
         for name in TEXTS:
             found[name] = self._ids[name].get(row[name], 1) if row[name] else 0
         yield found
@@ -99,7 +99,7 @@ def _vocabulary(pair):
     return "tokens", name, [token for token, _ in kept]
 
 
-def analyse(files: list[str], work: Path) -> dict[str, float]:
+def analyze(files: list[str], work: Path) -> dict[str, float]:
     path = work / "learned.json"
     with _pipeline() as pipeline:
         rows = (
@@ -135,7 +135,7 @@ def analyse(files: list[str], work: Path) -> dict[str, float]:
     learned = json.loads(path.read_text())
     return {
         "tokens": sum(map(len, learned["tokens"].values())),
-        **{f"centre {name}": learned["numbers"][name][0] for name in NUMBERS},
+        **{f"center {name}": learned["numbers"][name][0] for name in NUMBERS},
     }
 
 
@@ -160,4 +160,4 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(analyse, transform)
+    main(analyze, transform)

@@ -39,9 +39,9 @@ def preprocess(inputs):
         )[:, 0]
         if name in STANDARD:
             spread = tft.var(value) ** 0.5
-            centre = tft.mean(value)
+            center = tft.mean(value)
         else:
-            low, centre, high = tf.unstack(tft.quantiles(value, 4, epsilon=0.01)[0], 3)
+            low, center, high = tf.unstack(tft.quantiles(value, 4, epsilon=0.01)[0], 3)
             spread = high - low
         known = tf.sparse.to_indicator(
             tf.SparseTensor(
@@ -51,7 +51,7 @@ def preprocess(inputs):
             ),
             1,
         )[:, 0]
-        outputs[name] = tf.where(known, (dense - centre) / spread, 0.0)
+        outputs[name] = tf.where(known, (dense - center) / spread, 0.0)
     for name in TEXTS:
         ids = tft.compute_and_apply_vocabulary(
             inputs[name],
@@ -101,7 +101,7 @@ def _representation(name: str):
     )
 
 
-def analyse(files: list[str], work: Path) -> dict[str, float]:
+def analyze(files: list[str], work: Path) -> dict[str, float]:
     shutil.rmtree(work / "learned", ignore_errors=True)
     with _pipeline() as pipeline, tft_beam.Context(temp_dir=str(work / "temporary")):
         rows = (
@@ -152,4 +152,4 @@ def transform(files: list[str], work: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(analyse, transform)
+    main(analyze, transform)

@@ -11,7 +11,7 @@
     ├── GateStopped               a gate judged its input unfit: the night ends here, by design
     ├── TrialPruned               a sweep gave a poor trial up: its training ends here, by design
     ├── PromotionRefused          paused, judged against another champion, or withdrawn
-    ├── BudgetExceeded            a budget ran out and the work was cancelled
+    ├── BudgetExceeded            a budget ran out and the work was canceled
     ├── ServiceError              a cloud service refused, or did not answer; asking again may help
     ├── PriceError                a price is missing or expired: a cost cannot be stated
     └── WorkspaceError            the workspace is unreachable, or is not what it should be
@@ -99,7 +99,7 @@ class TrialPruned(NightbidError):
 
 
 class BudgetExceeded(NightbidError):
-    """A budget ran out and the work was cancelled."""
+    """A budget ran out and the work was canceled."""
 
     exit_code = 5
 

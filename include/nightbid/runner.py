@@ -150,8 +150,8 @@ def finish_stage(
         its inputs have changed.
 
     Raises:
-        BudgetExceeded: the job was cancelled for its cost.
-        StageError: the job failed or was cancelled; a further attempt is another job.
+        BudgetExceeded: the job was canceled for its cost.
+        StageError: the job failed or was canceled; a further attempt is another job.
         ServiceError: the service does not answer; a further attempt asks again.
     """
     plan = Plan.of(stage, spec, run, cache_folder)

@@ -135,7 +135,7 @@ class CostTrigger(BaseTrigger):
         over = ""
         for stage, seen in poll_run(run, budget).items():
             self._report(stage, seen)
-            if seen.judgement == "over":
+            if seen.judgment == "over":
                 over = seen.reason
         jobs = self._jobs.poll()
         for name, job in jobs.items():
@@ -151,9 +151,9 @@ class CostTrigger(BaseTrigger):
             send("projected_usd", job.projected_usd, pipeline=self.pipeline, stage=stage)
             if job.trouble:
                 self.log.warning("%s: %s", name, job.trouble)
-            if job.judgement == "over":
+            if job.judgment == "over":
                 over = job.reason
-            elif job.judgement == "warn":
+            elif job.judgment == "warn":
                 self._warn_once(name, job.reason)
         send("run_usd", self._spent(run), pipeline=self.pipeline)
         return over, bool(jobs)
@@ -175,7 +175,7 @@ class CostTrigger(BaseTrigger):
         )
         send("spent_usd", seen.spent_usd, pipeline=self.pipeline, stage=stage)
         send("projected_usd", seen.projected_usd, pipeline=self.pipeline, stage=stage)
-        if seen.judgement == "warn":
+        if seen.judgment == "warn":
             self._warn_once(stage, seen.reason)
 
     def _warn_once(self, subject: str, reason: str) -> None:

@@ -134,7 +134,7 @@ def outputs(storage: Storage) -> list[str]:
     return [name for name in bucket if "/featurize/" in name and name.endswith("manifest.json")]
 
 
-def test_workers_make_what_this_machine_makes_and_the_job_is_labelled_and_priced(
+def test_workers_make_what_this_machine_makes_and_the_job_is_labeled_and_priced(
     storage: Storage, dataflow: Dataflow, night: Night, expected: Manifest
 ) -> None:
     made = night.stage("featurize")
@@ -227,7 +227,7 @@ def test_a_fault_that_ends_an_attempt_clean_and_the_next_one_is_another_job(
         assert entered(night) == bill(dataflow, night)
 
 
-def test_over_its_budget_a_job_is_cancelled_and_what_it_used_is_paid(
+def test_over_its_budget_a_job_is_canceled_and_what_it_used_is_paid(
     storage: Storage, dataflow: Dataflow, night: Night
 ) -> None:
     budget = night.spec.budget.model_copy(update={"run_usd": Decimal("0.0005")})
@@ -395,8 +395,8 @@ def test_what_cannot_be_featurized_is_refused_before_a_job_is_submitted(
     dataflow: Dataflow, night: Night
 ) -> None:
     features = {**night.spec.features}
-    features["colour"] = features["device_type"]
+    features["color"] = features["device_type"]
     night.spec = night.spec.model_copy(update={"features": features})
-    with pytest.raises(NightbidError, match="colour"):
+    with pytest.raises(NightbidError, match="color"):
         night.stage("featurize")
     assert not dataflow.jobs

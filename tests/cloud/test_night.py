@@ -1,4 +1,4 @@
-"""Whole nights on a workspace in a bucket, from the shell: the same artefacts as on a local one."""
+"""Whole nights on a workspace in a bucket, from the shell: the same artifacts as on a local one."""
 
 from __future__ import annotations
 

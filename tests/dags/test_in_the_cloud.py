@@ -144,7 +144,7 @@ def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret
 
 
 @pytest.mark.matrix
-def test_a_job_over_its_budget_is_cancelled_in_airflow_and_not_tried_again(
+def test_a_job_over_its_budget_is_canceled_in_airflow_and_not_tried_again(
     pipelines: Any,
     emulated: str,
     dataflow: Dataflow,

@@ -38,7 +38,7 @@ def test_the_same_lock_is_safe(sampled: Shell) -> None:
     assert report_of(sampled)["verdict"] == "safe", said
 
 
-def test_a_changed_metric_and_a_changed_default_are_found_and_named(
+def test_a_changed_metric_default_and_transform_are_found_and_named(
     sampled: Shell, tmp_path: Path
 ) -> None:
     wheel = planted(
@@ -46,6 +46,8 @@ def test_a_changed_metric_and_a_changed_default_are_found_and_named(
         ("config/models.py", "learning_rate: float = Field(default=2e-3", "learning_rate: float"
          " = Field(default=2e-5"),
         ("evaluation/scores.py", "losses: Floats = -(", "losses: Floats = -1.0001 * ("),
+        ("features/transforms/numbers.py", "(values - center) * inverse", "(values - center) *"
+         " (inverse * 1.000001)"),
     )  # fmt: skip
     candidate = tmp_path / "candidate.txt"
     candidate.write_text(f"{LOCK.read_text()}\nnightbid @ {wheel.as_uri()}\n")
@@ -54,7 +56,7 @@ def test_a_changed_metric_and_a_changed_default_are_found_and_named(
     assert code == 1, said
     report = report_of(sampled)
     assert report["verdict"] == "not safe"
-    for text in ("learning_rate", "log_loss", "nightbid"):
+    for text in ("learning_rate", "log_loss", "ad_age_days", "nightbid"):
         assert text in said, said
 
 

@@ -126,7 +126,7 @@ def prepare(settings: Settings, logs: Path) -> None:
         nights.gate(nights.begin(name, "sample"), gate, check, observed)
     run = nights.begin("over_budget", "sample", "gate_raw", "featurize", "gate_features")
     over = (
-        f"budget: run {run.run_id} has cost 5.0012 USD, over its limit of 5 USD: cancelled"
+        f"budget: run {run.run_id} has cost 5.0012 USD, over its limit of 5 USD: canceled"
         " → raise the limit in the pipeline's budget block, or make the stage cheaper"
     )
     nights.end(run, "train", "failed", over)

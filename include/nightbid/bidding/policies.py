@@ -124,11 +124,11 @@ def evaluate(
         DataError: a propensity is 0 or outside 0..1, or the overlap of the policies is too small
             to say anything.
     """
-    behaviour = probabilities("the logged propensity", logged)
+    behavior = probabilities("the logged propensity", logged)
     chosen = probabilities("the candidate's probability", candidate)
     r = np.asarray(reward, np.float64)
-    _check(r, behaviour, chosen, predicted, predicted_policy, users)
-    w = chosen / behaviour
+    _check(r, behavior, chosen, predicted, predicted_policy, users)
+    w = chosen / behavior
     square = float((w**2).sum())
     ess = float(w.sum() ** 2 / square) if square else 0.0
     mean = float(w.mean())
@@ -171,7 +171,7 @@ def evaluate(
 
 def _check(
     reward: Floats,
-    behaviour: Floats,
+    behavior: Floats,
     chosen: Floats,
     predicted: npt.ArrayLike | None,
     predicted_policy: npt.ArrayLike | None,
@@ -183,7 +183,7 @@ def _check(
             hint="give the predicted reward of the logged action and under the policy",
         )
     given = {
-        "reward": reward, "propensity": behaviour, "candidate": chosen, "predicted": predicted,
+        "reward": reward, "propensity": behavior, "candidate": chosen, "predicted": predicted,
         "predicted_policy": predicted_policy, "users": users,
     }  # fmt: skip
     rows = {name: len(np.asarray(each)) for name, each in given.items() if each is not None}
@@ -196,7 +196,7 @@ def _check(
         if each is not None and not np.isfinite(np.asarray(each, np.float64)).all():
             count = int((~np.isfinite(np.asarray(each, np.float64))).sum())
             raise DataError(f"{count:,} of {len(reward):,} values of {name} are not finite")
-    zero = behaviour == 0
+    zero = behavior == 0
     if zero.any():
         raise DataError(
             f"{int(zero.sum()):,} of {len(reward):,} logged propensities are 0, the first in row "

@@ -18,7 +18,7 @@ from nightbid.report.run_view import RunView
 from nightbid.report.table import MARK
 
 SHORTER = {
-    "Normalised entropy": "norm. entropy",
+    "Normalized entropy": "norm. entropy",
     "Normalized deviance": "norm. deviance",
     "Gini": "Gini",
 }

@@ -63,7 +63,7 @@ class Label(Block):
     """With `given`: keep every row; the label is 1 where both are. What is predicted is then the
     probability of both (post-view conversion), free of the bias of learning from clicks only."""
     event_time: str | None = None
-    """When the labelled event happened, for delayed labels; null if it did not."""
+    """When the labeled event happened, for delayed labels; null if it did not."""
     attribution_days: int = Field(default=0, ge=0)
     """A label is final this many days after the impression; younger days are not used."""
 

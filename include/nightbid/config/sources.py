@@ -39,7 +39,7 @@ class Columns(Block):
     """What a row counts in training, calibration and evaluation, from 0 to 1,000,000; rows of 0
     are left out. Never a feature."""
     value: str | None = None
-    """Money that the labelled event brought; may be null where it did not happen."""
+    """Money that the labeled event brought; may be null where it did not happen."""
     conversion: str | None = None
     """0/1 column of what followed the label, such as a purchase after the click: `replay` counts it
     among what was won. Null is 0. Never a feature."""

@@ -29,7 +29,7 @@ from nightbid.storage.workspace import Workspace, is_local, write_atomically
 
 log = logging.getLogger(__name__)
 
-Judgement = Literal["ok", "warn", "over"]
+Judgment = Literal["ok", "warn", "over"]
 CEASED_SECONDS = 60.0
 """A trail without a sample for this long is of a process that is gone."""
 FINISHED = frozenset({"done", "succeeded"})
@@ -104,7 +104,7 @@ def past_costs(run: RunRecord, stage: str) -> list[Decimal]:
 
 def budget_status(
     limit_usd: Decimal | None, spent_usd: Decimal, projected_usd: Decimal, warn_at: float
-) -> Judgement:
+) -> Judgment:
     """Judge a cost by its limit.
 
     `over` when more than the limit is spent; `warn` when a share `warn_at` of it is spent, or the
@@ -206,29 +206,29 @@ class BudgetGuard:
 
     def passed(self, spent_usd: Decimal) -> str | None:
         """Say which limit an attempt that cost so much has passed, or None."""
-        judgement, reason = self.budget_status(spent_usd)
-        return reason if judgement == "over" else None
+        judgment, reason = self.budget_status(spent_usd)
+        return reason if judgment == "over" else None
 
     def budget_status(
         self, spent_usd: Decimal, projected_usd: Decimal | None = None
-    ) -> tuple[Judgement, str]:
+    ) -> tuple[Judgment, str]:
         """Judge an attempt by the limit that it presses hardest on.
 
         Args:
             spent_usd: by this attempt so far.
             projected_usd: what this attempt will have spent in the end.
         """
-        worst: tuple[Judgement, str] = ("ok", "")
+        worst: tuple[Judgment, str] = ("ok", "")
         for limit in self._limits:
             spent = limit.before_usd + spent_usd
             expected = limit.before_usd + max(projected_usd or spent_usd, spent_usd)
-            judgement = budget_status(limit.limit_usd, spent, expected, self._warn_at)
+            judgment = budget_status(limit.limit_usd, spent, expected, self._warn_at)
             text = f"{limit.limit_usd.normalize():f} USD"
-            if judgement == "over":
+            if judgment == "over":
                 return "over", (
-                    f"{limit.name} has cost {shown(spent)} USD, over its limit of {text}: cancelled"
+                    f"{limit.name} has cost {shown(spent)} USD, over its limit of {text}: canceled"
                 )
-            if judgement == "warn":
+            if judgment == "warn":
                 worst = (
                     "warn",
                     f"{limit.name} has cost {shown(spent)} USD of its limit of {text},"

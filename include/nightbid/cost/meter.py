@@ -301,7 +301,7 @@ class ProcessMeter:
         if self._trail and (is_local(self._trail) or self._exchanged == self._last):
             marker = cancel_marker(self._trail)
             if marker.exists():
-                return marker.read_text().strip() or "cancelled"
+                return marker.read_text().strip() or "canceled"
         return self._judge(self.usage) if self._judge else None
 
     def _interrupt(self) -> None:
@@ -318,7 +318,7 @@ class ProcessMeter:
 
     def _stop(self) -> BudgetExceeded:
         return BudgetExceeded(
-            self.cancelled or "cancelled",
+            self.cancelled or "canceled",
             where="budget",
             hint="raise the limit in the pipeline's budget block, or make the stage cheaper",
         )

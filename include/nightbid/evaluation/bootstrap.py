@@ -183,7 +183,7 @@ def _histograms(
     bins = np.unique(score_keys(p), return_inverse=True)[1]
     size = int(bins.max()) + 1 if len(bins) else 0
     if size > _BINS:
-        # Neighbouring scores share a bin: far below the spread between replicates.
+        # Neighboring scores share a bin: far below the spread between replicates.
         bins = bins * _BINS // size
         size = _BINS
     bins = bins.astype(np.int32)

@@ -103,7 +103,7 @@ def grouped_auc(scores: GroupedScores) -> float:
 
 
 def ndcg(scores: GroupedScores, k: int) -> float:
-    """Normalised discounted cumulative gain of the first `k`, ties averaged over their order.
+    """Normalized discounted cumulative gain of the first `k`, ties averaged over their order.
 
     Järvelin & Kekäläinen 2002, gain 1 for a positive. A list counts once, and only if it holds
     both classes (any order of the others is right). Rows count as logged, without their weight:

@@ -1,7 +1,7 @@
 """A histogram of scores: the whole of an evaluation in a bounded, mergeable table.
 
 A bin is a range of the logit. As long as there are at most `LIMIT` distinct scores, every score
-has its own bin and all figures are exact; beyond that, neighbouring bins are joined two by two.
+has its own bin and all figures are exact; beyond that, neighboring bins are joined two by two.
 Weights are kept in fixed point and totals as exact sums, so any way of cutting the rows into
 parts and merging them gives the same bits.
 """
@@ -91,7 +91,7 @@ class ScoreTable:
     predicted: Ints
     """[bins], sum of weight times probability."""
     level: int = 0
-    """How often neighbouring bins were joined."""
+    """How often neighboring bins were joined."""
     rows: int = 0
     total_positives: ExactSum = ZERO
     total_weight: ExactSum = ZERO

@@ -199,7 +199,7 @@ def _steps(
     _, place = np.unique(order, return_inverse=True)
     size = int(place.max()) + 1 if len(place) else 0
     if size > _BINS:
-        # Neighbouring values share a step: far below the spread between replicates.
+        # Neighboring values share a step: far below the spread between replicates.
         place, size = place * _BINS // size, _BINS
     shape = (size, users)
     return (

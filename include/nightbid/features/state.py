@@ -15,7 +15,7 @@ class FittedState:
     """What one feature needs besides its definition."""
 
     numbers: tuple[float, ...] = ()
-    """Centre and inverse scale, or ascending bucket boundaries."""
+    """Center and inverse scale, or ascending bucket boundaries."""
     tokens: pa.Array | None = None
     """string [entries], most frequent first."""
     history: pa.Table | None = None

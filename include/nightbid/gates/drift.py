@@ -126,7 +126,7 @@ def material(both: Pair, least: float = 0.0) -> float:
     `least` is a move that matters whatever the deviation is: few point masses close together
     deviate so little that any move looks large.
 
-    Distances between counts take every bin to be as far from its neighbour as from the last one:
+    Distances between counts take every bin to be as far from its neighbor as from the last one:
     when half of the rows show one ad and that ad is a day older, they see half of the rows gone.
     The Wasserstein distance sees a day.
     """
@@ -210,12 +210,12 @@ def _auc(scores: Floats, positives: Ints, negatives: Ints) -> float:
     return float((right * (below + wrong / 2)).sum() / (right.sum() * wrong.sum()))
 
 
-def beyond_chance(value: float, centre: float, error: float) -> float:
-    """Move a value towards its centre by four standard errors, not past it."""
+def beyond_chance(value: float, center: float, error: float) -> float:
+    """Move a value towards its center by four standard errors, not past it."""
     margin = SIGMAS * error
-    if value > centre:
-        return max(value - margin, centre)
-    return min(value + margin, centre)
+    if value > center:
+        return max(value - margin, center)
+    return min(value + margin, center)
 
 
 def interval_error(interval: Mapping[str, Any] | None) -> float:

@@ -133,7 +133,7 @@ def validate(
             family = rule.column.partition(":")[0]
             failed.append((rule, f"{family}:{subject}" if subject else family, line["part"]))
     plain = result.to_json_dict()
-    # Names and times of the engine differ between equal runs; the judgement does not.
+    # Names and times of the engine differ between equal runs; the judgment does not.
     kept = [
         {key: each[key] for key in ("success", "expectation_config", "result")}
         for each in plain["results"]

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nightbid.errors import NightbidError
 from nightbid.gates.catalog import find_check
-from nightbid.gates.judge import Check, Judgement, figure, judge
+from nightbid.gates.judge import Check, Judgment, figure, judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.warning_age import nights_warned
 from nightbid.night.champion import ChampionPointer
@@ -76,15 +76,15 @@ def _run(task: StageTask, gate: str, measure: Measure) -> Outcome:
     )
 
 
-def _cannot_judge(gate: str, error: Exception) -> Judgement:
+def _cannot_judge(gate: str, error: Exception) -> Judgment:
     reason = str(error) or type(error).__name__
     reason = reason if hasattr(error, "hint") else f"{type(error).__name__}: {reason}"
-    check = Check("gate", "stop", "could not judge", "a judgement", reason)
+    check = Check("gate", "stop", "could not judge", "a judgment", reason)
     summary = f"the gate could not judge, so it stops: {reason}"
-    return Judgement(gate, "stop", summary, (check,))
+    return Judgment(gate, "stop", summary, (check,))
 
 
-def _write(task: StageTask, verdict: Judgement, measurements: Measurements) -> None:
+def _write(task: StageTask, verdict: Judgment, measurements: Measurements) -> None:
     findings = [each for check in verdict.checks for each in check.findings]
     live = [
         each
@@ -166,7 +166,7 @@ def _json_number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _notify(task: StageTask, verdict: Judgement) -> None:
+def _notify(task: StageTask, verdict: Judgment) -> None:
     hook = task.spec.gates.notify
     if not hook:
         return

@@ -60,7 +60,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """The verdict of one gate."""
 
     gate: str
@@ -77,7 +77,7 @@ def judge(
     gates: Gates,
     night: date,
     warned: Callable[[Set[str]], Mapping[str, int]] = lambda _: {},
-) -> Judgement:
+) -> Judgment:
     """Judge facts by the limits of the configuration.
 
     Args:
@@ -136,7 +136,7 @@ def judge(
         )
     )
     verdict = _worst(check.verdict for check in checks)
-    return Judgement(
+    return Judgment(
         gate, verdict, _summary(verdict, checks, len(measurements.all)), checks, validation
     )
 
@@ -275,7 +275,7 @@ def figure(value: float) -> str:
 def _summary(verdict: Verdict, checks: Sequence[Check], measurements: int) -> str:
     if verdict == "pass":
         return (
-            f"{len(checks)} check{'s' * (len(checks) != 1)} on {measurements}"
+            f"{len(checks)} check{'s' * (len(checks) != 1)} on {measurements:,}"
             f" figure{'s' * (measurements != 1)} passed"
         )
     worst = [check for check in checks if check.verdict == verdict]
@@ -287,4 +287,7 @@ def _summary(verdict: Verdict, checks: Sequence[Check], measurements: int) -> st
     if not others:
         return line
     named = ", ".join(others[:NAMED]) + (", …" if len(others) > NAMED else "")
-    return f"{line}, and {len(others)} more check{'s' * (len(others) != 1)} {verdict}: {named}"
+    more = (
+        f"1 more check {verdict}s" if len(others) == 1 else f"{len(others)} more checks {verdict}"
+    )
+    return f"{line}, and {more}: {named}"

@@ -1,4 +1,4 @@
-"""What a gate has measured, before any judgement."""
+"""What a gate has measured, before any judgment."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def _beyond(
 
 
 def _seed_noise(measurements: Measurements, spec: PipelineSpec) -> float:
-    """Note what the seed alone does to the normalised entropy; 0 while nobody has measured it."""
+    """Note what the seed alone does to the normalized entropy; 0 while nobody has measured it."""
     known = spec.gates.seed_noise
     why = ""
     if known is None:
@@ -199,7 +199,7 @@ def _against_reference(
         )
         return
     shown = f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
-    note = f"{against(metrics['verdict'], reference)}: normalised entropy {shown}"
+    note = f"{against(metrics['verdict'], reference)}: normalized entropy {shown}"
     of_seeds = math.sqrt(2) * noise
     if noise:
         within = abs(value) <= NORMAL_95 * of_seeds
@@ -211,7 +211,7 @@ def _against_reference(
 
 
 def _auc_loss(measurements: Measurements, metrics: dict[str, Any], reference: str) -> None:
-    """Note how much worse the candidate ranks, whatever its normalised entropy says."""
+    """Note how much worse the candidate ranks, whatever its normalized entropy says."""
     auc = metrics["difference"].get("auc") or {"value": None}
     if auc["value"] is None:
         return

@@ -144,17 +144,17 @@ def learn(
 
 
 def _narrowed(bounds: Range | None, values: Sequence[float], margin: float) -> Range | None:
-    """Move each side towards the values; the centre is 1 for ratios and 0 for excesses."""
+    """Move each side towards the values; the center is 1 for ratios and 0 for excesses."""
     if bounds is None:
         return None
     low, high = bounds
-    centre = 1.0 if low is not None else 0.0
+    center = 1.0 if low is not None else 0.0
     if high is not None:
-        reach = max(max(values) - centre, (high - centre) * FLOOR, 0.0)
-        high = min(high, round(centre + margin * reach, 4))
+        reach = max(max(values) - center, (high - center) * FLOOR, 0.0)
+        high = min(high, round(center + margin * reach, 4))
     if low is not None:
-        reach = max(centre - min(values), (centre - low) * FLOOR, 0.0)
-        low = max(low, round(centre - margin * reach, 4))
+        reach = max(center - min(values), (center - low) * FLOOR, 0.0)
+        low = max(low, round(center - margin * reach, 4))
     return low, high
 
 

@@ -210,7 +210,7 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
     judged = expected >= 20
     if not judged.any():
         return
-    # Neighbouring days' noise is the median's, small beside this day's.
+    # Neighboring days' noise is the median's, small beside this day's.
     noise = SIGMAS / np.sqrt(np.maximum(expected, 1))
     ratio = np.where(judged, seen / np.maximum(expected, 1e-9), 1.0)
     low = np.where(judged, np.minimum(ratio + noise, 1.0), 1.0)
@@ -280,7 +280,7 @@ def _label_evening(measurements: Measurements, days: Days, day: Day) -> None:
     if not (seen.all() and usual_seen.all() and marked.sum() and usual_marked.sum()):
         return
     smoothed = (usual_marked + 0.5) / usual_seen
-    centre = smoothed[1] / smoothed[0]
+    center = smoothed[1] / smoothed[0]
     due = marked.sum() * seen * smoothed / (seen * smoothed).sum()
     ratio = (marked[1] + 0.5) / (due[1] + 0.5) / ((marked[0] + 0.5) / (due[0] + 0.5))
     error = math.sqrt((1 / (due + 0.5)).sum() + (1 / (usual_marked + 0.5)).sum())
@@ -291,7 +291,7 @@ def _label_evening(measurements: Measurements, days: Days, day: Day) -> None:
         1.0 if is_chance else math.exp(beyond_chance(math.log(ratio), 0.0, error)),
         part=day.name,
         note=f"{marked[1]:,} of {marked.sum():,} positives after 18h, usually {due[1]:,.1f};"
-        f" label rate there over that before, usually {centre:.2f}",
+        f" label rate there over that before, usually {center:.2f}",
     )
 
 

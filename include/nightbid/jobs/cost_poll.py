@@ -9,7 +9,7 @@ from decimal import Decimal
 from nightbid.config.costs import Budget
 from nightbid.cost.budget import (
     BudgetGuard,
-    Judgement,
+    Judgment,
     limits_of,
     observe,
     past_costs,
@@ -30,9 +30,9 @@ class StagePoll:
     """By this attempt in the end, as far as can be told."""
     done: float
     """Share of the work done, 0 to 1."""
-    judgement: Judgement
+    judgment: Judgment
     reason: str
-    """One line where the judgement is not ok."""
+    """One line where the judgment is not ok."""
     ended: str
     """How the attempt ended (`done`, `stopped`, `failed`); empty while it runs."""
     at: datetime
@@ -90,12 +90,12 @@ def poll_stage(
     guard = BudgetGuard(limits, started, book, budget.warn_at)
     spent = guard.cost(point.usage)
     projected = project(spent, point.done, past_costs(run, stage))
-    judgement, reason = guard.budget_status(spent, projected)
+    judgment, reason = guard.budget_status(spent, projected)
     record = run.stage(stage)
     ended = record.state if record and record.attempt == attempt and not record.reused else ""
-    if judgement == "over" and cancel and not ended:
+    if judgment == "over" and cancel and not ended:
         request_cancel(usage_log, reason)
-    return StagePoll(spent, projected, point.done, judgement, reason, ended, point.at)
+    return StagePoll(spent, projected, point.done, judgment, reason, ended, point.at)
 
 
 def poll_run(

@@ -95,7 +95,7 @@ class JobWatch:
         self._ended: dict[str, int] = {}
 
     def poll(self) -> dict[str, Poll]:
-        """Look once at every job that is not settled; over a limit it is cancelled.
+        """Look once at every job that is not settled; over a limit it is canceled.
 
         Returns:
             `<stage> <job id>` → what was seen; empty when every job is settled.

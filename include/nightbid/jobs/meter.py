@@ -20,7 +20,7 @@ from typing import ClassVar
 from google.api_core import exceptions
 from requests.exceptions import RequestException
 
-from nightbid.cost.budget import BudgetGuard, Judgement, project
+from nightbid.cost.budget import BudgetGuard, Judgment, project
 from nightbid.cost.ledger import Ledger, price_entries, total
 from nightbid.cost.pricing import PriceBook, default_book
 from nightbid.storage.workspace import Workspace
@@ -82,9 +82,9 @@ class Poll:
     """By the attempt so far, as in the ledger."""
     projected_usd: Decimal
     """By the attempt in the end, going by past runs of its stage."""
-    judgement: Judgement
+    judgment: Judgment
     reason: str
-    """One line where the judgement is not ok."""
+    """One line where the judgment is not ok."""
     cancelled: bool
     """Whether the service took our request to cancel."""
     trouble: str
@@ -160,14 +160,14 @@ class JobMeter(ABC):
         grew = self._enter(seen, ended)
         spent = self._spent()
         projected = spent if ended else project(spent, 0.0, self.past)
-        judgement, reason = self.guard.budget_status(spent, projected)
-        if judgement == "over" and not ended and not self._cancelled:
+        judgment, reason = self.guard.budget_status(spent, projected)
+        if judgment == "over" and not ended and not self._cancelled:
             self._cancel(reason, trouble)
         return Poll(
             state=seen.state,
             spent_usd=spent,
             projected_usd=projected,
-            judgement=judgement,
+            judgment=judgment,
             reason=reason,
             cancelled=self._cancelled,
             trouble="; ".join(trouble),

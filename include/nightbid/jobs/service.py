@@ -1,4 +1,4 @@
-"""What the job services of one cloud have in common: being cancelled, noted, and told of."""
+"""What the job services of one cloud have in common: being canceled, noted, and told of."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class CloudService(ABC):
 
     def cancel(self, job_id: str) -> None:
         """Ask the job to end."""
-        with self.in_one_line(f"cancelling job {job_id}"):
+        with self.in_one_line(f"canceling job {job_id}"):
             try:
                 self._request_cancel(job_id)
             except (exceptions.NotFound, exceptions.BadRequest):

@@ -106,7 +106,7 @@ def close(run: RunRecord, job_record: JobRecord) -> None:
 def cancel(run: RunRecord, job_record: JobRecord, service: JobClient) -> None:
     """Cancel a job at a user's request. The next attempt submits a new one."""
     if job_record.job_id:
-        log.warning("%s: cancelling job %s", job_record.stage, job_record.job_id)
+        log.warning("%s: canceling job %s", job_record.stage, job_record.job_id)
         service.cancel(job_record.job_id)
     close(run, job_record)
 
@@ -202,8 +202,8 @@ def raise_unless_succeeded(
     """Say why a job that ended has no result.
 
     Raises:
-        BudgetExceeded: it was cancelled, and a limit is passed.
-        StageError: it failed, was cancelled, or is gone.
+        BudgetExceeded: it was canceled, and a limit is passed.
+        StageError: it failed, was canceled, or is gone.
         ServiceError: the service does not answer.
     """
     look = service.look(job_record.job_id)

@@ -14,7 +14,7 @@ To submit one:
    The ledger lets that estimate go as soon as the job itself is entered.
 
 Every replica of every pool costs from the job's start to its end, whatever it does, and whether
-the job succeeds, fails or is cancelled. A job that waits for machines costs nothing yet.
+the job succeeds, fails or is canceled. A job that waits for machines costs nothing yet.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _hashed(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], Hashes]:
     if pa.types.is_date32(values.type):
         values = values.cast(pa.int32())
     if pa.types.is_integer(values.type) or pa.types.is_timestamp(values.type):
-        # As integers: neighbouring ids beyond 2^53 are one float.
+        # As integers: neighboring ids beyond 2^53 are one float.
         return codes, hash_numbers(np.asarray(values.cast(pa.int64(), safe=False)))
     return codes, hash_numbers(np.asarray(values.cast(pa.float64(), safe=False)))
 

@@ -1,7 +1,7 @@
 """Charts as figures in the page, which its script draws (`assets/charts.js`, Observable Plot).
 
 Every chart has a title and a description for screen readers, and names the table of the page that
-holds the same figures, for those and for where no script runs. Colours are CSS variables of the
+holds the same figures, for those and for where no script runs. Colors are CSS variables of the
 page (`s0`, `s1`, …, `good`, `bad`), so that light and dark are the page's affair.
 """
 
@@ -32,7 +32,7 @@ class Series:
     marks: bool = True
     line: bool = True
     tone: str = ""
-    """Its colour; default: by its place among the lines."""
+    """Its color; default: by its place among the lines."""
     notes: Sequence[str] = ()
     """What each point is, where its x does not say so."""
 

@@ -68,7 +68,7 @@ def _curves(found: Comparison) -> dict[str, Any]:
 
 
 def _pair_chart(found: Comparison) -> Markup:
-    """Normalised entropy, or deviance, of each run less the first one's."""
+    """Normalized entropy, or deviance, of each run less the first one's."""
     words = words_of(found.views[0].evaluation)
     loss = words[words.loss].lower()
     spans = [

@@ -57,7 +57,7 @@ class Filter:
 
 TRENDS: dict[str, Callable[[RunSummary], float | None]] = {
     "AUC": lambda run: None if run.is_value else run.auc.value,
-    "Normalised entropy": lambda run: None if run.is_value else run.entropy.value,
+    "Normalized entropy": lambda run: None if run.is_value else run.entropy.value,
     "Gini": lambda run: run.auc.value if run.is_value else None,
     "Normalized deviance": lambda run: run.entropy.value if run.is_value else None,
     "Cost, USD": lambda run: float(run.cost.amount),

@@ -35,7 +35,7 @@ TRAINED = (("candidate", "train"), ("baseline", "train_baseline"))
 SLICES = 40
 """Slices drawn; the table has all of them."""
 TONES = {"candidate": "s0", "champion": "s1", "baseline": "s2"}
-"""A model's colour, the same in every chart."""
+"""A model's color, the same in every chart."""
 MARKED = 30
 """Points of a line that still get a mark each."""
 _WORST: dict[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}

@@ -95,7 +95,7 @@ class RunSummary(BaseModel):
     """Whether it predicts values: `auc` is then the Gini coefficient, `entropy` the deviance."""
     auc: Figure = Figure()
     entropy: Figure = Figure()
-    """Normalised entropy: less is better."""
+    """Normalized entropy: less is better."""
     gates: tuple[GateMark, ...]
     promoted: bool
     seconds: float
@@ -144,7 +144,7 @@ class _Index(BaseModel):
     """Pipeline → run id → summary."""
 
 
-def summarise(run: RunRecord) -> RunSummary:
+def summarize(run: RunRecord) -> RunSummary:
     """Read one run whole."""
     view = RunView(run)
     metrics = view.evaluation
@@ -238,7 +238,7 @@ class Summaries:
         pipeline = run.head.pipeline
         marks = records.ledger_marks(pipeline)
         state = records.state(self._workspace, pipeline, run.run_id, marks)
-        own = _Own(state=state, summary=summarise(run))
+        own = _Own(state=state, summary=summarize(run))
         write_atomically(run.folder / records.OWN_SUMMARY, own.model_dump_json())
 
     def _read_all(
@@ -267,7 +267,7 @@ class Summaries:
                 if own.version == FORMAT and own.state == state:
                     return own.summary
         run = records.run(self._workspace, pipeline, name)
-        return summarise(run) if run is not None else None
+        return summarize(run) if run is not None else None
 
     def _load(self) -> dict[str, dict[str, _Kept]]:
         try:

@@ -79,7 +79,7 @@ def _steps(view: RunView, ended: StageView | None) -> Iterator[Step]:
         yield Step("Load what is missing or damaged, then run the night again:", again)
     elif "budget" in ended.summary:
         yield Step(
-            "The work was cancelled; what is finished is reused. Raise the limit in `budget`, or"
+            "The work was canceled; what is finished is reused. Raise the limit in `budget`, or"
             " for this run:",
             f"{again} --set budget.run_usd=AMOUNT",
         )

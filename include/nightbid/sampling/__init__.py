@@ -1,1 +1,1 @@
-"""From raw daily logs to the labelled, weighted rows of a night."""
+"""From raw daily logs to the labeled, weighted rows of a night."""

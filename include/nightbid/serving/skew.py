@@ -16,7 +16,7 @@ from nightbid.schema import KEY, split_files
 from nightbid.serving.lookup import Lookup
 
 REQUEST = 100
-"""Rows looked up at a time, as a server gets them: no feature may depend on its neighbours."""
+"""Rows looked up at a time, as a server gets them: no feature may depend on its neighbors."""
 
 
 def paired_rows(

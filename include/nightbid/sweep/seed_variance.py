@@ -102,7 +102,7 @@ def draw(
         found = result.manifest.metrics["candidate"]
         if found["auc"] is None or found["normalized_entropy"] is None:
             raise StageError(
-                f"AUC {found['auc']}, normalised entropy {found['normalized_entropy']} of seed"
+                f"AUC {found['auc']}, normalized entropy {found['normalized_entropy']} of seed"
                 f" {seed}: no spread follows",
                 where=run.run_id,
                 hint="take a night whose newest day has positives",

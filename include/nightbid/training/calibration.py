@@ -27,7 +27,7 @@ BINS = 64
 
 
 def platt(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
-    """Find the line over the logits that minimises the weighted log loss, by Newton's method.
+    """Find the line over the logits that minimizes the weighted log loss, by Newton's method.
 
     Args:
         probabilities: [rows], uncalibrated.
@@ -91,7 +91,7 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibratio
     mass = sums(weights, group)
     filled = mass > 0  # many equal rows may span groups
     mass = mass[filled]
-    centres = sums(weights * logits, group)[filled] / mass
+    centers = sums(weights * logits, group)[filled] / mass
     positives = sums(weights * labels, group)[filled]
     # A row at the overall rate joins each group: none says never or always.
     rate = float(weights @ labels / weights.sum())

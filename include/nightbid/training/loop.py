@@ -66,7 +66,7 @@ class Fitted:
 
 
 class Step:
-    """One optimiser step as a compiled graph, on every replica where there are several."""
+    """One optimizer step as a compiled graph, on every replica where there are several."""
 
     def __init__(
         self, network: Network, weight: float, average: float = 0.0, *, readers: int = 1

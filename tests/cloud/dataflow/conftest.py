@@ -40,7 +40,7 @@ class DataflowService:
     metrics: list[Values | Fault] = field(default_factory=lambda: [()])
     cancel_faults: list[Fault] = field(default_factory=list)
     cancelled_after: int | None = None
-    """How many metric answers had been given when the job was cancelled."""
+    """How many metric answers had been given when the job was canceled."""
     metric_calls: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

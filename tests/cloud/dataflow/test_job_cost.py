@@ -140,23 +140,23 @@ def test_a_restarted_watcher_counts_nothing_twice(dataflow_service: Any, tmp_pat
     assert bill(tmp_path) == BILL
 
 
-def test_a_runaway_job_is_cancelled_within_two_polls(
+def test_a_runaway_job_is_canceled_within_two_polls(
     dataflow_service: Any, tmp_path: Path, fault: Any
 ) -> None:
     dataflow_service.metrics = [HALF, FINAL, FINAL]
     dataflow_service.cancel_faults = [fault(grpc.StatusCode.UNAVAILABLE, "busy")]
     job = meter(dataflow_service, tmp_path, limit="3")
     first = job.poll()
-    assert (first.judgement, first.cancelled) == ("ok", False)
+    assert (first.judgment, first.cancelled) == ("ok", False)
     over = job.poll()
-    assert over.judgement == "over"
+    assert over.judgment == "over"
     assert "over its limit of 3 USD" in over.reason
     assert "cancel: ServiceUnavailable" in over.trouble
     assert job.poll().cancelled
     assert dataflow_service.cancelled_after == 3  # over at the second answer
     assert job.poll().state == "CANCELLED"
     assert settle(job).complete
-    assert bill(tmp_path) == BILL  # what a cancelled job used is paid
+    assert bill(tmp_path) == BILL  # what a canceled job used is paid
 
 
 volume = st.decimals(0, 20000, places=3)

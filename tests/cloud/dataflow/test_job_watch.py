@@ -45,7 +45,7 @@ def test_a_runaway_job_is_stopped_within_two_polls_even_by_watchers_that_are_res
     run = begin(tmp_path, dataflow_service)
     budget = Budget(day_usd=Decimal("0.5"))
     (first,) = JobWatch(run, budget).poll().values()
-    assert first.judgement == "ok"
+    assert first.judgment == "ok"
     (second,) = JobWatch(run, budget).poll().values()
     assert "day 2026-11-23 has cost 0.5040 USD, over its limit of 0.5 USD" in second.reason
     assert dataflow_service.cancelled_after == 2
@@ -58,12 +58,12 @@ def test_other_work_of_the_day_leaves_a_job_less_while_it_runs(
     dataflow_service.metrics = [RUNAWAY[0]]
     run = begin(tmp_path, dataflow_service)
     watch = JobWatch(run, Budget(day_usd=Decimal("0.5")))
-    assert [seen.judgement for seen in watch.poll().values()] == ["ok"]
+    assert [seen.judgment for seen in watch.poll().values()] == ["ok"]
     record_stage_usage(
         run.workspace, pipeline="ctr", run_id="ctr-other", stage="train", attempt=1,
         usage=Usage(cpu_seconds=3600 * 8), started=STARTED, state="running",
     )  # fmt: skip
-    assert [seen.judgement for seen in watch.poll().values()] == ["over"]
+    assert [seen.judgment for seen in watch.poll().values()] == ["over"]
 
 
 def test_a_job_whose_stage_has_cost_too_much_before_is_warned_of_early(
@@ -76,7 +76,7 @@ def test_a_job_whose_stage_has_cost_too_much_before_is_warned_of_early(
         usage=Usage(cpu_seconds=3600 * 8), started=STARTED, state="done",
     )  # fmt: skip
     (seen,) = JobWatch(run, Budget(run_usd=Decimal("0.3"))).poll().values()
-    assert (seen.judgement, seen.projected_usd) == ("warn", Decimal("0.448"))
+    assert (seen.judgment, seen.projected_usd) == ("warn", Decimal("0.448"))
     assert "0.4480 USD expected" in seen.reason
 
 

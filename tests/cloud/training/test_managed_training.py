@@ -262,7 +262,7 @@ def test_a_refusal_is_one_line_and_leaves_nothing(
     assert made.run.stage("train").state == "failed"
 
 
-def test_a_job_is_cancelled_by_a_person_and_by_its_budget(trained, service: Training) -> None:
+def test_a_job_is_canceled_by_a_person_and_by_its_budget(trained, service: Training) -> None:
     made = trained(epochs=500, patience=500)
     away = begin(made)
     assert isinstance(away, DeferredJob)

@@ -46,7 +46,7 @@ class TrainingService:
     answers: list[Moment | Fault] = field(default_factory=list)
     cancel_faults: list[Fault] = field(default_factory=list)
     cancelled_after: int | None = None
-    """How many answers had been given when the job was cancelled."""
+    """How many answers had been given when the job was canceled."""
     calls: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -158,7 +158,7 @@ def test_a_job_that_never_got_machines_is_free_and_final(
     assert bill(tmp_path) == 0
 
 
-def test_a_runaway_training_is_cancelled_within_two_polls(
+def test_a_runaway_training_is_canceled_within_two_polls(
     training_service: Any, tmp_path: Path, moment: Any, fault: Any
 ) -> None:
     clock = Clock()
@@ -166,7 +166,7 @@ def test_a_runaway_training_is_cancelled_within_two_polls(
     training_service.cancel_faults = [fault(grpc.StatusCode.UNAVAILABLE, "busy")]
     job = meter(training_service, tmp_path, clock, limit="1")
     clock.minutes = 1
-    assert job.poll().judgement == "ok"
+    assert job.poll().judgment == "ok"
     clock.minutes = 20
     over = job.poll()
     assert "over its limit of 1 USD" in over.reason
@@ -208,11 +208,11 @@ def test_the_watch_of_a_night_follows_stops_and_settles_a_training(
         state="done", service="dataflow_batch",
     )  # fmt: skip
     watch = JobWatch(run, Budget(run_usd=Decimal(1)))
-    judgements = []
+    judgments = []
     while seen := watch.poll():
         (poll,) = seen.values()
-        judgements.append((poll.judgement, poll.cancelled))
-    assert judgements == [("ok", False), ("over", True), ("over", True)]
+        judgments.append((poll.judgment, poll.cancelled))
+    assert judgments == [("ok", False), ("over", True), ("over", True)]
     assert training_service.cancelled_after == 2
     assert noted_jobs(run)[0].settled
     assert total(Ledger(run.workspace).entries()).cents() == HOURLY.quantize(Decimal("0.01"))

@@ -113,7 +113,7 @@ def test_pacing_never_overspends_in_either_price() -> None:
         DualPacing(50.0).run(auctions, pctr, Rules())
 
 
-def test_rlb_is_the_dynamic_programme() -> None:
+def test_rlb_is_the_dynamic_program() -> None:
     auctions, budget = 20, 60
     rng = np.random.default_rng(5)
     mass = rng.dirichlet(np.ones(15))

@@ -17,6 +17,12 @@ INSTEAD = {
     r"must somebody": "is this urgent?",
     r"a (person's|user's) word": "a user's request",
     r"of (ours|yours)": "our own, your own",
+    # American spelling.
+    r"\w+[lr]ised|optimiser\w*|summarise\w*|analyse\w*": "-ized, -izer, -yze",
+    r"colou(r|rs|red)|behaviour\w*|neighbour\w*": "color, behavior, neighbor",
+    r"\w*labelled|centre[sd]?": "labeled, center",
+    r"judgement\w*|catalogue\w*|licence\w*|artefact\w*": "judgment, catalog, license, artifact",
+    r"(is|was|be) cancelled": "canceled",
 }
 """Pattern of whole words → what to write instead."""
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".html", ".css", ".js", ".sql", ".toml", ".sh"}
@@ -48,6 +54,6 @@ def test_no_word_of_the_dialect_comes_back() -> None:
 
 
 def test_the_list_finds_what_it_lists() -> None:
-    text = "Whoever mends it begins anew, as foretold."
+    text = "Whoever mends it begins anew, as foretold: normalised, in colour."
     seen = [word for word in INSTEAD if re.search(rf"\b({word})\b", text, re.I)]
-    assert len(seen) == 4
+    assert len(seen) == 6

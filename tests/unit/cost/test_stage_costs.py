@@ -108,7 +108,7 @@ def test_a_cancel_marker_ends_a_sleeping_stage_with_one_line_and_no_output(
     def cancel() -> None:
         while read_usage_log(usage_log) is None:
             time.sleep(0.05)
-        request_cancel(usage_log, "run p-2026-01-08 is over its limit of 5 USD: cancelled")
+        request_cancel(usage_log, "run p-2026-01-08 is over its limit of 5 USD: canceled")
 
     watcher = threading.Thread(target=cancel)
     watcher.start()

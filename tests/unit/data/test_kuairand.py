@@ -51,7 +51,7 @@ def test_users_and_videos_are_joined_to_the_right_rows(day, kuairand_folder):
 
 def test_rows_have_a_time_of_their_day_in_china(day):
     local = np.asarray(day["time"].cast(pa.timestamp("us"))) + np.timedelta64(8, "h")
-    # The release itself puts one row in a hundred into a neighbouring day.
+    # The release itself puts one row in a hundred into a neighboring day.
     assert (local.astype("datetime64[D]") == np.datetime64(DAY)).mean() > 0.98
     assert pc.sum(pc.is_null(day["time"])).as_py() == 0
 

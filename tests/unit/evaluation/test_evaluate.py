@@ -180,9 +180,9 @@ def test_scores_are_kept_with_the_digest_of_their_rows(tmp_path):
     rows.save_scores(tmp_path / "scores" / "part-00000.parquet")
     kept = pq.read_table(tmp_path / "scores" / "part-00000.parquet")
     np.testing.assert_allclose(kept["champion"], rows.scores["champion"], rtol=1e-6)
-    relabelled = Rows(**{**vars(rows), "labels": 1 - rows.labels})
+    relabeled = Rows(**{**vars(rows), "labels": 1 - rows.labels})
     assert rows.digest == night(noise=0.3).digest, "other scores, the same rows"
-    assert rows.digest != relabelled.digest
+    assert rows.digest != relabeled.digest
 
 
 def parts(column: pa.Array, most: int = 3) -> dict[str, int]:

@@ -55,7 +55,7 @@ def test_intervals_hold_the_value_and_replicates_of_ones_are_the_figures(rows):
     once = Resampling(resampling.users, np.ones((len(resampling.users), 1), np.uint8))
     same = replicate_values(once, actual, {"model": mean})["model"]
     for name, value in same.figures.items():
-        # Neighbouring predictions share a step of the Lorenz curve.
+        # Neighboring predictions share a step of the Lorenz curve.
         assert value[0] == pytest.approx(figures(actual, mean)[name], rel=1e-3), name
 
 

@@ -68,7 +68,7 @@ def test_missing_nan_and_infinite_numbers_become_the_mean(fitted, make_rows):
     assert one(fitted, rows, "price_bucket") == [0, 0, 0]
 
 
-def test_standardised_training_rows_have_mean_0_and_deviation_1(fitted, make_rows):
+def test_standardized_training_rows_have_mean_0_and_deviation_1(fitted, make_rows):
     values = np.asarray(fitted.transform(make_rows())["price"])
     known = values[np.asarray(fitted.transform(make_rows())["price__missing"]) == 0]
     assert known.mean() == pytest.approx(0, abs=1e-6)

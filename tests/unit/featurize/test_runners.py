@@ -1,4 +1,4 @@
-"""The same artefacts on every runner, however the rows come in groups."""
+"""The same artifacts on every runner, however the rows come in groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogue says something of every check, and its commands are those of the shell."""
+"""The catalog says something of every check, and its commands are those of the shell."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def evaluation(**changes):
 
 
 def loss(value, error=0.00102):
-    """A difference of normalised entropy with a standard error."""
+    """A difference of normalized entropy with a standard error."""
     half = 1.96 * error
     low, high = (None, None) if value is None else (value - half, value + half)
     return {"normalized_entropy": {"value": value, "low": low, "high": high}}

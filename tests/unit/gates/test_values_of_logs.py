@@ -68,7 +68,7 @@ def test_ids_beyond_2_to_the_53_are_known_values(kind, nulls):
     assert verdicts(columns)["new_values"] == "pass"
 
 
-def test_neighbouring_large_ids_are_different_values():
+def test_neighboring_large_ids_are_different_values():
     table = pa.table({"id": pa.array([2**60, 2**60 + 1, 2**60 + 2, 5])})
     profile = Profile.of(table).columns["id"]
     assert profile.distinct == 4

@@ -59,9 +59,9 @@ def test_the_library_is_what_was_recorded():
     made = json.loads((FOLDER / "plot.json").read_text())
     script = (FOLDER / made["file"]).read_bytes()
     assert hashlib.sha256(script).hexdigest() == made["sha256"], "edited by hand: make charts"
-    licences = (FOLDER / "plot.licenses.txt").read_text()
-    assert all(f"{each['name']} {each['version']}\n" in licences for each in made["packages"])
-    assert "@observablehq/plot" in licences
+    licenses = (FOLDER / "plot.licenses.txt").read_text()
+    assert all(f"{each['name']} {each['version']}\n" in licenses for each in made["packages"])
+    assert "@observablehq/plot" in licenses
     for each in scripts():
         assert "</script" not in each.text.lower(), f"{each.name} would end the element it is in"
 
@@ -118,7 +118,7 @@ def test_a_point_says_what_it_is_to_mouse_and_keyboard(show):
     assert not tip.text_content()
 
 
-def test_colours_follow_the_page_and_paper_is_light(show):
+def test_colors_follow_the_page_and_paper_is_light(show):
     page = show(line_chart([Series("a", [(1, 1), (2, 2)])], WORDS, x_label="x", y_label="y"))
 
     def stroke():

@@ -146,9 +146,9 @@ def runs(
     settings = Settings()
     found = runs_of(Workspace(settings.workspace), known(pipeline, settings))[-last:]
     if as_json:
-        from nightbid.report.summaries import summarise
+        from nightbid.report.summaries import summarize
 
-        print_json([summarise(each).model_dump(mode="json") for each in found])
+        print_json([summarize(each).model_dump(mode="json") for each in found])
         return
     if not found:
         console.print(

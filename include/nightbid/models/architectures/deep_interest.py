@@ -46,7 +46,7 @@ def deep_interest(
 
 
 def _interest(items: Tensor, mask: Tensor, candidate: Tensor, units: tuple[int, ...]) -> Tensor:
-    """Sum the items, each by its activation a(item, candidate), unnormalised (equation 3)."""
+    """Sum the items, each by its activation a(item, candidate), unnormalized (equation 3)."""
     beside = ops.repeat(ops.expand_dims(candidate, 1), items.shape[1], axis=1)
     pairs = ops.concatenate([items, beside, items - beside, items * beside], axis=-1)
     weights = keras.layers.Dense(1)(mlp(pairs, units))  # [length, 1]

@@ -1,12 +1,12 @@
 // Draws the charts of a page with Observable Plot. Each stands in the page as its figures, in JSON,
-// made by report/charts.py; colours are the page's CSS variables, so light, dark and print are its
+// made by report/charts.py; colors are the page's CSS variables, so light, dark and print are its
 // affair. The same figures are a table of the page, which needs no script.
 "use strict";
 (() => {
   const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
   const write = (value) => number.format(value).replace("-", "−");
   const day = (date) => date.toISOString().slice(0, 10);
-  const colour = (each) => `var(--${each.tone})`;
+  const color = (each) => `var(--${each.tone})`;
   const short = (name, letters) => (name.length > letters ? `${name.slice(0, letters - 1)}…` : name);
   const numbered = (rows) => rows.map((row, at) => ({ ...row, at }));
 
@@ -31,7 +31,7 @@
 
   /** What is pointed at: a ring, and a box that says what it is. */
   const pointed = (points, x, y, pointer = Plot.pointer) => [
-    Plot.dot(points, pointer({ x, y, r: 6, stroke: colour, strokeWidth: 2, ariaHidden: "true" })),
+    Plot.dot(points, pointer({ x, y, r: 6, stroke: color, strokeWidth: 2, ariaHidden: "true" })),
     box(points, x, y, pointer),
   ];
   const box = (points, x, y, pointer) =>
@@ -69,8 +69,8 @@
             ...series.flatMap((each) => {
               const place = { x: ([a]) => when(a), y: "1" };
               return [
-                each.line ? Plot.line(each.points, { ...place, stroke: colour(each), strokeDasharray: each.dashed ? "6 4" : null }) : null,
-                each.marks ? Plot.dot(each.points, { ...place, fill: colour(each), r: 3 }) : null,
+                each.line ? Plot.line(each.points, { ...place, stroke: color(each), strokeDasharray: each.dashed ? "6 4" : null }) : null,
+                each.marks ? Plot.dot(each.points, { ...place, fill: color(each), r: 3 }) : null,
               ];
             }),
             ...pointed(points, "x", "y"),
@@ -87,7 +87,7 @@
         plot: {
           ...both,
           x: { ...both.x, zero: true },
-          marks: [Plot.dot(points, { x: "x", y: "y", fill: colour, r: 4.5 }), ...pointed(points, "x", "y")],
+          marks: [Plot.dot(points, { x: "x", y: "y", fill: color, r: 4.5 }), ...pointed(points, "x", "y")],
         },
       };
     },
@@ -106,8 +106,8 @@
           y: named(rows, 30),
           marks: [
             Plot.ruleX([0], { stroke: "var(--soft)" }),
-            Plot.ruleY(rows.filter((row) => row.low !== null), { y: "at", x1: "low", x2: "high", stroke: colour, strokeWidth: 2 }),
-            Plot.dot(rows, { y: "at", x: "value", fill: colour, r: 4 }),
+            Plot.ruleY(rows.filter((row) => row.low !== null), { y: "at", x1: "low", x2: "high", stroke: color, strokeWidth: 2 }),
+            Plot.dot(rows, { y: "at", x: "value", fill: color, r: 4 }),
             ...pointed(rows, "value", "at", Plot.pointerY),
           ],
         },
@@ -133,7 +133,7 @@
           x: { axis: null, domain: [0, top] },
           y: { ...named(rows, Math.floor(names / 7)), padding: 0.3 },
           marks: [
-            Plot.barX(rows, { x1: 0, x2: "value", y: "at", fill: colour, rx: 2 }),
+            Plot.barX(rows, { x1: 0, x2: "value", y: "at", fill: color, rx: 2 }),
             Plot.tickX(limited, { x: "limit", y: "at", stroke: "var(--bad)", strokeWidth: 2 }),
             Plot.text(rows, { x: end, y: "at", text: "label", textAnchor: "start", dx: 6, fill: "var(--soft)" }),
             box(rows, "value", "at", Plot.pointerY),
@@ -155,7 +155,7 @@
           x: { domain: [0, Math.max(1, rows.length - 1)] },
           marks: [
             Plot.line(rows, { x: "x", y: "y", stroke: `var(--${tone})`, strokeWidth: 2, strokeLinecap: "round" }),
-            Plot.dot(points.slice(-1), { x: "x", y: "y", fill: colour, r: 3 }),
+            Plot.dot(points.slice(-1), { x: "x", y: "y", fill: color, r: 3 }),
             ...pointed(points, "x", "y", Plot.pointerX),
           ],
         },
