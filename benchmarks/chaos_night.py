@@ -14,8 +14,9 @@ from pathlib import Path
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.ledger import Ledger
 from nightbid.night.record import RunRecord
+from nightbid.night.stage import Stage
 from nightbid.night.stages import NIGHT
-from nightbid.night.task import Outcome, Stage, StageTask
+from nightbid.night.task import Outcome, StageTask
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
 

@@ -63,8 +63,8 @@ from nightbid.errors import DataError, GateStopped, StageError
 from nightbid.gates.propose import bands_of, propose, to_yaml
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
+from nightbid.night.stage import Stage
 from nightbid.night.stages import NIGHT
-from nightbid.night.task import Stage
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
 

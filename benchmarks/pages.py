@@ -25,8 +25,9 @@ from pathlib import Path
 from nightbid.config.costs import STAGES
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
+from nightbid.night.attempts import StageRecord
 from nightbid.night.manifest import Manifest, Rows, Usage
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.report import records
 from nightbid.report.summaries import Summaries
 from nightbid.storage.workspace import Workspace

@@ -29,9 +29,10 @@ from nightbid.config.settings import Settings
 from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.money import Money
 from nightbid.errors import StageError
+from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest, Verdict
-from nightbid.night.record import RunRecord, StageRecord, runs_of, state_of
+from nightbid.night.record import RunRecord, runs_of, state_of
 from nightbid.storage.workspace import Workspace, read_manifest
 
 
@@ -194,7 +195,7 @@ class Run:
         return total(entries)
 
     def _newest(self) -> dict[str, StageRecord]:
-        return {record.stage: record for record in self._record.records()}
+        return self._record.current()
 
     def _result(self, record: StageRecord) -> StageResult:
         return StageResult(

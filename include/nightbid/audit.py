@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from nightbid.forget import erasures
 from nightbid.night import incremental
+from nightbid.night.attempts import APPROVE
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.record import APPROVE, RunRecord, runs_of
+from nightbid.night.record import RunRecord, runs_of
 from nightbid.storage.workspace import Workspace
 
 NIGHT = "night"

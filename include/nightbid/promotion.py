@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused, StageError
 from nightbid.evaluation.verdict import PROMOTED, against, explain
+from nightbid.night.attempts import APPROVE
 from nightbid.night.champion import Champion, ChampionPointer
-from nightbid.night.record import APPROVE, RunRecord
+from nightbid.night.key import read_output
+from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
-from nightbid.night.task import Outcome, StageTask
-from nightbid.storage.workspace import Workspace, read_manifest
+from nightbid.night.task import Outcome, StageInput, StageTask
+from nightbid.storage.workspace import Workspace, is_local
 
 GATES = tuple(stage.name for stage in NIGHT if stage.is_gate)
 """Every gate of a night; one that `promote` does not have among its inputs stops it."""
@@ -33,26 +36,42 @@ def promote_by_hand(
 
     Raises:
         PromotionRefused: A gate has not let it pass, or promotions are paused.
+        StageError: Gates and bundle are of different outputs of one stage.
+        CorruptDataError: The bundle is damaged.
         ConfigError: There is no such run, or it exported nothing.
     """
     run = RunRecord.load(workspace, pipeline, run_id)
+    records = run.current()
+    inputs = {
+        name: read_output(workspace, records[name].uri)
+        for name in (*GATES, "evaluate", "export")
+        if name in records and records[name].uri
+    }
     for gate in GATES:
-        judged = run.stage(gate)
+        judged = records.get(gate)
+        if judged is None and run.newest(gate) is not None:
+            raise PromotionRefused(
+                f"{gate} has not judged the outputs of now: the run was begun again",
+                where=run_id,
+                hint="wait until the run has ended, or run its night again",
+            )
         if judged is None or judged.state != "done" or judged.verdict not in ("pass", "warn"):
             raise PromotionRefused(
                 f"{gate} says {judged.verdict or judged.state if judged else 'nothing'}",
                 where=run_id,
                 hint="override its checks, then rerun the night",
             )
-    export = run.stage("export")
-    if export is None or not export.uri:
+    if "export" not in inputs:
         raise ConfigError("this run exported no bundle", where=run_id, hint="rerun the night")
-    folder = workspace.at(export.uri)
+    _of_one_night(run_id, inputs)
+    bundle = inputs["export"]
+    if is_local(bundle.folder):
+        bundle.path  # noqa: B018 (reading it verifies every file)
     return ChampionPointer(workspace, pipeline).promote(
         run_id=run.run_id,
         night=run.date,
-        bundle_uri=export.uri,
-        bundle_digest=read_manifest(folder).digest,
+        bundle_uri=records["export"].uri,
+        bundle_digest=bundle.manifest.digest,
         reason=reason,
         by=by,
     )
@@ -79,7 +98,7 @@ def run(task: StageTask) -> Outcome:
     for name, judged_on in task.inputs.items():
         if name != "champion":
             judged_on.path  # noqa: B018 (reading it verifies every file)
-    _of_one_night(task)
+    _of_one_night(task.run_id, task.inputs)
     bundle = task.inputs["export"]
     metrics = task.inputs["evaluate"].manifest.metrics
     verdict, reference = str(metrics["verdict"]), str(metrics["reference"])
@@ -125,14 +144,14 @@ def run(task: StageTask) -> Outcome:
     return Outcome(metrics={"decision": decision, "verdict": verdict}, summary=summary)
 
 
-def _of_one_night(task: StageTask) -> None:
+def _of_one_night(run_id: str, inputs: Mapping[str, StageInput]) -> None:
     """Check that all which was judged, and all which is promoted, was made from the same outputs.
 
     Raises:
         StageError: two stages have read different outputs of one stage.
     """
     seen: dict[str, tuple[str, str]] = {}
-    for name, each in task.inputs.items():
+    for name, each in inputs.items():
         if name == "champion":
             continue
         for stage, digest in (*each.manifest.inputs.items(), (name, each.manifest.digest)):
@@ -140,6 +159,6 @@ def _of_one_night(task: StageTask) -> None:
             if first != digest:
                 raise StageError(
                     f"{by} and {name} are of different outputs of {stage}, so nothing is promoted",
-                    where=task.run_id,
+                    where=run_id,
                     hint=f"clear {stage} with Downstream: what has not changed is reused",
                 )

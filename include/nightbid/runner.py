@@ -39,12 +39,14 @@ from nightbid.jobs.store import (
     submit_once,
     write,
 )
+from nightbid.night.attempts import StageRecord
 from nightbid.night.key import Plan, output_digest
 from nightbid.night.manifest import FileEntry, Manifest, Usage
 from nightbid.night.progress import EpochWatcher, Progress, silent, unwatched
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.night.sealed import seal
-from nightbid.night.task import Outcome, Stage, StageResult, StageTask
+from nightbid.night.stage import Stage
+from nightbid.night.task import Outcome, StageResult, StageTask
 from nightbid.storage.verify import inventory
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.definitions.context import Context
 from nightbid.config.settings import Settings
-from nightbid.night.record import APPROVE, RunRecord, StageRecord, safe_run_id
+from nightbid.night.attempts import APPROVE, StageRecord
+from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.promotion import GATES
 from nightbid.storage.workspace import Workspace
 

@@ -13,7 +13,7 @@ from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, NightbidError
-from nightbid.night.record import APPROVE, ARRIVAL
+from nightbid.night.attempts import APPROVE, ARRIVAL
 from nightbid.night.stages import NIGHT, upstream
 
 from nightbid_airflow.approval import PromotionApproval

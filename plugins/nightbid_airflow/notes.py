@@ -112,7 +112,7 @@ def outcome(pipeline: str, run_id: str) -> tuple[str, str]:
 
     try:
         run = RunRecord.load(Workspace(Settings().workspace), pipeline, safe_run_id(run_id))
-        newest = {record.stage: record for record in run.records()}
+        newest = run.current()
     except NightbidError as error:
         return MARKS["failed"], error.what
     state, ended_by = state_of(run.head, newest)

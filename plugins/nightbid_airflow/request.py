@@ -13,9 +13,10 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.models.registry import names
+from nightbid.night.attempts import ARRIVAL
 from nightbid.night.pin import code_now, pin_again, pinned_spec
-from nightbid.night.record import ARRIVAL, LAG, RunRecord, safe_run_id
-from nightbid.night.task import Stage
+from nightbid.night.record import LAG, RunRecord, safe_run_id
+from nightbid.night.stage import Stage
 from nightbid.storage.workspace import Workspace
 
 SHORTHAND = {

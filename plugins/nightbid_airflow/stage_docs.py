@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 
 from nightbid.config.gates import Gates
+from nightbid.night.stage import Stage
 from nightbid.night.stages import NIGHT
-from nightbid.night.task import Stage
 
 GROUPS = {
     "data": "The logs of the window become model inputs.",

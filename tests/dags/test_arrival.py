@@ -14,7 +14,8 @@ from nightbid.config.settings import Settings
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
 from nightbid.data.write import write_day
-from nightbid.night.record import ARRIVAL, WAITING, RunRecord, runs_of
+from nightbid.night.attempts import ARRIVAL
+from nightbid.night.record import WAITING, RunRecord, runs_of
 from nightbid.storage.workspace import Workspace
 from nightbid_airflow.arrival import ArrivalTrigger
 

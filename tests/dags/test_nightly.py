@@ -15,9 +15,10 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.settings import Settings
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.attempts import StageRecord
+from nightbid.night.record import RunRecord
+from nightbid.night.stage import Stage
 from nightbid.night.stages import NIGHT, upstream
-from nightbid.night.task import Stage
 from nightbid.storage.workspace import Workspace
 from nightbid_airflow.approval import question
 

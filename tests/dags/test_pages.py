@@ -19,9 +19,10 @@ import uvicorn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import FileEntry, Manifest, Rows
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.rehearse.bisect import Cause
 from nightbid.rehearse.findings import Finding
 from nightbid.rehearse.plan import RehearsalPlan

@@ -10,7 +10,8 @@ from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, StageError
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.attempts import StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.night.stages import all_after, stage_named
 from nightbid_airflow.request import Request
 

@@ -26,7 +26,8 @@ from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.meter import cancel_marker
 from nightbid.jobs.job import DeferredJob
 from nightbid.jobs.store import job_records
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.attempts import StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.runner import begin_stage, run_stage
 from nightbid.storage.workspace import Workspace

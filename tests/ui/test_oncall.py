@@ -20,9 +20,10 @@ from nightbid.config.settings import Settings
 from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
 from nightbid.data.write import write_day
+from nightbid.night.attempts import APPROVE, StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest, Rows
-from nightbid.night.record import APPROVE, RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
 from nightbid.sweep.study import Sweep
 from nightbid.tracking.log import queue_run

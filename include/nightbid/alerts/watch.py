@@ -27,15 +27,8 @@ from nightbid.config.settings import Settings
 from nightbid.cost.budget import read_usage_log
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.jobs.store import job_records
-from nightbid.night.record import (
-    APPROVE,
-    ARRIVAL,
-    HEARTBEAT,
-    WAITING,
-    RunRecord,
-    StageRecord,
-    state_of,
-)
+from nightbid.night.attempts import APPROVE, ARRIVAL, StageRecord, current
+from nightbid.night.record import HEARTBEAT, WAITING, RunRecord, state_of
 from nightbid.report import records
 from nightbid.storage.workspace import Workspace, write_atomically
 
@@ -174,7 +167,7 @@ class Watch:
     def _silent(self, run: RunRecord, now: dt.datetime, busy: bool) -> Iterator[Alert]:
         """A run that began and goes on no more, or for too long."""
         try:
-            done = {each.stage: each for each in records.stage_records(run)}
+            done = current(records.stage_records(run))
         except (CorruptDataError, ValueError) as error:
             said = f"a record of run {run.run_id} cannot be read: {error}"
             yield self._alert(

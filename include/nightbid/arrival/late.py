@@ -13,8 +13,9 @@ from nightbid.arrival.wait import accepted_lag, newest_day
 from nightbid.config.pipeline import Night, PipelineSpec, named_columns
 from nightbid.data.source import open_source
 from nightbid.errors import CorruptDataError, NightbidError, WorkspaceError
+from nightbid.night.attempts import ARRIVAL
 from nightbid.night.days import days_folder
-from nightbid.night.record import ARRIVAL, RunRecord, runs_of
+from nightbid.night.record import RunRecord, runs_of
 from nightbid.report import records
 from nightbid.sampling.stage import with_known_history
 from nightbid.storage.digests import kept_digest

@@ -10,7 +10,8 @@ from pathlib import Path
 from nightbid.arrival.contract import DayArrival, day_arrival
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import MissingDataError
-from nightbid.night.record import ARRIVAL, LAG, WAITING, RunRecord, StageRecord
+from nightbid.night.attempts import ARRIVAL, StageRecord
+from nightbid.night.record import LAG, WAITING, RunRecord
 from nightbid.storage.workspace import write_atomically
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightbid.night.attempts import current
 from nightbid.night.champion import Champion
 from nightbid.night.record import RunRecord, state_of
 
@@ -25,7 +26,7 @@ def runs_table(runs: Sequence[RunRecord]) -> Table:
     table = Table(*columns)
     for run in runs:
         records = run.records()
-        newest = {record.stage: record for record in records}
+        newest = current(records)
         state, stage = state_of(run.head, newest)
         last = newest.get("promote") or newest.get("evaluate")
         table.add_row(

@@ -2,10 +2,11 @@
 
 ::
 
-    begin_stage ─ order (written first) ─ submit ─▶ job ─ look, messages ─▶ finish_stage ─ collect
-                        │                                                        │
-                        └── found again after a crash           └── manifest last
+    begin_stage ─ job record (written first) ─ submit ─▶ job ─ look, messages ─▶ finish_stage ─ collect
+                        │                                                             │
+                        └── found again after a crash                └── manifest last
 
-`jobs` says what a service and a stage's work must offer, `orders` keeps what was asked for,
-`wait` waits in this process. Airflow waits in its triggerer instead.
+`job` says what a service and a stage's work must offer, `store` keeps what was asked for, `follow`
+waits in this process; Airflow waits in its triggerer instead. `dataflow` and `vertex` are the
+services, each with a meter that reads what its jobs cost; `cost_watch` looks at all jobs of a run.
 """

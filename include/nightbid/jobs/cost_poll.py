@@ -91,7 +91,7 @@ def poll_stage(
     spent = guard.cost(point.usage)
     projected = project(spent, point.done, past_costs(run, stage))
     judgment, reason = guard.budget_status(spent, projected)
-    record = run.stage(stage)
+    record = run.newest(stage)
     ended = record.state if record and record.attempt == attempt and not record.reused else ""
     if judgment == "over" and cancel and not ended:
         request_cancel(usage_log, reason)
@@ -111,7 +111,7 @@ def poll_run(
         newest[stage] = max(number, newest.get(stage, 0))
     found: dict[str, StagePoll] = {}
     for stage, attempt in sorted(newest.items()):
-        record = run.stage(stage)
+        record = run.newest(stage)
         if record and not record.reused and record.attempt >= attempt:
             continue
         seen = poll_stage(run, budget, stage, attempt, cancel=cancel, book=book)

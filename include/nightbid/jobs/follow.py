@@ -14,7 +14,7 @@ from nightbid.jobs.job import DeferredJob, JobClient, JobStatus, Message, Remote
 from nightbid.jobs.store import cancel
 from nightbid.night.progress import Progress
 from nightbid.night.record import RunRecord
-from nightbid.night.task import Stage, named
+from nightbid.night.stage import Stage, named
 
 log = logging.getLogger(__name__)
 

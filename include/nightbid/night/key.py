@@ -26,7 +26,8 @@ from nightbid.night.incremental import Continuation, continuation
 from nightbid.night.manifest import FileEntry, Manifest
 from nightbid.night.record import RunRecord
 from nightbid.night.source import code_of
-from nightbid.night.task import Stage, StageInput
+from nightbid.night.stage import Stage
+from nightbid.night.task import StageInput
 from nightbid.storage.workspace import Workspace, fetch, is_local, read_manifest, set_aside
 
 log = logging.getLogger(__name__)

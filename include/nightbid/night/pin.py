@@ -19,8 +19,8 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, StageError
 from nightbid.night.key import digest_of, library_versions, source_of
 from nightbid.night.record import RunRecord
+from nightbid.night.stage import Stage
 from nightbid.night.stages import NIGHT, all_after
-from nightbid.night.task import Stage
 
 FOR_ALL = ("window", "seed")
 """Settings that every stage depends on."""

@@ -17,22 +17,16 @@ from upath import UPath
 
 from nightbid.config.pipeline import Label, PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError, NightbidError
+from nightbid.night.attempts import REQUEST, StageRecord, current, order
 from nightbid.night.champion import Champion, ChampionPointer
-from nightbid.night.manifest import Usage, Verdict
 from nightbid.night.sealed import Sealed, seal, unseal
 from nightbid.storage.workspace import Workspace, read_all, write_atomically, write_once
 
 log = logging.getLogger(__name__)
 HISTORY_NIGHTS = 28
 LONGEST_NAME = 120
-REQUEST = "request"
-"""Stands for a stage in the record of a run that could not be begun."""
 HEARTBEAT = "heartbeat"
 """File of a run that Airflow's triggerer renews while it watches the run: a time, ISO 8601."""
-APPROVE = "approve"
-"""The task in which a person decides on the promotion; it is recorded like a stage."""
-ARRIVAL = "arrival"
-"""The task that waits for the newest day of logs; it is recorded like a stage."""
 LAG = "window.lag_days"
 """The setting by which a run goes on with an older newest day."""
 WAITING = "waiting.txt"
@@ -64,26 +58,6 @@ class Pin(Sealed):
     champion: Champion | None
 
 
-class StageRecord(Sealed):
-    """What one attempt at one stage did."""
-
-    stage: str
-    attempt: int = 1
-    state: Literal["done", "stopped", "failed"]
-    uri: str = ""
-    reused: bool = False
-    started: dt.datetime
-    seconds: float
-    usage: Usage = Usage()
-    verdict: Verdict | None = None
-    summary: str = ""
-    error: str = ""
-    by: str = ""
-    """Person who decided, where one was asked."""
-    number: int = 0
-    """Position among the records of the run, from 1; 0 in older ones, which come first."""
-
-
 def state_of(
     head: RunHead, newest: Mapping[str, StageRecord]
 ) -> tuple[Literal["done", "stopped", "failed", "running"], str]:
@@ -91,7 +65,8 @@ def state_of(
 
     Args:
         head: what it was asked.
-        newest: stage → the newest record of it; of several that went wrong the first one counts.
+        newest: stage → the record of it that counts, see `current`; of several that went wrong
+            the first one decides.
     """
     for record in newest.values():
         if record.state != "done":
@@ -294,7 +269,7 @@ class RunRecord:
             return None
 
     def record(self, record: StageRecord) -> None:
-        """Add what an attempt did. The newest record of a stage is the one that counts."""
+        """Add what an attempt did."""
         folder = self.folder / "stages"
         number = max(map(_number, _names(folder)), default=0) + 1
         while True:
@@ -321,9 +296,17 @@ class RunRecord:
         ]
         return sorted(found, key=order)
 
+    def current(self) -> dict[str, StageRecord]:
+        """Stage → the record that counts; see `nightbid.night.record.current`."""
+        return current(self.records())
+
     def stage(self, name: str) -> StageRecord | None:
-        """The newest record of a stage."""
-        found = self.records(name)
+        """The record of a stage that counts; None if it has not run on the inputs of now."""
+        return self.current().get(name)
+
+    def newest(self, stage: str) -> StageRecord | None:
+        """The newest attempt at a stage, even if its inputs were made anew since."""
+        found = self.records(stage)
         return found[-1] if found else None
 
     def next_attempt(self, stage: str) -> int:
@@ -346,11 +329,6 @@ class RunRecord:
     def history(self, stage: str) -> list[str]:
         """Addresses of this stage's outputs on earlier nights, see `history`."""
         return history(self.workspace, self.head.pipeline, self.date, stage)
-
-
-def order(record: StageRecord) -> tuple[int, dt.datetime]:
-    """Sort key of the records of a run, oldest first."""
-    return record.number, record.started
 
 
 def _number(name: str) -> int:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from nightbid.errors import ConfigError
-from nightbid.night.task import Stage
+from nightbid.night.stage import Stage
 
 
 def _gate(
@@ -172,6 +172,15 @@ def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
         if each.name in stage.inputs or (stage.is_gate and each.name not in read)
     )
     return inputs or ((before[gates[-1]].name,) if gates else ())
+
+
+def readers_of(name: str) -> frozenset[str]:
+    """Name the stages whose output is made from that of a stage, directly or through others."""
+    found = {name}
+    for each in NIGHT:
+        if found.intersection(each.inputs):
+            found.add(each.name)
+    return frozenset(found - {name})
 
 
 def all_after(stage: Stage) -> tuple[Stage, ...]:

@@ -184,10 +184,9 @@ def watched_runs(workspace: Workspace, pipeline: str) -> AtWork:
             if (dt.datetime.now(dt.UTC) - beaten).total_seconds() > BEAT_SECONDS:
                 return False
             run = RunRecord.load(workspace, pipeline, safe_run_id(run_id))
-            newest = {record.stage: record for record in run.records()}
         except (NightbidError, OSError, ValueError, TypeError):
             return False
-        return state_of(run.head, newest)[0] == "running"
+        return state_of(run.head, run.current())[0] == "running"
 
     return lambda run_ids: any(map(is_watched, run_ids))
 

@@ -14,15 +14,16 @@ from nightbid.config.costs import STAGES
 from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.ledger import total, totals
 from nightbid.cost.money import Money
+from nightbid.night.attempts import APPROVE, ARRIVAL, REQUEST, StageRecord, current
 from nightbid.night.manifest import Manifest, Verdict
-from nightbid.night.record import APPROVE, ARRIVAL, REQUEST, RunRecord, StageRecord, state_of
+from nightbid.night.record import RunRecord, state_of
 from nightbid.report import records
 
 State = Literal["done", "stopped", "failed", "running", "waiting"]
 
 
 class StageView:
-    """One stage of a run: its newest attempt, what it wrote, and what all attempts cost."""
+    """One stage of a run: the attempt that counts, its output, and what all attempts cost."""
 
     def __init__(
         self,
@@ -31,12 +32,14 @@ class StageView:
         attempts: list[StageRecord],
         cost: Money | None,
         live: str = "",
+        record: StageRecord | None = None,
     ) -> None:
         self._run = run
         self.name = name
         self.attempts = attempts
         self.cost = cost
-        self.record = attempts[-1] if attempts else None
+        self.record = record
+        """The attempt that counts; None also while the stage has not run on its inputs of now."""
         self.live = live
         """How far the attempt is that runs now, in a few words; empty if none does."""
 
@@ -105,10 +108,11 @@ class RunView:
     def stages(self) -> list[StageView]:
         """Every stage of a night, those that have not run yet among them."""
         attempts: dict[str, list[StageRecord]] = {}
-        for record in records.stage_records(self.run):
+        recorded = records.stage_records(self.run)
+        for record in recorded:
             attempts.setdefault(record.stage, []).append(record)
         spent = totals(self.costs, "stage")
-        newest = {name: found[-1] for name, found in attempts.items()}
+        newest = current(recorded)
         going = state_of(self.head, newest)[0] == "running"
         live = records.live_stages(self.run) if going else {}
         names = [name for name in STAGES if name != "promote"]
@@ -122,7 +126,14 @@ class RunView:
             names.append(APPROVE)
         names += ["promote", *(name for name in attempts if name != REQUEST)]
         return [
-            StageView(self.run, name, attempts.get(name, []), spent.get(name), live.get(name, ""))
+            StageView(
+                self.run,
+                name,
+                attempts.get(name, []),
+                spent.get(name),
+                live.get(name, ""),
+                newest.get(name),
+            )
             for name in dict.fromkeys(names)
         ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nightbid.alerts.message import what_serves
 from nightbid.gates.catalog import find_check
-from nightbid.night.record import APPROVE, ARRIVAL, REQUEST
+from nightbid.night.attempts import APPROVE, ARRIVAL, REQUEST
 from nightbid.report.run_view import RunView, StageView
 from nightbid.tracking.queue import Queue
 

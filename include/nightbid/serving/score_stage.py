@@ -20,8 +20,9 @@ from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Rows
 from nightbid.night.progress import Progress, silent
 from nightbid.night.record import RunRecord
+from nightbid.night.stage import Stage
 from nightbid.night.stages import stage_named
-from nightbid.night.task import Outcome, Stage, StageResult, StageTask
+from nightbid.night.task import Outcome, StageResult, StageTask
 from nightbid.runner import run_stage
 from nightbid.schema import KEY, split_files
 from nightbid.serving.batch import score_files

@@ -17,7 +17,8 @@ from nightbid.alerts.message import Message, send
 from nightbid.alerts.watch import Watch
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.attempts import StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
 
 SPEC = """

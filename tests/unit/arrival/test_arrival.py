@@ -23,7 +23,8 @@ from nightbid.config.sources import SimulatorSource
 from nightbid.data.simulator.source import SimulatorLogs
 from nightbid.data.write import write_day
 from nightbid.errors import ConfigError
-from nightbid.night.record import ARRIVAL, RunRecord, runs_of
+from nightbid.night.attempts import ARRIVAL
+from nightbid.night.record import RunRecord, runs_of
 from nightbid.report.run_page import sentence
 from nightbid.report.run_view import RunView
 from nightbid.storage.workspace import Workspace

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from nightbid.cli import app as cli
 from nightbid.column_parsing import hashes
+from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.days import DayKey, Made, day_output
 from nightbid.night.manifest import Manifest
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.night.sealed import seal
 from nightbid.storage.workspace import read_manifest
 from typer.testing import CliRunner

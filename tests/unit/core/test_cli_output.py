@@ -13,8 +13,9 @@ import pytest
 from nightbid.cli.app import app
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import EXIT_CODES, NightbidError
+from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
 from typer.testing import CliRunner
 

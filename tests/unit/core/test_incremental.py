@@ -6,9 +6,10 @@ import datetime as dt
 
 import pytest
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.incremental import Decision, continuation, decide
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 
 NIGHT = dt.date(2026, 1, 20)
 LEARNED = {

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from nightbid.cli.view import runs_table
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.night.record import RunRecord, StageRecord, state_of
+from nightbid.night.attempts import StageRecord
+from nightbid.night.record import RunRecord, state_of
 from nightbid.storage.workspace import Workspace
 from rich.console import Console
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError
-from nightbid.night.record import HEARTBEAT, RunRecord, StageRecord
+from nightbid.night.attempts import StageRecord
+from nightbid.night.record import HEARTBEAT, RunRecord
 from nightbid.night.turns import Turns, watched_runs
 from nightbid.storage.workspace import Workspace, write_atomically
 

@@ -27,8 +27,9 @@ from nightbid.cost.pricing import PriceBook
 from nightbid.cost.reconcile import reconcile
 from nightbid.cost.storage import kept_outputs
 from nightbid.errors import ConfigError, CorruptDataError, PriceError
+from nightbid.night.attempts import StageRecord
 from nightbid.night.manifest import FileEntry, Manifest, Rows, Usage
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace, write_atomically
 from rich.console import Console
 from typer.testing import CliRunner

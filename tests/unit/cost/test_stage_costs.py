@@ -19,7 +19,7 @@ from nightbid.cost.ledger import Ledger, total
 from nightbid.cost.pricing import DEFAULT_BOOK, default_book
 from nightbid.errors import BudgetExceeded, PriceError, StageError
 from nightbid.night.record import RunRecord
-from nightbid.night.task import Stage
+from nightbid.night.stage import Stage
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
 
@@ -161,7 +161,7 @@ sys.path.insert(0, {str(tmp_path)!r})
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.record import RunRecord
 from nightbid.runner import run_stage
-from nightbid.night.task import Stage
+from nightbid.night.stage import Stage
 from nightbid.storage.workspace import Workspace
 spec = PipelineSpec.model_construct(pipeline="p", features={{}})
 run = RunRecord.load(Workspace({str(tmp_path / "w")!r}), "p", {run.run_id!r})

@@ -15,8 +15,9 @@ from nightbid.gates import column_checks, cost, model, raw, serving
 from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
+from nightbid.night.attempts import StageRecord
 from nightbid.night.manifest import Usage
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.profile import Profile
 from nightbid.storage.workspace import Workspace
 from nightbid.sweep.seed_variance import model_digest

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from nightbid.cli.gates import app
 from nightbid.config.load import find_pipeline
-from nightbid.night.record import RunRecord, StageRecord
+from nightbid.night.attempts import StageRecord
+from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
 from typer.testing import CliRunner
 
