@@ -2,9 +2,9 @@
 
 ::
 
-    begin_stage ─ job record (written first) ─ submit ─▶ job ─ look, messages ─▶ finish_stage ─ collect
-                        │                                                             │
-                        └── found again after a crash                └── manifest last
+    begin_stage ─ record (written first) ─ submit ─▶ job ─ look, messages ─▶ finish_stage ─ collect
+                    │                                                           │
+                    └── found again after a crash              └── manifest last
 
 `job` says what a service and a stage's work must offer, `store` keeps what was asked for, `follow`
 waits in this process; Airflow waits in its triggerer instead. `dataflow` and `vertex` are the
