@@ -39,7 +39,7 @@ class StageRecord(Sealed):
 
 
 def current(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
-    """Give each stage's newest record, unless an input of the stage was made anew since.
+    """Give each stage's newest record, unless an input of the stage was made again since.
 
     A run may be run again, with other rows, settings or code. Until a later stage has its turn,
     what it said before is about outputs that no longer are those of the run.

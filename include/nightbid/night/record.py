@@ -305,7 +305,7 @@ class RunRecord:
         return self.current().get(name)
 
     def newest(self, stage: str) -> StageRecord | None:
-        """The newest attempt at a stage, even if its inputs were made anew since."""
+        """The newest attempt at a stage, even if its inputs were made again since."""
         found = self.records(stage)
         return found[-1] if found else None
 
