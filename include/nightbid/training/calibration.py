@@ -99,7 +99,7 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibratio
     rates = isotonic_regression((positives + typical * rate) / (mass + typical), sample_weight=mass)
     pool = np.cumsum(np.concatenate([[0], np.diff(rates) > TINY]).astype(np.int64))
     pooled = sums(mass, pool)
-    x, y = sums(mass * centres, pool) / pooled, logits_of(sums(mass * rates, pool) / pooled)
+    x, y = sums(mass * centers, pool) / pooled, logits_of(sums(mass * rates, pool) / pooled)
     apart = np.concatenate([[True], (np.diff(x) > TINY) & (np.diff(y) > TINY)])
     return Calibration(knots=tuple(zip(x[apart].tolist(), y[apart].tolist(), strict=True)))
 

@@ -58,7 +58,7 @@ def test_a_finished_night_shows_its_figures(recorded_run, page):
         "better than the baseline",
         "AUC 0.7312 (+0.0311 [+0.0215, +0.0407])",
         "[0.7202, 0.7422]",
-        "0.8888",  # the baseline's normalised entropy
+        "0.8888",  # the baseline's normalized entropy
         "has 73.3% of what a model can gain over the constant prediction (baseline 60.0%)",
         "0.00300",  # hidden tastes
         "0.00800",  # left on the table
