@@ -23,7 +23,8 @@ def test_until_a_stage_has_run_again_its_result_is_not_shown_and_cannot_be_promo
     code, said = shell.run("run", "small", "--date", "2026-01-08")
     assert code == 0, said
     (before,) = json.loads(shell.run("runs", "small", "--json")[1])
-    assert before["verdict"] and before["auc"]["value"]
+    assert before["verdict"]
+    assert before["auc"]["value"]
 
     # The same night once more, all reused: nothing is taken back.
     assert shell.run("run", "small", "--date", "2026-01-08")[0] == 0

@@ -61,7 +61,7 @@ def shrunken(
     """Estimate a random intercept per value, given the logits.
 
     Offsets are draws from a normal distribution around 0. Each step of iterated weighted least
-    squares has a response y per value with information w (penalised quasi-likelihood; Breslow and
+    squares has a response y per value with information w (penalized quasi-likelihood; Breslow and
     Clayton, 1993); the variance of the offsets is the moment estimate of DerSimonian and Laird
     (1986), τ² = max(0, (Σ w·y² - (k - 1)) / (Σ w - Σ w² / Σ w)) over k values, and an offset is
     y · w·τ² / (w·τ² + 1). So values that do not differ beyond chance get 0.
