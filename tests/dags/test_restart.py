@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 from emulator.dataflow import Dataflow, Plan
-from emulator.installation import dataflow, emulated, service, storage, training, until
+from emulator.installation import (
+    dataflow,
+    emulated,
+    kill,
+    service,
+    storage,
+    training,
+    until,
+)
 from emulator.training import Training
 from nightbid.config.settings import Settings
 from nightbid.cost.ledger import Ledger, total
@@ -22,19 +27,6 @@ from nightbid.storage.workspace import Workspace
 __all__ = ["dataflow", "emulated", "service", "storage", "training"]
 
 DAG, RUN = "nightly_small", "restarted"
-
-
-def kill(airflow: Any) -> None:
-    """As a machine that loses its power: every component, and every task."""
-    from nightbid_airflow.embedded import process_group
-
-    airflow.warden.kill()
-    while left := process_group.members(airflow.warden.pid):
-        for process in left:
-            try:
-                process.send_signal(signal.SIGKILL)
-            except psutil.Error:
-                continue
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from nightbid.ablation.worth import Ablation, Worth
 from nightbid.cost.money import shown
@@ -53,8 +53,8 @@ def ablation_table(found: Ablation) -> Table:
     )
     for each in found.features:
         table.add_row(
-            escape(each.name),
-            escape(each.why_not) if each.why_not else _shown(each.log_loss, 5, worse_is_more=True),
+            each.name,
+            each.why_not if each.why_not else _shown(each.log_loss, 5, worse_is_more=True),
             _shown(each.auc, 4, worse_is_more=False),
             number(each.night_seconds, 2),
             shown(Decimal(str(each.night_usd))),
@@ -68,14 +68,14 @@ def _per_usd(each: Worth) -> str:
     return DASH if each.per_usd is None else f"{each.per_usd:,.1f}"
 
 
-def _shown(difference: Difference | None, digits: int, *, worse_is_more: bool) -> str:
+def _shown(difference: Difference | None, digits: int, *, worse_is_more: bool) -> str | Text:
     if difference is None or difference["value"] is None:
         return DASH
-    text = escape(
+    text = (
         f"{signed(difference['value'], digits)} {interval(difference, digits, sign=True)}".strip()
     )
     low, high = difference["low"], difference["high"]
     if low is None or high is None or low <= 0 <= high:
-        return f"[dim]{text}[/]"
+        return Text(text, "dim")
     needed = low > 0 if worse_is_more else high < 0
-    return f"[{'green' if needed else 'red'}]{text}[/]"
+    return Text(text, "green" if needed else "red")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 
 from rich.console import Console
-from rich.table import Table
 
 from nightbid.arrival.contract import day_arrival
 from nightbid.arrival.late import LateNight, late_nights
 from nightbid.arrival.wait import newest_day
+from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import print_json
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -83,7 +83,7 @@ def show_late(
     if not found:
         console.print(f"the logs of the last {nights} nights are as these nights read them")
         return
-    table = Table("night", "run", "days that are other ones now")
+    table = Listing("night", "run", text_column("days that are other ones now"))
     for each in found:
         table.add_row(str(each.night), each.run_id, _days(each))
     console.print(table)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nightbid.cli.output import AsJson
 from nightbid.errors import ConfigError
 
 app = typer.Typer(
@@ -66,6 +67,7 @@ def replay_(
     per: Per = 1000.0,
     cpc: Annotated[float | None, typer.Option(help="Target cost per click, in money.")] = None,
     roi: Annotated[float | None, typer.Option(help="Target value per money spent.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Replay strategies on one column of predictions, each fitted on earlier auctions."""
     from nightbid.cli.bids_log import LogColumns, replay_strategies
@@ -74,6 +76,7 @@ def replay_(
     replay_strategies(
         log, train, columns, pctr, tuple(strategy or ["truthful"]), value=value, pricing=pricing,
         wins=wins, rounding=rounding, budget=budget, per=per, cost_per_click=cpc, roi=roi,
+        as_json=as_json,
     )  # fmt: skip
 
 
@@ -99,6 +102,7 @@ def compare_(
     rounding: Rounding = "none",
     budget: Budget = None,
     per: Per = 1000.0,
+    as_json: AsJson = False,
 ) -> None:
     """Compare several predictions on the very same auctions, bidding their value."""
     if len(set(pctr)) < 2:
@@ -110,7 +114,7 @@ def compare_(
     columns = LogColumns(price, click, floor, user, truth, names, bid, conversion, currency, day)
     compare_predictions(
         log, columns, tuple(dict.fromkeys(pctr)), value=value, pricing=pricing, wins=wins,
-        rounding=rounding, budget=budget, per=per,
+        rounding=rounding, budget=budget, per=per, as_json=as_json,
     )  # fmt: skip
 
 
@@ -135,6 +139,7 @@ def policy_(
     switch: Annotated[float, typer.Option(help="τ of switch-DR.")] = 10.0,
     shrinkage: Annotated[float, typer.Option(help="λ of DR with optimistic shrinkage.")] = 100.0,
     least_rows: Annotated[float, typer.Option(help="Least effective sample size.")] = 50.0,
+    as_json: AsJson = False,
 ) -> None:
     """Estimate what other policies would have brought, from logs with propensities.
 
@@ -145,4 +150,5 @@ def policy_(
     show_policies(
         log, tuple(dict.fromkeys(policy)), reward=reward, propensity=propensity, user=user,
         names=names, switch=switch, shrinkage=shrinkage, least_rows=least_rows,
+        as_json=as_json,
     )  # fmt: skip

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from rich.markup import escape
 from rich.table import Table
 
 from nightbid.bidding.auctions import Auctions, Rules
@@ -20,7 +19,7 @@ from nightbid.bidding.money import Earnings, compare
 from nightbid.bidding.replay import replay
 from nightbid.bidding.strategies import Truthful
 from nightbid.bidding.strategies.choose import fit, in_units, price_unit
-from nightbid.cli.output import terminal
+from nightbid.cli.output import print_json, terminal
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
 
 console = terminal()
@@ -61,6 +60,7 @@ def replay_strategies(
     pricing: str,
     wins: str,
     rounding: str,
+    as_json: bool = False,
 ) -> None:
     """Fit strategies on one log and replay them on another; print a column per strategy.
 
@@ -95,7 +95,7 @@ def replay_strategies(
         )  # fmt: skip
         result = bidder.run(auctions, scores[pctr], rules)
         earned[name] = Earnings.of(auctions, result, value=value, per=rules.per)
-    _show(auctions, earned, sentence)
+    _show(auctions, earned, sentence, as_json=as_json)
 
 
 def compare_predictions(
@@ -109,6 +109,7 @@ def compare_predictions(
     pricing: str,
     wins: str,
     rounding: str,
+    as_json: bool = False,
 ) -> None:
     """Bid the value by several predictions on the same auctions; print a column for each.
 
@@ -125,7 +126,7 @@ def compare_predictions(
     for name in pctr:
         result = replay(auctions, Truthful(value, per).bids(scores[name]), rules)
         earned[name] = Earnings.of(auctions, result, value=value, per=per)
-    _show(auctions, earned, _sentence(rules, value, budget, per))
+    _show(auctions, earned, _sentence(rules, value, budget, per), as_json=as_json)
 
 
 def _rules(pricing: str, wins: str, rounding: str, budget: float | None, per: float) -> Rules:
@@ -280,13 +281,16 @@ ROWS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-def _show(auctions: Auctions, earned: dict[str, Earnings], title: str) -> None:
+def _show(auctions: Auctions, earned: dict[str, Earnings], title: str, *, as_json: bool) -> None:
     if auctions.user is None:
         raise DataError("auctions have no users to resample")
     found = compare(
         earned, auctions.user.astype(np.int64), days=auctions.day, replicates=REPLICATES, seed=0
     )
-    table = Table("", *[escape(each) for each in earned], title=escape(title))
+    if as_json:
+        print_json({"rules": title, "auctions": len(auctions), **found})
+        return
+    table = Table("", *earned, title=title)
     bidders = found["bidders"]
     first = next(iter(bidders))
     for name, form in ROWS:
@@ -314,10 +318,10 @@ def _cell(summary: dict[str, Any], name: str, form: str) -> str:
     bounds = summary["intervals"].get(name)
     if bounds and bounds["low"] is not None:
         text += f" [{bounds['low']:,.2f}, {bounds['high']:,.2f}]"
-    return escape(text)
+    return text
 
 
 def _difference(each: dict[str, float | None]) -> str:
     if each["low"] is None:
         return f"{each['value']:+,.2f}"
-    return escape(f"{each['value']:+,.2f} [{each['low']:+,.2f}, {each['high']:+,.2f}]")
+    return f"{each['value']:+,.2f} [{each['low']:+,.2f}, {each['high']:+,.2f}]"

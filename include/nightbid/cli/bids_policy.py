@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.markup import escape
 from rich.table import Table
 
 from nightbid.bidding.policies import ESTIMATORS, Estimate, PolicyValue, evaluate
 from nightbid.cli.bids_log import read_log, read_numbers, require_columns
-from nightbid.cli.output import terminal
+from nightbid.cli.output import print_json, terminal
 from nightbid.errors import DataError
 
 console = terminal()
@@ -34,6 +33,7 @@ def show_policies(
     switch: float,
     shrinkage: float,
     least_rows: float,
+    as_json: bool = False,
 ) -> None:
     """Estimate each policy's mean reward; print a column per policy.
 
@@ -58,11 +58,14 @@ def show_policies(
             )  # fmt: skip
         except DataError as error:
             raise DataError(error.what, where=f"{log}, {name}", hint=error.hint) from error
+    if as_json:
+        print_json(found)
+        return
     _show(found, len(frame), len(np.unique(users)) if users is not None else len(frame))
 
 
 def _show(found: dict[str, PolicyValue], rows: int, units: int) -> None:
-    table = Table("mean reward", *[escape(name) for name in found])
+    table = Table("mean reward", *found)
     logged = next(iter(found.values())).logged
     table.add_row("as logged", *[_cell(logged)] * len(found))
     for each in ESTIMATORS:
@@ -88,4 +91,4 @@ def _show(found: dict[str, PolicyValue], rows: int, units: int) -> None:
 
 def _cell(each: Estimate, sign: str = "") -> str:
     value, low, high = (format(x, f"{sign}.5f") for x in (each.value, each.low, each.high))
-    return escape(f"{value} [{low}, {high}]")
+    return f"{value} [{low}, {high}]"

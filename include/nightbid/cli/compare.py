@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from nightbid.evaluation.rescore import rescore
 from nightbid.night.record import RunRecord
@@ -38,9 +38,7 @@ def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
             _whole("spec"), *_names(found.views), title="Asked differently", title_justify="left"
         )
         for row in found.changed:
-            table.add_row(
-                escape(row.key), *[DASH if each is None else escape(each) for each in row.values]
-            )
+            table.add_row(row.key, *[DASH if each is None else each for each in row.values])
         parts.append(table)
     else:
         parts.append("The specs are the same.")
@@ -105,18 +103,18 @@ def _whole(title: str) -> Column:
 
 
 def _names(views: Sequence[RunView]) -> list[str]:
-    return [escape(view.head.run_id) for view in views]
+    return [view.head.run_id for view in views]
 
 
 def _figures(found: Comparison) -> Table:
     views = found.views
     codes = dict(zip((view.head.run_id for view in views), found.codes, strict=True))
     table = Table("", *_names(views), title="The candidates", title_justify="left")
-    rows: dict[str, Callable[[RunView], str]] = {
+    rows: dict[str, Callable[[RunView], str | Text]] = {
         "night": lambda view: view.head.date.isoformat(),
         "state": lambda view: view.state,
         "verdict": _verdict,
-        "model": lambda view: escape(str(view.stage("train").metrics.get("architecture", DASH))),
+        "model": lambda view: str(view.stage("train").metrics.get("architecture", DASH)),
         "parameters": lambda view: count(view.stage("train").metrics.get("parameters")),
         "code": lambda view: codes[view.head.run_id][:12] or DASH,
         "rows judged": lambda view: count(view.evaluation.get("rows")),
@@ -138,18 +136,18 @@ def _figures(found: Comparison) -> Table:
     return table
 
 
-def _verdict(view: RunView) -> str:
+def _verdict(view: RunView) -> str | Text:
     metrics = view.evaluation
     if not metrics:
         return DASH
-    return f"{MARK[metrics['verdict']]} (against {metrics['reference']})"
+    return Text.assemble(MARK[metrics["verdict"]], f" (against {metrics['reference']})")
 
 
 def _level(view: RunView, name: str) -> str:
     metrics = view.evaluation
     value = number((metrics.get("candidate") or {}).get(name))
     bounds = interval((metrics.get("intervals") or {}).get(name))
-    return escape(f"{value} {bounds}".strip())
+    return f"{value} {bounds}".strip()
 
 
 def _pairs(found: Comparison) -> Table:
@@ -157,7 +155,7 @@ def _pairs(found: Comparison) -> Table:
     words = words_of(found.views[0].evaluation)
     compared = (words.rank, *words.losses)
     table = Table(
-        _whole(f"less {escape(first)}"),
+        _whole(f"less {first}"),
         *[_short(words[name]) for name in compared],
         title="On the very same rows, paired over users, 95 %",
         title_justify="left",
@@ -165,12 +163,12 @@ def _pairs(found: Comparison) -> Table:
     for pair in found.pairs:
         if pair.why_not:
             hint = "; --same-rows scores the older model on them" if pair.can_score else ""
-            why = f"[dim]{escape(pair.why_not + hint)}[/]"
-            table.add_row(escape(pair.run_id), why, *[DASH] * (len(compared) - 1))
+            why = Text(pair.why_not + hint, "dim")
+            table.add_row(pair.run_id, why, *[DASH] * (len(compared) - 1))
             continue
         shown = pair.run_id + (f" (rows of {pair.rows_of})" if pair.rows_of else "")
         table.add_row(
-            escape(shown),
+            shown,
             *[_difference(pair, name, less=name in words.losses) for name in compared],
         )
     return table
@@ -181,11 +179,11 @@ def _short(title: str) -> str:
     return SHORTER.get(title) or (title if title[:2].isupper() else title.lower())
 
 
-def _difference(pair: Pair, name: str, *, less: bool) -> str:
+def _difference(pair: Pair, name: str, *, less: bool) -> str | Text:
     each = pair.differences[name]
-    text = escape(f"{signed(each['value'], 5)} {interval(each, 5, sign=True)}".strip())
+    text = f"{signed(each['value'], 5)} {interval(each, 5, sign=True)}".strip()
     low, high = each["low"], each["high"]
     if low is None or high is None or low <= 0 <= high:
         return text
     better = high < 0 if less else low > 0
-    return f"[{'green' if better else 'red'}]{text}[/]"
+    return Text(text, "green" if better else "red")

@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from nightbid.cli import complete
+from nightbid.cli.listing import Listing
 from nightbid.cli.output import AsJson, print_json, some, terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
@@ -85,8 +87,8 @@ def show(
         print_json([_sums({by.value: group}, mine) for group, mine in groups.items()])
         return
     currency = entries[0].currency
-    table = Table(by.value, "attempts", "failed", "vCPU h", "GB h", f"here {currency}",
-                  f"cloud {currency}")  # fmt: skip
+    table = Listing(by.value, "attempts", "failed", "vCPU h", "GB h", f"here {currency}",
+                    f"cloud {currency}")  # fmt: skip
     for column in table.columns[1:]:
         column.justify = "right"
     for group, mine in groups.items():
@@ -131,8 +133,8 @@ def answers(pipeline: PipelineName, as_json: AsJson = False) -> None:
             }
         )
         return
-    table = Table("run", "night", f"cloud {currency}", "forecast", "rows", "per million rows",
-                  "per model", "AUC gain", "per AUC point")  # fmt: skip
+    table = Listing("run", "night", f"cloud {currency}", "forecast", "rows", "per million rows",
+                    "per model", "AUC gain", "per AUC point")  # fmt: skip
     for column in table.columns[2:]:
         column.justify = "right"
     for run in runs:
@@ -154,7 +156,7 @@ def answers(pipeline: PipelineName, as_json: AsJson = False) -> None:
         " An AUC point is 0.01 over the reference. – where nothing was gained or known."
     )
     if alert := unusual(runs):
-        console.print(f"[bold yellow]unusual:[/] {alert}", soft_wrap=True)
+        console.print(Text.assemble(("unusual:", "bold yellow"), f" {alert}"), soft_wrap=True)
 
 
 @app.command()
@@ -179,7 +181,7 @@ def forecast(
     console.print(
         f"{nights} nights of {found.rows_per_night:,} rows: about {_money(found.total_usd)} USD at"
         f" cloud prices ({_money(found.low_usd)} to {_money(found.high_usd)}),"
-        f" from {found.from_runs} past runs",
+        f" from {some(found.from_runs, 'past run')}",
         soft_wrap=True,
     )
     if found.mean_error is None:
@@ -198,6 +200,7 @@ def serving(
     headroom: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of each core kept free for peaks.")
     ] = 0.5,
+    as_json: AsJson = False,
 ) -> None:
     """Price a month of serving, by the requests per core that the newest load test measured."""
     name = _known(pipeline)
@@ -214,6 +217,11 @@ def serving(
     million = price_million_predictions(
         per_core, rate.candidates, book, at=today, headroom=headroom
     )
+    requests = price_million_predictions(per_core, 1, book, at=today, headroom=headroom)
+    if as_json:
+        print_json({"a_month": cost, "per_million_predictions": million,
+                    "per_million_requests": requests, "measured": rate})  # fmt: skip
+        return
     console.print(
         f"{requests_per_second:,.0f} requests/s at {per_core:,.0f} per core, {headroom:.0%}"
         f" headroom: about {cost.amount:,.2f} {cost.currency} a month",
@@ -223,7 +231,6 @@ def serving(
         f"{million} per million predictions, {rate.candidates} candidates a request",
         soft_wrap=True,
     )
-    requests = price_million_predictions(per_core, 1, book, at=today, headroom=headroom)
     how = f"p99 held within {rate.p99_ms:g} ms over a socket" if rate.p99_ms else "in process"
     console.print(f"{requests} per million requests, {how}", soft_wrap=True)
 
@@ -241,14 +248,14 @@ def storage(
     if as_json:
         print_json(kept)
         return
-    table = Table("stage", "outputs", "GB", "USD so far", "USD a month")
+    table = Listing("stage", "outputs", "GB", "USD so far", "USD a month")
     for column in table.columns[1:]:
         column.justify = "right"
     for each in kept:
         table.add_row(
             each.stage,
             str(each.outputs),
-            f"{each.size_bytes / 2**30:,.4f}",
+            _small(each.size_bytes / 2**30),
             _money(each.so_far.amount),
             _money(each.per_month.amount),
         )
@@ -256,7 +263,7 @@ def storage(
     table.add_row(
         "total",
         str(sum(each.outputs for each in kept)),
-        f"{sum(each.size_bytes for each in kept) / 2**30:,.4f}",
+        _small(sum(each.size_bytes for each in kept) / 2**30),
         _money(Money.total(each.so_far for each in kept).amount),
         _money(Money.total(each.per_month for each in kept).amount),
         style="bold",
@@ -286,7 +293,7 @@ def reconcile(
     if as_json:
         print_json(result)
         return
-    table = Table("pipeline", "run", "stage", "estimate", "invoice", "difference")
+    table = Listing("pipeline", "run", "stage", "estimate", "invoice", "difference")
     for column in table.columns[3:]:
         column.justify = "right"
     for line in result.lines:
@@ -386,30 +393,40 @@ def _group(entry: LedgerEntry, by: By) -> str:
 
 
 def _sums(group: dict[str, str], entries: list[LedgerEntry]) -> dict[str, str]:
-    attempts, failed, vcpu, memory, _, _ = _row(entries)
+    attempts, failed, *_ = _row(entries)
+    used = _hours(entries)
     return {
         **group,
         "attempts": attempts,
         "failed": failed,
-        "vcpu_hours": vcpu,
-        "memory_gb_hours": memory,
+        "vcpu_hours": f"{used['vcpu_hour']:.4f}",
+        "memory_gb_hours": f"{used['memory_gb_hour']:.4f}",
         "here": str(total(entries, here=True).amount),
         "cloud": str(total(entries).amount),
         "currency": entries[0].currency,
     }
 
 
-def _row(entries: list[LedgerEntry]) -> list[str]:
-    attempts = {(entry.run_id, entry.stage, entry.attempt): entry.state for entry in entries}
-    amount = {
+def _hours(entries: list[LedgerEntry]) -> dict[str, Decimal]:
+    return {
         name: sum((e.quantity for e in entries if e.resource == name), Decimal(0))
         for name in ("vcpu_hour", "memory_gb_hour")
     }
+
+
+def _small(amount: Decimal | float) -> str:
+    """Four digits after the point; what is not 0 never looks like it."""
+    return "<0.0001" if 0 < amount < 0.00005 else f"{amount:,.4f}"
+
+
+def _row(entries: list[LedgerEntry]) -> list[str]:
+    attempts = {(entry.run_id, entry.stage, entry.attempt): entry.state for entry in entries}
+    used = _hours(entries)
     return [
         str(len(attempts)),
         str(sum(state in ("failed", "killed") for state in attempts.values())),
-        f"{amount['vcpu_hour']:.4f}",
-        f"{amount['memory_gb_hour']:.4f}",
+        _small(used["vcpu_hour"]),
+        _small(used["memory_gb_hour"]),
         _money(total(entries, here=True).amount),
         _money(total(entries).amount),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +13,10 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
+from rich.text import Text
 
 from nightbid.cli import complete
+from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json, some, terminal
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
@@ -123,9 +126,9 @@ def show(
         label += f", {unclear:,} rows are neither 0 nor 1" if unclear else ""
     console.print(f"{day}: {count:,} rows · {label}")
     for at, row in enumerate(head.to_pylist(), 1):
-        shown = Table(f"row {at}", "", show_header=True)
+        shown = Listing(f"row {at}", text_column(""))
         for name, value in row.items():
-            shown.add_row(name, escape(str(value)))
+            shown.add_row(name, str(value))
         console.print(shown)
 
 
@@ -251,7 +254,7 @@ def frozen(
             f"{each.rows:,}",
             each.digest[:12],
             f"{each.created:%Y-%m-%d}",
-            escape(each.reason),
+            each.reason,
         )
     console.print(table)
     if check:
@@ -276,14 +279,14 @@ def write(
     spec, source = _opened(pipeline, set_)
     wanted = [date_.date() + timedelta(days=at) for at in range(days)]
     if streams:
-        with console.status(f"{spec.source.kind} → {to}"):
+        with console.status(Text(f"{spec.source.kind} → {to}")):
             rows = write_streams(source, spec.columns, wanted, to)
         counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
         console.print(f"{counts} of {some(len(wanted), 'day')} in {to}", soft_wrap=True)
         return
     total = 0
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(f"{spec.source.kind} → {to}", total=len(wanted))
+        task = bar.add_task(escape(f"{spec.source.kind} → {to}"), total=len(wanted))
         for day in wanted:
             total += write_day(source.batches(day), to, day)
             bar.advance(task)
@@ -298,6 +301,7 @@ def prune(
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove it; without: only list.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List outputs that nothing needs any more, and with --delete remove them.
 
@@ -307,6 +311,11 @@ def prune(
     from nightbid.retention import unneeded
 
     found = unneeded(Workspace(Settings().workspace), days)
+    if delete and as_json:
+        remove_outputs(found)
+    if as_json:
+        print_json({**asdict(found), "removed": delete})
+        return
     table = Table("what", "outputs", "MB", "oldest", box=None, padding=(0, 2, 0, 0))
     for what in sorted({each.what for each in found.unneeded}):
         mine = [each for each in found.unneeded if each.what == what]
@@ -337,6 +346,7 @@ def forget(
     ] = False,
     reason: Annotated[str, typer.Option(help="Why; kept, without the ids.")] = "",
     by: Annotated[str, typer.Option(help="Who does it; default: your user name.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """List what the workspace keeps of some users, and with --delete remove it.
 
@@ -350,6 +360,12 @@ def forget(
     settings = Settings()
     workspace = Workspace(settings.workspace)
     found = find_users(workspace, users, _keyed(users, settings))
+    if as_json:
+        if delete:
+            remove_users(workspace, found, by=person(by), reason=reason)
+        print_json({"outputs": found.outputs, "rows": found.rows, "learned": found.learned,
+                    "removed": delete})  # fmt: skip
+        return
     table = Table("what", "outputs", "rows of them", box=None, padding=(0, 2, 0, 0))
     for what in sorted({each.what for each in found.outputs}):
         count = sum(each.what == what for each in found.outputs)
@@ -404,7 +420,7 @@ def _columns(
     roles[spec.label.column] = "label"
     truth = set(source.meaning.truth.values())
     outcomes = {*source.meaning.outcomes, spec.label.column} - truth
-    table = Table("column", "type", "null", "role")
+    table = Listing("column", text_column("type"), "null", text_column("role"))
     for field in schema:
         role = roles.get(field.name, "")
         if field.name in truth:
@@ -412,5 +428,5 @@ def _columns(
         elif field.name in outcomes:
             role = f"{role or 'outcome'}, never a feature"
         share = nulls[field.name] / rows if rows else 0.0
-        table.add_row(field.name, escape(str(field.type)), f"{share:.1%}" if share else "", role)
+        table.add_row(field.name, str(field.type), f"{share:.1%}" if share else "", role)
     return table

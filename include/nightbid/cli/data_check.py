@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from nightbid.config.load import parse_pipeline
@@ -96,12 +95,12 @@ def _print(report: FolderReport, console: Console) -> None:
                   padding=(0, 2, 0, 0), header_style="underline")  # fmt: skip
     for each in report.columns:
         table.add_row(
-            escape(each.name),
-            escape(each.type[:24]),
+            each.name,
+            each.type[:24],
             f"{each.nulls:.1%}" if each.nulls else "",
             f"{each.distinct:,}" if each.distinct else "",
-            escape(", ".join(each.examples)[:40]),
-            escape(_meaning(report, each.name)),
+            ", ".join(each.examples)[:40],
+            _meaning(report, each.name),
         )
     console.print(table)
     for label in found.labels:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from nightbid.cli import complete
+from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.night import BarProgress
 from nightbid.cli.output import AsJson, print_json, terminal
 from nightbid.config.gates import GATES, Gates
@@ -182,8 +183,8 @@ def override(
 
 
 def _limits(gates: Gates) -> Table:
-    statistic = Column("statistic", overflow="fold", min_width=18)
-    table = Table("gate", statistic, "warn unless", "stop unless", "from")
+    statistic = text_column("statistic")
+    table = Listing("gate", statistic, "warn unless", "stop unless", text_column("from"))
     for gate in GATES:
         block = getattr(gates, gate)
         for name in type(block).model_fields:
@@ -198,7 +199,7 @@ def _limits(gates: Gates) -> Table:
         table.add_row(
             each.gate,
             each.check,
-            "[yellow]overridden[/]",
+            Text("overridden", "yellow"),
             f"until {each.until}",
             f"{each.name}: {each.reason}",
         )
@@ -256,7 +257,8 @@ def _results(run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
 def _show_run(run: RunRecord) -> None:
     for gate, result in _results(run):
         console.print(
-            f"[bold]{gate}[/] {result['verdict']}: {escape(result['summary'])}", soft_wrap=True
+            Text.assemble((gate, "bold"), f" {result['verdict']}: {result['summary']}"),
+            soft_wrap=True,
         )
         for check in result["checks"]:
             if check["verdict"] != "pass":

@@ -6,10 +6,9 @@ import datetime as dt
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from nightbid.cli.champion import person
+from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, console, known
 from nightbid.config.settings import Settings
@@ -50,7 +49,10 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
             highlight=False,
         )
     else:
-        table = Table("night", "learned", "scored before", "NE", "±", "AUC", "calibration", "why")
+        table = Listing(
+            "night", text_column("learned"), "scored before", "NE", "±", "AUC", "calibration",
+            text_column("why"),
+        )  # fmt: skip
         for run, learned in nights:
             scored = [each for each in learned.curve if each.night == run.date]
             table.add_row(
@@ -61,7 +63,7 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
                     "\n".join(number(getattr(each, key), 4) for each in scored) or DASH
                     for key in ("normalized_entropy", "error", "auc", "calibration")
                 ),
-                escape(learned.why_full),
+                learned.why_full,
             )
         console.print(table)
     for day, each in out.items():

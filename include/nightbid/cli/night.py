@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from nightbid.cli.view import runs_table
 from nightbid.config.pipeline import PipelineSpec
@@ -22,7 +22,7 @@ from nightbid.night.stages import NIGHT
 from nightbid.night.task import StageResult
 from nightbid.night.turns import Turns, watched_runs
 from nightbid.preflight import check_settings
-from nightbid.report.table import night_table, verdict_line
+from nightbid.report.table import MARK, night_table, verdict_line
 from nightbid.report.write import write_report
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
@@ -30,7 +30,6 @@ from nightbid.tracking.log import deliver, queue_run
 
 TURN_SECONDS = 1.0
 """Between two looks whether another night has ended."""
-MARK = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "stop": "[red]stop[/]"}
 
 
 class BarProgress:
@@ -91,7 +90,7 @@ def run_nights(
             )
             runs.append(run)
             if console.is_terminal:
-                console.rule(f"[bold]{run.run_id}[/]")
+                console.rule(Text(run.run_id, "bold"))
             else:
                 console.print(f"── {run.run_id}", markup=False, highlight=False)
             try:
@@ -222,24 +221,24 @@ def _run_night(
                     progress=BarProgress(bars, bar),
                 )
             except NightbidError:
-                console.print(f"[red]✗[/] {stage.name}")
+                console.print(Text.assemble(("✗", "red"), f" {stage.name}"))
                 raise
-        console.print(_line(stage.name, result, time.monotonic() - started), highlight=False)
+        console.print(_line(stage.name, result, time.monotonic() - started))
         if stage.name == until:
             return
 
 
-def _line(name: str, result: StageResult, seconds: float) -> str:
+def _line(name: str, result: StageResult, seconds: float) -> Text:
     rows = result.manifest.rows
-    parts = [f"[green]✓[/] {name:<15} {seconds:6.1f} s"]
+    parts = [Text.assemble(("✓", "green"), f" {name:<15} {seconds:6.1f} s")]
     if result.reused:
-        parts.append("[cyan]reused[/]")
+        parts.append(MARK["reused"])
     if result.manifest.verdict:
         parts.append(MARK[result.manifest.verdict])
     if rows.read:
-        parts.append(f"{rows.read:,} rows in, {rows.written:,} out")
+        parts.append(Text(f"{rows.read:,} rows in, {rows.written:,} out"))
     if rows.quarantined:
-        parts.append(f"[yellow]{rows.quarantined:,} quarantined[/]")
+        parts.append(Text(f"{rows.quarantined:,} quarantined", "yellow"))
     if result.manifest.summary:
-        parts.append(escape(result.manifest.summary))
-    return "  ".join(parts)
+        parts.append(Text(result.manifest.summary))
+    return Text("  ").join(parts)

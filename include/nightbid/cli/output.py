@@ -19,11 +19,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 def terminal() -> Console:
     """Make a console that is as wide as the terminal, and wide in pipes and files.
 
-    The environment variable COLUMNS sets the width in either case.
+    The environment variable COLUMNS sets the width in either case. Strings are text, whatever
+    brackets the logs have put into them; what is meant as markup is `Text.from_markup(…)`.
     """
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal and "COLUMNS" not in console._environ:
-        console = Console(width=WIDE)
+        console = Console(width=WIDE, markup=False)
     return console
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from nightbid.config.load import pipeline_names
 from nightbid.config.settings import Settings
@@ -17,8 +17,7 @@ from nightbid.rehearse.report import Report, read_report, report_folder
 from nightbid.report.formatting import duration, money, number, signed
 from nightbid.storage.workspace import Workspace
 
-MARK = {"safe": "[green]safe[/]", "safe with noted changes": "[yellow]safe with noted changes[/]",
-        "not safe": "[red]not safe[/]"}  # fmt: skip
+STYLE = {"safe": "green", "safe with noted changes": "yellow", "not safe": "red"}
 
 
 def newest_pipeline(settings: Settings) -> str:
@@ -53,22 +52,21 @@ def run_rehearsal(
     workspace = Workspace(settings.workspace)
     report = None if again else read_report(workspace, plan)
     if report is not None and report.finished:
-        console.print("[cyan]rehearsed before[/]; --again repeats it", highlight=False)
+        console.print(Text.assemble(("rehearsed before", "cyan"), "; --again repeats it"))
     else:
-        console.rule(f"[bold]{plan.name}[/]")
-        rehearsal = Rehearsal(
-            plan, settings, lambda line: console.print(escape(line), highlight=False)
-        )
+        console.rule(Text(plan.name, "bold"))
+        rehearsal = Rehearsal(plan, settings, lambda line: console.print(line, highlight=False))
         report = rehearsal.run(again=again)
     console.print(_table(report))
     for each in report.causes:
         packages = ", ".join(each.packages) or "–"
-        said = f"{TITLES[each.kind]}: caused by [bold]{escape(packages)}[/]"
-        said += f" ({each.steps} environments tried)" if each.steps else ""
-        said += f" [yellow]not finished[/]: {escape(each.reason)}" if not each.finished else ""
-        console.print(said, highlight=False, soft_wrap=True)
-    console.print(f"{MARK[report.verdict]}  {money(report.cost_usd)} at cloud prices,"
-                  f" {duration(report.seconds)}", highlight=False)  # fmt: skip
+        said = Text.assemble(f"{TITLES[each.kind]}: caused by ", (packages, "bold"))
+        said.append(f" ({each.steps} environments tried)" if each.steps else "")
+        if not each.finished:
+            said.append(" not finished", "yellow").append(f": {each.reason}")
+        console.print(said, soft_wrap=True)
+    spent = f"  {money(report.cost_usd)} at cloud prices, {duration(report.seconds)}"
+    console.print(Text.assemble((report.verdict, STYLE[report.verdict]), spent))
     page = report_folder(workspace, plan) / "rehearsal.html"
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
     return report
@@ -80,7 +78,7 @@ def _table(report: Report) -> Table:
     )
     changes = ", ".join(report.changes[:6]) or "the same lock"
     more = f" and {len(report.changes) - 6} more" if len(report.changes) > 6 else ""
-    table.add_row("packages", escape(changes + more))
+    table.add_row("packages", changes + more)
     compared = report.compared
     table.add_row("features", compared["features_equal"] or "not compared")
     figures = compared["metrics"]
@@ -106,7 +104,7 @@ def _table(report: Report) -> Table:
         table.add_row("predictions", said if largest else "the same numbers")
     for each in compared["models"]:
         said = each.get("error") or f"largest difference {each['largest']:.3g}"
-        table.add_row("model", escape(f"{each['model']}: {said}"))
+        table.add_row("model", f"{each['model']}: {said}")
     for each in compared["speed"]:
         if each["what"] in ("seconds", "p99, ms") and each["stage"] != "evaluate":
             bounds = ""
@@ -119,6 +117,6 @@ def _table(report: Report) -> Table:
             )
     table.add_row("warnings", f"{len(compared['warnings'])} new ones of deprecation")
     for finding in report.findings:
-        mark = "[red]not safe[/]" if finding.grave else "[yellow]noted[/]"
-        table.add_row(mark, escape(finding.text))
+        mark = Text("not safe", "red") if finding.grave else Text("noted", "yellow")
+        table.add_row(mark, finding.text)
     return table

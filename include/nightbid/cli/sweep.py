@@ -6,22 +6,22 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from nightbid.cli.night import MARK as VERDICTS
 from nightbid.cli.night import BarProgress
+from nightbid.cli.output import print_json
 from nightbid.config.settings import Settings
 from nightbid.errors import BudgetExceeded, ConfigError
 from nightbid.report.formatting import count, duration, money, number
+from nightbid.report.table import MARK as VERDICTS
 from nightbid.sweep.study import Sweep, Trial
 from nightbid.sweep.summary import TITLES, winner_command, write_page
 from nightbid.sweep.track import track_trials
 from nightbid.sweep.trials import forecast, prepare, run_trial, spent
 
-MARK = {"done": "[green]done[/]", "pruned": "[yellow]pruned[/]", "failed": "[red]failed[/]",
-        "running": "[cyan]running[/]"}  # fmt: skip
+STYLE = {"done": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
 
 
 def budget_of(text: str) -> Decimal | None:
@@ -43,15 +43,19 @@ def budget_of(text: str) -> Decimal | None:
     return amount
 
 
-def run_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
+def run_sweep(sweep: Sweep, settings: Settings, console: Console, *, as_json: bool = False) -> None:
     """Run every trial that is left; then the leaderboard, the page and the winner's command.
+
+    As JSON, progress goes to standard error and the trials, the best first, to standard output.
 
     Raises:
         NightbidError: the data are not fit to train on.
     """
     head = sweep.head
+    if as_json:
+        console = Console(stderr=True, markup=False)
     with sweep.alone("run"):
-        console.rule(f"[bold]{head.name}[/]")
+        console.rule(Text(head.name, "bold"))
         if (expected := forecast(sweep, settings)) is not None:
             console.print(
                 f"forecast: {money(expected)} at cloud prices for {head.trials} trials, from the"
@@ -61,24 +65,35 @@ def run_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
         with _bars(console) as bars:
             for result in prepare(sweep, settings, partial(_bar, bars)):
                 manifest = result.manifest
-                parts = [f"[green]✓[/] {manifest.stage}"]
-                parts += ["[cyan]reused[/]"] if result.reused else []
+                parts = [Text.assemble(("✓", "green"), f" {manifest.stage}")]
+                parts += [VERDICTS["reused"]] if result.reused else []
                 parts += [VERDICTS[manifest.verdict]] if manifest.verdict else []
-                parts += [escape(manifest.summary)] if manifest.summary else []
-                console.print("  ".join(parts), highlight=False, soft_wrap=True)
+                parts += [Text(manifest.summary)] if manifest.summary else []
+                console.print(Text("  ").join(parts), soft_wrap=True)
         try:
             for at in range(1, head.trials + 1):
                 with _bars(console) as bars:
                     show = partial(_bar, bars, before=f"trial {at}: ")
                     trial = run_trial(sweep, at, settings, show)
-                    console.print(_line(sweep, trial), highlight=False, soft_wrap=True)
+                    console.print(_line(sweep, trial), soft_wrap=True)
         except BudgetExceeded as stopped:
-            console.print(f"[yellow]stopped[/] {escape(str(stopped))}", soft_wrap=True)
+            console.print(Text.assemble(("stopped", "yellow"), f" {stopped}"), soft_wrap=True)
         finally:
             if sweep.trials():
                 console.print(f"page: {write_page(sweep, settings)}", soft_wrap=True,
                               highlight=False)  # fmt: skip
-    show_sweep(sweep, settings, console)
+    if as_json:
+        ranked = sweep.ranked()
+        print_json(
+            {
+                "sweep": head.name,
+                "metric": head.metric,
+                "trials": [*ranked, *(each for each in sweep.trials() if each not in ranked)],
+                "winner": winner_command(sweep, ranked[0]) if ranked else None,
+            }
+        )
+    else:
+        show_sweep(sweep, settings, console)
     if said := track_trials(sweep, settings):
         console.print(said, soft_wrap=True, highlight=False, markup=False)
 
@@ -117,16 +132,16 @@ def leaderboard(sweep: Sweep) -> Table:
         # As words, a name takes several lines, and the values stay whole on a narrow terminal.
         words = one.key.removeprefix("model.parameters.").replace(".", " ").replace("_", " ")
         shown = [*words.split(), *(one.text(each.values[one.key]) for each in trials)]
-        table.add_column(escape(words), width=max(map(len, shown)))
+        table.add_column(words, width=max(map(len, shown)))
     for name in ("log\nloss", "AUC", "weights", "time", "USD"):
         table.add_column(name, justify="right", no_wrap=True)
     ranked = sweep.ranked()
     rest = [each for each in trials if each not in ranked]
     for place, each in enumerate([*ranked, *rest], 1):
         table.add_row(
-            str(place) if place <= len(ranked) else MARK[each.state],
+            str(place) if place <= len(ranked) else _state(each),
             str(each.number),
-            *[escape(one.text(each.values[one.key])) for one in sweep.space.parameters],
+            *[one.text(each.values[one.key]) for one in sweep.space.parameters],
             number(each.log_loss, 5),
             number(each.auc, 4),
             count(each.parameters),
@@ -137,11 +152,15 @@ def leaderboard(sweep: Sweep) -> Table:
     return table
 
 
-def _line(sweep: Sweep, trial: Trial) -> str:
-    varied = escape(" ".join(trial.overrides[len(sweep.space.fixed) :]))
+def _line(sweep: Sweep, trial: Trial) -> Text:
+    varied = " ".join(trial.overrides[len(sweep.space.fixed) :])
     figures = f"log loss {number(trial.log_loss, 5)}, AUC {number(trial.auc)}"
-    said = figures if trial.state == "done" else escape(trial.error)
-    return f"{MARK[trial.state]} trial {trial.number:>3}  {varied}  {said}"
+    said = figures if trial.state == "done" else trial.error
+    return Text.assemble(_state(trial), f" trial {trial.number:>3}  {varied}  {said}")
+
+
+def _state(trial: Trial) -> Text:
+    return Text(trial.state, STYLE[trial.state])
 
 
 def _bars(console: Console) -> Progress:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
+from nightbid.cli.listing import Listing, text_column
 from nightbid.night.attempts import current
 from nightbid.night.champion import Champion
 from nightbid.night.record import RunRecord, state_of
@@ -16,8 +17,13 @@ USUAL = 24
 """Length of a run's name, such as that of pipeline and date."""
 
 
-def runs_table(runs: Sequence[RunRecord]) -> Table:
-    """One row per run."""
+def runs_table(runs: Sequence[RunRecord], history: Sequence[Champion] = ()) -> Table:
+    """One row per run.
+
+    Args:
+        runs: In the order of their rows.
+        history: Changes of the champion: says of a promoted run whether it serves still.
+    """
     # A name of usual length stays in one piece, to be copied; nothing is cut in a narrow terminal.
     whole = max((len(run.run_id) for run in runs), default=0) <= USUAL
     titles = ("run", "night", "state", "verdict", "seconds", "started (UTC)")
@@ -32,28 +38,40 @@ def runs_table(runs: Sequence[RunRecord]) -> Table:
         table.add_row(
             run.run_id,
             run.date.isoformat(),
-            f"[{STYLE[state]}]{state}{f' at {stage}' if stage else ''}[/]",
-            escape(last.summary) if last else "",
+            Text(f"{state} at {stage}" if stage else state, STYLE[state]),
+            (last.summary if last else "") + since_then(run, history),
             f"{sum(record.seconds for record in records):.0f}",
             f"{run.head.started:%Y-%m-%d %H:%M}",
         )
     return table
 
 
-def champion_table(history: Sequence[Champion], current: Champion | None) -> Table:
+def since_then(run: RunRecord, history: Sequence[Champion]) -> str:
+    """What has become of a run that was promoted: it serves, or was withdrawn."""
+    if not any(each.run_id == run.run_id and each.change == "promote" for each in history):
+        return ""
+    now = history[-1]
+    if now.serves and now.run_id == run.run_id:
+        return "; serves"
+    return "; withdrawn since" if not now.serves or now.night < run.date else ""
+
+
+def champion_table(history: Sequence[Champion], current: Champion | None) -> Listing:
     """One row per change of the pointer, the serving one marked."""
-    table = Table("", "#", "change", "run", "night", "bundle", "since (UTC)", "who", "why")
+    table = Listing(
+        "", "#", "change", "run", "night", "bundle", "since (UTC)", "who", text_column("why")
+    )
     for entry in history:
         serving = current is not None and entry.number == current.number
         table.add_row(
-            "[green]●[/]" if serving else "",
+            Text("●", "green") if serving else "",
             str(entry.number),
             entry.change,
             entry.run_id,
             entry.night.isoformat(),
             entry.bundle_digest[:12],
             f"{entry.since:%Y-%m-%d %H:%M}",
-            escape(entry.by),
-            escape(entry.reason),
+            entry.by,
+            entry.reason,
         )
     return table

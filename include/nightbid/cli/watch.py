@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +27,7 @@ def watch_nights(
     once: bool,
     sign: Path | None,
     console: Console,
+    as_json: bool = False,
 ) -> int:
     """Look at the workspace again and again, or once, and send what is new.
 
@@ -35,6 +39,7 @@ def watch_nights(
         once: Look once, for cron.
         sign: File to touch after each look.
         console: Where each message is shown as well.
+        as_json: Show each message as a line of JSON instead.
 
     Returns:
         How many messages were new at the last look.
@@ -45,6 +50,10 @@ def watch_nights(
 
     def deliver(message: Message) -> None:
         places = send(settings, message)
+        if as_json:
+            sys.stdout.write(json.dumps({**asdict(message), "sent": list(places)}) + "\n")
+            sys.stdout.flush()
+            return
         console.print(message.text, markup=False, highlight=False, soft_wrap=True)
         said = ", ".join(places) or "nowhere: set NIGHTBID_STOP_WEBHOOK or NIGHTBID_MAIL_TO"
         console.print(f"sent: {said}\n", markup=False, highlight=False, soft_wrap=True)

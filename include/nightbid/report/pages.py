@@ -117,6 +117,7 @@ def nights_document(
         "pipelines": pipelines,
         "sweeps": sweeps,
         "champions": champions or {},
+        "knows_champions": champions is not None,
         "damaged": damaged,
     }
     here = links.nights(pipeline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -11,18 +10,20 @@ from nightbid.report.figures import words_of
 from nightbid.report.formatting import against, duration, interval, money, number, signed
 from nightbid.report.run_view import RunView, StageView
 
-MARK = {
-    "pass": "[green]pass[/]",
-    "warn": "[yellow]warn[/]",
-    "stop": "[red]stop[/]",
-    "failed": "[red]failed[/]",
-    "reused": "[cyan]reused[/]",
-    "better": "[green]better[/]",
-    "neutral": "[yellow]neutral[/]",
-    "undecided": "[yellow]undecided[/]",
-    "mixed": "[yellow]mixed[/]",
-    "worse": "[red]worse[/]",
+STYLE = {
+    "pass": "green",
+    "warn": "yellow",
+    "stop": "red",
+    "failed": "red",
+    "reused": "cyan",
+    "better": "green",
+    "neutral": "yellow",
+    "undecided": "yellow",
+    "mixed": "yellow",
+    "worse": "red",
 }
+MARK = {word: Text(word, style) for word, style in STYLE.items()}
+"""A word of a verdict, in its colour."""
 
 
 def night_table(run: RunRecord) -> Table:
@@ -52,31 +53,35 @@ def night_table(run: RunRecord) -> Table:
     return table
 
 
-def verdict_line(run: RunRecord) -> str:
+def verdict_line(run: RunRecord) -> Text:
     """One line: candidate against its reference, and whether it serves now."""
     view = RunView(run)
     metrics = view.evaluation
     if (ended := view.deciding) is not None:
-        tail = f"; {ended.name} {MARK['stop' if ended.state == 'stopped' else 'failed']}"
+        tail = Text.assemble(
+            f"; {ended.name} ", MARK["stop" if ended.state == "stopped" else "failed"]
+        )
     else:
-        tail = ""
+        tail = Text()
     promoted = view.stage("promote")
     if promoted.state == "done":
-        tail = f"; {escape(promoted.summary)}"
+        tail = Text(f"; {promoted.summary}")
     if view.behind:
-        tail += f"; [yellow]{escape(view.behind)}[/]"
+        tail.append("; ").append(view.behind, "yellow")
     if not metrics:
-        return f"no candidate was evaluated{tail}"
-    word = MARK[metrics["verdict"]]
+        return Text.assemble("no candidate was evaluated", tail)
     difference = metrics["difference"]
-    said = against(metrics["verdict"], metrics["reference"]).replace(metrics["verdict"], word, 1)
+    said = against(metrics["verdict"], metrics["reference"])
+    before, word, after = said.partition(metrics["verdict"])
     words = words_of(metrics)
     figures = [
         f"{short} {number(metrics['candidate'][name])}"
-        f" ({signed(difference[name]['value'])} {escape(interval(difference[name], sign=True))})"
+        f" ({signed(difference[name]['value'])} {interval(difference[name], sign=True)})"
         for short, name in ((words.rank_short, words.rank), (words.loss_short, words.loss))
     ]
-    return f"the candidate is {said}: {', '.join(figures)}{tail}"
+    return Text.assemble(
+        f"the candidate is {before}", MARK[word], f"{after}: {', '.join(figures)}", tail
+    )
 
 
 def _is_fine(stage: StageView) -> bool:
@@ -89,7 +94,7 @@ def _rows(stage: StageView) -> str:
     return f"{stage.manifest.rows.written or stage.manifest.rows.read:,}"
 
 
-def _verdict(stage: StageView) -> str:
+def _verdict(stage: StageView) -> str | Text:
     record = stage.record
     if record is None:
         return ""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from emulator.dataflow import Dataflow
@@ -84,3 +87,16 @@ def until(holds: Callable[[], object], seconds: float = 120.0) -> None:
     while not holds():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def kill(airflow: Any) -> None:
+    """As a machine that loses its power: every component, and every task."""
+    from nightbid_airflow.embedded import process_group
+
+    airflow.warden.kill()
+    while left := process_group.members(airflow.warden.pid):
+        for process in left:
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.Error:
+                continue

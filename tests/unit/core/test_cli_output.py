@@ -7,10 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from nightbid.cli.app import app
+import typer
+from nightbid.cli.app import _mount, app
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import EXIT_CODES, NightbidError
 from nightbid.night.attempts import StageRecord
@@ -66,6 +71,20 @@ def test_lists_are_json_for_programs(installed: Workspace) -> None:
     assert json.loads(printed("features", "p", "--json"))["features"][0]["name"] == "a"
 
 
+def test_the_list_says_what_became_of_a_promotion(installed: Workspace) -> None:
+    pointer = ChampionPointer(installed, "p")
+    assert "; serves" in printed("runs", "p")
+    pointer.promote(
+        run_id="later", night=NIGHT + dt.timedelta(days=1), bundle_uri="stages/y",
+        bundle_digest="c" * 64, reason="better",
+    )  # fmt: skip
+    assert not {"serves", "withdrawn"} & set(printed("runs", "p").split())
+    pointer.rollback("CTR fell")
+    assert "; serves" in printed("runs", "p")
+    pointer.retire(1, "a leak", by="me")
+    assert "; withdrawn since" in printed("runs", "p")
+
+
 def test_a_table_in_a_pipe_is_as_wide_as_its_text(installed: Workspace) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     # Brackets in values are text, not markup.
@@ -73,6 +92,83 @@ def test_a_table_in_a_pipe_is_as_wide_as_its_text(installed: Workspace) -> None:
         command = [sys.executable, "-m", "nightbid", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         assert text in done.stdout
+
+
+PROGRAM = """
+import json, sys
+from nightbid.cli import app as cli
+cli._mount()
+for line in json.loads(sys.argv[1]):
+    print("$", *line, flush=True)
+    try:
+        cli.app(line)
+    except SystemExit as ended:
+        assert not ended.code, (line, ended.code)
+"""
+"""Runs several commands in one process, as their imports take longest."""
+
+
+def shown(columns: str, *commands: tuple[str, ...]) -> str:
+    """What commands print, on a terminal of a width or (empty) into a pipe."""
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    if columns:
+        environment["COLUMNS"] = columns
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+BRACKETS = "[/home] top"
+
+
+@pytest.fixture
+def bracketed(installed: Workspace, tmp_path: Path) -> list[tuple[str, ...]]:
+    """Values with brackets wherever a person or a log may put one; the commands that show them."""
+    logs = tmp_path / "logs"
+    for day in (7, 8):
+        folder = logs / f"dt=2026-01-0{day}"
+        folder.mkdir(parents=True)
+        columns = {"a": [f"{BRACKETS} {at % 3}" for at in range(60)], BRACKETS: [BRACKETS] * 60,
+                   "click": [int(at % 5 == 0) for at in range(60)]}  # fmt: skip
+        pq.write_table(pa.table(columns), folder / "part.parquet")
+    suites = tmp_path / "pipelines" / "suites"
+    suites.mkdir()
+    band = {"gate": "raw", "statistic": "psi", "columns": [BRACKETS], "warn": [None, 0.1],
+            "why": BRACKETS}  # fmt: skip
+    (suites / "p.yaml").write_text(json.dumps({"bands": [band]}))
+    (tmp_path / "pipelines" / "logs.yaml").write_text(
+        json.dumps(
+            {"pipeline": "logs", "source": {"kind": "parquet", "folder": str(logs)},
+             "features": {"a": "vocabulary"}}
+        )
+    )  # fmt: skip
+    ChampionPointer(installed, "p").pause(BRACKETS, BRACKETS)
+    return [
+        ("pipelines",), ("runs", "p"), ("champion", "p"), ("audit", "p"), ("features", "p"),
+        ("gates", "override", "p", "raw/psi:*", "--name", BRACKETS, "--reason", BRACKETS,
+         "--until", "2099-01-01"),
+        ("gates", "show", "p"), ("data", "days", "logs"),
+        ("data", "show", "logs", "--date", "2026-01-08"),
+        ("data", "frozen"), ("data", "prune"), ("data", "forget", BRACKETS),
+    ]  # fmt: skip
+
+
+def test_brackets_in_values_are_text_and_nothing_is_cut_at_80_columns(bracketed) -> None:
+    narrow = shown("80", *bracketed)
+    tables = [line for line in narrow.splitlines() if line[:1] in "┃│┏"]
+    assert tables
+    assert max(map(len, tables)) <= 80
+    assert "…" not in narrow.replace("--date …", "").replace("--name …", "")
+    assert "\\[" not in narrow
+    # All of a champion stands there, in one piece each.
+    for whole in ("p-2026-01-08", "b" * 12, BRACKETS):
+        assert whole in narrow
+    wide = shown("", *bracketed)
+    assert wide.count(BRACKETS) >= 10
+    assert "\\[" not in wide
 
 
 def test_the_exit_code_says_what_went_wrong(installed: Workspace) -> None:
@@ -86,3 +182,32 @@ def test_the_exit_code_says_what_went_wrong(installed: Workspace) -> None:
         kind for kind in NightbidError.__subclasses__() if kind.__module__ == "nightbid.errors"
     ]
     assert all(kind.exit_code in EXIT_CODES for kind in kinds if kind.__name__ != "TrialPruned")
+
+
+ASKS = ("compare", "document", "estimate", "forecast", "list", "look", "price", "replay", "show")
+"""First words of the help of commands that answer a question."""
+
+
+def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield name.strip(), command
+        return
+    for key, each in command.commands.items():
+        yield from leaves(each, f"{name} {key}")
+
+
+def test_every_command_that_lists_or_shows_has_json() -> None:
+    _mount()
+    commands = dict(leaves(typer.main.get_command(app)))
+    asks = {
+        name: command
+        for name, command in commands.items()
+        if command.help.split()[0].lower() in ASKS
+    }
+    assert {"runs", "champion", "compare", "audit", "features", "window"} <= set(asks)
+    lacking = [
+        name
+        for name, command in asks.items()
+        if not any("--json" in each.opts for each in command.params)
+    ]
+    assert not lacking, f"add `as_json: AsJson = False` to {lacking}"

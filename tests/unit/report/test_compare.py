@@ -36,7 +36,7 @@ def scores():
 
 
 def text(runs, width=200) -> str:
-    console = Console(width=width, file=io.StringIO(), record=True)
+    console = Console(width=width, file=io.StringIO(), record=True, markup=False)
     console.print(compare_runs(runs))
     return console.export_text()
 

@@ -184,6 +184,7 @@ def sweep(
     ),
     name: Annotated[str, typer.Option(help="Name of the sweep; the same command goes on.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the proposals.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Train many variants on the same features and rank them; run again, it goes on."""
     from nightbid.cli.sweep import budget_of, run_sweep
@@ -203,7 +204,7 @@ def sweep(
         name=name,
         seed=seed,
     )
-    run_sweep(begun, settings, console)
+    run_sweep(begun, settings, console, as_json=as_json)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -7,16 +7,17 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from nightbid.cli import complete, view
+from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known, one_value_each
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import Night
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
+from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.storage.workspace import Workspace
 
@@ -101,7 +102,7 @@ def pipelines(as_json: AsJson = False) -> None:
     settings = Settings()
     faults = []
     listed = []
-    table = Table("pipeline", "source", "label", "model", "schedule", "description")
+    table = Listing("pipeline", "source", "label", "model", "schedule", text_column("description"))
     for name in pipeline_names(settings.pipelines):
         try:
             spec = find_pipeline(name, settings.pipelines)
@@ -124,7 +125,7 @@ def pipelines(as_json: AsJson = False) -> None:
             spec.label.column,
             spec.model.architecture,
             spec.schedule or "by hand",
-            escape(spec.description),
+            spec.description,
         )
     if as_json:
         print_json({"pipelines": listed, "faults": [str(fault) for fault in faults]})
@@ -144,7 +145,8 @@ def runs(
 ) -> None:
     """List the runs of a pipeline, newest last."""
     settings = Settings()
-    found = runs_of(Workspace(settings.workspace), known(pipeline, settings))[-last:]
+    workspace, name = Workspace(settings.workspace), known(pipeline, settings)
+    found = runs_of(workspace, name)[-last:]
     if as_json:
         from nightbid.report.summaries import summarize
 
@@ -155,7 +157,7 @@ def runs(
             f"no runs of {pipeline} yet: start one with `nightbid run {pipeline} --date …`"
         )
         return
-    console.print(view.runs_table(found))
+    console.print(view.runs_table(found, ChampionPointer(workspace, name).history()))
 
 
 @app.command(rich_help_panel=PANEL)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from nightbid.cli import complete
+from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, app, console, known
 from nightbid.config.settings import Settings
@@ -45,6 +44,7 @@ def watch(
     sign: Annotated[
         Path | None, typer.Option(help="File to touch after each look, for a health check.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Tell people about nights that are missing, stalled or late: outside of Airflow.
 
@@ -61,6 +61,7 @@ def watch(
         once=once,
         sign=sign,
         console=console,
+        as_json=as_json,
     )
     if found:
         raise typer.Exit(StageError.exit_code)
@@ -79,13 +80,13 @@ def audit(pipeline: PipelineName, as_json: AsJson = False) -> None:
     if not found:
         console.print(f"nothing was decided about {pipeline} yet")
         return
-    table = Table("when (UTC)", "who", "what", "why")
+    table = Listing("when (UTC)", "who", text_column("what"), text_column("why"))
     for each in found:
         table.add_row(
             f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M}",
-            escape(each.by or "?"),
-            escape(each.what),
-            escape(each.reason),
+            each.by or "?",
+            each.what,
+            each.reason,
         )
     console.print(table)
 
