@@ -59,13 +59,16 @@ def reachable(task: StageTask, rows: Rows, base_rate: float) -> dict[str, Any] |
     spec = task.spec
     if rows.truth is None or not isinstance(spec.source, SimulatorSource):
         return None
-    if spec.label.column != "click" or spec.label.given:
+    if (spec.label.column, spec.label.given, spec.label.kind) != ("click", None, "binary"):
+        return None
+    if spec.sampling.frozen:  # It may be of another exchange.
         return None
     effects = HiddenEffects(spec.source)
     sample = task.inputs["sample"].path
     evaluate = _columns(sample, "evaluate", (KEY, POSITION, *KEYS))
-    kept = np.isin(evaluate[KEY].to_numpy(), rows.keys)
-    if kept.sum() != len(rows):
+    keys = evaluate[KEY].to_numpy()
+    kept = np.isin(keys, rows.keys)
+    if not np.array_equal(keys[kept], rows.keys):
         return None
     evaluate = evaluate.filter(pa.array(kept))
     try:

@@ -204,3 +204,16 @@ def test_amounts_have_none():
     )
     with pytest.raises(ConfigError, match="fits probabilities"):
         parse_pipeline(text, "small.yaml")
+
+
+def test_rows_that_stream_give_offsets_too(featurized, task_of):
+    task = task_of(
+        featurized,
+        Model(architecture="logistic_regression", embedding_l2=1),
+        Train(batch_size=4096, epochs=1, learning_rate=1e-4, memory_gb=1e-5,
+              calibration="by_slice", calibration_slices=("user",)),
+    )  # fmt: skip
+    assert run(task).metrics["memory"]["streams"]
+    found = load_card(task.output / "model").calibration.offsets
+    assert [each.input for each in found] == ["user"]
+    assert np.abs(found[0].values).max() > 0.2
