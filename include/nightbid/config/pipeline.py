@@ -57,6 +57,9 @@ class Label(Block):
     """Rows with label 1: `one`, where the column is 1; `known`, where it has a value, such as the
     time of a conversion or the id of an order. Null, false, an empty text and numbers up to 0 are
     none."""
+    texts: dict[str, Literal[0, 1]] = Field(default_factory=dict)
+    """Texts of the label, and of `given`, beside 0, 1, true and false, in any case:
+    `{"yes": 1, "no": 0}`, in quotation marks, since a bare yes is true in YAML."""
     given: str | None = None
     """Only rows where this 0/1 column is 1 (post-click conversion: `given: click`)."""
     entire_space: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import available_timezones
@@ -177,6 +177,9 @@ class FolderSource(LogSource):
     """Of csv files: `utf-8`, `latin-1`, `utf-16`, …"""
     decimal: Literal[".", ","] = "."
     """Decimal mark of numbers in csv files; with a comma, points separate thousands."""
+    time_format: str = ""
+    """Of times that are not ISO 8601, in csv files and in `types` of others: `%d/%m/%Y %H:%M:%S`,
+    the directives of Python's strptime. A time that names no zone is of `time_zone`."""
     nulls: tuple[str, ...] = ()
     """More texts of csv files that stand for no value; the empty text and `\\N` always do."""
     first_day: date = date(2026, 1, 1)
@@ -215,6 +218,22 @@ class FolderSource(LogSource):
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"{name!r} is not a time zone, such as Europe/Berlin{hint}")
         return name
+
+    @field_validator("time_format")
+    @classmethod
+    def _format_names_a_day(cls, form: str) -> str:
+        try:
+            example = datetime(2026, 1, 15, 14, 5, 6, tzinfo=UTC)
+            datetime.strptime(example.strftime(form), form)
+        except ValueError as error:
+            raise ValueError(f"{form!r} is no format of strptime: {error}") from error
+        directives = set(re.findall(r"%([a-zA-Z])", form))
+        has_day = directives & {"c", "x", "D"} or (
+            directives & {"Y", "y", "G"} and directives & {"d", "j", "u", "V"}
+        )
+        if form and not has_day:
+            raise ValueError(f"{form!r} names no day; write %d/%m/%Y %H:%M:%S, for example")
+        return form
 
     @field_validator("encoding")
     @classmethod

@@ -129,6 +129,12 @@ def day_of_folder(folder: str) -> tuple[date | None, str | None]:
     return None, None
 
 
+def day_of_path(path: Path) -> date | None:
+    """Read the day of a file from its folder's name or its own; None if neither names one."""
+    day, _ = day_of_folder(path.parent.as_posix())
+    return day or _first_day(IN_NAME.finditer(path.name))
+
+
 def _first_day(matches: Iterator[re.Match[str]]) -> date | None:
     for match in matches:
         try:

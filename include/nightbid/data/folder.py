@@ -29,6 +29,7 @@ from nightbid.data.layouts import (
 )
 from nightbid.data.places import Place, named_place, open_place
 from nightbid.data.source_schema import SourceSchema
+from nightbid.data.text_values import TextFormat
 from nightbid.data.window_columns import OTHER_COLUMNS, WindowColumns
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.schema import REASON, TEXT
@@ -243,7 +244,15 @@ class FolderLogs:
                     if name not in table.column_names:
                         table = table.append_column(name, pa.nulls(len(table)))
             table = window_types.fit(
-                table, types, declared, path, self._columns.is_optional, fill=is_json
+                table,
+                types,
+                declared,
+                path,
+                self._columns.is_optional,
+                fill=is_json,
+                style=TextFormat(
+                    time_zone=self._block.time_zone, time_format=self._block.time_format
+                ),
             )
             yield (
                 table.select(list(dict.fromkeys([*types, *declared, *table.column_names])))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import MICROSECOND, as_time
+from nightbid.column_parsing import MICROSECOND, as_time, encode, time_of_zone
 from nightbid.config.sources import ColumnType
 from nightbid.schema import REASON, TEXT
 
@@ -61,6 +61,8 @@ class TextFormat:
     """Texts that stand for no value, beside the empty one and \\N."""
     time_zone: str = "UTC"
     """Of times that name none."""
+    time_format: str = ""
+    """Of times that are not ISO 8601, as strptime has it."""
 
 
 def kind_of(column: pa.Array, style: TextFormat) -> Kind:
@@ -97,6 +99,8 @@ def _kind_of(text: pa.Array, style: TextFormat) -> Kind:
         return "bool"
     if _all(pc.match_substring_regex(text, ISO_DATE)):
         return "time" if not _times(text).null_count else "string"
+    if style.time_format and not _formatted(text, style).null_count:
+        return "time"
     lossy = pc.any(pc.match_substring_regex(text, LOSSY)).as_py()
     if not lossy and _all(pc.match_substring_regex(_points(text, style), PATTERN["float"])):
         return "float"
@@ -187,6 +191,8 @@ def cast(
         text = _points(text, style)
     if kind == "time":
         found = _times(text, style.time_zone)
+        if style.time_format:
+            found = pc.coalesce(_formatted(text, style), found)
         return found, wrong | (asked & np.asarray(pc.is_null(found)))
     try:
         return text.cast(ARROW[kind]), wrong
@@ -212,6 +218,25 @@ def _times(text: pa.Array, zone: str = "UTC") -> pa.Array:
     numeric = pc.match_substring_regex(text, SECONDS)
     since = pc.if_else(numeric, text, nothing).cast(pa.float64())
     return pc.coalesce(as_time(since), as_time(pc.if_else(numeric, nothing, text), zone))
+
+
+def _formatted(text: pa.Array, style: TextFormat) -> pa.Array:
+    """Read times by their format, each distinct text once; null where a text is not of it."""
+    import pandas as pd
+
+    codes, tokens = encode(text)
+    has_zone = "%z" in style.time_format or "%Z" in style.time_format
+    read = pd.to_datetime(
+        pd.Series(tokens.to_pylist(), dtype=object),
+        format=style.time_format,
+        errors="coerce",
+        utc=has_zone,
+    )
+    naive = read.dt.tz_localize(None) if has_zone else read
+    found = pa.Array.from_pandas(naive.astype("datetime64[us]")).cast(MICROSECOND)
+    if not has_zone:
+        found = time_of_zone(found, style.time_zone)
+    return found.take(pa.array(codes, mask=codes < 0))
 
 
 def _utf8(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:

@@ -138,7 +138,7 @@ class WindowColumns:
             quoting=delimiter != "\t" if block.quoting is None else block.quoting,
             names=self._layout.names or block.names,
             encoding=block.encoding,
-            style=TextFormat(block.decimal, block.nulls, block.time_zone),
+            style=TextFormat(block.decimal, block.nulls, block.time_zone, block.time_format),
         )
 
     @cached_property

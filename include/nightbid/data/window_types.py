@@ -153,6 +153,7 @@ def fit(
     is_optional: Callable[[str], bool] = lambda name: False,
     *,
     fill: bool = False,
+    style: TextFormat | None = None,
 ) -> pa.Table:
     """Give the columns of a file the types of the window.
 
@@ -163,6 +164,7 @@ def fit(
         path: the file, for messages.
         is_optional: whether the pipeline can do without a column.
         fill: add the columns of the window that are lacking, without a value.
+        style: how texts of declared types are spelled, and the zone of times that name none.
 
     Returns:
         The rows; with `nb_reason` and `nb_text` if any type is declared.
@@ -170,6 +172,7 @@ def fit(
     Raises:
         CorruptDataError: a value does not fit, for example a whole number that a float rounds.
     """
+    style = style or TextFormat()
     for name in types:
         if fill and name not in table.column_names:  # JSON leaves out what has no value
             table = table.append_column(name, pa.nulls(len(table), types[name]))
@@ -178,7 +181,7 @@ def fit(
     for place, name in enumerate(table.column_names):
         column = table[name]
         if name in declared:
-            column, wrong = _as_declared(column, declared[name], name, path)
+            column, wrong = _as_declared(column, declared[name], name, path, style)
             fresh = wrong & (reason == None)  # noqa: E711 - element by element
             if fresh.any():
                 reason[fresh] = f"{name} is not {CALLED.get(declared[name], 'UTF-8')}"
@@ -187,7 +190,7 @@ def fit(
                 ]
         elif column.type != types[name]:
             try:
-                column = _widened(column, types[name])
+                column = _widened(column, types[name], style.time_zone)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 if is_optional(name):
                     table = table.set_column(place, name, pa.nulls(len(table), types[name]))
@@ -206,18 +209,18 @@ def fit(
     return table
 
 
-def _widened(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray | pa.Array:
+def _widened(column: pa.ChunkedArray, target: pa.DataType, zone: str) -> pa.ChunkedArray | pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if target == MICROSECOND:
-        return as_time(column)
+        return as_time(column, zone)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     return column.cast(target)
 
 
 def _as_declared(
-    column: pa.ChunkedArray, kind: ColumnType, name: str, path: Path
+    column: pa.ChunkedArray, kind: ColumnType, name: str, path: Path, style: TextFormat
 ) -> tuple[pa.Array | pa.ChunkedArray, np.ndarray]:
     none = np.zeros(len(column), bool)
     given = column.type
@@ -228,7 +231,7 @@ def _as_declared(
             hint="a list has no other type: take the column out of source.types",
         )
     if kind == "time" and not _is_text(_plain(given)):
-        found = as_time(column)
+        found = as_time(column, style.time_zone)
         return found, np.asarray(pc.is_null(found)) & np.asarray(pc.is_valid(column))
     if kind == "float" and (pa.types.is_integer(given) or pa.types.is_decimal(given)):
         return column.cast(pa.float64(), safe=False), none
@@ -238,7 +241,7 @@ def _as_declared(
         return column.cast(pa.int64()), none
     # By its text, which is how a column of another type is read wherever a text is asked for.
     codes, tokens = encode(column)
-    values, wrong = cast(tokens.cast(pa.binary()), kind, TextFormat())
+    values, wrong = cast(tokens.cast(pa.binary()), kind, style)
     at = pa.array(codes, mask=codes < 0)
     bad = np.append(wrong, False)[codes]
     return values.take(at), bad

@@ -11,11 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from nightbid.config.sources import BIGQUERY
-from nightbid.data.day_names import SPELLED, SUFFIXES, is_format
+from nightbid.data.day_names import SPELLED, SUFFIXES, day_of_path, is_format
 from nightbid.data.delta import is_delta
 from nightbid.data.iceberg import is_iceberg
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
 from nightbid.data.places import BUCKETS, Place, open_place
+from nightbid.data_check.names import rank_of
+from nightbid.data_check.time_formats import choose, formats_of
 from nightbid.errors import CorruptDataError, MissingDataError
 
 HEAD_BYTES = 1 << 18
@@ -118,7 +120,22 @@ def _text_settings(path: Path) -> dict[str, Any]:
     points = sum(bool(re.match(r"^-?[0-9]+\.[0-9]+$", value)) for value in values)
     if delimiter != "," and commas > points:
         found["decimal"] = ","
+    if form := _time_format(rows, path):
+        found["time_format"] = form
     return found
+
+
+def _time_format(rows: list[list[str]], path: Path) -> str:
+    """Find the format of a file's times: of the column that is called so by preference."""
+    day = day_of_path(path)
+    columns = sorted(
+        zip(rows[0], zip(*rows[1:], strict=False), strict=False),
+        key=lambda each: rank if (rank := rank_of(each[0], "time")) is not None else 99,
+    )
+    for _, values in columns:
+        if form := choose(formats_of(values), values, day):
+            return form
+    return ""
 
 
 def _is_criteo(line: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -127,6 +128,9 @@ def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
         f"  column: {_scalar(first.column)}  # rate {first.rate:.4f}, {first.positives:,} positives"
         f" in the sample{_comment(told)}",
     ]
+    if first.texts:
+        pairs = ", ".join(f"{json.dumps(text)}: {value}" for text, value in first.texts.items())
+        lines.append(f"  texts: {{{pairs}}}")
     if first.kind == "known":
         lines.append("  positive: known  # 1 where the column has a value")
     if found.event_time:
@@ -152,7 +156,7 @@ def _features(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
     used: set[str] = set()
 
     def add(column: str, text: str, why: str, name: str = "") -> None:
-        wanted = name or re.sub(r"[^A-Za-z0-9_]", "_", column)
+        wanted = name or re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_") or "column"
         wanted = wanted if re.match(r"[A-Za-z_]", wanted) else f"c_{wanted}"
         wanted = wanted[:60]
         while wanted in used or wanted in RESERVED:

@@ -24,9 +24,9 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         r"(session|session_?id|ip|ip_?address|device_?ip)",
     ),
     "item": (
-        r"(ad|ad_?id|creative|creative_?id|banner|banner_?id)",
+        r"(ad|ad_?id|creative|creative_?id|banner|banner_?id|(ad|creative|banner)_?name)",
         r"(item|video|product|article|news|movie|song|offer|sku|asin|content|goods)(_?id)?",
-        r"(ad_?group|line_?item|campaign|advertiser)(_?id)?",
+        r"(ad_?group|line_?item|campaign|advertiser)(_?(id|name))?",
     ),
     "position": (r"(position|pos|slot|slot_?(no|number|index)|rank|ad_?position|banner_?pos)",),
     "price": (r"(win|winning|market|paying|pay|clearing|paid|settle)_?(price|cost|amount)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +20,10 @@ UNIQUE = 0.98
 LEAST_KNOWN = 10
 """Positives that must have a value before a column counts as known only where the label is 1."""
 TELLTALE_AUC = 0.97
+OPPOSITES: tuple[dict[str, int], ...] = (
+    {"yes": 1, "no": 0}, {"y": 1, "n": 0}, {"t": 1, "f": 0}, {"on": 1, "off": 0},
+)  # fmt: skip
+"""Words of a flag that are not guessed: the draft says what they stand for."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class LabelCandidate:
     kind: Literal["one", "known", "value"] = "one"
     mean: float = 0.0
     """Of amounts."""
+    texts: Mapping[str, int] = field(default_factory=dict)
+    """What the column's texts stand for, where they are not 0 and 1."""
 
 
 @dataclass
@@ -122,6 +128,16 @@ def _time(found: Findings, known: dict[str, ColumnSummary], given: dict[str, str
             best = (score, clock)
     if best is None:
         found.missing["time"] = "when the impression was served (time, served_at, …)"
+        unread = [
+            each
+            for each in known.values()
+            if each.kind == "text" and has_meaning(each.name, "time") and each.examples
+        ]
+        if unread:
+            found.missing["time"] += (
+                f"; {unread[0].name!r} holds {unread[0].examples[0]!r}: say how it is spelled in"
+                " source.time_format, such as %d/%m/%Y %H:%M:%S"
+            )
         return
     clock = best[1]
     _take(found, "time", clock.column,
@@ -195,9 +211,10 @@ def _labels(
     taken = set(found.roles.values())
     ranked: list[tuple[tuple[int, float], LabelCandidate]] = []
     for column in columns:
-        if column.kind != "flag" or column.name in taken or column.nulls > 0.5:
+        texts = _two_words(column)
+        if (column.kind != "flag" and not texts) or column.name in taken or column.nulls > 0.5:
             continue
-        value = flag(column.values)
+        value = flag(column.values, texts)
         positives, negatives = int(np.nansum(value == 1)), int(np.nansum(value == 0))
         if not positives or not negatives:
             continue
@@ -207,7 +224,8 @@ def _labels(
         rate = positives / (positives + negatives)
         by_name = rank is not None
         order = (99 if rank is None else rank, rate)
-        ranked.append((order, LabelCandidate(column.name, rate, positives, by_name)))
+        candidate = LabelCandidate(column.name, rate, positives, by_name, texts=texts)
+        ranked.append((order, candidate))
     found.labels = [each for _, each in sorted(ranked, key=lambda pair: pair[0])]
     if not found.labels:
         # Logs in which only the time says that something happened.
@@ -228,6 +246,14 @@ def _labels(
     elif not found.labels[0].by_name and len(found.labels) > 1:
         names = ", ".join(each.column for each in found.labels[:6])
         found.missing["label"] = f"one of {names}: no name says which is to be predicted"
+
+
+def _two_words(column: ColumnSummary) -> dict[str, int]:
+    """Read a column of two opposite words, such as yes and no; empty if it is none."""
+    if column.kind != "text" or column.distinct != 2:
+        return {}
+    words = {str(each).lower() for each in column.examples}
+    return next((dict(pair) for pair in OPPOSITES if words == pair.keys()), {})
 
 
 def _amounts(columns: Sequence[ColumnSummary], taken: set[str]) -> list[LabelCandidate]:
@@ -251,7 +277,7 @@ def _amounts(columns: Sequence[ColumnSummary], taken: set[str]) -> list[LabelCan
 def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
     assert found.label is not None
     label_column = next(each for each in columns if each.name == found.label)
-    label = flag(label_column.values)
+    label = flag(label_column.values, found.labels[0].texts)
     if found.labels[0].kind == "value":
         label = (np.nan_to_num(numbers(label_column.values)) > 0).astype(np.float64)
     elif found.labels[0].kind == "known":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,7 +104,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     wrong = np.isnan(value)
     given = None
     if label.given:
-        given = flag(table[label.given])
+        given = flag(table[label.given], label.texts)
         reasons[f"{label.given} is neither 0 nor 1"] = np.isnan(given)
         # Where the condition does not hold, the label means nothing.
         wrong = wrong & (given == 1)
@@ -219,7 +220,7 @@ def draw(
         first &= ~np.isin(keys, earlier)
     seen.append(keys[first])
     if spec.label.given and not spec.label.entire_space:
-        first &= flag(table[spec.label.given]) == 1
+        first &= flag(table[spec.label.given], spec.label.texts) == 1
     if spec.columns.weight:
         first &= np.asarray(table[WEIGHT]) > 0
     whole = table.filter(pa.array(first))
@@ -265,11 +266,17 @@ def sampling_hash(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 
 
-def flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+def flag(
+    column: pa.ChunkedArray | pa.Array, texts: Mapping[str, int] = MappingProxyType({})
+) -> npt.NDArray[np.float64]:
     """Read a column of flags: 0.0, 1.0, or NaN where it is neither.
 
     Booleans and numbers of any type, decimals included; texts `0`, `1`, `0.0`, `1.0`, `true` and
     `false` in any case; categories of these. Nothing else is guessed: ` 1` or `yes` are NaN.
+
+    Args:
+        column: of any type.
+        texts: further texts, in any case → 0 or 1; see `label.texts`.
 
     Returns:
         float64 [rows]
@@ -279,7 +286,8 @@ def flag(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     if pa.types.is_string(kind):
         codes, tokens = encode(array)
         words = pc.replace_substring_regex(pc.utf8_lower(tokens), r"^([01])\.0+$", r"\1")
-        table = np.array([FLAGS.get(each, np.nan) for each in words.to_pylist()] + [np.nan])
+        known = {**FLAGS, **{text.lower(): float(value) for text, value in texts.items()}}
+        table = np.array([known.get(each, np.nan) for each in words.to_pylist()] + [np.nan])
         return np.asarray(table[codes])
     if pa.types.is_boolean(kind):
         array = array.cast(pa.int8())
@@ -304,7 +312,7 @@ def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArra
         value = numbers(column)
         return np.where((value >= 0) & (value <= LARGEST_VALUE), value, np.nan)
     if spec.label.positive == "one":
-        return flag(column)
+        return flag(column, spec.label.texts)
     array = plain_array(whole(column))
     none = _nulls(array) | _blank(array)
     if pa.types.is_boolean(array.type):
@@ -366,5 +374,6 @@ def _refuse_other_labels(
     raise CorruptDataError(
         f"label {spec.label.column!r} is not binary: {of} are neither 0 nor 1, {examples}",
         where=where,
-        hint="name a 0/1 column in `label.column`; amounts are labels with `label.kind: value`",
+        hint="name a 0/1 column in `label.column`, or say what its texts stand for:"
+        ' `label.texts: {"yes": 1, "no": 0}`; amounts are labels with `label.kind: value`',
     )

@@ -8,12 +8,17 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 from nightbid.cli import data as cli
+from nightbid.column_parsing import local_time
 from nightbid.config.load import load_pipeline
+from nightbid.data.source import open_source
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
+from nightbid.sampling.rows import parse
+from nightbid.schema import LABEL, TIME
 from typer.testing import CliRunner
 
 FIRST = date(2026, 1, 5)
@@ -79,7 +84,7 @@ def test_a_folder_becomes_a_pipeline_that_can_be_read(folder, tmp_path):
     assert (spec.label.column, spec.label.event_time) == ("is_click", "clicked_at")
     assert spec.source.outcomes == ("dwell",)
     assert spec.window.train_days == 2
-    assert {"device", "price_usd_", "creative_id", "hour_of_day", "user_rate"} <= set(spec.features)
+    assert {"device", "price_usd", "creative_id", "hour_of_day", "user_rate"} <= set(spec.features)
     assert "campaign" not in spec.features  # no value at all
     assert "only where is_click is 1" in path.read_text()
     with pytest.raises(ConfigError, match="there already"):
@@ -208,6 +213,53 @@ def test_amounts_are_a_label_where_nothing_is_zero_or_one(tmp_path):
         "revenue", pa.array(np.linspace(0, 3, ROWS)))))  # fmt: skip
     assert "label    is_click: rate" in told
     assert "label: {kind: value, column: revenue} predicts it" in told
+
+
+@pytest.mark.parametrize(
+    ("form", "zone"),
+    [
+        ("%d/%m/%Y %H:%M:%S", "UTC"),
+        ("%m/%d/%Y %I:%M:%S %p", "UTC"),
+        ("%d.%m.%Y %H:%M:%S", "Europe/Berlin"),
+        ("%d/%b/%Y:%H:%M:%S %z", "UTC"),
+    ],
+)
+def test_times_in_the_spelling_of_a_country_and_yes_and_no_become_a_night(tmp_path, form, zone):
+    """A spreadsheet's export: its times, a flag in words, names with spaces."""
+    for at in range(4):
+        day = FIRST + timedelta(days=at)
+        table = logs(day, zone).drop_columns(["clicked_at", "dwell", "campaign"]).to_pandas()
+        served = table.pop("servedAt").dt.tz_convert(zone)
+        table["Date and Time"] = served.dt.strftime(form)
+        table["Clicked?"] = np.where(table.pop("is_click"), "Yes", "No")
+        (tmp_path / "in").mkdir(exist_ok=True)
+        table.to_csv(tmp_path / "in" / f"{day}.csv", sep=";", decimal=",", index=False)
+    drafted = tmp_path / "export.yaml"
+    check(tmp_path / "in", "--write", drafted)
+    spec = load_pipeline(drafted)
+    assert spec.source.time_format == form
+    assert spec.columns.time == "Date and Time"
+    assert spec.label.column == "Clicked?"
+    assert spec.label.texts == {"yes": 1, "no": 0}
+    source = open_source(spec.source, tmp_path / "cache", (FIRST,))
+    rows = pa.Table.from_batches(list(source.batches(FIRST)))
+    parsed = parse(rows, spec, {}, "the day")
+    expected = logs(FIRST, zone)
+    assert parsed.aside.num_rows == 0
+    seconds = pc.floor_temporal(expected["servedAt"], unit="second")
+    assert parsed.good[TIME].to_pylist() == local_time(seconds, zone).to_pylist()
+    assert parsed.good[LABEL].to_pylist() == [float(each.as_py()) for each in expected["is_click"]]
+
+
+def test_a_time_that_no_format_reads_is_named_with_its_value(tmp_path):
+    for at in range(3):
+        day = FIRST + timedelta(days=at)
+        table = logs(day).drop_columns(["servedAt", "clicked_at"])
+        table = table.append_column("time", pa.array(["5th of January, noon"] * len(table)))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        pcsv.write_csv(table.drop_columns(["campaign"]), tmp_path / "in" / f"{day}.csv")
+    with pytest.raises(MissingDataError, match=r"'time' holds '5th of January, noon'.*time_format"):
+        check(tmp_path / "in")
 
 
 def streams(folder, days: int = 5):
