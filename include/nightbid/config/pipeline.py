@@ -70,6 +70,16 @@ class Label(Block):
     attribution_days: int = Field(default=0, ge=0)
     """A label is final this many days after the impression; younger days are not used."""
 
+    @field_validator("texts", mode="before")
+    @classmethod
+    def _texts_are_quoted(cls, texts: object) -> object:
+        if isinstance(texts, dict) and any(isinstance(each, bool) for each in texts):
+            raise ValueError(
+                'write the texts in quotation marks, {"yes": 1, "no": 0}: a bare yes or no is true'
+                " or false in YAML"
+            )
+        return texts
+
 
 class Sampling(Block):
     """Which rows of the training days are kept."""
