@@ -36,6 +36,12 @@ def find_pipeline(name: str, folder: Path, overrides: Sequence[str] = ()) -> Pip
     """Load the pipeline called `name` from `folder`; a wrong name suggests the right one."""
     known = pipeline_names(folder)
     if name not in known:
+        if of := next((each for each in known if name.startswith(f"{each}-")), ""):
+            raise ConfigError(
+                f"{name!r} is the name of a run, and a pipeline is asked for",
+                where=str(folder),
+                hint=f"write the pipeline first: {of} {name}",
+            )
         raise ConfigError(
             f"no pipeline called {name!r}",
             where=str(folder),
