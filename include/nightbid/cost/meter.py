@@ -324,5 +324,8 @@ class ProcessMeter:
         )
 
 
-class _Interrupted(Exception):
-    """Ends a stage that runs in a thread; the meter turns it into BudgetExceeded."""
+class _Interrupted(BaseException):
+    """Ends a stage that runs in a thread; the meter turns it into BudgetExceeded.
+
+    Not an `Exception`: a handler for whatever may go wrong in a stage must not take it for that.
+    """

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nightbid.errors import NightbidError
+from nightbid.errors import BudgetExceeded, NightbidError, StageError
 from nightbid.gates.catalog import find_check
 from nightbid.gates.judge import Check, Judgment, figure, judge
 from nightbid.gates.measurements import Measurements
@@ -57,6 +57,8 @@ def _run(task: StageTask, gate: str, measure: Measure) -> Outcome:
         task.progress(0.5, f"judging {len(measurements.all)} figures")
         warned = partial(nights_warned, task, gate)
         verdict = judge(gate, measurements, task.spec.gates, task.night.date, warned)
+    except (BudgetExceeded, StageError):
+        raise  # Ended from outside: the stage fails, and the data are not to blame.
     except Exception as error:
         # Fail closed: a gate that cannot judge must not let the night go on.
         LOG.exception("gate %s could not judge", gate)

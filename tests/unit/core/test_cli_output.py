@@ -128,11 +128,19 @@ BRACKETS = "[/home] top"
 def bracketed(installed: Workspace, tmp_path: Path) -> list[tuple[str, ...]]:
     """Values with brackets wherever a person or a log may put one; the commands that show them."""
     logs = tmp_path / "logs"
-    for day in (7, 8):
+    for day in (6, 7, 8):
         folder = logs / f"dt=2026-01-0{day}"
         folder.mkdir(parents=True)
-        columns = {"a": [f"{BRACKETS} {at % 3}" for at in range(60)], BRACKETS: [BRACKETS] * 60,
-                   "click": [int(at % 5 == 0) for at in range(60)]}  # fmt: skip
+        rows = range(60)
+        midnight = dt.datetime(2026, 1, day)
+        columns = {
+            "impression_id": [day * 100 + at for at in rows],
+            "time": [midnight + dt.timedelta(minutes=20 * at) for at in rows],
+            "user_id": [f"u{at % 7}" for at in rows],
+            "a": [f"{BRACKETS} {at % 3}" for at in rows],
+            BRACKETS: [BRACKETS] * 60,
+            "click": [int(at % 5 == 0) for at in rows],
+        }
         pq.write_table(pa.table(columns), folder / "part.parquet")
     suites = tmp_path / "pipelines" / "suites"
     suites.mkdir()
@@ -142,7 +150,7 @@ def bracketed(installed: Workspace, tmp_path: Path) -> list[tuple[str, ...]]:
     (tmp_path / "pipelines" / "logs.yaml").write_text(
         json.dumps(
             {"pipeline": "logs", "source": {"kind": "parquet", "folder": str(logs)},
-             "features": {"a": "vocabulary"}}
+             "window": {"train_days": 1}, "features": {"a": "vocabulary"}}
         )
     )  # fmt: skip
     ChampionPointer(installed, "p").pause(BRACKETS, BRACKETS)
@@ -182,6 +190,51 @@ def test_the_exit_code_says_what_went_wrong(installed: Workspace) -> None:
         kind for kind in NightbidError.__subclasses__() if kind.__module__ == "nightbid.errors"
     ]
     assert all(kind.exit_code in EXIT_CODES for kind in kinds if kind.__name__ != "TrialPruned")
+
+
+MAIN = """
+import json, sys
+from nightbid.cli.app import main
+ended = []
+for line in json.loads(sys.argv[1]):
+    sys.argv = ["nightbid", *line]
+    try:
+        main()
+    except SystemExit as error:
+        ended.append(error.code)
+    print(flush=True)
+    print("$", *line, file=sys.stderr, flush=True)
+print(json.dumps(ended))
+"""
+NIGHT_OF_LOGS = ("run", "logs", "--date", "2026-01-08", "--until", "gate_raw", "--run-id")
+ENDS = (
+    (0, "window", "logs", "--date", "2026-01-08"),
+    (2, "run", "logs", "--date", "8 January"),
+    (2, "run", "logs", "--date", "2026-01-08", "--set", "train.lr=1"),
+    (2, "gates", "override", "p", "raw/nope:a", "--name", "ann", "--reason", "an app was launched",
+     "--until", "2099-01-01"),
+    (3, "data", "show", "logs", "--date", "2026-01-01"),
+    (4, *NIGHT_OF_LOGS, "stops", "--set", "gates.raw.rows.stop=[1000000,null]"),
+    (5, *NIGHT_OF_LOGS, "dear", "--set", "budget.run_usd=1e-12"),
+    (6, "watch", "--once"),
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_each_exit_code_is_the_one_that_help_tells(
+    bracketed: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pipelines" / "broken.yaml").write_text("pipeline: broken\nshcedule: x\n")
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, json.dumps([each[1:] for each in ENDS])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    ended = json.loads(done.stdout.splitlines()[-1])
+    assert ended == [each[0] for each in ENDS], done.stderr
+    assert "Traceback" not in done.stderr
+    monkeypatch.setenv("NIGHTBID_LEDGER", "postgresql://nobody:x@127.0.0.1:9/none")
+    away = [sys.executable, "-m", "nightbid", "cost", "show", "p"]
+    assert subprocess.run(away, capture_output=True, check=False).returncode == 7
 
 
 ASKS = ("compare", "document", "estimate", "forecast", "list", "look", "price", "replay", "show")

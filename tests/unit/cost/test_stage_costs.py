@@ -26,6 +26,7 @@ from nightbid.storage.workspace import Workspace
 STAGES = """
 import time
 from pathlib import Path
+from nightbid.gates.gate import gate
 from nightbid.night.task import Outcome
 
 def burn(seconds):
@@ -60,6 +61,10 @@ def swallow(task):
 def spin(task):
     burn(60)
     return Outcome()
+
+@gate("raw")
+def judged(task):
+    time.sleep(60)
 """
 
 
@@ -131,6 +136,20 @@ def test_a_stage_that_swallows_the_interruption_is_over_budget_all_the_same(
     run = _run(spec, tmp_path)
     with pytest.raises(BudgetExceeded, match="stage train has cost"):
         run_stage(_stage("swallow"), spec, run, cache_folder=tmp_path)
+
+
+def test_a_gate_over_its_budget_is_not_a_gate_that_stops_the_night(
+    spec: PipelineSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = _with_budget(spec, run_usd="0.0000001")
+    run = _run(spec, tmp_path)
+    with pytest.raises(BudgetExceeded):
+        run_stage(_stage("judged", "gate_raw"), spec, run, cache_folder=tmp_path)
+    record = run.stage("gate_raw")
+    assert record is not None
+    assert record.state == "failed"
+    assert not caplog.text
+    assert not list((tmp_path / "w" / "stages").rglob("gate.json"))
 
 
 def test_a_stage_in_a_thread_is_stopped_too(spec: PipelineSpec, tmp_path: Path) -> None:
