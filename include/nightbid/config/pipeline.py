@@ -109,7 +109,7 @@ class Window(Block):
 
 
 class Runner(Block):
-    """Which Beam runner featurizes. A bare word is its kind: `runner: dask`."""
+    """Which Beam runner samples and featurizes. A bare word is its kind: `runner: dask`."""
 
     kind: Literal["direct", "dask"] = "direct"
     """Threads of this process, or Dask's processes here or elsewhere. That Google Cloud Dataflow

@@ -39,11 +39,20 @@ UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
 @dataclass(frozen=True)
 class Part:
-    """A file, or a range of its bytes that starts and ends with a line."""
+    """A file, or a piece of it."""
 
     path: Path
     start: int = 0
+    """Of lines: the first byte, with which a line starts. Of records: the first row group."""
     stop: int | None = None
+    """Behind the last one; None: to the end."""
+    names: tuple[str, ...] = ()
+    """Columns in order, of a range of lines that the header stands before."""
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes or groups; None: up to the end."""
+        return None if self.stop is None else self.stop - self.start
 
 
 @dataclass(frozen=True)
@@ -296,7 +305,7 @@ def _opened(part: Part, dialect: Dialect) -> _Stream:
         if part.stop is not None:
             stream = open(part.path, "rb")  # noqa: SIM115 - closed with the wrapper
             stream.seek(part.start)
-            return _Stream.of(_Bytes(stream, part.stop - part.start))
+            return _Stream.of(_Bytes(stream, part.size))
         source = pa.input_stream(str(part.path), compression="detect")
         if dialect.encoding.lower() not in UTF8:
             source = pa.transcoding_input_stream(source, dialect.encoding, "utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -17,22 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.config.sources import FileKind, FolderSource
-from nightbid.data import delimited, ipinyou, record_files, window_types
+from nightbid.data import ipinyou
 from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, scan
 from nightbid.data.delimited import Part
-from nightbid.data.layouts import (
-    LAYOUTS,
-    avazu_time,
-    criteo_days,
-    row_keys,
-    single_file,
-)
+from nightbid.data.folder_reader import FolderReader
+from nightbid.data.layouts import LAYOUTS, avazu_time, criteo_days, single_file
 from nightbid.data.places import Place, named_place, open_place
 from nightbid.data.source_schema import SourceSchema
-from nightbid.data.text_values import TextFormat
+from nightbid.data.units import FolderUnit, units_of
 from nightbid.data.window_columns import OTHER_COLUMNS, WindowColumns
-from nightbid.errors import CorruptDataError, DataError, MissingDataError
-from nightbid.schema import REASON, TEXT
+from nightbid.errors import DataError, MissingDataError
 
 Days = npt.NDArray[np.datetime64]
 
@@ -148,6 +142,19 @@ class FolderLogs:
             for table in self._tables(day):
                 yield from table.combine_chunks().to_batches()
 
+    def units(self, day: date) -> tuple[FolderUnit, ...]:
+        """Cut a day into pieces that can be read apart; none where it is read as a whole."""
+        if self._block.layout != "plain" or day not in self._files:
+            return ()
+        with named_place(self._place):
+            return units_of(
+                self._reader,
+                day,
+                self._parts(day),
+                self._columns.dialect,
+                is_numbered=bool(self._block.make_key),
+            )
+
     def _parts(self, day: date) -> list[Part]:
         """Files of a day, on this machine."""
         parts = self._files.get(day, [])
@@ -173,17 +180,7 @@ class FolderLogs:
         if self._block.layout == "ipinyou":
             yield from self._with_clicks(day)
             return
-        read, schema, before = 0, None, None
-        for part in self._parts(day):
-            for table in self._raw(part):
-                table = self._finished(table, day, read)
-                if schema is None:
-                    schema, before = table.schema, part
-                else:
-                    assert before is not None
-                    table = _aligned(table, schema, part, before, self._columns.named)
-                read += len(table)
-                yield table
+        yield from self._reader.tables(day, self._parts(day))
 
     def _clicks(self, day: date) -> list[Part]:
         """Click logs beside the impressions of a day, where the layout has them."""
@@ -196,20 +193,20 @@ class FolderLogs:
     def _with_clicks(self, day: date) -> Iterator[pa.Table]:
         """Impressions of a day with what its click logs say of them; then clicks without any."""
         clicks = pa.concat_tables(
-            [table for part in self._clicks(day) for table in self._raw(part)]
+            [table for part in self._clicks(day) for table in self._reader.raw(part)]
         )
         clicked = pc.unique(clicks["bid_id"].combine_chunks().drop_null())
         read, seen = 0, []
         for part in self._parts(day):
-            for table in self._raw(part):
+            for table in self._reader.raw(part):
                 found = ipinyou.with_clicks(table, clicked)
                 seen.append(found["bid_id"].filter(pc.equal(found["click"], 1)))
-                yield self._finished(found, day, read)
+                yield self._reader.finished(found, day, read)
                 read += len(table)
         won = pa.chunked_array([each for one in seen for each in one.chunks], pa.string())
         lost = ipinyou.orphans(ipinyou.with_clicks(clicks, clicked), won.combine_chunks())
         if len(lost):
-            yield self._finished(lost, day, read)
+            yield self._reader.finished(lost, day, read)
 
     def _refuse_others(self, day: date) -> None:
         """An empty folder is an empty day; one with files of another format is a mistake."""
@@ -227,58 +224,21 @@ class FolderLogs:
         self._place.fetch(part.path for day in days for part in day)
         return days
 
-    def _raw(self, part: Part) -> Iterator[pa.Table]:
-        if self._kind != "csv":
-            return self._records(part.path)
-        return delimited.read(
-            part, self._columns.dialect(part), self._columns.text_types, self._columns.chosen
+    @cached_property
+    def _reader(self) -> FolderReader:
+        """Reads files as their window says: what it says is settled here, once."""
+        columns = self._columns
+        is_text = self._kind == "csv"
+        chosen, named = columns.chosen if is_text else None, columns.named
+        return FolderReader(
+            block=self._block,
+            kind=self._kind,
+            root=self._root,
+            address=getattr(self._place, "address", ""),
+            types=columns.text_types if is_text else columns.column_types,
+            chosen=None if chosen is None else frozenset(chosen),
+            named=None if named is None else frozenset(named),
         )
-
-    def _records(self, path: Path) -> Iterator[pa.Table]:
-        types, declared, kind = self._columns.column_types, self._columns.declared, self._kind
-        wanted = {*types, *declared}
-        is_json = kind == "jsonl"
-        for table in record_files.tables(path, kind, wanted.__contains__):
-            if is_json:
-                for name in declared:
-                    if name not in table.column_names:
-                        table = table.append_column(name, pa.nulls(len(table)))
-            table = window_types.fit(
-                table,
-                types,
-                declared,
-                path,
-                self._columns.is_optional,
-                fill=is_json,
-                style=TextFormat(
-                    time_zone=self._block.time_zone, time_format=self._block.time_format
-                ),
-            )
-            yield (
-                table.select(list(dict.fromkeys([*types, *declared, *table.column_names])))
-                if (is_json)
-                else table
-            )
-
-    def _finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
-        """Add what the layout makes, and give the columns the pipeline's names."""
-        where = f"{self._root}, {day}"
-        if self._layout.make:
-            _need(table, self._layout.types, f"layout {self._block.layout}", where)
-            table = self._layout.make(table, day, first)
-        _need(table, self._block.rename, "source.rename", where)
-        names = [self._columns.renamed(name) for name in table.column_names]
-        if self._block.make_key:
-            table = table.append_column(self._block.make_key, row_keys(day, first, len(table)))
-            names.append(self._block.make_key)
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise CorruptDataError(
-                f"two columns are called {sorted(twice)[0]!r}",
-                where=where,
-                hint="fix source.rename, or source.make_key",
-            )
-        return table.rename_columns(names)
 
     @cached_property
     def _files(self) -> dict[date, list[Part]]:
@@ -332,13 +292,13 @@ class FolderLogs:
             mine = table.filter(pa.array(days == np.datetime64(day)))
             row += len(table)
             if len(mine):
-                yield self._finished(mine, day, read)
+                yield self._reader.finished(mine, day, read)
                 read += len(mine)
 
     def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
         """Tables with the day of each row; one without belongs to the day of the row before."""
         last = np.datetime64("NaT", "D")
-        for table in self._raw(part):
+        for table in self._reader.raw(part):
             days = _days_of(table)
             known = np.flatnonzero(~np.isnat(days))
             if len(known):
@@ -368,40 +328,3 @@ def _days_of(table: pa.Table) -> Days:
         )
     time = avazu_time(table["hour"]).cast(pa.timestamp("us"))
     return np.asarray(time).astype("datetime64[D]")
-
-
-def _need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:
-    for name in names:
-        if name not in table.column_names:
-            have = [each for each in table.column_names if each not in (REASON, TEXT)]
-            raise MissingDataError(
-                f"column {name!r} of {by} is missing",
-                where=where,
-                hint=f"the file has {', '.join(have[:12])}{'…' if len(have) > 12 else ''}",
-            )
-
-
-def _aligned(
-    table: pa.Table,
-    schema: pa.Schema,
-    part: Part,
-    first: Part,
-    named: Collection[str] | None,
-) -> pa.Table:
-    """Give the columns of a day's later file the order of its first.
-
-    Columns that the pipeline does not name are left out, or empty, where a file differs.
-    """
-    for name in table.column_names:
-        if name not in schema.names and (named is None or name in named):
-            raise CorruptDataError(
-                f"has the column {name!r}, which {first.path.name} of the same day has not",
-                where=str(part.path),
-                hint="load the day again: its files must have the same columns",
-            )
-    missing = [name for name in schema.names if name not in table.column_names]
-    needed = [name for name in missing if named is None or name in named]
-    _need(table, needed, f"{first.path.name} of the same day", str(part.path))
-    for name in missing:
-        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
-    return table.select(schema.names)

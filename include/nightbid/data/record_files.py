@@ -25,6 +25,7 @@ import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
 from nightbid.config.sources import FileKind
+from nightbid.data.delimited import Part
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.night.source import code_of
 from nightbid.storage.workspace import write_atomically
@@ -56,24 +57,24 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
         if kind == "orc":
             return [orc.ORCFile(path).schema]
         if cache is None:
-            return [table.schema for table in _OPEN[kind](path)]
+            return [table.schema for table in _OPEN[kind](Part(path))]
         stat = path.stat()
         key = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, code_of((__name__,))))
         kept = cache / "schemas" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, pa.ArrowInvalid):
             texts = json.loads(kept.read_text())
             return [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for text in texts]
-        found = [table.schema for table in _OPEN[kind](path)]
+        found = [table.schema for table in _OPEN[kind](Part(path))]
         texts = [base64.b64encode(schema.serialize()).decode() for schema in found]
         write_atomically(kept, json.dumps(texts))
         return found
 
 
-def tables(path: Path, kind: FileKind, is_read: Callable[[str], bool]) -> Iterator[pa.Table]:
+def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterator[pa.Table]:
     """Read a file.
 
     Args:
-        path: the file.
+        part: the file; or a range of its row groups (Parquet), stripes (ORC) or lines (JSON).
         kind: its format.
         is_read: whether a column is wanted.
 
@@ -84,14 +85,15 @@ def tables(path: Path, kind: FileKind, is_read: Callable[[str], bool]) -> Iterat
         MissingDataError: the file is gone.
         CorruptDataError: it is of another format, or cut off.
     """
-    with _Named(path, kind):
+    with _Named(part.path, kind):
         if kind == "parquet":
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(part.path) as file:
                 columns = [name for name in file.schema_arrow.names if is_read(name)]
-                for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+                groups = list(range(part.start, file.num_row_groups)[: part.size])
+                for batch in file.iter_batches(ROWS, groups, columns):
                     yield pa.Table.from_batches([batch])
             return
-        for table in _OPEN[kind](path):
+        for table in _OPEN[kind](part):
             yield table.select([name for name in table.column_names if is_read(name)])
 
 
@@ -130,14 +132,14 @@ class _Named:
             ) from error
 
 
-def _orc(path: Path) -> Iterator[pa.Table]:
-    file = orc.ORCFile(path)
-    for stripe in range(file.nstripes):
+def _orc(part: Part) -> Iterator[pa.Table]:
+    file = orc.ORCFile(part.path)
+    for stripe in range(part.start, file.nstripes)[: part.size]:
         yield pa.Table.from_batches([file.read_stripe(stripe)])
 
 
-def _avro(path: Path) -> Iterator[pa.Table]:
-    with open(path, "rb") as stream:
+def _avro(part: Part) -> Iterator[pa.Table]:
+    with open(part.path, "rb") as stream:
         reader = fastavro.reader(stream)
         schema: Any = reader.writer_schema
         names = [field["name"] for field in schema["fields"]]
@@ -147,10 +149,13 @@ def _avro(path: Path) -> Iterator[pa.Table]:
             yield pa.table(columns)
 
 
-def _json_lines(path: Path) -> Iterator[pa.Table]:
-    rest = b""
-    with pa.input_stream(str(path), compression="detect") as stream:
-        while chunk := stream.read(BLOCK_BYTES):
+def _json_lines(part: Part) -> Iterator[pa.Table]:
+    rest, left = b"", part.size
+    with pa.input_stream(str(part.path), compression="detect") as stream:
+        if part.start:
+            stream.seek(part.start)
+        while chunk := stream.read(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES)):
+            left = None if left is None else left - len(chunk)
             block, _, rest = (rest + chunk).rpartition(b"\n")
             if block.strip():
                 yield _json_table(block)
@@ -212,7 +217,7 @@ def _is_rounded(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
     return largest is not None and bool(np.abs(largest) >= _EXACT)
 
 
-_OPEN: dict[str, Callable[[Path], Iterator[pa.Table]]] = {
+_OPEN: dict[str, Callable[[Part], Iterator[pa.Table]]] = {
     "orc": _orc,
     "avro": _avro,
     "jsonl": _json_lines,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -47,6 +47,27 @@ class Source(Protocol):
             `logs`, a digest of the day's bytes; and `types`, JSON, where types of columns were
             settled over all files of the window.
         """
+        ...
+
+
+class UnitOfLogs(Protocol):
+    """Some rows of a day, which can be read in another process."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Rows, as `Source.batches` has them."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """What a join of events found once the rows were read; empty where none are joined."""
+        ...
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A source whose days can be read in pieces."""
+
+    def units(self, day: date) -> Sequence[UnitOfLogs]:
+        """Cut a day; rows in the order of units are the day's. None: it is read as a whole."""
         ...
 
 
@@ -102,3 +123,38 @@ def open_source(
     from nightbid.data.folder import FolderLogs
 
     return FolderLogs(block, days, cache, named)
+
+
+class WholeDay:
+    """A day of a source that is not cut; another process opens the source itself.
+
+    Args:
+        day: which.
+        source: opened, for this process.
+        opened: what `open_source` was given.
+    """
+
+    def __init__(
+        self,
+        day: date,
+        source: Source | None,
+        opened: tuple[SourceBlock, Path, tuple[date, ...], frozenset[str] | None] | None = None,
+    ) -> None:
+        self._day, self._source, self._opened = day, source, opened
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Leave the opened source behind."""
+        return WholeDay, (self._day, None, self._opened)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Read the rows."""
+        if self._source is None:
+            assert self._opened is not None, "it cannot be opened here"
+            self._source = open_source(*self._opened)
+        return self._source.batches(self._day)
+
+    def figures(self) -> dict[str, float]:
+        """What a join of events found."""
+        if isinstance(self._source, JoinsEvents):
+            return self._source.figures(self._day)
+        return {}

@@ -130,22 +130,12 @@ class WindowColumns:
 
     def dialect(self, part: Part) -> Dialect:
         """Say how a text file is to be read."""
-        block = self._block
-        is_tab = block.layout in ("criteo", "ipinyou") or ".tsv" in part.path.suffixes
-        delimiter = block.delimiter or ("\t" if is_tab else ",")
-        return Dialect(
-            delimiter=delimiter,
-            quoting=delimiter != "\t" if block.quoting is None else block.quoting,
-            names=self._layout.names or block.names,
-            encoding=block.encoding,
-            style=TextFormat(block.decimal, block.nulls, block.time_zone, block.time_format),
-        )
+        return dialect_of(self._block, part)
 
     @cached_property
     def declared(self) -> dict[str, ColumnType]:
         """Types that the pipeline asks for, by the files' names."""
-        back = {new: old for old, new in self._block.rename.items()}
-        return {back.get(name, name): kind for name, kind in self._block.types.items()}
+        return declared_types(self._block)
 
     @cached_property
     def text_types(self) -> dict[str, ColumnType]:
@@ -251,6 +241,25 @@ class WindowColumns:
                         if close
                         else f"the files have {', '.join(sorted(known)[:12])}",
                     )
+
+
+def dialect_of(block: FolderSource, part: Part) -> Dialect:
+    """Say how a text file of a folder is to be read."""
+    is_tab = block.layout in ("criteo", "ipinyou") or ".tsv" in part.path.suffixes
+    delimiter = block.delimiter or ("\t" if is_tab else ",")
+    return Dialect(
+        delimiter=delimiter,
+        quoting=delimiter != "\t" if block.quoting is None else block.quoting,
+        names=part.names or LAYOUTS[block.layout].names or block.names,
+        encoding=block.encoding,
+        style=TextFormat(block.decimal, block.nulls, block.time_zone, block.time_format),
+    )
+
+
+def declared_types(block: FolderSource) -> dict[str, ColumnType]:
+    """Types that the pipeline asks for, by the files' names."""
+    back = {new: old for old, new in block.rename.items()}
+    return {back.get(name, name): kind for name, kind in block.types.items()}
 
 
 def _is_fixed_list(field: pa.Field) -> bool:

@@ -30,6 +30,8 @@ from nightbid.storage.verify import inventory
 from nightbid.storage.workspace import Workspace, fetch, is_local, read_manifest, set_aside
 
 log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+"""Written last: what has none is no output."""
 TRIES = 3
 """A prune may remove an output between two looks at it."""
 LONGEST_REASON = 120
@@ -101,7 +103,7 @@ def day_output(
     why = ""
     for _ in range(TRIES):
         try:
-            if (final / "manifest.json").exists():
+            if (final / MANIFEST).exists():
                 manifest = read_manifest(final)
                 return DayOutput(key.digest, manifest, fetch(final, manifest=manifest), why)
         except CorruptDataError as error:
@@ -122,7 +124,7 @@ def day_output(
         try:
             made = make(Path(str(scratch)))
             manifest = _manifest(key, made, Path(str(scratch)), pipeline, run_id)
-            (scratch / "manifest.json").write_text(seal(manifest))
+            (scratch / MANIFEST).write_text(seal(manifest))
             workspace.commit(scratch, final)
         except BaseException:
             workspace.discard(scratch)

@@ -1,16 +1,18 @@
 """One day of logs as rows that can be trained on: made once, shared by every night of it.
 
 The output of a day is `rows.parquet`, `quarantine.parquet` where rows could not be parsed,
-`profile.json` of all parsed rows, and `some_rows.parquet`, a stable sample of whole rows. Where
-negatives are sampled away, a training day is another output than the same day as it is evaluated.
+`profile.json` of all parsed rows, and `some_rows.parquet`, a stable sample of whole rows. Of a day
+of several units each has files of its own, `rows-00000.parquet` and so on. Where negatives are
+sampled away, a training day is another output than the same day as it is evaluated.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,102 +20,51 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from nightbid.column_parsing import local_time, token_hashes, whole
 from nightbid.config.sources import EventsSource
-from nightbid.data.source import JoinsEvents
+from nightbid.data.source import Splits, WholeDay
 from nightbid.data.user_keys import UserKeys
 from nightbid.errors import CorruptDataError
 from nightbid.night.days import DayKey, DayOutput, Made, versions_of
-from nightbid.night.manifest import Rows
 from nightbid.night.source import code_of
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
-from nightbid.sampling.rows import THINNED, draw, parse, thinned, zone_of
-from nightbid.schema import LABEL, REASON, TIME, WEIGHT
+from nightbid.sampling.rows import THINNED, thinned
+from nightbid.sampling.units import (
+    ASIDE,
+    COUNT,
+    KEYS,
+    PROFILE,
+    ROWS,
+    SOME,
+    DayCount,
+    DayUnit,
+    RowFile,
+    RowWriter,
+    sample_unit,
+)
+from nightbid.schema import KEY
 from nightbid.storage.verify import link_or_copy
 
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec, Split
     from nightbid.data.source import Source
 
+Keys = npt.NDArray[np.int64]
 KIND = "sample"
-ROWS, ASIDE, PROFILE, SOME = (
-    "rows.parquet",
-    "quarantine.parquet",
-    "profile.json",
-    "some_rows.parquet",
-)
 LIBRARIES = ("numpy", "pandas", "pyarrow")
 """What computes the rows of a day."""
 LARGEST_GROUP = 1 << 20
 """Rows of a row group at which a batch is cut into several."""
-LONGEST_TEXT = 256
-"""Characters of a text that profiles keep."""
+KEYS_AT_ONCE = 1 << 24
+"""Keys that are looked through at once for repeated ones: some 500 MB."""
+UNITS = ".units"
+"""Folder of sampled units, until their day is put together."""
 NIGHTLY: dict[str, Any] = {
     **dict.fromkeys(("faults", "folder", "outcomes"), True),
     **{stream: {"folder", "outcomes"} for stream in EventsSource.streams},
 }
 """Keys of `source` that say where days lie or what they are used for, not what is in them."""
-
-
-@dataclass
-class DayCount:
-    """What became of the rows of one day."""
-
-    read: int = 0
-    written: int = 0
-    quarantined: int = 0
-    repeated: int = 0
-    """Rows whose key an earlier row of the day has."""
-    positives: float = 0.0
-    """Weighted, of the rows written."""
-    weight: float = 0.0
-    reasons: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-    """Reason → the first value that gave it."""
-    read_positives: int = 0
-    """Rows read whose label is 1, set aside or not; labels that cannot be read may have been 1."""
-    aside_positives: int = 0
-    """Those of them that were set aside."""
-    joined: dict[str, float] = field(default_factory=dict)
-    """What a join of events found; empty where the source joins none."""
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> DayCount:
-        """Read what a day's manifest has of `asdict`."""
-        return cls(**value)
-
-    @property
-    def dropped(self) -> int:
-        """Left out on purpose."""
-        return self.read - self.written - self.quarantined - self.repeated
-
-    def to_json(self) -> dict[str, object]:
-        """As the manifest's metrics have it."""
-        return {
-            "read": self.read,
-            "written": self.written,
-            "quarantined": self.quarantined,
-            "repeated": self.repeated,
-            "dropped": self.dropped,
-            "positives": self.read_positives,
-            "quarantined_positives": self.aside_positives,
-            "label_rate": self.positives / self.weight if self.weight else None,
-            **self.joined,
-        }
-
-    def to_rows(self) -> Rows:
-        """As a manifest has them."""
-        return Rows(
-            read=self.read,
-            written=self.written,
-            quarantined=self.quarantined,
-            repeated=self.repeated,
-            dropped=self.dropped,
-        )
 
 
 def key_of(
@@ -153,7 +104,7 @@ def key_of(
 
 
 def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: date) -> Made:
-    """Sample one day.
+    """Sample one day in this process, unit by unit.
 
     Args:
         folder: new and empty, on this machine.
@@ -166,37 +117,49 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
         MissingDataError: the day or a column of it is absent.
         CorruptDataError: the day is empty or unreadable, or the label is not binary.
     """
-    count, profile, sample = DayCount(), Profile(), RowSample()
-    entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
-    seen: list[npt.NDArray[np.int64]] = []
-    kept, aside = _Writer(folder / ROWS), _Writer(folder / ASIDE)
-    try:
-        keys = UserKeys.of(spec)
-        for table in _tables(source, day):
-            table = keys.keyed(table) if keys else table
-            parsed = parse(table, spec, source.meaning.truth, f"logs of {day}")
-            before = sum(len(keys) for keys in seen)
-            rows = draw(parsed.good, spec, split, seen)
-            count.repeated += len(parsed.good) - (sum(len(keys) for keys in seen) - before)
-            local = _for_profile(parsed.good, zone_of(spec))
-            profile = profile.merge(Profile.of(local, entities))
-            sample = sample.add(local)
-            kept.write(rows)
-            if len(parsed.aside):
-                aside.write(parsed.aside)
-                for reason in parsed.aside[REASON].to_pylist():
-                    count.reasons[reason] = count.reasons.get(reason, 0) + 1
-            _count(count, rows)
-            count.read += len(table)
-            count.quarantined += len(parsed.aside)
-            count.read_positives += parsed.positives + parsed.aside_positives
-            count.aside_positives += parsed.aside_positives
-            count.examples = {**parsed.examples, **count.examples}
-    finally:
-        kept.close()
-        aside.close()
-    if isinstance(source, JoinsEvents):
-        count.joined = source.figures(day)
+    units = units_of(source, day, split, WholeDay(day, source))
+    folders = [folder / UNITS / unit.name for unit in units]
+    for unit, each in zip(units, folders, strict=True):
+        each.mkdir(parents=True)
+        sample_unit(each, unit, spec)
+    made = assemble(folder, folders, day)
+    shutil.rmtree(folder / UNITS)
+    return made
+
+
+def units_of(source: Source, day: date, split: Split, whole: WholeDay) -> list[DayUnit]:
+    """Cut a day into units, by its files alone.
+
+    Args:
+        source: of the logs.
+        day: which.
+        split: see `key_of`.
+        whole: the day as one unit, for sources that are not cut.
+    """
+    found = (source.units(day) if isinstance(source, Splits) else ()) or (whole,)
+    truth = dict(source.meaning.truth)
+    return [
+        DayUnit(split, day, number, len(found), logs, truth) for number, logs in enumerate(found)
+    ]
+
+
+def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
+    """Put the sampled units of a day together.
+
+    Args:
+        folder: new and empty, on this machine.
+        units: their folders, in order; files of them are moved.
+        day: which.
+
+    Raises:
+        CorruptDataError: the day is empty, or none of its rows can be read.
+    """
+    counts = [DayCount.from_json(json.loads((unit / COUNT).read_text())) for unit in units]
+    for number, keys in repeated_keys(units).items():
+        _leave_out(units[number] / ROWS, keys, counts[number])
+    count = counts[0]
+    for each in counts[1:]:
+        count.add(each)
     if count.read == 0:
         raise CorruptDataError(
             "the day is empty",
@@ -209,9 +172,86 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
             where=f"logs of {day}",
             hint="name the right columns in `columns` and `label`, or fix the logs",
         )
+    for number, unit in enumerate(units):
+        for name in (ROWS, ASIDE):
+            if (unit / name).exists():
+                shutil.move(unit / name, folder / _numbered(name, number, len(units)))
+    if len(units) == 1:
+        for name in (PROFILE, SOME):
+            if (units[0] / name).exists():
+                shutil.move(units[0] / name, folder / name)
+        return Made({"count": asdict(count)}, count.to_rows())
+    profile, sample = Profile(), RowSample()
+    for unit in units:
+        profile = profile.merge(Profile.load(unit / PROFILE))
+        if (unit / SOME).exists():
+            with RowFile(unit / SOME) as file:
+                for rows in file.tables():
+                    sample = sample.add(rows)
     profile.save(folder / PROFILE)
     sample.save(folder / SOME)
     return Made({"count": asdict(count)}, count.to_rows())
+
+
+def _numbered(name: str, number: int, of: int) -> str:
+    """Name a file of one of several units; that of the only one has no number."""
+    stem, _, ending = name.partition(".")
+    return name if of == 1 else f"{stem}-{number:05d}.{ending}"
+
+
+def row_files(folder: Path, name: str) -> list[Path]:
+    """List the files of a day's rows (`ROWS`) or of those set aside (`ASIDE`), in order."""
+    stem, _, ending = name.partition(".")
+    only = folder / name
+    return [only] if only.exists() else sorted(folder.glob(f"{stem}-*.{ending}"))
+
+
+def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
+    """Find keys that an earlier unit has: its row is the first.
+
+    Reads the sorted keys of all units, a range of them at a time.
+
+    Returns:
+        Number of a unit → its keys that are repeated, int64, sorted.
+    """
+    if len(units) < 2:
+        return {}
+    keys = [np.load(unit / KEYS, mmap_mode="r") for unit in units]
+    ranges = max(1, -(-sum(map(len, keys)) // KEYS_AT_ONCE))
+    # Keys are hashes: even ranges of their values hold about as many.
+    bounds = [-(2**63) + 2**64 * at // ranges for at in range(1, ranges)]
+    starts = [[0, *np.searchsorted(each, bounds).tolist(), len(each)] for each in keys]
+    found: dict[int, list[Keys]] = {}
+    for at in range(ranges):
+        parts = [
+            np.asarray(each[start[at] : start[at + 1]])
+            for each, start in zip(keys, starts, strict=True)
+        ]
+        numbers = np.repeat(np.arange(len(parts)), [len(each) for each in parts])
+        values = np.concatenate(parts)
+        order = np.argsort(values, kind="stable")
+        again = np.flatnonzero(values[order][1:] == values[order][:-1]) + 1
+        for number in np.unique(numbers[order[again]]).tolist():
+            mine = order[again][numbers[order[again]] == number]
+            found.setdefault(number, []).append(values[mine])
+    return {number: np.concatenate(each) for number, each in sorted(found.items())}
+
+
+def _leave_out(path: Path, keys: Keys, count: DayCount) -> None:
+    """Write the rows of a unit again without those of some keys."""
+    beside = path.with_name(f".{path.name}")
+    count.repeated += len(keys)
+    count.written, count.weight, count.positives = 0, 0.0, 0.0
+    kept = RowWriter(beside)
+    try:
+        with RowFile(path) as file:
+            for rows in file.tables():
+                rows = rows.filter(pa.array(~np.isin(np.asarray(rows[KEY]), keys)))
+                kept.write(rows)
+                count.add_kept(rows)
+    finally:
+        kept.close()
+    os.replace(beside, path)
 
 
 def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | None:
@@ -227,92 +267,26 @@ def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | N
     """
     before = DayCount.from_json(whole.manifest.metrics["count"])
     count = replace(before, written=0, weight=0.0, positives=0.0)
-    kept = _Writer(folder / ROWS)
-    try:
-        with pq.ParquetFile(whole.folder / ROWS) as file:
-            sizes = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
-            if max(sizes, default=0) >= LARGEST_GROUP:
+    files = row_files(whole.folder, ROWS)
+    for path in files:
+        with RowFile(path) as file:
+            if file.largest >= LARGEST_GROUP:
                 return None
-            # As it was written: Parquet has its own names for the items of lists.
-            text = file.metadata.metadata[b"ARROW:schema"]
-            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
-            for at in range(file.num_row_groups):
-                rows = thinned(file.read_row_group(at).cast(schema), spec)
-                kept.write(rows)
-                _count(count, rows)
-    finally:
-        kept.close()
+    for path in files:
+        kept = RowWriter(folder / path.name)
+        try:
+            with RowFile(path) as file:
+                for table in file.tables():
+                    rows = thinned(table, spec)
+                    kept.write(rows)
+                    count.add_kept(rows)
+        finally:
+            kept.close()
+    names = {path.name for path in files}
     for each in whole.manifest.files:
-        if each.path != ROWS:
+        if each.path not in names:
             link_or_copy(whole.folder / each.path, folder / each.path)
     return Made({"count": asdict(count)}, count.to_rows())
-
-
-def _count(count: DayCount, rows: pa.Table) -> None:
-    """Add rows that are kept."""
-    weight = np.asarray(rows[WEIGHT], np.float64)
-    count.written += len(rows)
-    count.weight += float(weight.sum())
-    count.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
-
-
-def _tables(source: Source, day: date) -> Iterator[pa.Table]:
-    for batch in source.batches(day):
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
-
-
-def _for_profile(rows: pa.Table, zone: str) -> pa.Table:
-    """Give rows as profiles count them.
-
-    Every row counts once, whatever its weight. `nb_time` has the digits of the days' own clock;
-    texts beyond `LONGEST_TEXT` characters are cut and end with a digest, so that those that differ
-    still do.
-    """
-    place = rows.column_names.index(WEIGHT)
-    rows = rows.set_column(place, WEIGHT, pa.array(np.ones(len(rows), np.float32)))
-    if zone != "UTC":
-        place = rows.column_names.index(TIME)
-        rows = rows.set_column(place, TIME, local_time(rows[TIME], zone))
-    for place, column in enumerate(rows.schema):
-        if pa.types.is_string(column.type):
-            values = whole(rows.column(place))
-            if (pc.max(pc.binary_length(values)).as_py() or 0) > LONGEST_TEXT:
-                rows = rows.set_column(place, column.name, _cut(values))
-    return rows
-
-
-def _cut(values: pa.Array) -> pa.Array:
-    long = pc.fill_null(pc.greater(pc.utf8_length(values), LONGEST_TEXT), False)
-    texts = values.filter(long)
-    if not len(texts):
-        return values
-    starts = pc.utf8_slice_codeunits(texts, 0, LONGEST_TEXT).to_pylist()
-    digests = token_hashes(texts).tolist()
-    cut = [f"{text}…{digest:016x}" for text, digest in zip(starts, digests, strict=True)]
-    return pc.replace_with_mask(values, long, pa.array(cut))
-
-
-class _Writer:
-    """A Parquet file that exists only once there are rows."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: pq.ParquetWriter | None = None
-        self._schema: pa.Schema | None = None
-
-    def write(self, table: pa.Table) -> None:
-        """Add rows; all of the same columns."""
-        if self._writer is None or self._schema is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._schema = table.schema
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
-        self._writer.write_table(table.cast(self._schema))
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.close()
 
 
 def listed(reasons: dict[str, int], examples: dict[str, str]) -> str:

@@ -10,30 +10,44 @@ of the same rows lies in `rows/`, for the gate's expectations on single rows.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from nightbid.config.pipeline import READ_SPLITS, Night, PipelineSpec, Split, named_columns
 from nightbid.data.day_names import SPELLED
-from nightbid.data.source import Source, open_source
+from nightbid.data.source import Source, WholeDay, open_source
 from nightbid.data.user_keys import UserKeys
-from nightbid.errors import MissingDataError
+from nightbid.errors import DataError, MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
-from nightbid.night.days import DayOutput, Made, day_output, days_made, known_output
+from nightbid.night.days import (
+    MANIFEST,
+    DayKey,
+    DayOutput,
+    Made,
+    day_folder,
+    day_output,
+    days_made,
+    known_output,
+)
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
 from nightbid.sampling.day import (
-    ASIDE,
-    PROFILE,
-    ROWS,
-    SOME,
-    DayCount,
+    UNITS,
+    assemble,
     key_of,
     listed,
     make,
     make_thinner,
+    row_files,
+    units_of,
 )
+from nightbid.sampling.engine import sampled
 from nightbid.sampling.frozen import place
+from nightbid.sampling.units import ASIDE, PROFILE, ROWS, SOME, DayCount, DayUnit
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.verify import link_or_copy
 
@@ -65,13 +79,11 @@ def run(task: StageTask) -> Outcome:
     counts: dict[str, DayCount] = {}
     made: dict[str, str] = {}
     keys: dict[str, str] = {}
-    for number, (split, day) in enumerate(window):
-        task.progress(number / len(window), f"{day} → {split}")
-        found = _placed(task, source, split, day)
-        counts[str(day)] = DayCount.from_json(found.manifest.metrics["count"])
-        keys[str(day)] = found.key
+    for each, found in _sampled(task, source, window):
+        counts[str(each.day)] = DayCount.from_json(found.manifest.metrics["count"])
+        keys[str(each.day)] = found.key
         if found.why:
-            made[str(day)] = found.why
+            made[str(each.day)] = found.why
     each_rows = [each.to_rows() for each in counts.values()]
     names = ("read", "written", "quarantined", "repeated", "dropped")
     total = Rows(**{name: sum(getattr(each, name) for each in each_rows) for name in names})
@@ -100,35 +112,93 @@ def run(task: StageTask) -> Outcome:
     )
 
 
-def _placed(task: StageTask, source: Source, split: Split, day: date) -> DayOutput:
-    """Make or find the rows of a day, and put them where the night's files lie."""
+@dataclass(frozen=True)
+class _Day:
+    """A day of the window, and what is to be done for it."""
+
+    split: Split
+    day: date
+    key: DayKey
+    whole_key: DayKey
+    """Of the day without sampling."""
+    units: tuple[DayUnit, ...] = ()
+    """To be sampled; none where the day is there, or can be made of the whole one."""
+
+
+def _planned(task: StageTask, source: Source, split: Split, day: date, whole: WholeDay) -> _Day:
     key, whole_key = (
         key_of(source, task.spec, each, day, lambda path: kept_digest(path, task.cache))
         for each in (split, "evaluate")
     )
-    targets = {
-        ROWS: f"split={split}/dt={day}/part-00000.parquet",
-        ASIDE: f"quarantine/dt={day}/part-00000.parquet",
-        PROFILE: f"profile/dt={day}.json",
-    }
-    if split == "evaluate":
-        targets[SOME] = f"rows/dt={day}.parquet"
+    if any((day_folder(task.workspace, each) / MANIFEST).exists() for each in (key, whole_key)):
+        return _Day(split, day, key, whole_key)
+    return _Day(split, day, key, whole_key, tuple(units_of(source, day, split, whole)))
+
+
+def _sampled(
+    task: StageTask, source: Source, window: list[tuple[Split, date]]
+) -> Iterator[tuple[_Day, DayOutput]]:
+    """Make or find the rows of each day, in order."""
+    opened = task.spec.source, task.cache, tuple(day for _, day in window), named_columns(task.spec)
+    scratch = task.output / UNITS
+    days, failed = [], None
+    for split, day in window:
+        try:
+            whole = WholeDay(day, source, opened)
+            days.append(_planned(task, source, split, day, whole))
+        except DataError as error:  # raised when it is its turn: the days before it are kept
+            failed = error
+            break
+    units = [unit for each in days for unit in each.units]
+
+    def report(finished: int) -> None:
+        share = finished / max(len(units), 1)
+        task.progress(share, f"{finished} of {len(units)} units of {len(window)} days sampled")
+
+    with closing(sampled(units, task.spec, scratch, report)) as finished:
+        for number, each in enumerate(days):
+            if not units:
+                task.progress(number / len(window), f"{each.day} → {each.split}")
+            for _ in each.units:
+                next(finished)
+            yield each, _placed(task, source, each)
+    shutil.rmtree(scratch, ignore_errors=True)
+    if failed:
+        raise failed
+
+
+def _placed(task: StageTask, source: Source, day: _Day) -> DayOutput:
+    """Make or find the rows of a day, and put them where the night's files lie."""
+    units = [task.output / UNITS / unit.name for unit in day.units]
 
     def sampled(folder: Path) -> Made:
-        whole = known_output(task.workspace, whole_key) if whole_key.digest != key.digest else None
-        made = make_thinner(folder, whole, task.spec) if whole else None
-        return made or make(folder, source, task.spec, split, day)
+        if units and all(unit.exists() for unit in units):
+            made = assemble(folder, units, day.day)
+            for unit in units:
+                shutil.rmtree(unit)
+            return made
+        is_other = day.whole_key.digest != day.key.digest
+        whole = known_output(task.workspace, day.whole_key) if is_other else None
+        thinner = make_thinner(folder, whole, task.spec) if whole else None
+        return thinner or make(folder, source, task.spec, day.split, day.day)
 
     found = day_output(
         task.workspace,
-        key,
+        day.key,
         sampled,
         pipeline=task.spec.pipeline,
         run_id=task.run_id,
     )
-    for each in found.manifest.files:
-        if each.path in targets:
-            link_or_copy(found.folder / each.path, task.output / targets[each.path])
+    at = f"dt={day.day}"
+    targets = {PROFILE: f"profile/{at}.json"}
+    if day.split == "evaluate":
+        targets[SOME] = f"rows/{at}.parquet"
+    for name, place_ in ((ROWS, f"split={day.split}"), (ASIDE, "quarantine")):
+        for number, path in enumerate(row_files(found.folder, name)):
+            targets[path.name] = f"{place_}/{at}/part-{number:05d}.parquet"
+    for name, target in targets.items():
+        if (found.folder / name).exists():
+            link_or_copy(found.folder / name, task.output / target)
     return found
 
 

@@ -1,0 +1,176 @@
+"""Reading files of a folder, once it is settled which columns are read and as what.
+
+A reader holds nothing but that: it can be sent to another process, which then reads the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from nightbid.config.sources import ColumnType, FileKind, FolderSource
+from nightbid.data import delimited, record_files, window_types
+from nightbid.data.delimited import Part
+from nightbid.data.layouts import LAYOUTS, row_keys
+from nightbid.data.text_values import TextFormat
+from nightbid.data.window_columns import declared_types, dialect_of
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
+from nightbid.schema import REASON, TEXT
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """Reads files with the columns and types of their window."""
+
+    block: FolderSource
+    kind: FileKind
+    root: Path
+    address: str
+    """Of the place that the root is a copy of; empty where it is none."""
+    types: Mapping[str, Any]
+    """File's name of a column → its type: of the pipeline's words in text files, else of Arrow."""
+    chosen: frozenset[str] | None
+    """Columns of text files that are read; None: all."""
+    named: frozenset[str] | None
+    """Columns that the pipeline names; None: all."""
+
+    @cached_property
+    def _declared(self) -> dict[str, ColumnType]:
+        return declared_types(self.block)
+
+    def is_optional(self, name: str) -> bool:
+        """Tell whether the pipeline can do without a column of the files."""
+        return self.named is not None and self.block.rename.get(name, name) not in self.named
+
+    def raw(self, part: Part) -> Iterator[pa.Table]:
+        """Read a file, or a part of it, as it is."""
+        if self.kind != "csv":
+            return self._records(part)
+        return delimited.read(part, dialect_of(self.block, part), self.types, self.chosen)
+
+    def _records(self, part: Part) -> Iterator[pa.Table]:
+        types, declared = self.types, self._declared
+        wanted = {*types, *declared}
+        is_json = self.kind == "jsonl"
+        for table in record_files.tables(part, self.kind, wanted.__contains__):
+            if is_json:
+                for name in declared:
+                    if name not in table.column_names:
+                        table = table.append_column(name, pa.nulls(len(table)))
+            table = window_types.fit(
+                table,
+                types,
+                declared,
+                part.path,
+                self.is_optional,
+                fill=is_json,
+                style=TextFormat(
+                    time_zone=self.block.time_zone, time_format=self.block.time_format
+                ),
+            )
+            yield (
+                table.select(list(dict.fromkeys([*types, *declared, *table.column_names])))
+                if is_json
+                else table
+            )
+
+    def finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
+        """Add what the layout makes, and give the columns the pipeline's names.
+
+        Args:
+            table: rows as they are in a file.
+            day: of the rows.
+            first: number of the first of them within the day.
+        """
+        block, layout = self.block, LAYOUTS[self.block.layout]
+        where = f"{self.root}, {day}"
+        if layout.make:
+            need(table, layout.types, f"layout {block.layout}", where)
+            table = layout.make(table, day, first)
+        need(table, block.rename, "source.rename", where)
+        names = [block.rename.get(name, name) for name in table.column_names]
+        if block.make_key:
+            table = table.append_column(block.make_key, row_keys(day, first, len(table)))
+            names.append(block.make_key)
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise CorruptDataError(
+                f"two columns are called {sorted(twice)[0]!r}",
+                where=where,
+                hint="fix source.rename, or source.make_key",
+            )
+        return table.rename_columns(names)
+
+    def tables(
+        self,
+        day: date,
+        parts: Sequence[Part],
+        first: int = 0,
+        columns: tuple[Part, pa.Schema] | None = None,
+    ) -> Iterator[pa.Table]:
+        """Read files of one day.
+
+        Args:
+            day: which.
+            parts: in their order.
+            first: rows of the day before them.
+            columns: the first file of the day and what its rows have; default: the first of these.
+        """
+        for part in parts:
+            for table in self.raw(part):
+                table = self.finished(table, day, first)
+                if columns is None:
+                    columns = part, table.schema
+                else:
+                    table = self._aligned(table, part, *columns)
+                first += len(table)
+                yield table
+
+    def _aligned(self, table: pa.Table, part: Part, first: Part, schema: pa.Schema) -> pa.Table:
+        """Give the columns of a day's later file the order of its first.
+
+        Columns that the pipeline does not name are left out, or empty, where a file differs.
+        """
+        named = self.named
+        for name in table.column_names:
+            if name not in schema.names and (named is None or name in named):
+                raise CorruptDataError(
+                    f"has the column {name!r}, which {first.path.name} of the same day has not",
+                    where=str(part.path),
+                    hint="load the day again: its files must have the same columns",
+                )
+        missing = [name for name in schema.names if name not in table.column_names]
+        needed = [name for name in missing if named is None or name in named]
+        need(table, needed, f"{first.path.name} of the same day", str(part.path))
+        for name in missing:
+            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+        return table.select(schema.names)
+
+    def renamed_error(self, error: DataError) -> DataError:
+        """Give an error about a copied file the address of its object."""
+        if not self.address or str(self.root) not in error.where:
+            return error
+        where = error.where.replace(str(self.root), self.address)
+        return type(error)(error.what, where=where, hint=error.hint)
+
+
+def need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:
+    """Refuse a table without some columns.
+
+    Raises:
+        MissingDataError: the first that is missing.
+    """
+    for name in names:
+        if name not in table.column_names:
+            have = [each for each in table.column_names if each not in (REASON, TEXT)]
+            raise MissingDataError(
+                f"column {name!r} of {by} is missing",
+                where=where,
+                hint=f"the file has {', '.join(have[:12])}{'…' if len(have) > 12 else ''}",
+            )

@@ -1,0 +1,273 @@
+"""One unit of a day: its rows are read, parsed, set aside, sampled and profiled on their own.
+
+A unit is what one worker does: a whole day where it is small, else some row groups or lines of its
+files. Its folder has `rows.parquet`, `quarantine.parquet` where rows could not be parsed,
+`profile.json`, `some_rows.parquet`, `count.json`, and `keys.npy` where the day has other units:
+sorted, by which rows whose key an earlier unit has are found.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightbid.column_parsing import local_time, token_hashes, whole
+from nightbid.data.user_keys import UserKeys
+from nightbid.night.manifest import Rows
+from nightbid.profile import Profile
+from nightbid.profile.rows import RowSample
+from nightbid.sampling.rows import draw, parse, zone_of
+from nightbid.schema import LABEL, REASON, TIME, WEIGHT
+
+if TYPE_CHECKING:
+    from nightbid.config.pipeline import PipelineSpec, Split
+    from nightbid.data.source import UnitOfLogs
+
+ROWS, ASIDE, PROFILE, SOME = (
+    "rows.parquet",
+    "quarantine.parquet",
+    "profile.json",
+    "some_rows.parquet",
+)
+COUNT, KEYS = "count.json", "keys.npy"
+LONGEST_TEXT = 256
+"""Characters of a text that profiles keep."""
+
+
+@dataclass
+class DayCount:
+    """What became of the rows of one day, or of a unit of it."""
+
+    read: int = 0
+    written: int = 0
+    quarantined: int = 0
+    repeated: int = 0
+    """Rows whose key an earlier row of the day has."""
+    positives: float = 0.0
+    """Weighted, of the rows written."""
+    weight: float = 0.0
+    reasons: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    """Reason → the first value that gave it."""
+    read_positives: int = 0
+    """Rows read whose label is 1, set aside or not; labels that cannot be read may have been 1."""
+    aside_positives: int = 0
+    """Those of them that were set aside."""
+    joined: dict[str, float] = field(default_factory=dict)
+    """What a join of events found; empty where the source joins none."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DayCount:
+        """Read what a day's manifest has of `asdict`."""
+        return cls(**value)
+
+    @property
+    def dropped(self) -> int:
+        """Left out on purpose."""
+        return self.read - self.written - self.quarantined - self.repeated
+
+    def add_kept(self, rows: pa.Table) -> None:
+        """Count rows that are written."""
+        weight = np.asarray(rows[WEIGHT], np.float64)
+        self.written += len(rows)
+        self.weight += float(weight.sum())
+        self.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
+
+    def add(self, later: DayCount) -> None:
+        """Count the rows of a later unit too."""
+        for name in ("read", "written", "quarantined", "repeated", "positives", "weight",
+                     "read_positives", "aside_positives"):  # fmt: skip
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        for reason, rows in later.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + rows
+        self.examples = {**later.examples, **self.examples}
+        self.joined = {**self.joined, **later.joined}
+
+    def to_json(self) -> dict[str, object]:
+        """As the manifest's metrics have it."""
+        return {
+            "read": self.read,
+            "written": self.written,
+            "quarantined": self.quarantined,
+            "repeated": self.repeated,
+            "dropped": self.dropped,
+            "positives": self.read_positives,
+            "quarantined_positives": self.aside_positives,
+            "label_rate": self.positives / self.weight if self.weight else None,
+            **self.joined,
+        }
+
+    def to_rows(self) -> Rows:
+        """As a manifest has them."""
+        return Rows(
+            read=self.read,
+            written=self.written,
+            quarantined=self.quarantined,
+            repeated=self.repeated,
+            dropped=self.dropped,
+        )
+
+
+@dataclass(frozen=True)
+class DayUnit:
+    """A unit of a day of a split; can be sent to another process."""
+
+    split: Split
+    day: date
+    number: int
+    of: int
+    """Units of the day."""
+    logs: UnitOfLogs
+    truth: Mapping[str, str]
+    """Label column → column of its true probability, if known."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.split} {self.day} {self.number:05d}"
+
+
+def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
+    """Sample one unit.
+
+    Args:
+        folder: new and empty, on this machine.
+        unit: which.
+        spec: the pipeline.
+
+    Raises:
+        MissingDataError: the day or a column of it is absent.
+        CorruptDataError: a file is unreadable, or the label is not binary.
+    """
+    count, profile, sample = DayCount(), Profile(), RowSample()
+    entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
+    seen: list[npt.NDArray[np.int64]] = []
+    kept, aside = RowWriter(folder / ROWS), RowWriter(folder / ASIDE)
+    try:
+        keys = UserKeys.of(spec)
+        for table in _tables(unit.logs):
+            table = keys.keyed(table) if keys else table
+            parsed = parse(table, spec, unit.truth, f"logs of {unit.day}")
+            before = sum(len(keys) for keys in seen)
+            rows = draw(parsed.good, spec, unit.split, seen)
+            count.repeated += len(parsed.good) - (sum(len(keys) for keys in seen) - before)
+            local = _for_profile(parsed.good, zone_of(spec))
+            profile = profile.merge(Profile.of(local, entities))
+            sample = sample.add(local)
+            kept.write(rows)
+            if len(parsed.aside):
+                aside.write(parsed.aside)
+                for reason in parsed.aside[REASON].to_pylist():
+                    count.reasons[reason] = count.reasons.get(reason, 0) + 1
+            count.add_kept(rows)
+            count.read += len(table)
+            count.quarantined += len(parsed.aside)
+            count.read_positives += parsed.positives + parsed.aside_positives
+            count.aside_positives += parsed.aside_positives
+            count.examples = {**parsed.examples, **count.examples}
+    finally:
+        kept.close()
+        aside.close()
+    count.joined = unit.logs.figures()
+    profile.save(folder / PROFILE)
+    sample.save(folder / SOME)
+    if unit.of > 1:
+        none = np.zeros(0, np.int64)
+        np.save(folder / KEYS, np.sort(np.concatenate([none, *seen])))
+    (folder / COUNT).write_text(json.dumps(asdict(count)))
+
+
+def _tables(logs: UnitOfLogs) -> Iterator[pa.Table]:
+    for batch in logs.batches():
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
+
+
+def _for_profile(rows: pa.Table, zone: str) -> pa.Table:
+    """Give rows as profiles count them.
+
+    Every row counts once, whatever its weight. `nb_time` has the digits of the days' own clock;
+    texts beyond `LONGEST_TEXT` characters are cut and end with a digest, so that those that differ
+    still do.
+    """
+    place = rows.column_names.index(WEIGHT)
+    rows = rows.set_column(place, WEIGHT, pa.array(np.ones(len(rows), np.float32)))
+    if zone != "UTC":
+        place = rows.column_names.index(TIME)
+        rows = rows.set_column(place, TIME, local_time(rows[TIME], zone))
+    for place, column in enumerate(rows.schema):
+        if pa.types.is_string(column.type):
+            values = whole(rows.column(place))
+            if (pc.max(pc.binary_length(values)).as_py() or 0) > LONGEST_TEXT:
+                rows = rows.set_column(place, column.name, _cut(values))
+    return rows
+
+
+def _cut(values: pa.Array) -> pa.Array:
+    long = pc.fill_null(pc.greater(pc.utf8_length(values), LONGEST_TEXT), False)
+    texts = values.filter(long)
+    if not len(texts):
+        return values
+    starts = pc.utf8_slice_codeunits(texts, 0, LONGEST_TEXT).to_pylist()
+    digests = token_hashes(texts).tolist()
+    cut = [f"{text}…{digest:016x}" for text, digest in zip(starts, digests, strict=True)]
+    return pc.replace_with_mask(values, long, pa.array(cut))
+
+
+class RowWriter:
+    """A Parquet file that exists only once there are rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+        self._schema: pa.Schema | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows; all of the same columns."""
+        if self._writer is None or self._schema is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._schema = table.schema
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table.cast(self._schema))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class RowFile:
+    """Rows as `RowWriter` was given them: Parquet has its own names for the items of lists."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        text = self._file.metadata.metadata[b"ARROW:schema"]
+        self._schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def largest(self) -> int:
+        """Rows of the largest row group."""
+        file = self._file.metadata
+        return max((file.row_group(at).num_rows for at in range(file.num_row_groups)), default=0)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Read what was written at once, in its order."""
+        for at in range(self._file.num_row_groups):
+            yield self._file.read_row_group(at).cast(self._schema)

@@ -1,0 +1,248 @@
+"""A day that is cut into units has the rows, counts and statistics of the day read as a whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import fastavro
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.orc as orc
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.data import units
+from nightbid.data.source import WholeDay, open_source
+from nightbid.errors import CorruptDataError
+from nightbid.night.task import Outcome, StageTask
+from nightbid.sampling.beam import sample_on
+from nightbid.sampling.day import units_of
+from nightbid.sampling.engine import sampled
+from nightbid.sampling.stage import run
+from nightbid.schema import KEY, WEIGHT
+from nightbid.storage.verify import inventory
+from nightbid.storage.workspace import Workspace
+
+FIRST = date(2026, 1, 1)
+ROWS = 400
+
+
+def rows_of(at: int, *, first: int = 0, count: int = ROWS) -> pa.Table:
+    """Rows of a day: some keys come twice, some lack a user."""
+    start = (FIRST + timedelta(days=at) - date(1970, 1, 1)).days * 86_400
+    numbers = range(first, first + count)
+    return pa.table(
+        {
+            "impression_id": [f"{at}-{n % 370}" for n in numbers],
+            "time": [start + n for n in numbers],
+            "user_id": [None if n % 97 == 5 else f"u{n % 17}" for n in numbers],
+            "ad_id": [f"a{n % 7}" for n in numbers],
+            "price": [n / 8 for n in numbers],
+            "click": [int(n * 7 % 5 == 0) for n in numbers],
+        }
+    )
+
+
+def write(table: pa.Table, folder: Path, kind: str, name: str = "part") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path, row_group_size=64)
+    elif kind == "orc":
+        orc.write_table(table, path, stripe_size=1024, batch_size=64)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    elif kind == "avro":
+        types = ("string", "long", "string", "string", "double", "long")
+        fields = [
+            {"name": name, "type": ["null", each]}
+            for name, each in zip(table.column_names, types, strict=True)
+        ]
+        with open(path, "wb") as stream:
+            schema = {"type": "record", "name": "row", "fields": fields}
+            fastavro.writer(stream, fastavro.parse_schema(schema), table.to_pylist())
+    else:
+        options = pcsv.WriteOptions(quoting_style="none")
+        content = pa.BufferOutputStream()
+        pcsv.write_csv(table, content, options)
+        text = content.getvalue().to_pybytes()
+        lines = text.splitlines(keepends=True)
+        # Two lines of the wrong length, in the middle of the file.
+        text = b"".join([*lines[:150], b"1,2,3\n", *lines[150:200], b"x\n", *lines[200:]])
+        path.write_bytes(gzip.compress(text) if kind.endswith("gz") else text)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Callable[..., tuple[Outcome, Path]]:
+    """Sample a night of two days of training into a workspace of its own."""
+    count = iter(range(100))
+
+    def start(
+        kind: str = "parquet", newest: int = 3, workspace: str = "", **blocks: object
+    ) -> tuple[Outcome, Path]:
+        here = tmp_path / f"{next(count)}"
+        (here / "out").mkdir(parents=True)
+        spec = PipelineSpec.model_validate(
+            {
+                "pipeline": "t",
+                "source": {"kind": kind, "folder": str(tmp_path / "logs")},
+                "features": {"ad_id": {}},
+                "window": {"train_days": 2},
+                "sampling": {"negative_rate": 0.5},
+                **blocks,
+            }
+        )
+        task = StageTask(
+            spec=spec,
+            night=Night.of(spec, FIRST + timedelta(days=newest)),
+            run_id="r",
+            inputs={},
+            history=(),
+            output=here / "out",
+            workspace=Workspace(str(tmp_path / workspace if workspace else here / "w")),
+            cache=tmp_path / "cache",
+        )
+        return run(task), here / "out"
+
+    return start
+
+
+def write_days(tmp_path: Path, kind: str, files: int = 1, days: int = 4) -> None:
+    for at in range(days):
+        size = ROWS // files
+        for n in range(files):
+            table = rows_of(at, first=n * size, count=size)
+            write(table, tmp_path / "logs" / f"dt={FIRST + timedelta(days=at)}", kind, f"part{n}")
+
+
+def small(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Make units of a part of a day."""
+    monkeypatch.setattr(units, "UNIT_ROWS", max(1, int(ROWS * share)))
+    monkeypatch.setattr(units, "UNIT_BYTES", max(1, int(14_000 * share)))
+
+
+def together(folder: Path, pattern: str) -> list[pa.Table]:
+    """Rows of each day, its files put together."""
+    found = []
+    for each in sorted(folder.glob(pattern)):
+        paths = sorted(each.glob("part-*.parquet"))
+        found.append(pa.concat_tables([pq.ParquetFile(path).read() for path in paths]))
+    return found
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {each.path: each.digest for each in inventory(folder)}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "orc", "jsonl", "csv", "csv.gz", "avro"])
+@pytest.mark.parametrize("files", [1, 4])
+def test_units_give_the_rows_and_the_statistics_of_the_whole_day(
+    sample, tmp_path, monkeypatch, kind, files
+):
+    write_days(tmp_path, kind, files)
+    name = kind.partition(".")[0]
+    whole, one = sample(name)
+    assert len(list(one.glob("split=*/dt=*/part-*"))) == 4
+    for share in (0.5, 0.1):
+        small(monkeypatch, share)
+        outcome, many = sample(name)
+        parts = len(list(many.glob("split=*/dt=*/part-*")))
+        if kind in ("csv.gz", "avro"):
+            assert parts > 4 if files == 4 and share == 0.1 else parts == 4 or files == 4
+        else:
+            assert parts >= 8
+        assert outcome.rows == whole.rows
+        assert outcome.metrics["days"] == whole.metrics["days"]
+        assert outcome.metrics["quarantine"] == whole.metrics["quarantine"]
+        assert outcome.summary == whole.summary
+        assert together(many, "split=*/dt=*") == together(one, "split=*/dt=*")
+        aside = [together(folder, "quarantine/dt=*") for folder in (one, many)]
+        if name == "csv":  # lines of the wrong length come after the other rows of their unit
+            aside = [[each.sort_by("time") for each in found] for found in aside]
+        assert aside[0] == aside[1]
+        alike = {path: digest for path, digest in bytes_of(one).items() if "part-" not in path}
+        assert len(alike) == 5, "profiles of four days, and rows of one"
+        assert alike.items() <= bytes_of(many).items()
+    # Of 30 keys that come twice, one has no user the first time and one the second time.
+    assert whole.rows.repeated == 4 * 28
+
+
+def test_every_runner_writes_the_same_bytes(sample, tmp_path, monkeypatch):
+    write_days(tmp_path, "parquet", 2)
+    small(monkeypatch, 0.2)
+    _, expected = sample(runner={"workers": 2})
+    assert len(bytes_of(expected)) > 30
+    assert bytes_of(sample(runner={"workers": 1})[1]) == bytes_of(expected)
+    assert bytes_of(sample(runner={"kind": "dask", "workers": 2})[1]) == bytes_of(expected)
+
+
+def test_the_direct_runner_of_beam_writes_the_same_folders(tmp_path, monkeypatch):
+    write_days(tmp_path, "parquet")
+    small(monkeypatch, 0.2)
+    source = {"kind": "parquet", "folder": str(tmp_path / "logs")}
+    block = {"pipeline": "t", "source": source, "features": {"ad_id": {}}}
+    spec = PipelineSpec.model_validate(block)
+    logs = open_source(spec.source, tmp_path / "cache")
+    found = units_of(logs, FIRST, "train", WholeDay(FIRST, logs))
+    assert len(found) > 4
+    list(sampled(found, spec, tmp_path / "threads", lambda _: None))
+    sample_on(found, spec, tmp_path / "beam", lambda _: None)
+    assert bytes_of(tmp_path / "beam") == bytes_of(tmp_path / "threads")
+
+
+def test_whole_days_are_sampled_by_workers_too(sample):
+    """A source that is not cut: the workers open it themselves."""
+    source = {"kind": "simulator", "rows_per_day": 300, "users": 50, "ads": 20}
+    _, expected = sample(source=source)
+    _, found = sample(source=source, runner={"kind": "dask", "workers": 2})
+    assert bytes_of(found) == bytes_of(expected)
+
+
+def test_a_training_day_is_made_of_the_units_of_the_whole_day(sample, tmp_path, monkeypatch):
+    """Thinned from its parts, or from the logs: the same bytes, and no key twice."""
+    write_days(tmp_path, "parquet", days=5)
+    small(monkeypatch, 0.3)
+    sample(workspace="w")
+    outcome, found = sample(newest=4, workspace="w")
+    assert list(outcome.metrics["made"]) == ["2026-01-03", "2026-01-05"]
+    assert bytes_of(found) == bytes_of(sample(newest=4)[1])
+    for table in together(found, "split=train/dt=*"):
+        assert set(table[WEIGHT].to_pylist()) == {1.0, 2.0}
+        assert len(set(table[KEY].to_pylist())) == len(table) > 150
+
+
+def test_numbered_keys_are_the_same_in_units(sample, tmp_path, monkeypatch):
+    write_days(tmp_path, "parquet", 2)
+    source = {"kind": "parquet", "folder": str(tmp_path / "logs"), "make_key": "row"}
+    blocks = {"source": source, "columns": {"key": "row"}}
+    _, one = sample(**blocks)
+    small(monkeypatch, 0.2)
+    _, many = sample(**blocks)
+    assert len(list(many.glob("split=*/dt=*/part-*"))) > 8
+    assert together(many, "split=*/dt=*") == together(one, "split=*/dt=*")
+
+
+def test_quotation_marks_keep_a_file_whole(sample, tmp_path, monkeypatch):
+    """A field in quotation marks may hold a line break: no byte of it tells."""
+    for at in range(4):
+        folder = tmp_path / "logs" / f"dt={FIRST + timedelta(days=at)}"
+        folder.mkdir(parents=True)
+        pcsv.write_csv(rows_of(at), folder / "part.csv")
+    small(monkeypatch, 0.2)
+    _, quoted = sample("csv")
+    assert len(list(quoted.glob("split=*/dt=*/part-*"))) == 4
+
+
+def test_a_damaged_file_is_named(sample, tmp_path, monkeypatch):
+    write_days(tmp_path, "parquet", 3)
+    bad = tmp_path / "logs" / "dt=2026-01-03" / "part1.parquet"
+    content = bytearray(bad.read_bytes())
+    content[100:2000] = b"X" * 1900
+    bad.write_bytes(content)
+    small(monkeypatch, 0.2)
+    with pytest.raises(CorruptDataError, match=r"part1\.parquet: cannot be read as Parquet"):
+        sample()
