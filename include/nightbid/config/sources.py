@@ -182,6 +182,9 @@ class FolderSource(LogSource):
     the directives of Python's strptime. A time that names no zone is of `time_zone`."""
     nulls: tuple[str, ...] = ()
     """More texts of csv files that stand for no value; the empty text and `\\N` always do."""
+    day_column: str = ""
+    """Column of the files whose time says the day of a row, where the names of the files do not.
+    Then a file may hold many days, and a day lie in several files."""
     first_day: date = date(2026, 1, 1)
     """Day of `day_0`, or of the first part of a single file (criteo)."""
     days_per_file: int = Field(default=1, ge=1, le=366)
@@ -263,6 +266,11 @@ class FolderSource(LogSource):
 
     @model_validator(mode="after")
     def _layouts_are_csv(self) -> FolderSource:
+        is_table = self.kind in ("delta", "iceberg", "bigquery")
+        if self.day_column and (self.layout != "plain" or is_table):
+            raise ValueError(
+                f"day_column is for plain files, and {self.kind}, layout {self.layout}, names days"
+            )
         if self.layout != "plain" and (self.kind != "csv" or self.names):
             raise ValueError(
                 f"layout {self.layout} needs `kind: csv` and no `names`: it has its own"

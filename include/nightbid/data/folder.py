@@ -6,37 +6,27 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbid.column_parsing import as_time, local_time
 from nightbid.config.sources import FileKind, FolderSource
 from nightbid.data import ipinyou
-from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, scan
+from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, is_format, scan
 from nightbid.data.delimited import Part
-from nightbid.data.folder_reader import FolderReader
+from nightbid.data.folder_reader import FolderReader, need
 from nightbid.data.layouts import LAYOUTS, avazu_time, criteo_days, single_file
 from nightbid.data.places import Place, named_place, open_place
 from nightbid.data.source_schema import SourceSchema
+from nightbid.data.timed_files import Days, TimedFiles
 from nightbid.data.units import FolderUnit, units_of
 from nightbid.data.window_columns import OTHER_COLUMNS, WindowColumns
 from nightbid.errors import DataError, MissingDataError
-
-Days = npt.NDArray[np.datetime64]
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Rows of a file among which those of one day lie."""
-
-    first: int
-    last: int
 
 
 class FolderLogs:
@@ -64,7 +54,7 @@ class FolderLogs:
         self._kind: FileKind = (
             "parquet" if kind == "delta" or kind == "iceberg" or kind == "bigquery" else kind
         )
-        self._block, self._days = block, days
+        self._block, self._days, self._cache = block, days, cache
         self._layout = LAYOUTS[block.layout]
         self._place = open_place(block.folder, cache, block.kind, _wanted(block, named))
         self._root = self._place.root
@@ -86,11 +76,11 @@ class FolderLogs:
 
     def days(self) -> tuple[date, ...] | None:
         """Every day that has a file, or at least a partition."""
-        return tuple(sorted({*self._files, *self._spans, *self._empty}))
+        return tuple(sorted({*self._files, *self._timed.days(), *self._empty}))
 
     def files(self, day: date) -> list[Path]:
         """Files of one day, in their order; empty where the day has none."""
-        parts = [*self._files.get(day, []), *self._clicks(day)]
+        parts = [*self._files.get(day, []), *self._clicks(day), *self._timed.parts(day)]
         return [part.path for part in parts]
 
     @property
@@ -101,7 +91,7 @@ class FolderLogs:
     def fingerprint(self, days: tuple[date, ...]) -> str:
         """Names, sizes and times of change of the days' files."""
         parts = [part for day in days for part in self._files.get(day, [])]
-        parts += [self._whole] if self._whole else []
+        parts += self._whole
         parts += [part for day in days for part in self._clicks(day)]
         stats: list[object] = []
         for part in parts:
@@ -120,7 +110,7 @@ class FolderLogs:
             return self._identity(day, digest)
 
     def _identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        parts = self._parts(day) + ([self._whole] if self._whole else [])
+        parts = self._parts(day) + (self._timed.parts(day) if self._whole else [])
         parts = [*parts, *self._clicks(day)]
         parts = [part for part in parts if part.path.stat().st_size]
         bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
@@ -162,9 +152,10 @@ class FolderLogs:
         return parts
 
     def _tables(self, day: date) -> Iterator[pa.Table]:
-        if day in self._spans:
-            yield from self._from_whole(day)
-            return
+        if self._whole:
+            yield from self._of_many_days(day)
+            if day in self._timed.days():
+                return
         if day not in self._files:
             if day in self._empty:
                 self._refuse_others(day)
@@ -181,6 +172,18 @@ class FolderLogs:
             yield from self._with_clicks(day)
             return
         yield from self._reader.tables(day, self._parts(day))
+
+    def _of_many_days(self, day: date) -> Iterator[pa.Table]:
+        """Rows of a day out of files that hold several."""
+        read, first = 0, None
+        for part, table in self._timed.tables(day):
+            table = self._reader.finished(table, day, read)
+            if first is None:
+                first = part, table.schema
+            else:
+                table = self._reader.aligned(table, part, *first)
+            yield table
+            read += len(table)
 
     def _clicks(self, day: date) -> list[Part]:
         """Click logs beside the impressions of a day, where the layout has them."""
@@ -245,6 +248,8 @@ class FolderLogs:
         if self._block.layout == "criteo":
             self._place.fetch(path for path, _ in self._place.walk())
             return criteo_days(self._block, self._root)
+        if self._block.day_column:
+            return {}
         found = self._scanned.files
         if self._block.layout == "ipinyou":
             return ipinyou.impression_files(found)
@@ -257,58 +262,33 @@ class FolderLogs:
     @cached_property
     def _empty(self) -> dict[date, list[str]]:
         """Days whose folder has no file of the format, and the names of what it has."""
-        return {} if self._block.layout == "criteo" else self._scanned.others
+        has_names = self._block.layout != "criteo" and not self._block.day_column
+        return self._scanned.others if has_names else {}
 
     @cached_property
-    def _whole(self) -> Part | None:
-        """The one file of all days, if that is how the layout is published."""
+    def _whole(self) -> list[Part]:
+        """Files of which the rows say the day, in the order of their names."""
+        if self._block.day_column:
+            paths = [path for path, name in self._place.walk() if not name.endswith("/")]
+            head = self._place.head
+            mine = [path for path in sorted(paths) if is_format(path, self._kind, head)]
+            self._place.fetch(mine)
+            return [Part(path) for path in mine]
         if self._block.layout != "avazu" or self._files:
-            return None
+            return []
         self._place.fetch(path for path, _ in self._place.walk())
-        return Part(single_file(self._block, self._root))
+        return [Part(single_file(self._block, self._root))]
 
     @cached_property
-    def _spans(self) -> dict[date, _Span]:
-        """Where each day lies in the one file: read once, in bounded memory."""
-        spans: dict[date, _Span] = {}
-        if self._whole is None:
-            return spans
-        row = 0
-        for table, days in self._dated(self._whole):
-            for day in np.unique(days[~np.isnat(days)]):
-                rows = np.flatnonzero(days == day) + row
-                key = day.astype(date)
-                first = spans[key].first if key in spans else int(rows[0])
-                spans[key] = _Span(first, int(rows[-1]))
-            row += len(table)
-        return spans
-
-    def _from_whole(self, day: date) -> Iterator[pa.Table]:
-        assert self._whole is not None
-        span, row, read = self._spans[day], 0, 0
-        for table, days in self._dated(self._whole):
-            if row > span.last:
-                return
-            mine = table.filter(pa.array(days == np.datetime64(day)))
-            row += len(table)
-            if len(mine):
-                yield self._reader.finished(mine, day, read)
-                read += len(mine)
-
-    def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
-        """Tables with the day of each row; one without belongs to the day of the row before."""
-        last = np.datetime64("NaT", "D")
-        for table in self._reader.raw(part):
-            days = _days_of(table)
-            known = np.flatnonzero(~np.isnat(days))
-            if len(known):
-                before = np.searchsorted(known, np.arange(len(days)), side="right") - 1
-                opening = days[known[0]] if np.isnat(last) else last
-                days = np.where(before < 0, opening, days[known[np.maximum(before, 0)]])
-                last = days[-1]
-            else:
-                days = np.full(len(days), last)
-            yield table, days
+    def _timed(self) -> TimedFiles:
+        block = self._block
+        return TimedFiles(
+            self._whole,
+            self._reader.raw,
+            _hours if block.layout == "avazu" else partial(_days_of, block=block),
+            self._cache,
+            (block.day_column, block.time_zone, block.time_format, self._reader.types),
+        )
 
 
 def _wanted(block: FolderSource, named: Collection[str] | None) -> Callable[[str], bool] | None:
@@ -319,7 +299,7 @@ def _wanted(block: FolderSource, named: Collection[str] | None) -> Callable[[str
     return lambda name: block.rename.get(name, name) in read
 
 
-def _days_of(table: pa.Table) -> Days:
+def _hours(table: pa.Table) -> Days:
     if "hour" not in table.column_names:
         raise MissingDataError(
             "column 'hour' is missing",
@@ -328,3 +308,9 @@ def _days_of(table: pa.Table) -> Days:
         )
     time = avazu_time(table["hour"]).cast(pa.timestamp("us"))
     return np.asarray(time).astype("datetime64[D]")
+
+
+def _days_of(table: pa.Table, block: FolderSource) -> Days:
+    need(table, [block.day_column], "source.day_column", block.folder)
+    time = local_time(as_time(table[block.day_column], block.time_zone), block.time_zone)
+    return np.asarray(time.cast(pa.timestamp("us"))).astype("datetime64[D]")

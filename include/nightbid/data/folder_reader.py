@@ -128,11 +128,11 @@ class FolderReader:
                 if columns is None:
                     columns = part, table.schema
                 else:
-                    table = self._aligned(table, part, *columns)
+                    table = self.aligned(table, part, *columns)
                 first += len(table)
                 yield table
 
-    def _aligned(self, table: pa.Table, part: Part, first: Part, schema: pa.Schema) -> pa.Table:
+    def aligned(self, table: pa.Table, part: Part, first: Part, schema: pa.Schema) -> pa.Table:
         """Give the columns of a day's later file the order of its first.
 
         Columns that the pipeline does not name are left out, or empty, where a file differs.

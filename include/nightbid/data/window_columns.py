@@ -36,7 +36,7 @@ class WindowColumns:
         kind: format of the files.
         root: folder of the files.
         days: makes the files of each day of the window, oldest first, on this machine.
-        whole: makes the one file of all days, if that is how the layout is published.
+        whole: makes the files that hold many days, on this machine.
         cache: folder for what was found in text files, so that each is looked through once.
         named: columns that the pipeline names; of the others at most `OTHER_COLUMNS` are read, and
             one whose files disagree is left out. None: every column is named.
@@ -50,7 +50,7 @@ class WindowColumns:
         root: Path,
         *,
         days: Callable[[], list[list[Part]]],
-        whole: Callable[[], Part | None],
+        whole: Callable[[], list[Part]],
         cache: Path | None,
         named: Collection[str] | None,
         others: int = OTHER_COLUMNS,
@@ -59,6 +59,8 @@ class WindowColumns:
         self._layout = LAYOUTS[block.layout]
         self._find_days, self._find_whole = days, whole
         self._named = None if named is None else {*named, *block.types, *block.outcomes}
+        if self._named is not None and block.day_column:
+            self._named.add(self.renamed(block.day_column))
         self._others = others
         self._known_schemas: dict[Path, list[pa.Schema]] = {}
 
@@ -74,9 +76,7 @@ class WindowColumns:
     @cached_property
     def _window(self) -> list[Part]:
         """Files of the days whose types are settled together, oldest first."""
-        whole = self._find_whole()
-        parts = [part for day in self._days for part in day]
-        return [*parts, *([whole] if whole else [])]
+        return [*(part for day in self._days for part in day), *self._find_whole()]
 
     def may_be_lost(self, parts: Collection[Part]) -> set[str]:
         """Columns of which values become null, or are left out, where the files of a day differ.
@@ -201,9 +201,10 @@ class WindowColumns:
         if self._named is None or self._block.layout != "plain" or self._block.names:
             return None
         have: dict[str, None] = {}
-        for parts in self._days:
-            for part in parts[:1]:
-                have.update(dict.fromkeys(self.names_in(part)))
+        # One file of a day stands for it; files of many days may each have columns of their own.
+        firsts = [part for parts in self._days for part in parts[:1]]
+        for part in (*firsts, *self._find_whole()):
+            have.update(dict.fromkeys(self.names_in(part)))
         others = [name for name in have if name and self.is_optional(name)]
         if len(others) <= self._others:
             return None

@@ -16,7 +16,7 @@ from nightbid.data.day_names import SPELLED
 from nightbid.data.places import REMOTE
 from nightbid.data.source import JoinsEvents, open_source
 from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
-from nightbid.data_check.detect import source_block
+from nightbid.data_check.detect import source_block, time_column
 from nightbid.data_check.draft import draft
 from nightbid.data_check.roles import Findings, find_roles
 from nightbid.data_check.rows import first_rows
@@ -119,9 +119,17 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     known = whole.days() or ()
     if isinstance(whole, JoinsEvents):  # of the newest days, the events are still to come
         known = tuple(day for day in known if not whole.not_there(day))
+    if not known and not streams and (column := time_column(block, cache)):
+        block = {**block, "day_column": column}
+        typed = TypeAdapter(Source).validate_python(block)
+        whole = open_source(typed, cache)
+        known = whole.days() or ()
     if not known:
         raise MissingDataError(
-            "no file of the folder belongs to a day", where=folder, hint=f"name days {SPELLED}"
+            "no file of the folder belongs to a day, and no column of them is called a time",
+            where=folder,
+            hint="set source.day_column to the column whose time says the day of a row; or name"
+            f" days {SPELLED}",
         )
     chosen = sorted({known[0], known[len(known) // 2], known[-1]})
     # The types of text files are settled by reading them; those of others by reading their ends.
@@ -155,6 +163,10 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         if block["kind"] == "kuairand":
             given |= {"item": "video_id", "label": "is_click"}
     found = find_roles(columns, day_numbers(sampled), given)
+    if block.get("day_column"):  # then its own times say nothing of the zone of the days
+        found.clocks = []
+        if found.roles.get("time") == block["day_column"]:
+            found.reasons["time"] = "says the day of a row; source.time_zone if it is not in UTC"
     text = draft(name or pipeline_name(folder), block, columns, found, known)
     return FolderReport(block, tuple(known), sampled, unread, columns, found, text)
 

@@ -10,17 +10,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from nightbid.config.sources import BIGQUERY
+from nightbid.config.sources import BIGQUERY, FolderSource
 from nightbid.data.day_names import SPELLED, SUFFIXES, day_of_path, is_format
+from nightbid.data.delimited import Part, columns_of, kinds
 from nightbid.data.delta import is_delta
 from nightbid.data.iceberg import is_iceberg
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
 from nightbid.data.places import BUCKETS, Place, open_place
+from nightbid.data.record_files import tables
+from nightbid.data.window_columns import dialect_of
+from nightbid.data_check.columns import summarize
 from nightbid.data_check.names import rank_of
 from nightbid.data_check.time_formats import choose, formats_of
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.sampling.plain import plain_table
 
 HEAD_BYTES = 1 << 18
+FIRST_ROWS = 1000
 DELIMITERS = ",\t;|"
 BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 DECIMAL_COMMA = re.compile(r"^-?[0-9]+,[0-9]+$")
@@ -73,6 +79,38 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
     )
     place.fetch([newest])
     return {"kind": kind, **block, **_text_settings(newest)}
+
+
+def time_column(block: dict[str, Any], cache: Path) -> str:
+    """Find the column that says the day of a row, by its name and by its first values.
+
+    Args:
+        block: of a folder of which no file is named by a day.
+        cache: folder for copies of a bucket's files.
+
+    Returns:
+        The column of the newest file; empty if none is called a time and holds times.
+    """
+    kind = block["kind"]
+    if kind not in SUFFIXES:
+        return ""
+    place = open_place(block["folder"], cache)
+    files = [path for path, name in place.walk() if not name.endswith("/")]
+    files = [path for path in files if is_format(path, kind, place.head)]
+    newest = max(files, key=lambda path: path.as_posix())
+    place.fetch([newest])
+    typed = FolderSource.model_validate(block)
+    part = Part(newest)
+    if kind == "csv":
+        dialect = dialect_of(typed, part)
+        found = kinds(part, dialect, dict.fromkeys(columns_of(part, dialect), "null"))
+        names = [name for name, each in found.items() if each in ("time", "int", "long")]
+    else:
+        table = next(tables(part, kind, lambda name: True), None)
+        rows = summarize(plain_table(table.slice(0, FIRST_ROWS))) if table is not None else []
+        names = [each.name for each in rows if each.kind == "time"]
+    ranked = [(rank, name) for name in names if (rank := rank_of(name, "time")) is not None]
+    return min(ranked)[1] if ranked else ""
 
 
 def _format_of(path: Path, place: Place) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import date, timedelta
 
@@ -22,6 +23,12 @@ from nightbid.schema import LABEL, TIME
 from typer.testing import CliRunner
 
 FIRST = date(2026, 1, 5)
+
+
+def file_digest(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 ROWS = 600
 
 
@@ -249,6 +256,45 @@ def test_times_in_the_spelling_of_a_country_and_yes_and_no_become_a_night(tmp_pa
     seconds = pc.floor_temporal(expected["servedAt"], unit="second")
     assert parsed.good[TIME].to_pylist() == local_time(seconds, zone).to_pylist()
     assert parsed.good[LABEL].to_pylist() == [float(each.as_py()) for each in expected["is_click"]]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
+    """Exports of no particular day: rows of a day lie in two files, and a file holds many days."""
+    days = [FIRST + timedelta(days=at) for at in range(4)]
+    whole = pa.concat_tables([logs(day).drop_columns(["campaign"]) for day in days])
+    whole = whole.drop_columns(["price[usd]"])  # text gives the same floats, with other digits
+    half = 2 * ROWS + 100
+    for name, rows in (("export (1)", whole.slice(0, half)), ("export (2)", whole.slice(half))):
+        path = tmp_path / "in" / f"{name}.{kind}"
+        path.parent.mkdir(exist_ok=True)
+        if kind == "csv":
+            pcsv.write_csv(rows, path)
+        elif kind == "parquet":
+            pq.write_table(rows, path, row_group_size=250)
+        else:
+            rows.to_pandas().to_json(path, orient="records", lines=True, date_format="iso",
+                                     date_unit="us")  # fmt: skip
+    drafted = tmp_path / "export.yaml"
+    assert "4, 2026-01-05 to 2026-01-08, none missing" in check(tmp_path / "in", "--write", drafted)
+    spec = load_pipeline(drafted)
+    assert spec.source.day_column == "servedAt"
+    source = open_source(spec.source, tmp_path / "cache", tuple(days))
+    assert source.days() == tuple(days)
+    assert [len(source.files(day)) for day in days] == [1, 1, 2, 1]
+    for day in days:
+        found = pa.Table.from_batches(list(source.batches(day)))
+        asked = logs(day)
+        assert found["request_id"].to_pylist() == asked["request_id"].to_pylist()
+        assert parse(found, spec, {}, "the day").aside.num_rows == 0
+    # The day's key follows the bytes of its files, and of no other.
+    keys = [source.identity(day, file_digest)["logs"] for day in days]
+    late = tmp_path / "in" / f"export (3).{kind}"
+    late.write_bytes((tmp_path / "in" / f"export (2).{kind}").read_bytes())
+    again = open_source(spec.source, tmp_path / "cache", tuple(days))
+    changed = [again.identity(day, file_digest)["logs"] != key
+               for day, key in zip(days, keys, strict=True)]  # fmt: skip
+    assert changed == [False, False, True, True]
 
 
 def test_a_time_that_no_format_reads_is_named_with_its_value(tmp_path):
