@@ -23,7 +23,7 @@ STYLE = {
     "worse": "red",
 }
 MARK = {word: Text(word, style) for word, style in STYLE.items()}
-"""A word of a verdict, in its colour."""
+"""A word of a verdict, in its color."""
 
 
 def night_table(run: RunRecord) -> Table:
