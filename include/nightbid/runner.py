@@ -29,7 +29,7 @@ from nightbid.errors import (
     TrialPruned,
 )
 from nightbid.jobs.follow import remote_stage_of, wait
-from nightbid.jobs.job import DeferredJob
+from nightbid.jobs.job import DeferredJob, MayNeedNoJob
 from nightbid.jobs.store import (
     JobRecord,
     cancel_other_jobs,
@@ -130,7 +130,11 @@ def begin_stage(
         return DeferredJob(job_record, work.service)
     number = job_record.attempt if job_record else _fresh(run, stage, attempt)
 
-    def submit(task: StageTask) -> DeferredJob:
+    def submit(task: StageTask) -> Outcome | DeferredJob:
+        if job_record is None and isinstance(work, MayNeedNoJob):
+            made = work.without_job(task)
+            if made is not None:
+                return made
         mine = job_record or JobRecord.new(plan, number, work.service.kind)
         return DeferredJob(submit_once(run, mine, work, task), work.service)
 

@@ -71,6 +71,7 @@ class JobTarget:
     code: str
     """Digest of the source that the output's key was made of."""
     versions: tuple[tuple[str, str], ...]
+    stage: str = "featurize"
 
     def prepare(self) -> None:
         """Make the bucket reachable. Doing it again costs nothing."""
@@ -83,7 +84,7 @@ class JobTarget:
             StageError: the worker's image is older or newer than what submitted the job.
         """
         hint = "rebuild and push the worker image from the code that Airflow runs"
-        if (mine := source_of(_stage())) != self.code:
+        if (mine := source_of(stage_named(self.stage))) != self.code:
             raise StageError(
                 f"the worker's code has digest {mine}, and {self.code} is wanted",
                 where="worker image",
@@ -362,7 +363,3 @@ class FeaturizeJob:
 def _folder(task: StageTask, order: JobRecord) -> UPath:
     """What the job leaves beside the output: staged files, temporary ones, its result."""
     return task.workspace.root / "jobs" / order.name
-
-
-def _stage() -> Any:
-    return stage_named("featurize")

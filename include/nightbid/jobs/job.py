@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from nightbid.jobs.cost_watch import JobNote
@@ -95,6 +95,14 @@ class RemoteStage(Protocol):
         Raises:
             StageError: it left what cannot be used.
         """
+
+
+@runtime_checkable
+class MayNeedNoJob(Protocol):
+    """A stage whose job may have nothing to do."""
+
+    def without_job(self, task: StageTask) -> Outcome | None:
+        """Make the output here if a job would have nothing to compute; None: submit one."""
 
 
 @dataclass(frozen=True)

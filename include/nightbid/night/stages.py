@@ -34,6 +34,7 @@ _JUDGED: tuple[Stage, ...] = (
         inputs=(),
         spec_keys=("source", "columns", "label", "sampling"),
         fingerprint="nightbid.sampling.stage:fingerprint",
+        remote="nightbid.sampling.remote:work",
     ),
     _gate(
         "raw",

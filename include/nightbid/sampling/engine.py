@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from nightbid.data.source import UnitOfLogs, WholeDay
-from nightbid.sampling.units import DayUnit, sample_unit
+from nightbid.sampling.units import COUNT, DayUnit, sample_unit
 
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
@@ -44,6 +44,9 @@ def sampled(
     Raises:
         DataError: what the first unit raises that fails.
     """
+    if all((folder / unit.name / COUNT).exists() for unit in units):
+        yield from units  # a job has sampled them
+        return
     if spec.runner.kind != "direct" and len(units) > 1:
         from nightbid.sampling.beam import sample_on
 

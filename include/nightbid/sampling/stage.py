@@ -63,19 +63,8 @@ def run(task: StageTask) -> Outcome:
     """
     if name := task.spec.sampling.frozen:
         return _frozen(task, name)
+    source, window, outcomes = prepared(task)
     night = with_known_history(task.spec, task.night, task.cache)
-    window = [(split, day) for split in READ_SPLITS for day in night.days(split)]
-    named = named_columns(task.spec)
-    source = open_source(task.spec.source, task.cache, [day for _, day in window], named)
-    check_window(source, night)
-    roles = task.spec.columns
-    known = {*source.meaning.outcomes, *source.meaning.truth.values()}
-    never = (
-        roles.price, roles.bid, roles.value, roles.competing, roles.propensity, roles.weight,
-        roles.conversion,
-    )  # fmt: skip
-    outcomes = sorted(known | set(filter(None, never)))
-    refuse_outcomes(task.spec, outcomes)
     counts: dict[str, DayCount] = {}
     made: dict[str, str] = {}
     keys: dict[str, str] = {}
@@ -112,6 +101,32 @@ def run(task: StageTask) -> Outcome:
     )
 
 
+def prepared(task: StageTask) -> tuple[Source, list[tuple[Split, date]], list[str]]:
+    """Open the logs of a night.
+
+    Returns:
+        The source; splits and days, oldest first; columns that no feature may read.
+
+    Raises:
+        MissingDataError: a day is absent, or the window is longer than the history.
+        CorruptDataError: a feature reads an outcome.
+    """
+    night = with_known_history(task.spec, task.night, task.cache)
+    window = [(split, day) for split in READ_SPLITS for day in night.days(split)]
+    named = named_columns(task.spec)
+    source = open_source(task.spec.source, task.cache, [day for _, day in window], named)
+    check_window(source, night)
+    roles = task.spec.columns
+    known = {*source.meaning.outcomes, *source.meaning.truth.values()}
+    never = (
+        roles.price, roles.bid, roles.value, roles.competing, roles.propensity, roles.weight,
+        roles.conversion,
+    )  # fmt: skip
+    outcomes = sorted(known | set(filter(None, never)))
+    refuse_outcomes(task.spec, outcomes)
+    return source, window, outcomes
+
+
 @dataclass(frozen=True)
 class _Day:
     """A day of the window, and what is to be done for it."""
@@ -135,20 +150,40 @@ def _planned(task: StageTask, source: Source, split: Split, day: date, whole: Wh
     return _Day(split, day, key, whole_key, tuple(units_of(source, day, split, whole)))
 
 
+def _plan(
+    task: StageTask, source: Source, window: list[tuple[Split, date]]
+) -> tuple[list[_Day], DataError | None]:
+    """Say what is to be done for each day, up to the first that cannot be read, and why."""
+    opened = task.spec.source, task.cache, tuple(day for _, day in window), named_columns(task.spec)
+    days = []
+    for split, day in window:
+        try:
+            days.append(_planned(task, source, split, day, WholeDay(day, source, opened)))
+        except DataError as error:  # raised when it is its turn: the days before it are kept
+            return days, error
+    return days, None
+
+
+def units_to_sample(
+    task: StageTask, source: Source, window: list[tuple[Split, date]]
+) -> list[DayUnit]:
+    """List the units of the days that are not there.
+
+    Raises:
+        DataError: a day cannot be read.
+    """
+    days, failed = _plan(task, source, window)
+    if failed:
+        raise failed
+    return [unit for each in days for unit in each.units]
+
+
 def _sampled(
     task: StageTask, source: Source, window: list[tuple[Split, date]]
 ) -> Iterator[tuple[_Day, DayOutput]]:
     """Make or find the rows of each day, in order."""
-    opened = task.spec.source, task.cache, tuple(day for _, day in window), named_columns(task.spec)
     scratch = task.output / UNITS
-    days, failed = [], None
-    for split, day in window:
-        try:
-            whole = WholeDay(day, source, opened)
-            days.append(_planned(task, source, split, day, whole))
-        except DataError as error:  # raised when it is its turn: the days before it are kept
-            failed = error
-            break
+    days, failed = _plan(task, source, window)
     units = [unit for each in days for unit in each.units]
 
     def report(finished: int) -> None:

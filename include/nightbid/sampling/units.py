@@ -135,7 +135,7 @@ class DayUnit:
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.split} {self.day} {self.number:05d}"
+        return f"{self.split}-{self.day}-{self.number:05d}"
 
 
 def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:

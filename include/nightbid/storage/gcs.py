@@ -12,9 +12,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from google.api_core import exceptions
@@ -242,6 +243,39 @@ def download(remote: UPath, names: Iterable[str], local: Path) -> None:
             max_workers=WORKERS,
             raise_exception=True,
         )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An object as it was at some time; None: as it is now."""
+
+    path: UPath
+    number: int | None = None
+
+    @property
+    def _blob(self) -> storage.Blob:
+        bucket, _, name = self.path.path.partition("/")
+        return _client().bucket(bucket).blob(name, generation=self.number)
+
+    def size(self) -> int:
+        """Bytes of it."""
+        blob = self._blob
+        with _one_line(self.path):
+            blob.reload(retry=RETRY)
+        return int(blob.size)
+
+    def copy(self, local: Path) -> None:
+        """Copy it to a file; its crc32c is checked."""
+        with _one_line(self.path):
+            self._blob.download_to_filename(str(local), retry=RETRY)
+
+    def copy_range(self, start: int, stop: int, stream: BinaryIO) -> None:
+        """Copy some of its bytes; there is no crc32c of a part."""
+        if stop > start:
+            with _one_line(self.path):
+                self._blob.download_to_file(
+                    stream, start=start, end=stop - 1, checksum=None, retry=RETRY
+                )
 
 
 def delete(path: UPath) -> None:

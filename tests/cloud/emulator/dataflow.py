@@ -298,7 +298,7 @@ class Dataflow(Served):
             while True:
                 text, level = here.recv()
                 self._say(job, text, level)
-                if "Transform" not in text or is_lost:
+                if not any(step in text for step in ("Transform", "Sample")) or is_lost:
                     continue
                 if job.plan.vanish:
                     with self._lock:

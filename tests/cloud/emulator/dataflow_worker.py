@@ -30,7 +30,7 @@ class Spoken(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if str(record.msg).startswith("Running bundle for stage") and record.args:
             names = str(record.args[0]).replace("ref_AppliedPTransform_", "")
-            self._said.send((f"Executing operation {names[:160]}", "BASIC"))
+            self._said.send((f"Executing operation {names[:400]}", "BASIC"))
 
 
 def read(address: str) -> bytes:

@@ -1,0 +1,90 @@
+"""Having the logs of one unit on a worker that has nothing but the bucket.
+
+Of a text file the unit's lines are copied, of a Parquet file its footer and the unit's row groups,
+of other files everything. What is copied is the generation of the object that the day's key is of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from upath import UPath
+
+from nightbid.config.sources import FileKind
+from nightbid.data.delimited import Part
+from nightbid.data.units import FolderUnit
+from nightbid.storage import gcs
+
+TAIL = 1 << 16
+"""Bytes at the end of a Parquet file that are read first; most footers are shorter."""
+
+
+def fetched(unit: FolderUnit, folder: Path, generations: Mapping[str, int]) -> FolderUnit:
+    """Copy what a unit reads.
+
+    Args:
+        unit: as it was cut on the machine that submitted the job.
+        folder: empty, on this machine.
+        generations: path below the source → generation of the object.
+
+    Raises:
+        WorkspaceError: an object is gone, or was replaced since.
+    """
+    reader = unit.reader
+    parts = []
+    for part in unit.parts:
+        relative = part.path.relative_to(reader.root).as_posix()
+        remote = gcs.Generation(UPath(f"{reader.address}/{relative}"), generations.get(relative))
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        parts.append(_copy(part, reader.kind, remote, target))
+    return replace(unit, reader=replace(reader, root=folder), parts=tuple(parts))
+
+
+def _copy(part: Part, kind: FileKind, remote: gcs.Generation, target: Path) -> Part:
+    if part.size is None or kind not in ("csv", "jsonl", "parquet"):
+        remote.copy(target)
+        return replace(part, path=target)
+    if kind == "parquet":
+        _copy_groups(part, remote, target)
+        return replace(part, path=target)
+    with open(target, "wb") as stream:
+        remote.copy_range(part.start, part.start + part.size, stream)
+    return Part(target, 0, part.size, part.names)
+
+
+def _copy_groups(part: Part, remote: gcs.Generation, target: Path) -> None:
+    """Make a file of the same size that holds the footer and some row groups."""
+    size = remote.size()
+    with open(target, "wb") as stream:
+        stream.truncate(size)
+    start = max(0, size - TAIL)
+    _place(remote, start, size, target)
+    with open(target, "rb") as written:
+        written.seek(max(0, size - 8))
+        footer = int.from_bytes(written.read(4), "little") + 8
+    if start > size - footer >= 0:
+        _place(remote, size - footer, start, target)
+    metadata = pq.read_metadata(target)
+    for at in range(part.start, part.stop or metadata.num_row_groups):
+        group = metadata.row_group(at)
+        columns = [group.column(number) for number in range(group.num_columns)]
+        # A dictionary, where there is one, stands before the column's other pages.
+        starts = [
+            min(each.dictionary_page_offset or each.data_page_offset, each.data_page_offset)
+            for each in columns
+        ]
+        stops = [
+            first + each.total_compressed_size for first, each in zip(starts, columns, strict=True)
+        ]
+        _place(remote, min(starts), max(stops), target)
+
+
+def _place(remote: gcs.Generation, start: int, stop: int, target: Path) -> None:
+    """Write a range of the object where it stands in the object."""
+    with open(target, "r+b") as stream:
+        stream.seek(start)
+        remote.copy_range(start, stop, stream)

@@ -1,0 +1,195 @@
+"""Sampling as a Beam job on Dataflow: units of days in, folders of their rows out.
+
+Workers read the logs' units from the bucket and write what `sample_unit` makes of each beside the
+output, where nothing is taken for a result. Putting the days together needs no computing of rows:
+the stage does it when the job has ended, with the same function as everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+from pydantic import BaseModel, ConfigDict
+from upath import UPath
+
+from nightbid.config.cloud import Cloud
+from nightbid.data.folder import FolderLogs
+from nightbid.data.units import FolderUnit
+from nightbid.errors import StageError
+from nightbid.featurize.job import JobTarget
+from nightbid.jobs.dataflow import DataflowService
+from nightbid.jobs.store import JobRecord
+from nightbid.night.task import Outcome, StageTask
+from nightbid.sampling.day import LIBRARIES, UNITS
+from nightbid.sampling.fetch import fetched
+from nightbid.sampling.stage import prepared, run, units_to_sample
+from nightbid.sampling.units import DayUnit, sample_unit
+from nightbid.storage import gcs
+
+if TYPE_CHECKING:
+    from nightbid.config.pipeline import PipelineSpec
+
+COMPUTING = ("apache-beam", *LIBRARIES)
+"""Libraries that a worker computes with: other versions may give other bytes."""
+
+
+class Result(BaseModel):
+    """What the job leaves when it is done."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    units: dict[str, tuple[str, ...]]
+    """Name of a unit → its files."""
+
+
+class SampleThere(beam.DoFn):  # type: ignore[misc]
+    """Unit → objects of its rows."""
+
+    def __init__(
+        self, spec: PipelineSpec, place: JobTarget, folder: str, generations: Mapping[str, int]
+    ) -> None:
+        self._spec = spec
+        self._place = place
+        self._folder = folder
+        self._generations = generations
+
+    def setup(self) -> None:
+        """Check the worker, once."""
+        self._place.check()
+        self._place.prepare()
+
+    def process(self, unit: DayUnit) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Sample one unit; one that is tried again writes the same objects."""
+        assert isinstance(unit.logs, FolderUnit)
+        with tempfile.TemporaryDirectory() as name:
+            logs = fetched(unit.logs, Path(name) / "logs", self._generations)
+            rows = Path(name) / "rows"
+            rows.mkdir()
+            sample_unit(rows, replace(unit, logs=logs), self._spec)
+            names = tuple(sorted(path.name for path in rows.iterdir()))
+            gcs.upload(rows, names, UPath(self._folder) / unit.name)
+        yield unit.name, names
+
+
+class SaveResult(beam.DoFn):  # type: ignore[misc]
+    """Everything that was written → the one object that says that the job is done."""
+
+    def __init__(self, place: JobTarget, result: str) -> None:
+        self._place = place
+        self._result = result
+
+    def process(self, written: list[tuple[str, tuple[str, ...]]]) -> Iterator[str]:
+        """Write the object."""
+        self._place.prepare()
+        result = Result(units=dict(sorted(written)))
+        gcs.write(UPath(self._result), result.model_dump_json().encode())
+        yield self._result
+
+
+def sampling_there(
+    units: Sequence[DayUnit],
+    spec: PipelineSpec,
+    place: JobTarget,
+    folder: str,
+    generations: Mapping[str, int],
+) -> Callable[[beam.Pipeline], Any]:
+    """Build the whole job.
+
+    Args:
+        units: what to read.
+        spec: the pipeline.
+        place: the stage's output, and what the worker must be.
+        folder: what the job leaves beside it.
+        generations: path below the source → generation of the object.
+    """
+    sample = SampleThere(spec, place, f"{folder}/units", generations)
+
+    def expand(pipeline: beam.Pipeline) -> Any:
+        return (
+            pipeline
+            | "Units" >> beam.Create(list(units), reshuffle=True)
+            | "Sample" >> beam.ParDo(sample)
+            | "Together" >> beam.combiners.ToList()
+            | "Save result" >> beam.ParDo(SaveResult(place, f"{folder}/result.json"))
+        )
+
+    return expand
+
+
+class SampleJob:
+    """Sampling as the work of a job, see `nightbid.jobs.job.RemoteStage`."""
+
+    def __init__(self, cloud: Cloud, service: DataflowService) -> None:
+        self._cloud = cloud
+        self._service = service
+
+    @property
+    def service(self) -> DataflowService:
+        """Who runs it."""
+        return self._service
+
+    def without_job(self, task: StageTask) -> Outcome | None:
+        """Finish here where no day has to be made of logs."""
+        source, window, _ = prepared(task)
+        return None if units_to_sample(task, source, window) else run(task)
+
+    def submit(self, task: StageTask, order: JobRecord) -> str:
+        """Submit the job."""
+        source, window, _ = prepared(task)
+        assert isinstance(source, FolderLogs)
+        units = units_to_sample(task, source, window)
+        days = len({unit.day for unit in units})
+        task.progress(0.0, f"submitting a job for {len(units)} units of {days} days")
+        place = JobTarget(
+            self._cloud,
+            str(task.workspace.at(order.uri)),
+            order.code_digest,
+            tuple((name, importlib.metadata.version(name)) for name in COMPUTING),
+            stage="sample",
+        )
+        folder = str(_folder(task, order))
+        expand = sampling_there(units, task.spec, place, folder, _generations(source, units))
+        return self._service.submit(order, folder, expand)
+
+    def collect(self, task: StageTask, order: JobRecord) -> Outcome:
+        """Put the days together of what the job says it has written.
+
+        Raises:
+            StageError: that is nothing.
+            DataError: a day is empty, or none of its rows can be read.
+        """
+        folder = _folder(task, order)
+        try:
+            result = Result.model_validate_json((folder / "result.json").read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise StageError(
+                f"job {order.job_id} is done and has left no result ({type(error).__name__})",
+                where=str(folder / "result.json"),
+                hint="a rerun submits a new job",
+            ) from None
+        names = [f"{unit}/{name}" for unit, files in result.units.items() for name in files]
+        gcs.download(folder / "units", names, task.output / UNITS)
+        return run(task)
+
+
+def _generations(source: FolderLogs, units: Sequence[DayUnit]) -> dict[str, int]:
+    """Generations of the objects that the units are cut of."""
+    found = {}
+    for unit in units:
+        assert isinstance(unit.logs, FolderUnit)
+        for part in unit.logs.parts:
+            first = str(source.place.version(part.path)[0]).partition(" ")[0]
+            if first.isdecimal():
+                found[part.path.relative_to(unit.logs.reader.root).as_posix()] = int(first)
+    return found
+
+
+def _folder(task: StageTask, order: JobRecord) -> UPath:
+    """What the job leaves beside the output: staged files, temporary ones, units, its result."""
+    return task.workspace.root / "jobs" / order.name

@@ -1,0 +1,34 @@
+"""Who samples in this installation."""
+
+from __future__ import annotations
+
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.config.sources import FolderSource
+from nightbid.jobs.job import RemoteStage
+
+
+def work(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
+    """Have Dataflow do it where the settings name one and its workers reach the logs; else None."""
+    cloud = settings.cloud
+    if settings.profile == "local" or cloud is None or cloud.dataflow is None:
+        return None
+    if not is_in_reach(spec):
+        return None
+    from nightbid.jobs.dataflow import DataflowService
+    from nightbid.sampling.job import SampleJob
+
+    return SampleJob(cloud, DataflowService(cloud, cloud.dataflow))
+
+
+def is_in_reach(spec: PipelineSpec) -> bool:
+    """Tell whether workers that have nothing but a bucket can read the logs, unit by unit."""
+    source = spec.source
+    return (
+        isinstance(source, FolderSource)
+        and source.folder.startswith("gs://")
+        and source.layout == "plain"
+        # The secret of keyed ids does not leave this machine.
+        and source.user_key is None
+        and not spec.sampling.frozen
+    )
