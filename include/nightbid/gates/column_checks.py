@@ -40,15 +40,9 @@ def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
         if name == KEY or not others:
             continue
         _extremes(measurements, name, day, column, others)
-        _sets(
-            measurements,
-            name,
-            day,
-            column,
-            others,
-            churns=name in spec.columns.turnover,
-        )
-        if name not in spec.columns.turnover:
+        churns = name in spec.columns.turnover or bool(days.moves_on(day, name))
+        _sets(measurements, name, day, column, others, churns=churns)
+        if not churns:
             _lost(measurements, name, day, column, others)
         if column.kind == "time" or name == spec.columns.key:
             continue
@@ -218,7 +212,7 @@ def _sets(
             note=f"{column.distinct:,.0f} distinct values, usually {usual:,.0f}",
         )
         return
-    # Users and items come and go, however few there are: that is no set of values.
+    # Users and items come and go, however few there are, and ages move on: no set of values.
     known = None if churns else known_values(column, filled)
     if known is None:
         return

@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nightbid.errors import MissingDataError
-from nightbid.gates.drift import Distances, Pair, distances, median, pair, subtract
+from nightbid.gates.drift import (
+    Distances,
+    Draws,
+    Pair,
+    distances,
+    independent,
+    median,
+    pair,
+    subtract,
+)
 from nightbid.night.manifest import Manifest
 from nightbid.night.task import StageTask
 from nightbid.profile.bins import Bins
@@ -22,6 +31,10 @@ from nightbid.schema import KEY, TIME
 
 EPOCH = date(1970, 1, 1)
 LEAST_WEEKDAYS = 3
+LEAST_DAYS = 3
+"""Days from which on a value is said to move on."""
+ONE_VALUE = 0.95
+"""Share of the entities that have one value, for a column to belong to them."""
 """Same weekdays needed before a day is compared with them alone; two that agree will do."""
 AGREE = 1.25
 """Two figures that differ by less than this factor agree."""
@@ -143,8 +156,36 @@ class Days:
             both = self.against_others(day, name)
             if both is not None and name in self.ids:
                 both = replace(both, ordered=False, middles=np.zeros(0))
-            self._distances[key] = None if both is None else distances(both)
+            found = None if both is None else distances(both, draws=self._draws(day, name))
+            self._distances[key] = found
         return self._distances[key]
+
+    def moves_on(self, day: Day, name: str) -> str:
+        """Name the column of the entities whose value of a column is another one every day.
+
+        Such as the item of its age: all rows of an item have it, and it is a day older tomorrow.
+        Empty if there is none.
+        """
+        for entity, attributes in day.profile.attributes.items():
+            if attributes.constant(name) < ONE_VALUE:
+                continue
+            # On every day: where one day disagrees with the others, a join of that day is stale.
+            agreed = [
+                found[0] for each in self.all if (found := self.agreement(each, entity, name))
+            ]
+            if len(agreed) >= LEAST_DAYS and median(agreed) < 1 - ONE_VALUE:
+                return entity
+        return ""
+
+    def _draws(self, day: Day, name: str) -> Draws | None:
+        """Independent draws of a column on this day and on the others; None: its rows."""
+        entity = self.moves_on(day, name)
+        column = day.profile.columns.get(entity)
+        pooled = self._pool(entity) if column is not None else None
+        if column is None or pooled is None:
+            return None
+        # The same entities are there on other days.
+        return independent(column), independent(pooled[0])
 
     def usual_distances(self, day: Day, name: str) -> Distances:
         """What the other days of the window differ from all others by; median of each.

@@ -71,7 +71,7 @@ def grouped(both: Pair, groups: int = GROUPS) -> tuple[Floats, Floats]:
     return np.append(new, both.new[-1]).astype(float), np.append(old, both.old[-1]).astype(float)
 
 
-def psi(new: Floats, old: Floats) -> float:
+def psi(new: Floats, old: Floats, draws: Draws | None = None) -> float:
     """Compute the population stability index, Σ (p − q) ln(p / q), less what chance explains.
 
     Under no change it is about χ² with (bins − 1) degrees of freedom times (1/n + 1/m)
@@ -84,10 +84,10 @@ def psi(new: Floats, old: Floats) -> float:
     bins = int(used.sum())
     p, q = (new[used] + 0.5) / (n + 0.5 * bins), (old[used] + 0.5) / (m + 0.5 * bins)
     value = float(((p - q) * np.log(p / q)).sum())
-    return max(value - _chance(bins, n, m), 0.0)
+    return max(value - _chance(bins, *(draws or (n, m))), 0.0)
 
 
-def jensen_shannon(new: Floats, old: Floats) -> float:
+def jensen_shannon(new: Floats, old: Floats, draws: Draws | None = None) -> float:
     """Jensen-Shannon divergence in bits (0 to 1), less what chance explains (PSI / 8 ln 2)."""
     n, m = new.sum(), old.sum()
     if n == 0 or m == 0:
@@ -98,7 +98,7 @@ def jensen_shannon(new: Floats, old: Floats) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         left = np.where(p > 0, p * np.log2(p / middle), 0.0).sum()
         right = np.where(q > 0, q * np.log2(q / middle), 0.0).sum()
-    chance = _chance(int(used.sum()), n, m) / (8 * np.log(2))
+    chance = _chance(int(used.sum()), *(draws or (n, m))) / (8 * np.log(2))
     return max(float(left + right) / 2 - float(chance), 0.0)
 
 
@@ -107,7 +107,7 @@ def _chance(bins: int, n: float, m: float) -> float:
     return float((free + SIGMAS * np.sqrt(2 * free)) * (1 / n + 1 / m))
 
 
-def linf(both: Pair) -> float:
+def linf(both: Pair, draws: Draws | None = None) -> float:
     """Largest change of a value's share, or of the distribution function of numbers."""
     n, m = int(both.new.sum()), int(both.old.sum())
     if n == 0 or m == 0:
@@ -116,7 +116,8 @@ def linf(both: Pair) -> float:
     change = np.abs(np.cumsum(p - q)) if both.ordered else np.abs(p - q)
     mixed = (both.new + both.old) / (n + m)
     share = np.clip(np.cumsum(mixed), 0, 1) if both.ordered else mixed
-    noise = SIGMAS * np.sqrt(share * (1 - share) * (1 / n + 1 / m))
+    new, old = draws or (n, m)
+    noise = SIGMAS * np.sqrt(share * (1 - share) * (1 / new + 1 / old))
     return max(float((change - noise).max(initial=0.0)), 0.0)
 
 
@@ -141,6 +142,10 @@ def material(both: Pair, least: float = 0.0) -> float:
     return min(moved / enough, 1.0) ** 2 if enough > 0 else 1.0
 
 
+Draws = tuple[float, float]
+"""Independent draws of the new and of the old rows, where rows are not independent."""
+
+
 class Distances(NamedTuple):
     """How far two sets of counts are apart beyond chance; nearly 0 for numbers that hardly move."""
 
@@ -149,10 +154,34 @@ class Distances(NamedTuple):
     linf: float
 
 
-def distances(both: Pair, least: float = 0.0) -> Distances:
-    """Compute the distances, weighed by how far the numbers moved (`material`)."""
+def distances(both: Pair, least: float = 0.0, draws: Draws | None = None) -> Distances:
+    """Compute the distances, weighed by how far the numbers moved (`material`).
+
+    Args:
+        both: the counts.
+        least: a move that matters, see `material`.
+        draws: where the rows of an entity share a value, how many draws they stand for.
+    """
     counts, share = grouped(both), material(both, least)
-    return Distances(share * psi(*counts), share * jensen_shannon(*counts), share * linf(both))
+    return Distances(
+        share * psi(*counts, draws),
+        share * jensen_shannon(*counts, draws),
+        share * linf(both, draws),
+    )
+
+
+def independent(column: ColumnProfile) -> float:
+    """Number of entities that a column of ids stands for: (Σ n)² / Σ n² of their rows n (Kish).
+
+    Rows that one entity shares a value in count as one draw. Of more entities than the profile
+    keeps, Σ n² is that of the sample, scaled.
+    """
+    counts = column.sample.counts.astype(float)
+    if not len(counts) or not column.values:
+        return float(column.values)
+    share = 1.0 if column.sample.complete else len(counts) / max(column.distinct, len(counts))
+    squares = float((counts**2).sum()) / share
+    return min(column.values**2 / squares, float(column.values)) if squares else 1.0
 
 
 def transfer_auc(both: Pair) -> tuple[float, float]:

@@ -78,6 +78,14 @@ class Attributes:
             columns[name] = np.stack([np.minimum(left[0], right[0]), np.maximum(left[1], right[1])])
         return Attributes(entities, columns)
 
+    def constant(self, name: str) -> float:
+        """Share of the entities that have one value of a column, of those that have any."""
+        if name not in self.columns:
+            return 0.0
+        low, high = self.columns[name]
+        known = low <= high
+        return float((low == high)[known].mean()) if known.any() else 0.0
+
     def agreement(self, other: Attributes, name: str) -> tuple[float, int] | None:
         """Compare a column with that of another day.
 
