@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 COMPUTING = ("apache-beam", *LIBRARIES)
 """Libraries that a worker computes with: other versions may give other bytes."""
 
+LEAST_UNITS = 4
+"""Of a job: fewer are sampled here before its machines have started."""
+
 
 class Result(BaseModel):
     """What the job leaves when it is done."""
@@ -135,9 +138,9 @@ class SampleJob:
         return self._service
 
     def without_job(self, task: StageTask) -> Outcome | None:
-        """Finish here where no day has to be made of logs."""
+        """Finish here where few units, or none, have to be made of logs."""
         source, window, _ = prepared(task)
-        return None if units_to_sample(task, source, window) else run(task)
+        return None if len(units_to_sample(task, source, window)) >= LEAST_UNITS else run(task)
 
     def submit(self, task: StageTask, order: JobRecord) -> str:
         """Submit the job."""
