@@ -33,6 +33,8 @@ EPOCH = date(1970, 1, 1)
 LEAST_WEEKDAYS = 3
 LEAST_DAYS = 3
 """Days from which on a value is said to move on."""
+FEW_ENTITIES = 100
+"""So few draws that what single items are shown moves the shares of what they are."""
 ONE_VALUE = 0.95
 """Share of the entities that have one value, for a column to belong to them."""
 """Same weekdays needed before a day is compared with them alone; two that agree will do."""
@@ -179,13 +181,24 @@ class Days:
 
     def _draws(self, day: Day, name: str) -> Draws | None:
         """Independent draws of a column on this day and on the others; None: its rows."""
-        entity = self.moves_on(day, name)
-        column = day.profile.columns.get(entity)
-        pooled = self._pool(entity) if column is not None else None
-        if column is None or pooled is None:
-            return None
-        # The same entities are there on other days.
-        return independent(column), independent(pooled[0])
+        moving = self.moves_on(day, name)
+        for entity in [moving] if moving else self._owners(day, name):
+            column, pooled = day.profile.columns.get(entity), self._pool(entity)
+            if column is None or pooled is None:
+                continue
+            # The same entities are there on other days.
+            draws = independent(column), independent(pooled[0])
+            if moving or draws[0] < FEW_ENTITIES:
+                return draws
+        return None
+
+    def _owners(self, day: Day, name: str) -> list[str]:
+        """Columns of entities of which each has one value of a column; ids own themselves."""
+        return [
+            entity
+            for entity, attributes in day.profile.attributes.items()
+            if name == entity or attributes.constant(name) >= ONE_VALUE
+        ]
 
     def usual_distances(self, day: Day, name: str) -> Distances:
         """What the other days of the window differ from all others by; median of each.

@@ -39,13 +39,14 @@ def window(seed: int, ads: int = 60, rows: int = 1500, change=lambda age, draw: 
                 "ad_id": [f"ad{each}" for each in ad],
                 "user_id": [f"u{each}" for each in draw.integers(0, 400, rows)],
                 "ad_age": pa.array(age.astype(np.int32)),
+                "format": np.array(["banner", "native", "video"])[ad % 3],
             }
         )
         days.append(Day(day, Profile.of(table, ("user_id", "ad_id")), {}))
     return Days(days, [], [each.date for each in days])
 
 
-def stops(days: Days) -> set[str]:
+def stops(days: Days, *names: str) -> set[str]:
     measurements = Measurements()
     for day in days.window:
         column_checks.measure(measurements, days, day, SPEC)
@@ -54,13 +55,18 @@ def stops(days: Days) -> set[str]:
         finding.measurement.statistic
         for check in found.checks
         for finding in check.findings
-        if finding.verdict == "stop" and finding.measurement.subject == "ad_age"
+        if finding.verdict == "stop" and finding.measurement.subject in (names or ("ad_age",))
     }
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_ages_of_few_ads_stop_no_clean_night(seed):
     assert stops(window(seed)) == set()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_a_few_ads_are_shown_moves_their_formats_and_stops_no_clean_night(seed):
+    assert stops(window(seed, ads=40, rows=500), "format", "ad_id", "ad_age") == set()
 
 
 @pytest.mark.parametrize(
