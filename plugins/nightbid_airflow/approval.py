@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException
 from nightbid.config.settings import Settings
 from nightbid.night.attempts import APPROVE, StageRecord
 from nightbid.night.record import RunRecord, safe_run_id
@@ -38,21 +39,39 @@ class PromotionApproval(ApprovalOperator):
         self.hours = hours
 
     def execute(self, context: Context) -> Any:
-        """Put the night's verdicts into the question, and wait."""
+        """Put the night's verdicts into the question, and wait.
+
+        Airflow takes a task for lost that is resumed before the process that put the question has
+        ended (within some five seconds), and tries it again: an answer that is recorded counts.
+        """
         run_id = safe_run_id(context["dag_run"].run_id)
         run = RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
+        ti, answer = context["ti"], run.newest(APPROVE)
+        is_second_try = ti.try_number > 1 and ti.max_tries <= (self.retries or 0)
+        if is_second_try and answer is not None and answer.by:
+            said = self.APPROVE if answer.state == "done" else self.REJECT
+            person = {"id": answer.by, "name": answer.by}
+            event = {"chosen_options": [said], "params_input": {}, "responded_at": answer.started,
+                     "responded_by_user": person}  # fmt: skip
+            return super().execute_complete(context, event)
         self.body = question(run, context["dag_run"].run_id, self.hours)
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Record who decided what; a rejection, or no answer in time, ends the run as stopped."""
+        """Record who decided what; a rejection, or no answer in time, ends the run as stopped.
+
+        Raises:
+            AirflowFailException: nobody answered in time.
+        """
         answer = event.get("chosen_options") or []
         person = str((event.get("responded_by_user") or {}).get("name") or "")
         if "error" in event:
             late = event.get("error_type") == "timeout"
             said = f"no answer in {_hours(self.hours)}" if late else str(event["error"])
             self._record(context, "stopped", f"not promoted: {said}", "")
-        elif answer == [self.APPROVE]:
+            # Nobody is asked again.
+            raise AirflowFailException(f"not promoted: {said}")
+        if answer == [self.APPROVE]:
             self._record(context, "done", f"approved by {person or 'somebody'}", person)
         else:
             said = f"not promoted: rejected by {person or 'somebody'}"

@@ -92,7 +92,6 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
                         task_id=APPROVE,
                         pipeline=spec.pipeline,
                         hours=spec.approval_hours,
-                        retries=0,
                         task_group=groups["serving"],
                         doc_md=TASKS[APPROVE],
                         on_failure_callback=StopNotifier(spec.pipeline, APPROVE),

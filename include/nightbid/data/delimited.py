@@ -71,17 +71,32 @@ class Dialect:
 class _Bytes:
     """The bytes of a part as a file object for Arrow; counts its lines."""
 
-    def __init__(self, stream: BinaryIO | pa.NativeFile, left: int | None = None) -> None:
-        self._stream, self._left = stream, left
+    def __init__(
+        self, stream: BinaryIO | pa.NativeFile, path: Path, left: int | None = None
+    ) -> None:
+        self._stream, self._path, self._left = stream, path, left
         self.closed = False
         self.lines = 0
         self._last = b"\n"
 
     def read(self, size: int = -1) -> bytes:
-        """Read on, up to the end of the range."""
+        """Read on, up to the end of the range.
+
+        Raises:
+            CorruptDataError: the file's compression is damaged, or the disk is.
+        """
         if self._left is not None:
             size = self._left if size < 0 else min(size, self._left)
-        chunk: bytes = self._stream.read(size) if size >= 0 else self._stream.read()
+        try:
+            chunk: bytes = self._stream.read(size) if size >= 0 else self._stream.read()
+        except UnicodeError:
+            raise
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CorruptDataError(
+                f"cannot be read as CSV: {' '.join(str(error).split())}",
+                where=str(self._path),
+                hint="copy the file again; it may be cut off or damaged",
+            ) from error
         if self._left is not None:
             self._left -= len(chunk)
         self.lines += chunk.count(b"\n")
@@ -305,11 +320,11 @@ def _opened(part: Part, dialect: Dialect) -> _Stream:
         if part.stop is not None:
             stream = open(part.path, "rb")  # noqa: SIM115 - closed with the wrapper
             stream.seek(part.start)
-            return _Stream.of(_Bytes(stream, part.size))
+            return _Stream.of(_Bytes(stream, part.path, part.size))
         source = pa.input_stream(str(part.path), compression="detect")
         if dialect.encoding.lower() not in UTF8:
             source = pa.transcoding_input_stream(source, dialect.encoding, "utf-8")
-        return _Stream.of(_Bytes(source))
+        return _Stream.of(_Bytes(source, part.path))
     except FileNotFoundError as error:
         raise MissingDataError(
             "the file is gone", where=str(part.path), hint="load the day again"

@@ -53,9 +53,9 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
     """
     with _Named(path, kind):
         if kind == "parquet":
-            return [pq.read_schema(path)]
+            return [_with_names(pq.read_schema(path))]
         if kind == "orc":
-            return [orc.ORCFile(path).schema]
+            return [_with_names(orc.ORCFile(path).schema)]
         if cache is None:
             return [table.schema for table in _OPEN[kind](Part(path))]
         stat = path.stat()
@@ -68,6 +68,12 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
         texts = [base64.b64encode(schema.serialize()).decode() for schema in found]
         write_atomically(kept, json.dumps(texts))
         return found
+
+
+def _with_names(schema: pa.Schema) -> pa.Schema:
+    """A schema whose names can be read; Arrow decodes them late."""
+    _ = schema.names
+    return schema
 
 
 def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterator[pa.Table]:

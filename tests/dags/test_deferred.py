@@ -1,0 +1,174 @@
+"""Airflow is killed while tasks of nights are parked, and started again: each night goes on."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator.installation import kill, until
+from nightbid.audit import decisions
+from nightbid.config.settings import Settings
+from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.data.write import write_day
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import (
+    APPROVE,
+    ARRIVAL,
+    RunRecord,
+    StageRecord,
+    safe_run_id,
+    state_of,
+)
+from nightbid.storage.workspace import Workspace
+
+DAG, WAITS, REJECTED = "nightly_small", "waits-for-logs", "rejected"
+ASKS = "awaiting_input"
+"""As Airflow 3.3 calls a task that waits for a person; no triggerer holds it."""
+STOPS = ["gates.overrides=[]", "gates.raw.rows.stop=[1000000,null]"]
+"""A night with these settings ends at its raw gate."""
+TODAY = dt.datetime.now(dt.UTC).date()
+
+
+def back(days: int) -> dt.date:
+    return TODAY - dt.timedelta(days=days)
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """The newest days; today's without its marker."""
+    folder = tmp_path / "logs"
+    made = SimulatorLogs(SimulatorSource(rows_per_day=1500, users=200, ads=50))
+    for days in range(7):
+        write_day(made.batches(back(days)), folder, back(days))
+        if days:
+            (folder / f"dt={back(days)}" / "_SUCCESS").touch()
+    return folder
+
+
+class Nights:
+    """The nights of the pipeline in one Airflow."""
+
+    def __init__(self, airflow: Any) -> None:
+        self.client = airflow.client
+
+    def backfill(self, night: dt.date, overrides: list[str]) -> str:
+        """Ask for one night again; the name of its run."""
+        asked = {
+            "dag_id": DAG, "from_date": f"{night}T00:00:00Z", "to_date": f"{night}T23:00:00Z",
+            "reprocess_behavior": "none", "max_active_runs": 1, "run_backwards": False,
+            "dag_run_conf": {"overrides": overrides},
+        }  # fmt: skip
+        before = set(self.runs())
+        # SQLite takes one writer at a time, and Airflow refuses a backfill that meets another.
+        until(lambda: self.client._http.post("/api/v2/backfills", json=asked).is_success, 300)
+        (run,) = set(self.runs()) - before
+        return run
+
+    def runs(self) -> list[str]:
+        found = self.client._call("GET", f"dags/{DAG}/dagRuns")["dag_runs"]
+        return [run["dag_run_id"] for run in found]
+
+    def state(self, run: str, task: str) -> str:
+        return {each.name: each.state for each in self.client.tasks(DAG, run)}[task]
+
+    def wait(self, run: str, task: str, state: str) -> None:
+        def is_there() -> bool:
+            now = self.state(run, task)
+            assert now == state or now not in ("failed", "upstream_failed"), (run, task, now)
+            return now == state
+
+        until(is_there, 400)
+
+    def end(self, run: str) -> str:
+        until(lambda: self.client.run_state(DAG, run) in ("success", "failed"), 400)
+        return str(self.client.run_state(DAG, run))
+
+    def clear(self, run: str, task: str) -> None:
+        body = {"task_ids": [task], "dag_run_id": run, "dry_run": False, "only_failed": False}
+        self.client._call("POST", f"dags/{DAG}/clearTaskInstances", body)
+
+    def answer(self, run: str, said: str) -> None:
+        path = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances/{APPROVE}/-1/hitlDetails"
+        answer = {"chosen_options": [said], "params_input": {}}
+        # SQLite takes one writer at a time.
+        until(lambda: self.client._http.patch(path, json=answer).status_code in (200, 409))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_what_waits_outlives_airflow_and_a_cleared_stage_waits_its_turn(
+    pipelines: Callable[..., Path], logs: Path, tmp_path: Path
+) -> None:
+    from nightbid_airflow.embedded.home import Home
+    from nightbid_airflow.embedded.services import embedded
+
+    pipelines(
+        schedule="0 0 * * *",
+        source={"kind": "parquet", "folder": str(logs)},
+        columns={},
+        features={"device_type": "vocabulary"},
+        # The baseline's own: neutral on any number of rows, and neutral is promoted.
+        model={"architecture": "logistic_regression"},
+        arrival={"marker": "_SUCCESS", "every_seconds": 1, "deadline": "23:59"},
+        approval=True,
+    )
+    home, settings = Home(tmp_path / "airflow"), Settings()
+
+    with embedded(home, settings) as airflow:
+        nights = Nights(airflow)
+        until(lambda: airflow.client.has_dag(DAG))
+        stopped = nights.backfill(back(3), STOPS)
+        airflow.client.unpause(DAG)
+        assert nights.end(stopped) == "failed"
+        airflow.client.trigger(DAG, WAITS, {"date": str(TODAY), "overrides": STOPS})
+        nights.wait(WAITS, ARRIVAL, "deferred")
+        # A night that waits for its logs holds no other up.
+        asks = nights.backfill(back(1), [])
+        nights.wait(asks, APPROVE, ASKS)
+        nights.clear(stopped, "gate_raw")
+        nights.wait(stopped, "gate_raw", "deferred")
+        kill(airflow)
+    (logs / f"dt={TODAY}" / "_SUCCESS").touch()
+
+    with embedded(home, settings) as airflow:
+        nights = Nights(airflow)
+        assert nights.state(stopped, "gate_raw") == "deferred"
+        assert nights.state(asks, APPROVE) == ASKS
+        nights.answer(asks, "Approve")
+        assert nights.end(asks) == "success"
+        # Both are judged after the night that was going on, and stop as they should.
+        assert nights.end(WAITS) == nights.end(stopped) == "failed"
+        # The same night once more, its stages reused, which a person rejects.
+        airflow.client.trigger(DAG, REJECTED, {"date": str(back(1))})
+        nights.wait(REJECTED, APPROVE, ASKS)
+        nights.answer(REJECTED, "Reject")
+        nights.end(REJECTED)
+        assert nights.state(REJECTED, "promote") == "skipped"
+
+    workspace = Workspace(settings.workspace)
+
+    def record(run_id: str, stage: str) -> StageRecord:
+        found = RunRecord.load(workspace, "small", safe_run_id(run_id)).stage(stage)
+        assert found is not None
+        return found
+
+    assert record(asks, APPROVE).summary == "approved by admin"
+    champion = ChampionPointer(workspace, "small").current()
+    assert champion is not None
+    assert champion.run_id == safe_run_id(asks)
+    assert record(REJECTED, APPROVE).summary == "not promoted: rejected by admin"
+    rejected = RunRecord.load(workspace, "small", REJECTED)
+    newest = {each.stage: each for each in rejected.records()}
+    assert state_of(rejected.head, newest) == ("stopped", APPROVE)
+    (said,) = [each for each in decisions(workspace, "small") if REJECTED in each.what]
+    assert said.by == "admin"
+    assert record(WAITS, ARRIVAL).verdict == "pass"
+    promoted = record(asks, "promote")
+    for run_id in (WAITS, stopped):
+        judged = record(run_id, "gate_raw")
+        assert judged.state == "stopped"
+        assert judged.started > promoted.started

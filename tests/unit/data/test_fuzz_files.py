@@ -1,0 +1,141 @@
+"""Damaged files of every format: rows or one line of an error, soon and in bounded memory."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+DAY = dt.date(2026, 1, 8)
+CASES = 60
+SECONDS, GIGABYTES = 10, 3
+"""Of one file, and of the process that reads them all, on top of what its imports take."""
+PROGRAM = """
+import datetime as dt, json, random, resource, signal, sys, traceback
+from pathlib import Path
+from nightbid.config.sources import FolderSource
+from nightbid.data.folder import FolderLogs
+from nightbid.errors import NightbidError
+
+kind, sound, seed, cases, seconds, gigabytes = json.loads(sys.argv[1])
+content = Path(sound).read_bytes()
+folder = Path(sound).parent.parent / "damaged"
+day = folder / "dt=2026-01-08"
+day.mkdir(parents=True)
+
+def read():
+    logs = FolderLogs(FolderSource(kind=kind, folder=str(folder)))
+    return sum(batch.num_rows for batch in logs.batches(dt.date(2026, 1, 8)))
+
+def damaged(draw):
+    data = bytearray(content)
+    for _ in range(draw.randint(1, 4)):
+        at = draw.randrange(len(data)) if data else 0
+        how = draw.choice(("flip", "set", "cut", "drop", "double", "zeros", "swap"))
+        some = draw.randint(1, 64)
+        if how == "flip":
+            data[at] ^= 1 << draw.randrange(8)
+        elif how == "set":
+            data[at] = draw.choice((0, 255, 10, 13, 34, 44, 9))
+        elif how == "cut":
+            del data[at + 1:]
+        elif how == "drop":
+            del data[at:at + some]
+        elif how == "double":
+            data[at:at] = data[at:at + some]
+        elif how == "zeros":
+            data[at:at + some] = bytes(len(data[at:at + some]))
+        else:
+            end = bytes(data[-some:])
+            data[-some:] = data[at:at + some]
+            data[at:at + some] = end
+        if not data:
+            data = bytearray(b"0")
+    return bytes(data)
+
+def out_of_time(*_):
+    raise TimeoutError(f"not read within {seconds} s")
+
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + gigabytes * 2**30
+(day / Path(sound).name).write_bytes(content)
+rows, refused, faults = read(), 0, []
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+signal.signal(signal.SIGALRM, out_of_time)
+for number in range(cases):
+    draw = random.Random(f"{kind} {seed} {number}")
+    (day / Path(sound).name).write_bytes(damaged(draw))
+    print(number, file=sys.stderr, flush=True)
+    signal.alarm(seconds)
+    try:
+        read()
+    except NightbidError as error:
+        refused += 1
+        if "\\n" in str(error) or len(str(error)) > 1200:
+            faults.append((number, f"not one line: {error}"))
+    except BaseException:
+        faults.append((number, traceback.format_exc(limit=-4)))
+    finally:
+        signal.alarm(0)
+print(json.dumps({"rows": rows, "refused": refused, "faults": faults}))
+"""
+"""Reads the sound file, then damaged ones."""
+
+
+def table() -> pa.Table:
+    rows = range(300)
+    midnight = dt.datetime.combine(DAY, dt.time(), dt.UTC)
+    return pa.table(
+        {
+            "impression_id": [10**12 + at for at in rows],
+            "time": [midnight + dt.timedelta(minutes=4 * at) for at in rows],
+            "user_id": [f"u{at % 37}" for at in rows],
+            "price": [None if at % 9 == 0 else at / 7 for at in rows],
+            "interests": [["a", "b"][: at % 3] for at in rows],
+            "click": [int(at % 11 == 0) for at in rows],
+        }
+    )
+
+
+def write(kind: str, path: Path) -> None:
+    import pyarrow.orc
+    import pyarrow.parquet
+
+    rows = table()
+    flat = rows.drop_columns(["interests"]).to_pandas()
+    if kind == "parquet":
+        pyarrow.parquet.write_table(rows, path, row_group_size=100)
+    elif kind == "orc":
+        pyarrow.orc.write_table(rows, path)
+    elif kind == "jsonl":
+        flat.to_json(path, orient="records", lines=True, date_format="iso")
+    else:
+        flat.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("parquet", "part.parquet"), ("orc", "part.orc"), ("jsonl", "part.jsonl"),
+     ("csv", "part.csv"), ("csv", "part.csv.gz")],
+)  # fmt: skip
+def test_a_damaged_file_is_read_or_refused_in_one_line(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    sound = tmp_path / "sound" / name
+    sound.parent.mkdir()
+    write(kind, sound)
+    asked = json.dumps([kind, str(sound), 0, CASES, SECONDS, GIGABYTES])
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, asked], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"ended with {done.returncode} at case {done.stderr[-300:]}"
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["rows"] == 300
+    assert not found["faults"], "\n".join(f"case {at}: {said}" for at, said in found["faults"])
+    # Text is read line by line: what does not fit is set aside, and the file goes on.
+    assert found["refused"] > CASES // 10 or name == "part.csv"
