@@ -7,13 +7,16 @@ every stage ends with the digest of a night that nobody disturbed, the champion 
 bundle and was promoted once, every output that is visible is whole, and every attempt is in the
 ledger once. Disturbances are drawn from the seed and the case's number: kill -9 before a file
 operation, an error of the file system (ENOSPC, EDQUOT, EIO, EROFS) at some operations on end,
-damage (flip, cut, delete) to outputs and files of the ledger, two processes at one night, and a
-retired champion. An error of any kind but Nightbid's own or the system's is a failure.
+damage (flip, cut, delete) to outputs and files of the ledger, two processes at one night, a
+retired champion, and nights that race each other and a person who rolls back, retires and pauses:
+then every promotion must have replaced the champion that it was judged against, and revived nothing
+that was withdrawn. An error of any kind but Nightbid's own or the system's is a failure.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -26,6 +29,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +43,7 @@ from nightbid.storage.workspace import Workspace, fetch, read_manifest
 sys.path.insert(0, str(Path(__file__).parent))
 import chaos_night
 
-KINDS = ("kill", "error", "damage", "twice", "retire")
+KINDS = ("kill", "error", "damage", "twice", "retire", "race")
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 WRITES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"})
 OWN, SYSTEM, OTHER = 3, 4, 5
@@ -182,6 +187,67 @@ def disturb(kind: str, folder: Path, draw: random.Random, operations: int) -> st
     return what
 
 
+def race(workspace: Path, log: Path, draw: random.Random) -> str:
+    """Run several nights at once beside a person who interferes; says how many of each.
+
+    Args:
+        workspace: Of the case.
+        log: For what a process could not foresee.
+        draw: Of the case.
+    """
+    if draw.random() < 0.7:
+        chaos_night.night(workspace, date(2026, 1, 6), "first")
+    nights = [(date(2026, 1, draw.choice((7, 8, 9))), f"night-{at}")
+              for at in range(draw.randint(2, 4))]  # fmt: skip
+    acts = [(draw.choice(("rollback", "retire", "pause", "resume")), draw.uniform(0, 0.5))
+            for _ in range(draw.randint(0, 6))]  # fmt: skip
+
+    def interfere() -> None:
+        pointer = ChampionPointer(Workspace(str(workspace)), "p")
+        for act, seconds in acts:
+            time.sleep(seconds)
+            with contextlib.suppress(NightbidError):
+                if act == "rollback":
+                    pointer.rollback("chaos", by="chaos")
+                elif act == "retire":
+                    pointer.retire(len(pointer.history()), "chaos", by="chaos")
+                elif act == "pause":
+                    pointer.pause("chaos", "chaos")
+                else:
+                    pointer.resume("chaos")
+
+    def one(of: date, run_id: str, seconds: float) -> None:
+        time.sleep(seconds)
+        chaos_night.night(workspace, of, run_id)
+
+    works = [partial(one, of, run_id, draw.uniform(0, 0.3)) for of, run_id in nights]
+    for child in [in_child(work, log) for work in (*works, interfere)]:
+        assert ended(child) != OTHER, log.read_text()
+    for of, run_id in nights:
+        chaos_night.night(workspace, of, run_id)
+    return f"{len(nights)} nights, {[act for act, _ in acts]}"
+
+
+def check_race(workspace: Path) -> None:
+    """Check that each promotion replaced what it was judged against, and revived nothing."""
+    place = Workspace(str(workspace))
+    history = ChampionPointer(place, "p").history()
+    assert [each.number for each in history] == list(range(1, len(history) + 1))
+    withdrawn: set[str] = set()
+    for before, entry in zip([None, *history], history, strict=False):
+        serving = before.bundle_digest if before is not None and before.serves else ""
+        if entry.change == "promote":
+            assert entry.bundle_digest not in withdrawn, f"#{entry.number} was withdrawn"
+            pinned = RunRecord.load(place, "p", entry.run_id).pinned_champion()
+            judged = pinned.bundle_digest if pinned is not None else ""
+            assert judged == serving, f"#{entry.number} was judged against another champion"
+        elif serving and (not entry.serves or entry.bundle_digest != serving):
+            withdrawn.add(serving)
+            withdrawn.discard(entry.bundle_digest if entry.change == "rollback" else "")
+    keys = [each.key for each in Ledger(place).entries()]
+    assert len(keys) == len(set(keys)), "an entry is counted twice"
+
+
 def check(workspace: Path, expected: dict[str, str], *, withdrawn: bool, lost: int) -> None:
     """Check what is there after the rerun.
 
@@ -224,6 +290,10 @@ def case(number: int, seed: int, expected: dict[str, str], operations: int) -> d
     folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
     what = ""
     try:
+        if kind == "race":
+            what = race(folder / "workspace", folder / "traceback.txt", draw)
+            check_race(folder / "workspace")
+            return {"case": number, "kind": kind, "what": what, "failure": ""}
         what = disturb(kind, folder, draw, operations)
         log = folder / "rerun.txt"
         code = ended(in_child(lambda: chaos_night.night(folder / "workspace"), log))

@@ -31,7 +31,7 @@ def spec() -> PipelineSpec:
 
 def make(task: StageTask) -> Outcome:
     """Write two files that follow from all bytes of the inputs, and let every gate pass."""
-    content = hashlib.sha256(task.output.parent.name.encode())
+    content = hashlib.sha256(f"{task.output.parent.name} {task.night.date}".encode())
     for name in sorted(task.inputs):
         for path in sorted(task.inputs[name].path.rglob("*.txt")):
             content.update(path.read_bytes())
@@ -64,9 +64,9 @@ def stages() -> list[Stage]:
     ]
 
 
-def night(workspace: Path) -> None:
+def night(workspace: Path, of: date = NIGHT_OF, run_id: str = RUN) -> None:
     """Run the night, or go on with it, and fold its ledger."""
-    run = RunRecord.start(Workspace(str(workspace)), spec(), NIGHT_OF, run_id=RUN)
+    run = RunRecord.start(Workspace(str(workspace)), spec(), of, run_id=run_id)
     for stage in stages():
         run_stage(stage, spec(), run, cache_folder=workspace.parent / "cache")
     Ledger(run.workspace).compact()

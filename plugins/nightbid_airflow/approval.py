@@ -41,8 +41,9 @@ class PromotionApproval(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Put the night's verdicts into the question, and wait.
 
-        Airflow takes a task for lost that is resumed before the process that put the question has
-        ended (within some five seconds), and tries it again: an answer that is recorded counts.
+        Airflow takes a task for lost that is answered before the process that put the question has
+        ended (within some five seconds), and tries it again: an answer that is recorded counts,
+        else the question is put once more.
         """
         run_id = safe_run_id(context["dag_run"].run_id)
         run = RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
