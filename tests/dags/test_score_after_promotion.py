@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +14,23 @@ from nightbid.config.settings import Settings
 from nightbid.night.champion import ChampionPointer
 from nightbid.storage.workspace import Workspace
 
-NIGHTLY, SCORE, RUN = "nightly_small", "score_small", "first"
+NIGHTLY, SCORE, TIMED, RUN = "nightly_small", "score_small", "nightly_timed", "first"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_promotion_starts_the_scoring_dag(pipelines: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_promotion_starts_the_scoring_dag_and_a_schedule_its_night(
+    pipelines: Callable[..., Path], tmp_path: Path
+) -> None:
     from nightbid_airflow.embedded.client import ENDED
     from nightbid_airflow.embedded.home import Home
     from nightbid_airflow.embedded.services import embedded
 
     # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
     pipelines(model={"architecture": "logistic_regression"})
+    # It ends at its first stage: there are no logs.
+    none = {"kind": "parquet", "folder": str(tmp_path / "none")}
+    pipelines("timed", schedule="0 0 * * *", source=none)
     # An Airflow without schedules creates no runs by itself, those of assets neither.
     with embedded(Home(tmp_path / "airflow"), Settings(), schedules=True) as airflow:
         client = airflow.client
@@ -32,7 +38,8 @@ def test_a_promotion_starts_the_scoring_dag(pipelines: Callable[..., Path], tmp_
         def scored() -> list[dict[str, str]]:
             return (client._call("GET", f"dags/{SCORE}/dagRuns") or {})["dag_runs"]
 
-        until(lambda: client.has_dag(NIGHTLY) and client.has_dag(SCORE))
+        until(lambda: all(map(client.has_dag, (NIGHTLY, SCORE, TIMED))))
+        client.unpause(TIMED)
         client.unpause(NIGHTLY)
         client.unpause(SCORE)
         client.trigger(NIGHTLY, RUN, {"date": "2026-01-04"})
@@ -40,8 +47,12 @@ def test_a_promotion_starts_the_scoring_dag(pipelines: Callable[..., Path], tmp_
         assert client.run_state(NIGHTLY, RUN) == "success", client.tasks(NIGHTLY, RUN)
         until(lambda: any(run["state"] in ENDED for run in scored()), 300)
         (run,) = scored()
+        (timed,) = (client._call("GET", f"dags/{TIMED}/dagRuns") or {})["dag_runs"]
         events = (client._call("GET", "assets/events") or {})["asset_events"]
         (event,) = (each for each in events if "champion" in each["uri"])
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    assert (timed["run_type"], timed["state"]) == ("scheduled", "failed")
+    assert f"Night of {yesterday}" in timed["note"]
     champion = ChampionPointer(Workspace(Settings().workspace), "small").current()
     assert champion is not None
     assert (run["state"], run["run_type"]) == ("success", "asset_triggered")

@@ -94,7 +94,9 @@ def test_a_night_that_failed_midway_says_why(recorded_run, page, until):
     found = page(run)
     assert f"failed at {until}" in found.words
     assert f"dt=2026-01-20: no rows in {until} → fetch the day" in found.words
-    assert "waiting" in found.words
+    # It has ended: nothing waits any more.
+    assert "not run" in found.words
+    assert "waiting" not in [each.strip() for each in found.text]
 
 
 def test_a_gate_that_stopped_is_named_with_what_it_saw(recorded_run, page):
