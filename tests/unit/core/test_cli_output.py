@@ -214,8 +214,9 @@ ENDS = (
     (2, "gates", "override", "p", "raw/nope:a", "--name", "ann", "--reason", "an app was launched",
      "--until", "2099-01-01"),
     (3, "data", "show", "logs", "--date", "2026-01-01"),
-    (4, *NIGHT_OF_LOGS, "stops", "--set", "gates.raw.rows.stop=[1000000,null]"),
+    # What its first stage has cost is over the limit: the second one does not start.
     (5, *NIGHT_OF_LOGS, "dear", "--set", "budget.run_usd=1e-12"),
+    (4, *NIGHT_OF_LOGS, "stops", "--set", "gates.raw.rows.stop=[1000000,null]"),
     (6, "watch", "--once"),
 )  # fmt: skip
 
