@@ -22,13 +22,15 @@ RUN python3 -m venv /opt/venv \
 RUN printf '#!/bin/sh\nexec python3 -m nightbid "$@"\n' > /opt/venv/bin/nightbid \
  && chmod +x /opt/venv/bin/nightbid
 
+# Where the root file system is read-only, libraries still find a home that they can write.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app/include:/app/plugins \
     PYTHONDONTWRITEBYTECODE=1 \
     AIRFLOW_HOME=/data/airflow \
     NIGHTBID_WORKSPACE=/data/workspace \
     NIGHTBID_PIPELINES=/app/include/pipelines \
-    NIGHTBID_CACHE=/data/cache
+    NIGHTBID_CACHE=/data/cache \
+    HOME=/tmp
 COPY --chown=nightbid include /app/include
 COPY --chown=nightbid plugins /app/plugins
 COPY --chown=nightbid dags /app/dags
