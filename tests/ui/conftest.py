@@ -91,7 +91,7 @@ def page(chromium: Any, airflow: Any) -> Iterator[Any]:
     """A window of 1280 px whose user has logged in by the form."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
-    opened.set_default_timeout(30_000)
+    opened.set_default_timeout(90_000)
     opened.goto(airflow.client.address)
     opened.fill("input[name=username]", "admin")
     opened.fill("input[name=password]", airflow.home.password())
