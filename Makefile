@@ -14,6 +14,9 @@ COMPOSE ?= docker compose
 WORKERS ?= 1
 # Folders of unit tests that import no TensorFlow and start no service.
 QUICK := $(addprefix tests/unit/,bidding config core cost data evaluation profile sampling)
+# Of these, what starts a database, an emulator, or Beam's and Dask's workers.
+SERVICES := $(addprefix tests/unit/,cost/test_ledger_postgres.py data/test_bigquery.py \
+	data/test_buckets.py sampling/test_units.py)
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n", $$1, $$2}'
 
@@ -65,7 +68,7 @@ quick-static:
 
 quick-tests:
 	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m "not slow" \
-		--ignore tests/unit/cost/test_ledger_postgres.py $(QUICK)
+		$(addprefix --ignore=,$(SERVICES)) $(QUICK)
 
 fault-matrix: install ## Every fault of the emulated cloud at every stage, one by one
 	$(BIN)/python -m pytest tests/cloud tests/dags/test_in_the_cloud.py tests/dags/test_restart.py \
