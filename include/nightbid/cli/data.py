@@ -30,6 +30,7 @@ from nightbid.sampling.frozen import freeze as freeze_rows
 from nightbid.sampling.frozen import frozen as frozen_sets
 from nightbid.sampling.frozen import verified
 from nightbid.sampling.rows import label_of
+from nightbid.schema import REASON, TEXT
 from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -128,7 +129,8 @@ def show(
     for at, row in enumerate(head.to_pylist(), 1):
         shown = Listing(f"row {at}", text_column(""))
         for name, value in row.items():
-            shown.add_row(name, str(value))
+            if name not in (REASON, TEXT) or value is not None:  # why a row is set aside
+                shown.add_row(name, str(value))
         console.print(shown)
 
 
@@ -422,6 +424,8 @@ def _columns(
     outcomes = {*source.meaning.outcomes, spec.label.column} - truth
     table = Listing("column", text_column("type"), "null", text_column("role"))
     for field in schema:
+        if field.name in (REASON, TEXT):
+            continue
         role = roles.get(field.name, "")
         if field.name in truth:
             role = "truth, never a feature"
