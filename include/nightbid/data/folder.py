@@ -110,7 +110,7 @@ class FolderLogs:
             return self._identity(day, digest)
 
     def _identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        parts = self._parts(day) + (self._timed.parts(day) if self._whole else [])
+        parts = self._parts(day) + self._timed.parts(day)
         parts = [*parts, *self._clicks(day)]
         parts = [part for part in parts if part.path.stat().st_size]
         bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
@@ -152,10 +152,9 @@ class FolderLogs:
         return parts
 
     def _tables(self, day: date) -> Iterator[pa.Table]:
-        if self._whole:
+        if day in self._timed.days():
             yield from self._of_many_days(day)
-            if day in self._timed.days():
-                return
+            return
         if day not in self._files:
             if day in self._empty:
                 self._refuse_others(day)
@@ -284,10 +283,11 @@ class FolderLogs:
         block = self._block
         return TimedFiles(
             self._whole,
-            self._reader.raw,
+            # What the window settles is looked up only where a file is: days are listed without.
+            lambda part: self._reader.raw(part),
             _hours if block.layout == "avazu" else partial(_days_of, block=block),
             self._cache,
-            (block.day_column, block.time_zone, block.time_format, self._reader.types),
+            lambda: (block.day_column, block.time_zone, block.time_format, self._reader.types),
         )
 
 

@@ -31,7 +31,7 @@ class TimedFiles:
         read: Reads a file as tables.
         days_of: Day of each row of a table, datetime64[D] [rows]; NaT where it is not known.
         cache: Folder for what was found, so that each file is looked through once; None: nowhere.
-        meaning: What `read` and `days_of` depend on, beside the files' bytes.
+        meaning: Gives what `read` and `days_of` depend on, beside the files' bytes.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TimedFiles:
         read: Callable[[Part], Iterator[pa.Table]],
         days_of: Callable[[pa.Table], Days],
         cache: Path | None,
-        meaning: object,
+        meaning: Callable[[], object],
     ) -> None:
         self._parts, self._read, self._days_of = tuple(parts), read, days_of
         self._cache, self._meaning = cache, meaning
@@ -75,7 +75,7 @@ class TimedFiles:
         if self._cache is None:
             return self._look_through(part)
         content = kept_digest(part.path, self._cache)
-        key = repr((content, part.start, part.stop, self._meaning))
+        key = repr((content, part.start, part.stop, self._meaning()))
         path = self._cache / "spans" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError):
             known = json.loads(path.read_text())

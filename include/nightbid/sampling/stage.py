@@ -64,7 +64,7 @@ def run(task: StageTask) -> Outcome:
     if name := task.spec.sampling.frozen:
         return _frozen(task, name)
     source, window, outcomes = prepared(task)
-    night = with_known_history(task.spec, task.night, task.cache)
+    history = sum(split == "history" for split, _ in window)
     counts: dict[str, DayCount] = {}
     made: dict[str, str] = {}
     keys: dict[str, str] = {}
@@ -95,7 +95,7 @@ def run(task: StageTask) -> Outcome:
             "day_outputs": keys,
             "made": made,
         },
-        summary=f"{days_made(made, len(counts))}, {_history(night, task.night)}"
+        summary=f"{days_made(made, len(counts))}, {_history(history, task.night)}"
         f"{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
         + (f", quarantined: {listed(reasons, examples)}" if reasons else ""),
     )
@@ -271,10 +271,9 @@ def with_known_history(spec: PipelineSpec, night: Night, cache: Path) -> Night:
     return night.model_copy(update={"history": kept})
 
 
-def _history(known: Night, asked: Night) -> str:
+def _history(found: int, asked: Night) -> str:
     if not asked.history:
         return ""
-    found = len(known.history)
     of = "" if found == len(asked.history) else f" of {len(asked.history)}"
     return f"{found}{of} of them for history only, "
 

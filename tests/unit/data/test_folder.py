@@ -394,3 +394,15 @@ def test_a_text_file_is_looked_through_for_its_types_once(tmp_path):
     write_csv(logs, "id,click\n0042,1\n", f"{DAYS[1]}.csv")
     assert types() == types(use=False) == '{"click": "int", "id": "string"}'
     assert len(list((cache / "kinds").iterdir())) == 3
+
+
+def test_days_are_listed_without_reading_a_file(tmp_path):
+    """A night's window, arrival and `data days` ask for them; reading a day says what is wrong."""
+    for name in ("dt=2026-01-05/a.csv", "dt=2026-01-06/b.csv"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"a,a\n\xff")
+    source = FolderLogs(FolderSource(kind="csv", folder=str(tmp_path)))
+    assert source.days() == (date(2026, 1, 5), date(2026, 1, 6))
+    assert [each.name for each in source.files(date(2026, 1, 6))] == ["b.csv"]
+    with pytest.raises(CorruptDataError):
+        list(source.batches(date(2026, 1, 6)))
