@@ -85,6 +85,7 @@ class Days:
         self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
         self.auc: dict[tuple[date, str], tuple[float, float, float] | None] = {}
         """Association of a column with the label on a day, once computed."""
+        self._moving: dict[tuple[str, str], bool] = {}
         self._agreements: dict[tuple[date, date, str, str], tuple[float, int] | None] = {}
         self._distances: dict[tuple[date, str], Distances | None] = {}
 
@@ -169,15 +170,22 @@ class Days:
         Empty if there is none.
         """
         for entity, attributes in day.profile.attributes.items():
-            if attributes.constant(name) < ONE_VALUE:
-                continue
-            # On every day: where one day disagrees with the others, a join of that day is stale.
+            if attributes.constant(name) >= ONE_VALUE and self._differs_daily(entity, name):
+                return entity
+        return ""
+
+    def _differs_daily(self, entity: str, name: str) -> bool:
+        """Whether an entity's value is another one on every day.
+
+        Where one day alone disagrees with the others, a join of that day is stale.
+        """
+        key = entity, name
+        if key not in self._moving:
             agreed = [
                 found[0] for each in self.all if (found := self.agreement(each, entity, name))
             ]
-            if len(agreed) >= LEAST_DAYS and median(agreed) < 1 - ONE_VALUE:
-                return entity
-        return ""
+            self._moving[key] = len(agreed) >= LEAST_DAYS and median(agreed) < 1 - ONE_VALUE
+        return self._moving[key]
 
     def _draws(self, day: Day, name: str) -> Draws | None:
         """Independent draws of a column on this day and on the others; None: its rows."""

@@ -36,7 +36,8 @@ def gate(name: str) -> Callable[[Measure], StageFunction]:
 
     Returns:
         Decorator: the function becomes a stage that writes `gate.json` and `index.html`.
-        Whatever goes wrong inside is a stop with its reason, never a pass.
+        Whatever goes wrong inside is a stop with its reason, never a pass; what ends it from
+        outside, such as a budget, fails the stage.
     """
 
     def stage_of(measure: Measure) -> StageFunction:
