@@ -37,6 +37,7 @@ from nightbid.featurize.passes import (
 from nightbid.featurize.stage import checked, defined, outcome
 from nightbid.featurize.summary import MergeSummaries, Summary, check_rows, save_summary
 from nightbid.jobs.dataflow import DataflowService
+from nightbid.jobs.result import RESULT, job_folder, read_result
 from nightbid.jobs.store import JobRecord
 from nightbid.night.key import library_versions, source_of
 from nightbid.night.manifest import FileEntry
@@ -326,8 +327,8 @@ class FeaturizeJob:
             order.code_digest,
             tuple((name, versions[name]) for name in COMPUTING),
         )
-        folder = str(_folder(task, order))
-        result = f"{folder}/result.json"
+        folder = str(job_folder(task, order))
+        result = f"{folder}/{RESULT}"
         expand = featurizing(groups, definition, place, result, f"{folder}/counts")
         return self._service.submit(order, folder, expand)
 
@@ -337,15 +338,8 @@ class FeaturizeJob:
         Raises:
             StageError: that is not everything.
         """
-        path = _folder(task, order) / "result.json"
-        try:
-            result = Result.model_validate_json(path.read_text())
-        except (FileNotFoundError, ValueError) as error:
-            raise StageError(
-                f"job {order.job_id} is done and has left no result ({type(error).__name__})",
-                where=str(path),
-                hint="a rerun submits a new job",
-            ) from None
+        path = job_folder(task, order) / RESULT
+        result = read_result(path, order, Result)
         parts = [each for each in result.files if each.path.startswith("split=")]
         if len(parts) != result.groups:
             raise StageError(
@@ -358,8 +352,3 @@ class FeaturizeJob:
         return Outcome(
             rows=made.rows, metrics=made.metrics, summary=made.summary, elsewhere=result.files
         )
-
-
-def _folder(task: StageTask, order: JobRecord) -> UPath:
-    """What the job leaves beside the output: staged files, temporary ones, its result."""
-    return task.workspace.root / "jobs" / order.name

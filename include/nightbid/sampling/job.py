@@ -21,9 +21,9 @@ from upath import UPath
 from nightbid.config.cloud import Cloud
 from nightbid.data.folder import FolderLogs
 from nightbid.data.units import FolderUnit
-from nightbid.errors import StageError
 from nightbid.featurize.job import JobTarget
 from nightbid.jobs.dataflow import DataflowService
+from nightbid.jobs.result import RESULT, job_folder, read_result
 from nightbid.jobs.store import JobRecord
 from nightbid.night.task import Outcome, StageTask
 from nightbid.sampling.day import LIBRARIES, UNITS
@@ -119,7 +119,7 @@ def sampling_there(
             | "Units" >> beam.Create(list(units), reshuffle=True)
             | "Sample" >> beam.ParDo(sample)
             | "Together" >> beam.combiners.ToList()
-            | "Save result" >> beam.ParDo(SaveResult(place, f"{folder}/result.json"))
+            | "Save result" >> beam.ParDo(SaveResult(place, f"{folder}/{RESULT}"))
         )
 
     return expand
@@ -156,7 +156,7 @@ class SampleJob:
             tuple((name, importlib.metadata.version(name)) for name in COMPUTING),
             stage="sample",
         )
-        folder = str(_folder(task, order))
+        folder = str(job_folder(task, order))
         expand = sampling_there(units, task.spec, place, folder, _generations(source, units))
         return self._service.submit(order, folder, expand)
 
@@ -167,15 +167,8 @@ class SampleJob:
             StageError: that is nothing.
             DataError: a day is empty, or none of its rows can be read.
         """
-        folder = _folder(task, order)
-        try:
-            result = Result.model_validate_json((folder / "result.json").read_text())
-        except (FileNotFoundError, ValueError) as error:
-            raise StageError(
-                f"job {order.job_id} is done and has left no result ({type(error).__name__})",
-                where=str(folder / "result.json"),
-                hint="a rerun submits a new job",
-            ) from None
+        folder = job_folder(task, order)
+        result = read_result(folder / RESULT, order, Result)
         names = [f"{unit}/{name}" for unit, files in result.units.items() for name in files]
         gcs.download(folder / "units", names, task.output / UNITS)
         return run(task)
@@ -191,8 +184,3 @@ def _generations(source: FolderLogs, units: Sequence[DayUnit]) -> dict[str, int]
             if first.isdecimal():
                 found[part.path.relative_to(unit.logs.reader.root).as_posix()] = int(first)
     return found
-
-
-def _folder(task: StageTask, order: JobRecord) -> UPath:
-    """What the job leaves beside the output: staged files, temporary ones, units, its result."""
-    return task.workspace.root / "jobs" / order.name

@@ -14,8 +14,8 @@ from nightbid.config.managed import ManagedTraining
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.cost.labels import labels
-from nightbid.errors import StageError
 from nightbid.jobs.job import RemoteStage
+from nightbid.jobs.result import job_folder, read_result
 from nightbid.jobs.store import JobRecord
 from nightbid.night.key import library_versions
 from nightbid.night.task import Outcome, StageTask
@@ -91,7 +91,7 @@ class TrainingJob:
         """
         from nightbid.jobs.vertex_meter import hourly_usd, pools_of
 
-        requested, folder = self._asked(task), _folder(task, job_record)
+        requested, folder = self._asked(task), job_folder(task, job_record)
         versions = library_versions()
         wanted = TrainingOrder(
             **requested.fit.model_dump(),
@@ -121,15 +121,8 @@ class TrainingJob:
         """
         from nightbid.jobs.vertex_meter import pools_of, training_usage
 
-        folder = _folder(task, job_record)
-        try:
-            result = Result.model_validate_json((folder / RESULT).read_text())
-        except (FileNotFoundError, ValueError) as error:
-            raise StageError(
-                f"job {job_record.job_id} is done and has left no result ({type(error).__name__})",
-                where=str(folder),
-                hint="a rerun submits a new job",
-            ) from None
+        folder = job_folder(task, job_record)
+        result = read_result(folder / RESULT, job_record, Result)
         download(folder, result.files, task.output)
         job: Any = self._service.job(job_record.job_id)
         end = job.end_time or datetime.now(UTC)
@@ -203,11 +196,6 @@ class TrainingJob:
         if cloud.storage_endpoint:
             found["NIGHTBID_CLOUD__STORAGE_ENDPOINT"] = cloud.storage_endpoint
         return found
-
-
-def _folder(task: StageTask, job_record: JobRecord) -> UPath:
-    """What the job is given and leaves."""
-    return task.workspace.root / "jobs" / job_record.name
 
 
 def _checkpoints(task: StageTask, job_record: JobRecord) -> UPath:
