@@ -6,7 +6,7 @@ FROM ${BASE}
 ARG GPU=
 
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates libgomp1 tini \
+ && apt-get install -y --no-install-recommends ca-certificates libgomp1 postgresql-client tini \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 1000 nightbid \
  && mkdir -p /app /data/workspace /data/airflow/logs /data/mlflow /data/cache \

@@ -31,10 +31,18 @@ def report_of(shell: Shell) -> dict:
     return found
 
 
-def test_the_same_lock_is_safe(sampled: Shell) -> None:
+def test_the_same_lock_is_safe_and_a_half_done_rehearsal_of_other_code_starts_over(
+    sampled: Shell,
+) -> None:
+    # Left by a rehearsal that was killed before Nightbid was upgraded.
+    cache = Path(sampled.environment["NIGHTBID_CACHE"])
+    left = cache / "rehearsals/r1/source/nightbid/rehearse/worker.py"
+    left.parent.mkdir(parents=True)
+    left.write_text("raise SystemExit('the code of another version')")
     code, said = sampled.run("rehearse", "small", "--requirements", str(LOCK),
-                             "--present", str(LOCK), *QUICK)  # fmt: skip
+                             "--present", str(LOCK), "--name", "r1", *QUICK)  # fmt: skip
     assert code == 0, said
+    assert "the code of Nightbid changed" in said
     assert report_of(sampled)["verdict"] == "safe", said
 
 

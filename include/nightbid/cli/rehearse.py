@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -72,6 +74,15 @@ def run_rehearsal(
     return report
 
 
+def _migration(done: dict[str, Any]) -> str:
+    if done["error"]:
+        return "not migrated"
+    return (
+        f"{done['what']} migrated in {duration(done['seconds'])}:"
+        f" {done['tables']} tables, {done['rows']:,} rows"
+    )
+
+
 def _table(report: Report) -> Table:
     table = Table(
         "", "candidate against present", box=None, show_header=False, padding=(0, 2, 0, 0)
@@ -115,6 +126,8 @@ def _table(report: Report) -> Table:
                 f"{number(each['before'], 2)} → {number(each['after'], 2)}, times"
                 f" {number(each['ratio'], 2)}{bounds}",
             )
+    if (migrated := compared.get("metadata")) is not None:
+        table.add_row("Airflow's metadata", _migration(migrated))
     table.add_row("warnings", f"{len(compared['warnings'])} new ones of deprecation")
     for finding in report.findings:
         mark = Text("not safe", "red") if finding.grave else Text("noted", "yellow")

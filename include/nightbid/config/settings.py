@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     ledger: SecretStr | None = None
     """`postgresql://user:password@host/database` that keeps the cost ledger, for installations of
     several machines; default: files of the workspace. One database serves one workspace."""
+    airflow_database: SecretStr | None = None
+    """Airflow's metadata database, `postgresql://user:password@host/database` or
+    `sqlite:////whole/path/airflow.db`, of which an upgrade rehearsal migrates a copy; default: what
+    Airflow's own variables say, or the database of the embedded Airflow."""
     tracking: str | None = None
     """MLflow tracking URI; default: SQLite and files below a local workspace; empty: none."""
     tracking_pages: str | None = None

@@ -14,6 +14,7 @@ from nightbid.evaluation.paired import KeptScores
 from nightbid.rehearse.contract import Answer, StageAnswer
 from nightbid.rehearse.equivalence import Equivalence, Ratio, ratio, tost
 from nightbid.rehearse.findings import Finding
+from nightbid.rehearse.metadata import Migrated
 from nightbid.rehearse.tables import (
     ColumnDifference,
     PredictionDifference,
@@ -47,6 +48,8 @@ class Comparison:
     warnings: list[dict[str, str]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     settings: list[dict[str, Any]] = field(default_factory=list)
+    metadata: Migrated | None = None
+    """Airflow's database; None if no package of Airflow changes."""
 
     def add(self, kind: Any, subject: str, text: str, *, grave: bool) -> None:
         """Add a finding."""
@@ -293,6 +296,19 @@ def _slower(name: str, title: str, each: Ratio) -> str:
         f"{name} takes {each.ratio:.2f} times the {title}"
         f" [{each.low or 0:.2f}, {each.high or 0:.2f}]"
     )
+
+
+def metadata(found: Comparison, done: Migrated) -> None:
+    """Whether Airflow's database can be brought to the candidate's version, and keeps its rows."""
+    found.metadata = done
+    if done.error:
+        found.add("database", "metadata", done.error, grave=True)
+    if done.not_copied:
+        text = "the installation's database was not copied, a new one was migrated"
+        text = f"{text}: {done.not_copied}"
+        found.add("database", "copy", text, grave=False)
+    for each in done.fewer:
+        found.add("database", each.partition(":")[0], each, grave=False)
 
 
 def _stages(answer: Answer) -> dict[str, StageAnswer]:

@@ -24,10 +24,11 @@ from nightbid.rehearse.contract import CONTRACT, Answer, NightAnswer, read_answe
 from nightbid.rehearse.environments import Environment, Environments
 from nightbid.rehearse.findings import BISECTED, TITLES, Kind, verdict_of
 from nightbid.rehearse.locks import Change, Lock
+from nightbid.rehearse.metadata import address_of, migrate_copy
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.report import Report, report_folder
 from nightbid.rehearse.sides import Say, Sides
-from nightbid.rehearse.steps import STAGES, STEP_STAGES, copy_records, migrated, probe
+from nightbid.rehearse.steps import STAGES, STEP_STAGES, copy_records, probe
 from nightbid.rehearse.tracked import track
 from nightbid.report.rehearsal_page import rehearsal_page
 from nightbid.storage.workspace import Workspace, write_atomically
@@ -69,6 +70,9 @@ class Rehearsal:
         """
         begun = time.monotonic()
         with self._alone():
+            if self._sides.is_outdated:
+                self._say("the code of Nightbid changed since this rehearsal began: it starts over")
+                again = True
             if again:
                 self._forget()
             self._sides.keep_source()
@@ -134,7 +138,11 @@ class Rehearsal:
         path = self.folder / "plan.json"
         loose = {"budget_usd", "minutes", "bisect"}
         if path.exists():
-            old = RehearsalPlan.model_validate_json(path.read_text(encoding="utf-8"))
+            try:
+                old = RehearsalPlan.model_validate_json(path.read_text(encoding="utf-8"))
+            except ValueError:
+                # Of another version of Nightbid, whose half-done work was left out above.
+                old = self.plan
             if old.model_dump(exclude=loose) != self.plan.model_dump(exclude=loose):
                 raise ConfigError(
                     "it was started with other locks, rows or settings",
@@ -224,8 +232,11 @@ class Rehearsal:
         if any(each.name.startswith(("apache-airflow", "alembic", "sqlalchemy"))
                for each in self.plan.changes):  # fmt: skip
             self._say("Airflow's metadata, migrated on a copy")
-            if fault := migrated(self._sides, self.folder / "units", present, candidate):
-                found.add("database", "metadata", fault, grave=True)
+            compare.metadata(
+                found,
+                migrate_copy(self._sides, self.folder / "units" / "airflow",
+                             address_of(self._settings), present, candidate),
+            )  # fmt: skip
 
     def _copy_records(self, to: Path) -> None:
         """Give a process a copy of its own of the records as they were when they were needed first.

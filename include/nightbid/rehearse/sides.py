@@ -7,6 +7,7 @@ installation's settings but the price book, so it cannot reach the champion or t
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import logging
 import os
@@ -57,6 +58,11 @@ class Sides:
         A lock that pins Nightbid brings its own.
         """
         return self.folder / "source"
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether an earlier process of this rehearsal began it with another Nightbid's code."""
+        return self.source.exists() and _digest(self.source) != _digest(source_folder())
 
     def keep_source(self) -> None:
         """Copy the running Nightbid, once."""
@@ -238,6 +244,16 @@ def scores_file(answer: Answer) -> Path:
     if not found:
         raise ConfigError("no predictions were kept", where="evaluate", hint="see the failures")
     return found[0]
+
+
+def _digest(folder: Path) -> str:
+    """Of every file of the program below a folder."""
+    found = hashlib.sha256()
+    for path in sorted((folder / PROGRAM).rglob("*")):
+        if path.is_file() and path.parent.name != "__pycache__":
+            found.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _link(source: str, target: str) -> None:

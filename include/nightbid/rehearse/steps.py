@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nightbid.rehearse.contract import Answer, StageAnswer
-from nightbid.rehearse.environments import Environment
 from nightbid.rehearse.findings import Kind
-from nightbid.rehearse.sides import Sides
 from nightbid.schema import LABEL, USER, WEIGHT
 from nightbid.storage.workspace import Workspace
 
@@ -95,26 +93,6 @@ def copy_records(workspace: Workspace, pipeline: str, to: Path) -> None:
             shutil.copytree(root / part, to / part)
     if (root / "stages").exists():
         (to / "stages").symlink_to(root / "stages")
-
-
-def migrated(sides: Sides, folder: Path, present: Environment, candidate: Environment) -> str:
-    """Migrate a copy of Airflow's metadata database from the present version to the candidate's.
-
-    Returns:
-        What went wrong; empty if nothing did.
-    """
-    home = folder / "airflow"
-    database = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
-    for name, environment in (("present", present), ("candidate", candidate)):
-        mark = home / f"{name}.done"
-        if mark.exists():
-            continue
-        home.mkdir(parents=True, exist_ok=True)
-        code = sides.program(home, environment, ["-m", "airflow", "db", "migrate"], **database)
-        if code:
-            return f"`airflow db migrate` of the {name} version ended with code {code}"
-        mark.touch()
-    return ""
 
 
 def _stage(answer: Answer, name: str) -> StageAnswer | None:

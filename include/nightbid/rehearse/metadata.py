@@ -1,0 +1,266 @@
+"""Airflow's metadata database: a copy of the installation's, migrated to the candidate's version.
+
+The installation's own database is only read. The copy is a SQLite file below the cache, or a
+database of its own on the same PostgreSQL server; it is deleted afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pydantic import BaseModel, ConfigDict
+
+from nightbid.config.settings import Settings
+from nightbid.errors import StageError
+from nightbid.rehearse.environments import Environment
+from nightbid.rehearse.sides import Sides
+
+CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+HIDDEN = "airflow-db-not-allowed"
+"""What Airflow tells its tasks instead of the address."""
+WAIT = 10
+"""Seconds for a PostgreSQL server to answer."""
+
+
+class Migrated(BaseModel):
+    """What became of the migration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    what: str = ""
+    """Which database was migrated, in words, without a password."""
+    tables: int = 0
+    rows: int = 0
+    """Of the copy, before the candidate migrated it."""
+    seconds: float = 0.0
+    error: str = ""
+    fewer: tuple[str, ...] = ()
+    """Tables that had more rows before, in words."""
+    not_copied: str = ""
+    """Why a new database was migrated instead of a copy; empty if there was none to copy."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A database that may be changed."""
+
+    address: str
+    """Secret: it may hold a password."""
+    what: str
+
+    def rows(self) -> dict[str, int]:
+        """Rows of each table."""
+        if self.address.startswith("sqlite"):
+            with closing(sqlite3.connect(_file_of(self.address))) as base:
+                names = [row[0] for row in base.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table'")]  # fmt: skip
+                return {
+                    name: base.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]  # noqa: S608
+                    for name in names
+                }
+        with _connect(_postgres(self.address)) as server:
+            tables = server.execute(
+                "SELECT schemaname, tablename FROM pg_tables"
+                " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+            ).fetchall()
+            counted = {}
+            for schema, name in tables:
+                row = server.execute(
+                    sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))
+                ).fetchone()
+                counted[name if schema == "public" else f"{schema}.{name}"] = row[0] if row else 0
+            return counted
+
+
+def address_of(settings: Settings) -> str:
+    """The address of this installation's metadata database; empty if it cannot be known here.
+
+    Taken from `NIGHTBID_AIRFLOW_DATABASE`, from Airflow's own variable, from the folder
+    `AIRFLOW_HOME`, or from the embedded Airflow beside a local workspace.
+    """
+    if settings.airflow_database is not None:
+        return settings.airflow_database.get_secret_value()
+    given = os.environ.get(CONNECTION, "")
+    if given and not given.startswith(HIDDEN):
+        return given
+    homes = [Path(home)] if (home := os.environ.get("AIRFLOW_HOME")) else []
+    if "://" not in settings.workspace:
+        homes.append(Path(settings.workspace).resolve().parent / "airflow")
+    found = next((each / "airflow.db" for each in homes if (each / "airflow.db").exists()), None)
+    return f"sqlite:///{found.resolve()}" if found else ""
+
+
+def migrate_copy(
+    sides: Sides, folder: Path, address: str, present: Environment, candidate: Environment
+) -> Migrated:
+    """Copy the metadata, and migrate the copy to the candidate's version of Airflow.
+
+    Args:
+        sides: runs and meters `airflow db migrate`.
+        folder: of the copy and the logs; deleted first.
+        address: of the database, as SQLAlchemy writes it; empty: a new one is migrated.
+        present: brings the copy to the present version, a step that changes nothing where the
+            installation is up to date.
+        candidate: whose migration is tried.
+
+    Raises:
+        BudgetExceeded: the rehearsal's budget is spent.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    not_copied = ""
+    if address:
+        try:
+            with _copied(address, folder, sides.plan.name) as copy:
+                return _migrate(sides, folder, copy, present, candidate)
+        except (StageError, OSError, sqlite3.Error, psycopg.Error) as error:
+            not_copied = _one_line(error)
+    new = Copy(f"sqlite:///{folder / 'new.db'}", "a new database")
+    done = _migrate(sides, folder, new, present, candidate)
+    return done.model_copy(update={"not_copied": not_copied})
+
+
+def _migrate(
+    sides: Sides, folder: Path, copy: Copy, present: Environment, candidate: Environment
+) -> Migrated:
+    rows: dict[str, int] = {}
+    begun = time.monotonic()
+    for name, environment in (("present", present), ("candidate", candidate)):
+        rows, begun = (copy.rows() if name == "candidate" else {}), time.monotonic()
+        variables = {"AIRFLOW_HOME": str(folder), CONNECTION: copy.address,
+                     "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}  # fmt: skip
+        code = sides.program(folder, environment, ["-m", "airflow", "db", "migrate"], **variables)
+        if code:
+            return Migrated(
+                what=copy.what,
+                error=f"`airflow db migrate` of the {name} version ended with code {code} on"
+                f" {copy.what}: see {folder / 'log'}",
+            )
+    after = copy.rows()
+    fewer = [
+        f"{table}: {count:,} rows before, "
+        + (f"{after[table]:,} after" if table in after else "no such table after")
+        for table, count in sorted(rows.items())
+        if after.get(table, 0) < count
+    ]
+    return Migrated(
+        what=copy.what,
+        tables=len(rows),
+        rows=sum(rows.values()),
+        seconds=time.monotonic() - begun,
+        fewer=tuple(fewer),
+    )
+
+
+@contextmanager
+def _copied(address: str, folder: Path, name: str) -> Iterator[Copy]:
+    """A copy of a database, for as long as it is needed.
+
+    Raises:
+        StageError: it is of a kind that is not copied, or cannot be copied.
+    """
+    kind = address.partition(":")[0].partition("+")[0]
+    if kind == "sqlite":
+        target = folder / "copy.db"
+        source = f"{Path(_file_of(address)).resolve().as_uri()}?mode=ro"
+        with (
+            closing(sqlite3.connect(source, uri=True)) as mine,
+            closing(sqlite3.connect(target)) as theirs,
+        ):
+            mine.backup(theirs)
+        yield Copy(f"sqlite:///{target}", "a copy of the installation's SQLite database")
+        target.unlink(missing_ok=True)
+        return
+    if kind not in ("postgresql", "postgres"):
+        raise StageError(
+            f"a database of {kind!r} is not copied",
+            where="Airflow's metadata",
+            hint="PostgreSQL and SQLite are; migrate a copy of another by hand",
+        )
+    with _copied_in_postgres(address, folder, name) as copy:
+        yield copy
+
+
+@contextmanager
+def _copied_in_postgres(address: str, folder: Path, name: str) -> Iterator[Copy]:
+    """A copy beside the original: `pg_dump` reads one moment of it while Airflow goes on."""
+    # The name is the rehearsal's: what a killed one left is dropped, and two do not meet.
+    database = f"nightbid_rehearsal_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    parts = _postgres(address)
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database))
+    with _connect(parts) as server:
+        server.execute(drop)
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        try:
+            dump = folder / "metadata.dump"
+            _program("pg_dump", ["--format=custom", "--no-owner", f"--file={dump}"], parts)
+            _program(
+                "pg_restore",
+                ["--no-owner", "--exit-on-error", f"--dbname={database}", str(dump)],
+                {**parts, "dbname": database},
+            )
+            dump.unlink()
+            split = urlsplit(address)
+            copy = split._replace(path=f"/{database}").geturl()
+            yield Copy(copy, "a copy of the installation's PostgreSQL database")
+        finally:
+            server.execute(drop)
+
+
+def _program(name: str, arguments: list[str], parts: dict[str, str]) -> None:
+    """Run a client of PostgreSQL; the password goes by a variable, which other users cannot see."""
+    path = shutil.which(name)
+    if path is None:
+        raise StageError(
+            f"{name} is not installed", where="Airflow's metadata",
+            hint="install PostgreSQL's client programs (Debian: postgresql-client)",
+        )  # fmt: skip
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD",
+             "dbname": "PGDATABASE", "sslmode": "PGSSLMODE"}  # fmt: skip
+    variables = {names[key]: value for key, value in parts.items() if key in names}
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        [path, *arguments], env={**os.environ, **variables}, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise StageError(f"{name}: {_one_line(done.stderr)}", where="Airflow's metadata")
+
+
+def _connect(parts: dict[str, str]) -> psycopg.Connection[Any]:
+    return psycopg.connect(make_conninfo("", **parts, connect_timeout=WAIT), autocommit=True)
+
+
+def _postgres(address: str) -> dict[str, str]:
+    """The parts of an address of SQLAlchemy, as libpq names them."""
+    split = urlsplit(address)
+    parts = {
+        "host": split.hostname or "",
+        "port": str(split.port or ""),
+        "user": unquote(split.username or ""),
+        "password": unquote(split.password or ""),
+        "dbname": unquote(split.path.lstrip("/")),
+        **dict(parse_qsl(split.query)),
+    }
+    return {key: value for key, value in parts.items() if value}
+
+
+def _file_of(address: str) -> str:
+    """The file of `sqlite:////whole/path` or `sqlite:///relative`."""
+    return unquote(urlsplit(address).path[1:])
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:300]

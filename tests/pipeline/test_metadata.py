@@ -1,0 +1,122 @@
+"""Airflow's metadata in a rehearsal: a copy is migrated, the original is only read."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+
+import psycopg
+import pytest
+from nightbid.config.settings import Settings
+from nightbid.rehearse.environments import Environment
+from nightbid.rehearse.locks import Lock
+from nightbid.rehearse.metadata import Migrated, address_of, migrate_copy
+from nightbid.rehearse.plan import RehearsalPlan
+from nightbid.rehearse.sides import Sides
+
+CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+VARIABLE = "INSERT INTO variable (key, val, is_encrypted) VALUES ('k', 'v', false)"
+RUNNING = Environment(Path(sys.executable), Lock({}), "running")
+
+
+@pytest.fixture
+def rehearse(tmp_path: Path) -> Callable[[str], Migrated]:
+    """Migrate a copy of a database, with the running environment on both sides."""
+    plan = RehearsalPlan(
+        name="r1", pipeline="small", date=date(2026, 1, 6), frozen="f", seeds=2, first_seed=1,
+        margin=0.001, present={}, candidate={},
+    )  # fmt: skip
+    settings = Settings(workspace=str(tmp_path / "workspace"), cache=tmp_path / "cache")
+    folder = tmp_path / "rehearsal"
+    folder.mkdir()
+    sides = Sides(plan, folder, settings)
+    sides.keep_source()
+    return lambda address: migrate_copy(sides, folder / "airflow", address, RUNNING, RUNNING)
+
+
+def installed(address: str, home: Path) -> None:
+    """Make the metadata database of an installation."""
+    environment = {**os.environ, "AIRFLOW_HOME": str(home), CONNECTION: address}
+    subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env=environment, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_copy_of_sqlite_is_migrated_and_the_original_stays(
+    rehearse: Callable[[str], Migrated], tmp_path: Path
+) -> None:
+    path = tmp_path / "airflow" / "airflow.db"
+    path.parent.mkdir()
+    installed(f"sqlite:///{path}", path.parent)
+    with closing(sqlite3.connect(path)) as base:
+        base.execute(VARIABLE)
+        base.commit()
+    before = path.read_bytes()
+    # Found beside the workspace, as the embedded Airflow lies.
+    address = address_of(Settings(workspace=str(tmp_path / "workspace")))
+    assert address == f"sqlite:///{path}"
+    done = rehearse(address)
+    assert not done.error
+    assert not done.not_copied
+    assert "copy of the installation's SQLite" in done.what
+    with closing(sqlite3.connect(path)) as base:
+        tables = base.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        names = [row[0] for row in tables]
+        rows = sum(base.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names)
+    # The migration itself is entered in the log.
+    assert (done.tables, done.fewer) == (len(names), ())
+    assert done.rows >= rows
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_copy_in_postgresql_is_migrated_and_dropped(
+    rehearse: Callable[[str], Migrated],
+    database: str,
+    password: str,
+    tmp_path: Path,
+) -> None:
+    address = database.replace("postgresql:", "postgresql+psycopg2:")
+    installed(address, tmp_path)
+    with psycopg.connect(database, autocommit=True) as server:
+        server.execute(VARIABLE)
+        # A running Airflow is connected while the copy is made.
+        done = rehearse(address)
+        assert not done.error, (tmp_path / "rehearsal" / "airflow" / "log").read_text()
+        assert not done.not_copied
+        assert "copy of the installation's PostgreSQL" in done.what
+        assert done.rows > 0
+        assert done.fewer == ()
+        rows = server.execute("SELECT datname FROM pg_database").fetchall()
+        assert not [name for (name,) in rows if name.startswith("nightbid_rehearsal")]
+    printed = [each for each in (tmp_path / "rehearsal").rglob("*") if each.is_file()]
+    assert not [each for each in printed if password.encode() in each.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_database_that_the_candidate_cannot_migrate_is_an_error(
+    rehearse: Callable[[str], Migrated], tmp_path: Path
+) -> None:
+    path = tmp_path / "airflow.db"
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        base.execute("INSERT INTO alembic_version VALUES ('of_a_newer_one')")
+        base.commit()
+    done = rehearse(f"sqlite:///{path}")
+    assert "`airflow db migrate` of the present version ended with code" in done.error
+
+
+@pytest.mark.slow
+def test_what_cannot_be_copied_is_said(rehearse: Callable[[str], Migrated]) -> None:
+    done = rehearse("postgresql://u:s3cr3t@127.0.0.1:1/airflow")
+    assert "refused" in done.not_copied
+    assert "s3cr3t" not in done.model_dump_json()
+    assert (done.what, done.error) == ("a new database", "")
