@@ -10,15 +10,49 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from nightbid.config.load import find_pipeline
 from nightbid.config.models import Model
 from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.salvage import InvalidPipeline, rest_of
 from nightbid.config.sources import EventsSource, FolderSource, SimulatorSource
+from nightbid.data.simulator.columns import logged_columns
 from nightbid.data.source import open_source
 from nightbid.data.user_keys import UserKeys
 from nightbid.errors import ConfigError, NightbidError
 from nightbid.models import registry
 
+CORRECT = "correct the YAML, or what --set or the form says; nothing has been run"
 NUMBERS = {"int": int, "float": (int, float), "bool": bool}
+
+
+def checked_pipeline(
+    name: str, folder: Path, overrides: tuple[str, ...], night: date, cache: Path
+) -> PipelineSpec:
+    """Load a pipeline and check its settings: faults of the YAML and of what it names, all at once.
+
+    Args:
+        name: of the pipeline.
+        folder: of the pipeline YAML files.
+        overrides: `dotted.key=value` settings that win over the file.
+        night: newest day of logs.
+        cache: folder for downloads of a source.
+
+    Raises:
+        ConfigError: one error with all faults.
+    """
+    try:
+        spec = find_pipeline(name, folder, overrides)
+    except InvalidPipeline as error:
+        rest = rest_of(error)
+        more = [] if rest is None else [
+            *rest.faults(), *filter(rest.is_stated, _faults(rest.spec, night, cache))
+        ]  # fmt: skip
+        if not more:
+            raise
+        lines = f"\n{error.where}: ".join([error.what, *more])
+        raise ConfigError(lines, where=error.where, hint=CORRECT) from error
+    check_settings(spec, night, cache)
+    return spec
 
 
 def check_settings(spec: PipelineSpec, night: date, cache: Path) -> None:
@@ -32,14 +66,16 @@ def check_settings(spec: PipelineSpec, night: date, cache: Path) -> None:
     Raises:
         ConfigError: one line with all faults.
     """
-    faults = [*_models(spec), *_columns(spec, night, cache), *_hook(spec), *_secret(spec)]
-    if faults:
+    if faults := list(_faults(spec, night, cache)):
         more = f"{len(faults)} settings are wrong: " if len(faults) > 1 else ""
-        raise ConfigError(
-            f"{more}{'; '.join(faults)}",
-            where=f"{spec.pipeline}.yaml",
-            hint="correct the YAML, or what --set or the form says; nothing has been run",
-        )
+        raise ConfigError(f"{more}{'; '.join(faults)}", where=f"{spec.pipeline}.yaml", hint=CORRECT)
+
+
+def _faults(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
+    yield from _models(spec)
+    yield from _columns(spec, night, cache)
+    yield from _hook(spec)
+    yield from _secret(spec)
 
 
 def _secret(spec: PipelineSpec) -> Iterator[str]:
@@ -147,6 +183,8 @@ def _logged(spec: PipelineSpec, night: date, cache: Path) -> list[str]:
         return []
     try:
         day = max(Night.of(spec, night).evaluate)
+        if isinstance(spec.source, SimulatorSource) and not spec.source.faults:
+            return list(logged_columns(spec.source))
         source = open_source(spec.source, cache, (day,))
         batch = next(iter(source.batches(day)), None)
     except (NightbidError, OSError, ValueError):

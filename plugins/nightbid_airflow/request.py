@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from airflow.sdk import Param
-from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
@@ -141,11 +140,13 @@ class Request:
             return pinned_spec(record, stage), record
         try:
             lag = _accepted_lag(record) if record is not None and stage is not None else ()
-            spec = find_pipeline(self.pipeline, settings.pipelines, (*self.overrides, *lag))
             # Imported here: DAG files import this module for the form alone.
-            from nightbid.preflight import check_settings
+            from nightbid.preflight import checked_pipeline
 
-            check_settings(spec, self.date, settings.cache)
+            overrides = (*self.overrides, *lag)
+            spec = checked_pipeline(
+                self.pipeline, settings.pipelines, overrides, self.date, settings.cache
+            )
         except ConfigError as error:
             RunRecord.refused(
                 workspace,

@@ -94,10 +94,13 @@ def show_late(
         )  # fmt: skip
         return
     from nightbid.cli.night import run_nights
+    from nightbid.preflight import checked_pipeline
 
     for each in found:
         run_nights(
-            find_pipeline(pipeline, settings.pipelines, each.overrides),
+            checked_pipeline(
+                pipeline, settings.pipelines, each.overrides, each.night, settings.cache
+            ),
             first=each.night,
             nights=1,
             settings=settings,

@@ -21,7 +21,6 @@ from nightbid.night.record import RunRecord
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import StageResult
 from nightbid.night.turns import Turns, watched_runs
-from nightbid.preflight import check_settings
 from nightbid.report.table import MARK, night_table, verdict_line
 from nightbid.report.write import write_report
 from nightbid.runner import run_stage
@@ -78,7 +77,6 @@ def run_nights(
             where="--run-id",
             hint="leave it out, or run one night",
         )
-    check_settings(spec, first, settings.cache)
     workspace = Workspace(settings.workspace)
     runs: list[RunRecord] = []
     ended: list[NightbidError] = []

@@ -254,4 +254,13 @@ CHECKS: tuple[Callable[[PipelineSpec], None], ...] = (
     delayed_label_has_a_time,
     offsets_are_of_served_ids,
 )
-"""In the order in which they are made; the first that fails is told."""
+"""In the order in which they are told."""
+
+
+def faults_of(spec: PipelineSpec) -> Iterator[str]:
+    """What the blocks of a pipeline demand of each other in vain, a text for each check."""
+    for check in CHECKS:
+        try:
+            check(spec)
+        except ValueError as fault:
+            yield str(fault)

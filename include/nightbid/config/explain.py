@@ -22,9 +22,10 @@ def explain(error: ValidationError, root: type[BaseModel], where: str) -> str:
         where: begins each line but the first, which the error that says this begins with it.
     """
     details = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    lines = [_one(detail, root) for detail in details[:SHOWN]]
-    rest = len(details) - len(lines)
-    lines += [f"and {rest} more"] if rest else []
+    lines = [line for detail in details for line in _one(detail, root).split("\n")]
+    rest = len(lines) - SHOWN
+    lines = lines[:SHOWN]
+    lines += [f"and {rest} more"] if rest > 0 else []
     return f"\n{where}: ".join(lines)
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from nightbid.config.explain import explain, suggestion
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.config.salvage import InvalidPipeline
 from nightbid.errors import ConfigError
 
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
@@ -80,7 +81,8 @@ def parse_pipeline(
     try:
         return PipelineSpec.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(explain(error, PipelineSpec, where), where=where) from error
+        what = explain(error, PipelineSpec, where)
+        raise InvalidPipeline.of(tree, what, where) from error
 
 
 def _text(path: Path, where: str) -> str:

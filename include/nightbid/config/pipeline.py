@@ -6,11 +6,11 @@ import datetime as dt
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nightbid.config.arrival import Arrival
 from nightbid.config.base import Block
-from nightbid.config.consistency import CHECKS, names_of
+from nightbid.config.consistency import faults_of, names_of
 from nightbid.config.costs import Budget
 from nightbid.config.evaluate import Evaluate
 from nightbid.config.features import Feature
@@ -221,9 +221,10 @@ class PipelineSpec(Block):
         return {**value, **brought}
 
     @model_validator(mode="after")
-    def _blocks_agree(self) -> PipelineSpec:
-        for check in CHECKS:
-            check(self)
+    def _blocks_agree(self, info: ValidationInfo) -> PipelineSpec:
+        alone = bool(info.context and info.context.get("alone"))
+        if faults := () if alone else tuple(faults_of(self)):
+            raise ValueError("\n".join(faults))
         return self
 
     def position_inputs(self) -> list[str]:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from nightbid.config.settings import Settings
 from nightbid.errors import StageError
 from nightbid.rehearse.environments import Environment
-from nightbid.rehearse.sides import Sides
+from nightbid.rehearse.sides import Sides, last_line
 
 CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 HIDDEN = "airflow-db-not-allowed"
@@ -148,7 +148,7 @@ def _migrate(
             return Migrated(
                 what=copy.what,
                 error=f"`airflow db migrate` of the {name} version ended with code {code} on"
-                f" {copy.what}: see {folder / 'log'}",
+                f" {copy.what}: {last_line(folder / 'log')}",
             )
     after = copy.rows()
     fewer = [

@@ -131,7 +131,7 @@ class Sides:
         code = self._run(folder, environment, [str(worker), str(request), str(answer)])
         if not answer.exists():
             raise StageError(
-                f"the process ended with code {code} and no answer: {_last_line(folder / 'log')}",
+                f"the process ended with code {code} and no answer: {last_line(folder / 'log')}",
                 where=f"{folder.name} of {self.plan.name}",
                 hint=f"see {folder / 'log'}, then run the same command again",
             )
@@ -263,6 +263,7 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """The last line that a process printed."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     return next((each.strip() for each in reversed(lines) if each.strip()), "it printed nothing")

@@ -29,6 +29,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.night.record import runs_of
 from nightbid.night.sealed import unseal
+from nightbid.preflight import checked_pipeline
 from nightbid.storage.workspace import Workspace, write_atomically
 from nightbid.sweep.space import Parameter, Space, Value, parse_space
 
@@ -124,7 +125,7 @@ class Sweep:
         space = parse_space(
             varied, lambda overrides: find_pipeline(pipeline, settings.pipelines, overrides)
         )
-        spec = find_pipeline(pipeline, settings.pipelines, space.fixed)
+        spec = checked_pipeline(pipeline, settings.pipelines, space.fixed, date, settings.cache)
         if spec.label.kind == "value" and metric == "auc":
             raise ConfigError(
                 "there is no AUC of values, which this pipeline predicts",

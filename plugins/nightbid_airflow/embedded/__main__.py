@@ -42,9 +42,12 @@ def run(
     settings, overrides = Settings(), tuple(settings_over or ())
     # What is wrong with the request is said before anything is started.
     spec = find_pipeline(pipeline, settings.pipelines, overrides)
+    from nightbid.preflight import check_settings
+
     from nightbid_airflow.embedded.nights import default_first, run_nights
 
     first = date.date() if date else default_first(spec, nights, settings.cache)
+    check_settings(spec, first, settings.cache)
     with _started(settings) as airflow:
         _wait_for_dag(airflow, f"nightly_{pipeline}")
         run_nights(

@@ -11,7 +11,7 @@ import pytest
 from nightbid.config.models import Train
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
-from nightbid.preflight import check_settings
+from nightbid.preflight import check_settings, checked_pipeline
 
 GOOD = {
     "pipeline": "t",
@@ -44,6 +44,48 @@ def test_all_faults_are_said_at_once(tmp_path):
     ):
         assert part in line
     assert "\n" not in line
+
+
+def test_faults_of_the_yaml_hide_no_others(tmp_path):
+    text = """
+pipeline: t
+source: {kind: simulator, rows_per_day: 100, sed: 3}
+features:
+  site_id: vocabulary
+  click: numeric
+  age: {transform: numerc}
+  region: {transform: vocabulary, column: regoin}
+model: {architecture: dcn_v3}
+train: {epochs: 0}
+evaluate: {slices: [devise_type]}
+arrival: {asset: logs}
+schedule: "0 3 * * *"
+"""
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        checked_pipeline("t", tmp_path, ("runner.kind=dusk",), NIGHT, tmp_path)
+    lines = str(caught.value).partition(" → correct")[0].split("\n")
+    assert all(line.startswith("t.yaml: ") for line in lines)
+    said = [line.removeprefix("t.yaml: ") for line in lines]
+    for part in (
+        "unknown key 'source.simulator.sed', did you mean 'seed'?",
+        "features.age",
+        "train.epochs",
+        "runner.kind",
+        "arrival.asset 'logs' starts the night, and so does schedule",
+        "feature 'click' reads 'click', which is label.column",
+        "model.architecture: no architecture called 'dcn_v3', did you mean 'dcn_v2'?",
+        "features.region: column 'regoin' is missing, did you mean 'region'?",
+        "evaluate.slices: column 'devise_type' is missing, did you mean 'device_type'?",
+    ):
+        assert any(line.startswith(part) for line in said), (part, said)
+    assert len(said) == 9
+
+
+def test_a_pipeline_of_which_nothing_is_left_says_what_pydantic_does(tmp_path):
+    (tmp_path / "t.yaml").write_text("pipeline: t\nsource: {kind: nowhere}\nfeatures: 3\n")
+    with pytest.raises(ConfigError, match="features: Input should be a valid dictionary"):
+        checked_pipeline("t", tmp_path, (), NIGHT, tmp_path)
 
 
 def test_members_of_an_ensemble_are_looked_for(tmp_path):

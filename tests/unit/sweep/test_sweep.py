@@ -208,7 +208,7 @@ def test_the_leaderboard_shows_every_value_on_a_narrow_terminal(swept):
 
 
 def test_values_have_no_auc_to_sweep_by(tmp_path):
-    tree = {**PIPELINE, "label": {"kind": "value", "column": "revenue"}}
+    tree = {**PIPELINE, "label": {"kind": "value", "column": "conversion_delay_true"}}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
     asked = Settings(workspace=str(tmp_path / "ws"), pipelines=tmp_path, cache=tmp_path / "c")
     with pytest.raises(ConfigError, match="there is no AUC of values"):

@@ -51,11 +51,14 @@ def run(
     What is finished already is reused, and said so.
     """
     from nightbid.cli.night import run_nights
+    from nightbid.preflight import checked_pipeline
 
     settings = Settings()
     overrides = tuple(set_ or ())
     with one_value_each(overrides):
-        spec = find_pipeline(pipeline, settings.pipelines, overrides)
+        spec = checked_pipeline(
+            pipeline, settings.pipelines, overrides, date_.date(), settings.cache
+        )
         run_nights(
             spec,
             first=date_.date(),

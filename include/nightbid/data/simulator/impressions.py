@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.config.sources import SimulatorSource
+from nightbid.data.simulator.columns import logged_columns
 from nightbid.data.simulator.draws import Floats, Ints, choice, normal, uniform
 from nightbid.data.simulator.world import (
     CONNECTIONS,
@@ -218,7 +219,8 @@ class _Day:
             columns["competing_bids"] = pa.ListArray.from_arrays(edges, auction.others.reshape(-1))
         if self.settings.exploration is not None:
             columns |= self._offer(context, auction)
-        return pa.RecordBatch.from_pydict(columns)
+        names = logged_columns(self.settings)
+        return pa.RecordBatch.from_pydict({name: columns[name] for name in names})
 
     def _click_logit(self, at: Context, ad: Ints) -> Floats:
         """[rows] log odds of a click, if these ads were shown."""

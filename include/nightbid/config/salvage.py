@@ -1,0 +1,96 @@
+"""What can still be checked of a pipeline whose YAML has faults, so that one run tells them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from nightbid.config.consistency import faults_of
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError
+
+ROUNDS = 4
+"""A removed key may leave its block without one that it needs: then the block goes as well."""
+_GONE = object()
+Location = tuple[int | str, ...]
+
+
+class InvalidPipeline(ConfigError):
+    """A pipeline YAML that does not validate.
+
+    Attributes:
+        tree: what was read, overrides applied; empty if the error came from another process.
+    """
+
+    tree: dict[str, Any]
+
+    @classmethod
+    def of(cls, tree: dict[str, Any], what: str, where: str) -> InvalidPipeline:
+        """Make the error of a tree."""
+        error = cls(what, where=where)
+        error.tree = tree
+        return error
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A pipeline without its faulty keys."""
+
+    spec: PipelineSpec
+    removed: frozenset[str]
+    """Keys that were left out, dotted."""
+
+    def faults(self) -> Iterator[str]:
+        """What the blocks that are left demand of each other in vain."""
+        return (each for each in faults_of(self.spec) if self.is_stated(each))
+
+    def is_stated(self, fault: str) -> bool:
+        """Whether a fault is one of the YAML, not of what was left out of it."""
+        return not any(
+            key in fault or f"'{key.rpartition('.')[2]}'" in fault for key in self.removed
+        )
+
+
+def rest_of(error: InvalidPipeline) -> Rest | None:
+    """Leave out every key that has a fault; None if what remains is no pipeline."""
+    tree, removed = getattr(error, "tree", None), set()
+    for _ in range(ROUNDS):
+        try:
+            spec = PipelineSpec.model_validate(tree, context={"alone": True})
+        except ValidationError as fault:
+            places = [_place(tree, each) for each in fault.errors()]
+            if not all(places):
+                return None
+            removed |= {".".join(map(str, each)) for each in places}
+            tree = _without(tree, set(places))
+        else:
+            return Rest(spec, frozenset(removed))
+    return None
+
+
+def _place(tree: Any, fault: ErrorDetails) -> Location:
+    """Where a fault is in the tree; a part that is no key there is the tag of a union."""
+    node, place = tree, []
+    for part in fault["loc"]:
+        try:
+            node = node[part]
+        except (LookupError, TypeError):
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _without(node: Any, places: set[Location], here: Location = ()) -> Any:
+    if here in places:
+        return _GONE
+    if isinstance(node, dict):
+        kept = {key: _without(each, places, (*here, key)) for key, each in node.items()}
+        return {key: each for key, each in kept.items() if each is not _GONE}
+    if isinstance(node, list):
+        items = [_without(each, places, (*here, at)) for at, each in enumerate(node)]
+        return [each for each in items if each is not _GONE]
+    return node
