@@ -33,10 +33,12 @@ REASON = "nb_reason"
 """string, why a row was quarantined."""
 TEXT = "nb_text"
 """string, what could not be read, as it stands in the file; only in quarantine."""
+PLACE = "nb_place_in_batch"
+"""int64, where a row that is not kept stood among those read with it."""
 CANDIDATES_TRUTH = "candidates_true"
 """list<float64>, true probabilities of the label for each of `columns.candidates`, where a
 simulator knows them."""
-RESERVED = (KEY, LABEL, GIVEN, WEIGHT, TIME, USER, TRUTH, REASON, TEXT)
+RESERVED = (KEY, LABEL, GIVEN, WEIGHT, TIME, USER, TRUTH, REASON, TEXT, PLACE)
 
 
 class ModelInput(BaseModel):

@@ -33,6 +33,7 @@ from nightbid.schema import REASON, TEXT
 
 BLOCK_BYTES = 8 << 20
 """Memory is a small multiple of it, whatever the size of the file."""
+HEADER_BYTES = 1 << 16
 UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
@@ -157,12 +158,10 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
     with _opened(part, dialect) as stream:
         if dialect.encoding.lower() in UTF8 and stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise _corrupt(part, dialect, UnicodeError("it begins as UTF-16 does"))
-    with _opened(part, dialect) as stream:
-        reader = _reader(stream, part, dialect, pcsv.ConvertOptions(), [])
-        try:
-            names = list(reader.schema.names)
-        except UnicodeDecodeError as error:
-            raise _corrupt(part, dialect, error) from error
+    try:
+        names = _names(part, dialect, HEADER_BYTES)
+    except CorruptDataError:  # the first lines may be longer
+        names = _names(part, dialect, BLOCK_BYTES)
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise CorruptDataError(
@@ -171,6 +170,15 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
             hint="name them apart in the header",
         )
     return names
+
+
+def _names(part: Part, dialect: Dialect, block: int) -> list[str]:
+    """Names of the first line, of a file of which one block is looked at."""
+    try:
+        with _opened(part, dialect) as stream:
+            return list(_reader(stream, part, dialect, None, [], block).schema.names)
+    except UnicodeDecodeError as error:
+        raise _corrupt(part, dialect, error) from error
 
 
 def read(
@@ -335,8 +343,9 @@ def _reader(
     stream: pa.NativeFile,
     part: Part,
     dialect: Dialect,
-    convert: pcsv.ConvertOptions,
+    convert: pcsv.ConvertOptions | None,
     lines: list[pcsv.InvalidRow],
+    block: int = 0,
 ) -> pcsv.CSVStreamingReader:
     def keep(line: pcsv.InvalidRow) -> str:
         lines.append(line)
@@ -348,7 +357,7 @@ def _reader(
             # Threads would lose the numbers of the lines.
             read_options=pcsv.ReadOptions(
                 column_names=list(dialect.names) or None,
-                block_size=BLOCK_BYTES,
+                block_size=block or BLOCK_BYTES,
                 use_threads=False,
             ),
             parse_options=pcsv.ParseOptions(

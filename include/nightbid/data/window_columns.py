@@ -62,6 +62,7 @@ class WindowColumns:
         if self._named is not None and block.day_column:
             self._named.add(self.renamed(block.day_column))
         self._others = others
+        self._known_names: dict[Part, list[str]] = {}
         self._known_schemas: dict[Path, list[pa.Schema]] = {}
 
     @property
@@ -141,7 +142,7 @@ class WindowColumns:
     def text_types(self) -> dict[str, ColumnType]:
         """Types of the columns of text files, which hold in every file of the window."""
         parts = [part for part in self._window if part.path.stat().st_size]
-        columns = [delimited.columns_of(part, self.dialect(part)) for part in parts]
+        columns = [self.names_in(part) for part in parts]
         self._check_names({name for each in columns for name in each})
         fixed = {**self._layout.types, **self.declared}
         kinds: dict[str, Kind] = {
@@ -217,7 +218,9 @@ class WindowColumns:
             return []
         if self._kind != "csv":
             return [name for schema in self._schemas(part) for name in schema.names]
-        return delimited.columns_of(part, self.dialect(part))
+        if part not in self._known_names:
+            self._known_names[part] = delimited.columns_of(part, self.dialect(part))
+        return self._known_names[part]
 
     def _check_names(self, have: set[str]) -> None:
         """Refuse names of `types` and `outcomes` that no file has: a misspelling does nothing."""

@@ -29,26 +29,25 @@ from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.source import code_of
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
-from nightbid.sampling.rows import THINNED, thinned
-from nightbid.sampling.units import (
+from nightbid.sampling.as_read import BATCHES, OTHERS, is_as_read, leave_out
+from nightbid.sampling.row_files import (
     ASIDE,
-    COUNT,
-    KEYS,
     PROFILE,
     ROWS,
     SOME,
-    DayCount,
-    DayUnit,
     RowFile,
     RowWriter,
-    sample_unit,
+    numbered,
+    row_files,
 )
+from nightbid.sampling.rows import THINNED, thinned
+from nightbid.sampling.units import COUNT, KEYS, DayCount, DayUnit, sample_unit
 from nightbid.schema import KEY
 from nightbid.storage.verify import link_or_copy
 
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec, Split
-    from nightbid.data.source import Source
+    from nightbid.data.source import Source, UnitOfLogs
 
 Keys = npt.NDArray[np.int64]
 KIND = "sample"
@@ -137,9 +136,25 @@ def units_of(source: Source, day: date, split: Split, whole: WholeDay) -> list[D
         whole: the day as one unit, for sources that are not cut.
     """
     found = (source.units(day) if isinstance(source, Splits) else ()) or (whole,)
+    return day_units(source, day, split, found)
+
+
+def day_units(
+    source: Source, day: date, split: Split, logs: Sequence[UnitOfLogs], *, is_keyed: bool = False
+) -> list[DayUnit]:
+    """Number the units of a day.
+
+    Args:
+        source: of the logs.
+        day: which.
+        split: see `key_of`.
+        logs: where the rows of each are read from.
+        is_keyed: ids of users are keyed already.
+    """
     truth = dict(source.meaning.truth)
     return [
-        DayUnit(split, day, number, len(found), logs, truth) for number, logs in enumerate(found)
+        DayUnit(split, day, number, len(logs), each, truth, is_keyed)
+        for number, each in enumerate(logs)
     ]
 
 
@@ -157,6 +172,7 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
     counts = [DayCount.from_json(json.loads((unit / COUNT).read_text())) for unit in units]
     for number, keys in repeated_keys(units).items():
         _leave_out(units[number] / ROWS, keys, counts[number])
+        leave_out(units[number])
     count = counts[0]
     for each in counts[1:]:
         count.add(each)
@@ -172,15 +188,16 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
             where=f"logs of {day}",
             hint="name the right columns in `columns` and `label`, or fix the logs",
         )
+    metrics = {"count": asdict(count), "units": len(units)}
     for number, unit in enumerate(units):
-        for name in (ROWS, ASIDE):
+        for name in (ROWS, ASIDE, OTHERS, BATCHES):
             if (unit / name).exists():
-                shutil.move(unit / name, folder / _numbered(name, number, len(units)))
+                shutil.move(unit / name, folder / numbered(name, number, len(units)))
     if len(units) == 1:
         for name in (PROFILE, SOME):
             if (units[0] / name).exists():
                 shutil.move(units[0] / name, folder / name)
-        return Made({"count": asdict(count)}, count.to_rows())
+        return Made(metrics, count.to_rows())
     profile, sample = Profile(), RowSample()
     for unit in units:
         profile = profile.merge(Profile.load(unit / PROFILE))
@@ -190,20 +207,7 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
                     sample = sample.add(rows)
     profile.save(folder / PROFILE)
     sample.save(folder / SOME)
-    return Made({"count": asdict(count)}, count.to_rows())
-
-
-def _numbered(name: str, number: int, of: int) -> str:
-    """Name a file of one of several units; that of the only one has no number."""
-    stem, _, ending = name.partition(".")
-    return name if of == 1 else f"{stem}-{number:05d}.{ending}"
-
-
-def row_files(folder: Path, name: str) -> list[Path]:
-    """List the files of a day's rows (`ROWS`) or of those set aside (`ASIDE`), in order."""
-    stem, _, ending = name.partition(".")
-    only = folder / name
-    return [only] if only.exists() else sorted(folder.glob(f"{stem}-*.{ending}"))
+    return Made(metrics, count.to_rows())
 
 
 def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
@@ -284,7 +288,7 @@ def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | N
             kept.close()
     names = {path.name for path in files}
     for each in whole.manifest.files:
-        if each.path not in names:
+        if each.path not in names and not is_as_read(each.path):
             link_or_copy(whole.folder / each.path, folder / each.path)
     return Made({"count": asdict(count)}, count.to_rows())
 

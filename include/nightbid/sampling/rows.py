@@ -51,6 +51,8 @@ class Parsed:
     """Raw and reserved columns of the rows that could be parsed."""
     aside: pa.Table
     """Raw columns of the others, and why."""
+    places: npt.NDArray[np.int64]
+    """Where the good rows stand in the batch."""
     positives: int = 0
     """Good rows whose label is 1, before any attribution window."""
     aside_positives: int = 0
@@ -77,6 +79,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
     if REASON in table.column_names:
         # The source could not read some rows: nothing else is to be said of them.
         unread = pa.array(~_nulls(table[REASON]))
+        read = np.flatnonzero(_nulls(table[REASON]))
         parsed = parse(_without(table.filter(pc.invert(unread)), REASON, TEXT), spec, truth, where)
         mine = parsed.aside.append_column(TEXT, pa.nulls(len(parsed.aside), pa.string()))
         theirs = plain_table(table.filter(unread))
@@ -88,6 +91,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         return replace(
             parsed,
             aside=pa.concat_tables([theirs, mine]),
+            places=read[parsed.places],
             aside_positives=parsed.aside_positives + int(lost.sum()),
             examples={**_examples(theirs, spec), **parsed.examples},
         )
@@ -153,7 +157,8 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         reserved[TRUTH] = known
     for name, column in reserved.items():
         good = good.append_column(name, column)
-    return Parsed(good, aside, positives, aside_positives, _examples(aside, spec))
+    places = np.flatnonzero(~bad)
+    return Parsed(good, aside, places, positives, aside_positives, _examples(aside, spec))
 
 
 def zone_of(spec: PipelineSpec) -> str:
@@ -213,6 +218,16 @@ def draw(
     Returns:
         The rows kept, weighted.
     """
+    kept = table.filter(pa.array(chosen(table, spec, seen)))
+    return thinned(kept, spec) if split in THINNED else kept
+
+
+def chosen(table: pa.Table, spec: PipelineSpec, seen: list[npt.NDArray[np.int64]]) -> Bools:
+    """Tell which parsed rows belong to the day, see `draw`: the first of each key, of a weight.
+
+    Returns:
+        bool [rows]
+    """
     keys = np.asarray(table[KEY])
     first = np.zeros(len(keys), bool)
     first[np.unique(keys, return_index=True)[1]] = True
@@ -223,8 +238,7 @@ def draw(
         first &= flag(table[spec.label.given], spec.label.texts) == 1
     if spec.columns.weight:
         first &= np.asarray(table[WEIGHT]) > 0
-    whole = table.filter(pa.array(first))
-    return thinned(whole, spec) if split in THINNED else whole
+    return first
 
 
 def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:

@@ -11,7 +11,7 @@ of the same rows lies in `rows/`, for the gate's expectations on single rows.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
@@ -35,19 +35,21 @@ from nightbid.night.days import (
 )
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
+from nightbid.sampling.as_read import is_slow, sampled_elsewhere, units_as_read
 from nightbid.sampling.day import (
     UNITS,
     assemble,
+    day_units,
     key_of,
     listed,
     make,
     make_thinner,
-    row_files,
     units_of,
 )
 from nightbid.sampling.engine import sampled
 from nightbid.sampling.frozen import place
-from nightbid.sampling.units import ASIDE, PROFILE, ROWS, SOME, DayCount, DayUnit
+from nightbid.sampling.row_files import ASIDE, PROFILE, ROWS, SOME, row_files
+from nightbid.sampling.units import DayCount, DayUnit
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.verify import link_or_copy
 
@@ -67,12 +69,15 @@ def run(task: StageTask) -> Outcome:
     history = sum(split == "history" for split, _ in window)
     counts: dict[str, DayCount] = {}
     made: dict[str, str] = {}
+    rows_of: dict[str, str] = {}
     keys: dict[str, str] = {}
     for each, found in _sampled(task, source, window):
         counts[str(each.day)] = DayCount.from_json(found.manifest.metrics["count"])
         keys[str(each.day)] = found.key
         if found.why:
             made[str(each.day)] = found.why
+        if found.why and each.rows_of:
+            rows_of[str(each.day)] = each.rows_of
     each_rows = [each.to_rows() for each in counts.values()]
     names = ("read", "written", "quarantined", "repeated", "dropped")
     total = Rows(**{name: sum(getattr(each, name) for each in each_rows) for name in names})
@@ -94,9 +99,10 @@ def run(task: StageTask) -> Outcome:
             "outcomes": outcomes,
             "day_outputs": keys,
             "made": made,
+            "rows_of": rows_of,
         },
-        summary=f"{days_made(made, len(counts))}, {_history(history, task.night)}"
-        f"{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
+        summary=f"{days_made(made, len(counts))}{_rows_of(rows_of, made)}, "
+        f"{_history(history, task.night)}{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
         + (f", quarantined: {listed(reasons, examples)}" if reasons else ""),
     )
 
@@ -138,6 +144,8 @@ class _Day:
     """Of the day without sampling."""
     units: tuple[DayUnit, ...] = ()
     """To be sampled; none where the day is there, or can be made of the whole one."""
+    rows_of: str = ""
+    """Pipeline whose sampled day is read instead of the logs."""
 
 
 def _planned(task: StageTask, source: Source, split: Split, day: date, whole: WholeDay) -> _Day:
@@ -147,6 +155,12 @@ def _planned(task: StageTask, source: Source, split: Split, day: date, whole: Wh
     )
     if any((day_folder(task.workspace, each) / MANIFEST).exists() for each in (key, whole_key)):
         return _Day(split, day, key, whole_key)
+    slow = is_slow(task.spec.source)
+    if found := sampled_elsewhere(task.workspace, key) if slow else None:
+        manifest, folder = found
+        rows = units_as_read(manifest, folder)
+        units = day_units(source, day, split, rows, is_keyed=True)
+        return _Day(split, day, key, whole_key, tuple(units), manifest.pipeline)
     return _Day(split, day, key, whole_key, tuple(units_of(source, day, split, whole)))
 
 
@@ -310,6 +324,14 @@ def check_window(source: Source, night: Night) -> None:
         hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or take"
         " another date",
     )
+
+
+def _rows_of(rows_of: Mapping[str, str], made: Mapping[str, str]) -> str:
+    """Say of which pipelines' sampled days the new ones were made."""
+    if not rows_of:
+        return ""
+    days = "" if len(rows_of) == len(made) else f"{len(rows_of)} "
+    return f" ({days}from rows of {', '.join(sorted(set(rows_of.values())))}, not the logs)"
 
 
 def _rate_word(spec: PipelineSpec) -> str:

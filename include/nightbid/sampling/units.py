@@ -8,7 +8,6 @@ sorted, by which rows whose key an earlier unit has are found.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,26 +19,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from nightbid.column_parsing import local_time, token_hashes, whole
 from nightbid.data.user_keys import UserKeys
 from nightbid.night.manifest import Rows
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
-from nightbid.sampling.rows import draw, parse, zone_of
+from nightbid.sampling.as_read import OthersWriter, is_slow
+from nightbid.sampling.row_files import ASIDE, PROFILE, ROWS, SOME, RowWriter
+from nightbid.sampling.rows import THINNED, chosen, parse, thinned, zone_of
 from nightbid.schema import LABEL, REASON, TIME, WEIGHT
 
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec, Split
     from nightbid.data.source import UnitOfLogs
 
-ROWS, ASIDE, PROFILE, SOME = (
-    "rows.parquet",
-    "quarantine.parquet",
-    "profile.json",
-    "some_rows.parquet",
-)
 COUNT, KEYS = "count.json", "keys.npy"
 LONGEST_TEXT = 256
 """Characters of a text that profiles keep."""
@@ -131,6 +125,8 @@ class DayUnit:
     logs: UnitOfLogs
     truth: Mapping[str, str]
     """Label column → column of its true probability, if known."""
+    is_keyed: bool = False
+    """Ids of users are keyed already."""
 
     @property
     def name(self) -> str:
@@ -154,14 +150,19 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
     entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
     seen: list[npt.NDArray[np.int64]] = []
     kept, aside = RowWriter(folder / ROWS), RowWriter(folder / ASIDE)
+    thins = unit.split in THINNED and spec.sampling.negative_rate < 1
+    wanted = is_slow(spec.source) and not thins
+    others = OthersWriter(folder, spec.columns.user, is_wanted=wanted)
     try:
-        keys = UserKeys.of(spec)
+        keys = None if unit.is_keyed else UserKeys.of(spec)
         for table in _tables(unit.logs):
             table = keys.keyed(table) if keys else table
             parsed = parse(table, spec, unit.truth, f"logs of {unit.day}")
-            before = sum(len(keys) for keys in seen)
-            rows = draw(parsed.good, spec, unit.split, seen)
-            count.repeated += len(parsed.good) - (sum(len(keys) for keys in seen) - before)
+            mine = chosen(parsed.good, spec, seen)
+            count.repeated += len(parsed.good) - len(seen[-1])
+            others.add(table, parsed.places[mine])
+            rows = parsed.good.filter(pa.array(mine))
+            rows = thinned(rows, spec) if thins else rows
             local = _for_profile(parsed.good, zone_of(spec))
             profile = profile.merge(Profile.of(local, entities))
             sample = sample.add(local)
@@ -179,6 +180,7 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
     finally:
         kept.close()
         aside.close()
+        others.close(unit.of)
     count.joined = unit.logs.figures()
     profile.save(folder / PROFILE)
     sample.save(folder / SOME)
@@ -223,51 +225,3 @@ def _cut(values: pa.Array) -> pa.Array:
     digests = token_hashes(texts).tolist()
     cut = [f"{text}…{digest:016x}" for text, digest in zip(starts, digests, strict=True)]
     return pc.replace_with_mask(values, long, pa.array(cut))
-
-
-class RowWriter:
-    """A Parquet file that exists only once there are rows."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: pq.ParquetWriter | None = None
-        self._schema: pa.Schema | None = None
-
-    def write(self, table: pa.Table) -> None:
-        """Add rows; all of the same columns."""
-        if self._writer is None or self._schema is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._schema = table.schema
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
-        self._writer.write_table(table.cast(self._schema))
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-class RowFile:
-    """Rows as `RowWriter` was given them: Parquet has its own names for the items of lists."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path)
-        text = self._file.metadata.metadata[b"ARROW:schema"]
-        self._schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
-
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    @property
-    def largest(self) -> int:
-        """Rows of the largest row group."""
-        file = self._file.metadata
-        return max((file.row_group(at).num_rows for at in range(file.num_row_groups)), default=0)
-
-    def tables(self) -> Iterator[pa.Table]:
-        """Read what was written at once, in its order."""
-        for at in range(self._file.num_row_groups):
-            yield self._file.read_row_group(at).cast(self._schema)

@@ -6,11 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from nightbid.arrival.contract import day_arrival
 from nightbid.cli import data
-from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.pipeline import Label, Night, PipelineSpec
 from nightbid.config.sources import Columns
 from nightbid.data.source import open_source
 from nightbid.data.write import write_streams
@@ -24,6 +25,7 @@ from nightbid.sampling.day import key_of
 from nightbid.sampling.stage import run
 from nightbid.schema import KEY, LABEL, REASON, TEXT, TIME
 from nightbid.storage.digests import kept_digest
+from nightbid.storage.verify import inventory
 from nightbid.storage.workspace import Workspace
 
 DAY = date(2026, 1, 5)
@@ -254,9 +256,12 @@ def test_the_joined_night_is_that_of_the_single_log(tmp_path):
     days = [first + timedelta(days=n) for n in range((date(2026, 1, 20) - first).days + 1)]
     made = write_streams(open_source(single.source, tmp_path), Columns(), days, tmp_path / "logs")
     assert made["impressions"] > made["clicks"] > made["conversions"] > 0
-    three = spec_of(
-        streams(tmp_path / "logs", attribution_days=reach), label={"column": "converted"}
-    )
+    for path in sorted((tmp_path / "logs/clicks").rglob("*.parquet")):
+        pa.csv.write_csv(pq.ParquetFile(path).read(), path.with_suffix(".csv"))
+        path.unlink()
+    joined = streams(tmp_path / "logs", attribution_days=reach)
+    joined["clicks"] = {"kind": "csv", "folder": joined["clicks"]}
+    three = spec_of(joined, label={"column": "converted"})
     assert three.label.event_time == "conversion_time"
     assert Night.of(three, date(2026, 1, 20)) == window
     one = sampled(single, tmp_path / "a" / "out", date(2026, 1, 20))
@@ -277,6 +282,15 @@ def test_the_joined_night_is_that_of_the_single_log(tmp_path):
             assert tables[0][name].equals(tables[1][name]), name
         for name, as_joined in names.items():
             assert tables[0][name].cast(tables[1][as_joined].type).equals(tables[1][as_joined])
+    # Clicks of the same window are labeled from the joined rows: nothing is joined again.
+    clicks = {"column": "clicked", "event_time": "click_time", "attribution_days": reach}
+    spec = three.model_copy(update={"pipeline": "clicks", "label": Label(**clicks)})
+    again = sampled(spec, tmp_path / "b" / "clicks", date(2026, 1, 20))
+    fresh = sampled(spec, tmp_path / "c" / "clicks", date(2026, 1, 20))
+    assert set(again.metrics["rows_of"].values()) == {"t"}
+    assert not fresh.metrics["rows_of"]
+    assert inventory(tmp_path / "b" / "clicks") == inventory(tmp_path / "c" / "clicks")
+    assert again.metrics["days"] == fresh.metrics["days"]
     figures = other.metrics["days"][str(window.evaluate[0])]
     assert figures["conversions_orphans"] == 0
     assert figures["conversions_delay_p95_hours"] > figures["conversions_delay_median_hours"] > 0
