@@ -28,7 +28,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -228,17 +228,16 @@ def race(workspace: Path, log: Path, draw: random.Random) -> str:
     return f"{len(nights)} nights, {[act for act, _ in acts]}"
 
 
-def check_race(workspace: Path) -> None:
+def check_race(place: Workspace, pipeline: str = "p") -> None:
     """Check that each promotion replaced what it was judged against, and revived nothing."""
-    place = Workspace(str(workspace))
-    history = ChampionPointer(place, "p").history()
+    history = ChampionPointer(place, pipeline).history()
     assert [each.number for each in history] == list(range(1, len(history) + 1))
     withdrawn: set[str] = set()
     for before, entry in zip([None, *history], history, strict=False):
         serving = before.bundle_digest if before is not None and before.serves else ""
         if entry.change == "promote":
             assert entry.bundle_digest not in withdrawn, f"#{entry.number} was withdrawn"
-            pinned = RunRecord.load(place, "p", entry.run_id).pinned_champion()
+            pinned = RunRecord.load(place, pipeline, entry.run_id).pinned_champion()
             judged = pinned.bundle_digest if pinned is not None else ""
             assert judged == serving, f"#{entry.number} was judged against another champion"
         elif serving and (not entry.serves or entry.bundle_digest != serving):
@@ -292,7 +291,7 @@ def case(number: int, seed: int, expected: dict[str, str], operations: int) -> d
     try:
         if kind == "race":
             what = race(folder / "workspace", folder / "traceback.txt", draw)
-            check_race(folder / "workspace")
+            check_race(Workspace(str(folder / "workspace")))
             return {"case": number, "kind": kind, "what": what, "failure": ""}
         what = disturb(kind, folder, draw, operations)
         log = folder / "rerun.txt"
@@ -334,27 +333,55 @@ def reference() -> tuple[dict[str, str], int]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def in_processes(
+    count: int, seed: int, done: Callable[[int], bool]
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Run the cases of processes of their own that are not done yet.
+
+    Args:
+        count: How many there are.
+        seed: Of their disturbances.
+        done: Whether a case has been run before.
+    """
+    expected, operations = reference()
+    for number in range(count):
+        if not done(number):
+            yield case(number, seed, expected, operations)
+
+
 def main() -> None:
     """Run the cases that the report does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("chaos.jsonl"))
+    parser.add_argument("--airflow", action="store_true", help="nights of a real Airflow")
+    parser.add_argument("--bucket", action="store_true", help="of it, in an object store")
+    parser.add_argument("--clock", action="store_true", help="nights whose clock jumps")
     asked = parser.parse_args()
     lines = asked.out.read_text().splitlines() if asked.out.exists() else []
-    done = {each["case"]: each for each in map(json.loads, lines)}
-    expected, operations = reference()
+    done: dict[int | str, dict[str, Any]] = {each["case"]: each for each in map(json.loads, lines)}
+    if asked.airflow:
+        import chaos_airflow
+
+        found = chaos_airflow.cases(
+            asked.cases, asked.seed, done.__contains__, bucket=asked.bucket
+        )  # fmt: skip
+    elif asked.clock:
+        import chaos_clock
+
+        found = chaos_clock.cases(asked.cases, asked.seed, done.__contains__)
+    else:
+        found = in_processes(asked.cases, asked.seed, done.__contains__)
     with asked.out.open("a") as report:
-        for number in range(asked.cases):
-            if number not in done:
-                done[number] = case(number, asked.seed, expected, operations)
-                report.write(json.dumps(done[number]) + "\n")
-                report.flush()
+        for each in found:
+            done[each["case"]] = each
+            report.write(json.dumps(each) + "\n")
+            report.flush()
     failed = [each for each in done.values() if each["failure"]]
     counts = Counter(each["kind"] for each in done.values())
     said = [f"case {each['case']} ({each['what']}): {each['failure']}" for each in failed]
-    said.append(f"{len(done)} cases ({dict(counts)}), {operations} operations a night,"
-                f" {len(failed)} failed")  # fmt: skip
+    said.append(f"{len(done)} cases ({dict(counts)}), {len(failed)} failed")
     sys.stdout.write("\n".join(said) + "\n")
     sys.exit(bool(failed))
 

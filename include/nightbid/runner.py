@@ -10,6 +10,7 @@ A stage whose work a job of a cloud service does is *begun* (the job is submitte
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -233,6 +234,7 @@ class _Attempt:
         self._spent = before.usage if before else Usage()
         self._started = before.started if before else datetime.now(UTC)
         self._is_begun = before is not None
+        self._began = time.monotonic()
 
     def run(self, work: Callable[[StageTask], Outcome | DeferredJob]) -> StageResult | DeferredJob:
         """Do the work, or order it; what it used is metered and entered in either case."""
@@ -363,7 +365,9 @@ class _Attempt:
             log.warning("cost not entered: %s", second)
 
     def _seconds(self) -> float:
-        return (datetime.now(UTC) - self._started).total_seconds()
+        if not self._is_begun:
+            return time.monotonic() - self._began  # whatever the clock does meanwhile
+        return max(0.0, (datetime.now(UTC) - self._started).total_seconds())
 
     def _enter_cost(self, usage: Usage, state: str, service: str = MACHINE) -> None:
         run = self._plan.run

@@ -27,6 +27,7 @@ from nightbid_airflow.timetable import NightTimetable
 
 WATCH = "watch_cost"
 REPORT = "report"
+RETRIES = 2
 
 
 def nightly_dag(spec: PipelineSpec) -> DAG:
@@ -44,8 +45,9 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         access_control=_access(spec, Settings()),
         default_args={
             "owner": spec.owner,
-            # A worker that was lost is worth a second try; finished stages are not run again.
-            "retries": 1,
+            # For tasks that are lost with their worker, or find no API server. A stage that fails
+            # by itself is tried twice, see `StageOperator`; finished stages are not run again.
+            "retries": RETRIES,
             "retry_delay": dt.timedelta(seconds=30),
         },
     ) as dag:
@@ -70,7 +72,6 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         CostSensor(
             task_id=WATCH,
             pipeline=spec.pipeline,
-            retries=3,
             doc_md=TASKS[WATCH],
             on_failure_callback=StopNotifier(spec.pipeline, WATCH),
         )

@@ -15,6 +15,7 @@ from nightbid.errors import (
     ConfigError,
     DataError,
     GateStopped,
+    NightbidError,
     PriceError,
     PromotionRefused,
     StageError,
@@ -96,12 +97,13 @@ class StageOperator(BaseOperator):
             logging.getLogger(name).setLevel(logging.WARNING)
         stage = stage_named(self.stage)
         progress = LogProgress(self.stage)
+        run: RunRecord | None = None
         try:
             request = Request.of(self.pipeline, context["dag_run"], context["params"])
             attempt = context["ti"].try_number
             # Clearing a task gives it its retries once more.
-            is_cleared = begin and context["ti"].max_tries > (self.retries or 0)
-            spec, run = request.open(settings, stage, is_cleared=is_cleared)
+            before = context["ti"].max_tries - (self.retries or 0)
+            spec, run = request.open(settings, stage, is_cleared=begin and before > 0)
             found = (
                 begin_stage(
                     stage,
@@ -117,6 +119,10 @@ class StageOperator(BaseOperator):
         except FINAL as error:
             # Without the chain: the log ends with the line that says what to do.
             raise AirflowFailException(str(error)) from None
+        except NightbidError as error:
+            if run is not None and self._has_failed_twice(run, before):
+                raise AirflowFailException(str(error)) from None
+            raise
         if isinstance(found, DeferredJob):
             self._leave(found, settings)
         assert isinstance(found, StageResult)
@@ -135,6 +141,17 @@ class StageOperator(BaseOperator):
             }
         self.log.info("%s", found.manifest.summary or "done")
         return describe(found)
+
+    def _has_failed_twice(self, run: RunRecord, before: int) -> bool:
+        """Whether the stage has failed by itself two times, lost workers not counted.
+
+        Args:
+            run: The night.
+            before: Tries before a person cleared the task.
+        """
+        failed = [each for each in run.records(self.stage)
+                  if each.state == "failed" and each.attempt > before]  # fmt: skip
+        return len(failed) > 1
 
     def _take_turn(self, context: Context) -> None:
         """Give the worker back while another night of the pipeline is at work.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ class CostTrigger(BaseTrigger):
         self.every = every
         self._said: set[str] = set()
         self._jobs: JobWatch | None = None
-        self._beaten: dt.datetime | None = None
+        self._beaten: float | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Serialize the trigger."""
@@ -160,10 +161,10 @@ class CostTrigger(BaseTrigger):
 
     def _beat(self, run: RunRecord) -> None:
         """Leave a sign for `nightbid watch` that the triggerer lives."""
-        now = dt.datetime.now(dt.UTC)
-        if self._beaten is None or (now - self._beaten).total_seconds() >= BEAT_SECONDS:
-            self._beaten = now
-            write_atomically(run.folder / HEARTBEAT, now.isoformat())
+        moment = time.monotonic()
+        if self._beaten is None or moment - self._beaten >= BEAT_SECONDS:
+            self._beaten = moment
+            write_atomically(run.folder / HEARTBEAT, dt.datetime.now(dt.UTC).isoformat())
 
     def _report(self, stage: str, seen: StagePoll) -> None:
         self.log.info(

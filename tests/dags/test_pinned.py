@@ -13,6 +13,7 @@ from nightbid.errors import ConfigError, StageError
 from nightbid.night.attempts import StageRecord
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import all_after, stage_named
+from nightbid_airflow.operators import StageOperator
 from nightbid_airflow.request import Request
 
 ASKED = Request("small", "manual__1", dt.date(2026, 1, 5), ())
@@ -101,3 +102,24 @@ def test_a_stage_whose_code_is_another_since_the_run_began_does_not_run(pipeline
 def test_every_stage_comes_after_the_first_and_none_after_the_last() -> None:
     assert len(all_after(stage_named("sample"))) == 14
     assert not all_after(stage_named("promote"))
+
+
+def test_a_stage_that_fails_by_itself_is_tried_twice_and_a_lost_worker_does_not_count(
+    pipelines,
+) -> None:
+    pipelines()
+    _, run = ASKED.open(Settings(), stage_named("sample"))
+    task = StageOperator(task_id="sample", stage="sample", pipeline="small")
+
+    def failed(attempt: int) -> bool:
+        run.record(
+            StageRecord(
+                stage="sample", state="failed", error="x", seconds=1.0, attempt=attempt,
+                started=dt.datetime.now(dt.UTC),
+            )
+        )  # fmt: skip
+        return task._has_failed_twice(run, before=0)
+
+    assert not failed(1)
+    assert failed(3), "the second attempt was lost with its worker"
+    assert not task._has_failed_twice(run, before=3), "a person cleared the task"

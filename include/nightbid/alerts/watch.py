@@ -21,6 +21,7 @@ from croniter import croniter
 from upath import UPath
 
 from nightbid.alerts.message import Alert, Message, page_address, what_serves
+from nightbid.clock import SKEW_SECONDS, is_fresh
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
@@ -179,6 +180,10 @@ class Watch:
         if _waits_for_its_logs(run, done, now, self._patience.stalled):
             return
         sign, live = self._last_sign(run, now)
+        if sign is None:
+            if not live:
+                yield self._unknown(run, now)
+            return
         quiet = (now - sign).total_seconds() / 60
         last = max(done.values(), key=lambda each: each.started, default=None)
         after = f"after {last.stage}" if last else "before its first stage"
@@ -197,8 +202,21 @@ class Watch:
             said = f"the night began {hours:.1f} hours ago and has not ended, {after}"
             yield self._alert(f"late {run.run_id}", "late_night", run.head.pipeline, said, run=run)
 
-    def _last_sign(self, run: RunRecord, now: dt.datetime) -> tuple[dt.datetime, bool]:
-        """When the run last did something, and whether a stage or a job of it runs now."""
+    def _unknown(self, run: RunRecord, now: dt.datetime) -> Alert:
+        """Say that the times of a run lie in the future."""
+        hours = (run.head.started - now).total_seconds() / 3600
+        said = (
+            f"the run began {hours:.1f} hours from now: the clock of the machine was put back, so"
+            " nobody knows whether the night goes on → look at the run's page; see that the"
+            " machines take their time from one source"
+        )
+        return self._alert(f"clock {run.run_id}", "stalled_night", run.head.pipeline, said, run=run)
+
+    def _last_sign(self, run: RunRecord, now: dt.datetime) -> tuple[dt.datetime | None, bool]:
+        """When the run last did something, and whether a stage or a job of it runs now.
+
+        What lies in the future is left out; None if all does.
+        """
         signs = [run.head.started]
         for each in records.stage_records(run):
             signs.append(each.started + dt.timedelta(seconds=each.seconds))
@@ -207,7 +225,8 @@ class Watch:
             sample = read_usage_log(run.folder / "usage" / f"{stage}.{attempt}.jsonl")
             if sample is not None:
                 signs.append(sample.at)
-        return max(signs), live
+        latest = now + dt.timedelta(seconds=SKEW_SECONDS)
+        return max((each for each in signs if each <= latest), default=None), live
 
     def _alert(
         self,
@@ -244,7 +263,7 @@ def _has_open_job(run: RunRecord, now: dt.datetime, minutes: float) -> bool:
         beat = dt.datetime.fromisoformat((run.folder / HEARTBEAT).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return True  # Runs of the shell have none.
-    return now - beat < dt.timedelta(minutes=minutes)
+    return is_fresh(beat, 60 * minutes, now)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -275,7 +294,7 @@ def _waits_for_a_person(run: RunRecord, done: dict[str, StageRecord], now: dt.da
         return False
     hours = float(str(spec.get("approval_hours") or 20))
     gate = done["gate_cost"]
-    return now - gate.started < dt.timedelta(hours=hours + 0.5)
+    return is_fresh(gate.started, 3600 * (hours + 0.5), now)
 
 
 def _waits_for_its_logs(
@@ -290,4 +309,4 @@ def _waits_for_its_logs(
     except FileNotFoundError:
         return False
     allowed = minutes * 60 + float(arrival.get("every_seconds") or 60)
-    return now.timestamp() - looked < allowed
+    return is_fresh(dt.datetime.fromtimestamp(looked, dt.UTC), allowed, now)

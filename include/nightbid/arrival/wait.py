@@ -90,7 +90,7 @@ def conclude(
             StageRecord.model_validate(
                 {
                     "stage": ARRIVAL, "state": state, "summary": summary, "verdict": verdict,
-                    "started": begun, "seconds": (now - begun).total_seconds(),
+                    "started": begun, "seconds": max(0.0, (now - begun).total_seconds()),
                 }
             )
         )  # fmt: skip

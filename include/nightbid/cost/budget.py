@@ -16,6 +16,7 @@ from typing import Literal
 
 from upath import UPath
 
+from nightbid.clock import is_fresh
 from nightbid.config.costs import Budget
 from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.ledger import Ledger, price_entries, record_stage_usage, total
@@ -323,7 +324,7 @@ def recover_usage_logs(run: RunRecord) -> int:
         point = read_usage_log(run.usage_file(stage, number))
         if point is None:
             continue
-        ceased = (datetime.now(UTC) - point.at).total_seconds() > CEASED_SECONDS
+        ceased = not is_fresh(point.at, CEASED_SECONDS)
         cpu = quantities(point.usage).get("vcpu_hour", Decimal(0))
         if not ceased and cpu <= entered.get((stage, number), Decimal(-1)):
             continue

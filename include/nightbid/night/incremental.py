@@ -234,7 +234,9 @@ def _earlier(run: RunRecord, stage: str) -> Iterator[tuple[RunRecord, Manifest, 
     """Nights before this one that have trained, newest first, one per night."""
     seen = set()
     others = [other for other in runs_of(run.workspace, run.head.pipeline) if other.date < run.date]
-    for other in sorted(others, key=lambda each: (each.date, each.head.started), reverse=True):
+    for other in sorted(
+        others, key=lambda each: (each.date, each.head.number, each.head.started), reverse=True
+    ):
         if other.date not in seen and (found := _finished(other, stage)) is not None:
             seen.add(other.date)
             yield other, *found

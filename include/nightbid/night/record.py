@@ -48,6 +48,9 @@ class RunHead(Sealed):
     """The stage that it was to end with; empty: all of them."""
     started: dt.datetime
     spec: dict[str, object]
+    number: int = 0
+    """How many runs of the pipeline there were when it began, and itself: which run is the newer
+    one does not depend on a clock. 0 in records of older versions."""
     code: Mapping[str, str] = Field(default_factory=dict)
     """Stage → digest of the code and libraries it runs with, see `nightbid.night.pin`."""
 
@@ -123,6 +126,7 @@ class RunRecord:
             until=until,
             started=dt.datetime.now(dt.UTC),
             spec=spec.model_dump(mode="json"),
+            number=len(_names(folder.parent)) + 1,
             code=dict(code or {}),
         )
         if not (folder / "run.json").exists():
@@ -135,7 +139,8 @@ class RunRecord:
                 where=str(folder),
                 hint="give another --run-id",
             )
-        kept = head.model_copy(update={"started": existing.head.started})
+        begun = {"started": existing.head.started, "number": existing.head.number}
+        kept = head.model_copy(update=begun)
         write_atomically(folder / "run.json", seal(kept))
         taken_up = cls(workspace, kept)
         taken_up.accept()
@@ -180,6 +185,7 @@ class RunRecord:
                 trigger=trigger,
                 started=now,
                 spec={},
+                number=len(_names(path.parent.parent)) + 1,
             )
             write_atomically(path, seal(head))
             run = cls(workspace, head)
@@ -371,7 +377,7 @@ def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
         except CorruptDataError as error:
             log.warning("a run is left out: %s", error)
     nights = (run for run in found if not run.head.sweep)
-    return sorted(nights, key=lambda run: (run.head.started, run.run_id))
+    return sorted(nights, key=lambda run: (run.head.number, run.head.started, run.run_id))
 
 
 def safe_run_id(text: str) -> str:

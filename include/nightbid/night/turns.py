@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
+from nightbid.clock import is_fresh
 from nightbid.errors import NightbidError
 from nightbid.night.record import HEARTBEAT, RunRecord, safe_run_id, state_of
 from nightbid.night.sealed import Sealed, seal, unseal
@@ -138,7 +139,6 @@ class Turns:
 
     def _held(self) -> set[str]:
         """Runs that a living process shows as its own."""
-        now = dt.datetime.now(dt.UTC)
         found = set()
         for text in read_all(self._folder / "held", ".json").values():
             with suppress(ValueError, KeyError, TypeError):
@@ -146,8 +146,7 @@ class Turns:
                 if sign["host"] == socket.gethostname():
                     lives = _lives(int(sign["process"]), float(sign["since"]))
                 else:
-                    age = (now - dt.datetime.fromisoformat(sign["at"])).total_seconds()
-                    lives = age < HELD_SECONDS
+                    lives = is_fresh(dt.datetime.fromisoformat(sign["at"]), HELD_SECONDS)
                 if lives:
                     found.add(str(sign["run_id"]))
         return found
@@ -181,7 +180,7 @@ def watched_runs(workspace: Workspace, pipeline: str) -> AtWork:
         path = workspace.run_folder(pipeline, safe_run_id(run_id)) / HEARTBEAT
         try:
             beaten = dt.datetime.fromisoformat(path.read_text(encoding="utf-8"))
-            if (dt.datetime.now(dt.UTC) - beaten).total_seconds() > BEAT_SECONDS:
+            if not is_fresh(beaten, BEAT_SECONDS):
                 return False
             run = RunRecord.load(workspace, pipeline, safe_run_id(run_id))
         except (NightbidError, OSError, ValueError, TypeError):

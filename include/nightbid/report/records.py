@@ -11,12 +11,12 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from time import time_ns
 
 from upath import UPath
 
+from nightbid.clock import is_fresh
 from nightbid.cost.budget import CEASED_SECONDS, read_usage_log
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.ledger import Ledger, database
@@ -66,14 +66,13 @@ def live_stages(run: RunRecord) -> dict[str, str]:
     """
     ended = {(each.stage, each.attempt) for each in stage_records(run)}
     found: dict[str, str] = {}
-    now = datetime.now(UTC)
     for stage, attempt in run.usage_logs():
         sample = (
             None
             if (stage, attempt) in ended
             else read_usage_log(run.folder / "usage" / f"{stage}.{attempt}.jsonl")
         )
-        if sample is not None and (now - sample.at).total_seconds() < CEASED_SECONDS:
+        if sample is not None and is_fresh(sample.at, CEASED_SECONDS):
             seconds = f"{sample.usage.wall_seconds:.0f} s"
             found[stage] = f"{sample.done:.0%} after {seconds}" if sample.done else f"for {seconds}"
     return found

@@ -21,6 +21,12 @@ USER = "admin"
 PARALLELISM = 2
 """Tasks at once; only the two trainings can overlap, and each stage uses several threads."""
 
+PATIENT_TASKS = {
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "12",
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "15",
+}
+"""A task waits out an API server that starts again; it would give up after some eight seconds."""
+
 
 class Home:
     """An Airflow home: database, logs, secrets, one lock.
@@ -104,6 +110,7 @@ class Home:
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(schedules),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            **PATIENT_TASKS,
         }
 
     def password(self) -> str:

@@ -35,10 +35,10 @@ def main(port: str) -> int:
     try:
         # The scheduler's imports take longest and need no database: they begin at once.
         prepared, tell = os.pipe()
-        scheduler = _fork(partial(_schedule, prepared), logs / "scheduler.log")
+        scheduler = fork(partial(_schedule, prepared), logs / "scheduler.log")
         # Imported here, Airflow is there in every fork that follows.
-        airflow = _airflow()
-        _, status = os.waitpid(_fork(_prepare_database, logs / "database.log"), 0)
+        airflow = airflow_command()
+        _, status = os.waitpid(fork(prepare_database, logs / "database.log"), 0)
         if status:
             ended = "database"
             return 1
@@ -49,7 +49,7 @@ def main(port: str) -> int:
             "dag-processor": partial(airflow, "dag-processor"),
             "triggerer": partial(airflow, "triggerer", "--skip-serve-logs"),
         }
-        names = {_fork(job, logs / f"{name}.log"): name for name, job in jobs.items()}
+        names = {fork(job, logs / f"{name}.log"): name for name, job in jobs.items()}
         ended = _wait({scheduler: "scheduler", **names})
         return 1 if ended else 0
     finally:
@@ -58,7 +58,8 @@ def main(port: str) -> int:
         process_group.end(os.getpid())
 
 
-def _airflow() -> Callable[..., None]:
+def airflow_command() -> Callable[..., None]:
+    """Import Airflow; what is returned runs a command of it, with its arguments."""
     from airflow.__main__ import main as entry
 
     def run(*arguments: str) -> None:
@@ -70,18 +71,28 @@ def _airflow() -> Callable[..., None]:
 
 def _schedule(prepared: int) -> None:
     preload()
-    airflow = _airflow()
+    airflow = airflow_command()
     if os.read(prepared, 1):
         airflow("scheduler", "--skip-serve-logs")
 
 
-def _prepare_database() -> None:
+def prepare_database() -> None:
+    """Make the tables of the metadata database, or bring them up to date."""
     from airflow.utils import db
 
     db.initdb()
 
 
-def _fork(job: Job, log: Path) -> int:
+def fork(job: Job, log: Path) -> int:
+    """Do a job in a process of its own.
+
+    Args:
+        job: What to do.
+        log: Takes what it prints.
+
+    Returns:
+        Its process id.
+    """
     pid = os.fork()
     if pid:
         return pid

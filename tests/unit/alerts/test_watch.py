@@ -107,6 +107,15 @@ def test_a_night_whose_scheduler_died_is_stalled_and_a_running_stage_is_not(sett
     assert "stalled_night" not in kinds(settings, now)
 
 
+def test_a_night_whose_times_lie_in_the_future_is_told_as_such(settings) -> None:
+    begun(settings, "sample", "gate_raw")
+    earlier = LAST - dt.timedelta(hours=3)  # as of a clock that was put back
+    (alert,) = Watch(settings).look(earlier)
+    assert alert.message.kind == "stalled_night"
+    assert "began 3.0 hours from now: the clock of the machine was put back" in alert.message.text
+    assert kinds(settings, LAST - dt.timedelta(minutes=5)) == [], "clocks differ by some minutes"
+
+
 def test_a_broken_yaml_and_a_damaged_record_are_told(settings) -> None:
     run = begun(settings, "sample", "promote")
     (settings.pipelines / "typo.yaml").write_text("pipeline: typo\nshcedule: x\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError
 from nightbid.night.attempts import StageRecord
-from nightbid.night.record import HEARTBEAT, RunRecord
+from nightbid.night.record import HEARTBEAT, RunRecord, history, runs_of
+from nightbid.night.sealed import seal
 from nightbid.night.turns import Turns, watched_runs
 from nightbid.storage.workspace import Workspace, write_atomically
 
@@ -136,6 +138,34 @@ def test_a_process_that_was_killed_holds_nobody_up(tmp_path) -> None:
     assert airflow.take("next", 1) == ""
 
 
+@pytest.mark.parametrize(("hours", "waits"), [(-1, False), (0, True), (0.1, True), (5, False)])
+def test_a_sign_of_another_machine_counts_by_a_clock_that_may_jump(tmp_path, hours, waits) -> None:
+    left = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
+    sign = {"run_id": "far", "host": "another", "process": 1, "since": 0.0, "at": left.isoformat()}
+    airflow = Scheduler(tmp_path)
+    airflow.take("far")
+    write_atomically(Workspace(str(tmp_path)).root / "turns/small/held/far.1.json",
+                     json.dumps(sign))  # fmt: skip
+    assert airflow.take("near", 1) == ("far" if waits else "")
+
+
+def test_which_run_of_a_night_is_the_newest_does_not_depend_on_a_clock(tmp_path) -> None:
+    workspace = Workspace(str(tmp_path))
+    spec = PipelineSpec.model_validate({"pipeline": "small", "features": {"a": {"column": "a"}}})
+    for name in ("first", "again"):
+        run = RunRecord.start(workspace, spec, FIRST, run_id=name)
+        run.record(StageRecord(stage="sample", state="done", uri=f"stages/{name}", seconds=1.0,
+                               started=dt.datetime.now(dt.UTC)))  # fmt: skip
+        # The clock is put back by three hours after the first.
+        late = run.head.started - dt.timedelta(hours=3 * (name == "again"))
+        write_atomically(run.folder / "run.json", seal(run.head.model_copy(
+            update={"started": late})))  # fmt: skip
+    assert [run.run_id for run in runs_of(workspace, "small")] == ["first", "again"]
+    assert history(workspace, "small", FIRST + dt.timedelta(days=1), "sample") == ["stages/again"]
+    taken_up = RunRecord.start(workspace, spec, FIRST, run_id="first")
+    assert taken_up.head.number == 1
+
+
 def test_the_shell_waits_for_a_night_that_airflow_watches(tmp_path) -> None:
     workspace = Workspace(str(tmp_path))
     spec = PipelineSpec.model_validate({"pipeline": "small", "features": {"a": {"column": "a"}}})
@@ -147,6 +177,8 @@ def test_the_shell_waits_for_a_night_that_airflow_watches(tmp_path) -> None:
     assert at_work([run.run_id])
     write_atomically(run.folder / HEARTBEAT, (now - dt.timedelta(minutes=5)).isoformat())
     assert not at_work([run.run_id])
+    write_atomically(run.folder / HEARTBEAT, (now + dt.timedelta(hours=3)).isoformat())
+    assert not at_work([run.run_id]), "the clock was put back since: nobody knows how old that is"
     write_atomically(run.folder / HEARTBEAT, now.isoformat())
     run.record(StageRecord(stage="sample", state="failed", started=now, seconds=1, error="x"))
     assert not at_work([run.run_id]), "it has ended"

@@ -1,0 +1,409 @@
+"""Nights of a real Airflow whose processes, databases and services die or hang in their midst.
+
+    python benchmarks/chaos.py --airflow --cases 20 --out chaos.jsonl    # beside the other cases
+
+Metadata and ledger lie in a real PostgreSQL. Each case runs a night of two pipelines at once, and
+disturbs them one to three times: kill -9 of the scheduler, the triggerer, the DAG processor or the
+API server (alone, or with all that it has started), of every task, PostgreSQL killed and started
+again or down for 20 s, the ledger and MLflow out of reach, slow or hanging, and (`--bucket`) the
+object store. What is killed comes back after up to ten seconds. Then both nights must have ended in
+promotions, with the digests of an undisturbed night and a ledger that counts everything once.
+
+Every tenth case is a backfill of ten nights that Airflow starts at once, beside a night by hand,
+while a person edits the YAML and rolls back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import yaml
+from nightbid.config.settings import Settings
+from nightbid.cost.ledger import Ledger
+from nightbid.errors import NightbidError
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace, read_manifest
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "cloud"))
+sys.path.append(str(Path(__file__).parents[1] / "plugins"))
+sys.path.append(str(Path(__file__).parent))
+import chaos_night
+import chaos_stack
+from emulator.postgres import Server, serving
+from emulator.proxy import Wire
+from emulator.storage import Storage
+
+ROOT = Path(__file__).resolve().parents[1]
+PIPELINES = ("p", "q")
+FIRST = dt.date(2026, 1, 8)
+NIGHT_SECONDS = 60.0
+"""Disturbances are drawn over so many seconds."""
+PATIENCE = 600.0
+LOCAL = ("scheduler", "triggerer", "dag-processor", "api-server", "tasks", "postgres", "ledger",
+         "tracking")  # fmt: skip
+
+
+def spec(pipeline: str, epochs: int = 1) -> str:
+    """The YAML of a pipeline."""
+    return yaml.safe_dump(
+        {"pipeline": pipeline, "schedule": "0 2 * * *", "start_date": str(FIRST),
+         "source": {"kind": "simulator"}, "features": {"ad_id": {"min_count": 5}},
+         "train": {"epochs": epochs}}
+    )  # fmt: skip
+
+
+class Place:
+    """A running Airflow, with all that it depends on.
+
+    Args:
+        folder: Of everything that it writes.
+        server: PostgreSQL, with the databases `airflow` and `ledger`.
+        storage: The object store of the workspace; None: a folder.
+    """
+
+    def __init__(self, folder: Path, server: Server, storage: Storage | None) -> None:
+        from nightbid_airflow.embedded.client import Client
+        from nightbid_airflow.embedded.home import USER, Home, address, free_port
+
+        self.server, self.folder = server, folder
+        self.wires = {"ledger": Wire(server.port), "tracking": Wire(0)}
+        self.pipelines = folder / "pipelines"
+        self.pipelines.mkdir(parents=True, exist_ok=True)
+        for name in PIPELINES:
+            (self.pipelines / f"{name}.yaml").write_text(spec(name))
+        own = {
+            "NIGHTBID_WORKSPACE": str(folder / "workspace"),
+            "NIGHTBID_PIPELINES": str(self.pipelines),
+            "NIGHTBID_CACHE": str(folder / "cache"),
+            "NIGHTBID_TRACKING": f"http://127.0.0.1:{self.wires['tracking'].port}",
+            "NIGHTBID_LEDGER": server.address("ledger", port=self.wires["ledger"].port),
+        }
+        if storage is not None:
+            self.wires["storage"] = Wire(int(storage.endpoint.rpartition(":")[2]))
+            own |= {
+                "NIGHTBID_PROFILE": "gcp-emulated",
+                "NIGHTBID_CLOUD__PROJECT": "p",
+                "NIGHTBID_CLOUD__REGION": "us-central1",
+                "NIGHTBID_CLOUD__BUCKET": "chaos",
+                "NIGHTBID_CLOUD__STORAGE_ENDPOINT": f"http://127.0.0.1:{self.wires['storage'].port}",
+                "NIGHTBID_WORKSPACE": "gs://chaos/nightbid",
+            }
+        os.environ.update(own)
+        self.wires["tracking"].down()
+        self.workspace = Workspace(own["NIGHTBID_WORKSPACE"])
+        home, port = Home(folder / "airflow"), free_port()
+        self.logs = home.logs
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.client = Client(address(port), USER, home.password())
+        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        self._environment = {
+            **home.environment(Settings(), port, schedules=False),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(Path(__file__).parent),
+                                           *filter(None, paths)]),
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN":
+                server.address("airflow").replace("postgresql:", "postgresql+psycopg2:"),
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+            chaos_night.SECONDS: "0.5",
+        }  # fmt: skip
+        self._port = port
+        self.stack: chaos_stack.Stack
+
+    @contextmanager
+    def running(self) -> Iterator[Place]:
+        """Start it, and end it in the end."""
+        with chaos_stack.running(self._environment, self._port, self.logs / "stack.log") as stack:
+            self.stack = stack
+            self.wait(self.client.is_healthy, "health")
+            for name in PIPELINES:
+                self.wait(lambda name=name: self.client.has_dag(f"nightly_{name}"), "DAGs")
+                self.client.unpause(f"nightly_{name}")
+            yield self
+
+    def wait(self, holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+        """Wait for something; an API that is down for now is asked again."""
+        end = time.monotonic() + seconds
+        while True:
+            self.stack.check()
+            with contextlib.suppress(httpx.HTTPError):
+                if holds():
+                    return
+            assert time.monotonic() < end, f"waited in vain: {what}"
+            time.sleep(0.5)
+
+    def disturb(self, kind: str, draw: random.Random) -> str:
+        """Let something happen, and end it; says what."""
+        down = draw.uniform(0, 10)
+        if kind == "tasks":
+            found = self.stack.tasks()
+            for each in found:
+                with contextlib.suppress(Exception):
+                    each.kill()
+            return f"{len(found)} processes of tasks killed"
+        if kind in chaos_stack.COMPONENTS:
+            family = draw.random() < 0.5
+            self.stack.kill(kind, family=family)
+            time.sleep(down)
+            self.stack.start(kind)
+            return f"{kind}{' with its children' * family} killed, back after {down:.0f} s"
+        if kind == "postgres":
+            seconds = draw.choice((0, down, 20))
+            self.server.stop()
+            time.sleep(seconds)
+            self.server.start()
+            return f"PostgreSQL killed, back after {seconds:.0f} s"
+        wire = self.wires[kind]
+        if kind == "tracking":
+            # It is down else: the runs wait in their queue.
+            wire.up()
+            time.sleep(2 * down)
+            wire.down()
+            return f"MLflow takes connections and answers none for {2 * down:.0f} s"
+        how = draw.choice(("down", "slow", "hang") if kind != "storage" else ("down", "slow"))
+        getattr(wire, how)()
+        time.sleep(2 * down)
+        wire.up()
+        return f"{kind} {how} for {2 * down:.0f} s"
+
+    def state(self, pipeline: str, run_id: str) -> str | None:
+        """State of a run, by Airflow's database (the API may be down)."""
+        with psycopg.connect(self.server.address("airflow")) as connection:
+            found = connection.execute(
+                "SELECT state FROM dag_run WHERE dag_id = %s AND run_id = %s",
+                (f"nightly_{pipeline}", run_id),
+            ).fetchone()
+        return found[0] if found else None
+
+    def tasks(self, pipeline: str, run_id: str) -> dict[str, str]:
+        """Task → its state and tries, of those that did not succeed at once."""
+        with psycopg.connect(self.server.address("airflow")) as connection:
+            found = connection.execute(
+                "SELECT task_id, state, try_number FROM task_instance"
+                " WHERE dag_id = %s AND run_id = %s",
+                (f"nightly_{pipeline}", run_id),
+            ).fetchall()
+        return {name: f"{state} #{tries}" for name, state, tries in found
+                if state != "success" or tries > 1}  # fmt: skip
+
+
+@contextmanager
+def place(folder: Path, *, bucket: bool = False) -> Iterator[Place]:
+    """Serve PostgreSQL, an object store if one is wanted, and Airflow on them."""
+    with serving() as server, contextlib.ExitStack() as ends:
+        with psycopg.connect(server.address("postgres"), autocommit=True) as connection:
+            for name in ("airflow", "ledger"):
+                connection.execute(f"CREATE DATABASE {name}")
+        storage = None
+        if bucket:
+            storage = Storage().start()
+            storage.buckets["chaos"] = {}
+            ends.callback(storage.stop)
+        made = Place(folder, server, storage)
+        with made.running():
+            yield made
+
+
+@cache
+def expected(night: dt.date, epochs: int | None = 1) -> dict[str, str]:
+    """Stage → digest of an undisturbed night."""
+    folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
+    kept = os.environ.pop("NIGHTBID_LEDGER", None)
+    try:
+        chaos_night.night(folder / "workspace", night, epochs=epochs)
+        run = RunRecord.load(Workspace(str(folder / "workspace")), "p", chaos_night.RUN)
+        return {name: read_manifest(run.workspace.at(record.uri)).digest
+                for name, record in run.current().items()}  # fmt: skip
+    finally:
+        if kept is not None:
+            os.environ["NIGHTBID_LEDGER"] = kept
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_night(at: Place, pipeline: str, run_id: str, night: dt.date) -> None:
+    """Check that a night has ended as if nothing had happened."""
+    run = RunRecord.load(at.workspace, pipeline, run_id)
+    for stage, digest in expected(night).items():
+        record = run.stage(stage)
+        assert record is not None, stage
+        assert record.state == "done", f"{stage}: {record.error}"
+        assert read_manifest(at.workspace.at(record.uri)).digest == digest, f"{stage} differs"
+    history = ChampionPointer(at.workspace, pipeline).history()
+    assert [each.number for each in history] == list(range(1, len(history) + 1))
+    mine = [each for each in history if each.run_id == run_id]
+    assert len(mine) == 1, f"{len(mine)} promotions"
+    export = run.stage("export")
+    assert export is not None
+    assert mine[0].bundle_uri == export.uri
+    entries = Ledger(at.workspace).entries(pipeline=pipeline, run_id=run_id)
+    keys = [each.key for each in entries]
+    assert len(keys) == len(set(keys)), "an entry is counted twice"
+    used = {(each.stage, each.attempt) for each in run.records() if not each.reused}
+    lost = used - {(each.stage, each.attempt) for each in entries}
+    assert not lost, f"not in the ledger: {sorted(lost)}"
+
+
+def check_tracked(at: Place, nights: int) -> dict[str, Any]:
+    """Log the runs that have waited for MLflow, and check that each is there once."""
+    from nightbid.tracking.log import replay
+
+    try:
+        store = f"sqlite:///{at.folder / 'mlflow.db'}"
+        logged = replay(at.workspace, store)
+        assert len(logged) == nights, f"{len(logged)} of {nights} runs"
+        failure = ""
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+    return {"case": "tracked", "kind": "tracked", "what": f"{nights} runs logged in the end",
+            "seconds": 0, "failure": failure}  # fmt: skip
+
+
+def check_specs(at: Place, pipeline: str) -> None:
+    """Check that every output was made with the settings that its run has pinned."""
+    for path in (at.workspace.root / "runs" / pipeline).glob("*/run.json"):
+        run = RunRecord.load(at.workspace, pipeline, path.parent.name)
+        for record in run.records():
+            manifest = read_manifest(at.workspace.at(record.uri))
+            wanted = run.head.spec["train"]["epochs"]  # type: ignore[index]
+            if record.stage == "train" and not record.reused:
+                assert manifest.metrics["epochs"] == wanted, f"{run.run_id} has two minds"
+
+
+def check_turns(at: Place, pipeline: str) -> None:
+    """Check that no two nights were at work at once."""
+    spans = []
+    for path in (at.workspace.root / "runs" / pipeline).glob("*/run.json"):
+        records = RunRecord.load(at.workspace, pipeline, path.parent.name).records()
+        ends = [each.started + dt.timedelta(seconds=each.seconds) for each in records]
+        spans.append((min(each.started for each in records), max(ends), path.parent.name))
+    spans.sort()
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
+        assert end <= begin, f"{first} and {second} were at work at once"
+
+
+def case(at: Place, number: int, seed: int, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Disturb a night of each pipeline; the record says what happened and whether all held."""
+    draw = random.Random(f"{seed} airflow {number}")
+    night, run_id = FIRST + dt.timedelta(days=number), f"case-{number}"
+    happened = []
+    try:
+        for name in PIPELINES:
+            at.client.trigger(f"nightly_{name}", run_id, {"date": str(night)})
+        began = time.monotonic()
+        moments = sorted(draw.uniform(0, NIGHT_SECONDS) for _ in range(draw.randint(1, 3)))
+        for moment in moments:
+            time.sleep(max(0.0, began + moment - time.monotonic()))
+            kind = kinds[number % len(kinds)] if not happened else draw.choice(kinds)
+            happened.append(f"{time.monotonic() - began:.0f} s: {at.disturb(kind, draw)}")
+        for name in PIPELINES:
+            at.wait(lambda name=name: at.state(name, run_id) in ("success", "failed"), run_id)
+            tried = {name: at.tasks(name, run_id)}
+            assert at.state(name, run_id) == "success", tried
+            if tried[name]:
+                happened.append(f"again: {tried}")
+            check_night(at, name, run_id, night)
+        failure = ""
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+    seconds = round(time.monotonic() - began)
+    return {"case": f"airflow-{number}", "kind": "airflow", "what": ", ".join(happened),
+            "seconds": seconds, "failure": failure}  # fmt: skip
+
+
+def backfill(at: Place, number: int, seed: int, _: tuple[str, ...]) -> dict[str, Any]:
+    """Start ten nights at once beside one by hand, edit the YAML and roll back in their midst."""
+    from chaos import check_race
+
+    draw = random.Random(f"{seed} backfill {number}")
+    pipeline = f"b{number}"
+    path, dag = at.pipelines / f"{pipeline}.yaml", f"nightly_{pipeline}"
+    path.write_text(spec(pipeline))
+    acts = []
+    try:
+        at.wait(lambda: at.client.has_dag(dag), dag)
+        asked = {
+            "dag_id": dag, "from_date": f"{FIRST}T00:00:00Z",
+            "to_date": f"{FIRST + dt.timedelta(days=9)}T23:00:00Z",
+            "reprocess_behavior": "none", "max_active_runs": 10, "run_backwards": False,
+            "dag_run_conf": {},
+        }  # fmt: skip
+        at.wait(lambda: at.client._call("POST", "backfills", asked), "backfill")
+        at.client.trigger(dag, "by-hand", {"date": str(FIRST + dt.timedelta(days=4))})
+        at.client.unpause(dag)
+        began = time.monotonic()
+
+        def act() -> bool:
+            with psycopg.connect(at.server.address("airflow")) as connection:
+                rows = connection.execute("SELECT state FROM dag_run WHERE dag_id = %s", (dag,))
+                states = [row[0] for row in rows]
+            kind = draw.choice(("edit", "edit", "rollback", "wait", "wait"))
+            if kind == "edit":
+                path.write_text(spec(pipeline, epochs=draw.randint(1, 9)))
+            elif kind == "rollback":
+                with contextlib.suppress(NightbidError):
+                    ChampionPointer(at.workspace, pipeline).rollback("chaos", by="chaos")
+            acts.append(kind)
+            time.sleep(draw.uniform(1, 6))
+            return len(states) >= 11 and all(each in ("success", "failed") for each in states)
+
+        at.wait(act, "eleven nights", 2 * PATIENCE)
+        check_race(at.workspace, pipeline)
+        check_specs(at, pipeline)
+        check_turns(at, pipeline)
+        failure = ""
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+    what = f"eleven nights at once, {acts.count('edit')} edits, {acts.count('rollback')} rollbacks"
+    return {"case": f"backfill-{number}", "kind": "backfill", "what": what,
+            "seconds": round(time.monotonic() - began), "failure": failure}  # fmt: skip
+
+
+def cases(
+    count: int, seed: int, done: Callable[[str], bool], *, bucket: bool
+) -> Iterator[dict[str, Any]]:
+    """Run those that are not done yet.
+
+    Args:
+        count: How many there are.
+        seed: Of their disturbances.
+        done: Whether a case has been run before.
+        bucket: The workspace lies in an object store, which is disturbed too.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
+    kinds = ("storage", *LOCAL) if bucket else LOCAL
+    try:
+        with place(folder, bucket=bucket) as at:
+            nights = 0
+            for number in range(count):
+                is_backfill = number % 10 == 9 and not bucket
+                if not done(f"{'backfill' if is_backfill else 'airflow'}-{number}"):
+                    nights += 11 if is_backfill else len(PIPELINES)
+                    run = backfill if is_backfill else case
+                    yield run(at, number, seed, kinds)
+            if nights and not bucket:
+                yield check_tracked(at, nights)
+    finally:
+        if not os.environ.get("KEEP"):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(json.dumps({"kept": str(folder)}), flush=True)

@@ -1,0 +1,95 @@
+"""A real PostgreSQL server on loopback, with an empty cluster of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PASSWORD = "p:a/s@s " + secrets.token_hex(8)
+"""With characters that an address must escape."""
+
+
+class NoServerError(Exception):
+    """There is none on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A cluster that can be started and stopped."""
+
+    programs: Path
+    folder: Path
+    port: int
+    user: str | None
+    """Who runs it: the server refuses root."""
+
+    def run(self, program: str, *arguments: str) -> None:
+        command = [str(self.programs / program), *arguments]
+        subprocess.run(command, check=True, user=self.user, stdout=subprocess.DEVNULL, cwd="/")
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -c fsync=off"
+        self.run("pg_ctl", "-D", f"{self.folder}/data", "-o", options,
+                 "-l", f"{self.folder}/log", "-w", "start")  # fmt: skip
+
+    def stop(self) -> None:
+        """As a machine that loses its power."""
+        self.run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
+
+    def address(self, database: str, password: str = PASSWORD, port: int = 0) -> str:
+        escaped = password.translate({ord(each): f"%{ord(each):02X}" for each in ":/@ "})
+        return f"postgresql://nightbid:{escaped}@127.0.0.1:{port or self.port}/{database}"
+
+
+def programs() -> Path | None:
+    """Where the server's programs lie: Debian keeps them out of the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    path = str(found[-1]) if found else shutil.which("initdb")
+    return Path(path).resolve().parent if path else None
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Serve an empty cluster, as a user who is not root, until the block ends.
+
+    Raises:
+        NoServerError: it cannot be had here.
+    """
+    where = programs()
+    if where is None:
+        raise NoServerError("no PostgreSQL server here → apt-get install postgresql")
+    user = None
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        if os.geteuid() == 0:
+            user = next(
+                (each.pw_name for each in pwd.getpwall() if each.pw_name in ("postgres", "nobody")),
+                None,
+            )
+            if user is None:
+                raise NoServerError("PostgreSQL refuses root, and here is no other user for it")
+            shutil.chown(folder, user)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = Server(where, folder, port, user)
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        server.run("initdb", "-D", f"{folder}/data", "-U", "nightbid", "--auth=scram-sha-256",
+                   f"--pwfile={secret}", "--no-sync")  # fmt: skip
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

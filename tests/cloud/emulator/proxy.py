@@ -1,0 +1,91 @@
+"""A wire that can be cut: a TCP proxy on loopback that goes down, hangs or becomes slow."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import Literal
+
+
+class Wire:
+    """Passes connections on to a service.
+
+    Args:
+        port: Of the service, on loopback; 0: nobody answers behind it.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._state: Literal["up", "slow", "hang"] = "up"
+        self._open: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+        self.port = 0
+        self.up()
+
+    def up(self) -> None:
+        """Take connections, and pass on at once."""
+        self._state = "up"
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+            self.port = self._listener.getsockname()[1]
+            threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
+
+    def down(self) -> None:
+        """Cut every connection, and refuse others."""
+        if self._listener is not None:
+            # Without it, the thread that accepts would keep the port.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        for each in list(self._open):
+            self._close(each)
+
+    def slow(self) -> None:
+        """Pass on half a second late, each piece."""
+        self._state = "slow"
+
+    def hang(self) -> None:
+        """Take connections and pass nothing on."""
+        self._state = "hang"
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                caller, _ = listener.accept()
+                self._open.add(caller)
+            except OSError:
+                return
+            if not self._to:
+                continue
+            try:
+                service = socket.create_connection(("127.0.0.1", self._to), timeout=5)
+            except OSError:
+                self._close(caller)
+                continue
+            service.settimeout(None)
+            self._open.add(service)
+            for pair in ((caller, service), (service, caller)):
+                threading.Thread(target=self._pass, args=pair, daemon=True).start()
+
+    def _pass(self, source: socket.socket, to: socket.socket) -> None:
+        try:
+            while piece := source.recv(1 << 16):
+                if self._state == "slow":
+                    time.sleep(0.5)
+                while self._state == "hang":
+                    time.sleep(0.1)
+                to.sendall(piece)
+        except OSError:
+            pass
+        finally:
+            self._close(source)
+            self._close(to)
+
+    def _close(self, end: socket.socket) -> None:
+        self._open.discard(end)
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
