@@ -23,7 +23,7 @@ SCREEN := awk 'BEGIN {FS = ":.*\#\# "} /^[a-z-]+:.*\#\# / {printf "  %-12s %s\n"
 # Libraries are compiled once, and not by every process.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: release-fixture quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit sbom schema charts clean
+.PHONY: release-fixture quick-static quick-tests help install run ui up down compose-test test quick fault-matrix check docs docs-check notebooks format lock audit pin-images sbom schema charts clean
 
 help: ## This list
 	@$(SCREEN) $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ lock: ## Resolve requirements*.in into the lock files, with hashes (UPGRADE=1 ta
 
 audit: install ## Known vulnerabilities of the locked packages (exceptions in audit.toml)
 	@$(BIN)/python tools/audit.py
+
+pin-images: ## Name the base images by digest, as their tags are now, in .env
+	@$(PYTHON) tools/pin_images.py
 
 sbom: install ## The packages of the lock file as CycloneDX: .nightbid/sbom.cdx.json
 	@mkdir -p .nightbid

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pin_images import unpinned
+
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.txt", "requirements-dev.txt")
 SERVICES = ("pypi", "osv")
@@ -102,6 +104,19 @@ def ask(lock: str, service: str) -> dict[str, Any] | None:
     return found
 
 
+def loose_images(env: Path) -> list[str]:
+    """A warning for each base image that a tag alone names.
+
+    Args:
+        env: The settings of Docker Compose, which may be missing.
+    """
+    text = env.read_text(encoding="utf-8") if env.exists() else ""
+    return [
+        f"warning: image {image} ({name}) is not pinned by digest → make pin-images"
+        for name, image in unpinned(text).items()
+    ]
+
+
 def main() -> int:
     """Audit both lock files with the first database that knows them."""
     waived = waivers((ROOT / "audit.toml").read_text(encoding="utf-8"))
@@ -111,7 +126,7 @@ def main() -> int:
         code, lines = judge(answers, waived, dt.datetime.now(dt.UTC).date())
         if code != 3:
             break
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join([*lines, *loose_images(ROOT / ".env")]) + "\n")
     return code
 
 

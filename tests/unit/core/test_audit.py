@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
+import importlib
 import re
 from pathlib import Path
 
@@ -20,13 +20,9 @@ ANSWER = {"dependencies": [
 
 @pytest.fixture(scope="module")
 def audit():
-    spec = importlib.util.spec_from_file_location("audit", ROOT / "tools" / "audit.py")
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["audit"] = module
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        return importlib.import_module("audit")
 
 
 def test_an_advisory_fails_until_it_is_waived_and_again_when_the_waiver_ends(audit) -> None:
