@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from itertools import chain
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +17,7 @@ from nightbid.night import incremental
 from nightbid.night.attempts import APPROVE
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord, runs_of
+from nightbid.retention import names
 from nightbid.storage.workspace import Workspace
 
 NIGHT = "night"
@@ -28,6 +30,8 @@ class Decision(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     at: dt.datetime
+    pipeline: str = ""
+    """Empty: it concerns all of them."""
     by: str
     """The person, or `night`; empty where it is not known."""
     what: str
@@ -44,11 +48,31 @@ def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
     Raises:
         CorruptDataError: A record of the champion's history is damaged.
     """
-    found = [*_of_champions(workspace, pipeline), *_of_erasures(workspace)]
-    seen: set[tuple[str, ...]] = set()
-    for run in runs_of(workspace, pipeline):
-        found += _of_run(run, seen)
+    found = [*_of_pipeline(workspace, pipeline), *_of_erasures(workspace)]
     return sorted(found, key=lambda each: each.at)
+
+
+def all_decisions(workspace: Workspace) -> list[Decision]:
+    """List what was decided about every pipeline of which there are records, oldest first.
+
+    Args:
+        workspace: Where the records lie. Whether a pipeline still has a YAML does not matter.
+
+    Raises:
+        CorruptDataError: A record of a champion's history is damaged.
+    """
+    tops = [workspace.root / each for each in ("champion", "runs")]
+    pipelines = sorted({name for top in tops for name in names(top)})
+    found = [each for name in pipelines for each in _of_pipeline(workspace, name)]
+    return sorted([*found, *_of_erasures(workspace)], key=lambda each: each.at)
+
+
+def _of_pipeline(workspace: Workspace, pipeline: str) -> Iterator[Decision]:
+    seen: set[tuple[str, ...]] = set()
+    found = [_of_champions(workspace, pipeline)]
+    found += [_of_run(run, seen) for run in runs_of(workspace, pipeline)]
+    for each in chain.from_iterable(found):
+        yield each.model_copy(update={"pipeline": pipeline})
 
 
 def _of_champions(workspace: Workspace, pipeline: str) -> Iterator[Decision]:

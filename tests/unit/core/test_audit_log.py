@@ -91,6 +91,22 @@ def test_every_decision_has_a_person_and_a_reason(night: RunRecord) -> None:
     assert "incident" in printed("audit ctr")
 
 
+def test_without_a_pipeline_the_decisions_about_all_are_listed(night, recorded_run) -> None:
+    """Also about one whose YAML is gone."""
+    override = {"gate": "raw", "check": "*", "name": "eve", "reason": "first week", "until":
+                "2026-02-01"}  # fmt: skip
+    recorded_run("old-a", pipeline="old", gates={"overrides": [override]})
+    printed("champion pause ctr --reason incident")
+    printed("data forget 7 --delete --reason request-9 --by dee")
+    found = json.loads(printed("audit --json"))
+    about = {(each["pipeline"], each["what"].split()[0]) for each in found}
+    assert {("ctr", "promote"), ("ctr", "pause"), ("old", "override"), ("", "forget")} <= about
+    assert [each["at"] for each in found] == sorted(each["at"] for each in found)
+    mine = [each for each in found if each["pipeline"] != "old"]
+    assert mine == json.loads(printed("audit ctr --json"))
+    assert "request-9" in printed("audit")
+
+
 def test_what_holds_a_user_or_was_made_of_the_user_goes_and_the_champion_is_named(night) -> None:
     def there() -> set[str]:
         stages = night.workspace.root / "stages" / "ctr"

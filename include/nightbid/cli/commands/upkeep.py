@@ -11,7 +11,7 @@ import typer
 from nightbid.cli import complete
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
-from nightbid.cli.root import PipelineName, app, console, known
+from nightbid.cli.root import app, console, known
 from nightbid.config.settings import Settings
 from nightbid.errors import StageError
 from nightbid.storage.workspace import Workspace
@@ -68,22 +68,37 @@ def watch(
 
 
 @app.command(rich_help_panel=PANEL)
-def audit(pipeline: PipelineName, as_json: AsJson = False) -> None:
+def audit(
+    pipeline: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name of a pipeline; default: all that have records in the workspace.",
+            autocompletion=complete.pipelines,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List who promoted, rolled back, approved, overrode, paused or erased what, when and why."""
-    from nightbid.audit import decisions
+    from nightbid.audit import all_decisions, decisions
 
     settings = Settings()
-    found = decisions(Workspace(settings.workspace), known(pipeline, settings))
+    workspace = Workspace(settings.workspace)
+    if pipeline is None:
+        found = all_decisions(workspace)
+    else:
+        found = decisions(workspace, known(pipeline, settings))
     if as_json:
         print_json([each.model_dump(mode="json") for each in found])
         return
     if not found:
-        console.print(f"nothing was decided about {pipeline} yet")
+        console.print(f"nothing was decided about {pipeline or 'any pipeline'} yet")
         return
-    table = Listing("when (UTC)", "who", text_column("what"), text_column("why"))
+    where = [] if pipeline else ["pipeline"]
+    table = Listing("when (UTC)", *where, "who", text_column("what"), text_column("why"))
     for each in found:
         table.add_row(
             f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M}",
+            *([each.pipeline or "all"] if where else []),
             each.by or "?",
             each.what,
             each.reason,
