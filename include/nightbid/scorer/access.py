@@ -197,49 +197,71 @@ class RateError(NightbidError):
         self.seconds = max(1, math.ceil(seconds))
 
 
-class Guard:
-    """ASGI middleware that refuses requests before their body is read.
+class Admission:
+    """Which requests are let in.
 
     Args:
-        app: Application behind it.
         access: What a client needs.
         folder: Shared with the other processes.
-        refuse: Makes the answer of a refusal.
     """
 
-    def __init__(self, app: ASGIApp, *, access: Access, folder: Path, refuse: Any) -> None:
-        self._app = app
-        self._refuse = refuse
+    def __init__(self, access: Access, folder: Path) -> None:
         self._tokens = Tokens(Path(access.token_file)) if access.token_file else None
         self._limit: RateLimit | None = None
         if access.requests_per_second:
             self._limit = RateLimit(folder / RATES, access.requests_per_second)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 401 or 429."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
-            await self._app(scope, receive, send)
-            return
-        try:
-            self._admit(scope)
-        except NightbidError as error:
-            await self._refuse(error)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+    def admit(self, address: str, authorization: bytes) -> None:
+        """Let a request in, and count it.
 
-    def _admit(self, scope: Scope) -> None:
-        client: str | None = _network(scope["client"][0] if scope["client"] else "")
+        Args:
+            address: Of the client; empty where it has none.
+            authorization: Its header; empty where it has none.
+
+        Raises:
+            TokenError: It has no valid token.
+            RateError: The client sends too many.
+        """
+        if self._tokens is None and self._limit is None:
+            return
+        client: str | None = _network(address)
         if self._tokens is not None:
-            given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
-            client = self._tokens.client(given.decode("latin-1"))
+            client = self._tokens.client(authorization.decode("latin-1"))
             if client is None:
                 raise TokenError(
-                    "no valid token" if given else "no token",
+                    "no valid token" if authorization else "no token",
                     where="Authorization",
                     hint="send `Authorization: Bearer TOKEN`",
                 )
         if self._limit is not None and (seconds := self._limit.wait(client or "")):
             raise RateError(f"{client} sends more requests than it may", seconds)
+
+
+class Guard:
+    """ASGI middleware that refuses requests before their body is read.
+
+    Args:
+        app: Application behind it.
+        admission: Who is let in.
+        refuse: Makes the answer of a refusal.
+    """
+
+    def __init__(self, app: ASGIApp, *, admission: Admission, refuse: Any) -> None:
+        self._app = app
+        self._admission = admission
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 401 or 429."""
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            address = scope["client"][0] if scope["client"] else ""
+            given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
+            try:
+                self._admission.admit(address, given)
+            except NightbidError as error:
+                await self._refuse(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _network(address: str) -> str:

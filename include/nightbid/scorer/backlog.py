@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from nightbid.errors import NightbidError
@@ -26,12 +26,6 @@ class OverloadedError(NightbidError):
     """A request could not be answered within the deadline. Send it again later, or elsewhere."""
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    future: asyncio.Future[Any]
-    work: Callable[[], Any]
-
-
 class Backlog:
     """Runs one small request after the other on the event loop, large ones in a thread.
 
@@ -45,15 +39,33 @@ class Backlog:
 
     def __init__(self, deadline_ms: float) -> None:
         self._deadline = deadline_ms / 1e3
-        self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._is_running = False
         self._seconds = 0.001
         self._large = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="large")
-        self._task = asyncio.get_running_loop().create_task(self._run())
 
     def __len__(self) -> int:
         return len(self._waiting) + self._large
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Call some small work when its turn has come.
+
+        Args:
+            work: Called without arguments; it raises nothing.
+
+        Raises:
+            OverloadedError: It would wait longer than the deadline.
+        """
+        waiting = len(self._waiting)
+        if waiting >= ALWAYS and waiting * self._seconds > self._deadline:
+            raise self._refusal()
+        self._waiting.append(work)
+        if not self._is_running:
+            self._is_running = True
+            # Not at once: requests that arrived together are counted before the first is run.
+            self._loop.call_soon(self._run)
 
     async def do(self, work: Callable[[], Any], *, large: bool = False) -> Any:
         """Wait for the turn of some work, and return its result.
@@ -65,28 +77,20 @@ class Backlog:
         Raises:
             OverloadedError: It would wait longer than the deadline.
         """
-        loop = asyncio.get_running_loop()
         if large:
             if self._large >= LARGE_WAITING:
                 raise self._refusal()
             self._large += 1
             try:
-                return await loop.run_in_executor(self._thread, work)
+                return await self._loop.run_in_executor(self._thread, work)
             finally:
                 self._large -= 1
-        expected = len(self._waiting) * self._seconds
-        if len(self._waiting) >= ALWAYS and expected > self._deadline:
-            raise self._refusal()
-        one = _Waiting(loop.create_future(), work)
-        self._waiting.append(one)
-        self._wake.set()
-        return await one.future
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.submit(functools.partial(_resolve, future, work))
+        return await future
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Stop. Nothing may wait any more."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
         self._thread.shutdown()
 
     def _refusal(self) -> OverloadedError:
@@ -95,20 +99,26 @@ class Backlog:
             hint="send it again after Retry-After, or start more scorers",
         )
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._wake.clear()
-            while self._waiting:
-                one = self._waiting.popleft()
-                if one.future.done():  # its client is gone
-                    continue
-                begun = loop.time()
-                try:
-                    one.future.set_result(one.work())
-                except Exception as error:
-                    one.future.set_exception(error)
-                self._seconds += NEW_SHARE * (loop.time() - begun - self._seconds)
-                for _ in range(STEPS):  # new requests are read, and refused, between two
-                    await asyncio.sleep(0)
-            await self._wake.wait()
+    def _run(self) -> None:
+        begun = time.monotonic()  # the loop's own clock counts milliseconds
+        self._waiting.popleft()()
+        self._seconds += NEW_SHARE * (time.monotonic() - begun - self._seconds)
+        self._rest(STEPS)
+
+    def _rest(self, turns: int) -> None:
+        """Let the loop read new requests, and refuse them, before the next one is run."""
+        if not self._waiting:
+            self._is_running = False
+        elif turns:
+            self._loop.call_soon(self._rest, turns - 1)
+        else:
+            self._run()
+
+
+def _resolve(future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
+    if future.done():  # its client is gone
+        return
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)

@@ -58,8 +58,16 @@ class Served:
     def __init__(self, champion: Champion, bundle: Bundle, columns: pa.Schema) -> None:
         self.champion = champion
         self.columns = columns
-        self.architecture = bundle.card.architecture
         self.output = bundle.card.output
+        self.name = {
+            "pipeline": champion.pipeline,
+            "number": champion.number,
+            "run_id": champion.run_id,
+            "night": champion.night.isoformat(),
+            "bundle": champion.bundle_digest[:12],
+            "architecture": bundle.card.architecture,
+        }
+        """The champion, as answers name it."""
         # Each thread keeps looked-up values of its own.
         self._small, self._large = bundle, bundle.twin()
         self._requests = RequestLookup(bundle.fitted, columns)

@@ -13,6 +13,8 @@ import httptools
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from nightbid.scorer.exchange import Exchange, Scoring
+
 READ_SECONDS = 10
 """For a request to arrive whole, from its first byte or from the start of its connection."""
 WRITE_SECONDS = 10
@@ -94,8 +96,12 @@ class Lingering:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with a deadline for each request and a limit of connections."""
+    """uvicorn's HTTP protocol with a deadline for each request and a limit of connections.
 
+    Small requests to a scorer (`scoring` in the state of the application) are answered directly.
+    """
+
+    cycle: Any
     _lingering: Lingering
     _whole = True
     """Whether the newest request was read to its end."""
@@ -123,6 +129,9 @@ class Protocol(HttpToolsProtocol):
         self._lingering.stop()
         self._stop()
         self._take()
+        if isinstance(self.cycle, Exchange):
+            self.cycle.lose()
+            self.cycle = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -161,7 +170,42 @@ class Protocol(HttpToolsProtocol):
         if len(self.url) + sum(len(k) + len(v) for k, v in self.headers) > MOST_HEAD_BYTES:
             self._end(431, TOO_LARGE)
             raise ValueError(TOO_LARGE)  # ends the parser
-        super().on_headers_complete()
+        exchange = self._exchange()
+        if exchange is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = exchange
+
+    def _exchange(self) -> Exchange | None:
+        """Begin a request that needs nothing of ASGI; None if ASGI is to answer it."""
+        scoring: Scoring | None = getattr(getattr(self.app, "state", None), "scoring", None)
+        is_behind = self.cycle is not None and not self.cycle.response_complete
+        if (
+            scoring is None
+            or is_behind
+            or self.expect_100_continue
+            or self.flow.write_paused
+            or self.parser.get_method() != b"POST"
+        ):
+            return None
+        score = scoring.begin(self.url, self.headers, self.client[0] if self.client else "")
+        if score is None:
+            return None
+        return Exchange(
+            scoring,
+            score,
+            self.transport,
+            keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+            headers=self.server_state.default_headers,
+            done=self.on_response_complete,
+        )
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a part of the body on."""
+        if isinstance(self.cycle, Exchange):
+            self.cycle.take(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Stop the clock: the request is whole."""
@@ -169,7 +213,10 @@ class Protocol(HttpToolsProtocol):
         if self._offered:
             return
         self._stop()
-        super().on_message_complete()
+        if isinstance(self.cycle, Exchange):
+            self.cycle.end()
+        else:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait for the next request, if the last one was read whole."""

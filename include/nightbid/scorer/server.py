@@ -125,6 +125,7 @@ def serve(
         workers=processes,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # a client's own headers say nothing of its address
         backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,

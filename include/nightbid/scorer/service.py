@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from starlette.applications import Starlette
@@ -31,16 +33,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from nightbid.errors import DataError, NightbidError
-from nightbid.night.champion import Champion
+from nightbid.errors import NightbidError
 from nightbid.scorer import auction, openapi, shadow
-from nightbid.scorer.access import Access, Guard, RateError, TokenError
+from nightbid.scorer.access import Access, Admission, Guard
 from nightbid.scorer.arrow_rows import MEDIA_TYPE
 from nightbid.scorer.backlog import Backlog, OverloadedError
 from nightbid.scorer.follow import Follower, OneBundle, Served
 from nightbid.scorer.metrics import (
     MISSED,
-    REFUSED,
     REQUESTS,
     ROWS,
     SECONDS,
@@ -52,16 +52,22 @@ from nightbid.scorer.metrics import (
     totals,
 )
 from nightbid.scorer.openapi import PREDICTED
-from nightbid.scorer.rows import TooManyRowsError
+from nightbid.scorer.refusals import (
+    MOST_BYTES,
+    json_response,
+    no_champion,
+    refusal,
+    too_large,
+)
 
 LOG = logging.getLogger(__name__)
-MOST_BYTES = 16 << 20
-"""Of a request's body."""
 MOST_HELD_BYTES = 64 << 20
 """Of all bodies that one process holds at once."""
 LARGE_BYTES = 256 << 10
 """A larger body is scored in a thread, beside the small ones."""
-RETRY = {"Retry-After": "1"}
+Endpoint = Literal["score", "rank"]
+DIRECT: dict[bytes, Endpoint] = {b"/score": "score", b"/rank": "rank"}
+ANSWERED = {each: REQUESTS.labels(each) for each in DIRECT.values()}
 
 
 class Service:
@@ -87,7 +93,7 @@ class Service:
         has_shadow: bool = False,
     ) -> None:
         self._shadow = shadow.Sender(states.folder) if has_shadow else None
-        self._access = access or Access()
+        self._admission = Admission(access or Access(), states.folder)
         self._follower = follower
         self._states = states
         self._poll_seconds = poll_seconds
@@ -98,7 +104,7 @@ class Service:
     def application(self) -> Starlette:
         """Make the ASGI application."""
         refuse = self._refuse
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/score", self.score, methods=["POST"]),
                 Route("/rank", self.rank, methods=["POST"]),
@@ -115,11 +121,11 @@ class Service:
                 ClientDisconnect: refuse,
                 Exception: refuse,
             },
-            middleware=[
-                Middleware(Guard, access=self._access, folder=self._states.folder, refuse=refusal)
-            ],
+            middleware=[Middleware(Guard, admission=self._admission, refuse=refusal)],
             lifespan=self._lifespan,
         )
+        app.state.scoring = self
+        return app
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -128,7 +134,7 @@ class Service:
         following = asyncio.create_task(self._follow())
         yield
         following.cancel()
-        await self._backlog.close()
+        self._backlog.close()
 
     async def _follow(self) -> None:
         while True:
@@ -140,48 +146,105 @@ class Service:
 
     async def _look(self) -> None:
         state = await asyncio.to_thread(self._follower.look)
-        self._states.write(name_of(state.served) if state.served else None, state.trouble)
+        self._states.write(state.served.name if state.served else None, state.trouble)
 
     async def score(self, request: Request) -> Response:
         """Score rows."""
-        begun = asyncio.get_running_loop().time()
-        served = self._serving()
-        body = await self._body(request)
-        large = len(body) > LARGE_BYTES
-
-        is_arrow = _is_arrow(request)
-        score = served.answer_arrow if is_arrow else served.answer
-
-        def work() -> tuple[int, bytes]:
-            scores = score(body, large=large)
-            self._beside(served, body, scores, is_arrow=is_arrow)
-            answer = {"champion": name_of(served), PREDICTED[served.output]: scores}
-            return len(scores), orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-
-        return await self._answer(work, "score", begun, large=large)
+        return await self._answer(request, "score")
 
     async def rank(self, request: Request) -> Response:
         """Score candidates with bids, and order and price them by an auction's rules."""
-        begun = asyncio.get_running_loop().time()
-        served = self._serving()
-        if served.output == "value":
+        if self._serving().output == "value":
             raise HTTPException(
                 422,
                 "/rank: the champion predicts values, and eCPM is bid times probability → ask for"
                 " the values at /score",
             )
+        return await self._answer(request, "rank")
+
+    async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
+        begun = time.monotonic()
+        served = self._serving()
         body = await self._body(request)
         large = len(body) > LARGE_BYTES
-        is_arrow = _is_arrow(request)
-        score = served.rank_arrow if is_arrow else served.rank
+        is_arrow = _is_arrow(request.headers.get("content-type", ""))
+        work = functools.partial(self._work, endpoint, served, is_arrow, body, large=large)
+        answer = await self._backlog.do(work, large=large)
+        SECONDS.observe(time.monotonic() - begun)
+        return Response(answer, media_type="application/json")
 
-        def work() -> tuple[int, bytes]:
-            scores, others = score(body, large=large)
-            ranking = auction.ranked(others, scores)
+    def _work(
+        self, endpoint: Endpoint, served: Served, is_arrow: bool, body: bytes, *, large: bool
+    ) -> bytes:
+        """Score a request; the body of its answer."""
+        answer: dict[str, Any] = {"champion": served.name}
+        if endpoint == "score":
+            score = served.answer_arrow if is_arrow else served.answer
+            answer[PREDICTED[served.output]] = scores = score(body, large=large)
+            self._beside(served, body, scores, is_arrow=is_arrow)
+        else:
+            rank = served.rank_arrow if is_arrow else served.rank
+            scores, others = rank(body, large=large)
+            answer["ranking"] = auction.ranked(others, scores)
             self._beside(served, body, scores, is_arrow=is_arrow, bids=others["bids"])
-            return len(scores), orjson.dumps({"champion": name_of(served), "ranking": ranking})
+        ANSWERED[endpoint].inc()
+        ROWS.inc(len(scores))
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
-        return await self._answer(work, "rank", begun, large=large)
+    def begin(
+        self, path: bytes, headers: list[tuple[bytes, bytes]], address: str
+    ) -> Callable[[bytes], bytes] | None:
+        """Let in a small request that needs nothing of ASGI.
+
+        Args:
+            path: What it asks for.
+            headers: Names in small letters, and values.
+            address: Of its client.
+
+        Returns:
+            Makes the body of the answer from that of the request. None: ASGI answers it, also where
+            it is to be refused.
+        """
+        endpoint, served = DIRECT.get(path), self._follower.state.served
+        if endpoint is None or served is None:
+            return None
+        given = dict(headers)
+        length = given.get(b"content-length", b"")
+        if len(given) < len(headers) or len(length) > 7 or not length.isdigit():
+            return None
+        if int(length) > LARGE_BYTES or (endpoint == "rank" and served.output == "value"):
+            return None
+        try:
+            self._admission.admit(address, given.get(b"authorization", b""))
+        except NightbidError:
+            return None
+        is_arrow = _is_arrow(given.get(b"content-type", b"").decode("latin-1"))
+        begun = time.monotonic()
+
+        def score(body: bytes) -> bytes:
+            answer = self._work(endpoint, served, is_arrow, body, large=False)
+            SECONDS.observe(time.monotonic() - begun)
+            return answer
+
+        return score
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Queue some small work; as `Backlog.submit`."""
+        self._backlog.submit(work)
+
+    def hold(self, size: int) -> None:
+        """Count bytes of a body that is being read; negative: they are not held any more.
+
+        Raises:
+            OverloadedError: There are too many. Those of the call are counted all the same.
+        """
+        self._held += size
+        if size > 0 and self._held > MOST_HELD_BYTES:
+            raise OverloadedError(
+                f"{MOST_HELD_BYTES >> 20} MiB of other requests are being read",
+                where="body",
+                hint="send it again after Retry-After",
+            )
 
     def _beside(self, served: Served, body: bytes, scores: Any, **more: Any) -> None:
         """Hand an answered request to the shadow."""
@@ -198,26 +261,19 @@ class Service:
         ):
             SHADOW_SKIPPED.inc()
 
-    async def _answer(self, work: Any, endpoint: str, begun: float, *, large: bool) -> Response:
-        rows, answer = await self._backlog.do(work, large=large)
-        REQUESTS.labels(endpoint).inc()
-        ROWS.inc(rows)
-        SECONDS.observe(asyncio.get_running_loop().time() - begun)
-        return Response(answer, media_type="application/json")
-
     async def columns(self, request: Request) -> Response:
         """Names and types of the columns of a row."""
         served = self._serving()
         types = {each.name: str(each.type) for each in served.columns}
-        return _json({"champion": name_of(served), "columns": types})
+        return json_response({"champion": served.name, "columns": types})
 
     async def ready(self, request: Request) -> Response:
         """Whether every process serves a champion."""
         states = self._states.read()
         for state in states:
             if state["champion"] is None:
-                raise _no_champion(state["trouble"])
-        return _json({"champion": _oldest(states), "trouble": _trouble(states)})
+                raise no_champion(state["trouble"])
+        return json_response({"champion": _oldest(states), "trouble": _trouble(states)})
 
     async def health(self, request: Request) -> Response:
         """What serves, how much was answered, and what is wrong."""
@@ -226,7 +282,7 @@ class Service:
             ("nightbid_requests_total", "nightbid_rows_total", "nightbid_refused_total")
         )
         serving = all(state["champion"] for state in states)
-        return _json(
+        return json_response(
             {
                 "status": "serving" if serving else "waiting for a champion",
                 "champion": _oldest(states) if serving else None,
@@ -254,7 +310,7 @@ class Service:
             raise HTTPException(404, f"shadow: {what}")
         pairs = [each.summary() for each in found.pairs.values()]
         counts = {"skipped": found.skipped, "failed": found.failed}
-        return _json(
+        return json_response(
             {"shadow": found.of, **counts, "trouble": found.trouble or None, "comparisons": pairs}
         )
 
@@ -262,87 +318,38 @@ class Service:
         """Describe this interface."""
         served = self._follower.state.served
         columns, output = (served.columns, served.output) if served else (None, "probability")
-        return _json(openapi.document(columns, version("nightbid"), output))
+        return json_response(openapi.document(columns, version("nightbid"), output))
 
     async def _body(self, request: Request) -> bytes:
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > MOST_BYTES:
-            raise _too_large()
+            raise too_large()
         parts: list[bytes] = []
         size = 0
         try:
             async for part in request.stream():
                 size += len(part)
-                self._held += len(part)
                 if size > MOST_BYTES:
-                    raise _too_large()
-                if self._held > MOST_HELD_BYTES:
-                    raise OverloadedError(
-                        f"{MOST_HELD_BYTES >> 20} MiB of other requests are being read",
-                        where="body",
-                        hint="send it again after Retry-After",
-                    )
+                    self._held += len(part)
+                    raise too_large()
+                self.hold(len(part))
                 parts.append(part)
         finally:
-            self._held -= size
+            self.hold(-size)
         return b"".join(parts)
 
     def _serving(self) -> Served:
         state = self._follower.state
         if state.served is None:
-            raise _no_champion(state.trouble)
+            raise no_champion(state.trouble)
         return state.served
+
+    def refuse(self, error: Exception) -> Response:
+        """One line about an error; as `refusal`."""
+        return refusal(error)
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         return refusal(error)
-
-
-def refusal(error: Exception) -> Response:
-    """One line about an error, counted by its reason."""
-    status, reason, line = 500, "error", str(error)
-    headers: dict[str, str] = {}
-    if isinstance(error, HTTPException):
-        status, line, headers = error.status_code, str(error.detail), dict(error.headers or {})
-        reason = REASONS.get(status, "error")
-    elif isinstance(error, OverloadedError):
-        status, reason, headers = 503, "overloaded", RETRY
-    elif isinstance(error, TooManyRowsError):
-        status, reason = 413, "too large"
-    elif isinstance(error, TokenError):
-        status, reason = 401, "no token"
-        headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
-    elif isinstance(error, RateError):
-        status, reason, headers = 429, "rate limit", {"Retry-After": str(error.seconds)}
-    elif isinstance(error, DataError):
-        status, reason = 422, "invalid"
-    elif isinstance(error, ClientDisconnect):
-        status, reason, line = 499, "client gone", "the client went away"
-    elif not isinstance(error, NightbidError):
-        LOG.exception("a request could not be scored", exc_info=error)
-        line = "the request could not be scored; the scorer's log says why"
-    REFUSED.labels(reason).inc()
-    return _json({"error": line}, status, headers)
-
-
-REASONS = {
-    413: "too large",
-    404: "no such address",
-    405: "no such method",
-    503: "no champion",
-}
-
-
-def name_of(served: Served) -> dict[str, Any]:
-    """The champion, as answers name it."""
-    champion: Champion = served.champion
-    return {
-        "pipeline": champion.pipeline,
-        "number": champion.number,
-        "run_id": champion.run_id,
-        "night": champion.night.isoformat(),
-        "bundle": champion.bundle_digest[:12],
-        "architecture": served.architecture,
-    }
 
 
 def _oldest(states: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -355,22 +362,5 @@ def _trouble(states: list[dict[str, Any]]) -> str | None:
     return next((str(state["trouble"]) for state in states if state["trouble"]), None)
 
 
-def _no_champion(trouble: str) -> HTTPException:
-    what = trouble or "no candidate has passed every gate yet"
-    return HTTPException(503, f"no champion serves: {what}", headers={"Retry-After": "5"})
-
-
-def _is_arrow(request: Request) -> bool:
-    return request.headers.get("content-type", "").partition(";")[0].strip() == MEDIA_TYPE
-
-
-def _too_large() -> HTTPException:
-    return HTTPException(
-        413,
-        f"body: more than {MOST_BYTES >> 20} MiB → send fewer rows",
-        headers={"Connection": "close"},
-    )
-
-
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, media_type="application/json")
+def _is_arrow(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip() == MEDIA_TYPE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -208,3 +209,46 @@ def test_health_answers_whatever_the_load(night, tmp_path):
         assert health["status"] == "serving"
         assert slowest < 5, slowest
         assert "Traceback" not in scorer.log()
+
+
+def test_a_request_gets_the_same_answer_however_it_is_sent(night, scorer):
+    scorer.promote(night, "first")
+    raw = night.raw().slice(0, 5)
+    body = json.dumps({"rows": raw.to_pylist()}, default=lambda t: t.isoformat()).encode()
+    length = f"content-length: {len(body)}\r\n".encode()
+    post = b"POST /score HTTP/1.1\r\nhost: x\r\n"
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    whole = post + length + b"\r\n" + body
+    closing = post + b"connection: close\r\n" + length + b"\r\n" + body
+    expected = scorer.score(raw).json()["probabilities"]
+    for parts in (
+        [whole],
+        [whole[:30], whole[30:90], whole[90:-5], whole[-5:]],  # in pieces
+        [post + b"transfer-encoding: chunked\r\n\r\n" + chunks],
+        [post + b"Expect: 100-continue\r\n" + length + b"\r\n", body],
+        [whole.replace(b"/score", b"/score?of=me", 1)],
+        [whole + whole + whole.replace(length, b"x-twice: 1\r\nx-twice: 2\r\n" + length) + whole],
+        [closing],
+        [whole.replace(b"HTTP/1.1", b"HTTP/1.0", 1)],
+    ):
+        count = sum(part.count(b"POST /score") for part in parts)
+        found = _exchange(scorer, parts, count)
+        assert [each["probabilities"] for each in found] == [expected] * count, parts
+
+
+def _exchange(scorer, parts: list[bytes], count: int) -> list[dict]:
+    """Send a request in parts; the answers that come back."""
+    url = scorer.http.base_url
+    found = []
+    with socket.create_connection((url.host, url.port), timeout=60) as connection:
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.02)
+        answers = connection.makefile("rb")
+        while len(found) < count:
+            head = b"".join(iter(answers.readline, b"\r\n"))
+            if b" 100 " not in head:
+                assert b" 200 " in head
+                length = re.search(rb"content-length: (\d+)", head)
+                found.append(json.loads(answers.read(int(length[1]))))
+    return found
