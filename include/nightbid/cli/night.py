@@ -17,7 +17,7 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, DataError, GateStopped, NightbidError
 from nightbid.jobs.follow import wait_for_final_cost
-from nightbid.night.record import RunRecord
+from nightbid.night.record import RunRecord, run_name
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import StageResult
 from nightbid.night.turns import Turns, watched_runs
@@ -83,32 +83,33 @@ def run_nights(
     try:
         for offset in range(nights):
             night = first + timedelta(days=offset)
-            run = RunRecord.start(
-                workspace, spec, night, run_id=run_id, overrides=overrides, until=until
-            )
-            runs.append(run)
-            if console.is_terminal:
-                console.rule(Text(run.run_id, "bold"))
-            else:
-                console.print(f"── {run.run_id}", markup=False, highlight=False)
-            try:
-                going, run = _arrived(spec, run, settings, console, wait=wait)
-                # Not before: a night that waits for its logs keeps no other one waiting.
-                with _turn(workspace, spec.pipeline, run.run_id, night, console):
-                    _run_night(going, run, settings, until, console)
-            except BaseException as error:
+            with _alone(workspace, spec.pipeline, run_name(spec, night, run_id), console):
+                run = RunRecord.start(
+                    workspace, spec, night, run_id=run_id, overrides=overrides, until=until
+                )
+                runs.append(run)
+                if console.is_terminal:
+                    console.rule(Text(run.run_id, "bold"))
+                else:
+                    console.print(f"── {run.run_id}", markup=False, highlight=False)
                 try:
+                    going, run = _arrived(spec, run, settings, console, wait=wait)
+                    # Not before: a night that waits for its logs keeps no other one waiting.
+                    with _turn(workspace, spec.pipeline, run.run_id, night, console):
+                        _run_night(going, run, settings, until, console)
+                except BaseException as error:
+                    try:
+                        _conclude(run, settings, console)
+                    except (NightbidError, OSError, ValidationError) as second:
+                        # What ended the night matters more.
+                        console.print(f"no report: {second}", markup=False, soft_wrap=True)
+                    if nights == 1 or not isinstance(error, (GateStopped, DataError)):
+                        raise
+                    ended.append(error)
+                    console.print(str(error), style="red", markup=False, soft_wrap=True)
+                else:
                     _conclude(run, settings, console)
-                except (NightbidError, OSError, ValidationError) as second:
-                    # What ended the night matters more.
-                    console.print(f"no report: {second}", markup=False, soft_wrap=True)
-                if nights == 1 or not isinstance(error, (GateStopped, DataError)):
-                    raise
-                ended.append(error)
-                console.print(str(error), style="red", markup=False, soft_wrap=True)
-            else:
-                _conclude(run, settings, console)
-                _hint(run, console)
+                    _hint(run, console)
     finally:
         if len(runs) > 1:
             console.print(runs_table(runs))
@@ -120,6 +121,26 @@ def run_nights(
             f"{len(ended)} of {nights} nights did not reach their end; the first: {ended[0]}",
             where=spec.pipeline,
         )
+
+
+@contextmanager
+def _alone(workspace: Workspace, pipeline: str, run_id: str, console: Console) -> Iterator[None]:
+    """Wait until no other process works on the same run: its YAML may have been another one."""
+    is_said = False
+
+    def wait() -> None:
+        nonlocal is_said
+        if not is_said:
+            is_said = True
+            console.print(
+                f"run {run_id} is at work in another process: waiting until that has ended → give"
+                " another --run-id to go on beside it",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+        time.sleep(TURN_SECONDS)
+
+    with Turns(workspace, pipeline).alone(run_id, wait):
+        yield
 
 
 @contextmanager

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from nightbid.config.sources import FileKind
 from nightbid.data.delimited import Part
-from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
 from nightbid.storage.workspace import write_atomically
 
@@ -117,7 +117,11 @@ class _Named:
             raise MissingDataError(
                 "the file is gone", where=str(self._path), hint="load the day again"
             ) from error
-        if isinstance(error, UNREADABLE):
+        # What fastavro and the compressions below it raise has no common ancestor.
+        is_any = self._kind == "avro" and isinstance(error, Exception)
+        if isinstance(error, NightbidError):
+            return
+        if is_any or isinstance(error, UNREADABLE):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if "lists to be of size" in reason:
                 lists = [

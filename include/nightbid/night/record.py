@@ -114,7 +114,7 @@ class RunRecord:
 
         The default id is `<pipeline>-<date>`: running the same night again reuses what is done.
         """
-        name = safe_run_id(run_id or f"{spec.pipeline}-{newest.isoformat()}")
+        name = run_name(spec, newest, run_id)
         folder = workspace.run_folder(spec.pipeline, name)
         head = RunHead(
             pipeline=spec.pipeline,
@@ -378,6 +378,11 @@ def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
             log.warning("a run is left out: %s", error)
     nights = (run for run in found if not run.head.sweep)
     return sorted(nights, key=lambda run: (run.head.number, run.head.started, run.run_id))
+
+
+def run_name(spec: PipelineSpec, night: dt.date, run_id: str = "") -> str:
+    """Name of a run as a file name: what was asked for, else `<pipeline>-<date>`."""
+    return safe_run_id(run_id or f"{spec.pipeline}-{night.isoformat()}")
 
 
 def safe_run_id(text: str) -> str:

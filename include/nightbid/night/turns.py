@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import psutil
+from upath import UPath
 
 from nightbid.clock import is_fresh
 from nightbid.errors import NightbidError
@@ -114,42 +115,40 @@ class Turns:
     def held(self, run_id: str) -> Iterator[None]:
         """Show others that this process works on a run, or waits to, until the block ends."""
         path = self._folder / "held" / f"{safe_run_id(run_id)}.{os.getpid()}.json"
-        ended = threading.Event()
+        write_atomically(path, _sign(run_id))
+        with _renewed(path, run_id):
+            try:
+                yield
+            finally:
+                self._stop_waiting(run_id)
 
-        def sign() -> None:
-            said = {"run_id": run_id, "host": socket.gethostname(), **_this_process()}
-            now = dt.datetime.now(dt.UTC).isoformat()
-            write_atomically(path, json.dumps({**said, "at": now}))
+    @contextmanager
+    def alone(self, run_id: str, wait: Callable[[], object]) -> Iterator[None]:
+        """Keep other processes from working on the same run until the block ends.
 
-        def renew() -> None:
-            while not ended.wait(RENEW_SECONDS):
-                with suppress(NightbidError, OSError):
-                    sign()
+        Processes that take up one run, perhaps with other settings each, go one after the other:
+        each takes the next number exclusively, and waits for the living ones before it.
 
-        sign()
-        thread = threading.Thread(target=renew, daemon=True)
-        thread.start()
-        try:
+        Args:
+            run_id: The run.
+            wait: Called again and again while another process works on it.
+        """
+        folder, name = self._folder / "own", safe_run_id(run_id)
+        number = _next_number(folder, name, run_id)
+        path = folder / f"{name}.{number:06d}.json"
+        with _renewed(path, run_id):
+            while any(other < number and _is_alive(text)
+                      for other, text in _numbers(folder, name).items()):  # fmt: skip
+                wait()
+            for other, text in _numbers(folder, name).items():
+                if other < number and not _is_alive(text):
+                    remove(folder / f"{name}.{other:06d}.json")
             yield
-        finally:
-            ended.set()
-            thread.join()
-            remove(path)
-            self._stop_waiting(run_id)
 
     def _held(self) -> set[str]:
         """Runs that a living process shows as its own."""
-        found = set()
-        for text in read_all(self._folder / "held", ".json").values():
-            with suppress(ValueError, KeyError, TypeError):
-                sign = json.loads(text)
-                if sign["host"] == socket.gethostname():
-                    lives = _lives(int(sign["process"]), float(sign["since"]))
-                else:
-                    lives = is_fresh(dt.datetime.fromisoformat(sign["at"]), HELD_SECONDS)
-                if lives:
-                    found.add(str(sign["run_id"]))
-        return found
+        signs = read_all(self._folder / "held", ".json").values()
+        return {str(json.loads(text)["run_id"]) for text in signs if _is_alive(text)}
 
     def _begun(self) -> dict[int, Turn]:
         return {int(name.removesuffix(".json")): turn for name, turn in self._read("begun").items()}
@@ -188,6 +187,63 @@ def watched_runs(workspace: Workspace, pipeline: str) -> AtWork:
         return state_of(run.head, run.current())[0] == "running"
 
     return lambda run_ids: any(map(is_watched, run_ids))
+
+
+def _sign(run_id: str) -> str:
+    said = {"run_id": run_id, "host": socket.gethostname(), **_this_process()}
+    return json.dumps({**said, "at": dt.datetime.now(dt.UTC).isoformat()})
+
+
+@contextmanager
+def _renewed(path: UPath, run_id: str) -> Iterator[None]:
+    """Renew a sign of this process until the block ends, then remove it."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(RENEW_SECONDS):
+            with suppress(NightbidError, OSError):
+                write_atomically(path, _sign(run_id))
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        remove(path)
+
+
+def _is_alive(text: bytes | str) -> bool:
+    """Whether the process that left a sign lives; a sign that cannot be read is of nobody."""
+    with suppress(ValueError, KeyError, TypeError):
+        sign = json.loads(text)
+        if sign["host"] == socket.gethostname():
+            return _lives(int(sign["process"]), float(sign["since"]))
+        return is_fresh(dt.datetime.fromisoformat(sign["at"]), HELD_SECONDS) and "run_id" in sign
+    return False
+
+
+def _numbers(folder: UPath, name: str) -> dict[int, bytes]:
+    """Number → sign of every process that has taken up a run."""
+    found = {}
+    for file, text in read_all(folder, ".json").items():
+        run, _, number = file.removesuffix(".json").rpartition(".")
+        if run == name and number.isdigit():
+            found[int(number)] = text
+    return found
+
+
+def _next_number(folder: UPath, name: str, run_id: str) -> int:
+    """Take a number after all others: one that was free because its owner has left is too low."""
+    while True:
+        number = max(_numbers(folder, name), default=0) + 1
+        path = folder / f"{name}.{number:06d}.json"
+        with suppress(FileExistsError):
+            write_once(path, _sign(run_id))
+            if max(_numbers(folder, name), default=0) <= number:
+                return number
+            remove(path)
 
 
 def _this_process() -> dict[str, float]:

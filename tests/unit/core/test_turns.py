@@ -138,6 +138,31 @@ def test_a_process_that_was_killed_holds_nobody_up(tmp_path) -> None:
     assert airflow.take("next", 1) == ""
 
 
+def test_processes_that_take_up_one_run_go_one_after_the_other(tmp_path) -> None:
+    program = (
+        "import os, sys, time; from nightbid.night.turns import Turns;"
+        "from nightbid.storage.workspace import Workspace;"
+        "turns = Turns(Workspace(sys.argv[1]), 'small');"
+        "hold = turns.alone('one.run', lambda: time.sleep(0.01)); hold.__enter__();"
+        "os.mkdir(sys.argv[1] + '/at-work');"  # fails if another one is
+        "time.sleep(0.05);"
+        "os.rmdir(sys.argv[1] + '/at-work');"
+        "os._exit(9) if sys.argv[2] == 'dies' else hold.__exit__(None, None, None)"
+    )
+    ends = ["dies", "ends", "dies", "ends", "ends", "dies", "ends", "ends"]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), end],
+                         stderr=subprocess.PIPE, text=True)
+        for end in ends
+    ]  # fmt: skip
+    for process, end in zip(processes, ends, strict=True):
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == (9 if end == "dies" else 0), said
+    with Scheduler(tmp_path).turns.alone("one.run", lambda: pytest.fail("nobody is left")):
+        left = list((tmp_path / "turns" / "small" / "own").iterdir())
+    assert len(left) == 1, "what killed processes left is cleared"
+
+
 @pytest.mark.parametrize(("hours", "waits"), [(-1, False), (0, True), (0.1, True), (5, False)])
 def test_a_sign_of_another_machine_counts_by_a_clock_that_may_jump(tmp_path, hours, waits) -> None:
     left = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
