@@ -101,8 +101,11 @@ notebooks: install ## Execute the notebooks of the documentation in place, on th
 
 lock: ## Resolve requirements*.in into the lock files, with hashes (UPGRADE=1 takes newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
+	@mkdir -p .nightbid && cp requirements.txt .nightbid/present.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements-dev.in -o requirements-dev.txt
+	@cmp -s .nightbid/present.txt requirements.txt || echo "rehearse it before you install it:" \
+		"$(BIN)/nightbid rehearse --requirements requirements.txt --present .nightbid/present.txt"
 
 audit: install ## Known vulnerabilities of the locked packages (exceptions in audit.toml)
 	@$(BIN)/python tools/audit.py
