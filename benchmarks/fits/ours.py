@@ -30,7 +30,7 @@ class Timed(Training):
 def examples(job: Job, split: str, rows: Rows) -> Examples:
     ones = np.ones(len(rows), np.float32)
     bags = np.load(job.folder / f"{split}-bag_weights.npy")
-    return Examples(Packed(rows.ids, rows.numbers, bags), rows.labels, ones, ones)
+    return Examples(Packed(rows.ids, rows.numbers, bags), rows.labels, ones, ones, ones)
 
 
 def fit(job: Job, rows: Rows):

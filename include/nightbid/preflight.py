@@ -155,7 +155,7 @@ def _roles(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
         # A default item that the logs lack is no fault; one that the YAML names is.
         if column and (role != "item" or role in spec.columns.model_fields_set):
             yield f"columns.{role}", column
-    for key in ("column", "given", "event_time"):
+    for key in ("column", "given", "event_time", "delay_by"):
         if column := getattr(spec.label, key):
             yield f"label.{key}", column
     if column := spec.baseline.column:

@@ -27,6 +27,9 @@ TIME = "nb_time"
 """timestamp[us, UTC] of the impression."""
 USER = "nb_user"
 """int64, stable hash of the user column: the unit of resampling."""
+SEEN = "nb_seen"
+"""float32 in (0, 1]: the share of such rows' positives that were known when the night was run; 1
+where labels are final. Only rows of days whose labels are not final have it."""
 TRUTH = "nb_truth"
 """float64, the true probability of the label where a simulator knows it; else absent."""
 REASON = "nb_reason"
@@ -38,7 +41,7 @@ PLACE = "nb_place_in_batch"
 CANDIDATES_TRUTH = "candidates_true"
 """list<float64>, true probabilities of the label for each of `columns.candidates`, where a
 simulator knows them."""
-RESERVED = (KEY, LABEL, GIVEN, WEIGHT, TIME, USER, TRUTH, REASON, TEXT, PLACE)
+RESERVED = (KEY, LABEL, GIVEN, SEEN, WEIGHT, TIME, USER, TRUTH, REASON, TEXT, PLACE)
 
 
 class ModelInput(BaseModel):

@@ -226,11 +226,34 @@ def offsets_are_of_served_ids(spec: PipelineSpec) -> None:
             )
 
 
+def young_days_can_be_learned(spec: PipelineSpec) -> None:
+    """Refuse young days where the elapsed-time likelihood is not defined, or nobody learns it."""
+    label = spec.label
+    if label.young_days == "left_out":
+        if label.delay_by:
+            raise ValueError(
+                f"label.delay_by {label.delay_by!r} is for label.young_days: elapsed_time; add it,"
+                " or remove delay_by"
+            )
+        return
+    for is_wrong, what in (
+        (not (label.event_time and label.attribution_days),
+         "needs label.event_time and label.attribution_days: how long positives take"),
+        (not spec.train.refit, "is learned by the model that serves: set train.refit: true"),
+        (label.kind == "value", "is for label.kind: binary"),
+        (label.entire_space, "is not for label.entire_space; predict the second step alone"),
+        (spec.train.positive_weight != 1, "needs train.positive_weight: 1"),
+        (spec.model.architecture in NOT_FOR_VALUES, f"is not for {spec.model.architecture}"),
+    ):  # fmt: skip
+        if is_wrong:
+            raise ValueError(f"label.young_days: elapsed_time {what}")
+
+
 def names_of(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
     """Every name that a pipeline gives to a feature or reads from the logs, and its place."""
     for role, name in spec.columns:
         yield f"columns.{role}", name
-    for key in ("column", "given", "event_time"):
+    for key in ("column", "given", "event_time", "delay_by"):
         yield f"label.{key}", getattr(spec.label, key)
     if spec.baseline.column:
         yield "baseline.column", spec.baseline.column
@@ -253,6 +276,7 @@ CHECKS: tuple[Callable[[PipelineSpec], None], ...] = (
     position_is_training_only,
     delayed_label_has_a_time,
     offsets_are_of_served_ids,
+    young_days_can_be_learned,
 )
 """In the order in which they are told."""
 

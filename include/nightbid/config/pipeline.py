@@ -29,11 +29,12 @@ from nightbid.config.sources import (
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 """Also the name of files and of model inputs."""
-Split = Literal["history", "train", "validate", "evaluate"]
+Split = Literal["history", "train", "validate", "evaluate", "young"]
 SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
 """What models learn from and are judged on."""
-READ_SPLITS: tuple[Split, ...] = ("history", *SPLITS)
-"""What features learn from: `history` feeds rates, counts and recent items only."""
+READ_SPLITS: tuple[Split, ...] = ("history", *SPLITS, "young")
+"""What features learn from: `history` feeds rates, counts and recent items only, and so do `young`
+days, whose labels are not final."""
 CRON_FIELD = re.compile(r"[\w*,/#-]+")
 CRON_MOST = (59, 23, 31, 12, 7)
 """Largest minute, hour, day, month and weekday."""
@@ -68,7 +69,15 @@ class Label(Block):
     event_time: str | None = None
     """When the labeled event happened, for delayed labels; null if it did not."""
     attribution_days: int = Field(default=0, ge=0)
-    """A label is final this many days after the impression; younger days are not used."""
+    """A label is final this many days after the impression; younger days are not used, but for
+    `young_days`."""
+    young_days: Literal["left_out", "elapsed_time"] = "left_out"
+    """What becomes of days whose labels are not final. `elapsed_time`: with `train.refit`, what
+    serves learns them as well, by the elapsed-time likelihood: a row of age e is seen as positive
+    with probability p · G(e), where G is the share of positives that are known by that age."""
+    delay_by: str | None = None
+    """With `young_days: elapsed_time`: a column of the logs whose values differ in how long their
+    positives take, such as the category of the ad; G has a mean of its own for each."""
 
     @field_validator("texts", mode="before")
     @classmethod
@@ -252,6 +261,8 @@ class Night(Block):
     evaluate: tuple[dt.date, ...]
     history: tuple[dt.date, ...] = ()
     """Days before `train` that only feed what features know of the past."""
+    young: tuple[dt.date, ...] = ()
+    """Days after `evaluate` whose labels are not final; only what serves learns them."""
 
     @classmethod
     def of(cls, spec: PipelineSpec, newest: dt.date) -> Night:
@@ -268,6 +279,12 @@ class Night(Block):
             validate=tuple(days[first:second]),
             evaluate=tuple(days[second:]),
             history=tuple(before),
+            young=()
+            if spec.label.young_days == "left_out"
+            else tuple(
+                last + dt.timedelta(days=ahead)
+                for ahead in range(1, spec.label.attribution_days + 1)
+            ),
         )
 
     def days(self, split: Split) -> tuple[dt.date, ...]:
@@ -277,4 +294,5 @@ class Night(Block):
             "train": self.train,
             "validate": self.validate_,
             "evaluate": self.evaluate,
+            "young": self.young,
         }[split]

@@ -50,12 +50,7 @@ def measure(task: StageTask) -> Measurements:
     }
     for split, profile in splits.items():
         measurements.add("rows", profile.rows, part=split)
-    measurements.add(
-        "lost_rows",
-        task.inputs["sample"].manifest.rows.written
-        - sum(profile.rows for profile in splits.values()),
-        note="rows sampled less rows featurized",
-    )
+    _lost_rows(measurements, task, sum(profile.rows for profile in splits.values()))
     train, newest = splits["train"], splits["evaluate"]
     _label_rate(measurements, train, newest)
     history = [_newest_against_train(each) for each in task.history]
@@ -100,6 +95,23 @@ def measure(task: StageTask) -> Measurements:
             " training days by what these are"
         )
     return measurements
+
+
+def _lost_rows(measurements: Measurements, task: StageTask, featurized: int) -> None:
+    """Rows that were sampled to be learned from or judged on, less those that came out.
+
+    History days are sampled for the features of the past alone; young days are a split apart.
+    """
+    sample = task.inputs["sample"].manifest
+    days = sample.metrics.get("days", {})
+    history = sum(
+        days[name]["written"] for each in task.night.history if (name := str(each)) in days
+    )
+    young = task.inputs["featurize"].part("profile/") / "profile" / "split=young.json"
+    if young.exists():
+        featurized += Profile.load(young).rows
+    lost = sample.rows.written - history - featurized
+    measurements.add("lost_rows", lost, note="rows sampled less rows featurized")
 
 
 def _label_rate(measurements: Measurements, train: Profile, newest: Profile) -> None:

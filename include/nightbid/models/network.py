@@ -97,16 +97,20 @@ class Network:
         priors = self.card.task_priors or (self.card.prior,)
         return self.model(inputs, training=training) + tf.constant([priors], tf.float32)
 
-    def losses(self, outputs: Any, labels: Any, given: Any) -> Any:
+    def losses(self, outputs: Any, labels: Any, given: Any, seen: Any = None) -> Any:
         """Compute log losses of the tasks, added up, or losses of values; float32 [rows].
 
         Args:
             outputs: see `outputs`.
             labels: [rows], 0 or 1, or values.
             given: [rows], whether the label's condition held; used by multi-task models.
+            seen: [rows], share of the positives that are known, of rows whose labels may not be
+                final; None: all labels are.
         """
         if self.card.value is not None:
             return value_losses(self.card.value, outputs, labels, self.card.prior)
+        if seen is not None:
+            return elapsed_time_losses(joint_logit(outputs), labels, seen)
         found = tf.nn.sigmoid_cross_entropy_with_logits(labels, joint_logit(outputs))
         if self.card.tasks:
             found += tf.nn.sigmoid_cross_entropy_with_logits(given, outputs[:, 0])
@@ -201,6 +205,23 @@ def _built(architecture: Architecture, fields: Fields, card: ModelCard) -> Any:
                 layer.name = f"{layer.name}_output{at}"
             known.add(id(layer))
     return ops.concatenate(towers, axis=-1)
+
+
+def elapsed_time_losses(logits: Any, labels: Any, seen: Any) -> Any:
+    """Compute −y·log(p·G) − (1−y)·log(1−p·G), less −y·log G, which no weight changes; [rows].
+
+    A row of age e is seen as positive with probability p · G(e). With p = σ(z), 1 − p·G is
+    (1 + (1−G)·exp z) / (1 + exp z), so its logarithm is softplus(z + log(1−G)) − softplus(z).
+
+    Args:
+        logits: [rows] z.
+        labels: [rows] y: 0 or 1, as known so far.
+        seen: [rows] G, in (0, 1].
+    """
+    unseen = tf.math.log(tf.maximum(1.0 - seen, 1e-12))
+    hidden = tf.nn.softplus(logits + unseen)
+    final = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+    return final - (1.0 - labels) * tf.where(seen < 1.0, hidden, tf.zeros_like(hidden))
 
 
 def joint_logit(outputs: Any) -> Any:

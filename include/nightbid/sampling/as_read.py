@@ -227,7 +227,8 @@ def _as_read(depends_on: Mapping[str, str]) -> dict[str, str]:
 
     Roles count where ids of users are keyed: they say which columns hold them.
     """
-    later = {"label", "sampling"} if "user_key" in depends_on else {"label", "sampling", "columns"}
+    later = {"label", "sampling", "until"}
+    later |= set() if "user_key" in depends_on else {"columns"}
     return {name: each for name, each in depends_on.items() if name not in later}
 
 

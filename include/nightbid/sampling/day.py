@@ -59,6 +59,8 @@ KEYS_AT_ONCE = 1 << 24
 """Keys that are looked through at once for repeated ones: some 500 MB."""
 UNITS = ".units"
 """Folder of sampled units, until their day is put together."""
+NOT_OF_ROWS = ("distribution", "young_days", "delay_by")
+"""Keys of `label` that say how its rows are learned."""
 NIGHTLY: dict[str, Any] = {
     **dict.fromkeys(("faults", "folder", "outcomes"), True),
     **{stream: {"folder", "outcomes"} for stream in EventsSource.streams},
@@ -67,7 +69,12 @@ NIGHTLY: dict[str, Any] = {
 
 
 def key_of(
-    source: Source, spec: PipelineSpec, split: Split, day: date, digest: Callable[[Path], str]
+    source: Source,
+    spec: PipelineSpec,
+    split: Split,
+    day: date,
+    digest: Callable[[Path], str],
+    until: int | None = None,
 ) -> DayKey:
     """Say what the rows of a day depend on.
 
@@ -77,6 +84,7 @@ def key_of(
         split: negatives are sampled away in `history` and `train` only.
         day: which.
         digest: of a file of logs.
+        until: see `DayUnit`.
 
     Raises:
         DataError: the day's files cannot be read.
@@ -94,7 +102,8 @@ def key_of(
             **({"user_key": keys.fingerprint} if (keys := UserKeys.of(spec)) else {}),
             "source": text(spec.source, NIGHTLY),
             "columns": text(spec.columns),
-            "label": text(spec.label, {"distribution": True}),
+            "label": text(spec.label, dict.fromkeys(NOT_OF_ROWS, True)),
+            **({} if until is None else {"until": str(until)}),
             "sampling": json.dumps({"negative_rate": rate}),
             "code": code_of((__name__, type(source).__module__)),
             "libraries": versions_of(LIBRARIES),
@@ -102,7 +111,14 @@ def key_of(
     )
 
 
-def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: date) -> Made:
+def make(
+    folder: Path,
+    source: Source,
+    spec: PipelineSpec,
+    split: Split,
+    day: date,
+    until: int | None = None,
+) -> Made:
     """Sample one day in this process, unit by unit.
 
     Args:
@@ -111,12 +127,13 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
         spec: the pipeline.
         split: see `key_of`.
         day: which.
+        until: see `DayUnit`.
 
     Raises:
         MissingDataError: the day or a column of it is absent.
         CorruptDataError: the day is empty or unreadable, or the label is not binary.
     """
-    units = units_of(source, day, split, WholeDay(day, source))
+    units = units_of(source, day, split, WholeDay(day, source), until)
     folders = [folder / UNITS / unit.name for unit in units]
     for unit, each in zip(units, folders, strict=True):
         each.mkdir(parents=True)
@@ -126,7 +143,9 @@ def make(folder: Path, source: Source, spec: PipelineSpec, split: Split, day: da
     return made
 
 
-def units_of(source: Source, day: date, split: Split, whole: WholeDay) -> list[DayUnit]:
+def units_of(
+    source: Source, day: date, split: Split, whole: WholeDay, until: int | None = None
+) -> list[DayUnit]:
     """Cut a day into units, by its files alone.
 
     Args:
@@ -134,13 +153,20 @@ def units_of(source: Source, day: date, split: Split, whole: WholeDay) -> list[D
         day: which.
         split: see `key_of`.
         whole: the day as one unit, for sources that are not cut.
+        until: see `DayUnit`.
     """
     found = (source.units(day) if isinstance(source, Splits) else ()) or (whole,)
-    return day_units(source, day, split, found)
+    return day_units(source, day, split, found, until=until)
 
 
 def day_units(
-    source: Source, day: date, split: Split, logs: Sequence[UnitOfLogs], *, is_keyed: bool = False
+    source: Source,
+    day: date,
+    split: Split,
+    logs: Sequence[UnitOfLogs],
+    *,
+    is_keyed: bool = False,
+    until: int | None = None,
 ) -> list[DayUnit]:
     """Number the units of a day.
 
@@ -150,10 +176,11 @@ def day_units(
         split: see `key_of`.
         logs: where the rows of each are read from.
         is_keyed: ids of users are keyed already.
+        until: see `DayUnit`.
     """
     truth = dict(source.meaning.truth)
     return [
-        DayUnit(split, day, number, len(logs), each, truth, is_keyed)
+        DayUnit(split, day, number, len(logs), each, truth, is_keyed, until)
         for number, each in enumerate(logs)
     ]
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
 
 Bools = npt.NDArray[np.bool_]
-THINNED = ("history", "train")
+THINNED = ("history", "train", "young")
 """Splits whose negatives are sampled away."""
 HEAVIEST = 1e6
 """Largest weight of a logged row: sums of weights stay exact."""
@@ -61,7 +61,13 @@ class Parsed:
     """Reason → the first value that gave it, where a value did."""
 
 
-def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: str) -> Parsed:
+def parse(
+    table: pa.Table,
+    spec: PipelineSpec,
+    truth: Mapping[str, str],
+    where: str,
+    until: int | None = None,
+) -> Parsed:
     """Give every row its reserved columns, or a reason why it cannot have them.
 
     Args:
@@ -69,6 +75,7 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         spec: says which column plays which role.
         truth: label column → column of its true probability, if known.
         where: the day, for messages.
+        until: microseconds since 1970; what happens later is not known yet. None: all is known.
 
     Raises:
         MissingDataError: a column that the pipeline names is absent.
@@ -80,7 +87,8 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         # The source could not read some rows: nothing else is to be said of them.
         unread = pa.array(~_nulls(table[REASON]))
         read = np.flatnonzero(_nulls(table[REASON]))
-        parsed = parse(_without(table.filter(pc.invert(unread)), REASON, TEXT), spec, truth, where)
+        known = _without(table.filter(pc.invert(unread)), REASON, TEXT)
+        parsed = parse(known, spec, truth, where, until)
         mine = parsed.aside.append_column(TEXT, pa.nulls(len(parsed.aside), pa.string()))
         theirs = plain_table(table.filter(unread))
         if TEXT not in theirs.column_names:
@@ -142,6 +150,9 @@ def parse(table: pa.Table, spec: PipelineSpec, truth: Mapping[str, str], where: 
         limit = label.attribution_days * 86_400_000_000
         waited = pc.subtract(event.filter(keep).cast(pa.int64()), time.cast(pa.int64()))
         value = np.where(np.asarray(pc.fill_null(waited, 0)) <= limit, value, 0.0)
+        if until is not None:
+            happened = np.asarray(pc.fill_null(event.filter(keep).cast(pa.int64()), 0))
+            value = np.where(happened < until, value, 0.0)
     if label.entire_space and given is not None:
         value = np.where(given[~bad] == 1, value, 0.0)
     reserved = {
@@ -174,7 +185,7 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
         roles.price, roles.bid, roles.floor, roles.value, roles.competing, roles.propensity,
         roles.candidates, roles.weight, roles.conversion, roles.currency,
     )  # fmt: skip
-    wanted += [name for name in (label.given, label.event_time, *logged) if name]
+    wanted += [name for name in (label.given, label.event_time, label.delay_by, *logged) if name]
     mine = [name for name in table.column_names if name not in (REASON, TEXT)]
     missing = [repr(name) for name in dict.fromkeys(wanted) if name not in mine]
     if missing:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from nightbid.config.pipeline import READ_SPLITS, Night, PipelineSpec, Split, named_columns
+from nightbid.config.pipeline import READ_SPLITS, SPLITS, Night, PipelineSpec, Split, named_columns
 from nightbid.data.day_names import SPELLED
 from nightbid.data.source import Source, WholeDay, open_source
 from nightbid.data.user_keys import UserKeys
@@ -46,10 +46,12 @@ from nightbid.sampling.day import (
     make_thinner,
     units_of,
 )
+from nightbid.sampling.delays import add_seen, end_of, learn_delays
 from nightbid.sampling.engine import sampled
 from nightbid.sampling.frozen import place
 from nightbid.sampling.row_files import ASIDE, PROFILE, ROWS, SOME, row_files
 from nightbid.sampling.units import DayCount, DayUnit
+from nightbid.schema import split_files
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.verify import link_or_copy
 
@@ -68,17 +70,21 @@ def run(task: StageTask) -> Outcome:
     source, window, outcomes = prepared(task)
     history = sum(split == "history" for split, _ in window)
     counts: dict[str, DayCount] = {}
+    young: dict[str, DayCount] = {}
     made: dict[str, str] = {}
     rows_of: dict[str, str] = {}
     keys: dict[str, str] = {}
     for each, found in _sampled(task, source, window):
-        counts[str(each.day)] = DayCount.from_json(found.manifest.metrics["count"])
+        mine = young if each.split == "young" else counts
+        mine[str(each.day)] = DayCount.from_json(found.manifest.metrics["count"])
         keys[str(each.day)] = found.key
         if found.why:
             made[str(each.day)] = found.why
         if found.why and each.rows_of:
             rows_of[str(each.day)] = each.rows_of
-    each_rows = [each.to_rows() for each in counts.values()]
+    delays = _with_shares(task) if young else {}
+    used = (*counts.values(), *(young.values() if delays else ()))
+    each_rows = [each.to_rows() for each in used]
     names = ("read", "written", "quarantined", "repeated", "dropped")
     total = Rows(**{name: sum(getattr(each, name) for each in each_rows) for name in names})
     weight = sum(each.weight for each in counts.values())
@@ -94,6 +100,8 @@ def run(task: StageTask) -> Outcome:
         metrics={
             "label_rate": rate,
             "days": {name: each.to_json() for name, each in counts.items()},
+            **({"young": {name: each.to_json() for name, each in young.items()}} if young else {}),
+            **delays,
             "quarantine": reasons,
             "quarantine_examples": examples,
             "outcomes": outcomes,
@@ -101,8 +109,9 @@ def run(task: StageTask) -> Outcome:
             "made": made,
             "rows_of": rows_of,
         },
-        summary=f"{days_made(made, len(counts))}{_rows_of(rows_of, made)}, "
-        f"{_history(history, task.night)}{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
+        summary=f"{days_made(made, len(counts) + len(young))}{_rows_of(rows_of, made)}, "
+        f"{_history(history, task.night)}{_young(len(young), delays)}"
+        f"{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
         + (f", quarantined: {listed(reasons, examples)}" if reasons else ""),
     )
 
@@ -133,6 +142,23 @@ def prepared(task: StageTask) -> tuple[Source, list[tuple[Split, date]], list[st
     return source, window, outcomes
 
 
+def _with_shares(task: StageTask) -> dict[str, float]:
+    """Give young rows the share of their positives that is known; without delays, delete them.
+
+    Returns:
+        Metrics: how many positives told, and how long they take, in hours.
+    """
+    final = [path for split in SPLITS for path in split_files(task.output, split)]
+    files = split_files(task.output, "young")
+    delays = learn_delays(final, task.spec)
+    if delays is None:
+        shutil.rmtree(task.output / "split=young", ignore_errors=True)
+        return {}
+    for path in files:
+        add_seen(path, delays, task.spec, end_of(task.night.date, task.spec))
+    return {"delays": len(delays.shape), "delay_hours": delays.overall / 3600}
+
+
 @dataclass(frozen=True)
 class _Day:
     """A day of the window, and what is to be done for it."""
@@ -141,7 +167,9 @@ class _Day:
     day: date
     key: DayKey
     whole_key: DayKey
-    """Of the day without sampling."""
+    """Of the day without sampling; its own where the labels are not final."""
+    until: int | None = None
+    """See `DayUnit`."""
     units: tuple[DayUnit, ...] = ()
     """To be sampled; none where the day is there, or can be made of the whole one."""
     rows_of: str = ""
@@ -149,19 +177,21 @@ class _Day:
 
 
 def _planned(task: StageTask, source: Source, split: Split, day: date, whole: WholeDay) -> _Day:
+    until = end_of(task.night.date, task.spec) if split == "young" else None
     key, whole_key = (
-        key_of(source, task.spec, each, day, lambda path: kept_digest(path, task.cache))
-        for each in (split, "evaluate")
+        key_of(source, task.spec, each, day, lambda path: kept_digest(path, task.cache), until)
+        for each in (split, "evaluate" if until is None else split)
     )
     if any((day_folder(task.workspace, each) / MANIFEST).exists() for each in (key, whole_key)):
-        return _Day(split, day, key, whole_key)
+        return _Day(split, day, key, whole_key, until)
     slow = is_slow(task.spec.source)
     if found := sampled_elsewhere(task.workspace, key) if slow else None:
         manifest, folder = found
         rows = units_as_read(manifest, folder)
-        units = day_units(source, day, split, rows, is_keyed=True)
-        return _Day(split, day, key, whole_key, tuple(units), manifest.pipeline)
-    return _Day(split, day, key, whole_key, tuple(units_of(source, day, split, whole)))
+        units = day_units(source, day, split, rows, is_keyed=True, until=until)
+        return _Day(split, day, key, whole_key, until, tuple(units), manifest.pipeline)
+    units = units_of(source, day, split, whole, until)
+    return _Day(split, day, key, whole_key, until, tuple(units))
 
 
 def _plan(
@@ -229,7 +259,7 @@ def _placed(task: StageTask, source: Source, day: _Day) -> DayOutput:
         is_other = day.whole_key.digest != day.key.digest
         whole = known_output(task.workspace, day.whole_key) if is_other else None
         thinner = make_thinner(folder, whole, task.spec) if whole else None
-        return thinner or make(folder, source, task.spec, day.split, day.day)
+        return thinner or make(folder, source, task.spec, day.split, day.day, day.until)
 
     found = day_output(
         task.workspace,
@@ -239,7 +269,8 @@ def _placed(task: StageTask, source: Source, day: _Day) -> DayOutput:
         run_id=task.run_id,
     )
     at = f"dt={day.day}"
-    targets = {PROFILE: f"profile/{at}.json"}
+    # What is known of young days changes from night to night: the gates do not judge it.
+    targets = {} if day.split == "young" else {PROFILE: f"profile/{at}.json"}
     if day.split == "evaluate":
         targets[SOME] = f"rows/{at}.parquet"
     for name, place_ in ((ROWS, f"split={day.split}"), (ASIDE, "quarantine")):
@@ -267,7 +298,7 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
     if spec.sampling.frozen:
         return f"frozen as {spec.sampling.frozen}"  # what a name stands for never changes
     known = with_known_history(spec, night, cache)
-    days = (*known.history, *night.train, *night.validate_, *night.evaluate)
+    days = (*known.history, *night.train, *night.validate_, *night.evaluate, *night.young)
     found = open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
     keys = UserKeys.of(spec)
     return f"{found} keyed {keys.fingerprint}" if keys else found
@@ -292,6 +323,14 @@ def _history(found: int, asked: Night) -> str:
     return f"{found}{of} of them for history only, "
 
 
+def _young(days: int, delays: dict[str, float]) -> str:
+    if not days:
+        return ""
+    if not delays:
+        return f"{days} young days left out: too few positives tell how long they take, "
+    return f"{days} of them young (positives take {delays['delay_hours']:.1f} h), "
+
+
 def check_window(source: Source, night: Night) -> None:
     """Refuse a window that the source does not cover, naming what is there.
 
@@ -301,7 +340,7 @@ def check_window(source: Source, night: Night) -> None:
     known = source.days()
     if known is None:
         return
-    wanted = (*night.history, *night.train, *night.validate_, *night.evaluate)
+    wanted = (*night.history, *night.train, *night.validate_, *night.evaluate, *night.young)
     missing = [day for day in wanted if day not in set(known)]
     if not missing:
         return

@@ -127,6 +127,8 @@ class DayUnit:
     """Label column → column of its true probability, if known."""
     is_keyed: bool = False
     """Ids of users are keyed already."""
+    until: int | None = None
+    """Microseconds since 1970 at which what happens later is not known; None: all is known."""
 
     @property
     def name(self) -> str:
@@ -157,7 +159,7 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
         keys = None if unit.is_keyed else UserKeys.of(spec)
         for table in _tables(unit.logs):
             table = keys.keyed(table) if keys else table
-            parsed = parse(table, spec, unit.truth, f"logs of {unit.day}")
+            parsed = parse(table, spec, unit.truth, f"logs of {unit.day}", unit.until)
             mine = chosen(parsed.good, spec, seen)
             count.repeated += len(parsed.good) - len(seen[-1])
             others.add(table, parsed.places[mine])

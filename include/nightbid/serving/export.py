@@ -120,9 +120,10 @@ def _refitted(again: Mapping[str, Any]) -> str:
     interval = ""
     if difference["low"] is not None:
         interval = f" [{difference['low']:+.5f}, {difference['high']:+.5f}]"
+    young = f", {again['young_rows']:,} of them young" if "young_rows" in again else ""
     return (
-        f"; refitted on {again['rows']:,} rows of all days, log loss {difference['value']:+.5f}"
-        f"{interval} on {again['held_rows']:,} held-back rows"
+        f"; refitted on {again['rows']:,} rows of all days{young}, log loss"
+        f" {difference['value']:+.5f}{interval} on {again['held_rows']:,} held-back rows"
     )
 
 

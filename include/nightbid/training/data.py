@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from nightbid.errors import MissingDataError
 from nightbid.models.layout import Layout, Packed, some_rows
-from nightbid.schema import GIVEN, LABEL, WEIGHT, split_files
+from nightbid.schema import GIVEN, LABEL, SEEN, WEIGHT, split_files
 
 Floats32 = npt.NDArray[np.float32]
 Weigh = Callable[[Floats32, Floats32], Floats32]
@@ -52,6 +52,9 @@ class Rows(Protocol):
     def flags(self) -> Iterator[tuple[Floats32, Floats32]]:
         """Read labels and weights in file order, [rows] each, piece by piece."""
 
+    def known_shares(self) -> Floats32:
+        """Read `seen` of all rows in file order, [rows]."""
+
     def pieces(self) -> Iterator[Examples]:
         """Read the rows in file order, piece by piece."""
 
@@ -77,6 +80,8 @@ class Examples:
     """[rows], what a row stands for after negative downsampling."""
     given: Floats32
     """[rows], whether the label's condition held: 1 where only such rows are kept."""
+    seen: Floats32
+    """[rows], share of such rows' positives that are known: 1 where labels are final."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,6 +93,7 @@ class Examples:
             layout.blank(rows),
             np.zeros(rows, np.float32),
             np.zeros(rows, np.float32),
+            np.ones(rows, np.float32),
             np.ones(rows, np.float32),
         )
 
@@ -101,6 +107,7 @@ class Examples:
             np.concatenate([each.labels for each in parts]),
             np.concatenate([each.weights for each in parts]),
             np.concatenate([each.given for each in parts]),
+            np.concatenate([each.seen for each in parts]),
         )
 
     @property
@@ -130,6 +137,10 @@ class Examples:
         """Labels and weights, [rows] each."""
         yield self.labels, self.weights
 
+    def known_shares(self) -> Floats32:
+        """`seen` of all rows, [rows]."""
+        return self.seen
+
     def pieces(self) -> Iterator[Examples]:
         """All rows at once."""
         yield self
@@ -141,6 +152,7 @@ class Examples:
             some_rows(self.labels, rows),
             some_rows(self.weights, rows),
             some_rows(self.given, rows),
+            some_rows(self.seen, rows),
         )
 
     def shuffled(self, size: int, *, seed: int, epoch: int, first: int = 0) -> Iterator[Examples]:
@@ -172,7 +184,13 @@ class Examples:
 
 
 def read_examples(
-    folder: Path, split: str, layout: Layout, *, serving: bool, days: Collection[date] = ()
+    folder: Path,
+    split: str,
+    layout: Layout,
+    *,
+    serving: bool,
+    days: Collection[date] = (),
+    also: Collection[str] = (),
 ) -> Examples:
     """Read one split of a featurize output.
 
@@ -182,11 +200,13 @@ def read_examples(
         layout: the model's inputs.
         serving: blank the training-only inputs, as they are at serving.
         days: of these days alone; default: of all.
+        also: splits whose rows come behind.
 
     Raises:
         MissingDataError: there are no such rows, or an input is absent.
     """
-    files = {path: pq.read_metadata(path) for path in split_files(folder, split, days)}
+    paths = [path for each in (split, *also) for path in split_files(folder, each, days)]
+    files = {path: pq.read_metadata(path) for path in paths}
     ends = np.cumsum([footer.num_rows for footer in files.values()], dtype=np.int64)
     rows = int(ends[-1]) if len(ends) else 0
     if not rows:
@@ -231,7 +251,7 @@ def _fill(
 def reserved_in(file: pq.ParquetFile) -> list[str]:
     """Name the columns that training reads beside the inputs."""
     there = file.schema_arrow.names
-    return [LABEL, WEIGHT, *([GIVEN] if GIVEN in there else [])]
+    return [LABEL, WEIGHT, *(name for name in (GIVEN, SEEN) if name in there)]
 
 
 def fill(place: Examples, table: pa.Table, layout: Layout, *, serving: bool) -> None:
@@ -244,6 +264,11 @@ def fill(place: Examples, table: pa.Table, layout: Layout, *, serving: bool) -> 
         serving: Leave the training-only inputs blank.
     """
     layout.fill(place.inputs, table, serving=serving)
-    for name, target in ((LABEL, place.labels), (WEIGHT, place.weights), (GIVEN, place.given)):
+    for name, target in (
+        (LABEL, place.labels),
+        (WEIGHT, place.weights),
+        (GIVEN, place.given),
+        (SEEN, place.seen),
+    ):
         if name in table.column_names:
             target[:] = table[name].to_numpy()

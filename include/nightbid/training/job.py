@@ -60,6 +60,8 @@ class Job(Fit):
     output: Path
     """Folder for `model/`; only the first worker writes."""
     checkpoints: Path | None = None
+    young: bool = False
+    """Whether to learn the split `young` too, whose labels are not final."""
     start: Path | None = None
     """Folder with an earlier `model/` to begin with: the champion's bundle, or the output of an
     earlier training; see `nightbid.training.warm`."""
@@ -122,7 +124,8 @@ def run_job(
     if plan.streams:
         progress(0.0, str(plan))
     as_logged = source.train(serving=False)
-    train, undone = learned_as(as_logged, settings)
+    learned = source.train(serving=False, young=True) if job.young else as_logged
+    train, undone = learned_as(learned, settings)
     validation = source.validation()
     fitted_on: Rows = validation
     if settings.calibration in ON_TRAINING_ROWS:
@@ -170,9 +173,10 @@ def run_job(
         from nightbid.training.trees import fit_trees
 
         trees, metrics = fit_trees(
-            card, train, validation, plan, seed=job.seed, progress=inner, watch=watch
-        )
-        trees.card = _calibrated(card, trees, fitted_on, validation, job)
+            card, train, validation, plan,
+            seed=job.seed, elapsed=job.young, progress=inner, watch=watch,
+        )  # fmt: skip
+        trees.card = _calibrated(trees.card, trees, fitted_on, validation, job)
         save_card(trees.card, folder)
         trees.save(folder)
         return {**rows_metrics, **metrics, **_told(trees.card)}
@@ -238,6 +242,7 @@ def _fit_network(
             seed=job.seed,
             share=lesson.share if lesson else 1.0,
             keep_slots=settings.mode != "full",
+            elapsed=job.young,
         )
         optimizer = training.step.optimizer
         if goes_on and job.start is not None:
@@ -310,25 +315,32 @@ class _Source:
 
     @classmethod
     def of(cls, job: Job, layout: Layout, strategy: Any, days: tuple[date, ...]) -> _Source:
-        plan = plan_memory(job.featurized, layout, job.train.memory_gb, days)
+        also = ("young",) if job.young else ()
+        plan = plan_memory(job.featurized, layout, job.train.memory_gb, days, also)
         if strategy is not None:
             plan = replace(plan, streams=agreed(strategy, plan.streams))
         return cls(job.featurized, layout, plan, days)
 
-    def train(self, *, serving: bool) -> Rows:
-        """Training rows of the days; without days of all."""
-        return self._read("train", self.days, serving=serving)
+    def train(self, *, serving: bool, young: bool = False) -> Rows:
+        """Training rows of the days; without days of all. Behind them the young ones, if asked."""
+        also = ("young",) if young else ()
+        return self._read("train", self.days, serving=serving, also=also)
 
     def validation(self) -> Rows:
         """Validation rows, as served."""
         return self._read("validate", (), serving=True)
 
-    def _read(self, split: str, days: tuple[date, ...], *, serving: bool) -> Rows:
+    def _read(
+        self, split: str, days: tuple[date, ...], *, serving: bool, also: tuple[str, ...] = ()
+    ) -> Rows:
         if self.plan.streams:
             return Stream.of(
-                self.featurized, split, self.layout, self.plan, serving=serving, days=days
-            )
-        return read_examples(self.featurized, split, self.layout, serving=serving, days=days)
+                self.featurized, split, self.layout, self.plan,
+                serving=serving, days=days, also=also,
+            )  # fmt: skip
+        return read_examples(
+            self.featurized, split, self.layout, serving=serving, days=days, also=also
+        )
 
 
 def _calibrated(card: ModelCard, model: Any, rows: Rows, validation: Rows, job: Job) -> ModelCard:

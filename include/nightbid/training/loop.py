@@ -69,7 +69,13 @@ class Step:
     """One optimizer step as a compiled graph, on every replica where there are several."""
 
     def __init__(
-        self, network: Network, weight: float, average: float = 0.0, *, readers: int = 1
+        self,
+        network: Network,
+        weight: float,
+        average: float = 0.0,
+        *,
+        readers: int = 1,
+        elapsed: bool = False,
     ) -> None:
         """Compile lazily; called within the scope of the strategy.
 
@@ -79,8 +85,10 @@ class Step:
                 on the scale of the weights.
             average: decay per step of the average of the weights; 0 keeps none.
             readers: workers that read a share of each batch of their own; 1: all see all of it.
+            elapsed: whether some rows' labels are not final.
         """
         self._network, self._weight, self._readers = network, weight, readers
+        self._elapsed = elapsed
         trained = network.model.trainable_weights
         self._variables = [each.value for each in trained]
         self.optimizer = LazyAdam(
@@ -90,7 +98,11 @@ class Step:
         column = tf.TensorSpec([None], tf.float32)
         self._run = tf.function(
             self._on_replicas if tf.distribute.has_strategy() else self._here,
-            input_signature=[*inputs, *[column] * 3, *[tf.TensorSpec([], tf.float32)] * 2],
+            input_signature=[
+                *inputs,
+                *[column] * (4 if elapsed else 3),
+                *[tf.TensorSpec([], tf.float32)] * 2,
+            ],
         )
 
     def __call__(self, batch: Examples, learning_rate: float, rows: int | None = None) -> Any:
@@ -109,6 +121,7 @@ class Step:
             batch.labels,
             batch.given,
             batch.weights,
+            *([batch.seen] if self._elapsed else []),
             np.float32(learning_rate),
             np.float32(len(batch) if rows is None else rows),
         )
@@ -131,10 +144,11 @@ class Step:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(one), axis=None)
 
     def _step(self, columns: list[Any], rate: Any, rows: Any) -> Any:
+        columns, seen = (columns[:-1], columns[-1]) if self._elapsed else (columns, None)
         *inputs, labels, given, weights = columns
         with tf.GradientTape() as tape:
             outputs = self._network.outputs(inputs, training=True)
-            total = tf.reduce_sum(self._network.losses(outputs, labels, given) * weights)
+            total = tf.reduce_sum(self._network.losses(outputs, labels, given, seen) * weights)
             scale = 1 / (rows * self._weight)
             # Penalties are in summed form too, so that they weigh against the whole data.
             objective = tf.add_n([total, *self._network.model.losses]) * scale
@@ -171,6 +185,7 @@ class Training:
         share: of the rows that the embeddings' penalty weighs against, these are so many: below 1
             where only the newest days are learned.
         keep_slots: leave the optimizer with the moments of the best epoch, for a later night.
+        elapsed: whether the labels of some training rows are not final.
     """
 
     def __init__(
@@ -184,6 +199,7 @@ class Training:
         seed: int,
         share: float = 1.0,
         keep_slots: bool = False,
+        elapsed: bool = False,
     ) -> None:
         self._network, self._train, self._validation = network, train, validation
         self._settings, self._seed = settings, seed
@@ -197,6 +213,7 @@ class Training:
             train.weight / len(train),
             settings.average,
             readers=stream.workers if stream else 1,
+            elapsed=elapsed,
         )
         self._best_weights: dict[str, Array] = {}
         self._keep_slots = keep_slots

@@ -15,8 +15,8 @@ from nightbid.models.layout import Layout
 from nightbid.schema import split_files
 from nightbid.training.distributed import place_of_environment
 
-FLAGS = 12
-"""Bytes of a row's label, weight and condition."""
+FLAGS = 16
+"""Bytes of a row's label, weight, condition and share that is known."""
 COPIES = 2
 """Rows are counted twice: what is decoded, and what is arranged, is in memory beside them."""
 
@@ -52,7 +52,11 @@ class MemoryPlan:
 
 
 def plan_memory(
-    folder: Path, layout: Layout, limit_gb: float | None, days: Collection[date] = ()
+    folder: Path,
+    layout: Layout,
+    limit_gb: float | None,
+    days: Collection[date] = (),
+    also: Collection[str] = (),
 ) -> MemoryPlan:
     """Estimate what the rows of a training take, and decide how they are read.
 
@@ -61,8 +65,10 @@ def plan_memory(
         layout: The model's inputs.
         limit_gb: `train.memory_gb`.
         days: Training days that are learned; default: all.
+        also: Further splits that are learned.
     """
     files = [*split_files(folder, "train", days), *split_files(folder, "validate")]
+    files += [path for each in also for path in split_files(folder, each)]
     rows = sum(pq.read_metadata(path).num_rows for path in files)
     size = layout.row_bytes + FLAGS
     limit_gb = memory_limit(limit_gb, place_of_environment().processes_here)

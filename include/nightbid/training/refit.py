@@ -61,12 +61,13 @@ def refit(task: StageTask, judged: FittedModel, folder: Path) -> Refit:
     featurized = task.inputs["featurize"].path
     requested = asked_candidate(task)
     with tempfile.TemporaryDirectory(dir=task.output.parent) as scratch:
-        _split(featurized, Path(scratch))
+        young_rows = _split(featurized, Path(scratch))
         job = Job(
             **{name: getattr(requested.fit, name) for name in Fit.model_fields},
             featurized=Path(scratch),
             output=Path(scratch) / "fitted_again",
             checkpoints=task.checkpoints,
+            young=young_rows > 0,
         )
         found = run_job(job, progress=task.progress, watch=unwatched)
         shutil.copytree(job.output / "model", folder)
@@ -92,7 +93,8 @@ def refit(task: StageTask, judged: FittedModel, folder: Path) -> Refit:
         users=columns[USER].astype(np.int64),
         seed=task.spec.seed,
     )
-    return Refit(model, {"rows": found["rows"], "parameters": found["parameters"], **compared})
+    rows = {"rows": found["rows"], **({"young_rows": young_rows} if young_rows else {})}
+    return Refit(model, {**rows, "parameters": found["parameters"], **compared})
 
 
 def compare(
@@ -148,14 +150,27 @@ def compare(
     }
 
 
-def _split(featurized: Path, scratch: Path) -> None:
-    """Lay out all days as training rows, and the held-back rows as validation, file by file."""
+def _split(featurized: Path, scratch: Path) -> int:
+    """Lay out all days as training rows, and the held-back rows as validation, file by file.
+
+    Days whose labels are not final stay a split of their own, without the users held back.
+
+    Returns:
+        Rows of these days.
+    """
     (scratch / "fitted").symlink_to(featurized / "fitted")
     for path in split_files(featurized, "train"):
         place = scratch / "split=train" / path.parent.name / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path)
-    held = 0
+    held = young = 0
+    for path in split_files(featurized, "young"):
+        table = pq.read_table(path, partitioning=None)
+        table = table.filter(pa.array(~_is_held(table[USER].to_numpy())))
+        place = scratch / "split=young" / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, place)
+        young += len(table)
     for split in NEWEST:
         for path in split_files(featurized, split):
             table = pq.read_table(path, partitioning=None)
@@ -172,6 +187,7 @@ def _split(featurized: Path, scratch: Path) -> None:
             where="train.refit",
             hint="widen window.validate_days or evaluate_days, or set train.refit: false",
         )
+    return young
 
 
 def _is_held(users: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

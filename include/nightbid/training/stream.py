@@ -82,6 +82,7 @@ class Stream:
         *,
         serving: bool,
         days: Collection[date] = (),
+        also: Collection[str] = (),
     ) -> Stream:
         """Find the rows of a split.
 
@@ -92,12 +93,14 @@ class Stream:
             plan: Gives the size of the buffer.
             serving: Blank the training-only inputs, as they are at serving.
             days: Of these days alone; default: of all.
+            also: Splits whose rows come behind.
 
         Raises:
             MissingDataError: There are no such rows.
         """
         groups, start = [], 0
-        for path in split_files(folder, split, days):
+        paths = [path for each in (split, *also) for path in split_files(folder, each, days)]
+        for path in paths:
             footer = pq.read_metadata(path)
             for number in range(footer.num_row_groups):
                 rows = footer.row_group(number).num_rows
@@ -158,6 +161,10 @@ class Stream:
         """Read labels and weights in file order, [rows] each, by row group."""
         for each in self._columns():
             yield each.labels, each.weights
+
+    def known_shares(self) -> Floats32:
+        """Read `seen` of all rows in file order, [rows]."""
+        return np.concatenate([each.seen.copy() for each in self._columns()])
 
     def pieces(self) -> Iterator[Examples]:
         """Read the rows in file order, by row group; the next one is read meanwhile."""

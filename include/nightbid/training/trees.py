@@ -17,6 +17,8 @@ from nightbid.models.trees import Trees
 from nightbid.models.values import POWER
 from nightbid.night.progress import EpochWatcher, Progress
 from nightbid.training.data import Rows
+from nightbid.training.elapsed import log_loss
+from nightbid.training.elapsed import objective as objective_of
 from nightbid.training.memory import MemoryPlan
 from nightbid.training.tree_rows import dataset, fitting
 from nightbid.training.validation import validated
@@ -32,6 +34,7 @@ def fit_trees(
     plan: MemoryPlan | None = None,
     *,
     seed: int,
+    elapsed: bool = False,
     progress: Progress,
     watch: EpochWatcher,
 ) -> tuple[Trees, dict[str, Any]]:
@@ -43,11 +46,13 @@ def fit_trees(
         validation: newer rows, to stop by.
         plan: how much memory rows may take; needed where they stream.
         seed: of the draws of inputs.
+        elapsed: whether the labels of some training rows are not final.
         progress: told trees, loss and time left.
         watch: told how good it is, every so many trees.
 
     Returns:
-        The ensemble up to its best tree, and the figures of its training.
+        The ensemble up to its best tree, and the figures of its training. Its card may differ from
+        the one given: what trees start from is part of the calibration then.
     """
     layout = Layout(card.features)
     settings: dict[str, Any] = find(card.architecture).build(**card.parameters)
@@ -85,9 +90,19 @@ def fit_trees(
     objective: dict[str, Any] = {"objective": "binary", "metric": "binary_logloss"}
     if card.value is not None:
         objective = {"objective": "tweedie", "metric": "tweedie", "tweedie_variance_power": POWER}
+    start = 0.0
+    if elapsed:
+        # An objective of our own starts from 0 where LightGBM's own starts from the rate.
+        start = card.prior
+        known = card.calibration.model_copy(
+            update={"intercept": card.calibration.intercept + start}
+        )
+        card = card.model_copy(update={"calibration": known})
+        objective = {"objective": objective_of(train.known_shares()), "metric": "None"}
     data, flags = dataset(train, layout, seed=seed)
     flags["label"] = flags["label"] * unit
-    rows = lightgbm.Dataset(data, **flags, free_raw_data=True)
+    begin = np.full(len(train), start) if elapsed else None
+    rows = lightgbm.Dataset(data, **flags, init_score=begin, free_raw_data=True)
     # What undoes the weights of training is no part of a tree, but of how good it is.
     shift = card.calibration.intercept if card.value is None else 0.0
     newer_data, newer_flags = dataset(validation, layout, seed=None)
@@ -112,6 +127,7 @@ def fit_trees(
         rows,
         valid_sets=[rows, newer],
         valid_names=["train", "validate"],
+        feval=log_loss if elapsed else None,
         callbacks=[
             lightgbm.early_stopping(settings["early_stopping_round"], verbose=False),
             follow,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import date
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import GateStopped
 from nightbid.night.record import RunRecord
 from nightbid.night.stages import stage_named
 from nightbid.runner import run_stage
 from nightbid.schema import KEY, LABEL, split_files
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, read_manifest
 
 NEWEST = date(2026, 1, 10)
 TRAIN, VALIDATE = date(2026, 1, 8), date(2026, 1, 9)
@@ -57,6 +59,7 @@ class Featurized:
             run_stage(stage_named(name), self.spec, record, cache_folder=folder / "cache")
             for name in ("sample", "featurize")
         )
+        self.record = record
         self.sampled, self.featurized = (
             Path(str(workspace.at(each.uri))) for each in (sampled, featurized)
         )
@@ -110,3 +113,16 @@ def test_days_before_the_logs_start_are_left_out(tmp_path: Path) -> None:
     assert "7 of 12 of them for history only" in night.summary
     days = sorted(path.name for path in (night.sampled / "split=history").iterdir())
     assert days[0] == "dt=2026-01-01"
+
+
+def test_the_gate_of_features_misses_none_of_the_rows(nights) -> None:
+    for night in nights.values():
+        with contextlib.suppress(GateStopped):  # so few rows prove nothing
+            run_stage(
+                stage_named("gate_features"), night.spec, night.record,
+                cache_folder=night.folder / "cache",
+            )  # fmt: skip
+        output = night.record.workspace.at(night.record.stage("gate_features").uri)
+        checks = read_manifest(output).metrics["checks"]
+        (lost,) = [each for each in checks if each["name"] == "lost_rows"]
+        assert lost["observed"] == "0"

@@ -79,6 +79,7 @@ def test_which_item_a_list_holds_is_learned_and_served_to_1e_6(
         labels=labels,
         weights=np.ones_like(labels),
         given=np.ones_like(labels),
+        seen=np.ones_like(labels),
     )
     card = ModelCard(
         architecture="gradient_boosted_trees", embedding_dim=1, embedding_l2=0.0,

@@ -28,7 +28,9 @@ EMPTY = np.zeros((0, 0))
 def rows_of(labels, weights=None):
     labels = np.asarray(labels, np.float32)
     ones = np.ones_like(labels)
-    return Examples(Packed(EMPTY, EMPTY, EMPTY), labels, ones if weights is None else weights, ones)
+    return Examples(
+        Packed(EMPTY, EMPTY, EMPTY), labels, ones if weights is None else weights, ones, ones
+    )
 
 
 def log_loss(z, rows):

@@ -1,0 +1,149 @@
+"""How long positives take, learned from rows whose labels are final.
+
+G(e) is the share of the positives of a row that are known when the row has age e. A row of that
+age is seen as positive with probability p · G(e): the elapsed-time likelihood of delayed feedback
+(Chapelle 2014, "Modeling Delayed Feedback in Display Advertising", with delays that are measured
+instead of exponential ones).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightbid.column_parsing import as_time, whole
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.sampling.plain import plain_array
+from nightbid.sampling.row_files import RowFile, RowWriter
+from nightbid.sampling.rows import zone_of
+from nightbid.schema import LABEL, SEEN, TIME
+
+Floats = npt.NDArray[np.float64]
+SECOND = 1e6
+LEAST = 30
+"""Positives that tell how long they take; of fewer nothing is learned."""
+RAREST = 1e-3
+"""G at least: the likelihood divides by what is left of a row."""
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Delays of positives: a mean for each group of rows, and one shape for all.
+
+    Attributes:
+        means: group → mean delay in seconds, shrunk towards that of all.
+        overall: mean delay of all, seconds.
+        shape: delays over the mean of their group, increasing.
+        final: seconds after which a label is final.
+    """
+
+    means: dict[str, float]
+    overall: float
+    shape: Floats
+    final: float
+
+    @classmethod
+    def fit(cls, delays: Floats, groups: npt.NDArray[np.object_], final: float) -> Delays:
+        """Learn from positives whose labels are final.
+
+        Delays of a group scatter about as widely as they are long; what the groups' means differ by
+        more than that explains is their own. So the mean of n delays counts against that of all
+        like n against the ratio of both variances (empirical Bayes).
+
+        Args:
+            delays: [rows] seconds from impression to event, 0 to `final`.
+            groups: [rows] text of each row's group.
+            final: seconds after which a label is final.
+        """
+        overall = max(float(delays.mean()), 1.0)
+        names, code = np.unique(groups.astype(str), return_inverse=True)
+        count, total = np.bincount(code), np.bincount(code, delays)
+        apart = float((count * (total / count - overall) ** 2).sum() / len(delays))
+        own = max(apart - overall**2 * len(names) / len(delays), 1e-9)
+        prior = overall**2 / own
+        means = np.maximum((total + prior * overall) / (count + prior), 1.0)
+        return cls(
+            dict(zip(names.tolist(), means.tolist(), strict=True)),
+            overall,
+            np.sort(delays / means[code]),
+            final,
+        )
+
+    def seen(self, ages: Floats, groups: npt.NDArray[np.object_]) -> Floats:
+        """Share of the positives of rows that are known at their age.
+
+        Args:
+            ages: [rows] seconds.
+            groups: [rows] text of each row's group; an unknown one has the mean of all.
+
+        Returns:
+            float64 [rows], in (0, 1].
+        """
+        names, code = np.unique(groups.astype(str), return_inverse=True)
+        means = np.array([self.means.get(name, self.overall) for name in names])[code]
+        share = np.searchsorted(self.shape, ages / means, side="right") / len(self.shape)
+        return np.clip(np.where(ages >= self.final, 1.0, share), RAREST, 1.0)
+
+
+def end_of(night: date, spec: PipelineSpec) -> int:
+    """Microseconds since 1970 at the end of a night's newest day, on the clock of its logs."""
+    after = night + timedelta(days=1)
+    midnight = datetime(after.year, after.month, after.day, tzinfo=ZoneInfo(zone_of(spec)))
+    return int(midnight.timestamp() * SECOND)
+
+
+def learn_delays(files: Iterable[Path], spec: PipelineSpec) -> Delays | None:
+    """Learn how long positives take.
+
+    Args:
+        files: sampled rows of days whose labels are final.
+        spec: names the columns.
+
+    Returns:
+        None where too few rows are positive.
+    """
+    label = spec.label
+    assert label.event_time is not None
+    wanted = [label.event_time, TIME, LABEL, *([label.delay_by] if label.delay_by else [])]
+    delays, groups = [], []
+    for path in files:
+        table = pq.read_table(path, columns=wanted, partitioning=None)
+        table = table.filter(pc.greater(table[LABEL], 0))
+        event = as_time(table[label.event_time], zone_of(spec)).cast(pa.int64())
+        waited = pc.subtract(event, table[TIME].cast(pa.int64()))
+        delays.append(np.asarray(pc.fill_null(waited, 0)).astype(np.float64) / SECOND)
+        groups.append(_groups(table, label.delay_by))
+    found = np.maximum(np.concatenate([*delays, np.zeros(0)]), 0.0)
+    if len(found) < LEAST:
+        return None
+    return Delays.fit(found, np.concatenate(groups), label.attribution_days * 86_400.0)
+
+
+def add_seen(path: Path, delays: Delays, spec: PipelineSpec, until: int) -> None:
+    """Write young rows again, with the share of their positives that is known."""
+    beside = path.with_name(f".{path.name}")
+    writer = RowWriter(beside)
+    with RowFile(path) as file:
+        for table in file.tables():
+            ages = (until - np.asarray(table[TIME].cast(pa.int64()))) / SECOND
+            seen = delays.seen(ages, _groups(table, spec.label.delay_by))
+            writer.write(table.append_column(SEEN, pa.array(seen.astype(np.float32))))
+    writer.close()
+    os.replace(beside, path)
+
+
+def _groups(table: pa.Table, column: str | None) -> npt.NDArray[np.object_]:
+    if column is None:
+        return np.full(len(table), "", object)
+    texts = pc.fill_null(plain_array(whole(table[column])).cast(pa.string()), "")
+    return np.asarray(texts.to_numpy(zero_copy_only=False), object)

@@ -1,0 +1,166 @@
+"""Labels that are not final: how long positives take, and models that know it."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConfigError
+from nightbid.models.network import elapsed_time_losses
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import stage_named
+from nightbid.runner import run_stage
+from nightbid.sampling.delays import Delays
+from nightbid.schema import LABEL, SEEN, TIME, split_files
+from nightbid.storage.workspace import Workspace
+from nightbid.training.elapsed import derivatives
+
+NIGHT = date(2026, 1, 12)
+HOUR = 3600.0
+TREE = {
+    "pipeline": "t",
+    "source": {"kind": "simulator", "rows_per_day": 12000, "users": 400, "ads": 200},
+    "label": {
+        "column": "conversion", "given": "click", "event_time": "conversion_time",
+        "attribution_days": 2, "young_days": "elapsed_time", "delay_by": "ad_category",
+    },
+    "window": {"train_days": 3, "validate_days": 1, "evaluate_days": 1},
+    "features": {"ad_category": "vocabulary", "device_type": "vocabulary"},
+    "model": {"architecture": "logistic_regression"},
+    "train": {"epochs": 2, "refit": True},
+    "runner": {"kind": "direct", "workers": 1},
+}  # fmt: skip
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(-8, 8), st.sampled_from([0.0, 1.0]), st.floats(0.01, 1)), min_size=1
+    )
+)
+def test_losses_and_derivatives_are_those_of_the_formula(rows) -> None:
+    logits, labels, seen = (np.array(each, np.float64) for each in zip(*rows, strict=True))
+    p = 1 / (1 + np.exp(-logits))
+    expected = np.where(labels == 1, -np.log(p), -np.log1p(-p * seen))
+    with tf.GradientTape() as tape:
+        z = tf.constant(logits, tf.float32)
+        tape.watch(z)
+        loss = elapsed_time_losses(
+            z, tf.constant(labels, tf.float32), tf.constant(seen, tf.float32)
+        )
+    assert np.allclose(loss.numpy(), expected, atol=2e-4)
+    slope, bend = derivatives(logits, labels, seen)
+    assert np.allclose(tape.gradient(loss, z).numpy(), slope, atol=2e-4)
+    step = 1e-5
+    ahead, behind = (derivatives(logits + at, labels, seen)[0] for at in (step, -step))
+    curve = (ahead - behind) / (2 * step)
+    assert np.allclose(np.maximum(curve, 1e-6), bend, atol=1e-4)
+
+
+def test_final_labels_have_the_loss_that_they_always_had() -> None:
+    logits = tf.constant([-3.0, 0.5, 9.0])
+    labels = tf.constant([0.0, 1.0, 0.0])
+    plain = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+    assert np.array_equal(elapsed_time_losses(logits, labels, tf.ones(3)), plain)
+
+
+def test_the_share_that_is_known_follows_the_delays_of_each_group() -> None:
+    draw = np.random.default_rng(3)
+    means = {"slow": 20.0, "fast": 4.0}
+    groups = np.array(["slow", "fast"], object)[draw.integers(0, 2, 40_000)]
+    delays = draw.exponential([means[each] for each in groups]) * HOUR
+    final = 72 * HOUR
+    kept = delays <= final
+    found = Delays.fit(delays[kept], groups[kept], final)
+    for name, mean in means.items():
+        ages = np.arange(1, 72, 1.0)
+        true = (1 - np.exp(-ages / mean)) / (1 - np.exp(-72 / mean))
+        mine = found.seen(ages * HOUR, np.full(len(ages), name, object))
+        assert np.abs(mine - true).max() < 0.02, name
+    assert found.seen(np.array([final]), np.array(["new"], object))[0] == 1.0
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("young")
+    spec = PipelineSpec.model_validate(TREE)
+    workspace = Workspace(str(folder / "workspace"))
+    record = RunRecord.start(workspace, spec, NIGHT)
+    done = {
+        name: run_stage(stage_named(name), spec, record, cache_folder=folder / "cache")
+        for name in ("sample", "featurize", "train", "train_baseline", "evaluate", "export")
+    }
+    return {name: (Path(str(workspace.at(each.uri))), each.manifest) for name, each in done.items()}
+
+
+def test_young_rows_have_the_labels_that_are_known_and_the_share_of_them(night) -> None:
+    folder, manifest = night["sample"]
+    files = split_files(folder, "young")
+    assert [path.parent.name for path in files] == ["dt=2026-01-11", "dt=2026-01-12"]
+    rows = pa.concat_tables(pq.read_table(path, partitioning=None) for path in files)
+    midnight = 1_768_262_400_000_000  # 13 January 2026, UTC
+    event = rows["conversion_time"].cast(pa.int64())
+    known = np.asarray(pc.fill_null(pc.less(event, midnight), False))
+    later = np.asarray(pc.fill_null(pc.greater_equal(event, midnight), False))
+    assert later.any(), "some conversions of young rows come after the night"
+    assert np.array_equal(np.asarray(rows[LABEL]) == 1, known)
+    age = (midnight - np.asarray(rows[TIME].cast(pa.int64()))) / 1e6 / HOUR
+    seen = np.asarray(rows[SEEN])
+    old, new = seen[age > 40], seen[age < 4]
+    assert new.mean() < old.mean() <= 1
+    assert "2 of them young" in manifest.summary
+    assert set(manifest.metrics["days"]).isdisjoint({"2026-01-11", "2026-01-12"})
+    assert not (folder / "profile" / "dt=2026-01-12.json").exists(), "gates do not judge them"
+
+
+def test_only_what_serves_learns_young_rows(night) -> None:
+    young = sum(
+        pq.read_metadata(each).num_rows for each in split_files(night["featurize"][0], "young")
+    )
+    refitted = night["export"][1].metrics["refit"]
+    assert 0.8 * young < refitted["young_rows"] < young, "a tenth of the users is held back"
+    final = [
+        p for split in ("train", "validate") for p in split_files(night["featurize"][0], split)
+    ]
+    rows = sum(pq.read_metadata(path).num_rows for path in final)
+    assert night["train"][1].rows.read == rows
+
+
+def test_trees_learn_them_too(night, tmp_path: Path) -> None:
+    from nightbid.night.progress import unwatched
+    from nightbid.training.job import Job, run_job
+
+    spec = PipelineSpec.model_validate(
+        {**TREE, "model": {"architecture": "gradient_boosted_trees", "parameters": {"trees": 30}}}
+    )
+    said = {}
+    for young in (False, True):
+        job = Job(model=spec.model, train=spec.train, label=spec.label, seed=1, young=young,
+                  featurized=night["featurize"][0], output=tmp_path / str(young))  # fmt: skip
+        said[young] = run_job(job, progress=lambda *_: None, watch=unwatched)
+    assert said[True]["rows"] > said[False]["rows"]
+    losses = [said[young]["validation"]["log_loss"] for young in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05), "it starts from the rate as well"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train": {}}, "set train.refit: true"),
+        ({"label": {**TREE["label"], "event_time": None}}, "needs label.event_time"),
+        ({"label": {**TREE["label"], "young_days": "left_out"}}, "label.delay_by 'ad_category' is"),
+        ({"train": {"refit": True, "positive_weight": 2}}, "positive_weight: 1"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(change, said) -> None:
+    with pytest.raises((ConfigError, ValueError), match=said):
+        PipelineSpec.model_validate({**TREE, **change})
