@@ -18,6 +18,7 @@ from nightbid.data.iceberg import is_iceberg
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
 from nightbid.data.places import BUCKETS, Place, open_place
 from nightbid.data.record_files import tables
+from nightbid.data.text_values import TextFormat, kind_of
 from nightbid.data.window_columns import dialect_of
 from nightbid.data_check.columns import summarize
 from nightbid.data_check.names import rank_of
@@ -171,6 +172,8 @@ def _time_format(rows: list[list[str]], path: Path) -> str:
         key=lambda each: rank if (rank := rank_of(each[0], "time")) is not None else 99,
     )
     for _, values in columns:
+        if kind_of(pa.array(values, pa.binary()), TextFormat()) == "time":
+            continue  # ISO 8601 is read as it is
         if form := choose(formats_of(values), values, day):
             return form
     return ""
