@@ -22,6 +22,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 from nightbid.data.simulator.source import MEANING
 from nightbid.night.manifest import Manifest
@@ -41,10 +42,11 @@ class Nights:
         tree = yaml.safe_load(PIPELINE.read_text())
         self._run("data", "write", "ctr", "--to", str(folder / "logs"), "--date", str(FIRST),
                   "--days", str(days + 1), "--set", f"source.rows_per_day={rows}")  # fmt: skip
+        names = pq.read_schema(next((folder / "logs").rglob("*.parquet"))).names
         tree["source"] = {
             "kind": "parquet",
             "folder": str(folder / "logs"),
-            "outcomes": sorted(MEANING.outcomes),
+            "outcomes": sorted(MEANING.outcomes & set(names)),
         }
         tree["window"] = {"train_days": days - 2}
         (folder / "pipelines").mkdir()

@@ -105,14 +105,14 @@ def tables(costs: Costs, traffic: Traffic) -> None:
         ("rows of a training in memory; more stream", rows["train"] * per_row * COPIES),
         ("scores of the evaluation day; of more, a share of the users",
          rows["evaluate"] * ROW_BYTES),
-        ("history by user and day, in every Beam process",
+        ("history by user and day, a file that each machine maps",
          keys * costs.largest["featurize"]["history_bytes_per_key"]),
         ("embeddings and two moments, on every trainer", weights * 3),
     ]  # fmt: skip
     table(
         ["what", "GB", "rows a day that fit in 64 GB"],
         [
-            [name, f"{size / 1e9:,.0f}",
+            [name, f"{size / 1e9:,.0f}{' on disk' * name.endswith('maps')}",
              f"{min(traffic.per_day * 64e9 / size, 99 * BILLION) / MILLION:,.0f} M"]
             for name, size in limits
         ]

@@ -57,10 +57,11 @@ def night(folder: Path, per_day: int, until: str) -> dict[str, Any]:
          "--days", str(days), "--set", f"source.rows_per_day={per_day}"],
         env=environment, check=True,
     )  # fmt: skip
+    names = pq.read_schema(next((folder / "logs").rglob("*.parquet"))).names
     tree["source"] = {
         "kind": "parquet",
         "folder": str(folder / "logs"),
-        "outcomes": sorted(MEANING.outcomes),
+        "outcomes": sorted(MEANING.outcomes & set(names)),
     }
     (folder / "pipelines").mkdir()
     (folder / "pipelines" / "ctr.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))

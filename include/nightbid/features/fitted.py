@@ -2,8 +2,8 @@
 
 Beam, training, evaluation and serving call `FittedFeatures.transform`; nothing else makes inputs.
 A saved folder holds `features.json` (the model inputs), `definition.json`, `statistics.json`,
-`vocabularies/*.parquet` and `history/*.parquet`, and nothing else is needed to serve;
-`documentation.json` says the same in words.
+`vocabularies/*.parquet` and `history/*.arrow`, and nothing else is needed to serve;
+`documentation.json` says the same in words. History is mapped, not loaded.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from nightbid.config.base import Block
 from nightbid.config.features import Feature, Vocabulary
 from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.features import mapped
 from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import Context, Transform, transform_of
 from nightbid.features.values import RawColumns, naming
@@ -108,8 +109,16 @@ class FittedFeatures:
         """
         transforms = cls(definition, {}).transforms
         known = [name for name in statistics if name in transforms]
-        learned = each(lambda name: transforms[name].fit(statistics[name]), known)
-        return cls(definition, dict(zip(known, learned, strict=True)))
+
+        def alike(name: str) -> object:
+            """History is kept as it was learned: features of one statistic share it."""
+            of = type(transforms[name])
+            return (id(statistics[name]), of.fit) if of.learns_history else name
+
+        first = {alike(name): name for name in reversed(known)}
+        fitted = each(lambda name: transforms[name].fit(statistics[name]), first.values())
+        learned = dict(zip(first, fitted, strict=True))
+        return cls(definition, {name: learned[alike(name)] for name in known})
 
     @cached_property
     def transforms(self) -> dict[str, Transform[Any]]:
@@ -188,13 +197,20 @@ class FittedFeatures:
             folder: made if need be.
             each: as in `fit`.
         """
+        from nightbid.storage.verify import link_or_copy
+
         folder.mkdir(parents=True, exist_ok=True)
         self.schema.save(folder)
         self.documentation.save(folder)
         (folder / "definition.json").write_text(self.definition.model_dump_json(indent=1))
         numbers = {name: one.numbers for name, one in self.learned.items() if one.numbers}
         (folder / "statistics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True))
-        list(each(lambda name: _save_tables(folder, name, self.learned[name]), self.learned))
+        first = {id(one.history): name for name, one in reversed(list(self.learned.items()))}
+        list(each(lambda name: _save_tables(folder, name, self.learned[name], first), self.learned))
+        for name, one in self.learned.items():
+            if one.history is not None and (same := first[id(one.history)]) != name:
+                _history_path(folder, name).unlink(missing_ok=True)
+                link_or_copy(_history_path(folder, same), _history_path(folder, name))
 
     @classmethod
     def load(cls, folder: Path, each: Callable[..., Any] = map) -> FittedFeatures:
@@ -222,25 +238,37 @@ class FittedFeatures:
         return cls(definition, learned)
 
 
-def _save_tables(folder: Path, name: str, learned: FittedState) -> None:
+def _save_tables(folder: Path, name: str, learned: FittedState, first: Mapping[int, str]) -> None:
     if learned.tokens is not None:
         # Its entries are distinct: Parquet's dictionaries would be larger and slower.
         tokens = pa.table({"token": learned.tokens})
         _write(tokens, folder / "vocabularies" / name, use_dictionary=False)
-    if learned.history is not None:
-        _write(learned.history, folder / "history" / name)
+    if learned.history is not None and first[id(learned.history)] == name:
+        mapped.write(learned.history, _history_path(folder, name))
 
 
 def _load_one(folder: Path, name: str, numbers: list[float]) -> FittedState | None:
     """Read what a feature learned; None if nothing."""
     tokens = folder / "vocabularies" / f"{name}.parquet"
-    history = folder / "history" / f"{name}.parquet"
     one = FittedState(
         numbers=tuple(numbers),
         tokens=_read(tokens)["token"].combine_chunks() if tokens.exists() else None,
-        history=_read(history) if history.exists() else None,
+        history=_history(folder, name),
     )
     return one if one.numbers or one.tokens is not None or one.history is not None else None
+
+
+def _history_path(folder: Path, name: str) -> Path:
+    return folder / "history" / f"{name}.arrow"
+
+
+def _history(folder: Path, name: str) -> pa.Table | None:
+    path = _history_path(folder, name)
+    if path.exists():
+        return mapped.mapped(path)
+    # As folders of 0.1.0 have it.
+    path = path.with_suffix(".parquet")
+    return _read(path) if path.exists() else None
 
 
 def _write(table: pa.Table, stem: Path, *, use_dictionary: bool = True) -> None:

@@ -19,4 +19,4 @@ class FittedState:
     tokens: pa.Array | None = None
     """string [entries], most frequent first."""
     history: pa.Table | None = None
-    """See DayCounts and Events."""
+    """Sorted by key: of rates and counts `history.SUMS`, of recent items key, time and token."""

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from nightbid.column_parsing import Floats, Hashes, Ints, token_hashes, whole
+from nightbid.features.key_ranges import by_range, write_by_range
 from nightbid.features.state import WEIGHT_UNIT
 from nightbid.features.values import days_of, moments_of
 from nightbid.profile.bins import Bins, between_edges, number_bins
@@ -30,6 +31,10 @@ COMPACT_ABOVE = 500_000
 SPILL_GROUPS = 16
 FEW = 1024
 """Distinct numbers of which quantiles are exact."""
+DAY_COUNTS = pa.schema(
+    {"key": pa.uint64(), "day": pa.int32(), "weight": pa.int64(), "positives": pa.int64()}
+)
+EVENTS = pa.schema({"key": pa.uint64(), "time": pa.int64(), "token": pa.string()})
 NO_TOKENS = pa.table({"token": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
 
 
@@ -228,9 +233,11 @@ def _few(values: Bins) -> Bins | None:
 class DayCounts:
     """Weighted rows and positives by key and day."""
 
-    table: pa.Table
+    tables: tuple[pa.Table, ...]
     """key uint64, day int32 (since 1970, by the source's clock), weight and positives int64 (in
-    units of 2^-20); sorted by key and day."""
+    units of 2^-20); each sorted by key and day."""
+    spilled: tuple[str, ...] = ()
+    """Files with further ones, see `nightbid.features.key_ranges`."""
 
     @classmethod
     def of(cls, keys: Hashes, rows: pa.Table, zone: str = "UTC") -> DayCounts:
@@ -246,19 +253,39 @@ class DayCounts:
                 "positives": np.round(value * WEIGHT_UNIT).astype(np.int64),
             }
         )
-        return cls(_summed(table))
+        return cls((_summed([table]),))
 
     def merge(self, other: DayCounts) -> DayCounts:
-        """Count both sets of rows."""
-        return DayCounts(_summed(pa.concat_tables([self.table, other.table])))
+        """Count both sets of rows; parts are added up once they are as many as the largest."""
+        tables = sorted((*self.tables, *other.tables), key=len, reverse=True)
+        spilled = (*self.spilled, *other.spilled)
+        if len(tables) > 1 and sum(map(len, tables[1:])) > max(len(tables[0]), COMPACT_ABOVE):
+            tables = [_summed(tables)]
+        return DayCounts(tuple(tables), spilled)
+
+    def spill(self, folder: UPath, limit: int) -> DayCounts:
+        """Move the counts to a file if they have more than `limit` entries."""
+        if sum(map(len, self.tables)) <= limit:
+            return self
+        table = _summed(self.tables)
+        if len(table) <= limit:
+            return DayCounts((table,), self.spilled)
+        return DayCounts((), (*self.spilled, _spilled(table, folder)))
+
+    def by_range(self) -> Iterator[pa.Table]:
+        """Add up a range of keys at a time: sorted tables, one after the other."""
+        for parts in by_range(self.tables, self.spilled):
+            yield _summed(parts)
 
 
 @dataclass(frozen=True)
 class Events:
     """What each key's rows held, and when."""
 
-    parts: tuple[pa.Table, ...]
-    """key uint64, time int64 (microseconds since 1970), token string; in any order."""
+    tables: tuple[pa.Table, ...]
+    """key uint64, time int64 (microseconds since 1970), token string; each sorted by all three."""
+    spilled: tuple[str, ...] = ()
+    """Files with further ones, see `nightbid.features.key_ranges`."""
 
     @classmethod
     def of(
@@ -288,29 +315,51 @@ class Events:
                 "token": tokens.take(pa.array(codes[kept])),
             }
         )
-        return cls((table,))
+        return cls((_sorted([table]),))
 
     def merge(self, other: Events) -> Events:
         """Keep both sets of rows."""
-        return Events((*self.parts, *other.parts))
+        return Events((*self.tables, *other.tables), (*self.spilled, *other.spilled))
 
-    @property
-    def table(self) -> pa.Table:
-        """All of them, sorted by key, time and token."""
-        together = pa.concat_tables(self.parts)
-        order = [("key", "ascending"), ("time", "ascending"), ("token", "ascending")]
-        return together.sort_by(order).combine_chunks()
+    def spill(self, folder: UPath, limit: int) -> Events:
+        """Move the rows to a file if they are more than `limit`."""
+        if sum(map(len, self.tables)) <= limit:
+            return self
+        return Events((), (*self.spilled, _spilled(_sorted(self.tables), folder)))
+
+    def by_range(self) -> Iterator[pa.Table]:
+        """Sort a range of keys at a time: sorted tables, one after the other."""
+        for parts in by_range(self.tables, self.spilled):
+            yield _sorted(parts)
 
 
-def _summed(table: pa.Table) -> pa.Table:
+def _summed(tables: Sequence[pa.Table]) -> pa.Table:
     names = ["weight", "positives"]
-    grouped = table.group_by(["key", "day"]).aggregate([(name, "sum") for name in names])
+    together = pa.concat_tables(tables)
+    grouped = together.group_by(["key", "day"]).aggregate([(name, "sum") for name in names])
     grouped = grouped.rename_columns({f"{name}_sum": name for name in names})
     return (
         grouped.select(["key", "day", *names])
         .sort_by([("key", "ascending"), ("day", "ascending")])
         .combine_chunks()
     )
+
+
+def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
+    together = pa.concat_tables(tables)
+    order = [("key", "ascending"), ("time", "ascending"), ("token", "ascending")]
+    return together.sort_by(order).combine_chunks()
+
+
+def _spilled(table: pa.Table, folder: UPath) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{uuid.uuid4().hex}.parquet"
+    with (
+        path.open("wb") as stream,
+        pq.ParquetWriter(stream, table.schema, use_dictionary=False) as writer,
+    ):
+        write_by_range([table], writer)
+    return str(path)
 
 
 Statistic = TokenCounts | Moments | Quantiles | DayCounts | Events
@@ -328,10 +377,11 @@ def merge_all(mine: Statistics, theirs: Statistics) -> dict[str, Statistic]:
 
 
 def merge_many(parts: Sequence[Statistic]) -> Statistic:
-    """Merge statistics of one class at once: tables are added up once, not once per part."""
+    """Merge statistics of one class at once: tables are added up once, when they are read."""
     if len(parts) > 1 and isinstance(parts[0], DayCounts):
-        tables = [each.table for each in parts if isinstance(each, DayCounts)]
-        return DayCounts(_summed(pa.concat_tables(tables)))
+        known = [each for each in parts if isinstance(each, DayCounts)]
+        tables = [table for each in known for table in each.tables]
+        return DayCounts(tuple(tables), tuple(path for each in known for path in each.spilled))
     merged = parts[0]
     for each in parts[1:]:
         merged = merged.merge(each)  # type: ignore[arg-type]

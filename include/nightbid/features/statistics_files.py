@@ -1,21 +1,25 @@
 """Statistics as files, so that a day is learned from once.
 
 One file per statistic, `<name>.json` or `<name>.parquet`. Equal statistics are equal bytes, however
-the rows came together. Counts of tokens are parted by hash as spilled ones are: many days of a
-large vocabulary merge part by part, in bounded memory.
+the rows came together. Counts of tokens are parted by hash as spilled ones are, and history is in
+order of the keys' hashes: many days merge part by part, in bounded memory.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nightbid.features.key_ranges import write_by_range
 from nightbid.features.statistics import (
+    DAY_COUNTS,
+    EVENTS,
     DayCounts,
     Events,
     Moments,
@@ -28,8 +32,13 @@ from nightbid.profile.bins import Bins
 from nightbid.profile.exact import ExactSum
 
 KIND = b"nightbid.statistic"
-TOKENS_IN_MEMORY = 200_000
-"""Counts of more tokens stay in their file until they are merged."""
+CLASSES: dict[str, type[TokenCounts | DayCounts | Events]] = {
+    "tokens": TokenCounts,
+    "by_day": DayCounts,
+    "events": Events,
+}
+IN_MEMORY = 200_000
+"""Statistics of more tokens, or keys and days, stay in their file until they are merged."""
 
 
 def save(statistic: Statistic, folder: Path, name: str) -> Path:
@@ -42,10 +51,14 @@ def save(statistic: Statistic, folder: Path, name: str) -> Path:
     path = folder / f"{name}.parquet"
     if isinstance(statistic, TokenCounts):
         groups = list(statistic.by_hash())
-        _write(groups[0].schema, groups, path, "tokens")
-    else:
-        kind = "by_day" if isinstance(statistic, DayCounts) else "events"
-        _write(statistic.table.schema, [statistic.table], path, kind)
+        with _writer(path, groups[0].schema, "tokens") as (writer, marks):
+            for each in groups:
+                writer.write_table(each.replace_schema_metadata(marks), row_group_size=2**30)
+        return path
+    is_by_day = isinstance(statistic, DayCounts)
+    kind, schema = ("by_day", DAY_COUNTS) if is_by_day else ("events", EVENTS)
+    with _writer(path, schema, kind) as (writer, marks):
+        write_by_range(statistic.by_range(), writer, marks)
     return path
 
 
@@ -59,12 +72,10 @@ def load(path: Path) -> Statistic:
         return _from_tree(json.loads(path.read_text()))
     with pq.ParquetFile(path) as file:
         kind = (file.schema_arrow.metadata or {})[KIND].decode()
-        if kind == "tokens" and file.metadata.num_rows > TOKENS_IN_MEMORY:
-            return TokenCounts((), (str(path),))
-        table = file.read().replace_schema_metadata(None)
-    if kind == "tokens":
-        return TokenCounts((table,))
-    return DayCounts(table) if kind == "by_day" else Events((table,))
+        made = CLASSES[kind]
+        if file.metadata.num_rows > IN_MEMORY:
+            return made((), (str(path),))
+        return made((file.read().replace_schema_metadata(None),))
 
 
 def load_merged(paths: Sequence[Path]) -> Statistic:
@@ -72,11 +83,15 @@ def load_merged(paths: Sequence[Path]) -> Statistic:
     return merge_many([load(path) for path in paths])
 
 
-def _write(schema: pa.Schema, groups: Sequence[pa.Table], path: Path, kind: str) -> None:
-    marked = schema.with_metadata({KIND: kind.encode()})
-    with pq.ParquetWriter(path, marked, compression="zstd", use_dictionary=False) as writer:
-        for each in groups:
-            writer.write_table(each.replace_schema_metadata(marked.metadata), row_group_size=2**30)
+@contextmanager
+def _writer(
+    path: Path, schema: pa.Schema, kind: str
+) -> Iterator[tuple[pq.ParquetWriter, dict[bytes, bytes]]]:
+    marks = {KIND: kind.encode()}
+    with pq.ParquetWriter(
+        path, schema.with_metadata(marks), compression="zstd", use_dictionary=False
+    ) as writer:
+        yield writer, marks
 
 
 def _tree(statistic: Moments | Quantiles) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.utils.shared import Shared
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
@@ -172,6 +173,7 @@ class TransformThere(beam.DoFn):  # type: ignore[misc]
 
     def __init__(self, place: JobTarget) -> None:
         self._place = place
+        self._shared = Shared()
         self._fitted: FittedFeatures | None = None
 
     def setup(self) -> None:
@@ -184,10 +186,11 @@ class TransformThere(beam.DoFn):  # type: ignore[misc]
 
         Args:
             group: which.
-            files: of the fitted features, which are loaded once per worker.
+            files: of the fitted features, which the threads of a process download once and share.
         """
         if self._fitted is None:
-            self._fitted = self._load(files)
+            self._fitted = self._shared.acquire(lambda: self._load(files), self._place.output)
+        assert self._fitted is not None
         table, summary = transformed(self._fitted, group)
         content = io.BytesIO()
         encode_rows(table, content)

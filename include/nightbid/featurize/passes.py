@@ -20,7 +20,7 @@ from nightbid.config.features import Feature
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import columns_taught, learn
-from nightbid.features.statistics import Statistic, TokenCounts, merge_all
+from nightbid.features.statistics import DayCounts, Events, Statistic, TokenCounts, merge_all
 from nightbid.features.unreadable import unreadable_values
 from nightbid.featurize.coders import InProcessCoder
 from nightbid.featurize.groups import Group, write_rows
@@ -86,8 +86,8 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         """Combine.
 
         Args:
-            spill: folder that all workers reach, for the counts of very many tokens.
-            limit: tokens of a vocabulary that are counted in memory.
+            spill: folder that all workers reach, for statistics of very many tokens or keys.
+            limit: tokens of a vocabulary, or keys and days, that are counted in memory.
         """
         self._spill = spill
         self._limit = limit
@@ -118,7 +118,7 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
     def _bounded(self, part: Part) -> Part:
         statistics = {
             name: each.spill(UPath(self._spill), self._limit)
-            if isinstance(each, TokenCounts)
+            if isinstance(each, TokenCounts | DayCounts | Events)
             else each
             for name, each in part.statistics.items()
         }

@@ -98,7 +98,8 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
             found.append((manifest.created, folder, manifest))
     mine = {
         path.relative_to(fitted.parent).as_posix(): file_digest(path)
-        for path in fitted.rglob("*.parquet")
+        for folder in ("vocabularies", "history")
+        for path in (fitted / folder).glob("*")
     }
     best: tuple[frozenset[str], Path] | None = None
     for _, folder, manifest in sorted(found, key=lambda each: each[0], reverse=True)[:LOOK_AT]:
@@ -135,7 +136,7 @@ def _same(
         if not mine.is_as(other, name):
             return False
         feature = mine.features[name]
-        states = [f"fitted/vocabularies/{name}.parquet", f"fitted/history/{name}.parquet"]
+        states = [f"fitted/vocabularies/{name}.parquet", f"fitted/history/{name}.arrow"]
         if shared := feature.shares():
             states.append(f"fitted/vocabularies/{shared}.parquet")
         return numbers[0].get(name) == numbers[1].get(name) and all(

@@ -21,6 +21,7 @@ from nightbid.scorer.rows import parse
 from nightbid.serving.bundle import JUDGED, Bundle, BundleCard, read_columns, write_columns
 from nightbid.serving.json_values import to_json
 from nightbid.serving.skew import mismatches, paired_rows
+from nightbid.storage.verify import link_or_copy
 
 ROWS_PER_SPLIT = 2000
 """Rows of each split that are compared for skew and parity."""
@@ -37,7 +38,12 @@ def run(task: StageTask) -> Outcome:
     featurized, training = task.inputs["featurize"], task.inputs["train"]
     task.progress(0.0, "loading the model")
     model = load_model(training.path / "model")
-    shutil.copytree(featurized.path / "fitted", task.output / "fitted")
+    # Nothing changes a finished file: history, the largest, is not copied.
+    shutil.copytree(
+        featurized.path / "fitted",
+        task.output / "fitted",
+        copy_function=lambda source, target: link_or_copy(Path(source), Path(target)),
+    )
     parameters = int(training.manifest.metrics["parameters"])
     again: Mapping[str, Any] = {}
     if task.spec.train.refit:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,9 @@ from nightbid.config.load import parse_pipeline
 from nightbid.errors import ConfigError, DataError, MissingDataError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.learn import learn
+from nightbid.features.mapped import KeyedRows
 from nightbid.features.statistics import TokenCounts, merge_all
+from upath import UPath
 
 DAY = 86_400_000_000
 
@@ -311,15 +315,70 @@ def test_any_bundling_in_any_order_learns_the_same_bytes(
     parts = [table.slice(a, b - a) for a, b in pairwise(edges)]
     order.shuffle(parts)
     merged: dict = {}
-    for part in parts:
-        merged = merge_all(merged, learn(definition.features, part, train=True))
-    whole = learn(definition.features, table, train=True)
+    spilled: dict = {}
     folder = tmp_path_factory.mktemp("fit")
+    for part in parts:
+        found = learn(definition.features, part, train=True)
+        merged = merge_all(merged, found)
+        spilled = {
+            name: each.spill(UPath(folder) / "spilled", 20) if hasattr(each, "spill") else each
+            for name, each in merge_all(spilled, found).items()
+        }
+    whole = learn(definition.features, table, train=True)
     FittedFeatures.fit(definition, whole).save(folder / "whole")
     FittedFeatures.fit(definition, merged).save(folder / "parts")
+    FittedFeatures.fit(definition, spilled).save(folder / "files")
     for path in sorted((folder / "whole").rglob("*.*")):
-        other = folder / "parts" / path.relative_to(folder / "whole")
-        assert path.read_bytes() == other.read_bytes(), path.name
+        for name in ("parts", "files"):
+            other = folder / name / path.relative_to(folder / "whole")
+            assert path.read_bytes() == other.read_bytes(), f"{name} {path.name}"
+
+
+def test_history_of_an_older_release_is_read_as_it_was_written(definition, make_rows, tmp_path):
+    statistics = learn(definition.features, make_rows(800, seed=1, days=3), train=True)
+    fitted = FittedFeatures.fit(definition, statistics)
+    fitted.save(tmp_path)
+    for path in (tmp_path / "history").glob("*.arrow"):
+        # Once: counts by day, and tokens as plain strings.
+        pq.write_table(
+            pa.concat_tables(statistics[path.stem].by_range()), path.with_suffix(".parquet")
+        )
+        path.unlink()
+    rows = make_rows(300, seed=5, days=4)
+    older = FittedFeatures.load(tmp_path)
+    assert older.transform(rows).equals(fitted.transform(rows))
+    assert older.documentation == fitted.documentation
+
+
+def test_features_that_are_loaded_stay_so_when_their_folder_is_written_again(
+    definition, make_rows, tmp_path
+):
+    def fit(seed: int) -> FittedFeatures:
+        rows = make_rows(3000 // seed, seed=seed, days=3)
+        return FittedFeatures.fit(definition, learn(definition.features, rows, train=True))
+
+    rows = make_rows(300, seed=5, days=4)
+    first = fit(1)
+    first.save(tmp_path)
+    loaded = FittedFeatures.load(tmp_path)
+    fit(30).save(tmp_path)
+    assert loaded.transform(rows).equals(first.transform(rows))
+    shutil.rmtree(tmp_path)
+    assert loaded.transform(rows).equals(first.transform(rows))
+
+
+@given(
+    entries=st.lists(st.tuples(st.integers(0, 5), st.integers(-3, 3)), max_size=30),
+    asked=st.lists(st.tuples(st.integers(0, 6), st.integers(-4, 4)), max_size=10),
+)
+def test_rows_before_a_moment_are_found_as_by_looking_at_all(entries, asked):
+    known = np.array(sorted(entries), np.int64).reshape(-1, 2)
+    wanted = np.array(asked, np.int64).reshape(-1, 2)
+    rows = KeyedRows(known[:, 0].astype(np.uint64), known[:, 1])
+    start, end = rows.before(wanted[:, 0].astype(np.uint64), wanted[:, 1])
+    for (key, moment), first, last in zip(asked, start, end, strict=True):
+        expected = [at for at, each in enumerate(known) if each[0] == key and each[1] < moment]
+        assert list(range(first, last)) == expected
 
 
 def test_a_champion_learns_yesterday_and_keeps_its_numbering(definition, make_rows):

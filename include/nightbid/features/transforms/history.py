@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from nightbid.column_parsing import Floats, Hashes
+from nightbid.column_parsing import Floats, Hashes, whole
 from nightbid.config.features import Count, TargetRate
 from nightbid.errors import DataError
+from nightbid.features.mapped import KeyedRows, distinct_keys, joined
 from nightbid.features.state import WEIGHT_UNIT, FittedState
 from nightbid.features.transforms.transform import (
     Moment,
@@ -25,7 +28,6 @@ from nightbid.features.transforms.transform import (
 from nightbid.features.values import (
     Floats32,
     Int32s,
-    Ints,
     RawColumns,
     as_float32,
     days_of,
@@ -38,14 +40,12 @@ if TYPE_CHECKING:  # Not needed where a bundle is scored.
 
 MOST = 2.0**62
 """Largest sum of values that int64 holds with room to spare, in units of `WEIGHT_UNIT`."""
-NO_HISTORY = pa.table(
-    {
-        "key": pa.array([], pa.uint64()),
-        "day": pa.array([], pa.int32()),
-        "weight": pa.array([], pa.int64()),
-        "positives": pa.array([], pa.int64()),
-    }
+SUMS = pa.schema(
+    {"key": pa.uint64(), "day": pa.int32(), "weight_sum": pa.int64(), "positives_sum": pa.int64()}
 )
+"""Of a key's days up to and with each, in units of `WEIGHT_UNIT`; sorted by key and day."""
+TOTALS = b"nightbid.totals"
+"""Mark of the table: days, and the sums of all keys on each, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -63,32 +63,27 @@ class Seen:
 
 
 class History:
-    """Cumulative sums by key and day, so that a lookup is a binary search.
+    """Sums by key and day, looked up in place by binary search.
 
     Sums are of integers: they do not depend on how rows came together.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        keys = np.asarray(table["key"], np.uint64)
-        days = np.asarray(table["day"], np.int64)
-        sums = [np.asarray(table[name], np.int64) for name in ("weight", "positives")]
-        if len(table) and (sums[1].min() < 0 or sums[1].sum(dtype=np.float64) > MOST):
-            raise DataError(
-                f"the values of the label add up to more than {MOST / WEIGHT_UNIT:.1e}",
-                where="target_rate",
-                hint="log them in a larger unit, such as seconds instead of microseconds",
-            )
-        self._keys, self._starts = np.unique(keys, return_index=True)
-        self._days = np.unique(days)
-        self._first = int(self._days[0]) if len(days) else 0
-        self._span = int(self._days[-1]) - self._first + 2 if len(days) else 1
-        number = np.repeat(
-            np.arange(len(self._keys)), np.diff(np.append(self._starts, len(keys)))
-        ).astype(np.int64)
-        self._codes = number * self._span + (days - self._first)
-        self._sums = [_cumulative(each) for each in sums]
-        place = np.searchsorted(self._days, days)
-        self._totals = [_cumulative(_added(place, each, len(self._days))) for each in sums]
+        """Look up in a table of `SUMS`, or one of counts by key and day as bundles once had."""
+        if table.schema.names != SUMS.names:
+            table = sums([table])
+        totals = json.loads(table.schema.metadata[TOTALS])
+        self.days = np.array(totals["days"], np.int32)
+        self._totals = [
+            np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(totals[name], np.int64))])
+            for name in ("weight", "positives")
+        ]
+        self._rows = KeyedRows(
+            np.asarray(whole(table["key"]), np.uint64), np.asarray(whole(table["day"]), np.int32)
+        )
+        self._sums = [
+            np.asarray(whole(table[name]), np.int64) for name in ("weight_sum", "positives_sum")
+        ]
 
     def before(self, keys: Hashes, days: Int32s) -> Seen:
         """Sum over days strictly before each row's.
@@ -97,21 +92,58 @@ class History:
             keys: uint64 [rows].
             days: [rows], since 1970.
         """
-        days = days.astype(np.int64)
-        reached = self._days.searchsorted(days)
+        reached = self.days.searchsorted(days)
         totals = [each[reached] / WEIGHT_UNIT for each in self._totals]
-        if not len(self._keys):
-            nothing = np.zeros(len(keys))
-            return Seen(nothing, nothing, totals[0], totals[1], reached.astype(np.float64))
-        at = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
-        known = self._keys[at] == keys
-        offset = np.minimum(np.maximum(days - self._first, 0), self._span - 1)
-        end = self._codes.searchsorted(at * self._span + offset)
-        start = self._starts[at]
-        found = [
-            np.where(known, (each[end] - each[start]) / WEIGHT_UNIT, 0.0) for each in self._sums
-        ]
+        start, end = self._rows.before(keys, days)
+        known = np.flatnonzero(end > start)
+        newest = end[known] - 1
+        found = [np.zeros(len(keys)), np.zeros(len(keys))]
+        for each, values in zip(found, self._sums, strict=True):
+            each[known] = values[newest] / WEIGHT_UNIT
         return Seen(found[0], found[1], totals[0], totals[1], reached.astype(np.float64))
+
+
+def sums(ranges: Iterable[pa.Table]) -> pa.Table:
+    """Add up the counts of each key from day to day.
+
+    Args:
+        ranges: counts by key and day, see `DayCounts.by_range`; no key is in two of them.
+
+    Raises:
+        DataError: the label's values add up to more than int64 holds.
+    """
+    totals: dict[int, list[int]] = {}
+    table = joined((_sums_of(each, totals) for each in ranges), SUMS)
+    days = sorted(totals)
+    found = {"days": days, "weight": [totals[day][0] for day in days],
+             "positives": [totals[day][1] for day in days]}  # fmt: skip
+    reached = sum(found["positives"])
+    if reached > MOST or min(found["positives"], default=0) < 0:
+        raise DataError(
+            f"the values of the label add up to more than {MOST / WEIGHT_UNIT:.1e}",
+            where="target_rate",
+            hint="log them in a larger unit, such as seconds instead of microseconds",
+        )
+    return table.replace_schema_metadata({TOTALS: json.dumps(found).encode()})
+
+
+def _sums_of(counts: pa.Table, totals: dict[int, list[int]]) -> pa.Table:
+    """Sums of a range; its counts are added to the days' totals."""
+    keys = np.asarray(whole(counts["key"]), np.uint64)
+    days = np.asarray(whole(counts["day"]), np.int32)
+    values = [np.asarray(whole(counts[name]), np.int64) for name in ("weight", "positives")]
+    distinct, place = np.unique(days, return_inverse=True)
+    is_first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(keys)), 0))
+    columns: list[Any] = [keys, days]
+    for number, each in enumerate(values):
+        added = np.zeros(len(distinct), np.int64)
+        np.add.at(added, place, each)
+        for day, total in zip(distinct.tolist(), added.tolist(), strict=True):
+            totals.setdefault(day, [0, 0])[number] += total
+        until = np.cumsum(each)
+        columns.append(until - (until - each)[first])
+    return pa.table(columns, schema=SUMS)
 
 
 class KeyHistory(Transform[Settings]):
@@ -134,8 +166,8 @@ class KeyHistory(Transform[Settings]):
         return DayCounts.of(self._keys(raw), rows, self.context.zone)
 
     def fit(self, statistic: DayCounts) -> FittedState:
-        """Keep the counts."""
-        return FittedState(history=statistic.table)
+        """Keep the sums of the counts."""
+        return FittedState(history=sums(statistic.by_range()))
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -172,9 +204,9 @@ class KeyHistory(Transform[Settings]):
         table = self.state.history
         if table is None or not len(table):
             return "no rows"
-        keys, days = np.unique(table["key"]), np.asarray(table["day"])
-        first, last = (date(1970, 1, 1) + timedelta(int(day)) for day in (days.min(), days.max()))
-        return f"{len(keys):,} keys, {first} to {last}"
+        days = self.past.days
+        first, last = (date(1970, 1, 1) + timedelta(int(day)) for day in (days[0], days[-1]))
+        return f"{distinct_keys(table):,} keys, {first} to {last}"
 
     @property
     def looks_back(self) -> str:
@@ -184,7 +216,7 @@ class KeyHistory(Transform[Settings]):
     @cached_property
     def past(self) -> History:
         """What it has learned, ready to be looked up."""
-        return History(self.state.history if self.state.history is not None else NO_HISTORY)
+        return History(self.state.history if self.state.history is not None else sums([]))
 
     def _keys(self, raw: RawColumns) -> Hashes:
         return keys_of(self.name, self.feature.sources(self.name), raw)
@@ -235,13 +267,3 @@ class TargetRateTransform(KeyHistory[TargetRate]):
             return super().looks_back
         left = f"the newest {lag:,}" if lag > 1 else "the newest one"
         return f"days before the row's own, without {left}: labels are not final yet"
-
-
-def _cumulative(values: Ints) -> Ints:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
-
-
-def _added(place: Ints, values: Ints, size: int) -> Ints:
-    total = np.zeros(size, np.int64)
-    np.add.at(total, place, values)
-    return total

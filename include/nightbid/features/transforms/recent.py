@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from nightbid.column_parsing import Hashes, encode, whole
+from nightbid.column_parsing import encode, whole
 from nightbid.config.features import Recent
+from nightbid.features.mapped import KeyedRows, distinct_keys, joined
 from nightbid.features.state import FittedState
 from nightbid.features.transforms.transform import (
     Moment,
@@ -36,14 +39,7 @@ if TYPE_CHECKING:  # Not needed where a bundle is scored.
 
 SECOND_US = 1_000_000
 
-
-NO_EVENTS = pa.table(
-    {
-        "key": pa.array([], pa.uint64()),
-        "time": pa.array([], pa.int64()),
-        "token": pa.array([], pa.string()),
-    }
-)
+ITEMS = pa.schema({"key": pa.uint64(), "time": pa.int64(), "item": pa.int32()})
 
 
 @implements(Recent)
@@ -73,12 +69,17 @@ class RecentItems(Transform[Recent]):
 
     def fit(self, statistic: EventStatistic) -> FittedState:
         """Keep the list."""
-        return FittedState(history=statistic.table)
+        return FittedState(history=listed(statistic.by_range()))
 
-    @property
+    @cached_property
     def table(self) -> pa.Table:
-        """Key uint64, time int64 (microseconds since 1970), token string; sorted by all three."""
-        return self.state.history if self.state.history is not None else NO_EVENTS
+        """Key uint64, time int64 (microseconds since 1970), token (dictionary of strings).
+
+        Sorted by all three.
+        """
+        table = self.state.history
+        # Once, bundles had plain strings.
+        return listed([] if table is None else [table]) if _is_plain(table) else table
 
     @cached_property
     def vocabulary(self) -> FittedVocabulary:
@@ -112,8 +113,7 @@ class RecentItems(Transform[Recent]):
     @property
     def learned(self) -> str:
         """What it remembers."""
-        keys = len(np.unique(self.table["key"]))
-        return f"{len(self.table):,} rows of {keys:,} keys"
+        return f"{len(self.table):,} rows of {distinct_keys(self.table):,} keys"
 
     @property
     def looks_back(self) -> str:
@@ -131,12 +131,14 @@ class RecentItems(Transform[Recent]):
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
         """Compute the columns of its inputs."""
         keys = keys_of(self.name, self.feature.by, raw)
-        start, end = self._events.before(keys, self._known(raw))
+        start, end = self._rows.before(keys, self._known(raw))
         length = self.feature.length
         start = np.maximum(start, end - length)
         places = start[:, None] + np.arange(length)
         inside = places < end[:, None]
-        return {self.name: matrix_column(self._ids[np.where(inside, places, -1)])}
+        ids = np.zeros(places.shape, np.int32)  # 0 stands for no item
+        ids[inside] = self._ids[self._items[places[inside]]]
+        return {self.name: matrix_column(ids)}
 
     def _known(self, raw: RawColumns) -> Ints:
         """Rows before this time count; microseconds, [rows]."""
@@ -152,40 +154,44 @@ class RecentItems(Transform[Recent]):
         return known - wait
 
     @cached_property
-    def _events(self) -> Events:
-        return Events(np.asarray(self.table["key"], np.uint64), np.asarray(self.table["time"]))
+    def _rows(self) -> KeyedRows:
+        return KeyedRows(
+            np.asarray(whole(self.table["key"]), np.uint64),
+            np.asarray(whole(self.table["time"]), np.int64),
+        )
+
+    @cached_property
+    def _items(self) -> Int32s:
+        """Of each row of the table: its place in the dictionary of tokens."""
+        return np.asarray(whole(self.table["token"]).indices, np.int32)
 
     @cached_property
     def _ids(self) -> Int32s:
-        """Of each row's item; the last one, 0, stands for no item."""
-        return np.append(self.vocabulary.ids(encode(whole(self.table["token"]))), np.int32(0))
+        """Of each token of the dictionary."""
+        return self.vocabulary.ids(encode(whole(self.table["token"]).dictionary))
 
 
-class Events:
-    """Times by key, so that a lookup is a binary search."""
+def listed(ranges: Iterable[pa.Table]) -> pa.Table:
+    """Join sorted ranges of events, see `Events.by_range`; tokens become a dictionary."""
+    known = pa.array([], pa.string())
 
-    def __init__(self, keys: Hashes, times: Ints) -> None:
-        """Index.
+    def numbered() -> Iterator[pa.Table]:
+        nonlocal known
+        for each in ranges:
+            tokens = whole(each["token"]).dictionary_encode()
+            places = pc.index_in(tokens.dictionary, value_set=known)
+            new = tokens.dictionary.filter(places.is_null())
+            fresh = np.arange(len(known), len(known) + len(new), dtype=np.int32)
+            found = np.asarray(places.fill_null(-1)).copy()
+            found[found < 0] = fresh
+            known = pa.concat_arrays([known, new])
+            items = found[np.asarray(tokens.indices)]
+            yield pa.table([each["key"], each["time"], items], schema=ITEMS)
 
-        Args:
-            keys: uint64 [events], ascending.
-            times: int64 [events], ascending within a key.
-        """
-        self._keys, self._starts = np.unique(keys, return_index=True)
-        self._times, rank = np.unique(times, return_inverse=True)
-        number = np.repeat(
-            np.arange(len(self._keys)), np.diff(np.append(self._starts, len(keys)))
-        )  # fmt: skip
-        self._span = len(self._times) + 1
-        self._codes = number * self._span + rank
+    table = joined(numbered(), ITEMS)
+    tokens = pa.DictionaryArray.from_arrays(whole(table["item"]), known)
+    return pa.table({"key": table["key"], "time": table["time"], "token": tokens})
 
-    def before(self, keys: Hashes, times: Ints) -> tuple[Ints, Ints]:
-        """Find each key's events strictly before a time: first, and one past the last; [rows]."""
-        if not len(self._keys):
-            nothing = np.zeros(len(keys), np.int64)
-            return nothing, nothing
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        start = self._starts[at]
-        reached = np.searchsorted(self._times, times, side="left")
-        end = np.searchsorted(self._codes, at * self._span + reached, side="left")
-        return start, np.where(self._keys[at] == keys, end, start)
+
+def _is_plain(table: pa.Table | None) -> bool:
+    return table is None or not pa.types.is_dictionary(table.schema.field("token").type)

@@ -1,0 +1,109 @@
+"""Tables sorted by key, merged a range of keys at a time.
+
+Keys are hashes, so equal ranges hold about equally many: what is in memory is a range of all files,
+whatever their size. Files are Parquet; a row group holds whole ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from nightbid.column_parsing import Hashes, whole
+
+RANGES = 64
+GROUP_ROWS = 1 << 17
+"""Rows that a row group has at least, but for the last one."""
+LIMITS = [(number + 1) << 58 for number in range(RANGES - 1)]
+"""Where each range but the last ends."""
+
+
+def keys_in(table: pa.Table) -> Hashes:
+    """Read the keys of a table; uint64 [rows]."""
+    return np.asarray(whole(table["key"]), np.uint64)
+
+
+def by_range(tables: Iterable[pa.Table], files: Sequence[str]) -> Iterator[list[pa.Table]]:
+    """Read tables and files range by range.
+
+    Args:
+        tables: sorted by `key`.
+        files: of `write_by_range`.
+
+    Yields:
+        What each of them has of a range, those with nothing left out; without files, everything
+        is one range.
+    """
+    with ExitStack() as stack:
+        sources = [_Source(iter([each])) for each in tables]
+        sources += [_Source(_groups(path, stack)) for path in files]
+        for limit in [*(LIMITS if files else ()), None]:
+            found = [part for each in sources for part in each.below(limit)]
+            if found:
+                yield found
+
+
+def write_by_range(
+    ranges: Iterable[pa.Table], writer: pq.ParquetWriter, metadata: dict[bytes, bytes] | None = None
+) -> None:
+    """Write sorted tables, a range each, so that the bytes depend on the rows alone."""
+    for group in _together(cut for each in ranges for cut in _cut(each)):
+        writer.write_table(group.replace_schema_metadata(metadata), row_group_size=2**30)
+
+
+def _cut(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a sorted table where ranges end."""
+    keys = keys_in(table)
+    ends = [*keys.searchsorted(np.array(LIMITS, np.uint64)).tolist(), len(table)]
+    start = 0
+    for end in ends:
+        if end > start:
+            yield table.slice(start, end - start)
+        start = end
+
+
+def _together(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join parts until they are a row group."""
+    waiting: list[pa.Table] = []
+    for each in parts:
+        waiting.append(each)
+        if sum(map(len, waiting)) >= GROUP_ROWS:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _groups(path: str, stack: ExitStack) -> Iterator[pa.Table]:
+    stream = stack.enter_context(UPath(path).open("rb"))
+    file = stack.enter_context(pq.ParquetFile(stream))
+    for number in range(file.num_row_groups):
+        yield file.read_row_group(number).replace_schema_metadata(None)
+
+
+class _Source:
+    """A sorted table that is read from its beginning."""
+
+    def __init__(self, parts: Iterator[pa.Table]) -> None:
+        self._parts = parts
+        self._rest: pa.Table | None = None
+
+    def below(self, limit: int | None) -> Iterator[pa.Table]:
+        """Yield what is left below a key; everything if there is none."""
+        while (table := self._next()) is not None:
+            cut = len(table)
+            if limit is not None:
+                cut = int(keys_in(table).searchsorted(np.uint64(limit)))
+            if cut:
+                yield table.slice(0, cut)
+            self._rest = table.slice(cut) if cut < len(table) else None
+            if self._rest is not None:
+                return
+
+    def _next(self) -> pa.Table | None:
+        return self._rest if self._rest is not None else next(self._parts, None)

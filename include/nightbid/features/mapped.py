@@ -1,0 +1,120 @@
+"""Sorted rows of keys that are read in place: a file of them is mapped into memory, not loaded.
+
+One Arrow file per feature, not compressed, sorted by hash of the key. Processes of one machine
+share its pages, pages that nobody looks at are never read, and the system may drop any of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from nightbid.column_parsing import Hashes, whole
+from nightbid.features.values import Int32s, Ints
+
+AT_ONCE = 1 << 20
+"""Rows that are looked at together where all rows are read once."""
+
+
+class KeyedRows:
+    """Finds the rows of keys before some moment, by binary search."""
+
+    def __init__(self, keys: Hashes, moments: Ints | Int32s) -> None:
+        """Look rows up in place.
+
+        Args:
+            keys: uint64 [entries], ascending.
+            moments: int32 or int64 [entries], ascending within a key.
+        """
+        self._keys = keys
+        self._moments = moments
+
+    def before(self, keys: Hashes, moments: Ints | Int32s) -> tuple[Ints, Ints]:
+        """Find each key's entries strictly before a moment: first, and one past the last; [rows].
+
+        Args:
+            keys: uint64 [rows].
+            moments: [rows], of the type of the entries'.
+        """
+        # In order of the keys, neighbors are found in the same pages.
+        distinct, place = np.unique(keys, return_inverse=True)
+        starts = self._keys.searchsorted(distinct)
+        stops = self._keys.searchsorted(distinct, side="right")
+        start, stop = starts[place], stops[place]
+        end = stop.copy()
+        # Mostly a row asks for all that is known of its key.
+        last = self._moments[np.maximum(stop - 1, 0)] if len(self._moments) else moments
+        later = np.flatnonzero((stop > start) & (last >= moments))
+        end[later] = self._first_from(start[later], stop[later] - 1, moments[later])
+        return start, end
+
+    def _first_from(self, low: Ints, high: Ints, moments: Ints | Int32s) -> Ints:
+        """First entry at or after a moment: one of low to high, of which the last one is."""
+        while (low < high).any():
+            middle = (low + high) >> 1
+            is_before = self._moments[middle] < moments
+            low = np.where(is_before, middle + 1, low)
+            high = np.where(is_before, high, middle)
+        return low
+
+
+def joined(parts: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Join tables of one schema, of numbers without nulls, into one chunk per column.
+
+    Several are written to files without a name, which are mapped: of many large parts, memory
+    holds one at a time.
+    """
+    first: pa.Table | None = None
+    paths: list[Path] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for part in parts:
+            if first is None:
+                first = part
+                continue
+            if not paths:
+                paths = [Path(folder, name) for name in schema.names]
+                _append(first, paths)
+            _append(part, paths)
+        if not paths:
+            return (schema.empty_table() if first is None else first).combine_chunks()
+        columns = [
+            pa.array(np.memmap(path, field.type.to_pandas_dtype(), "r"))
+            for path, field in zip(paths, schema, strict=True)
+        ]
+    return pa.table(columns, schema=schema)
+
+
+def _append(part: pa.Table, paths: list[Path]) -> None:
+    for path, column in zip(paths, part.columns, strict=True):
+        with path.open("ab") as stream:
+            stream.write(np.ascontiguousarray(whole(column)).data)
+
+
+def distinct_keys(table: pa.Table) -> int:
+    """Count the keys of a table that is sorted by them."""
+    keys = np.asarray(whole(table["key"]), np.uint64)
+    if not len(keys):
+        return 0
+    changes = (
+        np.count_nonzero(np.diff(keys[start : start + AT_ONCE + 1]))
+        for start in range(0, len(keys), AT_ONCE)
+    )
+    return 1 + int(sum(changes))
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Write a table, one chunk per column, to be mapped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # whoever maps the old file keeps it
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(len(table), 1))
+
+
+def mapped(path: Path) -> pa.Table:
+    """Map the table of a file; it stays readable when the file is removed."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
