@@ -1,4 +1,4 @@
-"""A night in Airflow in the profile `gcp-emulated`: jobs featurize and train."""
+"""A night in Airflow in the profile `gcp-emulated`: jobs sample, featurize and train."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,18 @@ from emulator.dataflow import Dataflow, Plan
 from emulator.installation import dataflow, emulated, service, storage, training, without_cloud
 from emulator.storage import Storage
 from emulator.training import Training
+from nightbid.config.sources import SimulatorSource
 from nightbid.cost.ledger import Ledger, total
+from nightbid.data.simulator.source import SimulatorLogs
+from nightbid.data.write import write_day
 from nightbid.jobs.store import job_records
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.stages import NIGHT
+from nightbid.storage import gcs
 from nightbid.storage.workspace import Workspace
+from upath import UPath
 
 __all__ = ["dataflow", "emulated", "service", "storage", "training"]
 
@@ -169,6 +175,52 @@ def test_a_job_over_its_budget_is_canceled_in_airflow_and_not_tried_again(
     entries = Ledger(run.workspace).entries(pipeline="small", stage="featurize")
     assert total(entries).amount > Decimal("0.002")
     assert "featurize" in (run.folder / "report.html").read_text()
+
+
+def test_sampling_waits_deferred_and_is_canceled_over_its_budget_or_goes_on(
+    pipelines: Any,
+    emulated: str,
+    dataflow: Dataflow,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("NIGHTBID_WORKSPACE")
+    night = date.fromisoformat(NIGHT_OF)
+    logs = SimulatorLogs(SimulatorSource(rows_per_day=1500, users=200, ads=50))
+    bucket = f"gs://{emulated.removeprefix('gs://').partition('/')[0]}/logs"
+    for day in (night - timedelta(days=back) for back in range(4)):
+        write_day(logs.batches(day), tmp_path / "logs", day)
+    for path in (tmp_path / "logs").rglob("*.parquet"):
+        gcs.write(UPath(bucket) / path.relative_to(tmp_path / "logs").as_posix(), path.read_bytes())
+    changes: dict[str, Any] = {
+        "source": {"kind": "parquet", "folder": bucket},
+        "columns": {},
+        "features": {"device_type": "vocabulary"},
+        # The night ends at its raw gate.
+        "gates": {"raw": {"rows": {"stop": [1_000_000, None]}}},
+    }
+    pipelines(**changes, budget={"stage_usd": {"sample": "0.002"}})
+    dataflow.plans.append(Plan(hold=True))
+    states = run_dag()
+    said = caplog.text + "".join(capfd.readouterr())
+    assert states["sample"] == states["run"] == "failed", states
+    assert "running trigger in line" in said, "the task was deferred"
+    assert "over its limit of 0.002 USD" in said
+    (run,) = runs_of(Workspace(emulated), "small")
+    assert [job_record.state for job_record in job_records(run)] == ["closed"]
+
+    pipelines(**changes, budget={"stage_usd": {"sample": "1"}})
+    states = run_dag()
+    assert (states["sample"], states["gate_raw"]) == ("success", "failed"), states
+    assert [each.state for each in dataflow.jobs.values()] == ["CANCELLED", "DONE"]
+    labels = [each.proto.labels["nightbid_stage"] for each in dataflow.jobs.values()]
+    assert labels == ["sample", "sample"]
+    for each in runs_of(Workspace(emulated), "small"):
+        paid = Ledger(each.workspace).entries(pipeline="small", stage="sample")
+        assert "dataflow_batch" in {entry.service for entry in paid}
+    assert total(paid).amount > Decimal("0.002")
 
 
 def airflow_files() -> dict[str, bytes]:

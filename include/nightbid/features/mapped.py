@@ -109,7 +109,7 @@ def distinct_keys(table: pa.Table) -> int:
 def write(table: pa.Table, path: Path) -> None:
     """Write a table, one chunk per column, to be mapped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # whoever maps the old file keeps it
+    path.unlink(missing_ok=True)  # a process that maps the old file keeps it
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(len(table), 1))
 
