@@ -34,7 +34,8 @@ from nightbid.night.progress import silent, unwatched
 from nightbid.schema import USER, FeatureSchema, split_files
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.data import Examples, read_examples
-from nightbid.training.loop import Step, Training
+from nightbid.training.loop import Training
+from nightbid.training.step import Step
 from nightbid.training.validation import validate
 
 PIPELINE = Path(__file__).parents[1] / "include" / "pipelines" / "kuairand_ctr.yaml"

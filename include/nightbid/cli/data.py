@@ -29,7 +29,7 @@ from nightbid.night.record import RunRecord
 from nightbid.sampling.frozen import freeze as freeze_rows
 from nightbid.sampling.frozen import frozen as frozen_sets
 from nightbid.sampling.frozen import verified
-from nightbid.sampling.rows import label_of
+from nightbid.sampling.labels import label_of
 from nightbid.schema import REASON, TEXT
 from nightbid.storage.workspace import Workspace
 

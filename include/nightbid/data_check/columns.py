@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from nightbid.column_parsing import as_time, encode, numbers, whole
 from nightbid.data_check.names import has_meaning
-from nightbid.sampling.rows import flag
+from nightbid.sampling.labels import flag
 
 Kind = Literal["empty", "flag", "time", "integer", "number", "text", "list", "other"]
 Floats = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from nightbid.column_parsing import encode, hashes, numbers
 from nightbid.data_check.columns import Clock, ColumnSummary, clock_of
 from nightbid.data_check.names import MEANINGS, has_meaning, rank_of
-from nightbid.sampling.rows import flag
+from nightbid.sampling.labels import flag
 
 Bools = npt.NDArray[np.bool_]
 UNIQUE = 0.98

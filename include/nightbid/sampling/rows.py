@@ -5,9 +5,8 @@ Plain functions on one batch; the stage loops over batches and days.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, encode, hashes, numbers, whole
+from nightbid.column_parsing import as_time, hashes, numbers
 from nightbid.errors import CorruptDataError, MissingDataError
-from nightbid.sampling.plain import plain_array, plain_table
+from nightbid.sampling.labels import Bools, blanks, flag, label_of, nulls, refuse_other_labels
+from nightbid.sampling.plain import plain_table
 from nightbid.schema import (
     GIVEN,
     KEY,
@@ -34,13 +34,10 @@ from nightbid.schema import (
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
 
-Bools = npt.NDArray[np.bool_]
 THINNED = ("history", "train", "young")
 """Splits whose negatives are sampled away."""
 HEAVIEST = 1e6
 """Largest weight of a logged row: sums of weights stay exact."""
-LARGEST_VALUE = 1e9
-"""Largest label of `kind: value`; what is beyond is a mistake of the logs."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,8 @@ def parse(
     _check_names(table, spec, where)
     if REASON in table.column_names:
         # The source could not read some rows: nothing else is to be said of them.
-        unread = pa.array(~_nulls(table[REASON]))
-        read = np.flatnonzero(_nulls(table[REASON]))
+        unread = pa.array(~nulls(table[REASON]))
+        read = np.flatnonzero(nulls(table[REASON]))
         known = _without(table.filter(pc.invert(unread)), REASON, TEXT)
         parsed = parse(known, spec, truth, where, until)
         mine = parsed.aside.append_column(TEXT, pa.nulls(len(parsed.aside), pa.string()))
@@ -106,12 +103,12 @@ def parse(
     table = plain_table(table)
     roles, label = spec.columns, spec.label
     reasons: dict[str, Bools] = {}
-    reasons[f"{roles.key} is null"] = _nulls(table[roles.key])
-    reasons[f"{roles.key} is empty"] = _blank(table[roles.key])
-    reasons[f"{roles.user} is null"] = _nulls(table[roles.user])
+    reasons[f"{roles.key} is null"] = nulls(table[roles.key])
+    reasons[f"{roles.key} is empty"] = blanks(table[roles.key])
+    reasons[f"{roles.user} is null"] = nulls(table[roles.user])
     zone = zone_of(spec)
     time = as_time(table[roles.time], zone)
-    reasons[f"{roles.time} is not a time"] = _nulls(time)
+    reasons[f"{roles.time} is not a time"] = nulls(time)
     value = label_of(table, spec)
     wrong = np.isnan(value)
     given = None
@@ -122,11 +119,11 @@ def parse(
         wrong = wrong & (given == 1)
     unlike = "is neither 0 nor 1" if label.kind == "binary" else "is not a value from 0 on"
     reasons[f"{label.column} {unlike}"] = wrong
-    _refuse_other_labels(table[label.column], wrong, spec, where)
+    refuse_other_labels(table[label.column], wrong, spec, where)
     event = None
     if label.event_time:
         event = as_time(table[label.event_time], zone)
-        reasons[f"{label.event_time} is null though {label.column} is 1"] = (value == 1) & _nulls(
+        reasons[f"{label.event_time} is null though {label.column} is 1"] = (value == 1) & nulls(
             event
         )
     weight = np.ones(len(table))
@@ -142,7 +139,7 @@ def parse(
     keep = pa.array(~bad)
     good = table.filter(keep)
     time = time.filter(keep)
-    unreadable = wrong & ~_nulls(table[label.column])
+    unreadable = wrong & ~nulls(table[label.column])
     aside_positives = int((bad & ((value > 0) | unreadable)).sum())
     value = value[~bad]
     positives = int((value > 0).sum())
@@ -288,74 +285,8 @@ def sampling_hash(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return hash_array(salted).astype(np.float64) / 2.0**64
 
 
-FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
-
-
-def flag(
-    column: pa.ChunkedArray | pa.Array, texts: Mapping[str, int] = MappingProxyType({})
-) -> npt.NDArray[np.float64]:
-    """Read a column of flags: 0.0, 1.0, or NaN where it is neither.
-
-    Booleans and numbers of any type, decimals included; texts `0`, `1`, `0.0`, `1.0`, `true` and
-    `false` in any case; categories of these. Nothing else is guessed: ` 1` or `yes` are NaN.
-
-    Args:
-        column: of any type.
-        texts: further texts, in any case → 0 or 1; see `label.texts`.
-
-    Returns:
-        float64 [rows]
-    """
-    array = plain_array(whole(column))
-    kind = array.type
-    if pa.types.is_string(kind):
-        codes, tokens = encode(array)
-        words = pc.replace_substring_regex(pc.utf8_lower(tokens), r"^([01])\.0+$", r"\1")
-        known = {**FLAGS, **{text.lower(): float(value) for text, value in texts.items()}}
-        table = np.array([known.get(each, np.nan) for each in words.to_pylist()] + [np.nan])
-        return np.asarray(table[codes])
-    if pa.types.is_boolean(kind):
-        array = array.cast(pa.int8())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        return np.full(len(array), np.nan)
-    value = np.asarray(pc.fill_null(array.cast(pa.float64(), safe=False), np.nan))
-    return np.where((value == 0) | (value == 1), value, np.nan)
-
-
-def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArray[np.float64]:
-    """Read the label as `label` says: 0.0, 1.0, or a value; NaN where it is none of these.
-
-    Args:
-        table: raw columns, that of the label among them.
-        spec: the pipeline.
-
-    Returns:
-        float64 [rows]
-    """
-    column = table[spec.label.column]
-    if spec.label.kind == "value":
-        value = numbers(column)
-        return np.where((value >= 0) & (value <= LARGEST_VALUE), value, np.nan)
-    if spec.label.positive == "one":
-        return flag(column, spec.label.texts)
-    array = plain_array(whole(column))
-    none = _nulls(array) | _blank(array)
-    if pa.types.is_boolean(array.type):
-        none |= ~np.asarray(pc.fill_null(array, False), bool)
-    elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
-        none |= np.asarray(pc.fill_null(pc.less_equal(array, 0), True))
-    elif pa.types.is_decimal(array.type):
-        none |= np.asarray(pc.fill_null(pc.less_equal(array.cast(pa.float64()), 0), True))
-    found: npt.NDArray[np.float64] = np.where(none, 0.0, 1.0)
-    return found
-
-
 def _without(table: pa.Table, *names: str) -> pa.Table:
     return table.drop_columns([name for name in names if name in table.column_names])
-
-
-def _nulls(column: pa.ChunkedArray | pa.Array) -> Bools:
-    return np.asarray(pc.is_null(column, nan_is_null=True), bool)
 
 
 def _examples(aside: pa.Table, spec: PipelineSpec) -> dict[str, str]:
@@ -371,34 +302,3 @@ def _examples(aside: pa.Table, spec: PipelineSpec) -> dict[str, str]:
         if value is not None and value != "":
             found[reason] = repr(value) if len(repr(value)) <= 60 else repr(value)[:59] + "…"
     return found
-
-
-def _blank(column: pa.ChunkedArray) -> Bools:
-    """Rows of a text column that hold the empty string."""
-    if not pa.types.is_string(column.type):
-        return np.zeros(len(column), bool)
-    return np.asarray(pc.fill_null(pc.equal(pc.utf8_length(column), 0), False), bool)
-
-
-def _refuse_other_labels(
-    column: pa.ChunkedArray, wrong: Bools, spec: PipelineSpec, where: str
-) -> None:
-    """Stop when a label is of another kind altogether: that is no matter of single rows."""
-    if wrong.sum() * 2 <= len(wrong):
-        return
-    values: Sequence[object] = pc.unique(column.filter(pa.array(wrong)).drop_null())[:3].to_pylist()
-    of = f"{int(wrong.sum()):,} of {len(wrong):,} rows"
-    examples = f"for example {', '.join(map(repr, values)) or 'null'}"
-    if spec.label.kind == "value":
-        raise CorruptDataError(
-            f"label {spec.label.column!r} holds no values: {of} are not numbers from 0 to"
-            f" {LARGEST_VALUE:.0e}, {examples}",
-            where=where,
-            hint="name a column of amounts in `label.column`",
-        )
-    raise CorruptDataError(
-        f"label {spec.label.column!r} is not binary: {of} are neither 0 nor 1, {examples}",
-        where=where,
-        hint="name a 0/1 column in `label.column`, or say what its texts stand for:"
-        ' `label.texts: {"yes": 1, "no": 0}`; amounts are labels with `label.kind: value`',
-    )
