@@ -3,8 +3,11 @@
     nice python benchmarks/refit.py                                  # ten simulated nights
     nice python benchmarks/refit.py --rows 20000 --nights 4 --architecture gradient_boosted_trees
     nice python benchmarks/refit.py --kuairand ../shared/data/kuairand_std_14d --nights 4
+    nice python benchmarks/refit.py --young --architecture gradient_boosted_trees
 
 Log loss of the refitted model less that of the judged one, paired over users, all nights together.
+With --young, conversions that are final after three days: refitted without the days whose labels
+are not final, and with them (`label.young_days: elapsed_time`).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -40,51 +44,69 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--architecture", default="dcn_v2")
     parser.add_argument("--kuairand")
+    parser.add_argument("--young", action="store_true", help="conversions, with young days and not")
     parser.add_argument("--folder", type=Path, default=CACHE / "refit")
     asked = parser.parse_args()
     name, first = (
-        ("kuairand_ctr", date(2022, 5, 4)) if asked.kuairand else ("ctr", date(2026, 1, 12))
-    )
+        ("kuairand_ctr", date(2022, 5, 4)) if asked.kuairand
+        else ("cvr", date(2026, 1, 16)) if asked.young
+        else ("ctr", date(2026, 1, 12))
+    )  # fmt: skip
     source = (
-        [f"source.folder={asked.kuairand}"] if asked.kuairand
+        [f"source.folder={asked.kuairand}", "window.train_days=7"] if asked.kuairand
         else [f"source.rows_per_day={asked.rows}"]
     )  # fmt: skip
-    spec = load_pipeline(
-        PIPELINES / f"{name}.yaml",
-        [f"model.architecture={asked.architecture}", "train.refit=true", *source],
-    )
+    settings = [f"model.architecture={asked.architecture}", "train.refit=true", *source]
+    variants = {"refitted": load_pipeline(PIPELINES / f"{name}.yaml", settings)}
+    if asked.young:
+        young = ["label.young_days=elapsed_time", "label.delay_by=ad_category"]
+        variants["young"] = load_pipeline(PIPELINES / f"{name}.yaml", [*settings, *young])
+    models = ("judged", *variants)
+    # The day after a night is judged once its labels are final.
+    wait = timedelta(1 + variants["refitted"].label.attribution_days)
     workspace = Workspace(asked.folder / "ws")
-    bundle, parts = None, []
-    for number in range(asked.nights + 1):
-        run = RunRecord.start(workspace, spec, first + timedelta(number))
-        places = {}
-        for stage in NIGHT:
-            last = number == asked.nights and stage.name in ("train", "export")
-            if stage.name in STAGES and not last:
+    bundles: dict[date, list[Bundle]] = {}
+    parts = []
+    for number in range(asked.nights + wait.days):
+        night = first + timedelta(number)
+        places, mine = {}, []
+        for variant, spec in variants.items():
+            run = RunRecord.start(workspace, spec, night, run_id=f"{variant}-{night}")
+            for stage in NIGHT:
+                is_needed = number < asked.nights or stage.name in ("sample", "featurize")
+                if stage.name not in STAGES or not is_needed:
+                    continue
                 result = run_stage(stage, spec, run, cache_folder=asked.folder / "cache")
                 places[stage.name] = asked.folder / "ws" / result.uri
-        if bundle is not None:
+            if number < asked.nights:
+                if not mine:
+                    mine.append(Bundle.load(places["export"], judged=True))
+                mine.append(Bundle.load(places["export"]))
+                print(f"  {run.run_id}: {result.manifest.summary}", flush=True)
+        if mine:
+            bundles[night] = mine
+        if before := bundles.pop(night - wait, None):
             raw = pq.read_table(split_files(places["sample"], "evaluate"), partitioning=None)
             tonight = FittedFeatures.load(places["featurize"] / "fitted")
-            rows = bundle[0].fitted.with_history(tonight).transform(raw)
-            parts.append((raw, *(each.predict(rows) for each in bundle)))
-        if "export" in places:
-            bundle = (Bundle.load(places["export"], judged=True), Bundle.load(places["export"]))
-            print(f"  {run.date}: {result.manifest.summary}", flush=True)
-    raw = pa.concat_tables([each[0].select([LABEL, USER]) for each in parts])
-    found = compare(
-        np.concatenate([each[1] for each in parts]),
-        np.concatenate([each[2] for each in parts]),
-        labels=raw[LABEL].to_numpy().astype(float),
-        weights=np.ones(len(raw)),
-        users=raw[USER].to_numpy().astype(np.int64),
-    )
-    each = found["difference"]
+            rows = before[0].fitted.with_history(tonight).transform(raw)
+            parts.append((raw.select([LABEL, USER]), *(each.predict(rows) for each in before)))
+    raw = pa.concat_tables([each[0] for each in parts])
+    p = {model: np.concatenate([each[1 + at] for each in parts]) for at, model in enumerate(models)}
     print(f"\n{name}, {asked.architecture}, {asked.nights} nights, {len(raw):,} rows of days after")
-    for model in ("judged", "refitted"):
-        print(f"  {model:9} log loss {found[model]['log_loss']:.5f}, calibration "
-              f"{found[model]['calibration']:.3f}")  # fmt: skip
-    print(f"  refitted less judged {each['value']:+.5f} [{each['low']:+.5f}, {each['high']:+.5f}]")
+    for earlier, model in pairwise(models):
+        found = compare(
+            p[earlier],
+            p[model],
+            labels=raw[LABEL].to_numpy().astype(float),
+            weights=np.ones(len(raw)),
+            users=raw[USER].to_numpy().astype(np.int64),
+        )
+        each = found["difference"]
+        for which, shown in (("judged", earlier), ("refitted", model)):
+            print(f"  {shown:9} log loss {found[which]['log_loss']:.5f}, calibration "
+                  f"{found[which]['calibration']:.3f}")  # fmt: skip
+        print(f"  {model} less {earlier} {each['value']:+.5f} [{each['low']:+.5f},"
+              f" {each['high']:+.5f}]")  # fmt: skip
 
 
 if __name__ == "__main__":
