@@ -53,7 +53,8 @@ def main() -> None:
         else ("ctr", date(2026, 1, 12))
     )  # fmt: skip
     source = (
-        [f"source.folder={asked.kuairand}", "window.train_days=7"] if asked.kuairand
+        [f"source.folder={asked.kuairand}", "window.train_days=7",
+         "window.evaluate_days=1"] if asked.kuairand
         else [f"source.rows_per_day={asked.rows}"]
     )  # fmt: skip
     settings = [f"model.architecture={asked.architecture}", "train.refit=true", *source]
