@@ -33,6 +33,8 @@ def test_what_serves_has_learned_the_newest_days_and_what_was_judged_stays_the_r
         model={"architecture": "gradient_boosted_trees"},
         baseline={"architecture": "gradient_boosted_trees"},
         train={"refit": True},
+        # Settings that change what a night reads, on the way to a champion.
+        window={"train_days": 2, "history_days": 2, "lag_days": 1},
         gates={
             "overrides": [
                 {"gate": gate, "check": "*", "name": "tests", "reason": "so few rows prove nothing",
