@@ -9,7 +9,9 @@ BUNDLE and OTHER are folders that an export wrote, ROWS a Parquet file of sample
 split=evaluate/dt=…/part-00000.parquet`) of the same pipeline. Requests of `--candidates` rows are
 sent at random times of a given rate, whether or not earlier ones are answered, and latency counts
 from when a request was due. Client and servers share the machine: `client_late_ms` says how late
-requests were sent at p99, and `load` what else the machine did; quote no figure without it.
+requests were sent at p99, `client_cpu_ms` what the client takes per request, and `load` what else
+the machine did; quote no figure without it. On a machine that others use, `chrt -f 10 python …`
+gives client and scorer precedence.
 
 `peers` runs one after the other: this scorer; FastAPI with the transforms of training and the
 SavedModel; BentoML with ONNX Runtime and the bundle's lookup, in an environment of its own
@@ -106,16 +108,19 @@ async def swap(asked: Any) -> None:
         before = _memory(process)
         at = asked.seconds / 3
 
+        most = before
+
         async def later() -> float:
+            nonlocal most
             await asyncio.sleep(at)
             promote(1)
             begun = time.perf_counter()
-            async with httpx.AsyncClient(trust_env=False) as http:
-                while True:
-                    answer = await http.get(f"http://127.0.0.1:{port}/health")
-                    if answer.json()["champion"]["number"] == 2:
-                        return time.perf_counter() - begun
-                    await asyncio.sleep(0.02)
+            while True:
+                _, answer = await client.get("/ready")
+                if orjson.loads(answer)["champion"]["number"] == 2:
+                    return time.perf_counter() - begun
+                await asyncio.sleep(0.1)
+                most = max(most, _memory(process))
 
         swapped, sent = await asyncio.gather(
             later(), send(client, _cycle(bodies, count), asked.rate, 2)
@@ -128,7 +133,7 @@ async def swap(asked: Any) -> None:
             server="nightbid", rate=asked.rate, swap_seconds=round(swapped, 3),
             p99_ms={"steady": _p99(steady, ...), "during": p99(during), "after": p99(after)},
             not_answered=int((sent.statuses != 200).sum()),
-            memory_mb={"before": before, "after": _memory(process)},
+            memory_mb={"before": before, "during": most, "after": _memory(process)},
         )  # fmt: skip
 
 
@@ -189,9 +194,11 @@ async def _curve(
     await open_loop(client, bodies[:200], 50, 0)  # warm-up
     for rate in map(float, asked.rates.split(",")):
         count = max(int(rate * asked.seconds), 10)
-        before = _cpu(process)
+        before, ours = _cpu(process), time.process_time()
         point = await open_loop(client, _cycle(bodies, count), rate, 1)
-        used = {"cpu_ms": round((_cpu(process) - before) / count * 1e3, 3)} if process else {}
+        used = {"client_cpu_ms": round((time.process_time() - ours) / count * 1e3, 3)}
+        if process:
+            used["cpu_ms"] = round((_cpu(process) - before) / count * 1e3, 3)
         say(server=name, **point, **used)
         if point["failed"] or point["refused"] > count / 10 or point.get("p99_ms", 1e9) > 1000:
             break
@@ -301,8 +308,9 @@ def _cpu(process: psutil.Process | None) -> float:
 
 
 def _memory(process: psutil.Process) -> float:
-    whole = (process, *process.children(recursive=True))
-    return round(sum(each.memory_full_info().uss for each in whole) / 1e6, 1)
+    """Memory of a server's own, in MB; asking for it does not stop the server, as USS does."""
+    found = [each.memory_info() for each in (process, *process.children(recursive=True))]
+    return round(sum(each.rss - each.shared for each in found) / 1e6, 1)
 
 
 def _p99(sent: Any, chosen: Any) -> float | None:

@@ -106,13 +106,16 @@ class Backlog:
         self._rest(STEPS)
 
     def _rest(self, turns: int) -> None:
-        """Let the loop read new requests, and refuse them, before the next one is run."""
-        if not self._waiting:
-            self._is_running = False
-        elif turns:
+        """Let the loop read new requests, and refuse them, before the next one is run.
+
+        Even if none waits: a crowd's would be read one by one as they are run, and wait unseen.
+        """
+        if turns:
             self._loop.call_soon(self._rest, turns - 1)
-        else:
+        elif self._waiting:
             self._run()
+        else:
+            self._is_running = False
 
 
 def _resolve(future: asyncio.Future[Any], work: Callable[[], Any]) -> None:

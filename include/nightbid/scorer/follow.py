@@ -9,6 +9,7 @@ before goes on, and says why.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -59,15 +60,6 @@ class Served:
         self.champion = champion
         self.columns = columns
         self.output = bundle.card.output
-        self.name = {
-            "pipeline": champion.pipeline,
-            "number": champion.number,
-            "run_id": champion.run_id,
-            "night": champion.night.isoformat(),
-            "bundle": champion.bundle_digest[:12],
-            "architecture": bundle.card.architecture,
-        }
-        """The champion, as answers name it."""
         # Each thread keeps looked-up values of its own.
         self._small, self._large = bundle, bundle.twin()
         self._requests = RequestLookup(bundle.fitted, columns)
@@ -75,6 +67,18 @@ class Served:
         self._unprepared = 0
         self.recent: deque[bytes] = deque(maxlen=RECENT)
         """Bodies of the newest requests."""
+
+    @functools.cached_property
+    def name(self) -> dict[str, Any]:
+        """The champion, as answers name it."""
+        return {
+            "pipeline": self.champion.pipeline,
+            "number": self.champion.number,
+            "run_id": self.champion.run_id,
+            "night": self.champion.night.isoformat(),
+            "bundle": self.champion.bundle_digest[:12],
+            "architecture": self._small.card.architecture,
+        }
 
     def score(
         self, raw: Rows, shared: Rows | None = None, *, large: bool = False

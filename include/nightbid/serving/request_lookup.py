@@ -153,11 +153,11 @@ class RequestLookup:
         ints: list[int] = []
         floats: list[float] = []
         matrices: dict[str, Array] = {}
-        for value in found:
-            ints += value.ints
-            floats += value.floats
-            if value.matrices:
-                matrices.update(value.matrices)
+        for of_ints, of_floats, of_lists in found:
+            ints += of_ints
+            floats += of_floats
+            if of_lists:
+                matrices.update(of_lists)
         return ints, floats, matrices
 
     def _find(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -40,14 +39,10 @@ class UnusualRequestError(NightbidError):
     """A request that has to be read column by column. Caught within the scorer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What a feature of the context is, for one request."""
-
-    ints: tuple[int, ...]
-    floats: tuple[float, ...]
-    matrices: dict[str, Array]
-    """[1, length]"""
+Value: TypeAlias = tuple[tuple[int, ...], tuple[float, ...], tuple[tuple[str, Array], ...]]
+"""What a feature of the context is, for one request: its integers, its floats, and its lists,
+[1, length], with their names. The garbage collector does not follow such tuples: it would stop the
+scorer for as long as it takes to visit all that is remembered."""
 
 
 class SharedValues:
@@ -170,15 +165,15 @@ def value_of(made: Mapping[str, Array]) -> Value:
     """Split columns of one row by their type."""
     ints: list[int] = []
     floats: list[float] = []
-    matrices = {}
+    matrices: list[tuple[str, Array]] = []
     for name, values in made.items():
         if values.ndim == 2:
-            matrices[name] = values
+            matrices.append((name, values))
         elif values.dtype == np.int32:
             ints.append(int(values[0]))
         else:
             floats.append(float(values[0]))
-    return Value(tuple(ints), tuple(floats), matrices)
+    return tuple(ints), tuple(floats), tuple(matrices)
 
 
 def _of_moment(transform: TimePartTransform[Any], name: str) -> Quick:
@@ -201,7 +196,7 @@ def _of_number(transform: Bucketed[Any] | NumericTransform, name: str) -> Quick:
 
 def _of_token(transform: VocabularyTransform, name: str) -> Quick:
     vocabulary = transform.vocabulary
-    return lambda parsed, day: Value((vocabulary.id_of(parsed.token(name)),), (), {})
+    return lambda parsed, day: ((vocabulary.id_of(parsed.token(name)),), (), ())
 
 
 def _of_hash(transform: HashTransform | CrossTransform, names: tuple[str, ...]) -> Quick:
@@ -211,8 +206,8 @@ def _of_hash(transform: HashTransform | CrossTransform, names: tuple[str, ...]) 
 
     def find(parsed: SharedValues, day: int | None) -> Value:
         if all(parsed.token(name) is None for name in names):
-            return Value((0,), (), {})
-        return Value((1 + int(parsed.joint_hash(read)[0]) % buckets,), (), {})
+            return (0,), (), ()
+        return (1 + int(parsed.joint_hash(read)[0]) % buckets,), (), ()
 
     return find
 
@@ -223,7 +218,7 @@ def _of_history(transform: KeyHistory[Any], names: tuple[str, ...]) -> Quick:
     def find(parsed: SharedValues, day: int | None) -> Value:
         assert day is not None
         values = transform.of_keys(parsed.joint_hash(read), np.array([day], np.int32))
-        return Value((), (float(values[0]),), {})
+        return (), (float(values[0]),), ()
 
     return find
 
@@ -240,7 +235,7 @@ def _of_list(transform: ListTransform[Any], name: str) -> Quick:
         made = {transform.name: matrix}
         if is_bag:
             made[f"{transform.name}__weight"] = bag_weights(matrix)
-        return Value((), (), made)
+        return (), (), tuple(made.items())
 
     return find
 
