@@ -14,7 +14,7 @@ from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known, one_value_each
 from nightbid.config.load import find_pipeline, pipeline_names
-from nightbid.config.pipeline import Night
+from nightbid.config.pipeline import READ_SPLITS, Night
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.night.champion import ChampionPointer
@@ -85,16 +85,13 @@ def window(
     spec = find_pipeline(pipeline, Settings().pipelines, tuple(set_ or ()))
     night = Night.of(spec, date_.date())
     if as_json:
-        splits = {"train": night.train, "validate": night.validate_, "evaluate": night.evaluate}
+        splits = {name: night.days(name) for name in READ_SPLITS if night.days(name)}
         print_json(splits)
         return
     table = Table("split", "days", "from", "to")
-    for name, days in (
-        *((("history", night.history),) if night.history else ()),
-        ("train", night.train),
-        ("validate", night.validate_),
-        ("evaluate", night.evaluate),
-    ):
+    for name in READ_SPLITS:
+        if not (days := night.days(name)):
+            continue
         table.add_row(name, str(len(days)), days[0].isoformat(), days[-1].isoformat())
     console.print(table)
 
