@@ -242,6 +242,8 @@ def young_days_can_be_learned(spec: PipelineSpec) -> None:
         (not spec.train.refit, "is learned by the model that serves: set train.refit: true"),
         (label.kind == "value", "is for label.kind: binary"),
         (label.entire_space, "is not for label.entire_space; predict the second step alone"),
+        (isinstance(spec.source, EventsSource),
+         "is not for kind: events, which joins a day once all its events are there"),
         (spec.train.positive_weight != 1, "needs train.positive_weight: 1"),
         (spec.model.architecture in NOT_FOR_VALUES, f"is not for {spec.model.architecture}"),
     ):  # fmt: skip

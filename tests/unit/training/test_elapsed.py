@@ -159,6 +159,25 @@ def test_trees_learn_them_too(night, tmp_path: Path) -> None:
         ({"label": {**TREE["label"], "event_time": None}}, "needs label.event_time"),
         ({"label": {**TREE["label"], "young_days": "left_out"}}, "label.delay_by 'ad_category' is"),
         ({"train": {"refit": True, "positive_weight": 2}}, "positive_weight: 1"),
+        (
+            {
+                "source": {
+                    "kind": "events",
+                    "impressions": "i",
+                    "clicks": "c",
+                    "conversions": "v",
+                    "key": "id",
+                    "attribution_days": 2,
+                },
+                "label": {
+                    **TREE["label"],
+                    "column": "converted",
+                    "event_time": "conversion_time",
+                    "given": "clicked",
+                },
+            },
+            "is not for kind: events",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(change, said) -> None:
