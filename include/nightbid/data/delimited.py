@@ -7,6 +7,7 @@ a row of nulls, a value that does not cast becomes null; either way the row carr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ from nightbid.schema import REASON, TEXT
 BLOCK_BYTES = 8 << 20
 """Memory is a small multiple of it, whatever the size of the file."""
 HEADER_BYTES = 1 << 16
+SEPARATOR = re.compile(rb'\A(?:\xef\xbb\xbf)?"?sep=[^\r\n]"?\r?\n', re.IGNORECASE)
+SEPARATOR_BYTES = 16
 UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
@@ -79,6 +82,14 @@ class _Bytes:
         self.closed = False
         self.lines = 0
         self._last = b"\n"
+        self._start = b""
+
+    def without_separator(self) -> _Bytes:
+        """Leave out a first line `sep=;`, by which Excel tells itself the delimiter."""
+        start = self.read(SEPARATOR_BYTES)
+        self.lines, self._last = 0, b"\n"
+        self._start = SEPARATOR.sub(b"", start, count=1)
+        return self
 
     def read(self, size: int = -1) -> bytes:
         """Read on, up to the end of the range.
@@ -86,10 +97,14 @@ class _Bytes:
         Raises:
             CorruptDataError: the file's compression is damaged, or the disk is.
         """
+        start, self._start = self._start, b""
+        if size >= 0:
+            start, self._start = start[:size], start[size:]
+            size -= len(start)
         if self._left is not None:
             size = self._left if size < 0 else min(size, self._left)
         try:
-            chunk: bytes = self._stream.read(size) if size >= 0 else self._stream.read()
+            chunk = bytes(self._stream.read(size) if size >= 0 else self._stream.read())
         except UnicodeError:
             raise
         except (OSError, pa.ArrowInvalid) as error:
@@ -100,6 +115,7 @@ class _Bytes:
             ) from error
         if self._left is not None:
             self._left -= len(chunk)
+        chunk = start + chunk
         self.lines += chunk.count(b"\n")
         if chunk:
             self._last = chunk[-1:]
@@ -150,14 +166,17 @@ def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kin
 
 
 def columns_of(part: Part, dialect: Dialect) -> list[str]:
-    """Columns of a file, in order.
+    """Columns of a file, in order; none of an empty one.
 
     Raises:
         CorruptDataError: two columns have one name, or the header is not text.
     """
     with _opened(part, dialect) as stream:
-        if dialect.encoding.lower() in UTF8 and stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise _corrupt(part, dialect, UnicodeError("it begins as UTF-16 does"))
+        start = stream.read(2)
+    if not start:
+        return []
+    if dialect.encoding.lower() in UTF8 and start in (b"\xff\xfe", b"\xfe\xff"):
+        raise _corrupt(part, dialect, UnicodeError("it begins as UTF-16 does"))
     try:
         names = _names(part, dialect, HEADER_BYTES)
     except CorruptDataError:  # the first lines may be longer
@@ -205,6 +224,8 @@ def read(
         MissingDataError: the file is gone.
     """
     every = columns_of(part, dialect)
+    if not every:
+        return  # jobs leave such files where they had no row to write
     fields = [name for name in every if name]  # nothing can ask for a column without a name
     columns = [name for name in fields if chosen is None or name in chosen]
     convert = pcsv.ConvertOptions(
@@ -328,15 +349,18 @@ def _opened(part: Part, dialect: Dialect) -> _Stream:
         if part.stop is not None:
             stream = open(part.path, "rb")  # noqa: SIM115 - closed with the wrapper
             stream.seek(part.start)
-            return _Stream.of(_Bytes(stream, part.path, part.size))
+            piece = _Bytes(stream, part.path, part.size)
+            return _Stream.of(piece if part.start else piece.without_separator())
         source = pa.input_stream(str(part.path), compression="detect")
         if dialect.encoding.lower() not in UTF8:
             source = pa.transcoding_input_stream(source, dialect.encoding, "utf-8")
-        return _Stream.of(_Bytes(source, part.path))
+        return _Stream.of(_Bytes(source, part.path).without_separator())
     except FileNotFoundError as error:
         raise MissingDataError(
             "the file is gone", where=str(part.path), hint="load the day again"
         ) from error
+    except UnicodeError as error:
+        raise _corrupt(part, dialect, error) from error
 
 
 def _reader(

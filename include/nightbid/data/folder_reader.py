@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from nightbid.data.text_values import TextFormat
 from nightbid.data.window_columns import declared_types, dialect_of
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.schema import REASON, TEXT
+
+NO_OBJECT = "line is no JSON object"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,12 @@ class FolderReader:
         types, declared = self.types, self._declared
         wanted = {*types, *declared}
         is_json = self.kind == "jsonl"
-        for table in record_files.tables(part, self.kind, wanted.__contains__):
+        read = (
+            record_files.json_tables(part, wanted.__contains__)
+            if is_json
+            else zip(record_files.tables(part, self.kind, wanted.__contains__), repeat([]))
+        )
+        for table, broken in read:
             if is_json:
                 for name in declared:
                     if name not in table.column_names:
@@ -74,11 +82,10 @@ class FolderReader:
                     time_zone=self.block.time_zone, time_format=self.block.time_format
                 ),
             )
-            yield (
-                table.select(list(dict.fromkeys([*types, *declared, *table.column_names])))
-                if is_json
-                else table
-            )
+            if is_json:
+                names = list(dict.fromkeys([*types, *declared, *table.column_names]))
+                table = with_broken(table.select(names), broken)
+            yield table
 
     def finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
         """Add what the layout makes, and give the columns the pipeline's names.
@@ -158,6 +165,20 @@ class FolderReader:
             return error
         where = error.where.replace(str(self.root), self.address)
         return type(error)(error.what, where=where, hint=error.hint)
+
+
+def with_broken(table: pa.Table, lines: Sequence[str]) -> pa.Table:
+    """Add rows of nulls, with the reason, for lines that could not be read."""
+    for name in (REASON, TEXT):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    if not lines:
+        return table
+    nothing = pa.table([pa.nulls(len(lines), field.type) for field in table.schema], table.schema)
+    for name, values in ((REASON, [NO_OBJECT] * len(lines)), (TEXT, list(lines))):
+        place = nothing.column_names.index(name)
+        nothing = nothing.set_column(place, name, pa.array(values, pa.string()))
+    return pa.concat_tables([table, nothing])
 
 
 def need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from nightbid.config.sources import FileKind
 from nightbid.data.delimited import Part
+from nightbid.data.text_values import LONGEST_TEXT
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
 from nightbid.storage.workspace import write_atomically
@@ -103,6 +104,25 @@ def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterat
             yield table.select([name for name in table.column_names if is_read(name)])
 
 
+def json_tables(part: Part, is_read: Callable[[str], bool]) -> Iterator[tuple[pa.Table, list[str]]]:
+    """Read JSON lines.
+
+    Args:
+        part: the file, or a range of its lines.
+        is_read: whether a column is wanted.
+
+    Yields:
+        Tables as `tables` has them; and lines between theirs that are no JSON object.
+
+    Raises:
+        MissingDataError: the file is gone.
+        CorruptDataError: it is no JSON lines, or cut off: its last line is not whole.
+    """
+    with _Named(part.path, "jsonl"):
+        for table, broken in _json_blocks(part):
+            yield table.select([name for name in table.column_names if is_read(name)]), broken
+
+
 class _Named:
     """Says in one line that a file cannot be read."""
 
@@ -160,17 +180,58 @@ def _avro(part: Part) -> Iterator[pa.Table]:
 
 
 def _json_lines(part: Part) -> Iterator[pa.Table]:
-    rest, left = b"", part.size
+    return (table for table, _ in _json_blocks(part))
+
+
+def _json_blocks(part: Part) -> Iterator[tuple[pa.Table, list[str]]]:
+    rest, left, is_first = b"", part.size, not part.start
     with pa.input_stream(str(part.path), compression="detect") as stream:
         if part.start:
             stream.seek(part.start)
         while chunk := stream.read(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES)):
             left = None if left is None else left - len(chunk)
+            if is_first and chunk.lstrip()[:1] == b"[":
+                raise CorruptDataError(
+                    "is one JSON array, not an object per line",
+                    where=str(part.path),
+                    hint="write lines, for example with jq -c '.[]'",
+                )
+            is_first = False
             block, _, rest = (rest + chunk).rpartition(b"\n")
             if block.strip():
-                yield _json_table(block)
+                yield _json_block(block)
     if rest.strip():
-        yield _json_table(rest)
+        yield _json_table(rest), []
+
+
+def _json_block(block: bytes) -> tuple[pa.Table, list[str]]:
+    """Read whole lines; those that are no JSON object are given apart."""
+    try:
+        return _json_table(block), []
+    except ValueError:  # of Arrow or of Python
+        lines = [line for line in block.splitlines() if line.strip()]
+    rows, broken = [], []
+    for line in lines:
+        try:
+            rows.append(json.dumps(_read_object(line)).encode())
+        except ValueError:
+            broken.append(line[:LONGEST_TEXT].decode("utf-8", "backslashreplace"))
+    return _json_table(b"\n".join(rows)) if rows else pa.table({}), broken
+
+
+def _read_object(line: bytes) -> dict[str, Any]:
+    # NaN and Infinity, which Python writes and nobody else reads, are no values.
+    found = json.loads(line, parse_constant=lambda _: None, object_pairs_hook=_object)
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field comes twice")
+    return found
 
 
 def _json_table(block: bytes) -> pa.Table:
@@ -197,6 +258,8 @@ def _json_table(block: bytes) -> pa.Table:
 def _mixed_table(block: bytes) -> pa.Table:
     """Read lines in which a field is now a number, now a text: such a column is text."""
     rows = [json.loads(line) for line in block.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no object")
     mixed: dict[str, pa.Array] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]

@@ -198,6 +198,8 @@ def cast(
         return text.cast(ARROW[kind]), wrong
     except pa.ArrowInvalid:
         pass  # some value is of another kind, or spelled in another way: look at each
+    if kind == "int":  # pandas writes whole numbers so where some are missing
+        text = pc.replace_substring_regex(text, r"^(-?[0-9]+)\.0+$", r"\1")
     fits = pc.match_substring_regex(text, PATTERN[kind])
     if kind == "int":
         long = pc.match_substring_regex(text, LONG_INTEGER)

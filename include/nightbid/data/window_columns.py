@@ -203,8 +203,8 @@ class WindowColumns:
             return None
         have: dict[str, None] = {}
         # One file of a day stands for it; files of many days may each have columns of their own.
-        firsts = [part for parts in self._days for part in parts[:1]]
-        for part in (*firsts, *self._find_whole()):
+        firsts = [next(filter(self.names_in, parts), None) for parts in self._days]
+        for part in (*filter(None, firsts), *self._find_whole()):
             have.update(dict.fromkeys(self.names_in(part)))
         others = [name for name in have if name and self.is_optional(name)]
         if len(others) <= self._others:

@@ -66,6 +66,25 @@ class ColumnSummary:
         return codes >= 0
 
     @cached_property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers alone, however they are written: 123.0 in a float."""
+        if self.kind not in ("integer", "number"):
+            return False
+        found = numbers(self.values)
+        found = found[np.isfinite(found)]
+        return bool(len(found)) and bool((found == np.floor(found)).all())
+
+    @cached_property
+    def is_spelled_twice(self) -> bool:
+        """Whether texts name a number as 123 here and as 123.0 there: two values of one id."""
+        if not pa.types.is_string(self.values.type):
+            return False
+        texts = pc.unique(self.values.drop_null())
+        ends = pc.match_substring_regex(texts, r"^-?[0-9]+\.0+$")
+        plain = pc.replace_substring_regex(texts.filter(ends), r"\.0+$", "")
+        return bool(pc.any(pc.is_in(plain, texts)).as_py())
+
+    @cached_property
     def days(self) -> Floats:
         """float64 [rows]: days since 1970, UTC, of a time column; NaN where it is no time."""
         micros = as_time(self.values).cast(pa.int64())

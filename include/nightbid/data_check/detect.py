@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from nightbid.config.sources import BIGQUERY, FolderSource
 from nightbid.data.day_names import SPELLED, SUFFIXES, day_of_path, is_format
-from nightbid.data.delimited import Part, columns_of, kinds
+from nightbid.data.delimited import SEPARATOR, Part, columns_of, kinds
 from nightbid.data.delta import is_delta
 from nightbid.data.iceberg import is_iceberg
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
@@ -30,6 +30,8 @@ HEAD_BYTES = 1 << 18
 FIRST_ROWS = 1000
 DELIMITERS = ",\t;|"
 BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+LOOK_AT = 50
+"""Text files, the newest first, of which one must not be empty."""
 DECIMAL_COMMA = re.compile(r"^-?[0-9]+,[0-9]+$")
 
 
@@ -75,11 +77,13 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
     kind = kinds.most_common(1)[0][0]
     if kind != "csv":
         return {"kind": kind, **block}
-    newest = max(
-        (path for path in files if _format_of(path, place) == "csv"), key=lambda p: p.as_posix()
-    )
-    place.fetch([newest])
-    return {"kind": kind, **block, **_text_settings(newest)}
+    texts = [path for path in files if _format_of(path, place) == "csv"]
+    newest = sorted(texts, key=lambda path: path.as_posix(), reverse=True)[:LOOK_AT]
+    for path in newest:  # some jobs leave empty files where they had no row to write
+        place.fetch([path])
+        if _head(path).strip():
+            return {"kind": kind, **block, **_text_settings(path)}
+    return {"kind": kind, **block, **_text_settings(newest[0])}
 
 
 def time_column(block: dict[str, Any], cache: Path) -> str:
@@ -122,8 +126,7 @@ def _format_of(path: Path, place: Place) -> str | None:
 
 def _text_settings(path: Path) -> dict[str, Any]:
     """Find encoding, delimiter, decimal mark and layout from the start of a file."""
-    with pa.input_stream(str(path), compression="detect") as stream:
-        head = stream.read(HEAD_BYTES)
+    head = _head(path)
     found: dict[str, Any] = {}
     encoding = "utf-8"
     if head[:2] in BYTE_ORDER_MARKS:
@@ -132,11 +135,13 @@ def _text_settings(path: Path) -> dict[str, Any]:
         try:
             head[: head.rfind(b"\n") + 1].decode("utf-8")
         except UnicodeDecodeError:
-            encoding = "latin-1"
+            encoding = _one_byte_encoding(head)
     if encoding != "utf-8":
         found["encoding"] = encoding
     text = head.decode(encoding, "ignore").removeprefix("\ufeff")
     lines = [line for line in text.splitlines()[:200] if line.strip()]
+    told = SEPARATOR.match(lines[0].encode() + b"\n") if lines else None
+    lines = lines[1:] if told else lines
     if not lines:
         raise CorruptDataError("the file is empty", where=str(path), hint="load the day again")
     first = lines[0]
@@ -162,6 +167,28 @@ def _text_settings(path: Path) -> dict[str, Any]:
     if form := _time_format(rows, path):
         found["time_format"] = form
     return found
+
+
+def _head(path: Path) -> bytes:
+    """Read the first bytes of a text file."""
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            return bytes(stream.read(HEAD_BYTES))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptDataError(
+            f"cannot be read: {' '.join(str(error).split())}",
+            where=str(path),
+            hint="name it after its compression (.gz, .bz2, .zst, or none), or copy it again",
+        ) from error
+
+
+def _one_byte_encoding(head: bytes) -> str:
+    """Tell Windows' Western encoding from Latin-1, whose bytes 0x80 to 0x9f no text has."""
+    try:
+        head.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
 
 
 def _time_format(rows: list[list[str]], path: Path) -> str:

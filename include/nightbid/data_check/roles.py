@@ -188,6 +188,10 @@ FITS = {
 }
 
 
+IDS = ("user", "item")
+"""Roles whose column may be a number with a decimal point, if every value is whole."""
+
+
 def _by_name(
     found: Findings, known: dict[str, ColumnSummary], role: str, given: dict[str, str | None]
 ) -> None:
@@ -198,11 +202,17 @@ def _by_name(
         (rank, -column.distinct, name)
         for name, column in known.items()
         if name not in taken
-        and column.kind in FITS[role]
+        and (column.kind in FITS[role] or (role in IDS and column.is_whole))
         and (rank := rank_of(name, role)) is not None
     ]
     if ranked:
-        _take(found, role, min(ranked)[2], "by its name")
+        name = min(ranked)[2]
+        why = "by its name"
+        if known[name].is_spelled_twice:
+            why += (
+                f"; some of its texts are 123, some 123.0: `types: {{{name}: int}}` makes them one"
+            )
+        _take(found, role, name, why)
 
 
 def _labels(

@@ -168,13 +168,50 @@ def test_text_files_are_described_by_what_is_in_them(tmp_path):
         path.write_bytes(path.read_bytes().decode().encode("latin-1"))
     found = json.loads(check(folder, "--json"))
     block = {key: found["source"].get(key) for key in ("kind", "encoding", "delimiter", "decimal")}
-    assert block == {"kind": "csv", "encoding": "latin-1", "delimiter": ";", "decimal": ","}
+    assert block == {"kind": "csv", "encoding": "cp1252", "delimiter": ";", "decimal": ","}
     assert {each["name"]: each["kind"] for each in found["columns"]}["Größe"] == "number"
+
+
+def test_an_export_of_excel_is_read_as_it_was_written(tmp_path):
+    """In Windows-1252, with the delimiter in a first line, whole days in one locale's spelling."""
+    for at in range(3):
+        day = FIRST + timedelta(days=at)
+        rows = [f"{at}-{n};{day:%d.%m.%Y} 14:{n:02d};u{n % 9};{n % 5};„{n % 3} €“;{n % 2}"
+                for n in range(60)]  # fmt: skip
+        text = "\r\n".join(["sep=;", "Request ID;Served At;User;Ad;Größe;click", *rows, ""])
+        (tmp_path / f"{day}.csv").write_bytes(text.encode("cp1252"))
+    (tmp_path / f"{FIRST + timedelta(days=2)}-empty.csv").touch()
+    found = json.loads(check(tmp_path, "--json"))
+    assert found["source"] == {
+        "kind": "csv", "folder": str(tmp_path), "encoding": "cp1252", "delimiter": ";",
+        "time_format": "%d.%m.%Y %H:%M",
+    }  # fmt: skip
+    assert {name: each["column"] for name, each in found["roles"].items()} == {
+        "time": "Served At", "key": "Request ID", "user": "User", "item": "Ad",
+    }  # fmt: skip
+    values = {each["name"]: each["examples"] for each in found["columns"]}["Größe"]
+    assert sorted(values) == ["„0 €“", "„1 €“", "„2 €“"]
+
+
+@pytest.mark.parametrize("kind", ["float", "texts", "both"])
+def test_ids_that_are_written_as_floats_are_ids(tmp_path, kind):
+    def change(table: pa.Table) -> pa.Table:
+        floats = table["uid"].cast(pa.float64())
+        texts = [f"{n}.0" if kind == "texts" or at % 2 else str(n)
+                 for at, n in enumerate(table["uid"].to_pylist())]  # fmt: skip
+        column = floats if kind == "float" else pa.array(texts)
+        return table.set_column(table.column_names.index("uid"), "uid", column)
+
+    found = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
+    user = found["roles"]["user"]
+    assert user["column"] == "uid"
+    assert ("`types: {uid: int}` makes them one" in user["why"]) == (kind == "both")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "error", "said"),
     [
+        ("2026-01-05.csv.gz", "a,b\n1,2\n", CorruptDataError, "zlib.*name it after its compress"),
         ("notes.docx", "x", MissingDataError, "no file of a known format; the folder has notes"),
         ("logs.csv", "a,b\n1,2\n", MissingDataError, "no file of the folder belongs to a day"),
         ("2026-01-05.csv", "1,2026-01-05,3\n", CorruptDataError, "has no header"),

@@ -13,6 +13,7 @@ import pytest
 from nightbid.config.sources import FolderSource
 from nightbid.data.folder import FolderLogs
 from nightbid.errors import CorruptDataError
+from nightbid.schema import REASON, TEXT
 
 DAY = date(2026, 1, 5)
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -99,6 +100,8 @@ def test_json_lines_of_other_files_and_types_are_one_table(tmp_path):
         "id": [str(long[0]), str(long[1]), "5"],
         "price": [2.0, None, 2.5],
         "ad": [None, None, "x"],
+        REASON: [None] * 3,
+        TEXT: [None] * 3,
     }
 
 

@@ -81,6 +81,67 @@ def test_a_trailing_delimiter_is_read(tmp_path):
     assert read(opened(tmp_path))["key"].to_pylist() == ["a", "b"]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_first_line_with_the_separator_is_no_header(tmp_path, mark, packed):
+    data = f"{mark}sep=;\r\nkey;price\r\na;1,5\r\nb;2,5\r\n".encode()
+    name = f"{DAY}.csv" + (".gz" if packed else "")
+    write_csv(tmp_path, gzip.compress(data) if packed else data, name)
+    table = read(opened(tmp_path, delimiter=";", decimal=","))
+    assert table.to_pylist() == [
+        {"key": key, "price": price, REASON: None, TEXT: None}
+        for key, price in (("a", 1.5), ("b", 2.5))
+    ]
+
+
+def test_a_file_may_begin_like_one(tmp_path):
+    write_csv(tmp_path, "sep=\na\n")
+    assert read(opened(tmp_path)).column_names == ["sep=", REASON, TEXT]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_an_empty_text_file_has_no_rows(tmp_path, kind):
+    """Jobs leave one where they had no row to write."""
+    folder = tmp_path / f"dt={DAY}"
+    folder.mkdir()
+    text = "key,price\na,1.5\n" if kind == "csv" else '{"key": "a", "price": 1.5}\n'
+    (folder / f"part-0.{kind}").touch()
+    (folder / f"part-1.{kind}").write_text(text)
+    (folder / f"part-2.{kind}.gz").write_bytes(gzip.compress(b""))
+    assert read(opened(tmp_path, kind))["price"].to_pylist() == [1.5]
+    named = FolderLogs(FolderSource(kind=kind, folder=str(tmp_path)), [DAY], named={"price"})
+    assert read(named)["price"].to_pylist() == [1.5]
+
+
+def test_whole_numbers_with_a_point_are_whole_numbers_where_that_is_declared(tmp_path):
+    write_csv(tmp_path, "user,price\n1234.0,1\n1234,1\n-7.00,1\n1.5,1\n,1\n")
+    rows = read(opened(tmp_path, types={"user": "int"})).to_pylist()
+    assert [row["user"] for row in rows] == [1234, 1234, -7, None, None]
+    assert [row[REASON] for row in rows] == [None] * 3 + ["user is not a whole number", None]
+
+
+def test_lines_that_are_no_json_object_are_set_aside(tmp_path):
+    lines = ['{"key": "a", "n": 1}', '{"key": "b", "n"', "", "[1]", '{"key": "c", "n": NaN}',
+             '{"key": "d", "key": "e"}', '{"key": "f", "n": 12345678901234567890}']  # fmt: skip
+    (tmp_path / f"{DAY}.jsonl").write_bytes(("\r\n".join(lines) + "\r\n").encode() + b'"\xff"\n')
+    table = read(opened(tmp_path, "jsonl"))
+    good = table.filter(pc.is_null(table[REASON]))
+    assert good["key"].to_pylist() == ["a", "c", "f"]
+    assert good["n"].to_pylist() == ["1", None, "12345678901234567890"]
+    aside = table.filter(pc.is_valid(table[REASON]))
+    assert set(aside[REASON].to_pylist()) == {"line is no JSON object"}
+    assert aside[TEXT].to_pylist() == [lines[1], lines[3], lines[5], '"\\xff"']
+    (tmp_path / f"{DAY}.jsonl").write_text('{"key": "a"}\n{"key": ')
+    with pytest.raises(CorruptDataError, match="may be cut off"):
+        read(opened(tmp_path, "jsonl"))
+
+
+def test_a_json_array_says_what_it_is(tmp_path):
+    (tmp_path / f"{DAY}.json").write_text('[{"key": "a"},\n {"key": "b"}]\n')
+    with pytest.raises(CorruptDataError, match="is one JSON array, not an object per line"):
+        read(opened(tmp_path, "jsonl"))
+
+
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
     write_csv(tmp_path, "key,price,price\na,1,2\n")
     with pytest.raises(CorruptDataError, match="two columns are called 'price'") as caught:
