@@ -358,6 +358,7 @@ def main() -> None:
     parser.add_argument("--airflow", action="store_true", help="nights of a real Airflow")
     parser.add_argument("--bucket", action="store_true", help="of it, in an object store")
     parser.add_argument("--clock", action="store_true", help="nights whose clock jumps")
+    parser.add_argument("--edit", action="store_true", help="nights whose YAML is edited")
     asked = parser.parse_args()
     lines = asked.out.read_text().splitlines() if asked.out.exists() else []
     done: dict[int | str, dict[str, Any]] = {each["case"]: each for each in map(json.loads, lines)}
@@ -367,6 +368,10 @@ def main() -> None:
         found = chaos_airflow.cases(
             asked.cases, asked.seed, done.__contains__, bucket=asked.bucket
         )  # fmt: skip
+    elif asked.edit:
+        import chaos_edit
+
+        found = chaos_edit.cases(asked.cases, asked.seed, done.__contains__)
     elif asked.clock:
         import chaos_clock
 
