@@ -1,4 +1,4 @@
-"""Nights whose clock is put back or forward by hours in their midst, with libfaketime.
+"""Nights whose clock is put back or forward by hours mid-run, with libfaketime.
 
     apt-get install libfaketime      # or NIGHTBID_FAKETIME=…/libfaketime.so.1
     python benchmarks/chaos.py --clock --cases 50 --out chaos.jsonl

@@ -25,7 +25,7 @@ from nightbid.storage.workspace import Workspace
 NIGHT_OF = date(2026, 1, 8)
 RUN = "chaos"
 SECONDS = "NIGHTBID_CHAOS_SECONDS"
-"""How long a stage takes at least, in a night that is to be met in its midst."""
+"""How long a stage takes at least, in a night that is to be met mid-run."""
 
 
 def spec(epochs: int | None = None) -> PipelineSpec:

@@ -13,5 +13,8 @@ if [ ! -s "$data/PG_VERSION" ]; then
   "$bin/createdb" -h /tmp -U "$POSTGRES_USER" "$POSTGRES_DB"
   "$bin/pg_ctl" -D "$data" -w stop >/dev/null
 fi
+# A scheduler that is killed may leave its transaction open (its workers inherit the connection, or
+# its machine is gone without a word): the rows of its runs would be locked, and the nights stand still.
+lost="-c idle_in_transaction_session_timeout=60s -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10"
 # shellcheck disable=SC2086
-exec "$bin/postgres" -D "$data" -c listen_addresses='*' $sockets
+exec "$bin/postgres" -D "$data" -c listen_addresses='*' $sockets $lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.salvage import InvalidPipeline
 from nightbid.errors import ConfigError
 
+MOST_VALUES = 100_000
+"""In a pipeline's YAML, each counted as often as an anchor repeats it."""
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 """What PyYAML raises, beside its own errors, for a value that its type does not have."""
 
@@ -106,7 +109,7 @@ def _text(path: Path, where: str) -> str:
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return _loaded(text, where)
     except UNREADABLE as error:
         raise ConfigError(
             f"a value cannot be read: {' '.join(str(error).split()) or type(error).__name__}",
@@ -120,6 +123,30 @@ def _yaml(text: str, where: str) -> Any:
         raise ConfigError(
             f"malformed YAML: {problem}", where=line, hint="fix this line (or the one above)"
         ) from error
+
+
+def _loaded(text: str, where: str) -> Any:
+    """Load YAML whose anchors do not stand for more than a machine can hold."""
+    tree = yaml.safe_load(text)
+    count = _values_in(tree, {})
+    if count > MOST_VALUES:
+        raise ConfigError(
+            f"its anchors (&, *) stand for more than {MOST_VALUES:,} values",
+            where=where,
+            hint="write out what is meant, or leave the anchors out",
+        )
+    return tree
+
+
+def _values_in(tree: Any, known: dict[int, float]) -> float:
+    """Count values as often as they are referred to; infinity for one that contains itself."""
+    if not isinstance(tree, (dict, list)):
+        return 1
+    if id(tree) not in known:
+        known[id(tree)] = inf
+        inner = tree.values() if isinstance(tree, dict) else tree
+        known[id(tree)] = 1 + sum(_values_in(each, known) for each in inner)
+    return known[id(tree)]
 
 
 def _add_suite(tree: dict[str, Any], path: Path) -> None:
@@ -171,7 +198,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
                 hint="override a key of an existing block",
             )
     try:
-        node[leaf] = yaml.safe_load(value)
+        node[leaf] = _loaded(value, "--set")
     except yaml.YAMLError as error:
         raise ConfigError(
             f"the value of {override!r} is not YAML", where="--set", hint="quote the value"

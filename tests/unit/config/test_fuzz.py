@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nightbid.config.load import find_pipeline
+from nightbid.config.load import find_pipeline, parse_pipeline
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.gates.result import read_result
 from nightbid.night.attempts import StageRecord
@@ -130,3 +130,17 @@ def test_what_is_no_result_of_a_gate_is_refused(tmp_path: Path, content: bytes) 
     (tmp_path / "gate.json").write_bytes(content)
     with pytest.raises(CorruptDataError, match=r"gate\.json"):
         read_result(UPath(tmp_path))
+
+
+def test_anchors_that_stand_for_too_much_are_refused_at_once() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    tree = "\n".join(f"    {line}" for line in lines)
+    for text in (
+        f"pipeline: p\nmodel:\n  parameters:\n{tree}\nevaluate: {{slices: *a11}}\n",
+        "pipeline: p\nfeatures: &f {ad_id: {columns: [*f]}}\n",
+    ):
+        with pytest.raises(ConfigError, match=r"anchors .* stand for more than 100,000 values"):
+            parse_pipeline(text, "p.yaml")
+    shared = "pipeline: p\nfeatures: {a: &u {transform: vocabulary, min_count: 5}, b: *u}\n"
+    assert parse_pipeline(shared, "p.yaml").features.keys() == {"a", "b"}
