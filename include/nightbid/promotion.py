@@ -130,6 +130,7 @@ def run(task: StageTask) -> Outcome:
                 bundle_digest=bundle.manifest.digest,
                 reason=against(verdict, reference),
                 judged_against=pinned.number if pinned else 0,
+                judged_bundle=pinned.bundle_digest if pinned else "",
                 by=approval.by if approval else "",
                 label=task.spec.label.model_dump(mode="json"),
             )

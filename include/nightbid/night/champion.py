@@ -180,6 +180,7 @@ class ChampionPointer:
         bundle_digest: str,
         reason: str,
         judged_against: int | None = None,
+        judged_bundle: str = "",
         by: str = "",
         label: dict[str, object] | None = None,
     ) -> Champion:
@@ -194,6 +195,8 @@ class ChampionPointer:
             judged_against: number of the champion that it was compared with, 0 for none. The
                 champion must still be that one, and no user may have withdrawn the bundle. None: a
                 user promotes by hand, and neither is checked.
+            judged_bundle: digest of that champion's bundle: in a history that was restored from a
+                backup, its number may have gone to another one.
             by: Person who approved it, if one was asked.
             label: the `label` block of its pipeline.
 
@@ -220,9 +223,13 @@ class ChampionPointer:
                 hint="`nightbid rollback --to NUMBER --reason …` lets it serve again",
             )
         number = current.number if current else 0
-        if judged_against is not None and not _is_same(history, judged_against, number):
+        is_other = bool(judged_bundle and current and current.bundle_digest != judged_bundle)
+        if judged_against is not None and (
+            is_other or not _is_same(history, judged_against, number)
+        ):
+            now = _named(number) + " of another run" * (number == judged_against)
             raise PromotionRefused(
-                f"judged against {_named(judged_against)}, but {_named(number)} serves now",
+                f"judged against {_named(judged_against)}, but {now} serves now",
                 where=self._pipeline,
                 hint=RERUN_UNDER_NEW_ID,
             )

@@ -228,7 +228,8 @@ class Follower:
         if champion is None and served and pointer.history():
             LOG.warning("%s: the champion was retired, and nothing serves", self._pipeline)
             return None
-        if champion is None or (served and served.champion.number == champion.number):
+        # The whole entry: in a history that was restored, its number may be another one's.
+        if champion is None or (served and served.champion == champion):
             return served
         folder = fetch_bundle(self._workspace, champion)
         found = load(champion, folder)

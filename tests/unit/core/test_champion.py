@@ -113,6 +113,23 @@ def test_judged_against_one_champion_never_replaces_another(tmp_path):
     assert judged("E", 4).number == 5
 
 
+def test_in_a_restored_history_a_number_stands_for_another_champion(tmp_path):
+    pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
+    for number, name in enumerate("ABC", start=1):
+        promote(pointer, name, number)
+    history = tmp_path / "champion" / "ctr" / "history"
+    (history / "000003.json").unlink()  # a backup of before C's promotion
+    asked = {"night": dt.date(2026, 1, 9), "reason": "better", "judged_against": 3,
+             "judged_bundle": "C"}  # fmt: skip
+    with pytest.raises(PromotionRefused, match="against champion #3, but champion #2 serves"):
+        pointer.promote(run_id="D", bundle_uri="stages/D", bundle_digest="D", **asked)
+    promote(pointer, "X", 4)
+    assert pointer.current().number == 3
+    with pytest.raises(PromotionRefused, match="but champion #3 of another run"):
+        pointer.promote(run_id="D", bundle_uri="stages/D", bundle_digest="D", **asked)
+    assert pointer.current().run_id == "X"
+
+
 def test_a_retired_champion_neither_serves_nor_is_compared_with(tmp_path):
     pointer = ChampionPointer(Workspace(str(tmp_path)), "ctr")
     for number, name in enumerate(("A", "leaky", "C"), start=1):
