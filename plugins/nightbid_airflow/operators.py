@@ -19,6 +19,7 @@ from nightbid.errors import (
     PriceError,
     PromotionRefused,
     StageError,
+    WorkspaceError,
 )
 from nightbid.jobs.follow import poll_seconds
 from nightbid.jobs.job import DeferredJob
@@ -123,6 +124,8 @@ class StageOperator(BaseOperator):
             if run is not None and self._has_failed_twice(run, before):
                 raise AirflowFailException(str(error)) from None
             raise
+        except OSError as error:
+            raise _out_of_reach(error, settings) from None
         if isinstance(found, DeferredJob):
             self._leave(found, settings)
         assert isinstance(found, StageResult)
@@ -163,15 +166,18 @@ class StageOperator(BaseOperator):
             return  # dag.test() runs one night at a time, and has no triggerer.
         settings = Settings()
         request = Request.of(self.pipeline, run, context["params"])
+        workspace = Workspace(settings.workspace)
         try:
-            other = Turns(Workspace(settings.workspace), self.pipeline).take(
+            other = Turns(workspace, self.pipeline).take(
                 run.run_id,
                 request.date,
-                runs_at_work(run.dag_id),
+                runs_at_work(run.dag_id, workspace, self.pipeline),
                 is_patient=self.stage == NIGHT[0].name and "backfill" in str(run.run_type).lower(),
             )
         except FINAL as error:
             raise AirflowFailException(str(error)) from None
+        except OSError as error:
+            raise _out_of_reach(error, settings) from None
         if not other:
             return
         if other != run.run_id:
@@ -209,6 +215,16 @@ class StageOperator(BaseOperator):
         raise StageError(
             "stopped from outside", where=self.stage, hint="clear the task to run it again"
         )
+
+
+def _out_of_reach(error: OSError, settings: Settings) -> WorkspaceError:
+    """Say in one line that a file cannot be read or written: a disk is full, read-only or gone."""
+    where = error.filename or settings.workspace
+    return WorkspaceError(
+        f"{error.strerror or error}",
+        where=str(where),
+        hint="make room, or make it writable again; what is finished stays, and is reused",
+    )
 
 
 class ReportOperator(BaseOperator):

@@ -11,21 +11,36 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from nightbid.errors import WorkspaceError
-from nightbid.night.turns import AtWork, Turns
+from nightbid.night.turns import AtWork, Turns, watched_runs
 from nightbid.storage.workspace import Workspace
 
 PATIENCE_POLLS = 60
 """For as many polls in a row the workspace may be out of reach."""
 
 
-def runs_at_work(dag_id: str) -> AtWork:
-    """Ask Airflow whether one of some runs of a DAG is running; a queued one is not."""
+def runs_at_work(dag_id: str, workspace: Workspace, pipeline: str) -> AtWork:
+    """Ask Airflow whether one of some runs of a DAG is running; a queued one is not.
+
+    A run that this Airflow does not know may be another one's, in the same workspace: it is at work
+    while that one's triggerer leaves signs of life.
+
+    Args:
+        dag_id: DAG of the pipeline's nights.
+        workspace: Holds the records.
+        pipeline: Name of the pipeline.
+    """
+    is_watched = watched_runs(workspace, pipeline)
+
+    def count(run_ids: Sequence[str], states: list[str] | None) -> int:
+        return RuntimeTaskInstance.get_dr_count(dag_id=dag_id, run_ids=list(run_ids), states=states)
 
     def at_work(run_ids: Sequence[str]) -> bool:
-        count = RuntimeTaskInstance.get_dr_count(
-            dag_id=dag_id, run_ids=list(run_ids), states=["running"]
-        )
-        return count > 0
+        if count(run_ids, ["running"]) > 0:
+            return True
+        if count(run_ids, None) == len(run_ids):
+            return False
+        strangers = [each for each in run_ids if is_watched([each])]
+        return any(count([each], None) == 0 for each in strangers)
 
     return at_work
 
@@ -98,9 +113,10 @@ class TurnTrigger(BaseTrigger):
                 self.log.info("%s", waits_for(other))
 
     def _take(self) -> str:
-        turns = Turns(Workspace(self.workspace), self.pipeline)
+        workspace = Workspace(self.workspace)
+        at_work = runs_at_work(self.dag_id, workspace, self.pipeline)
         date = dt.date.fromisoformat(self.date)
-        return turns.take(self.run_id, date, runs_at_work(self.dag_id))
+        return Turns(workspace, self.pipeline).take(self.run_id, date, at_work)
 
 
 def waits_for(other: str) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
@@ -15,12 +16,14 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.settings import Settings
+from nightbid.errors import WorkspaceError
 from nightbid.night.attempts import StageRecord
 from nightbid.night.record import RunRecord
 from nightbid.night.stage import Stage
 from nightbid.night.stages import NIGHT, upstream
 from nightbid.storage.workspace import Workspace
 from nightbid_airflow.approval import question
+from nightbid_airflow.operators import StageOperator
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("tensorflow", "keras", "apache_beam", "great_expectations", "pandas", "pyarrow", "mlflow")
@@ -212,3 +215,16 @@ def test_the_question_holds_the_verdicts_and_leads_to_the_report(pipelines, tmp_
     assert "better, AUC 0.71" in text
     assert "gate_model: **pass**, 20 checks passed" in text
     assert "1.5 hours" in text
+
+
+def test_a_workspace_that_cannot_be_written_is_one_line(pipelines, tmp_path, monkeypatch) -> None:
+    pipelines()
+    place = tmp_path / "a file"
+    place.write_text("")
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(place))
+    task = StageOperator(task_id="sample", stage="sample", pipeline="small")
+    run = SimpleNamespace(run_id="manual__1", run_type="manual", triggering_user_name="dag_test")
+    ti = SimpleNamespace(try_number=1, max_tries=2)
+    with pytest.raises(WorkspaceError, match=r"a file.*: Not a directory → make room") as told:
+        task.execute({"dag_run": run, "ti": ti, "params": {"date": "2026-01-04"}})
+    assert "\n" not in str(told.value)

@@ -6,15 +6,19 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from nightbid.config.load import find_pipeline, pipeline_names
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError, StageError
 from nightbid.night.attempts import StageRecord
-from nightbid.night.record import RunRecord
+from nightbid.night.record import HEARTBEAT, RunRecord
 from nightbid.night.stages import all_after, stage_named
+from nightbid.night.turns import Turns
+from nightbid.storage.workspace import Workspace
 from nightbid_airflow.operators import StageOperator
 from nightbid_airflow.request import Request
+from nightbid_airflow.turn import runs_at_work
 
 ASKED = Request("small", "manual__1", dt.date(2026, 1, 5), ())
 
@@ -123,3 +127,28 @@ def test_a_stage_that_fails_by_itself_is_tried_twice_and_a_lost_worker_does_not_
     assert not failed(1)
     assert failed(3), "the second attempt was lost with its worker"
     assert not task._has_failed_twice(run, before=3), "a person cleared the task"
+
+
+def test_a_night_of_another_airflow_in_the_same_workspace_is_waited_for(
+    pipelines, monkeypatch
+) -> None:
+    pipelines()
+    workspace = Workspace(Settings().workspace)
+    _, other = ASKED.open(Settings(), stage_named("sample"))
+    Turns(workspace, "small").take(ASKED.run_id, ASKED.date, lambda _: False)
+    known = {"mine": "queued"}
+
+    def count(dag_id: str, run_ids: list[str], states: list[str] | None) -> int:
+        """As the database of this Airflow answers."""
+        return sum(known.get(each, "") in (states or ["queued"]) for each in run_ids)
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_dr_count", count)
+
+    def take() -> str:
+        at_work = runs_at_work("nightly_small", workspace, "small")
+        return Turns(workspace, "small").take("mine", dt.date(2026, 1, 6), at_work)
+
+    (other.folder / HEARTBEAT).write_text(dt.datetime.now(dt.UTC).isoformat())
+    assert take() == ASKED.run_id, "its triggerer gives signs of life"
+    known[ASKED.run_id] = "queued"
+    assert take() == "", "a run of this Airflow that is not running"
