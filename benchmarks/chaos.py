@@ -357,6 +357,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("chaos.jsonl"))
     parser.add_argument("--airflow", action="store_true", help="nights of a real Airflow")
     parser.add_argument("--bucket", action="store_true", help="of it, in an object store")
+    parser.add_argument("--pipelines", type=int, default=2, choices=(1, 2), help="of --airflow")
     parser.add_argument("--clock", action="store_true", help="nights whose clock jumps")
     parser.add_argument("--edit", action="store_true", help="nights whose YAML is edited")
     asked = parser.parse_args()
@@ -366,7 +367,8 @@ def main() -> None:
         import chaos_airflow
 
         found = chaos_airflow.cases(
-            asked.cases, asked.seed, done.__contains__, bucket=asked.bucket
+            asked.cases, asked.seed, done.__contains__,
+            bucket=asked.bucket, pipelines=asked.pipelines,
         )  # fmt: skip
     elif asked.edit:
         import chaos_edit

@@ -76,17 +76,20 @@ class Place:
         folder: Of everything that it writes.
         server: PostgreSQL, with the databases `airflow` and `ledger`.
         storage: The object store of the workspace; None: a folder.
+        names: Of the pipelines.
     """
 
-    def __init__(self, folder: Path, server: Server, storage: Storage | None) -> None:
+    def __init__(
+        self, folder: Path, server: Server, storage: Storage | None, names: tuple[str, ...]
+    ) -> None:
         from nightbid_airflow.embedded.client import Client
         from nightbid_airflow.embedded.home import USER, Home, address, free_port
 
-        self.server, self.folder = server, folder
+        self.server, self.folder, self.names = server, folder, names
         self.wires = {"ledger": Wire(server.port), "tracking": Wire(0)}
         self.pipelines = folder / "pipelines"
         self.pipelines.mkdir(parents=True, exist_ok=True)
-        for name in PIPELINES:
+        for name in names:
             (self.pipelines / f"{name}.yaml").write_text(spec(name))
         own = {
             "NIGHTBID_WORKSPACE": str(folder / "workspace"),
@@ -136,7 +139,7 @@ class Place:
         with chaos_stack.running(self._environment, self._port, self.logs / "stack.log") as stack:
             self.stack = stack
             self.wait(self.client.is_healthy, "health")
-            for name in PIPELINES:
+            for name in self.names:
                 self.wait(lambda name=name: self.client.has_dag(f"nightly_{name}"), "DAGs")
                 self.client.unpause(f"nightly_{name}")
             yield self
@@ -208,7 +211,7 @@ class Place:
 
 
 @contextmanager
-def place(folder: Path, *, bucket: bool = False) -> Iterator[Place]:
+def place(folder: Path, *, bucket: bool, pipelines: int) -> Iterator[Place]:
     """Serve PostgreSQL, an object store if one is wanted, and Airflow on them."""
     with serving() as server, contextlib.ExitStack() as ends:
         with psycopg.connect(server.address("postgres"), autocommit=True) as connection:
@@ -224,7 +227,7 @@ def place(folder: Path, *, bucket: bool = False) -> Iterator[Place]:
             storage = Storage().start()
             storage.buckets["chaos"] = {}
             ends.callback(storage.stop)
-        made = Place(folder, server, storage)
+        made = Place(folder, server, storage, PIPELINES[:pipelines])
         with made.running():
             yield made
 
@@ -312,7 +315,7 @@ def case(at: Place, number: int, seed: int, kinds: tuple[str, ...]) -> dict[str,
     night, run_id = FIRST + dt.timedelta(days=number), f"case-{number}"
     happened = []
     try:
-        for name in PIPELINES:
+        for name in at.names:
             at.client.trigger(f"nightly_{name}", run_id, {"date": str(night)})
         began = time.monotonic()
         moments = sorted(draw.uniform(0, NIGHT_SECONDS) for _ in range(draw.randint(1, 3)))
@@ -320,7 +323,7 @@ def case(at: Place, number: int, seed: int, kinds: tuple[str, ...]) -> dict[str,
             time.sleep(max(0.0, began + moment - time.monotonic()))
             kind = kinds[number % len(kinds)] if not happened else draw.choice(kinds)
             happened.append(f"{time.monotonic() - began:.0f} s: {at.disturb(kind, draw)}")
-        for name in PIPELINES:
+        for name in at.names:
             at.wait(lambda name=name: at.state(name, run_id) in ("success", "failed"), run_id)
             tried = {name: at.tasks(name, run_id)}
             assert at.state(name, run_id) == "success", tried
@@ -384,7 +387,7 @@ def backfill(at: Place, number: int, seed: int, _: tuple[str, ...]) -> dict[str,
 
 
 def cases(
-    count: int, seed: int, done: Callable[[str], bool], *, bucket: bool
+    count: int, seed: int, done: Callable[[str], bool], *, bucket: bool, pipelines: int
 ) -> Iterator[dict[str, Any]]:
     """Run those that are not done yet.
 
@@ -393,16 +396,17 @@ def cases(
         seed: Of their disturbances.
         done: Whether a case has been run before.
         bucket: The workspace lies in an object store, which is disturbed too.
+        pipelines: Nights at once.
     """
     folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
     kinds = ("storage", *LOCAL) if bucket else LOCAL
     try:
-        with place(folder, bucket=bucket) as at:
+        with place(folder, bucket=bucket, pipelines=pipelines) as at:
             nights = 0
             for number in range(count):
                 is_backfill = number % 10 == 9 and not bucket
                 if not done(f"{'backfill' if is_backfill else 'airflow'}-{number}"):
-                    nights += 11 if is_backfill else len(PIPELINES)
+                    nights += 11 if is_backfill else len(at.names)
                     run = backfill if is_backfill else case
                     yield run(at, number, seed, kinds)
             if nights and not bucket:

@@ -298,7 +298,7 @@ def write(
 @app.command()
 def prune(
     days: Annotated[
-        int, typer.Option(min=1, help="Keep what runs of the last so many days used.")
+        int, typer.Option(min=1, max=36_500, help="Keep what runs of the last so many days used.")
     ] = 30,
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove it; without: only list.")

@@ -28,7 +28,7 @@ class Arrival(Block):
     lag_days: int = Field(default=0, ge=0, le=7)
     """At the deadline the night may end its window that many days earlier instead, on a complete
     day, and says so; 0: it stops."""
-    every_seconds: float = Field(default=60, ge=1)
+    every_seconds: float = Field(default=60, ge=1, le=86_400)
     """Between two looks."""
 
     @field_validator("newest_time", "deadline")

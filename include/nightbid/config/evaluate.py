@@ -34,7 +34,7 @@ class Evaluate(Block):
     margin_gini: float = Field(default=0.01, ge=0)
     """With `label.kind: value`: largest significant loss in the normalized Gini coefficient with
     which a candidate is still promoted; it takes the place of `margin_auc`."""
-    ratchet_nights: int = Field(default=7, ge=0)
+    ratchet_nights: int = Field(default=7, ge=0, le=3660)
     """A neutral candidate is also compared with the best champion of this many nights before, on
     the same rows, so that small losses do not add up; 0: only with the present champion."""
     ndcg_k: int = Field(default=10, ge=1)

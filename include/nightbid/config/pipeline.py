@@ -26,6 +26,7 @@ from nightbid.config.sources import (
     Source,
     defaults_of,
 )
+from nightbid.errors import ConfigError
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 """Also the name of files and of model inputs."""
@@ -35,6 +36,8 @@ SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
 READ_SPLITS: tuple[Split, ...] = ("history", *SPLITS, "young")
 """What features learn from: `history` feeds rates, counts and recent items only, and so do `young`
 days, whose labels are not final."""
+LONGEST_DAYS = 3660
+"""Of a window, and of each of its parts: ten years."""
 CRON_FIELD = re.compile(r"[\w*,/#-]+")
 CRON_MOST = (59, 23, 31, 12, 7)
 """Largest minute, hour, day, month and weekday."""
@@ -68,7 +71,7 @@ class Label(Block):
     probability of both (post-view conversion), free of the bias of learning from clicks only."""
     event_time: str | None = None
     """When the labeled event happened, for delayed labels; null if it did not."""
-    attribution_days: int = Field(default=0, ge=0)
+    attribution_days: int = Field(default=0, ge=0, le=LONGEST_DAYS)
     """A label is final this many days after the impression; younger days are not used, but for
     `young_days`."""
     young_days: Literal["left_out", "elapsed_time"] = "left_out"
@@ -102,16 +105,16 @@ class Sampling(Block):
 class Window(Block):
     """Number of days per split, oldest first: history, train, validate, evaluate."""
 
-    history_days: int = Field(default=0, ge=0)
+    history_days: int = Field(default=0, ge=0, le=LONGEST_DAYS)
     """Days before the first training day that feed `target_rate`, `count` and `recent` without
     being learned from: else the first training days have no past. Days before the logs start are
     left out."""
 
-    train_days: int = Field(default=5, ge=1)
+    train_days: int = Field(default=5, ge=1, le=LONGEST_DAYS)
     """Days to train on."""
-    validate_days: int = Field(default=1, ge=1)
+    validate_days: int = Field(default=1, ge=1, le=LONGEST_DAYS)
     """Days for early stopping and calibration."""
-    evaluate_days: int = Field(default=1, ge=1)
+    evaluate_days: int = Field(default=1, ge=1, le=LONGEST_DAYS)
     """Newest days, on which candidate and champion are compared."""
     lag_days: int = Field(default=0, ge=0, le=60)
     """Days between the night and its newest day of logs that are left out."""
@@ -266,7 +269,22 @@ class Night(Block):
 
     @classmethod
     def of(cls, spec: PipelineSpec, newest: dt.date) -> Night:
-        """Split the window that ends on `newest`, or on the newest day whose labels are final."""
+        """Split the window that ends on `newest`, or on the newest day whose labels are final.
+
+        Raises:
+            ConfigError: it reaches beyond the calendar.
+        """
+        try:
+            return cls._split(spec, newest)
+        except OverflowError:
+            raise ConfigError(
+                f"the window of {newest} reaches beyond the calendar",
+                where="--date",
+                hint="take a date between year 100 and 9900",
+            ) from None
+
+    @classmethod
+    def _split(cls, spec: PipelineSpec, newest: dt.date) -> Night:
         window = spec.window
         last = newest - dt.timedelta(days=spec.label.attribution_days + window.lag_days)
         total = window.train_days + window.validate_days + window.evaluate_days

@@ -317,10 +317,10 @@ class EventsSource(LogSource):
     touch: Literal["last", "first"] = "last"
     """Which of several clicks of an impression counts: for `click_time`, and as the start of
     `click_through_days`."""
-    click_through_days: float | None = Field(default=None, gt=0)
+    click_through_days: float | None = Field(default=None, gt=0, le=3660)
     """A conversion after a click counts at most this many days after the click; default:
     `attribution_days`."""
-    view_through_days: float = Field(default=0, ge=0)
+    view_through_days: float = Field(default=0, ge=0, le=3660)
     """A conversion without a click before it counts at most this many days after the impression;
     0: it never counts."""
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nightbid.config.load import find_pipeline, parse_pipeline
+from nightbid.config.pipeline import Night
 from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.gates.result import read_result
 from nightbid.night.attempts import StageRecord
@@ -144,3 +145,16 @@ def test_anchors_that_stand_for_too_much_are_refused_at_once() -> None:
             parse_pipeline(text, "p.yaml")
     shared = "pipeline: p\nfeatures: {a: &u {transform: vocabulary, min_count: 5}, b: *u}\n"
     assert parse_pipeline(shared, "p.yaml").features.keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("night", [date.min, date.max])
+def test_a_window_beyond_the_calendar_is_one_line(night: date) -> None:
+    text = "pipeline: p\nfeatures: {ad_id: vocabulary}\nlabel: {column: click}\n"
+    spec = parse_pipeline(text, "p.yaml")
+    if night == date.max:
+        assert Night.of(spec, night).date == night
+        return
+    with pytest.raises(ConfigError, match="reaches beyond the calendar"):
+        Night.of(spec, night)
+    with pytest.raises(ConfigError, match=r"window\.train_days: .* less than or equal to 3660"):
+        parse_pipeline(text, "p.yaml", ["window.train_days=999999999999"])

@@ -31,15 +31,16 @@ def watch(
     once: Annotated[
         bool, typer.Option("--once", help="Look once, for cron: exit with 6 if there is news.")
     ] = False,
-    every: Annotated[float, typer.Option(min=1, help="Seconds between looks.")] = 60,
+    every: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds between looks.")] = 60,
     missing: Annotated[
         float, typer.Option(min=0, help="Minutes after its time until a night is missing.")
     ] = 10,
     stalled: Annotated[
-        float, typer.Option(min=1, help="Minutes without a sign until a night has stalled.")
+        float,
+        typer.Option(min=1, max=1e6, help="Minutes without a sign until a night has stalled."),
     ] = 10,
     late: Annotated[
-        float, typer.Option(min=1, help="Minutes after its start until a night is late.")
+        float, typer.Option(min=1, max=1e6, help="Minutes after its start until a night is late.")
     ] = 360,
     sign: Annotated[
         Path | None, typer.Option(help="File to touch after each look, for a health check.")
