@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from urllib.parse import unquote
 
 from nightbid.errors import CorruptDataError
 
@@ -41,6 +42,26 @@ SPELLED = (
     " its name; hours below a day are read as the day, weeks and months are not read: write"
     " their rows as days of their time"
 )
+CALENDAR = frozenset(
+    (
+        "dt",
+        "date",
+        "day",
+        "ds",
+        "hour",
+        "dh",
+        "hr",
+        "minute",
+        "year",
+        "y",
+        "month",
+        "m",
+        "d",
+        "week",
+    )
+)
+"""Names of partitions that say when, not what."""
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAGIC = {b"PAR1": "parquet", b"ORC": "orc", b"Obj\x01": "avro", b"{": "jsonl"}
 """First bytes of a file → its format; others are csv."""
 
@@ -53,6 +74,24 @@ class DayFiles:
     """Files of the wanted format, in the order of their names."""
     others: dict[date, list[str]] = field(default_factory=dict)
     """Names of other files in folders of days; a day that is only here is empty."""
+
+
+def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
+    """Columns whose value the folders of a file name, as Hive and Spark write them: `country=DE`.
+
+    Args:
+        path: the file.
+        root: the folder of the logs.
+    """
+    if not path.is_relative_to(root):
+        return {}
+    named = [each.partition("=") for each in path.relative_to(root).parts[:-1]]
+    values = {name: unquote(value) for name, mark, value in named if mark and name}
+    return {
+        name: None if value == NO_VALUE else value
+        for name, value in values.items()
+        if name.lower() not in CALENDAR
+    }
 
 
 def scan(

@@ -7,11 +7,9 @@ a row of nulls, a value that does not cast becomes null; either way the row carr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from nightbid.config.sources import ColumnType
+from nightbid.data.text_bytes import TextBytes, TextStream
 from nightbid.data.text_values import (
     ARROW,
     LONGEST_TEXT,
@@ -35,8 +34,6 @@ from nightbid.schema import REASON, TEXT
 BLOCK_BYTES = 8 << 20
 """Memory is a small multiple of it, whatever the size of the file."""
 HEADER_BYTES = 1 << 16
-SEPARATOR = re.compile(rb'\A(?:\xef\xbb\xbf)?"?sep=[^\r\n]"?\r?\n', re.IGNORECASE)
-SEPARATOR_BYTES = 16
 UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
@@ -70,67 +67,6 @@ class Dialect:
     """Columns in order if the file has no header."""
     encoding: str = "utf-8"
     style: TextFormat = field(default_factory=TextFormat)
-
-
-class _Bytes:
-    """The bytes of a part as a file object for Arrow; counts its lines."""
-
-    def __init__(
-        self, stream: BinaryIO | pa.NativeFile, path: Path, left: int | None = None
-    ) -> None:
-        self._stream, self._path, self._left = stream, path, left
-        self.closed = False
-        self.lines = 0
-        self._last = b"\n"
-        self._start = b""
-
-    def without_separator(self) -> _Bytes:
-        """Leave out a first line `sep=;`, by which Excel tells itself the delimiter."""
-        start = self.read(SEPARATOR_BYTES)
-        self.lines, self._last = 0, b"\n"
-        self._start = SEPARATOR.sub(b"", start, count=1)
-        return self
-
-    def read(self, size: int = -1) -> bytes:
-        """Read on, up to the end of the range.
-
-        Raises:
-            CorruptDataError: the file's compression is damaged, or the disk is.
-        """
-        start, self._start = self._start, b""
-        if size >= 0:
-            start, self._start = start[:size], start[size:]
-            size -= len(start)
-        if self._left is not None:
-            size = self._left if size < 0 else min(size, self._left)
-        try:
-            chunk = bytes(self._stream.read(size) if size >= 0 else self._stream.read())
-        except UnicodeError:
-            raise
-        except (OSError, pa.ArrowInvalid) as error:
-            raise CorruptDataError(
-                f"cannot be read as CSV: {' '.join(str(error).split())}",
-                where=str(self._path),
-                hint="copy the file again; it may be cut off or damaged",
-            ) from error
-        if self._left is not None:
-            self._left -= len(chunk)
-        chunk = start + chunk
-        self.lines += chunk.count(b"\n")
-        if chunk:
-            self._last = chunk[-1:]
-        elif self._last != b"\n":
-            self.lines, self._last = self.lines + 1, b"\n"  # the last line ends with the file
-        return chunk
-
-    def readable(self) -> bool:
-        """Tell Arrow that it is an input."""
-        return True
-
-    def close(self) -> None:
-        """Close the file."""
-        self.closed = True
-        self._stream.close()
 
 
 def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kind]:
@@ -326,35 +262,17 @@ def _malformed(
     return pa.table(table)
 
 
-class _Stream(pa.PythonFile):  # type: ignore[misc]
-    """A file for Arrow that knows how many lines have been read from it."""
-
-    source: _Bytes
-
-    @classmethod
-    def of(cls, source: _Bytes) -> _Stream:
-        """Wrap the bytes of a part."""
-        stream = cls(source, mode="r")
-        stream.source = source
-        return stream
-
-    @property
-    def lines(self) -> int:
-        """Lines read so far."""
-        return self.source.lines
-
-
-def _opened(part: Part, dialect: Dialect) -> _Stream:
+def _opened(part: Part, dialect: Dialect) -> TextStream:
     try:
         if part.stop is not None:
             stream = open(part.path, "rb")  # noqa: SIM115 - closed with the wrapper
             stream.seek(part.start)
-            piece = _Bytes(stream, part.path, part.size)
-            return _Stream.of(piece if part.start else piece.without_separator())
+            piece = TextBytes(stream, part.path, part.size)
+            return TextStream.of(piece if part.start else piece.without_separator())
         source = pa.input_stream(str(part.path), compression="detect")
         if dialect.encoding.lower() not in UTF8:
             source = pa.transcoding_input_stream(source, dialect.encoding, "utf-8")
-        return _Stream.of(_Bytes(source, part.path).without_separator())
+        return TextStream.of(TextBytes(source, part.path).without_separator())
     except FileNotFoundError as error:
         raise MissingDataError(
             "the file is gone", where=str(part.path), hint="load the day again"

@@ -113,7 +113,10 @@ class FolderLogs:
         parts = self._parts(day) + self._timed.parts(day)
         parts = [*parts, *self._clicks(day)]
         parts = [part for part in parts if part.path.stat().st_size]
-        bytes_ = [(digest(part.path), part.start, part.stop) for part in parts]
+        bytes_ = [
+            (digest(part.path), part.start, part.stop, *self._columns.partitions(part).items())
+            for part in parts
+        ]
         found = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
         types: Mapping[str, object] = (
             self._columns.text_types if self._kind == "csv" else self._columns.column_types
@@ -295,8 +298,10 @@ def _wanted(block: FolderSource, named: Collection[str] | None) -> Callable[[str
     """Which columns of a table are read where each costs money; None: all."""
     if named is None:
         return None
-    read = {*named, *block.types, *block.outcomes}
-    return lambda name: block.rename.get(name, name) in read
+    back = {new: old for old, new in block.rename.items()}
+    read = {back.get(name, name) for name in (*named, *block.types, *block.outcomes)}
+    tops = {name.partition(".")[0] for name in read}  # an object is read for its fields
+    return lambda name: name in read or name in tops
 
 
 def _hours(table: pa.Table) -> Days:

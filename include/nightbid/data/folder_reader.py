@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from nightbid.config.sources import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
+from nightbid.data.day_names import partitions_of
 from nightbid.data.delimited import Part
 from nightbid.data.layouts import LAYOUTS, row_keys
-from nightbid.data.text_values import TextFormat
+from nightbid.data.text_values import CALLED, TextFormat, cast
 from nightbid.data.window_columns import declared_types, dialect_of
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.schema import REASON, TEXT
@@ -52,7 +53,30 @@ class FolderReader:
         return self.named is not None and self.block.rename.get(name, name) not in self.named
 
     def raw(self, part: Part) -> Iterator[pa.Table]:
-        """Read a file, or a part of it, as it is."""
+        """Read a file, or a part of it, with the columns that its folders name."""
+        for table in self._read(part):
+            for name, value in self.partitions(part).items():
+                if name not in table.column_names:
+                    table = table.append_column(name, self._repeated(name, value, len(table)))
+            yield table
+
+    def partitions(self, part: Part) -> dict[str, str | None]:
+        """Columns whose value the folders of a file name."""
+        return partitions_of(part.path, self.root) if self.block.layout == "plain" else {}
+
+    def _repeated(self, name: str, value: str | None, rows: int) -> pa.Array:
+        texts = pa.array([value], pa.string())
+        kind = self._declared.get(name, "string")
+        column, wrong = cast(texts.cast(pa.binary()), kind, TextFormat())
+        if wrong.any():
+            raise CorruptDataError(
+                f"the folder {name}={value} is not {CALLED[kind]}",
+                where=str(self.root),
+                hint=f"change source.types.{name}",
+            )
+        return pa.repeat(column[0], rows)
+
+    def _read(self, part: Part) -> Iterator[pa.Table]:
         if self.kind != "csv":
             return self._records(part)
         return delimited.read(part, dialect_of(self.block, part), self.types, self.chosen)
@@ -68,7 +92,7 @@ class FolderReader:
         )
         for table, broken in read:
             if is_json:
-                for name in declared:
+                for name in declared.keys() - self.partitions(part).keys():
                     if name not in table.column_names:
                         table = table.append_column(name, pa.nulls(len(table)))
             table = window_types.fit(
@@ -83,8 +107,9 @@ class FolderReader:
                 ),
             )
             if is_json:
-                names = list(dict.fromkeys([*types, *declared, *table.column_names]))
-                table = with_broken(table.select(names), broken)
+                names = dict.fromkeys([*types, *declared, *table.column_names])
+                names = {name: None for name in names if name in table.column_names}
+                table = with_broken(table.select(list(names)), broken)
             yield table
 
     def finished(self, table: pa.Table, day: date, first: int) -> pa.Table:

@@ -1,7 +1,7 @@
 """Files whose columns have types of their own: Parquet, ORC, Avro, and JSON lines.
 
-Each is read as a few tables of bounded size. What type a column has over all files of a window is
-settled in `window_types`.
+Each is read as a few tables of bounded size. Fields of objects (structs) are columns of their own,
+`user.id`. What type a column has over all files of a window is settled in `window_types`.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
     """
     with _Named(path, kind):
         if kind == "parquet":
-            return [_with_names(pq.read_schema(path))]
+            return [_flat_schema(pq.read_schema(path))]
         if kind == "orc":
-            return [_with_names(orc.ORCFile(path).schema)]
+            return [_flat_schema(orc.ORCFile(path).schema)]
         if cache is None:
             return [table.schema for table in _OPEN[kind](Part(path))]
         stat = path.stat()
@@ -71,10 +71,21 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
         return found
 
 
-def _with_names(schema: pa.Schema) -> pa.Schema:
-    """A schema whose names can be read; Arrow decodes them late."""
+def _flat_schema(schema: pa.Schema) -> pa.Schema:
+    """Name the fields of objects; and see that names can be read, which Arrow decodes late."""
     _ = schema.names
-    return schema
+    return flat(schema.empty_table()).schema if _has_objects(schema) else schema
+
+
+def _has_objects(schema: pa.Schema) -> bool:
+    return any(pa.types.is_struct(field.type) for field in schema)
+
+
+def flat(table: pa.Table) -> pa.Table:
+    """Make columns of the fields of objects, at any depth: `{"user": {"id": 7}}` is `user.id`."""
+    while _has_objects(table.schema):
+        table = table.flatten()
+    return table
 
 
 def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterator[pa.Table]:
@@ -95,10 +106,10 @@ def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterat
     with _Named(part.path, kind):
         if kind == "parquet":
             with pq.ParquetFile(part.path) as file:
-                columns = [name for name in file.schema_arrow.names if is_read(name)]
+                columns = [name for name in _flat_schema(file.schema_arrow).names if is_read(name)]
                 groups = list(range(part.start, file.num_row_groups)[: part.size])
                 for batch in file.iter_batches(ROWS, groups, columns):
-                    yield pa.Table.from_batches([batch])
+                    yield flat(pa.Table.from_batches([batch]))
             return
         for table in _OPEN[kind](part):
             yield table.select([name for name in table.column_names if is_read(name)])
@@ -165,7 +176,7 @@ class _Named:
 def _orc(part: Part) -> Iterator[pa.Table]:
     file = orc.ORCFile(part.path)
     for stripe in range(part.start, file.nstripes)[: part.size]:
-        yield pa.Table.from_batches([file.read_stripe(stripe)])
+        yield flat(pa.Table.from_batches([file.read_stripe(stripe)]))
 
 
 def _avro(part: Part) -> Iterator[pa.Table]:
@@ -176,7 +187,7 @@ def _avro(part: Part) -> Iterator[pa.Table]:
         while records := cast(list[dict[str, Any]], list(islice(reader, ROWS))):
             # Arrow knows the types: texts, numbers, times, decimals and lists of these.
             columns = {name: pa.array([each[name] for each in records]) for name in names}
-            yield pa.table(columns)
+            yield flat(pa.table(columns))
 
 
 def _json_lines(part: Part) -> Iterator[pa.Table]:
@@ -237,7 +248,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _json_table(block: bytes) -> pa.Table:
     options = pjson.ReadOptions(use_threads=False, block_size=max(len(block), 1))
     try:
-        table = pjson.read_json(io.BytesIO(block), read_options=options)
+        table = flat(pjson.read_json(io.BytesIO(block), read_options=options))
     except pa.ArrowInvalid as error:
         if " changed from " not in str(error):
             raise
@@ -246,7 +257,7 @@ def _json_table(block: bytes) -> pa.Table:
     if not long:
         return table
     # Integers that a float rounds, such as ids of 20 digits: text gives them back.
-    rows = [json.loads(line) for line in block.splitlines() if line.strip()]
+    rows = _flat_rows(block)
     for name in long:
         values = [row.get(name) for row in rows]
         if all(value is None or isinstance(value, int) for value in values):
@@ -255,11 +266,34 @@ def _json_table(block: bytes) -> pa.Table:
     return table
 
 
-def _mixed_table(block: bytes) -> pa.Table:
-    """Read lines in which a field is now a number, now a text: such a column is text."""
+def _flat_rows(block: bytes) -> list[dict[str, Any]]:
+    """Read lines with Python, the fields of their objects as `flat` names them."""
     rows = [json.loads(line) for line in block.splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")
+    found = [_flat_row(row) for row in rows]
+    names = {name for row in found for name in row}
+    objects = {name[:at] for name in names for at, each in enumerate(name) if each == "."}
+    # Where an object is null elsewhere, its fields are.
+    return [
+        {name: value for name, value in row.items() if value is not None or name not in objects}
+        for row in found
+    ]
+
+
+def _flat_row(row: dict[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            found.update(_flat_row(value, f"{before}{name}."))
+        else:
+            found[f"{before}{name}"] = value
+    return found
+
+
+def _mixed_table(block: bytes) -> pa.Table:
+    """Read lines in which a field is now a number, now a text: such a column is text."""
+    rows = _flat_rows(block)
     mixed: dict[str, pa.Array] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
@@ -269,13 +303,14 @@ def _mixed_table(block: bytes) -> pa.Table:
                 pa.array(values)
                 continue
             except (pa.ArrowInvalid, pa.ArrowTypeError):
-                pass  # items of lists or fields of objects differ
+                pass  # items of lists differ
         texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
         mixed[name] = pa.array(texts, pa.string())
-    if not mixed:
-        raise CorruptDataError("a field of an object or a list changes its type")
     rest = [{name: value for name, value in row.items() if name not in mixed} for row in rows]
-    table = _json_table("\n".join(map(json.dumps, rest)).encode()) if any(rest) else None
+    text = "\n".join(map(json.dumps, rest)).encode()
+    if not mixed and text == block:
+        raise CorruptDataError("a field of an object or a list changes its type")
+    table = _json_table(text) if any(rest) else None
     if table is None:
         return pa.table(mixed)
     for name, column in mixed.items():

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from nightbid.config.sources import ColumnType, FileKind, FolderSource
 from nightbid.data import delimited, record_files, window_types
+from nightbid.data.day_names import partitions_of
 from nightbid.data.delimited import Dialect, Part
 from nightbid.data.layouts import LAYOUTS
 from nightbid.data.text_values import Kind, TextFormat, column_type, merge
@@ -177,7 +178,7 @@ class WindowColumns:
     def column_types(self) -> dict[str, pa.DataType]:
         """Types of the columns of files other than csv, which hold in every file of the window."""
         schemas = [(part.path, schema) for part in self._window for schema in self._schemas(part)]
-        self._check_names({name for _, schema in schemas for name in schema.names})
+        self._check_names({name for part in self._window for name in self.names_in(part)})
         # Arrow cannot read a list of fixed size that is null in some row: not for a column that
         # nothing names.
         open_ = [
@@ -216,8 +217,18 @@ class WindowColumns:
         """List the columns of a file; none of an empty one."""
         if not part.path.stat().st_size:
             return []
-        if self._kind != "csv":
-            return [name for schema in self._schemas(part) for name in schema.names]
+        if self._kind == "csv":
+            found = self._names_of(part)
+        else:
+            found = [name for schema in self._schemas(part) for name in schema.names]
+        folders = self.partitions(part) if found else {}
+        return [*found, *(name for name in folders if name not in found)]
+
+    def partitions(self, part: Part) -> dict[str, str | None]:
+        """Columns whose value the folders of a file name."""
+        return partitions_of(part.path, self._root) if self._block.layout == "plain" else {}
+
+    def _names_of(self, part: Part) -> list[str]:
         if part not in self._known_names:
             self._known_names[part] = delimited.columns_of(part, self.dialect(part))
         return self._known_names[part]

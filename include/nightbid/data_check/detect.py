@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from nightbid.config.sources import BIGQUERY, FolderSource
 from nightbid.data.day_names import SPELLED, SUFFIXES, day_of_path, is_format
-from nightbid.data.delimited import SEPARATOR, Part, columns_of, kinds
+from nightbid.data.delimited import Part, columns_of, kinds
 from nightbid.data.delta import is_delta
 from nightbid.data.iceberg import is_iceberg
 from nightbid.data.layouts import CRITEO_DAY, LAYOUTS
 from nightbid.data.places import BUCKETS, Place, open_place
 from nightbid.data.record_files import tables
+from nightbid.data.text_bytes import SEPARATOR
 from nightbid.data.text_values import TextFormat, kind_of
 from nightbid.data.window_columns import dialect_of
 from nightbid.data_check.columns import summarize

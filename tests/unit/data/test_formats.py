@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import fastavro
 import pyarrow as pa
 import pyarrow.orc as orc
+import pyarrow.parquet as pq
 import pytest
 from nightbid.config.sources import FolderSource
 from nightbid.data.folder import FolderLogs
@@ -116,3 +117,68 @@ def test_a_field_that_is_now_a_number_now_a_text_is_text(tmp_path):
     assert found["v"].to_pylist() == ["7", "x", None, "true"]
     assert found["w"].to_pylist() == [None, None, "[1]", '["a"]']
     assert pa.types.is_timestamp(found["at"].type)
+
+
+NESTED = [
+    {
+        "event": {"id": "a", "at": "2026-01-05T10:00:00Z"},
+        "user": {"geo": {"country": "DE"}},
+        "n": 1,
+    },
+    {"event": {"id": "b", "at": "2026-01-05 11:00"}, "user": None, "n": 2},
+    {"event": {"id": "c", "at": None}, "user": {"geo": {"country": "FR"}}, "tags": ["x"]},
+]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "avro"])
+def test_fields_of_objects_are_columns(tmp_path, kind):
+    path = tmp_path / f"dt={DAY}" / f"part.{kind}"
+    path.parent.mkdir()
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in NESTED))
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(NESTED), path)
+    else:
+        text = ["null", "string"]
+        geo = {"type": "record", "name": "geo", "fields": [{"name": "country", "type": text}]}
+        user = {
+            "type": "record",
+            "name": "user",
+            "fields": [{"name": "geo", "type": ["null", geo]}],
+        }
+        event = {"type": "record", "name": "event", "fields": [
+            {"name": "id", "type": text}, {"name": "at", "type": text}]}  # fmt: skip
+        schema = {"type": "record", "name": "row", "fields": [
+            {"name": "event", "type": event}, {"name": "user", "type": ["null", user]},
+            {"name": "n", "type": ["null", "long"]}]}  # fmt: skip
+        with open(path, "wb") as stream:
+            fastavro.writer(stream, fastavro.parse_schema(schema), NESTED)
+    found = read(opened(tmp_path, kind))
+    assert found["event.id"].to_pylist() == ["a", "b", "c"]
+    assert found["user.geo.country"].to_pylist() == ["DE", None, "FR"]
+    assert found["n"].to_pylist() == [1, 2, None]
+    assert not any(pa.types.is_struct(field.type) for field in found.schema)
+    named = FolderLogs(
+        FolderSource(kind=kind, folder=str(tmp_path)), [DAY], named={"user.geo.country"}, others=0
+    )
+    assert [name for name in read(named).column_names if not name.startswith("nb_")] == [
+        "user.geo.country"
+    ]
+
+
+def test_fields_of_json_objects_keep_every_digit_and_may_change_their_type(tmp_path):
+    path = tmp_path / f"dt={DAY}" / "part.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"u": {"id": 20260105000000000001}}\n{"u": {"id": 2}}\n{"u": null}\n')
+    assert read(opened(tmp_path, "jsonl"))["u.id"].to_pylist() == [
+        "20260105000000000001",
+        "2",
+        None,
+    ]
+    path.write_text('{"u": {"id": 7}}\n{"u": {"id": "x"}}\n{"u": null}\n{"u": "y", "n": 1}\n')
+    found = read(opened(tmp_path, "jsonl")).select(["u.id", "u", "n"]).to_pydict()
+    assert found == {
+        "u.id": ["7", "x", None, None],
+        "u": [None, None, None, "y"],
+        "n": [None, None, None, 1],
+    }

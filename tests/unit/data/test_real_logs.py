@@ -31,6 +31,7 @@ import pytest
 from nightbid.config.load import parse_pipeline
 from nightbid.config.sources import FolderSource
 from nightbid.data import delimited
+from nightbid.data.day_names import NO_VALUE
 from nightbid.data.folder import FolderLogs
 from nightbid.data.window_columns import OTHER_COLUMNS
 from nightbid.errors import ConfigError, CorruptDataError, DataError, MissingDataError
@@ -362,6 +363,34 @@ def test_days_are_known_by_their_folders(tmp_path, name):
     logs = opened(tmp_path, "parquet")
     assert logs.days() == DAYS
     assert [read(logs, day)["v"].to_pylist() for day in DAYS] == [[0], [1]]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_partitions_that_are_no_day_are_columns(tmp_path, kind):
+    for country, rows in (("DE", [1]), ("C%C3%B4te d%27Ivoire", [2, 3]), (NO_VALUE, [4])):
+        folder = tmp_path / f"dt={DAY}" / f"country={country}" / "hour=03" / "slot=07"
+        folder.mkdir(parents=True)
+        table = pa.table({"v": rows})
+        if kind == "parquet":
+            pq.write_table(table, folder / "part.parquet")
+        elif kind == "csv":
+            pcsv.write_csv(table, folder / "part.csv")
+        else:
+            (folder / "part.jsonl").write_text("".join(f'{{"v": {row}}}\n' for row in rows))
+    logs = opened(tmp_path, kind)
+    rows = {row["v"]: (row["country"], row["slot"]) for row in read(logs).to_pylist()}
+    assert rows == {1: ("DE", "07"), **dict.fromkeys((2, 3), ("Côte d'Ivoire", "07")),
+                    4: (None, "07")}  # fmt: skip
+    assert "hour" not in read(logs).column_names
+    typed = opened(tmp_path, kind, types={"slot": "int"}, rename={"country": "geo"})
+    assert {row["slot"] for row in read(typed).to_pylist()} == {7}
+    assert read(typed)["geo"].null_count == 1
+    with pytest.raises(CorruptDataError, match=r"folder country=.* is not a whole number"):
+        read(opened(tmp_path, kind, types={"country": "int"}))
+    # The same bytes below a folder of another name are other rows.
+    one = logs.identity(DAY, lambda path: path.read_bytes().hex())
+    os.rename(tmp_path / f"dt={DAY}" / "country=DE", tmp_path / f"dt={DAY}" / "country=FR")
+    assert opened(tmp_path, kind).identity(DAY, lambda path: path.read_bytes().hex()) != one
 
 
 def test_hours_of_a_day_are_one_day_and_weeks_are_none(tmp_path):

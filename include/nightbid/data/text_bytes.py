@@ -1,0 +1,93 @@
+"""The bytes of a text file as Arrow reads them, with their lines counted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from nightbid.errors import CorruptDataError
+
+SEPARATOR = re.compile(rb'\A(?:\xef\xbb\xbf)?"?sep=[^\r\n]"?\r?\n', re.IGNORECASE)
+SEPARATOR_BYTES = 16
+
+
+class TextBytes:
+    """The bytes of a part as a file object for Arrow; counts its lines."""
+
+    def __init__(
+        self, stream: BinaryIO | pa.NativeFile, path: Path, left: int | None = None
+    ) -> None:
+        self._stream, self._path, self._left = stream, path, left
+        self.closed = False
+        self.lines = 0
+        self._last = b"\n"
+        self._start = b""
+
+    def without_separator(self) -> TextBytes:
+        """Leave out a first line `sep=;`, by which Excel tells itself the delimiter."""
+        start = self.read(SEPARATOR_BYTES)
+        self.lines, self._last = 0, b"\n"
+        self._start = SEPARATOR.sub(b"", start, count=1)
+        return self
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on, up to the end of the range.
+
+        Raises:
+            CorruptDataError: the file's compression is damaged, or the disk is.
+        """
+        start, self._start = self._start, b""
+        if size >= 0:
+            start, self._start = start[:size], start[size:]
+            size -= len(start)
+        if self._left is not None:
+            size = self._left if size < 0 else min(size, self._left)
+        try:
+            chunk = bytes(self._stream.read(size) if size >= 0 else self._stream.read())
+        except UnicodeError:
+            raise
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CorruptDataError(
+                f"cannot be read as CSV: {' '.join(str(error).split())}",
+                where=str(self._path),
+                hint="copy the file again; it may be cut off or damaged",
+            ) from error
+        if self._left is not None:
+            self._left -= len(chunk)
+        chunk = start + chunk
+        self.lines += chunk.count(b"\n")
+        if chunk:
+            self._last = chunk[-1:]
+        elif self._last != b"\n":
+            self.lines, self._last = self.lines + 1, b"\n"  # the last line ends with the file
+        return chunk
+
+    def readable(self) -> bool:
+        """Tell Arrow that it is an input."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self.closed = True
+        self._stream.close()
+
+
+class TextStream(pa.PythonFile):  # type: ignore[misc]
+    """A file for Arrow that knows how many lines have been read from it."""
+
+    source: TextBytes
+
+    @classmethod
+    def of(cls, source: TextBytes) -> TextStream:
+        """Wrap the bytes of a part."""
+        stream = cls(source, mode="r")
+        stream.source = source
+        return stream
+
+    @property
+    def lines(self) -> int:
+        """Lines read so far."""
+        return self.source.lines
