@@ -105,18 +105,26 @@ class FolderLogs:
         return hashlib.sha256(repr(stats).encode()).hexdigest()
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        """Bytes of the day's files in their order, and the settled types of their columns."""
+        """Bytes of the day's files in their order, and the settled types of their columns.
+
+        Of files that hold many days, the day's rows instead: a file that grows changes no other.
+        """
         with named_place(self._place):
             return self._identity(day, digest)
 
     def _identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        parts = self._parts(day) + self._timed.parts(day)
-        parts = [*parts, *self._clicks(day)]
+        parts = [*self._parts(day), *self._clicks(day)]
         parts = [part for part in parts if part.path.stat().st_size]
-        bytes_ = [
+        bytes_: list[object] = [
             (digest(part.path), part.start, part.stop, *self._columns.partitions(part).items())
             for part in parts
         ]
+        timed = self._timed.parts(day)
+        bytes_ += [
+            (rows, *self._columns.partitions(part).items())
+            for part, rows in zip(timed, self._timed.digests(day), strict=True)
+        ]
+        parts += timed
         found = {"logs": hashlib.sha256(repr(bytes_).encode()).hexdigest()[:32]}
         types: Mapping[str, object] = (
             self._columns.text_types if self._kind == "csv" else self._columns.column_types
@@ -290,7 +298,12 @@ class FolderLogs:
             lambda part: self._reader.raw(part),
             _hours if block.layout == "avazu" else partial(_days_of, block=block),
             self._cache,
-            lambda: (block.day_column, block.time_zone, block.time_format, self._reader.types),
+            lambda: (
+                block.model_dump_json(exclude={"folder"}),
+                self._reader.types,
+                sorted(self._reader.chosen or ()),
+                sorted(self._reader.named or ()),
+            ),
         )
 
 

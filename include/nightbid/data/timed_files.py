@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import date
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,17 @@ from nightbid.storage.digests import kept_digest
 from nightbid.storage.workspace import write_atomically
 
 Days = npt.NDArray[np.datetime64]
-Span = tuple[int, int]
-"""First and last row of a file among which those of one day lie."""
+BLOCK = 16_384
+"""Rows of a day that are digested together."""
+
+
+class Span(NamedTuple):
+    """Where the rows of one day lie in a file."""
+
+    first: int
+    last: int
+    digest: str
+    """Of these rows, whatever else the file holds."""
 
 
 class TimedFiles:
@@ -57,10 +67,14 @@ class TimedFiles:
         """Files that hold rows of a day, in their order."""
         return [part for part, spans in self._spans.items() if day in spans]
 
+    def digests(self, day: date) -> list[str]:
+        """Digests of the rows of a day, a file each: rows of other days do not change them."""
+        return [self._spans[part][day].digest for part in self.parts(day)]
+
     def tables(self, day: date) -> Iterator[tuple[Part, pa.Table]]:
         """Read the rows of a day as they are in the files, file by file."""
         for part in self.parts(day):
-            _, last = self._spans[part][day]
+            last = self._spans[part][day].last
             row = 0
             for table, days in self._dated(part):
                 if row > last:
@@ -77,25 +91,26 @@ class TimedFiles:
         content = kept_digest(part.path, self._cache)
         key = repr((content, part.start, part.stop, self._meaning()))
         path = self._cache / "spans" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             known = json.loads(path.read_text())
-            return {date.fromisoformat(day): (int(a), int(b)) for day, (a, b) in known.items()}
+            return {date.fromisoformat(day): Span(*span) for day, span in known.items()}
         found = self._look_through(part)
         text = json.dumps({day.isoformat(): span for day, span in found.items()})
         write_atomically(path, text)
         return found
 
     def _look_through(self, part: Part) -> dict[date, Span]:
-        spans: dict[date, Span] = {}
+        seen: dict[date, _Rows] = {}
         row = 0
         for table, days in self._dated(part):
             for day in np.unique(days[~np.isnat(days)]):
-                rows = np.flatnonzero(days == day) + row
-                key = day.astype(date)
-                first = spans[key][0] if key in spans else int(rows[0])
-                spans[key] = (first, int(rows[-1]))
+                places = np.flatnonzero(days == day)
+                mine = table if len(places) == len(table) else table.take(places)
+                seen.setdefault(day.astype(date), _Rows(row + int(places[0]))).add(
+                    mine, row + int(places[-1])
+                )
             row += len(table)
-        return spans
+        return {day: each.span() for day, each in seen.items()}
 
     def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
         """Tables with the day of each row; one without belongs to the day of the row before."""
@@ -111,3 +126,38 @@ class TimedFiles:
             else:
                 days = np.full(len(days), last)
             yield table, days
+
+
+class _Rows:
+    """Rows of one day, seen one table after the other.
+
+    They are digested in blocks of their own, so that where tables end does not matter.
+    """
+
+    def __init__(self, first: int) -> None:
+        self._first = self._last = first
+        self._digest = hashlib.sha256()
+        self._waiting: list[pa.Table] = []
+
+    def add(self, table: pa.Table, last: int) -> None:
+        """Add rows, the last of which has this number in the file."""
+        self._last = last
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= BLOCK:
+            rows = pa.concat_tables(self._waiting)
+            whole = len(rows) // BLOCK * BLOCK
+            for start in range(0, whole, BLOCK):
+                self._add_block(rows.slice(start, BLOCK))
+            self._waiting = [rows.slice(whole)]
+
+    def span(self) -> Span:
+        """Say where the rows are, when all are there."""
+        if rows := sum(map(len, self._waiting)):
+            self._add_block(pa.concat_tables(self._waiting).slice(0, rows))
+        return Span(self._first, self._last, self._digest.hexdigest()[:32])
+
+    def _add_block(self, rows: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows.combine_chunks())
+        self._digest.update(sink.getvalue())

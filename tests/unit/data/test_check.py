@@ -302,16 +302,20 @@ def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
     whole = pa.concat_tables([logs(day).drop_columns(["campaign"]) for day in days])
     whole = whole.drop_columns(["price[usd]"])  # text gives the same floats, with other digits
     half = 2 * ROWS + 100
-    for name, rows in (("export (1)", whole.slice(0, half)), ("export (2)", whole.slice(half))):
+
+    def write(name: str, rows: pa.Table, group: int = 250) -> None:
         path = tmp_path / "in" / f"{name}.{kind}"
         path.parent.mkdir(exist_ok=True)
         if kind == "csv":
             pcsv.write_csv(rows, path)
         elif kind == "parquet":
-            pq.write_table(rows, path, row_group_size=250)
+            pq.write_table(rows, path, row_group_size=group)
         else:
             rows.to_pandas().to_json(path, orient="records", lines=True, date_format="iso",
                                      date_unit="us")  # fmt: skip
+
+    write("export (1)", whole.slice(0, half))
+    write("export (2)", whole.slice(half))
     drafted = tmp_path / "export.yaml"
     assert "4, 2026-01-05 to 2026-01-08, none missing" in check(tmp_path / "in", "--write", drafted)
     spec = load_pipeline(drafted)
@@ -324,7 +328,7 @@ def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
         asked = logs(day)
         assert found["request_id"].to_pylist() == asked["request_id"].to_pylist()
         assert parse(found, spec, {}, "the day").aside.num_rows == 0
-    # The day's key follows the bytes of its files, and of no other.
+    # The day's key follows its rows, and not those of other days in the same files.
     keys = [source.identity(day, file_digest)["logs"] for day in days]
     late = tmp_path / "in" / f"export (3).{kind}"
     late.write_bytes((tmp_path / "in" / f"export (2).{kind}").read_bytes())
@@ -332,6 +336,14 @@ def test_days_are_taken_from_a_column_where_no_name_says_them(tmp_path, kind):
     changed = [again.identity(day, file_digest)["logs"] != key
                for day, key in zip(days, keys, strict=True)]  # fmt: skip
     assert changed == [False, False, True, True]
+    late.unlink()
+    # A file that grows changes the day of its new rows alone.
+    grown = pa.concat_tables([whole.slice(0, half), whole.slice(len(whole) - 1)])
+    write("export (1)", grown, group=180)
+    again = open_source(spec.source, tmp_path / "cache", tuple(days))
+    changed = [again.identity(day, file_digest)["logs"] != key
+               for day, key in zip(days, keys, strict=True)]  # fmt: skip
+    assert changed == [False, False, False, True]
 
 
 def test_a_time_that_no_format_reads_is_named_with_its_value(tmp_path):
