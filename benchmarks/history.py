@@ -44,7 +44,7 @@ FEATURES = {
 
 def days_written(folder: Path, entries: int, events: int) -> None:
     """Write what each day taught, as a night keeps it."""
-    from nightbid.features import statistics as learned
+    from nightbid.features import key_statistics as learned
     from nightbid.features.statistics_files import save
     from nightbid.schema import LABEL, TIME, WEIGHT
 

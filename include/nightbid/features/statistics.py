@@ -18,23 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from nightbid.column_parsing import Floats, Hashes, Ints, token_hashes, whole
-from nightbid.features.key_ranges import by_range, write_by_range
-from nightbid.features.state import WEIGHT_UNIT
-from nightbid.features.values import days_of, moments_of
+from nightbid.column_parsing import Floats, Ints, token_hashes, whole
+from nightbid.features.key_statistics import DayCounts, Events
 from nightbid.profile.bins import Bins, between_edges, number_bins
 from nightbid.profile.exact import ExactSum, deviation
-from nightbid.schema import LABEL, TIME, WEIGHT
 
 COMPACT_ABOVE = 500_000
 """Counts of fewer tokens than this wait to be added up, whatever came before."""
 SPILL_GROUPS = 16
 FEW = 1024
 """Distinct numbers of which quantiles are exact."""
-DAY_COUNTS = pa.schema(
-    {"key": pa.uint64(), "day": pa.int32(), "weight": pa.int64(), "positives": pa.int64()}
-)
-EVENTS = pa.schema({"key": pa.uint64(), "time": pa.int64(), "token": pa.string()})
 NO_TOKENS = pa.table({"token": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
 
 
@@ -91,11 +84,20 @@ class TokenCounts:
         together = _most_frequent(pa.concat_tables(found), top_k, min_count)
         return whole(together["token"])
 
+    def sorted_tables(self, limit: int) -> list[pa.Table]:
+        """Add up and sort: one table of at most `limit` tokens, or one per hash group if more."""
+        if not self.spilled:
+            table = _added(self.parts or (NO_TOKENS,))
+            if len(table) <= limit:
+                return [_in_order(table)]
+        found = list(self.by_hash())
+        return found if sum(map(len, found)) > limit else [_in_order(pa.concat_tables(found))]
+
     def by_hash(self) -> Iterator[pa.Table]:
         """Add up the tokens of each hash group, sorted: SPILL_GROUPS tables of token and count."""
         whole_ = self if self.spilled else TokenCounts((_added(self.parts or (NO_TOKENS,)),))
         for parts in whole_._groups(always=True):
-            yield _added(parts).sort_by([("token", "ascending")]).combine_chunks()
+            yield _in_order(_added(parts))
 
     def _groups(self, *, always: bool = False) -> Iterator[Sequence[pa.Table]]:
         if not self.spilled and not always:
@@ -127,6 +129,10 @@ def _added(parts: Sequence[pa.Table]) -> pa.Table:
     for chunk, each in zip(encoded.chunks, parts, strict=True):
         np.add.at(counts, np.asarray(chunk.indices), np.asarray(each["count"]))
     return pa.table({"token": tokens, "count": counts})
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    return table.sort_by([("token", "ascending")]).combine_chunks()
 
 
 def _most_frequent(table: pa.Table, top_k: int, min_count: int) -> pa.Table:
@@ -227,139 +233,6 @@ class Quantiles:
 
 def _few(values: Bins) -> Bins | None:
     return values if len(values.keys) <= FEW else None
-
-
-@dataclass(frozen=True)
-class DayCounts:
-    """Weighted rows and positives by key and day."""
-
-    tables: tuple[pa.Table, ...]
-    """key uint64, day int32 (since 1970, by the source's clock), weight and positives int64 (in
-    units of 2^-20); each sorted by key and day."""
-    spilled: tuple[str, ...] = ()
-    """Files with further ones, see `nightbid.features.key_ranges`."""
-
-    @classmethod
-    def of(cls, keys: Hashes, rows: pa.Table, zone: str = "UTC") -> DayCounts:
-        """Count rows by key [rows] and day of a zone; `rows` has the reserved columns."""
-        weight = np.round(np.asarray(rows[WEIGHT], np.float64) * WEIGHT_UNIT).astype(np.int64)
-        # Of a value label: the weighted sum of values.
-        value = np.asarray(rows[LABEL], np.float64) * np.asarray(rows[WEIGHT], np.float64)
-        table = pa.table(
-            {
-                "key": keys,
-                "day": days_of(whole(rows[TIME]), zone),
-                "weight": weight,
-                "positives": np.round(value * WEIGHT_UNIT).astype(np.int64),
-            }
-        )
-        return cls((_summed([table]),))
-
-    def merge(self, other: DayCounts) -> DayCounts:
-        """Count both sets of rows; parts are added up once they are as many as the largest."""
-        tables = sorted((*self.tables, *other.tables), key=len, reverse=True)
-        spilled = (*self.spilled, *other.spilled)
-        if len(tables) > 1 and sum(map(len, tables[1:])) > max(len(tables[0]), COMPACT_ABOVE):
-            tables = [_summed(tables)]
-        return DayCounts(tuple(tables), spilled)
-
-    def spill(self, folder: UPath, limit: int) -> DayCounts:
-        """Move the counts to a file if they have more than `limit` entries."""
-        if sum(map(len, self.tables)) <= limit:
-            return self
-        table = _summed(self.tables)
-        if len(table) <= limit:
-            return DayCounts((table,), self.spilled)
-        return DayCounts((), (*self.spilled, _spilled(table, folder)))
-
-    def by_range(self) -> Iterator[pa.Table]:
-        """Add up a range of keys at a time: sorted tables, one after the other."""
-        for parts in by_range(self.tables, self.spilled):
-            yield _summed(parts)
-
-
-@dataclass(frozen=True)
-class Events:
-    """What each key's rows held, and when."""
-
-    tables: tuple[pa.Table, ...]
-    """key uint64, time int64 (microseconds since 1970), token string; each sorted by all three."""
-    spilled: tuple[str, ...] = ()
-    """Files with further ones, see `nightbid.features.key_ranges`."""
-
-    @classmethod
-    def of(
-        cls,
-        keys: Hashes,
-        items: tuple[npt.NDArray[np.int32], pa.Array],
-        rows: pa.Table,
-        *,
-        positive: bool,
-    ) -> Events:
-        """Keep the rows that hold an item.
-
-        Args:
-            keys: uint64 [rows].
-            items: codes [rows] and tokens, see `nightbid.column_parsing.encode`.
-            rows: with the reserved columns.
-            positive: only those whose label is above 0.
-        """
-        codes, tokens = items
-        kept = codes >= 0
-        if positive:
-            kept &= np.asarray(rows[LABEL], np.float64) > 0
-        table = pa.table(
-            {
-                "key": keys[kept],
-                "time": moments_of(whole(rows[TIME]))[kept],
-                "token": tokens.take(pa.array(codes[kept])),
-            }
-        )
-        return cls((_sorted([table]),))
-
-    def merge(self, other: Events) -> Events:
-        """Keep both sets of rows."""
-        return Events((*self.tables, *other.tables), (*self.spilled, *other.spilled))
-
-    def spill(self, folder: UPath, limit: int) -> Events:
-        """Move the rows to a file if they are more than `limit`."""
-        if sum(map(len, self.tables)) <= limit:
-            return self
-        return Events((), (*self.spilled, _spilled(_sorted(self.tables), folder)))
-
-    def by_range(self) -> Iterator[pa.Table]:
-        """Sort a range of keys at a time: sorted tables, one after the other."""
-        for parts in by_range(self.tables, self.spilled):
-            yield _sorted(parts)
-
-
-def _summed(tables: Sequence[pa.Table]) -> pa.Table:
-    names = ["weight", "positives"]
-    together = pa.concat_tables(tables)
-    grouped = together.group_by(["key", "day"]).aggregate([(name, "sum") for name in names])
-    grouped = grouped.rename_columns({f"{name}_sum": name for name in names})
-    return (
-        grouped.select(["key", "day", *names])
-        .sort_by([("key", "ascending"), ("day", "ascending")])
-        .combine_chunks()
-    )
-
-
-def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
-    together = pa.concat_tables(tables)
-    order = [("key", "ascending"), ("time", "ascending"), ("token", "ascending")]
-    return together.sort_by(order).combine_chunks()
-
-
-def _spilled(table: pa.Table, folder: UPath) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{uuid.uuid4().hex}.parquet"
-    with (
-        path.open("wb") as stream,
-        pq.ParquetWriter(stream, table.schema, use_dictionary=False) as writer,
-    ):
-        write_by_range([table], writer)
-    return str(path)
 
 
 Statistic = TokenCounts | Moments | Quantiles | DayCounts | Events

@@ -17,11 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightbid.features.key_ranges import write_by_range
+from nightbid.features.key_statistics import DAY_COUNTS, EVENTS, DayCounts, Events
 from nightbid.features.statistics import (
-    DAY_COUNTS,
-    EVENTS,
-    DayCounts,
-    Events,
     Moments,
     Quantiles,
     Statistic,
@@ -50,7 +47,7 @@ def save(statistic: Statistic, folder: Path, name: str) -> Path:
         return path
     path = folder / f"{name}.parquet"
     if isinstance(statistic, TokenCounts):
-        groups = list(statistic.by_hash())
+        groups = statistic.sorted_tables(IN_MEMORY)
         with _writer(path, groups[0].schema, "tokens") as (writer, marks):
             for each in groups:
                 writer.write_table(each.replace_schema_metadata(marks), row_group_size=2**30)
@@ -75,7 +72,8 @@ def load(path: Path) -> Statistic:
         made = CLASSES[kind]
         if file.metadata.num_rows > IN_MEMORY:
             return made((), (str(path),))
-        return made((file.read().replace_schema_metadata(None),))
+        # Threads cost more than they give to files as small as these.
+        return made((file.read(use_threads=False).replace_schema_metadata(None),))
 
 
 def load_merged(paths: Sequence[Path]) -> Statistic:

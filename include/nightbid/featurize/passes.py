@@ -19,8 +19,9 @@ from nightbid.column_parsing import whole
 from nightbid.config.features import Feature
 from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
+from nightbid.features.key_statistics import DayCounts, Events
 from nightbid.features.learn import columns_taught, learn
-from nightbid.features.statistics import DayCounts, Events, Statistic, TokenCounts, merge_all
+from nightbid.features.statistics import Statistic, TokenCounts, merge_all
 from nightbid.features.unreadable import unreadable_values
 from nightbid.featurize.coders import InProcessCoder
 from nightbid.featurize.groups import Group, write_rows

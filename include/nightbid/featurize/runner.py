@@ -66,7 +66,8 @@ def _dask(runner: Runner) -> Iterator[Engine]:
             cluster = LocalCluster(
                 n_workers=runner.workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                # A free port: without an address, a second night at once warns that 8787 is taken.
+                dashboard_address="127.0.0.1:0",
                 host="127.0.0.1",
                 # What a worker raises is raised here too, in one line.
                 silence_logs=logging.CRITICAL,

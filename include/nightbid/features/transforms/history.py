@@ -36,7 +36,8 @@ from nightbid.features.values import (
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # Not needed where a bundle is scored.
-    from nightbid.features.statistics import DayCounts, Statistic
+    from nightbid.features.key_statistics import DayCounts
+    from nightbid.features.statistics import Statistic
 
 MOST = 2.0**62
 """Largest sum of values that int64 holds with room to spare, in units of `WEIGHT_UNIT`."""
@@ -161,7 +162,7 @@ class KeyHistory(Transform[Settings]):
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
         """Count rows and positive labels by key and day."""
-        from nightbid.features.statistics import DayCounts
+        from nightbid.features.key_statistics import DayCounts
 
         return DayCounts.of(self._keys(raw), rows, self.context.zone)
 

@@ -34,7 +34,7 @@ from nightbid.features.values import (
 from nightbid.schema import ModelInput
 
 if TYPE_CHECKING:  # Not needed where a bundle is scored.
-    from nightbid.features.statistics import Events as EventStatistic
+    from nightbid.features.key_statistics import Events
     from nightbid.features.statistics import Statistic
 
 SECOND_US = 1_000_000
@@ -61,13 +61,13 @@ class RecentItems(Transform[Recent]):
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
         """List items by key and time."""
-        from nightbid.features.statistics import Events as EventStatistic
+        from nightbid.features.key_statistics import Events
 
         keys = keys_of(self.name, self.feature.by, raw)
         items = raw.encoded(self.feature.column, self.name)
-        return EventStatistic.of(keys, items, rows, positive=self.feature.rows == "positive")
+        return Events.of(keys, items, rows, positive=self.feature.rows == "positive")
 
-    def fit(self, statistic: EventStatistic) -> FittedState:
+    def fit(self, statistic: Events) -> FittedState:
         """Keep the list."""
         return FittedState(history=listed(statistic.by_range()))
 

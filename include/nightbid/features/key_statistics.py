@@ -1,0 +1,182 @@
+"""History by key and day, or by key and time: what `target_rate`, `count` and `recent` learn.
+
+Mergeable as all statistics are. Tables are sorted by the hash of the key, so that many large ones
+are merged a range of keys at a time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from nightbid.column_parsing import Hashes, whole
+from nightbid.features.key_ranges import by_range, write_by_range
+from nightbid.features.state import WEIGHT_UNIT
+from nightbid.features.values import days_of, moments_of
+from nightbid.schema import LABEL, TIME, WEIGHT
+
+COMPACT_ABOVE = 500_000
+"""Fewer counts than this wait to be added up, whatever came before."""
+DAY_COUNTS = pa.schema(
+    {"key": pa.uint64(), "day": pa.int32(), "weight": pa.int64(), "positives": pa.int64()}
+)
+EVENTS = pa.schema({"key": pa.uint64(), "time": pa.int64(), "token": pa.string()})
+
+
+@dataclass(frozen=True)
+class DayCounts:
+    """Weighted rows and positives by key and day."""
+
+    tables: tuple[pa.Table, ...]
+    """key uint64, day int32 (since 1970, by the source's clock), weight and positives int64 (in
+    units of 2^-20); each sorted by key and day."""
+    spilled: tuple[str, ...] = ()
+    """Files with further ones, see `nightbid.features.key_ranges`."""
+
+    @classmethod
+    def of(cls, keys: Hashes, rows: pa.Table, zone: str = "UTC") -> DayCounts:
+        """Count rows by key [rows] and day of a zone; `rows` has the reserved columns."""
+        weight = np.round(np.asarray(rows[WEIGHT], np.float64) * WEIGHT_UNIT).astype(np.int64)
+        # Of a value label: the weighted sum of values.
+        value = np.asarray(rows[LABEL], np.float64) * np.asarray(rows[WEIGHT], np.float64)
+        table = pa.table(
+            {
+                "key": keys,
+                "day": days_of(whole(rows[TIME]), zone),
+                "weight": weight,
+                "positives": np.round(value * WEIGHT_UNIT).astype(np.int64),
+            }
+        )
+        return cls((_counted(table),))
+
+    def merge(self, other: DayCounts) -> DayCounts:
+        """Count both sets of rows; parts are added up once they are as many as the largest."""
+        tables = sorted((*self.tables, *other.tables), key=len, reverse=True)
+        spilled = (*self.spilled, *other.spilled)
+        if len(tables) > 1 and sum(map(len, tables[1:])) > max(len(tables[0]), COMPACT_ABOVE):
+            tables = [_summed(tables)]
+        return DayCounts(tuple(tables), spilled)
+
+    def spill(self, folder: UPath, limit: int) -> DayCounts:
+        """Move the counts to a file if they have more than `limit` entries."""
+        if sum(map(len, self.tables)) <= limit:
+            return self
+        table = _summed(self.tables)
+        if len(table) <= limit:
+            return DayCounts((table,), self.spilled)
+        return DayCounts((), (*self.spilled, _spilled(table, folder)))
+
+    def by_range(self) -> Iterator[pa.Table]:
+        """Add up a range of keys at a time: sorted tables, one after the other."""
+        for parts in by_range(self.tables, self.spilled):
+            yield _summed(parts)
+
+
+@dataclass(frozen=True)
+class Events:
+    """What each key's rows held, and when."""
+
+    tables: tuple[pa.Table, ...]
+    """key uint64, time int64 (microseconds since 1970), token string; each sorted by all three."""
+    spilled: tuple[str, ...] = ()
+    """Files with further ones, see `nightbid.features.key_ranges`."""
+
+    @classmethod
+    def of(
+        cls,
+        keys: Hashes,
+        items: tuple[npt.NDArray[np.int32], pa.Array],
+        rows: pa.Table,
+        *,
+        positive: bool,
+    ) -> Events:
+        """Keep the rows that hold an item.
+
+        Args:
+            keys: uint64 [rows].
+            items: codes [rows] and tokens, see `nightbid.column_parsing.encode`.
+            rows: with the reserved columns.
+            positive: only those whose label is above 0.
+        """
+        codes, tokens = items
+        kept = codes >= 0
+        if positive:
+            kept &= np.asarray(rows[LABEL], np.float64) > 0
+        table = pa.table(
+            {
+                "key": keys[kept],
+                "time": moments_of(whole(rows[TIME]))[kept],
+                "token": tokens.take(pa.array(codes[kept])),
+            }
+        )
+        return cls((_sorted([table]),))
+
+    def merge(self, other: Events) -> Events:
+        """Keep both sets of rows."""
+        return Events((*self.tables, *other.tables), (*self.spilled, *other.spilled))
+
+    def spill(self, folder: UPath, limit: int) -> Events:
+        """Move the rows to a file if they are more than `limit`."""
+        if sum(map(len, self.tables)) <= limit:
+            return self
+        return Events((), (*self.spilled, _spilled(_sorted(self.tables), folder)))
+
+    def by_range(self) -> Iterator[pa.Table]:
+        """Sort a range of keys at a time: sorted tables, one after the other."""
+        for parts in by_range(self.tables, self.spilled):
+            yield _sorted(parts)
+
+
+def _counted(rows: pa.Table) -> pa.Table:
+    """Add up rows in any order."""
+    names = ["weight", "positives"]
+    grouped = rows.group_by(["key", "day"]).aggregate([(name, "sum") for name in names])
+    grouped = grouped.rename_columns({f"{name}_sum": name for name in names})
+    return (
+        grouped.select(["key", "day", *names])
+        .sort_by([("key", "ascending"), ("day", "ascending")])
+        .combine_chunks()
+    )
+
+
+def _summed(tables: Sequence[pa.Table]) -> pa.Table:
+    """Add up tables that are each sorted by key and day."""
+    if len(tables) == 1:
+        return tables[0].combine_chunks()
+    columns = [
+        np.concatenate([np.asarray(whole(each[name])) for each in tables])
+        for name in DAY_COUNTS.names
+    ]
+    # Sorting is merging here: NumPy's stable sorts make use of what is in order.
+    order = np.lexsort((columns[1], columns[0]))
+    keys, days, *values = (each[order] for each in columns)
+    is_first = np.append(True, (keys[1:] != keys[:-1]) | (days[1:] != days[:-1]))[: len(keys)]
+    first = np.flatnonzero(is_first)
+    if len(first) < len(keys):
+        keys, days = keys[first], days[first]
+        values = [np.add.reduceat(each, first) for each in values]
+    return pa.table([keys, days, *values], schema=DAY_COUNTS)
+
+
+def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
+    together = pa.concat_tables(tables)
+    order = [("key", "ascending"), ("time", "ascending"), ("token", "ascending")]
+    return together.sort_by(order).combine_chunks()
+
+
+def _spilled(table: pa.Table, folder: UPath) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{uuid.uuid4().hex}.parquet"
+    with (
+        path.open("wb") as stream,
+        pq.ParquetWriter(stream, table.schema, use_dictionary=False) as writer,
+    ):
+        write_by_range([table], writer)
+    return str(path)
