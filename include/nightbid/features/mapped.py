@@ -40,6 +40,8 @@ class KeyedRows:
             keys: uint64 [rows].
             moments: [rows], of the type of the entries'.
         """
+        if len(keys) == 1:
+            return self._before_one(keys[0], moments[0])
         # In order of the keys, neighbors are found in the same pages.
         distinct, place = np.unique(keys, return_inverse=True)
         starts = self._keys.searchsorted(distinct)
@@ -51,6 +53,13 @@ class KeyedRows:
         later = np.flatnonzero((stop > start) & (last >= moments))
         end[later] = self._first_from(start[later], stop[later] - 1, moments[later])
         return start, end
+
+    def _before_one(self, key: np.uint64, moment: np.int32 | np.int64) -> tuple[Ints, Ints]:
+        """As `before`, of one key: a request of the scorer asks for one user."""
+        start = self._keys.searchsorted(key)
+        stop = self._keys.searchsorted(key, side="right")
+        end = start + self._moments[start:stop].searchsorted(moment)
+        return np.array([start]), np.array([end])
 
     def _first_from(self, low: Ints, high: Ints, moments: Ints | Int32s) -> Ints:
         """First entry at or after a moment: one of low to high, of which the last one is."""
