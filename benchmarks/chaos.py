@@ -7,10 +7,11 @@ every stage ends with the digest of a night that nobody disturbed, the champion 
 bundle and was promoted once, every output that is visible is whole, and every attempt is in the
 ledger once. Disturbances are drawn from the seed and the case's number: kill -9 before a file
 operation, an error of the file system (ENOSPC, EDQUOT, EIO, EROFS) at some operations on end,
-damage (flip, cut, delete) to outputs and files of the ledger, two processes at one night, a
-retired champion, and nights that race each other and a person who rolls back, retires and pauses:
-then every promotion must have replaced the champion that it was judged against, and revived nothing
-that was withdrawn. An error of any kind but Nightbid's own or the system's is a failure.
+damage (flip, cut, delete, copies of another output) to outputs and files of the ledger, two
+processes at one night, a retired champion, and nights that race each other and a person who rolls
+back, retires and pauses: then every promotion must have replaced the champion that it was judged
+against, and revived nothing that was withdrawn. An error of any kind but Nightbid's own or the
+system's is a failure.
 """
 
 from __future__ import annotations
@@ -135,15 +136,25 @@ def damage(workspace: Path, draw: random.Random) -> str:
     said = []
     for path in draw.sample(found, min(len(found), draw.randint(1, 3))):
         content = path.read_bytes()
-        how = draw.choice(("flip", "cut", "delete"))
+        how = draw.choice(("flip", "cut", "delete", "other"))
+        others = [each for each in found if each.name == path.name and each != path]
         if how == "delete":
             path.unlink()
+        elif how == "other" and others:
+            # The same file of another output, as a copy to the wrong place leaves it.
+            path.write_bytes(draw.choice(others).read_bytes())
         elif how == "cut" or not content:
             path.write_bytes(content[: len(content) // 2])
         else:
             at = draw.randrange(len(content))
             path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         said.append(f"{how} {path.relative_to(workspace)}")
+    if draw.random() < 0.3:
+        # A whole output in the place of another one, each of its files sound.
+        one, other = draw.sample(sorted((workspace / "stages").glob("*/*/[!.]*")), 2)
+        shutil.rmtree(one)
+        shutil.copytree(other, one)
+        said.append(f"{other.relative_to(workspace)} as {one.relative_to(workspace)}")
     return ", ".join(said)
 
 

@@ -102,7 +102,7 @@ class Place:
             self.wires["storage"] = Wire(int(storage.endpoint.rpartition(":")[2]))
             own |= {
                 "NIGHTBID_PROFILE": "gcp-emulated",
-                "NIGHTBID_CLOUD__PROJECT": "p",
+                "NIGHTBID_CLOUD__PROJECT": "chaos-project",
                 "NIGHTBID_CLOUD__REGION": "us-central1",
                 "NIGHTBID_CLOUD__BUCKET": "chaos",
                 "NIGHTBID_CLOUD__STORAGE_ENDPOINT": f"http://127.0.0.1:{self.wires['storage'].port}",

@@ -198,10 +198,18 @@ def read_output(workspace: Workspace, uri: str) -> StageInput:
 
     Raises:
         WorkspaceError: it is gone.
-        CorruptDataError: its manifest is damaged.
+        CorruptDataError: its manifest is damaged, or it is another output, sound as it may be.
     """
     folder = workspace.at(uri)
-    return StageInput(read_manifest(folder), folder)
+    manifest = read_manifest(folder)
+    parts = PurePosixPath(uri).parts
+    if len(parts) == 4 and parts[0] == "stages" and (manifest.stage, manifest.key) != parts[2:]:
+        raise CorruptDataError(
+            f"here lies another output: {manifest.stage} with the key {manifest.key[:16]}",
+            where=uri,
+            hint="delete this folder and rerun the night, or restore it from a backup",
+        )
+    return StageInput(manifest, folder)
 
 
 def output_digest(files: Iterable[FileEntry]) -> str:

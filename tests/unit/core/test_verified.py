@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import CorruptDataError
+from nightbid.night.key import read_output
 from nightbid.night.manifest import FileEntry
+from nightbid.night.record import RunRecord
+from nightbid.night.stage import Stage
+from nightbid.runner import run_stage
 from nightbid.storage.verify import file_digest, strangers, verify
+from nightbid.storage.workspace import Workspace
 
 
 @pytest.fixture
@@ -45,3 +53,34 @@ def test_rows_that_no_manifest_names_are_a_fault(output):
     assert strangers(folder, files) == []
     (folder / "old.parquet").write_bytes(b"")
     assert strangers(folder, files) == ["old.parquet is not in the manifest"]
+
+
+def test_a_sound_output_in_the_place_of_another_one_is_not_taken_for_it(
+    tmp_path, monkeypatch, caplog
+) -> None:
+    (tmp_path / "dated_stage.py").write_text(
+        "from nightbid.night.task import Outcome\n\n\n"
+        "def work(task):\n"
+        "    (task.output / 'night.txt').write_text(str(task.night.date))\n"
+        "    return Outcome()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    stage = Stage("sample", "dated_stage:work", inputs=(), spec_keys=())
+    spec = PipelineSpec.model_validate({"pipeline": "small", "features": {"a": {"column": "a"}}})
+    workspace = Workspace(str(tmp_path / "workspace"))
+
+    def made(day: int) -> Path:
+        run = RunRecord.start(workspace, spec, dt.date(2026, 1, day))
+        run_stage(stage, spec, run, cache_folder=tmp_path / "cache")
+        return tmp_path / "workspace" / run.stage("sample").uri
+
+    first, second = made(8), made(9)
+    # A backup goes to the wrong folder: every file is as its manifest says.
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    with pytest.raises(CorruptDataError, match="here lies another output: sample with the key"):
+        read_output(workspace, workspace.uri(workspace.root / second.relative_to(
+            tmp_path / "workspace")))  # fmt: skip
+    assert (made(9) / "night.txt").read_text() == "2026-01-09"
+    assert "damaged output set aside" in caplog.text
+    assert (first / "night.txt").read_text() == "2026-01-08"
