@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+import yaml
 
 ROWS = 20_000
 
@@ -84,3 +86,65 @@ def test_values_that_look_like_markup_are_printed_as_they_are(shell, tmp_path):
         code, said = shell.run(*command)
         assert code == 0, said
     assert "[/home] top" in said
+
+
+@pytest.mark.slow
+def test_logs_as_a_service_writes_them_become_a_champion(shell, tmp_path):
+    """Objects in JSON, countries as folders, times of several zones, a label of Y and N, a broken
+    line, a file without a line, and a day without a click: from the draft to a promotion."""
+    zones = ("UTC", "Europe/Berlin", "America/New_York")
+    for at, day in enumerate(pd.date_range("2026-01-05", periods=4)):
+        draw = np.random.default_rng(at)
+        time = day.tz_localize("UTC") + pd.to_timedelta(
+            np.sort(draw.integers(0, 86_400, 3000)), "s"
+        )
+        device = draw.choice(["phone", "desktop"], 3000)
+        click = draw.random(3000) < (0 if at == 0 else np.where(device == "phone", 0.4, 0.1))
+        lines = [
+            json.dumps(
+                {
+                    "event": {
+                        "id": f"{at}-{n}",
+                        "ts": time[n].tz_convert(zones[n % 3]).isoformat(),
+                    },
+                    "user": {"id": float(draw.integers(1000, 1400))} if n % 500 else None,
+                    "ad": {"id": int(draw.integers(0, 40))},
+                    "Gerät": device[n],
+                    "clicked": "NY"[int(click[n])],
+                }
+            )
+            for n in range(3000)
+        ]
+        lines[100] = lines[100][:50]
+        for country, rows in (("DE", lines[::2]), ("FR", lines[1::2])):
+            folder = tmp_path / "events" / f"dt={day.date()}" / f"country={country}"
+            folder.mkdir(parents=True)
+            (folder / "part-0.jsonl").touch()
+            (folder / "part-1.jsonl").write_text("\n".join([*rows, ""]))
+    yaml_file = shell.pipelines / "events.yaml"
+    code, said = shell.run("data", "check", str(tmp_path / "events"), "--write", str(yaml_file))
+    assert code == 0, said
+    draft = yaml.safe_load(yaml_file.read_text())
+    assert {role: draft["columns"][role] for role in ("key", "time", "user", "item")} == {
+        "key": "event.id", "time": "event.ts", "user": "user.id", "item": "ad.id",
+    }  # fmt: skip
+    assert draft["label"] == {"column": "clicked", "texts": {"y": 1, "n": 0}}
+    assert draft["features"]["country"] == "vocabulary"
+    lenient = [
+        {"gate": gate, "check": "*", "name": "tester", "reason": "so few rows",
+         "until": "2099-01-01"} for gate in ("raw", "features", "model", "serving")
+    ]  # fmt: skip
+    draft |= {"gates": {"overrides": lenient}, "train": {"epochs": 1}, "window": {"train_days": 2}}
+    draft["evaluate"] = {"bootstrap": 50, "margin_ne": 1, "margin_auc": 1}
+    yaml_file.write_text(yaml.safe_dump(draft))
+    code, said = shell.run("run", "events", "--date", "2026-01-08")
+    assert code == 0, said
+    assert "promoted as champion #1" in said
+    manifest = next(shell.workspace.glob("stages/events/sample/*/manifest.json"))
+    found = json.loads(manifest.read_text())
+    # Of each day, one line is broken and six rows have no user.
+    assert found["rows"] == {
+        "read": 12_000, "written": 11_972, "quarantined": 28, "repeated": 0, "dropped": 0,
+    }  # fmt: skip
+    assert found["metrics"]["quarantine"] == {"line is no JSON object": 4, "user.id is null": 24}
+    assert found["metrics"]["days"]["2026-01-05"]["positives"] == 0

@@ -31,6 +31,9 @@ HEAD_BYTES = 1 << 18
 FIRST_ROWS = 1000
 DELIMITERS = ",\t;|"
 BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+NO_VALUES = ("NULL", "null", "NaN", "nan", "#N/A", "<null>")
+"""Texts that databases and spreadsheets write for no value: in a column of text they would be
+values. NA, a country, is none of them."""
 LOOK_AT = 50
 """Text files, the newest first, of which one must not be empty."""
 DECIMAL_COMMA = re.compile(r"^-?[0-9]+,[0-9]+$")
@@ -153,6 +156,7 @@ def _text_settings(path: Path) -> dict[str, Any]:
         return {**found, "layout": "avazu"}
     if delimiter != ("\t" if ".tsv" in path.suffixes else ","):
         found["delimiter"] = delimiter
+    csv.field_size_limit(HEAD_BYTES)  # a quotation mark may never be closed
     rows = list(csv.reader(lines, delimiter=delimiter))
     if _is_data(rows[0]):
         raise CorruptDataError(
@@ -165,6 +169,9 @@ def _text_settings(path: Path) -> dict[str, Any]:
     points = sum(bool(re.match(r"^-?[0-9]+\.[0-9]+$", value)) for value in values)
     if delimiter != "," and commas > points:
         found["decimal"] = ","
+    fields = {each.strip('" ') for line in text.splitlines() for each in line.split(delimiter)}
+    if nulls := sorted(fields.intersection(NO_VALUES)):
+        found["nulls"] = nulls
     if form := _time_format(rows, path):
         found["time_format"] = form
     return found

@@ -176,7 +176,8 @@ def test_an_export_of_excel_is_read_as_it_was_written(tmp_path):
     """In Windows-1252, with the delimiter in a first line, whole days in one locale's spelling."""
     for at in range(3):
         day = FIRST + timedelta(days=at)
-        rows = [f"{at}-{n};{day:%d.%m.%Y} 14:{n:02d};u{n % 9};{n % 5};„{n % 3} €“;{n % 2}"
+        sizes = ["„0 €“", "„1 €“", "NULL"]
+        rows = [f"{at}-{n};{day:%d.%m.%Y} 14:{n:02d};u{n % 9};{n % 5};{sizes[n % 3]};{n % 2}"
                 for n in range(60)]  # fmt: skip
         text = "\r\n".join(["sep=;", "Request ID;Served At;User;Ad;Größe;click", *rows, ""])
         (tmp_path / f"{day}.csv").write_bytes(text.encode("cp1252"))
@@ -184,13 +185,14 @@ def test_an_export_of_excel_is_read_as_it_was_written(tmp_path):
     found = json.loads(check(tmp_path, "--json"))
     assert found["source"] == {
         "kind": "csv", "folder": str(tmp_path), "encoding": "cp1252", "delimiter": ";",
-        "time_format": "%d.%m.%Y %H:%M",
+        "nulls": ["NULL"], "time_format": "%d.%m.%Y %H:%M",
     }  # fmt: skip
     assert {name: each["column"] for name, each in found["roles"].items()} == {
         "time": "Served At", "key": "Request ID", "user": "User", "item": "Ad",
     }  # fmt: skip
-    values = {each["name"]: each["examples"] for each in found["columns"]}["Größe"]
-    assert sorted(values) == ["„0 €“", "„1 €“", "„2 €“"]
+    size = {each["name"]: each for each in found["columns"]}["Größe"]
+    assert sorted(size["examples"]) == ["„0 €“", "„1 €“"]
+    assert size["nulls"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("kind", ["float", "texts", "both"])
