@@ -9,12 +9,13 @@ before goes on, and says why.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -198,11 +199,14 @@ class Follower:
     Args:
         workspace: Holds its history.
         pipeline: Name of the pipeline.
+        turn: File by which the processes of a scorer load a new champion one after the other:
+            the cores are needed for requests. None: there is one process.
     """
 
-    def __init__(self, workspace: Workspace, pipeline: str) -> None:
+    def __init__(self, workspace: Workspace, pipeline: str, turn: Path | None = None) -> None:
         self._workspace = workspace
         self._pipeline = pipeline
+        self._turn = turn
         self._looking = threading.Lock()
         self.state = State()
 
@@ -232,12 +236,23 @@ class Follower:
         if champion is None or (served and served.champion == champion):
             return served
         folder = fetch_bundle(self._workspace, champion)
-        found = load(champion, folder)
+        with _alone(self._turn if served else None):
+            found = load(champion, folder)
         if served:
             found.prepare(tuple(served.recent))
             found.recent.extend(tuple(served.recent))
         LOG.warning("%s: champion #%d serves: %s", self._pipeline, champion.number, champion.run_id)
         return found
+
+
+@contextlib.contextmanager
+def _alone(turn: Path | None) -> Iterator[None]:
+    if turn is None:
+        yield
+        return
+    with turn.open("ab") as file:  # closing it, or dying, is the end of a turn
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def fetch_bundle(workspace: Workspace, champion: Champion) -> Path:

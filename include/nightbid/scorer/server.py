@@ -168,7 +168,7 @@ def make_application(settings: ScorerSettings, folder: Path) -> Any:
     if settings.bundle:
         follower = OneBundle(Path(settings.bundle), settings.pipeline)
     else:
-        follower = Follower(Workspace(settings.workspace), settings.pipeline)
+        follower = Follower(Workspace(settings.workspace), settings.pipeline, folder / "turn")
     service = Service(
         follower,
         WorkerStates(folder),
