@@ -51,6 +51,8 @@ def draft(
     is_folder = block["kind"] not in ("kuairand", "events")
     if zone and zone.is_local and is_folder:
         block["time_zone"] = zone.zone
+    if found.types and is_folder:
+        block["types"] = {**block.get("types", {}), **found.types}
     outcomes = [each for each in found.outcomes if each != found.event_time]
     if block["kind"] == "events":
         block = _streams(block, [each for each in outcomes if each not in MADE], zone)

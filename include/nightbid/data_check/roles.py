@@ -49,6 +49,8 @@ class Findings:
     roles: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     """Role → why this column."""
+    types: dict[str, str] = field(default_factory=dict)
+    """Column → the type that `source.types` has to declare."""
     missing: dict[str, str] = field(default_factory=dict)
     """Role that no column plays → what was looked for."""
     labels: list[LabelCandidate] = field(default_factory=list)
@@ -208,10 +210,9 @@ def _by_name(
     if ranked:
         name = min(ranked)[2]
         why = "by its name"
-        if known[name].is_spelled_twice:
-            why += (
-                f"; some of its texts are 123, some 123.0: `types: {{{name}: int}}` makes them one"
-            )
+        if known[name].is_spelled_twice and known[name].is_whole:
+            why += "; some of its texts are 123, some 123.0: source.types makes them one"
+            found.types[name] = "int"
         _take(found, role, name, why)
 
 

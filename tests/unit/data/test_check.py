@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from nightbid.cli import data as cli
 from nightbid.column_parsing import local_time
 from nightbid.config.load import load_pipeline
@@ -207,7 +208,8 @@ def test_ids_that_are_written_as_floats_are_ids(tmp_path, kind):
     found = json.loads(check(write(tmp_path / "logs", change=change), "--json"))
     user = found["roles"]["user"]
     assert user["column"] == "uid"
-    assert ("`types: {uid: int}` makes them one" in user["why"]) == (kind == "both")
+    draft = yaml.safe_load(found["yaml"])
+    assert draft["source"].get("types") == ({"uid": "int"} if kind == "both" else None)
 
 
 @pytest.mark.parametrize(
