@@ -51,8 +51,10 @@ def installed(address: str, home: Path) -> None:
 
 @pytest.mark.slow
 def test_a_copy_of_sqlite_is_migrated_and_the_original_stays(
-    rehearse: Callable[[str], Migrated], tmp_path: Path
+    rehearse: Callable[[str], Migrated], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in (CONNECTION, "AIRFLOW_HOME"):  # other tests have an Airflow of their own
+        monkeypatch.delenv(name, raising=False)
     path = tmp_path / "airflow" / "airflow.db"
     path.parent.mkdir()
     installed(f"sqlite:///{path}", path.parent)
