@@ -10,10 +10,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from nightbid.config.load import find_pipeline
+from nightbid.config.load import find_tree, validated
 from nightbid.config.models import Model
 from nightbid.config.pipeline import Night, PipelineSpec
-from nightbid.config.salvage import InvalidPipeline, rest_of
+from nightbid.config.salvage import rest_of
 from nightbid.config.sources import EventsSource, FolderSource, SimulatorSource
 from nightbid.data.simulator.columns import logged_columns
 from nightbid.data.source import open_source
@@ -40,17 +40,18 @@ def checked_pipeline(
     Raises:
         ConfigError: one error with all faults.
     """
+    tree, where = find_tree(name, folder, overrides), f"{name}.yaml"
     try:
-        spec = find_pipeline(name, folder, overrides)
-    except InvalidPipeline as error:
-        rest = rest_of(error)
+        spec = validated(tree, where)
+    except ConfigError as error:
+        rest = rest_of(tree)
         more = [] if rest is None else [
             *rest.faults(), *filter(rest.is_stated, _faults(rest.spec, night, cache))
         ]  # fmt: skip
         if not more:
             raise
-        lines = f"\n{error.where}: ".join([error.what, *more])
-        raise ConfigError(lines, where=error.where, hint=CORRECT) from error
+        lines = f"\n{where}: ".join([error.what, *more])
+        raise ConfigError(lines, where=where, hint=CORRECT) from error
     check_settings(spec, night, cache)
     return spec
 

@@ -284,7 +284,7 @@ CHECKS: tuple[Callable[[PipelineSpec], None], ...] = (
 
 
 def faults_of(spec: PipelineSpec) -> Iterator[str]:
-    """What the blocks of a pipeline demand of each other in vain, a text for each check."""
+    """List the conflicts between the blocks of a pipeline, one text per failed check."""
     for check in CHECKS:
         try:
             check(spec)

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from nightbid.config.explain import explain, suggestion
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.config.salvage import InvalidPipeline
 from nightbid.errors import ConfigError
 
 MOST_VALUES = 100_000
@@ -31,13 +30,20 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     Raises:
         ConfigError: unreadable file, malformed YAML, unknown key, or a value out of its domain.
     """
-    text = _text(path, path.name)
-    suite = path.parent / "suites" / path.name
-    return parse_pipeline(text, path.name, overrides, suite if suite.exists() else None)
+    return validated(_tree_of(path, overrides), path.name)
 
 
 def find_pipeline(name: str, folder: Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     """Load the pipeline called `name` from `folder`; a wrong name suggests the right one."""
+    return validated(find_tree(name, folder, overrides), f"{name}.yaml")
+
+
+def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the YAML of the pipeline called `name`, with overrides, before it is validated.
+
+    Raises:
+        ConfigError: there is no such pipeline, or its file or an override cannot be read.
+    """
     known = pipeline_names(folder)
     if name not in known:
         if of := next((each for each in known if name.startswith(f"{each}-")), ""):
@@ -51,7 +57,7 @@ def find_pipeline(name: str, folder: Path, overrides: Sequence[str] = ()) -> Pip
             where=str(folder),
             hint=suggestion(name, known) or f"known pipelines: {', '.join(known) or 'none'}",
         )
-    return load_pipeline(folder / f"{name}.yaml", overrides)
+    return _tree_of(folder / f"{name}.yaml", overrides)
 
 
 def pipeline_names(folder: Path) -> list[str]:
@@ -70,6 +76,28 @@ def parse_pipeline(
         overrides: settings that win over the file.
         suite: a file of learned gate bands and overrides, added to those of the pipeline.
     """
+    return validated(_parsed(text, where, overrides, suite), where)
+
+
+def validated(tree: dict[str, Any], where: str) -> PipelineSpec:
+    """Validate what was read.
+
+    Raises:
+        ConfigError: an unknown key, or a value out of its domain; all of them are named.
+    """
+    try:
+        return PipelineSpec.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(explain(error, PipelineSpec, where), where=where) from error
+
+
+def _tree_of(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    suite = path.parent / "suites" / path.name
+    text = _text(path, path.name)
+    return _parsed(text, path.name, overrides, suite if suite.exists() else None)
+
+
+def _parsed(text: str, where: str, overrides: Sequence[str], suite: Path | None) -> dict[str, Any]:
     tree = _yaml(text, where)
     if not isinstance(tree, dict):
         raise ConfigError(
@@ -81,11 +109,7 @@ def parse_pipeline(
         _add_suite(tree, suite)
     for override in overrides:
         _apply(tree, override)
-    try:
-        return PipelineSpec.model_validate(tree)
-    except ValidationError as error:
-        what = explain(error, PipelineSpec, where)
-        raise InvalidPipeline.of(tree, what, where) from error
+    return tree
 
 
 def _text(path: Path, where: str) -> str:

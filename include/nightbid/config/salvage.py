@@ -1,4 +1,4 @@
-"""What can still be checked of a pipeline whose YAML has faults, so that one run tells them all."""
+"""Checks what is left of a faulty pipeline YAML, so that all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -11,29 +11,11 @@ from pydantic_core import ErrorDetails
 
 from nightbid.config.consistency import faults_of
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.errors import ConfigError
 
 ROUNDS = 4
 """A removed key may leave its block without one that it needs: then the block goes as well."""
 _GONE = object()
 Location = tuple[int | str, ...]
-
-
-class InvalidPipeline(ConfigError):
-    """A pipeline YAML that does not validate.
-
-    Attributes:
-        tree: what was read, overrides applied; empty if the error came from another process.
-    """
-
-    tree: dict[str, Any]
-
-    @classmethod
-    def of(cls, tree: dict[str, Any], what: str, where: str) -> InvalidPipeline:
-        """Make the error of a tree."""
-        error = cls(what, where=where)
-        error.tree = tree
-        return error
 
 
 @dataclass(frozen=True)
@@ -45,19 +27,23 @@ class Rest:
     """Keys that were left out, dotted."""
 
     def faults(self) -> Iterator[str]:
-        """What the blocks that are left demand of each other in vain."""
+        """List the conflicts between the blocks that are left."""
         return (each for each in faults_of(self.spec) if self.is_stated(each))
 
     def is_stated(self, fault: str) -> bool:
-        """Whether a fault is one of the YAML, not of what was left out of it."""
+        """Whether a fault is the YAML's own, not a result of the keys that were left out."""
         return not any(
             key in fault or f"'{key.rpartition('.')[2]}'" in fault for key in self.removed
         )
 
 
-def rest_of(error: InvalidPipeline) -> Rest | None:
-    """Leave out every key that has a fault; None if what remains is no pipeline."""
-    tree, removed = getattr(error, "tree", None), set()
+def rest_of(tree: Any) -> Rest | None:
+    """Leave out every key that has a fault; None if what remains is no pipeline.
+
+    Args:
+        tree: as read from the YAML, with overrides applied.
+    """
+    removed: set[str] = set()
     for _ in range(ROUNDS):
         try:
             spec = PipelineSpec.model_validate(tree, context={"alone": True})

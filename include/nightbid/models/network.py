@@ -208,7 +208,9 @@ def _built(architecture: Architecture, fields: Fields, card: ModelCard) -> Any:
 
 
 def elapsed_time_losses(logits: Any, labels: Any, seen: Any) -> Any:
-    """Compute −y·log(p·G) − (1−y)·log(1−p·G), less −y·log G, which no weight changes; [rows].
+    """Compute −y·log p − (1−y)·log(1−p·G), [rows]: the elapsed-time likelihood.
+
+    The term −y·log G is left out, since it does not depend on the weights.
 
     A row of age e is seen as positive with probability p · G(e). With p = σ(z), 1 − p·G is
     (1 + (1−G)·exp z) / (1 + exp z), so its logarithm is softplus(z + log(1−G)) − softplus(z).
