@@ -18,7 +18,7 @@ TAGS = {"library/python": "3.11", "library/debian": "bookworm", "apache/beam": "
 
 
 class Registry(BaseHTTPRequestHandler):
-    """Gives manifests to whoever has fetched a token, as Docker Hub does."""
+    """Serves manifests to clients with a token, as Docker Hub does."""
 
     lies = False
 
