@@ -10,16 +10,17 @@ operation, an error of the file system (ENOSPC, EDQUOT, EIO, EROFS) at some oper
 damage (flip, cut, delete, copies of another output) to outputs and files of the ledger, two
 processes at one night, a retired champion, and nights that race each other and a person who rolls
 back, retires and pauses: then every promotion must have replaced the champion that it was judged
-against, and revived nothing that was withdrawn. An error of any kind but Nightbid's own or the
+against, and revived nothing that was withdrawn. Slow file operations and processes that stand still
+are in `chaos_stall.py`. An error of any kind but Nightbid's own or the
 system's is a failure.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import json
+import math
 import os
 import random
 import shutil
@@ -30,8 +31,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ from nightbid.storage.workspace import Workspace, fetch, read_manifest
 sys.path.insert(0, str(Path(__file__).parent))
 import chaos_night
 
-KINDS = ("kill", "error", "damage", "twice", "retire", "race")
+KINDS = ("kill", "error", "damage", "twice", "retire", "race", "slow", "stall")
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 WRITES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"})
 OWN, SYSTEM, OTHER = 3, 4, 5
@@ -185,6 +184,11 @@ def disturb(kind: str, folder: Path, draw: random.Random, operations: int) -> st
     elif kind == "damage":
         code = ended(in_child(night, log))
         what = damage(workspace, draw)
+    elif kind == "slow":
+        import chaos_stall
+
+        what = chaos_stall.slow(night, workspace, log, draw, operations)
+        code = 0
     elif kind == "twice":
         children = [in_child(night, log) for _ in range(2)]
         code = max((ended(child) for child in children), key=lambda each: each == OTHER)
@@ -196,66 +200,6 @@ def disturb(kind: str, folder: Path, draw: random.Random, operations: int) -> st
         what = "retired"
     assert code != OTHER, log.read_text()
     return what
-
-
-def race(workspace: Path, log: Path, draw: random.Random) -> str:
-    """Run several nights at once beside a person who interferes; says how many of each.
-
-    Args:
-        workspace: Of the case.
-        log: For what a process could not foresee.
-        draw: Of the case.
-    """
-    if draw.random() < 0.7:
-        chaos_night.night(workspace, date(2026, 1, 6), "first")
-    nights = [(date(2026, 1, draw.choice((7, 8, 9))), f"night-{at}")
-              for at in range(draw.randint(2, 4))]  # fmt: skip
-    acts = [(draw.choice(("rollback", "retire", "pause", "resume")), draw.uniform(0, 0.5))
-            for _ in range(draw.randint(0, 6))]  # fmt: skip
-
-    def interfere() -> None:
-        pointer = ChampionPointer(Workspace(str(workspace)), "p")
-        for act, seconds in acts:
-            time.sleep(seconds)
-            with contextlib.suppress(NightbidError):
-                if act == "rollback":
-                    pointer.rollback("chaos", by="chaos")
-                elif act == "retire":
-                    pointer.retire(len(pointer.history()), "chaos", by="chaos")
-                elif act == "pause":
-                    pointer.pause("chaos", "chaos")
-                else:
-                    pointer.resume("chaos")
-
-    def one(of: date, run_id: str, seconds: float) -> None:
-        time.sleep(seconds)
-        chaos_night.night(workspace, of, run_id)
-
-    works = [partial(one, of, run_id, draw.uniform(0, 0.3)) for of, run_id in nights]
-    for child in [in_child(work, log) for work in (*works, interfere)]:
-        assert ended(child) != OTHER, log.read_text()
-    for of, run_id in nights:
-        chaos_night.night(workspace, of, run_id)
-    return f"{len(nights)} nights, {[act for act, _ in acts]}"
-
-
-def check_race(place: Workspace, pipeline: str = "p") -> None:
-    """Check that each promotion replaced what it was judged against, and revived nothing."""
-    history = ChampionPointer(place, pipeline).history()
-    assert [each.number for each in history] == list(range(1, len(history) + 1))
-    withdrawn: set[str] = set()
-    for before, entry in zip([None, *history], history, strict=False):
-        serving = before.bundle_digest if before is not None and before.serves else ""
-        if entry.change == "promote":
-            assert entry.bundle_digest not in withdrawn, f"#{entry.number} was withdrawn"
-            pinned = RunRecord.load(place, pipeline, entry.run_id).pinned_champion()
-            judged = pinned.bundle_digest if pinned is not None else ""
-            assert judged == serving, f"#{entry.number} was judged against another champion"
-        elif serving and (not entry.serves or entry.bundle_digest != serving):
-            withdrawn.add(serving)
-            withdrawn.discard(entry.bundle_digest if entry.change == "rollback" else "")
-    keys = [each.key for each in Ledger(place).entries()]
-    assert len(keys) == len(set(keys)), "an entry is counted twice"
 
 
 def check(workspace: Path, expected: dict[str, str], *, withdrawn: bool, lost: int) -> None:
@@ -295,14 +239,20 @@ def check(workspace: Path, expected: dict[str, str], *, withdrawn: bool, lost: i
 
 def case(number: int, seed: int, expected: dict[str, str], operations: int) -> dict[str, Any]:
     """Run one case; its record says what happened and whether everything held."""
+    import chaos_race
+    import chaos_stall
+
     draw = random.Random(f"{seed} {number}")
     kind = KINDS[number % len(KINDS)]
     folder = Path(tempfile.mkdtemp(prefix="nightbid-chaos-"))
     what = ""
     try:
         if kind == "race":
-            what = race(folder / "workspace", folder / "traceback.txt", draw)
-            check_race(Workspace(str(folder / "workspace")))
+            what = chaos_race.race(folder / "workspace", folder / "traceback.txt", draw)
+            chaos_race.check_race(Workspace(str(folder / "workspace")))
+            return {"case": number, "kind": kind, "what": what, "failure": ""}
+        if kind == "stall":
+            what = chaos_stall.play(folder, draw, operations)
             return {"case": number, "kind": kind, "what": what, "failure": ""}
         what = disturb(kind, folder, draw, operations)
         log = folder / "rerun.txt"
@@ -371,7 +321,15 @@ def main() -> None:
     parser.add_argument("--pipelines", type=int, default=2, choices=(1, 2), help="of --airflow")
     parser.add_argument("--clock", action="store_true", help="nights whose clock jumps")
     parser.add_argument("--edit", action="store_true", help="nights whose YAML is edited")
+    parser.add_argument(
+        "--interleavings",
+        type=int,
+        metavar="N",
+        help="N cases of nights, a backfill, a person and an edited YAML at once",
+    )
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no case after these")
     asked = parser.parse_args()
+    begun = time.monotonic()
     lines = asked.out.read_text().splitlines() if asked.out.exists() else []
     done: dict[int | str, dict[str, Any]] = {each["case"]: each for each in map(json.loads, lines)}
     if asked.airflow:
@@ -381,6 +339,10 @@ def main() -> None:
             asked.cases, asked.seed, done.__contains__,
             bucket=asked.bucket, pipelines=asked.pipelines,
         )  # fmt: skip
+    elif asked.interleavings:
+        import chaos_interleave
+
+        found = chaos_interleave.cases(asked.interleavings, asked.seed, done.__contains__)
     elif asked.edit:
         import chaos_edit
 
@@ -396,9 +358,13 @@ def main() -> None:
             done[each["case"]] = each
             report.write(json.dumps(each) + "\n")
             report.flush()
+            if time.monotonic() - begun > 60 * asked.minutes:
+                break
     failed = [each for each in done.values() if each["failure"]]
     counts = Counter(each["kind"] for each in done.values())
     said = [f"case {each['case']} ({each['what']}): {each['failure']}" for each in failed]
+    if promotions := sum(each.get("promotions", 0) for each in done.values()):
+        said.append(f"{promotions} champions, each compared with its predecessor in a sound case")
     said.append(f"{len(done)} cases ({dict(counts)}), {len(failed)} failed")
     sys.stdout.write("\n".join(said) + "\n")
     sys.exit(bool(failed))

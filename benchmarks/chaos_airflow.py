@@ -340,7 +340,7 @@ def case(at: Place, number: int, seed: int, kinds: tuple[str, ...]) -> dict[str,
 
 def backfill(at: Place, number: int, seed: int, _: tuple[str, ...]) -> dict[str, Any]:
     """Start ten nights at once beside one by hand, edit the YAML and roll back meanwhile."""
-    from chaos import check_race
+    from chaos_race import check_race
 
     draw = random.Random(f"{seed} backfill {number}")
     pipeline = f"b{number}"

@@ -72,7 +72,7 @@ def start(folder: Path, night: dt.date, run_id: str) -> subprocess.Popen[str]:
 
 def play(folder: Path, draw: random.Random) -> str:
     """Run the nights of a case and check what is there after them; says what they were."""
-    from chaos import check_race
+    from chaos_race import check_race
     from nightbid.storage.workspace import Workspace
 
     path = folder / "pipelines" / "p.yaml"

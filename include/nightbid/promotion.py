@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused, StageError
 from nightbid.evaluation.verdict import PROMOTED, against, explain
 from nightbid.night.attempts import APPROVE
@@ -120,6 +121,7 @@ def run(task: StageTask) -> Outcome:
         )
     else:
         run_record = RunRecord.load(task.workspace, task.spec.pipeline, task.run_id)
+        _of_these_settings(run_record, task.spec)
         pinned = run_record.pinned_champion()
         approval = run_record.stage(APPROVE) if task.spec.approval else None
         try:
@@ -143,6 +145,21 @@ def run(task: StageTask) -> Outcome:
     text = json.dumps({"decision": decision, "bundle": bundle.manifest.digest}, indent=1)
     (task.output / "promotion.json").write_text(text)
     return Outcome(metrics={"decision": decision, "verdict": verdict}, summary=summary)
+
+
+def _of_these_settings(run_record: RunRecord, spec: PipelineSpec) -> None:
+    """Check that the run is still one of these settings.
+
+    Raises:
+        StageError: another process has taken it up with others.
+    """
+    now = PipelineSpec.model_validate(run_record.head.spec).model_dump(mode="json")
+    if now != spec.model_dump(mode="json"):
+        raise StageError(
+            "another process took this run up with other settings, so nothing is promoted",
+            where=run_record.run_id,
+            hint=f"see `nightbid runs {spec.pipeline}` for what it made",
+        )
 
 
 def _of_one_night(run_id: str, inputs: Mapping[str, StageInput]) -> None:

@@ -114,6 +114,7 @@ def begin_stage(
 
     Raises: see `run_stage`.
     """
+    run.check_is_ours()
     plan = Plan.of(stage, spec, run, cache_folder)
     work = remote_stage_of(stage, spec)
     if (manifest := plan.found()) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 
@@ -95,8 +95,8 @@ def run_nights(
                 try:
                     going, run = _arrived(spec, run, settings, console, wait=wait)
                     # Not before: a night that waits for its logs keeps no other one waiting.
-                    with _turn(workspace, spec.pipeline, run.run_id, night, console):
-                        _run_night(going, run, settings, until, console)
+                    with _turn(workspace, spec.pipeline, run.run_id, night, console) as keep:
+                        _run_night(going, run, settings, until, console, keep)
                 except BaseException as error:
                     try:
                         _conclude(run, settings, console)
@@ -146,11 +146,17 @@ def _alone(workspace: Workspace, pipeline: str, run_id: str, console: Console) -
 @contextmanager
 def _turn(
     workspace: Workspace, pipeline: str, run_id: str, night: date, console: Console
-) -> Iterator[None]:
-    """Wait until no other night of the pipeline is at work, and keep others waiting meanwhile."""
+) -> Iterator[Callable[[], None]]:
+    """Wait until no other night of the pipeline is at work, and keep others waiting meanwhile.
+
+    Yields:
+        Waits for the turn again if another night took it while this process stood still.
+    """
     turns = Turns(workspace, pipeline)
     said = ""
-    with turns.held(run_id):
+
+    def take() -> None:
+        nonlocal said
         while other := turns.take(run_id, night, watched_runs(workspace, pipeline)):
             if other != said:
                 said = other
@@ -160,7 +166,14 @@ def _turn(
                     markup=False, highlight=False, soft_wrap=True,
                 )  # fmt: skip
             time.sleep(TURN_SECONDS)
-        yield
+
+    def keep() -> None:
+        if not turns.has(run_id):
+            take()
+
+    with turns.held(run_id):
+        take()
+        yield keep
 
 
 def _conclude(run: RunRecord, settings: Settings, console: Console) -> None:
@@ -218,7 +231,12 @@ def _arrived(
 
 
 def _run_night(
-    spec: PipelineSpec, run: RunRecord, settings: Settings, until: str, console: Console
+    spec: PipelineSpec,
+    run: RunRecord,
+    settings: Settings,
+    until: str,
+    console: Console,
+    keep: Callable[[], None],
 ) -> None:
     columns = (
         TextColumn("{task.description:<15}"),
@@ -227,6 +245,7 @@ def _run_night(
         TextColumn("{task.fields[detail]}", markup=False),  # values of the logs,
     )
     for stage in NIGHT:
+        keep()
         started = time.monotonic()
         with Progress(*columns, console=console, transient=True) as bars:
             bar = bars.add_task(stage.name, total=1.0, detail="")

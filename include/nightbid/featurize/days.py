@@ -38,7 +38,13 @@ from nightbid.night.manifest import Manifest
 from nightbid.night.source import code_of
 from nightbid.night.task import StageTask
 from nightbid.storage.verify import link_or_copy
-from nightbid.storage.workspace import fetch, is_local, read_manifest, set_aside
+from nightbid.storage.workspace import (
+    fetch,
+    inode_of,
+    is_local,
+    read_manifest,
+    set_aside,
+)
 
 log = logging.getLogger(__name__)
 KIND = "learn"
@@ -186,6 +192,7 @@ def _known(task: StageTask, day: _Day) -> _Day:
     for folder in sorted(parent.iterdir(), key=lambda each: each.name):
         if not folder.name.startswith(f"{day.family}-"):
             continue
+        inode = inode_of(folder)
         try:
             manifest = read_manifest(folder)
             names = [name for name in _statistics(manifest) if name in day.missing]
@@ -197,7 +204,7 @@ def _known(task: StageTask, day: _Day) -> _Day:
         except CorruptDataError as error:
             if not is_local(folder):
                 raise
-            name = set_aside(folder)
+            name = set_aside(folder, inode)
             day.damaged = True
             log.warning(
                 "%s of %s: damaged output set aside as %s, made again: %s",

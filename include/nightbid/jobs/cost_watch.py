@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from nightbid.config.costs import Budget
 from nightbid.cost.budget import BudgetGuard, limits_of, past_costs
 from nightbid.jobs.meter import Job, JobMeter, Poll
-from nightbid.night.record import GONE, RunRecord
+from nightbid.night.head import GONE
+from nightbid.night.record import RunRecord
 from nightbid.night.sealed import unseal
 from nightbid.storage.workspace import Workspace, read_all, write_atomically
 

@@ -20,8 +20,9 @@ from nightbid.cost.budget import BudgetGuard, limits_of
 from nightbid.cost.ledger import Ledger, total
 from nightbid.errors import BudgetExceeded, ConfigError, ServiceError, StageError
 from nightbid.jobs.job import JobClient, RemoteStage
+from nightbid.night.head import GONE
 from nightbid.night.manifest import Usage
-from nightbid.night.record import GONE, RunRecord
+from nightbid.night.record import RunRecord
 from nightbid.night.sealed import unseal
 from nightbid.night.task import StageTask
 from nightbid.storage.workspace import read_all, write_atomically

@@ -36,6 +36,9 @@ class StageRecord(Sealed):
     """Person who decided, where one was asked."""
     number: int = 0
     """Position among the records of the run, from 1; 0 in older ones, which come first."""
+    revision: int = 0
+    """Of the run's head that it was made under: what a process that stood still records late comes
+    before what was made under newer settings."""
 
 
 def current(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
@@ -61,6 +64,6 @@ def current(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
     return found
 
 
-def order(record: StageRecord) -> tuple[int, dt.datetime]:
+def order(record: StageRecord) -> tuple[int, int, dt.datetime]:
     """Sort key of the records of a run, oldest first."""
-    return record.number, record.started
+    return record.revision, record.number, record.started

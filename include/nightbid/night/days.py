@@ -27,7 +27,14 @@ from nightbid.night.key import digest_of, output_digest
 from nightbid.night.manifest import Manifest, Rows
 from nightbid.night.sealed import seal
 from nightbid.storage.verify import inventory
-from nightbid.storage.workspace import Workspace, fetch, is_local, read_manifest, set_aside
+from nightbid.storage.workspace import (
+    Workspace,
+    fetch,
+    inode_of,
+    is_local,
+    read_manifest,
+    set_aside,
+)
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -102,6 +109,7 @@ def day_output(
     final = day_folder(workspace, key)
     why = ""
     for _ in range(TRIES):
+        inode = inode_of(final)
         try:
             if (final / MANIFEST).exists():
                 manifest = read_manifest(final)
@@ -111,7 +119,7 @@ def day_output(
                 raise
             if not final.exists():
                 continue  # pruned since the look
-            name = set_aside(final)
+            name = set_aside(final, inode)
             log.warning(
                 "%s of %s: damaged output set aside as %s, made again: %s",
                 key.kind, key.day, name or "nothing", error.what,

@@ -28,7 +28,14 @@ from nightbid.night.record import RunRecord
 from nightbid.night.source import code_of
 from nightbid.night.stage import Stage
 from nightbid.night.task import StageInput
-from nightbid.storage.workspace import Workspace, fetch, is_local, read_manifest, set_aside
+from nightbid.storage.workspace import (
+    Workspace,
+    fetch,
+    inode_of,
+    is_local,
+    read_manifest,
+    set_aside,
+)
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +134,7 @@ class Plan:
 
     def found(self) -> Manifest | None:
         """What an earlier attempt, of whatever run, has made; None if there is nothing."""
+        inode = inode_of(self.final)
         if not (self.final / "manifest.json").exists():
             return None
         try:
@@ -136,7 +144,7 @@ class Plan:
         except CorruptDataError as error:
             if not is_local(self.final):
                 raise
-            name = set_aside(self.final)
+            name = set_aside(self.final, inode)
             log.warning(
                 "%s: damaged output set aside as %s, made again: %s",
                 self.stage.name, name or "nothing", error.what,

@@ -10,17 +10,19 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from upath import UPath
 
 from nightbid.config.pipeline import Label, PipelineSpec
-from nightbid.errors import ConfigError, CorruptDataError, NightbidError
+from nightbid.errors import ConfigError, CorruptDataError, NightbidError, StageError
 from nightbid.night.attempts import REQUEST, StageRecord, current, order
 from nightbid.night.champion import Champion, ChampionPointer
+from nightbid.night.head import GONE, RunHead, newest_head, write_head
 from nightbid.night.sealed import Sealed, seal, unseal
-from nightbid.storage.workspace import Workspace, read_all, write_atomically, write_once
+from nightbid.storage.workspace import Workspace, read_all, write_once
 
 log = logging.getLogger(__name__)
 HISTORY_NIGHTS = 28
@@ -31,28 +33,6 @@ LAG = "window.lag_days"
 """The setting by which a run goes on with an older newest day."""
 WAITING = "waiting.txt"
 """File of a run that waits for its logs: what is missing, renewed at each look."""
-GONE = "move this run's folder away and run its night again"
-
-
-class RunHead(Sealed):
-    """What a run was asked to do; written when it starts."""
-
-    pipeline: str
-    run_id: str
-    date: dt.date
-    overrides: tuple[str, ...] = ()
-    trigger: str = "shell"
-    sweep: str = ""
-    """The sweep that the run is a trial of: such runs are not nights, and not listed as such."""
-    until: str = ""
-    """The stage that it was to end with; empty: all of them."""
-    started: dt.datetime
-    spec: dict[str, object]
-    number: int = 0
-    """How many runs of the pipeline there were when it began, and itself: which run is the newer
-    one does not depend on a clock. 0 in records of older versions."""
-    code: Mapping[str, str] = Field(default_factory=dict)
-    """Stage → digest of the code and libraries it runs with, see `nightbid.night.pin`."""
 
 
 class Pin(Sealed):
@@ -129,20 +109,18 @@ class RunRecord:
             number=len(_names(folder.parent)) + 1,
             code=dict(code or {}),
         )
-        if not (folder / "run.json").exists():
-            write_atomically(folder / "run.json", seal(head))
-            return cls(workspace, head)
-        existing = cls.load(workspace, spec.pipeline, name)
+        existing = newest_head(folder)
+        if existing is None:
+            return cls(workspace, write_head(folder, head, None))
         if existing.date != newest:
             raise ConfigError(
                 f"run {name!r} is of {existing.date}, not of {newest}",
                 where=str(folder),
                 hint="give another --run-id",
             )
-        begun = {"started": existing.head.started, "number": existing.head.number}
+        begun = {"started": existing.started, "number": existing.number}
         kept = head.model_copy(update=begun)
-        write_atomically(folder / "run.json", seal(kept))
-        taken_up = cls(workspace, kept)
+        taken_up = cls(workspace, write_head(folder, kept, existing))
         taken_up.accept()
         return taken_up
 
@@ -173,10 +151,9 @@ class RunRecord:
         """
         name = safe_run_id(run_id)
         now = dt.datetime.now(dt.UTC)
-        path = workspace.run_folder(pipeline, name) / "run.json"
-        if path.exists():
-            run = cls.load(workspace, pipeline, name)
-        else:
+        folder = workspace.run_folder(pipeline, name)
+        head = newest_head(folder)
+        if head is None:
             head = RunHead(
                 pipeline=pipeline,
                 run_id=name,
@@ -185,10 +162,10 @@ class RunRecord:
                 trigger=trigger,
                 started=now,
                 spec={},
-                number=len(_names(path.parent.parent)) + 1,
+                number=len(_names(folder.parent)) + 1,
             )
-            write_atomically(path, seal(head))
-            run = cls(workspace, head)
+            head = write_head(folder, head, None)
+        run = cls(workspace, head)
         run.record(StageRecord(stage=REQUEST, state="failed", started=now, seconds=0, error=error))
         return run
 
@@ -206,8 +183,21 @@ class RunRecord:
         if overrides is not None:
             changes["overrides"] = overrides
         head = self.head.model_copy(update=changes)
-        write_atomically(self.folder / "run.json", seal(head))
-        return RunRecord(self.workspace, head)
+        return RunRecord(self.workspace, write_head(self.folder, head, self.head))
+
+    def check_is_ours(self) -> None:
+        """Check that no other process has taken this run up with other settings.
+
+        Raises:
+            StageError: One has, while this process stood still.
+        """
+        newest = RunRecord.load(self.workspace, self.head.pipeline, self.run_id)
+        if newest.head.revision > self.head.revision:
+            raise StageError(
+                "another process took this run up with other settings while this one stood still",
+                where=self.run_id,
+                hint=f"nothing is lost: see `nightbid runs {self.head.pipeline}` for what it made",
+            )
 
     def accept(self) -> None:
         """Note that a request that was refused before is right now."""
@@ -235,7 +225,8 @@ class RunRecord:
         path = self.folder / "champion.json"
         if not path.exists():
             pin = Pin(champion=ChampionPointer(self.workspace, self.head.pipeline).current())
-            write_atomically(path, seal(pin))
+            with suppress(FileExistsError):  # another process of this run was first: its pin counts
+                write_once(path, seal(pin))
         return unseal(Pin, path.read_bytes(), path, GONE).champion
 
     def why_no_reference(self, champion: Champion, spec: PipelineSpec) -> str:
@@ -277,12 +268,13 @@ class RunRecord:
     def record(self, record: StageRecord) -> None:
         """Add what an attempt did."""
         folder = self.folder / "stages"
+        under = {"revision": self.head.revision}
         number = max(map(_number, _names(folder)), default=0) + 1
         while True:
             # Taken exclusively: which record is the newest does not depend on a clock.
             path = folder / f"{record.stage}.{number:06d}.json"
             try:
-                write_once(path, seal(record.model_copy(update={"number": number})))
+                write_once(path, seal(record.model_copy(update={**under, "number": number})))
             except FileExistsError:
                 number += 1
             else:

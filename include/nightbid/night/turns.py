@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -111,10 +112,27 @@ class Turns:
                 remove(self._folder / "begun" / f"{number:06d}.json")
         return ""
 
+    def has(self, run_id: str) -> bool:
+        """Whether a run has the newest turn: no other one has begun since.
+
+        A process that stood still for longer than its sign counts may have lost it.
+        """
+        folder = self._folder / "begun"
+        names = [path.name for path in folder.iterdir()] if folder.exists() else []
+        newest = max(
+            (name for name in names if name.endswith(".json") and name[0] != "."), default=""
+        )
+        if not newest:
+            return False
+        path = folder / newest
+        return unseal(Turn, path.read_bytes(), path, "delete this file").run_id == run_id
+
     @contextmanager
     def held(self, run_id: str) -> Iterator[None]:
         """Show others that this process works on a run, or waits to, until the block ends."""
-        path = self._folder / "held" / f"{safe_run_id(run_id)}.{os.getpid()}.json"
+        # Processes of two machines may have one number.
+        name = f"{safe_run_id(run_id)}.{os.getpid()}.{uuid.uuid4().hex[:8]}.json"
+        path = self._folder / "held" / name
         write_atomically(path, _sign(run_id))
         with _renewed(path, run_id):
             try:

@@ -23,8 +23,9 @@ from nightbid.cost.ledger import Ledger, database
 from nightbid.cost.ledger_files import read_batch, read_compacted
 from nightbid.errors import CorruptDataError
 from nightbid.night.attempts import StageRecord, order
+from nightbid.night.head import GONE, RunHead
 from nightbid.night.manifest import Manifest
-from nightbid.night.record import GONE, WAITING, RunHead, RunRecord
+from nightbid.night.record import WAITING, RunRecord
 from nightbid.night.sealed import unseal
 from nightbid.storage.workspace import RERUN, Workspace
 

@@ -236,16 +236,36 @@ def read_manifest(folder: UPath) -> Manifest:
     return unseal(Manifest, text, path, RERUN)
 
 
-def set_aside(folder: UPath) -> str:
+def inode_of(folder: UPath) -> int:
+    """The inode of a folder of this machine; 0 if it is not there."""
+    try:
+        return os.stat(str(folder)).st_ino if is_local(folder) else 0
+    except FileNotFoundError:
+        return 0
+
+
+def set_aside(folder: UPath, inode: int = 0) -> str:
     """Rename a damaged output of this machine, so that it can be looked at and is never used.
+
+    Args:
+        folder: Of the output.
+        inode: Of the folder that was found damaged; 0: whichever is there. What another process
+            has made in its place since stays.
 
     Returns:
         Its new name, empty where another process was first.
     """
     name = f".damaged-{folder.name[:16]}-{uuid.uuid4().hex[:8]}"
+    beside = folder.parent / name
     try:
-        os.rename(str(folder), str(folder.parent / name))
+        os.rename(str(folder), str(beside))
     except FileNotFoundError:
+        return ""
+    if inode and inode_of(beside) != inode:
+        try:
+            os.rename(str(beside), str(folder))
+        except OSError:  # it was made once more
+            return name
         return ""
     return name
 

@@ -16,8 +16,8 @@ from nightbid.errors import ConfigError, CorruptDataError
 from nightbid.gates.result import read_result
 from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import Champion
+from nightbid.night.head import RunHead
 from nightbid.night.manifest import Manifest
-from nightbid.night.record import RunHead
 from nightbid.night.sealed import Sealed, seal, unseal
 from upath import UPath
 

@@ -65,3 +65,14 @@ def test_rows_that_only_some_stages_have_read_stop(tmp_path: Path) -> None:
     night = task(tmp_path, export={"sample": "rows of another attempt"})
     with pytest.raises(StageError, match=r"different outputs of sample.*clear sample"):
         run(night)
+
+
+def test_a_night_that_another_process_took_up_with_other_settings_stops(tmp_path: Path) -> None:
+    night = task(tmp_path)
+    other = find_pipeline("ctr", Path("include/pipelines"), ("train.epochs=7",))
+    RunRecord.start(night.workspace, other, DATE, run_id="r")
+    with pytest.raises(
+        StageError, match=r"took this run up with other settings.*nightbid runs ctr"
+    ):
+        run(night)
+    assert ChampionPointer(night.workspace, "ctr").current() is None

@@ -1,0 +1,130 @@
+"""A process that stood still for longer than its signs count ends nothing that others go on with.
+
+`benchmarks/chaos.py` lets whole nights stand still at every file operation.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+
+import pytest
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.errors import ConcurrentUpdateError, StageError
+from nightbid.night import record as records
+from nightbid.night.attempts import StageRecord
+from nightbid.night.champion import ChampionPointer
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import stage_named
+from nightbid.night.turns import Turns
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace, inode_of, set_aside, write_once
+
+NIGHT = dt.date(2026, 1, 8)
+
+
+def spec(epochs: int) -> PipelineSpec:
+    return PipelineSpec.model_validate(
+        {"pipeline": "p", "features": {"a": {"column": "a"}}, "train": {"epochs": epochs}}
+    )
+
+
+def start(root: Path, epochs: int) -> RunRecord:
+    return RunRecord.start(Workspace(str(root)), spec(epochs), NIGHT, run_id="r")
+
+
+def made(run: RunRecord, stage: str, uri: str) -> None:
+    run.record(StageRecord(stage=stage, state="done", uri=uri, seconds=1.0,
+                           started=dt.datetime.now(dt.UTC)))  # fmt: skip
+
+
+def test_what_it_records_late_is_not_what_counts(tmp_path: Path) -> None:
+    sleeper = start(tmp_path, 1)
+    made(sleeper, "sample", "stages/sample")
+    other = start(tmp_path, 2)
+    for stage in ("sample", "featurize", "train", "evaluate"):
+        made(other, stage, f"stages/{stage}-of-2")
+    made(sleeper, "train", "stages/train-of-1")
+    found = RunRecord.load(other.workspace, "p", "r").current()
+    assert found["train"].uri == "stages/train-of-2"
+    assert found["evaluate"].uri == "stages/evaluate-of-2", "not taken for one of older inputs"
+
+
+def test_its_settings_do_not_come_back(tmp_path: Path) -> None:
+    sleeper = start(tmp_path, 1)
+    start(tmp_path, 2)
+    with pytest.raises(ConcurrentUpdateError, match="took this run up, with other settings"):
+        sleeper.pin(spec(3), {})
+    now = RunRecord.load(sleeper.workspace, "p", "r").head
+    assert now.spec["train"]["epochs"] == 2  # type: ignore[index]
+    again = start(tmp_path, 1).head
+    assert (again.revision, again.number) == (3, sleeper.head.number), "a person begins it over"
+
+
+def test_it_begins_no_stage(tmp_path: Path) -> None:
+    sleeper = start(tmp_path, 1)
+    start(tmp_path, 2)
+    with pytest.raises(StageError, match=r"r: another process took this run up.*nightbid runs p"):
+        run_stage(stage_named("sample"), spec(1), sleeper, cache_folder=tmp_path / "cache")
+
+
+def test_two_processes_of_the_same_settings_are_one_run(tmp_path: Path) -> None:
+    first, second = start(tmp_path, 1), start(tmp_path, 1)
+    assert first.head == second.head
+    first.check_is_ours()
+    assert len(list((first.folder / "heads").iterdir())) == 1
+
+
+def test_one_that_was_killed_between_a_claim_and_its_copy_stops_no_rerun(tmp_path: Path) -> None:
+    run = start(tmp_path, 1)
+    (run.folder / "run.json").unlink()
+    taken_up = start(tmp_path, 1)
+    assert RunRecord.load(run.workspace, "p", "r").head == taken_up.head == run.head
+    before = (run.folder / "run.json").read_bytes()
+    start(tmp_path, 2)
+    (run.folder / "run.json").write_bytes(before)
+    assert start(tmp_path, 3).head.revision == 3
+    assert RunRecord.load(run.workspace, "p", "r").head.revision == 3
+
+
+def test_the_champion_that_a_run_compares_with_is_the_first_one_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(tmp_path, 1)
+    pointer = ChampionPointer(run.workspace, "p")
+
+    def stands_still(path, text) -> None:
+        # Another process of the run is faster, and a champion is promoted meanwhile.
+        monkeypatch.setattr(records, "write_once", write_once)
+        pointer.promote(run_id="x", night=NIGHT, bundle_uri="b", bundle_digest="d", reason="better")
+        assert RunRecord.load(run.workspace, "p", "r").pinned_champion() is not None
+        write_once(path, text)
+
+    monkeypatch.setattr(records, "write_once", stands_still)
+    pinned = run.pinned_champion()
+    assert pinned is not None
+    assert pinned.bundle_digest == "d"
+
+
+def test_a_lost_turn_is_noticed(tmp_path: Path) -> None:
+    turns = Turns(Workspace(str(tmp_path)), "p")
+    assert not turns.has("first")
+    turns.take("first", NIGHT, lambda ids: False)
+    assert turns.has("first")
+    turns.take("second", NIGHT, lambda ids: False)
+    assert turns.has("second")
+    assert not turns.has("first")
+
+
+def test_what_was_made_again_since_is_not_set_aside(tmp_path: Path) -> None:
+    folder = Workspace(str(tmp_path)).root / "output"
+    folder.mkdir()
+    damaged = inode_of(folder)
+    os.rename(str(folder), str(tmp_path / "elsewhere"))
+    folder.mkdir()
+    (folder / "sound.txt").write_text("sound")
+    assert set_aside(folder, damaged) == ""
+    assert (folder / "sound.txt").read_text() == "sound"
+    assert set_aside(folder, inode_of(folder)).startswith(".damaged-output-")
+    assert not folder.exists()
