@@ -104,7 +104,11 @@ def test_a_folder_of_an_s3_bucket_becomes_a_champion_and_a_late_file_makes_one_d
         {"gate": gate, "check": "*", "name": "tests", "reason": "so few rows", "until":
          date(2099, 1, 1)} for gate in ("model", "serving")
     ]  # fmt: skip
-    draft |= {"gates": {"overrides": lenient}, "train": {"epochs": 1}, "window": {"train_days": 2}}
+    draft |= {
+        "gates": {"overrides": lenient},
+        "train": {"epochs": 1, "refit": False},
+        "window": {"train_days": 2},
+    }
     draft["evaluate"] = {"bootstrap": 50, "margin_ne": 1, "margin_auc": 1}
     (folder / "ads.yaml").write_text(yaml.safe_dump(draft))
 

@@ -29,7 +29,7 @@ features:
   ad_id: {min_count: 5}
   device_type: vocabulary
   user_ctr: {transform: target_rate, columns: [user_id]}
-train: {epochs: 1}
+train: {epochs: 1, refit: false}
 gates:
   overrides:
 """

@@ -52,6 +52,7 @@ SMALL = [
     "source.users=800",
     "source.ads=300",
     "train.epochs=1",
+    "train.refit=false",
     "model.architecture=logistic_regression",
     "gates.overrides=["
     + ", ".join(f"{{gate: {gate}, {LET_PASS}}}" for gate in ("raw", "features", "model", "serving"))

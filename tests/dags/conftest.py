@@ -23,7 +23,7 @@ SMALL = {
         "device_type": "vocabulary",
         "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
     },
-    "train": {"epochs": 1},
+    "train": {"epochs": 1, "refit": False},
     "gates": {
         "overrides": [
             {

@@ -24,7 +24,7 @@ SMALL = {
         "user_ctr": {"transform": "target_rate", "columns": ["user_id"]},
         "position": {"transform": "identity", "size": 16, "training_only": True},
     },
-    "train": {"epochs": 1},
+    "train": {"epochs": 1, "refit": False},
     "evaluate": {"slices": ["device_type"], "bootstrap": 50, "margin_ne": 1, "margin_auc": 1},
     # A model of so few rows proves nothing: only the mechanics are judged.
     "gates": {

@@ -134,7 +134,11 @@ def test_logs_as_a_service_writes_them_become_a_champion(shell, tmp_path):
         {"gate": gate, "check": "*", "name": "tester", "reason": "so few rows",
          "until": "2099-01-01"} for gate in ("raw", "features", "model", "serving")
     ]  # fmt: skip
-    draft |= {"gates": {"overrides": lenient}, "train": {"epochs": 1}, "window": {"train_days": 2}}
+    draft |= {
+        "gates": {"overrides": lenient},
+        "train": {"epochs": 1, "refit": False},
+        "window": {"train_days": 2},
+    }
     draft["evaluate"] = {"bootstrap": 50, "margin_ne": 1, "margin_auc": 1}
     yaml_file.write_text(yaml.safe_dump(draft))
     code, said = shell.run("run", "events", "--date", "2026-01-08")

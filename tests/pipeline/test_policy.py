@@ -45,7 +45,7 @@ def test_the_value_of_choosing_by_the_predictions_is_told_with_the_truth_within(
         },
         model={"architecture": "gradient_boosted_trees"},
         baseline={"architecture": "gradient_boosted_trees"},
-        train={},
+        train={"refit": False},
         policy={"temperature": 0.5},
     )  # fmt: skip
     code, text = shell.run("run", "small", "--date", "2026-01-08", "--nights", "2")
@@ -128,7 +128,7 @@ def test_a_night_on_open_bandit_logs_values_its_policy(shell, monkeypatch):
         },
         model={"architecture": "gradient_boosted_trees"},
         baseline={"architecture": "gradient_boosted_trees"},
-        train={},
+        train={"refit": False},
         evaluate={"bootstrap": 50, "margin_ne": 1, "margin_auc": 1},
         policy={"temperature": 0.5},
     )

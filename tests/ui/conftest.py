@@ -22,7 +22,7 @@ TINY = {
     "columns": {"position": "position"},
     "window": {"train_days": 3},
     "features": {"ad_id": {"min_count": 5}, "device_type": "vocabulary"},
-    "train": {"epochs": 1},
+    "train": {"epochs": 1, "refit": False},
     "evaluate": {"slices": ["device_type"], "bootstrap": 50},
     "approval": True,
     "gates": {

@@ -310,6 +310,10 @@ class ServingGate(GateLimits):
     """Number of rows compared for skew."""
     bundle_mb: Limit = limit(warn=(None, 2000))
     """Size of the exported bundle, in megabytes."""
+    refit_fallback: Limit = limit(warn=(None, 0))
+    """1 if the judged model serves, since `train.refit` is unset and the refitted one could not be
+    compared with it or is outside the stop of a check below. Such a warning never becomes a
+    stop."""
     refit_loss: Limit = limit(warn=(None, 0), stop=(None, 0.01))
     """With `train.refit`: how much higher the refitted model's log loss is on held-back rows than
     that of the judged one, as a share of it, beyond chance."""

@@ -152,6 +152,26 @@ class Gates(Block):
     notify: str | None = None
     """`package.module:function`, called with the verdict when a gate stops; it cannot change it."""
 
+    def stops_at(self, gate: GateName, statistic: str, night: date) -> Range | None:
+        """Range outside of which a statistic stops a night.
+
+        Args:
+            gate: That computes it.
+            statistic: `name` or `name:column`; a band of that very name replaces the limit.
+            night: Overrides hold up to their `until`.
+
+        Returns:
+            `[low, high]`, either open; None where nothing stops it, or an override lets it pass.
+        """
+        for each in self.overrides:
+            if each.gate == gate and night <= each.until and fnmatchcase(statistic, each.check):
+                return None
+        for band in self.bands:
+            if band.gate == gate and statistic in band.statistics:
+                return band.stop
+        limit: Limit = getattr(getattr(self, gate), statistic.partition(":")[0])
+        return limit.stop
+
 
 GATES: tuple[str, ...] = tuple(
     name

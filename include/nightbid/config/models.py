@@ -116,11 +116,13 @@ class Train(Block):
     drift_ne: float = Field(default=0.01, ge=0)
     """With `mode: incremental`: increase of the normalized entropy of a new day, before it is
     learned, over the usual one, beyond four standard errors. Above it the night learns all days."""
-    refit: bool = False
-    """After the gates' evaluation train once more, by the same recipe, on the rows of all days, the
-    newest included, and serve that. `gate_serving` compares it with the judged model on the newest
-    rows of a tenth of the users, which neither has learned; the next night's candidate is compared
-    with the judged one."""
+    refit: bool | None = None
+    """After the gates' evaluation train once more, by the same recipe and for as many epochs, on
+    the rows of all days, the newest included, and serve that. It is compared with the judged model
+    on the newest rows of a tenth of the users, which neither has learned. Unset: a night refits
+    where that is defined, and serves the judged model, with a warning, where the refitted one
+    cannot be compared or is outside a stop of `gates.serving`. True: such a refit stops the night.
+    """
     memory_gb: float | None = Field(default=None, gt=0)
     """Gigabytes that the training and validation rows may take in memory, per process. More rows
     stream: they are read again for each epoch and shuffled through a buffer. Default: half of the
@@ -169,6 +171,20 @@ class Train(Block):
                 " train.sampling_correction could not undo it; set one of them to false"
             )
         return self
+
+    @property
+    def refits_by_itself(self) -> bool:
+        """Whether an unset `refit` means yes, as far as training goes.
+
+        That is: from scratch, in one process, with a calibration that needs no rows of its own.
+        """
+        return (
+            self.refit is None
+            and self.mode == "full"
+            and not self.sampling_correction
+            and self.calibration in ("none", "rate")
+            and self.workers == 1
+        )
 
     @property
     def starts_warm(self) -> bool:

@@ -105,6 +105,11 @@ class Settings(BaseSettings):
             raise FileNotFoundError(f"there is no settings file {path!r}")
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, Path(path))
 
+    @property
+    def trains_elsewhere(self) -> bool:
+        """Whether machines of `cloud.training` train, instead of the stage's own."""
+        return self.profile != "local" and self.cloud is not None and bool(self.cloud.training)
+
     @field_validator("ledger")
     @classmethod
     def _address_of_a_database(cls, value: SecretStr | None) -> SecretStr | None:

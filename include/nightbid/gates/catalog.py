@@ -215,6 +215,9 @@ _SERVING: dict[str, _Entry] = {
         "Widen the window.",)),
     "bundle_mb": ("large embeddings", (
         "Raise `min_count` or lower `embedding_dim`.",)),
+    "refit_fallback": ("few held-back users or positives, or training is unstable", (
+        "Nothing: the judged model serves, as with `train.refit: false`, which ends the warning.",
+        "If it stays: widen `window.validate_days` or `evaluate_days`.",)),
     "refit_loss": ("the newest days teach something that does not last, or training is unstable",
                    (CODE, "Set `train.refit: false` to serve the judged model.")),
     "refit_calibration": ("the newest days differ, or training is unstable", (

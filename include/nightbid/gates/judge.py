@@ -23,10 +23,6 @@ NAMED = 12
 """Further checks that a summary names; the gate's page has all of them."""
 
 
-LASTING = frozenset({"positives"})
-"""Warnings that never expire: logs may be small for good, and nobody can change that."""
-
-
 @dataclass(frozen=True)
 class Finding:
     """One fact outside its limit."""
@@ -174,7 +170,7 @@ def _expired(
         for each in findings
         if each.verdict == "warn"
         and not each.override
-        and each.measurement.family not in LASTING
+        and not each.measurement.lasting
         and of_tonight(each.measurement.part, night)
     }
     if limit is None or not standing:

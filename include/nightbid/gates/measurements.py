@@ -21,6 +21,8 @@ class Measurement:
     value: float
     note: str = ""
     """The raw counts behind it, for a person."""
+    lasting: bool = False
+    """Whether it may warn for any number of nights: nobody needs to do anything about it."""
 
     @property
     def statistic(self) -> str:
@@ -41,11 +43,18 @@ class Measurements:
         return iter(self.all)
 
     def add(
-        self, family: str, value: float | None, *, subject: str = "", part: str = "", note: str = ""
+        self,
+        family: str,
+        value: float | None,
+        *,
+        subject: str = "",
+        part: str = "",
+        note: str = "",
+        lasting: bool = False,
     ) -> None:
         """Note a figure; None and NaN mean that it should be there and is not."""
         number = math.nan if value is None else float(value)
-        self.all.append(Measurement(family, subject, part, number, note))
+        self.all.append(Measurement(family, subject, part, number, note, lasting))
 
     def skip(self, why: str) -> None:
         """Say what is not judged tonight, and why; shown on the page."""

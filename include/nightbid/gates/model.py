@@ -38,7 +38,8 @@ def measure(task: StageTask) -> Measurements:
     required = model_values.REQUIRED if is_value else REQUIRED
     broken = [name for name in required if not _finite(candidate.get(name))]
     measurements.add("metrics_not_finite", len(broken), note=", ".join(broken))
-    measurements.add("positives", positives, note=f"of {metrics['rows']:,} rows")
+    # Logs may be small for good, and nobody can change that: a warning never expires.
+    measurements.add("positives", positives, note=f"of {metrics['rows']:,} rows", lasting=True)
     _new_days(measurements, task)
     if is_value:
         model_values.measure_values(measurements, metrics, task.spec, broken)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.task import StageTask
-
-SIGMAS = 4.0
-"""Standard errors that are put down to chance."""
+from nightbid.serving.refitted import figures
 
 
 @gate("serving")
@@ -53,24 +50,15 @@ def measure(task: StageTask) -> Measurements:
 
 def _refit(measurements: Measurements, found: dict[str, Any]) -> None:
     """Collect how the model that learned all days differs from the one that was judged."""
-    judged, refitted, difference = found["judged"], found["refitted"], found["difference"]
-    rows = f"{found['held_rows']:,} held-back rows with {found['held_positives']:,} positives"
-    if difference["low"] is None:
-        measurements.skip("the refitted model's log loss: too few held-back users")
-    else:
-        loss = max(difference["low"], 0.0) / max(judged["log_loss"], 1e-12)
-        note = f"{refitted['log_loss']:.5f}, judged {judged['log_loss']:.5f}, on {rows}"
-        measurements.add("refit_loss", loss, note=note)
-    if refitted["calibration"] is None:
-        measurements.skip("the refitted model's calibration: no held-back row is positive")
-    else:
-        away = refitted["calibration"] - 1
-        chance = SIGMAS / math.sqrt(max(found["held_positives"], 1))
-        calibration = 1 + math.copysign(max(abs(away) - chance, 0.0), away)
-        note = f"{refitted['calibration']:.4f} measured on {rows}"
-        measurements.add("refit_calibration", calibration, note=note)
-    measurements.add("refit_mean", found["mean_ratio"], note=f"on {rows}")
-    if found["agreement"] is None:
-        measurements.skip("the refitted model's agreement: a model says the same of every row")
-    else:
-        measurements.add("refit_agreement", found["agreement"], note=f"on {rows}")
+    automatic = found.get("automatic", False)
+    why = found.get("fallback", "")
+    if automatic:
+        note = f"the judged model serves: {why}" if why else ""
+        measurements.add("refit_fallback", float(bool(why)), note=note, lasting=True)
+    if why:
+        return
+    for each in figures(found):
+        if each.value is None:
+            measurements.skip(f"{each.statistic} of the refitted model: {each.note}")
+        else:
+            measurements.add(each.statistic, each.value, note=each.note, lasting=automatic)

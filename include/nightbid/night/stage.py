@@ -31,8 +31,8 @@ class Stage:
     history_of: str | None = None
     is_gate: bool = False
     fingerprint: str = ""
-    """`package.module:function(spec, night, cache) -> str` for a stage that reads what no manifest
-    describes: when that changes, so does its key."""
+    """`package.module:function(spec, night, cache) -> str` for a stage that depends on what neither
+    manifests nor its settings describe: when that changes, so does its key."""
     uses_run: bool = False
     """Output depends on the run itself (its costs, its id): reused only within the run."""
     remote: str = ""

@@ -104,6 +104,7 @@ _JUDGED: tuple[Stage, ...] = (
         "nightbid.serving.export:run",
         inputs=("sample", "featurize", "train"),
         spec_keys=("columns", "features", "model", "train", "label"),
+        fingerprint="nightbid.serving.refitted:fingerprint",
     ),
     Stage(
         "load_test",

@@ -20,6 +20,7 @@ from nightbid.night.task import Outcome, StageTask
 from nightbid.scorer.rows import parse
 from nightbid.serving.bundle import JUDGED, Bundle, BundleCard, read_columns, write_columns
 from nightbid.serving.json_values import to_json
+from nightbid.serving.refitted import LEAST, is_automatic, refits, why_judged
 from nightbid.serving.skew import mismatches, paired_rows
 from nightbid.storage.verify import link_or_copy
 
@@ -46,15 +47,13 @@ def run(task: StageTask) -> Outcome:
     )
     parameters = int(training.manifest.metrics["parameters"])
     again: Mapping[str, Any] = {}
-    if task.spec.train.refit:
-        from nightbid.training.refit import refit
-
-        # What was judged stays beside it: the next night's candidate is compared with that.
-        write_graph(model, task.output / JUDGED)
-        refitted = refit(task, model, task.output / "model")
-        model, again = refitted.model, refitted.metrics
-        parameters = int(again["parameters"])
-    else:
+    if refits(task.spec):
+        refitted, again = _refit(task, model)
+        if refitted is not None:
+            # What was judged stays beside it: the next night's candidate is compared with that.
+            write_graph(model, task.output / JUDGED)
+            model, parameters = refitted, int(again["parameters"])
+    if not (task.output / "model").exists():
         # The next night goes on with the training's own output, not with the bundle.
         spare = () if task.spec.train.starts_warm else (SLOTS,)
         shutil.copytree(
@@ -119,9 +118,37 @@ def run(task: StageTask) -> Outcome:
     )
 
 
+def _refit(task: StageTask, judged: FittedModel) -> tuple[FittedModel | None, dict[str, Any]]:
+    """Train on all days, into `model/`, and compare.
+
+    Returns:
+        The refitted model, or None where the judged one serves instead, and the export's figures.
+
+    Raises:
+        CannotCompare: `train.refit` is true, and no held-back row can tell the two apart.
+    """
+    from nightbid.training.refit import CannotCompare, refit
+
+    if not is_automatic(task.spec):
+        refitted = refit(task, judged, task.output / "model")
+        return refitted.model, dict(refitted.metrics)
+    try:
+        refitted = refit(task, judged, task.output / "model", LEAST)
+    except CannotCompare as error:
+        why = f"the refitted model cannot be compared: {error.what}"
+        return None, {"automatic": True, "fallback": why}
+    found = {**refitted.metrics, "automatic": True}
+    if why := why_judged(found, task.spec.gates, task.night.date):
+        shutil.rmtree(task.output / "model")
+        return None, {**found, "fallback": why}
+    return refitted.model, found
+
+
 def _refitted(again: Mapping[str, Any]) -> str:
     if not again:
         return ""
+    if why := again.get("fallback"):
+        return f"; the judged model serves: {why}"
     difference = again["difference"]
     interval = ""
     if difference["low"] is not None:

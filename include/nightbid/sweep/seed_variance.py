@@ -41,6 +41,7 @@ def model_digest(spec: PipelineSpec) -> str:
     """Digest of the blocks that the spread is one of: another model has another."""
     parts = spec.model_dump(mode="json", include={"model", "train", "label"})
     del parts["train"]["seed"]
+    parts["train"]["refit"] = False  # What is judged is the same with it and without.
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -62,6 +62,8 @@ class Job(Fit):
     checkpoints: Path | None = None
     young: bool = False
     """Whether to learn the split `young` too, whose labels are not final."""
+    last_epoch: int | None = Field(default=None, ge=1)
+    """Epochs (trees) to take, whatever validation says; default: it ends the training."""
     start: Path | None = None
     """Folder with an earlier `model/` to begin with: the champion's bundle, or the output of an
     earlier training; see `nightbid.training.warm`."""
@@ -174,7 +176,7 @@ def run_job(
 
         trees, metrics = fit_trees(
             card, train, validation, plan,
-            seed=job.seed, elapsed=job.young, progress=inner, watch=watch,
+            seed=job.seed, elapsed=job.young, last=job.last_epoch, progress=inner, watch=watch,
         )  # fmt: skip
         trees.card = _calibrated(trees.card, trees, fitted_on, validation, job)
         save_card(trees.card, folder)
@@ -243,6 +245,7 @@ def _fit_network(
             share=lesson.share if lesson else 1.0,
             keep_slots=settings.mode != "full",
             elapsed=job.young,
+            last=job.last_epoch,
         )
         optimizer = training.step.optimizer
         if goes_on and job.start is not None:

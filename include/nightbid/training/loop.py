@@ -95,6 +95,7 @@ class Training:
             where only the newest days are learned.
         keep_slots: leave the optimizer with the moments of the best epoch, for a later night.
         elapsed: whether the labels of some training rows are not final.
+        last: epoch to end with, whatever validation says; default: it says when.
     """
 
     def __init__(
@@ -109,7 +110,9 @@ class Training:
         share: float = 1.0,
         keep_slots: bool = False,
         elapsed: bool = False,
+        last: int | None = None,
     ) -> None:
+        self._last = last
         self._network, self._train, self._validation = network, train, validation
         self._settings, self._seed = settings, seed
         self._batch_size, self._epochs = settings.sized(len(train))
@@ -245,10 +248,14 @@ class Training:
         optimizer.began.assign(optimizer.step)
 
     def _best(self) -> Epoch:
+        if self._last is not None:
+            return self._place.epochs[-1]
         return min(self._place.epochs, key=lambda each: each.validation.log_loss)
 
     def _is_over(self) -> bool:
         epochs = self._place.epochs
+        if self._last is not None:
+            return len(epochs) >= self._last
         return bool(epochs) and epochs[-1].epoch - self._best().epoch > self._settings.patience
 
     @property

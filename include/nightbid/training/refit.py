@@ -2,8 +2,10 @@
 
 The judged model has not learned the validation and evaluation days; what serves should. The same
 recipe is trained from scratch on the rows of all days, except those of a fixed tenth of the users
-on the newest days. On these rows, which neither model has learned, both are compared: the gate
-that follows decides by that whether the refitted model may serve.
+on the newest days, for as many epochs (trees) as were best for the judged one. On the rows held
+back, which neither model has learned or was stopped by, both are compared:
+`nightbid.serving.refitted` and the gate that follows decide by that whether the refitted model may
+serve.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import pyarrow.parquet as pq
 from nightbid.errors import MissingDataError
 from nightbid.evaluation.bootstrap import Resampling, bounds
 from nightbid.models.predict import FittedModel, load_model
+from nightbid.models.registry import find
 from nightbid.night.progress import unwatched
 from nightbid.night.task import StageTask
 from nightbid.schema import LABEL, USER, WEIGHT, split_files
@@ -38,6 +41,10 @@ REPLICATES = 200
 Floats = npt.NDArray[np.float64]
 
 
+class CannotCompare(MissingDataError):
+    """The rows held back are too few to compare two models."""
+
+
 @dataclass(frozen=True)
 class Refit:
     """A model that has learned all days."""
@@ -47,21 +54,30 @@ class Refit:
     """Rows, and both models on the held-back rows."""
 
 
-def refit(task: StageTask, judged: FittedModel, folder: Path) -> Refit:
+def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) -> Refit:
     """Train the pipeline's model on all days, and write it.
 
     Args:
         task: With the outputs of featurize and train.
         judged: The model that the night has judged.
         folder: Where the model goes; it must not be there yet.
+        least: With fewer held-back users, or fewer positives of theirs, nothing is trained.
 
     Raises:
-        MissingDataError: The newest days have no rows of users that are held back.
+        CannotCompare: The newest days have no rows of users that are held back, or too few.
     """
     featurized = task.inputs["featurize"].path
     requested = asked_candidate(task)
     with tempfile.TemporaryDirectory(dir=task.output.parent) as scratch:
-        young_rows = _split(featurized, Path(scratch))
+        split = _split(featurized, Path(scratch))
+        young_rows = split.young
+        if not split.users or min(split.users, split.positives) < least:
+            raise CannotCompare(
+                f"the newest days have rows of {split.users:,} users that are held back, with"
+                f" {split.positives:,} positives" + (f"; {least} are needed" if least else ""),
+                where="train.refit",
+                hint="widen window.validate_days or evaluate_days, or set train.refit: false",
+            )
         job = Job(
             **{name: getattr(requested.fit, name) for name in Fit.model_fields},
             featurized=Path(scratch),
@@ -69,6 +85,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path) -> Refit:
             checkpoints=task.checkpoints,
             young=young_rows > 0,
         )
+        job = _as_long(job, task.inputs["train"].manifest.metrics)
         found = run_job(job, progress=task.progress, watch=unwatched)
         shutil.copytree(job.output / "model", folder)
         model = load_model(folder)
@@ -93,7 +110,11 @@ def refit(task: StageTask, judged: FittedModel, folder: Path) -> Refit:
         users=columns[USER].astype(np.int64),
         seed=task.spec.seed,
     )
-    rows = {"rows": found["rows"], **({"young_rows": young_rows} if young_rows else {})}
+    rows = {
+        "rows": found["rows"],
+        "epochs": found["epochs"],
+        **({"young_rows": young_rows} if young_rows else {}),
+    }
     return Refit(model, {**rows, "parameters": found["parameters"], **compared})
 
 
@@ -150,20 +171,41 @@ def compare(
     }
 
 
-def _split(featurized: Path, scratch: Path) -> int:
+def _as_long(job: Job, judged: Mapping[str, Any]) -> Job:
+    """Train for as many epochs (trees), in batches as large, as the judged model's training found.
+
+    An ensemble's members are stopped by the rows held back.
+    """
+    if find(job.model.architecture).engine == "ensemble":
+        return job
+    settings = job.train
+    if "most_epochs" in judged:
+        same = {"batch_size": judged["batch_size"], "epochs": judged["most_epochs"]}
+        settings = settings.model_copy(update=same)
+    return job.model_copy(update={"train": settings, "last_epoch": int(judged["best_epoch"])})
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Rows of the days whose labels are not final, and of the users held back."""
+
+    young: int
+    users: int
+    positives: int
+
+
+def _split(featurized: Path, scratch: Path) -> _Split:
     """Lay out all days as training rows, and the held-back rows as validation, file by file.
 
     Days whose labels are not final stay a split of their own, without the users held back.
-
-    Returns:
-        Rows of these days.
     """
     (scratch / "fitted").symlink_to(featurized / "fitted")
     for path in split_files(featurized, "train"):
         place = scratch / "split=train" / path.parent.name / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path)
-    held = young = 0
+    young = positives = 0
+    users = np.zeros(0, np.int64)
     for path in split_files(featurized, "young"):
         table = pq.read_table(path, partitioning=None)
         table = table.filter(pa.array(~_is_held(table[USER].to_numpy())))
@@ -180,14 +222,9 @@ def _split(featurized: Path, scratch: Path) -> int:
                 place = scratch / f"split={name}" / path.parent.name / path.name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(part, place)
-            held += int(out.sum())
-    if not held:
-        raise MissingDataError(
-            "the newest days have no rows of the users that are held back",
-            where="train.refit",
-            hint="widen window.validate_days or evaluate_days, or set train.refit: false",
-        )
-    return young
+            users = np.union1d(users, table[USER].to_numpy()[out])
+            positives += int((table[LABEL].to_numpy()[out] > 0).sum())
+    return _Split(young, len(users), positives)
 
 
 def _is_held(users: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

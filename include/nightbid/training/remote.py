@@ -52,7 +52,7 @@ def _work(
     settings: Settings, requested: Callable[[StageTask], TrainingRequest]
 ) -> RemoteStage | None:
     cloud = settings.cloud
-    if settings.profile == "local" or cloud is None or cloud.training is None:
+    if not settings.trains_elsewhere or cloud is None or cloud.training is None:
         return None
     from nightbid.jobs.vertex import TrainingService
 

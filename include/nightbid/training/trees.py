@@ -35,6 +35,7 @@ def fit_trees(
     *,
     seed: int,
     elapsed: bool = False,
+    last: int | None = None,
     progress: Progress,
     watch: EpochWatcher,
 ) -> tuple[Trees, dict[str, Any]]:
@@ -47,6 +48,7 @@ def fit_trees(
         plan: how much memory rows may take; needed where they stream.
         seed: of the draws of inputs.
         elapsed: whether the labels of some training rows are not final.
+        last: number of trees to fit, whatever validation says; default: it says when.
         progress: told trees, loss and time left.
         watch: told how good it is, every so many trees.
 
@@ -56,6 +58,12 @@ def fit_trees(
     """
     layout = Layout(card.features)
     settings: dict[str, Any] = find(card.architecture).build(**card.parameters)
+    if last is None:
+        stopping = [lightgbm.early_stopping(settings["early_stopping_round"], verbose=False)]
+    else:
+        # LightGBM would stop by this parameter alone, too.
+        del settings["early_stopping_round"]
+        settings["num_iterations"], stopping = last, []
     planned = int(settings["num_iterations"])
     history: list[dict[str, Any]] = []
     started = time.monotonic()
@@ -128,10 +136,7 @@ def fit_trees(
         valid_sets=[rows, newer],
         valid_names=["train", "validate"],
         feval=log_loss if elapsed else None,
-        callbacks=[
-            lightgbm.early_stopping(settings["early_stopping_round"], verbose=False),
-            follow,
-        ],
+        callbacks=[*stopping, follow],
     )
     trees = Trees(card, booster)
     seconds = time.monotonic() - started

@@ -32,7 +32,7 @@ window: {train_days: 2}
 sampling: {negative_rate: 0.5}
 features: {user_id: {min_count: 2}, ad_id: {min_count: 2}, site_id: vocabulary}
 model: {architecture: esmm, embedding_dim: 4}
-train: {epochs: 1, batch_size: 512}
+train: {epochs: 1, batch_size: 512, refit: false}
 evaluate: {bootstrap: 20}
 """
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Set
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from nightbid.config.gates import Gates
 from nightbid.config.models import Train
+from nightbid.config.pipeline import Night, PipelineSpec
+from nightbid.config.settings import Settings
+from nightbid.gates.judge import judge
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.serving import _refit
+from nightbid.serving.refitted import fingerprint, refits, why_judged
 from nightbid.training.refit import _is_held, compare
 from pydantic import ValidationError
+
+NIGHT = date(2026, 1, 8)
 
 
 def held(factor: float = 1.0, noise: float = 0.0, rows: int = 4000) -> dict[str, Any]:
@@ -58,6 +68,102 @@ def test_a_refitted_model_that_went_wrong_is_stopped(
 ) -> None:
     said = judged(held(**change))
     assert {name for name, each in said.items() if each == "stop"} == stopped
+
+
+def test_the_judged_model_serves_where_the_refitted_one_went_wrong() -> None:
+    gates, wrong = Gates(), held(factor=2.0)
+    assert why_judged(held(), gates, NIGHT) == ""
+    why = why_judged(wrong, gates, NIGHT)
+    assert re.fullmatch(
+        r"the refitted model's refit_loss is 0\.\d+, expected ≤ 0.01 \(0\.\d+, judged 0\.\d+,"
+        r" on 4,000 held-back rows with \d+ positives\)",
+        why,
+    )
+    # A band and an override hold for the choice as they do for the gate.
+    wide = {"gate": "serving", "stop": [0, 9], "why": "tests"}
+    names = ("refit_loss", "refit_calibration", "refit_mean")
+    banded = Gates.model_validate({"bands": [{**wide, "statistic": name} for name in names]})
+    assert why_judged(wrong, banded, NIGHT) == ""
+    override = {"gate": "serving", "check": "refit_*", "name": "tests", "reason": "known to differ"}
+    live = Gates.model_validate({"overrides": [{**override, "until": NIGHT}]})
+    over = Gates.model_validate({"overrides": [{**override, "until": NIGHT - timedelta(1)}]})
+    assert why_judged(wrong, live, NIGHT) == ""
+    assert why_judged(wrong, over, NIGHT) == why
+
+
+def test_a_refit_that_gives_no_numbers_does_not_serve() -> None:
+    p = np.linspace(0.1, 0.3, 40)
+    found = compare(
+        p, np.full(40, np.nan), labels=np.arange(40) % 2.0, weights=np.ones(40), users=np.arange(40)
+    )
+    assert "refit_calibration is nan" in why_judged(found, Gates(), NIGHT)
+
+
+@pytest.mark.parametrize(("fallback", "verdict"), [("", "stop"), ("its loss is high", "warn")])
+def test_a_fallback_warns_for_any_number_of_nights_and_never_stops(
+    fallback: str, verdict: str
+) -> None:
+    found = {**held(factor=2.0), "automatic": True, **({"fallback": fallback} if fallback else {})}
+    measurements = Measurements()
+    _refit(measurements, found)
+    gates = Gates(warnings_expire_after=3)
+
+    def warned(statistics: Set[str]) -> dict[str, int]:
+        return dict.fromkeys(statistics, 20)
+
+    judgment = judge("serving", measurements, gates, NIGHT, warned)
+    assert judgment.verdict == verdict
+    if fallback:
+        assert "the judged model serves: its loss is high" in judgment.summary
+        assert [each.name for each in judgment.checks] == ["refit_fallback"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, True),
+        ({"train": {"calibration": "rate"}}, True),
+        ({"train": {"calibration": "isotonic"}}, False),
+        ({"train": {"calibration": "platt"}}, False),
+        ({"train": {"mode": "warm"}}, False),
+        ({"train": {"mode": "incremental"}}, False),
+        ({"train": {"sampling_correction": True}}, False),
+        ({"train": {"workers": 2}}, False),
+        ({"train": {"refit": False}}, False),
+        ({"train": {"refit": True, "workers": 2}}, True),
+        ({"label": {"column": "revenue", "kind": "value"}}, False),
+        ({"model": {"architecture": "ensemble"}}, False),
+    ],
+)
+def test_a_night_refits_by_default_where_that_is_defined(
+    settings: dict[str, Any], said: bool
+) -> None:
+    spec = PipelineSpec.model_validate(
+        {"pipeline": "p", "features": {"ad_id": "vocabulary"}, **settings}
+    )
+    assert refits(spec) is said
+
+
+def test_where_other_machines_train_no_night_refits_by_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = {"pipeline": "p", "features": {"ad_id": "vocabulary"}}
+    unset = PipelineSpec.model_validate(spec)
+    monkeypatch.setattr(Settings, "trains_elsewhere", True)
+    assert not refits(unset)
+    assert refits(PipelineSpec.model_validate({**spec, "train": {"refit": True}}))
+
+
+def test_a_stop_of_another_check_leaves_the_export_as_it_is() -> None:
+    def key(**blocks: Any) -> str:
+        tree = {"pipeline": "p", "features": {"ad_id": "vocabulary"}, **blocks}
+        spec = PipelineSpec.model_validate(tree)
+        return fingerprint(spec, Night.of(spec, NIGHT), Path())
+
+    tight = {"serving": {"refit_mean": {"stop": [0.9, 1.1]}}}
+    assert key() == key(gates={"serving": {"p99_ms": {"stop": [None, 9]}}})
+    assert key() != key(gates=tight)
+    assert key(train={"refit": True}) == key(train={"refit": True}, gates=tight) == ""
 
 
 def test_a_tenth_of_the_users_is_held_back_whole() -> None:

@@ -34,7 +34,7 @@ source: {kind: simulator, start: 2026-01-01, rows_per_day: 3000, users: 300, ads
 window: {train_days: 2}
 features: {user_id: {min_count: 3}, ad_id: {min_count: 3}, site_id: {min_count: 3}}
 model: {architecture: deep, embedding_dim: 4, embedding_l2: 0.1, parameters: {hidden: [8]}}
-train: {epochs: 4, patience: 4, batch_size: 128, learning_rate: 0.02}
+train: {epochs: 4, patience: 4, batch_size: 128, learning_rate: 0.02, refit: false}
 """
 
 
