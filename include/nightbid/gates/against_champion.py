@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from scipy.stats import poisson
 
 from nightbid.errors import NightbidError, WorkspaceError
-from nightbid.gates.drift import SIGMAS, Pair, distances, pair
+from nightbid.gates.drift import GROUPS, SIGMAS, Pair, distances, pair
 from nightbid.gates.measurements import Measurements
 from nightbid.night.record import RunRecord
 from nightbid.night.task import StageTask
@@ -93,8 +93,18 @@ def measure(
     champion: Trained,
     *,
     is_log_rate: bool = False,
+    days: int = 1,
 ) -> None:
-    """Collect the figures of one input; one that the champion does not have is no drift."""
+    """Collect the figures of one input; one that the champion does not have is no drift.
+
+    Args:
+        measurements: filled here.
+        each: the input.
+        tonight: what is being trained on.
+        champion: what the champion was trained on.
+        is_log_rate: whether it is the logarithm of learned odds.
+        days: number of training days.
+    """
     new, old = tonight.profile.columns[each.name], champion.profile.columns.get(each.name)
     theirs = champion.input(each.name)
     if old is None or theirs is None or old.kind != new.kind or theirs.kind != each.kind:
@@ -113,8 +123,23 @@ def measure(
         both = _by_token((new, each, mine), (old, theirs, known))
     if both is None:
         return
-    for family, value in distances(both, TENTH if is_log_rate else 0.0)._asdict().items():
+    least = TENTH if is_log_rate else 0.0
+    chance = _move_by_chance(tonight.profile, new, days) if is_log_rate else 0.0
+    for family, value in distances(both, least, chance=chance)._asdict().items():
         measurements.add(f"{family}_champion", value, subject=each.name, part=PART)
+
+
+def _move_by_chance(profile: Profile, rates: ColumnProfile, days: int) -> float:
+    """How far log odds move when rates are learned again: twice their standard error.
+
+    A rate of n rows, a share p of them positive, has a standard error of 1 / √(n p (1 - p)). On
+    average a training day's rates are learned from half of the rows. Of many rates, some move up
+    and some down, and their distribution stays: more than `GROUPS` count as so many.
+    """
+    rows, positives = profile.label.rows, profile.label.positives
+    known = positives * (1 - positives / max(rows, 1))
+    keys = min(rates.distinct / max(days, 1), GROUPS)
+    return 2 * math.sqrt(2 * keys / known) if known else 0.0
 
 
 def _churn(

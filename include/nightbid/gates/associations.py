@@ -51,13 +51,39 @@ def _contradictions(measurements: Measurements, days: Days, day: Day) -> None:
         if usual > 0.001:
             continue
         error = math.sqrt(max(usual, 1 / rows) / rows)
+        excess = beyond_chance(count / rows - usual, 0.0, error)
         measurements.add(
             "contradictions",
-            max(beyond_chance(count / rows - usual, 0.0, error), 0.0),
+            max(excess - unproven(days, day, name), 0.0),
             subject=name,
             part=day.name,
             note=f"{count:,} rows, usually {usual:.3%}",
         )
+
+
+def unproven(days: Days, day: Day, name: str) -> float:
+    """Share of a day's rows that may break a rule of flags, since other days show it on few rows.
+
+    Of n rows with the first flag, k of them without the second, four standard errors allow that
+    (k + 16) / (n + 16) of them are without it.
+
+    Args:
+        days: With other days.
+        day: That is judged.
+        name: `first without second`; of times (`first after second`) nothing is taken off.
+    """
+    first, word, _ = name.partition(" without ")
+    if not word:
+        return 0.0
+    flagged, broken = 0.0, 0
+    for each in days.others(day):
+        column = each.profile.columns.get(first)
+        if column is not None and name in each.profile.contradictions:
+            flagged += (column.mean or 0.0) * column.values
+            broken += each.profile.contradictions[name]
+    here = day.profile.columns[first]
+    share = (here.mean or 0.0) * here.values / max(day.profile.rows, 1)
+    return share * (broken + SIGMAS**2) / (flagged + SIGMAS**2)
 
 
 def _outcomes(measurements: Measurements, day: Day, spec: PipelineSpec) -> None:

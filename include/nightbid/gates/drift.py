@@ -121,11 +121,11 @@ def linf(both: Pair, draws: Draws | None = None) -> float:
     return max(float((change - noise).max(initial=0.0)), 0.0)
 
 
-def material(both: Pair, least: float = 0.0) -> float:
+def material(both: Pair, least: float = 0.0, chance: float = 0.0) -> float:
     """Weigh how far numbers moved: 0 not at all, 1 as far as matters, 0.2 standard deviations.
 
     `least` is a move that matters whatever the deviation is: few point masses close together
-    deviate so little that any move looks large.
+    deviate so little that any move looks large. A move of `chance` is none.
 
     Distances between counts take every bin to be as far from its neighbor as from the last one:
     when half of the rows show one ad and that ad is a day older, they see half of the rows gone.
@@ -139,7 +139,7 @@ def material(both: Pair, least: float = 0.0) -> float:
     mean = float((q * both.middles).sum())
     spread = float(np.sqrt((q * (both.middles - mean) ** 2).sum()))
     enough = max(MATERIAL * spread, least)
-    return min(moved / enough, 1.0) ** 2 if enough > 0 else 1.0
+    return min(max(moved - chance, 0.0) / enough, 1.0) ** 2 if enough > 0 else 1.0
 
 
 Draws = tuple[float, float]
@@ -154,15 +154,18 @@ class Distances(NamedTuple):
     linf: float
 
 
-def distances(both: Pair, least: float = 0.0, draws: Draws | None = None) -> Distances:
+def distances(
+    both: Pair, least: float = 0.0, draws: Draws | None = None, chance: float = 0.0
+) -> Distances:
     """Compute the distances, weighed by how far the numbers moved (`material`).
 
     Args:
         both: the counts.
         least: a move that matters, see `material`.
         draws: where the rows of an entity share a value, how many draws they stand for.
+        chance: how far the mean of numbers moves by itself, where they are estimates.
     """
-    counts, share = grouped(both), material(both, least)
+    counts, share = grouped(both), material(both, least, chance)
     return Distances(
         share * psi(*counts, draws),
         share * jensen_shannon(*counts, draws),

@@ -65,9 +65,10 @@ def measure(task: StageTask) -> Measurements:
     if task.spec.columns.position and not positions:
         measurements.add("position_as_input", 0.0)
     moving: list[str] = []
+    unknown: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
     for each in schema.inputs:
         definition = task.spec.features.get(each.feature)
-        _sound(measurements, each, splits, definition)
+        _sound(measurements, each, splits, definition, unknown.get(each.name, 0.0))
         if each.name not in train.columns or each.name not in newest.columns:
             continue
         _oov(measurements, each, featurize.manifest.metrics, newest, task.history)
@@ -82,6 +83,7 @@ def measure(task: StageTask) -> Measurements:
                 tonight,
                 champion,
                 is_log_rate=definition is not None and class_of(definition).is_log,
+                days=len(task.night.train),
             )
         if task.spec.label.kind == "binary":
             _leakage(measurements, each, train, newest)
@@ -151,7 +153,18 @@ def _sound(
     each: ModelInput,
     splits: Mapping[str, Profile],
     definition: Feature | None,
+    unknown: float = 0.0,
 ) -> None:
+    """Measure what is wrong whatever the values mean.
+
+    Args:
+        measurements: filled here.
+        each: the input.
+        splits: by name.
+        definition: its feature.
+        unknown: share of the newest rows that the vocabulary does not have. Where it has none,
+            `oov` says so, beyond chance: ids are known for being frequent in the training rows.
+    """
     found = {split: profile.columns.get(each.name) for split, profile in splits.items()}
     lost = [split for split, column in found.items() if column is None]
     measurements.add("missing_inputs", len(lost), subject=each.name, note=", ".join(lost))
@@ -178,7 +191,12 @@ def _sound(
     by_chance = _constant_by_chance(train, newest)
     measurements.add(
         "newly_constant",
-        float(newest.distinct <= 1 < train.distinct and not of_the_day and by_chance < RARELY),
+        float(
+            newest.distinct <= 1 < train.distinct
+            and not of_the_day
+            and by_chance < RARELY
+            and unknown < 1
+        ),
         subject=each.name,
         part="evaluate",
         note=f"{train.distinct:,.0f} distinct values in training",

@@ -20,7 +20,7 @@ from nightbid.gates.drift import SIGMAS, beyond_chance
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
 from nightbid.night.task import StageTask
-from nightbid.profile.bins import Ints
+from nightbid.profile.bins import Floats, Ints
 
 WIDTHS = (r"u?int\d|half|float|double|decimal", r"(large_)?string|string_view", r"timestamp|date")
 """Types that hold the same values in another width."""
@@ -231,12 +231,30 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
         counts[uneven] = 0
         return float(np.abs(counts / max(counts.sum(), 1) - shares).sum() / 2)
 
+    apart = distance(day) - (days.usual(day, distance) or 0.0)
     measurements.add(
         "clock_shift",
-        distance(day) - (days.usual(day, distance) or 0.0),
+        max(apart - _hours_by_chance(shares, int(seen.sum()), len(others)), 0.0),
         part=day.name,
         note="share of the rows that sits in another hour than usual",
     )
+
+
+def _hours_by_chance(shares: Floats, rows: int, others: int) -> float:
+    """How much further than the other days a clean day lies from the usual hours, at most.
+
+    The others are nearer for being part of what is usual; the rest is four standard errors.
+
+    Args:
+        shares: [24], usual share of each hour.
+        rows: Of the day.
+        others: Number of other days.
+    """
+    error = np.sqrt(shares * (1 - shares) / max(rows, 1))
+    nearer = math.sqrt(1 + math.pi / 2 / others) - math.sqrt(1 - 1 / others)
+    mean = float(error.sum()) * math.sqrt(2 / math.pi) / 2
+    spread = math.sqrt((1 - 2 / math.pi) * float((error**2).sum())) / 2
+    return mean * nearer + SIGMAS * spread
 
 
 def _label(measurements: Measurements, days: Days, day: Day) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbid.config.pipeline import PipelineSpec
-from nightbid.gates.associations import after_impression
+from nightbid.gates.associations import after_impression, unproven
 from nightbid.gates.column_checks import far, known_values
 from nightbid.gates.day_profiles import EPOCH, Day, Days
 from nightbid.gates.drift import beyond_chance
@@ -47,6 +47,8 @@ class RowRule:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     usual: float = 0.0
     """Share of the rows that usually does not meet it."""
+    unproven: float = 0.0
+    """Share of the rows that is taken off beside chance."""
     exact: bool = False
     """Whether the profile compares the share itself, not what is beyond chance."""
     of_values: bool = False
@@ -88,7 +90,7 @@ def measure(
         if not rule.exact or sampled:
             drawn = asked if rule.of_values else rows
             error = math.sqrt(max(rule.usual * (1 - rule.usual), 1 / drawn) / drawn)
-            excess = beyond_chance(excess, 0.0, error)
+            excess = beyond_chance(excess, 0.0, error) - rule.unproven
         note = f"{answer.unexpected:,} of {asked:,} rows, usually {rule.usual:.2%}"
         if len(answer.where):
             shown = ", ".join(map(str, names.take(answer.where[:EXAMPLES]).to_pylist()))
@@ -204,6 +206,7 @@ def _pairs(days: Days, day: Day) -> Iterator[RowRule]:
             "ColumnPairValuesAToBeGreaterThanB",
             {**order, "or_equal": True, "ignore_row_if": "either_value_is_missing"},
             _median(shares),
+            unproven(days, day, name),
         )
 
 

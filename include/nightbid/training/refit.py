@@ -2,7 +2,7 @@
 
 The judged model has not learned the validation and evaluation days; what serves should. The same
 recipe is trained from scratch on the rows of all days, except those of a fixed tenth of the users
-on the newest days, for as many epochs (trees) as were best for the judged one. On the rows held
+on the newest days, for as many steps (trees) as were best for the judged one. On the rows held
 back, which neither model has learned or was stopped by, both are compared:
 `nightbid.serving.refitted` and the gate that follows decide by that whether the refitted model may
 serve.
@@ -85,7 +85,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
             checkpoints=task.checkpoints,
             young=young_rows > 0,
         )
-        job = _as_long(job, task.inputs["train"].manifest.metrics)
+        job = _as_long(job, task.inputs["train"].manifest.metrics, split.more)
         found = run_job(job, progress=task.progress, watch=unwatched)
         shutil.copytree(job.output / "model", folder)
         model = load_model(folder)
@@ -171,27 +171,34 @@ def compare(
     }
 
 
-def _as_long(job: Job, judged: Mapping[str, Any]) -> Job:
-    """Train for as many epochs (trees), in batches as large, as the judged model's training found.
+def _as_long(job: Job, judged: Mapping[str, Any], more: float) -> Job:
+    """Train for as many steps, in batches as large, as the judged model's training found best.
 
-    An ensemble's members are stopped by the rows held back.
+    Whole epochs, at least one: with `more` times the rows, fewer of them. Trees stay as many. An
+    ensemble's members are stopped by the rows held back.
     """
     if find(job.model.architecture).engine == "ensemble":
         return job
-    settings = job.train
+    settings, last = job.train, int(judged["best_epoch"])
     if "most_epochs" in judged:
-        same = {"batch_size": judged["batch_size"], "epochs": judged["most_epochs"]}
+        planned, last = (max(round(judged[key] / more), 1) for key in ("most_epochs", "best_epoch"))
+        same = {"batch_size": judged["batch_size"], "epochs": planned}
         settings = settings.model_copy(update=same)
-    return job.model_copy(update={"train": settings, "last_epoch": int(judged["best_epoch"])})
+    return job.model_copy(update={"train": settings, "last_epoch": last})
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Rows of the days whose labels are not final, and of the users held back."""
+    """What all days come to."""
 
     young: int
+    """Rows whose labels are not final."""
     users: int
+    """Held back."""
     positives: int
+    """Of the users held back."""
+    more: float
+    """Rows to learn, over those that the judged model has learned."""
 
 
 def _split(featurized: Path, scratch: Path) -> _Split:
@@ -200,11 +207,13 @@ def _split(featurized: Path, scratch: Path) -> _Split:
     Days whose labels are not final stay a split of their own, without the users held back.
     """
     (scratch / "fitted").symlink_to(featurized / "fitted")
+    learned = 0
     for path in split_files(featurized, "train"):
         place = scratch / "split=train" / path.parent.name / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path)
-    young = positives = 0
+        learned += pq.read_metadata(path).num_rows
+    young = positives = newer = 0
     users = np.zeros(0, np.int64)
     for path in split_files(featurized, "young"):
         table = pq.read_table(path, partitioning=None)
@@ -223,8 +232,10 @@ def _split(featurized: Path, scratch: Path) -> _Split:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(part, place)
             users = np.union1d(users, table[USER].to_numpy()[out])
+            newer += int((~out).sum())
             positives += int((table[LABEL].to_numpy()[out] > 0).sum())
-    return _Split(young, len(users), positives)
+    more = (learned + newer + young) / max(learned, 1)
+    return _Split(young, len(users), positives, more)
 
 
 def _is_held(users: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

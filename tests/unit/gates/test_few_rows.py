@@ -1,0 +1,116 @@
+"""What a few hundred clean rows a day do by chance is no fault; the fault itself still is one."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.gates import against_champion, features
+from nightbid.gates.day_profiles import Day, Days
+from nightbid.gates.judge import judge
+from nightbid.gates.measurements import Measurements
+from nightbid.gates.raw import measure_days
+from nightbid.profile import Profile
+from nightbid.schema import FeatureSchema, ModelInput
+
+NEWEST = date(2026, 1, 20)
+SPEC = PipelineSpec.model_validate({"pipeline": "t", "features": {"platform": "vocabulary"}})
+FEW, MANY = 500, 20_000
+
+
+def logs(
+    day: date, rows: int, seed: int, *, shift: int = 0, flags: float = 0.001, broken: int = 0
+) -> pa.Table:
+    """A day with hours as people keep them; a share of rows is flagged, and all of them `seen`."""
+    draw = np.random.default_rng((seed, day.toordinal()))
+    weights = 2 + np.sin(np.arange(24) / 4)
+    hours = (draw.choice(24, rows, p=weights / weights.sum()) + shift) % 24
+    time = pd.Timestamp(day, tz="UTC") + pd.to_timedelta(hours * 3600 + draw.integers(0, 3600), "s")
+    flag = draw.random(rows) < flags
+    flag[:broken] = True
+    seen = flag | (draw.random(rows) < 0.4)
+    seen[:broken] = False
+    table = pa.table(
+        {
+            "platform": draw.choice(["ios", "android", "web"], rows),
+            "disliked": flag.astype("i8"),
+            "finished": seen.astype("i8"),
+        }
+    )
+    stamps = pa.array(time.astype("datetime64[us, UTC]"))
+    return table.append_column("nb_time", stamps).append_column(
+        "nb_label", pa.array((draw.random(rows) < 0.3).astype("f4"))
+    )
+
+
+def verdicts(rows: int, seed: int = 0, **newest: float) -> dict[str, str]:
+    dates = [NEWEST - timedelta(days=back) for back in range(7, -1, -1)]
+    usual = {key: value for key, value in newest.items() if key == "flags"}
+    days = [
+        Day(each, Profile.of(logs(each, rows, seed, **(newest if each == NEWEST else usual))), {})
+        for each in dates
+    ]
+    found = judge("raw", measure_days(Days(days, [], dates), SPEC), SPEC.gates, NEWEST)
+    return {each.name: each.verdict for each in found.checks}
+
+
+@pytest.mark.parametrize("rows", [FEW, 2000])
+def test_hours_of_few_rows_shift_no_clock(rows: int) -> None:
+    warned = [seed for seed in range(8) if verdicts(rows, seed)["clock_shift"] != "pass"]
+    assert not warned
+    assert verdicts(rows, shift=8)["clock_shift"] == "stop"
+
+
+def test_three_hours_are_seen_on_many_rows() -> None:
+    assert verdicts(MANY, shift=3)["clock_shift"] == "stop"
+
+
+def test_a_rule_that_few_rows_have_shown_is_not_broken_by_a_handful() -> None:
+    """Six dislikes of videos that were not finished, where other days have seen four dislikes."""
+    assert "contradictions:disliked without finished" not in verdicts(FEW, broken=6)
+    # Where the other days have shown it on a thousand rows, sixty against it are a fault.
+    found = verdicts(FEW * 4, flags=0.1, broken=60)
+    assert found["contradictions:disliked without finished"] == "stop"
+
+
+@pytest.mark.parametrize(("unknown", "constant"), [(1.0, 0.0), (0.0, 1.0)])
+def test_a_day_without_known_ids_is_left_to_the_check_of_unknown_ones(
+    unknown: float, constant: float
+) -> None:
+    """Of 2,500 rows 100 have an id that is frequent enough to be known, of the newest 500 none."""
+    ids = np.where(np.arange(2500) % 25 == 0, 2 + np.arange(2500) % 20, 1).astype(np.int32)
+    splits = {
+        "train": Profile.of(pa.table({"user": ids})),
+        "evaluate": Profile.of(pa.table({"user": np.ones(500, np.int32)})),
+    }
+    each = ModelInput(name="user", kind="id", feature="user", size=30)
+    measurements = Measurements()
+    features._sound(measurements, each, splits, None, unknown)
+    found = {each.family: each.value for each in measurements}
+    assert found["newly_constant"] == constant
+
+
+@pytest.mark.parametrize(("rows", "drifts"), [(2500, False), (100_000, True)])
+def test_rates_of_few_rows_move_and_are_no_drift_against_the_champion(
+    tmp_path, rows: int, drifts: bool
+) -> None:
+    """Ten sites whose log odds all move by 0.3, as fitting them again on few rows moves them."""
+    draw = np.random.default_rng(2)
+    site = draw.choice(10, rows, p=draw.dirichlet(np.ones(10)))
+    odds, labels = draw.normal(0, 0.5, 10), (draw.random(rows) < 0.4).astype("f4")
+    entry = ModelInput(name="site_rate", kind="float", feature="site_rate")
+    trained = []
+    for name, moved in (("tonight", draw.choice([-0.3, 0.3], 10)), ("champion", np.zeros(10))):
+        (tmp_path / name).mkdir()
+        FeatureSchema(inputs=(entry,)).save(tmp_path / name)
+        values = (odds + moved)[site].astype("f4")
+        table = pa.table({"site_rate": values, "nb_label": labels})
+        trained.append(against_champion.Trained(Profile.of(table), tmp_path / name))
+    measurements = Measurements()
+    against_champion.measure(measurements, entry, *trained, is_log_rate=True)
+    checks = judge("features", measurements, SPEC.gates, NEWEST).checks
+    assert ("psi_champion:site_rate" in {each.name for each in checks}) is drifts
