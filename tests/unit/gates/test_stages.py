@@ -454,7 +454,7 @@ def test_a_warning_that_somebody_lets_pass_does_not_expire(gate, warned, tmp_pat
 def test_a_warning_of_few_positives_does_not_expire():
     """Logs may be small for good."""
     found = Measurements()
-    found.add("positives", 50)
+    found.add("positives", 50, lasting=True)
     limits = Gates(warnings_expire_after=1)
     judged = judge("model", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9))
     assert judged.verdict == "warn"
