@@ -29,7 +29,7 @@ from nightbid.featurize.passes import (
     InThreads,
     MergeStatistics,
     Part,
-    batches,
+    row_groups,
 )
 from nightbid.featurize.summary import check_rows
 from nightbid.night.days import DayKey, Made, day_output, days_folder, versions_of
@@ -232,7 +232,7 @@ def _learning(
         learned = InThreads(LearnMissing(definition, missing), threads)
         return (
             pipeline
-            | "Row groups" >> beam.Create(batches(groups, threads), reshuffle=True)
+            | "Row groups" >> row_groups(groups, threads)
             | "Learn" >> beam.ParDo(learned).with_output_types(tuple[str, Part])
             | "Merge" >> beam.CombinePerKey(MergeStatistics(spill, limit))
             | "Save" >> beam.ParDo(SaveDay(str(folder), rows, names))

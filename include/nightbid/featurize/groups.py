@@ -106,14 +106,12 @@ def _metadata(path: str) -> pq.FileMetaData:
         return pq.read_metadata(source)
 
 
-def write_rows(table: pa.Table, path: Path) -> None:
-    """Write featurized rows beside and rename: a bundle that is retried cannot leave half a file.
-
-    Dense ids and floats gain nothing from Parquet's dictionaries, which cost half the time.
-    """
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a place to write at, and rename it: a bundle that is retried leaves no half file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    encode_rows(table, beside)
+    yield beside
     os.replace(beside, path)
 
 
@@ -121,7 +119,8 @@ def encode_rows(table: pa.Table, where: Path | IO[bytes]) -> None:
     """Write featurized rows as Parquet.
 
     Every column holds ints or floats. Their bytes are written apart, first ones first: zstd takes
-    such bytes in half the time, and they come out as small.
+    such bytes in half the time, and they come out as small. Such columns gain nothing from
+    Parquet's dictionaries, which cost half the time.
     """
     pq.write_table(
         table, where, compression="zstd", use_dictionary=False, use_byte_stream_split=True

@@ -17,14 +17,13 @@ from upath import UPath
 
 from nightbid.column_parsing import whole
 from nightbid.config.features import Feature
-from nightbid.errors import StageError
 from nightbid.features.fitted import Definition, FittedFeatures
 from nightbid.features.key_statistics import DayCounts, Events
 from nightbid.features.learn import columns_taught, learn
 from nightbid.features.statistics import Statistic, TokenCounts, merge_all
 from nightbid.features.unreadable import unreadable_values
 from nightbid.featurize.coders import InProcessCoder
-from nightbid.featurize.groups import Group, write_rows
+from nightbid.featurize.groups import Group, encode_rows, written_beside
 from nightbid.featurize.reuse import Base
 from nightbid.featurize.summary import MergeSummaries, SaveSummary, Summary, check_rows
 from nightbid.profile import Profile
@@ -166,8 +165,13 @@ class Transform(beam.DoFn):  # type: ignore[misc]
     def process(self, group: Group) -> Iterator[tuple[str, Summary]]:
         """Transform one row group."""
         assert self._fitted is not None
+        path = Path(self._output) / group.target
         table, summary = transformed(self._fitted, group, self._base)
-        write_rows(table, Path(self._output) / group.target)
+        if self._base:
+            self._base.write(table, list(_names(self._fitted)), group, path)
+        else:
+            with written_beside(path) as place:
+                encode_rows(table, place)
         yield group.split, summary
 
 
@@ -179,34 +183,24 @@ def transformed(
     Args:
         fitted: the features.
         group: which.
-        base: an earlier output of the same rows; what it has is read instead of computed.
+        base: an earlier output of the same rows; what it has is not computed.
 
     Returns:
-        Its rows, with the reserved columns; and what is seen of what was computed.
+        Its rows, with the reserved columns, or those columns alone that `base` lacks; and what is
+        seen of what was computed.
     """
     taken = base.features if base else frozenset[str]()
     computed = {n: each for n, each in fitted.definition.features.items() if n not in taken}
     reserved = set() if base else set(RESERVED)
     rows = group.read({*_sources(computed, fitted.definition.time), *reserved})
     inputs = fitted.transform(rows, taken)
-    known = base.columns(group) if base else rows
-    if len(known) != len(inputs) and inputs.num_columns:
-        raise StageError(
-            f"{group.target} has {len(known):,} rows, and {len(inputs):,} are read",
-            where=str(base),
-            hint="delete that output and rerun the stage",
-        )
-    kept = [name for name in RESERVED if name in known.column_names and name != REASON]
-    columns = {name: whole(known[name]) for name in kept}
-    for name in _names(fitted):
-        column = inputs[name] if name in inputs.column_names else known[name]
-        columns[name] = whole(column)
+    kept = [n for n in RESERVED if n in reserved and n in rows.column_names and n != REASON]
+    columns = {name: whole(rows[name]) for name in kept}
+    names = [name for name in _names(fitted) if name in inputs.column_names]
+    columns.update({name: whole(inputs[name]) for name in names})
     table = pa.table(columns)
-    return table, Summary(
-        Profile.of(table, without={*base.inputs, *RESERVED} if base else ()),
-        _outside(fitted, inputs),
-        unreadable_values(computed, rows),
-    )
+    profile = base.profile(table, group) if base else Profile.of(table)
+    return table, Summary(profile, _outside(fitted, inputs), unreadable_values(computed, rows))
 
 
 def _names(fitted: FittedFeatures) -> Iterator[str]:
@@ -280,7 +274,7 @@ def learning(
     def expand(pipeline: beam.Pipeline) -> Any:
         return (
             pipeline
-            | "Row groups" >> beam.Create(batches(groups, threads), reshuffle=True)
+            | "Row groups" >> row_groups(groups, threads)
             | "Learn" >> beam.ParDo(InThreads(Learn(definition), threads)).with_output_types(Part)
             | "Merge" >> beam.CombineGlobally(MergeStatistics(spill, limit)).without_defaults()
             | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill, rows, threads))
@@ -297,7 +291,7 @@ def transforming(
     def expand(pipeline: beam.Pipeline) -> Any:
         return (
             pipeline
-            | "Row groups" >> beam.Create(batches(groups, threads), reshuffle=True)
+            | "Row groups" >> row_groups(groups, threads)
             | "Transform"
             >> beam.ParDo(InThreads(Transform(fitted, output, threads, base), threads))
             | "Merge" >> beam.CombinePerKey(MergeSummaries())
@@ -315,10 +309,14 @@ def rows_of(groups: Iterable[Group]) -> dict[str, int]:
     return rows
 
 
-def batches(groups: list[Group], threads: int) -> list[list[Group]]:
-    """Cut into elements of Beam: for threads, so many groups that they are seldom idle."""
+def row_groups(groups: list[Group], threads: int) -> beam.Create:
+    """Read lists of row groups into Beam: for threads, so many that they are seldom idle.
+
+    They are spread over workers, but where one worker has threads there is nothing to spread over.
+    """
     size = 1 if threads == 1 else BATCH * threads
-    return [groups[at : at + size] for at in range(0, len(groups), size)]
+    elements = [groups[at : at + size] for at in range(0, len(groups), size)]
+    return beam.Create(elements, reshuffle=threads == 1)
 
 
 def _columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:

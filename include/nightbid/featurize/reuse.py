@@ -1,30 +1,31 @@
 """Columns of an earlier output that a changed definition would only compute again.
 
-Where the rows are the same and a feature, with all that it learned, is the same too, its columns
-are read from the earlier output; the others are computed. The files are the same bytes either way.
+Where the rows are the same and a feature, with all that it learned, is the same too, its encoded
+columns are copied from the earlier output; the others are computed. The files are the same bytes
+either way.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightbid.column_parsing import whole
 from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.features.fitted import Definition
-from nightbid.featurize.groups import Group
+from nightbid.featurize.column_chunks import write_with_columns_of
+from nightbid.featurize.groups import Group, written_beside
 from nightbid.night.key import library_versions, source_of
 from nightbid.night.manifest import Manifest
 from nightbid.night.stages import stage_named
 from nightbid.night.task import StageTask
 from nightbid.profile import Profile
-from nightbid.schema import RESERVED, FeatureSchema
+from nightbid.schema import LABEL, RESERVED, WEIGHT, FeatureSchema
 from nightbid.storage.verify import file_digest
 from nightbid.storage.workspace import fetch, is_local, read_manifest
 
@@ -42,14 +43,45 @@ class Base:
     inputs: frozenset[str]
     """Columns of these features."""
 
-    def columns(self, group: Group) -> pa.Table:
-        """Read the columns that are taken, and the reserved ones, of a row group's file."""
-        with pq.ParquetFile(Path(self.folder) / group.target) as file:
-            names = [
-                name for name in file.schema_arrow.names if name in self.inputs or name in RESERVED
-            ]
-            table = file.read(columns=names)
-        return pa.table({name: _as_computed(whole(table[name])) for name in names})
+    def write(self, computed: pa.Table, names: Sequence[str], group: Group, path: Path) -> None:
+        """Write the featurized rows of a row group.
+
+        Args:
+            computed: The columns that are not taken.
+            names: All columns of the model's inputs, in order.
+            group: Of which the rows are.
+            path: The new file.
+        """
+        there = pq.read_schema(self._file(group))
+        taken = [each for each in RESERVED if each in there.names]
+        fields = [
+            computed.schema.field(name)
+            if name in computed.column_names
+            else pa.field(name, _as_computed(there.field(name).type))
+            for name in [*taken, *names]
+        ]
+        with written_beside(path) as place:
+            write_with_columns_of(self._file(group), computed, pa.schema(fields), place)
+
+    def profile(self, computed: pa.Table, group: Group) -> Profile:
+        """Profile the columns that are not taken.
+
+        Read with them is what their profile depends on: label and weight, and columns of zeros and
+        ones, which are compared with each other.
+
+        Args:
+            computed: These columns.
+            group: Of which the rows are.
+        """
+        with pq.ParquetFile(self._file(group)) as file:
+            names = [name for name in file.schema_arrow.names if name in (LABEL, WEIGHT)]
+            rows = file.read(columns=names + sorted(_flags(file.metadata) & self.inputs))
+        for name in computed.column_names:
+            rows = rows.append_column(name, computed[name])
+        return Profile.of(rows, without={*self.inputs, *RESERVED})
+
+    def _file(self, group: Group) -> Path:
+        return Path(self.folder) / group.target
 
     def complete(self, split: str, profile: Profile) -> Profile:
         """Add the profiles of the columns that were taken."""
@@ -117,11 +149,27 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
     return Base(str(best[1]), best[0], frozenset([*names, *weights]))
 
 
-def _as_computed(column: pa.Array) -> pa.Array:
+def _flags(footer: pq.FileMetaData) -> set[str]:
+    """Columns of integers that are all 0 or 1, by the footer's statistics."""
+    beyond, flags = set(), set()
+    for group in range(footer.num_row_groups):
+        for number in range(footer.num_columns):
+            column = footer.row_group(group).column(number)
+            if column.physical_type != "INT32":
+                continue
+            found = column.statistics
+            if found and found.has_min_max and found.min >= 0 and found.max <= 1:
+                flags.add(column.path_in_schema)
+            else:
+                beyond.add(column.path_in_schema)
+    return flags - beyond
+
+
+def _as_computed(kind: pa.DataType) -> pa.DataType:
     """Give the items of lists the name that they have before they are written."""
-    if not pa.types.is_fixed_size_list(column.type):
-        return column
-    return pa.FixedSizeListArray.from_arrays(column.flatten(), column.type.list_size)
+    if not pa.types.is_fixed_size_list(kind):
+        return kind
+    return pa.list_(kind.value_type, kind.list_size)
 
 
 def _same(

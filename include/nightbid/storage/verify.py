@@ -18,6 +18,8 @@ from nightbid.errors import CorruptDataError
 from nightbid.night.manifest import FileEntry
 
 THREADS = min(4, os.cpu_count() or 1)
+WORTH_THREADS = 8 << 20
+"""Bytes: to start threads takes longer than to digest fewer."""
 DATA_FILES = (".parquet", ".arrow")
 """A file of rows that no manifest names would be read with the others: it is a fault too."""
 
@@ -105,11 +107,15 @@ def faults_of(folder: Path, files: Iterable[FileEntry]) -> list[str]:
             faults.append(f"{each.path} has {size:,} bytes, the manifest says {each.size:,}")
         elif each.digest or each.volatile_digest:
             present.append(each)
-    with ThreadPoolExecutor(THREADS) as pool:
-        digests = pool.map(lambda each: _digest_or_none(folder / each.path), present)
-        for each, digest in zip(present, digests, strict=True):
-            if digest != (each.digest or each.volatile_digest):
-                faults.append(f"{each.path} has other bytes than those the manifest names")
+    paths = [folder / each.path for each in present]
+    if len(paths) > 1 and sum(each.size for each in present) > WORTH_THREADS:
+        with ThreadPoolExecutor(THREADS) as pool:
+            digests = list(pool.map(_digest_or_none, paths))
+    else:
+        digests = [_digest_or_none(path) for path in paths]
+    for each, digest in zip(present, digests, strict=True):
+        if digest != (each.digest or each.volatile_digest):
+            faults.append(f"{each.path} has other bytes than those the manifest names")
     return faults
 
 

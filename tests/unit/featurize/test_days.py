@@ -171,6 +171,7 @@ def test_a_changed_feature_is_computed_alone_and_the_bytes_are_the_same(tmp_path
   ad_id: {min_count: 2}
   last_ads: {transform: recent, column: ad_id, by: [user_id], vocabulary: ad_id}
   ad_rate: {transform: target_rate, columns: [ad_id]}
+  has_site: {transform: hash, column: site_id, buckets: 1}
 """
     )
 
@@ -185,11 +186,14 @@ def test_a_changed_feature_is_computed_alone_and_the_bytes_are_the_same(tmp_path
 
     night(text, "w")
     changed = text.replace("ad_id: {min_count: 2}", "ad_id: {min_count: 9}")
-    changed += "  device_type: vocabulary\n"
+    # Columns of zeros and ones are compared with each other, whether they are computed or not.
+    changed += "  device_type: vocabulary\n  has_ad: {transform: hash, column: ad_id, buckets: 1}\n"
     found, alone = night(changed, "w"), night(changed, "alone")
-    assert found.metrics["computed"] == ["ad_id", "device_type", "last_ads"]
-    assert "computed ad_id, device_type, last_ads alone" in found.summary
-    assert len(alone.metrics["computed"]) == 7
+    assert found.metrics["computed"] == ["ad_id", "device_type", "has_ad", "last_ads"]
+    assert "computed ad_id, device_type, has_ad, last_ads alone" in found.summary
+    assert len(alone.metrics["computed"]) == 9
+    place = tmp_path / "w" / "stages" / "t" / "featurize" / found.key / "profile"
+    assert "has_ad without has_site" in (place / "split=train.json").read_text()
     assert digests(found) == digests(alone)
     # Without a feature, nothing is computed.
     fewer = changed.replace("  hour: {transform: hour, column: time}\n", "")

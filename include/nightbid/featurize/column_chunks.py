@@ -1,0 +1,120 @@
+"""Take columns of a Parquet file into a new one without decoding them.
+
+Arrow writes only columns that it encodes itself. But a Parquet file is the encoded bytes of its
+columns, one chunk behind the other, and a footer that says where each begins. So the bytes are
+copied, and the footer names the places that they have now. The new file is byte for byte the one
+that Arrow writes of all columns at once.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+
+from nightbid.errors import CorruptDataError
+from nightbid.featurize.groups import encode_rows
+from nightbid.featurize.thrift import I64, LIST, STRUCT, Fields, Reader, encoded
+
+MAGIC = b"PAR1"
+TAIL = 8
+"""Bytes behind a footer: its length and the magic number."""
+
+# Numbers of fields in parquet.thrift: of a file, a row group, a column chunk, and its metadata.
+FILE_ROWS, GROUPS = 3, 4
+CHUNKS, GROUP_BYTES, GROUP_ROWS, GROUP_START, GROUP_COMPRESSED = 1, 2, 3, 5, 6
+META = 3
+PATH, BYTES, COMPRESSED, START = 3, 6, 7, 9
+OTHER_PLACES = {10, 11, 14}
+"""Where an index, a dictionary or a Bloom filter begins: `encode_rows` writes none."""
+
+Chunks = dict[str, list[tuple[IO[bytes], Fields]]]
+"""Column → its chunks in one row group (one of each leaf), and where their bytes are read."""
+
+
+def write_with_columns_of(base: Path, made: pa.Table, schema: pa.Schema, target: Path) -> None:
+    """Write rows as Parquet: new columns are encoded, the others copied from an earlier file.
+
+    Args:
+        base: File that `encode_rows` wrote of the same rows.
+        made: The new columns; they take the place of equally named ones.
+        schema: Names and types of all columns of the new file, in order.
+        target: The new file.
+
+    Raises:
+        CorruptDataError: `base` is no such file, or has other rows or columns.
+    """
+    empty, new = io.BytesIO(), io.BytesIO()
+    encode_rows(schema.empty_table(), empty)
+    footer = _footer(empty)
+    with open(base, "rb") as old, open(target, "wb") as out:
+        try:
+            rows, known = _row_groups(old)
+            if made.num_columns:
+                encode_rows(made, new)
+                found, mine = _row_groups(new)
+                if found != rows:
+                    raise ValueError(f"row groups of {rows} rows, {found} are written")
+                known = [{**each, **other} for each, other in zip(known, mine, strict=True)]
+            out.write(MAGIC)
+            groups = [
+                _copied([each for name in schema.names for each in chunks[name]], count, out)
+                for count, chunks in zip(rows, known, strict=True)
+            ]
+        except (ValueError, KeyError, IndexError) as error:
+            raise CorruptDataError(
+                f"not a file of these featurized rows ({error})",
+                where=str(base),
+                hint="delete the output that holds it and rerun the stage",
+            ) from error
+        footer[FILE_ROWS] = I64, sum(rows)
+        footer[GROUPS] = LIST, (STRUCT, groups)
+        told = encoded(footer)
+        out.write(told + struct.pack("<I", len(told)) + MAGIC)
+
+
+def _copied(chunks: list[tuple[IO[bytes], Fields]], rows: int, out: IO[bytes]) -> Fields:
+    """Copy the chunks of a row group behind each other; returns what the footer says of it."""
+    start = out.tell()
+    for source, chunk in chunks:
+        meta: Fields = chunk[META][1]
+        source.seek(meta[START][1])
+        meta[START] = I64, out.tell()
+        out.write(source.read(meta[COMPRESSED][1]))
+    metas = [chunk[META][1] for _, chunk in chunks]
+    return {
+        CHUNKS: (LIST, (STRUCT, [chunk for _, chunk in chunks])),
+        GROUP_BYTES: (I64, sum(each[BYTES][1] for each in metas)),
+        GROUP_ROWS: (I64, rows),
+        GROUP_START: (I64, start),
+        GROUP_COMPRESSED: (I64, sum(each[COMPRESSED][1] for each in metas)),
+    }
+
+
+def _row_groups(file: IO[bytes]) -> tuple[list[int], list[Chunks]]:
+    """Read the rows and the chunks of each row group."""
+    groups = _footer(file)[GROUPS][1][1]
+    found: list[Chunks] = []
+    for group in groups:
+        chunks: Chunks = {}
+        for chunk in group[CHUNKS][1][1]:
+            if OTHER_PLACES & chunk[META][1].keys():
+                raise ValueError("chunks with an index or a dictionary")
+            name = chunk[META][1][PATH][1][1][0].decode()
+            chunks.setdefault(name, []).append((file, chunk))
+        found.append(chunks)
+    return [group[GROUP_ROWS][1] for group in groups], found
+
+
+def _footer(file: IO[bytes]) -> Fields:
+    end = file.seek(0, io.SEEK_END)
+    file.seek(max(0, end - TAIL))
+    tail = file.read()
+    length = int.from_bytes(tail[:4], "little")
+    if not tail.endswith(MAGIC) or length > end - TAIL:
+        raise ValueError("no Parquet file")
+    file.seek(end - TAIL - length)
+    return Reader(file.read(length)).fields()
