@@ -103,11 +103,29 @@ def figures(found: Mapping[str, Any]) -> Iterator[Figure]:
         value = _beyond(refitted["calibration"], chance)
         note = f"{refitted['calibration']:.4f} measured on {rows}"
         yield Figure("refit_calibration", value, note)
-    yield Figure("refit_mean", found["mean_ratio"], f"on {rows}")
+    note = f"{found['mean_ratio']:.4f} measured on {rows}"
+    yield Figure("refit_mean", _beyond(found["mean_ratio"], _rate_error(found)), note)
     if found["agreement"] is None:
         yield Figure("refit_agreement", None, "a model says the same of every row")
     else:
-        yield Figure("refit_agreement", found["agreement"], f"on {rows}")
+        note = f"{found['agreement']:.4f} measured on {rows} of {found['held_users']:,} users"
+        value = _agreement(found["agreement"], found["held_users"])
+        yield Figure("refit_agreement", value, note)
+
+
+def _rate_error(found: Mapping[str, Any]) -> float:
+    """Chance in the ratio of two mean predictions: each model learned a rate, of its positives.
+
+    The refitted model learned those of the judged one, too: only the newer ones move its rate.
+    """
+    before, after = (max(each, 1) for each in found.get("positives", (1, 1)))
+    return SIGMAS * math.sqrt(max(1 / before - 1 / after, 0.0))
+
+
+def _agreement(correlation: float, users: int) -> float:
+    """Add chance to a correlation over so many users (Fisher's z), up to 1."""
+    z = math.atanh(min(max(correlation, -0.999999), 0.999999))
+    return math.tanh(z + SIGMAS / math.sqrt(max(users - 3, 1)))
 
 
 def _beyond(ratio: float, chance: float) -> float:

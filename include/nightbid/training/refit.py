@@ -113,6 +113,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
     rows = {
         "rows": found["rows"],
         "epochs": found["epochs"],
+        "positives": list(split.learned),
         **({"young_rows": young_rows} if young_rows else {}),
     }
     return Refit(model, {**rows, "parameters": found["parameters"], **compared})
@@ -199,6 +200,8 @@ class _Split:
     """Of the users held back."""
     more: float
     """Rows to learn, over those that the judged model has learned."""
+    learned: tuple[int, int]
+    """Positives that the judged and the refitted model learn from."""
 
 
 def _split(featurized: Path, scratch: Path) -> _Split:
@@ -207,13 +210,14 @@ def _split(featurized: Path, scratch: Path) -> _Split:
     Days whose labels are not final stay a split of their own, without the users held back.
     """
     (scratch / "fitted").symlink_to(featurized / "fitted")
-    learned = 0
+    learned = before = 0
     for path in split_files(featurized, "train"):
         place = scratch / "split=train" / path.parent.name / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path)
-        learned += pq.read_metadata(path).num_rows
-    young = positives = newer = 0
+        labels = pq.read_table(path, columns=[LABEL], partitioning=None)[LABEL].to_numpy()
+        learned, before = learned + len(labels), before + int((labels > 0).sum())
+    young = positives = newer = fresh = 0
     users = np.zeros(0, np.int64)
     for path in split_files(featurized, "young"):
         table = pq.read_table(path, partitioning=None)
@@ -232,10 +236,12 @@ def _split(featurized: Path, scratch: Path) -> _Split:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(part, place)
             users = np.union1d(users, table[USER].to_numpy()[out])
+            is_positive = table[LABEL].to_numpy() > 0
             newer += int((~out).sum())
-            positives += int((table[LABEL].to_numpy()[out] > 0).sum())
+            positives += int(is_positive[out].sum())
+            fresh += int(is_positive[~out].sum())
     more = (learned + newer + young) / max(learned, 1)
-    return _Split(young, len(users), positives, more)
+    return _Split(young, len(users), positives, more, (before, before + fresh))
 
 
 def _is_held(users: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -91,6 +91,22 @@ def test_the_judged_model_serves_where_the_refitted_one_went_wrong() -> None:
     assert why_judged(wrong, over, NIGHT) == why
 
 
+@pytest.mark.parametrize(
+    ("statistic", "few", "many"),
+    [
+        # Twenty positives were learned, then thirty: their rates differ by half by chance.
+        ("refit_mean", {"mean_ratio": 1.5, "positives": [20, 30]}, {"positives": [2000, 3000]}),
+        ("refit_agreement", {"agreement": 0.5, "held_users": 40}, {"held_users": 4000}),
+    ],
+)
+def test_what_few_rows_do_by_chance_is_taken_off(
+    statistic: str, few: dict[str, Any], many: dict[str, Any]
+) -> None:
+    found = {**held(), **few}
+    assert why_judged(found, Gates(), NIGHT) == ""
+    assert f"{statistic} is " in why_judged({**found, **many}, Gates(), NIGHT)
+
+
 def test_a_refit_that_gives_no_numbers_does_not_serve() -> None:
     p = np.linspace(0.1, 0.3, 40)
     found = compare(
