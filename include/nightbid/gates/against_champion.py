@@ -153,7 +153,8 @@ def _churn(
     """Note the share of the values with an id of their own that the champion had none for.
 
     A value that is only just frequent enough for an id tonight had none by chance: what the same
-    values drawn again would lose is taken off, and the rest is the share of the others.
+    values drawn again would lose is taken off, and four standard errors of it. The rest is a share
+    of the others: of twenty values, it is never all of them.
 
     Args:
         measurements: filled here.
@@ -169,20 +170,21 @@ def _churn(
     total = int(counts[own].sum())
     if total:
         share = float(counts[own][unknown[places[own]]].sum() / total)
-        chance = _churn_by_chance(counts[own], ratio)
+        missed, spread = _churn_by_chance(counts[own], ratio)
+        chance = min(missed + SIGMAS * spread, 1.0)
         note = f"{int(unknown.sum()):,} of {len(mine):,} entries of the vocabulary are new"
         if chance:
             note += f": {share:.1%} of the rows, {chance:.1%} by chance"
-        excess = max(share - chance, 0.0) / (1 - chance) if chance < 1 else 0.0
+        excess = max(share - chance, 0.0) / (1 - missed) if missed < 1 else 0.0
         measurements.add("vocabulary_churn", excess, subject=each.name, part=PART, note=note)
 
 
-def _churn_by_chance(counts: Ints, ratio: float) -> float:
-    """Share of the rows whose value other rows of the same kind may have too rarely, at most."""
+def _churn_by_chance(counts: Ints, ratio: float) -> tuple[float, float]:
+    """Share of the rows whose value other rows of the same kind have too rarely, and its error."""
     missed = poisson.cdf(counts.min() - 1, counts * ratio)
     mass = counts.astype(float)
     spread = math.sqrt(float((mass**2 * missed * (1 - missed)).sum()))
-    return min((float((mass * missed).sum()) + SIGMAS * spread) / float(mass.sum()), 1.0)
+    return float((mass * missed).sum() / mass.sum()), spread / float(mass.sum())
 
 
 def _by_token(

@@ -185,7 +185,8 @@ def test_rare_ids_that_another_draw_has_too_seldom_are_no_churn(tmp_path, fresh)
         measurements, FeatureSchema.load(trained[0].fitted).inputs[0], *trained
     )
     found = {each.family: each.value for each in measurements}
-    assert found["vocabulary_churn"] == (1.0 if fresh else 0.0)
+    # Of so few values, other ones are no proof: it warns and does not stop.
+    assert found["vocabulary_churn"] == pytest.approx(0.65 if fresh else 0.0, abs=0.05)
 
 
 @pytest.mark.parametrize(("moved", "statistic"), [(0.05, ""), (1.0, "psi_champion:site_ctr")])

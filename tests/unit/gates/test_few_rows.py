@@ -94,6 +94,20 @@ def test_a_day_without_known_ids_is_left_to_the_check_of_unknown_ones(
     assert found["newly_constant"] == constant
 
 
+@pytest.mark.parametrize(("values", "stops"), [(20, False), (2000, True)])
+def test_twenty_users_may_all_be_others_and_two_thousand_may_not(values: int, stops: bool) -> None:
+    """Every value of the vocabulary is new; each has 6 rows or more, eleven on average."""
+    counts = 5 + np.random.default_rng(0).geometric(0.2, values)
+    ids = np.repeat(np.arange(values), counts).astype(np.int32)
+    each = ModelInput(name="user", kind="id", feature="user", size=values)
+    mine, known = (pa.array([f"{side}{at}" for at in range(values)]) for side in "ab")
+    measurements = Measurements()
+    column = Profile.of(pa.table({"user": ids})).columns["user"]
+    against_champion._churn(measurements, each, column, mine, known, 1.0)
+    verdict = judge("features", measurements, SPEC.gates, NEWEST).verdict
+    assert (verdict == "stop") is stops, measurements.all
+
+
 @pytest.mark.parametrize(("rows", "drifts"), [(2500, False), (100_000, True)])
 def test_rates_of_few_rows_move_and_are_no_drift_against_the_champion(
     tmp_path, rows: int, drifts: bool
