@@ -16,6 +16,7 @@ from nightbid.errors import ConfigError
 
 MOST_VALUES = 100_000
 """In a pipeline's YAML, each counted as often as an anchor repeats it."""
+LONGEST_NUMBER = 400
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 """What PyYAML raises, beside its own errors, for a value that its type does not have."""
 
@@ -131,9 +132,22 @@ def _text(path: Path, where: str) -> str:
         ) from error
 
 
+def read_yaml(path: Path, where: str) -> Any:
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+        where: Its name, for an error.
+
+    Raises:
+        ConfigError: It cannot be read, or stands for too much.
+    """
+    return _yaml(_text(path, where), where)
+
+
 def _yaml(text: str, where: str) -> Any:
     try:
-        return _loaded(text, where)
+        return load_value(text, where)
     except UNREADABLE as error:
         raise ConfigError(
             f"a value cannot be read: {' '.join(str(error).split()) or type(error).__name__}",
@@ -149,17 +163,53 @@ def _yaml(text: str, where: str) -> Any:
         ) from error
 
 
-def _loaded(text: str, where: str) -> Any:
-    """Load YAML whose anchors do not stand for more than a machine can hold."""
-    tree = yaml.safe_load(text)
+def load_value(text: str, where: str) -> Any:
+    """Load YAML whose anchors do not stand for more than a machine can hold.
+
+    Raises:
+        ConfigError: They do.
+        yaml.YAMLError, or one of `UNREADABLE`: It is no YAML.
+    """
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that counts
+    except _TooManyError:
+        raise _too_many(where) from None
     count = _values_in(tree, {})
     if count > MOST_VALUES:
-        raise ConfigError(
-            f"its anchors (&, *) stand for more than {MOST_VALUES:,} values",
-            where=where,
-            hint="write out what is meant, or leave the anchors out",
-        )
+        raise _too_many(where)
     return tree
+
+
+def _too_many(where: str) -> ConfigError:
+    return ConfigError(
+        f"its anchors (&, *) stand for more than {MOST_VALUES:,} values",
+        where=where,
+        hint="write out what is meant, or leave the anchors out",
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Bounds what merged keys (`<<`) and numbers can cost."""
+
+    merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        self.merged += len(node.value)
+        if self.merged > 2 * MOST_VALUES:
+            raise _TooManyError
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"a whole number of {len(node.value):,} characters")
+        return int(super().construct_yaml_int(node))
+
+
+class _TooManyError(Exception):
+    """Merged keys stand for too many values."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _values_in(tree: Any, known: dict[int, float]) -> float:
@@ -173,10 +223,15 @@ def _values_in(tree: Any, known: dict[int, float]) -> float:
     return known[id(tree)]
 
 
+def shortened(text: str) -> str:
+    """A value as a line can quote it."""
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def _add_suite(tree: dict[str, Any], path: Path) -> None:
     """Add a suite to the `gates` block: a run's record then holds all that was in force."""
     where = f"suites/{path.name}"
-    suite = _yaml(_text(path, where), where) or {}
+    suite = read_yaml(path, where) or {}
     if not isinstance(suite, dict) or set(suite) - {"bands", "overrides", "seed_noise"}:
         raise ConfigError(
             "a suite has the keys 'bands', 'overrides' and 'seed_noise' only",
@@ -207,7 +262,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(
-            f"cannot read the override {override!r}",
+            f"cannot read the override {shortened(override)!r}",
             where="--set",
             hint="write it as dotted.key=value, for example train.learning_rate=0.002",
         )
@@ -217,12 +272,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise ConfigError(
-                f"{'.'.join(parents[: depth + 1])} is a value, not a block, in {override!r}",
+                f"{shortened('.'.join(parents[: depth + 1]))} is a value, not a block, in"
+                f" {shortened(override)!r}",
                 where="--set",
                 hint="override a key of an existing block",
             )
+    override = shortened(override)
     try:
-        node[leaf] = _loaded(value, "--set")
+        node[leaf] = load_value(value, "--set")
     except yaml.YAMLError as error:
         raise ConfigError(
             f"the value of {override!r} is not YAML", where="--set", hint="quote the value"

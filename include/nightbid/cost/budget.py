@@ -67,7 +67,7 @@ def read_usage_log(path: UPath | Path) -> UsageSample | None:
             at = datetime.fromtimestamp(values["at"], UTC)
             usage = Usage(**{name: values[name] for name in Usage.model_fields if name in values})
             return UsageSample(at, float(values.get("done", 0.0)), usage)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return None
 

@@ -45,7 +45,7 @@ def read_batch(content: bytes, where: object) -> list[LedgerEntry]:
         if isinstance(tree, list):
             tree = {"entries": tree}
         return list(Batch.model_validate_json(json.dumps(tree)).entries)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(where, error) from error
 
 

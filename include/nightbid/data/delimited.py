@@ -7,6 +7,7 @@ a row of nulls, a value that does not cast becomes null; either way the row carr
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,9 @@ BLOCK_BYTES = 8 << 20
 """Memory is a small multiple of it, whatever the size of the file."""
 HEADER_BYTES = 1 << 16
 UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
+MOST_COLUMNS = 10_000
+MALFORMED_BYTES = 256 << 20
+"""Of lines on end with another number of fields than the header has: they are held until due."""
 UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
 
@@ -92,7 +96,7 @@ def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kin
         include_columns=open_,
     )
     with _opened(part, dialect) as stream:
-        for batch in _batches(_reader(stream, part, dialect, convert, []), part, dialect):
+        for batch in _batches(_reader(stream, part, dialect, convert, _Malformed()), part, dialect):
             for name in open_:
                 if found[name] != "string":
                     found[name] = merge(found[name], kind_of(batch[name], dialect.style))
@@ -108,9 +112,19 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
         CorruptDataError: two columns have one name, or the header is not text.
     """
     with _opened(part, dialect) as stream:
-        start = stream.read(2)
-    if not start:
+        line = bytes(stream.read(HEADER_BYTES))
+        if b"\n" not in line and len(line) == HEADER_BYTES:
+            line += bytes(stream.read(BLOCK_BYTES))
+    if not line:
         return []
+    start, first = line[:2], line.partition(b"\n")[0]
+    if (count := first.count(dialect.delimiter.encode()) + 1) > MOST_COLUMNS:
+        # Arrow would take memory for each of them, and end the process where there is none.
+        raise CorruptDataError(
+            f"has {count:,} columns, at most {MOST_COLUMNS:,} can be read",
+            where=str(part.path),
+            hint="check source.delimiter; or write fewer columns, for example a list of ids as one",
+        )
     if dialect.encoding.lower() in UTF8 and start in (b"\xff\xfe", b"\xfe\xff"):
         raise _corrupt(part, dialect, UnicodeError("it begins as UTF-16 does"))
     try:
@@ -131,7 +145,7 @@ def _names(part: Part, dialect: Dialect, block: int) -> list[str]:
     """Names of the first line, of a file of which one block is looked at."""
     try:
         with _opened(part, dialect) as stream:
-            return list(_reader(stream, part, dialect, None, [], block).schema.names)
+            return list(_reader(stream, part, dialect, None, _Malformed(), block).schema.names)
     except UnicodeDecodeError as error:
         raise _corrupt(part, dialect, error) from error
 
@@ -170,8 +184,8 @@ def read(
         column_types=dict.fromkeys(fields, pa.binary()),
         include_columns=fields,
     )
-    lines: list[pcsv.InvalidRow] = []
-    good, told, breaks, header = 0, 0, 0, 0 if dialect.names else 1
+    lines = _Malformed()
+    good, breaks, header = 0, 0, 0 if dialect.names else 1
     with _opened(part, dialect) as stream:
         reader = _reader(stream, part, dialect, convert, lines)
         for batch in _batches(reader, part, dialect):
@@ -183,23 +197,54 @@ def read(
             yield _whole_lines(rows, table, dialect, len(every)) if inside else rows
             # The reader runs ahead by chance; when a line is told of must not depend on that. Its
             # number says how many good rows stand before it: it is due once those have been.
-            due = told
-            while due < len(lines) and (lines[due].number or 0) - 1 - header - due < good:
-                due += 1
-            if due > told:
-                yield _malformed(lines[told:due], columns, types)
-            told = due
+            due = lines.due(good + header)
+            if due:
+                yield _malformed(due, columns, types)
         count = stream.lines
-    if len(lines) > told:
-        yield _malformed(lines[told:], columns, types)
-    breaks += sum(line.text.count("\n") for line in lines)
-    seen = good + len(lines) + breaks + header
+    if due := lines.due():
+        yield _malformed(due, columns, types)
+    breaks += lines.breaks
+    seen = good + lines.count + breaks + header
     if count > seen and (count := _lines_with_text(part, dialect)) > seen:
         raise CorruptDataError(
             f"has {count:,} lines, of which {seen:,} became rows",
             where=str(part.path),
             hint="set source.quoting: false if fields never stand in quotation marks",
         )
+
+
+class _Malformed:
+    """Lines with the wrong number of fields, until their turn among the good ones has come."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """All so far."""
+        self.breaks = 0
+        """Line breaks inside of them."""
+        self._waiting: deque[pcsv.InvalidRow] = deque()
+        self._told = 0
+        self._bytes = 0
+
+    def keep(self, line: pcsv.InvalidRow) -> str:
+        """Take one, as the reader tells of it."""
+        self.count += 1
+        self.breaks += line.text.count("\n")
+        self._bytes += len(line.text) + 100
+        if self._bytes > MALFORMED_BYTES:
+            return "error"
+        self._waiting.append(line)
+        return "skip"
+
+    def due(self, before: int | None = None) -> list[pcsv.InvalidRow]:
+        """Give those whose number says that at most so many good rows stand before them."""
+        found = []
+        while self._waiting and (
+            before is None or (self._waiting[0].number or 0) - 1 - self._told < before
+        ):
+            found.append(self._waiting.popleft())
+            self._told += 1
+            self._bytes -= len(found[-1].text) + 100
+        return found
 
 
 def _line_breaks(table: pa.Table) -> int:
@@ -286,13 +331,9 @@ def _reader(
     part: Part,
     dialect: Dialect,
     convert: pcsv.ConvertOptions | None,
-    lines: list[pcsv.InvalidRow],
+    lines: _Malformed,
     block: int = 0,
 ) -> pcsv.CSVStreamingReader:
-    def keep(line: pcsv.InvalidRow) -> str:
-        lines.append(line)
-        return "skip"
-
     try:
         return pcsv.open_csv(
             stream,
@@ -307,11 +348,11 @@ def _reader(
                 quote_char='"' if dialect.quoting else False,
                 # Else blocks are cut at line breaks inside of quotation marks too.
                 newlines_in_values=dialect.quoting,
-                invalid_row_handler=keep,
+                invalid_row_handler=lines.keep,
             ),
             convert_options=convert,
         )
-    except (pa.ArrowInvalid, OSError, UnicodeError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeError, MemoryError) as error:
         raise _corrupt(part, dialect, error) from error
 
 
@@ -320,21 +361,35 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     try:
         yield from reader
-    except (pa.ArrowInvalid, OSError, UnicodeError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeError, MemoryError) as error:
         raise _corrupt(part, dialect, error) from error
 
 
 def _corrupt(part: Part, dialect: Dialect, error: Exception) -> CorruptDataError:
-    reason = str(error).splitlines()[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, UnicodeError):
         return CorruptDataError(
             f"is not {dialect.encoding}: {reason}",
             where=str(part.path),
             hint="set source.encoding, for example latin-1 or utf-16",
         )
+    if isinstance(error, MemoryError):
+        return CorruptDataError(
+            "a piece of it needs more memory than there is",
+            where=str(part.path),
+            hint="check source.delimiter and the number of its columns",
+        )
+    if "Expected " in reason and " columns, got " in reason:
+        return CorruptDataError(
+            f"{MALFORMED_BYTES >> 20} MiB of lines on end have another number of fields than its"
+            " header",
+            where=str(part.path),
+            hint="check source.delimiter and the first line of the file",
+        )
     if "straddling" in reason:
         return CorruptDataError(
-            f"a quoted field is longer than {BLOCK_BYTES >> 20} MiB: {UNCLOSED.split(': ')[1]}",
+            f"a line or a quoted field is longer than {BLOCK_BYTES >> 20} MiB:"
+            f" {UNCLOSED.split(': ')[1]}",
             where=str(part.path),
             hint="set source.quoting: false if fields never stand in quotation marks",
         )

@@ -25,7 +25,9 @@ import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
 from nightbid.config.sources import FileKind
+from nightbid.data.avro_schema import check_avro
 from nightbid.data.delimited import Part
+from nightbid.data.json_bounds import LONGEST_LINE, check_depth, check_fields
 from nightbid.data.text_values import LONGEST_TEXT
 from nightbid.errors import CorruptDataError, MissingDataError, NightbidError
 from nightbid.night.source import code_of
@@ -34,8 +36,10 @@ from nightbid.storage.workspace import write_atomically
 ROWS = 131_072
 BLOCK_BYTES = 16 << 20
 TITLES = {"parquet": "Parquet", "orc": "ORC", "avro": "Avro", "jsonl": "JSON lines"}
+READ_BYTES = 256 << 20
+"""Of one table: rows that are larger than usual are read fewer at a time."""
 UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError, TypeError,
-              EOFError, IndexError, KeyError)  # fmt: skip
+              EOFError, IndexError, KeyError, MemoryError, RecursionError)  # fmt: skip
 """What the readers raise for a file that is cut off or of another format."""
 _EXACT = 2.0**53
 
@@ -108,11 +112,22 @@ def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterat
             with pq.ParquetFile(part.path) as file:
                 columns = [name for name in _flat_schema(file.schema_arrow).names if is_read(name)]
                 groups = list(range(part.start, file.num_row_groups)[: part.size])
-                for batch in file.iter_batches(ROWS, groups, columns):
+                rows = _rows_at_once(file, groups, columns)
+                for batch in file.iter_batches(rows, groups, columns):
                     yield flat(pa.Table.from_batches([batch]))
             return
         for table in _OPEN[kind](part):
             yield table.select([name for name in table.column_names if is_read(name)])
+
+
+def _rows_at_once(file: pq.ParquetFile, groups: list[int], columns: list[str]) -> int:
+    """How many rows make a table of bounded size: a dictionary may stand for much more."""
+    if not groups or not columns:
+        return ROWS
+    few = next(file.iter_batches(64, groups[:1], columns, use_threads=False), None)
+    if few is None or not few.num_rows:
+        return ROWS
+    return int(min(ROWS, max(1, READ_BYTES * few.num_rows // max(few.nbytes, 1))))
 
 
 def json_tables(part: Part, is_read: Callable[[str], bool]) -> Iterator[tuple[pa.Table, list[str]]]:
@@ -151,9 +166,20 @@ class _Named:
         # What fastavro and the compressions below it raise has no common ancestor.
         is_any = self._kind == "avro" and isinstance(error, Exception)
         if isinstance(error, NightbidError):
+            if isinstance(error, CorruptDataError) and not error.where:
+                raise CorruptDataError(
+                    error.what, where=str(self._path), hint=error.hint
+                ) from error
             return
         if is_any or isinstance(error, UNREADABLE):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if isinstance(error, MemoryError):
+                raise CorruptDataError(
+                    "a piece of it needs more memory than there is",
+                    where=str(self._path),
+                    hint="write smaller row groups, stripes or blocks; it may expand to far more"
+                    " than it holds",
+                ) from error
             if "lists to be of size" in reason:
                 lists = [
                     repr(field.name)
@@ -184,6 +210,7 @@ def _avro(part: Part) -> Iterator[pa.Table]:
         reader = fastavro.reader(stream)
         schema: Any = reader.writer_schema
         names = [field["name"] for field in schema["fields"]]
+        check_avro(schema)
         while records := cast(list[dict[str, Any]], list(islice(reader, ROWS))):
             # Arrow knows the types: texts, numbers, times, decimals and lists of these.
             columns = {name: pa.array([each[name] for each in records]) for name in names}
@@ -209,28 +236,39 @@ def _json_blocks(part: Part) -> Iterator[tuple[pa.Table, list[str]]]:
                 )
             is_first = False
             block, _, rest = (rest + chunk).rpartition(b"\n")
+            if len(rest) > LONGEST_LINE:
+                raise CorruptDataError(
+                    f"a line is longer than {LONGEST_LINE >> 20} MiB",
+                    where=str(part.path),
+                    hint="write one object per line; the file may be of another format",
+                )
             if block.strip():
                 yield _json_block(block)
     if rest.strip():
+        check_depth([rest])
         yield _json_table(rest), []
 
 
 def _json_block(block: bytes) -> tuple[pa.Table, list[str]]:
     """Read whole lines; those that are no JSON object are given apart."""
+    lines = block.splitlines()
+    check_fields(block, lines)
     try:
+        check_depth(lines)
         return _json_table(block), []
     except ValueError:  # of Arrow or of Python
-        lines = [line for line in block.splitlines() if line.strip()]
+        lines = [line for line in lines if line.strip()]
     rows, broken = [], []
     for line in lines:
         try:
             rows.append(json.dumps(_read_object(line)).encode())
-        except ValueError:
+        except (ValueError, RecursionError):
             broken.append(line[:LONGEST_TEXT].decode("utf-8", "backslashreplace"))
     return _json_table(b"\n".join(rows)) if rows else pa.table({}), broken
 
 
 def _read_object(line: bytes) -> dict[str, Any]:
+    check_depth([line])
     # NaN and Infinity, which Python writes and nobody else reads, are no values.
     found = json.loads(line, parse_constant=lambda _: None, object_pairs_hook=_object)
     if not isinstance(found, dict):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import re
+import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +15,25 @@ from nightbid.errors import CorruptDataError
 
 SEPARATOR = re.compile(rb'\A(?:\xef\xbb\xbf)?"?sep=[^\r\n]"?\r?\n', re.IGNORECASE)
 SEPARATOR_BYTES = 16
+EXIT_SECONDS = 0.1
+
+
+class _Ends:
+    """A thread of Arrow's that reads ahead in a file nobody reads on asks for bytes once more.
+
+    Met by the end of the interpreter, it would end the process with an abort.
+    """
+
+    abandoned = False
+
+    @classmethod
+    def wait(cls) -> None:
+        """Let such threads see that their file is closed."""
+        if cls.abandoned:
+            time.sleep(EXIT_SECONDS)
+
+
+atexit.register(_Ends.wait)
 
 
 class TextBytes:
@@ -22,6 +44,8 @@ class TextBytes:
     ) -> None:
         self._stream, self._path, self._left = stream, path, left
         self.closed = False
+        self._is_over = False
+        self._reading = threading.RLock()
         self.lines = 0
         self._last = b"\n"
         self._start = b""
@@ -39,6 +63,14 @@ class TextBytes:
         Raises:
             CorruptDataError: the file's compression is damaged, or the disk is.
         """
+        with self._reading:
+            if self.closed:
+                return b""
+            chunk = self._read(size)
+            self._is_over = not chunk
+            return chunk
+
+    def _read(self, size: int) -> bytes:
         start, self._start = self._start, b""
         if size >= 0:
             start, self._start = start[:size], start[size:]
@@ -70,9 +102,11 @@ class TextBytes:
         return True
 
     def close(self) -> None:
-        """Close the file."""
-        self.closed = True
-        self._stream.close()
+        """Close the file, once a thread of Arrow's that reads ahead has come back."""
+        with self._reading:
+            self.closed = True
+            self._stream.close()
+            _Ends.abandoned |= not self._is_over
 
 
 class TextStream(pa.PythonFile):  # type: ignore[misc]

@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from nightbid.config.gates import GATES, Override
+from nightbid.config.load import read_yaml
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.gates.propose import to_yaml
@@ -72,8 +72,18 @@ def add_override(
 
 
 def read_suite(path: Path) -> dict[str, Any]:
-    """Read a suite as it stands; empty if there is none."""
-    found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Read a suite as it stands; empty if there is none.
+
+    Raises:
+        ConfigError: It is no YAML.
+    """
+    found = read_yaml(path, f"suites/{path.name}") if path.exists() else {}
+    if not isinstance(found or {}, dict):
+        raise ConfigError(
+            "a suite is a block of keys",
+            where=f"suites/{path.name}",
+            hint="see `nightbid gates propose`",
+        )
     return dict(found or {})
 
 

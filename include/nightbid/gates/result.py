@@ -36,7 +36,7 @@ def read_result(folder: UPath) -> dict[str, Any] | None:
         return None
     try:
         result = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptDataError(str(error), where=str(folder / FILE), hint=RERUN) from error
     if not isinstance(result, dict) or not result.keys() >= NEEDED:
         raise CorruptDataError("not the result of a gate", where=str(folder / FILE), hint=RERUN)

@@ -234,7 +234,7 @@ def _renewed(path: UPath, run_id: str) -> Iterator[None]:
 
 def _is_alive(text: bytes | str) -> bool:
     """Whether the process that left a sign lives; a sign that cannot be read is of nobody."""
-    with suppress(ValueError, KeyError, TypeError):
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         sign = json.loads(text)
         if sign["host"] == socket.gethostname():
             return _lives(int(sign["process"]), float(sign["since"]))

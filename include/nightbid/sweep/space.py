@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from nightbid.config.load import UNREADABLE, load_value, shortened
 from nightbid.config.models import Model
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
@@ -129,10 +130,10 @@ def _parse(text: str, spec: PipelineSpec) -> Parameter:
     if colon and scale in ("log", "lin"):
         return _range(key, scale == "log", bounds, text)
     try:
-        values = yaml.safe_load(f"[{value}]")
-    except yaml.YAMLError as error:
+        values = load_value(f"[{value}]", "--set")
+    except (yaml.YAMLError, *UNREADABLE) as error:
         raise ConfigError(
-            f"the values of {text!r} are not YAML", where="--set", hint="quote them"
+            f"the values of {shortened(text)!r} are not YAML", where="--set", hint="quote them"
         ) from error
     choices = tuple(each if isinstance(each, str) else json.dumps(each) for each in values)
     return Parameter(key, tuple(dict.fromkeys(choices)))

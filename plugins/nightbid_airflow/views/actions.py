@@ -61,7 +61,7 @@ async def _given(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").startswith("application/json"):
         try:
             found = json.loads(body or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise HTTPException(422, "The body is no JSON object.")

@@ -26,7 +26,7 @@ class ShortRefusals(BaseHTTPMiddleware):
         body = b"".join([part async for part in answer.body_iterator])  # type: ignore[attr-defined]
         try:
             found: Any = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if isinstance(found, dict) and isinstance(found.get("detail"), str):
             return JSONResponse({**found, "detail": in_one_line(found["detail"])}, 400)

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nightbid.config.load import find_pipeline, parse_pipeline
 from nightbid.config.pipeline import Night
+from nightbid.cost.ledger_files import read_batch
 from nightbid.errors import ConfigError, CorruptDataError
+from nightbid.gates.overrides import read_suite
 from nightbid.gates.result import read_result
 from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import Champion
@@ -145,6 +147,36 @@ def test_anchors_that_stand_for_too_much_are_refused_at_once() -> None:
             parse_pipeline(text, "p.yaml")
     shared = "pipeline: p\nfeatures: {a: &u {transform: vocabulary, min_count: 5}, b: *u}\n"
     assert parse_pipeline(shared, "p.yaml").features.keys() == {"a", "b"}
+
+
+def test_merged_keys_that_stand_for_too_much_are_refused_at_once() -> None:
+    lines = ["x0: &x0 {a: 1}"]
+    lines += [f"x{n}: &x{n} {{<<: [{', '.join([f'*x{n - 1}'] * 10)}]}}" for n in range(1, 12)]
+    with pytest.raises(ConfigError, match=r"anchors .* stand for more than 100,000 values"):
+        parse_pipeline("\n".join(["pipeline: p", *lines]), "p.yaml")
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 100_000 + "]" * 100_000, "9" * 100_000, "1" + ":59" * 200_000]
+)
+def test_a_value_without_an_end_is_one_short_line(tmp_path: Path, value: str) -> None:
+    said = refusal(lambda: find_pipeline("ctr", SHIPPED.parent, (f"train.epochs={value}",)))
+    assert said.startswith("--set: the value of 'train.epochs=")
+    assert len(said) < 1000
+    said = refusal(lambda: parse_pipeline(f"pipeline: p\nseed: {value}", "p.yaml"))
+    assert said.startswith("p.yaml: a value cannot be read: ")
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    (suites / "ctr.yaml").write_text(f"overrides: [{value}]")
+    said = refusal(lambda: read_suite(suites / "ctr.yaml"))
+    assert said.startswith("suites/ctr.yaml: a value cannot be read: ")
+
+
+@pytest.mark.parametrize("read", [lambda text: read_batch(text, "x.json"), lambda text: unseal(
+    StageRecord, b'{"stage": ' + text + b"}", "x.json", "restore it")])  # fmt: skip
+def test_a_record_of_endless_depth_is_one_line(read: Callable[[bytes], object]) -> None:
+    said = refusal(lambda: read(b"[" * 100_000 + b"]" * 100_000))
+    assert said.startswith("x.json: not a readable")
 
 
 @pytest.mark.parametrize("night", [date.min, date.max])

@@ -1,0 +1,57 @@
+"""What a schema of Avro may say, so that a few bytes cannot stand for endless rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nightbid.errors import CorruptDataError
+
+NOTHING = "a block of a few bytes may then claim any number of rows"
+
+
+def check_avro(schema: Any) -> None:
+    """Refuse a schema whose types take no bytes where they may repeat, or contain themselves.
+
+    Args:
+        schema: Of the file, as fastavro has parsed it.
+
+    Raises:
+        CorruptDataError: It is such a schema.
+    """
+    named: dict[str, Any] = {}
+    if not _least_bytes(schema, named, ()):
+        raise CorruptDataError(f"its rows take no bytes: {NOTHING}", hint="leave the file out")
+
+
+def _least_bytes(schema: Any, named: dict[str, Any], inside: tuple[str, ...]) -> int:
+    """Bytes that a value takes at least; 1 for any that takes some."""
+    if isinstance(schema, list):
+        for each in schema:
+            _least_bytes(each, named, inside)
+        return 1  # which of them it is
+    kind = schema["type"] if isinstance(schema, dict) else schema
+    if isinstance(kind, (dict, list)):
+        return _least_bytes(kind, named, inside)
+    if kind in ("record", "error"):
+        name = str(schema["name"])
+        named[name] = schema
+        sizes = [_least_bytes(each["type"], named, (*inside, name)) for each in schema["fields"]]
+        return int(any(sizes))
+    if kind == "array":
+        if not _least_bytes(schema["items"], named, inside):
+            raise CorruptDataError(
+                f"a list of it has values that take no bytes: {NOTHING}", hint="leave it out"
+            )
+        return 1
+    if kind == "map":
+        _least_bytes(schema["values"], named, inside)
+        return 1
+    if kind in ("fixed", "enum"):
+        named[str(schema["name"])] = schema
+        return int(kind == "enum" or schema["size"] > 0)
+    if kind in inside:
+        raise CorruptDataError(
+            f"the type {kind!r} contains itself, which no column can hold",
+            hint="write a list instead",
+        )
+    return _least_bytes(named[kind], named, inside) if kind in named else int(kind != "null")

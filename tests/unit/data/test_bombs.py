@@ -1,0 +1,146 @@
+"""Files of a few bytes that stand for gigabytes, endless rows or endless depth.
+
+Each is read in bounded memory, or refused in one line, soon; the process that reads it goes on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+MIB = 1 << 20
+MUCH = 1 << 60
+SECONDS, GIGABYTES = 20, 2
+PROGRAM = """
+import datetime as dt, json, resource, signal, sys
+from pathlib import Path
+from nightbid.config.sources import FolderSource
+from nightbid.data.folder import FolderLogs
+from nightbid.errors import NightbidError
+
+kind, folder, seconds, gigabytes = json.loads(sys.argv[1])
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + int(gigabytes * 2**30)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+signal.alarm(seconds)  # ends the process
+try:
+    logs = FolderLogs(FolderSource(kind=kind, folder=folder))
+    print(sum(batch.num_rows for batch in logs.batches(dt.date(2026, 1, 8))), "rows")
+except NightbidError as error:
+    print(error)
+"""
+
+
+def integer(value: int) -> bytes:
+    """As Avro and Thrift write it: zigzag, seven bits a byte."""
+    rest, found = value << 1, b""
+    while rest > 127:
+        found, rest = found + bytes([rest & 127 | 128]), rest >> 7
+    return found + bytes([rest])
+
+
+def inflates(*pieces: bytes, times: int = 300) -> bytes:
+    """A gzip file whose last piece comes again and again."""
+    *first, last = (gzip.compress(piece) for piece in pieces)
+    return b"".join(first) + last * times
+
+
+def avro(row: Any, count: int, block: bytes) -> bytes:
+    """An Avro file with one block that claims so many rows."""
+    schema = json.dumps({"type": "record", "name": "row", "fields": row}).encode()
+    meta = b"".join(
+        integer(len(each)) + each for each in (b"avro.schema", schema, b"avro.codec", b"null")
+    )
+    mark = b"s" * 16
+    head = b"Obj\x01" + integer(2) + meta + b"\x00" + mark
+    return head + integer(count) + integer(len(block)) + block + mark
+
+
+def column(kind: Any) -> list[dict[str, Any]]:
+    return [{"name": "a", "type": kind}]
+
+
+def parquet(path: Path) -> None:
+    """One text of a MiB that a thousand rows share: a gigabyte in a few hundred bytes."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), ["x" * MIB])
+    pq.write_table(pa.table({"a": text}), path, compression="zstd", store_schema=False)
+
+
+def claiming(path: Path) -> None:
+    """A footer that says 2^60 rows."""
+    pq.write_table(pa.table({"a": list(range(300))}), path)
+    content = path.read_bytes()
+    (length,) = struct.unpack("<I", content[-8:-4])
+    body, footer = content[: -8 - length], content[-8 - length : -8]
+    other = footer.replace(b"\x16" + integer(300), b"\x16" + integer(MUCH))
+    assert other != footer
+    path.write_bytes(body + other + struct.pack("<I", len(other)) + b"PAR1")
+
+
+RECURSIVE = {"type": "record", "name": "n", "fields": [{"name": "next", "type": ["null", "n"]}]}
+BOMBS: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
+    "a line of CSV without an end": (
+        "csv.gz", inflates(b"a,b\n", b"x" * MIB), "longer than 8 MiB"),
+    "a header without an end": ("csv.gz", inflates(b"x" * MIB), "cannot infer number of columns"),
+    "a quotation mark that is never closed": (
+        "csv.gz", inflates(b'a,b\n1,"', b"x\n" * (MIB // 2)), "quotation mark never closed"),
+    "no line with the right number of fields": (
+        "csv.gz", inflates(b"a,b\n1,2\n", b"xxxxxxxxxxxxxxxx,1,2\n" * 50_000),
+        "MiB of lines on end have another number of fields than its header"),
+    "half a million columns": (
+        "csv", b",".join(b"c%d" % at for at in range(500_000)) + b"\n", "has 500,000 columns"),
+    "a line of JSON without an end": (
+        "jsonl.gz", inflates(b'{"a": "', b"x" * MIB), "a line is longer than 64 MiB"),
+    "JSON of endless depth": (
+        "jsonl", b'{"a": ' + b"[" * 10**6 + b"]" * 10**6 + b"}\n", "1 rows"),
+    "a last line of endless depth": (
+        "jsonl", b'{"a": ' + b"[" * 10**6, "nested deeper than 200 levels"),
+    "one such line among others": (
+        "jsonl", b'{"a": 1}\nx\n{"a": ' + b"[" * 10**5 + b"]" * 10**5 + b"}\n", "3 rows"),
+    "a field per row": (
+        "jsonl", b"".join(b'{"f%d": 1}\n' % at for at in range(60_000)),
+        "60,000 different fields"),
+    "a Parquet dictionary": ("parquet", parquet, "1000 rows"),
+    "a Parquet footer that claims 2^60 rows": ("parquet", claiming, ""),
+    "Avro rows of no bytes": ("avro", avro(column("null"), MUCH, b""), "rows take no bytes"),
+    "Avro rows that are not there": (
+        "avro", avro(column("long"), MUCH, integer(1) * 300), "cannot be read as Avro"),
+    "an Avro text of 2^60 bytes": (
+        "avro", avro(column("string"), 1, integer(MUCH) + b"abc"), "Expected 115"),
+    "an Avro list of nulls": (
+        "avro", avro(column({"type": "array", "items": "null"}), 1, integer(MUCH) + b"\0"),
+        "values that take no bytes"),
+    "an Avro type within itself": (
+        "avro", avro(column(RECURSIVE), 1, b"\x02" * 3_000_000 + b"\0"), "contains itself"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_it_is_read_in_bounded_memory_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    suffix, content, expected = BOMBS[name]
+    path = tmp_path / "dt=2026-01-08" / f"part.{suffix}"
+    path.parent.mkdir()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content(path)
+    assert path.stat().st_size < 8 * MIB
+    asked = json.dumps([suffix.partition(".")[0], str(tmp_path), SECONDS, GIGABYTES])
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, asked], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    (line,) = done.stdout.splitlines()
+    assert expected in line
+    assert line.endswith("rows") or "part." in line
+    assert len(line) < 1200
