@@ -121,7 +121,7 @@ class Window(Block):
 
 
 class Runner(Block):
-    """Which Beam runner samples and featurizes. A bare word is its kind: `runner: dask`."""
+    """What samples and featurizes. A bare word is its kind: `runner: dask`."""
 
     kind: Literal["direct", "dask"] = "direct"
     """Threads of this process, or Dask's processes here or elsewhere. That Google Cloud Dataflow

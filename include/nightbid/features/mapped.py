@@ -46,13 +46,21 @@ class KeyedRows:
         distinct, place = np.unique(keys, return_inverse=True)
         starts = self._keys.searchsorted(distinct)
         stops = self._keys.searchsorted(distinct, side="right")
+        if len(moments) and (moments == moments[0]).all():
+            # Rows of one day: a key is looked up once.
+            ends = self._ends(starts, stops, np.full(len(distinct), moments[0]))
+            return starts[place], ends[place]
         start, stop = starts[place], stops[place]
+        return start, self._ends(start, stop, moments)
+
+    def _ends(self, start: Ints, stop: Ints, moments: Ints | Int32s) -> Ints:
+        """One past the last entry before a moment, of entries from start to stop."""
         end = stop.copy()
         # Mostly a row asks for all that is known of its key.
         last = self._moments[np.maximum(stop - 1, 0)] if len(self._moments) else moments
         later = np.flatnonzero((stop > start) & (last >= moments))
         end[later] = self._first_from(start[later], stop[later] - 1, moments[later])
-        return start, end
+        return end
 
     def _before_one(self, key: np.uint64, moment: np.int32 | np.int64) -> tuple[Ints, Ints]:
         """As `before`, of one key: a request of the scorer asks for one user."""

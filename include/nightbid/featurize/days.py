@@ -26,10 +26,9 @@ from nightbid.features.statistics_files import load_merged, save
 from nightbid.featurize.groups import Group
 from nightbid.featurize.passes import (
     SPILL_ABOVE,
-    InThreads,
     MergeStatistics,
     Part,
-    row_groups,
+    Pass,
 )
 from nightbid.featurize.summary import check_rows
 from nightbid.night.days import DayKey, Made, day_output, days_folder, versions_of
@@ -131,7 +130,7 @@ def learn_by_day(
     task: StageTask,
     groups: list[Group],
     definition: Definition,
-    run_pass: Callable[[Callable[[beam.Pipeline], object]], None],
+    run_pass: Callable[[Pass], None],
     threads: int,
     limit: int = SPILL_ABOVE,
 ) -> Learned:
@@ -141,7 +140,7 @@ def learn_by_day(
         task: of the stage; `fitted/` is written into its output.
         groups: all row groups of the night.
         definition: the features.
-        run_pass: runs a Beam pass.
+        run_pass: runs a pass.
         threads: of each worker.
         limit: tokens of a vocabulary that a worker counts in memory.
     """
@@ -221,24 +220,17 @@ def _statistics(manifest: Manifest) -> dict[str, str]:
 
 def _learning(
     days: list[_Day], definition: Definition, folder: Path, threads: int, limit: int
-) -> Callable[[beam.Pipeline], object]:
+) -> Pass:
     missing = {f"{each.split} {each.day}": tuple(each.missing.values()) for each in days}
     rows = {f"{each.split} {each.day}": sum(one.rows for one in each.groups) for each in days}
     names = {feature: name for each in days for name, feature in each.missing.items()}
-    groups = [group for each in days for group in each.groups]
-    spill = str(folder / "counts")
-
-    def expand(pipeline: beam.Pipeline) -> object:
-        learned = InThreads(LearnMissing(definition, missing), threads)
-        return (
-            pipeline
-            | "Row groups" >> row_groups(groups, threads)
-            | "Learn" >> beam.ParDo(learned).with_output_types(tuple[str, Part])
-            | "Merge" >> beam.CombinePerKey(MergeStatistics(spill, limit))
-            | "Save" >> beam.ParDo(SaveDay(str(folder), rows, names))
-        )
-
-    return expand
+    return Pass(
+        [group for each in days for group in each.groups],
+        LearnMissing(definition, missing),
+        MergeStatistics(str(folder / "counts"), limit),
+        SaveDay(str(folder), rows, names),
+        threads,
+    )
 
 
 def _keep(task: StageTask, day: _Day, learned: Path) -> str:

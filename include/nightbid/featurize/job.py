@@ -160,8 +160,9 @@ class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
         self._place = place
         self._rows = rows
 
-    def process(self, merged: Part) -> Iterator[list[FileEntry]]:
+    def process(self, element: tuple[str, Part]) -> Iterator[list[FileEntry]]:
         """Write the folder."""
+        _, merged = element
         check_rows("learned from", merged.rows, self._rows)
         self._place.prepare()
         fitted = FittedFeatures.fit(self._definition, merged.statistics)
@@ -265,9 +266,9 @@ def featurizing(
         rows = pipeline | "Row groups" >> beam.Create(list(groups), reshuffle=True)
         fitted = (
             rows
-            | "Learn" >> beam.ParDo(LearnThere(definition, place)).with_output_types(Part)
-            | "Merge statistics"
-            >> beam.CombineGlobally(MergeThere(place, spill, limit)).without_defaults()
+            | "Learn"
+            >> beam.ParDo(LearnThere(definition, place)).with_output_types(tuple[str, Part])
+            | "Merge statistics" >> beam.CombinePerKey(MergeThere(place, spill, limit))
             | "Save fitted" >> beam.ParDo(SaveFittedThere(definition, place, sum(counts.values())))
         )
         kept = rows

@@ -1,10 +1,10 @@
-"""The two Beam pipelines: one learns from the rows, one transforms them."""
+"""The two passes over row groups: one learns from the rows, one transforms them."""
 
 from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from nightbid.features.key_statistics import DayCounts, Events
 from nightbid.features.learn import columns_taught, learn
 from nightbid.features.statistics import Statistic, TokenCounts, merge_all
 from nightbid.features.unreadable import unreadable_values
-from nightbid.featurize.coders import InProcessCoder
+from nightbid.featurize.coders import StatisticsCoder
 from nightbid.featurize.groups import Group, encode_rows, written_beside
 from nightbid.featurize.reuse import Base
 from nightbid.featurize.summary import MergeSummaries, SaveSummary, Summary, check_rows
@@ -31,8 +31,8 @@ from nightbid.schema import REASON, RESERVED
 
 SPILL_ABOVE = 2_000_000
 """Tokens of one vocabulary: some 100 MiB."""
-BATCH = 4
-"""Row groups per thread in one element of Beam."""
+ALL = "all"
+"""Key of what is learned from all rows."""
 
 
 def sources_of(definition: Definition) -> list[str]:
@@ -59,22 +59,22 @@ class Part:
         return Part(self.rows + other.rows, merge_all(self.statistics, other.statistics))
 
 
-beam.coders.registry.register_coder(Part, InProcessCoder)
+beam.coders.registry.register_coder(Part, StatisticsCoder)
 
 
 class Learn(beam.DoFn):  # type: ignore[misc]
-    """Row group → statistics of every feature."""
+    """Row group → statistics of every feature, all under one key."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
 
-    def process(self, group: Group) -> Iterator[Part]:
+    def process(self, group: Group) -> Iterator[tuple[str, Part]]:
         """Learn from one row group."""
         train = group.split == "train"
         rows = group.read(columns_taught(self._definition.features, train=train))
         asked = self._definition
         found = learn(asked.features, rows, train=train, zone=asked.time_zone)
-        yield Part(len(rows), found)
+        yield ALL, Part(len(rows), found)
 
 
 @beam.typehints.with_input_types(Part)
@@ -92,9 +92,9 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         self._spill = spill
         self._limit = limit
 
-    def get_accumulator_coder(self) -> InProcessCoder:
+    def get_accumulator_coder(self) -> StatisticsCoder:
         """How sums of bundles are sent: Beam asks here, not in its registry."""
-        return InProcessCoder()
+        return StatisticsCoder()
 
     def create_accumulator(self) -> Part:
         """Start with no rows."""
@@ -137,8 +137,9 @@ class SaveFitted(beam.DoFn):  # type: ignore[misc]
         self._rows = rows
         self._threads = threads
 
-    def process(self, merged: Part) -> Iterator[str]:
+    def process(self, element: tuple[str, Part]) -> Iterator[str]:
         """Write the folder."""
+        _, merged = element
         check_rows("learned from", merged.rows, self._rows)
         with ThreadPoolExecutor(self._threads) as pool:
             fitted = FittedFeatures.fit(self._definition, merged.statistics, pool.map)
@@ -223,42 +224,69 @@ def _outside(fitted: FittedFeatures, inputs: pa.Table) -> dict[str, tuple[int, i
     return counts
 
 
-class InThreads(beam.DoFn):  # type: ignore[misc]
-    """Several row groups → what another DoFn makes of each, in order.
+@dataclass(frozen=True)
+class Pass:
+    """Work on each row group, merged by key: a Beam pipeline, or threads of this process."""
 
-    Reading, Arrow and NumPy hold no lock of Python: one worker keeps all cores busy.
-    """
+    groups: Sequence[Group]
+    work: beam.DoFn
+    """Row group → pairs of a key and what is merged."""
+    merge: beam.CombineFn
+    save: beam.DoFn
+    """Key and what was merged → files."""
+    threads: int = 1
+    """Of this process, see `nightbid.featurize.runner.threads_of`."""
 
-    def __init__(self, inner: beam.DoFn, threads: int) -> None:
-        self._inner = inner
-        self._threads = threads
+    def __call__(self, pipeline: beam.Pipeline) -> Any:
+        """Add the steps to a pipeline."""
+        return (
+            pipeline
+            | "Row groups" >> beam.Create(list(self.groups), reshuffle=True)
+            | "Work" >> beam.ParDo(self.work)
+            | "Merge" >> beam.CombinePerKey(self.merge)
+            | "Save" >> beam.ParDo(self.save)
+        )
 
-    def setup(self) -> None:
-        """Once per worker."""
-        self._inner.setup()
+    def run_here(self) -> None:
+        """Do the work in threads, in the order of the row groups.
 
-    def process(self, batch: list[Group]) -> Iterator[Any]:
-        """Process a batch; no more than one result per thread waits to be merged."""
-        with ThreadPoolExecutor(self._threads) as pool:
-            running: deque[Future[list[Any]]] = deque()
-            for each in batch:
-                if len(running) > self._threads:
-                    yield from running.popleft().result()
-                running.append(pool.submit(self._one, each))
-            while running:
-                yield from running.popleft().result()
+        Reading, Arrow and NumPy hold no lock of Python: one process keeps all cores busy.
+        """
+        self.work.setup()
+        merged: dict[str, Any] = {}
+        with ThreadPoolExecutor(self.threads) as pool:
+            running: deque[Future[list[tuple[str, Any]]]] = deque()
 
-    def _one(self, group: Group) -> list[Any]:
-        return list(self._inner.process(group))
+            def add(found: list[tuple[str, Any]]) -> None:
+                for key, value in found:
+                    before = merged[key] if key in merged else self.merge.create_accumulator()
+                    merged[key] = self.merge.add_input(before, value)
+
+            try:
+                for each in self.groups:
+                    # No more than one result per thread waits to be merged.
+                    if len(running) > self.threads:
+                        add(running.popleft().result())
+                    running.append(pool.submit(self._one, each))
+                while running:
+                    add(running.popleft().result())
+            finally:
+                for future in running:
+                    future.cancel()
+        for key, value in merged.items():
+            list(self.save.process((key, self.merge.extract_output(value))))
+
+    def _one(self, group: Group) -> list[tuple[str, Any]]:
+        return list(self.work.process(group))
 
 
 def learning(
-    groups: list[Group],
+    groups: Sequence[Group],
     definition: Definition,
     fitted: str,
     limit: int = SPILL_ABOVE,
     threads: int = 1,
-) -> Any:
+) -> Pass:
     """Build the pass that learns; its result is a folder of fitted features.
 
     Args:
@@ -270,35 +298,17 @@ def learning(
     """
     spill = f"{fitted}.counts"
     rows = sum(rows_of(groups).values())
-
-    def expand(pipeline: beam.Pipeline) -> Any:
-        return (
-            pipeline
-            | "Row groups" >> row_groups(groups, threads)
-            | "Learn" >> beam.ParDo(InThreads(Learn(definition), threads)).with_output_types(Part)
-            | "Merge" >> beam.CombineGlobally(MergeStatistics(spill, limit)).without_defaults()
-            | "Save" >> beam.ParDo(SaveFitted(definition, fitted, spill, rows, threads))
-        )
-
-    return expand
+    save = SaveFitted(definition, fitted, spill, rows, threads)
+    return Pass(groups, Learn(definition), MergeStatistics(spill, limit), save, threads)
 
 
 def transforming(
-    groups: list[Group], fitted: str, output: str, threads: int = 1, base: Base | None = None
-) -> Any:
+    groups: Sequence[Group], fitted: str, output: str, threads: int = 1, base: Base | None = None
+) -> Pass:
     """Build the pass that transforms; its results are files of rows and profiles."""
-
-    def expand(pipeline: beam.Pipeline) -> Any:
-        return (
-            pipeline
-            | "Row groups" >> row_groups(groups, threads)
-            | "Transform"
-            >> beam.ParDo(InThreads(Transform(fitted, output, threads, base), threads))
-            | "Merge" >> beam.CombinePerKey(MergeSummaries())
-            | "Save" >> beam.ParDo(SaveSummary(output, rows_of(groups), base))
-        )
-
-    return expand
+    work = Transform(fitted, output, threads, base)
+    save = SaveSummary(output, rows_of(groups), base)
+    return Pass(groups, work, MergeSummaries(), save, threads)
 
 
 def rows_of(groups: Iterable[Group]) -> dict[str, int]:
@@ -307,18 +317,3 @@ def rows_of(groups: Iterable[Group]) -> dict[str, int]:
     for each in groups:
         rows[each.split] = rows.get(each.split, 0) + each.rows
     return rows
-
-
-def row_groups(groups: list[Group], threads: int) -> beam.Create:
-    """Read lists of row groups into Beam: for threads, so many that they are seldom idle.
-
-    They are spread over workers, but where one worker has threads there is nothing to spread over.
-    """
-    size = 1 if threads == 1 else BATCH * threads
-    elements = [groups[at : at + size] for at in range(0, len(groups), size)]
-    return beam.Create(elements, reshuffle=threads == 1)
-
-
-def _columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
-    for name in table.column_names:
-        yield name, whole(table[name])

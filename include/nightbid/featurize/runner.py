@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from nightbid.config.pipeline import Runner
-from nightbid.featurize.coders import in_this_process
+from nightbid.featurize.passes import Pass
 
 POLL_SECONDS = 0.5
 PARTITIONS = 4
@@ -28,11 +28,17 @@ Engine = tuple[Any, dict[str, Any], Callable[[], AbstractContextManager[None]]]
 
 @contextmanager
 def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
-    """Make the chosen engine ready; what is yielded runs one pass on it, to its end."""
+    """Make the chosen engine ready; what is yielded runs one pass on it, to its end.
+
+    A `Pass` needs no Beam in this process: to start and stop it takes longer than a small day.
+    """
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     with _dask(runner) if runner.kind == "dask" else nullcontext(_direct()) as chosen:
 
         def run(expand: Expand) -> None:
+            if isinstance(expand, Pass) and runner.kind == "direct":
+                expand.run_here()
+                return
             engine, options, around = chosen
             with around(), beam.Pipeline(engine, PipelineOptions([], **options)) as pipeline:
                 expand(pipeline)
@@ -41,12 +47,12 @@ def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
 
 
 def _direct() -> Engine:
-    """One worker in this process, see `threads_of`."""
+    """One worker in this process."""
     # Named, not "DirectRunner": that one first tries to download another runner. In memory, with
-    # threads of our own: Beam's multi_threading sends what a worker has written every second, even
-    # half an element, and what is read of it is garbage: rows were lost, or memory ran out.
+    # one thread: Beam's multi_threading sends what a worker has written every second, even half an
+    # element, and what is read of it is garbage: rows were lost, or memory ran out.
     options = {"direct_num_workers": 1, "direct_running_mode": "in_memory"}
-    return FnApiRunner(), options, in_this_process
+    return FnApiRunner(), options, nullcontext
 
 
 def threads_of(runner: Runner) -> int:

@@ -25,7 +25,7 @@ def check_rows(done: str, found: int, expected: int) -> None:
         raise StageError(
             f"{done} {found:,} rows of {expected:,}",
             where="runner",
-            hint="the Beam runner lost or repeated rows: rerun, and try another runner",
+            hint="the runner lost or repeated rows: rerun, and try another runner",
         )
 
 

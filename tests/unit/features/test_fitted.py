@@ -370,8 +370,11 @@ def test_features_that_are_loaded_stay_so_when_their_folder_is_written_again(
 @given(
     entries=st.lists(st.tuples(st.integers(0, 5), st.integers(-3, 3)), max_size=30),
     asked=st.lists(st.tuples(st.integers(0, 6), st.integers(-4, 4)), max_size=10),
+    day=st.none() | st.integers(-4, 4),
 )
-def test_rows_before_a_moment_are_found_as_by_looking_at_all(entries, asked):
+def test_rows_before_a_moment_are_found_as_by_looking_at_all(entries, asked, day):
+    """Where all ask for one day, as the rows of a file mostly do, and where they do not."""
+    asked = asked if day is None else [(key, day) for key, _ in asked]
     known = np.array(sorted(entries), np.int64).reshape(-1, 2)
     wanted = np.array(asked, np.int64).reshape(-1, 2)
     rows = KeyedRows(known[:, 0].astype(np.uint64), known[:, 1])

@@ -20,7 +20,6 @@ from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import Night, Runner
 from nightbid.errors import MissingDataError, StageError
 from nightbid.features.fitted import Definition
-from nightbid.featurize.coders import InProcessCoder, in_this_process
 from nightbid.featurize.groups import groups_of
 from nightbid.featurize.passes import Part, learning, transforming
 from nightbid.featurize.runner import passes_on, threads_of
@@ -109,20 +108,6 @@ def test_two_pipelines_at_once_in_one_process_are_each_their_own(expected, tmp_p
     assert both == [expected, expected]
 
 
-def test_a_bundle_that_is_tried_again_gets_the_same_statistics():
-    """Within one process they are sent by reference, which is good for every attempt."""
-    part = Part(7)
-    with in_this_process():
-        sent = InProcessCoder().encode(part)
-        assert InProcessCoder().decode(sent) is InProcessCoder().decode(sent) is part
-        with in_this_process():
-            pass  # another pass that ends takes nothing away
-        assert InProcessCoder().decode(sent) is part
-    elsewhere = InProcessCoder().encode(part)
-    assert (found := InProcessCoder().decode(elsewhere)) == part
-    assert found is not part
-
-
 @pytest.mark.parametrize("feature", ["site:", "nowhere:"])
 def test_a_process_that_lives_on_forgets_what_it_learned(tmp_path, feature):
     """Also of a pass that fails."""
@@ -145,7 +130,7 @@ def test_rows_that_a_runner_loses_stop_the_stage(tmp_path):
     groups = groups_of(sample(tmp_path / "rows", 1500), ["train", "evaluate"])
     groups[2] = replace(groups[2], rows=groups[2].rows + 1)
     definition = Definition.of(parse_pipeline(SPEC, "t"))
-    message = r"learned from 9,000 rows of 9,001 → the Beam runner lost or repeated rows"
+    message = r"learned from 9,000 rows of 9,001 → the runner lost or repeated rows"
     with passes_on(Runner()) as run_pass, pytest.raises(StageError, match=message) as found:
         run_pass(learning(groups, definition, str(tmp_path / "fitted")))
     assert "\n" not in str(found.value)
