@@ -365,6 +365,9 @@ def small(options: argparse.Namespace, work: Path, journal: Journal) -> None:
             f"source={{kind: parquet, folder: {folder}}}",
             f"window.train_days={learned}",
             "window.evaluate_days=1",
+            # Steps by the rows: the YAML's four epochs of 1,024 rows are for 80,000 rows a day.
+            "train.batch_size=null",
+            "train.epochs=null",
             *CHEAP[:2],
         )
         days = bootstrapped(options.kuairand, rows, options.seed + repeat, folder)

@@ -28,6 +28,8 @@ from nightbid.storage.workspace import fetch
 
 PART = "train vs champion's train"
 TENTH = 0.1
+BY_CHANCE = 0.01
+"""A value that is more surely known to the other side, and is not, has gone."""
 OLD_DAYS = 14
 """A champion that is further back (and further than a window) knew other ids."""
 
@@ -94,6 +96,7 @@ def measure(
     *,
     is_log_rate: bool = False,
     days: int = 1,
+    least: int = 1,
 ) -> None:
     """Collect the figures of one input; one that the champion does not have is no drift.
 
@@ -104,6 +107,7 @@ def measure(
         champion: what the champion was trained on.
         is_log_rate: whether it is the logarithm of learned odds.
         days: number of training days.
+        least: rows that a value needs for an id of its own.
     """
     new, old = tonight.profile.columns[each.name], champion.profile.columns.get(each.name)
     theirs = champion.input(each.name)
@@ -120,12 +124,12 @@ def measure(
             return
         ratio = champion.profile.rows / max(tonight.profile.rows, 1)
         _churn(measurements, each, new, mine, known, ratio)
-        both = _by_token((new, each, mine), (old, theirs, known))
+        both = _by_token((new, each, mine), (old, theirs, known), ratio, least)
     if both is None:
         return
-    least = TENTH if is_log_rate else 0.0
+    matters = TENTH if is_log_rate else 0.0
     chance = _move_by_chance(tonight.profile, new, days) if is_log_rate else 0.0
-    for family, value in distances(both, least, chance=chance)._asdict().items():
+    for family, value in distances(both, matters, chance=chance)._asdict().items():
         measurements.add(f"{family}_champion", value, subject=each.name, part=PART)
 
 
@@ -188,17 +192,39 @@ def _churn_by_chance(counts: Ints, ratio: float) -> tuple[float, float]:
 
 
 def _by_token(
-    one: tuple[ColumnProfile, ModelInput, pa.Array], two: tuple[ColumnProfile, ModelInput, pa.Array]
+    one: tuple[ColumnProfile, ModelInput, pa.Array],
+    two: tuple[ColumnProfile, ModelInput, pa.Array],
+    ratio: float,
+    least: int,
 ) -> Pair | None:
-    """Align counts by token; missing and OOV share the last bin. None where a sample is a part."""
+    """Align counts by token; missing and OOV share the last bin. None where a sample is a part.
+
+    So do tokens of one side that are too rare to be missed on the other: there they are OOV, for
+    having some rows less. `vocabulary_churn` counts those.
+
+    Args:
+        one: Tonight's column, input and vocabulary.
+        two: The champion's.
+        ratio: Its rows over those of tonight.
+        least: Rows that a value needs for an id of its own.
+    """
     if not (one[0].sample.complete and two[0].sample.complete):
         return None
     tokens = pc.unique(pa.concat_arrays([one[2], two[2].cast(one[2].type)]))
     aligned = []
-    for column, each, mine in (one, two):
+    for (column, each, mine), theirs, more in (
+        (one, two[2].cast(one[2].type), ratio),
+        (two, one[2], 1 / ratio),
+    ):
         places, counts = _places(column, each, mine)
-        at = np.asarray(pc.index_in(mine, tokens), np.int64)
-        bins = np.where(places >= 0, at[np.maximum(places, 0)] if len(at) else 0, len(tokens))
+        at = np.asarray(pc.index_in(mine.cast(tokens.type), tokens), np.int64)
+        alone = np.asarray(pc.is_null(pc.index_in(mine.cast(tokens.type), theirs)))
+        # Values come in bursts: of a mean of n rows, fewer than `least` are geometric.
+        missed = 1 - (counts * more / (1 + counts * more)) ** float(least)
+        known = places >= 0
+        if len(at):
+            known &= ~(alone[np.maximum(places, 0)] & (missed > BY_CHANCE))
+        bins = np.where(known, at[np.maximum(places, 0)] if len(at) else 0, len(tokens))
         aligned.append(
             np.bincount(bins, weights=counts, minlength=len(tokens) + 1).astype(np.int64)
         )

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nightbid.config.features import Feature
+from nightbid.config.pipeline import PipelineSpec
 from nightbid.features.fitted import FittedFeatures
 from nightbid.features.transforms.transform import class_of
 from nightbid.gates import against_champion
 from nightbid.gates.column_checks import RARELY
-from nightbid.gates.drift import (
-    auc_error,
-    beyond_chance,
-    distances,
-    pair,
-    transfer_auc,
-)
+from nightbid.gates.drift import Distances, auc_error, beyond_chance, distances, pair, transfer_auc
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
 from nightbid.gates.value_inputs import measure_ranking
@@ -66,16 +63,18 @@ def measure(task: StageTask) -> Measurements:
         measurements.add("position_as_input", 0.0)
     moving: list[str] = []
     unknown: Mapping[str, float] = featurize.manifest.metrics.get("oov_rate", {})
+    unlearned = _unlearned(folder)
     for each in schema.inputs:
         definition = task.spec.features.get(each.feature)
         _sound(measurements, each, splits, definition, unknown.get(each.name, 0.0))
         if each.name not in train.columns or each.name not in newest.columns:
             continue
-        _oov(measurements, each, featurize.manifest.metrics, newest, task.history)
+        before = unlearned.get(each.name, 0.0)
+        _oov(measurements, each, featurize.manifest.metrics, newest, task.history, before)
         if definition is not None and class_of(definition).drifts:
             moving.append(each.name)
         else:
-            _drift(measurements, each, train, newest, history)
+            _drift(measurements, each, splits, history, is_learned=each.name in unlearned)
         if champion is not None:
             against_champion.measure(
                 measurements,
@@ -84,6 +83,7 @@ def measure(task: StageTask) -> Measurements:
                 champion,
                 is_log_rate=definition is not None and class_of(definition).is_log,
                 days=len(task.night.train),
+                least=_least_rows(task.spec, each),
             )
         if task.spec.label.kind == "binary":
             _leakage(measurements, each, train, newest)
@@ -240,16 +240,28 @@ def _oov(
     metrics: Mapping[str, Any],
     newest: Profile,
     history: tuple[StageInput, ...],
+    unlearned: float = 0.0,
 ) -> None:
+    """Measure the values without an id, beyond those that newer rows usually have.
+
+    Args:
+        measurements: filled here.
+        each: the input.
+        metrics: of featurize.
+        newest: profile of the newest rows.
+        history: earlier nights.
+        unlearned: share of the validation rows without an id: values have one for being frequent
+            in the training rows, and are less so in any others.
+    """
     rate = metrics.get("oov_rate", {}).get(each.name)
     if rate is None:
         return
-    before = metrics.get("oov_rate_train", {}).get(each.name, 0.0)
+    before = max(metrics.get("oov_rate_train", {}).get(each.name, 0.0), unlearned)
     # Rare values are unknown in the training rows too: on few rows nearly all of them.
     known = max(1 - before, 1e-9)
     lost = max(rate - before, 0.0) / known
     due = max(newest.columns[each.name].values * known, 1e-9)
-    note = f"{rate:.2%} of the newest rows, {before:.2%} of the training rows"
+    note = f"{rate:.2%} of the newest rows, {before:.2%} of the rows before"
     measurements.add(
         "oov", beyond_chance(lost, 0.0, 1 / math.sqrt(due)), subject=each.name, note=note
     )
@@ -271,11 +283,22 @@ def _oov(
 def _drift(
     measurements: Measurements,
     each: ModelInput,
-    train: Profile,
-    newest: Profile,
+    splits: Mapping[str, Profile],
     history: list[dict[str, float]],
+    *,
+    is_learned: bool,
 ) -> None:
+    """Compare the newest rows with the training rows.
+
+    A vocabulary is learned from the training rows, which have more of its values than any others:
+    such ids (`is_learned`) have drifted only where the validation rows are as far away.
+    """
+    train, newest = splits["train"], splits["evaluate"]
     found = distances(pair(newest.columns[each.name], train.columns[each.name]))
+    between = splits["validate"].columns.get(each.name)
+    if is_learned and between is not None and between.values:
+        other = distances(pair(newest.columns[each.name], between))
+        found = Distances(*map(min, zip(found, other, strict=True)))
     means = [train.columns[each.name].mean, newest.columns[each.name].mean]
     note = (
         f"mean {means[0]:.4g} → {means[1]:.4g}"
@@ -349,6 +372,20 @@ def _first_files(of: StageInput) -> list[str]:
         if split.startswith("split=") and first.get(split, name).startswith(f"{split}/{day}/"):
             first[split] = name
     return list(first.values())
+
+
+def _unlearned(folder: Path) -> dict[str, float]:
+    """Share of the validation rows' values that no vocabulary has, by input."""
+    path = folder / "profile" / "oov-validate.json"
+    if not path.exists():
+        return {}
+    counts: dict[str, tuple[int, int]] = json.loads(path.read_text())
+    return {name: outside / max(known, 1) for name, (outside, known) in counts.items()}
+
+
+def _least_rows(spec: PipelineSpec, each: ModelInput) -> int:
+    """Rows that a value needs for an id of its own."""
+    return int(getattr(spec.features.get(each.vocabulary or each.feature), "min_count", 1))
 
 
 def _newest_against_train(night: StageInput) -> dict[str, float]:

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import against_champion, features
@@ -128,3 +129,50 @@ def test_rates_of_few_rows_move_and_are_no_drift_against_the_champion(
     against_champion.measure(measurements, entry, *trained, is_log_rate=True)
     checks = judge("features", measurements, SPEC.gates, NEWEST).checks
     assert ("psi_champion:site_rate" in {each.name for each in checks}) is drifts
+
+
+@pytest.mark.parametrize(("bursts", "drifts"), [(True, False), (False, True)])
+def test_ids_that_are_known_for_their_bursts_are_no_drift(bursts: bool, drifts: bool) -> None:
+    """Users with five rows have an id: a fifth of the training rows, few of any others."""
+    draw = np.random.default_rng(3)
+    known = draw.integers(2, 60, 400)
+    train = np.concatenate([known, np.ones(1600, int)])
+    newest, validate = (
+        np.where(draw.random(2000) < share, draw.integers(2, 60, 2000), 1)
+        for share in (0.04, 0.04 if bursts else 0.2)
+    )
+    splits = {
+        name: Profile.of(pa.table({"user": ids.astype(np.int32)}))
+        for name, ids in (("train", train), ("validate", validate), ("evaluate", newest))
+    }
+    each = ModelInput(name="user", kind="id", feature="user", size=60)
+    measurements = Measurements()
+    features._drift(measurements, each, splits, [], is_learned=True)
+    metrics = {"oov_rate": {"user": 0.96}, "oov_rate_train": {"user": 0.8}}
+    usual = float((validate == 1).mean())
+    features._oov(measurements, each, metrics, splits["evaluate"], (), usual)
+    checks = judge("features", measurements, SPEC.gates, NEWEST).checks
+    assert any(check.verdict != "pass" for check in checks) is drifts, checks
+
+
+@pytest.mark.parametrize(("rows", "gone"), [(8, False), (2000, True)])
+def test_a_value_with_few_rows_may_have_no_id_on_the_other_side(
+    tmp_path, rows: int, gone: bool
+) -> None:
+    """Half of the values of each side have none on the other, where they are just too rare."""
+    trained = []
+    for name in ("tonight", "champion"):
+        tokens = [f"both{each}" for each in range(20)] + [f"{name}{each}" for each in range(20)]
+        ids = np.concatenate([np.repeat(np.arange(2, 42), rows), np.ones(40 * rows, int)])
+        fitted = tmp_path / name
+        (fitted / "vocabularies").mkdir(parents=True)
+        pq.write_table(pa.table({"token": tokens}), fitted / "vocabularies" / "user.parquet")
+        entry = ModelInput(name="user", kind="id", feature="user", size=42)
+        FeatureSchema(inputs=(entry,)).save(fitted)
+        table = pa.table({"user": ids.astype("i4")})
+        trained.append(against_champion.Trained(Profile.of(table), fitted))
+    measurements = Measurements()
+    against_champion.measure(measurements, entry, *trained, least=5)
+    found = {each.family: each.value for each in measurements}
+    assert (found["psi_champion"] > 1) is gone
+    assert found["psi_champion"] == 0 or gone
