@@ -8,7 +8,7 @@ hours at a file operation; some are killed, and run again under yet another cloc
 then run as another run with other settings, and two nights begin at once. Order comes from numbers:
 after it each night was promoted once, in order, with the digests of an undisturbed one, the newest
 settings are the ones that count, no two nights were at work at once, the ledger counts everything
-once, and `data prune` finds nothing to remove.
+once, and `data prune` finds nothing to remove; by a clock of 1970 or of 40 years later it refuses.
 """
 
 from __future__ import annotations
@@ -173,6 +173,24 @@ class Case:
             now = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
             found = unneeded(self.place, 7, now).unneeded
             assert not found, f"prune would remove {[str(each.folder) for each in found]}"
+        for clock in ("+40y", "@1970-01-02 00:00:00"):
+            self.prune(clock)
+
+    def prune(self, clock: str) -> None:
+        """Check that `data prune --delete` removes nothing by a clock that is years off."""
+        before = sorted(self.folder.glob("workspace/stages/*/*/*"))
+        done = subprocess.run(
+            [sys.executable, "-m", "nightbid", "data", "prune", "--delete"],
+            env={**os.environ, "LD_PRELOAD": str(library()), "FAKETIME": clock,
+                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                 "NIGHTBID_WORKSPACE": str(self.folder / "workspace")},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert done.returncode, f"prune at {clock}: {said}"
+        assert "--trust-clock" in said, f"prune at {clock}: {said}"
+        assert "Traceback" not in said, f"prune at {clock}: {said}"
+        assert before == sorted(self.folder.glob("workspace/stages/*/*/*")), "something is gone"
 
 
 def cases(count: int, seed: int, done: Callable[[str], bool]) -> Iterator[dict[str, Any]]:

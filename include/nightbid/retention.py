@@ -14,9 +14,10 @@ import datetime as dt
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from upath import UPath
@@ -27,6 +28,10 @@ from nightbid.night.record import RunRecord
 from nightbid.sampling.frozen import frozen
 from nightbid.storage.workspace import Workspace, is_local, read_manifest, remove
 
+AHEAD = dt.timedelta(days=1)
+"""A run that lies further in the future was begun by another clock."""
+GAP = dt.timedelta(days=366)
+"""Between two runs: after more, either clock may have been wrong."""
 LEFT_OVER = (".tmp-", ".damaged-", ".pruned-")
 """Names of what killed attempts, damage and interrupted removals leave."""
 
@@ -107,6 +112,53 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
     return Pruning(tuple(found), kept, _freed(found))
 
 
+def check_clock(workspace: Workspace, days: int, now: dt.datetime | None = None) -> None:
+    """Check that ages can be told by the clock before anything is removed by its age.
+
+    Args:
+        workspace: where to look.
+        days: outputs that no run of so many days used would go.
+        now: the time, for tests.
+
+    Raises:
+        WorkspaceError: a run lies in the future, no run is of the last days at all, or the runs are
+            years apart: the clock is wrong, or was.
+        CorruptDataError: a run's record is damaged.
+    """
+    moment = now or dt.datetime.now(dt.UTC)
+    used = sorted((at, f"{run.head.pipeline} {run.run_id}") for at, run in _uses(workspace))
+    if not used:
+        return
+    hint = "check `date`; if the clock is right, add --trust-clock"
+    last, name = used[-1]
+    if last > moment + AHEAD:
+        said = f"the run {name} is of {last:%Y-%m-%d}, and the clock says {moment:%Y-%m-%d}"
+        raise WorkspaceError(f"{said}: nothing is removed", where=str(workspace.root), hint=hint)
+    if last < moment - dt.timedelta(days=days):
+        said = f"no run is of the last {days} days (the newest: {name}, {last:%Y-%m-%d})"
+        raise WorkspaceError(
+            f"{said}, by a clock that says {moment:%Y-%m-%d}: all of them would lose their outputs",
+            where=str(workspace.root),
+            hint=hint,
+        )
+    for (before, _), (after, name) in pairwise(used):
+        if after - before > GAP:
+            said = f"the run {name} is of {after:%Y-%m-%d}, and the one before of {before:%Y-%m-%d}"
+            raise WorkspaceError(
+                f"{said}: nothing is removed", where=str(workspace.root), hint=hint
+            )
+
+
+def _uses(workspace: Workspace) -> Iterator[tuple[dt.datetime, RunRecord]]:
+    """Every run, and when it was last at work by the clock of that time."""
+    for pipeline in names(workspace.root / "runs"):
+        for run_id in names(workspace.root / "runs" / pipeline):
+            if (workspace.run_folder(pipeline, run_id) / "run.json").exists():
+                run = RunRecord.load(workspace, pipeline, run_id)
+                started = [each.started for each in run.records()]
+                yield max([run.head.started, *started]), run
+
+
 def comparisons(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
     """Folders with scores that `nightbid compare --same-rows` computed; it can do so again."""
     for pipeline in names(workspace.root / "comparisons"):
@@ -116,22 +168,56 @@ def comparisons(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
                 yield f"comparison of {pipeline}", folder / name
 
 
-def prune(pruning: Pruning) -> None:
-    """Remove what `unneeded` found. What is gone already is no fault."""
+def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -> int:
+    """Remove what `unneeded` found. What is gone already is no fault.
+
+    Args:
+        pruning: What was found.
+        needed: Gives the folders that are needed now: a night may have taken up an output since.
+
+    Returns:
+        How many stay, since they are needed now.
+    """
+    hidden: list[tuple[UPath, UPath]] = []
     for each in pruning.unneeded:
         if not is_local(each.folder):
-            remove(each.folder / "manifest.json")
-            for path in list(each.folder.rglob("*")):
-                remove(path)
             continue
-        hidden = each.folder.parent / f".pruned-{each.folder.name[:16]}-{uuid.uuid4().hex[:8]}"
-        try:
-            os.rename(str(each.folder), str(hidden))
-        except FileNotFoundError:
-            continue
-        shutil.rmtree(str(hidden), ignore_errors=True)
+        aside = each.folder.parent / f".pruned-{each.folder.name[:16]}-{uuid.uuid4().hex[:8]}"
+        with suppress(FileNotFoundError):
+            os.rename(str(each.folder), str(aside))
+            hidden.append((each.folder, aside))
+    # What is needed is asked again when nobody can take up any of them any more.
+    taken = needed()
+    kept = 0
+    for folder, aside in hidden:
+        if str(folder) in taken:
+            with suppress(OSError):  # it was made again
+                os.rename(str(aside), str(folder))
+            kept += 1
+        shutil.rmtree(str(aside), ignore_errors=True)
         with suppress(OSError):  # other outputs are there
-            os.rmdir(str(each.folder.parent))
+            os.rmdir(str(folder.parent))
+    for each in pruning.unneeded:
+        if is_local(each.folder):
+            continue
+        if str(each.folder) in taken:
+            kept += 1
+            continue
+        remove(each.folder / "manifest.json")
+        for path in list(each.folder.rglob("*")):
+            remove(path)
+    return kept
+
+
+def needed_now(workspace: Workspace, days: int) -> frozenset[str]:
+    """Folders of the outputs that champions, frozen rows and runs of the last days need.
+
+    Args:
+        workspace: where to look.
+        days: as for `unneeded`.
+    """
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
+    return frozenset(str(workspace.at(uri)) for uri in _needed(workspace, since).uris if uri)
 
 
 def _needed(workspace: Workspace, since: dt.datetime) -> _Needed:

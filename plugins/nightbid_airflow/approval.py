@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any, Literal
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
+from nightbid.clock import moment, seconds_since
 from nightbid.config.settings import Settings
 from nightbid.night.attempts import APPROVE, StageRecord
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.promotion import GATES
-from nightbid.storage.workspace import Workspace
+from nightbid.storage.workspace import Workspace, write_atomically
 
 from nightbid_airflow.page_links import PageLink, run_page
+
+ASKED = "asked.json"
+"""File of a run whose promotion a person was asked about: when, by the machine's uptime."""
+SLACK_SECONDS = 60.0
 
 
 class PromotionApproval(ApprovalOperator):
     """Asks whether to promote, with the verdicts and the report; a rejection skips the promotion.
 
-    Without an answer in time the champion stays, and the run says why.
+    Without an answer in time the champion stays, and the run says why. A clock that is put forward
+    ends the question no earlier, where the machine is still the one that asked.
 
     Args:
         pipeline: name of the pipeline's YAML file.
@@ -45,8 +52,7 @@ class PromotionApproval(ApprovalOperator):
         ended (within some five seconds), and tries it again: an answer that is recorded counts,
         else the question is put once more.
         """
-        run_id = safe_run_id(context["dag_run"].run_id)
-        run = RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
+        run = self._run(context)
         ti, answer = context["ti"], run.newest(APPROVE)
         is_second_try = ti.try_number > 1 and ti.max_tries <= (self.retries or 0)
         if is_second_try and answer is not None and answer.by:
@@ -55,6 +61,7 @@ class PromotionApproval(ApprovalOperator):
             event = {"chosen_options": [said], "params_input": {}, "responded_at": answer.started,
                      "responded_by_user": person}  # fmt: skip
             return super().execute_complete(context, event)
+        write_atomically(run.folder / ASKED, json.dumps(moment()))
         self.body = question(run, context["dag_run"].run_id, self.hours)
         return super().execute(context)
 
@@ -68,6 +75,15 @@ class PromotionApproval(ApprovalOperator):
         person = str((event.get("responded_by_user") or {}).get("name") or "")
         if "error" in event:
             late = event.get("error_type") == "timeout"
+            if late and (left := self._seconds_left(context)) > SLACK_SECONDS:
+                self.log.warning(
+                    "the clock was put forward: the question stands for another %.1f hours",
+                    left / 3600,
+                )
+                self.response_timeout = dt.timedelta(seconds=left)
+                run = self._run(context)
+                self.body = question(run, context["dag_run"].run_id, self.hours)
+                return super().execute(context)
             said = f"no answer in {_hours(self.hours)}" if late else str(event["error"])
             self._record(context, "stopped", f"not promoted: {said}", "")
             # Nobody is asked again.
@@ -79,12 +95,23 @@ class PromotionApproval(ApprovalOperator):
             self._record(context, "stopped", said, person)
         return super().execute_complete(context, event)
 
+    def _run(self, context: Context) -> RunRecord:
+        run_id = safe_run_id(context["dag_run"].run_id)
+        return RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
+
+    def _seconds_left(self, context: Context) -> float:
+        """How long the question should still stand by the machine's uptime; 0 if unknown."""
+        try:
+            asked = json.loads((self._run(context).folder / ASKED).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return 0.0
+        passed = seconds_since(asked)
+        return 0.0 if passed is None else self.hours * 3600 - passed
+
     def _record(
         self, context: Context, state: Literal["done", "stopped"], summary: str, person: str
     ) -> None:
-        run_id = safe_run_id(context["dag_run"].run_id)
-        run = RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
-        run.record(
+        self._run(context).record(
             StageRecord(
                 stage=APPROVE,
                 state=state,

@@ -303,18 +303,30 @@ def prune(
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove it; without: only list.")
     ] = False,
+    trust_clock: Annotated[
+        bool, typer.Option("--trust-clock", help="Go on where the runs' times say it is wrong.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List outputs that nothing needs any more, and with --delete remove them.
 
-    What runs of the last days used, champions, and the rows of frozen data sets stay.
+    What runs of the last days used, champions, and the rows of frozen data sets stay. Where the
+    clock seems wrong (a run lies in the future, no run is of the last days, or runs are more than
+    a year apart), nothing is listed or removed.
     """
+    from nightbid.retention import check_clock, needed_now, unneeded
     from nightbid.retention import prune as remove_outputs
-    from nightbid.retention import unneeded
 
-    found = unneeded(Workspace(Settings().workspace), days)
+    workspace = Workspace(Settings().workspace)
+    if not trust_clock:
+        check_clock(workspace, days)
+    found = unneeded(workspace, days)
+
+    def needed() -> frozenset[str]:
+        return needed_now(workspace, days)
+
     if delete and as_json:
-        remove_outputs(found)
+        remove_outputs(found, needed)
     if as_json:
         print_json({**asdict(found), "removed": delete})
         return
@@ -330,7 +342,7 @@ def prune(
     if found.unneeded:
         console.print(table)
     if delete:
-        remove_outputs(found)
+        remove_outputs(found, needed)
     said = f"{some(len(found.unneeded), 'output')}, {found.freed / 1e6:,.1f} MB"
     hint = "" if delete or not found.unneeded else "; remove them with --delete"
     console.print(

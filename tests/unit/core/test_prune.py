@@ -8,11 +8,12 @@ import os
 
 import pytest
 from nightbid.cli.data import app
-from nightbid.errors import CorruptDataError
+from nightbid.errors import CorruptDataError, WorkspaceError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.days import DayKey, Made, day_output
 from nightbid.night.record import RunRecord
-from nightbid.retention import prune, unneeded
+from nightbid.night.sealed import seal
+from nightbid.retention import check_clock, needed_now, prune, unneeded
 from nightbid.sampling.frozen import freeze
 from typer.testing import CliRunner
 
@@ -123,12 +124,54 @@ def test_the_command_lists_first_and_removes_when_told(recorded_run, monkeypatch
     head["started"] = "2026-01-21T02:00:00Z"
     (run.folder / "run.json").write_text(json.dumps(head))
     everything = stay(run)
-    listed = CliRunner().invoke(app, ["prune"])
+    refused = CliRunner().invoke(app, ["prune", "--delete"])
+    assert refused.exit_code
+    assert "no run is of the last 30 days (the newest: ctr ctr-a, 2026-01-21)" in str(
+        refused.exception
+    )
+    assert stay(run) == everything
+    listed = CliRunner().invoke(app, ["prune", "--trust-clock"])
     assert listed.exit_code == 0, listed.output
     assert "sample of ctr" in listed.output
     assert "remove them with --delete" in listed.output
     assert stay(run) == everything
-    done = CliRunner().invoke(app, ["prune", "--delete"])
+    done = CliRunner().invoke(app, ["prune", "--delete", "--trust-clock"])
     assert done.exit_code == 0, done.output
     assert "removed" in done.output
     assert stay(run) == set()
+
+
+@pytest.mark.parametrize(
+    ("years", "line"),
+    [(40, "no run is of the last 30 days .* all of them would lose their outputs → check `date`"),
+     (-56, "the run ctr ctr-[ab] is of 20.*, and the clock says 19.*: nothing is removed")],
+)  # fmt: skip
+def test_a_clock_that_jumped_removes_nothing(recorded_run, years, line):
+    run = recorded_run("ctr-a")
+    recorded_run("ctr-b")
+    now = dt.datetime.now(dt.UTC)
+    check_clock(run.workspace, 30, now)
+    check_clock(run.workspace, 30, now + dt.timedelta(days=20))
+    with pytest.raises(WorkspaceError, match=line):
+        check_clock(run.workspace, 30, now + dt.timedelta(days=365 * years))
+
+
+def test_a_night_under_a_clock_that_is_years_ahead_makes_the_others_no_older(recorded_run):
+    run, other = recorded_run("ctr-a"), recorded_run("ctr-b")
+    ahead = dt.datetime.now(dt.UTC) + dt.timedelta(days=3650)
+    head = other.head.model_copy(update={"started": ahead})
+    (other.folder / "run.json").write_text(seal(head))
+    with pytest.raises(WorkspaceError, match="and the one before of"):
+        check_clock(run.workspace, 30, ahead)
+    with pytest.raises(WorkspaceError, match=r"ctr-b is of .* and the clock says"):
+        check_clock(run.workspace, 30)
+
+
+def test_what_a_night_takes_up_meanwhile_stays(recorded_run):
+    run = recorded_run("ctr-a")
+    found = unneeded(run.workspace, 30, LATER)
+    assert {each.folder for each in found.unneeded}
+    everything = stay(run)
+    kept = prune(found, lambda: needed_now(run.workspace, 30))
+    assert kept == len(everything)
+    assert stay(run) == everything

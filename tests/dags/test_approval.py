@@ -1,0 +1,67 @@
+"""The question before a promotion ends in its time, whatever the clock says meanwhile."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from airflow.providers.standard.operators import hitl
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from nightbid.clock import moment
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.night.attempts import APPROVE
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
+from nightbid_airflow.approval import ASKED, PromotionApproval
+
+HOURS = 20
+LATE = {"error": "The timeout has passed", "error_type": "timeout"}
+
+
+class Asked:
+    """A run whose question was put."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NIGHTBID_WORKSPACE", str(folder))
+        # Airflow's database is not here.
+        monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **_: None)
+        spec = PipelineSpec.model_validate(
+            {"pipeline": "small", "features": {"a": {"column": "a"}}}
+        )
+        self.run = RunRecord.start(
+            Workspace(str(folder)), spec, dt.date(2026, 1, 8), run_id="manual__1"
+        )
+        ti = SimpleNamespace(id="1", try_number=1, max_tries=2)
+        self.context = {"dag_run": SimpleNamespace(run_id="manual__1"), "ti": ti,
+                        "task_instance": ti}  # fmt: skip
+        self.task = PromotionApproval(task_id="approve", pipeline="small", hours=HOURS)
+        with pytest.raises(TaskAwaitingInput):
+            self.task.execute(self.context)
+
+    def put_hours_ago(self, hours: float, boot: str = "") -> None:
+        at = moment()
+        at["seconds"] -= 3600 * hours
+        (self.run.folder / ASKED).write_text(json.dumps({**at, **({"boot": boot} if boot else {})}))
+
+
+def test_a_clock_that_is_put_forward_ends_no_question(tmp_path, monkeypatch, caplog) -> None:
+    asked = Asked(tmp_path, monkeypatch)
+    asked.put_hours_ago(5)
+    with pytest.raises(TaskAwaitingInput) as again:
+        asked.task.execute_complete(asked.context, LATE)
+    assert abs(again.value.timeout - dt.timedelta(hours=15)) < dt.timedelta(minutes=1)
+    assert asked.run.newest(APPROVE) is None
+
+
+@pytest.mark.parametrize(("hours", "boot"), [(20, ""), (19.99, ""), (1, "another machine")])
+def test_a_question_that_has_stood_its_time_ends(tmp_path, monkeypatch, hours, boot) -> None:
+    asked = Asked(tmp_path, monkeypatch)
+    asked.put_hours_ago(hours, boot)
+    with pytest.raises(AirflowFailException, match="no answer in 20 hours"):
+        asked.task.execute_complete(asked.context, LATE)
+    answer = asked.run.newest(APPROVE)
+    assert answer is not None
+    assert (answer.state, answer.summary) == ("stopped", "not promoted: no answer in 20 hours")
