@@ -7,9 +7,10 @@ The table itself refuses updates, and deletes only what a newer observation cove
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ COLUMNS = (*KEY, "quantity", "cost_here", "cost_cloud", "currency", "started", "
 LOCK = 7_261_180
 """Of this database, while the table is made."""
 CONNECT_SECONDS = 10
+ANSWER_SECONDS = 60.0
+"""For one use of it, whatever it asks."""
 SCHEMA = Path(__file__).with_suffix(".sql")
 
 
@@ -109,10 +112,16 @@ class PostgresLedger:
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
         where = shown_address(self._address)
         try:
-            with _SHARED.lock:
+            with _SHARED.lock, _SHARED.watched():
                 yield _SHARED.open(self._address.get_secret_value())
         except psycopg.Error as error:
             _SHARED.forget()
+            if _SHARED.gave_up:
+                raise WorkspaceError(
+                    f"the cost ledger in PostgreSQL has not answered within {ANSWER_SECONDS:g} s",
+                    where=where,
+                    hint="check the server and NIGHTBID_LEDGER; nothing was counted twice",
+                ) from error
             # Of a text that could not be parsed the library quotes pieces: they may be secret.
             unread = isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
             text = "the address cannot be read" if unread else " ".join(str(error).split())
@@ -129,6 +138,8 @@ class _Shared:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._open: tuple[str, psycopg.Connection[Any]] | None = None
+        self.gave_up = False
+        """Whether the newest use took too long."""
 
     def open(self, address: str) -> psycopg.Connection[Any]:
         if self._open and self._open[0] == address and _is_alive(self._open[1]):
@@ -138,6 +149,28 @@ class _Shared:
         self._open = (address, connection)
         _prepare(connection)
         return connection
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Cut the connection if the block takes too long: the driver itself waits for ever."""
+        self.gave_up = False
+        timer = threading.Timer(ANSWER_SECONDS, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        found = self._open
+        if found is None:
+            return  # it is being opened, for which the driver has a limit of its own
+        self.gave_up = True
+        with suppress(OSError, psycopg.Error):
+            duplicate = socket.socket(fileno=os.dup(found[1].fileno()))
+            duplicate.shutdown(socket.SHUT_RDWR)
+            duplicate.close()
 
     def forget(self) -> None:
         if self._open:

@@ -14,11 +14,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from emulator.proxy import Wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nightbid.config.costs import Budget
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
+from nightbid.cost import ledger_postgres
 from nightbid.cost.budget import limits_of
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.focus import export_focus
@@ -190,6 +192,32 @@ def test_a_server_that_is_away_is_one_clear_line_and_comes_back(
     spend(workspace, "train", 7200)
     cost = total(Ledger(workspace).entries(stage="train")).amount
     assert cost > Decimal("0.112")
+
+
+def test_a_server_that_is_slow_is_waited_for_and_one_that_hangs_is_not(
+    tmp_path: Path, postgres: Any, on_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = Wire(postgres.port)
+    monkeypatch.setenv("NIGHTBID_LEDGER", on_postgres.replace(f":{postgres.port}", f":{wire.port}"))
+    workspace = Workspace(str(tmp_path))
+    try:
+        wire.slow()
+        spend(workspace, "train", 3600)
+        assert len(Ledger(workspace).entries(stage="train")) == 2
+        monkeypatch.setattr(ledger_postgres, "ANSWER_SECONDS", 2.0)
+        wire.hang()
+        began = time.monotonic()
+        with pytest.raises(
+            WorkspaceError, match=r"has not answered within 2 s.*nothing was counted"
+        ):
+            spend(workspace, "train", 7200)
+        assert time.monotonic() - began < 20
+    finally:
+        wire.up()
+    spend(workspace, "train", 7200)
+    cost = total(Ledger(workspace).entries(stage="train")).amount
+    assert cost > Decimal("0.112")
+    wire.down()
 
 
 def test_the_password_is_shown_nowhere(
