@@ -52,7 +52,13 @@ def nights(asked: argparse.Namespace, work: Path) -> Iterator[tuple[PipelineSpec
     while True:
         place = work / f"repeat{repeat}"
         days = bootstrapped(asked.kuairand, asked.rows, asked.seed + repeat, place / "logs")
-        source = [f"source={{kind: parquet, folder: {place / 'logs'}}}", "window.train_days=4"]
+        # Steps by the rows: the YAML's four epochs of 1,024 rows are for 80,000 rows a day.
+        steps = ["train.batch_size=null", "train.epochs=null"]
+        source = [
+            *steps,
+            f"source={{kind: parquet, folder: {place / 'logs'}}}",
+            "window.train_days=4",
+        ]
         spec = load_pipeline(
             PIPELINES / "kuairand_ctr.yaml", [*model, *source, "window.evaluate_days=1"]
         )
