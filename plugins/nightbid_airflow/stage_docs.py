@@ -34,7 +34,7 @@ TASKS = {
     "evaluate": "Scores candidate, champion and baseline on the same newest rows." + _AGAIN,
     "replay": "Bids the predictions on logged prices, where the pipeline has a `replay` block."
     + _AGAIN,
-    "export": "Trains once more on all days, unless the pipeline says otherwise (`train.refit`), and"
+    "export": "Trains once more on all days, unless `train.refit` says otherwise, and"
     " writes the bundle that the scorer serves." + _AGAIN,
     "load_test": "Sends requests to the bundle and measures latency and throughput." + _AGAIN,
     "approve": "Asks a person whether to promote. A rejection, or no answer in time, keeps the"
