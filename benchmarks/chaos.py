@@ -101,8 +101,9 @@ def in_child(work: Callable[[], None], log: Path) -> int:
     code = 0
     try:
         work()
-    except NightbidError:
+    except NightbidError as error:
         code = OWN
+        log.write_text(str(error))
     except OSError:
         code = SYSTEM
     except BaseException:

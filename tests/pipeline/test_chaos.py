@@ -1,4 +1,4 @@
-"""The short form of benchmarks/chaos.py: killed, starved, damaged and doubled nights end whole."""
+"""The short form of benchmarks/chaos.py: disturbed nights end whole."""
 
 from __future__ import annotations
 

@@ -78,30 +78,30 @@ def write_head(folder: UPath, head: RunHead, after: RunHead | None) -> RunHead:
     Raises:
         ConcurrentUpdateError: Another process has written other settings since `after`.
     """
-
-    def newest() -> str:
-        found = newest_head(folder)
-        return seal(found or head)
-
+    mine = head.model_copy(update={"revision": after.revision + 1 if after else 1})
     if after is not None and _asks_the_same(head, after):
-        if not (folder / "run.json").exists():
-            write_newest(folder / "run.json", newest)
-        return after
-    revision = after.revision + 1 if after else 1
-    mine = head.model_copy(update={"revision": revision})
-    try:
-        write_once(folder / "heads" / f"{revision:06d}.json", seal(mine))
-    except FileExistsError:
-        other = newest_head(folder)
-        if other is None or not _asks_the_same(mine, other):
-            raise ConcurrentUpdateError(
-                "another process took this run up, with other settings",
-                where=head.run_id,
-                hint="wait until it has ended, or give another --run-id",
-            ) from None
-        return other
-    write_newest(folder / "run.json", newest)
+        mine = after
+    else:
+        try:
+            write_once(folder / "heads" / f"{mine.revision:06d}.json", seal(mine))
+        except FileExistsError:
+            other = newest_head(folder)
+            if other is None or not _asks_the_same(mine, other):
+                raise ConcurrentUpdateError(
+                    "another process took this run up, with other settings",
+                    where=head.run_id,
+                    hint="wait until it has ended, or give another --run-id",
+                ) from None
+            mine = other
+    if not (folder / "run.json").exists() or _copied(folder) < mine.revision:
+        # The process that took the number may not have come so far yet, or never will.
+        write_newest(folder / "run.json", lambda: seal(newest_head(folder) or mine))
     return mine
+
+
+def _copied(folder: UPath) -> int:
+    path = folder / "run.json"
+    return unseal(RunHead, path.read_bytes(), path, GONE).revision
 
 
 def _asks_the_same(one: RunHead, other: RunHead) -> bool:

@@ -69,9 +69,16 @@ def test_it_begins_no_stage(tmp_path: Path) -> None:
         run_stage(stage_named("sample"), spec(1), sleeper, cache_folder=tmp_path / "cache")
 
 
-def test_two_processes_of_the_same_settings_are_one_run(tmp_path: Path) -> None:
+def test_two_processes_of_the_same_settings_are_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = start(tmp_path, 1), start(tmp_path, 1)
     assert first.head == second.head
+    # The first one has taken its number, and not yet written the copy.
+    (first.folder / "run.json").unlink()
+    monkeypatch.setattr(records, "newest_head", lambda _: None)
+    start(tmp_path, 1).check_is_ours()
+    monkeypatch.undo()
     first.check_is_ours()
     assert len(list((first.folder / "heads").iterdir())) == 1
 
