@@ -4,7 +4,8 @@
 
 Metadata and ledger lie in a real PostgreSQL. Each case runs a night of two pipelines at once, and
 disturbs them one to three times: kill -9 of the scheduler, the triggerer, the DAG processor or the
-API server (alone, or with all that it has started), of every task, PostgreSQL killed and started
+API server (alone, or with all that it has started), of every task, tasks and workers that stand
+still for longer than their heartbeats count, PostgreSQL killed and started
 again or down for 20 s, the ledger and MLflow out of reach, slow or hanging, and (`--bucket`) the
 object store. What is killed comes back after up to ten seconds. Then both nights must have ended in
 promotions, with the digests of an undisturbed night and a ledger that counts everything once.
@@ -56,8 +57,8 @@ FIRST = dt.date(2026, 1, 8)
 NIGHT_SECONDS = 60.0
 """Disturbances are drawn over so many seconds."""
 PATIENCE = 600.0
-LOCAL = ("scheduler", "triggerer", "dag-processor", "api-server", "tasks", "postgres", "ledger",
-         "tracking")  # fmt: skip
+LOCAL = ("still", "scheduler", "triggerer", "dag-processor", "api-server", "tasks", "postgres",
+         "ledger", "tracking")  # fmt: skip
 
 
 def spec(pipeline: str, epochs: int = 1) -> str:
@@ -164,6 +165,18 @@ class Place:
                 with contextlib.suppress(Exception):
                     each.kill()
             return f"{len(found)} processes of tasks killed"
+        if kind == "still":
+            # For longer than a heartbeat counts: Airflow begins the tasks once more meanwhile.
+            found = self.stack.tasks(workers=draw.random() < 0.7)
+            seconds = draw.uniform(25, 40)
+            for each in found:
+                with contextlib.suppress(Exception):
+                    each.suspend()
+            time.sleep(seconds)
+            for each in found:
+                with contextlib.suppress(Exception):
+                    each.resume()
+            return f"{len(found)} processes of tasks stood still for {seconds:.0f} s"
         if kind in chaos_stack.COMPONENTS:
             family = draw.random() < 0.5
             self.stack.kill(kind, family=family)

@@ -134,13 +134,18 @@ class Stack:
         """Start what was killed."""
         self._say(f"free {name}")
 
-    def tasks(self) -> list[psutil.Process]:
-        """Processes in which tasks run: below the scheduler's workers."""
+    def tasks(self, *, workers: bool = False) -> list[psutil.Process]:
+        """Processes in which tasks run: below the scheduler's workers.
+
+        Args:
+            workers: These too.
+        """
         found = []
         with contextlib.suppress(psutil.NoSuchProcess, KeyError):
             for worker in psutil.Process(self._processes["scheduler"]).children():
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    found += worker.children(recursive=True)
+                    inside = worker.children(recursive=True)
+                    found += [worker, *inside] if workers and inside else inside
         return found
 
     def end(self) -> None:
