@@ -73,7 +73,7 @@ class ArrivalTrigger(BaseTrigger):
         run = RunRecord.load(Workspace(self.workspace), self.pipeline, self.run_id)
         spec = PipelineSpec.model_validate(run.head.spec)
         now = dt.datetime.now(dt.UTC)
-        if spec.arrival is None or now >= spec.arrival.ends(run.date):
+        if spec.arrival is None or now >= spec.arrival.ends(run.date, spec.partition):
             return 0.0
         found = look(spec, run, Path(self.cache), now)
         if found.is_complete:
@@ -81,7 +81,7 @@ class ArrivalTrigger(BaseTrigger):
         if (said := waiting_words(spec, run, found)) != self._said:
             self.log.info("%s", said)
             self._said = said
-        return min(self.every, (spec.arrival.ends(run.date) - now).total_seconds())
+        return min(self.every, (spec.arrival.ends(run.date, spec.partition) - now).total_seconds())
 
 
 class ArrivalSensor(BaseOperator):
@@ -130,7 +130,7 @@ class ArrivalSensor(BaseOperator):
                 return "the pipeline has no `arrival` block any more"
             now = dt.datetime.now(dt.UTC)
             found = look(spec, run, settings.cache, now)
-            if not found.is_complete and now < spec.arrival.ends(run.date):
+            if not found.is_complete and now < spec.arrival.ends(run.date, spec.partition):
                 self.log.info("%s: %s", found.day, ", ".join(found.missing))
                 self.defer(
                     trigger=ArrivalTrigger(

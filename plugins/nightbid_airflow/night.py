@@ -134,7 +134,13 @@ def _access(spec: PipelineSpec, settings: Settings) -> dict[str, dict[str, set[s
 def _schedule(spec: PipelineSpec) -> Any:
     """When nights begin: at a time, when the logs are announced, or by hand."""
     if spec.schedule:
-        return NightTimetable(spec.schedule)
+        source = spec.source
+        return NightTimetable(
+            spec.schedule,
+            spec.partition,
+            getattr(source, "week_begins", "monday"),
+            getattr(source, "time_zone", "UTC"),
+        )
     if spec.arrival is not None and spec.arrival.asset:
         return [Asset(spec.arrival.asset)]
     return None
@@ -147,7 +153,7 @@ def _document(spec: PipelineSpec) -> str:
             f"Pipeline `{spec.pipeline}.yaml`: {len(spec.features)}"
             f" feature{'s' * (len(spec.features) != 1)},"
             f" {spec.model.architecture} against {spec.baseline.name},"
-            f" {spec.window.train_days} days of training.",
+            f" {spec.window.train_days} {spec.partition}s of training.",
             "A gate that stops ends the night: what comes after it does not run, and the champion"
             " stays. Trigger with a date to run an earlier night; finished stages are reused.",
             "When a task fails, its last line says why; `docs/oncall.md` has a section for each.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from airflow.sdk import Param
+from nightbid.config.load import find_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
@@ -16,10 +17,13 @@ from nightbid.night.attempts import ARRIVAL
 from nightbid.night.pin import code_now, pin_again, pinned_spec
 from nightbid.night.record import LAG, RunRecord, safe_run_id
 from nightbid.night.stage import Stage
+from nightbid.partitions import STEPS, partition_of
 from nightbid.storage.workspace import Workspace
 
 SHORTHAND = {
     "train_days": "window.train_days",
+    "train_hours": "window.train_hours",
+    "train_weeks": "window.train_weeks",
     "architecture": "model.architecture",
     "budget_usd": "budget.run_usd",
 }
@@ -32,19 +36,27 @@ SETTING = rf"^({'|'.join(PipelineSpec.model_fields)})(\.[A-Za-z0-9_]+)*=.*$"
 
 def form(spec: PipelineSpec) -> dict[str, Param]:
     """Fields of the trigger form of a pipeline, with what the pipeline says when left empty."""
+    unit = spec.partition
+    text: dict[str, Any] = {"format": "date"}
+    if unit == "hour":
+        text = {"pattern": r"^\d{4}-\d{2}-\d{2}(T\d{2})?$"}
     return {
         "date": Param(
             None,
             type=["null", "string"],
-            format="date",
             title="Night",
-            description="Newest day of logs. Empty: the day before the run, UTC.",
+            description={
+                "day": "Newest day of logs. Empty: the day before the run, UTC.",
+                "hour": "Newest hour of logs, YYYY-MM-DDTHH. Empty: the last complete one.",
+                "week": "A day of the newest week of logs. Empty: the last complete week, UTC.",
+            }[unit],
+            **text,
         ),
-        "train_days": Param(
+        f"train_{unit}s": Param(
             None,
             type=["null", "integer"],
             minimum=1,
-            title="Training days",
+            title=f"Training {unit}s",
             description=f"Empty: {spec.window.train_days}, as the pipeline says.",
         ),
         "architecture": Param(
@@ -94,23 +106,19 @@ class Request:
 
     @classmethod
     def of(cls, pipeline: str, run: AirflowRun, params: Mapping[str, Any]) -> Request:
-        """Read a DAG run; a date that is left empty is the last complete day before it."""
-        if params.get("date"):
-            date = dt.date.fromisoformat(params["date"])
-        else:
-            moment = run.data_interval_end or run.run_after
-            date = moment.astimezone(dt.UTC).date() - dt.timedelta(days=1)
+        """Read a DAG run; a date that is left empty is the last complete partition before it."""
         short = tuple(
             f"{key}={params[field]}"
             for field, key in SHORTHAND.items()
             if params.get(field) is not None
         )
         kind = str(getattr(run, "run_type", "")).rpartition(".")[2].lower()
+        overrides = (*(params.get("overrides") or ()), *short)
         return cls(
             pipeline,
             run.run_id,
-            date,
-            (*(params.get("overrides") or ()), *short),
+            _night(pipeline, overrides, run, params.get("date")),
+            overrides,
             {"scheduled": "schedule", "backfill": "backfill"}.get(kind.split("_")[0], "airflow"),
         )
 
@@ -171,6 +179,18 @@ class Request:
             code=code_now(),
         )
         return spec, record
+
+
+def _night(
+    pipeline: str, overrides: tuple[str, ...], run: AirflowRun, asked: str | None
+) -> dt.date:
+    """The partition that is asked for, or the last complete one."""
+    moment = (run.data_interval_end or run.run_after).astimezone(dt.UTC)
+    try:
+        spec = find_pipeline(pipeline, Settings().pipelines, overrides)
+    except ConfigError:  # said when the night begins
+        return partition_of(asked) if asked else moment.date() - STEPS["day"]
+    return spec.partition_at(partition_of(asked)) if asked else spec.newest_complete(moment)
 
 
 def _accepted_lag(record: RunRecord) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import NightbidError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.progress import LogProgress
+from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 from pydantic import JsonValue
 
@@ -84,7 +85,7 @@ class ScoreOperator(BaseOperator):
             champion, found = score_day(
                 Workspace(settings.workspace),
                 self.pipeline,
-                dt.date.fromisoformat(asked) if asked else None,
+                partition_of(asked) if asked else None,
                 cache_folder=settings.cache,
                 trigger="airflow",
                 progress=LogProgress("score"),

@@ -16,6 +16,7 @@ from nightbid.cost.money import shown
 from nightbid.errors import BudgetExceeded, GateStopped
 from nightbid.night.progress import LogProgress
 from nightbid.night.record import safe_run_id
+from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 
 from nightbid_airflow.operators import CHATTY, FINAL
@@ -116,7 +117,7 @@ class BeginOperator(SweepOperator):
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
-            date = asked["date"] and dt.date.fromisoformat(asked["date"])
+            date = asked["date"] and partition_of(asked["date"])
             budget = asked["budget_usd"]
             sweep = Sweep.start(
                 pipeline,

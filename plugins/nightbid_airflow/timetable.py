@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import secrets
+from datetime import date
 from typing import Any
 
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.utils.types import DagRunType
+from nightbid.partitions import STEPS, Hour, Unit, containing
 from pendulum import DateTime
-
-DAY = dt.timedelta(days=1)
 
 
 class NightTimetable(CronTriggerTimetable):
-    """Starts a night at its time, on the day after its newest day of logs (UTC).
+    """Starts a night at its time, after its newest day of logs (UTC), or hour, or week.
 
     The data interval of a run is its newest day of logs, and its logical date the beginning of
     that day. So a backfill from 8 to 10 January makes the nights of 8, 9 and 10 January, and the
     name of a run (`scheduled__2026-01-08`), which Airflow shows as its title, says its night.
 
     Args:
-        cron: Cron expression, with one time a day at most.
+        cron: Cron expression, with one time a partition at most.
+        unit: What the logs are partitioned by; the interval of a run is one partition.
+        week_begins: First day of a week.
+        zone: Clock of the hours.
     """
 
-    def __init__(self, cron: str) -> None:
+    def __init__(
+        self, cron: str, unit: Unit = "day", week_begins: str = "monday", zone: str = "UTC"
+    ) -> None:
         super().__init__(cron, timezone="UTC")
+        self._unit, self._week_begins = unit, week_begins
+        self._zone = zone if unit == "hour" else "UTC"
 
     def serialize(self) -> dict[str, Any]:
         """Serialize the timetable."""
-        return {"expression": self._expression}
+        return {
+            "expression": self._expression,
+            "unit": self._unit,
+            "week_begins": self._week_begins,
+            "zone": self._zone,
+        }
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> NightTimetable:
         """Make it again from what `serialize` gave."""
-        return cls(data["expression"])
+        asked = ("unit", "week_begins", "zone")  # not in what older versions gave
+        return cls(data["expression"], **{name: data[name] for name in asked if name in data})
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
-        """Give a run by hand the last complete day before it."""
-        return night_before(run_after)
+        """Give a run by hand the last complete day, hour or week before it."""
+        return self._night_before(run_after)
 
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
@@ -57,18 +69,18 @@ class NightTimetable(CronTriggerTimetable):
         if not restriction.catchup:
             earliest.append(self._align_to_prev(now))
         if last_automated_data_interval is not None:
-            earliest.append(self._tick_from(_floor(last_automated_data_interval.end)))
+            earliest.append(self._tick_from(self._floor(last_automated_data_interval.end)))
         elif restriction.earliest is not None:
-            earliest.append(self._tick_from(_ceiling(restriction.earliest)))
+            earliest.append(self._tick_from(self._ceiling(restriction.earliest)))
         tick = max(earliest, default=None) or self._align_to_next(now)
-        night = night_before(tick)
+        night = self._night_before(tick)
         if restriction.latest is not None and night.start > restriction.latest:
             return None
         return DagRunInfo(run_after=tick, data_interval=night)
 
     def _tick_from(self, day: DateTime) -> DateTime:
         """Find the first time at which a night of this day or of a later one may begin."""
-        return self._align_to_next(day + DAY)
+        return self._align_to_next(day + STEPS[self._unit])
 
     def generate_run_id(
         self,
@@ -83,23 +95,27 @@ class NightTimetable(CronTriggerTimetable):
             return super().generate_run_id(
                 run_type=run_type, run_after=run_after, data_interval=data_interval, **extra
             )
-        night = f"{data_interval.start:%Y-%m-%d}"
+        night = str(self._partition_at(data_interval.start))
         if run_type == DagRunType.SCHEDULED:
             return run_type.generate_run_id(suffix=night)
         # A night may be backfilled more than once.
         return run_type.generate_run_id(suffix=f"{night}__{secrets.token_hex(3)}")
 
+    def _partition_at(self, moment: DateTime) -> date:
+        return containing(moment.in_timezone(self._zone), self._unit, self._week_begins)
 
-def night_before(moment: DateTime) -> DataInterval:
-    """The last day that is complete at some moment, UTC."""
-    end = _floor(moment)
-    return DataInterval(end - DAY, end)
+    def _night_before(self, moment: DateTime) -> DataInterval:
+        """The last partition that is complete at some moment."""
+        end = self._floor(moment)
+        return DataInterval(end - STEPS[self._unit], end)
 
+    def _floor(self, moment: DateTime) -> DateTime:
+        """Start of the partition in which a moment lies."""
+        first = self._partition_at(moment)
+        hour = first.hour if isinstance(first, Hour) else 0
+        start = DateTime(first.year, first.month, first.day, hour)
+        return start.in_timezone(self._zone).in_timezone("UTC")
 
-def _floor(moment: DateTime) -> DateTime:
-    return moment.in_timezone("UTC").start_of("day")
-
-
-def _ceiling(moment: DateTime) -> DateTime:
-    floor = _floor(moment)
-    return floor if floor == moment else floor + DAY
+    def _ceiling(self, moment: DateTime) -> DateTime:
+        floor = self._floor(moment)
+        return floor if floor == moment else floor + STEPS[self._unit]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from nightbid.errors import WorkspaceError
 from nightbid.night.turns import AtWork, Turns, watched_runs
+from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 
 PATIENCE_POLLS = 60
@@ -115,7 +115,7 @@ class TurnTrigger(BaseTrigger):
     def _take(self) -> str:
         workspace = Workspace(self.workspace)
         at_work = runs_at_work(self.dag_id, workspace, self.pipeline)
-        date = dt.date.fromisoformat(self.date)
+        date = partition_of(self.date)
         return Turns(workspace, self.pipeline).take(self.run_id, date, at_work)
 
 

@@ -6,9 +6,12 @@ from datetime import timedelta
 
 import pendulum
 import pytest
+from airflow.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.utils.types import DagRunType
+from nightbid.config.settings import Settings
+from nightbid_airflow.request import Request
 from nightbid_airflow.timetable import NightTimetable
 
 from .test_nightly import the_dag
@@ -22,9 +25,9 @@ def day(text: str) -> pendulum.DateTime:
     return found
 
 
-def dag_with(pipelines, schedule: str):
+def dag_with(pipelines, schedule: str, **settings: object):
     """The DAG as the scheduler reads it from its database."""
-    pipelines(schedule=schedule)
+    pipelines(schedule=schedule, **settings)
     return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(the_dag()))
 
 
@@ -50,6 +53,68 @@ def test_a_weekly_schedule_makes_the_nights_before_its_days(pipelines) -> None:
     assert [night for night, _ in nights(dag, "2026-01-01", "2026-01-20")] == [
         "2026-01-04", "2026-01-11", "2026-01-18",
     ]  # fmt: skip
+
+
+def simulated(partition: str, **more: str) -> dict[str, object]:
+    source = {"kind": "simulator", "rows_per_day": 3000, "partition": partition, **more}
+    return {"source": source, "window": {f"train_{partition}s": 3}}
+
+
+def test_an_hourly_schedule_makes_the_hour_before_each_tick(pipelines) -> None:
+    dag = dag_with(pipelines, "10 * * * *", **simulated("hour"))
+    infos = list(dag.iter_dagrun_infos_between(day("2026-01-08T22"), day("2026-01-09T01")))
+    assert [(f"{each.logical_date:%d %H:%M}", f"{each.run_after:%d %H:%M}") for each in infos] == [
+        ("08 22:00", "08 23:10"), ("08 23:00", "09 00:10"), ("09 00:00", "09 01:10"),
+        ("09 01:00", "09 02:10"),
+    ]  # fmt: skip
+    interval = infos[0].data_interval
+    name = dag.timetable.generate_run_id(
+        run_type=DagRunType.SCHEDULED, run_after=infos[0].run_after, data_interval=interval
+    )
+    assert name == "scheduled__2026-01-08T22"
+
+    class Run:
+        run_id = name
+        run_after = infos[0].run_after
+        data_interval_end = interval.end
+
+    assert str(Request.of("small", Run(), {}).date) == "2026-01-08T22"
+    assert str(Request.of("small", Run(), {"date": "2026-01-05T04"}).date) == "2026-01-05T04"
+
+
+def test_a_weekly_log_makes_the_week_before_its_tick(pipelines) -> None:
+    dag = dag_with(pipelines, "0 3 * * 2", **simulated("week", week_begins="sunday"))
+    # On Tuesdays: the weeks that ended on Saturday.
+    infos = list(dag.iter_dagrun_infos_between(day("2026-01-01"), day("2026-01-24")))
+    assert [f"{each.logical_date:%m-%d} {each.run_after:%m-%d}" for each in infos] == [
+        "01-04 01-13", "01-11 01-20", "01-18 01-27",
+    ]  # fmt: skip
+
+    class Run:
+        run_id = "manual"
+        run_after = day("2026-01-15T12:00:00")
+        data_interval_end = None
+
+    assert str(Request.of("small", Run(), {}).date) == "2026-01-04"
+    assert str(Request.of("small", Run(), {"date": "2026-01-15"}).date) == "2026-01-11"
+
+
+def test_the_form_of_hours_takes_an_hour_and_counts_hours(pipelines) -> None:
+    pipelines(**simulated("hour"))
+    params = the_dag().params
+    params.update({"date": "2026-01-08T04", "train_hours": 12})
+    asked = params.validate()
+
+    class Run:
+        run_id = "manual"
+        run_after = day("2026-01-15T12:00:00")
+        data_interval_end = None
+
+    spec, record = Request.of("small", Run(), asked).open(Settings())
+    assert (spec.window.train_days, spec.window.unit) == (12, "hour")
+    assert str(record.date) == "2026-01-08T04"
+    with pytest.raises(ParamValidationError):
+        params["date"] = "8 January"
 
 
 def test_runs_are_named_by_their_night_and_those_by_hand_by_their_time(pipelines) -> None:

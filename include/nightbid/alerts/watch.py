@@ -155,8 +155,8 @@ class Watch:
             return None
         waited = dt.timedelta(minutes=self._patience.missing)
         due: dt.datetime = croniter(spec.schedule, now - waited).get_prev(dt.datetime)
-        night = due.date() - dt.timedelta(days=1)
-        if night < spec.start_date or any(run.date == night for run in runs):
+        night = spec.newest_complete(due.replace(tzinfo=dt.UTC))
+        if due.date() <= spec.start_date or any(run.date == night for run in runs):
             return None
         said = (
             f"the night was due at {due:%Y-%m-%d %H:%M} UTC and no run of it has begun → see that"

@@ -20,6 +20,7 @@ from nightbid.data.places import Place
 from nightbid.data.source import JoinsEvents, Source, open_source
 from nightbid.errors import CorruptDataError, DataError, WorkspaceError
 from nightbid.night.record import runs_of
+from nightbid.partitions import end_of
 from nightbid.report import records
 from nightbid.storage.workspace import Workspace
 
@@ -118,7 +119,8 @@ def _rows(
                 + ("" if ok else f", at least {contract.min_rows_ratio:.0%} are asked for"),
             )
     if contract.newest_time:
-        due = dt.datetime.combine(day, dt.time.fromisoformat(contract.newest_time))
+        last = end_of(day, spec.partition) - dt.timedelta(minutes=1)
+        due = dt.datetime.combine(last, dt.time.fromisoformat(contract.newest_time))
         ok = newest is not None and newest >= due
         said = "no row has a time" if newest is None else f"newest row of {newest:%H:%M}"
         yield ok, said + ("" if ok else f", {contract.newest_time} is asked for")
@@ -136,7 +138,7 @@ def _count(
         return sum(pq.read_metadata(path).num_rows for path in files), None
     count, newest = 0, None
     zone = getattr(spec.source, "time_zone", "UTC")
-    end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
+    end = end_of(day, spec.partition)
     for batch in source.batches(day):
         count += batch.num_rows
         if with_time and spec.columns.time in batch.schema.names:

@@ -16,6 +16,7 @@ from nightbid.errors import CorruptDataError, NightbidError, WorkspaceError
 from nightbid.night.attempts import ARRIVAL
 from nightbid.night.days import days_folder
 from nightbid.night.record import RunRecord, runs_of
+from nightbid.partitions import partition_of
 from nightbid.report import records
 from nightbid.sampling.stage import with_known_history
 from nightbid.storage.digests import kept_digest
@@ -93,7 +94,7 @@ def _days_read(run: RunRecord) -> Iterator[tuple[dt.date, str]]:
     manifest = records.manifest(run.workspace, done.uri) if done and done.uri else None
     outputs: dict[str, Any] = (manifest.metrics.get("day_outputs") or {}) if manifest else {}
     for name, key in outputs.items():
-        day = dt.date.fromisoformat(name)
+        day = partition_of(name)
         try:
             made = read_manifest(days_folder(run.workspace, "sample", day) / key)
         except (CorruptDataError, WorkspaceError):

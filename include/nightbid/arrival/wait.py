@@ -12,6 +12,7 @@ from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import MissingDataError
 from nightbid.night.attempts import ARRIVAL, StageRecord
 from nightbid.night.record import LAG, WAITING, RunRecord
+from nightbid.partitions import STEPS
 from nightbid.storage.workspace import write_atomically
 
 
@@ -30,7 +31,11 @@ def look(spec: PipelineSpec, run: RunRecord, cache: Path, now: dt.datetime) -> D
 
 def waiting_words(spec: PipelineSpec, run: RunRecord, found: DayArrival) -> str:
     """Say what is waited for, and until when."""
-    until = f" until {spec.arrival.ends(run.date):%Y-%m-%d %H:%M} UTC" if spec.arrival else ""
+    until = (
+        f" until {spec.arrival.ends(run.date, spec.partition):%Y-%m-%d %H:%M} UTC"
+        if spec.arrival
+        else ""
+    )
     return f"waits for the logs of {found.day}{until}: {', '.join(found.missing)}"
 
 
@@ -48,7 +53,7 @@ def wait(spec: PipelineSpec, run: RunRecord, cache: Path, say: Callable[[str], N
     while True:
         now = dt.datetime.now(dt.UTC)
         found = look(spec, run, cache, now)
-        left = (spec.arrival.ends(run.date) - now).total_seconds()
+        left = (spec.arrival.ends(run.date, spec.partition) - now).total_seconds()
         if found.is_complete or left <= 0:
             return found
         if (said := waiting_words(spec, run, found)) != last:
@@ -99,18 +104,18 @@ def conclude(
         said = f"{found.day} is complete: {', '.join(found.found)}"
         record("done", said, "pass")
         return spec, said
-    ends = spec.arrival.ends(run.date)
+    ends = spec.arrival.ends(run.date, spec.partition)
     lacking = ", ".join(found.missing)
     if now >= ends:
         for back in range(1, spec.arrival.lag_days + 1):
             older = day_arrival(
-                spec, found.day - dt.timedelta(days=back), run.workspace, cache, now
+                spec, found.day - back * STEPS[spec.partition], run.workspace, cache, now
             )
             if older.is_complete:
                 said = (
-                    f"{back} day{'s' * (back > 1)} behind: the logs of {found.day} were not"
-                    f" complete by {ends:%Y-%m-%d %H:%M} UTC ({lacking}); the window ends on"
-                    f" {older.day}"
+                    f"{back} {spec.partition}{'s' * (back > 1)} behind: the logs of {found.day}"
+                    f" were not complete by {ends:%Y-%m-%d %H:%M} UTC ({lacking}); the window ends"
+                    f" on {older.day}"
                 )
                 lagging = spec.model_copy(
                     update={
@@ -120,9 +125,8 @@ def conclude(
                     }
                 )
                 others = tuple(each for each in run.head.overrides if not each.startswith(LAG))
-                run.pin(
-                    lagging, run.head.code, (*others, f"{LAG}={lagging.window.lag_days}")
-                )  # fmt: skip
+                accepted = f"{LAG}{spec.partition}s={lagging.window.lag_days}"
+                run.pin(lagging, run.head.code, (*others, accepted))
                 record("done", said, "warn")
                 return lagging, said
     error = MissingDataError(

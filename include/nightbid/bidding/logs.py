@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from nightbid.bidding.checks import Bools, Floats
 from nightbid.column_parsing import numbers, whole
 from nightbid.config.sources import Columns
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.partitions import partition_of
 from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, split_files
 
 HOUR = 3_600_000_000
@@ -110,7 +110,7 @@ def read_auctions(
         rows = pq.read_table(
             path, columns=[*wanted, *([TRUTH] if TRUTH in there else [])], partitioning=None
         )
-        day = date.fromisoformat(path.parent.name.removeprefix("dt=")).toordinal()
+        day = partition_of(path.parent.name.removeprefix("dt=")).toordinal()
         tables.append(rows.append_column(DAY, pa.array(np.full(len(rows), day))))
     table = pa.concat_tables(tables, promote_options="permissive") if tables else None
     if table is None or not table.num_rows or columns.price is None:

@@ -33,10 +33,10 @@ def show_arrival(
     """
     spec = find_pipeline(pipeline, settings.pipelines)
     now = dt.datetime.now(dt.UTC)
-    asked = night or now.date() - dt.timedelta(days=1)
+    asked = spec.partition_at(night) if night else spec.newest_complete(now)
     day = newest_day(spec, asked)
     found = day_arrival(spec, day, Workspace(settings.workspace), settings.cache, now)
-    ends = spec.arrival.ends(asked) if spec.arrival else None
+    ends = spec.arrival.ends(asked, spec.partition) if spec.arrival else None
     if as_json:
         print_json(
             {

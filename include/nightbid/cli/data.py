@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nightbid.cli import complete
+from nightbid.cli.dates import FORM, read_date
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json, some, terminal
 from nightbid.config.load import find_pipeline, pipeline_names
@@ -26,6 +27,7 @@ from nightbid.data.source import Source, open_source
 from nightbid.data.write import write_day, write_streams
 from nightbid.errors import DataError
 from nightbid.night.record import RunRecord
+from nightbid.partitions import STEPS, count_between
 from nightbid.sampling.frozen import freeze as freeze_rows
 from nightbid.sampling.frozen import frozen as frozen_sets
 from nightbid.sampling.frozen import verified
@@ -39,7 +41,7 @@ console = terminal()
 PipelineName = Annotated[
     str, typer.Argument(help="Name of the pipeline.", autocompletion=complete.pipelines)
 ]
-Date = Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Day of logs.")]
+Date = Annotated[date, typer.Option("--date", parser=read_date, metavar=FORM, help="Day of logs.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
@@ -60,15 +62,14 @@ def days(pipeline: PipelineName, set_: Overrides = None, as_json: AsJson = False
     if not known:
         console.print(f"{spec.source.kind}: no day at all")
         return
-    span = (known[-1] - known[0]).days + 1
-    missing = [
-        day for at in range(span) if (day := known[0] + timedelta(days=at)) not in set(known)
-    ]
+    step, there = STEPS[spec.partition], set(known)
+    span = count_between(known[0], known[-1], spec.partition)
+    missing = [day for at in range(span) if (day := known[0] + at * step) not in there]
     for day in known:
         console.print(day.isoformat())
     gaps = f": {', '.join(map(str, missing[:10]))}" if missing else ""
     console.print(
-        f"{some(len(known), 'day')}, {known[0]} to {known[-1]}; {len(missing)} missing in"
+        f"{some(len(known), spec.partition)}, {known[0]} to {known[-1]}; {len(missing)} missing in"
         f" between{gaps}"
     )
 
@@ -83,7 +84,7 @@ def show(
 ) -> None:
     """Show one day: columns, rows, label rate and the first rows."""
     spec, source = _opened(pipeline, set_)
-    day = date_.date()
+    day = spec.partition_at(date_)
     head: pa.Table | None = None
     count, positives, unclear = 0, 0.0, 0
     nulls: dict[str, int] = {}
@@ -158,16 +159,17 @@ def check(
 def arrival(
     pipeline: PipelineName,
     date_: Annotated[
-        datetime | None,
-        typer.Option("--date", formats=["%Y-%m-%d"], help="Night; default: yesterday's."),
+        date | None,
+        typer.Option(
+            "--date", parser=read_date, metavar=FORM, help="Night; default: the last complete one."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show whether the newest day of a night has arrived; exit with 3 if it has not."""
     from nightbid.cli.arrival import show_arrival
 
-    night = date_.date() if date_ else None
-    if not show_arrival(pipeline, night, Settings(), console, as_json=as_json):
+    if not show_arrival(pipeline, date_, Settings(), console, as_json=as_json):
         raise typer.Exit(DataError.exit_code)
 
 
@@ -279,12 +281,13 @@ def write(
 ) -> None:
     """Write days of a source as daily Parquet partitions: what kind: parquet reads."""
     spec, source = _opened(pipeline, set_)
-    wanted = [date_.date() + timedelta(days=at) for at in range(days)]
+    first = spec.partition_at(date_)
+    wanted = [first + at * STEPS[spec.partition] for at in range(days)]
     if streams:
         with console.status(Text(f"{spec.source.kind} → {to}")):
             rows = write_streams(source, spec.columns, wanted, to)
         counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-        console.print(f"{counts} of {some(len(wanted), 'day')} in {to}", soft_wrap=True)
+        console.print(f"{counts} of {some(len(wanted), spec.partition)} in {to}", soft_wrap=True)
         return
     total = 0
     with Progress(console=console, transient=True) as bar:
@@ -292,7 +295,9 @@ def write(
         for day in wanted:
             total += write_day(source.batches(day), to, day)
             bar.advance(task)
-    console.print(f"{some(total, 'row')} of {some(len(wanted), 'day')} in {to}", soft_wrap=True)
+    console.print(
+        f"{some(total, 'row')} of {some(len(wanted), spec.partition)} in {to}", soft_wrap=True
+    )
 
 
 @app.command()

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nightbid.cli import complete
+from nightbid.cli.dates import FORM, read_date
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.night import BarProgress
 from nightbid.cli.output import AsJson, print_json, terminal
@@ -93,8 +94,10 @@ def propose(
 def noise(
     pipeline: PipelineName,
     night: Annotated[
-        datetime | None,
-        typer.Option("--date", formats=["%Y-%m-%d"], help="Newest day; default: the last night."),
+        date | None,
+        typer.Option(
+            "--date", parser=read_date, metavar=FORM, help="Newest day; default: the last night."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Trainings beside the night's.")] = 3,
     out: Annotated[
@@ -105,7 +108,7 @@ def noise(
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
     workspace = Workspace(settings.workspace)
-    day = night.date() if night else _last_night(workspace, spec.pipeline)
+    day = spec.partition_at(night) if night else _last_night(workspace, spec.pipeline)
     columns = (TextColumn("{task.description:<22}"), BarColumn(bar_width=24), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nightbid.cli.champion import person
+from nightbid.cli.dates import FORM, read_date
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, console, known
@@ -19,9 +20,7 @@ from nightbid.report.formatting import DASH, number
 from nightbid.storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True)
-Day = Annotated[
-    dt.datetime, typer.Argument(formats=["%Y-%m-%d"], help="Day of logs, as YYYY-MM-DD.")
-]
+Day = Annotated[dt.date, typer.Argument(parser=read_date, metavar=FORM, help="Day of logs.")]
 Reason = Annotated[str, typer.Option(help="Why; kept with the champion's history.")]
 
 
@@ -77,7 +76,7 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     """Never learn a day, or unlearn it: the next night goes on from the state before that day."""
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)
-    gone = day.date()
+    gone = day
     _must_have_a_reason(reason)
     if gone in undone(workspace, name):
         raise ConfigError(
@@ -118,13 +117,13 @@ def restore(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)
     _must_have_a_reason(reason)
-    if day.date() not in undone(workspace, name):
+    if day not in undone(workspace, name):
         raise ConfigError(
-            f"{day.date()} was not undone", where=name, hint=f"`nightbid incremental show {name}`"
+            f"{day} was not undone", where=name, hint=f"`nightbid incremental show {name}`"
         )
-    _keep(workspace, name, "restore", day.date(), reason)
+    _keep(workspace, name, "restore", day, reason)
     console.print(
-        f"{name}: {day.date()} is learned again, with the next full training at the latest",
+        f"{name}: {day} is learned again, with the next full training at the latest",
         highlight=False,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -21,6 +21,7 @@ from nightbid.night.record import RunRecord, run_name
 from nightbid.night.stages import NIGHT
 from nightbid.night.task import StageResult
 from nightbid.night.turns import Turns, watched_runs
+from nightbid.partitions import STEPS
 from nightbid.report.table import MARK, night_table, verdict_line
 from nightbid.report.write import write_report
 from nightbid.runner import run_stage
@@ -82,7 +83,7 @@ def run_nights(
     ended: list[NightbidError] = []
     try:
         for offset in range(nights):
-            night = first + timedelta(days=offset)
+            night = spec.partition_at(first) + offset * STEPS[spec.partition]
             with _alone(workspace, spec.pipeline, run_name(spec, night, run_id), console):
                 run = RunRecord.start(
                     workspace, spec, night, run_id=run_id, overrides=overrides, until=until

@@ -7,6 +7,7 @@ import datetime as dt
 from pydantic import Field, field_validator, model_validator
 
 from nightbid.config.base import Block
+from nightbid.partitions import Unit, end_of
 
 
 class Arrival(Block):
@@ -24,7 +25,8 @@ class Arrival(Block):
     asset: str = ""
     """URI of an Airflow asset whose update starts the night, instead of `schedule`."""
     deadline: str = "06:00"
-    """Until when a night waits: clock of the day after the night, UTC."""
+    """Until when a night waits: clock of the day after the night, UTC. With hours, how long after
+    the hour is over, such as `"00:30"`."""
     lag_days: int = Field(default=0, ge=0, le=7)
     """At the deadline the night may end its window that many days earlier instead, on a complete
     day, and says so; 0: it stops."""
@@ -47,7 +49,7 @@ class Arrival(Block):
             raise ValueError('deadline is empty; write a clock such as "06:00"')
         return self
 
-    def ends(self, night: dt.date) -> dt.datetime:
-        """Deadline of a night."""
+    def ends(self, night: dt.date, unit: Unit = "day") -> dt.datetime:
+        """Deadline of a night of a partition."""
         clock = dt.time.fromisoformat(self.deadline)
-        return dt.datetime.combine(night + dt.timedelta(days=1), clock, dt.UTC)
+        return end_of(night, unit) + dt.timedelta(hours=clock.hour, minutes=clock.minute)

@@ -11,6 +11,12 @@ from nightbid.schema import RESERVED
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
 
+SLOW = {
+    "week": ("@weekly", "@monthly", "@yearly", "@once"),
+    "day": ("@daily", "@weekly", "@monthly", "@yearly", "@once"),
+    "hour": ("@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@once"),
+}
+"""Presets that run at most once a partition."""
 NOT_FOR_VALUES = ("esmm", "ensemble")
 """Architectures that combine probabilities."""
 
@@ -64,6 +70,38 @@ def arrival_suits_the_source(spec: PipelineSpec) -> None:
         raise ValueError(
             f"arrival.asset {spec.arrival.asset!r} starts the night, and so does schedule"
             f" {spec.schedule!r}; remove one of them"
+        )
+
+
+def window_counts_partitions(spec: PipelineSpec) -> None:
+    """Refuse a window that counts anything but the partitions of the logs."""
+    unit, counted = spec.partition, spec.window.unit
+    if unit == counted:
+        return
+    if not spec.window.model_fields_set:
+        raise ValueError(
+            f"source.partition is {unit}, and window says nothing; write"
+            f" window.train_{unit}s, validate_{unit}s and evaluate_{unit}s"
+        )
+    raise ValueError(
+        f"window counts {counted}s, and source.partition is {unit!r}; write window.train_{unit}s"
+        f" and so on, or set source.partition: {counted}"
+    )
+
+
+def schedule_suits_partitions(spec: PipelineSpec) -> None:
+    """Refuse a schedule that would run the night of one partition several times."""
+    fields = (spec.schedule or "").split()
+    if not fields or spec.schedule in SLOW[spec.partition]:
+        return
+    single = [not set(each) & set("*,-/") for each in fields]
+    fixed = {"hour": single[:1], "day": single[:2], "week": [*single[:2], any(single[2:])]}
+    if len(fields) == 1 or not all(fixed[spec.partition]):
+        example = {"hour": "10 * * * *", "day": "0 3 * * *", "week": "0 3 * * 1"}[spec.partition]
+        article = "an hour" if spec.partition == "hour" else f"a {spec.partition}"
+        raise ValueError(
+            f"schedule {spec.schedule!r} runs more than once {article}, and a night reads"
+            f" {article} of logs; write for example {example!r}, or set source.partition"
         )
 
 
@@ -270,6 +308,8 @@ def names_of(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
 CHECKS: tuple[Callable[[PipelineSpec], None], ...] = (
     names_are_free,
     joined_label_is_final,
+    window_counts_partitions,
+    schedule_suits_partitions,
     arrival_suits_the_source,
     values_are_no_rates,
     replay_has_prices,

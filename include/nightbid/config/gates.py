@@ -27,6 +27,7 @@ from nightbid.config.gate_limits import (
     ServingGate,
     ValueGate,
 )
+from nightbid.partitions import Partition
 
 
 def _known_gate(name: str) -> str:
@@ -119,7 +120,7 @@ class Override(Block):
 class SeedNoise(Block):
     """Spread of trainings that differ only in their seed; see `nightbid gates noise`."""
 
-    night: date
+    night: Partition
     """Newest day of the rows that all were trained and evaluated on."""
     seeds: tuple[int, ...] = Field(min_length=2)
     """Seeds of the trainings that were compared."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -26,7 +27,9 @@ from nightbid.config.sources import (
     Source,
     defaults_of,
 )
+from nightbid.config.window import LONGEST_DAYS, Window
 from nightbid.errors import ConfigError
+from nightbid.partitions import STEPS, Hour, Partition, Unit, containing, days_as_partitions
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 """Also the name of files and of model inputs."""
@@ -36,12 +39,10 @@ SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
 READ_SPLITS: tuple[Split, ...] = ("history", *SPLITS, "young")
 """What features learn from: `history` feeds rates, counts and recent items only, and so do `young`
 days, whose labels are not final."""
-LONGEST_DAYS = 3660
-"""Of a window, and of each of its parts: ten years."""
 CRON_FIELD = re.compile(r"[\w*,/#-]+")
 CRON_MOST = (59, 23, 31, 12, 7)
 """Largest minute, hour, day, month and weekday."""
-PRESETS = ("@daily", "@weekly", "@monthly", "@yearly", "@once")
+PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@once")
 
 
 class Label(Block):
@@ -102,24 +103,6 @@ class Sampling(Block):
     """Name of a frozen data set (`nightbid data freeze`) to use instead of the logs."""
 
 
-class Window(Block):
-    """Number of days per split, oldest first: history, train, validate, evaluate."""
-
-    history_days: int = Field(default=0, ge=0, le=LONGEST_DAYS)
-    """Days before the first training day that feed `target_rate`, `count` and `recent` without
-    being learned from: else the first training days have no past. Days before the logs start are
-    left out."""
-
-    train_days: int = Field(default=5, ge=1, le=LONGEST_DAYS)
-    """Days to train on."""
-    validate_days: int = Field(default=1, ge=1, le=LONGEST_DAYS)
-    """Days for early stopping and calibration."""
-    evaluate_days: int = Field(default=1, ge=1, le=LONGEST_DAYS)
-    """Newest days, on which candidate and champion are compared."""
-    lag_days: int = Field(default=0, ge=0, le=60)
-    """Days between the night and its newest day of logs that are left out."""
-
-
 class Runner(Block):
     """What samples and featurizes. A bare word is its kind: `runner: dask`."""
 
@@ -151,8 +134,9 @@ class PipelineSpec(Block):
     """Role of Airflow's login → what it may do with this pipeline's DAG and pages, beside roles
     that may see every DAG. Needs the FAB login."""
     schedule: str | None = None
-    """Cron expression, UTC, at most once a day: a night reads whole days. A slower one, such as
-    `@weekly`, trains on the window that ends on the day before it. Null: manual only."""
+    """Cron expression, UTC, at most once per partition of the logs: once a day, an hour with
+    `source.partition: hour`, a week with `week`. Of days, a slower one such as `@weekly` trains on
+    the window that ends on the day before it. Null: manual only."""
     start_date: dt.date = dt.date(2026, 1, 8)
     """First night of the schedule."""
     source: Source = SimulatorSource()
@@ -191,14 +175,8 @@ class PipelineSpec(Block):
 
     @field_validator("schedule")
     @classmethod
-    def _at_most_once_a_day(cls, schedule: str | None) -> str | None:
+    def _is_a_schedule(cls, schedule: str | None) -> str | None:
         fields = (schedule or "").split()
-        often = len(fields) >= 5 and any(set(each) & set("*,-/") for each in fields[:2])
-        if schedule == "@hourly" or often:
-            raise ValueError(
-                f"{schedule!r} runs more than once a day, and a night reads whole days; write for"
-                ' example "0 3 * * *"'
-            )
         is_cron = len(fields) == len(CRON_MOST) and all(
             CRON_FIELD.fullmatch(each) and all(int(n) <= most for n in re.findall(r"\d+", each))
             for each, most in zip(fields, CRON_MOST, strict=True)
@@ -239,6 +217,39 @@ class PipelineSpec(Block):
             raise ValueError("\n".join(faults))
         return self
 
+    @property
+    def partition(self) -> Unit:
+        """What the logs are partitioned by."""
+        found: Unit = getattr(self.source, "partition", "day")
+        return found
+
+    def partition_at(self, moment: dt.date) -> dt.date:
+        """The partition in which a day or an hour lies; of hours, the last one of a plain day.
+
+        Raises:
+            ConfigError: an hour, where logs are partitioned by days or weeks.
+        """
+        if isinstance(moment, Hour) and self.partition != "hour":
+            raise ConfigError(
+                f"{moment} names an hour, and the logs of {self.pipeline} are partitioned by"
+                f" {self.partition}s",
+                where="--date",
+                hint="write YYYY-MM-DD, or set source.partition: hour",
+            )
+        begins = getattr(self.source, "week_begins", "monday")
+        return containing(moment, self.partition, begins)
+
+    def first_partition(self, day: dt.date) -> dt.date:
+        """The first partition that begins on a day or after it."""
+        start = dt.datetime(day.year, day.month, day.day)
+        first = self.partition_at(start)
+        return first + STEPS["week"] if self.partition == "week" and first < day else first
+
+    def newest_complete(self, moment: dt.datetime) -> dt.date:
+        """The newest partition that is over at some moment; days and weeks are those of UTC."""
+        zone = getattr(self.source, "time_zone", "UTC") if self.partition == "hour" else "UTC"
+        return self.partition_at(moment.astimezone(ZoneInfo(zone))) - STEPS[self.partition]
+
     def position_inputs(self) -> list[str]:
         """Features that read the position and are served."""
         position = self.columns.position
@@ -258,24 +269,28 @@ def named_columns(spec: PipelineSpec) -> frozenset[str]:
 class Night(Block):
     """The days of one run. `date` is the newest complete day of logs."""
 
-    date: dt.date
-    train: tuple[dt.date, ...]
-    validate_: tuple[dt.date, ...] = Field(alias="validate")
-    evaluate: tuple[dt.date, ...]
-    history: tuple[dt.date, ...] = ()
+    date: Partition
+    train: tuple[Partition, ...]
+    validate_: tuple[Partition, ...] = Field(alias="validate")
+    evaluate: tuple[Partition, ...]
+    history: tuple[Partition, ...] = ()
     """Days before `train` that only feed what features know of the past."""
-    young: tuple[dt.date, ...] = ()
+    young: tuple[Partition, ...] = ()
     """Days after `evaluate` whose labels are not final; only what serves learns them."""
 
     @classmethod
     def of(cls, spec: PipelineSpec, newest: dt.date) -> Night:
         """Split the window that ends on `newest`, or on the newest day whose labels are final.
 
+        Args:
+            spec: The pipeline.
+            newest: A partition, or a day in it.
+
         Raises:
             ConfigError: it reaches beyond the calendar.
         """
         try:
-            return cls._split(spec, newest)
+            return cls._split(spec, spec.partition_at(newest))
         except OverflowError:
             raise ConfigError(
                 f"the window of {newest} reaches beyond the calendar",
@@ -285,11 +300,12 @@ class Night(Block):
 
     @classmethod
     def _split(cls, spec: PipelineSpec, newest: dt.date) -> Night:
-        window = spec.window
-        last = newest - dt.timedelta(days=spec.label.attribution_days + window.lag_days)
+        window, step = spec.window, STEPS[spec.partition]
+        until_final = days_as_partitions(spec.label.attribution_days, spec.partition)
+        last = newest - (until_final + window.lag_days) * step
         total = window.train_days + window.validate_days + window.evaluate_days
-        days = [last - dt.timedelta(days=back) for back in range(total - 1, -1, -1)]
-        before = [days[0] - dt.timedelta(days=back) for back in range(window.history_days, 0, -1)]
+        days = [last - back * step for back in range(total - 1, -1, -1)]
+        before = [days[0] - back * step for back in range(window.history_days, 0, -1)]
         first, second = window.train_days, window.train_days + window.validate_days
         return cls(
             date=newest,
@@ -299,10 +315,7 @@ class Night(Block):
             history=tuple(before),
             young=()
             if spec.label.young_days == "left_out"
-            else tuple(
-                last + dt.timedelta(days=ahead)
-                for ahead in range(1, spec.label.attribution_days + 1)
-            ),
+            else tuple(last + ahead * step for ahead in range(1, until_final + 1)),
         )
 
     def days(self, split: Split) -> tuple[dt.date, ...]:

@@ -7,12 +7,13 @@ import re
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
 from nightbid.config.base import Block
 from nightbid.config.faults import Fault
+from nightbid.partitions import Unit
 
 
 class Columns(Block):
@@ -87,7 +88,26 @@ class LogSource(Block):
     the secret, and `columns` with more ids; see [security](security.md)."""
 
 
-class SimulatorSource(LogSource):
+def _changes_clocks(zone: str) -> bool:
+    """Whether a zone has summer time."""
+    months = [datetime(2025, month, 1, tzinfo=ZoneInfo(zone)) for month in range(1, 13)]
+    return len({each.utcoffset() for each in months}) > 1
+
+
+class PartitionedSource(LogSource):
+    """A source whose partitions may be longer or shorter than a day."""
+
+    partition: Unit = "day"
+    """What the logs are partitioned by, which is what the window counts and a night is of: `day`,
+    `hour` (folders such as `dt=2026-01-05/hour=03` or `2026010503`) or `week` (folders named by a
+    day of the week or as `2026-W02`; days of a week are read together)."""
+    week_begins: Literal[
+        "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
+    ] = "monday"
+    """With `partition: week`, first day of each week."""
+
+
+class SimulatorSource(PartitionedSource):
     """A simulated ad exchange with known true probabilities."""
 
     kind: Literal["simulator"] = "simulator"
@@ -151,7 +171,7 @@ BIGQUERY_TABLE = re.compile(r"bq://([a-z][a-z0-9.:-]*)\.([A-Za-z0-9_]+)\.([\w-]+
 ColumnType = Literal["string", "int", "float", "bool", "time"]
 
 
-class FolderSource(LogSource):
+class FolderSource(PartitionedSource):
     """Your own folder of daily partitions (`dt=YYYY-MM-DD/`, or one file per day)."""
 
     kind: FolderKind
@@ -256,6 +276,17 @@ class FolderSource(LogSource):
         return self
 
     @model_validator(mode="after")
+    def _hours_have_one_clock(self) -> FolderSource:
+        if self.partition != "day" and self.layout in ("criteo", "ipinyou"):
+            raise ValueError(f"layout {self.layout} has days; remove partition: {self.partition}")
+        if self.partition == "hour" and _changes_clocks(self.time_zone):
+            raise ValueError(
+                f"the clocks of {self.time_zone} change twice a year: one of its hours is two, and"
+                " one is missing; partition by hours of UTC, or remove partition: hour"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _bigquery_is_a_table(self) -> FolderSource:
         if (self.kind == "bigquery") != self.folder.startswith(BIGQUERY):
             raise ValueError(
@@ -288,6 +319,14 @@ class EventStream(FolderSource):
     @classmethod
     def _spelled_out(cls, value: Any) -> Any:
         return {"folder": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _events_are_joined_by_days(self) -> EventStream:
+        if self.partition != "day":
+            raise ValueError(
+                f"kind: events joins days, and partition is {self.partition}; remove partition"
+            )
+        return self
 
 
 class EventsSource(LogSource):

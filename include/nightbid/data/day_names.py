@@ -18,8 +18,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from nightbid.errors import CorruptDataError
+from nightbid.partitions import Hour, Unit, containing
 
-_HOUR = r"(?:[-_T]?(?:[01]\d|2[0-3]))?"
+_HOUR = r"(?:[-_T]?([01]\d|2[0-3]))?"
 PARTITION = re.compile(
     rf"(?:^|/)(?:dt|date|day|ds|hour|dh)=(\d{{4}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?:/|$)"
 )
@@ -27,6 +28,9 @@ HIVE = re.compile(r"(?:^|/)(?:year|y)=(\d{4})/(?:month|m)=(\d{1,2})/(?:day|d)=(\
 NESTED = re.compile(r"(?:^|/)(\d{4})/(\d{2})/(\d{2})(?:/|$)")
 FOLDER = re.compile(rf"(?:^|/)(20\d{{2}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?:/|$)")
 IN_NAME = re.compile(rf"(?<!\d)(20\d{{2}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?!\d)")
+HOUR_BELOW = re.compile(r"^/?(?:(?:hour|hr|h|hh)=)?([01]?\d|2[0-3])(?:/|$)")
+"""A folder below that of the day."""
+WEEK = re.compile(r"(?:^|[/=_.-])(20\d{2})-?W(\d{2})(?=$|[/_.-])")
 PACKED = (".gz", ".bz2", ".zst")
 SUFFIXES = {
     "parquet": (".parquet", ".pq"),
@@ -39,8 +43,8 @@ SUFFIXES = {
 }
 SPELLED = (
     "dt=2026-01-05, year=2026/month=1/day=5, 2026/01/05 or 2026-01-05, or a file with the day in"
-    " its name; hours below a day are read as the day, weeks and months are not read: write"
-    " their rows as days of their time"
+    " its name; hours below a day are read as the day, unless source.partition is hour; weeks need"
+    " source.partition: week; months are not read: write their rows as days of their time"
 )
 CALENDAR = frozenset(
     (
@@ -94,24 +98,89 @@ def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
     }
 
 
+@dataclass(frozen=True)
+class Named:
+    """What the names of folders and files say of a partition."""
+
+    unit: Unit = "day"
+    week_begins: str = "monday"
+
+    def partition(self, relative: str) -> tuple[date | None, str | None]:
+        """Read the partition of a file, or of a folder (with a slash at the end).
+
+        Returns:
+            As `day_of_folder`.
+
+        Raises:
+            CorruptDataError: a day of hours has a file without an hour.
+        """
+        folder, _, name = relative.rpartition("/")
+        if self.unit == "week" and (week := self._week(relative)):
+            return week, None
+        day, text = day_of_folder(folder)
+        if day is None and not text:
+            day = _first_day(IN_NAME.finditer(name))
+        if day is None or self.unit == "day":
+            return day, text
+        if self.unit == "week":
+            return containing(day, self.unit, self.week_begins), text
+        hour = _hour_of(folder, name)
+        if hour is None and not name:
+            return None, None
+        if hour is None:
+            raise CorruptDataError(
+                f"{relative!r} names no hour of {day}",
+                where="source.partition: hour",
+                hint="name hours as dt=2026-01-05/hour=03 or 2026010503, or remove partition",
+            )
+        return Hour.of(day, hour), text
+
+    def _week(self, relative: str) -> date | None:
+        match = WEEK.search(relative)
+        if not match:
+            return None
+        try:
+            monday = date.fromisocalendar(int(match[1]), int(match[2]), 1)
+        except ValueError:
+            return None
+        return containing(monday, self.unit, self.week_begins)
+
+
+def _hour_of(folder: str, name: str) -> int | None:
+    """Hour behind the day in a name, or of a folder below that of the day."""
+    for text, patterns in ((folder, (PARTITION, FOLDER, HIVE, NESTED)), (name, (IN_NAME,))):
+        for pattern in patterns:
+            for match in pattern.finditer(text):
+                if len(match.groups()) > 3 and match[4]:
+                    return int(match[4])
+                below = HOUR_BELOW.match(text[match.end() :])
+                if text is folder and below:
+                    return int(below[1])
+    return None
+
+
 def scan(
-    files: Iterable[tuple[Path, str]], kind: str, head: Callable[[Path], bytes] | None = None
+    files: Iterable[tuple[Path, str]],
+    kind: str,
+    head: Callable[[Path], bytes] | None = None,
+    named: Named | None = None,
 ) -> DayFiles:
-    """Find the files of each day.
+    """Find the files of each partition.
 
     Args:
         files: as `walk` gives them.
         kind: a format of `SUFFIXES`. A file without an extension in a day's folder is taken for it
             by its first bytes.
         head: reads the first four bytes of a file; default: from this machine.
+        named: what names stand for; default: days.
 
     Raises:
         CorruptDataError: a folder of files has the name of a day that does not exist.
     """
-    found = DayFiles()
+    found, named = DayFiles(), named or Named()
     for path, relative in sorted(files, key=lambda each: each[1]):
         folder, _, name = relative.rpartition("/")
-        day, text = day_of_folder(folder)
+        day, text = named.partition(relative)
         if not name:
             if day:
                 found.others.setdefault(day, [])
@@ -120,9 +189,7 @@ def scan(
             raise CorruptDataError(
                 f"{text!r} is not a day", where=str(path), hint="name days as YYYY-MM-DD"
             )
-        in_folder = day is not None
-        if day is None:
-            day = _first_day(IN_NAME.finditer(name))
+        in_folder = day_of_folder(folder)[0] is not None
         if day is None:
             continue
         if is_format(path, kind, head):
@@ -164,7 +231,7 @@ def day_of_folder(folder: str) -> tuple[date | None, str | None]:
         if day:
             return day, None
         if matches and pattern in (PARTITION, HIVE):
-            return None, "-".join(matches[0].groups())
+            return None, "-".join(matches[0].groups()[:3])
     return None, None
 
 
@@ -177,7 +244,7 @@ def day_of_path(path: Path) -> date | None:
 def _first_day(matches: Iterator[re.Match[str]]) -> date | None:
     for match in matches:
         try:
-            return date(*(int(number) for number in match.groups()))
+            return date(*(int(number) for number in match.groups()[:3]))
         except ValueError:
             continue  # 90210555 in a name is no day
     return None

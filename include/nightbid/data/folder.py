@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from nightbid.column_parsing import as_time, local_time
 from nightbid.config.sources import FileKind, FolderSource
 from nightbid.data import ipinyou
-from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, is_format, scan
+from nightbid.data.day_names import SPELLED, SUFFIXES, DayFiles, Named, is_format, scan
 from nightbid.data.delimited import Part
 from nightbid.data.folder_reader import FolderReader, need
 from nightbid.data.layouts import LAYOUTS, avazu_time, criteo_days, single_file
@@ -27,6 +27,7 @@ from nightbid.data.timed_files import Days, TimedFiles
 from nightbid.data.units import FolderUnit, units_of
 from nightbid.data.window_columns import OTHER_COLUMNS, WindowColumns
 from nightbid.errors import DataError, MissingDataError
+from nightbid.partitions import WEEKDAYS
 
 
 class FolderLogs:
@@ -267,7 +268,8 @@ class FolderLogs:
 
     @cached_property
     def _scanned(self) -> DayFiles:
-        return scan(self._place.walk(), self._kind, self._place.head)
+        named = Named(self._block.partition, self._block.week_begins)
+        return scan(self._place.walk(), self._kind, self._place.head, named)
 
     @cached_property
     def _empty(self) -> dict[date, list[str]]:
@@ -296,7 +298,7 @@ class FolderLogs:
             self._whole,
             # What the window settles is looked up only where a file is: days are listed without.
             lambda part: self._reader.raw(part),
-            _hours if block.layout == "avazu" else partial(_days_of, block=block),
+            partial(_partitions_of, block=block),
             self._cache,
             lambda: (
                 block.model_dump_json(exclude={"folder"}),
@@ -317,18 +319,30 @@ def _wanted(block: FolderSource, named: Collection[str] | None) -> Callable[[str
     return lambda name: name in read or name in tops
 
 
-def _hours(table: pa.Table) -> Days:
+def _partitions_of(table: pa.Table, block: FolderSource) -> Days:
+    """Start of the partition of each row, by its time."""
+    if block.layout == "avazu":
+        time = _avazu_hours(table).cast(pa.timestamp("us"))
+    else:
+        need(table, [block.day_column], "source.day_column", block.folder)
+        local = local_time(as_time(table[block.day_column], block.time_zone), block.time_zone)
+        time = local.cast(pa.timestamp("us"))
+    days = np.asarray(time).astype(
+        "datetime64[h]" if block.partition == "hour" else "datetime64[D]"
+    )
+    if block.partition != "week":
+        return days
+    # 1970 began on a Thursday.
+    weekday = (days.astype(np.int64) + 3 - WEEKDAYS.index(block.week_begins)) % 7
+    monday: Days = days - np.where(np.isnat(days), 0, weekday).astype("timedelta64[D]")
+    return monday
+
+
+def _avazu_hours(table: pa.Table) -> pa.Array:
     if "hour" not in table.column_names:
         raise MissingDataError(
             "column 'hour' is missing",
             where="layout avazu",
             hint=f"the file has {', '.join(table.column_names[:8])}…",
         )
-    time = avazu_time(table["hour"]).cast(pa.timestamp("us"))
-    return np.asarray(time).astype("datetime64[D]")
-
-
-def _days_of(table: pa.Table, block: FolderSource) -> Days:
-    need(table, [block.day_column], "source.day_column", block.folder)
-    time = local_time(as_time(table[block.day_column], block.time_zone), block.time_zone)
-    return np.asarray(time.cast(pa.timestamp("us"))).astype("datetime64[D]")
+    return avazu_time(table["hour"])

@@ -34,6 +34,7 @@ from nightbid.data import ipinyou
 from nightbid.data.day_names import SUFFIXES
 from nightbid.data.delimited import Part
 from nightbid.errors import CorruptDataError, MissingDataError
+from nightbid.partitions import Hour, first_hour
 
 CRITEO_DAY = re.compile(r"^day_(\d{1,3})(\.(gz|csv|tsv|txt|bz2|zst))*$")
 NO_DEVICE = "a99f214a"
@@ -121,8 +122,9 @@ def _line_starts(path: Path, parts: int) -> list[int]:
 
 
 def row_keys(day: date, first: int, rows: int) -> pa.Array:
-    """Make keys of the day and the number of each row, from that of the first on."""
-    return pa.array(day.toordinal() * 10**11 + first + np.arange(rows, dtype=np.int64))
+    """Make keys of the day or hour and the number of each row, from that of the first on."""
+    start = first_hour(day) if isinstance(day, Hour) else day.toordinal()
+    return pa.array(start * 10**11 + first + np.arange(rows, dtype=np.int64))
 
 
 def _criteo(table: pa.Table, day: date, first: int) -> pa.Table:

@@ -6,16 +6,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import date
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from nightbid.data.delimited import Part
+from nightbid.partitions import Hour, partition_of
 from nightbid.storage.digests import kept_digest
 from nightbid.storage.workspace import write_atomically
 
@@ -39,7 +40,8 @@ class TimedFiles:
     Args:
         parts: The files, in their order.
         read: Reads a file as tables.
-        days_of: Day of each row of a table, datetime64[D] [rows]; NaT where it is not known.
+        days_of: Day of each row of a table, datetime64[D] [rows], or hour, datetime64[h]; NaT where
+            it is not known.
         cache: Folder for what was found, so that each file is looked through once; None: nowhere.
         meaning: Gives what `read` and `days_of` depend on, beside the files' bytes.
     """
@@ -93,28 +95,26 @@ class TimedFiles:
         path = self._cache / "spans" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, TypeError):
             known = json.loads(path.read_text())
-            return {date.fromisoformat(day): Span(*span) for day, span in known.items()}
+            return {partition_of(day): Span(*span) for day, span in known.items()}
         found = self._look_through(part)
         text = json.dumps({day.isoformat(): span for day, span in found.items()})
         write_atomically(path, text)
         return found
 
     def _look_through(self, part: Part) -> dict[date, Span]:
-        seen: dict[date, _Rows] = {}
+        seen: dict[Any, _Rows] = {}
         row = 0
         for table, days in self._dated(part):
             for day in np.unique(days[~np.isnat(days)]):
                 places = np.flatnonzero(days == day)
                 mine = table if len(places) == len(table) else table.take(places)
-                seen.setdefault(day.astype(date), _Rows(row + int(places[0]))).add(
-                    mine, row + int(places[-1])
-                )
+                seen.setdefault(day, _Rows(row + int(places[0]))).add(mine, row + int(places[-1]))
             row += len(table)
         return {day: each.span() for day, each in seen.items()}
 
     def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
         """Tables with the day of each row; one without belongs to the day of the row before."""
-        last = np.datetime64("NaT", "D")
+        last = np.datetime64("NaT")
         for table in self._read(part):
             days = self._days_of(table)
             known = np.flatnonzero(~np.isnat(days))
@@ -126,6 +126,11 @@ class TimedFiles:
             else:
                 days = np.full(len(days), last)
             yield table, days
+
+
+def _named(start: Any) -> date:
+    found: date = start.item()
+    return Hour.of(found.date(), found.hour) if isinstance(found, datetime) else found
 
 
 class _Rows:

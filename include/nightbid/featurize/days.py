@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 
 import apache_beam as beam
@@ -36,6 +35,7 @@ from nightbid.night.key import digest_of
 from nightbid.night.manifest import Manifest
 from nightbid.night.source import code_of
 from nightbid.night.task import StageTask
+from nightbid.partitions import partition_of
 from nightbid.storage.verify import link_or_copy
 from nightbid.storage.workspace import (
     fetch,
@@ -185,7 +185,7 @@ def _statistic(name: str, definition: Definition) -> str:
 
 def _known(task: StageTask, day: _Day) -> _Day:
     """Look what earlier nights have learned from these very rows, verified."""
-    parent = days_folder(task.workspace, KIND, date.fromisoformat(day.day))
+    parent = days_folder(task.workspace, KIND, partition_of(day.day))
     if not parent.exists():
         return day
     for folder in sorted(parent.iterdir(), key=lambda each: each.name):
@@ -237,7 +237,7 @@ def _keep(task: StageTask, day: _Day, learned: Path) -> str:
     """Give the learned statistics of a day their place in the workspace; says why they are new."""
     missing = day.missing
     depends_on = {**day.depends_on, "statistics": json.dumps(sorted(missing))}
-    key = DayKey(KIND, date.fromisoformat(day.day), depends_on, family=day.family)
+    key = DayKey(KIND, partition_of(day.day), depends_on, family=day.family)
 
     if not learned.is_dir():
         check_rows("learned from", 0, sum(each.rows for each in day.groups))

@@ -71,7 +71,7 @@ def run(task: StageTask) -> Outcome:
             run_pass(transforming(written, fitted, output, threads, base))
     found = outcome(UPath(task.output), rows, time.monotonic() - started)
     computed = sorted(set(definition.features) - (base.features if base else set()))
-    said = days_made(learned.made, learned.days)
+    said = days_made(learned.made, learned.days, unit=task.spec.partition)
     return replace(
         found,
         metrics={

@@ -27,7 +27,9 @@ FAR = 10.0
 
 
 def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
-    """Collect the figures of each column of one day."""
+    """Collect the figures of each column of one day, against the other days."""
+    if not days.others(day):
+        return
     for name, column in day.profile.columns.items():
         others = [
             found

@@ -24,12 +24,14 @@ from nightbid.gates.drift import (
 )
 from nightbid.night.manifest import Manifest
 from nightbid.night.task import StageTask
+from nightbid.partitions import Unit, first_hour, hours_in, partition_of
 from nightbid.profile.bins import Bins
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.profile import Profile
 from nightbid.schema import KEY, TIME
 
-EPOCH = date(1970, 1, 1)
+OUTSIDE = "outside"
+"""Figure: rows outside of the hour of their partition."""
 LEAST_WEEKDAYS = 3
 LEAST_DAYS = 3
 """Days from which on a value is said to move on."""
@@ -50,25 +52,40 @@ class Day:
     profile: Profile
     figures: Mapping[str, float]
     """The sample stage's own counts of the day: read, written, quarantined, …"""
+    unit: Unit = "day"
+    """What the logs are partitioned by."""
+    partitions: tuple[str, ...] = ()
+    """Hours that are judged together, ending with `date`; empty: it is one partition."""
 
     @property
     def name(self) -> str:
-        """YYYY-MM-DD."""
+        """YYYY-MM-DD, or YYYY-MM-DDTHH of the last hour."""
         return self.date.isoformat()
 
     @cached_property
     def hours(self) -> npt.NDArray[np.int64]:
-        """int64 [2, 24]: rows and positives by hour of this day, UTC."""
-        first = (self.date - EPOCH).days * 24
+        """int64 [2, 24]: rows and positives by hour of the day, UTC."""
         table = np.zeros((2, 24), np.int64)
         for hour, counts in self.profile.rows_by_hour.items():
-            if first <= hour < first + 24:
-                table[:, hour - first] = counts
+            if self.start <= hour < self.end:
+                table[:, hour % 24] += counts
         return table
+
+    @property
+    def start(self) -> int:
+        """Hours from 1970 to its beginning."""
+        return self.end - ((len(self.partitions) and 24) or hours_in(self.unit))
+
+    @property
+    def end(self) -> int:
+        """Hours from 1970 to its end."""
+        return first_hour(self.date) + hours_in(self.unit)
 
     @cached_property
     def outside(self) -> int:
-        """Rows whose time lies in another day."""
+        """Rows whose time lies in another day, or in another hour than that of their partition."""
+        if OUTSIDE in self.figures:
+            return int(self.figures[OUTSIDE])
         times = self.profile.columns.get(TIME)
         return (times.values if times else 0) - int(self.hours[0].sum())
 
@@ -76,10 +93,21 @@ class Day:
 class Days:
     """Tonight's window, and what is usual: all other known days."""
 
-    def __init__(self, window: Sequence[Day], older: Sequence[Day], expected: Sequence[date]):
+    def __init__(
+        self,
+        window: Sequence[Day],
+        older: Sequence[Day],
+        expected: Sequence[date],
+        missing: Sequence[date] | None = None,
+    ):
         self.window = list(window)
         self.all = sorted([*older, *window], key=lambda day: day.date)
         self.expected = list(expected)
+        present = {day.date for day in window if day.profile.rows}
+        self.missing = [each for each in expected if each not in present]
+        """Partitions of the window without a row."""
+        if missing is not None:
+            self.missing = list(missing)
         self.ids: frozenset[str] = frozenset()
         """Columns whose numbers are names: their order means nothing."""
         self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
@@ -103,7 +131,10 @@ class Days:
         history = [day for day in night.history if day.isoformat() in sampled]
         expected = [*history, *night.train, *night.validate_, *night.evaluate]
         window = _load(
-            sample.part("profile/"), sample.manifest, {each.isoformat() for each in expected}
+            sample.part("profile/"),
+            sample.manifest,
+            {each.isoformat() for each in expected},
+            task.spec.partition,
         )
         if not window:
             raise MissingDataError(
@@ -115,7 +146,7 @@ class Days:
         older: list[Day] = []
         for earlier in reversed(task.history):
             names = set(earlier.manifest.metrics.get("days", {})) - known
-            older += _load(earlier.part("profile/"), earlier.manifest, names)
+            older += _load(earlier.part("profile/"), earlier.manifest, names, task.spec.partition)
             known |= names
         return cls(window, older, expected)
 
@@ -259,13 +290,13 @@ class Days:
         return self._pooled[name]
 
 
-def _load(folder: Path, manifest: Manifest, names: set[str]) -> list[Day]:
+def _load(folder: Path, manifest: Manifest, names: set[str], unit: Unit) -> list[Day]:
     days = []
     for name in sorted(names):
         path = folder / "profile" / f"dt={name}.json"
         if path.exists():
             figures = manifest.metrics.get("days", {}).get(name, {})
             numbers = {key: float(value) for key, value in figures.items() if value is not None}
-            when = date.fromisoformat(name)
-            days.append(Day(when, Profile.load(path), numbers))
+            when = partition_of(name)
+            days.append(Day(when, Profile.load(path), numbers, unit))
     return days

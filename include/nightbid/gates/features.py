@@ -22,6 +22,7 @@ from nightbid.gates.measurements import Measurements
 from nightbid.gates.value_inputs import measure_ranking
 from nightbid.models.layout import Layout
 from nightbid.night.task import StageInput, StageTask
+from nightbid.partitions import hours_in
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.profile import Profile
 from nightbid.schema import RESERVED, FeatureSchema, ModelInput
@@ -66,12 +67,14 @@ def measure(task: StageTask) -> Measurements:
     unlearned = _unlearned(folder)
     for each in schema.inputs:
         definition = task.spec.features.get(each.feature)
-        _sound(measurements, each, splits, definition, unknown.get(each.name, 0.0))
+        in_part = _is_seen_in_part(definition, task)
+        oov = unknown.get(each.name, 0.0)
+        _sound(measurements, each, splits, definition, oov, in_part=in_part)
         if each.name not in train.columns or each.name not in newest.columns:
             continue
         before = unlearned.get(each.name, 0.0)
         _oov(measurements, each, featurize.manifest.metrics, newest, task.history, before)
-        if definition is not None and class_of(definition).drifts:
+        if in_part or (definition is not None and class_of(definition).drifts):
             moving.append(each.name)
         else:
             _drift(measurements, each, splits, history, is_learned=each.name in unlearned)
@@ -148,12 +151,21 @@ def _unreadable(
                 )
 
 
+def _is_seen_in_part(definition: Feature | None, task: StageTask) -> bool:
+    """Whether the evaluated hours are a part of a feature's cycle, as six hours are of a day."""
+    cycle = class_of(definition).cycle_hours if definition is not None else 0
+    hours = len(task.night.evaluate) * hours_in(task.spec.partition)
+    return bool(cycle and hours % cycle)
+
+
 def _sound(
     measurements: Measurements,
     each: ModelInput,
     splits: Mapping[str, Profile],
     definition: Feature | None,
     unknown: float = 0.0,
+    *,
+    in_part: bool,
 ) -> None:
     """Measure what is wrong whatever the values mean.
 
@@ -164,6 +176,7 @@ def _sound(
         definition: its feature.
         unknown: share of the newest rows that the vocabulary does not have. Where it has none,
             `oov` says so, beyond chance: ids are known for being frequent in the training rows.
+        in_part: whether the newest rows are a part of its cycle, such as a few hours of a day.
     """
     found = {split: profile.columns.get(each.name) for split, profile in splits.items()}
     lost = [split for split, column in found.items() if column is None]
@@ -187,7 +200,9 @@ def _sound(
         return
     measurements.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
     # One day has one weekday.
-    of_the_day = definition is not None and not class_of(definition).varies_within_a_day
+    of_the_day = in_part or (
+        definition is not None and not class_of(definition).varies_within_a_day
+    )
     by_chance = _constant_by_chance(train, newest)
     measurements.add(
         "newly_constant",

@@ -14,6 +14,7 @@ from nightbid.config.gates import Band, Gates
 from nightbid.errors import MissingDataError
 from nightbid.gates.result import known_result
 from nightbid.night.record import runs_of
+from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 
 LEARNED = ("raw", "features", "model", "serving")
@@ -120,7 +121,7 @@ def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, .
             if part.endswith("rows"):
                 continue  # Of a sample: the profile has it of the whole day.
             of_day = part[:2] == "20"
-            day = date.fromisoformat(part[:10] if of_day else result["night"])
+            day = partition_of(part.split()[0] if of_day else result["night"])
             why = f"night {result['night']} was stopped" if result["verdict"] == "stop" else ""
             if (statistic, part) in let_pass:
                 why = f"let pass by {let_pass[statistic, part]}"

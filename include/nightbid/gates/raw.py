@@ -10,15 +10,17 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.stats import betabinom, norm
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import associations, column_checks, joined_events, row_expectations
-from nightbid.gates.day_profiles import EPOCH, Day, Days
+from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.drift import SIGMAS, beyond_chance
 from nightbid.gates.gate import gate
 from nightbid.gates.measurements import Measurements
+from nightbid.gates.rolling_days import in_rolling_days
 from nightbid.night.task import StageTask
 from nightbid.profile.bins import Floats, Ints
 
@@ -37,12 +39,16 @@ LOCAL_DAYS = 0.02
 def measure(task: StageTask) -> Measurements:
     """Collect the figures of every day of the window, and of rows of the newest."""
     days = Days.of(task)
+    if task.spec.partition == "hour":
+        days = in_rolling_days(days)
     measurements = measure_days(days, task.spec)
     folder = task.inputs["sample"].part("rows/") / "rows"
     for day in days.window:
-        path = folder / f"dt={day.name}.parquet"
-        if path.exists():
-            row_expectations.measure(measurements, pq.read_table(path), days, day, task.spec)
+        paths = [folder / f"dt={name}.parquet" for name in day.partitions or (day.name,)]
+        tables = [pq.read_table(path, partitioning=None) for path in paths if path.exists()]
+        if tables:
+            rows = pa.concat_tables(tables, promote_options="permissive")
+            row_expectations.measure(measurements, rows, days, day, task.spec)
     return measurements
 
 
@@ -50,15 +56,16 @@ def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
     """Collect the figures of days that are loaded already."""
     measurements = Measurements()
     days.ids = frozenset(_ids(spec))
-    present = {day.date for day in days.window if day.profile.rows}
-    missing = [each.isoformat() for each in days.expected if each not in present]
-    newest = max(present, default=None)
+    missing = [each.isoformat() for each in days.missing]
+    newest = max(set(days.expected) - set(days.missing), default=None)
     measurements.add(
         "missing_days",
         len(missing),
         note=", ".join(missing) or f"newest day of logs is {newest}",
     )
-    if len(days.all) < 2:
+    if not days.all:
+        measurements.skip("all hours: fewer than 24 in a row are known")
+    elif len(days.all) < 2:
         measurements.skip(
             "everything that needs another day to compare with: only one day is known"
         )
@@ -184,20 +191,20 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
             "outside_day",
             beyond_chance(share - usual_outside, 0.0, error),
             part=day.name,
-            note=f"{day.outside:,} rows with a time in another day"
+            note=f"{day.outside:,} rows with a time in another {day.unit}"
             + (
                 f", usually {usual_outside:.1%}: source.time_zone names the clock of the days"
                 if usual_outside > LOCAL_DAYS
                 else ""
             ),
         )
-    last = (day.date - EPOCH + timedelta(days=1)).days * 24 + LATEST_ZONE_HOURS
+    last = day.end + LATEST_ZONE_HOURS
     future = sum(count for hour, (count, _) in day.profile.rows_by_hour.items() if hour >= last)
     measurements.add("future_rows", future, part=day.name)
     if not others:
         return
     shares = np.median([each.hours[0] / max(each.hours[0].sum(), 1) for each in others], axis=0)
-    uneven = _uneven_hours(day.date, zone)
+    uneven = _uneven_hours(day.date, zone) if day.unit == "day" else []
     shares[uneven] = 0.0
     shares = shares / max(shares.sum(), 1e-12)
     seen = day.hours[0].copy()

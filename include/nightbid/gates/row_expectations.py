@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,14 @@ import pyarrow.compute as pc
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.associations import after_impression, unproven
 from nightbid.gates.column_checks import far, known_values
-from nightbid.gates.day_profiles import EPOCH, Day, Days
+from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.drift import beyond_chance
 from nightbid.gates.expectations import Answer, ask
 from nightbid.gates.measurements import Measurements
 from nightbid.profile.column import ColumnProfile
 from nightbid.schema import KEY, RESERVED, TIME
 
-DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
 EXAMPLES = 3
 ALIKE = ("null_excess", "nan_excess", "blank_excess")
 """Statistics that ask the same of every column."""
@@ -127,7 +126,6 @@ def _answers(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
 
 def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
     """Everything that is asked of single rows, in the order of the columns."""
-    midnight = (day.date - EPOCH) // timedelta(days=1) * DAY_US
     outside = days.usual(day, lambda each: each.outside / max(each.profile.rows, 1))
     yield RowRule(
         "duplicates",
@@ -140,7 +138,7 @@ def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
         "outside_day",
         "",
         "ColumnValuesToBeBetween",
-        {"column": TIME, "min_value": midnight, "max_value": midnight + DAY_US - 1},
+        {"column": TIME, "min_value": day.start * HOUR_US, "max_value": day.end * HOUR_US - 1},
         usual=outside or 0.0,
     )
     for name, column in day.profile.columns.items():

@@ -8,6 +8,7 @@ from datetime import date
 from nightbid.gates.result import known_result
 from nightbid.night.record import history
 from nightbid.night.task import StageTask
+from nightbid.partitions import partition_of
 
 
 def nights_warned(task: StageTask, gate: str, statistics: Set[str]) -> dict[str, int]:
@@ -34,7 +35,7 @@ def nights_warned(task: StageTask, gate: str, statistics: Set[str]) -> dict[str,
         standing &= {
             each["statistic"]
             for each in result["findings"]
-            if of_tonight(each["part"], date.fromisoformat(result["night"]))
+            if of_tonight(each["part"], partition_of(result["night"]))
         }
         if not standing:
             break

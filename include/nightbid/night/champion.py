@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from nightbid.errors import ConcurrentUpdateError, ConfigError, PromotionRefused
 from nightbid.night.sealed import Sealed, seal, unseal
+from nightbid.partitions import Partition
 from nightbid.storage.workspace import (
     Workspace,
     read_all,
@@ -32,7 +33,7 @@ class Champion(Sealed):
     number: int
     """Position in the history, from 1."""
     run_id: str
-    night: date
+    night: Partition
     bundle_uri: str
     """The exported bundle: model, fitted features, statistics."""
     bundle_digest: str

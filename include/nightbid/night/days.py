@@ -184,21 +184,22 @@ def reason(workspace: Workspace, key: DayKey, pipeline: str) -> str:
     return ", ".join(sorted(found, key=len)[0]) if found else "new"
 
 
-def days_made(made: Mapping[str, str], days: int, most: int = 4) -> str:
+def days_made(made: Mapping[str, str], days: int, most: int = 4, unit: str = "day") -> str:
     """Say how many days were made and which, for a stage's summary.
 
     Args:
         made: day → why, oldest first.
         days: in all.
         most: days to name.
+        unit: what a `day` is.
     """
     if not made:
-        return f"{days} days, all reused"
+        return f"{days} {unit}s, all reused"
     if len(made) == days and set(made.values()) == {"new"}:
-        return f"{days} days, all new"
+        return f"{days} {unit}s, all new"
     named = [f"{day} ({why})" for day, why in list(made.items())[-most:]]
     more = f" and {len(made) - most} more" if len(made) > most else ""
-    return f"{days} days, {days - len(made)} reused, made {', '.join(named)}{more}"
+    return f"{days} {unit}s, {days - len(made)} reused, made {', '.join(named)}{more}"
 
 
 def versions_of(libraries: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from upath import UPath
 
 from nightbid.errors import ConcurrentUpdateError
 from nightbid.night.sealed import Sealed, seal, unseal
+from nightbid.partitions import Partition
 from nightbid.storage.workspace import read_all, write_newest, write_once
 
 GONE = "move this run's folder away and run its night again"
@@ -27,7 +28,7 @@ class RunHead(Sealed):
 
     pipeline: str
     run_id: str
-    date: dt.date
+    date: Partition
     overrides: tuple[str, ...] = ()
     trigger: str = "shell"
     sweep: str = ""

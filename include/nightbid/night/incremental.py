@@ -24,6 +24,7 @@ from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.sealed import Sealed, seal, unseal
+from nightbid.partitions import Partition
 from nightbid.storage.workspace import Workspace, read_all, read_manifest, write_once
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ SURE = 4.0
 class DayScore(Block):
     """How well weights predicted a day that they had not learned."""
 
-    day: dt.date
-    night: dt.date
+    day: Partition
+    night: Partition
     """Night that scored it."""
-    through: dt.date
+    through: Partition
     """Newest day that the weights had learned."""
     rows: int
     log_loss: float
@@ -60,13 +61,13 @@ class DayScore(Block):
 class Learned(Block):
     """What the weights of a night's model have learned, and how they predicted each day before."""
 
-    days: tuple[dt.date, ...]
+    days: tuple[Partition, ...]
     """In the weights, oldest first: those of the last full training and each one since."""
-    fresh: tuple[dt.date, ...]
+    fresh: tuple[Partition, ...]
     """Learned by this night."""
-    left_out: tuple[dt.date, ...] = ()
+    left_out: tuple[Partition, ...] = ()
     """Days of the window that a user has undone."""
-    full_night: dt.date
+    full_night: Partition
     """Night of the last full training."""
     nights: int
     """Nights since then; 0 on the night itself."""
@@ -116,12 +117,12 @@ def excess_of(new: DayScore, usual: tuple[DayScore, ...]) -> float | None:
 class Continuation(Block):
     """What a night's training goes on with."""
 
-    night: dt.date
+    night: Partition
     why_full: str = ""
     """Why it learns all days; empty: it goes on with a state."""
     learned: Learned | None = None
     """Of the state, or of the newest night before where all days are learned."""
-    left_out: tuple[dt.date, ...] = ()
+    left_out: tuple[Partition, ...] = ()
     """Days that a user has undone."""
 
 
@@ -137,7 +138,7 @@ class Decision(Sealed):
     """A day that no incremental night learns, or learns again."""
 
     change: Literal["undo", "restore"]
-    day: dt.date
+    day: Partition
     reason: str
     at: dt.datetime
     by: str = ""

@@ -12,7 +12,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +27,7 @@ from nightbid.night.record import RunRecord
 from nightbid.night.source import code_of
 from nightbid.night.stage import Stage
 from nightbid.night.task import StageInput
+from nightbid.partitions import STEPS
 from nightbid.storage.workspace import (
     Workspace,
     fetch,
@@ -173,7 +173,7 @@ def _earlier_champions(
     nights = spec.evaluate.ratchet_nights
     if not nights:
         return {}
-    since = run.date - timedelta(days=nights)
+    since = run.date - nights * STEPS[spec.partition]
     pointer = ChampionPointer(run.workspace, spec.pipeline)
     found = {}
     for each in pointer.earlier(champion, since):

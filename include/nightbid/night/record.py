@@ -29,7 +29,7 @@ HISTORY_NIGHTS = 28
 LONGEST_NAME = 120
 HEARTBEAT = "heartbeat"
 """File of a run that Airflow's triggerer renews while it watches the run: a time, ISO 8601."""
-LAG = "window.lag_days"
+LAG = "window.lag_"
 """The setting by which a run goes on with an older newest day."""
 WAITING = "waiting.txt"
 """File of a run that waits for its logs: what is missing, renewed at each look."""
@@ -94,6 +94,7 @@ class RunRecord:
 
         The default id is `<pipeline>-<date>`: running the same night again reuses what is done.
         """
+        newest = spec.partition_at(newest)
         name = run_name(spec, newest, run_id)
         folder = workspace.run_folder(spec.pipeline, name)
         head = RunHead(

@@ -25,6 +25,7 @@ from nightbid.clock import is_fresh
 from nightbid.errors import NightbidError
 from nightbid.night.record import HEARTBEAT, RunRecord, safe_run_id, state_of
 from nightbid.night.sealed import Sealed, seal, unseal
+from nightbid.partitions import Partition
 from nightbid.storage.workspace import Workspace, read_all, remove, write_atomically, write_once
 
 RENEW_SECONDS = 15
@@ -40,7 +41,7 @@ class Turn(Sealed):
     """A run that has begun, or waits to."""
 
     run_id: str
-    date: dt.date
+    date: Partition
     """Night of the run."""
 
 

@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -133,6 +133,7 @@ def night(asked: dict[str, Any]) -> dict[str, Any]:
     from nightbid.config.settings import Settings
     from nightbid.night.record import RunRecord
     from nightbid.night.stages import stage_named
+    from nightbid.partitions import partition_of
     from nightbid.runner import run_stage
     from nightbid.storage.workspace import Workspace
 
@@ -141,7 +142,7 @@ def night(asked: dict[str, Any]) -> dict[str, Any]:
     run = RunRecord.start(
         Workspace(settings.workspace),
         spec,
-        date.fromisoformat(asked["date"]),
+        partition_of(asked["date"]),
         run_id=asked["run_id"],
         overrides=tuple(asked["overrides"]),
         trigger="rehearsal",

@@ -26,6 +26,7 @@ from nightbid.cost.forecast import MILLION
 from nightbid.cost.ledger import totals
 from nightbid.cost.money import Money
 from nightbid.night.record import LAG, RunRecord
+from nightbid.partitions import Partition
 from nightbid.report import records
 from nightbid.report.figures import words_of
 from nightbid.report.run_page import headline
@@ -79,7 +80,7 @@ class RunSummary(BaseModel):
 
     pipeline: str
     run_id: str
-    date: dt.date
+    date: Partition
     started: dt.datetime
     trigger: str
     sweep: str = ""

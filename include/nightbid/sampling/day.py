@@ -27,6 +27,7 @@ from nightbid.data.user_keys import UserKeys
 from nightbid.errors import CorruptDataError
 from nightbid.night.days import DayKey, DayOutput, Made, versions_of
 from nightbid.night.source import code_of
+from nightbid.partitions import Hour
 from nightbid.profile import Profile
 from nightbid.profile.rows import RowSample
 from nightbid.sampling.as_read import BATCHES, OTHERS, is_as_read, leave_out
@@ -204,10 +205,11 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
     for each in counts[1:]:
         count.add(each)
     if count.read == 0:
+        unit = "hour" if isinstance(day, Hour) else "day"
         raise CorruptDataError(
-            "the day is empty",
+            f"the {unit} is empty",
             where=f"logs of {day}",
-            hint="load the day again, or take another date",
+            hint=f"load the {unit} again, or take another date",
         )
     if count.quarantined == count.read:
         raise CorruptDataError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from nightbid.column_parsing import as_time, whole
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.partitions import end_of as partition_end
 from nightbid.sampling.plain import plain_array
 from nightbid.sampling.row_files import RowFile, RowWriter
 from nightbid.sampling.rows import zone_of
@@ -97,9 +98,8 @@ class Delays:
 
 def end_of(night: date, spec: PipelineSpec) -> int:
     """Microseconds since 1970 at the end of a night's newest day, on the clock of its logs."""
-    after = night + timedelta(days=1)
-    midnight = datetime(after.year, after.month, after.day, tzinfo=ZoneInfo(zone_of(spec)))
-    return int(midnight.timestamp() * SECOND)
+    over = partition_end(night, spec.partition).replace(tzinfo=ZoneInfo(zone_of(spec)))
+    return int(over.timestamp() * SECOND)
 
 
 def learn_delays(files: Iterable[Path], spec: PipelineSpec) -> Delays | None:

@@ -20,6 +20,7 @@ from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import RunRecord
 from nightbid.night.sealed import unseal
+from nightbid.partitions import Partition
 from nightbid.storage.verify import file_digest, link_or_copy
 from nightbid.storage.workspace import Workspace, fetch, read_manifest
 
@@ -37,7 +38,7 @@ class FrozenData(BaseModel):
     name: str
     pipeline: str
     run_id: str
-    night: dt.date
+    night: Partition
     digest: str
     """Of all files, as in the manifest of the stage that wrote them."""
     rows: int

@@ -35,6 +35,7 @@ from nightbid.night.days import (
 )
 from nightbid.night.manifest import Rows
 from nightbid.night.task import Outcome, StageTask
+from nightbid.partitions import Unit
 from nightbid.sampling.as_read import is_slow, sampled_elsewhere, units_as_read
 from nightbid.sampling.day import (
     UNITS,
@@ -109,7 +110,8 @@ def run(task: StageTask) -> Outcome:
             "made": made,
             "rows_of": rows_of,
         },
-        summary=f"{days_made(made, len(counts) + len(young))}{_rows_of(rows_of, made)}, "
+        summary=f"{days_made(made, len(counts) + len(young), unit=task.spec.partition)}"
+        f"{_rows_of(rows_of, made)}, "
         f"{_history(history, task.night)}{_young(len(young), delays)}"
         f"{_rate_word(task.spec)} {rate:.4f}, {_accounted(total)}"
         + (f", quarantined: {listed(reasons, examples)}" if reasons else ""),
@@ -130,7 +132,7 @@ def prepared(task: StageTask) -> tuple[Source, list[tuple[Split, date]], list[st
     window = [(split, day) for split in READ_SPLITS for day in night.days(split)]
     named = named_columns(task.spec)
     source = open_source(task.spec.source, task.cache, [day for _, day in window], named)
-    check_window(source, night)
+    check_window(source, night, task.spec.partition)
     roles = task.spec.columns
     known = {*source.meaning.outcomes, *source.meaning.truth.values()}
     never = (
@@ -331,7 +333,7 @@ def _young(days: int, delays: dict[str, float]) -> str:
     return f"{days} of them young (positives take {delays['delay_hours']:.1f} h), "
 
 
-def check_window(source: Source, night: Night) -> None:
+def check_window(source: Source, night: Night, unit: Unit = "day") -> None:
     """Refuse a window that the source does not cover, naming what is there.
 
     Raises:
@@ -352,13 +354,13 @@ def check_window(source: Source, night: Night) -> None:
         )
     if missing[0] == wanted[0] and wanted[0] < known[0]:
         raise MissingDataError(
-            f"the window of {len(wanted)} days starts on {wanted[0]}, but the logs start on"
+            f"the window of {len(wanted)} {unit}s starts on {wanted[0]}, but the logs start on"
             f" {known[0]}",
             where="window",
-            hint="shorten window.train_days or take a later date",
+            hint=f"shorten window.train_{unit}s or take a later date",
         )
     raise MissingDataError(
-        f"{len(missing)} of {len(wanted)} days are missing: {', '.join(map(str, missing[:5]))}",
+        f"{len(missing)} of {len(wanted)} {unit}s are missing: {', '.join(map(str, missing[:5]))}",
         where="source",
         hint=f"the logs go from {known[0]} to {known[-1]}; load the missing days, or take"
         " another date",

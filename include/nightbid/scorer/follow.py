@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import pyarrow as pa
 from nightbid.errors import CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Manifest
+from nightbid.partitions import partition_of
 from nightbid.scorer import arrow_rows, rows
 from nightbid.scorer.auction import KEYS
 from nightbid.scorer.rows import RankWire, Wire
@@ -293,7 +294,7 @@ class OneBundle:
         if self.state.served is None:
             card = read_card(self._folder)
             champion = Champion(
-                pipeline=self._pipeline, number=0, run_id="", night=date.fromisoformat(card.night),
+                pipeline=self._pipeline, number=0, run_id="", night=partition_of(card.night),
                 bundle_uri=str(self._folder), bundle_digest="", since=datetime.now(UTC),
                 change="promote", reason="not promoted: one bundle is served",
             )  # fmt: skip

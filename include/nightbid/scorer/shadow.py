@@ -29,6 +29,7 @@ from nightbid.errors import ConfigError, MissingDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.manifest import Manifest
 from nightbid.night.record import runs_of
+from nightbid.partitions import partition_of
 from nightbid.scorer.follow import Served, fetch_bundle, load
 from nightbid.serving.bundle import read_card
 from nightbid.storage.workspace import Workspace, fetch
@@ -217,7 +218,7 @@ class Choice:
         card = read_card(folder)
         entry = Champion(
             pipeline=self._pipeline, number=0, run_id=run_id, bundle_uri=uri,
-            night=datetime.strptime(card.night, "%Y-%m-%d").date(),
+            night=partition_of(card.night),
             bundle_digest=manifest.digest, since=datetime.now(UTC), change="promote",
             reason="not promoted: it scores beside the champion",
         )  # fmt: skip

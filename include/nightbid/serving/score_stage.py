@@ -77,7 +77,7 @@ def score_day(
         )
     trained = RunRecord.load(workspace, pipeline, champion.run_id)
     spec = PipelineSpec.model_validate(trained.head.spec)
-    day = date or champion.night
+    day = spec.partition_at(date) if date else champion.night
     run = RunRecord.start(
         workspace, spec, day, run_id=f"score-{champion.number}-{day}", trigger=trigger,
         sweep=NOT_A_NIGHT, until=SCORE.name,

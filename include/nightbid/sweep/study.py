@@ -29,6 +29,7 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.night.record import runs_of
 from nightbid.night.sealed import unseal
+from nightbid.partitions import Partition
 from nightbid.preflight import checked_pipeline
 from nightbid.storage.workspace import Workspace, write_atomically
 from nightbid.sweep.space import Parameter, Space, Value, parse_space
@@ -53,7 +54,7 @@ class SweepHead(BaseModel):
 
     pipeline: str
     name: str
-    date: dt.date
+    date: Partition
     settings: tuple[str, ...]
     """The `--set` texts."""
     metric: Metric = "log_loss"

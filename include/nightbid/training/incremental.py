@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ from nightbid.models.folder import ModelCard, load_card
 from nightbid.models.layout import Layout
 from nightbid.models.network import Network
 from nightbid.night.incremental import Continuation, DayScore, Learned, excess_of
+from nightbid.partitions import Hour, partition_of
 from nightbid.schema import split_files
 from nightbid.training.data import Rows
 from nightbid.training.validation import Score, Validation
@@ -122,7 +124,13 @@ class Lesson:
 def days_of(featurized: Path) -> tuple[dt.date, ...]:
     """Training days of a featurize output, oldest first."""
     names = {path.parent.name.removeprefix("dt=") for path in split_files(featurized, "train")}
-    return tuple(sorted(map(dt.date.fromisoformat, names)))
+    return tuple(sorted(map(partition_of, names)))
+
+
+def _step(days: tuple[dt.date, ...]) -> dt.timedelta:
+    """Time from one of some partitions to the next."""
+    least = dt.timedelta(hours=1) if isinstance(days[0], Hour) else dt.timedelta(days=1)
+    return min((later - day for day, later in pairwise(days)), default=least)
 
 
 def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.date]) -> float:
@@ -130,7 +138,7 @@ def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.dat
     wanted, everything = set(days), set(of)
     rows = {True: 0, False: 0}
     for path in split_files(featurized, "train"):
-        day = dt.date.fromisoformat(path.parent.name.removeprefix("dt="))
+        day = partition_of(path.parent.name.removeprefix("dt="))
         if day in everything:
             rows[day in wanted] += pq.read_metadata(path).num_rows
     return rows[True] / max(sum(rows.values()), 1)
@@ -165,7 +173,7 @@ def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> L
     fresh = tuple(day for day in window if day > learned.through)
     if not fresh:
         return full(f"{learned.through} is the newest day already")
-    if there[0] - learned.through > dt.timedelta(days=1):
+    if there[0] - learned.through > _step(there):
         return full(f"the state ends on {learned.through}, before the window")
     old = load_card(job.start / "model")
     card = old.model_copy(update={"features": layout.schema})

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from nightbid.cli.dates import FORM, read_date
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import NightbidError, StageError
@@ -32,7 +33,7 @@ def run(
     pipeline: Annotated[str, typer.Option(help="Name of a YAML in include/pipelines/.")] = "ctr",
     nights: Annotated[int, typer.Option(min=1, help="Consecutive nights.")] = 2,
     date: Annotated[
-        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The first night.")
+        dt.date | None, typer.Option(parser=read_date, metavar=FORM, help="The first night.")
     ] = None,
     settings_over: Annotated[
         list[str] | None, typer.Option("--set", help="dotted.key=value, over the YAML.")
@@ -46,7 +47,7 @@ def run(
 
     from nightbid_airflow.embedded.nights import default_first, run_nights
 
-    first = date.date() if date else default_first(spec, nights, settings.cache)
+    first = spec.partition_at(date) if date else default_first(spec, nights, settings.cache)
     check_settings(spec, first, settings.cache)
     with _started(settings) as airflow:
         _wait_for_dag(airflow, f"nightly_{pipeline}")

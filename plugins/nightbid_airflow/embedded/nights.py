@@ -16,6 +16,7 @@ from nightbid.data.source import open_source
 from nightbid.errors import MissingDataError, StageError
 from nightbid.night.record import RunRecord, safe_run_id
 from nightbid.night.stages import NIGHT
+from nightbid.partitions import STEPS
 from nightbid.report.table import night_table, verdict_line
 from nightbid.report.write import write_report
 from nightbid.storage.workspace import Workspace
@@ -40,19 +41,20 @@ def default_first(spec: PipelineSpec, nights: int, cache: Path) -> dt.date:
     Raises:
         DataError: there are too few days of logs.
     """
-    window = Night.of(spec, dt.date(2000, 1, 1))
+    window, step = Night.of(spec, dt.date(2000, 1, 3)), STEPS[spec.partition]
     oldest = (window.days("train") + window.days("validate") + window.days("evaluate"))[0]
     reach = window.date - oldest
     if isinstance(spec.source, SimulatorSource):
-        return spec.source.start + reach
+        return spec.first_partition(spec.source.start) + reach
     days = open_source(spec.source, cache).days()
-    if not days or days[-1] - dt.timedelta(days=nights - 1) - reach < days[0]:
+    if not days or days[-1] - (nights - 1) * step - reach < days[0]:
         raise MissingDataError(
-            f"{nights} nights need {reach.days + nights} days of logs, there are {len(days or ())}",
+            f"{nights} nights need {reach // step + nights} {spec.partition}s of logs, there are"
+            f" {len(days or ())}",
             where=f"source of {spec.pipeline}",
             hint="shorten the window, or run fewer nights",
         )
-    return days[-1] - dt.timedelta(days=nights - 1)
+    return days[-1] - (nights - 1) * step
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def run_nights(
     """
     workspace = Workspace(settings.workspace)
     for offset in range(nights):
-        night = NightRun(airflow, spec, first + dt.timedelta(days=offset), overrides)
+        night = NightRun(airflow, spec, first + offset * STEPS[spec.partition], overrides)
         console.rule(f"[bold]{escape(night.run_id)}[/]")
         night.begin()
         failed = _follow(night, workspace, console)

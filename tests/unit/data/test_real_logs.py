@@ -400,7 +400,7 @@ def test_hours_of_a_day_are_one_day_and_weeks_are_none(tmp_path):
         pq.write_table(pa.table({"v": [hour]}), path)
     assert read(opened(tmp_path, "parquet"))["v"].to_pylist() == [0, 1, 2]
     os.rename(tmp_path / f"dt={DAY}", tmp_path / "week=2026-W02")
-    with pytest.raises(MissingDataError, match="weeks and months are not read"):
+    with pytest.raises(MissingDataError, match=r"weeks need source\.partition: week"):
         read(opened(tmp_path, "parquet"))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nightbid.cli import complete, view
+from nightbid.cli.dates import FORM, read_date
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known
 from nightbid.config.load import find_pipeline
@@ -176,8 +177,10 @@ def sweep(
     trials: Annotated[int, typer.Option(min=1, help="Trials, those already done included.")] = 20,
     budget: Annotated[str, typer.Option(help="Of all trials at cloud prices, as 5USD.")] = "",
     date_: Annotated[
-        datetime | None,
-        typer.Option("--date", formats=["%Y-%m-%d"], help="Default: the newest night that ran."),
+        date | None,
+        typer.Option(
+            "--date", parser=read_date, metavar=FORM, help="Default: the newest night that ran."
+        ),
     ] = None,
     metric: Annotated[str, typer.Option(help="log_loss or auc, of the validation rows.")] = (
         "log_loss"
@@ -196,7 +199,7 @@ def sweep(
     begun = Sweep.start(
         known(pipeline, settings),
         settings,
-        date=date_.date() if date_ else newest_night(pipeline, settings),
+        date=date_ or newest_night(pipeline, settings),
         varied=set_,
         trials=trials,
         budget_usd=budget_of(budget),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
+from datetime import date
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from nightbid.cli import complete, view
+from nightbid.cli.dates import FORM, read_date
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known, one_value_each
@@ -28,7 +29,7 @@ PANEL = "Nights"
 def run(
     pipeline: PipelineName,
     date_: Annotated[
-        datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Newest day of logs.")
+        date, typer.Option("--date", parser=read_date, metavar=FORM, help="Newest day of logs.")
     ],
     nights: Annotated[int, typer.Option(min=1, help="Consecutive nights from that date on.")] = 1,
     set_: Overrides = None,
@@ -56,12 +57,10 @@ def run(
     settings = Settings()
     overrides = tuple(set_ or ())
     with one_value_each(overrides):
-        spec = checked_pipeline(
-            pipeline, settings.pipelines, overrides, date_.date(), settings.cache
-        )
+        spec = checked_pipeline(pipeline, settings.pipelines, overrides, date_, settings.cache)
         run_nights(
             spec,
-            first=date_.date(),
+            first=date_,
             nights=nights,
             settings=settings,
             overrides=overrides,
@@ -76,19 +75,19 @@ def run(
 def window(
     pipeline: PipelineName,
     date_: Annotated[
-        datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Newest day of logs.")
+        date, typer.Option("--date", parser=read_date, metavar=FORM, help="Newest day of logs.")
     ],
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which days a night would use for what."""
     spec = find_pipeline(pipeline, Settings().pipelines, tuple(set_ or ()))
-    night = Night.of(spec, date_.date())
+    night = Night.of(spec, date_)
     if as_json:
         splits = {name: night.days(name) for name in READ_SPLITS if night.days(name)}
         print_json(splits)
         return
-    table = Table("split", "days", "from", "to")
+    table = Table("split", f"{spec.partition}s", "from", "to")
     for name in READ_SPLITS:
         if not (days := night.days(name)):
             continue

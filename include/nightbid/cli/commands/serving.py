@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import date as date_type
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from nightbid.cli.dates import FORM, read_date
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, app, console, known
 from nightbid.config.settings import Settings
@@ -146,9 +147,9 @@ def score(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="New folder for the scores.")] = None,
     date: Annotated[
-        datetime | None,
+        date_type | None,
         typer.Option(
-            formats=["%Y-%m-%d"], help="Score a day of the logs instead; a metered stage."
+            parser=read_date, metavar=FORM, help="Score a day of the logs instead; a metered stage."
         ),
     ] = None,
     keep: Annotated[
@@ -165,7 +166,7 @@ def score(
         from nightbid.serving.score_stage import score_day
 
         scorer, scored = score_day(
-            workspace, known(pipeline, settings), date.date(), cache_folder=settings.cache
+            workspace, known(pipeline, settings), date, cache_folder=settings.cache
         )
         console.print(f"champion #{scorer.number}: {scored.manifest.summary}", soft_wrap=True)
         console.print(f"{scored.uri}/scores", soft_wrap=True)

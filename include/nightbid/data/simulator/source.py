@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nightbid.config.faults import Fault
 from nightbid.config.sources import SimulatorSource
@@ -15,6 +16,7 @@ from nightbid.data.simulator.faults import FaultyRows, apply
 from nightbid.data.simulator.impressions import CHUNK, Exchange
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import MissingDataError
+from nightbid.partitions import STEPS, Hour
 
 MEANING = SourceSchema(
     outcomes=frozenset(
@@ -43,6 +45,28 @@ class SimulatorLogs:
         return None
 
     def batches(self, day: date, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
+        """Make one partition, with the faults of its days.
+
+        Args:
+            day: its name.
+            chunk: rows made at a time.
+
+        Raises:
+            MissingDataError: there is no such day.
+        """
+        if isinstance(day, Hour):
+            for batch in self._of_day(day.date(), chunk):
+                times = batch["time"].cast(pa.timestamp("us"))
+                is_mine = pc.equal(
+                    pc.floor_temporal(times, unit="hour"), pa.scalar(day, times.type)
+                )
+                if (mine := batch.filter(is_mine)).num_rows:
+                    yield mine
+            return
+        for later in range(STEPS[self._block.partition].days):
+            yield from self._of_day(day + timedelta(days=later), chunk)
+
+    def _of_day(self, day: date, chunk: int) -> Iterator[pa.RecordBatch]:
         """Make one day, with its faults.
 
         Args:
@@ -88,5 +112,7 @@ class SimulatorLogs:
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
         """The faults of this day; all else is in the block."""
-        faults = [text for text in self._block.faults if Fault.parse(text).day == day]
+        first = day.date() if isinstance(day, Hour) else day
+        days = [first + timedelta(days=at) for at in range(STEPS[self._block.partition].days or 1)]
+        faults = [text for text in self._block.faults if Fault.parse(text).day in days]
         return {"logs": ", ".join(faults) or "no faults"}

@@ -47,6 +47,7 @@ class HourTransform(TimePartTransform[Hour]):
     """Hour of the day."""
 
     size = 24
+    cycle_hours = 24
 
     def of_moments(self, moments: Ints) -> Int32s:
         """Compute its input from microseconds since 1970; int32 [rows]."""

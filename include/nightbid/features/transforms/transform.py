@@ -66,6 +66,8 @@ class Transform(ABC, Generic[Settings]):
 
     learns_history: ClassVar[bool] = False
     """It learns from the rows of every split, and a row is told of earlier rows only."""
+    cycle_hours: ClassVar[int] = 0
+    """Hours after which its values repeat; rows of a part of them differ by what it is. 0: none."""
     drifts: ClassVar[bool] = False
     """Its values differ between days by definition: one weekday is not five, and history grows
     through the window. Gates compare them with the champion's window instead."""

@@ -1,0 +1,92 @@
+"""How many partitions of logs a night reads: the typed `window` block."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from nightbid.config.base import Block
+from nightbid.partitions import STEPS, Unit
+
+LONGEST_DAYS = 3660
+"""Of a window, and of each of its parts: ten years of days."""
+KEY = re.compile(r"(history|train|validate|evaluate|lag)_(day|hour|week)s")
+
+
+def _in_other_units(schema: dict[str, Any]) -> None:
+    """Add the keys of hours and weeks to the JSON schema."""
+    known = schema["properties"]
+    for unit in ("hour", "week"):
+        for name in list(known):
+            if (match := KEY.fullmatch(name)) and match[2] == "day":
+                told = known[name].get("description", "").replace("days", f"{unit}s")
+                other = {**known[name], "description": told.replace("day", unit)}
+                known[f"{match[1]}_{unit}s"] = other
+
+
+class Window(Block):
+    """Number of days per split, oldest first: history, train, validate, evaluate.
+
+    Where the logs are partitioned by hours or weeks (`source.partition`), the keys end in `_hours`
+    or `_weeks` instead: `{train_hours: 120, validate_hours: 24, evaluate_hours: 24}`.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_in_other_units)
+
+    history_days: int = Field(default=0, ge=0, le=LONGEST_DAYS)
+    """Days before the first training day that feed `target_rate`, `count` and `recent` without
+    being learned from: else the first training days have no past. Days before the logs start are
+    left out."""
+
+    train_days: int = Field(default=5, ge=1, le=LONGEST_DAYS)
+    """Days to train on."""
+    validate_days: int = Field(default=1, ge=1, le=LONGEST_DAYS)
+    """Days for early stopping and calibration."""
+    evaluate_days: int = Field(default=1, ge=1, le=LONGEST_DAYS)
+    """Newest days, on which candidate and champion are compared."""
+    lag_days: int = Field(default=0, ge=0, le=60)
+    """Days between the night and its newest day of logs that are left out."""
+
+    _unit: Unit = PrivateAttr(default="day")
+
+    @property
+    def unit(self) -> Unit:
+        """What the numbers count."""
+        return self._unit
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_unit(cls, value: Any, read: Callable[[Any], Window]) -> Window:
+        unit: Unit = "day"
+        if isinstance(value, dict):
+            units = {match[2]: name for name in value if (match := KEY.fullmatch(str(name)))}
+            if len(units) > 1:
+                raise ValueError(
+                    f"{' and '.join(sorted(units.values()))} count different units; count all in"
+                    " what source.partition says"
+                )
+            unit = next((each for each in STEPS if each in units), "day")
+            value = {
+                f"{match[1]}_days" if (match := KEY.fullmatch(str(name))) else name: number
+                for name, number in value.items()
+            }
+        window = read(value)
+        if isinstance(value, dict):
+            window._unit = unit
+        return window
+
+    @model_serializer(mode="wrap")
+    def _write_unit(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write the keys as they are spelled in a YAML."""
+        found: dict[str, Any] = write(self)
+        return {name.replace("_days", f"_{self.unit}s"): each for name, each in found.items()}

@@ -1,0 +1,64 @@
+"""Hours of logs as the days that a raw gate compares: 24 at a time, back from the newest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import date, timedelta
+from functools import reduce
+
+from nightbid.gates.day_profiles import OUTSIDE, Day, Days
+from nightbid.partitions import DAY_HOURS, STEPS
+from nightbid.profile.profile import Profile
+
+
+def in_rolling_days(hours: Days) -> Days:
+    """Judge the hours of a window, and those known from earlier nights, as days."""
+    joined = rolling_days(hours.all, max(hours.expected))
+    tonight = {hour.name for hour in hours.window}
+    return Days(
+        [day for day in joined if tonight & set(day.partitions)],
+        [day for day in joined if not tonight & set(day.partitions)],
+        hours.expected,
+        hours.missing,
+    )
+
+
+def rolling_days(hours: Iterable[Day], newest: date) -> list[Day]:
+    """Join hours into days that end with the newest hour, and with the same hour on days before.
+
+    Each has every hour of the day once, so what is usual of a day holds for it: volume, clock,
+    label rate by hour. Hours that make no whole day are left out.
+
+    Args:
+        hours: Each hour that is known.
+        newest: The newest hour of the window.
+
+    Returns:
+        Days, oldest first; `date` is their last hour.
+    """
+    known = {each.date: each for each in hours}
+    found: list[Day] = []
+    last = newest
+    while known and last >= min(known):
+        names = [last - back * STEPS["hour"] for back in range(DAY_HOURS - 1, -1, -1)]
+        parts = [known[name] for name in names if name in known]
+        # An hour that has no logs is missing in the midst; before the first one, nothing is known.
+        if parts and names[0] >= min(known):
+            found.append(_joined(last, parts))
+        last -= timedelta(days=1)
+    return found[::-1]
+
+
+def _joined(last: date, parts: list[Day]) -> Day:
+    figures: Counter[str] = Counter()
+    for each in parts:
+        figures.update(each.figures)
+    figures[OUTSIDE] = sum(each.outside for each in parts)
+    return Day(
+        last,
+        reduce(Profile.merge, (each.profile for each in parts)),
+        dict(figures),
+        unit="hour",
+        partitions=tuple(each.name for each in parts),
+    )

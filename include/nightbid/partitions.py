@@ -1,0 +1,154 @@
+"""What a log is partitioned by: days, hours or weeks.
+
+A partition is named by a `date`: a day by itself, a week by its first day, an hour by an `Hour`,
+which is a date that has an hour. Windows count partitions, and a night is of one partition.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+Unit = Literal["day", "hour", "week"]
+STEPS: dict[Unit, timedelta] = {
+    "day": timedelta(days=1),
+    "hour": timedelta(hours=1),
+    "week": timedelta(days=7),
+}
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+EPOCH = date(1970, 1, 1)
+DAY_HOURS = 24
+
+
+class Hour(datetime):
+    """An hour of logs, on the clock of their partitions; written `2026-01-05T03`."""
+
+    @classmethod
+    def of(cls, day: date, hour: int) -> Hour:
+        """The hour of a day; `hour` counts from 0 to 23."""
+        return cls(day.year, day.month, day.day, hour)
+
+    def isoformat(self, sep: str = "T", timespec: str = "hours") -> str:
+        """Write it as YYYY-MM-DDTHH."""
+        return super().isoformat(sep, timespec)
+
+    def __str__(self) -> str:
+        return self.isoformat()
+
+    def __format__(self, form: str, /) -> str:
+        return super().__format__(form) if form else str(self)
+
+    # A pipeline whose partitions have changed has nights of days beside those of hours: a day comes
+    # before its hours.
+    def __lt__(self, other: date, /) -> bool:
+        return super().__lt__(_moment(other))
+
+    def __le__(self, other: date, /) -> bool:
+        return self == other or self < other
+
+    def __gt__(self, other: date, /) -> bool:
+        return not self <= other
+
+    def __ge__(self, other: date, /) -> bool:
+        return not self < other
+
+    def __sub__(self, other: Any, /) -> Any:
+        return super().__sub__(_moment(other) if isinstance(other, date) else other)  # type: ignore[operator]
+
+    def __rsub__(self, other: date, /) -> timedelta:  # type: ignore[misc]
+        return _moment(other) - datetime(self.year, self.month, self.day, self.hour)
+
+
+def _moment(day: date) -> datetime:
+    """A partition as a time that can be compared; a day is just before its first hour."""
+    if isinstance(day, datetime):
+        return day
+    return datetime(day.year, day.month, day.day) - timedelta(microseconds=1)
+
+
+def partition_of(text: str) -> date:
+    """Read the name of a partition: YYYY-MM-DD, or YYYY-MM-DDTHH for an hour.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    day, mark, hour = text.partition("T")
+    try:
+        found = date.fromisoformat(day)
+        if mark and not (len(hour) == 2 and hour.isdigit()):
+            raise ValueError
+        return Hour.of(found, int(hour)) if mark else found
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a date; write YYYY-MM-DD, or YYYY-MM-DDTHH for an hour"
+        ) from None
+
+
+def _read(value: Any) -> date:
+    if isinstance(value, str):
+        return partition_of(value)
+    if isinstance(value, datetime) and not isinstance(value, Hour):
+        raise ValueError(f"{value} has a time of day; write YYYY-MM-DD, or YYYY-MM-DDTHH")
+    if not isinstance(value, date):
+        raise ValueError(f"{value!r} is not a date; write YYYY-MM-DD, or YYYY-MM-DDTHH for an hour")
+    return value
+
+
+Partition = Annotated[
+    date,
+    PlainValidator(_read),
+    PlainSerializer(lambda value: value.isoformat(), return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string"}),
+]
+"""A `date` or an `Hour` in a typed record."""
+
+
+def containing(moment: date, unit: Unit, begins: str = WEEKDAYS[0]) -> date:
+    """The partition in which a day lies, or an `Hour` or a `datetime` of its own clock.
+
+    A plain day in a log of hours is its last hour: the night of a day is that of all of it.
+
+    Args:
+        moment: A day, or a time.
+        unit: What the log is partitioned by.
+        begins: First day of a week.
+    """
+    has_time = isinstance(moment, datetime)
+    day = moment.date() if isinstance(moment, datetime) else moment
+    if unit == "hour":
+        return Hour.of(day, moment.hour if has_time else DAY_HOURS - 1)  # type: ignore[attr-defined]
+    if unit == "week":
+        return day - timedelta(days=(day.weekday() - WEEKDAYS.index(begins)) % 7)
+    return day
+
+
+def count_between(first: date, last: date, unit: Unit) -> int:
+    """How many partitions lie from one to another, both included."""
+    return (last - first) // STEPS[unit] + 1
+
+
+def first_hour(partition: date) -> int:
+    """Hours from 1970 to the beginning of a partition, on its own clock."""
+    if isinstance(partition, Hour):
+        return first_hour(partition.date()) + partition.hour
+    return (partition - EPOCH).days * DAY_HOURS
+
+
+def hours_in(unit: Unit) -> int:
+    """Length of a partition in hours."""
+    return STEPS[unit] // STEPS["hour"]
+
+
+def end_of(partition: date, unit: Unit) -> datetime:
+    """The moment at which a partition is over, as if its clock were UTC."""
+    start = datetime(partition.year, partition.month, partition.day, tzinfo=UTC)
+    if isinstance(partition, Hour):
+        start += timedelta(hours=partition.hour)
+    return start + STEPS[unit]
+
+
+def days_as_partitions(days: int, unit: Unit) -> int:
+    """How many partitions some days reach over: 24 hours each, or weeks that are begun."""
+    return -(-days * timedelta(days=1) // STEPS[unit])

@@ -1,0 +1,77 @@
+"""The raw gate on logs of hours: 24 hours at a time are compared."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from nightbid.config.load import parse_pipeline
+from nightbid.errors import CorruptDataError, GateStopped
+from nightbid.gates.day_profiles import Day
+from nightbid.gates.rolling_days import rolling_days
+from nightbid.night.record import RunRecord
+from nightbid.night.stages import NIGHT
+from nightbid.partitions import STEPS, Hour, partition_of
+from nightbid.profile.profile import Profile
+from nightbid.runner import run_stage
+from nightbid.storage.workspace import Workspace
+
+STAGES = {stage.name: stage for stage in NIGHT}
+LAST = "2026-01-04T17"
+SPEC = """
+pipeline: hourly
+source: {kind: simulator, partition: hour, rows_per_day: 6000, users: 300, ads: 100, faults: %s}
+window: {train_hours: 66, validate_hours: 3, evaluate_hours: 3}
+features: {device_type: vocabulary}
+"""
+
+
+def gate(tmp_path, faults: str = "[]") -> str:
+    spec = parse_pipeline(SPEC % faults, "hourly.yaml")
+    run = RunRecord.start(Workspace(str(tmp_path / "workspace")), spec, partition_of(LAST))
+    run_stage(STAGES["sample"], spec, run, cache_folder=tmp_path / "cache")
+    return run_stage(
+        STAGES["gate_raw"], spec, run, cache_folder=tmp_path / "cache"
+    ).manifest.summary
+
+
+def test_clean_hours_stop_nothing(tmp_path):
+    gate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("labels_zero", r"label_.*"),
+        ("nulls:0.5", r"null_excess"),
+        ("negative_prices", r"out_of_range"),
+    ],
+)
+def test_a_fault_of_the_newest_hours_stops(tmp_path, fault, said):
+    kind, _, amount = fault.partition(":")
+    planted = f"['{kind}@2026-01-04{':' + amount if amount else ''}']"
+    with pytest.raises(GateStopped, match=said):
+        gate(tmp_path, planted)
+
+
+def test_an_hour_without_rows_is_named(tmp_path):
+    with pytest.raises(CorruptDataError, match="2026-01-04T14: the hour is empty"):
+        gate(tmp_path, "['missing_hour@2026-01-04:14']")
+
+
+def hours_of(*names: dt.date) -> list[Day]:
+    return [Day(name, Profile(1, {}), {"read": 1.0}, unit="hour") for name in names]
+
+
+def test_days_end_with_the_newest_hour_and_have_every_hour_once():
+    newest = Hour.of(dt.date(2026, 1, 4), 17)
+    hours = [newest - back * STEPS["hour"] for back in range(60)]
+    found = rolling_days(hours_of(*hours), newest)
+    assert [str(day.date) for day in found] == ["2026-01-03T17", "2026-01-04T17"]
+    assert [day.profile.rows for day in found] == [24, 24], "twelve hours make no day"
+    assert [day.figures["read"] for day in found] == [24, 24]
+    assert found[-1].end - found[-1].start == 24
+    # An hour without logs is missing in its day.
+    without = [hour for hour in hours if hour != newest - 5 * STEPS["hour"]]
+    assert [day.profile.rows for day in rolling_days(hours_of(*without), newest)] == [24, 23]
+    assert rolling_days(hours_of(*hours[:23]), newest) == []
