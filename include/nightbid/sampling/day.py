@@ -205,11 +205,11 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
     for each in counts[1:]:
         count.add(each)
     if count.read == 0:
-        unit = "hour" if isinstance(day, Hour) else "day"
+        kind = "hour" if isinstance(day, Hour) else "day"
         raise CorruptDataError(
-            f"the {unit} is empty",
+            f"the {kind} is empty",
             where=f"logs of {day}",
-            hint=f"load the {unit} again, or take another date",
+            hint=f"load the {kind} again, or take another date",
         )
     if count.quarantined == count.read:
         raise CorruptDataError(
