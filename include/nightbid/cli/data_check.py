@@ -12,6 +12,7 @@ from rich.table import Table
 
 from nightbid.config.load import parse_pipeline
 from nightbid.data_check.check import FolderReport, check_folder, is_complete, pipeline_name
+from nightbid.data_check.partitions import unit_of
 from nightbid.errors import ConfigError, MissingDataError
 from nightbid.storage.workspace import write_atomically
 
@@ -86,7 +87,8 @@ def _print(report: FolderReport, console: Console) -> None:
     gaps = report.gaps
     told = f"; {len(gaps)} missing: {', '.join(map(str, gaps[:5]))}" if gaps else ", none missing"
     say(f"source   {options}")
-    say(f"days     {len(report.days)}, {report.days[0]} to {report.days[-1]}{told}")
+    unit = f"{unit_of(block)}s"
+    say(f"{unit:<8} {len(report.days)}, {report.days[0]} to {report.days[-1]}{told}")
     rows = sum(report.sampled.values())
     say(f"sample   {rows:,} rows of {', '.join(map(str, report.sampled))}")
     for reason, count in sorted(report.unread.items(), key=lambda each: -each[1])[:3]:

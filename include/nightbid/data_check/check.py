@@ -18,10 +18,12 @@ from nightbid.data.source import JoinsEvents, open_source
 from nightbid.data_check.columns import ColumnSummary, day_numbers, summarize
 from nightbid.data_check.detect import source_block, time_column
 from nightbid.data_check.draft import draft
+from nightbid.data_check.partitions import has_hours, unit_of, weeks_of
 from nightbid.data_check.roles import Findings, find_roles
 from nightbid.data_check.rows import first_rows
 from nightbid.data_check.streams import events_block, stream_folders
 from nightbid.errors import MissingDataError
+from nightbid.partitions import STEPS
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class FolderReport:
     @property
     def gaps(self) -> list[date]:
         """Days missing in between."""
-        have = set(self.days)
-        span = range(self.days[0].toordinal(), self.days[-1].toordinal())
-        return [day for at in span if (day := date.fromordinal(at)) not in have]
+        have, step = set(self.days), STEPS[unit_of(self.block)]
+        span = range((self.days[-1] - self.days[0]) // step)
+        return [day for at in span if (day := self.days[0] + at * step) not in have]
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -119,6 +121,11 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     known = whole.days() or ()
     if isinstance(whole, JoinsEvents):  # of the newest days, the events are still to come
         known = tuple(day for day in known if not whole.not_there(day))
+    if not streams and (weeks := weeks_of(block, known, cache)):
+        block = {**block, **weeks}
+        typed = TypeAdapter(Source).validate_python(block)
+        whole = open_source(typed, cache)
+        known = whole.days() or ()
     if not known and not streams and (column := time_column(block, cache)):
         block = {**block, "day_column": column}
         typed = TypeAdapter(Source).validate_python(block)
@@ -167,7 +174,8 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         found.clocks = []
         if found.roles.get("time") == block["day_column"]:
             found.reasons["time"] = "says the day of a row; source.time_zone if it is not in UTC"
-    text = draft(name or pipeline_name(folder), block, columns, found, known)
+    has_more = not streams and unit_of(block) == "day" and has_hours(block, cache)
+    text = draft(name or pipeline_name(folder), block, columns, found, known, has_hours=has_more)
     return FolderReport(block, tuple(known), sampled, unread, columns, found, text)
 
 

@@ -16,7 +16,9 @@ from nightbid.config.sources import EventsSource
 from nightbid.data.events import MADE
 from nightbid.data_check.columns import LONG_TEXT, Clock, ColumnSummary
 from nightbid.data_check.names import has_meaning
+from nightbid.data_check.partitions import unit_of
 from nightbid.data_check.roles import Findings
+from nightbid.partitions import STEPS, Unit
 from nightbid.schema import RESERVED
 
 MOST_FEATURES = 40
@@ -31,6 +33,8 @@ def draft(
     columns: Sequence[ColumnSummary],
     found: Findings,
     days: Sequence[date],
+    *,
+    has_hours: bool = False,
 ) -> str:
     """Write a pipeline YAML.
 
@@ -40,6 +44,7 @@ def draft(
         columns: of the sample.
         found: roles, label and outcomes.
         days: every day of the folder, oldest first.
+        has_hours: whether its files name hours, too.
 
     Returns:
         The text. What is missing stands in it as a comment to fill in.
@@ -69,11 +74,16 @@ def draft(
         lines += [f"    - {_scalar(each)}  # {_comment(found.outcomes[each])}" for each in outcomes]
     lines += _columns(found)
     lines += _label(found, columns)
-    lines += _window(days)
+    lines += _window(days, unit_of(block))
     lines += ["features:", *_features(columns, found), "model: {architecture: dcn_v2}"]
     if slices := _slices(columns, found):
         lines.append(f"evaluate: {{slices: [{', '.join(map(_scalar, slices))}]}}")
-    lines.append('# schedule: "0 3 * * *"  # every night at three, UTC')
+    if unit_of(block) == "week":
+        lines.append('# schedule: "0 3 * * 1"  # every Monday at three, UTC')
+    else:
+        lines.append('# schedule: "0 3 * * *"  # every night at three, UTC')
+    if has_hours:
+        lines.append("# The files name hours: source.partition: hour makes a night of each.")
     return "\n".join(lines) + "\n"
 
 
@@ -141,15 +151,15 @@ def _label(found: Findings, columns: Sequence[ColumnSummary]) -> list[str]:
     return lines
 
 
-def _window(days: Sequence[date]) -> list[str]:
+def _window(days: Sequence[date], unit: Unit) -> list[str]:
     run = 1
-    while run < len(days) and (days[-run] - days[-run - 1]).days == 1:
+    while run < len(days) and days[-run] - days[-run - 1] == STEPS[unit]:
         run += 1
     train = max(min(run - 2, 5), 1)
-    told = f"{len(days)} days, {days[0]} to {days[-1]}"
+    told = f"{len(days)} {unit}s, {days[0]} to {days[-1]}"
     if run < 3:
-        told += "; a night needs three days in a row: one to train, to validate, to evaluate"
-    return [f"window: {{train_days: {train}}}  # the folder has {told}"]
+        told += f"; a night needs three {unit}s in a row: one to train, to validate, to evaluate"
+    return [f"window: {{train_{unit}s: {train}}}  # the folder has {told}"]
 
 
 def _features(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nightbid.config.load import parse_pipeline
 from nightbid.config.sources import FolderSource, SimulatorSource
 from nightbid.data.folder import FolderLogs
 from nightbid.data.source import open_source
+from nightbid.data_check.check import check_folder
 from nightbid.errors import CorruptDataError
 from nightbid.partitions import Hour
 
@@ -132,3 +135,55 @@ def test_the_hours_and_weeks_of_the_simulator_are_its_days(tmp_path):
     assert hours.sort_by("impression_id") == day.sort_by("impression_id")
     week = table("week", DAY)
     assert week == table("day", *(DAY + dt.timedelta(days=at) for at in range(7)))
+
+
+def log(folder, name: str) -> None:
+    """A file of impressions that a check knows the roles of."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.arange(200)
+    pq.write_table(
+        pa.table(
+            {
+                "impression_id": pa.array([f"{name}-{row}" for row in rows]),
+                "time": pa.array(np.datetime64("2026-01-05T00:00:00", "us") + rows),
+                "user_id": rows % 40,
+                "ad_id": rows % 7,
+                "click": (rows % 10 == 0).astype(int),
+            }
+        ),
+        path,
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["week=2026-W02", "week=2026-W03", "week=2026-W04"], {"partition": "week"}),
+        (["dt=2026-01-05", "dt=2026-01-12", "dt=2026-01-26"], {"partition": "week"}),
+        (
+            ["dt=2026-01-04", "dt=2026-01-11", "dt=2026-01-18"],
+            {"partition": "week", "week_begins": "sunday"},
+        ),
+        (["dt=2026-01-05", "dt=2026-01-06", "dt=2026-01-13"], {}),
+    ],
+)
+def test_a_check_of_a_folder_finds_weeks(tmp_path, names, expected):
+    for name in names:
+        log(tmp_path / "logs", f"{name}/a.parquet")
+    report = check_folder(str(tmp_path / "logs"), tmp_path / "cache")
+    said = {
+        name: report.block[name] for name in ("partition", "week_begins") if name in report.block
+    }
+    assert said == expected
+    spec = parse_pipeline(report.yaml, "logs.yaml")
+    assert spec.window.unit == expected.get("partition", "day")
+    assert spec.partition_at(report.days[0]) == report.days[0]
+
+
+def test_a_check_of_a_folder_tells_of_hours(tmp_path):
+    for hour in range(3):
+        log(tmp_path / "logs", f"dt={DAY}/hour={hour:02d}/a.parquet")
+    report = check_folder(str(tmp_path / "logs"), tmp_path / "cache")
+    assert list(report.days) == [DAY]
+    assert "source.partition: hour makes a night of each" in report.yaml

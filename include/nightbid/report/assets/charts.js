@@ -40,7 +40,9 @@
   const kinds = {
     lines({ series, x, y, diagonal, width, height }) {
       const both = plane({ x, y, width, height });
-      const when = (value) => (x.dates ? new Date(value) : value);
+      // An hour of logs is written 2026-01-05T03, which is no time of JavaScript's.
+      const moment = (text) => new Date(/T\d\d$/.test(text) ? `${text}:00Z` : text);
+      const when = (value) => (x.dates ? moment(value) : value);
       const points = series.flatMap((each) =>
         each.points.filter(([, b]) => b !== null).map(([a, b], at) => ({
           x: when(a),
