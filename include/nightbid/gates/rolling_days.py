@@ -43,7 +43,7 @@ def rolling_days(hours: Iterable[Day], newest: date) -> list[Day]:
     while known and last >= min(known):
         names = [last - back * STEPS["hour"] for back in range(DAY_HOURS - 1, -1, -1)]
         parts = [known[name] for name in names if name in known]
-        # An hour that has no logs is missing within its day; before the first one, nothing is known.
+        # An hour without logs is missing within its day; before the first one, nothing is known.
         if parts and names[0] >= min(known):
             found.append(_joined(last, parts))
         last -= timedelta(days=1)
