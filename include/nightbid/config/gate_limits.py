@@ -63,8 +63,9 @@ class RawGate(GateLimits):
     """Thinnest hour over its usual share of the day."""
     hour_high: Limit = limit(warn=(None, 1.4), stop=(None, 1.7))
     """Fullest hour over its usual share of the day."""
-    clock_shift: Limit = limit(warn=(None, 0.05), stop=(None, 0.1))
-    """Excess of the distance between the day's hourly shares and the usual ones (0 to 1)."""
+    clock_shift: Limit = limit(warn=(None, 0.04), stop=(None, 0.09))
+    """Excess of the distance between the day's hourly shares and the usual ones (0 to 1), beyond
+    chance."""
     outside_day: Limit = limit(warn=(None, 0.001), stop=(None, 0.01))
     """Excess share of rows whose time is not in their day."""
     future_rows: Limit = limit(stop=(None, 0))
