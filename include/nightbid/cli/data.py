@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nightbid.cli import complete
+from nightbid.cli.data_prune import prune
 from nightbid.cli.dates import FORM, read_date
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json, some, terminal
@@ -300,61 +300,7 @@ def write(
     )
 
 
-@app.command()
-def prune(
-    days: Annotated[
-        int, typer.Option(min=1, max=36_500, help="Keep what runs of the last so many days used.")
-    ] = 30,
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Remove it; without: only list.")
-    ] = False,
-    trust_clock: Annotated[
-        bool, typer.Option("--trust-clock", help="Go on where the runs' times say it is wrong.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """List outputs that nothing needs any more, and with --delete remove them.
-
-    What runs of the last days used, champions, and the rows of frozen data sets stay. Where the
-    clock seems wrong (a run lies in the future, no run is of the last days, or runs are more than
-    a year apart), nothing is listed or removed.
-    """
-    from nightbid.retention import check_clock, needed_now, unneeded
-    from nightbid.retention import prune as remove_outputs
-
-    workspace = Workspace(Settings().workspace)
-    if not trust_clock:
-        check_clock(workspace, days)
-    found = unneeded(workspace, days)
-
-    def needed() -> frozenset[str]:
-        return needed_now(workspace, days)
-
-    if delete and as_json:
-        remove_outputs(found, needed)
-    if as_json:
-        print_json({**asdict(found), "removed": delete})
-        return
-    table = Table("what", "outputs", "MB", "oldest", box=None, padding=(0, 2, 0, 0))
-    for what in sorted({each.what for each in found.unneeded}):
-        mine = [each for each in found.unneeded if each.what == what]
-        table.add_row(
-            what,
-            f"{len(mine):,}",
-            f"{sum(each.size for each in mine) / 1e6:,.1f}",
-            f"{min(each.created for each in mine):%Y-%m-%d}",
-        )
-    if found.unneeded:
-        console.print(table)
-    if delete:
-        remove_outputs(found, needed)
-    said = f"{some(len(found.unneeded), 'output')}, {found.freed / 1e6:,.1f} MB"
-    hint = "" if delete or not found.unneeded else "; remove them with --delete"
-    console.print(
-        f"{said} {'removed' if delete else 'may go'}, {some(found.kept, 'output')} stay{hint}",
-        soft_wrap=True,
-        highlight=False,
-    )
+app.command()(prune)
 
 
 @app.command()

@@ -1,0 +1,72 @@
+"""`nightbid data prune`: list or remove the outputs that nothing needs any more."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from nightbid.cli.output import AsJson, print_json, some, terminal
+from nightbid.config.settings import Settings
+from nightbid.storage.workspace import Workspace
+
+console = terminal()
+
+
+def prune(
+    days: Annotated[
+        int, typer.Option(min=1, max=36_500, help="Keep what runs of the last so many days used.")
+    ] = 30,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove it; without: only list.")
+    ] = False,
+    trust_clock: Annotated[
+        bool, typer.Option("--trust-clock", help="Go on where the runs' times say it is wrong.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List outputs that nothing needs any more, and with --delete remove them.
+
+    What runs of the last days used, champions, and the rows of frozen data sets stay. Where the
+    clock seems wrong (a run lies in the future, no run is of the last days, or runs are more than
+    a year apart), nothing is listed or removed.
+    """
+    # Imported here: the command line starts faster without.
+    from nightbid.retention import check_clock, needed_now, unneeded
+    from nightbid.retention import prune as remove_outputs
+
+    workspace = Workspace(Settings().workspace)
+    if not trust_clock:
+        check_clock(workspace, days)
+    found = unneeded(workspace, days)
+
+    def needed() -> frozenset[str]:
+        return needed_now(workspace, days)
+
+    if delete and as_json:
+        remove_outputs(found, needed)
+    if as_json:
+        print_json({**asdict(found), "removed": delete})
+        return
+    table = Table("what", "outputs", "MB", "oldest", box=None, padding=(0, 2, 0, 0))
+    for what in sorted({each.what for each in found.unneeded}):
+        mine = [each for each in found.unneeded if each.what == what]
+        table.add_row(
+            what,
+            f"{len(mine):,}",
+            f"{sum(each.size for each in mine) / 1e6:,.1f}",
+            f"{min(each.created for each in mine):%Y-%m-%d}",
+        )
+    if found.unneeded:
+        console.print(table)
+    if delete:
+        remove_outputs(found, needed)
+    said = f"{some(len(found.unneeded), 'output')}, {found.freed / 1e6:,.1f} MB"
+    hint = "" if delete or not found.unneeded else "; remove them with --delete"
+    console.print(
+        f"{said} {'removed' if delete else 'may go'}, {some(found.kept, 'output')} stay{hint}",
+        soft_wrap=True,
+        highlight=False,
+    )
