@@ -1,15 +1,19 @@
 """Featurizing 1, 4 and 16 million simulator rows: peak memory and rows per second.
 
-    python benchmarks/memory.py --rows 1 4
+    python benchmarks/memory.py --rows 1 4 --distinct
+    python benchmarks/memory.py --rows --distinct --night 10 50 --set train.epochs=1
 
 Each size runs in a process of its own, because the peak of a process never falls. `distinct`
 instead counts one column of that many million distinct strings, through files beyond a limit.
+`night` runs a night of `ctr` with that many million rows in its window of 14 days, from Parquet
+files, each stage in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -23,6 +27,8 @@ import pyarrow.parquet as pq
 
 MILLION = 1_000_000
 GROUP = 131_072
+DAYS = 14
+"""Of a night's window."""
 FEATURES = {
     "ad_id": {"transform": "vocabulary"},
     "user_id": {"transform": "hash", "buckets": 100_000},
@@ -108,10 +114,40 @@ def measure(what: str, size: int, folder: Path) -> None:
     print(json.dumps(found))
 
 
+def night(millions: float, until: str, changes: list[str]) -> None:
+    """Run a night stage by stage, each in a process of its own, and print what each took."""
+    from night import Nights
+    from nightbid.night.stages import NIGHT
+
+    with tempfile.TemporaryDirectory() as folder:
+        nights = Nights(Path(folder), int(millions * MILLION / DAYS), DAYS, until)
+        options = nights.options(0, "memory", changes)
+        print(
+            f"\n{'stage':16}{'million':>8}{'seconds':>10}{'CPU s':>10}{'peak MiB':>10}", flush=True
+        )
+        for stage in NIGHT:
+            command = [sys.executable, "-m", "nightbid", *options, "--until", stage.name]
+            clock = time.perf_counter()
+            child = subprocess.Popen(command, env=nights.environment(), stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(child.pid, 0)
+            if status:
+                sys.exit(f"{stage.name}: exit code {os.waitstatus_to_exitcode(status)}")
+            print(
+                f"{stage.name:16}{millions:8g}{time.perf_counter() - clock:10,.0f}"
+                f"{used.ru_utime + used.ru_stime:10,.0f}{used.ru_maxrss / 1024:10,.0f}",
+                flush=True,
+            )
+            if stage.name == until:
+                break
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=float, nargs="*", default=[1, 4, 16], help="millions")
     parser.add_argument("--distinct", type=float, nargs="*", default=[1, 10], help="millions")
+    parser.add_argument("--night", type=float, nargs="*", default=[], help="millions")
+    parser.add_argument("--until", default="evaluate", help="last stage of the night")
+    parser.add_argument("--set", action="append", default=[], help="of the night's pipeline")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -129,6 +165,8 @@ def main() -> None:
                 found = json.loads(alone(what, size, folder).splitlines()[-1])
             speed = "".join(f"{size / found[each]:14,.0f}" for each in ("seconds", "cpu"))
             print(f"{what:10}{millions:8g}{speed}{found['peak_mib']:10,.0f}", flush=True)
+    for millions in options.night:
+        night(millions, options.until, options.set)
     return None
 
 

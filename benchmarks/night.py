@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,24 +55,34 @@ class Nights:
         self._first = FIRST + timedelta(days=days - 1)
 
     def _run(self, *command: str, workspace: str = "w") -> None:
-        environment = {
+        subprocess.run([sys.executable, "-m", "nightbid", *command],
+                       env=self.environment(workspace), check=True)  # fmt: skip
+
+    def environment(self, workspace: str = "w") -> dict[str, str]:
+        """Environment of a command."""
+        found = {
             **os.environ,
             "NIGHTBID_WORKSPACE": str(self._folder / workspace),
             "NIGHTBID_CACHE": str(self._folder / f"cache-{workspace}"),
             "NIGHTBID_TRACKING": "",
         }
         if (self._folder / "pipelines" / "ctr.yaml").exists():
-            environment["NIGHTBID_PIPELINES"] = str(self._folder / "pipelines")
-        subprocess.run([sys.executable, "-m", "nightbid", *command], env=environment, check=True)
+            found["NIGHTBID_PIPELINES"] = str(self._folder / "pipelines")
+        return found
+
+    def options(self, number: int, run_id: str, changes: Sequence[str] = ()) -> list[str]:
+        """Arguments of `nightbid` for one night, without its last stage."""
+        newest = self._first + timedelta(days=number)
+        sets = [part for each in changes for part in ("--set", each)]
+        return ["run", "ctr", "--date", str(newest), "--run-id", run_id,
+                "--set", "budget.run_usd=null", *sets]  # fmt: skip
 
     def night(self, number: int, workspace: str = "w", *changes: str) -> dict[str, Any]:
         """Run a night; wall seconds, and what its stages used."""
-        newest = self._first + timedelta(days=number)
-        run_id = f"ctr-{newest}-{len(changes)}"
-        options = [part for each in changes for part in ("--set", each)]
+        run_id = f"ctr-{number}-{len(changes)}"
+        options = self.options(number, run_id, changes)
         started = time.monotonic()
-        self._run("run", "ctr", "--date", str(newest), "--until", self._until, "--run-id", run_id,
-                  "--set", "budget.run_usd=null", *options, workspace=workspace)  # fmt: skip
+        self._run(*options, "--until", self._until, workspace=workspace)
         found: dict[str, Any] = {"wall_seconds": time.monotonic() - started}
         root = Workspace(self._folder / workspace)
         for record in RunRecord.load(root, "ctr", run_id).records():
@@ -82,7 +93,7 @@ class Nights:
                 "reused": record.reused,
                 "seconds": record.seconds,
                 "cpu_seconds": 0.0 if record.reused else used.cpu_seconds,
-                "peak_gb": used.gb_seconds / max(used.wall_seconds, 1e-9),
+                "mean_gb": used.gb_seconds / max(used.wall_seconds, 1e-9),
                 "made": manifest.metrics.get("made", manifest.metrics.get("learned")),
                 "learning_cpu_seconds": manifest.metrics.get("learning_cpu_seconds"),
             }

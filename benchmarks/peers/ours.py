@@ -1,4 +1,4 @@
-"""Nightbid's own two Beam passes."""
+"""Nightbid's own two passes."""
 
 from __future__ import annotations
 
