@@ -46,3 +46,8 @@ class PageLink(BaseOperatorLink):
 def run_page(pipeline: str, run_id: str) -> str:
     """Address of a run's page, inside Airflow's frame."""
     return f"{framed_address()}runs/{quote(pipeline)}/{quote(safe_run_id(run_id))}"
+
+
+def data_check_page(name: str) -> str:
+    """Address of the page of a folder of logs, inside Airflow's frame."""
+    return f"{framed_address()}data-checks/{quote(name)}"

@@ -37,21 +37,13 @@ SETTING = rf"^({'|'.join(PipelineSpec.model_fields)})(\.[A-Za-z0-9_]+)*=.*$"
 def form(spec: PipelineSpec) -> dict[str, Param]:
     """Fields of the trigger form of a pipeline, with what the pipeline says when left empty."""
     unit = spec.partition
-    text: dict[str, Any] = {"format": "date"}
-    if unit == "hour":
-        text = {"pattern": r"^\d{4}-\d{2}-\d{2}(T\d{2})?$"}
+    told = {
+        "day": "Newest day of logs. Empty: the day before the run, UTC.",
+        "hour": "Newest hour of logs, YYYY-MM-DDTHH. Empty: the last complete one.",
+        "week": "A day of the newest week of logs. Empty: the last complete week, UTC.",
+    }[unit]
     return {
-        "date": Param(
-            None,
-            type=["null", "string"],
-            title="Night",
-            description={
-                "day": "Newest day of logs. Empty: the day before the run, UTC.",
-                "hour": "Newest hour of logs, YYYY-MM-DDTHH. Empty: the last complete one.",
-                "week": "A day of the newest week of logs. Empty: the last complete week, UTC.",
-            }[unit],
-            **text,
-        ),
+        "date": date_field(spec, "Night", told),
         f"train_{unit}s": Param(
             None,
             type=["null", "integer"],
@@ -83,6 +75,14 @@ def form(spec: PipelineSpec) -> dict[str, Param]:
             " `train.learning_rate=0.002`, `model.parameters.cross_layers=3`. Empty: none.",
         ),
     }
+
+
+def date_field(spec: PipelineSpec, title: str, description: str) -> Param:
+    """Field of a form for a partition of the logs: a date, or an hour where they have hours."""
+    kind: dict[str, Any] = {"format": "date"}
+    if spec.partition == "hour":
+        kind = {"pattern": r"^\d{4}-\d{2}-\d{2}(T\d{2})?$"}
+    return Param(None, type=["null", "string"], title=title, description=description, **kind)
 
 
 class AirflowRun(Protocol):

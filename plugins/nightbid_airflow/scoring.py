@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, AssetAlias, BaseOperator, Param
+from airflow.sdk import DAG, Asset, AssetAlias, BaseOperator
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 from nightbid.config.load import find_pipeline, pipeline_names
@@ -19,6 +19,8 @@ from nightbid.night.progress import LogProgress
 from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 from pydantic import JsonValue
+
+from nightbid_airflow.request import date_field
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +117,8 @@ def score_dag(spec: PipelineSpec) -> DAG:
         max_active_runs=1,
         tags=["nightbid", spec.pipeline, "scoring"],
         params={
-            "date": Param(
-                None, type=["null", "string"], format="date", title="Day",
-                description="Day of logs. Empty: the newest day of the champion's night.",
+            "date": date_field(
+                spec, "Day", "Day of logs. Empty: the newest day of the champion's night."
             )
         },
         default_args={

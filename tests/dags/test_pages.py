@@ -19,6 +19,7 @@ import uvicorn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from nightbid.config.pipeline import PipelineSpec
+from nightbid.data_check.saved import SavedCheck
 from nightbid.night.attempts import StageRecord
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.manifest import FileEntry, Manifest, Rows
@@ -41,6 +42,8 @@ ADDRESSES = {
     "costs": "Nothing was spent yet",
     "rehearsals": "numpy 2.4.6 → 2.3.5",
     "rehearsals/small/try-numpy": "a figure differs",
+    "data-checks": "/data/ad_logs",
+    "data-checks/first": "features: {ad_id: vocabulary}",
     "champion/small": "nightbid rollback small",
     GATE: "what the gate saw",
     "checks/raw?pipeline=small": "nightbid gates override small",
@@ -62,6 +65,16 @@ REHEARSED = Report(
     cost_usd=Decimal("0.01"),
     seconds=60,
     created=dt.datetime(2026, 1, 9, tzinfo=dt.UTC),
+)  # fmt: skip
+CHECK = SavedCheck(
+    name="first", folder="/data/ad_logs", created=dt.datetime(2026, 1, 9, tzinfo=dt.UTC), by="ann",
+    report={
+        "pipeline": "ad_logs", "source": {"kind": "parquet", "folder": "/data/ad_logs"},
+        "days": ["2026-01-07", "2026-01-08"], "gaps": [], "sampled": {"2026-01-08": 300},
+        "unread": {}, "columns": [], "roles": {}, "missing": {"user": "an id of people"},
+        "label": "click", "labels": [], "event_time": None, "outcomes": {}, "clocks": [],
+        "repeated_keys": 0, "yaml": "features: {ad_id: vocabulary}",
+    },
 )  # fmt: skip
 
 
@@ -89,6 +102,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     rehearsed = report_folder(made, REHEARSED.plan)
     rehearsed.mkdir(parents=True)
     (rehearsed / "rehearsal.json").write_text(REHEARSED.model_dump_json())
+    (made.root / "data_checks").mkdir()
+    (made.root / "data_checks" / "first.json").write_text(CHECK.model_dump_json())
     (made.root / "secret.txt").write_text("not for everybody")
     ChampionPointer(made, "small").promote(
         run_id="small-1",
@@ -176,7 +191,9 @@ def test_somebody_who_may_read_no_dag_sees_no_run(server: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     for address in ADDRESSES:
         answer = httpx.get(server + address, headers=headers, trust_env=False)
-        listing = address in ("", "costs", "rehearsals") or address.startswith("checks")
+        listing = address in ("", "costs", "rehearsals", "data-checks") or address.startswith(
+            "checks"
+        )
         assert answer.status_code == (200 if listing else 404), address
         assert "small-1" not in answer.text.replace("run &#39;small-1&#39;", "")
 
@@ -329,6 +346,8 @@ def test_the_tab_on_airflows_pages_leads_to_ours(ann: httpx.Client) -> None:
         "nightly_small/small-1/sample": "/nightbid/runs/small/small-1",
         "score_small": "/nightbid/champion/small",
         "sweep": "/nightbid/?kind=sweep",
+        "data_check": "/nightbid/data-checks",
+        "data_check/first": "/nightbid/data-checks/first",
     }.items():
         answer = ann.get(f"airflow/{path}")
         assert (answer.status_code, answer.headers.get("location")) == (307, there), path

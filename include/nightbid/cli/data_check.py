@@ -16,8 +16,6 @@ from nightbid.data_check.partitions import unit_of
 from nightbid.errors import ConfigError, MissingDataError
 from nightbid.storage.workspace import write_atomically
 
-ROLES = ("key", "time", "user", "item", "position", "price", "bid", "floor", "value")
-
 
 def check(
     folder: str, write: Path | None, as_json: bool, force: bool, cache: Path, console: Console
@@ -102,7 +100,7 @@ def _print(report: FolderReport, console: Console) -> None:
             f"{each.nulls:.1%}" if each.nulls else "",
             f"{each.distinct:,}" if each.distinct else "",
             ", ".join(each.examples)[:40],
-            _meaning(report, each.name),
+            ", ".join(report.meaning(each.name)),
         )
     console.print(table)
     for label in found.labels:
@@ -134,15 +132,3 @@ def _print(report: FolderReport, console: Console) -> None:
 def _short(value: object) -> object:
     """A stream by its folder."""
     return value["folder"] if isinstance(value, dict) and "folder" in value else value
-
-
-def _meaning(report: FolderReport, name: str) -> str:
-    found = report.found
-    roles = [role for role in ROLES if found.roles.get(role) == name]
-    if name == found.label:
-        roles.append("label")
-    if name == found.event_time:
-        roles.append("time of the label")
-    elif name in found.outcomes:
-        roles.append("outcome")
-    return ", ".join(roles)

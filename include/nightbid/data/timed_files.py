@@ -110,7 +110,7 @@ class TimedFiles:
                 mine = table if len(places) == len(table) else table.take(places)
                 seen.setdefault(day, _Rows(row + int(places[0]))).add(mine, row + int(places[-1]))
             row += len(table)
-        return {day: each.span() for day, each in seen.items()}
+        return {_named(day): each.span() for day, each in seen.items()}
 
     def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
         """Tables with the day of each row; one without belongs to the day of the row before."""

@@ -25,11 +25,15 @@ from nightbid.data_check.streams import events_block, stream_folders
 from nightbid.errors import MissingDataError
 from nightbid.partitions import STEPS
 
+ROLES = ("key", "time", "user", "item", "position", "price", "bid", "floor", "value")
+
 
 @dataclass(frozen=True)
 class FolderReport:
     """What a folder of logs seems to be."""
 
+    pipeline: str
+    """Name of the pipeline that is drafted."""
     block: dict[str, Any]
     """The `source` block that reads it."""
     days: tuple[date, ...]
@@ -49,10 +53,23 @@ class FolderReport:
         span = range((self.days[-1] - self.days[0]) // step)
         return [day for at in span if (day := self.days[0] + at * step) not in have]
 
+    def meaning(self, column: str) -> list[str]:
+        """What a column seems to be: its roles, the label, an outcome."""
+        found = self.found
+        roles = [role for role in ROLES if found.roles.get(role) == column]
+        if column == found.label:
+            roles.append("label")
+        if column == found.event_time:
+            roles.append("time of the label")
+        elif column in found.outcomes:
+            roles.append("outcome")
+        return roles
+
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
         found = self.found
         return {
+            "pipeline": self.pipeline,
             "source": self.block,
             "days": [day.isoformat() for day in self.days],
             "gaps": [day.isoformat() for day in self.gaps],
@@ -66,6 +83,7 @@ class FolderReport:
                     "nulls": each.nulls,
                     "distinct": each.distinct,
                     "examples": list(each.examples),
+                    "seems": self.meaning(each.name),
                 }
                 for each in self.columns
             ],
@@ -74,6 +92,7 @@ class FolderReport:
                 for role, name in found.roles.items()
             },
             "missing": found.missing,
+            "label": found.label,
             "labels": [
                 {
                     "column": each.column,
@@ -175,8 +194,9 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         if found.roles.get("time") == block["day_column"]:
             found.reasons["time"] = "says the day of a row; source.time_zone if it is not in UTC"
     has_more = not streams and unit_of(block) == "day" and has_hours(block, cache)
-    text = draft(name or pipeline_name(folder), block, columns, found, known, has_hours=has_more)
-    return FolderReport(block, tuple(known), sampled, unread, columns, found, text)
+    name = name or pipeline_name(folder)
+    text = draft(name, block, columns, found, known, has_hours=has_more)
+    return FolderReport(name, block, tuple(known), sampled, unread, columns, found, text)
 
 
 def pipeline_name(folder: str) -> str:

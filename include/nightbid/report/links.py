@@ -76,6 +76,14 @@ class Links:
         """Costs by pipeline and month."""
         return ""
 
+    def data_checks(self) -> str:
+        """Folders of logs that were looked at."""
+        return ""
+
+    def data_check(self, name: str) -> str:
+        """One folder of logs."""
+        return ""
+
     def rehearsals(self) -> str:
         """Rehearsed upgrades of all pipelines."""
         return ""

@@ -38,6 +38,7 @@ from upath import UPath
 
 from nightbid_airflow.views.actions import add_actions, token_of
 from nightbid_airflow.views.current_user import CurrentUser, Login, dag_runs, login_address
+from nightbid_airflow.views.data_checks import add_data_checks
 from nightbid_airflow.views.links import ServedLinks
 from nightbid_airflow.views.rehearsals import add_rehearsals
 from nightbid_airflow.views.sweeps import add_sweeps
@@ -175,6 +176,7 @@ def make_pages(settings: Settings) -> FastAPI:
         found.token = token_of(reader.name) if reader.may_edit(pipeline) else ""
         return found
 
+    add_data_checks(app, shelf, links)
     add_rehearsals(app, shelf, links)
     add_sweeps(app, shelf, settings, _to_act)
     add_tabs(app, shelf, links)

@@ -31,7 +31,10 @@ class CurrentUser:
 
     def may_read(self, pipeline: str) -> bool:
         """Whether Airflow lets them read runs of the pipeline's DAG."""
-        dag = f"nightly_{pipeline}"
+        return self.may_read_dag(f"nightly_{pipeline}")
+
+    def may_read_dag(self, dag: str) -> bool:
+        """Whether Airflow lets them read runs of a DAG."""
         manager: BaseAuthManager[BaseUser] = get_auth_manager()
         return manager.is_authorized_dag(
             method="GET",

@@ -76,6 +76,14 @@ class ServedLinks(Links):
         """Costs by pipeline and month."""
         return f"{self.base}/costs"
 
+    def data_checks(self) -> str:
+        """Folders of logs that were looked at."""
+        return f"{self.base}/data-checks"
+
+    def data_check(self, name: str) -> str:
+        """One folder of logs."""
+        return f"{self.data_checks()}/{quote(name)}"
+
     def rehearsals(self) -> str:
         """Rehearsed upgrades of all pipelines."""
         return f"{self.base}/rehearsals"

@@ -38,6 +38,9 @@ def add_tabs(app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedL
         kind, _, pipeline = dag_id.partition("_")
         if dag_id == "sweep":
             return RedirectResponse(_sweep_page(here, run_id) or here.sweeps(""))
+        if dag_id == "data_check":
+            name = safe_run_id(run_id) if run_id else ""
+            return RedirectResponse(here.data_check(name) if name else here.data_checks())
         if kind not in PAGES or not reader.may_read(pipeline):
             what = f"{dag_id} is no night of a pipeline: there is no page of it here."
             return _message(request, "Nothing here", what, here.nights(), "All nights")

@@ -106,7 +106,9 @@ def test_one_file_is_cut_by_the_times_of_its_rows(tmp_path):
         "2026-01-05T04": [0, 1], "2026-01-05T05": [2],
         "2026-01-05T06": [3], "2026-01-05T07": [4, 5],
     }  # fmt: skip
+    assert all(type(hour) is Hour for hour in hours.days())
     weeks = opened(tmp_path, partition="week", day_column="t")
+    assert all(type(week) is dt.date for week in weeks.days())
     assert [(str(week), values(weeks, week)) for week in weeks.days()] == [
         ("2025-12-29", [0, 1]), ("2026-01-05", [2, 3, 4, 5]),
     ]  # fmt: skip

@@ -1,0 +1,37 @@
+"""The pages of folders of logs that were looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nightbid.report.links import Links
+from nightbid.report.pages import document, render
+
+if TYPE_CHECKING:
+    from nightbid.data_check.saved import SavedCheck
+
+
+def data_check_page(check: SavedCheck, links: Links, pipelines: list[str]) -> str:
+    """Make the page of one check.
+
+    Args:
+        check: what was found.
+        links: where links lead.
+        pipelines: named in the navigation.
+    """
+    body = render("data_check.html", {"check": check, "report": check.report, "links": links})
+    return document(check.name, body, links=links, pipelines=pipelines)
+
+
+def data_checks_page(checks: Sequence[SavedCheck], links: Links, pipelines: list[str]) -> str:
+    """Make the list of checks.
+
+    Args:
+        checks: the newest first.
+        links: where links lead.
+        pipelines: named in the navigation.
+    """
+    body = render("data_checks.html", {"rows": checks, "links": links})
+    here = links.data_checks()
+    return document("Folders of logs", body, links=links, pipelines=pipelines, here=here)

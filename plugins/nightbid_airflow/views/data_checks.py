@@ -1,0 +1,39 @@
+"""The pages of folders of logs that were looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse
+from nightbid.data_check.saved import saved_checks
+from nightbid.report.data_check_page import data_check_page, data_checks_page
+
+from nightbid_airflow.views.current_user import Login
+from nightbid_airflow.views.links import ServedLinks
+
+if TYPE_CHECKING:
+    from nightbid_airflow.views.app import Workspaces
+
+DAG_ID = "data_check"
+
+
+def add_data_checks(
+    app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedLinks]
+) -> None:
+    """Add the list of checks, and the page of each: for those who may read runs of their DAG."""
+
+    @app.get("/data-checks")
+    def data_checks(request: Request, reader: Login) -> HTMLResponse:
+        found = saved_checks(shelf.workspace) if reader.may_read_dag(DAG_ID) else []
+        return HTMLResponse(data_checks_page(found, links(request), shelf.pipelines(reader)))
+
+    @app.get("/data-checks/{name}")
+    def data_check(request: Request, name: str, reader: Login) -> HTMLResponse:
+        # Looked up among what is there: a name from outside is never part of a path.
+        known = saved_checks(shelf.workspace) if reader.may_read_dag(DAG_ID) else []
+        check = next((each for each in known if each.name == name), None)
+        if check is None:
+            raise HTTPException(404, f"There is no check {name!r} of a folder.")
+        return HTMLResponse(data_check_page(check, links(request), shelf.pipelines(reader)))
