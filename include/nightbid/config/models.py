@@ -117,7 +117,7 @@ class Train(Block):
     """With `mode: incremental`: increase of the normalized entropy of a new day, before it is
     learned, over the usual one, beyond four standard errors. Above it the night learns all days."""
     refit: bool | None = None
-    """After the gates' evaluation train once more, by the same recipe and for as many steps, on
+    """After the gates' evaluation train once more, by the same recipe and for as many epochs, on
     the rows of all days, the newest included, and serve that. It is compared with the judged model
     on the newest rows of a tenth of the users, which neither has learned. Unset: a night refits
     where that is defined, and serves the judged model, with a warning, where the refitted one

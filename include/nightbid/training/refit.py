@@ -2,7 +2,7 @@
 
 The judged model has not learned the validation and evaluation days; what serves should. The same
 recipe is trained from scratch on the rows of all days, except those of a fixed tenth of the users
-on the newest days, for as many steps (trees) as were best for the judged one. On the rows held
+on the newest days, for as many epochs (trees) as were best for the judged one. On the rows held
 back, which neither model has learned or was stopped by, both are compared:
 `nightbid.serving.refitted` and the gate that follows decide by that whether the refitted model may
 serve.
@@ -85,7 +85,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
             checkpoints=task.checkpoints,
             young=young_rows > 0,
         )
-        job = _as_long(job, task.inputs["train"].manifest.metrics, split.more)
+        job = _as_long(job, task.inputs["train"].manifest.metrics)
         found = run_job(job, progress=task.progress, watch=unwatched)
         shutil.copytree(job.output / "model", folder)
         model = load_model(folder)
@@ -172,20 +172,18 @@ def compare(
     }
 
 
-def _as_long(job: Job, judged: Mapping[str, Any], more: float) -> Job:
-    """Train for as many steps, in batches as large, as the judged model's training found best.
+def _as_long(job: Job, judged: Mapping[str, Any]) -> Job:
+    """Train for as many epochs (trees), in batches as large, as the judged model's training found.
 
-    Whole epochs, at least one: with `more` times the rows, fewer of them. Trees stay as many. An
-    ensemble's members are stopped by the rows held back.
+    An ensemble's members are stopped by the rows held back.
     """
     if find(job.model.architecture).engine == "ensemble":
         return job
-    settings, last = job.train, int(judged["best_epoch"])
+    settings = job.train
     if "most_epochs" in judged:
-        planned, last = (max(round(judged[key] / more), 1) for key in ("most_epochs", "best_epoch"))
-        same = {"batch_size": judged["batch_size"], "epochs": planned}
+        same = {"batch_size": judged["batch_size"], "epochs": judged["most_epochs"]}
         settings = settings.model_copy(update=same)
-    return job.model_copy(update={"train": settings, "last_epoch": last})
+    return job.model_copy(update={"train": settings, "last_epoch": int(judged["best_epoch"])})
 
 
 @dataclass(frozen=True)
@@ -198,8 +196,6 @@ class _Split:
     """Held back."""
     positives: int
     """Of the users held back."""
-    more: float
-    """Rows to learn, over those that the judged model has learned."""
     learned: tuple[int, int]
     """Positives that the judged and the refitted model learn from."""
 
@@ -210,14 +206,14 @@ def _split(featurized: Path, scratch: Path) -> _Split:
     Days whose labels are not final stay a split of their own, without the users held back.
     """
     (scratch / "fitted").symlink_to(featurized / "fitted")
-    learned = before = 0
+    before = 0
     for path in split_files(featurized, "train"):
         place = scratch / "split=train" / path.parent.name / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path)
         labels = pq.read_table(path, columns=[LABEL], partitioning=None)[LABEL].to_numpy()
-        learned, before = learned + len(labels), before + int((labels > 0).sum())
-    young = positives = newer = fresh = 0
+        before += int((labels > 0).sum())
+    young = positives = fresh = 0
     users = np.zeros(0, np.int64)
     for path in split_files(featurized, "young"):
         table = pq.read_table(path, partitioning=None)
@@ -237,11 +233,9 @@ def _split(featurized: Path, scratch: Path) -> _Split:
                 pq.write_table(part, place)
             users = np.union1d(users, table[USER].to_numpy()[out])
             is_positive = table[LABEL].to_numpy() > 0
-            newer += int((~out).sum())
             positives += int(is_positive[out].sum())
             fresh += int(is_positive[~out].sum())
-    more = (learned + newer + young) / max(learned, 1)
-    return _Split(young, len(users), positives, more, (before, before + fresh))
+    return _Split(young, len(users), positives, (before, before + fresh))
 
 
 def _is_held(users: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -128,6 +128,7 @@ def test_only_what_serves_learns_young_rows(night) -> None:
     )
     refitted = night["export"][1].metrics["refit"]
     assert 0.8 * young < refitted["young_rows"] < young, "a tenth of the users is held back"
+    assert refitted["epochs"] == night["train"][1].metrics["best_epoch"]
     final = [
         p for split in ("train", "validate") for p in split_files(night["featurize"][0], split)
     ]
