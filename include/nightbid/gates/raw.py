@@ -48,7 +48,8 @@ def measure(task: StageTask) -> Measurements:
         tables = [pq.read_table(path, partitioning=None) for path in paths if path.exists()]
         if tables:
             rows = pa.concat_tables(tables, promote_options="permissive")
-            row_expectations.measure(measurements, rows, days, day, task.spec)
+            is_whole = len(tables) == len(paths)
+            row_expectations.measure(measurements, rows, days, day, task.spec, is_whole=is_whole)
     return measurements
 
 

@@ -61,7 +61,13 @@ class RowRule:
 
 
 def measure(
-    measurements: Measurements, sample: pa.Table, days: Days, day: Day, spec: PipelineSpec
+    measurements: Measurements,
+    sample: pa.Table,
+    days: Days,
+    day: Day,
+    spec: PipelineSpec,
+    *,
+    is_whole: bool = True,
 ) -> None:
     """Ask every rule of a day's sampled rows.
 
@@ -71,11 +77,13 @@ def measure(
         days: what is usual.
         day: of the sample.
         spec: the roles of columns.
+        is_whole: whether they are of all its hours. Those of some differ from a day by what hours
+            are, so no share of them is compared.
     """
     rows = len(sample)
     if rows:
         after_impression(measurements, sample, day, spec)
-    if not rows or len(days.all) < 2:
+    if not rows or len(days.all) < 2 or not is_whole:
         return
     plain = {each.name for each in sample.schema if not pa.types.is_nested(each.type)}
     rules = [each for each in _rules(days, day, spec) if each.columns <= plain]
