@@ -189,6 +189,9 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
         if block["kind"] == "kuairand":
             given |= {"item": "video_id", "label": "is_click"}
     found = find_roles(columns, day_numbers(sampled), given)
+    told = source.meaning.outcomes & {each.name for each in columns}
+    for column in sorted(told - {found.label, found.event_time}):
+        found.outcomes.setdefault(column, "the format says that it is known only afterwards")
     if block.get("day_column"):  # then its own times say nothing of the zone of the days
         found.clocks = []
         if found.roles.get("time") == block["day_column"]:

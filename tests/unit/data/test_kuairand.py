@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
+from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.config.sources import KuaiRandSource
 from nightbid.data.kuairand import KuaiRandLogs
+from nightbid.data_check.check import check_folder
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.features.outcomes import refuse_outcomes
 
@@ -90,3 +92,16 @@ def test_folders_that_are_not_kuairand_are_refused(tmp_path, kuairand_folder):
         (tmp_path / name).touch()
     with pytest.raises(CorruptDataError, match="not a Parquet file"):
         opened().days()
+
+
+def test_a_check_drafts_no_feature_of_what_is_known_only_afterwards(
+    logs, kuairand_folder, tmp_path
+):
+    report = check_folder(str(kuairand_folder), tmp_path)
+    spec = parse_pipeline(report.yaml, f"{report.pipeline}.yaml")
+    outcomes = KuaiRandLogs(
+        KuaiRandSource(kind="kuairand", folder=str(kuairand_folder))
+    ).meaning.outcomes
+    read = {column for name, each in spec.features.items() for column in each.sources(name)}
+    assert {"watch_ratio", "is_positive"} <= set(outcomes)
+    assert not read & logs.meaning.outcomes
