@@ -25,7 +25,10 @@ def test_nights_of_hours_each_learn_an_hour_more(shell, tmp_path):
                         "outcomes": ["bid", "win_price", "click_time", "conversion",
                                      "conversion_time"]},
                 window={"train_hours": 24, "validate_hours": 3, "evaluate_hours": 3},
-                schedule="@hourly")  # fmt: skip
+                features={"device_type": "vocabulary", "user_ctr": {
+                    "transform": "target_rate", "columns": ["user_id"]},
+                    "hour_of_day": {"transform": "hour", "column": "time"}},
+                columns={}, schedule="@hourly")  # fmt: skip
     code, said = shell.run("run", "small", "--date", "2026-01-03T05", "--nights", "2")
     assert code == 0, said
     assert "30 hours, all new" in said

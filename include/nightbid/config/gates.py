@@ -8,7 +8,7 @@ Every threshold is a `Limit` named after the statistic that it bounds; the defau
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -103,7 +103,11 @@ class Override(Block):
     reason: str = Field(min_length=8)
     """Why the check may fail; shown on every page."""
     until: date
-    """Last night on which it applies."""
+    """Last night on which it applies; of logs of hours, the last day."""
+
+    def holds_on(self, night: date) -> bool:
+        """Whether it applies on a night."""
+        return (night.date() if isinstance(night, datetime) else night) <= self.until
 
     @model_validator(mode="after")
     def _check_is_one_of_its_gate(self) -> Override:
@@ -165,7 +169,7 @@ class Gates(Block):
             `[low, high]`, either open; None where nothing stops it, or an override lets it pass.
         """
         for each in self.overrides:
-            if each.gate == gate and night <= each.until and fnmatchcase(statistic, each.check):
+            if each.gate == gate and each.holds_on(night) and fnmatchcase(statistic, each.check):
                 return None
         for band in self.bands:
             if band.gate == gate and statistic in band.statistics:

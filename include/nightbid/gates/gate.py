@@ -92,7 +92,7 @@ def _write(task: StageTask, verdict: Judgment, measurements: Measurements) -> No
     live = [
         each
         for each in task.spec.gates.overrides
-        if each.gate == verdict.gate and task.night.date <= each.until
+        if each.gate == verdict.gate and each.holds_on(task.night.date)
     ]
     result: dict[str, Any] = {
         "gate": verdict.gate,

@@ -121,7 +121,7 @@ def judge(
         found[(measurement.statistic, measurement.part)] = Finding(
             measurement, "stop", "a measured value"
         )
-    live = [each for each in gates.overrides if each.gate == gate and night <= each.until]
+    live = [each for each in gates.overrides if each.gate == gate and each.holds_on(night)]
     findings = [_overridden(finding, live) for finding in found.values()]
     findings = _expired(findings, gates.warnings_expire_after, night, warned)
     checks = tuple(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from decimal import Decimal
 
 from pydantic import BaseModel, ConfigDict
 
+from nightbid.partitions import Partition
 from nightbid.rehearse.locks import Change, Lock
 
 
@@ -17,7 +17,7 @@ class RehearsalPlan(BaseModel):
 
     name: str
     pipeline: str
-    date: dt.date
+    date: Partition
     """Newest day of logs."""
     overrides: tuple[str, ...] = ()
     frozen: str

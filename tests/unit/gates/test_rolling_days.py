@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from nightbid.config.gates import Override
 from nightbid.config.load import parse_pipeline
 from nightbid.errors import CorruptDataError, GateStopped
 from nightbid.gates.day_profiles import Day
@@ -75,3 +76,11 @@ def test_days_end_with_the_newest_hour_and_have_every_hour_once():
     without = [hour for hour in hours if hour != newest - 5 * STEPS["hour"]]
     assert [day.profile.rows for day in rolling_days(hours_of(*without), newest)] == [24, 23]
     assert rolling_days(hours_of(*hours[:23]), newest) == []
+
+
+def test_an_override_holds_through_the_hours_of_its_last_day():
+    override = Override(
+        gate="raw", check="*", name="ann", reason="a known outage", until=dt.date(2026, 1, 4)
+    )
+    assert override.holds_on(Hour.of(dt.date(2026, 1, 4), 23))
+    assert not override.holds_on(Hour.of(dt.date(2026, 1, 5), 0))
