@@ -185,12 +185,17 @@ def _night(
     pipeline: str, overrides: tuple[str, ...], run: AirflowRun, asked: str | None
 ) -> dt.date:
     """The partition that is asked for, or the last complete one."""
-    moment = (run.data_interval_end or run.run_after).astimezone(dt.UTC)
+
+    def moment() -> dt.datetime:
+        return (run.data_interval_end or run.run_after).astimezone(dt.UTC)
+
     try:
         spec = find_pipeline(pipeline, Settings().pipelines, overrides)
+        if asked:
+            return spec.partition_at(partition_of(asked))
+        return spec.newest_complete(moment())
     except ConfigError:  # said when the night begins
-        return partition_of(asked) if asked else moment.date() - STEPS["day"]
-    return spec.partition_at(partition_of(asked)) if asked else spec.newest_complete(moment)
+        return partition_of(asked) if asked else moment().date() - STEPS["day"]
 
 
 def _accepted_lag(record: RunRecord) -> tuple[str, ...]:
