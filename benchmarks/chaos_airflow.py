@@ -57,8 +57,8 @@ FIRST = dt.date(2026, 1, 8)
 NIGHT_SECONDS = 60.0
 """Disturbances are drawn over so many seconds."""
 PATIENCE = 600.0
-LOCAL = ("still", "scheduler", "triggerer", "dag-processor", "api-server", "tasks", "postgres",
-         "ledger", "tracking")  # fmt: skip
+LOCAL = ("scheduler", "triggerer", "dag-processor", "api-server", "tasks", "postgres", "ledger",
+         "tracking", "still")  # fmt: skip
 
 
 def spec(pipeline: str, epochs: int = 1) -> str:
