@@ -6,18 +6,26 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from nightbid.config.pipeline import Runner
-from nightbid.featurize.passes import Pass
 
 POLL_SECONDS = 0.5
 PARTITIONS = 4
 """Tasks per worker of Dask: one that is slow does not keep the others waiting for long."""
+
+
+@runtime_checkable
+class RunsHere(Protocol):
+    """A pass that can do without Beam, in threads of this process."""
+
+    def run_here(self) -> None:
+        """Run it to its end."""
+        ...
 
 
 Expand = Callable[[beam.Pipeline], Any]
@@ -30,13 +38,13 @@ Engine = tuple[Any, dict[str, Any], Callable[[], AbstractContextManager[None]]]
 def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
     """Make the chosen engine ready; what is yielded runs one pass on it, to its end.
 
-    A `Pass` needs no Beam in this process: to start and stop it takes longer than a small day.
+    A pass that runs here needs no Beam: to start and stop that takes longer than a small day.
     """
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     with _dask(runner) if runner.kind == "dask" else nullcontext(_direct()) as chosen:
 
         def run(expand: Expand) -> None:
-            if isinstance(expand, Pass) and runner.kind == "direct":
+            if isinstance(expand, RunsHere) and runner.kind == "direct":
                 expand.run_here()
                 return
             engine, options, around = chosen
