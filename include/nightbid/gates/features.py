@@ -165,7 +165,7 @@ def _sound(
     definition: Feature | None,
     unknown: float = 0.0,
     *,
-    in_part: bool,
+    in_part: bool = False,
 ) -> None:
     """Measure what is wrong whatever the values mean.
 
