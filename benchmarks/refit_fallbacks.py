@@ -6,8 +6,8 @@
 
 Nights are trained and refitted with `train.refit: true`; nothing judges them before. Of each, the
 figures that compare the two models say what an automatic refit would do (serve the judged model),
-and what `true` would (stop). With --kuairand, so many rows of every day are drawn with replacement,
-anew after each nine nights.
+and what `true` would (stop). With --kuairand, so many rows of every day are drawn with replacement, and
+drawn again after every nine nights.
 """  # noqa: E501
 
 from __future__ import annotations

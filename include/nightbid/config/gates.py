@@ -109,6 +109,10 @@ class Override(Block):
         """Whether it applies on a night."""
         return (night.date() if isinstance(night, datetime) else night) <= self.until
 
+    def lets_pass(self, statistic: str) -> bool:
+        """Whether it is of a statistic."""
+        return fnmatchcase(statistic, self.check)
+
     @model_validator(mode="after")
     def _check_is_one_of_its_gate(self) -> Override:
         known = statistics_of(self.gate)
@@ -157,6 +161,19 @@ class Gates(Block):
     notify: str | None = None
     """`package.module:function`, called with the verdict when a gate stops; it cannot change it."""
 
+    def live_overrides(self, gate: str, night: date) -> list[Override]:
+        """Overrides of a gate that apply on a night, in their order."""
+        return [each for each in self.overrides if each.gate == gate and each.holds_on(night)]
+
+    def bands_of(self, gate: str) -> dict[str, Limit]:
+        """Statistic of a gate → the limit that its band puts in place of the general one."""
+        return {
+            statistic: band.limit
+            for band in self.bands
+            if band.gate == gate
+            for statistic in band.statistics
+        }
+
     def stops_at(self, gate: GateName, statistic: str, night: date) -> Range | None:
         """Range outside of which a statistic stops a night.
 
@@ -168,14 +185,10 @@ class Gates(Block):
         Returns:
             `[low, high]`, either open; None where nothing stops it, or an override lets it pass.
         """
-        for each in self.overrides:
-            if each.gate == gate and each.holds_on(night) and fnmatchcase(statistic, each.check):
-                return None
-        for band in self.bands:
-            if band.gate == gate and statistic in band.statistics:
-                return band.stop
-        limit: Limit = getattr(getattr(self, gate), statistic.partition(":")[0])
-        return limit.stop
+        if any(each.lets_pass(statistic) for each in self.live_overrides(gate, night)):
+            return None
+        general: Limit = getattr(getattr(self, gate), statistic.partition(":")[0])
+        return self.bands_of(gate).get(statistic, general).stop
 
 
 GATES: tuple[str, ...] = tuple(

@@ -89,11 +89,7 @@ def _cannot_judge(gate: str, error: Exception) -> Judgment:
 
 def _write(task: StageTask, verdict: Judgment, measurements: Measurements) -> None:
     findings = [each for check in verdict.checks for each in check.findings]
-    live = [
-        each
-        for each in task.spec.gates.overrides
-        if each.gate == verdict.gate and each.holds_on(task.night.date)
-    ]
+    live = task.spec.gates.live_overrides(verdict.gate, task.night.date)
     result: dict[str, Any] = {
         "gate": verdict.gate,
         "night": task.night.date.isoformat(),

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import date
-from fnmatch import fnmatchcase
 
 from nightbid.config.base import Block
 from nightbid.config.gate_limits import Limit, Range
@@ -84,12 +83,7 @@ def judge(
         warned: statistics → for how many nights in a row, before this one, each has warned.
     """
     block: Block = getattr(gates, gate)
-    bands = {
-        statistic: band.limit
-        for band in gates.bands
-        if band.gate == gate
-        for statistic in band.statistics
-    }
+    bands = gates.bands_of(gate)
     unmeasured = [measurement for measurement in measurements if math.isnan(measurement.value)]
     measured = [measurement for measurement in measurements if not math.isnan(measurement.value)]
     column_of = {
@@ -121,7 +115,7 @@ def judge(
         found[(measurement.statistic, measurement.part)] = Finding(
             measurement, "stop", "a measured value"
         )
-    live = [each for each in gates.overrides if each.gate == gate and each.holds_on(night)]
+    live = gates.live_overrides(gate, night)
     findings = [_overridden(finding, live) for finding in found.values()]
     findings = _expired(findings, gates.warnings_expire_after, night, warned)
     checks = tuple(
@@ -153,7 +147,7 @@ def _worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 def _overridden(finding: Finding, live: Sequence[Override]) -> Finding:
     for override in live:
-        if fnmatchcase(finding.measurement.statistic, override.check):
+        if override.lets_pass(finding.measurement.statistic):
             return Finding(finding.measurement, "warn", finding.expected, override)
     return finding
 
