@@ -12,10 +12,12 @@ from nightbid.cli.dates import FORM, read_date
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, console, known
+from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.incremental import Decision, Learned, chain, decide, undone
+from nightbid.partitions import Hour
 from nightbid.report.formatting import DASH, number
 from nightbid.storage.workspace import Workspace
 
@@ -71,12 +73,22 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
         )
 
 
+def _partition(name: str, settings: Settings, day: dt.date) -> dt.date:
+    """The partition that is meant: the week of a day; an hour has to be named."""
+    spec = find_pipeline(name, settings.pipelines)
+    if spec.partition == "hour" and not isinstance(day, Hour):
+        raise ConfigError(
+            f"{day} names a day, and {name} learns hours", where=name, hint="write YYYY-MM-DDTHH"
+        )
+    return spec.partition_at(day)
+
+
 @app.command()
 def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     """Never learn a day, or unlearn it: the next night goes on from the state before that day."""
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)
-    gone = day
+    gone = _partition(name, settings, day)
     _must_have_a_reason(reason)
     if gone in undone(workspace, name):
         raise ConfigError(
@@ -117,6 +129,7 @@ def restore(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)
     _must_have_a_reason(reason)
+    day = _partition(name, settings, day)
     if day not in undone(workspace, name):
         raise ConfigError(
             f"{day} was not undone", where=name, hint=f"`nightbid incremental show {name}`"

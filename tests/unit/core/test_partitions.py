@@ -10,9 +10,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nightbid.cli.incremental import app as incremental
 from nightbid.config.load import parse_pipeline
 from nightbid.config.pipeline import Night, PipelineSpec
 from nightbid.errors import ConfigError
+from nightbid.night.incremental import undone
 from nightbid.partitions import (
     STEPS,
     WEEKDAYS,
@@ -24,6 +26,7 @@ from nightbid.partitions import (
     partition_of,
 )
 from nightbid.storage.workspace import Workspace
+from typer.testing import CliRunner
 
 DAYS = st.dates(dt.date(1990, 1, 1), dt.date(2090, 1, 1))
 HOURS = st.builds(Hour.of, DAYS, st.integers(0, 23))
@@ -168,3 +171,25 @@ def test_runs_of_a_pipeline_whose_partitions_have_changed_stand_side_by_side(tmp
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="2026-01-09T03 names an hour, and the logs of p"):
         RunRecord.start(workspace, by_day, partition_of("2026-01-09T03"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "typed", "kept"),
+    [
+        ("day", "2026-01-07", "2026-01-07"),
+        ("week", "2026-01-07", "2026-01-05"),
+        ("hour", "2026-01-07T03", "2026-01-07T03"),
+        ("hour", "2026-01-07", ""),
+    ],
+)
+def test_what_is_undone_is_a_partition(tmp_path, monkeypatch, unit, typed, kept):
+    yaml = f"source: {{kind: simulator, partition: {unit}}}\nwindow: {{train_{unit}s: 9}}\n"
+    (tmp_path / "p.yaml").write_text(f"pipeline: p\nfeatures: {{ad_id: vocabulary}}\n{yaml}")
+    monkeypatch.setenv("NIGHTBID_PIPELINES", str(tmp_path))
+    monkeypatch.setenv("NIGHTBID_WORKSPACE", str(tmp_path / "workspace"))
+    done = CliRunner().invoke(incremental, ["undo", "p", typed, "--reason", "bots that day"])
+    found = [str(day) for day in undone(Workspace(str(tmp_path / "workspace")), "p")]
+    assert found == ([kept] if kept else [])
+    if not kept:
+        assert isinstance(done.exception, ConfigError)
+        assert "2026-01-07 names a day, and p learns hours" in str(done.exception)
