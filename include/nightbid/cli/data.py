@@ -16,7 +16,7 @@ from rich.text import Text
 
 from nightbid.cli import complete
 from nightbid.cli.data_prune import prune
-from nightbid.cli.dates import FORM, read_date
+from nightbid.cli.dates import date_option
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json, some, terminal
 from nightbid.config.load import find_pipeline, pipeline_names
@@ -41,7 +41,7 @@ console = terminal()
 PipelineName = Annotated[
     str, typer.Argument(help="Name of the pipeline.", autocompletion=complete.pipelines)
 ]
-Date = Annotated[date, typer.Option("--date", parser=read_date, metavar=FORM, help="Day of logs.")]
+Date = Annotated[date, date_option("Day of logs.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
@@ -160,9 +160,7 @@ def arrival(
     pipeline: PipelineName,
     date_: Annotated[
         date | None,
-        typer.Option(
-            "--date", parser=read_date, metavar=FORM, help="Night; default: the last complete one."
-        ),
+        date_option("Night; default: the last complete one."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

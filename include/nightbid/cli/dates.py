@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import typer
 
@@ -21,3 +22,12 @@ def read_date(text: str) -> date:
         return partition_of(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def date_option(text: str) -> Any:
+    """Make the option `--date`, which takes a day, or an hour of logs.
+
+    Args:
+        text: what it is for, as help shows it.
+    """
+    return typer.Option("--date", parser=read_date, metavar=FORM, help=text)

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nightbid.cli import complete
-from nightbid.cli.dates import FORM, read_date
+from nightbid.cli.dates import date_option
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.night import BarProgress
 from nightbid.cli.output import AsJson, print_json, terminal
@@ -95,9 +95,7 @@ def noise(
     pipeline: PipelineName,
     night: Annotated[
         date | None,
-        typer.Option(
-            "--date", parser=read_date, metavar=FORM, help="Newest day; default: the last night."
-        ),
+        date_option("Newest day; default: the last night."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Trainings beside the night's.")] = 3,
     out: Annotated[

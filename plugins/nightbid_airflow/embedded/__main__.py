@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from nightbid.cli.dates import FORM, read_date
+from nightbid.cli.dates import date_option
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.errors import NightbidError, StageError
@@ -32,9 +32,7 @@ console = Console(soft_wrap=not sys.stdout.isatty())
 def run(
     pipeline: Annotated[str, typer.Option(help="Name of a YAML in include/pipelines/.")] = "ctr",
     nights: Annotated[int, typer.Option(min=1, help="Consecutive nights.")] = 2,
-    date: Annotated[
-        dt.date | None, typer.Option(parser=read_date, metavar=FORM, help="The first night.")
-    ] = None,
+    date: Annotated[dt.date | None, date_option("The first night.")] = None,
     settings_over: Annotated[
         list[str] | None, typer.Option("--set", help="dotted.key=value, over the YAML.")
     ] = None,

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from nightbid.cli import complete, view
-from nightbid.cli.dates import FORM, read_date
+from nightbid.cli.dates import date_option
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known
 from nightbid.config.load import find_pipeline
@@ -178,9 +178,7 @@ def sweep(
     budget: Annotated[str, typer.Option(help="Of all trials at cloud prices, as 5USD.")] = "",
     date_: Annotated[
         date | None,
-        typer.Option(
-            "--date", parser=read_date, metavar=FORM, help="Default: the newest night that ran."
-        ),
+        date_option("Default: the newest night that ran."),
     ] = None,
     metric: Annotated[str, typer.Option(help="log_loss or auc, of the validation rows.")] = (
         "log_loss"

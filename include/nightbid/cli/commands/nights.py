@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from nightbid.cli import complete, view
-from nightbid.cli.dates import FORM, read_date
+from nightbid.cli.dates import date_option
 from nightbid.cli.listing import Listing, text_column
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import Overrides, PipelineName, app, console, known, one_value_each
@@ -28,9 +28,7 @@ PANEL = "Nights"
 @app.command(rich_help_panel=PANEL)
 def run(
     pipeline: PipelineName,
-    date_: Annotated[
-        date, typer.Option("--date", parser=read_date, metavar=FORM, help="Newest day of logs.")
-    ],
+    date_: Annotated[date, date_option("Newest day of logs.")],
     nights: Annotated[int, typer.Option(min=1, help="Consecutive nights from that date on.")] = 1,
     set_: Overrides = None,
     run_id: Annotated[
@@ -74,9 +72,7 @@ def run(
 @app.command(rich_help_panel=PANEL)
 def window(
     pipeline: PipelineName,
-    date_: Annotated[
-        date, typer.Option("--date", parser=read_date, metavar=FORM, help="Newest day of logs.")
-    ],
+    date_: Annotated[date, date_option("Newest day of logs.")],
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:

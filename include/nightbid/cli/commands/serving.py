@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nightbid.cli.dates import FORM, read_date
+from nightbid.cli.dates import date_option
 from nightbid.cli.output import AsJson, print_json
 from nightbid.cli.root import PipelineName, app, console, known
 from nightbid.config.settings import Settings
@@ -148,9 +148,7 @@ def score(
     to: Annotated[Path | None, typer.Option(help="New folder for the scores.")] = None,
     date: Annotated[
         date_type | None,
-        typer.Option(
-            parser=read_date, metavar=FORM, help="Score a day of the logs instead; a metered stage."
-        ),
+        date_option("Score a day of the logs instead; a metered stage."),
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option(help="Column to copy; may be repeated. Default: all.")
