@@ -7,7 +7,7 @@ which is a date that has an hour. Windows count partitions, and a night is of on
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
@@ -17,7 +17,8 @@ STEPS: dict[Unit, timedelta] = {
     "hour": timedelta(hours=1),
     "week": timedelta(days=7),
 }
-WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 EPOCH = date(1970, 1, 1)
 DAY_HOURS = 24
 

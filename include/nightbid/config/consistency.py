@@ -11,7 +11,7 @@ from nightbid.schema import RESERVED
 if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
 
-SLOW = {
+PRESETS = {
     "week": ("@weekly", "@monthly", "@yearly", "@once"),
     "day": ("@daily", "@weekly", "@monthly", "@yearly", "@once"),
     "hour": ("@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@once"),
@@ -92,7 +92,7 @@ def window_counts_partitions(spec: PipelineSpec) -> None:
 def schedule_suits_partitions(spec: PipelineSpec) -> None:
     """Refuse a schedule that would run the night of one partition several times."""
     fields = (spec.schedule or "").split()
-    if not fields or spec.schedule in SLOW[spec.partition]:
+    if not fields or spec.schedule in PRESETS[spec.partition]:
         return
     single = [not set(each) & set("*,-/") for each in fields]
     fixed = {"hour": single[:1], "day": single[:2], "week": [*single[:2], any(single[2:])]}

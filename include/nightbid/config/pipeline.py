@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nightbid.config.arrival import Arrival
 from nightbid.config.base import Block
-from nightbid.config.consistency import faults_of, names_of
+from nightbid.config.consistency import PRESETS, faults_of, names_of
 from nightbid.config.costs import Budget
 from nightbid.config.evaluate import Evaluate
 from nightbid.config.features import Feature
@@ -42,7 +42,6 @@ days, whose labels are not final."""
 CRON_FIELD = re.compile(r"[\w*,/#-]+")
 CRON_MOST = (59, 23, 31, 12, 7)
 """Largest minute, hour, day, month and weekday."""
-PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@once")
 
 
 class Label(Block):
@@ -181,10 +180,10 @@ class PipelineSpec(Block):
             CRON_FIELD.fullmatch(each) and all(int(n) <= most for n in re.findall(r"\d+", each))
             for each, most in zip(fields, CRON_MOST, strict=True)
         )
-        if schedule is not None and not is_cron and schedule not in PRESETS:
+        if schedule is not None and not is_cron and schedule not in PRESETS["hour"]:
             raise ValueError(
                 f"{schedule!r} is not a schedule; write five fields of cron, for example"
-                f' "0 3 * * *", or one of {", ".join(PRESETS)}'
+                f' "0 3 * * *", or one of {", ".join(PRESETS["hour"])}'
             )
         return schedule
 

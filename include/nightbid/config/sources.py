@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nightbid.config.base import Block
 from nightbid.config.faults import Fault
-from nightbid.partitions import Unit
+from nightbid.partitions import Unit, Weekday
 
 
 class Columns(Block):
@@ -101,9 +101,7 @@ class PartitionedSource(LogSource):
     """What the logs are partitioned by, which is what the window counts and a night is of: `day`,
     `hour` (folders such as `dt=2026-01-05/hour=03` or `2026010503`) or `week` (folders named by a
     day of the week or as `2026-W02`; days of a week are read together)."""
-    week_begins: Literal[
-        "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
-    ] = "monday"
+    week_begins: Weekday = "monday"
     """With `partition: week`, first day of each week."""
 
 
