@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nightbid.config.costs import STAGES
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.cost.ledger import record_stage_usage
 from nightbid.night.attempts import StageRecord
 from nightbid.night.manifest import FileEntry, Manifest, Rows, Usage
 from nightbid.night.record import RunRecord
+from nightbid.night.stages import STAGES
 from nightbid.storage.workspace import Workspace, file_digest
 
 STARTED = dt.datetime(2026, 1, 21, 2, tzinfo=dt.UTC)

@@ -9,25 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from nightbid.config.base import Block
-
-STAGES = (
-    "sample",
-    "gate_raw",
-    "featurize",
-    "gate_features",
-    "train",
-    "train_baseline",
-    "evaluate",
-    "gate_model",
-    "replay",
-    "gate_value",
-    "export",
-    "load_test",
-    "gate_serving",
-    "gate_cost",
-    "promote",
-)
-"""Names of `nightbid.night.stages.NIGHT`, which cannot be imported here: it builds upon this."""
+from nightbid.night.stages import STAGES
 
 
 def _known_stage(name: str) -> str:

@@ -6,9 +6,11 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nightbid.config.pipeline import Night, PipelineSpec
+if TYPE_CHECKING:
+    # The configuration reads the names of stages: imports go only that way when they run.
+    from nightbid.config.pipeline import Night, PipelineSpec
 
 
 @dataclass(frozen=True)

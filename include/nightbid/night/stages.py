@@ -139,6 +139,8 @@ NIGHT: tuple[Stage, ...] = (
     ),
 )
 """Every stage of a night, in an order that satisfies their inputs."""
+STAGES: tuple[str, ...] = tuple(each.name for each in NIGHT)
+"""Their names, in the same order."""
 
 
 def stage_named(name: str) -> Stage:
@@ -150,11 +152,10 @@ def stage_named(name: str) -> Stage:
     for each in NIGHT:
         if each.name == name:
             return each
-    names = [each.name for each in NIGHT]
-    close = get_close_matches(name, names, 1)
+    close = get_close_matches(name, STAGES, 1)
     raise ConfigError(
         f"a night has no stage {name!r}",
-        hint=f"did you mean {close[0]!r}?" if close else "stages: " + ", ".join(names),
+        hint=f"did you mean {close[0]!r}?" if close else "stages: " + ", ".join(STAGES),
     )
 
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from upath import UPath
 
-from nightbid.config.costs import STAGES
 from nightbid.cost.entries import LedgerEntry
 from nightbid.cost.ledger import total, totals
 from nightbid.cost.money import Money
 from nightbid.night.attempts import APPROVE, ARRIVAL, REQUEST, StageRecord, current
 from nightbid.night.manifest import Manifest, Verdict
 from nightbid.night.record import RunRecord, state_of
+from nightbid.night.stages import STAGES
 from nightbid.report import records
 
 State = Literal["done", "stopped", "failed", "running", "waiting"]

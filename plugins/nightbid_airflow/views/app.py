@@ -16,12 +16,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from nightbid.alerts.message import Alert
 from nightbid.alerts.watch import Watch
-from nightbid.config.costs import STAGES
 from nightbid.config.gates import GATES
 from nightbid.config.settings import Settings
 from nightbid.errors import CorruptDataError, NightbidError
 from nightbid.night.champion import Champion, ChampionPointer
 from nightbid.night.record import RunRecord
+from nightbid.night.stages import STAGES
 from nightbid.report import pages as documents
 from nightbid.report import records
 from nightbid.report.assets import scripts

@@ -6,12 +6,10 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
-from nightbid.config.costs import STAGES
 from nightbid.config.load import find_pipeline, parse_pipeline, pipeline_names
 from nightbid.config.pipeline import Night
 from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
-from nightbid.night.stages import NIGHT
 
 GOOD = """
 pipeline: tiny
@@ -86,10 +84,6 @@ def test_every_shipped_pipeline_loads_under_its_own_name():
     assert {"ctr", "cvr"} <= set(names)
     for name in names:
         assert find_pipeline(name, folder).pipeline == name
-
-
-def test_budget_knows_exactly_the_stages_of_a_night():
-    assert tuple(stage.name for stage in NIGHT) == STAGES
 
 
 def test_a_night_splits_by_time_and_waits_for_labels():
