@@ -73,7 +73,8 @@ class ArrivalTrigger(BaseTrigger):
         run = RunRecord.load(Workspace(self.workspace), self.pipeline, self.run_id)
         spec = PipelineSpec.model_validate(run.head.spec)
         now = dt.datetime.now(dt.UTC)
-        if spec.arrival is None or now >= spec.arrival.ends(run.date, spec.partition):
+        ends = spec.arrival_deadline(run.date)
+        if ends is None or now >= ends:
             return 0.0
         found = look(spec, run, Path(self.cache), now)
         if found.is_complete:
@@ -81,7 +82,7 @@ class ArrivalTrigger(BaseTrigger):
         if (said := waiting_words(spec, run, found)) != self._said:
             self.log.info("%s", said)
             self._said = said
-        return min(self.every, (spec.arrival.ends(run.date, spec.partition) - now).total_seconds())
+        return min(self.every, (ends - now).total_seconds())
 
 
 class ArrivalSensor(BaseOperator):
@@ -126,11 +127,12 @@ class ArrivalSensor(BaseOperator):
             # Cleared, it begins with the YAML of now, and without a lag that was accepted before.
             is_cleared = may_wait and context["ti"].max_tries > (self.retries or 0)
             spec, run = request.open(settings, is_cleared=is_cleared)
-            if spec.arrival is None:
+            ends = spec.arrival_deadline(run.date)
+            if spec.arrival is None or ends is None:
                 return "the pipeline has no `arrival` block any more"
             now = dt.datetime.now(dt.UTC)
             found = look(spec, run, settings.cache, now)
-            if not found.is_complete and now < spec.arrival.ends(run.date, spec.partition):
+            if not found.is_complete and now < ends:
                 self.log.info("%s: %s", found.day, ", ".join(found.missing))
                 self.defer(
                     trigger=ArrivalTrigger(

@@ -31,11 +31,8 @@ def look(spec: PipelineSpec, run: RunRecord, cache: Path, now: dt.datetime) -> D
 
 def waiting_words(spec: PipelineSpec, run: RunRecord, found: DayArrival) -> str:
     """Say what is waited for, and until when."""
-    until = (
-        f" until {spec.arrival.ends(run.date, spec.partition):%Y-%m-%d %H:%M} UTC"
-        if spec.arrival
-        else ""
-    )
+    ends = spec.arrival_deadline(run.date)
+    until = f" until {ends:%Y-%m-%d %H:%M} UTC" if ends else ""
     return f"waits for the logs of {found.day}{until}: {', '.join(found.missing)}"
 
 
@@ -48,12 +45,14 @@ def wait(spec: PipelineSpec, run: RunRecord, cache: Path, say: Callable[[str], N
         cache: Folder for what was found in large files.
         say: Told what is waited for whenever that changes.
     """
+    ends = spec.arrival_deadline(run.date)
     assert spec.arrival is not None
+    assert ends is not None
     last = ""
     while True:
         now = dt.datetime.now(dt.UTC)
         found = look(spec, run, cache, now)
-        left = (spec.arrival.ends(run.date, spec.partition) - now).total_seconds()
+        left = (ends - now).total_seconds()
         if found.is_complete or left <= 0:
             return found
         if (said := waiting_words(spec, run, found)) != last:
@@ -87,7 +86,9 @@ def conclude(
     Raises:
         MissingDataError: The day is not complete and no lag is accepted, or not yet.
     """
+    ends = spec.arrival_deadline(run.date)
     assert spec.arrival is not None
+    assert ends is not None
     begun = started or now
 
     def record(state: str, summary: str, verdict: str) -> None:
@@ -104,7 +105,6 @@ def conclude(
         said = f"{found.day} is complete: {', '.join(found.found)}"
         record("done", said, "pass")
         return spec, said
-    ends = spec.arrival.ends(run.date, spec.partition)
     lacking = ", ".join(found.missing)
     if now >= ends:
         for back in range(1, spec.arrival.lag_days + 1):

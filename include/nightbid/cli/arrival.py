@@ -36,7 +36,7 @@ def show_arrival(
     asked = spec.partition_at(night) if night else spec.newest_complete(now)
     day = newest_day(spec, asked)
     found = day_arrival(spec, day, Workspace(settings.workspace), settings.cache, now)
-    ends = spec.arrival.ends(asked, spec.partition) if spec.arrival else None
+    ends = spec.arrival_deadline(asked)
     if as_json:
         print_json(
             {

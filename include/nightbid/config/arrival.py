@@ -7,7 +7,6 @@ import datetime as dt
 from pydantic import Field, field_validator, model_validator
 
 from nightbid.config.base import Block
-from nightbid.partitions import Unit, end_of
 
 
 class Arrival(Block):
@@ -48,8 +47,3 @@ class Arrival(Block):
         if not self.deadline:
             raise ValueError('deadline is empty; write a clock such as "06:00"')
         return self
-
-    def ends(self, night: dt.date, unit: Unit = "day") -> dt.datetime:
-        """Deadline of a night of a partition."""
-        clock = dt.time.fromisoformat(self.deadline)
-        return end_of(night, unit) + dt.timedelta(hours=clock.hour, minutes=clock.minute)

@@ -29,7 +29,7 @@ from nightbid.config.sources import (
 )
 from nightbid.config.window import LONGEST_DAYS, Window
 from nightbid.errors import ConfigError
-from nightbid.partitions import STEPS, Hour, Partition, Unit, containing, days_as_partitions
+from nightbid.partitions import STEPS, Hour, Partition, Unit, containing, days_as_partitions, end_of
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 """Also the name of files and of model inputs."""
@@ -248,6 +248,14 @@ class PipelineSpec(Block):
         """The newest partition that is over at some moment; days and weeks are those of UTC."""
         zone = getattr(self.source, "time_zone", "UTC") if self.partition == "hour" else "UTC"
         return self.partition_at(moment.astimezone(ZoneInfo(zone))) - STEPS[self.partition]
+
+    def arrival_deadline(self, night: dt.date) -> dt.datetime | None:
+        """When a night stops waiting for its newest partition; None if it does not wait."""
+        if self.arrival is None:
+            return None
+        clock = dt.time.fromisoformat(self.arrival.deadline)
+        after = dt.timedelta(hours=clock.hour, minutes=clock.minute)
+        return end_of(night, self.partition) + after
 
     def position_inputs(self) -> list[str]:
         """Features that read the position and are served."""
