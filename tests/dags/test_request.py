@@ -70,6 +70,15 @@ def test_an_override_that_does_not_exist_is_named(pipelines) -> None:
         Request.of("small", Run(), {"overrides": ["train.learning_rat=1"]}).open(Settings())
 
 
+def test_a_window_of_hours_is_refused_by_the_field_of_the_form(pipelines) -> None:
+    pipelines(
+        source={"kind": "simulator", "partition": "hour"},
+        window={"train_hours": 24, "validate_hours": 3, "evaluate_hours": 3},
+    )
+    with pytest.raises(ConfigError, match=r"window\.train_hours: Input .* got 5000"):
+        Request.of("small", Run(), {"train_hours": 5000}).open(Settings())
+
+
 def test_a_refused_request_is_a_run_that_pages_show_until_it_is_asked_rightly(pipelines) -> None:
     pipelines()
     wrong = Request.of("small", Run(), {"overrides": ["train.learning_rat=1"]})

@@ -68,6 +68,7 @@ def _siblings(location: tuple[int | str, ...], root: type[BaseModel]) -> list[st
     for model in models:
         for name, field in model.model_fields.items():
             names[field.alias or name] = None
+        names.update(dict.fromkeys(getattr(model, "other_keys", ())))
     return list(names)
 
 

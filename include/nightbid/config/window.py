@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
+from pydantic_core import InitErrorDetails
 
 from nightbid.config.base import Block
 from nightbid.partitions import STEPS, Unit
@@ -57,6 +59,12 @@ class Window(Block):
     lag_days: int = Field(default=0, ge=0, le=60)
     """Days between the night and its newest day of logs that are left out."""
 
+    other_keys: ClassVar[tuple[str, ...]] = tuple(
+        f"{part}_{unit}s"
+        for unit in ("hour", "week")
+        for part in ("history", "train", "validate", "evaluate", "lag")
+    )
+    """Keys of hours and weeks; the fields are those of days."""
     _unit: Unit = PrivateAttr(default="day")
 
     @property
@@ -68,6 +76,7 @@ class Window(Block):
     @classmethod
     def _read_unit(cls, value: Any, read: Callable[[Any], Window]) -> Window:
         unit: Unit = "day"
+        written: dict[str, str] = {}
         if isinstance(value, dict):
             units = {match[2]: name for name in value if (match := KEY.fullmatch(str(name)))}
             if len(units) > 1:
@@ -76,11 +85,15 @@ class Window(Block):
                     " what source.partition says"
                 )
             unit = next((each for each in STEPS if each in units), "day")
-            value = {
-                f"{match[1]}_days" if (match := KEY.fullmatch(str(name))) else name: number
-                for name, number in value.items()
+            written = {
+                f"{match[1]}_days": name for name in value if (match := KEY.fullmatch(str(name)))
             }
-        window = read(value)
+            fields = {name: field for field, name in written.items()}
+            value = {fields.get(name, name): number for name, number in value.items()}
+        try:
+            window = read(value)
+        except ValidationError as error:
+            raise _as_written(error, written) from None
         if isinstance(value, dict):
             window._unit = unit
         return window
@@ -90,3 +103,17 @@ class Window(Block):
         """Write the keys as they are spelled in a YAML."""
         found: dict[str, Any] = write(self)
         return {name.replace("_days", f"_{self.unit}s"): each for name, each in found.items()}
+
+
+def _as_written(error: ValidationError, written: dict[str, str]) -> ValidationError:
+    """Name the keys as the user wrote them: `train_hours`, where the field is `train_days`."""
+    faults: list[InitErrorDetails] = [
+        {
+            "type": fault["type"],
+            "loc": tuple(written.get(str(part), part) for part in fault["loc"]),
+            "input": fault["input"],
+            "ctx": fault.get("ctx", {}),
+        }
+        for fault in error.errors()
+    ]
+    return ValidationError.from_exception_data(error.title, faults)

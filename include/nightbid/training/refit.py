@@ -76,7 +76,7 @@ def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) ->
                 f"the newest days have rows of {split.users:,} users that are held back, with"
                 f" {split.positives:,} positives" + (f"; {least} are needed" if least else ""),
                 where="train.refit",
-                hint="widen window.validate_days or evaluate_days, or set train.refit: false",
+                hint="widen the validation or evaluation window, or set train.refit: false",
             )
         job = Job(
             **{name: getattr(requested.fit, name) for name in Fit.model_fields},

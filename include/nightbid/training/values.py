@@ -43,7 +43,7 @@ def value_fields(label: Label, train: Rows) -> dict[str, Any]:
         raise CorruptDataError(
             f"all {len(train):,} training rows have the value 0",
             where=f"label.column {label.column}",
-            hint="name a column of amounts, or widen window.train_days",
+            hint="name a column of amounts, or widen the training window",
         )
     mean = value / total
     head = ValueHead(distribution=label.distribution, largest=math.log(largest))

@@ -138,6 +138,18 @@ def test_a_window_counts_weeks():
             "the clocks of Europe/Berlin change twice a year",
         ),
         ("source: {kind: parquet, folder: x, partition: month}", "'day', 'hour' or 'week'"),
+        (
+            "source: {kind: simulator, partition: hour}\nwindow: {train_hours: 0}",
+            "window.train_hours: Input should be greater than or equal to 1, got 0",
+        ),
+        (
+            "source: {kind: simulator, partition: week}\nwindow: {lag_weeks: 99, train_weeks: a}",
+            "window.lag_weeks: Input should be less than or equal to 60, got 99",
+        ),
+        (
+            "source: {kind: simulator, partition: hour}\nwindow: {train_hour: 5}",
+            "unknown key 'window.train_hour', did you mean 'train_hours'?",
+        ),
     ],
 )
 def test_what_counts_something_else_is_refused(text, said):

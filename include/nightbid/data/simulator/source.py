@@ -81,7 +81,7 @@ class SimulatorLogs:
             raise MissingDataError(
                 f"there is no day {day}: the logs start on {self._block.start}",
                 where="simulator",
-                hint="shorten window.train_days, take a later date, or set source.start earlier",
+                hint="shorten the training window, take a later date, or set source.start earlier",
             )
         if any(fault.kind == "missing_day" for fault in faults):
             raise MissingDataError(
