@@ -8,56 +8,25 @@ lead to one verdict; the rows add which ones: the keys of some that are not as e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.associations import after_impression, unproven
 from nightbid.gates.column_checks import far, known_values
 from nightbid.gates.day_profiles import Day, Days
 from nightbid.gates.drift import beyond_chance
-from nightbid.gates.expectations import Answer, ask
 from nightbid.gates.measurements import Measurements
+from nightbid.gates.row_answers import RowRule, answers_of, exact
 from nightbid.profile.column import ColumnProfile
 from nightbid.schema import KEY, RESERVED, TIME
 
 HOUR_US = 3_600_000_000
 EXAMPLES = 3
-ALIKE = ("null_excess", "nan_excess", "blank_excess")
-"""Statistics that ask the same of every column."""
 RULE = 0.001
 """Flags that disagree more often than this are treated as unrelated."""
-
-
-@dataclass(frozen=True, eq=False)
-class RowRule:
-    """One expectation on single rows."""
-
-    family: str
-    subject: str
-    kind: str
-    """Class of the expectation, without `Expect`."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    usual: float = 0.0
-    """Share of the rows that usually does not meet it."""
-    unproven: float = 0.0
-    """Share of the rows that is taken off beside chance."""
-    exact: bool = False
-    """Whether the profile compares the share itself, not what is beyond chance."""
-    of_values: bool = False
-    """Whether the share is one of the rows that have a value."""
-
-    @property
-    def columns(self) -> set[str]:
-        """What it asks about."""
-        names = (self.arguments.get(each) for each in ("column", "column_A", "column_B"))
-        return {str(name) for name in names if name is not None}
 
 
 def measure(
@@ -86,10 +55,10 @@ def measure(
     if not rows or len(days.all) < 2 or not is_whole:
         return
     plain = {each.name for each in sample.schema if not pa.types.is_nested(each.type)}
-    rules = [each for each in _rules(days, day, spec) if each.columns <= plain]
+    rules = [each for each in _rules(days, day, spec) if plain.issuperset(each.columns)]
     sampled = rows < day.profile.rows
     part = f"{day.name}, {rows:,} {'sampled rows' if sampled else 'rows'}"
-    answers = _answers(sample, rules)
+    answers = answers_of(sample, rules)
     names = sample[spec.columns.key]
     for rule, answer in zip(rules, answers, strict=True):
         asked = max(rows - answer.missing if rule.of_values else rows, 1)
@@ -103,33 +72,6 @@ def measure(
             shown = ", ".join(map(str, names.take(answer.where[:EXAMPLES]).to_pylist()))
             note += f"; {spec.columns.key} {shown}"
         measurements.add(rule.family, max(excess, 0.0), subject=rule.subject, part=part, note=note)
-
-
-def _answers(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
-    """Ask every rule.
-
-    An expectation takes Great Expectations far longer than its rows do. What is asked alike of
-    many columns is therefore asked once, of the columns laid end to end.
-    """
-    answers: dict[RowRule, Answer] = {}
-    alike: dict[str, list[RowRule]] = {}
-    for rule in rules:
-        alike.setdefault(rule.family if rule.family in ALIKE else "", []).append(rule)
-    for family, some in alike.items():
-        if not family:
-            names = {name for each in some for name in each.columns}
-            frame = pd.DataFrame({name: _finite(sample[name]) for name in sorted(names)})
-            found = ask(frame, [(each.kind, each.arguments) for each in some])
-            answers.update(zip(some, found, strict=True))
-            continue
-        columns = [_logged(sample[each.subject]) for each in some]
-        long = pd.DataFrame({"value": pd.concat(columns, ignore_index=True)})
-        (together,) = ask(long, [(some[0].kind, {**some[0].arguments, "column": "value"})])
-        column, row = np.divmod(together.where, len(sample))
-        for at, each in enumerate(some):
-            lines = row[column == at]
-            answers[each] = Answer(len(lines), 0, lines)
-    return [answers[rule] for rule in rules]
 
 
 def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
@@ -182,8 +124,7 @@ def _column(
     if name not in spec.columns.turnover and filled:
         known = known_values(column, filled)
         if known is not None:
-            values = sorted(map(_exact, known.values), key=str)
-            within = {**here, "value_set": values}
+            within = {**here, "value_set": sorted(map(exact, known.values), key=str)}
             yield RowRule(
                 "new_values", name, "ColumnValuesToBeInSet", within, known.usual, of_values=True
             )
@@ -214,42 +155,6 @@ def _pairs(days: Days, day: Day) -> Iterator[RowRule]:
             _median(shares),
             unproven(days, day, name),
         )
-
-
-def _exact(value: object) -> object:
-    """Write a whole number as an integer: among floats, large ones would be rounded."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _logged(column: pa.ChunkedArray) -> pd.Series[Any]:
-    """Give values as Great Expectations can compare them.
-
-    Times become microseconds. NaN is no null here, as in a profile: it is not finite.
-    """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), float("inf"), column)
-    # With nulls pandas would make floats of integers.
-    values: pd.Series[Any] = column.to_pandas(integer_object_nulls=_has_large(column))
-    return values
-
-
-def _has_large(column: pa.ChunkedArray) -> bool:
-    if not pa.types.is_integer(column.type) or not column.null_count:
-        return False
-    bounds = pc.min_max(column).as_py()
-    return any(each is not None and abs(each) > 2**53 for each in bounds.values())
-
-
-def _finite(column: pa.ChunkedArray) -> pd.Series[Any]:
-    """The same, without what is not finite: ranges and sets are those of numbers."""
-    values = _logged(column)
-    return values.where(~np.isinf(values)) if pa.types.is_floating(column.type) else values
 
 
 def _median(values: Sequence[float]) -> float:

@@ -1,0 +1,253 @@
+"""Expectations on single rows, asked together.
+
+An expectation takes Great Expectations far longer than its rows do. What is asked alike of many
+columns is therefore asked once, of the columns laid end to end: a hundred expectations become ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nightbid.gates.expectations import Answer, ask
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALIKE = ("null_excess", "nan_excess", "blank_excess")
+"""Statistics that ask the same of every column."""
+PAIR = "ColumnPairValuesAToBeGreaterThanB"
+NOT_LESS = {"or_equal": True, "ignore_row_if": "either_value_is_missing"}
+
+
+@dataclass(frozen=True, eq=False)
+class RowRule:
+    """One expectation on single rows."""
+
+    family: str
+    subject: str
+    kind: str
+    """Class of the expectation, without `Expect`."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    usual: float = 0.0
+    """Share of the rows that usually does not meet it."""
+    unproven: float = 0.0
+    """Share of the rows that is taken off beside chance."""
+    exact: bool = False
+    """Whether the profile compares the share itself, not what is beyond chance."""
+    of_values: bool = False
+    """Whether the share is one of the rows that have a value."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it asks about."""
+        names = (self.arguments.get(each) for each in ("column", "column_A", "column_B"))
+        return tuple(str(name) for name in names if name is not None)
+
+
+def answers_of(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+    """Ask every rule of the rows.
+
+    Args:
+        sample: the rows; no column that a rule asks about is nested.
+        rules: what is asked.
+
+    Returns:
+        One answer for each rule. `missing` counts the rows that were not asked; `where` is in the
+        order of the rows.
+    """
+    answers: dict[RowRule, Answer] = {}
+    groups: dict[str, list[RowRule]] = {}
+    for rule in rules:
+        groups.setdefault(_group(sample, rule), []).append(rule)
+    ways: dict[str, Callable[[pa.Table, Sequence[RowRule]], list[Answer]]] = {
+        "": _one_by_one,
+        "out_of_range": _in_range,
+        "new_values": _in_sets,
+        "contradictions": _in_order,
+    }
+    for group, some in groups.items():
+        answers.update(zip(some, ways.get(group, _alike)(sample, some), strict=True))
+    return [answers[rule] for rule in rules]
+
+
+def exact(value: object) -> object:
+    """Write a whole number as an integer: among floats, large ones would be rounded."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _group(sample: pa.Table, rule: RowRule) -> str:
+    """Name what a rule is asked together with; empty where it is asked alone."""
+    if rule.family in ALIKE:
+        return rule.family
+    types = [_decoded(sample[name].type) for name in rule.columns]
+    if rule.family in ("out_of_range", "contradictions") and all(map(_is_number, types)):
+        return rule.family
+    if rule.family == "new_values" and all(_is_number(each) or _is_text(each) for each in types):
+        return rule.family
+    return ""
+
+
+def _one_by_one(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+    import pandas as pd
+
+    names = sorted({name for each in rules for name in each.columns})
+    frame = pd.DataFrame({name: _finite(sample[name]) for name in names})
+    return ask(frame, [(each.kind, each.arguments) for each in rules])
+
+
+def _alike(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+    """Ask the same of every column."""
+    import pandas as pd
+
+    columns = [_logged(sample[each.subject]) for each in rules]
+    long = pd.DataFrame({"value": pd.concat(columns, ignore_index=True)})
+    arguments = {**rules[0].arguments, "column": "value"}
+    (together,) = ask(long, [(rules[0].kind, arguments)])
+    return list(_apart(together.where, [0] * len(rules), len(sample)))
+
+
+def _in_range(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+    """Compare each value with the bounds of its column, which stand beside it."""
+    import pandas as pd
+
+    values = [_numbers(sample[each.subject]) for each in rules]
+    bounds = [(each.arguments["min_value"], each.arguments["max_value"]) for each in rules]
+    low, high = (
+        np.repeat(np.array(each, float), len(sample)) for each in zip(*bounds, strict=True)
+    )
+    long = pd.DataFrame({"value": np.concatenate(values), "low": low, "high": high})
+    below, above = ask(
+        long,
+        [
+            (PAIR, {"column_A": "value", "column_B": "low", **NOT_LESS}),
+            (PAIR, {"column_A": "high", "column_B": "value", **NOT_LESS}),
+        ],
+    )
+    missing = [int(np.isnan(each).sum()) for each in values]
+    return list(_apart(np.union1d(below.where, above.where), missing, len(sample)))
+
+
+def _in_order(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+    """Compare pairs of columns."""
+    import pandas as pd
+
+    sides = [[_numbers(sample[name]) for name in each.columns] for each in rules]
+    first, second = (np.concatenate(each) for each in zip(*sides, strict=True))
+    long = pd.DataFrame({"first": first, "second": second})
+    (together,) = ask(long, [(PAIR, {"column_A": "first", "column_B": "second", **NOT_LESS})])
+    missing = [int((np.isnan(one) | np.isnan(other)).sum()) for one, other in sides]
+    return list(_apart(together.where, missing, len(sample)))
+
+
+def _in_sets(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
+    """Look each value up among those of its column: as text, behind the column's number."""
+    import pandas as pd
+
+    columns: list[pa.ChunkedArray] = []
+    known: list[str] = []
+    for at, rule in enumerate(rules):
+        values = _texts(sample[rule.subject])
+        columns.append(pc.binary_join_element_wise(str(at), values, ":"))
+        known.extend(f"{at}:{exact(value)}" for value in rule.arguments["value_set"])
+    long = pd.DataFrame({"value": pa.chunked_array(columns, pa.string()).to_pandas()})
+    question = ("ColumnValuesToBeInSet", {"column": "value", "value_set": known})
+    (together,) = ask(long, [question])
+    missing = [each.null_count for each in columns]
+    return list(_apart(together.where, missing, len(sample)))
+
+
+def _apart(where: NDArray[np.int64], missing: Sequence[int], rows: int) -> Iterator[Answer]:
+    """Split what was found in columns laid end to end by column."""
+    column, row = np.divmod(where, rows)
+    for at, without in enumerate(missing):
+        lines = row[column == at]
+        yield Answer(len(lines), without, lines)
+
+
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    """Whether a double can stand for it; microseconds of our centuries fit."""
+    types = pa.types
+    return any(
+        is_kind(kind)
+        for is_kind in (
+            *(types.is_boolean, types.is_integer, types.is_floating, types.is_decimal),
+            types.is_timestamp,
+        )
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give values as Great Expectations can compare them: times as microseconds."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return column
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Finite numbers as doubles, NaN where there is none: ranges are those of numbers."""
+    column = _plain(column)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    values = np.array(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values as text, null where there is none; whole numbers as integers, whatever their type."""
+    column = _plain(column)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if not pa.types.is_floating(column.type):
+        return column.cast(pa.string())
+    distinct, place = np.unique(_numbers(column), return_inverse=True)
+    texts = [None if np.isnan(each) else str(exact(each)) for each in distinct.tolist()]
+    return pa.chunked_array([pa.array(texts, pa.string()).take(pa.array(place))])
+
+
+def _logged(column: pa.ChunkedArray) -> pd.Series[Any]:
+    """Give values as pandas holds them.
+
+    NaN is no null here, as in a profile: it is not finite.
+    """
+    column = _plain(column)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), float("inf"), column)
+    # With nulls pandas would make floats of integers.
+    values: pd.Series[Any] = column.to_pandas(integer_object_nulls=_has_large(column))
+    return values
+
+
+def _has_large(column: pa.ChunkedArray) -> bool:
+    if not pa.types.is_integer(column.type) or not column.null_count:
+        return False
+    bounds = pc.min_max(column).as_py()
+    return any(each is not None and abs(each) > 2**53 for each in bounds.values())
+
+
+def _finite(column: pa.ChunkedArray) -> pd.Series[Any]:
+    """The same, without what is not finite: ranges and sets are those of numbers."""
+    values = _logged(column)
+    return values.where(~np.isinf(values)) if pa.types.is_floating(column.type) else values
