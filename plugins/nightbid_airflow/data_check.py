@@ -67,9 +67,8 @@ class DataCheckOperator(BaseOperator):
             raise AirflowFailException(str(error)) from None
         name = safe_run_id(run.run_id)
         by = run.triggering_user_name or ""
-        save_check(Workspace(settings.workspace), name, asked["folder"], report, by)
+        check = save_check(Workspace(settings.workspace), name, asked["folder"], report, by)
         page = data_check_page(name)
-        self.log.info("a first pipeline:\n%s", report.yaml)
-        missing = report.found.missing
-        self.log.info("%s; missing roles: %s", page, ", ".join(missing) or "none")
-        return {"page": page, "missing": sorted(missing)}
+        self.log.info("a first pipeline:\n%s", check.report["yaml"])
+        self.log.info("%s; missing roles: %s", page, ", ".join(check.missing) or "none")
+        return {"page": page, "missing": sorted(check.missing)}

@@ -242,7 +242,7 @@ def _feature(column: ColumnSummary) -> tuple[str, str]:
     ):
         skewed = column.low >= 0 and column.high > 1000
         return ("{transform: numeric, log1p: true}" if skewed else "{transform: numeric}"), (
-            f"{column.low:,.4g} to {column.high:,.4g}"
+            f"{_rounded(column.low)} to {_rounded(column.high)}"
         )
     if column.kind == "text" and column.mean_length > LONG_TEXT:
         return "", "long texts"
@@ -250,6 +250,11 @@ def _feature(column: ColumnSummary) -> tuple[str, str]:
         return "", "hardly a value comes twice"
     many = column.distinct > MANY_VALUES
     return ("{min_count: 5}" if many else "vocabulary"), f"{column.distinct:,} values"
+
+
+def _rounded(number: float) -> str:
+    """Two digits of a number: one that is somebody's id is not told."""
+    return f"{float(f'{number:.2g}'):,.4g}"
 
 
 def _slices(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:

@@ -58,6 +58,8 @@ class Findings:
     amounts: list[LabelCandidate] = field(default_factory=list)
     """Columns that a value label could be."""
     event_time: str | None = None
+    unread_time: str = ""
+    """Value of a column that is called a time and cannot be read as one."""
     outcomes: dict[str, str] = field(default_factory=dict)
     """Column known only after the impression → why."""
     clocks: list[Clock] = field(default_factory=list)
@@ -136,8 +138,9 @@ def _time(found: Findings, known: dict[str, ColumnSummary], given: dict[str, str
             if each.kind == "text" and has_meaning(each.name, "time") and each.examples
         ]
         if unread:
+            found.unread_time = unread[0].examples[0]
             found.missing["time"] += (
-                f"; {unread[0].name!r} holds {unread[0].examples[0]!r}: say how it is spelled in"
+                f"; {unread[0].name!r} holds {found.unread_time!r}: say how it is spelled in"
                 " source.time_format, such as %d/%m/%Y %H:%M:%S"
             )
         return

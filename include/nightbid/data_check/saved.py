@@ -9,10 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from nightbid.data_check.check import FolderReport
+from nightbid.data_check.personal import masked, may_be_quoted
 from nightbid.storage.workspace import Workspace, read_all, write_atomically
-
-PERSONAL = ("user", "key")
-"""Roles whose columns hold ids of people or impressions: their examples are not kept."""
 
 
 class SavedCheck(BaseModel):
@@ -26,7 +24,7 @@ class SavedCheck(BaseModel):
     by: str = ""
     """Who asked."""
     report: dict[str, Any]
-    """As `FolderReport.to_json`."""
+    """As `FolderReport.to_json`, without values that may identify somebody."""
 
     @property
     def missing(self) -> dict[str, str]:
@@ -35,8 +33,13 @@ class SavedCheck(BaseModel):
         return found
 
 
-def save_check(workspace: Workspace, name: str, folder: str, report: FolderReport, by: str) -> None:
+def save_check(
+    workspace: Workspace, name: str, folder: str, report: FolderReport, by: str
+) -> SavedCheck:
     """Keep a check; one of the same name is replaced.
+
+    Examples are kept of the time and of columns with a few common values alone, see
+    `nightbid.data_check.personal`: the page has readers who may not read the logs.
 
     Args:
         workspace: Where it is kept.
@@ -44,16 +47,33 @@ def save_check(workspace: Workspace, name: str, folder: str, report: FolderRepor
         folder: What was looked at.
         report: What was found.
         by: Who asked.
+
+    Returns:
+        What is kept.
     """
-    found = report.to_json()
-    personal = {found["roles"][role]["column"] for role in PERSONAL if role in found["roles"]}
-    for column in found["columns"]:
-        if column["name"] in personal:
-            column["examples"] = []
     check = SavedCheck(
-        name=name, folder=folder, created=dt.datetime.now(dt.UTC), by=by, report=found
+        name=name, folder=folder, created=dt.datetime.now(dt.UTC), by=by, report=_shared(report)
     )
     write_atomically(_folder(workspace) / f"{name}.json", check.model_dump_json())
+    return check
+
+
+def _shared(report: FolderReport) -> dict[str, Any]:
+    """What a check found, as others may read it."""
+    found, roles = report.to_json(), report.found.roles
+    hidden = {roles[role] for role in ("user", "key") if role in roles}
+    for column, shown in zip(report.columns, found["columns"], strict=True):
+        is_time = column.name == roles.get("time")
+        if column.name in hidden or not (is_time or may_be_quoted(column)):
+            shown["examples"] = None
+    if unread := report.found.unread_time:
+        said = found["missing"]["time"]
+        found["missing"]["time"] = said.replace(repr(unread), repr(masked(unread)))
+        # In a comment of the draft white space is folded.
+        found["yaml"] = found["yaml"].replace(
+            *(" ".join(each.split()) for each in (said, found["missing"]["time"]))
+        )
+    return found
 
 
 def saved_checks(workspace: Workspace) -> list[SavedCheck]:
