@@ -6,7 +6,8 @@
 Each size runs in a process of its own, because the peak of a process never falls. `distinct`
 instead counts one column of that many million distinct strings, through files beyond a limit.
 `night` runs a night of `ctr` with that many million rows in its window of 14 days, from Parquet
-files, each stage in a process of its own.
+files, each stage in a process of its own. With --work, a night that was ended goes on: what it has
+finished is printed with next to no seconds.
 """
 
 from __future__ import annotations
@@ -114,13 +115,14 @@ def measure(what: str, size: int, folder: Path) -> None:
     print(json.dumps(found))
 
 
-def night(millions: float, until: str, changes: list[str]) -> None:
+def night(millions: float, until: str, changes: list[str], work: str) -> None:
     """Run a night stage by stage, each in a process of its own, and print what each took."""
     from night import Nights
     from nightbid.night.stages import NIGHT
 
-    with tempfile.TemporaryDirectory() as folder:
-        nights = Nights(Path(folder), int(millions * MILLION / DAYS), DAYS, until)
+    with tempfile.TemporaryDirectory() as spare:
+        folder = Path(work) / f"{millions:g}" if work else Path(spare)
+        nights = Nights(folder, int(millions * MILLION / DAYS), DAYS, until)
         options = nights.options(0, "memory", changes)
         print(
             f"\n{'stage':16}{'million':>8}{'seconds':>10}{'CPU s':>10}{'peak MiB':>10}", flush=True
@@ -148,6 +150,7 @@ def main() -> None:
     parser.add_argument("--night", type=float, nargs="*", default=[], help="millions")
     parser.add_argument("--until", default="evaluate", help="last stage of the night")
     parser.add_argument("--set", action="append", default=[], help="of the night's pipeline")
+    parser.add_argument("--work", default="", help="folder of --night to keep, and to go on from")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -166,7 +169,7 @@ def main() -> None:
             speed = "".join(f"{size / found[each]:14,.0f}" for each in ("seconds", "cpu"))
             print(f"{what:10}{millions:8g}{speed}{found['peak_mib']:10,.0f}", flush=True)
     for millions in options.night:
-        night(millions, options.until, options.set)
+        night(millions, options.until, options.set, options.work)
     return None
 
 

@@ -41,6 +41,10 @@ class Nights:
     def __init__(self, folder: Path, rows: int, days: int, until: str) -> None:
         self._folder, self._until = folder, until
         tree = yaml.safe_load(PIPELINE.read_text())
+        written = folder / "pipelines" / "ctr.yaml"
+        self._first = FIRST + timedelta(days=days - 1)
+        if written.exists():
+            return
         self._run("data", "write", "ctr", "--to", str(folder / "logs"), "--date", str(FIRST),
                   "--days", str(days + 1), "--set", f"source.rows_per_day={rows}")  # fmt: skip
         names = pq.read_schema(next((folder / "logs").rglob("*.parquet"))).names
@@ -50,9 +54,8 @@ class Nights:
             "outcomes": sorted(MEANING.outcomes & set(names)),
         }
         tree["window"] = {"train_days": days - 2}
-        (folder / "pipelines").mkdir()
-        (folder / "pipelines" / "ctr.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-        self._first = FIRST + timedelta(days=days - 1)
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.write_text(yaml.safe_dump(tree, sort_keys=False))
 
     def _run(self, *command: str, workspace: str = "w") -> None:
         subprocess.run([sys.executable, "-m", "nightbid", *command],
