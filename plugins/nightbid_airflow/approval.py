@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.triggers.base import TriggerEvent
 from nightbid.clock import moment, seconds_since
 from nightbid.config.settings import Settings
 from nightbid.night.attempts import APPROVE, StageRecord
@@ -21,6 +25,28 @@ from nightbid_airflow.page_links import PageLink, run_page
 ASKED = "asked.json"
 """File of a run whose promotion a person was asked about: when, by the machine's uptime."""
 SLACK_SECONDS = 60.0
+PAUSE_SECONDS = 10.0
+"""Between a deferral and the next part of the task: Airflow takes a task for lost that goes on
+before the process of the part before has ended, within some five seconds."""
+
+
+class EarlierAnswer(HITLTrigger):
+    """Reads the answer to a question that an earlier try of the task put, if there is one."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Serialize the trigger."""
+        return "nightbid_airflow.approval.EarlierAnswer", super().serialize()[1]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Fire once: with the answer, or with a timeout if nobody has answered."""
+        await asyncio.sleep(PAUSE_SECONDS)
+        try:
+            async for event in super().run():
+                yield event
+        except Exception as error:  # the question is put again
+            self.log.warning("the earlier answer cannot be read: %s", error)
+            failure = {"error": str(error), "error_type": "timeout"}
+            yield TriggerEvent(failure)  # type: ignore[no-untyped-call]
 
 
 class PromotionApproval(ApprovalOperator):
@@ -49,8 +75,7 @@ class PromotionApproval(ApprovalOperator):
         """Put the night's verdicts into the question, and wait.
 
         Airflow takes a task for lost that is answered before the process that put the question has
-        ended (within some five seconds), and tries it again: an answer that is recorded counts,
-        else the question is put once more.
+        ended, and tries it again: an answer that was given counts, else the question is put again.
         """
         run = self._run(context)
         ti, answer = context["ti"], run.newest(APPROVE)
@@ -61,9 +86,25 @@ class PromotionApproval(ApprovalOperator):
             event = {"chosen_options": [said], "params_input": {}, "responded_at": answer.started,
                      "responded_by_user": person}  # fmt: skip
             return super().execute_complete(context, event)
-        write_atomically(run.folder / ASKED, json.dumps(moment()))
-        self.body = question(run, context["dag_run"].run_id, self.hours)
-        return super().execute(context)
+        if is_second_try and (run.folder / ASKED).exists():
+            # Airflow keeps the answer, and a triggerer alone can read it; to ask would delete it.
+            trigger = EarlierAnswer(
+                ti_id=ti.id,
+                options=self.options,
+                params=self.serialized_params,
+                timeout_datetime=dt.datetime.now(dt.UTC),
+            )
+            self.defer(trigger=trigger, method_name="take_earlier_answer")
+        return self._ask(run, context)
+
+    def take_earlier_answer(self, context: Context, event: dict[str, Any]) -> Any:
+        """Go on with the answer that an earlier try got; without one, put the question again.
+
+        Raises: see `execute_complete`.
+        """
+        if "error" in event:
+            return self._ask(self._run(context), context)
+        return self.execute_complete(context, event)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Record who decided what; a rejection, or no answer in time, ends the run as stopped.
@@ -94,6 +135,11 @@ class PromotionApproval(ApprovalOperator):
             said = f"not promoted: rejected by {person or 'somebody'}"
             self._record(context, "stopped", said, person)
         return super().execute_complete(context, event)
+
+    def _ask(self, run: RunRecord, context: Context) -> Any:
+        write_atomically(run.folder / ASKED, json.dumps(moment()))
+        self.body = question(run, context["dag_run"].run_id, self.hours)
+        return super().execute(context)
 
     def _run(self, context: Context) -> RunRecord:
         run_id = safe_run_id(context["dag_run"].run_id)

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.providers.standard.operators import hitl
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 from nightbid.clock import moment
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.night.attempts import APPROVE
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace
-from nightbid_airflow.approval import ASKED, PromotionApproval
+from nightbid_airflow.approval import ASKED, EarlierAnswer, PromotionApproval
 
 HOURS = 20
 LATE = {"error": "The timeout has passed", "error_type": "timeout"}
@@ -34,12 +34,16 @@ class Asked:
         self.run = RunRecord.start(
             Workspace(str(folder)), spec, dt.date(2026, 1, 8), run_id="manual__1"
         )
-        ti = SimpleNamespace(id="1", try_number=1, max_tries=2)
+        ti = SimpleNamespace(id="1", try_number=1, max_tries=0)
         self.context = {"dag_run": SimpleNamespace(run_id="manual__1"), "ti": ti,
                         "task_instance": ti}  # fmt: skip
         self.task = PromotionApproval(task_id="approve", pipeline="small", hours=HOURS)
         with pytest.raises(TaskAwaitingInput):
             self.task.execute(self.context)
+
+    def try_again(self, max_tries: int = 0) -> None:
+        self.context["ti"].try_number, self.context["ti"].max_tries = 2, max_tries
+        self.task.execute(self.context)
 
     def put_hours_ago(self, hours: float, boot: str = "") -> None:
         at = moment()
@@ -65,3 +69,27 @@ def test_a_question_that_has_stood_its_time_ends(tmp_path, monkeypatch, hours, b
     answer = asked.run.newest(APPROVE)
     assert answer is not None
     assert (answer.state, answer.summary) == ("stopped", "not promoted: no answer in 20 hours")
+
+
+def test_a_second_try_looks_for_an_answer_before_it_asks(tmp_path, monkeypatch) -> None:
+    asked = Asked(tmp_path, monkeypatch)
+    with pytest.raises(TaskDeferred) as looks:
+        asked.try_again()
+    path, arguments = looks.value.trigger.serialize()
+    assert path == f"{EarlierAnswer.__module__}.{EarlierAnswer.__name__}"
+    assert EarlierAnswer(**arguments).ti_id == "1"
+    take = getattr(asked.task, looks.value.method_name)
+    with pytest.raises(TaskAwaitingInput):
+        take(asked.context, LATE)
+    assert asked.run.newest(APPROVE) is None
+    answer = {"chosen_options": ["Approve"], "params_input": {},
+              "responded_by_user": {"id": "ann", "name": "ann"},
+              "responded_at": dt.datetime.now(dt.UTC)}  # fmt: skip
+    take(asked.context, answer)
+    assert asked.run.newest(APPROVE).summary == "approved by ann"
+
+
+def test_a_question_that_is_cleared_is_put_again(tmp_path, monkeypatch) -> None:
+    asked = Asked(tmp_path, monkeypatch)
+    with pytest.raises(TaskAwaitingInput):
+        asked.try_again(max_tries=1)
