@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # The emulators are programs of their own, which tests of several kinds start.
 sys.path.append(str(ROOT / "tests" / "cloud"))
+# The libraries' objects stay: looking for garbage among them takes a tenth of the CPU seconds.
+gc.set_threshold(20_000)
 # Test files that run side by side are given a narrow terminal; tests print as into a pipe.
 os.environ.pop("COLUMNS", None)
 # Found where the line above says.

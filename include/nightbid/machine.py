@@ -1,8 +1,11 @@
-"""What this machine has."""
+"""What this machine has, and how Python uses it."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 GB = 1e9
@@ -34,3 +37,18 @@ def memory_limit(asked_gb: float | None, processes: int = 1) -> float:
         processes: That share the machine.
     """
     return SHARE * memory_bytes() / GB / processes if asked_gb is None else asked_gb
+
+
+@contextmanager
+def fewer_collections() -> Iterator[None]:
+    """Let Python look for garbage after 20,000 new objects, instead of 700, until the end.
+
+    TensorFlow and Great Expectations make millions of objects that stay. Looking through them again
+    and again took a tenth of the CPU seconds of a small night.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -40,6 +40,7 @@ from nightbid.jobs.store import (
     submit_once,
     write,
 )
+from nightbid.machine import fewer_collections
 from nightbid.night.attempts import StageRecord
 from nightbid.night.key import Plan, output_digest
 from nightbid.night.manifest import FileEntry, Manifest, Usage
@@ -247,7 +248,7 @@ class _Attempt:
         workspace.delete_old_checkpoints(checkpoints)
         meter = ProcessMeter(run.usage_file(plan.stage.name, self._number), judge=guard)
         try:
-            with meter:
+            with meter, fewer_collections():
                 outcome = work(self._task(scratch, checkpoints, meter))
                 files = (
                     inventory(Path(str(scratch)), outcome.volatile)
