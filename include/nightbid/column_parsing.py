@@ -8,8 +8,7 @@ value, never per row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -394,60 +393,3 @@ def _times_of_text(tokens: pa.Array) -> pa.Array:
     others = pc.if_else(pc.and_(pa.array(number), pc.invert(digits)), text, nothing)
     floats = np.asarray(pc.fill_null(others.cast(pa.float64()), np.nan))
     return pc.coalesce(found, _times_of_integers(integers), _times_of_floats(floats))
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """How many values of a column were not what a feature reads, and one of them."""
-
-    values: int = 0
-    known: int = 0
-    """Values that are not missing."""
-    example: str = ""
-
-    def __add__(self, other: Unreadable) -> Unreadable:
-        examples = sorted(each for each in (self.example, other.example) if each)
-        return Unreadable(
-            self.values + other.values, self.known + other.known, "".join(examples[:1])
-        )
-
-
-def unreadable(column: pa.ChunkedArray | pa.Array, kind: Literal["number", "time"]) -> Unreadable:
-    """Count the values that `numbers` or `as_time` cannot read.
-
-    Null, NaN, the empty text and the usual spellings of null (`NULL_TEXTS`) are missing, not
-    unreadable.
-    """
-    codes, tokens, known, wrong = _checked(column, kind)
-    counts = np.bincount(codes[codes >= 0], minlength=len(tokens))
-    examples = [str(each) for each in tokens.filter(pa.array(wrong)).slice(0, 1000).to_pylist()]
-    return Unreadable(
-        int(counts[wrong].sum()), int(counts[known].sum()), min(examples, default="")[:60]
-    )
-
-
-def unreadable_rows(
-    column: pa.ChunkedArray | pa.Array, kind: Literal["number", "time"]
-) -> npt.NDArray[np.bool_]:
-    """Find the rows that `unreadable` counts, bool [rows]."""
-    codes, _, _, wrong = _checked(column, kind)
-    return np.append(wrong, False)[codes]
-
-
-def _checked(
-    column: pa.ChunkedArray | pa.Array, kind: Literal["number", "time"]
-) -> tuple[npt.NDArray[np.int32], pa.Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Code of each row, -1 for none; distinct values; which are not missing, and are unreadable."""
-    array = whole(column)
-    if pa.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
-    codes, tokens = (
-        encode(array)
-        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-        else (np.arange(len(array), dtype=np.int32), array)
-    )
-    known = np.asarray(pc.invert(pc.is_null(tokens, nan_is_null=True)), bool)
-    if tokens is not array:
-        known &= ~np.asarray(pc.is_in(pc.utf8_trim_whitespace(tokens), pa.array(NULL_TEXTS)), bool)
-    read = ~np.isnan(numbers(tokens)) if kind == "number" else pc.is_valid(as_time(tokens))
-    return codes, tokens, known, known & ~np.asarray(read, bool)

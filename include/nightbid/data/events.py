@@ -22,13 +22,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbid.column_parsing import as_time, numbers, unreadable_rows, whole
+from nightbid.column_parsing import as_time, numbers, whole
 from nightbid.config.sources import JOINED, EventsSource, EventStream
 from nightbid.data.event_join import CLICK, CONVERSION, NO_NUMBER, EventBatch, Events, Join
 from nightbid.data.folder import FolderLogs
 from nightbid.data.source_schema import SourceSchema
 from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
+from nightbid.unreadable_values import unreadable_rows
 
 MADE = (*JOINED, "click_time", "conversion_time")
 DAY_MICROSECONDS = 86_400_000_000

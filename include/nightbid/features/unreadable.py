@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from nightbid.column_parsing import Unreadable, unreadable
 from nightbid.config.features import Feature
 from nightbid.features.values import RawColumns, naming
+from nightbid.unreadable_values import Unreadable, unreadable
 
 
 def unreadable_values(features: Mapping[str, Feature], rows: pa.Table) -> dict[str, Unreadable]:

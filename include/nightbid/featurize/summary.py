@@ -9,10 +9,10 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from nightbid.column_parsing import Unreadable
 from nightbid.errors import StageError
 from nightbid.featurize.reuse import Base
 from nightbid.profile import Profile
+from nightbid.unreadable_values import Unreadable
 
 
 def check_rows(done: str, found: int, expected: int) -> None:
