@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nightbid.config.sources import Columns
+from nightbid.config.columns import Columns
 from nightbid.data.source import Source
 from nightbid.errors import MissingDataError
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from nightbid.arrival.contract import day_arrival
 from nightbid.cli import data
+from nightbid.config.columns import Columns
 from nightbid.config.pipeline import Label, Night, PipelineSpec
-from nightbid.config.sources import Columns
 from nightbid.data.source import open_source
 from nightbid.data.write import write_streams
 from nightbid.errors import CorruptDataError, MissingDataError
