@@ -10,20 +10,19 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from nightbid.cli import complete
+from nightbid.cli.cost_answers import money, show_answers, show_forecast
 from nightbid.cli.listing import Listing
 from nightbid.cli.output import AsJson, print_json, some, terminal
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.cost.entries import LedgerEntry, fold
 from nightbid.cost.focus import export_focus
-from nightbid.cost.forecast import Backtest, backtest, measured_rate, run_costs, unusual
-from nightbid.cost.forecast import forecast as forecast_nights
+from nightbid.cost.forecast import measured_rate
 from nightbid.cost.ledger import Ledger, database, total
 from nightbid.cost.ledger_files import FileLedger
-from nightbid.cost.money import Money, shown
+from nightbid.cost.money import Money
 from nightbid.cost.pricing import default_book, price_million_predictions, price_serving
 from nightbid.cost.reconcile import reconcile as reconcile_bill
 from nightbid.cost.storage import kept_outputs
@@ -101,62 +100,7 @@ def show(
 @app.command()
 def answers(pipeline: PipelineName, as_json: AsJson = False) -> None:
     """Show cost per run, AUC gained, and forecast vs. actual; alert if unusual."""
-    name = _known(pipeline)
-    runs = run_costs(_workspace(), name)
-    if not runs:
-        raise ConfigError(
-            f"no run of {name!r} has cost anything yet",
-            where=Settings().workspace,
-            hint=f"run a night: `nightbid run {name} --date …`",
-        )
-    currency = runs[0].cloud.currency
-    forecasts = {each.run_id: each for each in backtest(runs)}
-    if as_json:
-        print_json(
-            {
-                "runs": [
-                    {
-                        "run_id": run.run_id,
-                        "night": run.night,
-                        "cloud": run.cloud,
-                        "here": run.here,
-                        "rows": run.rows,
-                        "forecast": forecasts.get(run.run_id),
-                        "per_million_rows": run.per_million_rows,
-                        "per_model": run.per_model,
-                        "auc_gain": run.auc_gain,
-                        "per_auc_point": run.per_auc_point,
-                    }
-                    for run in runs
-                ],
-                "unusual": unusual(runs),
-            }
-        )
-        return
-    table = Listing("run", "night", f"cloud {currency}", "forecast", "rows", "per million rows",
-                    "per model", "AUC gain", "per AUC point")  # fmt: skip
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for run in runs:
-        table.add_row(
-            run.run_id,
-            run.night.isoformat(),
-            _money(run.cloud.amount),
-            _forecast(forecasts.get(run.run_id)),
-            f"{run.rows:,}",
-            _money(run.per_million_rows),
-            _money(run.per_model),
-            "–" if run.auc_gain is None else f"{run.auc_gain:+.5f}",
-            _money(run.per_auc_point),
-        )
-    console.print(table)
-    console.print(
-        "The forecast is computed from earlier runs, for the same rows; its error is in"
-        " parentheses."
-        " An AUC point is 0.01 over the reference. – where nothing was gained or known."
-    )
-    if alert := unusual(runs):
-        console.print(Text.assemble(("unusual:", "bold yellow"), f" {alert}"), soft_wrap=True)
+    show_answers(_workspace(), _known(pipeline), console, as_json=as_json)
 
 
 @app.command()
@@ -167,30 +111,7 @@ def forecast(
     as_json: AsJson = False,
 ) -> None:
     """Forecast what nights will cost, from past ones, with the error of earlier forecasts."""
-    name = _known(pipeline)
-    found = forecast_nights(run_costs(_workspace(), name), nights, rows or None)
-    if found is None:
-        raise ConfigError(
-            f"no past run of {name!r} that trained a model: nothing to forecast from",
-            where=Settings().workspace,
-            hint=f"run one night first: `nightbid run {name} --date …`",
-        )
-    if as_json:
-        print_json(found)
-        return
-    console.print(
-        f"{nights} nights of {found.rows_per_night:,} rows: about {_money(found.total_usd)} USD at"
-        f" cloud prices ({_money(found.low_usd)} to {_money(found.high_usd)}),"
-        f" from {some(found.from_runs, 'past run')}",
-        soft_wrap=True,
-    )
-    if found.mean_error is None:
-        console.print("Its error is not known yet: that takes a second run.")
-    else:
-        console.print(
-            f"Such forecasts were off by {found.mean_error:.0%} on average, each made from the"
-            " nights before it."
-        )
+    show_forecast(_workspace(), _known(pipeline), nights, rows or None, console, as_json=as_json)
 
 
 @app.command()
@@ -256,16 +177,16 @@ def storage(
             each.stage,
             str(each.outputs),
             _small(each.size_bytes / 2**30),
-            _money(each.so_far.amount),
-            _money(each.per_month.amount),
+            money(each.so_far.amount),
+            money(each.per_month.amount),
         )
     table.add_section()
     table.add_row(
         "total",
         str(sum(each.outputs for each in kept)),
         _small(sum(each.size_bytes for each in kept) / 2**30),
-        _money(Money.total(each.so_far for each in kept).amount),
-        _money(Money.total(each.per_month for each in kept).amount),
+        money(Money.total(each.so_far for each in kept).amount),
+        money(Money.total(each.per_month for each in kept).amount),
         style="bold",
     )
     console.print(table)
@@ -299,8 +220,8 @@ def reconcile(
     for line in result.lines:
         table.add_row(
             *line.where,
-            _money(line.estimate.amount),
-            _money(line.invoice.amount),
+            money(line.estimate.amount),
+            money(line.invoice.amount),
             f"{line.difference:+.4f}",
         )
     console.print(table)
@@ -427,14 +348,6 @@ def _row(entries: list[LedgerEntry]) -> list[str]:
         str(sum(state in ("failed", "killed") for state in attempts.values())),
         _small(used["vcpu_hour"]),
         _small(used["memory_gb_hour"]),
-        _money(total(entries, here=True).amount),
-        _money(total(entries).amount),
+        money(total(entries, here=True).amount),
+        money(total(entries).amount),
     ]
-
-
-def _forecast(seen: Backtest | None) -> str:
-    return "–" if seen is None else f"{shown(seen.expected_usd)} ({seen.error:+.0%})"
-
-
-def _money(amount: Decimal | None) -> str:
-    return "–" if amount is None else shown(amount)

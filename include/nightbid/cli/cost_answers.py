@@ -1,0 +1,135 @@
+"""`nightbid cost answers` and `cost forecast`: costs per run, and what nights will cost."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from rich.console import Console
+from rich.text import Text
+
+from nightbid.cli.listing import Listing
+from nightbid.cli.output import print_json, some
+from nightbid.cost.forecast import Backtest, backtest, forecast, run_costs, unusual
+from nightbid.cost.money import shown
+from nightbid.errors import ConfigError
+from nightbid.storage.workspace import Workspace
+
+
+def show_answers(workspace: Workspace, name: str, console: Console, *, as_json: bool) -> None:
+    """Print cost per run, AUC gained, and forecast and actual.
+
+    Args:
+        workspace: With the runs and the ledger.
+        name: Of the pipeline.
+        console: Where to print.
+        as_json: Print JSON instead.
+
+    Raises:
+        ConfigError: no run has cost anything.
+    """
+    runs = run_costs(workspace, name)
+    if not runs:
+        raise ConfigError(
+            f"no run of {name!r} has cost anything yet",
+            where=str(workspace.root),
+            hint=f"run a night: `nightbid run {name} --date …`",
+        )
+    currency = runs[0].cloud.currency
+    forecasts = {each.run_id: each for each in backtest(runs)}
+    if as_json:
+        print_json(
+            {
+                "runs": [
+                    {
+                        "run_id": run.run_id,
+                        "night": run.night,
+                        "cloud": run.cloud,
+                        "here": run.here,
+                        "rows": run.rows,
+                        "forecast": forecasts.get(run.run_id),
+                        "per_million_rows": run.per_million_rows,
+                        "per_model": run.per_model,
+                        "auc_gain": run.auc_gain,
+                        "per_auc_point": run.per_auc_point,
+                    }
+                    for run in runs
+                ],
+                "unusual": unusual(runs),
+            }
+        )
+        return
+    table = Listing("run", "night", f"cloud {currency}", "forecast", "rows", "per million rows",
+                    "per model", "AUC gain", "per AUC point")  # fmt: skip
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for run in runs:
+        table.add_row(
+            run.run_id,
+            run.night.isoformat(),
+            money(run.cloud.amount),
+            _forecast(forecasts.get(run.run_id)),
+            f"{run.rows:,}",
+            money(run.per_million_rows),
+            money(run.per_model),
+            "–" if run.auc_gain is None else f"{run.auc_gain:+.5f}",
+            money(run.per_auc_point),
+        )
+    console.print(table)
+    console.print(
+        "The forecast is computed from earlier runs, for the same rows; its error is in"
+        " parentheses."
+        " An AUC point is 0.01 over the reference. – where nothing was gained or known."
+    )
+    if alert := unusual(runs):
+        console.print(Text.assemble(("unusual:", "bold yellow"), f" {alert}"), soft_wrap=True)
+
+
+def show_forecast(
+    workspace: Workspace, name: str, nights: int, rows: int | None, console: Console, *,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print what nights will cost, and the error of earlier forecasts.
+
+    Args:
+        workspace: With the runs and the ledger.
+        name: Of the pipeline.
+        nights: How many.
+        rows: Rows per night; None: as of late.
+        console: Where to print.
+        as_json: Print JSON instead.
+
+    Raises:
+        ConfigError: no past run trained a model.
+    """
+    found = forecast(run_costs(workspace, name), nights, rows)
+    if found is None:
+        raise ConfigError(
+            f"no past run of {name!r} that trained a model: nothing to forecast from",
+            where=str(workspace.root),
+            hint=f"run one night first: `nightbid run {name} --date …`",
+        )
+    if as_json:
+        print_json(found)
+        return
+    console.print(
+        f"{nights} nights of {found.rows_per_night:,} rows: about {money(found.total_usd)} USD at"
+        f" cloud prices ({money(found.low_usd)} to {money(found.high_usd)}),"
+        f" from {some(found.from_runs, 'past run')}",
+        soft_wrap=True,
+    )
+    if found.mean_error is None:
+        console.print("Its error is not known yet: that takes a second run.")
+    else:
+        console.print(
+            f"Such forecasts were off by {found.mean_error:.0%} on average, each made from the"
+            " nights before it."
+        )
+
+
+def _forecast(seen: Backtest | None) -> str:
+    return "–" if seen is None else f"{shown(seen.expected_usd)} ({seen.error:+.0%})"
+
+
+def money(amount: Decimal | None) -> str:
+    """Print an amount; a dash where it is not known."""
+    return "–" if amount is None else shown(amount)
