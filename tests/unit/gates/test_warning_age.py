@@ -1,0 +1,100 @@
+"""A warning that comes night after night stops a night in the end, unless it cannot go away."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from nightbid.config.gates import Gates
+from nightbid.config.pipeline import PipelineSpec
+from nightbid.gates import serving
+from nightbid.gates.judge import judge
+from nightbid.gates.measurements import Measurements
+from nightbid.night.attempts import StageRecord
+from nightbid.night.record import RunRecord
+from nightbid.storage.workspace import Workspace
+
+NEWEST = date(2026, 1, 20)
+
+SLOW = {
+    "load_test": {
+        "engine": "onnx", "candidates": 100, "requests": 500, "curve": [],
+        "latency_ms": {"p50": 2.0, "p95": 3.0, "p99": 30.0},
+        "requests_per_second_per_core": 400.0,
+    },
+    "export": {
+        "parity_max_difference": 6e-8, "skew_rows": 1000, "skew_mismatches": 0,
+        "bytes": 10_000_000,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def warned(tmp_path):
+    """Leave what the serving gate said on earlier nights: a statistic each, or nothing."""
+
+    def leave(*statistics: str) -> None:
+        spec = PipelineSpec.model_validate({"pipeline": "t", "features": {"a": {"column": "a"}}})
+        for at, statistic in enumerate(statistics):
+            night = NEWEST - timedelta(days=len(statistics) - at)
+            run = RunRecord.start(Workspace(str(tmp_path)), spec, night)
+            folder = tmp_path / "earlier" / run.run_id
+            folder.mkdir(parents=True)
+            findings = [{"statistic": statistic, "part": ""}] if statistic else []
+            result = {"night": str(night), "findings": findings}
+            (folder / "gate.json").write_text(json.dumps(result))
+            run.record(
+                StageRecord(
+                    stage="gate_serving", state="done", uri=f"earlier/{run.run_id}",
+                    started=datetime.now(UTC), seconds=1,
+                )
+            )  # fmt: skip
+
+    return leave
+
+
+@pytest.mark.parametrize(
+    ("earlier", "verdict", "said"),
+    [
+        (["p99_ms"], "warn", "night 2 of 2 that it may warn"),
+        (["p99_ms", "p99_ms"], "stop", "warned for 2 nights in a row"),
+        (["p99_ms", "p99_ms", ""], "warn", "p99_ms is 30"),
+        (["p50_ms", "p99_ms"], "warn", "night 2 of 2"),
+    ],
+)
+def test_a_warning_that_nobody_minds_expires(gate, warned, earlier, verdict, said):
+    warned(*earlier)
+    outcome = gate(serving, SLOW, gates={"warnings_expire_after": 2})
+    assert outcome.verdict == verdict, outcome.summary
+    assert said in outcome.summary
+
+
+def test_a_warning_that_somebody_lets_pass_does_not_expire(gate, warned, tmp_path):
+    warned(*["p99_ms"] * 5)
+    ann = {"gate": "serving", "check": "p99_ms", "name": "Ann", "reason": "until the new machines"}
+    blocks = {"warnings_expire_after": 2, "overrides": [{**ann, "until": NEWEST}]}
+    assert gate(serving, SLOW, gates=blocks).verdict == "warn"
+    assert "allowed until 2026-01-20 by Ann" in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_warning_of_few_positives_does_not_expire():
+    """Logs may be small for good."""
+    found = Measurements()
+    found.add("positives", 50, lasting=True)
+    limits = Gates(warnings_expire_after=1)
+    judged = judge("model", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9))
+    assert judged.verdict == "warn"
+
+
+def test_a_bad_day_that_stays_in_the_window_is_not_a_lasting_warning():
+    found = Measurements()
+    found.add("psi", 0.2, subject="price", part="2026-01-19")
+    limits = Gates(warnings_expire_after=1)
+    assert judge("raw", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9)).verdict == (
+        "warn"
+    )
+    found.add("psi", 0.2, subject="price", part="2026-01-20, 4,000 rows")
+    assert judge("raw", found, limits, NEWEST, lambda names: dict.fromkeys(names, 9)).verdict == (
+        "stop"
+    )
