@@ -1,0 +1,131 @@
+"""Which files of a folder are of which day: names of folders and files, partitions, links."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+import pytest
+from nightbid.config.sources import FolderSource
+from nightbid.data.day_names import NO_VALUE
+from nightbid.data.folder import FolderLogs
+from nightbid.errors import CorruptDataError, DataError, MissingDataError
+
+DAYS = (date(2026, 1, 5), date(2026, 1, 6))
+DAY = DAYS[0]
+
+
+def opened(folder, kind="parquet", **options) -> FolderLogs:
+    return FolderLogs(FolderSource(kind=kind, folder=str(folder), **options))
+
+
+def read(logs: FolderLogs, day: date = DAY) -> pa.Table:
+    return pa.Table.from_batches(list(logs.batches(day)))
+
+
+def write_part(folder, table: pa.Table) -> None:
+    (folder / f"dt={DAY}").mkdir(exist_ok=True)
+    pq.write_table(table, folder / f"dt={DAY}" / "part-0.parquet")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "year={0:%Y}/month={0.month}/day={0.day}/a.parquet",
+        "year={0:%Y}/month={0:%m}/day={0:%d}/hour=03/a.parquet",
+        "{0:%Y/%m/%d}/a.parquet",
+        "dt={0:%Y%m%d}/a.parquet",
+        "{0}/a.parquet",
+        "{0:%Y%m%d}/a.parquet",
+        "events/{0}/part-0.snappy.parquet",
+        "dt={0}/000000_0",
+        "{0}",
+        "dt={0}/hour=3/a.parquet",
+        "{0:%Y/%m/%d}/03/a.parquet",
+        "dt={0}-03/a.parquet",
+        "hour={0:%Y%m%d}03/a.parquet",
+        "{0:%Y%m%d}03-part-0.parquet",
+    ],
+)
+def test_days_are_known_by_their_folders(tmp_path, name):
+    for at, day in enumerate(DAYS):
+        path = tmp_path / name.format(day)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"v": [at]}), path)
+        (path.parent / "_SUCCESS").touch()
+    logs = opened(tmp_path)
+    assert logs.days() == DAYS
+    assert [read(logs, day)["v"].to_pylist() for day in DAYS] == [[0], [1]]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_partitions_that_are_no_day_are_columns(tmp_path, kind):
+    for country, rows in (("DE", [1]), ("C%C3%B4te d%27Ivoire", [2, 3]), (NO_VALUE, [4])):
+        folder = tmp_path / f"dt={DAY}" / f"country={country}" / "hour=03" / "slot=07"
+        folder.mkdir(parents=True)
+        table = pa.table({"v": rows})
+        if kind == "parquet":
+            pq.write_table(table, folder / "part.parquet")
+        elif kind == "csv":
+            pcsv.write_csv(table, folder / "part.csv")
+        else:
+            (folder / "part.jsonl").write_text("".join(f'{{"v": {row}}}\n' for row in rows))
+    logs = opened(tmp_path, kind)
+    rows = {row["v"]: (row["country"], row["slot"]) for row in read(logs).to_pylist()}
+    assert rows == {1: ("DE", "07"), **dict.fromkeys((2, 3), ("Côte d'Ivoire", "07")),
+                    4: (None, "07")}  # fmt: skip
+    assert "hour" not in read(logs).column_names
+    typed = opened(tmp_path, kind, types={"slot": "int"}, rename={"country": "geo"})
+    assert {row["slot"] for row in read(typed).to_pylist()} == {7}
+    assert read(typed)["geo"].null_count == 1
+    with pytest.raises(CorruptDataError, match=r"folder country=.* is not a whole number"):
+        read(opened(tmp_path, kind, types={"country": "int"}))
+    # The same bytes below a folder of another name are other rows.
+    one = logs.identity(DAY, lambda path: path.read_bytes().hex())
+    os.rename(tmp_path / f"dt={DAY}" / "country=DE", tmp_path / f"dt={DAY}" / "country=FR")
+    assert opened(tmp_path, kind).identity(DAY, lambda path: path.read_bytes().hex()) != one
+
+
+def test_hours_of_a_day_are_one_day_and_weeks_are_none(tmp_path):
+    for hour in range(3):
+        path = tmp_path / f"dt={DAY}" / f"hour={hour:02d}" / "a.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table({"v": [hour]}), path)
+    assert read(opened(tmp_path))["v"].to_pylist() == [0, 1, 2]
+    os.rename(tmp_path / f"dt={DAY}", tmp_path / "week=2026-W02")
+    with pytest.raises(MissingDataError, match=r"weeks need source\.partition: week"):
+        read(opened(tmp_path))
+
+
+def test_links_are_followed_once(tmp_path):
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "logs").mkdir()
+    write_part(tmp_path / "mnt", pa.table({"v": [1]}))
+    (tmp_path / "logs" / f"dt={DAY}").symlink_to(tmp_path / "mnt" / f"dt={DAY}")
+    (tmp_path / "mnt" / f"dt={DAY}" / "again").symlink_to(tmp_path / "mnt" / f"dt={DAY}")
+    logs = opened(tmp_path / "logs")
+    assert read(logs)["v"].to_pylist() == [1]
+
+
+def test_stray_names_are_left_alone(tmp_path):
+    write_part(tmp_path, pa.table({"v": [1]}))
+    pq.write_table(pa.table({"user": [1]}), tmp_path / "users-90210555.parquet")
+    (tmp_path / "dt=2026-01-32").mkdir()
+    (tmp_path / "2026-13-01").mkdir()
+    logs = opened(tmp_path)
+    assert logs.days() == (DAY,)
+    pq.write_table(pa.table({"v": [1]}), tmp_path / "dt=2026-01-32" / "a.parquet")
+    with pytest.raises(CorruptDataError, match="'2026-01-32' is not a day") as caught:
+        opened(tmp_path).days()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_day_of_another_format_says_what_it_has(tmp_path):
+    write_part(tmp_path, pa.table({"v": [1]}))
+    os.rename(tmp_path / f"dt={DAY}" / "part-0.parquet", tmp_path / f"dt={DAY}" / "a.json")
+    with pytest.raises(DataError, match=r"has no parquet file; it has a\.json") as caught:
+        read(opened(tmp_path))
+    assert "\n" not in str(caught.value)
