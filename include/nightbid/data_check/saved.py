@@ -25,6 +25,8 @@ class SavedCheck(BaseModel):
     """Who asked."""
     report: dict[str, Any]
     """As `FolderReport.to_json`, without values that may identify somebody."""
+    judged_by_values: bool = False
+    """Whether values decided what is shown of a column; before, its name did."""
 
     @property
     def missing(self) -> dict[str, str]:
@@ -52,8 +54,9 @@ def save_check(
         What is kept.
     """
     check = SavedCheck(
-        name=name, folder=folder, created=dt.datetime.now(dt.UTC), by=by, report=_shared(report)
-    )
+        name=name, folder=folder, created=dt.datetime.now(dt.UTC), by=by, report=_shared(report),
+        judged_by_values=True,
+    )  # fmt: skip
     write_atomically(_folder(workspace) / f"{name}.json", check.model_dump_json())
     return check
 
@@ -77,13 +80,20 @@ def _shared(report: FolderReport) -> dict[str, Any]:
 
 
 def saved_checks(workspace: Workspace) -> list[SavedCheck]:
-    """List the checks, the newest first; unreadable ones are left out."""
+    """List the checks, the newest first; unreadable ones are left out.
+
+    Of those that an earlier version kept no examples are shown.
+    """
     found = []
     for text in read_all(_folder(workspace), ".json").values():
         try:
-            found.append(SavedCheck.model_validate_json(text))
+            check = SavedCheck.model_validate_json(text)
         except ValueError:
             continue
+        if not check.judged_by_values:
+            for column in check.report.get("columns", ()):
+                column["examples"] = None
+        found.append(check)
     return sorted(found, key=lambda each: each.created, reverse=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import date, timedelta
 from pathlib import Path
@@ -120,3 +121,14 @@ def test_of_a_time_that_cannot_be_read_its_spelling_is_kept(kept):
     assert "aa aaa 9. aaa, aaaa" in folder_text
     assert "aa aaa 9.  aaa, aaaa" in folder_text
     assert "on the 1." not in folder_text
+
+
+def test_of_a_check_that_an_earlier_version_kept_no_example_is_shown(kept, tmp_path):
+    kept({"c3": pa.array(of_people(lambda n: ["DE", "FR"][n], people=2))})
+    (path,) = (tmp_path / "workspace" / "data_checks").glob("*.json")
+    tree = json.loads(path.read_text())
+    assert tree.pop("judged_by_values")
+    path.write_text(json.dumps(tree))
+    (check,) = saved_checks(Workspace(str(tmp_path / "workspace")))
+    assert {column["examples"] for column in check.report["columns"]} == {None}
+    assert "FR" not in data_check_page(check, Links(), [])
