@@ -44,6 +44,7 @@ class Network:
             self.model = keras.Model(fields.inputs, output, name=card.architecture)
         self._score = tf.function(
             self.probability,
+            autograph=False,
             input_signature=[tf.TensorSpec(each.shape, each.dtype) for each in fields.inputs],
         )
 

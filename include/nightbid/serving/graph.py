@@ -21,7 +21,9 @@ def write_saved_model(network: Network, folder: Path) -> None:
     """Write a SavedModel: signature `serving_default`, one input per feature."""
     holder = tf.Module()
     holder.network = network.model
-    serve = tf.function(_serving(network), input_signature=signature(network.layout))
+    serve = tf.function(
+        _serving(network), input_signature=signature(network.layout), autograph=False
+    )
     tf.saved_model.save(holder, str(folder), signatures=serve.get_concrete_function())
 
 
@@ -31,7 +33,7 @@ def write_onnx(network: Network, path: Path) -> None:
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     inputs = signature(network.layout)
-    serve = tf.function(_serving(network), input_signature=inputs)
+    serve = tf.function(_serving(network), input_signature=inputs, autograph=False)
     model, _ = tf2onnx.convert.from_function(serve, input_signature=inputs, opset=OPSET)
     _settle(model.graph)
     path.write_bytes(model.SerializeToString(deterministic=True))

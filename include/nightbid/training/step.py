@@ -45,6 +45,7 @@ class Step:
         column = tf.TensorSpec([None], tf.float32)
         self._run = tf.function(
             self._on_replicas if tf.distribute.has_strategy() else self._here,
+            autograph=False,  # there is no control flow on tensors to convert, which takes seconds
             input_signature=[
                 *inputs,
                 *[column] * (4 if elapsed else 3),
