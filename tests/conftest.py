@@ -22,10 +22,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "cloud"))
 # The libraries' objects stay: looking for garbage among them takes a tenth of the CPU seconds.
 gc.set_threshold(20_000)
+sys.path.append(str(ROOT / "tests" / "support"))
 # Test files that run side by side are given a narrow terminal; tests print as into a pipe.
 os.environ.pop("COLUMNS", None)
-# Found where the line above says.
+# Found where the lines above say.
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
+from preloaded import COMMANDS  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands() -> Iterator[None]:
+    """End the server of preloaded.py, should a test have started it."""
+    yield
+    COMMANDS.end()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from nightbid.night.stages import NIGHT
 from nightbid.report import records
 from nightbid.report.summaries import Summaries
 from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS, Command
 
 PIPELINE = """
 pipeline: small
@@ -43,9 +44,10 @@ pytestmark = pytest.mark.slow
 
 
 class Machine:
-    """A machine of its own: a cache, and the settings of the test."""
+    """A machine of its own: a cache, and the settings of the test; see preloaded.py for `plain`."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, plain: bool = False, **settings: str) -> None:
+        self.plain = plain
         (folder / "pipelines").mkdir(parents=True)
         gates = ("raw", "features", "model", "serving")
         text = PIPELINE + "".join(OVERRIDE % gate for gate in gates)
@@ -61,7 +63,9 @@ class Machine:
         }
         self.cache = folder / "cache"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str] | Command:
+        if not self.plain:
+            return COMMANDS.start("run", "small", *arguments, env=self.environment)
         return subprocess.Popen(
             [sys.executable, "-m", "nightbid", "run", "small", *arguments],
             env=self.environment,
@@ -71,7 +75,7 @@ class Machine:
         )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: subprocess.Popen[str] | Command) -> str:
     try:
         text, _ = process.communicate(timeout=500)
     finally:
@@ -99,7 +103,12 @@ def test_a_night_in_a_bucket_makes_what_a_local_night_makes(
         machine.start("--date", NIGHT_OF)
         for machine in (
             there,
-            Machine(here, NIGHTBID_PROFILE="local", NIGHTBID_WORKSPACE=str(here / "workspace")),
+            Machine(
+                here,
+                plain=True,
+                NIGHTBID_PROFILE="local",
+                NIGHTBID_WORKSPACE=str(here / "workspace"),
+            ),
         )
     ]
     said = [finish(process) for process in nights]

@@ -1,4 +1,4 @@
-"""Nights from the shell, in processes of their own, as a user runs them."""
+"""Nights from the shell, in processes of their own, as a user runs them (see preloaded.py)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from preloaded import COMMANDS, Command
 
 SMALL = {
     "pipeline": "small",
@@ -49,9 +50,15 @@ SMALL = {
 
 
 class Shell:
-    """`nightbid` with a workspace and pipelines of its own."""
+    """`nightbid` with a workspace and pipelines of its own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where they are.
+        plain: Every command imports its libraries itself, with a seed of hashes of its own.
+    """
+
+    def __init__(self, folder: Path, plain: bool = False) -> None:
+        self.plain = plain
         self.workspace = folder / "workspace"
         self.pipelines = folder / "pipelines"
         self.pipelines.mkdir(parents=True)
@@ -70,8 +77,10 @@ class Shell:
         tree = {**SMALL, "pipeline": name, **changes}
         (self.pipelines / f"{name}.yaml").write_text(text or yaml.safe_dump(tree))
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str] | Command:
         """Start a command."""
+        if not self.plain:
+            return COMMANDS.start(*arguments, env=self.environment)
         return subprocess.Popen(
             [sys.executable, "-m", "nightbid", *arguments],
             env=self.environment,
@@ -93,5 +102,5 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.fixture
-def make_shell(tmp_path: Path) -> Callable[[str], Shell]:
-    return lambda name: Shell(tmp_path / name)
+def make_shell(tmp_path: Path) -> Callable[..., Shell]:
+    return lambda name, plain=False: Shell(tmp_path / name, plain)

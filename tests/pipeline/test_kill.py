@@ -31,7 +31,7 @@ def digests(workspace: Path) -> dict[str, str]:
 
 
 def test_every_stage_survives_kill_9(make_shell):
-    whole, killed = make_shell("whole"), make_shell("killed")
+    whole, killed = make_shell("whole", plain=True), make_shell("killed")
     night = ("run", "small", "--date", "2026-01-04")
     for shell in (whole, killed):
         shell.write()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from preloaded import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.M | re.S)
@@ -16,9 +17,12 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.M | re.S)
 
 @pytest.mark.slow
 def test_every_command_works_and_shows_what_is_promised(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    COMMANDS.shim(tools / "nightbid")
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "NIGHTBID_CACHE": str(tmp_path / "cache"),
         "NIGHTBID_TRACKING": "",
         "COLUMNS": "200",

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from nightbid.night.record import RunRecord, runs_of
 from nightbid.report.run_page import sentence
 from nightbid.report.run_view import RunView
 from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS
 
 NIGHT = dt.date(2026, 1, 5)
 PAST, FUTURE = "00:30", "23:59"
@@ -69,13 +69,7 @@ def shell(tmp_path: Path, logs: Path):
         (pipelines / "small.yaml").write_text(yaml.safe_dump(tree))
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "nightbid", *arguments],
-            env={**os.environ, **paths},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return COMMANDS.run(*arguments, env={**os.environ, **paths})
 
     run.write = write
     run.settings = Settings(

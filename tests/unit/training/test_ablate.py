@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from nightbid.night.record import RunRecord
 from nightbid.night.stages import stage_named
 from nightbid.runner import run_stage
 from nightbid.storage.workspace import Workspace
+from preloaded import COMMANDS
 
 PIPELINE = {
     "pipeline": "small",
@@ -53,13 +52,7 @@ def nightbid(tmp_path_factory):
     }
 
     def run(*arguments: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "nightbid", *arguments],
-            env={**os.environ, **environment, "NO_COLOR": "1"},
-            text=True,
-            capture_output=True,
-            timeout=500,
-        )
+        done = COMMANDS.run(*arguments, env={**os.environ, **environment, "NO_COLOR": "1"})
         return done.returncode, done.stdout + done.stderr
 
     run.folder = record.folder

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,11 +12,12 @@ from nightbid.night.progress import silent, unwatched
 from nightbid.storage.workspace import file_digest
 from nightbid.training.checkpoints import Checkpoints
 from nightbid.training.job import Job, run_job
+from preloaded import COMMANDS
 
 # Dropout and the blanking of positions draw random numbers: their states are part of it.
 MODEL = Model(architecture="dcn_v2", embedding_dim=4, embedding_l2=1, parameters={"dropout": 0.2})
 TRAIN = Train(batch_size=250, epochs=4, patience=3, checkpoint_seconds=0.05)
-WORKER = (sys.executable, "-m", "nightbid.training.workers")
+WORKER = "nightbid.training.workers"
 
 
 def job(featurized, folder, checkpoints=None, **changes):
@@ -49,20 +48,19 @@ def test_a_killed_training_goes_on_and_ends_the_same(featurized, tmp_path, chang
     run_job(whole, progress=silent, watch=unwatched)
     checkpoints = tmp_path / "checkpoints"
     killed = job(featurized, tmp_path / "killed", checkpoints, **changes)
-    process = subprocess.Popen(
-        [*WORKER, str(killed)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = COMMANDS.start(str(killed), module=WORKER)
     while True:
         found = Checkpoints(checkpoints, 0).load()
         # Past the first epoch, so that the best weights so far are needed too.
         if found and (found[1]["epoch"], found[1]["batch"]) > (2, 3):
             break
-        assert process.poll() is None, process.communicate()[0].decode()
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.kill()
     process.communicate()
     assert not (tmp_path / "killed" / "model").exists()
-    ended = subprocess.run([*WORKER, str(killed)], check=True, capture_output=True, text=True)
+    ended = COMMANDS.run(str(killed), module=WORKER)
+    assert ended.returncode == 0, ended.stderr
     assert '"resumed_at": 0.' in ended.stdout
     assert '"resumed_at": 0.0,' not in ended.stdout
     assert arrays(tmp_path / "killed") == arrays(tmp_path / "whole")

@@ -1,0 +1,134 @@
+"""The server of preloaded.py: imports the heavy libraries, then forks once for each command."""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+from nightbid.night.stages import NIGHT
+
+LIBRARIES = (
+    "great_expectations.expectations", "lightgbm", "mlflow", "optuna", "rich.console",
+    "tensorboard.compat.proto", "tensorflow", "tf2onnx.tfonnx", "typer", "upath",
+)  # fmt: skip
+"""What commands import beside the modules of the stages; most of it within functions.
+
+None of the imports starts work of its own, so a fork is safe.
+"""
+
+
+def receive(connection: socket.socket) -> tuple[dict, list[int]]:
+    """What a command is asked to be, and its streams."""
+    room = socket.CMSG_SPACE(3 * array.array("i").itemsize)
+    size, rights, _, _ = connection.recvmsg(4, room)
+    fds = array.array("i")
+    fds.frombytes(rights[0][2])
+    left, body = int.from_bytes(size, "big"), b""
+    while len(body) < left:
+        body += connection.recv(left - len(body))
+    return json.loads(body), list(fds)
+
+
+def become(asked: dict, fds: list[int]) -> None:
+    """Make this process one that was started for the command."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for at, fd in enumerate(fds):
+        os.dup2(fd, at)
+        os.close(fd)
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    time.tzset()
+    os.chdir(asked["cwd"])
+    # As `python -m` has it.
+    sys.path[0] = asked["cwd"]
+    sys.path[1:1] = filter(None, asked["env"].get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = [asked["module"], *asked["arguments"]]
+    tempfile.tempdir = None
+
+
+def serve(address: str) -> dict:
+    """Fork for each command that is asked for; returns in the forks."""
+    for name in (*(stage.function.partition(":")[0] for stage in NIGHT), *LIBRARIES):
+        importlib.import_module(name)
+    running: dict[int, socket.socket] = {}
+    asking: dict[int, socket.socket] = {}
+    """Of these, those whose asker is still there."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen(20)
+    woken, wake = socket.socketpair()
+    for each in (woken, wake):
+        each.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    print("ready", flush=True)  # noqa: T201  # the starter waits for it
+    while True:
+        readable, _, _ = select.select([listening, woken, sys.stdin, *asking.values()], [], [])
+        if sys.stdin in readable:
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        for pid in [pid for pid, connection in asking.items() if connection in readable]:
+            # The asker has ended: as a shell's command that is told to end.
+            del asking[pid]
+            os.kill(pid, signal.SIGTERM)
+        if woken in readable:
+            woken.recv(1024)
+            while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                asking.pop(ended[0], None)
+                with running.pop(ended[0]) as connection, contextlib.suppress(OSError):
+                    connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(ended[1]))
+        if listening in readable:
+            connection, _ = listening.accept()
+            asked, fds = receive(connection)
+            pid = os.fork()
+            if not pid:
+                for each in (listening, woken, wake, connection, *running.values()):
+                    each.close()
+                become(asked, fds)
+                return asked
+            for fd in fds:
+                os.close(fd)
+            running[pid] = asking[pid] = connection
+            connection.sendall(b"%d\n" % pid)
+
+
+def run(module: str) -> int:
+    """Run a module as a program, to the end of its threads and exit handlers; its exit code."""
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else bool(error.code)
+        if isinstance(error.code, str):
+            sys.stderr.write(error.code + "\n")
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    asked = serve(sys.argv[1])
+    os._exit(run(asked["module"]))

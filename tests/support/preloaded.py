@@ -1,0 +1,193 @@
+"""Commands of the product in processes that do not have to import TensorFlow first.
+
+A command is a process of its own, as a user's is: with its arguments, environment, working folder,
+streams and exit code, and it can be killed. But it is a fork of a server that has imported the
+modules of the stages, so a night takes the CPU time of its work and not 12 s more.
+Code that a test writes or changes needs a plain process.
+All commands of one server share the seed of Python's hashes: where the outputs of two processes
+are compared byte for byte, start one of them as a plain process.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+SERVER = Path(__file__).with_name("preload_server.py")
+SHIM = """#!{python} -ISu
+import sys
+sys.path.append({folder!r})
+from preloaded import exit_code
+sys.exit(exit_code({address!r}, sys.argv[1:]))
+"""
+
+
+def ask(
+    address: str, module: str, arguments: list[str], env: Mapping[str, str], fds: list[int]
+) -> socket.socket:
+    """Start a module as a program; what comes back tells its process id, then its exit code.
+
+    Args:
+        address: Socket of the server.
+        module: As after `python -m`.
+        arguments: Its arguments.
+        env: All variables that it has.
+        fds: Its standard input, output and error.
+    """
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(address)
+    asked = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd()}
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+    body = json.dumps(asked).encode()
+    server.sendmsg([len(body).to_bytes(4, "big")], [rights])
+    server.sendall(body)
+    return server
+
+
+def exit_code(address: str, arguments: list[str]) -> int:
+    """Run `nightbid` with the streams and variables of this process; its exit code."""
+    with ask(address, "nightbid", arguments, os.environ, [0, 1, 2]) as server:
+        code = int(server.makefile().read().split()[1])
+    return code if code >= 0 else 128 - code
+
+
+class Command:
+    """A started command: of `subprocess.Popen`, what tests use."""
+
+    def __init__(self, server: socket.socket, stdout: IO[str] | None) -> None:
+        self._server, self._said = server, server.makefile("rb", buffering=0)
+        self.pid = int(self._said.readline())
+        self.stdout = stdout
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Exit code, or None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end: its exit code, negative after a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after this many seconds.
+        """
+        if self.returncode is None:
+            if not select.select([self._server], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("nightbid", timeout or 0)
+            self.returncode = int(self._said.readline() or -signal.SIGKILL)
+            self._said.close()
+            self._server.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Wait for its end, within `timeout` s of that of its output; all that it printed."""
+        text = ""
+        if self.stdout and not self.stdout.closed:
+            with self.stdout:
+                text = self.stdout.read()
+        self.wait(timeout)
+        return text, None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as kill -9 does."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+
+class Preloaded:
+    """The server; it starts with the first command, and ends with this process."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="nightbid-"))
+        self._address = str(self._folder / "socket")
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def start(
+        self,
+        *arguments: str,
+        module: str = "nightbid",
+        env: Mapping[str, str] | None = None,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+    ) -> Command:
+        """Start a command.
+
+        Args:
+            arguments: Of the command.
+            module: What runs, as after `python -m`.
+            env: Its variables; those of this process by default.
+            stdout: Takes what it prints; a pipe by default.
+            stderr: Takes its errors; the same as stdout by default.
+        """
+        self._run()
+        read, write = os.pipe() if stdout is None else (None, stdout.fileno())
+        with open(os.devnull) as nothing:
+            fds = [nothing.fileno(), write, stderr.fileno() if stderr else write]
+            server = ask(self._address, module, list(arguments), env or os.environ, fds)
+        if read is None:
+            return Command(server, None)
+        os.close(write)
+        return Command(server, os.fdopen(read))
+
+    def run(
+        self, *arguments: str, module: str = "nightbid", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, its output and errors apart."""
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            started = self.start(*arguments, module=module, env=env, stdout=stdout, stderr=stderr)
+            code = started.wait()
+            for stream in (stdout, stderr):
+                stream.seek(0)
+            return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
+
+    def shim(self, path: Path) -> None:
+        """Write a program that is `nightbid` to the scripts of a shell."""
+        self._run()
+        folder = str(SERVER.parent)
+        path.write_text(SHIM.format(python=sys.executable, folder=folder, address=self._address))
+        path.chmod(0o755)
+
+    def _run(self) -> None:
+        if self._server is None:
+            self._server = subprocess.Popen(
+                [sys.executable, str(SERVER), self._address],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            assert self._server.stdout is not None
+            assert self._server.stdout.readline() == b"ready\n"
+
+    def end(self) -> None:
+        """End the server and every command that still runs."""
+        if self._server is not None:
+            assert self._server.stdin is not None
+            self._server.stdin.close()
+            self._server.wait(60)
+        for path in self._folder.iterdir():
+            path.unlink()
+        self._folder.rmdir()
+
+
+COMMANDS = Preloaded()
+"""Of this process of pytest."""
