@@ -11,7 +11,8 @@ PIPELINE ?= ctr
 NIGHTS ?= 2
 PORT ?= 8080
 COMPOSE ?= docker compose
-WORKERS ?= 1
+# Files of tests that run side by side. More of them make tests of whole Airflows miss their time limits.
+WORKERS ?= 2
 # Folders of unit tests that import no TensorFlow and start no service.
 QUICK := $(addprefix tests/unit/,bidding config core cost data evaluation profile sampling)
 # Of these, what starts a database, an emulator, or Beam's and Dask's workers.
@@ -56,7 +57,7 @@ down: ## End the Compose stack; its volumes stay
 compose-test: install ## Start the stack, run a night through it over REST, take it down
 	$(BIN)/python tests/compose/check.py
 
-test: install ## Every check and every test, as the CI runs them (WORKERS=2: files side by side)
+test: install ## Every check and every test, as the CI runs them (WORKERS=1: one file at a time)
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest $(if $(filter-out 1,$(WORKERS)),--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
