@@ -6,8 +6,6 @@ import gzip
 import json
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,6 +19,7 @@ from moto.server import ThreadedMotoServer
 from nightbid.night.champion import ChampionPointer
 from nightbid.night.record import RunRecord
 from nightbid.storage.workspace import Workspace, read_manifest
+from preloaded import COMMANDS
 
 pytestmark = pytest.mark.slow
 FIRST = date(2026, 1, 5)
@@ -64,8 +63,8 @@ def put(s3: Any, at: int, name: str = "part-0", first: int = 0, rows: int = ROWS
 
 
 def nightbid(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "nightbid", *arguments],
+    started = COMMANDS.start(
+        *arguments,
         env={
             **os.environ,
             "NIGHTBID_PIPELINES": str(folder),
@@ -73,14 +72,10 @@ def nightbid(folder: Path, *arguments: str) -> str:
             "COLUMNS": "200",
             "NO_COLOR": "1",
         },
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=500,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    said, _ = started.communicate()
+    assert started.returncode == 0, said
+    return said
 
 
 def test_a_folder_of_an_s3_bucket_becomes_a_champion_and_a_late_file_makes_one_day_again(
