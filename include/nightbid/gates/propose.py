@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -28,6 +29,8 @@ LEARNT = frozenset(
      "quarantined", "outside_day", "nan_excess"}
 )  # fmt: skip
 """Statistics that differ from pipeline to pipeline; the others are rules, not habits."""
+DAY = re.compile(r"\d{4}-\d\d-\d\d(T\d\d)?")
+"""How the part of a figure begins that is of one day or hour, as in `2026-01-05, by ad_id`."""
 WARN_MARGIN, STOP_MARGIN = 2.0, 4.0
 """A learned limit lies this many times as far from normal as anything seen so far."""
 FLOOR = 0.05
@@ -120,8 +123,8 @@ def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, .
                 continue
             if part.endswith("rows"):
                 continue  # Of a sample: the profile has it of the whole day.
-            of_day = part[:2] == "20"
-            day = partition_of(part.split()[0] if of_day else result["night"])
+            of_day = DAY.match(part)
+            day = partition_of(of_day[0] if of_day else result["night"])
             why = f"night {result['night']} was stopped" if result["verdict"] == "stop" else ""
             if (statistic, part) in let_pass:
                 why = f"let pass by {let_pass[statistic, part]}"

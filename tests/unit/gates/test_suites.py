@@ -46,6 +46,9 @@ def judged(folder: Path, back: int, value: float, verdict: str = "pass", by: str
             ["psi:platform", part, value, ""],
             ["null_excess:platform", part, 0.0, ""],
             ["null_excess:site", part, 0.0, ""],
+            ["null_excess:site", f"{part}, 10,000 sampled rows", 0.0, ""],
+            ["attribute_loss:site", f"{part}, by ad_id", 0.0, ""],
+            ["auc_gain:site", f"{part}, its order", 0.01, ""],
             ["quarantined", part, 0.0, ""],
             ["rows", part, 1000.0, ""],
         ],
@@ -97,7 +100,8 @@ def test_a_proposal_is_learned_from_nights_that_went_on_and_shows_the_others(fol
 
     proposed.rename(folder / "suites" / "t.yaml")
     bands = {each.statistic: each for each in find_pipeline("t", folder).gates.bands}
-    assert set(bands) == {"psi:platform", "null_excess", "quarantined"}
+    learned = {"psi:platform", "null_excess", "quarantined", "auc_gain:site", "attribute_loss:site"}
+    assert set(bands) == learned
     assert bands["quarantined"].stop == (None, 0.004), "some broken rows are no disaster"
     assert bands["null_excess"].columns == ("platform", "site"), "one line where limits are equal"
     assert bands["psi:platform"].warn == (None, 0.024), "twice as far as anything seen"
