@@ -122,21 +122,23 @@ def tables(costs: Costs, traffic: Traffic) -> None:
     )  # fmt: skip
 
     print("Training, each worker an n1-standard-4.\n")
-    lines, trained, baseline = [], Decimal(0), Decimal(0)
-    for workers in (4, 16, 32, 64):
-        found = training("train", workers, traffic, costs)
-        if not trained and found.hours < traffic.hours / 2:
-            # The baseline is a job of its own, on as many workers: it has as many rows.
-            trained, baseline = found.usd, training("train_baseline", workers, traffic, costs).usd
-        lines.append(
-            [str(workers), f"{found.computing:.1f}", f"{found.exchanging:.1f}",
-             f"{found.hours:.1f}", f"{found.usd:,.0f}", "in memory" if found.fits else "stream"]
-        )  # fmt: skip
+    trainings = [training("train", workers, traffic, costs) for workers in (4, 16, 32, 64)]
+    lines = [
+        [str(each.workers), f"{each.computing:.1f}", f"{each.exchanging:.1f}",
+         f"{each.hours:.1f}", f"{each.usd:,.0f}", "in memory" if each.fits else "stream"]
+        for each in trainings
+    ]  # fmt: skip
+    in_time = [each for each in trainings if each.hours < traffic.hours * 0.75]
+    trained = in_time[0] if in_time else trainings[-1]
+    # The baseline is a job of its own, on as many workers: it has as many rows.
+    baseline = training("train_baseline", trained.workers, traffic, costs)
     table(
         ["workers", "hours computing", "hours exchanging", "hours", "USD",
          "each worker's rows"],
         lines,
     )  # fmt: skip
+    if not in_time:
+        print("None of these trains in three quarters of the night; the last is counted.\n")
 
     each_row = costs.bytes_per_row("sample") + costs.bytes_per_row("featurize")
     kept = rows["featurize"] * each_row
@@ -150,8 +152,8 @@ def tables(costs: Costs, traffic: Traffic) -> None:
     print("Dollars of one night, at list price.\n")
     parts = [
         ("sampling and featurization, Dataflow", chosen),
-        ("training, custom job", trained),
-        ("training the baseline, custom job", baseline),
+        (f"training, custom job of {trained.workers} workers", trained.usd),
+        ("training the baseline, custom job", baseline.usd),
         ("everything else, a machine of Airflow's", machine_usd),
         (f"{kept / 1e12:.1f} TB kept for 14 days", storage),
     ]

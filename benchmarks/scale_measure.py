@@ -67,7 +67,8 @@ def night(folder: Path, per_day: int, until: str) -> dict[str, Any]:
     (folder / "pipelines" / "ctr.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     subprocess.run(
         [*cli, "run", "ctr", "--date", str(NIGHT_OF), "--until", until,
-         "--set", "budget.run_usd=null"],
+         # As a night does whose training runs on machines of its own.
+         "--set", "budget.run_usd=null", "--set", "train.refit=false"],
         env={**environment, "NIGHTBID_PIPELINES": str(folder / "pipelines")}, check=True,
     )  # fmt: skip
     workspace = Workspace(folder / "workspace")

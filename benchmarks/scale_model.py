@@ -91,10 +91,15 @@ class Costs:
         return float(self.largest[stage]["bytes"] / self.largest[stage]["rows"])
 
 
+def learned_rows(traffic: Traffic, costs: Costs) -> float:
+    """Rows of the training days after sampling: gradients are made of these alone."""
+    kept = costs.label_rate + (1 - costs.label_rate) * traffic.negative_rate
+    return traffic.per_day * traffic.train_days * kept
+
+
 def rows_of(traffic: Traffic, costs: Costs) -> dict[str, float]:
     """Rows that each stage reads in one night: sampling thins out the training days alone."""
-    kept = costs.label_rate + (1 - costs.label_rate) * traffic.negative_rate
-    train = traffic.per_day * traffic.train_days * kept
+    train = learned_rows(traffic, costs)
     return {
         "sample": traffic.per_day * (traffic.train_days + 2),
         "featurize": train + 2 * traffic.per_day,
@@ -202,7 +207,8 @@ def training(stage: str, workers: int, traffic: Traffic, costs: Costs) -> Traini
     """
     rows, line = rows_of(traffic, costs)[stage], costs.lines[stage]
     ids = costs.largest["featurize"]["ids_per_row"]
-    sent = rows * costs.largest["train"]["epochs"] * ids * (WIDTHS[stage] * 4 + 8)
+    epochs = costs.largest["train"]["epochs"]
+    sent = learned_rows(traffic, costs) * epochs * ids * (WIDTHS[stage] * 4 + 8)
     held = rows * costs.largest["featurize"]["memory_per_row"] * 2
     return Training(
         workers,

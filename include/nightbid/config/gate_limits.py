@@ -113,7 +113,8 @@ class RawGate(GateLimits):
     """Label rate of the last six hours over that of the others, against the usual, beyond
     chance."""
     label_hour_low: Limit = limit(warn=(0.3, None), stop=(0.1, None))
-    """Worst hour's label rate over the day's."""
+    """Lowest label rate of an hour, or of the last two to six, over the other hours', less
+    chance."""
     psi: Limit = limit(warn=(None, 0.1), stop=(None, 0.25))
     """Population stability index against the other days, beyond chance."""
     linf: Limit = limit(warn=(None, 0.08), stop=(None, 0.15))

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.stats import betabinom, norm
+from scipy.stats import betabinom, chi2, norm
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates import associations, column_checks, joined_events, row_expectations
@@ -281,18 +281,34 @@ def _label(measurements: Measurements, days: Days, day: Day) -> None:
             " less chance",
         )
     _label_evening(measurements, days, day)
+    _label_hours(measurements, day)
+
+
+def _label_hours(measurements: Measurements, day: Day) -> None:
+    """Find the hour, or the last hours of the day, with the fewest positives for its rows.
+
+    The figure is the largest rate that explains so few positives, over that of the other hours: the
+    upper end of the exact interval of a Poisson count (Garwood, 1936). None where 36 were due is
+    0.29.
+    """
     seen, marked = day.hours
-    expected = seen * rate
-    judged = expected >= 10
-    if judged.any():
-        ratio = np.where(judged, (marked + SIGMAS * np.sqrt(expected)) / np.maximum(expected, 1), 9)
-        at = int(ratio.argmin())
-        measurements.add(
-            "label_hour_low",
-            min(float(ratio[at]), 1.0),
-            part=day.name,
-            note=f"{at:02d}h: {marked[at]:,} positives, {expected[at]:,.0f} at the day's rate",
-        )
+    spans = [(hour, hour + 1) for hour in range(24)] + [(24 - n, 24) for n in range(2, 7)]
+    first, last = np.array(spans).T
+    rows, positives = (np.append(0, each.cumsum()) for each in (seen, marked))
+    asked, found = rows[last] - rows[first], positives[last] - positives[first]
+    expected = asked * (marked.sum() - found) / np.maximum(seen.sum() - asked, 1)
+    if not (judged := expected >= 10).any():
+        return
+    most = chi2.isf(ONE_SIDED, 2 * (found + 1)) / 2
+    ratio = np.where(judged, most / np.maximum(expected, 1), np.inf)
+    at = int(ratio.argmin())
+    measurements.add(
+        "label_hour_low",
+        min(float(ratio[at]), 1.0),
+        part=day.name,
+        note=f"{first[at]:02d}h to {last[at]:02d}h: {found[at]:,} positives, {expected[at]:,.0f} at"
+        " the rate of the other hours",
+    )
 
 
 def _label_evening(measurements: Measurements, days: Days, day: Day) -> None:

@@ -148,6 +148,30 @@ def test_six_of_ten_clicks_in_the_evening_are_chance_and_a_lost_evening_is_not()
     assert judged(400, 0) == "stop"
 
 
+@pytest.mark.parametrize(
+    ("clicks", "hours", "verdict"),
+    [
+        (400, 0, "pass"),
+        (500, 2, "warn"),  # none of 42 that were due
+        (1500, 2, "stop"),
+        (1500, 1, "warn"),
+        (60, 2, "pass"),  # none of 5
+    ],
+)
+def test_clicks_of_the_last_hours_that_have_not_arrived(clicks: int, hours: int, verdict: str):
+    def columns(random, table):
+        click = np.zeros(ROWS, np.int64)
+        click[random.choice(ROWS, clicks, replace=False)] = 1
+        if table["time"][0].as_py().date() == NEWEST:
+            click[np.asarray(table["time"].to_pandas().dt.hour) >= 24 - hours] = 0
+        return {"clicked": click}
+
+    spec = PipelineSpec.model_validate(
+        {"pipeline": "t", "features": {"campaign": "vocabulary"}, "label": {"column": "clicked"}}
+    )
+    assert verdicts(columns, spec=spec, label="clicked")["label_hour_low"] == verdict
+
+
 def test_a_wider_type_warns_and_another_one_stops():
     def of_type(kind):
         newest = iter([pa.int32()] * 3 + [kind])
