@@ -106,11 +106,13 @@ def test_pages_fit_and_follow_light_and_dark(airflow: Any, page: Any, path: str)
     grounds = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
+        # Airflow's own first page may still ask for something.
+        page.goto("about:blank")
         asked: list[str] = []
         page.on("request", lambda request, asked=asked: asked.append(request.url))
         page.goto(f"{airflow.client.address}/nightbid/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-        assert all(url.startswith(airflow.client.address) for url in asked)
+        assert [url for url in asked if not url.startswith(airflow.client.address)] == []
         grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert grounds[0] != grounds[1]
     # The first stop of the keyboard skips the navigation.
