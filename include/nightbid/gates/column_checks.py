@@ -10,7 +10,7 @@ import numpy as np
 
 from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.day_profiles import Day, Days
-from nightbid.gates.drift import SIGMAS, beyond_chance
+from nightbid.gates.drift import SIGMAS, beyond_chance, share_error
 from nightbid.gates.measurements import Measurements
 from nightbid.profile.bins import number_edges
 from nightbid.profile.column import ColumnProfile
@@ -78,7 +78,7 @@ def _absence(
         if count == 0 and usual == 0 and not can_be:
             continue
         share = count / rows
-        error = math.sqrt(max(usual * (1 - usual), 1 / rows) / rows)
+        error = share_error(share, usual, rows)
         measurements.add(
             family,
             max(beyond_chance(share - usual, 0.0, error), 0.0),
@@ -220,10 +220,11 @@ def _sets(
         return
     new = _new(column, filled)
     shown = ", ".join(repr(value) for value in sorted(new, key=new.__getitem__, reverse=True)[:3])
-    error = math.sqrt(max(known.usual * (1 - known.usual), 1 / column.values) / column.values)
+    share = sum(new.values()) / column.values
+    error = share_error(share, known.usual, column.values)
     measurements.add(
         "new_values",
-        max(beyond_chance(sum(new.values()) / column.values - known.usual, 0.0, error), 0.0),
+        max(beyond_chance(share - known.usual, 0.0, error), 0.0),
         subject=name,
         part=day.name,
         note=f"{len(new)} new: {shown}" if new else "",

@@ -251,6 +251,16 @@ def beyond_chance(value: float, center: float, error: float) -> float:
     return min(value + margin, center)
 
 
+def share_error(share: float, usual: float, rows: int) -> float:
+    """Standard error of a share that is compared with a usual one: the larger of both shares'.
+
+    Where it really has risen, as new users do on a holiday, few rows vary by more than the usual
+    share tells. The error of no occurrence is that of one.
+    """
+    variance = max(usual * (1 - usual), share * (1 - share), 1 / rows)
+    return math.sqrt(variance / rows)
+
+
 def interval_error(interval: Mapping[str, Any] | None) -> float:
     """Standard error that a 95 % interval (`low`, `high`) tells; 0 where there is none."""
     if not interval or interval["low"] is None or interval["high"] is None:

@@ -7,7 +7,6 @@ lead to one verdict; the rows add which ones: the keys of some that are not as e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,14 +16,16 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.gates.associations import after_impression, unproven
 from nightbid.gates.column_checks import far, known_values
 from nightbid.gates.day_profiles import Day, Days
-from nightbid.gates.drift import beyond_chance
+from nightbid.gates.drift import beyond_chance, share_error
 from nightbid.gates.measurements import Measurements
-from nightbid.gates.row_answers import RowRule, answers_of, exact
+from nightbid.gates.row_answers import ALIKE, RowRule, answers_of, exact
 from nightbid.profile.column import ColumnProfile
 from nightbid.schema import KEY, RESERVED, TIME
 
 HOUR_US = 3_600_000_000
 EXAMPLES = 3
+RISING = (*ALIKE, "new_values")
+"""Statistics of shares that rise and fall by themselves."""
 RULE = 0.001
 """Flags that disagree more often than this are treated as unrelated."""
 
@@ -65,7 +66,8 @@ def measure(
         excess = answer.unexpected / asked - rule.usual
         if not rule.exact or sampled:
             drawn = asked if rule.of_values else rows
-            error = math.sqrt(max(rule.usual * (1 - rule.usual), 1 / drawn) / drawn)
+            share = answer.unexpected / asked if rule.family in RISING else 0.0
+            error = share_error(share, rule.usual, drawn)
             excess = beyond_chance(excess, 0.0, error) - rule.unproven
         note = f"{answer.unexpected:,} of {asked:,} rows, usually {rule.usual:.2%}"
         if len(answer.where):

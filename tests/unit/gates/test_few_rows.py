@@ -78,6 +78,22 @@ def test_a_rule_that_few_rows_have_shown_is_not_broken_by_a_handful() -> None:
     assert found["contradictions:disliked without finished"] == "stop"
 
 
+@pytest.mark.parametrize(("nulls", "stops"), [(25, False), (150, True)])
+def test_a_day_of_many_new_users_lacks_no_join(nulls: int, stops: bool) -> None:
+    """Of 500 rows 5 % have no history, where 3 % are expected that day and 0.6 % on others."""
+    dates = [NEWEST - timedelta(days=back) for back in range(7, -1, -1)]
+    days = []
+    for each in dates:
+        table = logs(each, FEW, 0)
+        values: list[int | None] = [7] * FEW
+        values[: nulls if each == NEWEST else 3] = [None] * (nulls if each == NEWEST else 3)
+        table = table.append_column("history_len", pa.array(values, pa.int64()))
+        days.append(Day(each, Profile.of(table), {}))
+    found = judge("raw", measure_days(Days(days, [], dates), SPEC), SPEC.gates, NEWEST)
+    stopped = {each.name.partition(":")[0] for each in found.checks if each.verdict == "stop"}
+    assert ("null_excess" in stopped) == stops
+
+
 @pytest.mark.parametrize(("unknown", "constant"), [(1.0, 0.0), (0.0, 1.0)])
 def test_a_day_without_known_ids_is_left_to_the_check_of_unknown_ones(
     unknown: float, constant: float

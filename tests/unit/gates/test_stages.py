@@ -205,11 +205,23 @@ def test_model(gate, changes, said):
     assert said in outcome.summary
 
 
-def test_a_model_that_is_worse_within_chance_warns(gate):
-    changes = {"verdict": "worse", "difference": loss(0.003)}
+# The second is of a clean night: a standard deviation of seeds of 0.001 is assumed.
+@pytest.mark.parametrize("difference", [loss(0.003), loss(0.0104, error=0.0021)])
+def test_a_model_that_is_worse_within_chance_warns(gate, difference):
+    changes = {"verdict": "worse", "difference": difference}
     outcome = gate(model, {"evaluate": evaluation(**changes)})
     assert outcome.verdict == "warn"
     assert "worse_than_reference" in outcome.summary
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(None, "pass"), (0.06, "stop")])
+def test_a_slice_of_one_user_is_no_judgment_of_the_model(gate, low, verdict):
+    """There most replicates of the bootstrap have no row, so there is no interval."""
+    (part,) = evaluation()["slices"]
+    loses = {"value": 0.065, "low": low, "high": low and 0.07}
+    part = {**part, "difference": {"normalized_entropy": loses}}
+    outcome = gate(model, {"evaluate": evaluation(slices=[part])})
+    assert outcome.verdict == verdict, outcome.summary
 
 
 def test_a_candidate_that_ranks_worse_warns_and_stops_beyond_its_bound(gate):
