@@ -204,8 +204,8 @@ class ModelGate(GateLimits):
     """1 if evaluation calls the candidate worse than the champion (or, first, the baseline): the
     night goes on, and `promote` keeps the champion."""
     entropy_loss: Limit = limit(stop=(None, 0.002))
-    """Normalized entropy over that of the reference, beyond chance: that of the rows and, once it
-    is known, that of the seed."""
+    """Normalized entropy over that of the reference, beyond chance: that of the rows and that of
+    the seed (a standard deviation of 0.001 until `gates noise` has measured it)."""
     deviance_loss: Limit = limit(stop=(None, 0.005))
     """With `label.kind: value`: normalized deviance over that of the reference, beyond chance."""
     gini_loss: Limit = limit(warn=(None, 0), stop=(None, 0.02))
