@@ -285,15 +285,13 @@ def _slices(
             note=f"{calibration:.3f} measured on {each['rows']:,} rows",
         )
         difference: Any = (each.get("difference") or {}).get("normalized_entropy")
-        if difference and difference["value"] is not None and difference["low"] is None:
+        if difference and difference["low"] is None:
             # Nearly all rows are of one user, or of one class: what is chance cannot be told.
             unknown += 1
         elif difference:
             measurements.add(
                 "slice_normalized_entropy",
-                None
-                if difference["value"] is None
-                else beyond_chance(difference["value"], 0.0, interval_error(difference)),
+                beyond_chance(difference["value"], 0.0, interval_error(difference)),
                 subject=name,
                 note=f"{signed(difference)} against the reference",
             )

@@ -78,11 +78,15 @@ def measure_values(
 
 
 def _slices(measurements: Measurements, slices: Any, least: int) -> None:
-    small = 0
+    small = unknown = 0
     for each in slices:
         calibration = each["candidate"].get("calibration")
         if each["positives"] < least or calibration is None:
             small += 1
+            continue
+        if each["calibration"]["low"] is None:
+            # Nearly all rows are of one user: what is chance cannot be told.
+            unknown += 1
             continue
         name = f"{each['column']}={each['value']}"
         measurements.add(
@@ -101,3 +105,5 @@ def _slices(measurements: Measurements, slices: Any, least: int) -> None:
             )
     if small:
         measurements.skip(f"{small} slices with fewer than {least} values above 0")
+    if unknown:
+        measurements.skip(f"{unknown} slices whose calibration has no interval")

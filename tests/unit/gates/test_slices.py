@@ -1,0 +1,72 @@
+"""A slice whose figures are not defined, or of which chance cannot be told, is no fault."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from nightbid.config.evaluate import Evaluate
+from nightbid.evaluation.rows import Rows
+from nightbid.evaluation.stage import evaluate
+from nightbid.evaluation.values import evaluate_values
+from nightbid.gates import model
+
+ROWS, IN_SLICE = 8000, 300
+"""Of the slice `tv` here."""
+
+
+def night(labels, truth, users) -> Rows:
+    platform = np.where(np.arange(ROWS) < IN_SLICE, "tv", "web")
+    return Rows(
+        keys=np.arange(ROWS),
+        labels=labels,
+        weights=np.ones(ROWS),
+        users=users,
+        days=np.full(ROWS, 20_000),
+        truth=None,
+        slices=pa.table({"platform": pa.array(platform, pa.string())}),
+        scores={"candidate": truth, "baseline": truth**0.9},
+    )
+
+
+@pytest.fixture
+def draw():
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize(("predicted", "verdict"), [(0.97, "pass"), (0.2, "stop")])
+def test_all_rows_of_a_slice_have_the_label(gate, draw, predicted, verdict):
+    """There is no normalized entropy then; that the model predicts too little is still seen."""
+    users = draw.integers(0, 400, ROWS)
+    truth = 1 / (1 + np.exp(1 - draw.normal(0, 1, ROWS)))
+    labels = (draw.random(ROWS) < truth).astype(float)
+    labels[:IN_SLICE], truth[:IN_SLICE] = 1, predicted
+    found = evaluate(
+        night(labels, truth, users), base_rate=labels.mean(), replicates=50, margin=0.002,
+        ndcg_k=10, slices=("platform",), slice_values=10, seed=0,
+    )  # fmt: skip
+    tv = next(each for each in found["slices"] if each["value"] == "tv")
+    assert tv["difference"]["normalized_entropy"]["value"] is None
+    outcome = gate(model, {"evaluate": found})
+    assert outcome.verdict == verdict, outcome.summary
+    assert ("slice_calibration" in outcome.summary) == (verdict == "stop")
+
+
+@pytest.mark.parametrize(("one_user", "verdict"), [(True, "pass"), (False, "stop")])
+def test_values_of_one_user_are_no_judgment_of_the_model(gate, draw, one_user, verdict):
+    users = draw.integers(1, 400, ROWS)
+    if one_user:
+        users[:IN_SLICE] = 0
+    truth = np.exp(draw.normal(2, 1, ROWS))
+    values = np.where(draw.random(ROWS) < 0.5, draw.gamma(2, truth), 0.0)
+    # They buy for a quarter of what the model expects.
+    truth[:IN_SLICE] *= 4
+    found = evaluate_values(
+        night(values, truth, users),
+        Evaluate(slices=("platform",), bootstrap=50),
+        mean=values.mean(),
+        seed=0,
+    )
+    outcome = gate(model, {"evaluate": found})
+    assert outcome.verdict == verdict, outcome.summary
+    assert ("slice_" in outcome.summary) == (verdict == "stop")
