@@ -35,7 +35,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found → install Python 3.11, or: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
 	@echo "Installing the locked environment into $(VENV)"
-	@$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -100,11 +100,14 @@ charts: ## Build the pages' chart library from vendor/plot (UPGRADE=1 takes newe
 notebooks: install ## Execute the notebooks of the documentation in place, on the nights of `make run`
 	NIGHTBID_WORKSPACE=$(CURDIR)/.nightbid/workspace NIGHTBID_TRACKING= $(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
 
+# Without a grammar that the SBOM's tool brings for one format of addresses: every process that imports
+# jsonschema, as all of Airflow's do, would build its parser, for two seconds.
 lock: ## Resolve requirements*.in into the lock files, with hashes (UPGRADE=1 takes newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
 	@mkdir -p .nightbid && cp requirements.txt .nightbid/present.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
-	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements-dev.in -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade) \
+		--no-emit-package rfc3987-syntax --no-emit-package lark requirements-dev.in -o requirements-dev.txt
 	@cmp -s .nightbid/present.txt requirements.txt || echo "rehearse it before you install it:" \
 		"$(BIN)/nightbid rehearse --requirements requirements.txt --present .nightbid/present.txt"
 

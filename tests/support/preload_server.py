@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -64,6 +65,9 @@ def serve(address: str) -> dict:
     """Fork for each command that is asked for; returns in the forks."""
     for name in (*(stage.function.partition(":")[0] for stage in NIGHT), *LIBRARIES):
         importlib.import_module(name)
+    # Forks look for garbage among their own objects, and do not copy these pages to do so.
+    gc.collect()
+    gc.freeze()
     running: dict[int, socket.socket] = {}
     asking: dict[int, socket.socket] = {}
     """Of these, those whose asker is still there."""

@@ -33,12 +33,11 @@ UNUSED = (
     "google.cloud.secretmanager",
     "google.cloud.storage",
     "pyspark",
-    "rfc3987_syntax",
     "sqlalchemy",
     "sqlalchemy_bigquery",
 )
 """What Great Expectations imports where it is installed, for databases and clouds that gates never
-ask, and a grammar of internationalized addresses: half of the seconds of its import."""
+ask: a third of the seconds of its import."""
 
 
 @dataclass(frozen=True)

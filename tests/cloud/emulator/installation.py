@@ -1,4 +1,8 @@
-"""An installation in the profile `gcp-emulated`, as fixtures."""
+"""An installation in the profile `gcp-emulated`, as fixtures.
+
+The emulators are imported by what starts them: Beam and the clients of the cloud take seconds, and
+every process of pytest reads this file.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from emulator.dataflow import Dataflow
-from emulator.storage import Storage
-from emulator.training import Training
+if TYPE_CHECKING:
+    from emulator.dataflow import Dataflow
+    from emulator.storage import Storage
+    from emulator.training import Training
 
 BUCKET = "nightbid-test"
 
@@ -22,6 +27,8 @@ BUCKET = "nightbid-test"
 @pytest.fixture
 def storage() -> Iterator[Storage]:
     """Cloud Storage with one bucket."""
+    from emulator.storage import Storage
+
     served = Storage().start()
     served.buckets[BUCKET] = {}
     yield served
@@ -31,6 +38,8 @@ def storage() -> Iterator[Storage]:
 @pytest.fixture
 def service() -> Iterator[Training]:
     """Managed training, with no job yet."""
+    from emulator.training import Training
+
     served = Training().start()
     yield served
     served.stop()
@@ -57,6 +66,8 @@ def dataflow(
     storage: Storage, emulated: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Dataflow]:
     """Dataflow, which featurizes from now on."""
+    from emulator.dataflow import Dataflow
+
     served = Dataflow(storage=storage.endpoint).start()
     monkeypatch.setenv("NIGHTBID_CLOUD__DATAFLOW__ENDPOINT", served.endpoint)
     monkeypatch.setenv("NIGHTBID_CLOUD__DATAFLOW__MACHINE_TYPE", "n2-standard-4")
