@@ -30,6 +30,12 @@ from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: 
 from preloaded import COMMANDS  # noqa: E402
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of every later search for garbage, which took seconds."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def commands() -> Iterator[None]:
     """End the server of preloaded.py, should a test have started it."""
