@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from preloaded import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(python|diff|sh|text)\n(.*?)^```$", re.M | re.S)
@@ -23,8 +24,7 @@ def test_every_recipe_works(tmp_path: Path) -> None:
     )
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "nightbid").write_text(f'#!/bin/sh\nexec {sys.executable} -m nightbid "$@"\n')
-    (tools / "nightbid").chmod(0o755)
+    COMMANDS.shim(tools / "nightbid", own_code=True)
     environment = {
         **os.environ,
         "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",

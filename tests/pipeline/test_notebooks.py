@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from preloaded import COMMANDS
 
 from tests.pipeline.conftest import Shell
 
@@ -29,13 +31,30 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     return shell
 
 
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Jupyter finds a kernel whose Python has imported the libraries; see preloaded.py."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    COMMANDS.shim(folder / "python", "python")
+    kernel = folder / "kernels" / "preloaded" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    command = [str(folder / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(
+        json.dumps({"argv": command, "display_name": "preloaded", "language": "python"})
+    )
+    return folder
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.ipynb")))
-def test_a_notebook_runs_on_another_pipeline(name: str, night: Shell) -> None:
+def test_a_notebook_runs_on_another_pipeline(
+    name: str, night: Shell, jupyter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", str(jupyter))
     book = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     assert all(cell.get("outputs") is not None for cell in book.cells if cell.cell_type == "code")
     cell = next(each for each in book.cells if "parameters" in each.metadata.get("tags", ()))
     cell.source = PARAMETERS[name]
-    client = NotebookClient(book, timeout=300, kernel_name="python3")
+    client = NotebookClient(book, timeout=300, kernel_name="preloaded")
     client.execute(env={**os.environ, **night.environment})
     printed = "".join(str(cell.get("outputs", "")) for cell in book.cells)
     assert SAYS[name] in printed

@@ -58,6 +58,10 @@ def become(asked: dict, fds: list[int]) -> None:
     sys.path[0] = asked["cwd"]
     sys.path[1:1] = filter(None, asked["env"].get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = [asked["module"], *asked["arguments"]]
+    sys.executable = asked["executable"]
+    if asked["own_code"]:
+        for name in [each for each in sys.modules if each.partition(".")[0] == "nightbid"]:
+            del sys.modules[name]
     tempfile.tempdir = None
 
 

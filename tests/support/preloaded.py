@@ -3,7 +3,8 @@
 A command is a process of its own, as a user's is: with its arguments, environment, working folder,
 streams and exit code, and it can be killed. But it is a fork of a server that has imported the
 modules of the stages, so a night takes the CPU time of its work and not 12 s more.
-Code that a test writes or changes needs a plain process.
+For code that a test writes or changes, ask for `own_code`: the fork imports Nightbid again, from
+the folders of its PYTHONPATH, but not the libraries.
 All commands of one server share the seed of Python's hashes: where the outputs of two processes
 are compared byte for byte, start one of them as a plain process.
 """
@@ -28,12 +29,19 @@ SHIM = """#!{python} -ISu
 import sys
 sys.path.append({folder!r})
 from preloaded import exit_code
-sys.exit(exit_code({address!r}, sys.argv[1:]))
+sys.exit(exit_code({address!r}, {program!r}, sys.argv, {own_code}))
 """
 
 
 def ask(
-    address: str, module: str, arguments: list[str], env: Mapping[str, str], fds: list[int]
+    address: str,
+    module: str,
+    arguments: list[str],
+    env: Mapping[str, str],
+    fds: list[int],
+    *,
+    executable: str = sys.executable,
+    own_code: bool = False,
 ) -> socket.socket:
     """Start a module as a program; what comes back tells its process id, then its exit code.
 
@@ -43,10 +51,13 @@ def ask(
         arguments: Its arguments.
         env: All variables that it has.
         fds: Its standard input, output and error.
+        executable: What it takes for its Python.
+        own_code: Whether it imports Nightbid again.
     """
     server = socket.socket(socket.AF_UNIX)
     server.connect(address)
-    asked = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd()}
+    asked = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd(),
+             "executable": executable, "own_code": own_code}  # fmt: skip
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
     body = json.dumps(asked).encode()
     server.sendmsg([len(body).to_bytes(4, "big")], [rights])
@@ -54,9 +65,25 @@ def ask(
     return server
 
 
-def exit_code(address: str, arguments: list[str]) -> int:
-    """Run `nightbid` with the streams and variables of this process; its exit code."""
-    with ask(address, "nightbid", arguments, os.environ, [0, 1, 2]) as server:
+def exit_code(address: str, program: str, command: list[str], own_code: bool) -> int:
+    """Run a program with the streams and variables of this process; its exit code.
+
+    Args:
+        address: Socket of the server.
+        program: `nightbid`, or `python` of a command `python -m MODULE`.
+        command: Path of what stands for the program, and its arguments.
+        own_code: See `ask`.
+    """
+    executable, *arguments = command
+    module = program
+    if program == "python":
+        option, module, *arguments = arguments
+        assert option == "-m", f"only `python -m MODULE` is preloaded: {command}"
+    else:
+        executable = sys.executable
+    with ask(
+        address, module, arguments, os.environ, [0, 1, 2], executable=executable, own_code=own_code
+    ) as server:
         code = int(server.makefile().read().split()[1])
     return code if code >= 0 else 128 - code
 
@@ -160,11 +187,15 @@ class Preloaded:
                 stream.seek(0)
             return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
 
-    def shim(self, path: Path) -> None:
-        """Write a program that is `nightbid` to the scripts of a shell."""
+    def shim(self, path: Path, program: str = "nightbid", *, own_code: bool = False) -> None:
+        """Write a program for scripts and other processes: `nightbid`, or `python -m MODULE`."""
         self._run()
-        folder = str(SERVER.parent)
-        path.write_text(SHIM.format(python=sys.executable, folder=folder, address=self._address))
+        path.write_text(
+            SHIM.format(
+                python=sys.executable, folder=str(SERVER.parent), address=self._address,
+                program=program, own_code=own_code,
+            )
+        )  # fmt: skip
         path.chmod(0o755)
 
     def _run(self) -> None:
