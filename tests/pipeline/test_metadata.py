@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import date
@@ -19,15 +17,18 @@ from nightbid.rehearse.locks import Lock
 from nightbid.rehearse.metadata import Migrated, address_of, migrate_copy
 from nightbid.rehearse.plan import RehearsalPlan
 from nightbid.rehearse.sides import Sides
+from preloaded import COMMANDS
 
 CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 VARIABLE = "INSERT INTO variable (key, val, is_encrypted) VALUES ('k', 'v', false)"
-RUNNING = Environment(Path(sys.executable), Lock({}), "running")
 
 
 @pytest.fixture
 def rehearse(tmp_path: Path) -> Callable[[str], Migrated]:
     """Migrate a copy of a database, with the running environment on both sides."""
+    # A Python that has imported the libraries; see preloaded.py.
+    COMMANDS.shim(tmp_path / "python", "python")
+    running = Environment(tmp_path / "python", Lock({}), "running")
     plan = RehearsalPlan(
         name="r1", pipeline="small", date=date(2026, 1, 6), frozen="f", seeds=2, first_seed=1,
         margin=0.001, present={}, candidate={},
@@ -37,16 +38,14 @@ def rehearse(tmp_path: Path) -> Callable[[str], Migrated]:
     folder.mkdir()
     sides = Sides(plan, folder, settings)
     sides.keep_source()
-    return lambda address: migrate_copy(sides, folder / "airflow", address, RUNNING, RUNNING)
+    return lambda address: migrate_copy(sides, folder / "airflow", address, running, running)
 
 
 def installed(address: str, home: Path) -> None:
     """Make the metadata database of an installation."""
     environment = {**os.environ, "AIRFLOW_HOME": str(home), CONNECTION: address}
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=environment, check=True, capture_output=True,
-    )  # fmt: skip
+    done = COMMANDS.run("db", "migrate", module="airflow", env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -77,8 +77,10 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
     executable, *arguments = command
     module = program
     if program == "python":
+        if arguments[0] == "-P":
+            del arguments[0]
         option, module, *arguments = arguments
-        assert option == "-m", f"only `python -m MODULE` is preloaded: {command}"
+        assert option == "-m", f"only `python [-P] -m MODULE` is preloaded: {command}"
     else:
         executable = sys.executable
     with ask(
