@@ -43,6 +43,16 @@ def commands() -> Iterator[None]:
     COMMANDS.end()
 
 
+@pytest.fixture
+def preloaded_python(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m MODULE`, started by this process, has imported the libraries; see preloaded.py."""
+    path = tmp_path_factory.mktemp("bin") / "python"
+    COMMANDS.shim(path, "python")
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
 @pytest.fixture(scope="session")
 def kuairand_folder() -> Path:
     """The real KuaiRand nights, where they are present."""

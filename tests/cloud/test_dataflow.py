@@ -312,7 +312,7 @@ def test_an_interruption_in_the_shell_cancels_the_job(dataflow: Dataflow, night:
 
 @pytest.fixture
 def grpc_face(
-    dataflow: Dataflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preloaded_python: None, dataflow: Dataflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[GrpcFace]:
     """The same service as Google's clients reach it in the profile `gcp`: by gRPC over TLS."""
     face = GrpcFace(dataflow, tmp_path).start()

@@ -75,6 +75,8 @@ def serve(address: str) -> dict:
     running: dict[int, socket.socket] = {}
     asking: dict[int, socket.socket] = {}
     """Of these, those whose asker is still there."""
+    ends: dict[int, int] = {}
+    """Process id → the signal that ends it when its asker has ended."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(20)
@@ -91,9 +93,8 @@ def serve(address: str) -> dict:
                 os.kill(pid, signal.SIGKILL)
             os._exit(0)
         for pid in [pid for pid, connection in asking.items() if connection in readable]:
-            # The asker has ended: as a shell's command that is told to end.
             del asking[pid]
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, ends[pid])
         if woken in readable:
             woken.recv(1024)
             while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -112,6 +113,7 @@ def serve(address: str) -> dict:
             for fd in fds:
                 os.close(fd)
             running[pid] = asking[pid] = connection
+            ends[pid] = asked["end"]
             connection.sendall(b"%d\n" % pid)
 
 

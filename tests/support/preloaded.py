@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+PYTHON = sys.executable
 SERVER = Path(__file__).with_name("preload_server.py")
 SHIM = """#!{python} -ISu
 import sys
@@ -40,7 +41,7 @@ def ask(
     env: Mapping[str, str],
     fds: list[int],
     *,
-    executable: str = sys.executable,
+    executable: str = PYTHON,
     own_code: bool = False,
 ) -> socket.socket:
     """Start a module as a program; what comes back tells its process id, then its exit code.
@@ -56,8 +57,10 @@ def ask(
     """
     server = socket.socket(socket.AF_UNIX)
     server.connect(address)
+    # A shell's command is told to end with its shell; what is a machine's of an emulator is gone.
+    end = signal.SIGTERM if executable == PYTHON else signal.SIGKILL
     asked = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd(),
-             "executable": executable, "own_code": own_code}  # fmt: skip
+             "executable": executable, "own_code": own_code, "end": end}  # fmt: skip
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
     body = json.dumps(asked).encode()
     server.sendmsg([len(body).to_bytes(4, "big")], [rights])
@@ -70,19 +73,20 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
 
     Args:
         address: Socket of the server.
-        program: `nightbid`, or `python` of a command `python -m MODULE`.
+        program: `nightbid`, or `python`; other commands than `python -m MODULE` are run plainly.
         command: Path of what stands for the program, and its arguments.
         own_code: See `ask`.
     """
     executable, *arguments = command
     module = program
     if program == "python":
-        if arguments[0] == "-P":
+        if arguments[:1] == ["-P"]:
             del arguments[0]
-        option, module, *arguments = arguments
-        assert option == "-m", f"only `python [-P] -m MODULE` is preloaded: {command}"
+        if arguments[:1] != ["-m"]:
+            os.execv(sys.executable, [sys.executable, *command[1:]])
+        module, *arguments = arguments[1:]
     else:
-        executable = sys.executable
+        executable = PYTHON
     with ask(
         address, module, arguments, os.environ, [0, 1, 2], executable=executable, own_code=own_code
     ) as server:
@@ -194,7 +198,7 @@ class Preloaded:
         self._run()
         path.write_text(
             SHIM.format(
-                python=sys.executable, folder=str(SERVER.parent), address=self._address,
+                python=PYTHON, folder=str(SERVER.parent), address=self._address,
                 program=program, own_code=own_code,
             )
         )  # fmt: skip
@@ -203,7 +207,7 @@ class Preloaded:
     def _run(self) -> None:
         if self._server is None:
             self._server = subprocess.Popen(
-                [sys.executable, str(SERVER), self._address],
+                [PYTHON, str(SERVER), self._address],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,

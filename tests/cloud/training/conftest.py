@@ -74,6 +74,7 @@ class Trained:
 
 @pytest.fixture
 def trained(
+    preloaded_python: None,
     bucket: Storage,
     service: Training,
     tmp_path_factory: pytest.TempPathFactory,

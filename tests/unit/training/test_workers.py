@@ -19,6 +19,8 @@ from nightbid.training.stage import run
 MODEL = Model(architecture="deep", embedding_dim=4, embedding_l2=1, parameters={"hidden": [8]})
 TRAIN = Train(batch_size=250, epochs=2, patience=3)
 
+pytestmark = pytest.mark.usefixtures("preloaded_python")
+
 
 @pytest.fixture(scope="module")
 def without_position(featurized, tmp_path_factory):
@@ -69,7 +71,7 @@ def test_a_worker_that_dies_ends_the_training_with_one_line(without_position, ta
     def kill_one() -> None:
         while not children:
             found = subprocess.run(
-                ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())],
+                ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())],
                 capture_output=True, text=True, check=True,
             ).stdout.splitlines()  # fmt: skip
             children.extend(
