@@ -29,6 +29,25 @@ os.environ.pop("COLUMNS", None)
 from emulator.postgres import PASSWORD, NoServerError, Server, serving  # noqa: E402
 from preloaded import COMMANDS  # noqa: E402
 
+SHARED = ("tests/dags/pages/",)
+"""Folders whose files share a server: where files run side by side, one worker has all of one."""
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker whole files, and whole folders of those above."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((each for each in SHARED if nodeid.startswith(each)), "") or (
+                super()._split_scope(nodeid)
+            )
+
+    return ByServer(config, log)
+
 
 def pytest_collection_finish() -> None:
     """Keep what is imported by now out of every later search for garbage, which took seconds."""

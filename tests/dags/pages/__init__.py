@@ -1,0 +1,1 @@
+"""Tests that share one API server: fixtures of the package end it."""

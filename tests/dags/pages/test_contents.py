@@ -1,0 +1,102 @@
+"""What the pages of runs and of outputs hold, and where their links lead."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+import httpx
+from nightbid.night.manifest import FileEntry, Manifest, Rows
+from nightbid.storage.workspace import Workspace
+from nightbid.tracking.logged import Logged
+
+from .conftest import GATE
+
+
+def test_a_record_that_cannot_be_read_breaks_no_page(
+    ann: httpx.Client, workspace: Workspace
+) -> None:
+    folder = workspace.root / "runs" / "torn" / "torn-1"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{")
+    try:
+        listed = ann.get("nights/torn")
+        assert listed.status_code == 200
+        assert "1 record cannot be read: torn/torn-1" in listed.text
+        answer = ann.get("runs/torn/torn-1")
+        assert answer.status_code == 404
+        assert "has no run" in answer.text
+    finally:
+        (folder / "run.json").unlink()
+
+
+def test_a_run_links_to_airflow_only_where_airflow_knows_it(ann: httpx.Client) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunType
+
+    assert "/dags/nightly_small" not in ann.get("runs/small/small-1").text
+    with create_session() as session:
+        run = DagRun(dag_id="nightly_small", run_id="small:1", run_type=DagRunType.MANUAL)
+        run.run_after = dt.datetime.now(dt.UTC)
+        session.add(run)
+    try:
+        text = ann.get("runs/small/small-1").text
+        assert 'href="/dags/nightly_small/runs/small%3A1"' in text
+        assert 'href="/dags/nightly_small/runs/small%3A1/tasks/sample"' in text
+    finally:
+        with create_session() as session:
+            session.query(DagRun).filter(DagRun.run_id == "small:1").delete()
+
+
+def test_a_run_links_to_its_own_page_in_mlflow(ann: httpx.Client, workspace: Workspace) -> None:
+    assert 'href="http://mlflow.example:5000/"' in ann.get("runs/small/small-2").text
+    Logged(store="http://m", experiment_id="7", run_id="ab12").save(workspace, "small", "small-1")
+    text = ann.get("runs/small/small-1").text
+    assert 'href="http://mlflow.example:5000/#/experiments/7/runs/ab12"' in text
+
+
+def test_the_tab_on_airflows_pages_leads_to_ours(ann: httpx.Client) -> None:
+    for path, there in {
+        "nightly_small": "/nightbid/nights/small",
+        "nightly_small/small-1": "/nightbid/runs/small/small-1",
+        "nightly_small/small-1/sample": "/nightbid/runs/small/small-1",
+        "score_small": "/nightbid/champion/small",
+        "sweep": "/nightbid/?kind=sweep",
+        "data_check": "/nightbid/data-checks",
+        "data_check/first": "/nightbid/data-checks/first",
+    }.items():
+        answer = ann.get(f"airflow/{path}")
+        assert (answer.status_code, answer.headers.get("location")) == (307, there), path
+    for path, said in {
+        "nightly_small/later": "No stage of this run has begun",
+        "upgrade_rehearsal/x": "no night of a pipeline",
+        "nightly_nobodys": "no run yet",
+    }.items():
+        answer = ann.get(f"airflow/{path}")
+        assert answer.status_code == 200, path
+        assert said in answer.text
+
+
+def test_what_a_stage_wrote_is_a_page(ann: httpx.Client, workspace: Workspace) -> None:
+    folder = workspace.stage_folder("small", "sample", "0123456789abcdef")
+    folder.mkdir(parents=True)
+    manifest = Manifest(
+        pipeline="small", run_id="small-1", stage="sample", night="2026-01-08", key="k", digest="d",
+        inputs={}, spec_digest="", code_digest="", versions={}, seed=0,
+        rows=Rows(read=3000, written=2990, quarantined=10), metrics={"<i>": {"days": 3}},
+        summary="2,990 rows", files=(FileEntry(path="rows.parquet", size=12345, digest="ab"),),
+        created=dt.datetime(2026, 1, 9, tzinfo=dt.UTC),
+    )  # fmt: skip
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    text = ann.get("outputs/small/sample/0123456789abcdef").text
+    for said in ("2,990", "of 3,000 read, 10 quarantined", "&lt;i&gt;", "12,345", "rows.parquet"):
+        assert said in text, said
+    assert 'href="/nightbid/runs/small/small-1"' in text
+
+
+def test_links_of_a_gates_page_lead_to_the_files_beside_it(ann: httpx.Client) -> None:
+    page = ann.get(GATE)
+    (link,) = re.findall('href="(.*)"', page.text)
+    assert ann.get(str(page.url.join(link))).json() == {"verdict": "stop"}
+    assert ann.get(f"{GATE}/model.bin").status_code == 404
