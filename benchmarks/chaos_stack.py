@@ -32,7 +32,7 @@ def serve(port: str) -> None:
 
     chaos_stages.install()
     from nightbid_airflow.embedded import process_group, supervisor
-    from nightbid_airflow.embedded.preload import AIRFLOW
+    from nightbid_airflow.embedded.preload import preload_dag_files
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
@@ -40,7 +40,8 @@ def serve(port: str) -> None:
     _, status = os.waitpid(supervisor.fork(supervisor.prepare_database, logs / "database.log"), 0)
     if status:
         return
-    for module in (*AIRFLOW, "chaos_night", "nightbid.preflight"):  # what a task imports
+    preload_dag_files()
+    for module in ("chaos_night", "nightbid.preflight"):  # what a task imports beside
         importlib.import_module(module)
     jobs: Mapping[str, Callable[[], None]] = {
         "scheduler": partial(airflow, "scheduler", "--skip-serve-logs"),

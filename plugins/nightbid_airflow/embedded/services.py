@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 from nightbid.config.settings import Settings
 from nightbid.errors import StageError
@@ -45,6 +46,25 @@ class Airflow:
         )
 
 
+def start_supervisor(port: int, environment: dict[str, str], log: IO[str]) -> subprocess.Popen[str]:
+    """Start the process that starts all others, as the leader of a session.
+
+    Args:
+        port: Of the API server.
+        environment: All its variables.
+        log: Takes its errors.
+    """
+    return subprocess.Popen(  # noqa: S603  # our own module
+        [sys.executable, "-m", "nightbid_airflow.embedded.supervisor", str(port)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+    )
+
+
 @contextmanager
 def embedded(
     home: Home, settings: Settings, port: int = 0, *, schedules: bool = False
@@ -64,15 +84,7 @@ def embedded(
     with home.locked():
         port = free_port(port)
         with (home.logs / "warden.log").open("w") as log:
-            warden = subprocess.Popen(  # noqa: S603  # our own module
-                [sys.executable, "-m", "nightbid_airflow.embedded.supervisor", str(port)],
-                env=home.environment(settings, port, schedules),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+            warden = start_supervisor(port, home.environment(settings, port, schedules), log)
         try:
             with Client(address(port), USER, home.password()) as client:
                 airflow = Airflow(home, client, warden)

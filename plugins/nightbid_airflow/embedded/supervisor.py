@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from nightbid_airflow.embedded import process_group
-from nightbid_airflow.embedded.preload import preload
+from nightbid_airflow.embedded.preload import preload, preload_dag_files
 
 Job = Callable[[], None]
 
@@ -38,7 +38,9 @@ def main(port: str) -> int:
         scheduler = fork(partial(_schedule, prepared), logs / "scheduler.log")
         # Imported here, Airflow is there in every fork that follows.
         airflow = airflow_command()
-        _, status = os.waitpid(fork(prepare_database, logs / "database.log"), 0)
+        database = fork(prepare_database, logs / "database.log")
+        preload_dag_files()
+        _, status = os.waitpid(database, 0)
         if status:
             ended = "database"
             return 1
