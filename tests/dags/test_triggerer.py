@@ -134,10 +134,14 @@ def kill(process: subprocess.Popen) -> None:
 
 def until(true: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.1)
-    return found
+    while True:
+        looked = time.monotonic()
+        if found := true():
+            return found
+        now = time.monotonic()
+        assert now < end, f"waited in vain: {what}"
+        # Most of the time is left to what is waited for.
+        time.sleep(min(2.0, max(0.1, 10 * (now - looked))))
 
 
 def cost_trigger(run_id: str) -> BaseTrigger:

@@ -93,11 +93,21 @@ def without_cloud() -> dict[str, str]:
 
 
 def until(holds: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait for something, and complain when it does not come."""
+    """Wait for something, and complain when it does not come.
+
+    Args:
+        holds: Whether it has come. What a look costs, an Airflow above all, is time that the work
+            waited for does not get: most of the time goes by between looks.
+        seconds: After which it is complained of.
+    """
     end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    while True:
+        looked = time.monotonic()
+        if holds():
+            return
+        now = time.monotonic()
+        assert now < end, "waited in vain"
+        time.sleep(min(2.0, max(0.05, 10 * (now - looked))))
 
 
 def kill(airflow: Any) -> None:
