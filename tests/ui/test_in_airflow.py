@@ -1,4 +1,4 @@
-"""A person in Airflow's own pages and ours: trigger a night by the form, approve it, look at it."""
+"""A person in Airflow's own pages and ours: fill in a form, approve a night, look at it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,36 @@ def until(airflow: Any, found: Callable[[], Any]) -> Any:
         airflow.check()
         if value := found():
             return value
-        time.sleep(0.5)
+        # A look takes CPU time that the night needs.
+        time.sleep(1)
     return found()
+
+
+def opened(page: Any, airflow: Any, dag: str) -> None:
+    """Open the form of a DAG that Airflow knows."""
+    assert until(airflow, lambda: airflow.client.has_dag(dag))
+    page.goto(f"{airflow.client.address}/dags/{dag}")
+    page.get_by_role("button", name="Trigger").first.click()
+    page.locator("[name=element_date]").wait_for()
+
+
+def runs(airflow: Any, dag: str) -> list[dict[str, Any]]:
+    return list((airflow.client._call("GET", f"dags/{dag}/dagRuns") or {})["dag_runs"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_line_that_cannot_be_meant_is_refused_in_words(airflow: Any, page: Any) -> None:
+    opened(page, airflow, "nightly_tiny")
+    # Nothing has to be filled in.
+    assert "*" not in page.get_by_text("Other settings", exact=False).first.inner_text()
+    page.fill("[name=element_overrides]", "trian.learning_rate=0.002")
+    page.get_by_role("button", name="Trigger").last.click()
+    page.get_by_text("trian").nth(1).wait_for()
+    said = page.locator("body").inner_text()
+    assert "did you mean 'train'" in said
+    assert "schema" not in said.lower()
+    assert runs(airflow, "nightly_tiny") == []
 
 
 @pytest.mark.slow
@@ -118,3 +146,16 @@ def test_pages_fit_and_follow_light_and_dark(airflow: Any, page: Any, path: str)
     # The first stop of the keyboard skips the navigation.
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+
+
+# Last: Airflow begins the sweep at once.
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_is_sent_with_an_empty_name(airflow: Any, page: Any) -> None:
+    opened(page, airflow, "sweep")
+    page.fill("[name=element_set]", "train.learning_rate=0.001,0.01")
+    page.get_by_role("button", name="Trigger").last.click()
+    page.wait_for_url("**/dags/sweep/runs/**")
+    (run,) = runs(airflow, "sweep")
+    assert not run["conf"].get("name")
+    assert run["conf"]["set"] == ["train.learning_rate=0.001,0.01"]
