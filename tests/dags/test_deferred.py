@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflows import embedded
 from emulator.installation import kill, until
 from nightbid.audit import decisions
 from nightbid.config.settings import Settings
@@ -103,7 +104,6 @@ def test_what_waits_outlives_airflow_and_a_cleared_stage_waits_its_turn(
     pipelines: Callable[..., Path], logs: Path, tmp_path: Path
 ) -> None:
     from nightbid_airflow.embedded.home import Home
-    from nightbid_airflow.embedded.services import embedded
 
     pipelines(
         schedule="0 0 * * *",

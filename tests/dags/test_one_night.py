@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from airflows import embedded
 from emulator.installation import until
 from nightbid.config.settings import Settings
 from nightbid.night.sealed import unseal
@@ -28,7 +29,6 @@ def test_a_backfill_over_rest_beside_a_night_by_hand(
     pipelines: Callable[..., Path], tmp_path: Path
 ) -> None:
     from nightbid_airflow.embedded.home import Home
-    from nightbid_airflow.embedded.services import embedded
 
     # There are no logs: every night ends at its first stage, after its turn has come.
     pipelines(schedule="0 2 * * *", source={"kind": "parquet", "folder": str(tmp_path / "none")})

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from airflows import embedded
 from emulator.dataflow import Dataflow, Plan
 from emulator.installation import (
     dataflow,
@@ -42,7 +43,6 @@ def test_an_airflow_that_is_killed_twice_takes_its_jobs_up_again(
 ) -> None:
     from nightbid_airflow.embedded.client import ENDED
     from nightbid_airflow.embedded.home import Home
-    from nightbid_airflow.embedded.services import embedded
 
     # The baseline's own architecture: neutral on any number of rows, and neutral is promoted.
     pipelines(model={"architecture": "logistic_regression"})

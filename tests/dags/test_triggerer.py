@@ -6,8 +6,6 @@ import contextlib
 import datetime as dt
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +33,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
+from preloaded import COMMANDS, OF_AIRFLOW, Command
 
 __all__ = ["dataflow", "emulated", "storage"]
 
@@ -94,12 +93,12 @@ def log_of(run_id: str) -> str:
 
 
 @pytest.fixture
-def triggerer(tmp_path: Path, collector: Collector) -> Iterator[Callable[[], subprocess.Popen]]:
+def triggerer(tmp_path: Path, collector: Collector) -> Iterator[Callable[[], Command]]:
     """Start Airflow's triggerer; what still runs in the end is killed."""
-    started: list[subprocess.Popen] = []
+    started: list[Command] = []
     port = collector.server.server_address[1]
 
-    def start() -> subprocess.Popen:
+    def start() -> Command:
         log = (tmp_path / f"triggerer-{len(started)}.log").open("w")
         environment = {
             **os.environ,
@@ -110,13 +109,10 @@ def triggerer(tmp_path: Path, collector: Collector) -> Iterator[Callable[[], sub
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             "OTEL_METRIC_EXPORT_INTERVAL": "300",
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = COMMANDS.start(
+            "triggerer", "--skip-serve-logs", module="airflow", env=environment, stdout=log,
+            imports=OF_AIRFLOW, session=True,
+        )  # fmt: skip
         started.append(process)
         return process
 
@@ -125,7 +121,7 @@ def triggerer(tmp_path: Path, collector: Collector) -> Iterator[Callable[[], sub
         kill(process)
 
 
-def kill(process: subprocess.Popen) -> None:
+def kill(process: Command) -> None:
     """As a machine that goes away: the triggerer and its child at once."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, 9)

@@ -30,6 +30,9 @@ LIBRARIES = (
 None of the imports starts work of its own, so a fork is safe.
 """
 
+PATIENCE = 2.0
+"""Seconds between looks whether the starter is still there."""
+
 
 def receive(connection: socket.socket) -> tuple[dict, list[int]]:
     """What a command is asked to be, and its streams."""
@@ -45,6 +48,8 @@ def receive(connection: socket.socket) -> tuple[dict, list[int]]:
 
 def become(asked: dict, fds: list[int]) -> None:
     """Make this process one that was started for the command."""
+    if asked["session"]:
+        os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for at, fd in enumerate(fds):
@@ -67,6 +72,7 @@ def become(asked: dict, fds: list[int]) -> None:
 
 def serve(address: str) -> dict:
     """Fork for each command that is asked for; returns in the forks."""
+    starter = os.getppid()
     for name in (*(stage.function.partition(":")[0] for stage in NIGHT), *LIBRARIES):
         importlib.import_module(name)
     # Forks look for garbage among their own objects, and do not copy these pages to do so.
@@ -77,6 +83,7 @@ def serve(address: str) -> dict:
     """Of these, those whose asker is still there."""
     ends: dict[int, int] = {}
     """Process id → the signal that ends it when its asker has ended."""
+    leaders: set[int] = set()
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(20)
@@ -87,10 +94,13 @@ def serve(address: str) -> dict:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     print("ready", flush=True)  # noqa: T201  # the starter waits for it
     while True:
-        readable, _, _ = select.select([listening, woken, sys.stdin, *asking.values()], [], [])
-        if sys.stdin in readable:
+        heard = [listening, woken, sys.stdin, *asking.values()]
+        readable, _, _ = select.select(heard, [], [], PATIENCE)
+        # A fork of the starter may hold the other end of standard input when it was killed.
+        if sys.stdin in readable or os.getppid() != starter:
             for pid in running:
-                os.kill(pid, signal.SIGKILL)
+                # A leader of a session ends its members first.
+                os.kill(pid, signal.SIGTERM if pid in leaders else signal.SIGKILL)
             os._exit(0)
         for pid in [pid for pid, connection in asking.items() if connection in readable]:
             del asking[pid]
@@ -99,11 +109,14 @@ def serve(address: str) -> dict:
             woken.recv(1024)
             while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 asking.pop(ended[0], None)
+                leaders.discard(ended[0])
                 with running.pop(ended[0]) as connection, contextlib.suppress(OSError):
                     connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(ended[1]))
         if listening in readable:
             connection, _ = listening.accept()
             asked, fds = receive(connection)
+            for name in asked["imports"]:
+                importlib.import_module(name)
             pid = os.fork()
             if not pid:
                 for each in (listening, woken, wake, connection, *running.values()):
@@ -114,6 +127,8 @@ def serve(address: str) -> dict:
                 os.close(fd)
             running[pid] = asking[pid] = connection
             ends[pid] = asked["end"]
+            if asked["session"]:
+                leaders.add(pid)
             connection.sendall(b"%d\n" % pid)
 
 

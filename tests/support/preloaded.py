@@ -20,12 +20,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 PYTHON = sys.executable
 SERVER = Path(__file__).with_name("preload_server.py")
+OF_AIRFLOW = (
+    "aiohttp", "alembic", "cadwyn", "fastapi", "flask_appbuilder", "google.cloud.storage",
+    "jsonschema", "libcst", "sqlalchemy.ext.asyncio", "uvicorn",
+)  # fmt: skip
+"""What Airflow imports. Its own modules read their settings while they are imported."""
 SHIM = """#!{python} -ISu
 import sys
 sys.path.append({folder!r})
@@ -41,6 +46,8 @@ def ask(
     env: Mapping[str, str],
     fds: list[int],
     *,
+    imports: Sequence[str] = (),
+    session: bool = False,
     executable: str = PYTHON,
     own_code: bool = False,
 ) -> socket.socket:
@@ -52,6 +59,8 @@ def ask(
         arguments: Its arguments.
         env: All variables that it has.
         fds: Its standard input, output and error.
+        imports: What the server imports first, unless it has.
+        session: It leads a session of its own, and ends the members when it is told to end.
         executable: What it takes for its Python.
         own_code: Whether it imports Nightbid again.
     """
@@ -60,7 +69,8 @@ def ask(
     # A shell's command is told to end with its shell; what is a machine's of an emulator is gone.
     end = signal.SIGTERM if executable == PYTHON else signal.SIGKILL
     asked = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd(),
-             "executable": executable, "own_code": own_code, "end": end}  # fmt: skip
+             "executable": executable, "own_code": own_code, "end": end,
+             "imports": imports, "session": session}  # fmt: skip
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
     body = json.dumps(asked).encode()
     server.sendmsg([len(body).to_bytes(4, "big")], [rights])
@@ -97,10 +107,12 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
 class Command:
     """A started command: of `subprocess.Popen`, what tests use."""
 
-    def __init__(self, server: socket.socket, stdout: IO[str] | None) -> None:
+    def __init__(
+        self, server: socket.socket, stdout: IO[str] | None, stdin: IO[str] | None = None
+    ) -> None:
         self._server, self._said = server, server.makefile("rb", buffering=0)
         self.pid = int(self._said.readline())
-        self.stdout = stdout
+        self.stdin, self.stdout = stdin, stdout
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -162,6 +174,8 @@ class Preloaded:
         env: Mapping[str, str] | None = None,
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
+        imports: Sequence[str] = (),
+        session: bool = False,
     ) -> Command:
         """Start a command.
 
@@ -171,12 +185,17 @@ class Preloaded:
             env: Its variables; those of this process by default.
             stdout: Takes what it prints; a pipe by default.
             stderr: Takes its errors; the same as stdout by default.
+            imports: What the server imports first, unless it has.
+            session: It leads a session of its own, and ends the members when it is told to end.
         """
         self._run()
         read, write = os.pipe() if stdout is None else (None, stdout.fileno())
         with open(os.devnull) as nothing:
             fds = [nothing.fileno(), write, stderr.fileno() if stderr else write]
-            server = ask(self._address, module, list(arguments), env or os.environ, fds)
+            server = ask(
+                self._address, module, list(arguments), env or os.environ, fds,
+                imports=imports, session=session,
+            )  # fmt: skip
         if read is None:
             return Command(server, None)
         os.close(write)
@@ -192,6 +211,19 @@ class Preloaded:
             for stream in (stdout, stderr):
                 stream.seek(0)
             return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
+
+    def supervisor(self, port: int, environment: dict[str, str], log: IO[str]) -> Command:
+        """Start that of an embedded Airflow, as `nightbid_airflow.embedded.services` does."""
+        self._run()
+        (stdin, ours), (read, stdout) = os.pipe(), os.pipe()
+        module = "nightbid_airflow.embedded.supervisor"
+        fds = [stdin, stdout, log.fileno()]
+        server = ask(
+            self._address, module, [str(port)], environment, fds, imports=OF_AIRFLOW, session=True
+        )
+        os.close(stdin)
+        os.close(stdout)
+        return Command(server, os.fdopen(read), os.fdopen(ours, "w"))
 
     def shim(self, path: Path, program: str = "nightbid", *, own_code: bool = False) -> None:
         """Write a program for scripts and other processes: `nightbid`, or `python -m MODULE`."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from airflows import embedded
 from nightbid.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,6 @@ def airflow(
 ) -> Iterator[Any]:
     """All components, with one pipeline and a workspace of its own."""
     from nightbid_airflow.embedded.home import Home
-    from nightbid_airflow.embedded.services import embedded
 
     folder = tmp_path_factory.mktemp("ui")
     pipelines = folder / "pipelines"
@@ -80,8 +80,6 @@ def airflow(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTBID_TRACKING", "")
         patch.setenv("NIGHTBID_TRACKING_PAGES", elsewhere)
-        # Other tests may keep the machine busy.
-        patch.setattr("nightbid_airflow.embedded.services.START_SECONDS", 500.0)
         with embedded(Home.beside(settings), settings) as running:
             yield running
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from airflows import embedded
 from nightbid.config.load import find_pipeline
 from nightbid.config.settings import Settings
 from nightbid.config.sources import SimulatorSource
@@ -173,7 +174,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def airflow(chromium: Any, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """All components, with a workspace in which everything has gone wrong."""
     from nightbid_airflow.embedded.home import Home
-    from nightbid_airflow.embedded.services import embedded
 
     folder = tmp_path_factory.mktemp("oncall")
     (folder / "pipelines").mkdir()
@@ -186,7 +186,6 @@ def airflow(chromium: Any, logs: Path, tmp_path_factory: pytest.TempPathFactory)
     prepare(settings, logs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTBID_TRACKING", "")
-        patch.setattr("nightbid_airflow.embedded.services.START_SECONDS", 500.0)
         with embedded(Home.beside(settings), settings) as running:
             yield running
 
