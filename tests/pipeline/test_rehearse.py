@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from preloaded import COMMANDS
 
 from tests.pipeline.conftest import Shell
 
@@ -59,9 +60,19 @@ def test_a_changed_metric_default_and_transform_are_found_and_named(
     )  # fmt: skip
     candidate = tmp_path / "candidate.txt"
     candidate.write_text(f"{LOCK.read_text()}\nnightbid @ {wheel.as_uri()}\n")
-    code, said = sampled.run("rehearse", "small", "--requirements", str(candidate),
-                             "--present", str(LOCK), *QUICK)  # fmt: skip
-    assert code == 1, said
+    # The running Python, of the present side, is preloaded; the candidate's is a plain one.
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    COMMANDS.shim(python, "python", own_code=True)
+    (python.parent / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+    done = subprocess.run(
+        [str(python), "-m", "nightbid", "rehearse", "small", "--requirements", str(candidate),
+         "--present", str(LOCK), *QUICK],
+        env=sampled.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=500, check=False,
+    )  # fmt: skip
+    said = done.stdout
+    assert done.returncode == 1, said
     report = report_of(sampled)
     assert report["verdict"] == "not safe"
     for text in ("learning_rate", "log_loss", "ad_age_days", "nightbid"):

@@ -133,10 +133,13 @@ def serve(address: str) -> dict:
 
 
 def run(module: str) -> int:
-    """Run a module as a program, to the end of its threads and exit handlers; its exit code."""
+    """Run a module or a file, to the end of its threads and exit handlers; its exit code."""
     code = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module.endswith(".py"):
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else bool(error.code)
         if isinstance(error.code, str):

@@ -55,7 +55,7 @@ def ask(
 
     Args:
         address: Socket of the server.
-        module: As after `python -m`.
+        module: As after `python -m`, or the path of a program.
         arguments: Its arguments.
         env: All variables that it has.
         fds: Its standard input, output and error.
@@ -83,7 +83,7 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
 
     Args:
         address: Socket of the server.
-        program: `nightbid`, or `python`; other commands than `python -m MODULE` are run plainly.
+        program: `nightbid`, or `python` of `python -m MODULE` or a file; others run plainly.
         command: Path of what stands for the program, and its arguments.
         own_code: See `ask`.
     """
@@ -92,9 +92,11 @@ def exit_code(address: str, program: str, command: list[str], own_code: bool) ->
     if program == "python":
         if arguments[:1] == ["-P"]:
             del arguments[0]
-        if arguments[:1] != ["-m"]:
+        if arguments[:1] == ["-m"]:
+            del arguments[0]
+        elif not arguments or not arguments[0].endswith(".py"):
             os.execv(sys.executable, [sys.executable, *command[1:]])
-        module, *arguments = arguments[1:]
+        module, *arguments = arguments
     else:
         executable = PYTHON
     with ask(
@@ -226,7 +228,7 @@ class Preloaded:
         return Command(server, os.fdopen(read), os.fdopen(ours, "w"))
 
     def shim(self, path: Path, program: str = "nightbid", *, own_code: bool = False) -> None:
-        """Write a program for scripts and other processes: `nightbid`, or `python -m MODULE`."""
+        """Write a program for scripts and other processes: `nightbid`, or `python`."""
         self._run()
         path.write_text(
             SHIM.format(

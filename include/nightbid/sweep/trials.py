@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from decimal import Decimal
+from functools import cache
 
 import optuna
 
@@ -225,6 +226,10 @@ def _forget_graphs() -> None:
     if (keras := sys.modules.get("keras")) is not None:
         # It collects the garbage, too.
         keras.backend.clear_session()
-    if not gc.get_freeze_count():
-        # Looking for garbage among the libraries' objects would take seconds after every trial.
-        gc.freeze()
+        _keep_libraries()
+
+
+@cache
+def _keep_libraries() -> None:
+    """Look for garbage among their objects no more, once: it took seconds after every trial."""
+    gc.freeze()
