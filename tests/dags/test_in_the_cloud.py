@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -29,6 +28,7 @@ from nightbid.night.record import RunRecord, runs_of
 from nightbid.night.stages import NIGHT
 from nightbid.storage import gcs
 from nightbid.storage.workspace import Workspace
+from preloaded import PYTHON
 from upath import UPath
 
 __all__ = ["dataflow", "emulated", "service", "storage", "training"]
@@ -49,10 +49,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
 
 
 def local_night(folder: Path) -> subprocess.Popen[str]:
-    """The same night on a machine without a cloud, from the shell."""
+    """The same night on a machine without a cloud, from the shell; its hashes have another seed."""
     places = {"NIGHTBID_WORKSPACE": str(folder / "workspace"), "NIGHTBID_CACHE": str(folder / "c")}
     return subprocess.Popen(
-        [sys.executable, "-m", "nightbid", "run", "small", "--date", NIGHT_OF],
+        [PYTHON, "-m", "nightbid", "run", "small", "--date", NIGHT_OF],
         env={**without_cloud(), **places},
         text=True,
         stdout=subprocess.PIPE,
@@ -77,6 +77,7 @@ def made(run: RunRecord) -> dict[str, tuple[str, str]]:
 
 
 def test_a_night_left_to_jobs_makes_what_a_local_night_makes_and_leaks_no_secret(
+    preloaded_python: None,
     pipelines: Any,
     storage: Storage,
     emulated: str,
