@@ -25,7 +25,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from gates import PIPELINES, bootstrapped
+from gates import bootstrapped
+from gates_nights import PIPELINES
 from nightbid.config.gates import Gates
 from nightbid.config.load import load_pipeline
 from nightbid.config.pipeline import PipelineSpec
