@@ -26,7 +26,7 @@ class Airflow:
 
     home: Home
     client: Client
-    warden: subprocess.Popen[str]
+    supervisor: subprocess.Popen[str]
 
     def check(self) -> None:
         """See that it lives.
@@ -34,13 +34,13 @@ class Airflow:
         Raises:
             StageError: a component ended by itself.
         """
-        if self.warden.poll() is None:
+        if self.supervisor.poll() is None:
             return
-        name = self.warden.stdout.read().strip() if self.warden.stdout else ""
-        log = self.home.logs / f"{name or 'warden'}.log"
+        name = self.supervisor.stdout.read().strip() if self.supervisor.stdout else ""
+        log = self.home.logs / f"{name or 'supervisor'}.log"
         last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
         raise StageError(
-            f"the {name or 'warden'} of the embedded Airflow ended: {' '.join(last)}",
+            f"the {name or 'supervisor'} of the embedded Airflow ended: {' '.join(last)}",
             where="airflow",
             hint=f"see {log}",
         )
@@ -83,15 +83,15 @@ def embedded(
     """
     with home.locked():
         port = free_port(port)
-        with (home.logs / "warden.log").open("w") as log:
-            warden = start_supervisor(port, home.environment(settings, port, schedules), log)
+        with (home.logs / "supervisor.log").open("w") as log:
+            supervisor = start_supervisor(port, home.environment(settings, port, schedules), log)
         try:
             with Client(address(port), USER, home.password()) as client:
-                airflow = Airflow(home, client, warden)
+                airflow = Airflow(home, client, supervisor)
                 _wait_until_healthy(airflow)
                 yield airflow
         finally:
-            _end(warden)
+            _end(supervisor)
 
 
 def _wait_until_healthy(airflow: Airflow) -> None:
@@ -107,14 +107,14 @@ def _wait_until_healthy(airflow: Airflow) -> None:
         time.sleep(0.5)
 
 
-def _end(warden: subprocess.Popen[str]) -> None:
-    if warden.stdin:
-        warden.stdin.close()
+def _end(supervisor: subprocess.Popen[str]) -> None:
+    if supervisor.stdin:
+        supervisor.stdin.close()
     try:
-        warden.wait(process_group.PATIENCE + 5)
+        supervisor.wait(process_group.PATIENCE + 5)
     except subprocess.TimeoutExpired:
-        warden.kill()
-        warden.wait()
+        supervisor.kill()
+        supervisor.wait()
     finally:
-        # Should the warden have been killed, its session is still there.
-        process_group.end(warden.pid, patience=2)
+        # Should the supervisor have been killed, its session is still there.
+        process_group.end(supervisor.pid, patience=2)

@@ -114,8 +114,8 @@ def kill(airflow: Any) -> None:
     """As a machine that loses its power: every component, and every task."""
     from nightbid_airflow.embedded import process_group
 
-    airflow.warden.kill()
-    while left := process_group.members(airflow.warden.pid):
+    airflow.supervisor.kill()
+    while left := process_group.members(airflow.supervisor.pid):
         for process in left:
             try:
                 process.send_signal(signal.SIGKILL)
