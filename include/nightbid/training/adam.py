@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba, 2015) that never touches a table row which a batch did not use."""
+"""Adam (Kingma & Ba, 2015) that updates only the table rows that a batch used."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from nightbid.models.folder import Array
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 REST1, REST2 = (float(np.float32(1) - np.float32(each)) for each in (BETA1, BETA2))
-"""1 - beta as TensorFlow's own Adam takes it, in float32: tables and dense weights step alike."""
+"""1 - beta in float32, as TensorFlow's Adam computes it: tables and dense weights step alike."""
 
 
 class LazyAdam(tf.Module):  # type: ignore[misc]
-    """Adam for dense weights, and lazily for embedding tables.
+    """Adam for dense weights, and lazy Adam for embedding tables.
 
-    A table's gradient comes as rows with repetitions: they are summed per distinct row, and only
-    those rows of the table and of its two moments are read and written. The cost of a step does
-    not depend on the size of the table. (Moments of an unused row do not decay meanwhile; bias is
-    corrected with the step count of the whole, as in the usual lazy Adams.)
+    The gradient of a table comes as rows, some of them repeated. They are summed per distinct row,
+    and only those rows of the table and of its two moments are read and written, so the cost of a
+    step does not depend on the size of the table. The moments of unused rows do not decay; the bias
+    correction uses the global step count, as in other lazy Adams.
 
-    Under a distribution strategy gradients are first summed over all replicas, sparse ones as
+    Under a distribution strategy, gradients are first summed over all replicas, sparse ones as
     rows; every replica then takes the same step.
     """
 
     def __init__(
         self, variables: list[Any], *, tables: Sequence[bool] = (), average: float = 0.0
     ) -> None:
-        """Create the moments.
+        """Create the optimizer's state.
 
         Args:
             variables: Weights to train.
-            tables: Whether each variable is an embedding table; without it none is. Only tables can
-                be reset or be averaged lazily.
-            average: Decay of an exponential moving average of the weights per step; 0 keeps none.
+            tables: Whether each variable is an embedding table; empty means none is. Only tables
+                can be reset and have their averages updated lazily.
+            average: Decay per step of the exponential moving average of the weights; 0 keeps no
+                average.
         """
         super().__init__()
         self._variables = variables
@@ -46,7 +47,7 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
         self.began = tf.Variable(0, dtype=tf.int64, trainable=False, name="began")
         """Step at which the tables were last reset."""
         self.origin = tf.Variable(0, dtype=tf.int64, trainable=False, name="origin")
-        """Step at which the averages began: that of the champion after a warm start."""
+        """Step at which the averages begin: after a warm start, the champion's step count."""
         self.first = [_zeros(each) for each in variables]
         self.second = [_zeros(each) for each in variables]
         self.mean = [_zeros(each) for each in variables] if average else []
@@ -59,7 +60,7 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
 
     @property
     def slots(self) -> list[Any]:
-        """Step counts, moments and averages: with the weights, the whole state of a training."""
+        """Step counts, moments and averages: with the weights, the whole state of the training."""
         return [
             self.step,
             self.began,
@@ -71,11 +72,11 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
         ]
 
     def apply(self, gradients: list[Any], learning_rate: Any) -> None:
-        """Take one step; called inside a `tf.function`.
+        """Take one step; call this inside a `tf.function`.
 
         Args:
-            gradients: one per variable; IndexedSlices for tables, None where there is none.
-            learning_rate: scalar float32.
+            gradients: One per variable; IndexedSlices for tables, None for an unused variable.
+            learning_rate: Scalar float32.
         """
         used = [at for at, each in enumerate(gradients) if each is not None]
         found = [gradients[at] for at in used]
@@ -102,11 +103,11 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
         replica.merge_call(together, args=(found, learning_rate))
 
     def averaged(self) -> list[Array]:
-        """Compute the average of each weight over the steps so far, without its bias to zero.
+        """Compute the average of each weight over the steps so far, corrected for the start at 0.
 
         Returns:
-            One float32 array per variable, of its shape. A table's average goes back to its last
-            reset. Rows that no step used have their initial values.
+            One float32 array per variable, with the variable's shape. The average of a table
+            covers the steps since its last reset. Rows that no step used keep their initial values.
         """
         step, decay = int(self.step.numpy()), self._average
         found = []
@@ -123,18 +124,18 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
         return found
 
     def resume(self, step: int) -> None:
-        """Go on counting from a step of an earlier training; averages begin here."""
+        """Continue counting from a step of an earlier training; averages start at this step."""
         self.step.assign(step)
         self.origin.assign(step)
         for seen in self.seen:
             seen.assign(tf.fill(tf.shape(seen), tf.constant(step, tf.int64)))
 
     def reset(self, at: int, initial: Any) -> None:
-        """Give a table fresh values, and forget its moments and its average.
+        """Give a table new values, and clear its moments and its average.
 
         Args:
-            at: Position of the table among the variables.
-            initial: Its new values.
+            at: Index of the table in the list of variables.
+            initial: New values, with the shape of the table.
         """
         self._variables[at].assign(initial)
         for slots in (self.first, self.second, self.mean):
@@ -144,14 +145,14 @@ class LazyAdam(tf.Module):  # type: ignore[misc]
             self.seen[at].assign(tf.fill(tf.shape(self.seen[at]), tf.convert_to_tensor(self.step)))
 
     def _arguments(self, at: int, gradient: Any, rate: Any) -> list[Any]:
-        """Arguments of `_update` after the variable."""
+        """Return the arguments that `_update` takes after the variable."""
         averages = [self.mean[at], self.seen[at]] if self._average else [None, None]
         step = tf.convert_to_tensor(self.step)
         return [self.first[at], self.second[at], *averages, gradient, rate, step, self._average]
 
     def _rate(self, learning_rate: Any) -> Any:
-        # Counted from the start for tables too: the moments of a reset table begin at zero and are
-        # not corrected, so that its first steps are long. With the correction DCN-v2 reached
+        # Tables use the global step count too: the moments of a reset table start at zero and are
+        # not bias-corrected, so its first steps are large. With the correction, DCN-v2 reached
         # AUC 0.7663 on the simulated night, without it 0.7693.
         count = tf.cast(self.step, tf.float32)
         return learning_rate * tf.sqrt(1 - BETA2**count) / (1 - BETA1**count)
@@ -183,7 +184,8 @@ def _update(
             _average_rows(mean, seen, rows, tf.gather(variable, rows), change, step, average)
         variable.scatter_sub(tf.IndexedSlices(change, rows))
     else:
-        # TensorFlow's own Adam, one pass over the weights. Powers of 0: the rate is corrected.
+        # TensorFlow's own Adam in one pass over the weights. The beta powers are 0 because `rate`
+        # already contains the bias correction.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=first.handle,
@@ -203,10 +205,10 @@ def _update(
 def _average_rows(
     mean: Any, seen: Any, rows: Any, old: Any, change: Any, step: Any, decay: float
 ) -> None:
-    """Move the average of a table's rows to this step.
+    """Update the average of a table's rows to this step.
 
-    A row kept its value `old` from the step that used it last to the step before this one, so the
-    average of all those steps has a closed form. Unused rows are never touched.
+    A row kept its value `old` from the last step that used it up to the step before this one, so
+    the average over those steps has a closed form. Unused rows are not touched.
     """
     idle = tf.cast(step - 1 - tf.gather(seen, rows), tf.float32)[:, None]
     rest = tf.pow(tf.constant(decay, tf.float32), idle)
@@ -217,10 +219,11 @@ def _average_rows(
 
 
 def _per_row(gradient: Any) -> tuple[Any, Any]:
-    """Distinct rows and the sum of each: [distinct], [distinct, dim].
+    """Return the distinct rows [distinct] and the sum of each one's gradients [distinct, dim].
 
     A sparse matrix with a 1 for each repetition adds the same numbers in the same order as
-    `unsorted_segment_sum`, to the same bits, in less than half of its time (47,000 rows of 16).
+    `unsorted_segment_sum`, with bit-identical results, in less than half the time (47,000 rows
+    of 16).
     """
     rows, slots = tf.unique(gradient.indices, out_idx=tf.int64)
     size = tf.size(slots, tf.int64)

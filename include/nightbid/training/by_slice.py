@@ -17,9 +17,9 @@ from nightbid.training.validation import Score
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 MOST_IDS = 10_000
-"""Ids that a column may have: the offsets of all are part of the model."""
+"""Maximum number of ids of a column: the offsets of all ids are stored in the model."""
 MOST_ROWS = 1_000_000
-"""Validation rows that are used, where rows stream."""
+"""Maximum number of validation rows that are used if rows stream."""
 STEPS, LARGEST_STEP, CLOSE = 50, 1.0, 1e-7
 
 
@@ -29,12 +29,12 @@ def fit_offsets(
     """Fit the offsets of each column, one column after the other.
 
     Args:
-        score: Model inputs to probabilities, before `found`.
-        found: What is applied to their logits first.
-        validation: Rows that the model has not learned, as they are served.
+        score: Function from model inputs to probabilities, without the calibration `found`.
+        found: Calibration that is applied to the logits before the offsets.
+        validation: Rows that the model was not trained on, as served.
         layout: The model's inputs.
-        slices: Input → number of its out-of-vocabulary ids, which follow id 0. Such a row's value
-            is not known, so it gets no offset.
+        slices: Input → number of its out-of-vocabulary ids, which follow id 0. These ids stand for
+            unknown values and get no offset.
     """
     rows = validation
     if not isinstance(rows, Examples):
@@ -66,21 +66,21 @@ def shrunken(
     (1986), τ² = max(0, (Σ w·y² - (k - 1)) / (Σ w - Σ w² / Σ w)) over k values, and an offset is
     y · w·τ² / (w·τ² + 1). So values that do not differ beyond chance get 0.
 
-    The mean over all rows is taken out first and not put back: what one day was above another is
-    no property of a value.
+    The mean residual over all rows is removed first and not restored: it is the difference
+    between days, not a property of a value.
 
     Args:
-        z: [rows], logits.
-        labels: [rows], 0 or 1.
-        weights: [rows], above 0.
-        codes: [rows], the value's id.
-        known: [ids], whether an id is one value.
+        z: [rows] logits.
+        labels: [rows] 0 or 1.
+        weights: [rows] above 0.
+        codes: [rows] id of the row's value.
+        known: [ids] whether the id stands for one known value.
 
     Returns:
-        [ids], 0 where nothing is known.
+        [ids] offsets of the logit; 0 for unknown ids and where the data give no evidence.
     """
     size = len(known)
-    # Weights add up to the number of equal rows that would tell as much (Kish, 1965).
+    # Rescale the weights so that they add up to the effective sample size (Kish, 1965).
     weights = weights * (weights.sum() / float(weights @ weights))
     z = z + shift_to_rate(z, labels, weights)
     offsets = np.zeros(size)
@@ -106,7 +106,7 @@ def shrunken(
 
 
 def check_slices(layout: Layout, slices: Iterable[str]) -> None:
-    """Refuse inputs whose offsets the exported graph could not look up.
+    """Raise if the exported graph could not look up the offsets of an input.
 
     Raises:
         ConfigError: An input has no single id per row, is not served, or has too many ids.

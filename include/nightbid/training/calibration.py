@@ -1,6 +1,7 @@
 """Calibration after training: Platt (1999) or isotonic on validation rows, or the rate alone.
 
-And what needs no fitting: undoing the sampling of negatives, where training did not weigh it.
+Also the correction that needs no fitting: it undoes the sampling of negatives if training ignored
+their weights.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ TINY = 1e-7
 STEPS = 50
 MOST_SHIFT = 20.0
 RATE_ROWS = 200_000
-"""Training rows that are scored at most for the rate."""
+"""Maximum number of training rows that are scored to fit the rate."""
 BINS = 64
-"""Groups of validation rows, of equal weight, through which an isotonic curve is drawn."""
+"""Number of groups of validation rows, of equal weight, that an isotonic curve is fitted to."""
 
 
 def platt(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
-    """Find the line over the logits that minimizes the weighted log loss, by Newton's method.
+    """Fit a line over the logits that minimizes the weighted log loss, by Newton's method.
 
     Args:
-        probabilities: [rows], uncalibrated.
-        rows: validation rows.
+        probabilities: [rows] uncalibrated predictions.
+        rows: Validation rows.
 
     Returns:
-        The identity where the rows cannot tell: one class only, or equal predictions.
+        The calibration; the identity if all labels or all predictions are equal.
     """
     found = _telling(probabilities, rows)
     if found is None:
@@ -62,24 +63,25 @@ def platt(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
 
 
 def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
-    """Find the rising curve that fits the label rates of rows of similar prediction best.
+    """Fit an increasing curve to the label rates of groups of rows with similar predictions.
 
-    Groups of equal weight, one rate each, are made increasing by pooling adjacent violators
-    (Zadrozny & Elkan, 2002; scikit-learn's solver). The curve goes straight from one pool to the
-    next, over logits, so that it rises strictly: unlike steps, it ties no rows.
+    Rows are grouped by prediction into groups of equal weight, and adjacent violators are pooled
+    until the rates increase (Zadrozny & Elkan, 2002; scikit-learn's solver). The curve connects the
+    pools with straight lines over logits, so it increases strictly: unlike a step function, it
+    creates no ties.
 
     Args:
-        probabilities: [rows], uncalibrated.
-        rows: validation rows.
+        probabilities: [rows] uncalibrated predictions.
+        rows: Validation rows.
 
     Returns:
-        The identity where the rows cannot tell: one class only, or equal predictions.
+        The calibration; the identity if all labels or all predictions are equal.
     """
     found = _telling(probabilities, rows)
     if found is None:
         return Calibration()
     logits, labels, weights = found
-    # Rows of equal prediction stay in one group: they are one point of the curve.
+    # Rows with equal predictions stay in one group: they are one point of the curve.
     _, point = np.unique(logits, return_inverse=True)
     each = np.bincount(point, weights)
     share = (np.cumsum(each) - each / 2) / weights.sum()
@@ -93,7 +95,7 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibratio
     mass = mass[filled]
     centers = sums(weights * logits, group)[filled] / mass
     positives = sums(weights * labels, group)[filled]
-    # A row at the overall rate joins each group: none says never or always.
+    # Add one row at the overall rate to each group, so that no rate is exactly 0 or 1.
     rate = float(weights @ labels / weights.sum())
     typical = weights.sum() / len(rows)
     rates = isotonic_regression((positives + typical * rate) / (mass + typical), sample_weight=mass)
@@ -105,18 +107,19 @@ def isotonic(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibratio
 
 
 def rate(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
-    """Find the shift of all logits that makes the mean prediction the label rate.
+    """Find the shift of all logits that makes the mean prediction equal to the label rate.
 
-    A network that is served without its position predicts too little: the weights of positions sum
-    to about 0 over positions, not over rows, and top positions have most rows. Averaged weights
-    do too: their tables lag behind the bias. Neither shows in the training loss.
+    A network that is served without its position predicts too low: the weights of positions sum
+    to about 0 over positions, not over rows, and the top positions have most rows. Averaged weights
+    predict too low as well, because their tables lag behind the bias. Neither shows in the training
+    loss.
 
     Args:
-        probabilities: [rows], as served: training-only inputs are constant.
-        rows: training rows.
+        probabilities: [rows] predictions as served, with training-only inputs constant.
+        rows: Training rows.
 
     Returns:
-        The identity where the rows cannot tell: one class only.
+        The calibration; the identity if all labels are equal.
     """
     labels, weights = rows.labels.astype(np.float64), rows.weights.astype(np.float64)
     if labels.min() == labels.max():
@@ -125,11 +128,11 @@ def rate(probabilities: npt.NDArray[np.float64], rows: Labels) -> Calibration:
 
 
 def shift_to_rate(logits: Floats, labels: Floats, weights: Floats) -> float:
-    """Find the shift of logits that makes the mean prediction the label rate; [rows] each."""
+    """Find the shift of logits that makes the mean prediction the label rate; inputs are [rows]."""
     weights = weights / weights.sum()
     wanted = float(weights @ labels)
     low, high = -MOST_SHIFT, MOST_SHIFT
-    for _ in range(STEPS):  # the mean rises in the shift
+    for _ in range(STEPS):  # bisection: the mean increases with the shift
         middle = (low + high) / 2
         if float(weights @ (1 / (1 + np.exp(-logits - middle)))) < wanted:
             low = middle
@@ -139,11 +142,11 @@ def shift_to_rate(logits: Floats, labels: Floats, weights: Floats) -> float:
 
 
 def as_served(rows: Rows, layout: Layout) -> Examples:
-    """Copy every so many training rows, with training-only inputs blank.
+    """Copy at most `RATE_ROWS` training rows, evenly spaced, with training-only inputs blank.
 
     Args:
-        rows: as they were learned.
-        layout: the model's inputs.
+        rows: Training rows with all their inputs.
+        layout: The model's inputs.
     """
     some = every_so_many(rows, RATE_ROWS)
     some.inputs.ids[:, layout.training_only_places] = 0
@@ -152,19 +155,23 @@ def as_served(rows: Rows, layout: Layout) -> Examples:
 
 
 FITTERS = {"platt": platt, "isotonic": isotonic, "rate": rate, "by_slice": rate}
-"""What fits the line or the curve; `by_slice` adds offsets to it (`nightbid.training.by_slice`)."""
+"""Function that fits the line or curve; `by_slice` adds offsets (`nightbid.training.by_slice`)."""
 ON_TRAINING_ROWS = ("rate", "by_slice")
 
 
 def learned_as(train: Rows, settings: Train) -> tuple[Rows, Calibration]:
-    """Weigh training rows as the pipeline asks, and say what undoes it in the logits.
+    """Weight training rows as the pipeline asks, and return the logit shift that undoes it.
 
-    A negative kept with rate w and learned without its weight 1/w: the odds are too high by 1/w,
-    so q = p / (p + (1 - p)/w) (He et al. 2014, "Practical lessons", section 6.3). A positive that
-    counts c times: they are too high by c. Both are a shift of the logit, log w - log c.
+    A negative is kept with probability w and trained without its weight 1/w: the odds are too high
+    by a factor of 1/w, so q = p / (p + (1 - p)/w) (He et al. 2014, "Practical lessons", section
+    6.3). If a positive counts c times, the odds are too high by a factor of c. Both are a shift of
+    the logit: log w - log c.
+
+    Returns:
+        The rows with their new weights, and the calibration that undoes the weights.
 
     Raises:
-        ConfigError: the rows' weights are not those of sampled negatives.
+        ConfigError: The rows' weights are not those of sampled negatives.
     """
     shift = 0.0
     if settings.sampling_correction:
@@ -192,7 +199,10 @@ def learned_as(train: Rows, settings: Train) -> tuple[Rows, Calibration]:
 
 
 def _weights_by_label(rows: Rows) -> list[Floats32]:
-    """Distinct weights of the positives, and of the negatives."""
+    """Return the distinct weights of the positives, and those of the negatives.
+
+    Stops early as soon as one of the two has several, so the lists may be incomplete.
+    """
     found = [np.zeros(0, np.float32), np.zeros(0, np.float32)]
     for labels, weights in rows.flags():
         for at, each in enumerate((labels == 1, labels != 1)):
@@ -205,7 +215,7 @@ def _weights_by_label(rows: Rows) -> list[Floats32]:
 def _telling(
     probabilities: npt.NDArray[np.float64], rows: Labels
 ) -> tuple[npt.NDArray[np.float64], ...] | None:
-    """Logits, labels and weights, each [rows]; None where they cannot tell how to calibrate."""
+    """Logits, labels and weights, [rows] each; None if all labels or all logits are equal."""
     labels, logits = rows.labels.astype(np.float64), logits_of(probabilities)
     if labels.min() == labels.max() or np.ptp(logits) < TINY:
         return None
@@ -213,6 +223,6 @@ def _telling(
 
 
 def logits_of(probabilities: Floats) -> Floats:
-    """Log odds, [rows], of probabilities kept off 0 and 1."""
+    """Compute log odds, [rows], of probabilities clipped away from 0 and 1."""
     p = np.clip(probabilities, TINY, 1 - TINY)
     return np.log(p / (1 - p))

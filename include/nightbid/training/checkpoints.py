@@ -1,9 +1,9 @@
-"""Checkpoints: all that a training needs to go on as if it had never been killed.
+"""Checkpoints: the state from which a killed training resumes as if it had never stopped.
 
-The order of rows depends on the seed and the epoch alone, so beside weights, moments and random
-states only the place within the epoch is kept. A checkpoint belongs to one stage key: it is never
-taken up by a training with other rows, settings or code. It lies in a folder of this machine, or in
-the bucket, from where a job goes on whose machines were taken away.
+The order of rows depends on the seed and the epoch alone, so in addition to weights, moments and
+random states only the position within the epoch is stored. A checkpoint belongs to one stage key: a
+training with other rows, settings or code never resumes from it. It is stored in a local folder, or
+in the bucket, so that a job whose machines were preempted can resume on others.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ FILE = "checkpoint.npz"
 
 
 class Checkpoints:
-    """One file, replaced in one step each time.
+    """Reads and writes the checkpoint of a training: one file, replaced atomically.
 
     Args:
-        folder: of this training alone; None: nothing is kept.
-        seconds: between checkpoints; what a kill costs at most.
-        writes: whether this process keeps states; the other workers of a training only read.
+        folder: Folder of this training only; None disables checkpoints.
+        seconds: Time between checkpoints, and so the most work that a kill loses.
+        writes: Whether this process writes checkpoints; the other workers only read them.
     """
 
     def __init__(self, folder: Path | UPath | None, seconds: float, *, writes: bool = True) -> None:
@@ -45,11 +45,16 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for the next one."""
+        """Whether it is time to write the next checkpoint."""
         return self._writes and time.monotonic() - self._last >= self._seconds
 
     def save(self, arrays: Mapping[str, Array], place: Mapping[str, Any]) -> None:
-        """Keep a state: arrays by name, and anything small as JSON."""
+        """Write a checkpoint.
+
+        Args:
+            arrays: Arrays of the state, by name.
+            place: Small values that are stored as JSON, such as the epoch and the batch.
+        """
         if self._path is None or not self._writes:
             return
         text = np.frombuffer(json.dumps(place).encode(), np.uint8)
@@ -57,12 +62,12 @@ class Checkpoints:
             with replaced(self._path) as beside, beside.open("wb") as stream:
                 np.savez(stream, place=text, **arrays)  # type: ignore[arg-type]
         except WorkspaceError as error:
-            # A bucket out of reach for minutes costs a checkpoint, not the training.
+            # If the bucket is out of reach for minutes, skip this checkpoint and keep training.
             log.warning("no checkpoint this time: %s", error)
         self._last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
-        """The newest state; None where there is none, or none that can be read."""
+        """Return the latest checkpoint's arrays and JSON; None if it is missing or unreadable."""
         if self._path is None or not self._path.exists():
             return None
         try:
@@ -72,6 +77,6 @@ class Checkpoints:
             ):
                 arrays = {name: stored[name] for name in stored.files}
         except (OSError, ValueError, EOFError, BadZipFile):
-            return None  # a machine that lost power: training starts over
+            return None  # truncated, as after a power loss: training starts over
         place: dict[str, Any] = json.loads(arrays.pop("place").tobytes())
         return arrays, place

@@ -23,13 +23,13 @@ from nightbid.schema import GIVEN, LABEL, SEEN, WEIGHT, split_files
 
 Floats32 = npt.NDArray[np.float32]
 Weigh = Callable[[Floats32, Floats32], Floats32]
-"""Labels and weights, [rows] each, to the weights that are learned with."""
+"""Function from labels and weights, [rows] each, to the weights that training uses."""
 AHEAD = 2
-"""Batches that are made while an earlier one is learned."""
+"""Batches that are prepared while an earlier one is learned."""
 
 
 class Rows(Protocol):
-    """Rows of a split: in memory (`Examples`), or read again for each pass (`Stream`)."""
+    """Rows of a split, either in memory (`Examples`) or read from files in each pass (`Stream`)."""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -50,22 +50,22 @@ class Rows(Protocol):
         """Return the same rows with other weights."""
 
     def flags(self) -> Iterator[tuple[Floats32, Floats32]]:
-        """Read labels and weights in file order, [rows] each, piece by piece."""
+        """Yield labels and weights in file order, [rows] each, piece by piece."""
 
     def known_shares(self) -> Floats32:
-        """Read `seen` of all rows in file order, [rows]."""
+        """Return `Examples.seen` of all rows in file order, [rows]."""
 
     def pieces(self) -> Iterator[Examples]:
-        """Read the rows in file order, piece by piece."""
+        """Yield the rows in file order, piece by piece."""
 
     def shuffled(self, size: int, *, seed: int, epoch: int, first: int = 0) -> Iterator[Examples]:
-        """Read the rows batch by batch, in an order that depends on seed and epoch alone.
+        """Yield the rows batch by batch, in an order that depends on seed and epoch alone.
 
         Args:
-            size: Rows of a batch; the last one may be smaller.
-            seed: Of the order.
-            epoch: Each has another order.
-            first: Batch to begin with, from 0.
+            size: Rows per batch; the last one may be smaller.
+            seed: Seed of the order.
+            epoch: Epoch number; each epoch has another order.
+            first: Index of the first batch to yield, from 0.
         """
 
 
@@ -77,18 +77,18 @@ class Examples:
     labels: Floats32
     """[rows], 0 or 1."""
     weights: Floats32
-    """[rows], what a row stands for after negative downsampling."""
+    """[rows], number of original rows that a row stands for after negative downsampling."""
     given: Floats32
-    """[rows], whether the label's condition held: 1 where only such rows are kept."""
+    """[rows], 1 if the label's condition held, else 0; all 1 if only such rows are kept."""
     seen: Floats32
-    """[rows], share of such rows' positives that are known: 1 where labels are final."""
+    """[rows], share of such a row's positives that are known so far; 1 if labels are final."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @classmethod
     def blank(cls, layout: Layout, rows: int) -> Examples:
-        """Make rows of zeros, to be filled; the label's condition holds in all."""
+        """Create rows of zeros to be filled; the label's condition holds in all of them."""
         return cls(
             layout.blank(rows),
             np.zeros(rows, np.float32),
@@ -99,7 +99,7 @@ class Examples:
 
     @classmethod
     def joined(cls, parts: list[Examples]) -> Examples:
-        """Copy parts one behind the other."""
+        """Concatenate parts."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -134,19 +134,19 @@ class Examples:
         return replace(self, weights=weigh(self.labels, self.weights))
 
     def flags(self) -> Iterator[tuple[Floats32, Floats32]]:
-        """Labels and weights, [rows] each."""
+        """Yield labels and weights, [rows] each."""
         yield self.labels, self.weights
 
     def known_shares(self) -> Floats32:
-        """`seen` of all rows, [rows]."""
+        """Return `seen` of all rows, [rows]."""
         return self.seen
 
     def pieces(self) -> Iterator[Examples]:
-        """All rows at once."""
+        """Yield all rows at once."""
         yield self
 
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Examples:
-        """Copy some rows, in the order given (a slice: look at them)."""
+        """Select rows in the given order: a copy for an array of indices, a view for a slice."""
         return Examples(
             self.inputs.take(rows),
             some_rows(self.labels, rows),
@@ -156,16 +156,16 @@ class Examples:
         )
 
     def shuffled(self, size: int, *, seed: int, epoch: int, first: int = 0) -> Iterator[Examples]:
-        """Copy rows batch by batch, in an order that depends on the seed and the epoch alone.
+        """Yield copies of rows batch by batch, in an order that depends on seed and epoch alone.
 
-        A thread makes the next batches while the last one is learned: NumPy gathers rows without
-        holding the interpreter.
+        A thread prepares the next batches while the current one is learned: NumPy gathers rows
+        without holding the GIL.
 
         Args:
-            size: rows of a batch; the last one may be smaller.
-            seed: of the order.
-            epoch: each has another order.
-            first: batch to begin with, from 0.
+            size: Rows per batch; the last one may be smaller.
+            seed: Seed of the order.
+            epoch: Epoch number; each epoch has another order.
+            first: Index of the first batch to yield, from 0.
         """
         order = np.random.default_rng((seed, epoch)).permutation(len(self))
         with ThreadPoolExecutor(1) as thread:
@@ -178,7 +178,7 @@ class Examples:
                 yield made.popleft().result()
 
     def batches(self, size: int) -> Iterator[Examples]:
-        """Look at rows batch by batch; the last one may be smaller."""
+        """Yield views of the rows, batch by batch; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield self.take(slice(start, start + size))
 
@@ -195,15 +195,15 @@ def read_examples(
     """Read one split of a featurize output.
 
     Args:
-        folder: the output.
+        folder: Output folder of the featurize stage.
         split: train, validate or evaluate.
-        layout: the model's inputs.
-        serving: blank the training-only inputs, as they are at serving.
-        days: of these days alone; default: of all.
-        also: splits whose rows come behind.
+        layout: The model's inputs.
+        serving: Whether to blank the training-only inputs, as they are at serving.
+        days: Days to read; empty means all.
+        also: Further splits, whose rows are appended.
 
     Raises:
-        MissingDataError: there are no such rows, or an input is absent.
+        MissingDataError: There are no such rows, or an input is absent.
     """
     paths = [path for each in (split, *also) for path in split_files(folder, each, days)]
     files = {path: pq.read_metadata(path) for path in paths}
@@ -211,7 +211,7 @@ def read_examples(
     rows = int(ends[-1]) if len(ends) else 0
     if not rows:
         raise no_rows(split)
-    # Files are read by all cores, each into its place: nothing is joined, or copied, afterwards.
+    # All cores read files, each into its place in the result: nothing is concatenated or copied.
     whole = Examples.blank(layout, rows)
     places = [
         whole.take(slice(int(end) - footer.num_rows, int(end)))
@@ -223,7 +223,7 @@ def read_examples(
 
 
 def every_so_many(rows: Rows, most: int) -> Examples:
-    """Copy every n-th row in file order, so that there are at most so many."""
+    """Copy every n-th row in file order, with the smallest n that gives at most `most` rows."""
     step, start, parts = -(-len(rows) // most), 0, []
     for piece in rows.pieces():
         parts.append(piece.take(np.arange(-start % step, len(piece), step)))
@@ -232,7 +232,7 @@ def every_so_many(rows: Rows, most: int) -> Examples:
 
 
 def no_rows(split: str) -> MissingDataError:
-    """Say that a split is empty."""
+    """Return the error for an empty split."""
     return MissingDataError(
         f"no {split} rows",
         where="featurize",
@@ -249,19 +249,19 @@ def _fill(
 
 
 def reserved_in(file: pq.ParquetFile) -> list[str]:
-    """Name the columns that training reads beside the inputs."""
+    """Return the names of the columns that training reads in addition to the inputs."""
     there = file.schema_arrow.names
     return [LABEL, WEIGHT, *(name for name in (GIVEN, SEEN) if name in there)]
 
 
 def fill(place: Examples, table: pa.Table, layout: Layout, *, serving: bool) -> None:
-    """Copy featurized rows into blank ones, as many.
+    """Copy featurized rows into blank ones of the same number.
 
     Args:
-        place: Where they go.
+        place: Blank rows to fill.
         table: Featurized rows with the columns of `reserved_in`.
         layout: The model's inputs.
-        serving: Leave the training-only inputs blank.
+        serving: Whether to leave the training-only inputs blank.
     """
     layout.fill(place.inputs, table, serving=serving)
     for name, target in (

@@ -1,10 +1,10 @@
 """Synchronous training by several workers: one process each, on one machine or many.
 
 Every worker runs the same program with its own TF_CONFIG (a managed training job sets it). All
-read the same rows in the same order, learn every n-th row of each batch, and add up their
-gradients, so that a step is that of one worker with the whole batch. Rows that stream are read
-otherwise: each worker reads its own share of them, and a batch is made of all shares. GPUs are
-replicas in the same way: those that TensorFlow sees are used.
+workers read the same rows in the same order, learn every n-th row of each batch, and sum their
+gradients, so a step equals that of one worker with the whole batch. If rows stream, each worker
+reads only its own share of them, and a batch consists of all shares. GPUs are replicas in the same
+way: training uses those that TensorFlow sees.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Any
 from nightbid.errors import ConfigError
 
 ROLES = {"workerpool0": "chief", "master": "chief", "workerpool1": "worker"}
-"""What the roles of a cluster are called elsewhere, and here."""
+"""Role name in TF_CONFIG of a managed job → role name of TensorFlow."""
 
 
 @dataclass(frozen=True)
 class WorkerRole:
-    """Where this process stands among the workers of its training."""
+    """Role and rank of this process among the workers of its training."""
 
     cluster: dict[str, list[str]]
-    """`chief` and `worker` → host:port of each."""
+    """`chief` and `worker` → host:port of each process of that role; empty for a single process."""
     role: str = "chief"
     index: int = 0
 
     @property
     def workers(self) -> int:
-        """How many there are; 1 for a process of its own."""
+        """Number of workers; 1 for a single process."""
         return max(1, sum(map(len, self.cluster.values())))
 
     @property
@@ -48,15 +48,15 @@ class WorkerRole:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the one that writes the output."""
+        """Whether this worker writes the output."""
         return self.role == "chief" or ("chief" not in self.cluster and self.index == 0)
 
 
 def place_of_environment() -> WorkerRole:
-    """Read TF_CONFIG; parameter servers and evaluators in it are nobody's peers.
+    """Read TF_CONFIG; parameter servers and evaluators in it do not count as workers.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: TF_CONFIG cannot be read.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
@@ -78,7 +78,14 @@ def place_of_environment() -> WorkerRole:
 
 
 def agreed(strategy: Any, wanted: bool) -> bool:
-    """Tell whether any worker wants something: machines may differ, and all must do the same."""
+    """Return whether any worker wants something, so that all workers do the same.
+
+    Machines may differ, for example in memory.
+
+    Args:
+        strategy: Distribution strategy of this training.
+        wanted: Whether this worker wants it.
+    """
     import tensorflow as tf
 
     if place_of_environment().workers == 1:
@@ -92,10 +99,10 @@ def agreed(strategy: Any, wanted: bool) -> bool:
 
 
 def strategy_of_environment(batch_size: int) -> Any:
-    """Make the strategy for the workers of TF_CONFIG and the GPUs of this machine.
+    """Create the strategy for the workers of TF_CONFIG and the GPUs of this machine.
 
     Args:
-        batch_size: of all replicas together.
+        batch_size: Rows per batch of all replicas together.
 
     Raises:
         ConfigError: TF_CONFIG cannot be read, or there are more replicas than rows in a batch.

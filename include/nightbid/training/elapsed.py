@@ -1,7 +1,8 @@
 """Boosting with labels that are not final: the elapsed-time likelihood as LightGBM's objective.
 
-A row whose share of known positives is G is seen as positive with probability p·G. Where G is 1,
-loss and gradients are those of the log loss; see `nightbid.models.network.elapsed_time_losses`.
+If a share G of positives is known by now, a row's label is observed as 1 with probability p·G. If G
+is 1, loss and gradients are those of the log loss; see
+`nightbid.models.network.elapsed_time_losses`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from nightbid.evaluation.scores import log_losses
 
 Floats = npt.NDArray[np.float64]
 LEAST_BEND = 1e-6
-"""Second derivative at least: the likelihood of a negative bends down where p is near 1."""
+"""Lower bound of the second derivative: a negative's loss is concave where p is near 1."""
 TINY = 1e-7
 
 
 def derivatives(logits: Floats, labels: Floats, seen: Floats) -> tuple[Floats, Floats]:
-    """Differentiate −y·log(p·G) − (1−y)·log(1−p·G) by the logit of p, once and twice.
+    """Differentiate −y·log(p·G) − (1−y)·log(1−p·G) once and twice with respect to the logit of p.
 
     Args:
-        logits: [rows]
-        labels: [rows] 0 or 1, as known so far.
+        logits: [rows] logits of p.
+        labels: [rows] 0 or 1, as observed so far.
         seen: [rows] G, in (0, 1].
 
     Returns:
@@ -40,7 +41,11 @@ def derivatives(logits: Floats, labels: Floats, seen: Floats) -> tuple[Floats, F
 
 
 def objective(seen: npt.NDArray[np.float32]) -> Callable[[Any, Any], tuple[Floats, Floats]]:
-    """Make LightGBM's objective of training rows with these shares, [rows] in their order."""
+    """Create LightGBM's objective for training rows.
+
+    Args:
+        seen: [rows] shares G of the training rows, in the order of the dataset.
+    """
     shares = seen.astype(np.float64)
 
     def gradients(scores: Any, data: Any) -> tuple[Floats, Floats]:
@@ -52,7 +57,7 @@ def objective(seen: npt.NDArray[np.float32]) -> Callable[[Any, Any], tuple[Float
 
 
 def log_loss(scores: Any, data: Any) -> tuple[str, float, bool]:
-    """LightGBM's figure of rows: their weighted log loss, by the labels as they are known."""
+    """Evaluation metric for LightGBM: weighted log loss against the labels observed so far."""
     weights = _weights(data)
     p = np.clip(1 / (1 + np.exp(-np.asarray(scores, np.float64))), TINY, 1 - TINY)
     losses = log_losses(np.asarray(data.get_label(), np.float64), p)
@@ -60,6 +65,6 @@ def log_loss(scores: Any, data: Any) -> tuple[str, float, bool]:
 
 
 def _weights(data: Any) -> Floats:
-    """[rows]; LightGBM forgets weights that are all 1."""
+    """Return the weights, [rows]; LightGBM drops weights that are all 1."""
     found = data.get_weight()
     return np.ones(data.num_data()) if found is None else np.asarray(found, np.float64)

@@ -1,4 +1,4 @@
-"""Fit an ensemble: each member as if it were alone, then the weights of their logits."""
+"""Fit an ensemble: train each member separately, then fit the weights of their logits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 MOST_ROWS = 1_000_000
-"""Validation rows that weigh the members, where rows stream."""
+"""Maximum number of validation rows that the member weights are fitted to if rows stream."""
 
 
 def fit_ensemble(
@@ -34,17 +34,17 @@ def fit_ensemble(
     train: Callable[[Job, Progress], dict[str, Any]],
     progress: Progress,
 ) -> tuple[Ensemble, dict[str, Any]]:
-    """Train every member, then weigh them on validation rows.
+    """Train every member, then fit their weights on validation rows.
 
     Args:
-        job: The ensemble's.
+        job: Training job of the ensemble.
         card: Architecture and hyperparameters.
         validation: Rows newer than the training rows.
-        train: Trains a member; gives its metrics.
-        progress: Told how far it is.
+        train: Function that trains a member and returns its metrics.
+        progress: Progress callback.
 
     Returns:
-        The ensemble, and the figures of its training.
+        The ensemble, and the metrics of its training.
     """
     members: dict[str, dict[str, Any]] = find(card.architecture).build(**card.parameters)
     folder = job.output / "model" / MEMBERS
@@ -76,7 +76,7 @@ def fit_ensemble(
             shutil.move(alone / "tensorboard", job.output / "tensorboard" / name)
         shutil.rmtree(alone)
         models[name] = load_model(folder / name)
-    # Rows that stream are weighed by a part of them, which fits.
+    # If rows stream, the weights are fitted to a sample that fits in memory.
     some = validation
     if not isinstance(some, Examples):
         some = every_so_many(validation, MOST_ROWS)
@@ -103,14 +103,14 @@ def fit_ensemble(
 
 
 def fit_weights(scores: Mapping[str, Floats], rows: Examples) -> dict[str, float]:
-    """Minimize the log loss of the weighted mean of logits.
+    """Find member weights that minimize the log loss of the weighted mean of their logits.
 
     Args:
-        scores: Member → [rows], probabilities.
-        rows: With labels and weights.
+        scores: Member → [rows] probabilities.
+        rows: Rows with labels and weights.
 
     Returns:
-        Member → weight, at least 0, 1 in all.
+        Member → weight, at least 0; the weights add up to 1.
     """
     z = np.stack([logits(each) for each in scores.values()])
     labels, mass = rows.labels.astype(np.float64), rows.weights.astype(np.float64)

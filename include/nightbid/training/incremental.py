@@ -1,4 +1,4 @@
-"""Incremental nights: score each new day, then learn it alone, or learn all days again."""
+"""Incremental nights: score each new day, then train on it alone or retrain on all days."""
 
 from __future__ import annotations
 
@@ -31,47 +31,47 @@ if TYPE_CHECKING:
 
 Days = tuple[dt.date, ...]
 CURVE_DAYS = 60
-"""Days of the curve that are kept."""
+"""Maximum number of days of the learning curve that are kept."""
 
 
 class Source(Protocol):
-    """Rows of some training days."""
+    """Reads the rows of some training days."""
 
     def train(self, *, serving: bool) -> Rows:
-        """Read them."""
+        """Read the rows; `serving` blanks the training-only inputs."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a night learns, and from where it starts."""
+    """What a night trains on, and the state that it starts from."""
 
     continuation: Continuation
     train: Train
     window: tuple[dt.date, ...]
-    """Training days of the night that are there, without those that a user has undone."""
+    """Training days of the night for which data exist, without the days that a user undid."""
     left_out: tuple[dt.date, ...]
-    """Those."""
+    """Training days that a user undid."""
     fresh: tuple[dt.date, ...]
-    """Days that are learned."""
+    """Days to train on."""
     why_full: str
-    """Why these are all days; empty if they are not."""
+    """Reason for training on all days; empty if the night trains on the new days only."""
     scored: tuple[DayScore, ...] = ()
-    """The new days before they are learned."""
+    """Scores of the new days by the earlier state, before they are learned."""
     excess: float | None = None
-    """How much worse than usual the worst of them was predicted, beyond chance."""
+    """Excess of normalized entropy over the usual one, beyond chance, on the worst new day."""
     old: ModelCard | None = None
-    """Of the state; None where all days are learned."""
+    """Model card of the earlier state; None if the night trains on all days."""
     share: float = 1.0
-    """Share of the rows of the window that are learned."""
+    """Share of the window's rows that the night trains on."""
 
     @property
     def before(self) -> Learned | None:
-        """What the state has learned; None where all days are learned."""
+        """What the earlier state has learned; None if the night trains on all days."""
         return None if self.why_full else self.continuation.learned
 
     @property
     def settings(self) -> Train:
-        """The `train` block, made one pass over the new days where only these are learned."""
+        """The `train` block, reduced to one pass if only the new days are learned."""
         if self.before is None:
             return self.train
         return self.train.model_copy(
@@ -84,12 +84,12 @@ class Lesson:
         )
 
     def learned(self, batch_size: int, found: Validation, validation: Rows) -> Learned:
-        """What the weights have learned after the night.
+        """Describe what the weights have learned after the night.
 
         Args:
             batch_size: Rows per step.
-            found: Figures of the validation rows.
-            validation: These rows.
+            found: Validation metrics.
+            validation: Validation rows.
         """
         past = self.continuation.learned
         curve = (*(past.curve if past else ()), *self.scored)[-CURVE_DAYS:]
@@ -122,19 +122,25 @@ class Lesson:
 
 
 def days_of(featurized: Path) -> tuple[dt.date, ...]:
-    """Training days of a featurize output, oldest first."""
+    """Return the training days of a featurize output, oldest first."""
     names = {path.parent.name.removeprefix("dt=") for path in split_files(featurized, "train")}
     return tuple(sorted(map(partition_of, names)))
 
 
 def _step(days: tuple[dt.date, ...]) -> dt.timedelta:
-    """Time from one of some partitions to the next."""
+    """Return the shortest time between consecutive partitions; the unit's length if only one."""
     least = dt.timedelta(hours=1) if isinstance(days[0], Hour) else dt.timedelta(days=1)
     return min((later - day for day, later in pairwise(days)), default=least)
 
 
 def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.date]) -> float:
-    """Share of the training rows of some days that other ones, among them, have."""
+    """Compute the share of training rows that some days have.
+
+    Args:
+        featurized: Output folder of the featurize stage.
+        days: Days to count, a subset of `of`.
+        of: Days that the share refers to.
+    """
     wanted, everything = set(days), set(of)
     rows = {True: 0, False: 0}
     for path in split_files(featurized, "train"):
@@ -145,12 +151,12 @@ def share_of_rows(featurized: Path, days: Iterable[dt.date], of: Iterable[dt.dat
 
 
 def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> Lesson:
-    """Decide what a night learns: the new days, or all days.
+    """Decide whether a night trains on the new days or on all days.
 
     Args:
-        job: The training, with what it goes on with.
+        job: Training job, with its continuation.
         layout: Tonight's model inputs.
-        source: Gives the rows of some training days.
+        source: Function that returns a reader for the rows of the given training days.
     """
     continuation = job.continuation
     assert continuation is not None
@@ -203,14 +209,14 @@ def plan_lesson(job: Job, layout: Layout, source: Callable[[Days], Source]) -> L
 
 
 def score_day(score: Score, rows: Rows, day: dt.date, night: dt.date, through: dt.date) -> DayScore:
-    """Score a day that was not learned yet.
+    """Score a day that the model has not learned yet.
 
     Args:
-        score: Model inputs to probabilities.
-        rows: Of the day, as served.
-        day: Their day.
-        night: That scores it.
-        through: Newest day that the model has learned.
+        score: Function from model inputs to probabilities.
+        rows: Rows of the day, as served.
+        day: Day of the rows.
+        night: Night that scores the day.
+        through: Latest day that the model has learned.
     """
     table: ScoreTable | None = None
     rate = rows.rate
@@ -229,7 +235,7 @@ def score_day(score: Score, rows: Rows, day: dt.date, night: dt.date, through: d
     weights = np.concatenate(mass)
     found = metrics.log_loss(table)
     entropy = found / base if base > 0 else 1.0
-    # Standard error of a ratio: NE is loss over that of the mean rate, on the same rows.
+    # Standard error of a ratio: NE is the model's loss over the loss of the mean rate, same rows.
     apart = weights * (np.concatenate(losses) - entropy * np.concatenate(naive))
     error = float(np.sqrt((apart**2).sum())) / (float(weights.sum()) * base) if base > 0 else 0.0
     area, scale = metrics.auc(table), metrics.calibration(table)
@@ -241,7 +247,7 @@ def score_day(score: Score, rows: Rows, day: dt.date, night: dt.date, through: d
 
 
 def said_of(learned: Learned) -> str:
-    """One line for a person: what was learned, and how it was predicted before."""
+    """Summarize in one line what was learned, and how well it was predicted beforehand."""
     days = ", ".join(map(str, learned.fresh))
     out = f", without {', '.join(map(str, learned.left_out))}" if learned.left_out else ""
     if learned.why_full:

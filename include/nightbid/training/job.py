@@ -1,4 +1,4 @@
-"""One training as plain data, so that this process or any number of workers can run it."""
+"""One training as plain data that this process or any number of workers can run."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ WARM = "warm: the champion's layers, fresh embeddings, half of the epochs"
 
 
 class Fit(Block):
-    """What is trained."""
+    """What to train: model, settings, label and seed."""
 
     model: Model
     train: Train
     label: Label
     seed: int
     continuation: Continuation | None = None
-    """What an incremental night goes on with."""
+    """State that an incremental night continues from; None if the night is not incremental."""
     slices: dict[str, int] = Field(default_factory=dict)
-    """Inputs whose values get an offset of the logit → number of their out-of-vocabulary ids."""
+    """Input whose values get an offset of the logit → number of its out-of-vocabulary ids."""
 
 
 class Job(Fit):
-    """What is trained, on what, and where it goes."""
+    """What to train, on which rows, and where to write the model."""
 
     featurized: Path
-    """Output of the featurize stage; every worker reads it."""
+    """Output folder of the featurize stage; every worker reads it."""
     output: Path
-    """Folder for `model/`; only the first worker writes."""
+    """Folder in which the first worker writes `model/`."""
     checkpoints: Path | None = None
     young: bool = False
-    """Whether to learn the split `young` too, whose labels are not final."""
+    """Whether to train on the split `young` too, whose labels are not final."""
     last_epoch: int | None = Field(default=None, ge=1)
-    """Epochs (trees) to take, whatever validation says; default: it ends the training."""
+    """Number of epochs (trees) to train; None means that validation ends the training."""
     start: Path | None = None
-    """Folder with an earlier `model/` to begin with: the champion's bundle, or the output of an
+    """Folder with an earlier `model/` to start from: the champion's bundle, or the output of an
     earlier training; see `nightbid.training.warm`."""
 
 
@@ -75,17 +75,17 @@ def run_job(
     """Train and write the model.
 
     Args:
-        job: which.
-        progress: told how far it is.
-        watch: told how good it is after each epoch.
-        kept: where checkpoints lie, if not in the job's folder.
+        job: Training job to run.
+        progress: Progress callback.
+        watch: Callback that receives the validation metrics after each epoch.
+        kept: Folder for checkpoints; None means the job's folder.
 
     Returns:
         The stage's metrics.
 
     Raises:
-        ConfigError: the architecture and the label, or its hyperparameters, do not fit.
-        MissingDataError: a split has no rows.
+        ConfigError: The architecture does not fit the label or its hyperparameters.
+        MissingDataError: A split has no rows.
     """
     architecture = find(job.model.architecture)
     parameters = architecture.parameters(job.model.parameters)
@@ -131,7 +131,7 @@ def run_job(
     validation = source.validation()
     fitted_on: Rows = validation
     if settings.calibration in ON_TRAINING_ROWS:
-        # Of all days also where one is learned: a day has few positives.
+        # Use all days even if only one was learned: a single day has few positives.
         of_all = as_logged
         if lesson is not None and lesson.before is not None:
             of_all = _Source.of(job, layout, strategy, lesson.window).train(serving=False)
@@ -145,7 +145,7 @@ def run_job(
         **{"calibration": undone, **_start(job.label, train, architecture)},
     )
     if lesson is not None and lesson.old is not None:
-        # The weights were learned on top of these.
+        # The weights of the earlier state were trained with these values.
         same = ("prior", "tasks", "task_priors")
         card = card.model_copy(update={name: getattr(lesson.old, name) for name in same})
 
@@ -157,7 +157,7 @@ def run_job(
     if architecture.engine == "ensemble":
         from nightbid.training.ensemble import fit_ensemble
 
-        # What undoes the weights of training is part of each member.
+        # The correction for weighted training rows is part of each member.
         plain = card.model_copy(update={"calibration": Calibration()})
         both, metrics = fit_ensemble(
             job,
@@ -205,19 +205,19 @@ def _fit_network(
     """Train a network, calibrate it, and write it.
 
     Args:
-        job: What is trained.
-        card: Of the network, before it is calibrated.
-        train: Rows to learn from.
-        validation: Newer rows.
-        fitted_on: Rows for the calibration.
-        lesson: Of an incremental night.
-        strategy: How steps are taken.
-        progress: Told how far it is.
-        watch: Told how good it is after each epoch.
-        kept: Where checkpoints lie, if not in the job's folder.
+        job: Training job.
+        card: Model card of the network, not calibrated yet.
+        train: Training rows.
+        validation: Newer rows, for early stopping.
+        fitted_on: Rows that the calibration is fitted to.
+        lesson: Plan of an incremental night; None on other nights.
+        strategy: Distribution strategy.
+        progress: Progress callback.
+        watch: Callback that receives the validation metrics after each epoch.
+        kept: Folder for checkpoints; None means the job's folder.
 
     Returns:
-        Metrics of the stage.
+        The stage's metrics.
     """
     from nightbid.models.network import Network
     from nightbid.training.loop import Training
@@ -309,7 +309,7 @@ def _fit_network(
 
 @dataclass(frozen=True)
 class _Source:
-    """The rows of a training: in memory, or streamed."""
+    """Reader for the rows of a training, in memory or streamed."""
 
     featurized: Path
     layout: Layout
@@ -325,12 +325,12 @@ class _Source:
         return cls(job.featurized, layout, plan, days)
 
     def train(self, *, serving: bool, young: bool = False) -> Rows:
-        """Training rows of the days; without days of all. Behind them the young ones, if asked."""
+        """Read training rows of `days` (empty means all), then the young rows if `young`."""
         also = ("young",) if young else ()
         return self._read("train", self.days, serving=serving, also=also)
 
     def validation(self) -> Rows:
-        """Validation rows, as served."""
+        """Read validation rows, as served."""
         return self._read("validate", (), serving=True)
 
     def _read(
@@ -349,7 +349,7 @@ class _Source:
 def _calibrated(card: ModelCard, model: Any, rows: Rows, validation: Rows, job: Job) -> ModelCard:
     if job.train.calibration == "none":
         return card
-    # What was scored is corrected already; on the card stands what the raw logits need.
+    # The scores include the card's correction already; the card stores what the raw logits need.
     undone = card.calibration.intercept
     if card.value is not None:
         return card.model_copy(update={"calibration": scale(model.score, rows).after(undone)})
@@ -365,7 +365,7 @@ def _told(card: ModelCard) -> dict[str, Any]:
 
 
 def _strategy(architecture: Architecture, train: Train) -> Any:
-    """How the steps are taken: here, or together with the other workers of TF_CONFIG."""
+    """Return the distribution strategy for this process or the workers of TF_CONFIG."""
     if architecture.engine != "tensorflow":
         return None
     from nightbid.training.distributed import strategy_of_environment
@@ -374,11 +374,11 @@ def _strategy(architecture: Architecture, train: Train) -> Any:
 
 
 def _start(label: Label, train: Rows, architecture: Architecture) -> dict[str, Any]:
-    """What a model's card says of its outputs: what they mean and where each starts from."""
+    """Return the fields of the model card that describe its outputs and their initial values."""
     if label.kind == "value":
         found = value_fields(label, train)
         if architecture.engine == "lightgbm":
-            # Trees learn shares of the mean value.
+            # Trees are trained on values divided by their mean.
             found["calibration"] = Calibration(intercept=found["prior"])
         return found
     tasks = _tasks(label, train) if architecture.multi_task else {}
@@ -386,7 +386,7 @@ def _start(label: Label, train: Rows, architecture: Architecture) -> dict[str, A
 
 
 def _tasks(label: Label, train: Rows) -> dict[str, Any]:
-    """What a multi-task model's card says of its tasks: where each starts from."""
+    """Return the fields of a multi-task model's card: its tasks and their initial logits."""
     given = train.given_rate
     rates = (given, train.rate / given if given else 0.0)
     return {"tasks": (label.given, label.column), "task_priors": tuple(map(_logit, rates))}

@@ -1,4 +1,4 @@
-"""Gradient descent: epochs of shuffled batches, stopped early on newer rows."""
+"""Gradient descent: epochs of shuffled batches, with early stopping on newer rows."""
 
 from __future__ import annotations
 
@@ -28,74 +28,75 @@ log = logging.getLogger(__name__)
 REPORT_EVERY = 20
 """Batches between progress messages."""
 COUNTED_AT_ONCE = 1 << 20
-"""Rows whose ids are counted together."""
+"""Number of rows whose ids are counted at once."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training rows did."""
+    """Result of one pass over the training rows."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     loss: float
-    """Weighted log loss of the training rows while they were learned."""
+    """Mean weighted log loss of the training rows, measured before each batch's step."""
     validation: Validation
     seconds: float
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A training that ended."""
+    """Result of a finished training."""
 
     epochs: tuple[Epoch, ...]
     best: Epoch
     examples_per_second: float
     input_share: float
-    """Of the time of the steps, what they waited for their rows."""
+    """Share of the steps' time that was spent waiting for rows."""
     resumed_at: float
-    """Share of the planned steps that an earlier, killed process had taken."""
+    """Share of the planned steps that an earlier, killed process took."""
     batch_size: int
     """Rows per step."""
     most_epochs: int
-    """Number of epochs that were allowed."""
+    """Maximum number of epochs that the settings allow."""
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether the last allowed epoch was the best: more might have been better."""
+        """Whether the last allowed epoch was the best, so that more epochs might help."""
         return self.best.epoch == self.most_epochs
 
 
 @dataclass
 class _Place:
-    """How far a training is."""
+    """Progress of a training within its epochs."""
 
     epoch: int = 1
     batch: int = 0
-    """Of this epoch, already learned."""
+    """Number of batches of this epoch that are already learned."""
     total: float = 0.0
-    """Loss of this epoch so far."""
+    """Summed weighted loss of this epoch so far."""
     seconds: float = 0.0
-    """Of this epoch so far."""
+    """Time spent on this epoch so far."""
     epochs: list[Epoch] = field(default_factory=list)
     buffer: int = 0
-    """Rows that are shuffled together where rows stream; 0 in memory."""
+    """Number of rows that are shuffled together if rows stream; 0 in memory."""
 
 
 class Training:
-    """One fitting of a network.
+    """Fits a network.
 
     Args:
-        network: freshly built, or with the weights of an earlier one.
-        train: rows to learn from.
-        validation: newer rows, to stop by.
-        settings: the `train` block.
-        step_scale: multiplies the learning rate; the architecture's.
-        seed: of the order of rows.
-        share: of the rows that the embeddings' penalty weighs against, these are so many: below 1
-            where only the newest days are learned.
-        keep_slots: leave the optimizer with the moments of the best epoch, for a later night.
-        elapsed: whether the labels of some training rows are not final.
-        last: epoch to end with, whatever validation says; default: it says when.
+        network: Freshly built network, or one with the weights of an earlier training.
+        train: Training rows.
+        validation: Newer rows, for early stopping.
+        settings: The `train` block.
+        step_scale: The architecture's factor for the learning rate.
+        seed: Seed of the order of rows.
+        share: Share of the window's rows that `train` has; below 1 if only the newest days are
+            learned. Embedding penalties are scaled as if all rows were learned.
+        keep_slots: Whether to restore the optimizer's moments of the best epoch at the end, for a
+            later night.
+        elapsed: Whether the labels of some training rows are not final.
+        last: Epoch to end with; None means that validation ends the training.
     """
 
     def __init__(
@@ -134,12 +135,12 @@ class Training:
         self._waited = self._learned = 0.0
 
     def run(self, *, progress: Progress, watch: EpochWatcher, checkpoints: Checkpoints) -> Fitted:
-        """Go on from the newest checkpoint to the end; the network has its best epoch's weights.
+        """Train from the latest checkpoint to the end; the network gets its best epoch's weights.
 
         Args:
-            progress: told the loss, the speed and the time left.
-            watch: told how good it is after each epoch.
-            checkpoints: where the state is kept.
+            progress: Progress callback; receives the loss, the speed and the time left.
+            watch: Callback that receives the validation metrics after each epoch.
+            checkpoints: Storage for the training state.
         """
         place = self._resume(checkpoints)
         settings = self._settings
@@ -190,7 +191,7 @@ class Training:
         )
 
     def _batches(self) -> Iterator[Examples]:
-        """Batches that this epoch has not learned yet, with a watch on how long they take."""
+        """Yield the batches that this epoch has not learned yet, and time the waiting for them."""
         place, size = self._place, self._batch_size
         rows = self._train.shuffled(size, seed=self._seed, epoch=place.epoch, first=place.batch)
         while True:
@@ -219,7 +220,7 @@ class Training:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Give the network its averaged weights meanwhile, if an average is kept."""
+        """Give the network its averaged weights within the context, if an average is kept."""
         if not self._settings.average:
             yield
             return
@@ -236,7 +237,7 @@ class Training:
     def _reset_tables(self) -> None:
         """Start the next epoch with fresh embeddings (MEDA; Fan et al., 2023, arXiv 2305.19531).
 
-        The other layers keep what they learned. The new values depend on seed and epoch alone.
+        The other layers keep their weights. The new values depend on seed and epoch alone.
         """
         optimizer = self.step.optimizer
         paths = [each.path for each in self._network.model.trainable_weights]
@@ -265,11 +266,11 @@ class Training:
 
     @property
     def _state(self) -> list[Any]:
-        """Every variable that a step changes; the states of random generators among them."""
+        """Every variable that a step changes, including the states of random generators."""
         return [*self._network.model.variables, *self.step.optimizer.slots]
 
     def _save(self, checkpoints: Checkpoints) -> None:
-        # Variables of several replicas know `numpy` only.
+        # With several replicas, a variable converts to an array only through `numpy`.
         arrays = {f"state{at:04d}": each.numpy() for at, each in enumerate(self._state)}
         arrays |= {f"best {name}": each for name, each in self._best_weights.items()}
         arrays |= {f"slot{at:04d}": each for at, each in enumerate(self._best_slots)}
@@ -278,7 +279,7 @@ class Training:
     def _resume(self, checkpoints: Checkpoints) -> _Place:
         found = checkpoints.load()
         if found is not None and bool(found[1].get("buffer")) != bool(self._place.buffer):
-            # Another machine's memory, another order: a mixture of both would be neither.
+            # A machine with more or less memory uses another order, so rows would be mixed up.
             log.warning("training starts over: its checkpoint is of rows %s",
                         "in memory" if self._place.buffer else "that stream")  # fmt: skip
             found = None
@@ -303,14 +304,14 @@ class Training:
 
 
 def share_of_rate(settings: Train, done: float) -> float:
-    """Follow the learning-rate schedule.
+    """Compute the factor that the schedule gives to the learning rate.
 
     Args:
-        settings: the `train` block.
-        done: share of all planned steps that were taken, 0 to 1.
+        settings: The `train` block.
+        done: Share of all planned steps that are done, 0 to 1.
 
     Returns:
-        What the learning rate is multiplied by.
+        Factor for the learning rate, 0 to 1.
     """
     if done < settings.warmup:
         return done / settings.warmup
@@ -321,7 +322,7 @@ def share_of_rate(settings: Train, done: float) -> float:
 
 
 def _occurrences(network: Network, train: Rows) -> Array:
-    """Count how often each row of the embedding table is looked up in an epoch."""
+    """Count how often one epoch looks up each row of the embedding table."""
     found = np.zeros(network.layout.table_rows, np.int64)
     for piece in train.pieces():
         for some in batches(piece.inputs, COUNTED_AT_ONCE):

@@ -1,9 +1,10 @@
 """One worker of a managed training job: `python -m nightbid.training.managed ADDRESS`.
 
-The service starts this command of the image on every machine, with TF_CONFIG where there are
-several. The order lies in the workspace, and so do the featurized rows, which every worker fetches,
-the checkpoints, and the output, which the first worker writes: its files, and `result.json` last.
-What it says goes to standard output, and what is wrong to standard error: the job's log.
+The service starts this command in the image on every machine, and sets TF_CONFIG if there are
+several. The order and the featurized rows are in the workspace; every worker fetches them.
+Checkpoints and the output are written there as well: the first worker writes the output's files,
+and `result.json` last. Messages go to standard output, errors to standard error: both are part of
+the job's log.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ log = logging.getLogger("nightbid.train")
 
 
 class TrainingOrder(Fit):
-    """What the workers of a managed job are to train; all addresses are of the workspace."""
+    """What the workers of a managed job train; all addresses are in the workspace."""
 
     stage: str
-    """Whose output it is."""
+    """Stage that the output belongs to."""
     featurized: str
-    """Output of the featurize stage."""
+    """Output folder of the featurize stage."""
     output: str
-    """Folder of this attempt alone."""
+    """Output folder of this attempt only."""
     checkpoints: str
     start: str | None = None
-    """Earlier output that it begins with."""
+    """Earlier output to start from; None means from scratch."""
     code_digest: str
     """Digest of the stage's source code."""
     versions: dict[str, str]
-    """Of the libraries that compute."""
+    """Versions of the libraries that compute results."""
 
 
 class Result(Block):
-    """What the first worker found; written when all its files are there."""
+    """Result of the first worker; written after all its files."""
 
     metrics: dict[str, Any]
     files: tuple[str, ...]
@@ -61,10 +62,10 @@ def main(address: str) -> int:
     """Run one worker.
 
     Args:
-        address: of the order, in the workspace of this installation's settings.
+        address: Address of the order, in the workspace that this installation's settings name.
 
     Returns:
-        The exit code; the last line of standard error says what was wrong.
+        The exit code; the last line of standard error describes the error.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     said = logging.StreamHandler(sys.stdout)
@@ -90,10 +91,10 @@ def main(address: str) -> int:
 
 
 def check_image(job_record: TrainingOrder) -> None:
-    """Refuse to train by other code than was ordered: the output's key names that code.
+    """Raise if the image has other code than the order asks for: the output's key names that code.
 
     Raises:
-        ConfigError: as said.
+        ConfigError: The source code or a library version differs.
     """
     stage = stage_named(job_record.stage)
     here = library_versions()
@@ -112,7 +113,7 @@ def _train(workspace: Workspace, job_record: TrainingOrder) -> None:
     place, output = place_of_environment(), workspace.at(job_record.output)
     log.info("worker %s %d of %d: %s", place.role, place.index, place.workers, job_record.output)
     if (output / RESULT).exists():
-        log.info("finished already")  # and this worker was started once more
+        log.info("finished already")  # this worker was restarted
         return
     cache = Settings().cache
     cache.mkdir(parents=True, exist_ok=True)

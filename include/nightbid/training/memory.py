@@ -1,4 +1,4 @@
-"""Whether a training's rows fit in memory: decided once, from the footers of their files."""
+"""Decide from the files' footers whether the rows of a training fit in memory."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from nightbid.schema import split_files
 from nightbid.training.distributed import place_of_environment
 
 FLAGS = 16
-"""Bytes of a row's label, weight, condition and share that is known."""
+"""Bytes of a row's label, weight, condition and known share."""
 COPIES = 2
-"""Rows are counted twice: what is decoded, and what is arranged, is in memory beside them."""
+"""Rows are counted twice: the decoded and the assembled rows are in memory next to them."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How the rows of a training are held."""
+    """How the rows of a training are held in memory."""
 
     rows: int
-    """Of training and validation."""
+    """Number of training and validation rows."""
     row_bytes: int
-    """Of one row, decoded."""
+    """Size of one decoded row, in bytes."""
     estimated_gb: float
-    """What all rows would take in memory."""
+    """Estimated size of all rows in memory, in GB."""
     limit_gb: float
-    """What they may take: `train.memory_gb`, or this process's share of the machine."""
+    """Maximum size in memory, in GB: `train.memory_gb`, or this process's share of the machine."""
     streams: bool
-    """Whether they are read again for each epoch, because they would take more."""
+    """Whether rows are read again in each epoch because they exceed the limit."""
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Values for the stage's manifest."""
         kept = asdict(self)
         rounded = {each: float(f"{kept[each]:.3g}") for each in ("estimated_gb", "limit_gb")}
         return {**kept, **rounded}
@@ -58,14 +58,14 @@ def plan_memory(
     days: Collection[date] = (),
     also: Collection[str] = (),
 ) -> MemoryPlan:
-    """Estimate what the rows of a training take, and decide how they are read.
+    """Estimate the memory that the rows of a training take, and decide how they are read.
 
     Args:
-        folder: A featurize output.
+        folder: Output folder of the featurize stage.
         layout: The model's inputs.
-        limit_gb: `train.memory_gb`.
-        days: Training days that are learned; default: all.
-        also: Further splits that are learned.
+        limit_gb: `train.memory_gb`; None means this process's share of the machine.
+        days: Training days to learn; empty means all.
+        also: Further splits to learn.
     """
     files = [*split_files(folder, "train", days), *split_files(folder, "validate")]
     files += [path for each in also for path in split_files(folder, each)]

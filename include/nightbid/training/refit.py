@@ -1,10 +1,10 @@
-"""Train once more on all days, and compare with the model that was judged.
+"""Refit: train again on all days, and compare with the judged model.
 
-The judged model has not learned the validation and evaluation days; what serves should. The same
-recipe is trained from scratch on the rows of all days, except those of a fixed tenth of the users
-on the newest days, for as many epochs (trees) as were best for the judged one. On the rows held
-back, which neither model has learned or was stopped by, both are compared:
-`nightbid.serving.refitted` and the gate that follows decide by that whether the refitted model may
+The judged model has not learned the validation and evaluation days; the model that serves should.
+The same recipe is trained from scratch on the rows of all days, for as many epochs (trees) as were
+best for the judged model. The rows of a fixed tenth of the users on the newest days are held back:
+neither model has learned them or was stopped by them. Both models are compared on these rows, and
+`nightbid.serving.refitted` and the gate after it decide from that whether the refitted model may
 serve.
 """
 
@@ -34,7 +34,7 @@ from nightbid.training.stage import asked_candidate
 
 NEWEST = ("validate", "evaluate")
 HELD = 10
-"""One in so many users is held back."""
+"""One in this many users is held back."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
 TINY = 1e-7
 REPLICATES = 200
@@ -42,29 +42,30 @@ Floats = npt.NDArray[np.float64]
 
 
 class CannotCompare(MissingDataError):
-    """The rows held back are too few to compare two models."""
+    """Raised when too few rows are held back to compare two models."""
 
 
 @dataclass(frozen=True)
 class Refit:
-    """A model that has learned all days."""
+    """Model that has learned all days."""
 
     model: FittedModel
     metrics: Mapping[str, Any]
-    """Rows, and both models on the held-back rows."""
+    """Row counts, and the figures of both models on the held-back rows."""
 
 
 def refit(task: StageTask, judged: FittedModel, folder: Path, least: int = 0) -> Refit:
     """Train the pipeline's model on all days, and write it.
 
     Args:
-        task: With the outputs of featurize and train.
-        judged: The model that the night has judged.
-        folder: Where the model goes; it must not be there yet.
-        least: With fewer held-back users, or fewer positives of theirs, nothing is trained.
+        task: Stage task with the outputs of featurize and train.
+        judged: Model that the night's gates have judged.
+        folder: Folder for the new model; must not exist.
+        least: Minimum number of held-back users, and of their positives; with fewer, nothing is
+            trained.
 
     Raises:
-        CannotCompare: The newest days have no rows of users that are held back, or too few.
+        CannotCompare: The newest days have no rows of held-back users, or too few.
     """
     featurized = task.inputs["featurize"].path
     requested = asked_candidate(task)
@@ -128,15 +129,15 @@ def compare(
     users: npt.NDArray[np.int64],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare both models on rows that neither has learned.
+    """Compare both models on rows that neither of them has learned.
 
     Args:
-        judged: [rows] probabilities.
-        refitted: [rows] probabilities.
+        judged: [rows] probabilities of the judged model.
+        refitted: [rows] probabilities of the refitted model.
         labels: [rows] 0 or 1.
-        weights: [rows]
-        users: [rows] unit of resampling.
-        seed: Of the resampling.
+        weights: [rows] above 0.
+        users: [rows] hashed user, the unit of resampling.
+        seed: Seed of the resampling.
 
     Returns:
         `held_rows`, `held_positives`; `judged` and `refitted` with log loss and calibration (mean
@@ -173,9 +174,9 @@ def compare(
 
 
 def _as_long(job: Job, judged: Mapping[str, Any]) -> Job:
-    """Train for as many epochs (trees), in batches as large, as the judged model's training found.
+    """Make a job train as many epochs (trees), with the same batch size, as the judged model.
 
-    An ensemble's members are stopped by the rows held back.
+    The members of an ensemble use early stopping on the held-back rows instead.
     """
     if find(job.model.architecture).engine == "ensemble":
         return job
@@ -188,22 +189,22 @@ def _as_long(job: Job, judged: Mapping[str, Any]) -> Job:
 
 @dataclass(frozen=True)
 class _Split:
-    """What all days come to."""
+    """Counts of the rows that `_split` lays out."""
 
     young: int
-    """Rows whose labels are not final."""
+    """Number of rows whose labels are not final."""
     users: int
-    """Held back."""
+    """Number of held-back users."""
     positives: int
-    """Of the users held back."""
+    """Number of positives of held-back users."""
     learned: tuple[int, int]
-    """Positives that the judged and the refitted model learn from."""
+    """Number of positives that the judged and the refitted model learn from."""
 
 
 def _split(featurized: Path, scratch: Path) -> _Split:
-    """Lay out all days as training rows, and the held-back rows as validation, file by file.
+    """Write all days as training rows, and the held-back rows as validation rows, file by file.
 
-    Days whose labels are not final stay a split of their own, without the users held back.
+    Days whose labels are not final stay in the split `young`, without the held-back users.
     """
     (scratch / "fitted").symlink_to(featurized / "fitted")
     before = 0

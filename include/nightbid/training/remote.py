@@ -1,4 +1,4 @@
-"""Training as the work of a managed training job, where the settings name one."""
+"""Training as a managed training job, if the settings name one."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ log = logging.getLogger(__name__)
 
 COMMAND = ("python3", "-m", "nightbid.training.managed")
 COMPUTING = ("keras", "numpy", "pyarrow", "tensorflow")
-"""Libraries whose versions must be the same on the workers and in Airflow."""
+"""Libraries whose versions on the workers must equal those in Airflow."""
 
 
 def candidate(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
-    """Who trains the candidate: a managed job, or (None) this machine."""
+    """Return the managed job that trains the candidate; None means this machine trains it."""
     return _work(settings, asked_candidate)
 
 
 def baseline(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
-    """Who trains the baseline: a managed job, or (None) this machine."""
+    """Return the managed job that trains the baseline; None means this machine does."""
     if spec.baseline.column:
         return None
     return _work(settings, asked_baseline)
@@ -61,7 +61,7 @@ def _work(
 
 
 class TrainingJob:
-    """One training as the work of a custom job, see `nightbid.jobs.job.RemoteStage`."""
+    """One training as a custom job of Vertex AI; see `nightbid.jobs.job.RemoteStage`."""
 
     def __init__(
         self,
@@ -79,15 +79,15 @@ class TrainingJob:
 
     @property
     def service(self) -> TrainingService:
-        """Who runs it."""
+        """Service that runs the job."""
         return self._service
 
     def submit(self, task: StageTask, job_record: JobRecord) -> str:
-        """Write down what is to be trained, price the machines, and submit the job.
+        """Write the training order, price the machines, and submit the job.
 
         Raises:
-            ConfigError: the model's parameters are wrong, or the service refuses the machines.
-            PriceError: the price of a machine is not known: it could not be watched.
+            ConfigError: The model's parameters are wrong, or the service refuses the machines.
+            PriceError: The price of a machine is unknown, so the job's cost could not be watched.
         """
         from nightbid.jobs.vertex_meter import hourly_usd, pools_of
 
@@ -114,10 +114,10 @@ class TrainingJob:
         return self._service.submit(job)
 
     def collect(self, task: StageTask, job_record: JobRecord) -> Outcome:
-        """Fetch what the first worker has written.
+        """Fetch the output that the first worker wrote.
 
         Raises:
-            StageError: that is not everything.
+            StageError: The output is incomplete.
         """
         from nightbid.jobs.vertex_meter import pools_of, training_usage
 
@@ -129,7 +129,7 @@ class TrainingJob:
         seconds = (end - job.start_time).total_seconds() if job.start_time else 0.0
         remove(_checkpoints(task, job_record) / FILE)
         made = outcome_of(self._asked(task), dict(result.metrics))
-        # The watcher of costs enters the job itself: no second entry by the stage.
+        # The cost watcher records the cost of the job itself: the stage must not record it again.
         return Outcome(
             rows=made.rows,
             metrics=made.metrics,
@@ -153,7 +153,7 @@ class TrainingJob:
         if machines.accelerator_type:
             machine["accelerator_type"] = machines.accelerator_type
             machine["accelerator_count"] = machines.accelerator_count
-        # The first pool is the first worker alone; the others are the second pool.
+        # The first pool holds the first worker only, the second pool the others.
         pools = [
             api.WorkerPoolSpec(
                 machine_spec=api.MachineSpec(**machine),
@@ -174,7 +174,7 @@ class TrainingJob:
                 network=machines.network or "",
                 scheduling=api.Scheduling(
                     timeout={"seconds": int(machines.max_hours * 3600)},
-                    # The others cannot go on without the one that was lost.
+                    # The other workers cannot continue without a lost one.
                     restart_job_on_worker_restart=workers > 1,
                     **({"strategy": strategy} if strategy else {}),
                 ),
@@ -182,7 +182,7 @@ class TrainingJob:
         )
 
     def _env(self, task: StageTask) -> dict[str, str]:
-        """Where the workspace is: addresses only. Who the workers are, their machines know."""
+        """Return variables that locate the workspace; the machines provide the credentials."""
         cloud = self._cloud
         found = {
             "NIGHTBID_PROFILE": self._settings.profile,
@@ -199,7 +199,7 @@ class TrainingJob:
 
 
 def _checkpoints(task: StageTask, job_record: JobRecord) -> UPath:
-    """Of the output, not of the attempt: another job goes on where a lost one ended."""
+    """Return the checkpoint folder of the output's key, so that a new job resumes a lost one."""
     return (
         task.workspace.root
         / "checkpoints"

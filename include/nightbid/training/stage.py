@@ -17,35 +17,35 @@ from nightbid.training.workers import launch
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What a stage wants trained, checked: what is wrong is said before workers start."""
+    """A training that a stage requests; it is validated before any worker starts."""
 
     fit: Fit
     start: StageInput | None
-    """Earlier output to begin with: the champion's bundle, or the state of an incremental night."""
+    """Earlier output to start from: the champion's bundle, or an incremental night's state."""
 
     @property
     def trees(self) -> bool:
-        """Whether LightGBM fits it."""
+        """Whether LightGBM fits the model."""
         return find(self.fit.model.architecture).engine == "lightgbm"
 
     @property
     def alone(self) -> bool:
-        """Whether it is trained in one process, and from scratch."""
+        """Whether the model is trained in one process and from scratch."""
         return find(self.fit.model.architecture).engine != "tensorflow"
 
     @property
     def workers(self) -> int:
-        """How many share each batch."""
+        """Number of workers that share each batch."""
         return 1 if self.alone else self.fit.train.workers
 
 
 def asked_candidate(task: StageTask) -> TrainingRequest:
-    """The candidate, `model` of the pipeline."""
+    """Request a training of the candidate, the pipeline's `model`."""
     return _asked(task, task.spec.model, task.spec.train)
 
 
 def asked_baseline(task: StageTask) -> TrainingRequest:
-    """Train the pipeline's `baseline`: on all days, or incrementally where the candidate is."""
+    """Request a training of the pipeline's `baseline`, incremental if the candidate's is."""
     settings = task.spec.train
     known = find(task.spec.baseline.architecture)
     if settings.mode == "warm" or known.engine != "tensorflow":
@@ -57,7 +57,7 @@ def _asked(task: StageTask, model: Model, settings: Train) -> TrainingRequest:
     known = find(model.architecture)
     parameters = known.parameters(model.parameters)
     if known.engine == "ensemble":
-        known.build(**parameters)  # refuses members that cannot be combined
+        known.build(**parameters)  # raises if the members cannot be combined
     fit = Fit(
         model=model,
         train=settings,
@@ -86,7 +86,7 @@ def run(task: StageTask) -> Outcome:
 
 
 def run_baseline(task: StageTask) -> Outcome:
-    """Train the baseline on this machine; a score in the logs needs no training."""
+    """Train the baseline on this machine; a baseline that is a column of the logs needs none."""
     if column := task.spec.baseline.column:
         (task.output / "baseline.json").write_text(json.dumps({"column": column}))
         return Outcome(
@@ -112,7 +112,7 @@ def _train(task: StageTask, requested: TrainingRequest) -> Outcome:
 
 
 def outcome_of(requested: TrainingRequest, metrics: dict[str, Any]) -> Outcome:
-    """Tell what a training, wherever it ran, has come to."""
+    """Convert the metrics of a training, wherever it ran, into the stage's outcome."""
     rows, best = metrics.pop("rows"), metrics["validation"]
     loss = "deviance" if requested.fit.label.kind == "value" else "log loss"
     return Outcome(

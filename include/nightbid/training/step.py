@@ -13,7 +13,7 @@ from nightbid.training.data import Examples
 
 
 class Step:
-    """One optimizer step as a compiled graph, on every replica where there are several."""
+    """One optimizer step as a compiled graph, run on every replica."""
 
     def __init__(
         self,
@@ -24,15 +24,16 @@ class Step:
         readers: int = 1,
         elapsed: bool = False,
     ) -> None:
-        """Compile lazily; called within the scope of the strategy.
+        """Create the step; call this within the strategy's scope. It compiles on the first call.
 
         Args:
-            network: whose weights are changed.
-            weight: mean weight of the training rows: the scale of a batch's loss does not depend
-                on the scale of the weights.
-            average: decay per step of the average of the weights; 0 keeps none.
-            readers: workers that read a share of each batch of their own; 1: all see all of it.
-            elapsed: whether some rows' labels are not final.
+            network: Network to train.
+            weight: Mean weight of the training rows; a batch's loss is divided by it, so its scale
+                does not depend on the scale of the weights.
+            average: Decay per step of the average of the weights; 0 keeps no average.
+            readers: Number of workers that each read their own share of each batch; 1 means that
+                all workers read the whole batch.
+            elapsed: Whether the labels of some rows are not final.
         """
         self._network, self._weight, self._readers = network, weight, readers
         self._elapsed = elapsed
@@ -54,12 +55,15 @@ class Step:
         )
 
     def __call__(self, batch: Examples, learning_rate: float, rows: int | None = None) -> Any:
-        """Learn a batch; returns its summed weighted log loss, before the step.
+        """Learn a batch.
 
         Args:
-            batch: what this worker reads of it.
-            learning_rate: of this step.
-            rows: of the batch, those of the other workers included; default: as many as here.
+            batch: Rows of the batch that this worker reads.
+            learning_rate: Learning rate of this step.
+            rows: Rows of the batch over all workers; None means those of `batch`.
+
+        Returns:
+            The batch's weighted log loss, summed over rows, before the step.
         """
         inputs = batch.inputs
         return self._run(
@@ -82,7 +86,7 @@ class Step:
         *columns, rate, rows = arguments
 
         def one() -> Any:
-            # Replicas that see the same rows learn every n-th of them.
+            # Replicas that see the same rows each learn every n-th row.
             replica = tf.distribute.get_replica_context()
             apart = replica.num_replicas_in_sync // self._readers
             first = replica.replica_id_in_sync_group % apart
@@ -98,7 +102,7 @@ class Step:
             outputs = self._network.outputs(inputs, training=True)
             total = tf.reduce_sum(self._network.losses(outputs, labels, given, seen) * weights)
             scale = 1 / (rows * self._weight)
-            # Penalties are in summed form too, so that they weigh against the whole data.
+            # Penalties are sums as well, relative to the loss of the whole data.
             objective = tf.add_n([total, *self._network.model.losses]) * scale
         self.optimizer.apply(tape.gradient(objective, self._variables), rate)
         return total

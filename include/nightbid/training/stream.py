@@ -1,10 +1,10 @@
-"""Featurized rows that do not fit in memory: row groups, read again for each pass.
+"""Featurized rows that do not fit in memory: row groups that are read again in each pass.
 
-An epoch reads the row groups, or parts of them, in an order drawn from the seed and the epoch. On
-this line of rows every worker has a stretch of its own, cut into buffers of equal size; the rows of
-a buffer are shuffled in memory, and the next buffer is read meanwhile. Which rows are in a batch
-follows from seed, epoch and the size of the buffer alone, so that a training resumes in the middle
-of an epoch by reading the one or two buffers that its next batch is in.
+An epoch visits the row groups, or parts of them, in an order drawn from the seed and the epoch. Of
+this sequence of rows every worker has its own contiguous range, cut into buffers of equal size. The
+rows of a buffer are shuffled in memory while the next buffer is read. Seed, epoch and buffer size
+alone determine the rows of a batch, so a training resumes in the middle of an epoch by reading the
+one or two buffers that contain its next batch.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from nightbid.training.distributed import place_of_environment
 from nightbid.training.memory import MemoryPlan
 
 BUFFER_ROWS = 1 << 20
-"""Rows that are shuffled together, if memory has room for them."""
+"""Maximum number of rows that are shuffled together; less if memory is short."""
 MIXED, MOST_STRIPES = 8, 16
-"""Row groups that a buffer has rows of, at least; parts that one is cut into for that, at most."""
+"""Minimum number of row groups per buffer; maximum number of parts a row group is cut into."""
 READERS = 2
-"""Row groups that are decoded at a time."""
+"""Number of row groups that are decoded concurrently."""
 BUFFER_SHARE = 0.25
-"""Of the limit, at most, for one buffer: two are in memory, and what is being decoded."""
+"""Maximum share of the memory limit per buffer: two are in memory, plus the decoded groups."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
 Ints = npt.NDArray[np.int64]
 
@@ -49,28 +49,28 @@ class RowGroup:
     path: Path
     group: int
     start: int
-    """Number of its first row in the split."""
+    """Index of its first row in the split."""
     rows: int
-    """That are kept."""
+    """Number of rows that are kept."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows of a split, read from their files for each pass."""
+    """Rows of a split, read from their files in each pass."""
 
     groups: tuple[RowGroup, ...]
-    """In file order."""
+    """Row groups in file order."""
     layout: Layout
     serving: bool
-    """Whether training-only inputs are blank."""
+    """Whether training-only inputs are blanked."""
     buffer: int
-    """Rows that are shuffled together."""
+    """Number of rows that are shuffled together."""
     weigh: Weigh | None = None
     worker: int = 0
     workers: int = 1
-    """Each reads its own share of an epoch's rows."""
+    """Number of workers; each reads its own share of an epoch's rows."""
     share: float = 1.0
-    """Of the rows that are kept, by the hash of their key."""
+    """Share of the rows that are kept, selected by the hash of their key."""
 
     @classmethod
     def of(
@@ -84,16 +84,16 @@ class Stream:
         days: Collection[date] = (),
         also: Collection[str] = (),
     ) -> Stream:
-        """Find the rows of a split.
+        """Create a stream of the rows of a split.
 
         Args:
-            folder: A featurize output.
+            folder: Output folder of the featurize stage.
             split: train or validate.
             layout: The model's inputs.
-            plan: Gives the size of the buffer.
-            serving: Blank the training-only inputs, as they are at serving.
-            days: Of these days alone; default: of all.
-            also: Splits whose rows come behind.
+            plan: Memory plan; determines the size of the buffer.
+            serving: Whether to blank the training-only inputs, as they are at serving.
+            days: Days to read; empty means all.
+            also: Further splits, whose rows are appended.
 
         Raises:
             MissingDataError: There are no such rows.
@@ -140,7 +140,7 @@ class Stream:
 
     @cached_property
     def _totals(self) -> tuple[float, float, float]:
-        """Sum of weights, of those of positives, of those where the condition held."""
+        """Sums of the weights: of all rows, of positives, of rows where the condition held."""
         found = np.zeros(3)
         for each in self._columns():
             weights = each.weights.astype(np.float64)
@@ -152,22 +152,22 @@ class Stream:
         return replace(self, weigh=weigh)
 
     def thinned(self, share: float) -> Stream:
-        """Keep a share of the rows: the same ones each time, chosen by the hash of their key."""
+        """Keep a share of the rows, selected by the hash of their key: always the same ones."""
         thinner = replace(self, share=share)
         groups = [replace(each, rows=len(thinner._table(each, [KEY]))) for each in self.groups]
         return replace(thinner, groups=tuple(each for each in groups if each.rows))
 
     def flags(self) -> Iterator[tuple[Floats32, Floats32]]:
-        """Read labels and weights in file order, [rows] each, by row group."""
+        """Yield labels and weights in file order, [rows] each, by row group."""
         for each in self._columns():
             yield each.labels, each.weights
 
     def known_shares(self) -> Floats32:
-        """Read `seen` of all rows in file order, [rows]."""
+        """Return `Examples.seen` of all rows in file order, [rows]."""
         return np.concatenate([each.seen.copy() for each in self._columns()])
 
     def pieces(self) -> Iterator[Examples]:
-        """Read the rows in file order, by row group; the next one is read meanwhile."""
+        """Yield the rows in file order, by row group; a thread reads the next one meanwhile."""
         with ThreadPoolExecutor(1) as reader:
             read: deque[Future[Examples]] = deque()
             for each in self.groups:
@@ -182,13 +182,13 @@ class Stream:
         return self._read([(group, 0, group.rows)])
 
     def shuffled(self, size: int, *, seed: int, epoch: int, first: int = 0) -> Iterator[Examples]:
-        """Read this worker's share of each batch, in an order of seed and epoch.
+        """Yield this worker's share of each batch, in an order that depends on seed and epoch.
 
         Args:
-            size: rows of a batch of all workers together; the last one may be smaller.
-            seed: of the order.
-            epoch: each has another order.
-            first: batch to begin with, from 0.
+            size: Rows per batch of all workers together; the last batch may be smaller.
+            seed: Seed of the order.
+            epoch: Epoch number; each epoch has another order.
+            first: Index of the first batch to yield, from 0.
         """
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as gatherer:
             made: deque[Future[Examples]] = deque()
@@ -202,11 +202,11 @@ class Stream:
     def _batches(
         self, reader: ThreadPoolExecutor, size: int, seed: tuple[int, int], first: int
     ) -> Iterator[list[tuple[Examples, Ints]]]:
-        """Buffers and the rows of each, batch by batch."""
+        """Yield each batch as pairs of a buffer and the indices of its rows."""
         rows, steps = len(self), -(-len(self) // size)
 
-        # Of the first `at` rows of an epoch, worker w has every n-th, from its w-th on: its share
-        # of each batch differs from the others' by one row at most.
+        # Worker w takes every n-th of the first `at` rows of an epoch, from the w-th on, so the
+        # workers' shares of a batch differ by at most one row.
         def part(of: int, worker: int) -> int:
             return (of + self.workers - 1 - worker) // self.workers
 
@@ -239,7 +239,7 @@ class Stream:
             while low < high:
                 if buffer is None or low >= cuts[at + 1]:
                     assert coming is not None
-                    buffer = None  # let go of it before the next one but one is read
+                    buffer = None  # free it before the buffer after the next one is read
                     buffer, at = coming.result(), at + 1
                     coming = reader.submit(read, at + 1) if at + 1 < count else None
                 until = min(high, cuts[at + 1])
@@ -248,9 +248,9 @@ class Stream:
             yield parts or [(Examples.blank(self.layout, 0), np.zeros(0, np.int64))]
 
     def _stripes(self) -> list[tuple[RowGroup, int, int]]:
-        """Cut row groups, so that a buffer that is not much larger than one mixes several.
+        """Cut row groups into parts, so that even a small buffer mixes several row groups.
 
-        A row group is decoded once per stripe: the price of little memory.
+        A row group is decoded once per part: that is the price of little memory.
         """
         rows = len(self) / len(self.groups)
         count = min(max(math.ceil(MIXED * rows / self.buffer), 1), MOST_STRIPES)
@@ -261,7 +261,7 @@ class Stream:
         ]
 
     def _read(self, stretches: list[tuple[RowGroup, int, int]]) -> Examples:
-        """Read stretches of row groups, one behind the other; each group is decoded once."""
+        """Read and concatenate ranges of row groups; each group is decoded once."""
         whole = Examples.blank(self.layout, sum(high - low for _, low, high in stretches))
         wanted: dict[RowGroup, list[tuple[Examples, int]]] = {}
         start = 0
@@ -280,7 +280,7 @@ class Stream:
         return whole if self.weigh is None else whole.weighed(self.weigh)
 
     def _columns(self) -> Iterator[Examples]:
-        """Labels, weights and conditions in file order, without inputs, by row group."""
+        """Yield labels, weights and conditions by row group, in file order and without inputs."""
         bare = Layout(self.layout.schema.model_copy(update={"inputs": ()}))
         yield from replace(self, layout=bare).pieces()
 

@@ -11,10 +11,10 @@ from nightbid.training.loop import Fitted
 
 
 class TensorBoardLogger:
-    """One event file.
+    """Writes one event file.
 
     Args:
-        folder: for it; None: nothing is written.
+        folder: Folder for the file; None disables logging.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -25,11 +25,11 @@ class TensorBoardLogger:
         )
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._writer.close()
 
     def beside(self, watch: EpochWatcher) -> EpochWatcher:
-        """Log validation figures as they come, and pass them on."""
+        """Return a callback that logs each epoch's validation metrics and then calls `watch`."""
 
         def both(epoch: int, log_loss: float, auc: float | None) -> None:
             with self._writer.as_default(step=epoch):
@@ -42,7 +42,7 @@ class TensorBoardLogger:
         return both
 
     def tell(self, fitted: Fitted) -> None:
-        """Log what is known at the end."""
+        """Log the training loss and the duration of each epoch after the training."""
         for each in fitted.epochs:
             with self._writer.as_default(step=each.epoch):
                 tf.summary.scalar("train/log_loss", each.loss)

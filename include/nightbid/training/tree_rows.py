@@ -1,4 +1,4 @@
-"""Rows for LightGBM that do not fit in memory: read by row group, kept as bins of a byte each."""
+"""Rows for LightGBM that do not fit in memory: read by row group, stored as bins of one byte."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from nightbid.training.memory import MemoryPlan
 from nightbid.training.stream import RowGroup, Stream
 
 FORGET = 0.1
-"""Share of training rows whose training-only inputs are blanked, as they are at serving."""
+"""Share of training rows with their training-only inputs blanked, as they are at serving."""
 BINNED_EXTRA = 40
-"""Bytes of a row beside its bins: label, weight, gradients, scores and places in the leaves."""
+"""Bytes of a row in addition to its bins: label, weight, gradients, scores, leaf indices."""
 ROOM = 0.9
-"""Of the limit, that a sample of rows fills: bins need more than one byte in wide columns."""
+"""Share of the limit that sampled rows may fill: wide columns need more than a byte per bin."""
 
 
 def fitting(
     train: Rows, validation: Rows, plan: MemoryPlan | None, bins: int
 ) -> tuple[Rows, Rows, float]:
-    """Thin streamed rows out until their bins fit in memory.
+    """Sample streamed rows so that their bins fit in memory.
 
-    LightGBM keeps a byte or two per row and column, whatever way the rows come. Where that is too
-    much, rows are chosen by the hash of their key: the same ones in every night.
+    LightGBM keeps one or two bytes per row and column, however the rows are read. If that is too
+    much, rows are selected by the hash of their key: the same ones every night.
 
     Args:
-        train: Rows to learn from.
+        train: Training rows.
         validation: Newer rows.
-        plan: With the limit.
-        bins: Most bins of a column.
+        plan: Memory plan with the limit; may be None for rows in memory.
+        bins: Maximum number of bins of a column.
 
     Returns:
-        Both, and the share of the rows that is left.
+        Training rows, validation rows, and the share of the rows that is kept.
     """
     if not (isinstance(train, Stream) and isinstance(validation, Stream)):
         return train, validation, 1.0
@@ -58,12 +58,12 @@ def dataset(rows: Rows, layout: Layout, *, seed: int | None) -> tuple[Any, dict[
     """Prepare rows for LightGBM.
 
     Args:
-        rows: In memory, or streamed.
+        rows: Rows in memory, or streamed.
         layout: The model's inputs.
-        seed: Of the rows whose training-only inputs are blanked; None: of none.
+        seed: Seed that selects rows whose training-only inputs are blanked; None blanks none.
 
     Returns:
-        What `lightgbm.Dataset` takes as data, and its labels and weights.
+        The data argument of `lightgbm.Dataset`, and its arguments `label` and `weight`.
     """
     if isinstance(rows, Examples):
         inputs = rows.inputs if seed is None else _forget(layout, rows.inputs, seed, 0)
@@ -76,7 +76,7 @@ def dataset(rows: Rows, layout: Layout, *, seed: int | None) -> tuple[Any, dict[
 
 
 class _Reader:
-    """Reads row groups as matrices, and keeps the last one."""
+    """Reads row groups as matrices, and caches the last one."""
 
     def __init__(self, rows: Stream, seed: int | None) -> None:
         self._rows, self._seed = rows, seed
@@ -93,7 +93,7 @@ class _Reader:
 
 
 class _Part(lightgbm.Sequence):  # type: ignore[misc]
-    """One row group."""
+    """One row group as a sequence for LightGBM."""
 
     batch_size = 1 << 16
 
@@ -105,12 +105,12 @@ class _Part(lightgbm.Sequence):  # type: ignore[misc]
 
     def __getitem__(self, at: Any) -> npt.NDArray[Any]:
         found = self._reader.matrix(self._group)[at]
-        # LightGBM takes single rows, which it samples, as float64 only.
+        # LightGBM samples single rows, and accepts those as float64 only.
         return np.asarray(found if isinstance(at, slice) else found.astype(np.float64))
 
 
 def _forget(layout: Layout, inputs: Packed, seed: int, start: int) -> Packed:
-    """Blank the training-only inputs of some rows: by seed and number of the row alone."""
+    """Blank the training-only inputs of some rows, selected by seed and row index alone."""
     if not len(layout.training_only_places) + len(layout.training_only_numbers):
         return inputs
     draw = np.random.PCG64((seed, 0))

@@ -1,4 +1,4 @@
-"""Boosting: LightGBM on the featurized rows, stopped early on newer ones."""
+"""Boosting: LightGBM on the featurized rows, with early stopping on newer ones."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def fit_trees(
     progress: Progress,
     watch: EpochWatcher,
 ) -> tuple[Trees, dict[str, Any]]:
-    """Fit an ensemble.
+    """Fit a LightGBM model.
 
     Args:
-        card: architecture and hyperparameters.
-        train: rows to learn from.
-        validation: newer rows, to stop by.
-        plan: how much memory rows may take; needed where they stream.
-        seed: of the draws of inputs.
-        elapsed: whether the labels of some training rows are not final.
-        last: number of trees to fit, whatever validation says; default: it says when.
-        progress: told trees, loss and time left.
-        watch: told how good it is, every so many trees.
+        card: Architecture and hyperparameters.
+        train: Training rows.
+        validation: Newer rows, for early stopping.
+        plan: Memory plan; required if rows stream.
+        seed: Seed of LightGBM's random draws, and of the rows with blanked inputs.
+        elapsed: Whether the labels of some training rows are not final.
+        last: Number of trees to fit; None means that validation ends the training.
+        progress: Progress callback; receives trees, loss and time left.
+        watch: Callback that receives the validation metrics every `EVERY` trees.
 
     Returns:
-        The ensemble up to its best tree, and the figures of its training. Its card may differ from
-        the one given: what trees start from is part of the calibration then.
+        The model up to its best tree, and the metrics of its training. With `elapsed`, the
+        calibration of its card includes the score that the trees start from.
     """
     layout = Layout(card.features)
     settings: dict[str, Any] = find(card.architecture).build(**card.parameters)
@@ -93,14 +93,14 @@ def fit_trees(
     train, validation, share = fitting(train, validation, plan, int(settings.get("max_bin", 255)))
     if share < 1:
         progress(0.0, f"{share:.1%} of the rows: the bins of all would not fit, {plan}")
-    # Values are learned in units of their mean, so that penalties weigh the same in any currency.
+    # Values are divided by their mean, so that penalties weigh the same in any currency.
     unit = np.float32(1.0 if card.value is None else math.exp(-card.prior))
     objective: dict[str, Any] = {"objective": "binary", "metric": "binary_logloss"}
     if card.value is not None:
         objective = {"objective": "tweedie", "metric": "tweedie", "tweedie_variance_power": POWER}
     start = 0.0
     if elapsed:
-        # An objective of our own starts from 0 where LightGBM's own starts from the rate.
+        # A custom objective starts from a score of 0, LightGBM's own from the label rate.
         start = card.prior
         known = card.calibration.model_copy(
             update={"intercept": card.calibration.intercept + start}
@@ -111,7 +111,7 @@ def fit_trees(
     flags["label"] = flags["label"] * unit
     begin = np.full(len(train), start) if elapsed else None
     rows = lightgbm.Dataset(data, **flags, init_score=begin, free_raw_data=True)
-    # What undoes the weights of training is no part of a tree, but of how good it is.
+    # The correction for weighted training rows is not part of a tree, but validation needs it.
     shift = card.calibration.intercept if card.value is None else 0.0
     newer_data, newer_flags = dataset(validation, layout, seed=None)
     newer_flags["label"] = newer_flags["label"] * unit
@@ -120,7 +120,7 @@ def fit_trees(
         **newer_flags,
         init_score=np.full(len(validation), shift) if shift else None,
     )
-    del data, newer_data  # LightGBM lets go of them once they are bins
+    del data, newer_data  # LightGBM frees them once they are binned
     booster = lightgbm.train(
         {
             **settings,

@@ -1,4 +1,4 @@
-"""How good a model is on the validation rows: figures that stop a training early."""
+"""Metrics of a model on the validation rows, used for early stopping."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from nightbid.training.values import mean_deviance
 
 TINY = 1e-7
 AT_ONCE = 1 << 20
-"""Scores that are sorted together when rows stream."""
+"""Number of scores that are sorted at once if rows stream."""
 Score = Callable[[Packed], Floats]
-"""Model inputs to probabilities, [rows]."""
+"""Function from model inputs to probabilities, [rows]."""
 
 
 class Labels(Protocol):
@@ -35,12 +35,12 @@ class Labels(Protocol):
         """[scores], above 0."""
 
     def __len__(self) -> int:
-        """Number of rows they stand for."""
+        """Number of rows that the labels stand for."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Weights of the positives, then of the negatives, of each bin of the scores."""
+    """Total weights per bin of the scores, first of the positives, then of the negatives."""
 
     labels: Floats32
     weights: Floats32
@@ -52,20 +52,20 @@ class Counted:
 
 @dataclass(frozen=True)
 class Validation:
-    """Weighted figures of the validation rows."""
+    """Weighted metrics on the validation rows."""
 
     log_loss: float
-    """Of values: the mean Tweedie deviance."""
+    """Mean log loss; for value labels, the mean Tweedie deviance."""
     auc: float | None
-    """None where all labels are equal."""
+    """AUC; None if all labels are equal, or for value labels."""
 
 
 def validate(probabilities: npt.NDArray[np.float64], rows: Examples) -> Validation:
-    """Measure probabilities against labels.
+    """Compute log loss and AUC of probabilities.
 
     Args:
-        probabilities: [rows].
-        rows: with labels and weights.
+        probabilities: [rows] predictions.
+        rows: Rows with labels and weights.
     """
     labels, weights = rows.labels.astype(np.int64), rows.weights.astype(np.float64)
     clipped = np.clip(probabilities, TINY, 1 - TINY)
@@ -76,10 +76,15 @@ def validate(probabilities: npt.NDArray[np.float64], rows: Examples) -> Validati
 
 
 def validated(score: Score, rows: Rows, *, values: bool = False) -> Validation:
-    """Score rows and measure: exactly in memory, by a histogram of the scores where they stream.
+    """Score rows and compute metrics: exact in memory, from a histogram of scores if rows stream.
 
-    The histogram keeps a million distinct scores apart and joins neighbors beyond; its log loss is
-    exact, its AUC to some 1e-7. Of `values`, the mean deviance is exact either way.
+    The histogram separates up to a million distinct scores and merges neighbors beyond that; its
+    log loss is exact, its AUC accurate to about 1e-7. The mean deviance is always exact.
+
+    Args:
+        score: Function from model inputs to predictions.
+        rows: Validation rows.
+        values: Whether the labels are values, measured by their mean deviance.
     """
     if values:
         return Validation(mean_deviance(score, rows), None)
@@ -91,10 +96,10 @@ def validated(score: Score, rows: Rows, *, values: bool = False) -> Validation:
 
 
 def scored(score: Score, rows: Rows) -> tuple[Floats, Labels]:
-    """Score rows for fitting a calibration: row by row in memory, bin by bin where they stream.
+    """Score rows for fitting a calibration: one entry per row in memory, per bin if they stream.
 
     Returns:
-        Probabilities, and the labels and weights that belong to them.
+        Probabilities, and the labels and weights of the same entries.
     """
     if isinstance(rows, Examples):
         return score(rows.inputs), rows

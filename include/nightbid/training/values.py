@@ -1,4 +1,4 @@
-"""Training on values: where models start from, how they are validated and scaled afterwards."""
+"""Training on value labels: initial outputs, validation by deviance, and scaling afterwards."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LEAST_SPREAD = 0.05
 
 
 def value_fields(label: Label, train: Rows) -> dict[str, Any]:
-    """Make what the card of a model of values says of them: its head and its starting point.
+    """Create the fields of the model card that describe value outputs and their initial values.
 
     Args:
-        label: the pipeline's block.
-        train: rows to learn from.
+        label: The pipeline's `label` block.
+        train: Training rows.
 
     Raises:
-        CorruptDataError: no row has a value above 0.
+        CorruptDataError: No row has a value above 0.
     """
-    # Sums of weights, of values, and over values above 0 of weights, logs and their squares.
+    # Sums of: weights; weighted values; and over values above 0 weights, logs, squared logs.
     sums, largest = np.zeros(5), 0.0
     for labels, weights in train.flags():
         y, w = labels.astype(np.float64), weights.astype(np.float64)
@@ -61,7 +61,7 @@ def value_fields(label: Label, train: Rows) -> dict[str, Any]:
 
 
 def mean_deviance(score: Callable[[Packed], Floats], rows: Rows) -> float:
-    """Weighted mean Tweedie deviance of the predictions of rows."""
+    """Compute the weighted mean Tweedie deviance of the predictions of rows."""
     total = 0.0
     for piece in rows.pieces():
         each = deviances(piece.labels.astype(np.float64), score(piece.inputs))
@@ -70,11 +70,11 @@ def mean_deviance(score: Callable[[Packed], Floats], rows: Rows) -> float:
 
 
 def scale(score: Callable[[Packed], Floats], rows: Rows) -> Calibration:
-    """Find the factor that makes the mean prediction the mean value, as a shift of its log.
+    """Find the factor that makes the mean prediction the mean value, as a shift of the log.
 
     Args:
-        score: model inputs to expected values, [rows].
-        rows: training rows, as served.
+        score: Function from model inputs to expected values, [rows].
+        rows: Training rows, as served.
     """
     wanted = said = 0.0
     for piece in rows.pieces():

@@ -1,8 +1,8 @@
-"""Begin with what an earlier model knows: its layers alone, or everything, key by key.
+"""Warm start from an earlier model: take its layers only, or all weights with table rows by key.
 
-Vocabularies are learned again each night, so the same ad has another id: rows of the table, and of
-the optimizer's moments, move to where their key is now. A key that the earlier model did not know
-begins fresh, one that is gone is forgotten.
+Vocabularies are learned again each night, so the same ad gets another id. Rows of the table, and of
+the optimizer's moments, move to the current id of their key. New keys start from fresh values; keys
+that are gone are dropped.
 """
 
 from __future__ import annotations
@@ -36,9 +36,14 @@ Rows = npt.NDArray[np.int64]
 
 
 def why_cold(old: ModelCard, new: ModelCard) -> str:
-    """Say why a model cannot begin with the weights of another; empty where it can."""
+    """Return why a model cannot start from another one's weights; empty if it can.
+
+    Args:
+        old: Card of the earlier model.
+        new: Card of the model to train.
+    """
     requested = ("architecture", "embedding_dim", "parameters")
-    # As JSON: a tuple of tonight's is a list of the file's.
+    # Compare as JSON: a tuple in `new` is a list in the card that was read from a file.
     theirs, mine = (each.model_dump(mode="json", include=set(requested)) for each in (old, new))
     for name in requested:
         if theirs[name] != mine[name]:
@@ -51,27 +56,27 @@ def why_cold(old: ModelCard, new: ModelCard) -> str:
 
 
 def take_layers(network: Network, optimizer: LazyAdam, model: Path) -> None:
-    """Give a fresh network the layers of an earlier one and their moments; tables stay fresh.
+    """Copy an earlier network's layers and their moments into a new one; tables stay fresh.
 
     Args:
-        network: Freshly built.
-        optimizer: Of it.
-        model: Folder of the earlier model, for which `why_cold` is empty.
+        network: Freshly built network.
+        optimizer: Optimizer of the network.
+        model: Folder of the earlier model; `why_cold` must be empty for it.
     """
     _take(network, optimizer, model, None)
 
 
 def take_all(network: Network, optimizer: LazyAdam | None, state: Path, fitted: Path) -> int:
-    """Give a fresh network the weights and moments of an earlier one, rows of tables by key.
+    """Copy an earlier network's weights and moments into a new one, table rows by key.
 
     Args:
-        network: Freshly built.
-        optimizer: Of it; None: its moments are not needed.
-        state: Output of an earlier training, for which `why_cold` is empty.
-        fitted: Tonight's fitted features.
+        network: Freshly built network.
+        optimizer: Optimizer of the network; None skips the moments.
+        state: Output of an earlier training; `why_cold` must be empty for it.
+        fitted: Folder of tonight's fitted features.
 
     Returns:
-        Number of rows of the table that the earlier model knew.
+        Number of table rows that the earlier model knew.
     """
     moves = row_map(FittedFeatures.load(state / FITTED), FittedFeatures.load(fitted))
     _take(network, optimizer, state / "model", moves)
@@ -101,13 +106,13 @@ def _take(network: Network, optimizer: LazyAdam | None, model: Path, moves: Rows
 
 
 def save_slots(network: Network, optimizer: LazyAdam, folder: Path, *, tables: bool) -> None:
-    """Write the optimizer's state beside the weights, for a later night.
+    """Write the optimizer's state next to the weights, for a later night.
 
     Args:
-        network: That was trained.
-        optimizer: Of it.
-        folder: Of the model.
-        tables: Keep the moments of tables, too.
+        network: Trained network.
+        optimizer: Optimizer of the network.
+        folder: Folder of the model.
+        tables: Whether to keep the moments of tables too.
     """
     names = {each.path: name for name, each in network.variables.items()}
     arrays: dict[str, Array] = {"step": np.asarray(optimizer.step)}
@@ -119,17 +124,17 @@ def save_slots(network: Network, optimizer: LazyAdam, folder: Path, *, tables: b
 
 
 def save_keys(fitted: Path, folder: Path) -> None:
-    """Keep which key each row of the table has: the fitted features without their histories."""
+    """Save the fitted features without their histories: they map table rows to keys."""
     found = FittedFeatures.load(fitted)
     slim = {name: replace(each, history=None) for name, each in found.learned.items()}
     FittedFeatures(found.definition, slim).save(folder / FITTED)
 
 
 def row_map(old: FittedFeatures, new: FittedFeatures) -> Rows:
-    """Where each row of the new table was in the old one.
+    """Find where each row of the new table was in the old one.
 
     Returns:
-        int64 [rows of the new table]; -1 where there was none.
+        int64 [rows of the new table]; -1 for rows that the old table lacks.
     """
     before, now = Layout(old.schema), Layout(new.schema)
     known = {(each.name, each.kind): each for each in before.lookups}
@@ -145,11 +150,11 @@ def row_map(old: FittedFeatures, new: FittedFeatures) -> Rows:
 
 
 def _ids(mine: ModelInput, theirs: ModelInput, old: FittedFeatures, new: FittedFeatures) -> Rows:
-    """Old id of each new id of one input; -1 for none."""
+    """Return the old id of each new id of one input, -1 for none; [new ids]."""
     if mine.vocabulary and theirs.vocabulary:
         tokens, buckets = _vocabulary(new, mine.vocabulary)
         old_tokens, old_buckets = _vocabulary(old, theirs.vocabulary)
-        # Rows outside the vocabulary share buckets by hash: the same ones if as many.
+        # Values outside the vocabulary share buckets by hash: the same if the counts are.
         outside = np.arange(1, buckets + 1) if buckets == old_buckets else np.full(buckets, -1)
         place = pc.fill_null(pc.index_in(tokens, value_set=old_tokens), -1)
         found = np.asarray(place).astype(np.int64)
@@ -172,13 +177,13 @@ def _vocabulary(fitted: FittedFeatures, name: str) -> tuple[pa.Array, int]:
 
 
 def _move(variable: Any, old: Array, moves: Rows | None, *, table: bool) -> None:
-    """Set a variable from an array of the same name, row by row if it is a table.
+    """Set a variable from an array of an earlier model, row by row if it is a table.
 
     Args:
-        variable: Fresh.
-        old: Of the earlier model.
-        moves: See `row_map`; None: tables stay fresh.
-        table: Whether it is one.
+        variable: Variable with fresh values.
+        old: Array of the earlier model.
+        moves: Row map, see `row_map`; None leaves tables fresh.
+        table: Whether the variable is an embedding table.
     """
     if not table:
         variable.assign(old)

@@ -1,7 +1,7 @@
 """Workers of one training: `python -m nightbid.training.workers JOB.json` runs one of them.
 
-A managed training job runs this command on every machine, with TF_CONFIG set by the service and
-the folders of the job shared. On one machine, `launch` starts them all.
+A managed training job runs this command on every machine; the service sets TF_CONFIG, and the job's
+folders are shared. On one machine, `launch` starts all workers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nightbid.training.job import Job, run_job
 
 
 def main(path: str) -> int:
-    """Run one worker; what it has to say goes to stdout, a line of JSON each."""
+    """Run one worker; it reports to stdout, one JSON object per line."""
     job = Job.model_validate_json(Path(path).read_text(encoding="utf-8"))
 
     def progress(done: float, message: str = "") -> None:
@@ -41,17 +41,18 @@ def main(path: str) -> int:
 
 
 def launch(job: Job, workers: int, *, progress: Progress, watch: EpochWatcher) -> dict[str, Any]:
-    """Run a job by several processes of this machine, and wait for them.
+    """Run a job with several processes on this machine, and wait for them.
 
     Args:
-        job: which.
-        workers: how many processes.
-        progress: told what the first worker says.
-        watch: told of its epochs; may end the training.
+        job: Training job to run.
+        workers: Number of processes.
+        progress: Callback that receives the first worker's progress.
+        watch: Callback that receives the first worker's metrics after each epoch; may raise to
+            end the training.
 
     Raises:
-        StageError: a worker died; the others are stopped, and a rerun goes on from the checkpoint.
-        ConfigError: what a worker found wrong.
+        StageError: A worker died. The others are stopped; a rerun resumes from the checkpoint.
+        ConfigError: A worker found a configuration error.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -96,7 +97,7 @@ def launch(job: Job, workers: int, *, progress: Progress, watch: EpochWatcher) -
 
 
 def _end_together(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Stop all workers when one dies: the others would wait for it for ever."""
+    """Stop all workers when one dies; they would wait for it forever."""
     while any(process.poll() is None for process in processes):
         if any(process.poll() for process in processes):
             for process in processes:
