@@ -1,4 +1,4 @@
-"""What a schema of Avro may say, so that a few bytes cannot stand for endless rows."""
+"""Checks of Avro schemas that keep a few bytes from standing for an unlimited number of rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ NOTHING = "a block of a few bytes may then claim any number of rows"
 
 
 def check_avro(schema: Any) -> None:
-    """Refuse a schema whose types take no bytes where they may repeat, or contain themselves.
+    """Reject a schema with zero-byte types that may repeat, or with types that contain themselves.
 
     Args:
-        schema: Of the file, as fastavro has parsed it.
+        schema: The file's schema, as parsed by fastavro.
 
     Raises:
-        CorruptDataError: It is such a schema.
+        CorruptDataError: The schema has such a type.
     """
     named: dict[str, Any] = {}
     if not _least_bytes(schema, named, ()):
@@ -24,11 +24,11 @@ def check_avro(schema: Any) -> None:
 
 
 def _least_bytes(schema: Any, named: dict[str, Any], inside: tuple[str, ...]) -> int:
-    """Bytes that a value takes at least; 1 for any that takes some."""
+    """Minimum encoded size of a value: 0 or 1, where 1 means at least one byte."""
     if isinstance(schema, list):
         for each in schema:
             _least_bytes(each, named, inside)
-        return 1  # which of them it is
+        return 1  # the index of the branch
     kind = schema["type"] if isinstance(schema, dict) else schema
     if isinstance(kind, (dict, list)):
         return _least_bytes(kind, named, inside)

@@ -1,11 +1,11 @@
-"""A table of BigQuery as a place of files: each of its days is copied once, as Parquet.
+"""Reads a BigQuery table as a folder of files: each day is copied once, as Parquet.
 
 Days come from the metadata of the table's partitions, rows from the Storage Read API, which streams
-Arrow record batches of the wanted columns alone. A day is copied again when its partition has
-changed. Nothing is loaded into memory whole.
+Arrow record batches of the selected columns. A day is copied again when its partition has
+changed. Rows are streamed, so memory does not grow with the table.
 
-`BIGQUERY_EMULATOR_HOST` and `BIGQUERY_STORAGE_EMULATOR_HOST` name an emulator's addresses: the
-first as Google's client reads it (HTTP), the second for the Storage Read API (gRPC).
+`BIGQUERY_EMULATOR_HOST` (HTTP, read by Google's client) and `BIGQUERY_STORAGE_EMULATOR_HOST`
+(gRPC, for the Storage Read API) hold the addresses of an emulator.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nightbid.errors import CorruptDataError, MissingDataError, NightbidError, W
 from nightbid.storage.workspace import replaced
 
 KEPT_SECONDS = 30 * 86_400.0
-"""A copy that nothing has read for so long is removed."""
+"""Copies that have not been read for this many seconds are deleted."""
 _AT_ONCE = 4
 _NAME = "part-00000.parquet"
 _PARTITION = re.compile(r"(\d{4})(\d{2})(\d{2})(\d{2})?")
@@ -47,24 +47,24 @@ WHERE table_name = @table AND total_rows > 0
 
 @dataclass(frozen=True)
 class _Day:
-    """A partition, or a table per day."""
+    """One partition, or one table of a date-sharded set."""
 
     table: str
-    """Resource name, as the Storage Read API takes it."""
+    """Resource name in the form that the Storage Read API expects."""
     restriction: str
-    """Condition that its rows meet; empty: all rows of the table."""
+    """SQL condition that selects the day's rows; empty: all rows of the table."""
     changed: float
-    """Seconds since 1970."""
+    """Time of the last change, in seconds since 1970."""
     rows: int
 
 
 class BigQueryTable:
-    """A table that is partitioned by days or hours, or tables `events_YYYYMMDD`, one per day.
+    """A table partitioned by day or hour, or date-sharded tables (`events_YYYYMMDD`).
 
     Args:
-        address: `bq://project.dataset.table`; a star at the end stands for the day.
-        cache: folder of the copies.
-        wanted: whether a column is read; default: all are.
+        address: `bq://project.dataset.table`; a trailing star stands for the day.
+        cache: Folder for the copies.
+        wanted: Returns whether a column is read; None: all columns are read.
     """
 
     def __init__(
@@ -79,21 +79,21 @@ class BigQueryTable:
         self._project, self._dataset, self._table = match.groups()
         self._wanted = wanted
         self._cache = cache / "bigquery" / self._project / self._dataset
-        # Another choice of columns has copies of its own.
+        # Each selection of columns has its own copies.
         digest = hashlib.sha256(json.dumps(self._columns).encode()).hexdigest()[:16]
         self.root = self._cache / self._table.replace("*", "_all") / digest
-        """Folder of the copies."""
+        """Folder of the copies of this table and selection of columns."""
 
     def walk(self) -> Iterable[tuple[Path, str]]:
-        """List a file per day or hour that has rows."""
+        """List one file per day or hour that has rows."""
         return [(self.root / relative, relative) for relative in self._days]
 
     def head(self, path: Path) -> bytes:
-        """First bytes of a Parquet file."""
+        """Return the first bytes of a Parquet file."""
         return b"PAR1"
 
     def fetch(self, paths: Iterable[Path]) -> None:
-        """Copy those days that are not here as they are now."""
+        """Copy the days whose local copy is missing or out of date."""
         wanted = [path for path in paths if not self._is_here(path)]
         if not wanted:
             return
@@ -105,12 +105,12 @@ class BigQueryTable:
         self._remove_old()
 
     def version(self, path: Path) -> tuple[object, ...]:
-        """When the partition was last changed, and its rows."""
+        """Time of the partition's last change and its number of rows."""
         day = self._day(path)
         return day.changed, day.rows
 
     def changed(self, path: Path) -> float | None:
-        """When the partition was last changed."""
+        """Time of the partition's last change, in seconds since 1970; None: unknown."""
         with suppress(ValueError, KeyError):
             return self._days[path.relative_to(self.root).as_posix()].changed
         return None
@@ -132,7 +132,7 @@ class BigQueryTable:
         return False
 
     def _copy(self, path: Path) -> None:
-        """Stream the rows of a day into a Parquet file, beside it first."""
+        """Stream the rows of a day into a temporary Parquet file, then move it into place."""
         from google.cloud.bigquery_storage_v1 import types
 
         day, note = self._day(path), path.with_name(".version")
@@ -175,7 +175,7 @@ class BigQueryTable:
 
     @cached_property
     def _days(self) -> dict[str, _Day]:
-        """Path below the root → what it is a copy of."""
+        """Path relative to the root → the partition or table that it is a copy of."""
         with self._one_line():
             days = dict(self._shards() if self._table.endswith("*") else self._partitions())
         if not days:
@@ -196,7 +196,7 @@ class BigQueryTable:
         for row in self._client.query_and_wait(query, job_config=config):
             match = _PARTITION.fullmatch(row["partition_id"])
             if match is None:
-                continue  # rows of no day, or that are still in the streaming buffer
+                continue  # rows without a day, or still in the streaming buffer
             year, month, day, hour = match.groups()
             start = datetime(int(year), int(month), int(day), int(hour or 0))
             end = start + (timedelta(hours=1) if hour else timedelta(days=1))
@@ -208,7 +208,7 @@ class BigQueryTable:
         """Column that partitions the table, and its type.
 
         Raises:
-            CorruptDataError: the table has no partitions, or they are no days.
+            CorruptDataError: The table is not partitioned by day or hour.
         """
         by = self._shape.time_partitioning
         if by is None or by.type_ not in ("DAY", "HOUR"):
@@ -235,7 +235,7 @@ class BigQueryTable:
 
     @cached_property
     def _shard_tables(self) -> list[tuple[str, str]]:
-        """Tables that the star stands for, each with its day."""
+        """Date-sharded tables that match the address, each with its day as YYYYMMDD."""
         stem = self._table[:-1]
         tables = self._client.list_tables(f"{self._project}.{self._dataset}")
         names = [each.table_id for each in tables if each.table_id.startswith(stem)]
@@ -249,7 +249,7 @@ class BigQueryTable:
 
     @cached_property
     def _shape(self) -> Any:
-        """The table, or the newest of those that the star stands for."""
+        """Metadata of the table, or of the newest date-sharded one."""
         with self._one_line():
             many = self._table.endswith("*")
             name = self._shard_tables[-1][0] if many else self._table
@@ -257,7 +257,7 @@ class BigQueryTable:
 
     @property
     def _columns(self) -> list[str]:
-        """Columns that are read."""
+        """Columns to read."""
         names = [each.name for each in self._shape.schema]
         chosen = [name for name in names if self._wanted is None or self._wanted(name)]
         return chosen or names[:1]
@@ -299,7 +299,7 @@ class BigQueryTable:
             raise MissingDataError(
                 "there is no such table", where=self.address, hint="set source.folder"
             ) from error
-        except Exception as error:  # each client has errors of its own
+        except Exception as error:  # each client raises its own exception types
             text = " ".join(str(getattr(error, "message", error)).split())[:200]
             raise WorkspaceError(
                 f"BigQuery cannot be read: {type(error).__name__}: {text}",
@@ -309,7 +309,7 @@ class BigQueryTable:
 
 
 def _literal(at: datetime, kind: str) -> str:
-    """Write a time as BigQuery's SQL compares it with a column of a type."""
+    """Write a time as a BigQuery SQL literal of a column's type."""
     if kind == "DATE":
         return f'DATE "{at:%Y-%m-%d}"'
     zone = "+00" if kind == "TIMESTAMP" else ""

@@ -1,10 +1,10 @@
-"""Which files of a folder belong to which day, by the names of folders and files.
+"""Assigns the files of a folder to days by the names of folders and files.
 
 A day is named by a folder `dt=2026-01-05` (also `date=`, `day=`, `ds=`, and without dashes), by
 `year=2026/month=1/day=5`, by `2026/01/05`, by a folder `2026-01-05` or `20260105`, or by a file
 with the day in its name. An hour may follow the day (`dt=2026-01-05/hour=03`, `2026/01/05/03`,
-`dt=2026-01-05-03`, `2026010503`): its files belong to the day. Links are followed. Everything else,
-such as weeks and months, is left alone.
+`dt=2026-01-05-03`, `2026010503`); its files belong to that day. Symbolic links are followed.
+Other names, such as weeks and months, are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NESTED = re.compile(r"(?:^|/)(\d{4})/(\d{2})/(\d{2})(?:/|$)")
 FOLDER = re.compile(rf"(?:^|/)(20\d{{2}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?:/|$)")
 IN_NAME = re.compile(rf"(?<!\d)(20\d{{2}})-?(\d{{2}})-?(\d{{2}}){_HOUR}(?!\d)")
 HOUR_BELOW = re.compile(r"^/?(?:(?:hour|hr|h|hh)=)?([01]?\d|2[0-3])(?:/|$)")
-"""A folder below that of the day."""
+"""Matches an hour folder below a day's folder."""
 WEEK = re.compile(r"(?:^|[/=_.-])(20\d{2})-?W(\d{2})(?=$|[/_.-])")
 PACKED = (".gz", ".bz2", ".zst")
 SUFFIXES = {
@@ -64,28 +64,28 @@ CALENDAR = frozenset(
         "week",
     )
 )
-"""Names of partitions that say when, not what."""
+"""Partition names that state a time, not a value."""
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAGIC = {b"PAR1": "parquet", b"ORC": "orc", b"Obj\x01": "avro", b"{": "jsonl"}
-"""First bytes of a file → its format; others are csv."""
+"""First bytes of a file → its format; files with other first bytes are CSV."""
 
 
 @dataclass
 class DayFiles:
-    """What a folder holds, by day."""
+    """The files of a folder, grouped by day."""
 
     files: dict[date, list[Path]] = field(default_factory=dict)
-    """Files of the wanted format, in the order of their names."""
+    """Files of the requested format, sorted by name."""
     others: dict[date, list[str]] = field(default_factory=dict)
-    """Names of other files in folders of days; a day that is only here is empty."""
+    """Names of other files in folders of days; a day that appears only here is empty."""
 
 
 def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
-    """Columns whose value the folders of a file name, as Hive and Spark write them: `country=DE`.
+    """Read column values from a file's partition folders, in Hive's notation (`country=DE`).
 
     Args:
-        path: the file.
-        root: the folder of the logs.
+        path: The file.
+        root: Folder of the logs.
     """
     if not path.is_relative_to(root):
         return {}
@@ -100,7 +100,7 @@ def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class Named:
-    """What the names of folders and files say of a partition."""
+    """How to read a partition from the names of folders and files."""
 
     unit: Unit = "day"
     week_begins: str = "monday"
@@ -109,10 +109,11 @@ class Named:
         """Read the partition of a file, or of a folder (with a slash at the end).
 
         Returns:
-            As `day_of_folder`.
+            The partition's day (None if the names state none), and the text of a partition folder
+            that is no date of the calendar (else None), as `day_of_folder` returns them.
 
         Raises:
-            CorruptDataError: a day of hours has a file without an hour.
+            CorruptDataError: Partitions are hours and a file name states none.
         """
         folder, _, name = relative.rpartition("/")
         if self.unit == "week" and (week := self._week(relative)):
@@ -147,7 +148,7 @@ class Named:
 
 
 def _hour_of(folder: str, name: str) -> int | None:
-    """Hour behind the day in a name, or of a folder below that of the day."""
+    """Read the hour that follows the day in a name, or that a folder below the day states."""
     for text, patterns in ((folder, (PARTITION, FOLDER, HIVE, NESTED)), (name, (IN_NAME,))):
         for pattern in patterns:
             for match in pattern.finditer(text):
@@ -168,14 +169,14 @@ def scan(
     """Find the files of each partition.
 
     Args:
-        files: as `walk` gives them.
-        kind: a format of `SUFFIXES`. A file without an extension in a day's folder is taken for it
-            by its first bytes.
-        head: reads the first four bytes of a file; default: from this machine.
-        named: what names stand for; default: days.
+        files: Paths and relative names, as `walk` yields them.
+        kind: Format to find, a key of `SUFFIXES`. A file without an extension in a day's folder is
+            recognized by its first bytes.
+        head: Reads the first four bytes of a file; None: from the local file.
+        named: How names are read; None: as days.
 
     Raises:
-        CorruptDataError: a folder of files has the name of a day that does not exist.
+        CorruptDataError: A folder with files is named like a day that does not exist.
     """
     found, named = DayFiles(), named or Named()
     for path, relative in sorted(files, key=lambda each: each[1]):
@@ -201,7 +202,7 @@ def scan(
 
 
 def walk(root: Path) -> Iterator[tuple[Path, str]]:
-    """Files, and folders with a slash at the end; links are followed, each folder once."""
+    """Yield files, and folders with a trailing slash; links are followed, each folder once."""
     visited: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -223,7 +224,7 @@ def day_of_folder(folder: str) -> tuple[date | None, str | None]:
     """Read the day of a folder's path, relative to the root.
 
     Returns:
-        The day, or None; and the text of a partition that is no day of the calendar, or None.
+        The day, or None; and the text of a partition that is no date of the calendar, or None.
     """
     for pattern in (PARTITION, HIVE, NESTED, FOLDER):
         matches = list(pattern.finditer(folder))
@@ -236,7 +237,7 @@ def day_of_folder(folder: str) -> tuple[date | None, str | None]:
 
 
 def day_of_path(path: Path) -> date | None:
-    """Read the day of a file from its folder's name or its own; None if neither names one."""
+    """Read a file's day from its folder's name or its own; None if neither states one."""
     day, _ = day_of_folder(path.parent.as_posix())
     return day or _first_day(IN_NAME.finditer(path.name))
 
@@ -246,12 +247,12 @@ def _first_day(matches: Iterator[re.Match[str]]) -> date | None:
         try:
             return date(*(int(number) for number in match.groups()[:3]))
         except ValueError:
-            continue  # 90210555 in a name is no day
+            continue  # digits that are no date, such as 90210555
     return None
 
 
 def is_format(path: Path, kind: str, head: Callable[[Path], bytes] | None = None) -> bool:
-    """Tell whether a file is of a format: by its name, or else by its first bytes."""
+    """Return whether a file has a format, by its extension or else by its first bytes."""
     name = path.name
     if name.endswith(SUFFIXES[kind]):
         return True
@@ -269,14 +270,14 @@ def _head(path: Path) -> bytes:
 
 
 def partition_folders(values: Sequence[tuple[str, object]]) -> list[str]:
-    """Name the folders of a table's partition, so that its day is found whatever the column.
+    """Build partition folder names whose day is found whatever the partition column is called.
 
     Args:
-        values: partition columns and their values, in order.
+        values: Partition columns and their values, in order.
 
     Returns:
-        One `name=value` each; a day in a column of another name stands under `dt`, if no other
-        column names the day.
+        One `name=value` each; a day in a column of another name becomes `dt=…`, unless another
+        column already states the day.
     """
     named = [f"{name}={value}" for name, value in values]
     if PARTITION.search("/".join(named)) or HIVE.search("/".join(named)):

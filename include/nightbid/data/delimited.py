@@ -1,8 +1,8 @@
-"""CSV and TSV files, block by block: what cannot be read is set aside with a reason, never lost.
+"""Reads CSV and TSV files block by block; unreadable lines are set aside with a reason, not lost.
 
 Fields are read as bytes and cast column by column. A line with the wrong number of fields becomes
-a row of nulls, a value that does not cast becomes null; either way the row carries why in
-`nb_reason`, and what stood there in `nb_text`. Every line of a file becomes a row or is an error.
+a row of nulls, and a value that does not cast becomes null. In both cases the row has the reason in
+`nb_reason` and the original text in `nb_text`. Every line of a file becomes a row or is an error.
 """
 
 from __future__ import annotations
@@ -33,56 +33,56 @@ from nightbid.errors import CorruptDataError, MissingDataError
 from nightbid.schema import REASON, TEXT
 
 BLOCK_BYTES = 8 << 20
-"""Memory is a small multiple of it, whatever the size of the file."""
+"""Size of a block; memory is a small multiple of it, whatever the file's size."""
 HEADER_BYTES = 1 << 16
 UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 MOST_COLUMNS = 10_000
 MALFORMED_BYTES = 256 << 20
-"""Of lines on end with another number of fields than the header has: they are held until due."""
+"""Limit on malformed lines in memory; they are buffered until their position is reached."""
 UNCLOSED = "holds whole lines: is a quotation mark never closed?"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A file, or a piece of it."""
+    """A file, or a range of one."""
 
     path: Path
     start: int = 0
-    """Of lines: the first byte, with which a line starts. Of records: the first row group."""
+    """First byte (text files; must begin a line) or first row group (record files)."""
     stop: int | None = None
-    """Behind the last one; None: to the end."""
+    """End of the range, exclusive; None: the end of the file."""
     names: tuple[str, ...] = ()
-    """Columns in order, of a range of lines that the header stands before."""
+    """Columns in order, for a range of lines that does not include the header."""
 
     @property
     def size(self) -> int | None:
-        """How many bytes or groups; None: up to the end."""
+        """Number of bytes or row groups; None: up to the end."""
         return None if self.stop is None else self.stop - self.start
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text file is cut into fields."""
+    """How a text file is divided into fields."""
 
     delimiter: str = ","
     quoting: bool = True
-    """Fields may stand in quotation marks, and then hold delimiters and line breaks."""
+    """Whether fields may be in quotation marks and then contain delimiters and line breaks."""
     names: tuple[str, ...] = ()
-    """Columns in order if the file has no header."""
+    """Columns in order, if the file has no header."""
     encoding: str = "utf-8"
     style: TextFormat = field(default_factory=TextFormat)
 
 
 def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kind]:
-    """Widen the kinds of columns so that they hold every value of a file.
+    """Widen the kinds of columns so that they can hold every value of a file.
 
     Args:
-        part: what to read.
-        dialect: how.
-        known: kinds that hold for files seen before; only these columns are looked at.
+        part: File or range to read.
+        dialect: Delimiter, quoting and encoding.
+        known: Kinds that fit the files read before; only these columns are checked.
 
     Returns:
-        Kinds that hold for this file too.
+        Kinds that also fit this file.
     """
     found = dict(known)
     columns = columns_of(part, dialect)
@@ -106,10 +106,10 @@ def kinds(part: Part, dialect: Dialect, known: dict[str, Kind]) -> dict[str, Kin
 
 
 def columns_of(part: Part, dialect: Dialect) -> list[str]:
-    """Columns of a file, in order; none of an empty one.
+    """Columns of a file, in order; an empty file has none.
 
     Raises:
-        CorruptDataError: two columns have one name, or the header is not text.
+        CorruptDataError: Two columns have the same name, or the header is not text.
     """
     with _opened(part, dialect) as stream:
         line = bytes(stream.read(HEADER_BYTES))
@@ -119,7 +119,7 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
         return []
     start, first = line[:2], line.partition(b"\n")[0]
     if (count := first.count(dialect.delimiter.encode()) + 1) > MOST_COLUMNS:
-        # Arrow would take memory for each of them, and end the process where there is none.
+        # Arrow allocates memory for each column and ends the process when there is none left.
         raise CorruptDataError(
             f"has {count:,} columns, at most {MOST_COLUMNS:,} can be read",
             where=str(part.path),
@@ -142,7 +142,7 @@ def columns_of(part: Part, dialect: Dialect) -> list[str]:
 
 
 def _names(part: Part, dialect: Dialect, block: int) -> list[str]:
-    """Names of the first line, of a file of which one block is looked at."""
+    """Read the column names from the first line, with a given block size."""
     try:
         with _opened(part, dialect) as stream:
             return list(_reader(stream, part, dialect, None, _Malformed(), block).schema.names)
@@ -159,24 +159,23 @@ def read(
     """Read a file block by block.
 
     Args:
-        part: what to read.
-        dialect: how.
-        types: of the columns; a column without one is a string.
-        chosen: columns to read; default: all that have a name.
+        part: File or range to read.
+        dialect: Delimiter, quoting and encoding.
+        types: Types of the columns; a column without an entry is a string.
+        chosen: Columns to read; None: all columns that have a name.
 
     Yields:
-        Tables of these columns, and of `nb_reason` and `nb_text`, null where
-        nothing is wrong.
+        Tables of these columns, plus `nb_reason` and `nb_text`, which are null for readable rows.
 
     Raises:
-        CorruptDataError: the file ends in the middle of its compression, is not text, has two
-            columns of one name, or lines of it went missing.
-        MissingDataError: the file is gone.
+        CorruptDataError: The compressed data is truncated, the file is not text, two columns have
+            the same name, or some lines did not become rows.
+        MissingDataError: The file is gone.
     """
     every = columns_of(part, dialect)
     if not every:
-        return  # jobs leave such files where they had no row to write
-    fields = [name for name in every if name]  # nothing can ask for a column without a name
+        return  # jobs without rows write empty files
+    fields = [name for name in every if name]  # unnamed columns cannot be selected
     columns = [name for name in fields if chosen is None or name in chosen]
     convert = pcsv.ConvertOptions(
         null_values=list(NULLS),
@@ -195,8 +194,10 @@ def read(
             breaks += inside
             rows = typed(table.select(columns), types, dialect.style)
             yield _whole_lines(rows, table, dialect, len(every)) if inside else rows
-            # The reader runs ahead by chance; when a line is told of must not depend on that. Its
-            # number says how many good rows stand before it: it is due once those have been.
+            # The reader reads ahead by an amount that varies, but the order of rows must not depend
+            # on it.
+            # A line's number says how many good rows precede it: it is due once those have been
+            # yielded.
             due = lines.due(good + header)
             if due:
                 yield _malformed(due, columns, types)
@@ -214,19 +215,19 @@ def read(
 
 
 class _Malformed:
-    """Lines with the wrong number of fields, until their turn among the good ones has come."""
+    """Lines with the wrong number of fields, held until their position among the good rows."""
 
     def __init__(self) -> None:
         self.count = 0
-        """All so far."""
+        """Number of malformed lines so far."""
         self.breaks = 0
-        """Line breaks inside of them."""
+        """Line breaks inside these lines."""
         self._waiting: deque[pcsv.InvalidRow] = deque()
         self._told = 0
         self._bytes = 0
 
     def keep(self, line: pcsv.InvalidRow) -> str:
-        """Take one, as the reader tells of it."""
+        """Take a malformed line; Arrow calls this as `invalid_row_handler`."""
         self.count += 1
         self.breaks += line.text.count("\n")
         self._bytes += len(line.text) + 100
@@ -236,7 +237,7 @@ class _Malformed:
         return "skip"
 
     def due(self, before: int | None = None) -> list[pcsv.InvalidRow]:
-        """Give those whose number says that at most so many good rows stand before them."""
+        """Return the lines that at most `before` good rows precede; None: all remaining lines."""
         found = []
         while self._waiting and (
             before is None or (self._waiting[0].number or 0) - 1 - self._told < before
@@ -257,7 +258,7 @@ def _line_breaks(table: pa.Table) -> int:
 
 
 def _whole_lines(rows: pa.Table, raw: pa.Table, dialect: Dialect, fields: int) -> pa.Table:
-    """Set aside rows of which a field swallowed lines: a quotation mark was never closed."""
+    """Set aside rows with a field that swallowed lines: a quotation mark was never closed."""
     reason, text = rows[REASON].combine_chunks(), rows[TEXT].combine_chunks()
     for name in raw.column_names:
         column = raw[name].combine_chunks()
@@ -284,7 +285,7 @@ def _whole_lines(rows: pa.Table, raw: pa.Table, dialect: Dialect, fields: int) -
 
 
 def _lines_with_text(part: Part, dialect: Dialect) -> int:
-    """Count the lines that are not blank: a second look, where the first did not add up."""
+    """Count the lines that are not blank, in a second pass when the first count does not add up."""
     count, rest = 0, b""
     with _opened(part, dialect) as stream:
         while chunk := stream.read(BLOCK_BYTES):
@@ -296,7 +297,7 @@ def _lines_with_text(part: Part, dialect: Dialect) -> int:
 def _malformed(
     lines: Sequence[pcsv.InvalidRow], columns: Sequence[str], types: Mapping[str, ColumnType]
 ) -> pa.Table:
-    """Rows of nulls that stand for lines with the wrong number of fields."""
+    """Build rows of nulls for lines with the wrong number of fields."""
     table: dict[str, pa.Array] = {
         name: pa.nulls(len(lines), ARROW[types.get(name, "string")]) for name in columns
     }
@@ -337,7 +338,7 @@ def _reader(
     try:
         return pcsv.open_csv(
             stream,
-            # Threads would lose the numbers of the lines.
+            # Threads would lose the line numbers.
             read_options=pcsv.ReadOptions(
                 column_names=list(dialect.names) or None,
                 block_size=block or BLOCK_BYTES,
@@ -346,7 +347,7 @@ def _reader(
             parse_options=pcsv.ParseOptions(
                 delimiter=dialect.delimiter,
                 quote_char='"' if dialect.quoting else False,
-                # Else blocks are cut at line breaks inside of quotation marks too.
+                # Without it, blocks would also be split at line breaks inside quotation marks.
                 newlines_in_values=dialect.quoting,
                 invalid_row_handler=lines.keep,
             ),

@@ -1,4 +1,4 @@
-"""A Delta table, read as a folder of the Parquet files that are in it now."""
+"""Reads a Delta table as a folder of the Parquet files of its newest version."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nightbid.data.day_names import partition_folders
 from nightbid.errors import CorruptDataError, MissingDataError
 
 Fetch = Callable[[Iterable[Path]], None]
-"""Has files on this machine."""
+"""Function that copies files to this machine."""
 LOG = "_delta_log"
 READ_AS_PARQUET = {"timestampNtz", "vacuumProtocolCheck", "v2Checkpoint", "domainMetadata"}
-"""Features of a table that change nothing about its files."""
+"""Table features that do not change how its Parquet files are read."""
 
 
 def is_delta(root: Path) -> bool:
@@ -23,15 +23,15 @@ def is_delta(root: Path) -> bool:
 
 
 def delta_files(root: Path, fetch: Fetch) -> Iterable[tuple[Path, str]]:
-    """List the files of the newest version of a table, each below a folder per partition column.
+    """List the files of a table's newest version, each below one folder per partition column.
 
     Args:
-        root: folder of the table; its log is there.
-        fetch: not used.
+        root: Folder of the table, with its local log.
+        fetch: Not used.
 
     Raises:
-        CorruptDataError: the log cannot be read, or the files alone are not the rows.
-        MissingDataError: no column partitions the table.
+        CorruptDataError: The log cannot be read, or the Parquet files alone do not define the rows.
+        MissingDataError: The table has no partition column.
     """
     import deltalake
     from deltalake.exceptions import DeltaError
@@ -61,7 +61,7 @@ def delta_files(root: Path, fetch: Fetch) -> Iterable[tuple[Path, str]]:
 
 
 def _refuse_unlike_parquet(root: Path, table: Any) -> None:
-    """Refuse tables of which the files alone do not say what the rows are."""
+    """Refuse tables with features that make the rows differ from those of the Parquet files."""
     features = set(table.protocol().reader_features or ()) - READ_AS_PARQUET
     if table.metadata().configuration.get("delta.columnMapping.mode", "none") == "none":
         features -= {"columnMapping"}

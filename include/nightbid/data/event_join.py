@@ -1,4 +1,4 @@
-"""The join of a day's impressions with clicks and conversions: arrays in, columns out."""
+"""Joins a day's impressions with clicks and conversions; takes arrays and returns columns."""
 
 from __future__ import annotations
 
@@ -22,59 +22,59 @@ HOUR = 3_600_000_000
 NO_KEY, NO_TIME = "a {} without an id", "a {} whose time cannot be read"
 ORPHAN, EARLY = "a {} without an impression of {}", "a {} earlier than its impression"
 NO_NUMBER = "a {} whose {} is not a number"
-"""Why an event is set aside."""
+"""Reasons for setting an event aside."""
 
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Some events as logged, [rows] each."""
+    """A batch of events as logged; every array is [rows]."""
 
     key: pa.Array
     """Id of the impression."""
     time: pa.Array
     """timestamp[us, UTC]; null where it cannot be read."""
     own: bool
-    """Whether they were logged on the day of the impressions."""
+    """Whether the events were logged on the day of the impressions."""
     event_key: pa.Array | None = None
-    """Id of the event itself, where events have one."""
+    """Id of the event itself; None if events have no id."""
     value: Floats | None = None
-    """Money; NaN where none is logged."""
+    """Money; NaN where none is logged; None: the stream has no amounts."""
     reason: pa.Array | None = None
-    """Why an event cannot be read, null where it can; None: all can."""
+    """Why an event cannot be read, null if it can; None: all events are readable."""
     text: pa.Array | None = None
-    """What cannot be read, for a person."""
+    """The unreadable value, to show to users."""
 
 
 @dataclass
 class Events:
-    """Clicks or conversions around one day, without second copies, by key and time."""
+    """Clicks or conversions around one day, without duplicates, sorted by key and time."""
 
     kind: str
     ids: pa.Array
-    """Distinct keys of the impressions."""
+    """Distinct ids of the impressions that the events refer to."""
     key: Ints
-    """[events], position in `ids`."""
+    """[events], index into `ids`."""
     time: Ints
     """[events], microseconds."""
     own: Bools
     """[events], whether the event was logged on the day of the impressions."""
     value: Floats | None
-    """[events], money; 0 where none is logged."""
+    """[events], money; 0 where none is logged; None: events have no amounts."""
     duplicates: int = 0
-    """Second copies among the events of the day itself."""
+    """Number of duplicates among the events logged on the day itself."""
     without_value: int = 0
-    """Events of the day itself for which no money is logged."""
+    """Number of events logged on the day itself without an amount."""
     unread: tuple[pa.Table, ...] = ()
-    """Events of the day itself that cannot be read: see `_aside`."""
+    """Unreadable events logged on the day itself, as tables of `_aside`."""
 
     @classmethod
     def of(cls, kind: str, batches: Sequence[EventBatch], *, valued: bool = False) -> Events:
-        """Put events in order, set apart what cannot be read, and drop second copies.
+        """Sort events, separate the unreadable ones and drop duplicates.
 
         Args:
             kind: `click` or `conversion`.
-            batches: In the order of the logs.
-            valued: Whether events bring money, also where there are none.
+            batches: Events in the order of the logs.
+            valued: Whether events have amounts, even if there are no events.
         """
         if not batches:
             nothing = np.zeros(0, np.int64)
@@ -107,7 +107,8 @@ class Events:
         order = np.lexsort((when, code))
         again[order[1:]] = (np.diff(code[order]) == 0) & (np.diff(when[order]) == 0)
         if others := [each.event_key for each in batches if each.event_key is not None]:
-            # An event's own key says more than its time; where it is null, the time has to do.
+            # An event's own key is a better identity than its time; events without a key use the
+            # time.
             own_key = _together(others).filter(at).dictionary_encode().indices
             event = np.asarray(pc.fill_null(own_key, -1), np.int64)
             order = np.argsort(event, kind="stable")
@@ -130,12 +131,13 @@ class Join:
     """Joins batches of a day's impressions with its events.
 
     Args:
-        events: `click` and, where there are any, `conversion`.
-        touch: Which of several clicks counts.
+        events: Events by kind: `click` and, if there are any, `conversion`.
+        touch: Which of several clicks counts: `first` or `last`.
         window: Microseconds after the impression within which an event counts.
         click_through: Microseconds after the click within which a conversion counts.
-        view_through: Microseconds after the impression for a conversion without a click; 0: none.
-        days: Days before that are looked through for the impression of an event.
+        view_through: Microseconds after the impression within which a conversion without a click
+            counts; 0: such conversions do not count.
+        days: Number of earlier days that are searched for the impression of an event.
     """
 
     def __init__(
@@ -164,8 +166,8 @@ class Join:
         """Join some impressions.
 
         Args:
-            key: Their ids; of a repeated one the first impression has the events.
-            time: timestamp[us, UTC], null where it cannot be read.
+            key: Ids of the impressions; of several with the same id, the first gets the events.
+            time: timestamp[us, UTC], null if it cannot be read.
 
         Returns:
             The columns that the join adds.
@@ -227,17 +229,17 @@ class Join:
         return row, ok
 
     def known_elsewhere(self, key: pa.Array) -> None:
-        """Note impressions of earlier days: their events are no orphans."""
+        """Record impressions of earlier days: events of theirs are not orphans."""
         for kind, events in self._events.items():
             position = _positions(pa.chunked_array([key]), events.ids)
             self._elsewhere[kind][position[position >= 0]] = True
 
     def may_be_older(self) -> None:
-        """Note that earlier days of impressions are not there: nothing is called an orphan."""
+        """Record that logs of earlier impressions are missing: no event is called an orphan."""
         self._is_open = True
 
     def is_done(self) -> bool:
-        """Whether every event of the day has its impression."""
+        """Whether the impression of every event of the day has been found."""
         return not any(self._alone(kind).any() for kind in self._events)
 
     def _alone(self, kind: str) -> Bools:
@@ -246,7 +248,7 @@ class Join:
         return events.own & ~known[events.key]
 
     def aside(self) -> pa.Table:
-        """Events that could not be joined: see `_aside`."""
+        """Events that could not be joined, as a table of `_aside`."""
         tables: list[pa.Table] = []
         for kind, events in self._events.items():
             tables += events.unread
@@ -287,9 +289,9 @@ class Join:
 def _aside(
     kind: str, key: pa.Array, time: pa.Array, reason: pa.Array, text: pa.Array | None = None
 ) -> pa.Table:
-    """Events that are set aside: `kind`, `key` as text, `time`, `nb_reason`, `nb_text`.
+    """Table of events that are set aside: `kind`, `key` as text, `time`, `nb_reason`, `nb_text`.
 
-    The text is what cannot be read; default: the key.
+    `nb_text` is the unreadable value; None: the key.
     """
     key = key.cast(pa.string())
     return pa.table(
@@ -334,10 +336,10 @@ def _latest(row: Ints, time: Ints, at: Ints, when: Ints) -> Ints:
     """Time of the latest click of the same row that is not after a conversion; -1 without one.
 
     Args:
-        row: [clicks], their impressions.
-        time: [clicks].
-        at: [conversions], their impressions.
-        when: [conversions].
+        row: [clicks], row of each click's impression.
+        time: [clicks], microseconds.
+        at: [conversions], row of each conversion's impression.
+        when: [conversions], microseconds.
     """
     rows, times = np.concatenate([row, at]), np.concatenate([time, when])
     is_click = np.arange(len(rows)) < len(row)
@@ -351,7 +353,7 @@ def _latest(row: Ints, time: Ints, at: Ints, when: Ints) -> Ints:
 
 
 def _positions(key: pa.ChunkedArray, ids: pa.Array) -> Ints:
-    """Where each key stands among distinct ids, int64 [keys], -1 where it is not."""
+    """Index of each key in the distinct ids, int64 [keys]; -1 for a key that is not among them."""
     if not len(ids):
         return np.full(len(key), -1, np.int64)
     one, other = _comparable(whole(key)), ids
@@ -369,7 +371,7 @@ def _together(arrays: Sequence[pa.Array]) -> pa.Array:
 
 
 def _comparable(array: pa.Array) -> pa.Array:
-    """Ids as int64, bytes or text, so that streams that write them in other types agree."""
+    """Convert ids to int64, bytes or text, so that streams with different id types join."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_integer(array.type) and not pa.types.is_uint64(array.type):

@@ -1,13 +1,13 @@
-"""Impressions, clicks and conversions of three folders, joined by the id of the impression.
+"""Reads impressions, clicks and conversions from three folders and joins them by impression id.
 
 A row is an impression; its day is the day of its partition. Clicks and conversions are read from
 that day through `attribution_days` later. Added columns: ``clicked`` int8, ``click_time``
 timestamp, ``clicks`` int32 and, where there are conversions, ``converted`` int8,
 ``conversion_time`` timestamp, ``conversions`` int32 and ``conversion_value`` float64.
 
-Events that cannot be read or joined are rows that are set aside, each on one day: an unreadable
-event and one without an impression on the day on which it was logged, one that is earlier than its
-impression on the impression's. Second copies of an event are dropped and counted.
+Events that cannot be read or joined become rows that are set aside, each on one day. Unreadable
+events and those without an impression belong to the day on which they were logged; an event earlier
+than its impression belongs to the impression's day. Duplicate events are dropped and counted.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ DAY_MICROSECONDS = 86_400_000_000
 
 
 class EventLogs:
-    """Days of impressions with what their clicks and conversions say.
+    """Days of impressions joined with their clicks and conversions.
 
     Args:
-        block: The typed block.
-        days: The window; a column has one type in all its files. Default: all days.
-        cache: Folder for what was found in text files.
-        named: Columns that the pipeline names, those of the join among them.
+        block: The `source` block of the pipeline.
+        days: Days of the window, over all of which a column has one type; empty: all days.
+        cache: Folder for the column types detected in text files.
+        named: Columns that the pipeline uses, including those that the join adds; None: all.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class EventLogs:
         self._figures: dict[date, dict[str, float]] = {}
 
     def days(self) -> tuple[date, ...] | None:
-        """Every day of impressions."""
+        """All days of impressions."""
         return self._impressions.days()
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
-        """Names, sizes and times of change of all files that the rows of these days depend on."""
+        """Digest of the names, sizes and modification times of all files that the days need."""
         parts = [self._impressions.fingerprint(days)]
         parts.append(self._ids.fingerprint(tuple(sorted({d for day in days for d in
                                                          self._before(day)}))))  # fmt: skip
@@ -89,10 +89,10 @@ class EventLogs:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        """Bytes and types of the day's impressions, of its events, and of earlier impressions.
+        """Content digests and types of the day's impressions, its events and earlier impressions.
 
-        A file of events that comes late changes the impression days of which it may hold events,
-        and no other.
+        A file of events that arrives late changes the identity of those impression days only that
+        its events may belong to.
         """
         found = dict(self._impressions.identity(day, digest))
         before = [self._ids.identity(each, digest) for each in self._before(day)]
@@ -102,25 +102,25 @@ class EventLogs:
         return found
 
     def figures(self, day: date) -> dict[str, float]:
-        """Counts and delays of a day whose `batches` were read to their end."""
+        """Counts and delays of a day; available once its `batches` have been read to the end."""
         return self._figures.get(day, {})
 
     def not_there(self, day: date) -> list[str]:
-        """Which logs the rows of a day wait for: `clicks of 2026-01-06`."""
+        """Missing logs that the rows of a day need, such as `clicks of 2026-01-06`."""
         return [f"{kind}s of {each}" for kind in self._logs for each in self._missing(kind, day)]
 
     def _missing(self, kind: str, day: date) -> list[date]:
-        """Days of a stream of events that are not there, of those that a day is joined with."""
+        """Days of events that a day is joined with and that are missing."""
         known = set(self._logs[kind].days() or ())
         return [each for each in self._from(day) if each not in known]
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        """Impressions of one day with their events; then events that are set aside.
+        """Yield a day's impressions with their events, then the events that are set aside.
 
         Raises:
-            MissingDataError: the day's impressions, or a day of events within its attribution
-                window, are not there; or a stream lacks a column.
-            CorruptDataError: a file cannot be read, or the impressions have a column that the join
+            MissingDataError: The day's impressions, or a day of events within its attribution
+                window, are missing; or a stream lacks a column.
+            CorruptDataError: A file cannot be read, or the impressions have a column that the join
                 adds.
         """
         join = Join(
@@ -157,7 +157,7 @@ class EventLogs:
         self._figures[day] = join.figures()
 
     def _set_aside(self, join: Join, day: date) -> pa.Table:
-        """Settle what became of events whose impression is not of this day."""
+        """Search earlier days for the remaining events' impressions; return those set aside."""
         before = self._before(day)
         known = set(self._ids.days() or ())
         if all(each in known for each in before):
@@ -213,13 +213,14 @@ class EventLogs:
     def _money(
         self, column: pa.ChunkedArray, reason: pa.Array | None, text: pa.Array | None, where: str
     ) -> tuple[npt.NDArray[np.float64], pa.Array, pa.Array]:
-        """Read the money of conversions: NaN where none is logged, a reason where it is no number.
+        """Read the amounts of conversions; a value that is not a number gets a reason.
 
         Args:
-            column: Of `source.value`.
-            reason: Why a row cannot be read, from the reader of the files.
-            text: What could not be read.
-            where: Folder and day, for messages.
+            column: Values of the column named by `source.value`.
+            reason: Why a row cannot be read, as reported by the file reader; None: all rows are
+                readable.
+            text: The unreadable values; None: none.
+            where: Folder and day, for error messages.
         """
         name = self._block.value
         if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
@@ -266,7 +267,7 @@ class EventLogs:
 
 
 def _rows_of(aside: pa.Table, schema: pa.Schema, key: str, time: str) -> pa.Table:
-    """Give events the columns of the impressions: null, except for what is known of them."""
+    """Give events the impressions' columns, null except for what is known of the event."""
     is_click = pc.equal(aside["kind"], CLICK)
     known = {
         REASON: aside[REASON],

@@ -1,4 +1,4 @@
-"""A user's own folder of daily files, in bounded memory."""
+"""Reads a user's own folder of daily files in bounded memory."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ class FolderLogs:
     """Daily partitions (`dt=YYYY-MM-DD/`) or daily files (`2026-01-01.csv.gz`).
 
     Args:
-        block: the typed block.
-        days: the window: the type of a column holds in all files of these days. Default: all.
-        cache: folder for what was found in text files, so that each is looked through once.
-        named: columns that the pipeline names; of the others at most `OTHER_COLUMNS` are read, and
-            one whose files disagree is left out. Default: every column is named.
-        others: how many of the columns that are not named are read.
+        block: The `source` block of the pipeline.
+        days: Days of the window, over all of which a column has one type; empty: all days.
+        cache: Folder for the column types detected in text files, so that each file is scanned
+            once.
+        named: Columns that the pipeline uses. At most `others` further columns are read, and one
+            whose files disagree on its type is left out. None: every column is used.
+        others: Maximum number of columns to read that the pipeline does not use.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class FolderLogs:
         named: Collection[str] | None = None,
         others: int = OTHER_COLUMNS,
     ) -> None:
-        # A table is a list of Parquet files.
+        # Tables are read as lists of Parquet files.
         kind = block.kind
         self._kind: FileKind = (
             "parquet" if kind == "delta" or kind == "iceberg" or kind == "bigquery" else kind
@@ -76,21 +77,21 @@ class FolderLogs:
         self.meaning = SourceSchema(outcomes=frozenset(outcomes))
 
     def days(self) -> tuple[date, ...] | None:
-        """Every day that has a file, or at least a partition."""
+        """All days that have a file, or at least a partition folder."""
         return tuple(sorted({*self._files, *self._timed.days(), *self._empty}))
 
     def files(self, day: date) -> list[Path]:
-        """Files of one day, in their order; empty where the day has none."""
+        """Files of one day in reading order; empty if the day has none."""
         parts = [*self._files.get(day, []), *self._clicks(day), *self._timed.parts(day)]
         return [part.path for part in parts]
 
     @property
     def place(self) -> Place:
-        """Where the files lie."""
+        """Folder, bucket or table that holds the files."""
         return self._place
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
-        """Names, sizes and times of change of the days' files."""
+        """Digest of the names, sizes and modification times of the days' files."""
         parts = [part for day in days for part in self._files.get(day, [])]
         parts += self._whole
         parts += [part for day in days for part in self._clicks(day)]
@@ -98,17 +99,18 @@ class FolderLogs:
         for part in parts:
             name = part.path.relative_to(self._root).as_posix()
             stats.append((name, part.start, part.stop, *self._place.version(part.path)))
-        with suppress(DataError):  # the stage that reads the rows says what is wrong
-            # Rows are read again when a column is named that was left out, or of which values were.
+        with suppress(DataError):  # reported by the stage that reads the rows
+            # Rows are read again if the pipeline now uses a column that was left out or lost
+            # values.
             stats += sorted(self._columns.chosen or ())
             named = {name for name in self._columns.mixed() if not self._columns.is_optional(name)}
             stats += [("mixed", name) for name in sorted(named)]
         return hashlib.sha256(repr(stats).encode()).hexdigest()
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        """Bytes of the day's files in their order, and the settled types of their columns.
+        """Digest of the bytes of the day's files in order, and the types of their columns.
 
-        Of files that hold many days, the day's rows instead: a file that grows changes no other.
+        For files that hold many days it covers the day's rows instead: other rows do not affect it.
         """
         with named_place(self._place):
             return self._identity(day, digest)
@@ -139,13 +141,13 @@ class FolderLogs:
         return {**found, "types": json.dumps(said, sort_keys=True)}
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        """Rows of one day, in the order of its files."""
+        """Yield the rows of one day in the order of its files."""
         with named_place(self._place):
             for table in self._tables(day):
                 yield from table.combine_chunks().to_batches()
 
     def units(self, day: date) -> tuple[FolderUnit, ...]:
-        """Cut a day into pieces that can be read apart; none where it is read as a whole."""
+        """Split a day into units that can be read separately; empty if it is read as a whole."""
         if self._block.layout != "plain" or day not in self._files:
             return ()
         with named_place(self._place):
@@ -158,7 +160,7 @@ class FolderLogs:
             )
 
     def _parts(self, day: date) -> list[Part]:
-        """Files of a day, on this machine."""
+        """Files of a day, copied to this machine."""
         parts = self._files.get(day, [])
         self._place.fetch(part.path for part in parts)
         return parts
@@ -185,7 +187,7 @@ class FolderLogs:
         yield from self._reader.tables(day, self._parts(day))
 
     def _of_many_days(self, day: date) -> Iterator[pa.Table]:
-        """Rows of a day out of files that hold several."""
+        """Yield the rows of a day from files that hold several days."""
         read, first = 0, None
         for part, table in self._timed.tables(day):
             table = self._reader.finished(table, day, read)
@@ -197,7 +199,7 @@ class FolderLogs:
             read += len(table)
 
     def _clicks(self, day: date) -> list[Part]:
-        """Click logs beside the impressions of a day, where the layout has them."""
+        """Click logs that belong to a day's impressions, in layouts that have them."""
         if self._block.layout != "ipinyou" or day not in self._files:
             return []
         parts = ipinyou.click_files(self._scanned.files, day)
@@ -205,7 +207,7 @@ class FolderLogs:
         return parts
 
     def _with_clicks(self, day: date) -> Iterator[pa.Table]:
-        """Impressions of a day with what its click logs say of them; then clicks without any."""
+        """Yield a day's impressions with their clicks, then clicks without an impression."""
         clicks = pa.concat_tables(
             [table for part in self._clicks(day) for table in self._reader.raw(part)]
         )
@@ -223,7 +225,7 @@ class FolderLogs:
             yield self._reader.finished(lost, day, read)
 
     def _refuse_others(self, day: date) -> None:
-        """An empty folder is an empty day; one with files of another format is a mistake."""
+        """Accept an empty folder as an empty day; reject one with files of another format."""
         if names := self._empty[day]:
             kind = self._kind
             raise MissingDataError(
@@ -233,14 +235,14 @@ class FolderLogs:
             )
 
     def _window(self) -> list[list[Part]]:
-        """Files of each day of the window, oldest first."""
+        """Files of each day of the window, oldest day first."""
         days = [self._files.get(day, []) for day in sorted(self._days or self._files)]
         self._place.fetch(part.path for day in days for part in day)
         return days
 
     @cached_property
     def _reader(self) -> FolderReader:
-        """Reads files as their window says: what it says is settled here, once."""
+        """Reader with the columns and types of the window, which are determined once."""
         columns = self._columns
         is_text = self._kind == "csv"
         chosen, named = columns.chosen if is_text else None, columns.named
@@ -273,13 +275,13 @@ class FolderLogs:
 
     @cached_property
     def _empty(self) -> dict[date, list[str]]:
-        """Days whose folder has no file of the format, and the names of what it has."""
+        """Days without a file of the format, and the names of the other files in their folders."""
         has_names = self._block.layout != "criteo" and not self._block.day_column
         return self._scanned.others if has_names else {}
 
     @cached_property
     def _whole(self) -> list[Part]:
-        """Files of which the rows say the day, in the order of their names."""
+        """Files whose rows state the day, sorted by name."""
         if self._block.day_column:
             paths = [path for path, name in self._place.walk() if not name.endswith("/")]
             head = self._place.head
@@ -296,7 +298,7 @@ class FolderLogs:
         block = self._block
         return TimedFiles(
             self._whole,
-            # What the window settles is looked up only where a file is: days are listed without.
+            # Listing days needs no reader: it is created when a file is read.
             lambda part: self._reader.raw(part),
             partial(_partitions_of, block=block),
             self._cache,
@@ -310,17 +312,17 @@ class FolderLogs:
 
 
 def _wanted(block: FolderSource, named: Collection[str] | None) -> Callable[[str], bool] | None:
-    """Which columns of a table are read where each costs money; None: all."""
+    """Filter for the columns to read from a table that charges by column; None: all."""
     if named is None:
         return None
     back = {new: old for old, new in block.rename.items()}
     read = {back.get(name, name) for name in (*named, *block.types, *block.outcomes)}
-    tops = {name.partition(".")[0] for name in read}  # an object is read for its fields
+    tops = {name.partition(".")[0] for name in read}  # read the object that holds a field
     return lambda name: name in read or name in tops
 
 
 def _partitions_of(table: pa.Table, block: FolderSource) -> Days:
-    """Start of the partition of each row, by its time."""
+    """Start of each row's partition, from the row's time."""
     if block.layout == "avazu":
         time = _avazu_hours(table).cast(pa.timestamp("us"))
     else:

@@ -1,6 +1,6 @@
-"""Reading files of a folder, once it is settled which columns are read and as what.
+"""Reads files of a folder after their columns and types have been determined.
 
-A reader holds nothing but that: it can be sent to another process, which then reads the same rows.
+A reader holds only these settings, so it can be sent to another process and reads the same rows.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ class FolderReader:
     kind: FileKind
     root: Path
     address: str
-    """Of the place that the root is a copy of; empty where it is none."""
+    """Address of the bucket or table that the root is a copy of; empty: it is no copy."""
     types: Mapping[str, Any]
-    """File's name of a column → its type: of the pipeline's words in text files, else of Arrow."""
+    """Column name in the files → its type: the pipeline's name for text files, else Arrow's."""
     chosen: frozenset[str] | None
-    """Columns of text files that are read; None: all."""
+    """Columns to read from text files; None: all."""
     named: frozenset[str] | None
-    """Columns that the pipeline names; None: all."""
+    """Columns that the pipeline uses; None: all."""
 
     @cached_property
     def _declared(self) -> dict[str, ColumnType]:
         return declared_types(self.block)
 
     def is_optional(self, name: str) -> bool:
-        """Tell whether the pipeline can do without a column of the files."""
+        """Return whether the pipeline does not use a column of the files."""
         return self.named is not None and self.block.rename.get(name, name) not in self.named
 
     def raw(self, part: Part) -> Iterator[pa.Table]:
-        """Read a file, or a part of it, with the columns that its folders name."""
+        """Read a file, or a range of one, and add the columns that its folders state."""
         for table in self._read(part):
             for name, value in self.partitions(part).items():
                 if name not in table.column_names:
@@ -61,7 +61,7 @@ class FolderReader:
             yield table
 
     def partitions(self, part: Part) -> dict[str, str | None]:
-        """Columns whose value the folders of a file name."""
+        """Columns whose value is stated by a file's folders."""
         return partitions_of(part.path, self.root) if self.block.layout == "plain" else {}
 
     def _repeated(self, name: str, value: str | None, rows: int) -> pa.Array:
@@ -113,12 +113,12 @@ class FolderReader:
             yield table
 
     def finished(self, table: pa.Table, day: date, first: int) -> pa.Table:
-        """Add what the layout makes, and give the columns the pipeline's names.
+        """Add the columns that the layout makes and rename columns as the pipeline does.
 
         Args:
-            table: rows as they are in a file.
-            day: of the rows.
-            first: number of the first of them within the day.
+            table: Rows as they are in a file.
+            day: Day of the rows.
+            first: Number of the first row within the day, from 0.
         """
         block, layout = self.block, LAYOUTS[self.block.layout]
         where = f"{self.root}, {day}"
@@ -149,10 +149,11 @@ class FolderReader:
         """Read files of one day.
 
         Args:
-            day: which.
-            parts: in their order.
-            first: rows of the day before them.
-            columns: the first file of the day and what its rows have; default: the first of these.
+            day: Day of the files.
+            parts: Files or ranges, in order.
+            first: Number of the day's rows that precede them.
+            columns: The day's first file and the schema of its rows; None: the first of `parts`
+                sets it.
         """
         for part in parts:
             for table in self.raw(part):
@@ -165,9 +166,10 @@ class FolderReader:
                 yield table
 
     def aligned(self, table: pa.Table, part: Part, first: Part, schema: pa.Schema) -> pa.Table:
-        """Give the columns of a day's later file the order of its first.
+        """Reorder the columns of a day's later file to match its first file.
 
-        Columns that the pipeline does not name are left out, or empty, where a file differs.
+        For columns that the pipeline does not use, extra ones are dropped and missing ones become
+        null.
         """
         named = self.named
         for name in table.column_names:
@@ -185,7 +187,7 @@ class FolderReader:
         return table.select(schema.names)
 
     def renamed_error(self, error: DataError) -> DataError:
-        """Give an error about a copied file the address of its object."""
+        """Replace the path of a local copy in an error with the address of the original."""
         if not self.address or str(self.root) not in error.where:
             return error
         where = error.where.replace(str(self.root), self.address)
@@ -193,7 +195,7 @@ class FolderReader:
 
 
 def with_broken(table: pa.Table, lines: Sequence[str]) -> pa.Table:
-    """Add rows of nulls, with the reason, for lines that could not be read."""
+    """Append a row of nulls with a reason for each line that could not be read."""
     for name in (REASON, TEXT):
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
@@ -207,10 +209,10 @@ def with_broken(table: pa.Table, lines: Sequence[str]) -> pa.Table:
 
 
 def need(table: pa.Table, names: Iterable[str], by: str, where: str) -> None:
-    """Refuse a table without some columns.
+    """Check that a table has some columns.
 
     Raises:
-        MissingDataError: the first that is missing.
+        MissingDataError: One is missing; the message names the first.
     """
     for name in names:
         if name not in table.column_names:

@@ -1,4 +1,4 @@
-"""An Iceberg table, read as a folder of the Parquet files that are in it now."""
+"""Reads an Iceberg table as a folder of the Parquet files of its newest version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nightbid.data.day_names import partition_folders
 from nightbid.errors import CorruptDataError, DataError, MissingDataError
 
 Fetch = Callable[[Iterable[Path]], None]
-"""Has files on this machine."""
+"""Function that copies files to this machine."""
 METADATA = re.compile(r"metadata/v?(\d+)[^/]*\.metadata\.json$")
 _EPOCH = date(1970, 1, 1)
 
@@ -24,14 +24,14 @@ def is_iceberg(root: Path) -> bool:
 
 
 def newest_metadata(names: Iterable[str], where: str) -> str:
-    """Choose the metadata of the newest version of a table, by the numbers in the names.
+    """Choose a table's newest metadata file by the version numbers in the names.
 
     Args:
-        names: paths below the table's folder.
-        where: the folder, for messages.
+        names: Paths relative to the table's folder.
+        where: The folder, for error messages.
 
     Raises:
-        CorruptDataError: only a catalog could tell which one it is.
+        CorruptDataError: There is not exactly one newest file; only a catalog could decide.
     """
     found: dict[int, list[str]] = {}
     for name in names:
@@ -48,22 +48,23 @@ def newest_metadata(names: Iterable[str], where: str) -> str:
 
 
 def iceberg_files(root: Path, fetch: Fetch) -> Iterator[tuple[Path, str]]:
-    """List the files of the newest version of a table, each below a folder per partition field.
+    """List the files of a table's newest version, each below one folder per partition field.
 
     Args:
-        root: folder of the table, with the metadata of its newest version in it.
-        fetch: brings manifests, where they lie elsewhere.
+        root: Folder of the table, with the metadata file of its newest version.
+        fetch: Copies manifests to this machine if they are elsewhere.
 
     Raises:
-        CorruptDataError: the metadata cannot be read, or the files alone are not the rows.
-        MissingDataError: the table has no partitions.
+        CorruptDataError: The metadata cannot be read, or the data files alone do not define the
+            rows.
+        MissingDataError: The table has files without a partition.
     """
     try:
         table = _opened(root, fetch)
         tasks = list(table.scan().plan_files())
     except DataError:
         raise
-    except Exception as error:  # the library has no base class of its errors
+    except Exception as error:  # the library's errors have no common base class
         raise CorruptDataError(
             f"the Iceberg metadata cannot be read: {(str(error).splitlines() or ['?'])[0]}",
             where=str(root),
@@ -93,7 +94,7 @@ def iceberg_files(root: Path, fetch: Fetch) -> Iterator[tuple[Path, str]]:
 
 
 def _opened(root: Path, fetch: Fetch) -> Any:
-    """Open the newest version; its manifests are read below the root, wherever it was written."""
+    """Open the newest version; read its manifests below the root, even of a moved table."""
     from pyiceberg.catalog.noop import NoopCatalog
     from pyiceberg.io.pyarrow import PyArrowFileIO
     from pyiceberg.serializers import FromInputFile
@@ -104,7 +105,7 @@ def _opened(root: Path, fetch: Fetch) -> Any:
     metadata = FromInputFile.table_metadata(PyArrowFileIO().new_input(str(path)))
 
     class Manifests(PyArrowFileIO):
-        """Reads what the metadata names."""
+        """Reads the table's files from its local folder."""
 
         def new_input(self, location: str) -> Any:
             """Open a file of the table."""
@@ -122,10 +123,10 @@ def _opened(root: Path, fetch: Fetch) -> Any:
 
 
 def _below(root: Path, address: str, location: str) -> Path:
-    """Find a file of a table in its folder, which may have been moved or copied.
+    """Map a file's recorded address to the table's folder, which may have been moved or copied.
 
     Raises:
-        CorruptDataError: it is not in the folder.
+        CorruptDataError: The file is outside the folder.
     """
     found, base = (
         f"{parts.netloc}{unquote(parts.path)}" for parts in map(urlsplit, (address, location))
@@ -137,7 +138,7 @@ def _below(root: Path, address: str, location: str) -> Path:
 
 
 def _refuse_other_names(root: Path, table: Any) -> None:
-    """Refuse renamed columns: files have the names of when they were written."""
+    """Refuse tables with renamed columns: older files still have the old names."""
     now = {field.field_id: field.name for field in table.schema().fields}
     ids = {name: number for number, name in now.items()}
     for schema in table.metadata.schemas:
@@ -156,7 +157,7 @@ def _refused(root: Path, what: str) -> CorruptDataError:
 
 
 def _value(table: Any, field: Any, value: Any) -> str:
-    """A value of a partition field, as the folder of a day has it."""
+    """Format a partition value the way day folders are named."""
     from pyiceberg.types import DateType
 
     transform = str(field.transform)

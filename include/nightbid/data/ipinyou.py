@@ -1,10 +1,13 @@
-"""iPinYou's raw logs of seasons 2 and 3: impressions, with the clicks of the click logs.
+"""Reads iPinYou's raw logs of seasons 2 and 3: impressions joined with the click logs.
 
-Files are as published: `imp.20130606.txt.bz2` and `clk.20130606.txt.bz2`, 24 columns without a
-header between tabs. Prices are fen (0.01 yuan) per thousand impressions. Times are of China and
-stay so, as the days of the files are. Made: ``impression_id`` (the bid's id), ``time``, ``user_id``
-(the user's id; where there is none, the bid's) and ``click``. A click whose bid won no impression
-of its day is a row that is set aside and counted.
+Files are as published: `imp.20130606.txt.bz2` and `clk.20130606.txt.bz2`, 24 tab-separated columns
+without a header. Prices are fen (0.01 yuan) per thousand impressions. Times are China Standard
+Time,
+as are the days of the files, and are not converted. Added columns: ``impression_id`` (the bid's
+id),
+``time``, ``user_id`` (the user's id, or the bid's if there is none) and ``click``. A click without
+an
+impression on its day becomes a row that is set aside and counted.
 """
 
 from __future__ import annotations
@@ -32,16 +35,16 @@ ORPHAN = "a click without an impression"
 
 
 def impression_files(found: dict[date, list[Path]]) -> dict[date, list[Part]]:
-    """Keep the impression logs of each day."""
+    """Select the impression logs of each day."""
     kept = {day: _of_kind(paths, "imp") for day, paths in found.items()}
     return {day: [Part(path) for path in paths] for day, paths in kept.items() if paths}
 
 
 def click_files(found: dict[date, list[Path]], day: date) -> list[Part]:
-    """Find the click logs of a day.
+    """Return the click logs of a day.
 
     Raises:
-        MissingDataError: there is none: it would look like a day without clicks.
+        MissingDataError: There is none; without this error the day would seem to have no clicks.
     """
     paths = _of_kind(found.get(day, []), "clk")
     if not paths:
@@ -54,7 +57,7 @@ def click_files(found: dict[date, list[Path]], day: date) -> list[Part]:
 
 
 def with_clicks(table: pa.Table, clicked: pa.Array) -> pa.Table:
-    """Add what the impressions lack.
+    """Add the columns that the impression log lacks.
 
     Args:
         table: Rows of the impression log.
@@ -73,7 +76,7 @@ def with_clicks(table: pa.Table, clicked: pa.Array) -> pa.Table:
 
 
 def orphans(clicks: pa.Table, seen: pa.Array) -> pa.Table:
-    """Clicks of a day whose bid won none of its impressions, as rows to set aside.
+    """Return clicks without an impression on their day, as rows to set aside.
 
     Args:
         clicks: Rows of the click log, with the columns that `with_clicks` adds.

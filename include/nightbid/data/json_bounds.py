@@ -1,4 +1,4 @@
-"""What a line of JSON may hold, so that a few bytes take neither endless memory nor the stack."""
+"""Limits on JSON lines that protect memory and the call stack from malformed input."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import numpy as np
 from nightbid.errors import CorruptDataError
 
 LONGEST_LINE = 64 << 20
-"""Bytes of a line of JSON."""
+"""Maximum length of a line of JSON, in bytes."""
 MOST_FIELDS = 2_000
-"""Different fields in a block of JSON lines: each is a column with a cell per row."""
+"""Maximum number of distinct fields in a block; each becomes a column with a cell per row."""
 MOST_DEPTH = 200
 _OPENS, _CLOSES = np.frombuffer(b"[{", np.uint8), np.frombuffer(b"]}", np.uint8)
 _FIELD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 
 
 def check_fields(block: bytes, lines: Sequence[bytes]) -> None:
-    """Refuse lines with so many different fields that each row would have thousands of nulls.
+    """Reject lines with so many distinct fields that each row would have thousands of nulls.
 
     Args:
-        block: Whole lines.
-        lines: The same, cut.
+        block: Whole lines, as bytes.
+        lines: The same lines, split.
 
     Raises:
-        CorruptDataError: perhaps ids are used as names of fields.
+        CorruptDataError: There are more than `MOST_FIELDS`, for example because ids are field
+            names.
     """
     names: set[bytes] = set()
     fresh = 0
@@ -35,7 +36,7 @@ def check_fields(block: bytes, lines: Sequence[bytes]) -> None:
         fresh += len(found - names) * (at >= 100)
         names |= found
     if len(names) + fresh * len(lines) / 100 <= MOST_FIELDS:
-        return  # so many were not even met if new ones go on like that
+        return  # below the limit even if new fields keep coming at this rate
     count = len(set(_FIELD.findall(block)))
     if count > MOST_FIELDS:
         raise CorruptDataError(
@@ -46,10 +47,10 @@ def check_fields(block: bytes, lines: Sequence[bytes]) -> None:
 
 
 def check_depth(lines: Iterable[bytes]) -> None:
-    """Refuse lines so deep that Arrow would run out of its stack, which ends the process.
+    """Reject lines nested so deeply that Arrow would overflow its stack, which ends the process.
 
     Raises:
-        ValueError: There is such a line.
+        ValueError: A line is nested deeper than `MOST_DEPTH`.
     """
     for line in lines:
         if len(line) <= MOST_DEPTH:

@@ -1,4 +1,4 @@
-"""KuaiRand: real short-video impressions of 14 days, joined with the user and video tables.
+"""Reads KuaiRand: 14 days of real short-video impressions, joined with user and video tables.
 
 Gao et al., KuaiRand: An unbiased sequential recommendation dataset with randomly exposed videos
 (CIKM 2022, doi 10.1145/3511808.3557624), CC BY-SA 4.0. Days are those of the log's `date` column,
@@ -39,7 +39,7 @@ SEQUENCE_LISTS = ("watch_seq", "like_seq", "long_watch_seq")
 
 
 class KuaiRandLogs:
-    """A folder with the log files (`*_2022*.parquet`) and the three tables."""
+    """Logs in a folder with the log files (`*_2022*.parquet`) and three tables."""
 
     meaning = MEANING
 
@@ -61,23 +61,23 @@ class KuaiRandLogs:
                 )
 
     def days(self) -> tuple[date, ...] | None:
-        """Every day of the logs."""
+        """All days of the logs."""
         return tuple(sorted(self._day_files))
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
-        """Names, sizes and times of change of the files."""
+        """Digest of the files' names, sizes and modification times."""
         paths = [*self._logs, *(self._folder / each for each in (USERS, VIDEOS, SEQUENCES))]
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
         return hashlib.sha256(repr(stats).encode()).hexdigest()
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        """Bytes of the day's files and of the three tables."""
+        """Digest of the bytes of the day's files and of the three tables."""
         tables = [self._folder / each for each in (USERS, VIDEOS, SEQUENCES)]
         found = [digest(path) for path in (*self._day_files.get(day, []), *tables)]
         return {"logs": hashlib.sha256(repr(found).encode()).hexdigest()[:32]}
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        """Rows of one day, joined."""
+        """Yield the rows of one day, joined with the user and video tables."""
         if day not in self._day_files:
             raise MissingDataError(
                 f"there are no rows of {day}",
@@ -114,7 +114,7 @@ class KuaiRandLogs:
         parts = np.stack(
             [np.asarray(log[name]).astype(np.int64) for name in ("user_id", "video_id", "time_ms")]
         )
-        # Collisions of 63 bits among millions of rows are out of the question.
+        # Collisions of 63-bit hashes among millions of rows are negligible.
         key = pd.util.hash_array(parts[0]) * np.uint64(31) + pd.util.hash_array(parts[1])
         key = pd.util.hash_array(key) * np.uint64(31) + pd.util.hash_array(parts[2])
         log = log.append_column("impression_id", pa.array((key >> np.uint64(1)).astype(np.int64)))

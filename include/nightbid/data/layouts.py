@@ -1,19 +1,20 @@
-"""Where the days of a folder lie, and what published log formats look like.
+"""Published log formats: how their files map to days, and the columns that they lack.
 
-Neither Criteo's nor Avazu's files have all that a night needs. What they lack is made, so that the
-default `columns` of a pipeline fit:
+Neither Criteo's nor Avazu's files have all columns that a pipeline needs. The missing ones are
+added, so that the default `columns` of a pipeline fit:
 
 Criteo (Kaggle's `train.txt`, or the terabyte's `day_0` … `day_23`; no header)
     ``label``, ``I1`` to ``I13`` int, ``C1`` to ``C26`` string. Day by file (`first_day`); a single
-    file is cut into `days_per_file` even parts, being in order of time. Made: ``impression_id``
-    (day and line), ``time`` (the day's start: features of the hour mean nothing), ``user_id`` (the
-    impression: nobody is named, so confidence intervals resample rows).
-iPinYou (`imp.20130606.txt.bz2` beside `clk.20130606.txt.bz2`)
+        file is split into `days_per_file` equal parts, since it is in order of time. Added:
+        ``impression_id`` (day and line), ``time`` (the day's start; hour features are meaningless),
+        ``user_id`` (the impression id, since users are unknown; confidence intervals resample
+        rows).
+iPinYou (`imp.20130606.txt.bz2` with `clk.20130606.txt.bz2`)
     See `nightbid.data.ipinyou`.
 Avazu (Kaggle's `train`, or one file a day)
-    ``click``, ``hour`` as YYMMDDHH, ``C1``, ``banner_pos``, … ``C21``. Made: ``impression_id`` (the
-    text of ``id``), ``time`` (start of the hour), ``user_id`` (``device_id``; where that is the one
-    value that stands for none, ``device_ip`` and ``device_model``).
+        ``click``, ``hour`` as YYMMDDHH, ``C1``, ``banner_pos``, … ``C21``. Added: ``impression_id``
+        (the text of ``id``), ``time`` (start of the hour), ``user_id`` (``device_id``, or
+        ``device_ip`` and ``device_model`` if ``device_id`` has the value for an unknown device).
 """
 
 from __future__ import annotations
@@ -38,30 +39,30 @@ from nightbid.partitions import Hour, first_hour
 
 CRITEO_DAY = re.compile(r"^day_(\d{1,3})(\.(gz|csv|tsv|txt|bz2|zst))*$")
 NO_DEVICE = "a99f214a"
-"""Avazu's device_id of four impressions in five: no id was known."""
+"""Avazu's `device_id` of an unknown device, in four of five impressions."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the files of a folder are to be read."""
+    """How the files of a published format are read."""
 
     names: tuple[str, ...] = ()
-    """Columns in order, where there is no header."""
+    """Columns in order, if files have no header."""
     types: Mapping[str, ColumnType] = field(default_factory=dict)
-    """Types of the columns as they are in the file."""
+    """Types of the columns in the file."""
     make: Callable[[pa.Table, date, int], pa.Table] | None = None
-    """Add the columns that are lacking: rows, their day, number of the first of them."""
+    """Adds the missing columns; takes rows, their day and the number of the first row."""
     made: tuple[str, ...] = ()
     """The columns that `make` adds."""
     outcomes: tuple[str, ...] = ()
 
 
 def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
-    """Find Criteo's days: `day_<n>` files, or the even parts of a single file.
+    """Map days to Criteo's `day_<n>` files, or to equal parts of a single file.
 
     Raises:
-        MissingDataError: there is neither.
-        CorruptDataError: a compressed file cannot be cut.
+        MissingDataError: There are no such files.
+        CorruptDataError: The single file is compressed and cannot be split.
     """
     numbered = {}
     for path in sorted(root.iterdir()):
@@ -87,10 +88,10 @@ def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
 
 
 def single_file(block: FolderSource, root: Path) -> Path:
-    """Find the one file that holds all days: `train` by preference, as Kaggle calls it.
+    """Find the one file that holds all days; `train`, Kaggle's name, takes precedence.
 
     Raises:
-        MissingDataError: there is none, or more than one that it could be.
+        MissingDataError: There is no log file, or more than one candidate.
     """
     files = [
         path
@@ -110,7 +111,7 @@ def single_file(block: FolderSource, root: Path) -> Path:
 
 
 def _line_starts(path: Path, parts: int) -> list[int]:
-    """Offsets of the lines that start each of some even parts, and the file's end."""
+    """Byte offsets of the first lines of equal parts, followed by the file's size."""
     size = path.stat().st_size
     edges = [0]
     with open(path, "rb") as stream:
@@ -122,7 +123,7 @@ def _line_starts(path: Path, parts: int) -> list[int]:
 
 
 def row_keys(day: date, first: int, rows: int) -> pa.Array:
-    """Make keys of the day or hour and the number of each row, from that of the first on."""
+    """Make int64 keys from the day or hour and the row numbers, which start at `first`."""
     start = first_hour(day) if isinstance(day, Hour) else day.toordinal()
     return pa.array(start * 10**11 + first + np.arange(rows, dtype=np.int64))
 
@@ -149,7 +150,7 @@ def _avazu(table: pa.Table, day: date, first: int) -> pa.Table:
 
 
 def avazu_time(hour: pa.ChunkedArray) -> pa.Array:
-    """Read YYMMDDHH; what is no time is null."""
+    """Parse YYMMDDHH to timestamp[us, UTC]; invalid times become null."""
     text = pc.utf8_lpad(hour.cast(pa.string()), 8, "0")
     return pc.strptime(text, format="%y%m%d%H", unit="us", error_is_null=True).cast(MICROSECOND)
 

@@ -1,8 +1,8 @@
-"""The Open Bandit small logs: real fashion impressions with position and propensity.
+"""Reads the Open Bandit small logs: real fashion impressions with position and propensity.
 
 Saito et al., Open Bandit Dataset and Pipeline (NeurIPS 2021 datasets track), CC BY 4.0. The files
-come out of the source distribution of the PyPI package obp, which is never installed or run.
-A user is a combination of the four anonymised user features: the logs name nobody.
+are read from the source distribution of the PyPI package obp, which is never installed or run.
+The logs have no user ids: a user is a combination of the four anonymized user features.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MEANING = SourceSchema(outcomes=frozenset({"click", "propensity_score"}))
 
 
 class ObdLogs:
-    """One campaign under one policy: 10,000 impressions of a week."""
+    """Logs of one campaign under one policy: 10,000 impressions of one week."""
 
     meaning = MEANING
 
@@ -51,7 +51,7 @@ class ObdLogs:
         self._archive = fetch(cache)
 
     def days(self) -> tuple[date, ...] | None:
-        """Every day of the log."""
+        """All days of the log."""
         return tuple(sorted(pc.unique(self._day).to_pylist()))
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
@@ -63,7 +63,7 @@ class ObdLogs:
         return {"logs": DIGEST[:32]}
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        """Rows of one day, joined with the items' features."""
+        """Yield the rows of one day, joined with the items' features."""
         rows = self._log.filter(pc.equal(self._day, pa.scalar(day)))
         if not len(rows):
             known = self.days() or ()
@@ -98,7 +98,7 @@ class ObdLogs:
         )
 
     def _member(self, name: str) -> pa.Table:
-        # Read straight from the archive: nothing of it is ever unpacked.
+        # Read directly from the archive, which is never unpacked.
         with tarfile.open(self._archive) as archive:
             stream = archive.extractfile(f"obp-{VERSION}/obp/dataset/obd/{name}")
             assert stream is not None
@@ -109,8 +109,8 @@ def fetch(cache: Path) -> Path:
     """Download the archive once; its digest is checked on every use.
 
     Raises:
-        MissingDataError: no package index can be reached, or it does not have the file.
-        CorruptDataError: what was downloaded is something else.
+        MissingDataError: No package index can be reached, or none has the file.
+        CorruptDataError: The downloaded file has another digest.
     """
     path = cache / "obd" / ARCHIVE
     if path.exists() and sha256(path.read_bytes()).hexdigest() == DIGEST:
@@ -139,7 +139,7 @@ def fetch(cache: Path) -> Path:
 
 
 def _indexes() -> list[str]:
-    """Package indexes to ask: the one that pip is set to use, then the public one."""
+    """Package indexes to try: those that pip and uv are configured with, then PyPI."""
     asked = [os.environ.get("PIP_INDEX_URL", ""), os.environ.get("UV_DEFAULT_INDEX", "")]
     configured = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", "global.index-url"],
@@ -155,7 +155,7 @@ class _Links(HTMLParser):
     address = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Look at one tag."""
+        """Record the address if the tag is a link to the archive."""
         target = dict(attrs).get("href") or ""
         if tag == "a" and ARCHIVE in target:
             self.address = target.split("#")[0]

@@ -1,7 +1,7 @@
-"""Where the files of a source lie: a folder of this machine, or a bucket.
+"""Locations of source files: a local folder, or a bucket.
 
-Files of a bucket are copied into the cache, each when it is first read and again when it has
-changed, and read from there. Every reader works on local files.
+Files of a bucket are copied into the cache when they are first read, and again when they have
+changed. Every reader works on local files.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from nightbid.storage.workspace import replaced
 BUCKETS = ("gs://", "s3://")
 REMOTE = (*BUCKETS, BIGQUERY)
 KEPT_SECONDS = 30 * 86_400.0
-"""A copy that nothing has read for so long is removed."""
+"""Copies that have not been read for this many seconds are deleted."""
 _AT_ONCE = 8
 
 
 class Place(Protocol):
-    """A tree of files of logs."""
+    """A tree of log files."""
 
     root: Path
-    """Folder in which the files lie once they are there."""
+    """Local folder of the files; `fetch` copies them there if they are remote."""
 
     def walk(self) -> Iterable[tuple[Path, str]]:
-        """List files and folders (with a slash at the end), and their paths below the root."""
+        """List files and folders (with a trailing slash), each with its relative path."""
         ...
 
     def head(self, path: Path) -> bytes:
@@ -53,17 +53,17 @@ class Place(Protocol):
         ...
 
     def fetch(self, paths: Iterable[Path]) -> None:
-        """Have files on this machine."""
+        """Copy files to this machine if they are not there yet."""
         ...
 
     def version(self, path: Path) -> tuple[object, ...]:
-        """Tell a file's content apart from what it was before, without reading it."""
+        """Values that change whenever a file's content does, obtained without reading the file."""
         ...
 
     def changed(self, path: Path) -> float | None:
         """Time of a file's last change, in seconds since 1970; None if there is no such file.
 
-        Files that `walk` leaves alone (`_SUCCESS`) are found too.
+        Also finds files that `walk` skips, such as `_SUCCESS`.
         """
         ...
 
@@ -77,14 +77,16 @@ def open_place(
     """Open a folder, a bucket or a table.
 
     Args:
-        address: a path; gs:// or s3:// with bucket and prefix; or bq:// with a table.
-        cache: folder for copies of what is not on this machine.
-        kind: of the source.
-        wanted: whether a column of the table is read; default: all are. Files are read as they are.
+        address: A path, `gs://` or `s3://` with bucket and prefix, or `bq://` with a table.
+        cache: Folder for copies of remote files.
+        kind: `source.kind` of the pipeline.
+        wanted: Returns whether a column of a BigQuery table is read; None: all are. Files are
+            copied whole.
 
     Raises:
-        MissingDataError: there is no such folder or table.
-        CorruptDataError: a folder of Parquet files is a table: some are of no row any more.
+        MissingDataError: There is no such folder or table.
+        CorruptDataError: A folder to read as Parquet files is a table, some of whose files are
+            stale.
     """
     if address.startswith(BIGQUERY):
         from nightbid.data.bigquery import BigQueryTable
@@ -112,11 +114,11 @@ def refuse_tables(names: Iterable[str], where: str) -> None:
     """Refuse to read a table as a folder of Parquet files.
 
     Args:
-        names: paths below the folder.
-        where: the folder.
+        names: Paths relative to the folder.
+        where: The folder, for error messages.
 
     Raises:
-        CorruptDataError: it is a table.
+        CorruptDataError: The folder is a Delta or Iceberg table.
     """
     for name in names:
         is_table = name.startswith(f"{LOG}/") or METADATA.fullmatch(name)
@@ -130,7 +132,7 @@ def refuse_tables(names: Iterable[str], where: str) -> None:
 
 
 class Folder:
-    """A folder of this machine."""
+    """A folder on this machine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -142,7 +144,7 @@ class Folder:
             )
 
     def walk(self) -> Iterable[tuple[Path, str]]:
-        """List what is there; links are followed."""
+        """List files and folders; links are followed."""
         return walk(self.root)
 
     def head(self, path: Path) -> bytes:
@@ -151,15 +153,15 @@ class Folder:
             return stream.read(4)
 
     def fetch(self, paths: Iterable[Path]) -> None:
-        """Do nothing: they are there."""
+        """Do nothing: the files are local."""
 
     def version(self, path: Path) -> tuple[object, ...]:
-        """Size and time of change."""
+        """File size in bytes and modification time in nanoseconds."""
         found = path.stat()
         return found.st_size, found.st_mtime_ns
 
     def changed(self, path: Path) -> float | None:
-        """Time of change."""
+        """Modification time."""
         try:
             return path.stat().st_mtime
         except FileNotFoundError:
@@ -167,11 +169,11 @@ class Folder:
 
 
 class Bucket:
-    """Objects below a prefix, copied into the cache where they are read.
+    """Objects below a prefix; each is copied into the cache when it is read.
 
     Args:
-        address: gs:// or s3://, bucket and prefix.
-        cache: folder of the copies: `buckets/s3/bucket/prefix/…`.
+        address: `gs://` or `s3://` with bucket and prefix.
+        cache: Folder for the copies, at `buckets/s3/bucket/prefix/…` in it.
     """
 
     def __init__(self, address: str, cache: Path) -> None:
@@ -180,7 +182,7 @@ class Bucket:
         self._versions: dict[Path, str] = {}
 
     def walk(self) -> Iterable[tuple[Path, str]]:
-        """List the objects; names that begin with a point or an underscore are left alone."""
+        """List the objects, except those with a name that begins with a dot or an underscore."""
         return [(self.root / relative, relative) for relative in self._objects]
 
     def head(self, path: Path) -> bytes:
@@ -189,7 +191,7 @@ class Bucket:
             return bytes(self._files.cat_file(self._name(path), start=0, end=4))
 
     def fetch(self, paths: Iterable[Path]) -> None:
-        """Copy those objects that are not here as they are now."""
+        """Copy the objects whose local copy is missing or out of date."""
         wanted = [path for path in paths if self._versions.get(path) != self._now(path)]
         if not wanted:
             return
@@ -201,11 +203,11 @@ class Bucket:
             self._remove_old()
 
     def version(self, path: Path) -> tuple[object, ...]:
-        """What the bucket says of the object."""
+        """The object's version, as the bucket reports it."""
         return (self._now(path),)
 
     def changed(self, path: Path) -> float | None:
-        """When the bucket took the object; now, where it does not say."""
+        """Time at which the object was stored; now if the bucket does not report it."""
         try:
             with self._one_line():
                 found = self._files.info(self._name(path))
@@ -258,7 +260,7 @@ class Bucket:
 
             configure_reading()
         with self._one_line():
-            # A new one: nothing that was listed, or the environment said, before.
+            # A new instance, without cached listings or settings of an earlier environment.
             return fsspec.filesystem(
                 self.address.partition("://")[0], use_listings_cache=False, skip_instance_cache=True
             )
@@ -269,7 +271,7 @@ class Bucket:
 
     @cached_property
     def _objects(self) -> dict[str, str]:
-        """Path below the prefix → what tells the object from others of the name."""
+        """Path below the prefix → a string that changes with the object's content."""
         with self._one_line():
             found = self._files.find(self._prefix, detail=True)
         self._refuse_tables(name.removeprefix(f"{self._prefix}/") for name in found)
@@ -300,14 +302,14 @@ class Bucket:
         try:
             yield
         except NightbidError as error:
-            if isinstance(error, OSError):  # of the file system behind gs://
+            if isinstance(error, OSError):  # raised by the file system behind gs://
                 raise self._refused(error) from error
             raise
         except FileNotFoundError as error:
             raise MissingDataError(
                 "there is no such bucket or object", where=self.address, hint="set source.folder"
             ) from error
-        except Exception as error:  # each client has errors of its own
+        except Exception as error:  # each client raises its own exception types
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> WorkspaceError:
@@ -321,7 +323,7 @@ class Bucket:
 
 @contextmanager
 def named_place(place: Place) -> Iterator[None]:
-    """Give errors about a copied file the address of its object."""
+    """Replace the path of a local copy in errors with the address of the original."""
     try:
         yield
     except DataError as error:

@@ -1,7 +1,8 @@
-"""Files whose columns have types of their own: Parquet, ORC, Avro, and JSON lines.
+"""Reads files with typed columns: Parquet, ORC, Avro, and JSON lines.
 
-Each is read as a few tables of bounded size. Fields of objects (structs) are columns of their own,
-`user.id`. What type a column has over all files of a window is settled in `window_types`.
+Each file is read as a few tables of bounded size. Fields of objects (structs) become columns, such
+as
+`user.id`. The type of a column over all files of a window is determined in `window_types`.
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ ROWS = 131_072
 BLOCK_BYTES = 16 << 20
 TITLES = {"parquet": "Parquet", "orc": "ORC", "avro": "Avro", "jsonl": "JSON lines"}
 READ_BYTES = 256 << 20
-"""Of one table: rows that are larger than usual are read fewer at a time."""
+"""Maximum size of a table in bytes; larger rows are read fewer at a time."""
 UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError, TypeError,
               EOFError, IndexError, KeyError, MemoryError, RecursionError)  # fmt: skip
-"""What the readers raise for a file that is cut off or of another format."""
+"""Exceptions that readers raise for a file that is truncated or of another format."""
 _EXACT = 2.0**53
 
 
 def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa.Schema]:
-    """Read the columns of a file and their types: one schema, or of JSON one per block.
+    """Read the columns of a file and their types: one schema, or for Avro and JSON one per block.
 
     Args:
-        path: the file.
-        kind: its format.
-        cache: folder for the schemas of Avro and JSON files, which must be read as a whole.
+        path: The file.
+        kind: Format of the file.
+        cache: Folder for the schemas of Avro and JSON files, which require reading the whole file.
 
     Raises:
-        MissingDataError: the file is gone.
-        CorruptDataError: it is of another format, or cut off.
+        MissingDataError: The file is gone.
+        CorruptDataError: The file is of another format, or truncated.
     """
     with _Named(path, kind):
         if kind == "parquet":
@@ -76,7 +77,7 @@ def schemas_of(path: Path, kind: FileKind, cache: Path | None = None) -> list[pa
 
 
 def _flat_schema(schema: pa.Schema) -> pa.Schema:
-    """Name the fields of objects; and see that names can be read, which Arrow decodes late."""
+    """Name the fields of objects; reading the names checks that Arrow can decode them."""
     _ = schema.names
     return flat(schema.empty_table()).schema if _has_objects(schema) else schema
 
@@ -86,7 +87,7 @@ def _has_objects(schema: pa.Schema) -> bool:
 
 
 def flat(table: pa.Table) -> pa.Table:
-    """Make columns of the fields of objects, at any depth: `{"user": {"id": 7}}` is `user.id`."""
+    """Flatten the fields of objects to columns at any depth: `{"user": {"id": 7}}` is `user.id`."""
     while _has_objects(table.schema):
         table = table.flatten()
     return table
@@ -96,16 +97,16 @@ def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterat
     """Read a file.
 
     Args:
-        part: the file; or a range of its row groups (Parquet), stripes (ORC) or lines (JSON).
-        kind: its format.
-        is_read: whether a column is wanted.
+        part: The file, or a range of its row groups (Parquet), stripes (ORC) or lines (JSON).
+        kind: Format of the file.
+        is_read: Returns whether a column is read.
 
     Yields:
-        Tables of some `ROWS` rows; those of JSON may lack columns.
+        Tables of about `ROWS` rows; tables from JSON may lack columns.
 
     Raises:
-        MissingDataError: the file is gone.
-        CorruptDataError: it is of another format, or cut off.
+        MissingDataError: The file is gone.
+        CorruptDataError: The file is of another format, or truncated.
     """
     with _Named(part.path, kind):
         if kind == "parquet":
@@ -121,7 +122,7 @@ def tables(part: Part, kind: FileKind, is_read: Callable[[str], bool]) -> Iterat
 
 
 def _rows_at_once(file: pq.ParquetFile, groups: list[int], columns: list[str]) -> int:
-    """How many rows make a table of bounded size: a dictionary may stand for much more."""
+    """Rows per table that keep its size bounded: dictionary-encoded values may expand a lot."""
     if not groups or not columns:
         return ROWS
     few = next(file.iter_batches(64, groups[:1], columns, use_threads=False), None)
@@ -134,15 +135,16 @@ def json_tables(part: Part, is_read: Callable[[str], bool]) -> Iterator[tuple[pa
     """Read JSON lines.
 
     Args:
-        part: the file, or a range of its lines.
-        is_read: whether a column is wanted.
+        part: The file, or a range of its lines.
+        is_read: Returns whether a column is read.
 
     Yields:
-        Tables as `tables` has them; and lines between theirs that are no JSON object.
+        Tables as `tables` yields them, each with the lines of its block that are no JSON object.
 
     Raises:
-        MissingDataError: the file is gone.
-        CorruptDataError: it is no JSON lines, or cut off: its last line is not whole.
+        MissingDataError: The file is gone.
+        CorruptDataError: The file is not JSON lines, or is truncated in the middle of its last
+            line.
     """
     with _Named(part.path, "jsonl"):
         for table, broken in _json_blocks(part):
@@ -150,7 +152,7 @@ def json_tables(part: Part, is_read: Callable[[str], bool]) -> Iterator[tuple[pa
 
 
 class _Named:
-    """Says in one line that a file cannot be read."""
+    """Context manager that turns a reader's exception into a one-line error about the file."""
 
     def __init__(self, path: Path, kind: FileKind) -> None:
         self._path, self._kind = path, kind
@@ -163,7 +165,7 @@ class _Named:
             raise MissingDataError(
                 "the file is gone", where=str(self._path), hint="load the day again"
             ) from error
-        # What fastavro and the compressions below it raise has no common ancestor.
+        # Errors of fastavro and its compression libraries have no common base class.
         is_any = self._kind == "avro" and isinstance(error, Exception)
         if isinstance(error, NightbidError):
             if isinstance(error, CorruptDataError) and not error.where:
@@ -212,7 +214,7 @@ def _avro(part: Part) -> Iterator[pa.Table]:
         names = [field["name"] for field in schema["fields"]]
         check_avro(schema)
         while records := cast(list[dict[str, Any]], list(islice(reader, ROWS))):
-            # Arrow knows the types: texts, numbers, times, decimals and lists of these.
+            # Arrow infers the types: texts, numbers, times, decimals and lists of these.
             columns = {name: pa.array([each[name] for each in records]) for name in names}
             yield flat(pa.table(columns))
 
@@ -250,13 +252,13 @@ def _json_blocks(part: Part) -> Iterator[tuple[pa.Table, list[str]]]:
 
 
 def _json_block(block: bytes) -> tuple[pa.Table, list[str]]:
-    """Read whole lines; those that are no JSON object are given apart."""
+    """Read whole lines; return those that are no JSON object separately."""
     lines = block.splitlines()
     check_fields(block, lines)
     try:
         check_depth(lines)
         return _json_table(block), []
-    except ValueError:  # of Arrow or of Python
+    except ValueError:  # from Arrow or from Python
         lines = [line for line in lines if line.strip()]
     rows, broken = [], []
     for line in lines:
@@ -269,7 +271,7 @@ def _json_block(block: bytes) -> tuple[pa.Table, list[str]]:
 
 def _read_object(line: bytes) -> dict[str, Any]:
     check_depth([line])
-    # NaN and Infinity, which Python writes and nobody else reads, are no values.
+    # NaN and Infinity, which Python writes but JSON does not allow, become null.
     found = json.loads(line, parse_constant=lambda _: None, object_pairs_hook=_object)
     if not isinstance(found, dict):
         raise ValueError("no object")
@@ -294,7 +296,7 @@ def _json_table(block: bytes) -> pa.Table:
     long = [field.name for field in table.schema if _is_rounded(table[field.name], field.type)]
     if not long:
         return table
-    # Integers that a float rounds, such as ids of 20 digits: text gives them back.
+    # Integers that a float would round, such as ids of 20 digits, are read as text.
     rows = _flat_rows(block)
     for name in long:
         values = [row.get(name) for row in rows]
@@ -305,14 +307,14 @@ def _json_table(block: bytes) -> pa.Table:
 
 
 def _flat_rows(block: bytes) -> list[dict[str, Any]]:
-    """Read lines with Python, the fields of their objects as `flat` names them."""
+    """Read lines with Python and flatten their objects with the column names of `flat`."""
     rows = [json.loads(line) for line in block.splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")
     found = [_flat_row(row) for row in rows]
     names = {name for row in found for name in row}
     objects = {name[:at] for name in names for at, each in enumerate(name) if each == "."}
-    # Where an object is null elsewhere, its fields are.
+    # An object that is null in one row has null fields there.
     return [
         {name: value for name, value in row.items() if value is not None or name not in objects}
         for row in found
@@ -330,7 +332,7 @@ def _flat_row(row: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _mixed_table(block: bytes) -> pa.Table:
-    """Read lines in which a field is now a number, now a text: such a column is text."""
+    """Read lines in which a field is sometimes a number, sometimes text, as a text column."""
     rows = _flat_rows(block)
     mixed: dict[str, pa.Array] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -341,7 +343,7 @@ def _mixed_table(block: bytes) -> pa.Table:
                 pa.array(values)
                 continue
             except (pa.ArrowInvalid, pa.ArrowTypeError):
-                pass  # items of lists differ
+                pass  # the items of a list have different types
         texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
         mixed[name] = pa.array(texts, pa.string())
     rest = [{name: value for name, value in row.items() if name not in mixed} for row in rows]

@@ -1,4 +1,4 @@
-"""What every source of logs offers: days of Arrow record batches, and what their columns mean."""
+"""Interface of log sources: days of Arrow record batches and the meaning of their columns."""
 
 from __future__ import annotations
 
@@ -15,72 +15,72 @@ from nightbid.data.source_schema import SourceSchema
 
 
 class Source(Protocol):
-    """Day-partitioned logs."""
+    """Logs partitioned by day."""
 
     meaning: SourceSchema
 
     def days(self) -> tuple[date, ...] | None:
-        """Every day that is there, oldest first; None if any day can be made."""
+        """All available days, oldest first; None if any day can be generated."""
         ...
 
     def batches(self, day: date) -> Iterator[pa.RecordBatch]:
-        """Rows of one day.
+        """Yield the rows of one day.
 
         Raises:
-            MissingDataError: there is no such day, or a file of it is gone.
-            CorruptDataError: a file cannot be read as what it claims to be.
+            MissingDataError: There is no such day, or one of its files is gone.
+            CorruptDataError: A file is not in the expected format.
         """
         ...
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
-        """Tell the content of these days apart from other content, without reading it all."""
+        """Return a string that changes with the days' content, without reading all of it."""
         ...
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        """Say what the rows of one day depend on, beside the settings: equal values, equal rows.
+        """Describe what a day's rows depend on besides the settings: equal values, equal rows.
 
         Args:
-            day: which.
-            digest: of a file's bytes.
+            day: Day to describe.
+            digest: Returns the digest of a file's bytes.
 
         Returns:
-            `logs`, a digest of the day's bytes; and `types`, JSON, where types of columns were
-            settled over all files of the window.
+            `logs`, a digest of the day's bytes; and, for sources that determine column types over
+            all files of the window, `types` as JSON.
         """
         ...
 
 
 class UnitOfLogs(Protocol):
-    """Some rows of a day, which can be read in another process."""
+    """Some rows of a day that can be read in another process."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Rows, as `Source.batches` has them."""
+        """Yield the rows, as `Source.batches` does."""
         ...
 
     def figures(self) -> dict[str, float]:
-        """What a join of events found once the rows were read; empty where none are joined."""
+        """Statistics of the event join, once the rows were read; empty if no events are joined."""
         ...
 
 
 @runtime_checkable
 class Splits(Protocol):
-    """A source whose days can be read in pieces."""
+    """A source whose days can be read in units."""
 
     def units(self, day: date) -> Sequence[UnitOfLogs]:
-        """Cut a day; rows in the order of units are the day's. None: it is read as a whole."""
+        """Split a day into units whose rows are in the day's order; empty: it is read whole."""
         ...
 
 
 @runtime_checkable
 class JoinsEvents(Protocol):
-    """A source that joins events to its rows, and counts what it met."""
+    """A source that joins events to its rows and counts them."""
 
     def figures(self, day: date) -> dict[str, float]:
-        """Counts and delays of a day whose `batches` were read to their end."""
+        """Counts and delays of a day; available once its `batches` have been read to the end."""
         ...
 
     def not_there(self, day: date) -> list[str]:
-        """Which streams of which days the rows of a day wait for."""
+        """Missing event logs, with their days, that the rows of a day need."""
         ...
 
 
@@ -93,17 +93,18 @@ def open_source(
     """Open the source that a pipeline's `source` block describes.
 
     Args:
-        block: the typed block.
-        cache: folder for downloads, and for what was found in large files.
-        days: the window that will be read; a folder's columns have one type in all its files.
-        named: columns that the pipeline names. Of a folder's others at most
-            `window_columns.OTHER_COLUMNS` are read, and nothing in them is an error. Default: all
-            are named.
+        block: The `source` block of the pipeline.
+        cache: Folder for downloads and for column types detected in large files.
+        days: Days of the window, over all of which a folder's columns have one type; empty: all
+            days.
+        named: Columns that the pipeline uses. At most `window_columns.OTHER_COLUMNS` further
+            columns of a folder are read, and problems in them are no errors. None: all columns are
+            used.
 
     Raises:
-        DataError: the source is not where the block says.
+        DataError: The source is not where the block says.
     """
-    # Imported here: a pipeline needs one source, not the libraries of all.
+    # Imported here: a pipeline needs the libraries of one source only.
     if isinstance(block, blocks.SimulatorSource):
         from nightbid.data.simulator.source import SimulatorLogs
 
@@ -126,12 +127,12 @@ def open_source(
 
 
 class WholeDay:
-    """A day of a source that is not cut; another process opens the source itself.
+    """A whole day of a source that is not split; another process opens the source itself.
 
     Args:
-        day: which.
-        source: opened, for this process.
-        opened: what `open_source` was given.
+        day: Day to read.
+        source: Source opened in this process; None: it is opened when rows are read.
+        opened: Arguments of `open_source`, for other processes.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class WholeDay:
         self._day, self._source, self._opened = day, source, opened
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Leave the opened source behind."""
+        """Pickle without the opened source."""
         return WholeDay, (self._day, None, self._opened)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -154,7 +155,7 @@ class WholeDay:
         return self._source.batches(self._day)
 
     def figures(self) -> dict[str, float]:
-        """What a join of events found."""
+        """Statistics of the event join; empty if no events are joined."""
         if isinstance(self._source, JoinsEvents):
             return self._source.figures(self._day)
         return {}

@@ -1,4 +1,4 @@
-"""What is known of a source's columns: which are outcomes, which hold a simulator's truth."""
+"""Meaning of a source's columns: outcomes, and a simulator's ground truth."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SourceSchema:
-    """What is known of a source's columns beyond their names."""
+    """Meaning of a source's columns beyond their names."""
 
     outcomes: frozenset[str] = frozenset()
-    """Known only after the impression was bought: never features."""
+    """Columns known only after the impression was bought, hence never features."""
     truth: dict[str, str] = field(default_factory=dict)
     """Label column → column with the true probability of that label (simulators)."""

@@ -1,4 +1,4 @@
-"""Tables of a lakehouse as places of files: what the newest version holds, by its partitions."""
+"""Lakehouse tables as places of files: the files of the newest version, by partition."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FILES = {"delta": delta_files, "iceberg": iceberg_files}
 
 
 class TableFolder(Folder):
-    """A table of this machine.
+    """A table in a local folder.
 
     Args:
-        root: its folder.
-        kind: what it is.
+        root: Folder of the table.
+        kind: `delta` or `iceberg`.
     """
 
     def __init__(self, root: Path, kind: str) -> None:
@@ -35,12 +35,12 @@ class TableFolder(Folder):
 
 
 class TableBucket(Bucket):
-    """A table in a bucket: its log or metadata is copied first, then the files that are read.
+    """A table in a bucket: its log or metadata is copied first, then the files to read.
 
     Args:
-        address: gs:// or s3://, bucket and prefix.
-        cache: folder of the copies.
-        kind: what it is.
+        address: `gs://` or `s3://` with bucket and prefix.
+        cache: Folder for the copies.
+        kind: `delta` or `iceberg`.
     """
 
     def __init__(self, address: str, cache: Path, kind: str) -> None:
@@ -51,7 +51,7 @@ class TableBucket(Bucket):
         return super()._is_hidden(relative) and not relative.startswith(f"{LOG}/")
 
     def _refuse_tables(self, names: Iterable[str]) -> None:
-        """A table is what is wanted."""
+        """Do nothing: a table is expected here."""
 
     def walk(self) -> Iterable[tuple[Path, str]]:
         """List the files of the newest version, each below a folder per partition column."""
@@ -64,7 +64,7 @@ class TableBucket(Bucket):
             raise _no_table(self._kind, self.address)
         wanted = {self.root / name for name in names}
         self.fetch(wanted)
-        # What the bucket has no more, or an older version, is no part of the table.
+        # Files of older versions, or deleted from the bucket, are not part of the table.
         for path in (self.root / folder).glob("[!.]*" if folder == LOG else "*.json"):
             if path not in wanted:
                 path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The bytes of a text file as Arrow reads them, with their lines counted."""
+"""Provides a text file's bytes to Arrow and counts its lines."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ EXIT_SECONDS = 0.1
 
 
 class _Ends:
-    """A thread of Arrow's that reads ahead in a file nobody reads on asks for bytes once more.
+    """Delays the exit of the interpreter while Arrow may still read ahead in an abandoned file.
 
-    Met by the end of the interpreter, it would end the process with an abort.
+    An Arrow thread that asks Python for bytes during the exit would abort the process.
     """
 
     abandoned = False
 
     @classmethod
     def wait(cls) -> None:
-        """Let such threads see that their file is closed."""
+        """Give such threads time to notice that their file is closed."""
         if cls.abandoned:
             time.sleep(EXIT_SECONDS)
 
@@ -37,7 +37,7 @@ atexit.register(_Ends.wait)
 
 
 class TextBytes:
-    """The bytes of a part as a file object for Arrow; counts its lines."""
+    """File object that gives Arrow the bytes of a part and counts the lines."""
 
     def __init__(
         self, stream: BinaryIO | pa.NativeFile, path: Path, left: int | None = None
@@ -51,17 +51,17 @@ class TextBytes:
         self._start = b""
 
     def without_separator(self) -> TextBytes:
-        """Leave out a first line `sep=;`, by which Excel tells itself the delimiter."""
+        """Skip a first line `sep=;`, which tells Excel the delimiter."""
         start = self.read(SEPARATOR_BYTES)
         self.lines, self._last = 0, b"\n"
         self._start = SEPARATOR.sub(b"", start, count=1)
         return self
 
     def read(self, size: int = -1) -> bytes:
-        """Read on, up to the end of the range.
+        """Read more bytes, up to the end of the range.
 
         Raises:
-            CorruptDataError: the file's compression is damaged, or the disk is.
+            CorruptDataError: The compressed data or the disk is damaged.
         """
         with self._reading:
             if self.closed:
@@ -98,11 +98,11 @@ class TextBytes:
         return chunk
 
     def readable(self) -> bool:
-        """Tell Arrow that it is an input."""
+        """Tell Arrow that the file can be read."""
         return True
 
     def close(self) -> None:
-        """Close the file, once a thread of Arrow's that reads ahead has come back."""
+        """Close the file once an Arrow thread that is reading ahead has finished its read."""
         with self._reading:
             self.closed = True
             self._stream.close()
@@ -110,7 +110,7 @@ class TextBytes:
 
 
 class TextStream(pa.PythonFile):  # type: ignore[misc]
-    """A file for Arrow that knows how many lines have been read from it."""
+    """Arrow file that counts the lines that have been read from it."""
 
     source: TextBytes
 

@@ -1,8 +1,8 @@
-"""Fields of text files: which type a column has, and its values as that type.
+"""Parses fields of text files: detects the type of a column and casts its values.
 
-A type is chosen only if it gives every text back. Ids with leading zeros or of 20 digits, or
-numbers among words, stay text. The type of a column is the narrowest that holds in all blocks of
-all files of a window (`merge`).
+A type is chosen only if casting loses nothing. Ids with leading zeros or with 20 digits, and
+numbers among words, remain text. The type of a column is the narrowest that fits all blocks of all
+files of a window (`merge`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nightbid.schema import REASON, TEXT
 LONGEST_TEXT = 500
 NULLS = ("", "\\N")
 NUMBER_NULLS = (*NULLS, "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "-")
-"""Missing numbers, times and flags; in a string column NA may be Namibia."""
+"""Texts of missing numbers, times and flags; in a string column NA may be Namibia."""
 ARROW: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
     "int": pa.int64(),
@@ -37,36 +37,36 @@ PATTERN = {
     "float": r"(?i)^-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$|^-?inf(inity)?$",
     "bool": r"(?i)^([01]|true|false)$",
 }
-"""What Arrow casts: a value must mean the same beside a bad one as beside good ones."""
+"""Texts that Arrow can cast, so that a value means the same next to an invalid one."""
 LONG_INTEGER, LARGEST = r"^-?[0-9]{19}$", "9223372036854775807"
 SECONDS = r"^[0-9]{9,16}(\.[0-9]+)?$"
-"""Seconds, milliseconds or microseconds since 1970."""
+"""Times in seconds, milliseconds or microseconds since 1970."""
 LOSSY = r"^-?(0[0-9]|[0-9]{16,}(\.|$))"
-"""Texts of numbers that a float does not give back: codes with leading zeros, long ids."""
+"""Numbers that a float would not preserve: codes with leading zeros, long ids."""
 WITH_COMMA = r"^-?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]*)?$"
-"""Numbers with a decimal comma; points then separate thousands."""
+"""Numbers with a decimal comma; dots are thousands separators."""
 ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]|$)"
 _EXACT = 2**53
 
 Kind = Literal["null", "bit", "int", "long", "float", "bool", "time", "string"]
-"""As `ColumnType`, told apart further: no value at all, only 0 and 1, beyond 2^53."""
+"""`ColumnType` with finer kinds: null (no value), bit (only 0 and 1), long (beyond 2^53)."""
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How values are spelled in a text file."""
+    """How values are written in a text file."""
 
     decimal: str = "."
     nulls: tuple[str, ...] = ()
-    """Texts that stand for no value, beside the empty one and \\N."""
+    """Texts that mean a missing value, in addition to the empty text and \\N."""
     time_zone: str = "UTC"
-    """Of times that name none."""
+    """Time zone of times that state none."""
     time_format: str = ""
-    """Of times that are not ISO 8601, as strptime has it."""
+    """strptime format of times that are not ISO 8601; empty: ISO 8601."""
 
 
 def kind_of(column: pa.Array, style: TextFormat) -> Kind:
-    """Find the narrowest kind that gives back every text of a column of bytes."""
+    """Find the narrowest kind that preserves every text of a column of bytes."""
     try:
         text = pc.utf8_trim_whitespace(column.cast(pa.string()))
     except pa.ArrowInvalid:
@@ -75,7 +75,7 @@ def kind_of(column: pa.Array, style: TextFormat) -> Kind:
     text = text.drop_null()
     if not len(text):
         return "null"
-    for sample in (text.slice(0, 16), text):  # most text columns give themselves away at once
+    for sample in (text.slice(0, 16), text):  # a few values identify most text columns
         kind = _kind_of(sample, style)
         if kind == "string":
             return kind
@@ -108,7 +108,7 @@ def _kind_of(text: pa.Array, style: TextFormat) -> Kind:
 
 
 def merge(one: Kind, other: Kind) -> Kind:
-    """Find the kind that holds the values of both without loss; text if no other does."""
+    """Find the kind that holds the values of both without loss; `string` if there is none."""
     if one == other or other == "null":
         return one
     if one == "null":
@@ -122,7 +122,7 @@ def merge(one: Kind, other: Kind) -> Kind:
 
 
 def column_type(kind: Kind) -> ColumnType:
-    """Name the type of a column of that kind; a column without a value is text."""
+    """Name the type of a column of a kind; a column without values is a string."""
     if kind in ("bit", "int", "long"):
         return "int"
     return "string" if kind == "null" else kind  # type: ignore[return-value]
@@ -133,7 +133,7 @@ def _all(matches: pa.Array) -> bool:
 
 
 def _points(text: pa.Array, style: TextFormat) -> pa.Array:
-    """Spell numbers with a decimal point; what is no number with a comma becomes a null."""
+    """Rewrite numbers with a decimal point; anything else becomes `?`, which does not cast."""
     if style.decimal == ".":
         return text
     fits = pc.match_substring_regex(text, WITH_COMMA)
@@ -144,15 +144,15 @@ def _points(text: pa.Array, style: TextFormat) -> pa.Array:
 def typed(
     table: pa.Table, types: Mapping[str, ColumnType], style: TextFormat | None = None
 ) -> pa.Table:
-    """Cast columns of bytes; what does not cast becomes null and sets its row aside.
+    """Cast columns of bytes; a value that does not cast becomes null and its row is set aside.
 
     Args:
-        table: binary columns.
-        types: of the columns; a column without one is a string.
-        style: how numbers and missing values are spelled.
+        table: Binary columns.
+        types: Types of the columns; a column without an entry is a string.
+        style: How numbers and missing values are written; None: the defaults.
 
     Returns:
-        The columns, and `nb_reason` and `nb_text`: null where nothing is wrong.
+        The columns, plus `nb_reason` and `nb_text`, which are null for readable rows.
     """
     style = style or TextFormat()
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
@@ -176,7 +176,7 @@ def typed(
 def cast(
     column: pa.Array, kind: ColumnType, style: TextFormat
 ) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """Cast a column of bytes; bool [rows] says where that failed."""
+    """Cast a column of bytes; also return bool [rows], true where the cast failed."""
     text, wrong = _utf8(column)
     nothing = pa.scalar(None, pa.string())
     if kind == "string":
@@ -197,8 +197,8 @@ def cast(
     try:
         return text.cast(ARROW[kind]), wrong
     except pa.ArrowInvalid:
-        pass  # some value is of another kind, or spelled in another way: look at each
-    if kind == "int":  # pandas writes whole numbers so where some are missing
+        pass  # a value is of another kind or written differently: check each
+    if kind == "int":  # pandas writes integers as 1.0 in columns with missing values
         text = pc.replace_substring_regex(text, r"^(-?[0-9]+)\.0+$", r"\1")
     fits = pc.match_substring_regex(text, PATTERN[kind])
     if kind == "int":
@@ -210,7 +210,7 @@ def cast(
 
 
 def _times(text: pa.Array, zone: str = "UTC") -> pa.Array:
-    # Arrow reads times with a zone into one type and times without into another.
+    # Arrow reads times with and without a zone into different types.
     for target in (MICROSECOND, pa.timestamp("us")):
         try:
             return as_time(text.cast(target), zone)
@@ -223,7 +223,7 @@ def _times(text: pa.Array, zone: str = "UTC") -> pa.Array:
 
 
 def _formatted(text: pa.Array, style: TextFormat) -> pa.Array:
-    """Read times by their format, each distinct text once; null where a text is not of it."""
+    """Parse times by the format, once per distinct text; null for texts that do not match."""
     import pandas as pd
 
     codes, tokens = encode(text)
@@ -245,7 +245,7 @@ def _utf8(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
     try:
         return column.cast(pa.string()), np.zeros(len(column), bool)
     except pa.ArrowInvalid:
-        # Rare: only a block with broken bytes is looked at value by value.
+        # Rare: only blocks with invalid bytes are decoded value by value.
         values = [_decoded(value) for value in column.to_pylist()]
         text = pa.array(values, pa.string())
         return text, np.asarray(pc.is_valid(column)) & np.asarray(pc.is_null(text))

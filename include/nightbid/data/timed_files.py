@@ -1,4 +1,4 @@
-"""Files of which the rows' own times say the day: `source.day_column`, and Avazu's one file."""
+"""Reads files whose rows' times state the day: `source.day_column`, and Avazu's one file."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from nightbid.storage.workspace import write_atomically
 
 Days = npt.NDArray[np.datetime64]
 BLOCK = 16_384
-"""Rows of a day that are digested together."""
+"""Number of a day's rows that are digested together."""
 
 
 class Span(NamedTuple):
-    """Where the rows of one day lie in a file."""
+    """Range of a file that contains the rows of one day: numbers of its first and last row."""
 
     first: int
     last: int
     digest: str
-    """Of these rows, whatever else the file holds."""
+    """Digest of the day's rows, independent of the file's other rows."""
 
 
 class TimedFiles:
-    """Finds and reads the rows of a day in files that hold many.
+    """Finds and reads the rows of a day in files that hold many days.
 
     Args:
-        parts: The files, in their order.
+        parts: The files, in order.
         read: Reads a file as tables.
-        days_of: Day of each row of a table, datetime64[D] [rows], or hour, datetime64[h]; NaT where
-            it is not known.
-        cache: Folder for what was found, so that each file is looked through once; None: nowhere.
-        meaning: Gives what `read` and `days_of` depend on, beside the files' bytes.
+        days_of: Returns the day of each row of a table, datetime64[D] [rows], or the hour,
+            datetime64[h]; NaT if unknown.
+        cache: Folder for the days found in files, so that each is scanned once; None: no cache.
+        meaning: Returns what `read` and `days_of` depend on besides the files' bytes.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class TimedFiles:
         return {part: self._spans_of(part) for part in self._parts}
 
     def days(self) -> list[date]:
-        """Every day of which a row is there, oldest first."""
+        """All days that have a row, oldest first."""
         return sorted({day for spans in self._spans.values() for day in spans})
 
     def parts(self, day: date) -> list[Part]:
-        """Files that hold rows of a day, in their order."""
+        """Files with rows of a day, in order."""
         return [part for part, spans in self._spans.items() if day in spans]
 
     def digests(self, day: date) -> list[str]:
-        """Digests of the rows of a day, a file each: rows of other days do not change them."""
+        """Digests of a day's rows, one per file; rows of other days do not change them."""
         return [self._spans[part][day].digest for part in self.parts(day)]
 
     def tables(self, day: date) -> Iterator[tuple[Part, pa.Table]]:
-        """Read the rows of a day as they are in the files, file by file."""
+        """Yield the rows of a day as they are in the files, file by file."""
         for part in self.parts(day):
             last = self._spans[part][day].last
             row = 0
@@ -87,7 +87,7 @@ class TimedFiles:
                     yield part, mine
 
     def _spans_of(self, part: Part) -> dict[date, Span]:
-        """Look a file through for its days, once for its bytes, in bounded memory."""
+        """Scan a file for its days in bounded memory; the result is cached by content."""
         if self._cache is None:
             return self._look_through(part)
         content = kept_digest(part.path, self._cache)
@@ -113,7 +113,7 @@ class TimedFiles:
         return {_named(day): each.span() for day, each in seen.items()}
 
     def _dated(self, part: Part) -> Iterator[tuple[pa.Table, Days]]:
-        """Tables with the day of each row; one without belongs to the day of the row before."""
+        """Yield tables with each row's day; a row without one gets the day of the row before it."""
         last = np.datetime64("NaT")
         for table in self._read(part):
             days = self._days_of(table)
@@ -134,9 +134,9 @@ def _named(start: Any) -> date:
 
 
 class _Rows:
-    """Rows of one day, seen one table after the other.
+    """Digest of one day's rows, which are added one table at a time.
 
-    They are digested in blocks of their own, so that where tables end does not matter.
+    Rows are digested in blocks of fixed size, so table boundaries do not matter.
     """
 
     def __init__(self, first: int) -> None:
@@ -145,7 +145,7 @@ class _Rows:
         self._waiting: list[pa.Table] = []
 
     def add(self, table: pa.Table, last: int) -> None:
-        """Add rows, the last of which has this number in the file."""
+        """Add rows; `last` is the number of the last one in the file."""
         self._last = last
         self._waiting.append(table)
         if sum(map(len, self._waiting)) >= BLOCK:
@@ -156,7 +156,7 @@ class _Rows:
             self._waiting = [rows.slice(whole)]
 
     def span(self) -> Span:
-        """Say where the rows are, when all are there."""
+        """Return the span of the rows after all have been added."""
         if rows := sum(map(len, self._waiting)):
             self._add_block(pa.concat_tables(self._waiting).slice(0, rows))
         return Span(self._first, self._last, self._digest.hexdigest()[:32])

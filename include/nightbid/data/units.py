@@ -1,9 +1,11 @@
-"""Units of a day of logs: pieces that can be read apart, in any order and on any machine.
+"""Splits a day of logs into units that can be read in any order and on any machine.
 
-How a day is cut is a matter of its files alone: the same logs give the same units to every runner.
-Parquet is cut between row groups, ORC between stripes, and JSON lines and delimited text between
-lines, where every line is a record: no field stands in quotation marks. What is compressed as a
-whole, and Avro, is read file by file. Small files are read together.
+The split depends on the day's files only: the same logs give the same units on every runner.
+Parquet
+is split between row groups, ORC between stripes, and JSON lines and delimited text between lines,
+the latter only without quotation marks, so that every line is a record. Compressed text and Avro
+are
+not split. Small files are read together.
 """
 
 from __future__ import annotations
@@ -23,40 +25,40 @@ from nightbid.data.folder_reader import FolderReader
 from nightbid.errors import DataError, NightbidError
 
 UNIT_ROWS = 1 << 20
-"""Rows of a unit where a file says how many it has."""
+"""Rows per unit, for files that record their number of rows."""
 UNIT_BYTES = 128 << 20
-"""Bytes of a unit elsewhere."""
+"""Bytes per unit, for other files."""
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a file."""
+    """A range of a file that is not split further."""
 
     part: Part
     share: float
-    """Of a unit."""
+    """Size as a fraction of a unit."""
     rows: int | None = None
-    """None: not known before it is read."""
+    """Number of rows; None: unknown until it is read."""
 
 
 @dataclass(frozen=True)
 class FolderUnit:
-    """Some of a day's files, or of their pieces; can be sent to another process."""
+    """Some of a day's files or ranges of them; can be sent to another process."""
 
     reader: FolderReader
     day: date
     parts: tuple[Part, ...]
     first: int = 0
-    """Rows of the day before them."""
+    """Number of the day's rows that precede the unit."""
     columns: tuple[Part, pa.Schema] | None = None
-    """The first file of the day, and what its rows have; None: it is the first of these."""
+    """The day's first file and the schema of its rows; None: the unit's first file sets it."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Read the rows, in the order of the log.
+        """Yield the rows in the order of the log.
 
         Raises:
-            DataError: as `Source.batches`.
+            DataError: As raised by `Source.batches`.
         """
         try:
             for table in self.reader.tables(self.day, self.parts, self.first, self.columns):
@@ -65,7 +67,7 @@ class FolderUnit:
             raise self.reader.renamed_error(error) from error
 
     def figures(self) -> dict[str, float]:
-        """Give nothing: no events are joined."""
+        """Empty: folders join no events."""
         return {}
 
 
@@ -77,14 +79,15 @@ def units_of(
     *,
     is_numbered: bool,
 ) -> tuple[FolderUnit, ...]:
-    """Cut a day.
+    """Split a day into units.
 
     Args:
-        reader: of the window.
-        day: which.
-        parts: its files, on this machine.
-        dialect: how a text file is to be read.
-        is_numbered: rows have keys made of their number, so it must be known where a unit starts.
+        reader: Reader with the window's columns and types.
+        day: Day to split.
+        parts: Files of the day, on this machine.
+        dialect: Returns how a text file is read.
+        is_numbered: Whether keys are made from row numbers, so that a unit's first row number must
+            be known.
     """
     pieces = [piece for part in parts for piece in pieces_of(part, reader.kind, dialect)]
     if is_numbered and any(piece.rows is None for piece in pieces):
@@ -100,7 +103,7 @@ def units_of(
     for group in groups:
         unit = FolderUnit(reader, day, tuple(_joined(group)), first, columns)
         if columns is None and len(parts) > 1:
-            # All files of a day have the columns of its first.
+            # All files of a day have the columns of the first.
             table = next(reader.tables(day, unit.parts), None)
             columns = None if table is None else (parts[0], table.schema)
         units.append(unit)
@@ -109,7 +112,7 @@ def units_of(
 
 
 def _joined(group: Sequence[Piece]) -> Iterator[Part]:
-    """Put adjacent row groups of a file together again: they are read as one."""
+    """Merge adjacent row groups of a file, which are read together."""
     last: Part | None = None
     for piece in group:
         part = piece.part
@@ -124,7 +127,7 @@ def _joined(group: Sequence[Piece]) -> Iterator[Part]:
 
 
 def pieces_of(part: Part, kind: FileKind, dialect: Callable[[Part], Dialect]) -> list[Piece]:
-    """Cut a file where its format allows it; what cannot be read is left to the reader to name."""
+    """Split a file if its format allows it; an unreadable file is left to the reader to report."""
     try:
         if kind in ("parquet", "orc"):
             return _groups(part, kind) or [Piece(part, 0.0, 0)]
@@ -140,13 +143,13 @@ def pieces_of(part: Part, kind: FileKind, dialect: Callable[[Part], Dialect]) ->
 
 
 def _groups(part: Part, kind: FileKind) -> list[Piece]:
-    """Cut Parquet between row groups, ORC between stripes."""
+    """Split Parquet between row groups, ORC between stripes."""
     if kind == "parquet":
         found = pq.read_metadata(part.path)
         rows = [found.row_group(at).num_rows for at in range(found.num_row_groups)]
     else:
         file = orc.ORCFile(part.path)
-        # Stripes say nothing of their rows: they are taken to be even, and are not counted.
+        # Stripes do not record their rows: equal sizes are assumed and row counts left unknown.
         if file.nstripes > 1:
             share = file.nrows / file.nstripes / UNIT_ROWS
             return [Piece(Part(part.path, n, n + 1), share) for n in range(file.nstripes)]
@@ -158,7 +161,7 @@ def _groups(part: Part, kind: FileKind) -> list[Piece]:
 
 
 def _names(part: Part, dialect: Dialect) -> tuple[str, ...]:
-    """Columns of a text file in which every line is a record; none of others."""
+    """Columns of a text file if each of its lines is a record, else empty."""
     if dialect.encoding.lower() not in UTF8:
         return ()
     if dialect.quoting and _has_quotes(part.path, has_header=not dialect.names):
@@ -167,7 +170,7 @@ def _names(part: Part, dialect: Dialect) -> tuple[str, ...]:
 
 
 def _has_quotes(path: Path, *, has_header: bool) -> bool:
-    """Look for a quotation mark below the header, which may stand in some: it is one line."""
+    """Search for quotation marks, other than balanced ones in the header line."""
     with open(path, "rb") as stream:
         if has_header and stream.readline(_CHUNK).count(b'"') % 2:
             return True
@@ -178,7 +181,7 @@ def _has_quotes(path: Path, *, has_header: bool) -> bool:
 
 
 def _lines(part: Part, size: int, names: tuple[str, ...]) -> list[Piece]:
-    """Cut between lines, into even ranges."""
+    """Split between lines into ranges of about equal size."""
     count = -(-size // UNIT_BYTES)
     bounds = [0]
     with open(part.path, "rb") as stream:
@@ -189,7 +192,7 @@ def _lines(part: Part, size: int, names: tuple[str, ...]) -> list[Piece]:
             if not chunk:
                 break
             bounds.append(stream.tell() - len(chunk) + chunk.index(b"\n") + 1)
-    # A line that is longer than a range leaves nothing for the next one.
+    # A line longer than a range leaves the next range empty.
     starts = [each for each in dict.fromkeys(bounds) if each < size]
     return [
         Piece(
@@ -201,9 +204,9 @@ def _lines(part: Part, size: int, names: tuple[str, ...]) -> list[Piece]:
 
 
 def _compressed(path: Path) -> bool:
-    """Tell by the name, as the readers do."""
+    """Detect compression by the file name, as the readers do."""
     try:
         pa.Codec.detect(str(path))
-    except (ValueError, TypeError):  # what it raises depends on the ending
+    except (ValueError, TypeError):  # the exception depends on the extension
         return False
     return True

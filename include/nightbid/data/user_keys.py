@@ -1,8 +1,8 @@
-"""Ids of people as keyed hashes, from the first stage on.
+"""Replaces user ids with keyed hashes before the first stage stores them.
 
 The keyed id of a value is the BLAKE2b digest of its text with the secret as key, 16 bytes as
-hexadecimal digits. Without the secret neither direction can be computed, so outputs, models and
-pages hold nothing that the logs' ids could be looked up by. A caller of the scorer sends keyed ids.
+hexadecimal digits. Without the secret it cannot be computed in either direction, so outputs, models
+and pages hold no original ids. Callers of the scorer send keyed ids.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError, CorruptDataError
 
 LEAST_BYTES = 16
-"""Of a secret: a shorter one could be guessed."""
+"""Minimum length of a secret in bytes; a shorter one could be guessed."""
 DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
 class UserKeys:
-    """Makes the keyed ids of a pipeline."""
+    """Computes the keyed ids of a pipeline."""
 
     columns: tuple[str, ...]
-    """Columns that hold ids of people."""
+    """Columns that contain user ids."""
     secret: bytes = field(repr=False)
 
     @classmethod
     def of(cls, spec: PipelineSpec) -> UserKeys | None:
-        """Read the secret that a pipeline names; None where it names none.
+        """Read the secret that a pipeline names; None if it names none.
 
         Raises:
-            ConfigError: The secret is not there, or is shorter than 16 bytes.
+            ConfigError: The secret is missing or shorter than 16 bytes.
         """
         block = spec.source.user_key
         if block is None:
@@ -63,27 +63,27 @@ class UserKeys:
 
     @property
     def fingerprint(self) -> str:
-        """Tells one secret from another without holding it: rows of another one are made again."""
+        """Identifies the secret without revealing it; rows with another one are sampled again."""
         return self.one("fingerprint of the key")[:16]
 
     def one(self, value: str) -> str:
-        """The keyed id of one value, by its text."""
-        # A longer key than BLAKE2b takes counts in full, too.
+        """Return the keyed id of one value, given as text."""
+        # Keys longer than BLAKE2b's maximum are hashed first, so that all of their bytes count.
         key = hashlib.blake2b(self.secret, digest_size=32).digest()
         return hashlib.blake2b(value.encode(), key=key, digest_size=DIGEST_BYTES).hexdigest()
 
     def many(self, values: Sequence[str]) -> list[str]:
-        """Keyed ids of some values."""
+        """Return the keyed ids of some values."""
         return [self.one(value) for value in values]
 
     def keyed(self, rows: pa.Table) -> pa.Table:
-        """Replace the ids of a table; columns that it lacks are left out.
+        """Replace the ids in a table; columns that it lacks are skipped.
 
         Args:
-            rows: As the logs hold them.
+            rows: Rows with the ids of the logs.
 
         Raises:
-            CorruptDataError: A column of ids holds lists or the like.
+            CorruptDataError: A column of ids has a type that cannot be an id, such as lists.
         """
         for name in self.columns:
             if name in rows.column_names:

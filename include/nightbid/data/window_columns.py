@@ -1,4 +1,4 @@
-"""The columns of a window's files: which ones are read, and one type for each in every file."""
+"""Determines the columns to read from a window's files, and one type for each over all files."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ from nightbid.storage.digests import kept_digest
 from nightbid.storage.workspace import write_atomically
 
 OTHER_COLUMNS = 64
-"""Columns that a pipeline does not name and that are read all the same: profiles show them, and
-features can be tried on rows that are sampled already."""
+"""Maximum number of columns to read that the pipeline does not use.
+
+Profiles show them, and new features can use them on rows that are already sampled."""
 
 
 class WindowColumns:
     """Columns of the files of a window.
 
     Args:
-        block: the source.
-        kind: format of the files.
-        root: folder of the files.
-        days: makes the files of each day of the window, oldest first, on this machine.
-        whole: makes the files that hold many days, on this machine.
-        cache: folder for what was found in text files, so that each is looked through once.
-        named: columns that the pipeline names; of the others at most `OTHER_COLUMNS` are read, and
-            one whose files disagree is left out. None: every column is named.
-        others: how many of the columns that are not named are read.
+        block: The `source` block of the pipeline.
+        kind: Format of the files.
+        root: Folder of the files.
+        days: Returns the local files of each day of the window, oldest day first.
+        whole: Returns the local files that hold many days.
+        cache: Folder for the column types detected in text files, so that each file is scanned
+            once.
+        named: Columns that the pipeline uses. At most `others` further columns are read, and one
+            whose files disagree on its type is left out. None: every column is used.
+        others: Maximum number of columns to read that the pipeline does not use.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class WindowColumns:
 
     @property
     def named(self) -> set[str] | None:
-        """Columns that the pipeline names; None: all."""
+        """Columns that the pipeline uses; None: all."""
         return self._named
 
     @cached_property
@@ -77,13 +79,13 @@ class WindowColumns:
 
     @cached_property
     def _window(self) -> list[Part]:
-        """Files of the days whose types are settled together, oldest first."""
+        """Files whose column types are determined together, oldest first."""
         return [*(part for day in self._days for part in day), *self._find_whole()]
 
     def may_be_lost(self, parts: Collection[Part]) -> set[str]:
-        """Columns of which values become null, or are left out, where the files of a day differ.
+        """Optional columns that lose values or are dropped because the files of a day differ.
 
-        A pipeline that names them stops instead: the rows are not the same.
+        Reading stops with an error instead if the pipeline uses the column.
         """
         lost = self._not_in_all(parts)
         if self._kind != "csv":
@@ -98,7 +100,7 @@ class WindowColumns:
         return {name for name in lost if self.is_optional(name)}
 
     def mixed(self) -> set[str]:
-        """Columns that may be left out where nothing names them: files differ, or fixed lists."""
+        """Columns to drop if unused: files disagree on them, or they are fixed-size lists."""
         mixed = set().union(*(self._not_in_all(parts) for parts in self._days))
         types: dict[str, pa.DataType] = {}
         for part in self._window if self._kind != "csv" else []:
@@ -112,7 +114,7 @@ class WindowColumns:
         return mixed
 
     def _not_in_all(self, parts: Collection[Part]) -> set[str]:
-        """Columns that some of a day's files have and others have not; JSON may leave them out."""
+        """Columns that only some of a day's files have; JSON may omit columns without values."""
         if len(parts) < 2 or self._kind == "jsonl":
             return set()
         names = [set(self.names_in(part)) for part in parts if part.path.stat().st_size]
@@ -120,28 +122,28 @@ class WindowColumns:
         return {name for name in every if not all(name in each for each in names)}
 
     def _schemas(self, part: Part) -> list[pa.Schema]:
-        """Schemas of a file, each looked up once."""
+        """Schemas of a file, read once."""
         if part.path not in self._known_schemas:
             found = record_files.schemas_of(part.path, self._kind, self._cache)
             self._known_schemas[part.path] = found
         return self._known_schemas[part.path]
 
     def renamed(self, name: str) -> str:
-        """Get the pipeline's name of a column of the files."""
+        """Return the pipeline's name for a column of the files."""
         return self._block.rename.get(name, name)
 
     def dialect(self, part: Part) -> Dialect:
-        """Say how a text file is to be read."""
+        """Return how a text file is read."""
         return dialect_of(self._block, part)
 
     @cached_property
     def declared(self) -> dict[str, ColumnType]:
-        """Types that the pipeline asks for, by the files' names."""
+        """Types declared in the pipeline, by column name in the files."""
         return declared_types(self._block)
 
     @cached_property
     def text_types(self) -> dict[str, ColumnType]:
-        """Types of the columns of text files, which hold in every file of the window."""
+        """Types of the columns of text files, valid for every file of the window."""
         parts = [part for part in self._window if part.path.stat().st_size]
         columns = [self.names_in(part) for part in parts]
         self._check_names({name for each in columns for name in each})
@@ -158,7 +160,7 @@ class WindowColumns:
         return {**{name: column_type(kind) for name, kind in kinds.items()}, **fixed}
 
     def _kinds(self, part: Part, names: tuple[str, ...]) -> dict[str, Kind]:
-        """Kinds of the columns of one text file, looked up where its bytes are known."""
+        """Kinds of the columns of one text file, cached by the file's content."""
         dialect = self.dialect(part)
         if self._cache is None:
             return delimited.kinds(part, dialect, dict.fromkeys(names, "null"))
@@ -176,11 +178,11 @@ class WindowColumns:
 
     @cached_property
     def column_types(self) -> dict[str, pa.DataType]:
-        """Types of the columns of files other than csv, which hold in every file of the window."""
+        """Types of the columns of files other than CSV, valid for every file of the window."""
         schemas = [(part.path, schema) for part in self._window for schema in self._schemas(part)]
         self._check_names({name for part in self._window for name in self.names_in(part)})
-        # Arrow cannot read a list of fixed size that is null in some row: not for a column that
-        # nothing names.
+        # Arrow cannot read fixed-size lists with null rows, so optional columns of them are
+        # skipped.
         open_ = [
             (path, pa.schema([field for field in schema if self._is_open(field.name)
                               and not (_is_fixed_list(field) and self.is_optional(field.name))]))
@@ -189,21 +191,21 @@ class WindowColumns:
         return window_types.settle(open_, self.is_optional)
 
     def _is_open(self, name: str) -> bool:
-        """Tell whether a column is read, and its type is to be found."""
+        """Return whether a column is read and its type has to be determined."""
         is_read = self.chosen is None or name in self.chosen
         return is_read and name not in self.declared
 
     def is_optional(self, name: str) -> bool:
-        """Tell whether the pipeline can do without a column of the files."""
+        """Return whether the pipeline does not use a column of the files."""
         return self._named is not None and self.renamed(name) not in self._named
 
     @cached_property
     def chosen(self) -> set[str] | None:
-        """Columns of the files that are read; None: all of them."""
+        """Columns to read from the files; None: all."""
         if self._named is None or self._block.layout != "plain" or self._block.names:
             return None
         have: dict[str, None] = {}
-        # One file of a day stands for it; files of many days may each have columns of their own.
+        # A day's first file represents it; files of many days may each have different columns.
         firsts = [next(filter(self.names_in, parts), None) for parts in self._days]
         for part in (*filter(None, firsts), *self._find_whole()):
             have.update(dict.fromkeys(self.names_in(part)))
@@ -214,7 +216,7 @@ class WindowColumns:
         return {*wanted, *self._block.rename, *self._named, *others[: self._others]}
 
     def names_in(self, part: Part) -> list[str]:
-        """List the columns of a file; none of an empty one."""
+        """List the columns of a file; an empty file has none."""
         if not part.path.stat().st_size:
             return []
         if self._kind == "csv":
@@ -225,7 +227,7 @@ class WindowColumns:
         return [*found, *(name for name in folders if name not in found)]
 
     def partitions(self, part: Part) -> dict[str, str | None]:
-        """Columns whose value the folders of a file name."""
+        """Columns whose value is stated by a file's folders."""
         return partitions_of(part.path, self._root) if self._block.layout == "plain" else {}
 
     def _names_of(self, part: Part) -> list[str]:
@@ -234,7 +236,7 @@ class WindowColumns:
         return self._known_names[part]
 
     def _check_names(self, have: set[str]) -> None:
-        """Refuse names of `types` and `outcomes` that no file has: a misspelling does nothing."""
+        """Reject reserved column names, and names in `types` and `outcomes` that no file has."""
         if taken := {REASON, TEXT}.intersection(self.renamed(name) for name in have):
             name = sorted(taken)[0]
             raise CorruptDataError(
@@ -259,7 +261,7 @@ class WindowColumns:
 
 
 def dialect_of(block: FolderSource, part: Part) -> Dialect:
-    """Say how a text file of a folder is to be read."""
+    """Return how a text file of a folder is read."""
     is_tab = block.layout in ("criteo", "ipinyou") or ".tsv" in part.path.suffixes
     delimiter = block.delimiter or ("\t" if is_tab else ",")
     return Dialect(
@@ -272,7 +274,7 @@ def dialect_of(block: FolderSource, part: Part) -> Dialect:
 
 
 def declared_types(block: FolderSource) -> dict[str, ColumnType]:
-    """Types that the pipeline asks for, by the files' names."""
+    """Types declared in the pipeline, by column name in the files."""
     back = {new: old for old, new in block.rename.items()}
     return {back.get(name, name): kind for name, kind in block.types.items()}
 

@@ -1,7 +1,7 @@
-"""One type per column for all files of a window, settled before a row is read.
+"""Determines one type per column for all files of a window, before rows are read.
 
-Types that differ between files are widened where no value is lost. Where one would be, an error
-names the file, the column and both types.
+Types that differ between files are widened if no value is lost. Otherwise an error names the file,
+the column and both types.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def settle(
     schemas: Iterable[tuple[Path, pa.Schema]],
     is_optional: Callable[[str], bool] = lambda name: False,
 ) -> dict[str, pa.DataType]:
-    """Find one type for every column that holds the values of all files.
+    """Find one type for every column that can hold the values of all files.
 
     Args:
-        schemas: files and their schemas, in order.
-        is_optional: whether the pipeline can do without a column.
+        schemas: Files and their schemas, in order.
+        is_optional: Returns whether the pipeline does not use a column.
 
     Returns:
-        Column → type; without optional columns that no type holds.
+        Column → type, without optional columns that have no common type.
 
     Raises:
-        CorruptDataError: two files have types that no type holds both of.
+        CorruptDataError: Two files have types without a common wider type.
     """
     types: dict[str, pa.DataType] = {}
     first: dict[str, Path] = {}
@@ -67,7 +67,7 @@ def _shown(path: Path) -> str:
 
 
 def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Find a type that holds the values of both, or None."""
+    """Return a type that holds the values of both, or None."""
     kinds = pa.types
     if one == other or kinds.is_null(other):
         return one
@@ -129,7 +129,7 @@ def _wider_integer(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if signed[0] == signed[1]:
         return max(one, other, key=lambda kind: kind.bit_width)
     unsigned = other if signed[0] else one
-    # Beyond 2^63 only text holds both, digit by digit.
+    # Only text holds both types' values beyond 2^63, digit by digit.
     return pa.string() if unsigned.bit_width == 64 else pa.int64()
 
 
@@ -155,26 +155,27 @@ def fit(
     fill: bool = False,
     style: TextFormat | None = None,
 ) -> pa.Table:
-    """Give the columns of a file the types of the window.
+    """Convert the columns of a file to the types of the window.
 
     Args:
-        table: some rows of the file.
-        types: of the window.
-        declared: types that the pipeline asks for; a value that is none sets its row aside.
-        path: the file, for messages.
-        is_optional: whether the pipeline can do without a column.
-        fill: add the columns of the window that are lacking, without a value.
-        style: how texts of declared types are spelled, and the zone of times that name none.
+        table: Some rows of the file.
+        types: Types of the window's columns.
+        declared: Types from the pipeline; a value that does not match sets its row aside.
+        path: The file, for error messages.
+        is_optional: Returns whether the pipeline does not use a column.
+        fill: Add missing columns of the window as nulls.
+        style: How texts of declared types are written, and the time zone of times that state none;
+            None: the defaults.
 
     Returns:
-        The rows; with `nb_reason` and `nb_text` if any type is declared.
+        The rows, with `nb_reason` and `nb_text` if any type is declared.
 
     Raises:
-        CorruptDataError: a value does not fit, for example a whole number that a float rounds.
+        CorruptDataError: A value does not fit, for example an integer that a float would round.
     """
     style = style or TextFormat()
     for name in types:
-        if fill and name not in table.column_names:  # JSON leaves out what has no value
+        if fill and name not in table.column_names:  # JSON omits fields without a value
             table = table.append_column(name, pa.nulls(len(table), types[name]))
     reason = np.full(len(table), None, object)
     text = np.full(len(table), None, object)
@@ -239,7 +240,7 @@ def _as_declared(
         return column.cast(pa.float64()), none
     if kind == "int" and pa.types.is_integer(given) and given != pa.uint64():
         return column.cast(pa.int64()), none
-    # By its text, which is how a column of another type is read wherever a text is asked for.
+    # Convert through text, since that is how other types are read when text is requested.
     codes, tokens = encode(column)
     values, wrong = cast(tokens.cast(pa.binary()), kind, style)
     at = pa.array(codes, mask=codes < 0)

@@ -1,4 +1,4 @@
-"""Writing days of any source as `dt=YYYY-MM-DD/part-00000.parquet`, whole or as three streams."""
+"""Writes days of any source as `dt=YYYY-MM-DD/part-00000.parquet`, joined or as three streams."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ STREAMS = {
     "clicks": ("click", "click_time"),
     "conversions": ("conversion", "conversion_time"),
 }
-"""Stream → columns of a joined log that it takes the place of: whether, and when."""
+"""Stream → columns of the joined log that it replaces: the flag and the time."""
 
 
 def write_day(batches: Iterable[pa.RecordBatch], folder: Path, day: date) -> int:
-    """Write one day; it becomes visible in one step, in place of what was there.
+    """Write one day; it replaces an existing one in one step.
 
     Args:
-        batches: rows of the day, all with the columns of the first batch.
-        folder: of the partitions.
-        day: names the partition.
+        batches: Rows of the day, all with the columns of the first batch.
+        folder: Folder of the partitions.
+        day: Day of the rows, which names the partition.
 
     Returns:
-        How many rows were written.
+        Number of rows written.
 
     Raises:
-        MissingDataError: the source gave no batch at all, so that the columns are unknown.
+        MissingDataError: The source yielded no batch, so the columns are unknown.
     """
     final = folder / f"dt={day}"
-    # Hidden from readers, who look for dt=*, and on the same disk, so that it can be renamed.
+    # Not visible to readers, who look for dt=*, and on the same disk so that it can be renamed.
     scratch = folder / f".{final.name}.{uuid.uuid4().hex[:8]}"
     scratch.mkdir(parents=True)
     writer: pq.ParquetWriter | None = None
@@ -67,22 +67,23 @@ def write_day(batches: Iterable[pa.RecordBatch], folder: Path, day: date) -> int
 def write_streams(
     source: Source, roles: Columns, days: Sequence[date], folder: Path
 ) -> dict[str, int]:
-    """Write days of a joined log as real logs are: `impressions/`, `clicks/`, `conversions/`.
+    """Write days of a joined log as three separate logs: `impressions/`, `clicks/`, `conversions/`.
 
-    An event lies in the day on which it happened; events after the last day are left out, as they
-    are in logs of that day.
+    An event is written on the day on which it happened; events after the last day are omitted, as
+    they
+    would be in real logs of that day.
 
     Args:
-        source: With the columns `click`, `click_time`, `conversion` and `conversion_time`.
-        roles: Say which columns hold key and time.
+        source: Source with columns `click`, `click_time`, `conversion` and `conversion_time`.
+        roles: Names the key and time columns.
         days: Consecutive days.
-        folder: Of the three folders.
+        folder: Parent of the three folders.
 
     Returns:
         Stream → rows written.
 
     Raises:
-        MissingDataError: a day or a column is absent.
+        MissingDataError: A day or a column is missing.
     """
     happened: dict[str, list[pa.Table]] = {name: [] for name in STREAMS}
     rows = {"impressions": 0}
@@ -117,7 +118,7 @@ def write_streams(
 
 
 def _replace(scratch: Path, final: Path) -> None:
-    # A folder with files in it cannot be renamed over: the old one steps aside first.
+    # A folder that contains files cannot be replaced by a rename: move the old one away first.
     old = scratch.with_name(f"{scratch.name}.old")
     if final.exists():
         os.replace(final, old)

@@ -1,4 +1,4 @@
-"""An ad exchange of our own, whose true click and conversion probabilities are known.
+"""A simulated ad exchange with known true click and conversion probabilities.
 
 Every row is one won impression. Columns, in order:
 
@@ -28,13 +28,13 @@ Known only after the bid, hence never features
     ``click`` int8 · ``click_time`` timestamp, null without a click ·
     ``conversion`` int8, only after a click · ``conversion_time`` timestamp, hours to days later
 
-Truth, never features
+Ground truth, never features
     ``p_click_true`` float64 · ``p_conversion_true`` float64, given a click ·
     ``conversion_delay_true`` float64, mean hours from click to conversion
 
-What a model has to find: the main effects of every column above; and interactions that no sum of
+Effects for a model to learn: main effects of every column above, and interactions that no sum of
 main effects can express: whether the ad's category is among the user's interests, page category
 by ad category, age band by ad category, device by creative format, time of day by page category,
-and a sweet spot of ``seconds_since_last_ad``. Weekly seasonality moves volume and level; page by
+and an optimum of ``seconds_since_last_ad``. Weekly seasonality changes traffic and click rate; page
 ad category drifts over weeks.
 """

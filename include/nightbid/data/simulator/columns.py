@@ -1,4 +1,4 @@
-"""Columns of the simulated logs, in their order; nothing heavy is imported to know them."""
+"""Column names of the simulated logs, in order, in a module without heavy imports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALWAYS = (
 
 
 def logged_columns(settings: SimulatorSource) -> tuple[str, ...]:
-    """Names of the columns that a day without faults has."""
+    """Names of the columns of a day without faults."""
     names = list(ALWAYS)
     if settings.incumbent is not None:
         names.append("legacy_score")

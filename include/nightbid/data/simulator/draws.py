@@ -1,7 +1,7 @@
-"""Random numbers by address: the value at (seed, stream, index) is the same in any order.
+"""Random numbers addressed by (seed, stream, index), independent of the order of evaluation.
 
-A chunk of a day can then be made without making what comes before it, and a day has the same
-bytes however it is cut into chunks.
+A chunk of a day can be generated without the chunks before it, and a day has the same bytes
+whatever the chunk size.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Scramble 64-bit integers, one to one.
+    """Scramble 64-bit integers with a bijection.
 
-    The finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
+    The finalizer of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
     generators, OOPSLA 2014).
     """
     mixed = values + _GOLDEN
@@ -37,9 +37,9 @@ def uniform(seed: int, stream: str, index: npt.NDArray[np.integer]) -> Floats:
     """Uniform numbers in (0, 1), one for each index.
 
     Args:
-        seed: of the whole exchange.
-        stream: name of the quantity; streams are independent of each other.
-        index: integers of any shape.
+        seed: Seed of the exchange.
+        stream: Name of the quantity; streams are independent of each other.
+        index: Integers of any shape.
     """
     name = np.array([zlib.crc32(stream.encode()) | (seed & 0xFFFFFFFF) << 32], np.uint64)
     bits = mix(index.astype(np.uint64) ^ mix(name))
@@ -52,7 +52,7 @@ def normal(seed: int, stream: str, index: npt.NDArray[np.integer]) -> Floats:
 
 
 def choice(uniforms: Floats, weights: Floats) -> Ints:
-    """Draw positions in `weights` in proportion to them."""
+    """Draw indices into `weights` with probabilities proportional to them."""
     edges = np.cumsum(weights)
     drawn = np.searchsorted(edges, uniforms * edges[-1], side="right")
     return np.asarray(np.minimum(drawn, len(weights) - 1), np.int64).astype(np.int64)

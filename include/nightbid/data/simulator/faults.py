@@ -1,7 +1,7 @@
-"""What goes wrong in logs, done to a simulated day on purpose.
+"""Faults of logs that can be injected into a simulated day.
 
-Each fault is a plain function of some rows, of their numbers in the day and of an amount. It never
-looks beyond its rows, so that a day has the same bytes however it is cut into chunks.
+Each fault is a function of some rows, their numbers in the day and an amount. It uses no other
+rows, so a day has the same bytes whatever the chunk size.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from nightbid.data.simulator.impressions import Exchange
 from nightbid.data.simulator.world import Users
 
 HOUR = 3_600_000_000
-"""Microseconds."""
+"""One hour in microseconds."""
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class FaultyRows:
-    """Some rows of a day, and what is known of them."""
+    """Some rows of a day, with what a fault needs to know about them."""
 
     table: pa.Table
     index: Ints
-    """Number of each row in the clean day."""
+    """Number of each row in the day without faults."""
     day: date
     settings: SimulatorSource
     users: Users
 
     def draw(self, stream: str) -> Floats:
-        """Uniform number of each row."""
+        """Uniform random number for each row."""
         return uniform(self.settings.seed, f"{self.day} fault {stream}", self.index)
 
     def values(self, name: str) -> npt.NDArray[np.generic]:
@@ -51,18 +51,18 @@ class FaultyRows:
         return replace(self, table=self.table.set_column(place, name, column))
 
     def where(self, name: str, rows: Bools, value: object) -> FaultyRows:
-        """Replace some values of a column; `value` is one for all, or an array."""
+        """Replace the values of a column in some rows by one value or by those of an array."""
         column = self.table[name]
         if not isinstance(value, (pa.Array, pa.ChunkedArray)):
             value = pa.scalar(value, column.type)
         return self.set(name, pc.if_else(pa.array(rows), value, column))
 
     def take(self, places: npt.NDArray[np.integer]) -> FaultyRows:
-        """Choose rows, in this order."""
+        """Select rows by position, in this order."""
         return replace(self, table=self.table.take(pa.array(places)), index=self.index[places])
 
     def keep(self, rows: Bools) -> FaultyRows:
-        """Leave the others out."""
+        """Keep only the selected rows."""
         return self.take(np.flatnonzero(rows))
 
     def hour(self) -> Ints:
@@ -71,7 +71,7 @@ class FaultyRows:
         return np.asarray(time) // HOUR % 24
 
     def shift(self, name: str, microseconds: int | Ints) -> pa.Array:
-        """A time column, later."""
+        """A time column, shifted to later by a number of microseconds."""
         column = self.table[name]
         return pc.add(column.cast(pa.int64()), pa.array(
             np.broadcast_to(np.int64(microseconds), len(column)).astype(np.int64)
@@ -79,12 +79,12 @@ class FaultyRows:
 
 
 def apply(rows: FaultyRows, fault: Fault) -> FaultyRows:
-    """Do one fault to some rows of its day."""
+    """Inject one fault into some rows of its day."""
     return KINDS[fault.kind](rows, fault.amount)
 
 
 def _clicked(rows: FaultyRows, clicked: Bools) -> FaultyRows:
-    """Rewrite the label and what follows from it."""
+    """Rewrite the label and the columns that depend on it."""
     time = rows.shift("time", 5_000_000)
     known = rows.table["click_time"]
     was = pc.fill_null(known, time)
@@ -161,8 +161,8 @@ def _stale_join(rows: FaultyRows, amount: float) -> FaultyRows:
     own = pa.array(np.arange(len(stale)) + rows.settings.users)
     choice = pc.if_else(pa.array(stale), other, own)
     for name in ("age_band", "gender", "region", "interests"):
-        # Kernels that choose by row do not know lists; taking from both columns laid end to end is
-        # the same.
+        # Arrow's selection by row does not support lists; taking from the concatenated columns is
+        # equivalent.
         both = pa.concat_arrays(
             [rows.users.columns[name], *(chunk for chunk in rows.table[name].chunks)]
         )
@@ -207,11 +207,11 @@ def _traffic_drop(rows: FaultyRows, amount: float) -> FaultyRows:
 
 
 def _traffic_spike(rows: FaultyRows, amount: float) -> FaultyRows:
-    # Of 1.6, three in five rows come twice.
+    # With 1.6, three of five rows appear twice.
     times = max(int(amount), 1) + (rows.draw("spike") < max(amount, 1) % 1)
     copy = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
     rows = rows.take(np.repeat(np.arange(len(rows.index)), times))
-    # Numbers of a day stay far below 10^9, so that these ids are free.
+    # Row numbers of a day stay far below 10^9, so these ids are unused.
     key = np.asarray(rows.table["impression_id"], np.int64) + copy * 10**9
     return rows.set("impression_id", pa.array(key))
 
@@ -253,7 +253,7 @@ def _label_rate(rows: FaultyRows, amount: float) -> FaultyRows:
     chance = rows.values("p_click_true").astype(np.float64)
     if amount <= 1:
         return _clicked(rows, clicked & (rows.draw("rate") < amount))
-    # Of the others, as many as lift the whole to the rate wanted.
+    # Turn enough other rows into clicks to reach the requested rate.
     more = np.minimum((amount - 1) * chance / (1 - chance), 1)
     return _clicked(rows, clicked | (rows.draw("rate") < more))
 
@@ -305,7 +305,7 @@ def _advertiser_vanishes(rows: FaultyRows, amount: float) -> FaultyRows:
 
 
 def _bot_traffic(rows: FaultyRows, amount: float) -> FaultyRows:
-    # Enough rows become clicks of the bot that these are the wanted share of all clicks.
+    # Turn enough rows into bot clicks to make up the requested share of all clicks.
     chance = rows.values("p_click_true").astype(np.float64) * amount / max(1 - amount, 1e-9)
     bot = rows.draw("bot") < chance
     clicked = (rows.values("click") == 1) | bot

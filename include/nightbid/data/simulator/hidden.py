@@ -1,4 +1,4 @@
-"""What the exchange knows of a row and no log says: effects on the readiness to click."""
+"""Hidden effects on the click probability, which the exchange knows and no log contains."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from nightbid.data.simulator.world import FIRST_AD, Users, brand_effect, quality
 
 POSITION = "position"
 KEYS = ("user_id", "advertiser_id", "ad_id")
-"""Columns whose values have an effect of their own that the logs show through clicks alone."""
+"""Columns whose values have effects that the logs show only through clicks."""
 
 
 class HiddenEffects:
-    """Effects on the logit of a click, by value of a column."""
+    """Effects of a column's values on the click logit."""
 
     def __init__(self, settings: SimulatorSource) -> None:
         self._settings = settings
         self._users = Users(settings.seed, settings.users)
 
     def of(self, column: str, values: pa.Array) -> Floats:
-        """Look the effects of distinct values up; float64 [values], in logits.
+        """Look up the effects of distinct values; float64 [values], in logits.
 
         Args:
             column: `position`, or one of `KEYS`.
-            values: As they are in the logs.
+            values: Values as they are in the logs.
 
         Raises:
-            ValueError: Some are not as the exchange has written them: null, hashed, or of a fault.
+            ValueError: A value does not come from the exchange: it is null, hashed, or from a
+                fault.
         """
         if column == POSITION:
             numbers = np.array([int(each) - 1 for each in _known(values)])

@@ -1,4 +1,4 @@
-"""One day of won impressions, in chunks of any size."""
+"""Generates one day of won impressions, in chunks of any size."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ BIDDERS = 4
 WEEK = np.array([1.0, 0.98, 1.0, 1.02, 1.06, 1.12, 1.08])
 """Traffic by weekday, Monday first."""
 WEEK_LOGIT = np.array([0.0, 0.0, 0.02, 0.02, 0.0, -0.08, -0.06])
-"""The same for the readiness to click."""
+"""Weekday effects on the click logit, Monday first."""
 BASE_CLICK, BASE_CONVERSION = -3.55, -1.9
 POSITION_LOGIT = np.array([0.35, 0.0, -0.25, -0.45])
 SECOND = 1_000_000
-"""Timestamps are in microseconds."""
+"""One second in microseconds, the unit of timestamps."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,22 @@ class Auction:
     """Outcome of each auction; bids and prices in USD per 1000."""
 
     ad: Ints
-    """[rows] slot of the ad that is shown."""
+    """[rows], slot of the ad that is shown."""
     bid: Floats
-    """[rows] its bid."""
+    """[rows], bid of that ad."""
     price: Floats
-    """[rows] what it pays: the next lower bid, or the floor if that is higher."""
+    """[rows], price paid: the next lower bid, or the floor if that is higher."""
     others: Floats
-    """[rows, bidders - 1] bids of the other ads, highest first."""
+    """[rows, bidders - 1], bids of the other ads, highest first."""
     ads: Ints
-    """[rows, bidders] slots of all ads that bid; one may bid twice."""
+    """[rows, bidders], slots of all ads that bid; one may bid twice."""
     chance: Floats
-    """[rows, bidders] probability of each bid to be the one that wins."""
+    """[rows, bidders], probability that each bid wins."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the readiness to click depends on besides the ad, all [rows]."""
+    """Inputs of the click probability other than the ad, all [rows]."""
 
     user: Ints
     site: Ints
@@ -74,7 +74,7 @@ class Context:
 
 
 class Exchange:
-    """The simulated exchange: everything that follows from its settings."""
+    """The simulated exchange, fully determined by its settings."""
 
     def __init__(self, settings: SimulatorSource) -> None:
         self.settings = settings
@@ -82,7 +82,7 @@ class Exchange:
         self.tastes = Tastes(settings.seed)
 
     def rows(self, day: date) -> int:
-        """Impressions of one day."""
+        """Number of impressions of one day."""
         wobble = 1 + 0.02 * float(
             normal(self.settings.seed, "volume", np.array([day.toordinal()]))[0]
         )
@@ -90,7 +90,7 @@ class Exchange:
         return max(1, round(self.settings.rows_per_day * weekday * wobble))
 
     def largest_advertisers(self, day: date, count: int) -> Ints:
-        """Advertisers who win most of a day's first auctions, as many as asked; largest first."""
+        """The `count` advertisers that win most of a day's first auctions, most wins first."""
         maker = _Day(self, day)
         index = np.arange(min(maker.rows, CHUNK))
         won = maker.auction(index, np.zeros(len(index))).ad
@@ -98,11 +98,11 @@ class Exchange:
         return np.argsort(-wins, kind="stable")[:count]
 
     def batches(self, day: date, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
-        """Make one day, in order of time.
+        """Generate one day, in order of time.
 
         Args:
-            day: any day, of the past or the future.
-            chunk: rows of a batch at most; the rows do not depend on it.
+            day: Any day, past or future.
+            chunk: Maximum number of rows per batch; it does not affect the rows.
         """
         maker = _Day(self, day)
         for start in range(0, maker.rows, chunk):
@@ -121,7 +121,7 @@ class _Day:
 
     @cached_property
     def _clock(self) -> tuple[Floats, Floats]:
-        """Share of the day's impressions before each minute: quiet nights, busy evenings."""
+        """Share of the day's impressions before each minute (low at night, high in the evening)."""
         minutes = np.arange(1441) / 60
         pace = 1.2 + np.sin((minutes - 9) / 24 * 2 * np.pi) + 0.4 * np.sin(minutes / 6 * np.pi)
         passed = np.concatenate([[0.0], np.cumsum(np.maximum(pace[:-1], 0.15))])
@@ -131,7 +131,7 @@ class _Day:
         return uniform(self.seed, f"{self.day} {stream}", index)
 
     def batch(self, index: Ints) -> pa.RecordBatch:
-        """Rows with these numbers."""
+        """Generate the rows with these numbers."""
         users, ads, tastes = self.users, self.ads, self.tastes
         share, seconds = self._clock
         moment = np.interp((index + self._draw("time", index)) / self.rows, share, seconds)
@@ -223,7 +223,7 @@ class _Day:
         return pa.RecordBatch.from_pydict({name: columns[name] for name in names})
 
     def _click_logit(self, at: Context, ad: Ints) -> Floats:
-        """[rows] log odds of a click, if these ads were shown."""
+        """Click logit if these ads were shown, [rows]."""
         users, ads, tastes = self.users, self.ads, self.tastes
         found: Floats = (
             BASE_CLICK
@@ -249,9 +249,9 @@ class _Day:
         return found
 
     def _offer(self, at: Context, auction: Auction) -> dict[str, pa.Array]:
-        """The distinct ads that bid, their true probabilities, and the chance of the one shown."""
+        """Distinct ads that bid, their true click probabilities, and the shown ad's propensity."""
         ads = auction.ads
-        # An ad that bids twice is one candidate, with both chances.
+        # An ad that bids twice is one candidate with the sum of both probabilities.
         first = np.ones(ads.shape, np.bool_)
         for seat in range(1, BIDDERS):
             first[:, seat] = (ads[:, :seat] != ads[:, seat : seat + 1]).all(axis=1)
@@ -268,9 +268,10 @@ class _Day:
         }
 
     def auction(self, index: Ints, floor: Floats) -> Auction:
-        """Second price: the winner pays the next bid, or the floor if that is higher.
+        """Run second-price auctions: the winner pays the next bid, or the floor if that is higher.
 
-        With `exploration`, the ad shown is drawn by its bid instead of being the highest.
+        With `exploration`, the shown ad is drawn with probabilities by bid instead of by highest
+        bid.
         """
         seats = index[:, None] * BIDDERS + np.arange(BIDDERS)
         ads = choice(self._draw("bidder", seats), self.ads.reach)
@@ -285,7 +286,7 @@ class _Day:
             odds = (bids / bids.max(axis=1, keepdims=True)) ** (1 / self.settings.exploration)
             chance = odds / odds.sum(axis=1, keepdims=True)
             best = choice_by_row(self._draw("exploration", index), chance)
-        # Nobody below the floor could have won: the logs hold won impressions only.
+        # A bid below the floor cannot win, and the logs hold won impressions only.
         top = np.maximum(bids[rows, best], floor)
         bids[rows, best] = -np.inf
         others = -np.sort(-bids, axis=1)[:, : BIDDERS - 1]
@@ -309,10 +310,10 @@ SYSTEM_OF_DEVICE = np.array(
     ],
     np.float64,
 )
-"""[devices, systems]: relative frequency."""
+"""[devices, systems], relative frequency of each system."""
 
 
 def choice_by_row(uniforms: Floats, weights: Floats) -> Ints:
-    """Draw a column for each row of `weights`."""
+    """Draw a column index for each row of `weights`."""
     edges = np.cumsum(weights, axis=1)
     return np.asarray((edges <= (uniforms * edges[:, -1])[:, None]).sum(axis=1))

@@ -1,4 +1,4 @@
-"""The simulated exchange as a source of logs."""
+"""The simulated exchange as a log source."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEANING = SourceSchema(
 
 
 class SimulatorLogs:
-    """Any day from `source.start` on, made on demand."""
+    """Logs of any day from `source.start` on, generated on demand."""
 
     meaning = MEANING
 
@@ -41,18 +41,18 @@ class SimulatorLogs:
         self._faults = [Fault.parse(text) for text in block.faults]
 
     def days(self) -> tuple[date, ...] | None:
-        """Tell that there is no last day."""
+        """None: any day can be generated."""
         return None
 
     def batches(self, day: date, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
-        """Make one partition, with the faults of its days.
+        """Generate one partition, with the faults of its days.
 
         Args:
-            day: its name.
-            chunk: rows made at a time.
+            day: First day or hour of the partition.
+            chunk: Maximum number of rows generated at a time.
 
         Raises:
-            MissingDataError: there is no such day.
+            MissingDataError: The logs start later, or a fault removes the day.
         """
         if isinstance(day, Hour):
             for batch in self._of_day(day.date(), chunk):
@@ -67,14 +67,14 @@ class SimulatorLogs:
             yield from self._of_day(day + timedelta(days=later), chunk)
 
     def _of_day(self, day: date, chunk: int) -> Iterator[pa.RecordBatch]:
-        """Make one day, with its faults.
+        """Generate one day, with its faults.
 
         Args:
             day: `source.start` or later.
-            chunk: rows made at a time; the day does not depend on it.
+            chunk: Maximum number of rows generated at a time; it does not affect the rows.
 
         Raises:
-            MissingDataError: there is no such day.
+            MissingDataError: The logs start later, or a fault removes the day.
         """
         faults = [fault for fault in self._faults if fault.day == day]
         if day < self._block.start:
@@ -107,11 +107,11 @@ class SimulatorLogs:
             yield from rows.table.combine_chunks().to_batches()
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
-        """Nothing: the block of the pipeline says it all."""
+        """Empty: the `source` block determines the content."""
         return ""
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
-        """The faults of this day; all else is in the block."""
+        """Faults of the partition's days; everything else is in the `source` block."""
         first = day.date() if isinstance(day, Hour) else day
         days = [first + timedelta(days=at) for at in range(STEPS[self._block.partition].days or 1)]
         faults = [text for text in self._block.faults if Fault.parse(text).day in days]

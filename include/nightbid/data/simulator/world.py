@@ -1,4 +1,4 @@
-"""Who takes part in the exchange: users, ads and sites, with their hidden tastes."""
+"""Participants of the exchange: users, ads and sites, with their hidden effects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOPICS = (
     "movies", "music", "news", "pets", "property", "sports", "telecom", "travel",
 )  # fmt: skip
 CATEGORIES = TOPICS[:16]
-"""Topics that are advertised."""
+"""Topics that ads are about."""
 PAGES = tuple(f"{each}_pages" for each in TOPICS[4:])
 AGES = ("13-17", "18-24", "25-34", "35-44", "45-54", "55-64", "65+")
 GENDERS = ("female", "male", "other")
@@ -31,27 +31,27 @@ AD_LIFE_DAYS = 40
 """An ad is replaced after this long, so that one in forty (2.5 %) is new each day."""
 MAX_INTERESTS = 5
 FIRST_AD = 1 << 40
-"""Number of the first ad of day 0 in the names of ads."""
+"""Offset of the numbers in ad names, so that ads before day 0 have positive numbers too."""
 
 
 def with_nulls(names: tuple[str, ...], chosen: Ints, absent: np.ndarray) -> pa.Array:
-    """Turn positions into strings, null where absent."""
+    """Convert positions in `names` to strings, null where `absent`."""
     return pa.array(names).take(pa.array(chosen, mask=absent))
 
 
 def brand_effect(seed: int, advertisers: Ints) -> Floats:
-    """How attractive the ads of an advertiser are, in logits."""
+    """Attractiveness of an advertiser's ads, in logits."""
     return 0.25 * normal(seed, "brand", advertisers)
 
 
 def quality_effect(seed: int, identities: Ints) -> Floats:
-    """How attractive an ad is beyond its brand, in logits."""
+    """Attractiveness of an ad beyond its brand, in logits."""
     return 0.4 * normal(seed, "quality", identities)
 
 
 @dataclass(frozen=True)
 class Users:
-    """Everybody who may see an ad. Arrays are indexed by user number."""
+    """All users of the exchange. Arrays are indexed by user number."""
 
     seed: int
     count: int
@@ -67,40 +67,40 @@ class Users:
 
     @cached_property
     def age(self) -> Ints:
-        """Position in AGES."""
+        """Index into AGES."""
         weights = np.array([4, 15, 24, 20, 16, 12, 9], np.float64)
         return choice(uniform(self.seed, "user age", self._index), weights)
 
     @cached_property
     def region(self) -> Ints:
-        """Position in REGIONS."""
+        """Index into REGIONS."""
         return choice(uniform(self.seed, "user region", self._index), 1.0 / np.arange(1, 31))
 
     @cached_property
     def device(self) -> Ints:
-        """Usual device, position in DEVICES."""
+        """Usual device, index into DEVICES."""
         weights = np.array([30, 55, 10, 5], np.float64)
         return choice(uniform(self.seed, "user device", self._index), weights)
 
     @cached_property
     def taste(self) -> Floats:
-        """How readily the user clicks, in logits."""
+        """Propensity to click, in logits."""
         return 0.45 * normal(self.seed, "user taste", self._index)
 
     @cached_property
     def intent(self) -> Floats:
-        """How readily the user converts after a click, in logits."""
+        """Propensity to convert after a click, in logits."""
         return 0.4 * normal(self.seed, "user intent", self._index)
 
     @cached_property
     def interest_count(self) -> Ints:
-        """0 to 5."""
+        """Number of interests, 0 to 5."""
         weights = np.array([10, 20, 25, 22, 15, 8], np.float64)
         return choice(uniform(self.seed, "interest count", self._index), weights)
 
     @cached_property
     def likes(self) -> np.ndarray:
-        """Bool [users, topics]: what the user is interested in."""
+        """Bool [users, topics]: the user's interests."""
         order = uniform(
             self.seed, "interest", np.arange(self.count * len(TOPICS)).reshape(self.count, -1)
         ).argsort(axis=1)
@@ -112,7 +112,7 @@ class Users:
 
     @cached_property
     def columns(self) -> dict[str, pa.Array]:
-        """What the logs say of each user."""
+        """Logged columns of each user."""
         owner, topic = np.nonzero(self.likes)
         offsets = np.searchsorted(owner, np.arange(self.count + 1)).astype(np.int32)
         interests = pa.ListArray.from_arrays(pa.array(offsets), pa.array(TOPICS).take(topic))
@@ -130,22 +130,22 @@ class Users:
 
     @cached_property
     def joined(self) -> Ints:
-        """Days before the first day of the exchange that the account was opened."""
+        """Age of the account in days on the exchange's first day."""
         return (uniform(self.seed, "joined", self._index) ** 2 * 2000).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Ads:
-    """The ads of one day. Arrays are indexed by slot; a slot's ad is replaced in its turn."""
+    """The ads of one day. Arrays are indexed by slot; a slot gets a new ad every 40 days."""
 
     seed: int
     count: int
     day: int
-    """Days since the first day of the exchange; negative before it."""
+    """Days since the exchange's first day; negative before it."""
 
     @cached_property
     def slots(self) -> Ints:
-        """0 to count - 1."""
+        """Slot numbers, 0 to count - 1."""
         return np.arange(self.count)
 
     @cached_property
@@ -159,37 +159,37 @@ class Ads:
 
     @cached_property
     def identity(self) -> Ints:
-        """A number that no other ad ever has."""
+        """Number that is unique among the ads of all days."""
         return (self.day + self._phase) // AD_LIFE_DAYS * 1_000_003 + self.slots
 
     @cached_property
     def advertiser(self) -> Ints:
-        """Who pays: a slot stays with its advertiser."""
+        """Advertiser number; a slot keeps its advertiser."""
         return (uniform(self.seed, "advertiser", self.slots) * max(self.count // 10, 1)).astype(
             np.int64
         )
 
     @cached_property
     def category(self) -> Ints:
-        """Position in CATEGORIES, the advertiser's."""
+        """Index into CATEGORIES, the same for all ads of an advertiser."""
         weights = 1.0 / (3 + np.arange(len(CATEGORIES)))
         return choice(uniform(self.seed, "category", self.advertiser), weights)
 
     @cached_property
     def format(self) -> Ints:
-        """Position in FORMATS."""
+        """Index into FORMATS."""
         weights = np.array([35, 15, 25, 10, 15], np.float64)
         return choice(uniform(self.seed, "format", self.identity), weights)
 
     @cached_property
     def quality(self) -> Floats:
-        """How attractive the ad itself is, in logits."""
+        """Attractiveness of the ad, brand included, in logits."""
         brand = brand_effect(self.seed, self.advertiser)
         return brand + quality_effect(self.seed, self.identity)
 
     @cached_property
     def landing(self) -> Floats:
-        """How well its landing page converts, in logits."""
+        """Conversion effect of the landing page, in logits."""
         return 0.5 * normal(self.seed, "landing", self.advertiser)
 
     @cached_property
@@ -200,12 +200,12 @@ class Ads:
 
     @cached_property
     def reach(self) -> Floats:
-        """Relative number of auctions it takes part in; heavy-tailed."""
+        """Relative number of auctions that the ad takes part in; heavy-tailed."""
         return np.exp(0.9 * normal(self.seed, "reach", self.identity))
 
     @cached_property
     def columns(self) -> dict[str, pa.Array]:
-        """What the logs say of each ad."""
+        """Logged columns of each ad."""
         names = [f"a{identity:x}" for identity in (self.identity + FIRST_AD).tolist()]
         return {
             "ad_id": pa.array(names),
@@ -224,51 +224,51 @@ class Tastes:
 
     @cached_property
     def sites(self) -> Floats:
-        """[sites]."""
+        """Effect of each site, [sites]."""
         return 0.3 * table(self.seed, "site effect", SITES)
 
     @cached_property
     def site_page(self) -> Ints:
-        """[sites]: position in PAGES of what the site mostly writes about."""
+        """Main page category of each site, [sites], index into PAGES."""
         return (uniform(self.seed, "site page", np.arange(SITES)) * len(PAGES)).astype(np.int64)
 
     @cached_property
     def site_weight(self) -> Floats:
-        """[sites]: relative traffic."""
+        """Relative traffic of each site, [sites]."""
         return np.exp(1.2 * table(self.seed, "site traffic", SITES))
 
     @cached_property
     def categories(self) -> Floats:
-        """[categories]."""
+        """Effect of each ad category, [categories]."""
         return 0.25 * table(self.seed, "category effect", len(CATEGORIES))
 
     @cached_property
     def regions(self) -> Floats:
-        """[regions]."""
+        """Effect of each region, [regions]."""
         return 0.15 * table(self.seed, "region effect", len(REGIONS))
 
     @cached_property
     def formats(self) -> Floats:
-        """[formats]."""
+        """Effect of each creative format, [formats]."""
         return 0.2 * table(self.seed, "format effect", len(FORMATS))
 
     @cached_property
     def age_category(self) -> Floats:
-        """[ages, categories]."""
+        """Interaction of age band and ad category, [ages, categories]."""
         return 0.5 * table(self.seed, "age by category", len(AGES), len(CATEGORIES))
 
     @cached_property
     def device_format(self) -> Floats:
-        """[devices, formats]."""
+        """Interaction of device and creative format, [devices, formats]."""
         return 0.5 * table(self.seed, "device by format", len(DEVICES), len(FORMATS))
 
     @cached_property
     def daytime_page(self) -> Floats:
-        """[quarters of the day, pages]."""
+        """Interaction of time of day and page category, [quarters of the day, pages]."""
         return 0.35 * table(self.seed, "daytime by page", 4, len(PAGES))
 
     def page_category(self, day: int) -> Floats:
-        """[pages, categories]: turns slowly from one table into another and back, in 8 weeks."""
+        """Effect of page by ad category, [pages, categories]; drifts with a period of 8 weeks."""
         now, later = (
             table(self.seed, f"page by category {name}", len(PAGES), len(CATEGORIES))
             for name in ("now", "later")
