@@ -1,1 +1,1 @@
-"""Architectures, what they share, and models that were fitted."""
+"""Architectures, the code they share, and fitted models."""

@@ -1,4 +1,4 @@
-"""From a model's logit to the logit of the probability: one formula for every engine and export."""
+"""From a model's logit to the calibrated logit, with one formula for every engine and export."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Ints = npt.NDArray[np.int32]
 
 
 class Offsets(BaseModel):
-    """What the values of one input add to the logit."""
+    """Logit offsets of the values of one input."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: str
     """Name of a model input with one id per row."""
     values: tuple[float, ...]
-    """[ids of the input]; 0 for values that are not known."""
+    """[ids of the input]; 0 for unknown values."""
 
 
 class Calibration(BaseModel):
-    """A line, then a rising curve through knots: straight between them, of slope 1 outside.
+    """A line, then an increasing curve through knots: linear between knots, with slope 1 outside.
 
-    Both rise strictly, so neither changes the order of any two rows. Offsets are added last; they
-    move rows of one value against those of another.
+    Both are strictly increasing, so neither changes the order of any two rows. Offsets are added
+    last; they change the order between rows with different values of an input.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,25 +36,25 @@ class Calibration(BaseModel):
     slope: float = 1.0
     intercept: float = 0.0
     knots: tuple[tuple[float, float], ...] = ()
-    """(logit after the line, logit of the probability) each, both increasing; none: no curve."""
+    """Pairs (logit after the line, calibrated logit), both increasing; empty means no curve."""
     offsets: tuple[Offsets, ...] = ()
-    """One per column of `train.calibration_slices`."""
+    """One entry per input of `train.calibration_slices`."""
 
     @property
     def curve(self) -> Curve | None:
-        """The curve as arrays; None where there is none."""
+        """The curve as arrays; None if there are no knots."""
         return Curve(self.knots) if self.knots else None
 
     def logits(self, z: Floats) -> Floats:
-        """Follow the line and the curve; float64 [rows] both. Offsets are `shift`'s."""
+        """Apply the line and the curve, without offsets (see `shift`); float64 [rows] to [rows]."""
         line = z * self.slope + self.intercept
         return line if self.curve is None else self.curve(line)
 
     def shift(self, ids: Ints, places: Mapping[str, slice]) -> Floats:
-        """Add up the offsets of each row; float64 [rows].
+        """Sum the offsets of each row; float64 [rows].
 
         Args:
-            ids: [rows, places], as in `nightbid.models.layout.Packed`.
+            ids: [rows, places], see `nightbid.models.layout.Packed`.
             places: Input → its columns in `ids`.
         """
         total = np.zeros(len(ids))
@@ -63,7 +63,7 @@ class Calibration(BaseModel):
         return total
 
     def after(self, shift: float) -> Calibration:
-        """Calibrate logits to which `shift` is added first, the same way."""
+        """Return a calibration that adds `shift` to its logits first and then applies this one."""
         intercept = self.slope * shift + self.intercept
         return self.model_copy(update={"intercept": intercept})
 
@@ -71,22 +71,22 @@ class Calibration(BaseModel):
 class Curve:
     """y₀ + min(z - x₀, 0) + Σ over pieces of rise · clip(z - x, 0, width) + max(z - x_last, 0).
 
-    A sum of ramps needs no search, so that any graph format can hold it.
+    A sum of ramps needs no search for the piece, so it can be expressed in any graph format.
     """
 
     def __init__(self, knots: tuple[tuple[float, float], ...]) -> None:
         x, y = np.asarray(knots, np.float64).T
         self.first, self.last, self.lowest = float(x[0]), float(x[-1]), float(y[0])
         self.starts = x[:-1]
-        """[pieces]."""
+        """[pieces] logit at which each piece starts."""
         self.widths = np.diff(x)
         self.rises = np.diff(y) / self.widths
 
     def __call__(self, z: Any, xp: Any = np) -> Any:
-        """Follow the curve; [rows] to [rows].
+        """Evaluate the curve; [rows] to [rows].
 
         Args:
-            z: logits.
+            z: Logits, [rows].
             xp: NumPy, or a module with its `minimum`, `maximum`, `expand_dims` and `sum`.
         """
         dtype = z.dtype.as_numpy_dtype if hasattr(z.dtype, "as_numpy_dtype") else z.dtype

@@ -1,4 +1,4 @@
-"""A fitted ensemble: its members, the weights of their logits, its scores."""
+"""A fitted ensemble: its members, the weights of their logits, and its predictions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nightbid.models.predict import FittedModel, load_model
 MEMBERS = "members"
 FILE = "weights.json"
 TINY = 1e-7
-"""Probabilities are kept this far from 0 and 1, so that logits are finite."""
+"""Probabilities are clipped to this distance from 0 and 1, so that logits are finite."""
 
 Floats = npt.NDArray[np.float64]
 
 
 class Ensemble:
-    """Members and the weights of their logits; the weights are at least 0 and add up to 1."""
+    """Members and the weights of their logits, which are at least 0 and add up to 1."""
 
     def __init__(
         self, card: ModelCard, members: Mapping[str, FittedModel], weights: Mapping[str, float]
@@ -36,10 +36,10 @@ class Ensemble:
 
     @classmethod
     def load(cls, card: ModelCard, folder: Path) -> Ensemble:
-        """Open what `save` wrote beside the members' folders.
+        """Load an ensemble from the files that `save` and the members' trainings wrote.
 
         Raises:
-            CorruptDataError: it is something else.
+            CorruptDataError: The weights cannot be read.
         """
         try:
             weights = json.loads((folder / FILE).read_text())
@@ -51,7 +51,7 @@ class Ensemble:
         return cls(card, {name: load_model(folder / MEMBERS / name) for name in names}, weights)
 
     def save(self, folder: Path) -> None:
-        """Write the weights; the members were written when they were trained."""
+        """Write the weights; the members' own trainings wrote the members."""
         (folder / FILE).write_text(json.dumps(self.weights, indent=1))
 
     def score(self, packed: Packed) -> Floats:
@@ -64,19 +64,19 @@ class Ensemble:
         return 1 / (1 + np.exp(-calibrated))
 
     def predict(self, table: pa.Table) -> Floats:
-        """Score featurized rows as they are served: training-only inputs are constant."""
+        """Score featurized rows as served, with training-only inputs constant."""
         return self.score(self.layout.pack(table, serving=True))
 
     def predict_as_logged(self, table: pa.Table) -> Floats:
-        """Score them with the training-only inputs as they were logged."""
+        """Score featurized rows with the logged training-only inputs."""
         return self.score(self.layout.pack(table, serving=False))
 
     def predict_tasks(self, table: pa.Table) -> dict[str, Floats]:
-        """Ensembles have one task: none."""
+        """Return an empty dict: an ensemble has a single task."""
         return {}
 
 
 def logits(probabilities: Floats) -> Floats:
-    """Log odds, [rows]."""
+    """Compute log odds, [rows], of probabilities clipped away from 0 and 1."""
     p = np.clip(probabilities, TINY, 1 - TINY)
     return np.log(p) - np.log1p(-p)

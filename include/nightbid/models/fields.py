@@ -1,7 +1,7 @@
-"""What an architecture builds on: embedded fields, as symbolic Keras tensors.
+"""Embedded inputs as symbolic Keras tensors, which an architecture builds on.
 
-All ids share one table. Each input's ids are shifted to rows of their own; inputs of the same
-vocabulary share rows. One gather fetches what a batch needs, whatever the number of inputs.
+All ids share one table. Each input's ids are shifted to their own range of rows; inputs with the
+same vocabulary share a range. One gather fetches all rows of a batch, for any number of inputs.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from nightbid.models.layout import Layout, width
 from nightbid.schema import ModelInput
 
 Tensor = Any
-"""A symbolic Keras tensor; shapes in docstrings leave out the rows."""
+"""A symbolic Keras tensor; shapes in docstrings omit the batch dimension."""
 TABLE = "table"
-"""Name of variables that are updated lazily: only rows that a batch used."""
+"""Name of variables that are updated lazily: a step changes only rows that its batch used."""
 FORGET = 0.1
-"""Share of training rows whose training-only inputs are blanked, as they are at serving: the
-blank then stands for the average (Zhao et al., 2019, drop the position in the same way)."""
+"""Share of training rows with their training-only inputs blanked, as they are at serving: the
+blank then represents the average (Zhao et al., 2019, drop the position in the same way)."""
 
 
 class Fields:
-    """Embedded model inputs, made when first asked for."""
+    """Embedded model inputs, built on first access."""
 
     def __init__(self, layout: Layout, embedding_dim: int, embedding_l2: float = 0.0) -> None:
         self.layout = layout
@@ -46,14 +46,14 @@ class Fields:
 
     @cached_property
     def flat(self) -> Tensor:
-        """[lookups * embedding_dim + floats]: every embedding and float, side by side."""
+        """[lookups * embedding_dim + floats]: the concatenation of all embeddings and floats."""
         parts = [self._flat_lookups] if self.layout.lookups else []
         parts += [self._numbers] if self.layout.numbers else []
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     @cached_property
     def vectors(self) -> Tensor:
-        """[fields, embedding_dim]: one vector per input; a float scales a vector of its own."""
+        """[fields, embedding_dim]: one vector per input; a float scales a learned vector."""
         parts = []
         if self.layout.lookups:
             shape = (-1, len(self.layout.lookups), self.embedding_dim)
@@ -64,14 +64,14 @@ class Fields:
 
     @cached_property
     def linear(self) -> Tensor:
-        """[1]: a weight per id and per float, summed: the first-order term."""
+        """[1]: the first-order term, the sum of one weight per id and per float."""
         return self.linear_with(0.0)
 
     def linear_with(self, l2: float) -> Tensor:
-        """[1]: the first-order term with a penalty on its weights.
+        """Build the first-order term, [1], with a penalty on its weights.
 
         Args:
-            l2: strength of ½·l2·w² per weight; see `Embedded.l2`.
+            l2: Strength of the penalty ½·l2·w² per weight; see `Embedded`.
         """
         parts = []
         if self.layout.lookups:
@@ -83,22 +83,22 @@ class Fields:
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def forget_linear(self) -> None:
-        """Build the first-order term again when it is next asked for: for another output."""
+        """Clear the cached first-order term, so that the next output builds its own."""
         self.__dict__.pop("linear", None)
 
     @property
     def numbers(self) -> Tensor:
-        """[floats]."""
+        """[floats]: values of the float inputs."""
         return self._numbers
 
     def sequence(self, each: ModelInput) -> tuple[Tensor, Tensor]:
-        """Vectors of a sequence, [length, embedding_dim], and a mask [length]: 1 where filled."""
+        """Return a sequence's vectors, [length, embedding_dim], and mask [length], 1 if filled."""
         places = self.layout.places[each.name]
         mask = ops.cast(ops.not_equal(self._ids[:, places], 0), "float32")
         return self._embedded[:, places], mask
 
     def vector(self, each: ModelInput) -> Tensor:
-        """[embedding_dim]: the vector of one id, bag (weighted sum) or sequence (mean)."""
+        """Return the vector, [embedding_dim], of one id, bag (weighted sum) or sequence (mean)."""
         return self._pooled(self._embedded[:, self.layout.places[each.name]], each)
 
     @cached_property
@@ -120,8 +120,8 @@ class Fields:
     def _side_by_side(self, embedded: Tensor, dim: int) -> Tensor:
         """Pool every input, [places, dim] to [lookups * dim].
 
-        One split, of runs of single ids and of lists, has one concatenation as its gradient; a
-        slice per input would have a matrix of zeros each.
+        The gradient of one split into runs of single ids and lists is one concatenation; a slice
+        per input would create a matrix of zeros for each input.
         """
         runs: list[list[ModelInput]] = []
         for each in self.layout.lookups:
@@ -143,7 +143,7 @@ class Fields:
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     def _pooled(self, vectors: Tensor, each: ModelInput) -> Tensor:
-        """[length, dim] of one input to [dim]."""
+        """Pool the vectors of one input, [length, dim] to [dim]."""
         if each.kind == "bag":
             weights = self.inputs[2][:, self.layout.bag_places[each.name]]
             return ops.sum(vectors * ops.expand_dims(weights, -1), axis=1)
@@ -156,15 +156,16 @@ class Fields:
 
 
 class Embedded(keras.layers.Layer):  # type: ignore[misc]
-    """The fused table: ids [places] to vectors [places, dim].
+    """The fused embedding table: ids [places] to vectors [places, dim].
 
     Args:
-        layout: rows and offsets.
-        dim: of a vector.
-        scale: standard deviation of the initial values.
-        l2: strength of a penalty ½·l2·w² on the rows of a batch, once per occurrence and divided
-            by how often the row occurs in training (`occurrences`, set before fitting): over an
-            epoch it adds up to the full penalty, without touching rows that a batch did not use.
+        layout: Rows of the table and offsets of the ids.
+        dim: Size of a vector.
+        scale: Standard deviation of the initial values.
+        l2: Strength of a penalty ½·l2·w² on the rows that a batch uses. It is added once per
+            occurrence and divided by the row's number of occurrences in training (set by
+            `occurrences` before fitting), so that an epoch adds up to the full penalty without
+            touching rows that a batch did not use.
     """
 
     def __init__(
@@ -182,9 +183,9 @@ class Embedded(keras.layers.Layer):  # type: ignore[misc]
         )
 
     def call(self, ids: Tensor) -> Tensor:
-        """Gather."""
+        """Look up the vectors of the ids."""
         rows = ids + tf.constant(self.layout.offsets)
-        # The variable itself: a Keras variable would be read, and copied, as a whole.
+        # Use the variable's value: gathering from a Keras variable would copy the whole table.
         vectors = tf.gather(self.table.value, rows)
         if self.l2 and self.share is not None:
             share = tf.gather(self.share, rows)
@@ -193,12 +194,12 @@ class Embedded(keras.layers.Layer):  # type: ignore[misc]
         return vectors
 
     def occurrences(self, counts: np.ndarray[Any, Any]) -> None:
-        """Tell how often each row of the table occurs in training; [table_rows]."""
+        """Set how often each row of the table occurs in training; [table_rows]."""
         self.share = tf.constant(1 / np.maximum(counts, 1), tf.float32)
 
 
 class NumberVectors(keras.layers.Layer):  # type: ignore[misc]
-    """Floats [floats] to vectors [floats, dim]: each scales a learned vector."""
+    """Maps floats [floats] to vectors [floats, dim]: each scales a learned vector."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(name="number_vectors")
@@ -213,12 +214,12 @@ class NumberVectors(keras.layers.Layer):  # type: ignore[misc]
         )
 
     def call(self, numbers: Tensor) -> Tensor:
-        """Scale."""
+        """Multiply each learned vector by its float."""
         return tf.expand_dims(numbers, -1) * self.vectors
 
 
 class BlankingLayer(keras.layers.Layer):  # type: ignore[misc]
-    """Blanks training-only inputs of some training rows, to learn what a blank means."""
+    """Blanks the training-only inputs of some training rows, so that the model learns the blank."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(name="forget")
@@ -228,7 +229,7 @@ class BlankingLayer(keras.layers.Layer):  # type: ignore[misc]
         self.seeds = keras.random.SeedGenerator() if self.any else None
 
     def call(self, ids: Tensor, numbers: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
-        """Blank in training; pass through otherwise."""
+        """Blank some rows in training; pass inputs through otherwise."""
         if not (training and self.any):
             return ids, numbers
         draw = keras.random.uniform((tf.shape(ids)[0], 1), seed=self.seeds)
@@ -239,7 +240,7 @@ class BlankingLayer(keras.layers.Layer):  # type: ignore[misc]
         )
 
     def compute_output_spec(self, ids: Tensor, numbers: Tensor, training: bool = False) -> Any:
-        """Shapes stay."""
+        """Return the unchanged shapes and dtypes."""
         return keras.KerasTensor(ids.shape, ids.dtype), keras.KerasTensor(
             numbers.shape, numbers.dtype
         )

@@ -1,4 +1,4 @@
-"""A fitted model as files: `model.json` and the weights beside it."""
+"""A fitted model as files: `model.json` and the weights next to it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nightbid.schema import FeatureSchema
 WEIGHTS = "weights.npz"
 TREES = "trees.txt"
 SLOTS = "optimizer.npz"
-"""Moments of the optimizer, beside the weights of a model that a later night goes on with."""
+"""Optimizer state, next to the weights of a model that a later night continues training."""
 PROBABILITY = "probability"
-"""Output of an exported graph: calibrated, of the label."""
+"""Name of an exported graph's output for the calibrated probability of the label."""
 Array = npt.NDArray[Any]
 
 
 class ModelCard(BaseModel):
-    """Everything but the weights: enough to build the model again."""
+    """Everything about a model except its weights: enough to build it again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,28 +33,28 @@ class ModelCard(BaseModel):
     embedding_dim: int
     embedding_l2: float = 0.0
     parameters: dict[str, Any]
-    """Hyperparameters, defaults included."""
+    """Hyperparameters, including defaults."""
     prior: float
-    """Logit of the training rows' label rate, or log of their mean value: every model starts from
-    it."""
+    """Logit of the training rows' label rate, or log of their mean value: the model's initial
+    output."""
     tasks: tuple[str, ...] = ()
-    """Of a multi-task model: columns of the label's condition and of the label."""
+    """Columns of the label's condition and of the label; empty unless the model is multi-task."""
     task_priors: tuple[float, ...] = ()
-    """Logits of the rates of the condition, and of the label where that held. Of a zero-inflated
-    log-normal: where its three outputs start."""
+    """Initial logits of a multi-task model: of the condition's rate, and of the label's rate where
+    the condition held. For a zero-inflated log-normal, the initial values of its three outputs."""
     value: ValueHead | None = None
-    """Of a model that predicts values instead of probabilities."""
+    """Describes the outputs of a model that predicts values; None for probabilities."""
     features: FeatureSchema
     calibration: Calibration = Calibration()
 
     @property
     def output(self) -> str:
-        """Output of the exported graph."""
+        """Name of the exported graph's main output."""
         return PROBABILITY if self.value is None else VALUE
 
 
 def task_output(column: str) -> str:
-    """Output of an exported graph for one task of a multi-task model."""
+    """Return the name of an exported graph's output for one task of a multi-task model."""
     return f"{PROBABILITY}_{column}"
 
 
@@ -68,8 +68,8 @@ def load_card(folder: Path) -> ModelCard:
     """Read `model.json`.
 
     Raises:
-        MissingDataError: it is not there.
-        CorruptDataError: it is something else.
+        MissingDataError: The file does not exist.
+        CorruptDataError: The file does not describe a model.
     """
     path = folder / "model.json"
     try:
@@ -91,7 +91,7 @@ def save_weights(weights: dict[str, Array], folder: Path) -> None:
 
 
 def save_arrays(arrays: dict[str, Array], path: Path) -> None:
-    """Write arrays by name; equal arrays give equal bytes (NumPy stamps no times)."""
+    """Write arrays by name; equal arrays give equal bytes (NumPy stores no timestamps)."""
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
@@ -99,7 +99,7 @@ def load_weights(folder: Path) -> dict[str, Array]:
     """Read what `save_weights` wrote.
 
     Raises:
-        CorruptDataError: the file is truncated or something else.
+        CorruptDataError: The file is truncated or not an archive of arrays.
     """
     return load_arrays(folder / WEIGHTS)
 
@@ -108,7 +108,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
     """Read arrays by name.
 
     Raises:
-        CorruptDataError: the file is truncated or something else.
+        CorruptDataError: The file is truncated or not an archive of arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:

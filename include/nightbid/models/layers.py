@@ -12,7 +12,7 @@ Tensor = Any
 
 
 def mlp(x: Tensor, hidden: Sequence[int], *, dropout: float = 0.0) -> Tensor:
-    """Stack dense layers with ReLU; [d] to [hidden[-1]]."""
+    """Build dense layers with ReLU, each followed by dropout if any; [d] to [hidden[-1]]."""
     for units in hidden:
         x = keras.layers.Dense(units, activation="relu", kernel_initializer="he_normal")(x)
         if dropout:
@@ -21,7 +21,7 @@ def mlp(x: Tensor, hidden: Sequence[int], *, dropout: float = 0.0) -> Tensor:
 
 
 def logit(x: Tensor, name: str = "logit") -> Tensor:
-    """End in one number; [d] to [1]. It starts near 0, hence at the prior."""
+    """Build the final layer, [d] to [1]. It starts near 0, so the model starts at the prior."""
     small = keras.initializers.RandomNormal(stddev=0.01)
     return keras.layers.Dense(1, kernel_initializer=small, name=name)(x)
 
@@ -37,12 +37,12 @@ def pairwise(vectors: Tensor) -> Tensor:
 
 
 class Bias(keras.layers.Layer):  # type: ignore[misc]
-    """Adds one learned number."""
+    """Adds a learned scalar."""
 
     def build(self, shape: Any) -> None:
-        """Create it."""
+        """Create the bias."""
         self.bias = self.add_weight(shape=(1,), initializer="zeros", name="bias")
 
     def call(self, x: Tensor) -> Tensor:
-        """Add."""
+        """Add the bias."""
         return x + self.bias

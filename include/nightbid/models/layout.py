@@ -1,4 +1,4 @@
-"""How the columns of featurized rows become the three matrices that every model reads."""
+"""Layout of featurized rows: from columns to the three matrices that every model reads."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from nightbid.schema import FeatureSchema, ModelInput
 Int32s = npt.NDArray[np.int32]
 Floats32 = npt.NDArray[np.float32]
 BLOCK = 4096
-"""Rows of a matrix that are filled column by column: so many stay in the processor's cache."""
+"""Number of rows that are filled column by column, chosen to fit in the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Model inputs of some rows."""
+    """Model inputs of some rows as matrices."""
 
     ids: Int32s
-    """[rows, places]: ids, bags and sequences beside each other, in schema order."""
+    """[rows, places]: concatenated ids, bags and sequences, in schema order."""
     numbers: Floats32
     """[rows, floats], in schema order."""
     bag_weights: Floats32
@@ -36,7 +36,7 @@ class Packed:
 
     @classmethod
     def joined(cls, parts: list[Packed]) -> Packed:
-        """Copy parts one behind the other."""
+        """Concatenate parts."""
         return cls(
             np.concatenate([each.ids for each in parts]),
             np.concatenate([each.numbers for each in parts]),
@@ -44,7 +44,7 @@ class Packed:
         )
 
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Packed:
-        """Copy some rows, in the order given (a slice: look at them)."""
+        """Select rows in the given order: a copy for an array of indices, a view for a slice."""
         return Packed(
             some_rows(self.ids, rows),
             some_rows(self.numbers, rows),
@@ -53,25 +53,25 @@ class Packed:
 
 
 def some_rows(values: npt.NDArray[Any], rows: npt.NDArray[np.int64] | slice) -> npt.NDArray[Any]:
-    """Copy some rows of a matrix, in the order given (a slice: look at them)."""
-    # `take` copies a row at once; indexing by an array copies number by number, at a fifth.
+    """Select rows in the given order: a copy for an array of indices, a view for a slice."""
+    # `take` copies whole rows; indexing by an array copies single numbers, at a fifth of the speed.
     return values[rows] if isinstance(rows, slice) else values.take(rows, axis=0)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each input lies in the matrices and its ids in the one fused embedding table."""
+    """Maps each input to its place in the matrices and its ids to rows of the fused table."""
 
     schema: FeatureSchema
 
     @cached_property
     def numbers(self) -> tuple[ModelInput, ...]:
-        """Inputs that are floats."""
+        """Inputs with float values."""
         return tuple(each for each in self.schema.inputs if each.kind == "float")
 
     @cached_property
     def lookups(self) -> tuple[ModelInput, ...]:
-        """Inputs that are ids: single, bags or sequences."""
+        """Inputs with ids: single ids, bags and sequences."""
         return tuple(each for each in self.schema.inputs if each.kind != "float")
 
     @cached_property
@@ -86,7 +86,7 @@ class Layout:
 
     @cached_property
     def _shared(self) -> dict[str, tuple[int, int]]:
-        """Vocabulary → first row in the fused table, number of rows."""
+        """Vocabulary → (first row in the fused table, number of rows)."""
         sizes: dict[str, int] = {}
         for each in self.lookups:
             name = vocabulary_of(each)
@@ -98,18 +98,18 @@ class Layout:
         return found
 
     def rows_of(self, name: str) -> tuple[int, int]:
-        """First row and number of rows of an input's vocabulary in the fused table."""
+        """Return the first row and the number of rows of an input's ids in the fused table."""
         return self._shared[next(vocabulary_of(e) for e in self.lookups if e.name == name)]
 
     @cached_property
     def offsets(self) -> Int32s:
-        """[places]: what is added to an id to get its row in the fused table."""
+        """[places]: offset added to an id to get its row in the fused table."""
         parts = [np.full(width(each), self.rows_of(each.name)[0]) for each in self.lookups]
         return np.concatenate([*parts, np.zeros(0)]).astype(np.int32)
 
     @cached_property
     def table_rows(self) -> int:
-        """Rows of the fused table."""
+        """Number of rows of the fused table."""
         return sum(size for _, size in self._shared.values())
 
     @cached_property
@@ -131,16 +131,16 @@ class Layout:
 
     @cached_property
     def served(self) -> tuple[ModelInput, ...]:
-        """Inputs that are known when an ad is ranked: all but the training-only ones."""
+        """Inputs that are known at serving: all except the training-only ones."""
         return tuple(each for each in self.schema.inputs if not each.training_only)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row of `Packed`: 4 for each id, number and weight of a bag's item."""
+        """Bytes of one row of `Packed`: 4 for each id, float and weight of a bag's item."""
         return 4 * sum(int(each.shape[1]) for each in vars(self.blank(0)).values())
 
     def columns(self) -> list[str]:
-        """Names of the featurized columns that are read."""
+        """Return the names of the featurized columns that the model reads."""
         found = []
         for each in self.schema.inputs:
             found.append(each.name)
@@ -152,18 +152,18 @@ class Layout:
         """Read the model inputs of featurized rows.
 
         Args:
-            table: featurized rows; other columns are ignored.
-            serving: feed training-only inputs their constant, 0, whatever the rows say.
+                table: Featurized rows; other columns are ignored.
+                serving: Whether to set training-only inputs to their serving constant, 0.
 
         Raises:
-            MissingDataError: a column is absent.
+            MissingDataError: A column is missing.
         """
         packed = self.blank(len(table))
         self.fill(packed, table, serving=serving)
         return packed
 
     def blank(self, rows: int) -> Packed:
-        """Make matrices of zeros, to be filled."""
+        """Create matrices of zeros, to be filled."""
         return Packed(
             np.zeros((rows, len(self.offsets)), np.int32),
             np.zeros((rows, len(self.numbers)), np.float32),
@@ -171,9 +171,15 @@ class Layout:
         )
 
     def fill(self, packed: Packed, table: pa.Table, *, serving: bool) -> None:
-        """Read the model inputs of featurized rows into blank matrices of as many rows.
+        """Read the model inputs of featurized rows into blank matrices with as many rows.
 
-        Args: as of `pack`.
+        Args:
+            packed: Blank matrices to fill.
+            table: Featurized rows; other columns are ignored.
+            serving: Whether to set training-only inputs to their serving constant, 0.
+
+        Raises:
+            MissingDataError: A column is missing.
         """
         columns: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
         for each in self.lookups:
@@ -193,24 +199,24 @@ class Layout:
 
 
 def width(each: ModelInput) -> int:
-    """Ids of one row: 1, or the length of a bag or sequence."""
+    """Return the number of ids per row: 1, or the length of a bag or sequence."""
     return each.length if each.kind in ("bag", "sequence") else 1
 
 
 def weight_column(name: str) -> str:
-    """Column with the weights of a bag's items."""
+    """Return the name of the column with the weights of a bag's items."""
     return f"{name}__weight"
 
 
 def vocabulary_of(each: ModelInput) -> str:
-    """Inputs with the same vocabulary share embeddings; one without has its own."""
+    """Return the key of an input's embeddings: inputs with the same vocabulary share it."""
     return f"vocabulary {each.vocabulary}" if each.vocabulary else f"input {each.name}"
 
 
 def column_values(
     column: pa.ChunkedArray | pa.Array, dtype: type[np.int32] | type[np.float32]
 ) -> npt.NDArray[np.generic]:
-    """Read a column's values, lists unrolled."""
+    """Read a column's values as a flat array, with lists flattened."""
     array = whole(column)
     while pa.types.is_fixed_size_list(array.type) or pa.types.is_list(array.type):
         array = array.flatten()
@@ -218,10 +224,10 @@ def column_values(
 
 
 def featurized_column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Fetch a column.
+    """Return a column of featurized rows.
 
     Raises:
-        MissingDataError: it is absent.
+        MissingDataError: The column is missing.
     """
     if name not in table.column_names:
         raise MissingDataError(

@@ -1,4 +1,4 @@
-"""A TensorFlow model of a registered architecture: build, weigh, score."""
+"""A TensorFlow model of a registered architecture: building, weights, and scoring."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from nightbid.models.registry import Architecture, find
 from nightbid.models.value_losses import log_mean, value_losses
 
 BATCH = 16384
-"""Rows scored at once."""
+"""Number of rows that are scored at once."""
 
 
 class Network:
-    """A network and the card it was built from."""
+    """A network and its model card."""
 
     def __init__(self, card: ModelCard, *, seed: int = 0) -> None:
         self.card = card
         self.layout = Layout(card.features)
         architecture = find(card.architecture)
-        # Layers are numbered through a process, and TensorFlow adds gradients in the order of
-        # names: "dense_10" before "dense_9". Numbers restart, so that bits do not depend on
-        # what was built before. (`clear_session` would also end the scope of several workers.)
+        # Keras numbers layers throughout a process, and TensorFlow sums gradients in the order of
+        # names: "dense_10" before "dense_9". Restart the numbers, so that results are bit-identical
+        # whatever was built before. (`clear_session` would also end a distribution scope.)
         reset_uids()
         with _seeded(seed):
             fields = Fields(self.layout, card.embedding_dim, card.embedding_l2)
@@ -50,7 +50,7 @@ class Network:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Weights by a name that depends only on the architecture."""
+        """Weights by names that depend only on the architecture."""
         return {
             f"{number:03d}.{each.path.rsplit('/', 1)[-1]}": each
             for number, each in enumerate(self.model.weights)
@@ -58,28 +58,28 @@ class Network:
 
     @property
     def tables(self) -> list[Any]:
-        """Weights that are updated lazily."""
+        """Embedding tables: weights that are updated lazily."""
         return [each for each in self.model.trainable_weights if is_table(each)]
 
     @property
     def embedded(self) -> Iterator[Embedded]:
-        """Layers with a fused table."""
+        """Layers with a fused embedding table."""
         return (each for each in self.model.layers if isinstance(each, Embedded))
 
     @property
     def parameters(self) -> int:
-        """Number of weights that are fitted."""
+        """Number of trainable weights."""
         return int(sum(np.prod(each.shape) for each in self.model.trainable_weights))
 
     def weights(self) -> dict[str, Array]:
-        """Copies of all weights."""
+        """Return copies of all weights."""
         return {name: np.asarray(each) for name, each in self.variables.items()}
 
     def assign(self, weights: dict[str, Array]) -> None:
         """Set all weights.
 
         Raises:
-            CorruptDataError: they are of another architecture.
+            CorruptDataError: The weights have other names or shapes.
         """
         variables = self.variables
         shapes = {name: tuple(each.shape) for name, each in variables.items()}
@@ -94,19 +94,19 @@ class Network:
             each.assign(weights[name])
 
     def outputs(self, inputs: list[Any], *, training: bool) -> Any:
-        """Compute the logits of each task, float32 [rows, tasks]; of the label, [rows, 1]."""
+        """Compute the logits of each task, float32 [rows, tasks]; [rows, 1] for a single label."""
         priors = self.card.task_priors or (self.card.prior,)
         return self.model(inputs, training=training) + tf.constant([priors], tf.float32)
 
     def losses(self, outputs: Any, labels: Any, given: Any, seen: Any = None) -> Any:
-        """Compute log losses of the tasks, added up, or losses of values; float32 [rows].
+        """Compute log losses, summed over tasks, or losses of values; float32 [rows].
 
         Args:
-            outputs: see `outputs`.
-            labels: [rows], 0 or 1, or values.
-            given: [rows], whether the label's condition held; used by multi-task models.
-            seen: [rows], share of the positives that are known, of rows whose labels may not be
-                final; None: all labels are.
+            outputs: Logits, see `outputs`.
+            labels: [rows] 0 or 1, or values.
+            given: [rows] 1 if the label's condition held, else 0; used by multi-task models.
+            seen: [rows] share of such a row's positives that are known so far; None means that all
+                labels are final.
         """
         if self.card.value is not None:
             return value_losses(self.card.value, outputs, labels, self.card.prior)
@@ -118,11 +118,11 @@ class Network:
         return found
 
     def probability(self, *inputs: Any) -> Any:
-        """Compute calibrated probabilities, float32 [rows]: the graph that is exported."""
+        """Compute calibrated probabilities, float32 [rows]; exported as a graph."""
         return self._calibrated(self.outputs(list(inputs), training=False), inputs[0])
 
     def probabilities(self, *inputs: Any) -> dict[str, Any]:
-        """Compute what is exported: `probability`, and one more per task; float32 [rows] each."""
+        """Compute the exported outputs: the main one, and one per task; float32 [rows] each."""
         outputs = self.outputs(list(inputs), training=False)
         found = {self.card.output: self._calibrated(outputs, inputs[0])}
         for at, name in enumerate(self.card.tasks):
@@ -165,25 +165,25 @@ class Network:
         return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
 
     def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
-        """Score featurized rows as they are served: training-only inputs are constant."""
+        """Score featurized rows as served, with training-only inputs constant."""
         return self.score(self.layout.pack(table, serving=True))
 
     def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
-        """Score featurized rows with the training-only inputs that were logged."""
+        """Score featurized rows with the logged training-only inputs."""
         return self.score(self.layout.pack(table, serving=False))
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed Keras, and keep other threads away from the numbers that it draws meanwhile.
+    """Seed Keras, and give it a random generator that other threads do not use.
 
-    Keras draws the seeds of initializers and of dropout from Python's global `random`. So do other
-    threads: the client of Cloud Storage draws a number for each upload, and the meter uploads the
-    usage of a stage while it runs. One draw of theirs would change every weight after it.
+    Keras draws the seeds of initializers and of dropout from Python's global `random`. Other
+    threads use it too: the Cloud Storage client draws a number for each upload, and the meter
+    uploads a stage's usage while it runs. One extra draw would change every weight after it.
     """
     keras.utils.set_random_seed(seed)
     of_all_threads = seed_generator.python_random
-    seed_generator.python_random = random.Random(seed)  # noqa: S311 - the numbers of before
+    seed_generator.python_random = random.Random(seed)  # noqa: S311 - same draws as the global one
     try:
         yield
     finally:
@@ -191,14 +191,14 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _built(architecture: Architecture, fields: Fields, card: ModelCard) -> Any:
-    """Build the outputs: one tower, or one for each output of a value, on the same embeddings."""
+    """Build one tower, or one per output of a value head, on the same embeddings."""
     parameters = architecture.parameters(card.parameters)
     if card.value is None or card.value.outputs == 1:
         return architecture.build(fields, **parameters)
     towers, known = [], set()
     for at in range(card.value.outputs):
         fields.forget_linear()
-        # Layers and variables of each tower get names of their own.
+        # Each tower gets unique names for its layers and variables.
         with keras.name_scope(f"output{at}"):
             towers.append(architecture.build(fields, **parameters))
         for layer in keras.Model(fields.inputs, towers[-1]).layers:
@@ -211,14 +211,14 @@ def _built(architecture: Architecture, fields: Fields, card: ModelCard) -> Any:
 def elapsed_time_losses(logits: Any, labels: Any, seen: Any) -> Any:
     """Compute −y·log p − (1−y)·log(1−p·G), [rows]: the elapsed-time likelihood.
 
-    The term −y·log G is left out, since it does not depend on the weights.
+    The term −y·log G is omitted because it does not depend on the weights.
 
-    A row of age e is seen as positive with probability p · G(e). With p = σ(z), 1 − p·G is
+    A row of age e is observed as positive with probability p · G(e). With p = σ(z), 1 − p·G equals
     (1 + (1−G)·exp z) / (1 + exp z), so its logarithm is softplus(z + log(1−G)) − softplus(z).
 
     Args:
         logits: [rows] z.
-        labels: [rows] y: 0 or 1, as known so far.
+        labels: [rows] y, 0 or 1, as observed so far.
         seen: [rows] G, in (0, 1].
     """
     unseen = tf.math.log(tf.maximum(1.0 - seen, 1e-12))
@@ -228,9 +228,9 @@ def elapsed_time_losses(logits: Any, labels: Any, seen: Any) -> Any:
 
 
 def joint_logit(outputs: Any) -> Any:
-    """Logit of all tasks at once, [rows, tasks] to [rows].
+    """Compute the logit of the product of the tasks' probabilities, [rows, tasks] to [rows].
 
-    Of p = σ(a)·σ(b): log p/(1-p) = -log(exp(-a) + exp(-b) + exp(-a-b)), which never overflows.
+    With p = σ(a)·σ(b), log p/(1-p) = -log(exp(-a) + exp(-b) + exp(-a-b)), which never overflows.
     """
     if outputs.shape[-1] == 1:
         return outputs[:, 0]
@@ -240,11 +240,11 @@ def joint_logit(outputs: Any) -> Any:
 
 
 def is_table(variable: Any) -> bool:
-    """Whether a weight is updated lazily."""
+    """Return whether a weight is an embedding table, which is updated lazily."""
     return bool(variable.path.rsplit("/", 1)[-1] == TABLE)
 
 
 def batches(packed: Packed, size: int) -> Iterator[Packed]:
-    """Look at rows piece by piece."""
+    """Yield views of the rows, at most `size` at a time."""
     for start in range(0, len(packed), size):
         yield packed.take(slice(start, start + size))

@@ -1,4 +1,4 @@
-"""Open a fitted model, of whichever engine, to score featurized rows."""
+"""Load a fitted model of any engine to score featurized rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nightbid.models.registry import find
 
 
 class FittedModel(Protocol):
-    """What evaluation and export need of a model."""
+    """Interface of a model for evaluation and export."""
 
     card: ModelCard
 
@@ -23,21 +23,21 @@ class FittedModel(Protocol):
         """Compute calibrated probabilities of featurized rows, float64 [rows]."""
 
     def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
-        """Compute those with the training-only inputs (the position) as they were logged."""
+        """Compute calibrated probabilities with the logged training-only inputs (the position)."""
 
     def score(self, packed: Packed) -> npt.NDArray[np.float64]:
         """Compute calibrated probabilities of packed inputs, float64 [rows]."""
 
     def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-        """Compute those of each task of a multi-task model; none of another."""
+        """Compute probabilities per task of a multi-task model, column → [rows]; else empty."""
 
 
 def load_model(folder: Path) -> FittedModel:
-    """Open the `model/` folder that a training wrote.
+    """Load a model from the `model/` folder that a training wrote.
 
     Raises:
-        MissingDataError: there is none.
-        CorruptDataError: its files are damaged, or of another version.
+        MissingDataError: The folder contains no model.
+        CorruptDataError: The files are damaged, or were written by another version.
     """
     card = load_card(folder)
     engine = find(card.architecture).engine

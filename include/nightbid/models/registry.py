@@ -1,16 +1,15 @@
 """Architectures by name.
 
 An architecture is a function in `nightbid/models/architectures/<name>.py`, decorated with
-`@architecture` (or in `tree_architectures`, if LightGBM fits it, or in `ensemble_architectures`, if
-it combines others). To add one is to add a file;
-nothing else changes::
+`@architecture` (or in `tree_architectures` if LightGBM fits it, or in `ensemble_architectures` if
+it combines others). To add one, add a file; nothing else changes::
 
     @architecture
     def wide_and_deep(fields: Fields, *, hidden: tuple[int, ...] = (128, 64)) -> Tensor:
         return add([fields.linear, logit(mlp(fields.flat, hidden))])
 
-Its keyword arguments are the hyperparameters that a pipeline may set in `model.parameters`.
-Looking a name up imports that one file, so nothing heavy is imported before.
+The keyword arguments are the hyperparameters that a pipeline may set in `model.parameters`.
+A lookup imports only the file of that name, so heavy libraries are imported as late as possible.
 """
 
 from __future__ import annotations
@@ -42,18 +41,18 @@ _REGISTERED: dict[str, Architecture] = {}
 
 @dataclass(frozen=True)
 class Architecture:
-    """A registered function and how it is fitted."""
+    """A registered function and its training properties."""
 
     name: str
     build: Callable[..., Any]
     step_scale: float = 1.0
-    """Multiplies `train.learning_rate`: a linear model takes larger steps than a deep one."""
+    """Factor for `train.learning_rate`: a linear model takes larger steps than a deep one."""
     multi_task: bool = False
-    """Its two logits are of the label's condition, and of the label where that held."""
+    """Whether it has two logits: of the label's condition, and of the label where that held."""
 
     @property
     def engine(self) -> Engine:
-        """What fits it, by the folder it lies in."""
+        """Engine that fits the architecture, derived from its package."""
         for engine in ("lightgbm", "ensemble"):
             if self.build.__module__.startswith(PACKAGES[engine].__name__):
                 return engine
@@ -63,7 +62,7 @@ class Architecture:
         """Complete hyperparameters with the defaults of the function's signature.
 
         Raises:
-            ConfigError: a hyperparameter is unknown or of the wrong type.
+            ConfigError: A hyperparameter is unknown or has the wrong type.
         """
         known = {
             name: (each.annotation, each.default)
@@ -102,7 +101,7 @@ def architecture(
     step_scale: float = 1.0,
     multi_task: bool = False,
 ) -> Callable[..., Any]:
-    """Register a function under its own name."""
+    """Register a function as an architecture under its own name."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
@@ -113,22 +112,23 @@ def architecture(
 
 
 def names() -> list[str]:
-    """Every architecture, known by its file: nothing is imported."""
+    """Return the names of all architectures from their files, without importing them."""
     return sorted({*_engines(), *_REGISTERED})
 
 
 def is_network(name: str) -> bool:
-    """Whether TensorFlow fits it, known by its folder: nothing is imported."""
+    """Return whether TensorFlow fits an architecture, from its folder, without importing it."""
     return _engines().get(name, "tensorflow") == "tensorflow"
 
 
 def signature(name: str) -> dict[str, ast.expr | None] | None:
-    """Hyperparameters of an architecture → their annotations, read from its file.
+    """Read an architecture's hyperparameters and their annotations from its file.
 
-    Nothing is imported, so that a typo is found before TensorFlow is loaded.
+    Nothing is imported, so that a typo is reported before TensorFlow is loaded.
 
     Returns:
-        None for one that is not a file, or does not look as usual: `find` says more.
+        Hyperparameter → annotation; None if there is no such file or no such function in it, in
+        which case `find` explains the error.
     """
     engine = _engines().get(name)
     if engine is None:
@@ -145,10 +145,10 @@ def signature(name: str) -> dict[str, ast.expr | None] | None:
 
 
 def find(name: str) -> Architecture:
-    """Look an architecture up, importing its file and what it needs.
+    """Look up an architecture; this imports its file and the libraries that it needs.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: No architecture has this name.
     """
     if name not in names():
         raise ConfigError(
@@ -159,7 +159,7 @@ def find(name: str) -> Architecture:
     if name not in _REGISTERED:
         engine = _engines()[name]
         if engine == "tensorflow":
-            tensorflow()  # set up before the file imports it
+            tensorflow()  # configure TensorFlow before the file imports it
         importlib.import_module(f"{PACKAGES[engine].__name__}.{name}")
     if name not in _REGISTERED:
         raise ConfigError(
@@ -179,6 +179,6 @@ def _engines() -> dict[str, Engine]:
 
 
 def suggestion(name: str, known: Any) -> str:
-    """Name the closest known name, or all of them."""
+    """Return a hint that names the closest known name, or all of them."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"

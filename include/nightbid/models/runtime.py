@@ -1,4 +1,4 @@
-"""TensorFlow, set up once per process: deterministic, with few threads."""
+"""TensorFlow, configured once per process: deterministic, with few threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from functools import cache
 from types import ModuleType
 
 THREADS = 2
-"""The order of a sum depends on how it is split: a fixed number gives the same bits anywhere."""
+"""The order of a sum depends on how it is split: a fixed number of threads makes results
+bit-identical on any machine."""
 
 
 CHATTER = (
@@ -22,7 +23,7 @@ CHATTER = (
     b"cpu_feature_guard",
     b"oneDNN custom operations",
 )
-"""What TensorFlow tells every machine without a GPU, whatever the log level."""
+"""Parts of messages that TensorFlow prints on machines without a GPU, at any log level."""
 
 
 @cache
@@ -33,13 +34,13 @@ def tensorflow() -> ModuleType:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-    # A night or a sweep compiles several networks in one process, on purpose.
+    # A night or a sweep intentionally compiles several networks in one process.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     except RuntimeError:
-        # Somebody computed with it before: its threads are what they are.
+        # TensorFlow is already initialized in this process: its threads cannot be changed.
         pass
     tf.config.experimental.enable_op_determinism()
     return tf  # type: ignore[no-any-return]
@@ -47,7 +48,7 @@ def tensorflow() -> ModuleType:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Hold the process's stderr back, and pass on what is not chatter."""
+    """Buffer the process's stderr, then write it without the lines that match `CHATTER`."""
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -1,4 +1,4 @@
-"""A fitted ensemble of trees: its inputs, its file, its scores."""
+"""A fitted model of boosted trees: its inputs, its file, and its predictions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nightbid.models.layout import BLOCK, Floats32, Layout, Packed
 from nightbid.schema import ModelInput
 
 SMALL_LIST = 64
-"""Ids of a list's vocabulary up to which each has a column of its own."""
+"""Maximum number of ids of a list's vocabulary for which each id gets its own column."""
 
 
 class Trees:
-    """A LightGBM booster and the card it was made from."""
+    """A LightGBM booster and its model card."""
 
     def __init__(self, card: ModelCard, booster: Any) -> None:
         self.card = card
@@ -29,10 +29,10 @@ class Trees:
 
     @classmethod
     def load(cls, card: ModelCard, folder: Path) -> Trees:
-        """Open what `save` wrote.
+        """Load the trees that `save` wrote.
 
         Raises:
-            CorruptDataError: it is something else.
+            CorruptDataError: The file cannot be read.
         """
         try:
             return cls(card, lightgbm.Booster(model_str=(folder / TREES).read_text()))
@@ -42,19 +42,19 @@ class Trees:
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Write the trees up to the best one; equal trees are equal bytes."""
+        """Write the trees up to the best one; equal trees give equal bytes."""
         (folder / TREES).write_text(
             self.booster.model_to_string(num_iteration=self.booster.best_iteration)
         )
 
     @property
     def parameters(self) -> int:
-        """Number of leaves and splits."""
+        """Total number of leaves and splits."""
         trees = self.booster.dump_model(num_iteration=self.booster.best_iteration)["tree_info"]
         return sum(2 * int(each["num_leaves"]) - 1 for each in trees)
 
     def score(self, packed: Packed) -> npt.NDArray[np.float64]:
-        """Compute calibrated probabilities, or values; float64 [rows]."""
+        """Compute calibrated probabilities, or expected values; float64 [rows]."""
         logits = self.booster.predict(
             tree_matrix(self.layout, packed),
             raw_score=True,
@@ -67,41 +67,41 @@ class Trees:
         return 1 / (1 + np.exp(-calibrated))
 
     def predict(self, table: pa.Table) -> npt.NDArray[np.float64]:
-        """Score featurized rows as they are served: training-only inputs are constant."""
+        """Score featurized rows as served, with training-only inputs constant."""
         return self.score(self.layout.pack(table, serving=True))
 
     def predict_as_logged(self, table: pa.Table) -> npt.NDArray[np.float64]:
-        """Score featurized rows with the training-only inputs that were logged."""
+        """Score featurized rows with the logged training-only inputs."""
         return self.score(self.layout.pack(table, serving=False))
 
     def predict_tasks(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-        """Trees have one task: none."""
+        """Return an empty dict: trees have a single task."""
         return {}
 
 
 def tree_matrix(layout: Layout, packed: Packed) -> Floats32:
-    """Arrange inputs for trees, which split numbers: float32 [rows, columns].
+    """Convert inputs to numbers that trees split: float32 [rows, columns].
 
-    An id counts as a number: vocabularies are sorted by frequency, so a split tells frequent from
-    rare values. A bag or a sequence of a small vocabulary has a column of 0 and 1 for each id; of
-    a larger one trees see how many items it has.
+    An id is used as a number: vocabularies are sorted by frequency, so a split separates frequent
+    from rare values. A bag or sequence with a small vocabulary gets a column of 0 and 1 for each
+    id; one with a larger vocabulary gets a single column with its number of items.
     """
     parts = [_columns(each, packed.ids[:, layout.places[each.name]]) for each in layout.lookups]
     return np.ascontiguousarray(np.concatenate([*parts, packed.numbers], axis=1), np.float32)
 
 
 def columns_of(each: ModelInput) -> int:
-    """Number of columns that trees see of an input."""
+    """Return the number of columns that an input has in the tree matrix."""
     return each.size - 1 if is_small_list(each) else 1
 
 
 def is_small_list(each: ModelInput) -> bool:
-    """Whether trees see each id of a list in a column of its own; id 0, padding, has none."""
+    """Return whether each id of a list has its own column; id 0, padding, never has one."""
     return each.kind in ("bag", "sequence") and 1 < each.size <= SMALL_LIST
 
 
 def _columns(each: ModelInput, ids: npt.NDArray[np.int32]) -> Floats32:
-    """[rows, columns] of one input, from its ids, [rows, places]."""
+    """Return the columns of one input, [rows, columns], from its ids, [rows, places]."""
     if each.kind == "id":
         return np.asarray(ids, np.float32)
     if not is_small_list(each):

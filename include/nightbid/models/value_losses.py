@@ -1,4 +1,4 @@
-"""Losses of networks that predict values, and the log of the mean that they predict."""
+"""Losses of networks that predict values, and the log of their predicted mean."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import tensorflow as tf
 from nightbid.models.values import ValueHead
 
 FARTHEST = 30.0
-"""Logs of means are kept this near to that of the mean value: no loss overflows."""
+"""Maximum distance of a predicted log mean from the prior, so that no loss overflows."""
 LEAST_SPREAD = 0.01
-"""Of the logs of values above 0."""
+"""Lower bound of the standard deviation of the logs of values above 0."""
 
 
 def value_losses(head: ValueHead, outputs: Any, values: Any, prior: float) -> Any:
     """Compute the loss of each row; float32 [rows].
 
-    Half the Tweedie deviance of power 1.5, in units of the mean value, so that penalties weigh the
-    same in cents and in seconds; or the negative log likelihood of a zero-inflated log-normal
-    (Wang, Liu and Miao, 2019, arXiv 1912.07753).
+    The loss is half the Tweedie deviance of power 1.5, in units of the mean value, so that
+    penalties weigh the same in cents and in seconds; or it is the negative log likelihood of a
+    zero-inflated log-normal (Wang, Liu and Miao, 2019, arXiv 1912.07753).
 
     Args:
-        head: which of them.
-        outputs: [rows, outputs], priors included.
-        values: [rows], from 0 on.
-        prior: log of the mean value of the training rows.
+        head: Value head; selects the loss.
+        outputs: [rows, outputs], including priors.
+        values: [rows], at least 0.
+        prior: Log of the mean value of the training rows.
     """
     if head.distribution == "tweedie":
         apart = tf.clip_by_value(outputs[:, 0] - prior, -FARTHEST, FARTHEST)
@@ -46,7 +46,7 @@ def value_losses(head: ValueHead, outputs: Any, values: Any, prior: float) -> An
 def log_mean(head: ValueHead, outputs: Any) -> Any:
     """Compute the log of the expected value, [rows, outputs] to [rows].
 
-    Of a zero-inflated log-normal: log(p·exp(μ + σ²/2)).
+    For a zero-inflated log-normal, it is log(p·exp(μ + σ²/2)).
     """
     if head.distribution == "tweedie":
         return outputs[:, 0]

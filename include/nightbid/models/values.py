@@ -1,7 +1,7 @@
-"""Models of values: what their outputs mean, and the deviance that judges them.
+"""Models of values: the meaning of their outputs, and the deviance that measures them.
 
-A model of a value predicts the log of its mean, so that every calibration and export of logits
-applies; `exp` takes the place of the sigmoid.
+A model of values predicts the log of the mean, so that every calibration and export of logits
+applies; `exp` replaces the sigmoid.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from pydantic import BaseModel, ConfigDict
 Floats = npt.NDArray[np.float64]
 Distribution = Literal["zero_inflated_lognormal", "tweedie"]
 POWER = 1.5
-"""Variance power of the Tweedie deviance: between Poisson, 1, and gamma, 2."""
+"""Variance power of the Tweedie deviance, between Poisson (1) and gamma (2)."""
 VALUE = "value"
-"""Output of an exported graph of a model of values."""
+"""Name of an exported graph's output for a model of values."""
 SMALLEST = 1e-9
-"""Predictions below count as this one: the deviance of 0 is not defined."""
+"""Lower bound of predictions in the deviance, which is undefined at 0."""
 
 
 class ValueHead(BaseModel):
-    """How the outputs of a network or of trees give the expected value."""
+    """How the outputs of a network or of trees determine the expected value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     distribution: Distribution
     largest: float
-    """Log of the largest value that was learned: no prediction is beyond it."""
+    """Log of the largest training value: an upper bound of predictions."""
 
     @property
     def outputs(self) -> int:
-        """Outputs of a network: log mean; or logit of a value above 0, mean and spread of logs."""
+        """Number of network outputs: 1 (log mean) or 3 (logit of value > 0, mean, spread)."""
         return 3 if self.distribution == "zero_inflated_lognormal" else 1
 
 
 def deviances(values: Floats, predicted: Floats) -> Floats:
-    """Tweedie deviance of power 1.5 of each row, 4·(√y - √μ)²/√μ; float64 [rows]."""
+    """Compute the Tweedie deviance of power 1.5 of each row, 4·(√y - √μ)²/√μ; float64 [rows]."""
     root = np.sqrt(np.maximum(predicted, SMALLEST))
     return np.asarray(4 * (np.sqrt(values) - root) ** 2 / root)

@@ -1,1 +1,1 @@
-"""Networks that TensorFlow fits: one file per architecture; its name is the file's name."""
+"""Networks fitted by TensorFlow: one file per architecture, named after it."""

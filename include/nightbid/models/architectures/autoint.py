@@ -20,15 +20,15 @@ def autoint(
     hidden: tuple[int, ...] = (128, 64),
     dropout: float = 0.0,
 ) -> Tensor:
-    """Let every field attend to all others, layer by layer, beside a deep network (AutoInt+).
+    """Build self-attention layers over all fields and a parallel deep network (AutoInt+).
 
     Args:
-        fields: the model inputs.
-        layers: of attention.
-        heads: of each layer.
-        size: of each head.
-        hidden: units of the deep layers; none: the plain AutoInt.
-        dropout: of the deep layers.
+        fields: Model inputs.
+        layers: Number of attention layers.
+        heads: Number of heads per layer.
+        size: Units per head.
+        hidden: Units of each deep layer; empty gives the plain AutoInt.
+        dropout: Dropout rate after each deep layer.
 
     Returns:
         Logits, [rows, 1].
@@ -43,7 +43,7 @@ def autoint(
 
 
 def _interact(x: Tensor, heads: int, size: int) -> Tensor:
-    """Attend over fields (equations 5 to 8): [fields, d] to [fields, heads * size]."""
+    """Apply attention over fields (equations 5 to 8): [fields, d] to [fields, heads * size]."""
 
     def split(wide: Tensor) -> Tensor:
         return ops.transpose(ops.reshape(wide, (-1, x.shape[1], heads, size)), (0, 2, 1, 3))

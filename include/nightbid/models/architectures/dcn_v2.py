@@ -19,14 +19,14 @@ def dcn_v2(
     hidden: tuple[int, ...] = (64, 32),
     dropout: float = 0.0,
 ) -> Tensor:
-    """Build crosses and a deep network side by side on the same inputs (the parallel structure).
+    """Build a cross network and a deep network on the same inputs (the parallel structure).
 
     Args:
-        fields: the model inputs.
-        cross_layers: highest order of the crosses, less one.
-        rank: of the cross matrices W = U·V; null: full.
-        hidden: units of the deep layers.
-        dropout: of the deep layers.
+        fields: Model inputs.
+        cross_layers: Number of cross layers; the highest order of crosses is one more.
+        rank: Rank of the cross matrices W = U·V; null gives full matrices.
+        hidden: Units of each deep layer.
+        dropout: Dropout rate after each deep layer.
 
     Returns:
         Logits, [rows, 1].

@@ -1,4 +1,4 @@
-"""The plain deep network on embeddings: the baseline of every paper below."""
+"""The plain deep network on embeddings, which papers on other architectures use as a baseline."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from nightbid.models.registry import architecture
 
 @architecture
 def deep(fields: Fields, *, hidden: tuple[int, ...] = (128, 64), dropout: float = 0.0) -> Tensor:
-    """Build dense layers on all embeddings and floats, side by side.
+    """Build dense layers on the concatenation of all embeddings and floats.
 
     Args:
-        fields: the model inputs.
-        hidden: units of the layers.
-        dropout: after each of them.
+        fields: Model inputs.
+        hidden: Units of each layer.
+        dropout: Dropout rate after each layer.
 
     Returns:
         Logits, [rows, 1].

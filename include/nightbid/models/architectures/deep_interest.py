@@ -18,16 +18,17 @@ def deep_interest(
     hidden: tuple[int, ...] = (128, 64),
     dropout: float = 0.0,
 ) -> Tensor:
-    """Weigh a user's history by its likeness to the candidate.
+    """Weight the items of a user's history by their relevance to the candidate.
 
-    A sequence attends to the id input of the same vocabulary: the candidate. One without a
-    candidate is averaged, as in the other architectures.
+    A sequence attends to the candidate, which is the id input with the same vocabulary. A sequence
+    without a candidate is averaged, as in the other architectures.
 
     Args:
-        fields: the model inputs.
-        attention: hidden units of the network that compares an item with the candidate.
-        hidden: units of the deep layers.
-        dropout: of the deep layers.
+        fields: Model inputs.
+        attention: Units of each hidden layer of the network that compares an item with the
+            candidate.
+        hidden: Units of each deep layer.
+        dropout: Dropout rate after each deep layer.
 
     Returns:
         Logits, [rows, 1].
@@ -46,7 +47,7 @@ def deep_interest(
 
 
 def _interest(items: Tensor, mask: Tensor, candidate: Tensor, units: tuple[int, ...]) -> Tensor:
-    """Sum the items, each by its activation a(item, candidate), unnormalized (equation 3)."""
+    """Sum the items weighted by their activation a(item, candidate), unnormalized (equation 3)."""
     beside = ops.repeat(ops.expand_dims(candidate, 1), items.shape[1], axis=1)
     pairs = ops.concatenate([items, beside, items - beside, items * beside], axis=-1)
     weights = keras.layers.Dense(1)(mlp(pairs, units))  # [length, 1]

@@ -18,10 +18,11 @@ def deepfm(
     """Build a factorization machine and a deep network that share embeddings.
 
     Args:
-        fields: the model inputs.
-        hidden: units of the deep layers.
-        dropout: of the deep layers.
-        l2: ½·l2·w² per first-order weight is added to the log loss of all training rows.
+        fields: Model inputs.
+        hidden: Units of each deep layer.
+        dropout: Dropout rate after each deep layer.
+        l2: Strength of a penalty: ½·l2·w² per first-order weight is added to the summed log loss
+            of all training rows.
 
     Returns:
         Logits, [rows, 1].

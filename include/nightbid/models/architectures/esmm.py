@@ -11,18 +11,18 @@ from nightbid.models.registry import architecture
 
 @architecture(multi_task=True)
 def esmm(fields: Fields, *, hidden: tuple[int, ...] = (128, 64), dropout: float = 0.0) -> Tensor:
-    """Stand a tower for clicks and one for conversions after a click on shared embeddings.
+    """Build a tower for clicks and one for conversions after a click, on shared embeddings.
 
-    The tower of conversions is never fitted on clicked rows alone: p(click) and the product
-    p(click) · p(conversion | click) are, over all impressions (equation 4).
+    The conversion tower is never fitted on clicked rows alone: the losses are those of p(click) and
+    of the product p(click) · p(conversion | click), over all impressions (equation 4).
 
     Args:
-        fields: the model inputs.
-        hidden: units of the layers of each tower.
-        dropout: of each tower.
+        fields: Model inputs.
+        hidden: Units of each layer of a tower.
+        dropout: Dropout rate after each layer of a tower.
 
     Returns:
-        Logits of both, [rows, 2].
+        Logits of both towers, [rows, 2].
     """
     towers = [
         logit(mlp(fields.flat, hidden, dropout=dropout), name=name)

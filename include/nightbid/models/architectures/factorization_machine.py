@@ -12,8 +12,9 @@ def factorization_machine(fields: Fields, *, l2: float = 5.0) -> Tensor:
     """Build w0 + Σ wᵢ·xᵢ + Σᵢ<ⱼ <vᵢ, vⱼ>·xᵢ·xⱼ (equation 1).
 
     Args:
-        fields: the model inputs.
-        l2: ½·l2·w² per first-order weight is added to the log loss of all training rows.
+        fields: Model inputs.
+        l2: Strength of a penalty: ½·l2·w² per first-order weight is added to the summed log loss
+            of all training rows.
 
     Returns:
         Logits, [rows, 1].

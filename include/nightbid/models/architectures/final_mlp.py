@@ -24,12 +24,12 @@ def final_mlp(
     """Build two networks on differently gated inputs, fused by a multi-head bilinear form.
 
     Args:
-        fields: the model inputs.
-        first: units of the first stream; the last one is divisible by `heads`.
-        second: units of the second stream; likewise.
-        heads: of the fusion.
-        gate: hidden units of each stream's gate.
-        dropout: of both streams.
+        fields: Model inputs.
+        first: Units of each layer of the first stream; `heads` must divide the last one.
+        second: Units of each layer of the second stream; `heads` must divide the last one.
+        heads: Number of heads of the bilinear fusion.
+        gate: Hidden units of each stream's gate.
+        dropout: Dropout rate after each layer of both streams.
 
     Returns:
         Logits, [rows, 1].
@@ -40,7 +40,7 @@ def final_mlp(
 
 
 def _gated(x: Tensor, units: int) -> Tensor:
-    """Weigh each input by 2σ(g(x)), which starts near 1 (equations 5 and 6, self-gated)."""
+    """Multiply each input by 2σ(g(x)), which starts near 1 (equations 5 and 6, self-gated)."""
     inner = keras.layers.Dense(units, activation="relu")(x)
     return 2 * keras.layers.Dense(x.shape[-1], activation="sigmoid")(inner) * x
 
@@ -59,7 +59,7 @@ class Fusion(keras.layers.Layer):  # type: ignore[misc]
         """Create the bilinear forms.
 
         Raises:
-            ConfigError: the streams cannot be split evenly.
+            ConfigError: `heads` does not divide the last layer of a stream.
         """
         if one_shape[-1] % self.heads or two_shape[-1] % self.heads:
             raise ConfigError(
@@ -78,7 +78,7 @@ class Fusion(keras.layers.Layer):  # type: ignore[misc]
         )
 
     def call(self, one: Tensor, two: Tensor) -> Tensor:
-        """Fuse [a] and [b] into [1]."""
+        """Fuse the streams [a] and [b] into a logit [1]."""
         left = ops.reshape(one, (-1, self.heads, self.sizes[0]))
         right = ops.reshape(two, (-1, self.heads, self.sizes[1]))
         bent = ops.sum(ops.expand_dims(left, -1) * self.form, axis=2)  # [heads, b / heads]
@@ -88,5 +88,5 @@ class Fusion(keras.layers.Layer):  # type: ignore[misc]
     def compute_output_shape(
         self, one_shape: tuple[int | None, ...], two_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        """One number per row."""
+        """Return the shape of one number per row."""
         return (one_shape[0], 1)

@@ -15,13 +15,14 @@ def wide_and_deep(
     dropout: float = 0.0,
     l2: float = 5.0,
 ) -> Tensor:
-    """Build a linear model and a deep one, trained together; crosses are features of the pipeline.
+    """Build a linear and a deep model, trained jointly; define crosses as features of the pipeline.
 
     Args:
-        fields: the model inputs.
-        hidden: units of the deep layers.
-        dropout: of the deep layers.
-        l2: ½·l2·w² per wide weight is added to the log loss of all training rows.
+        fields: Model inputs.
+        hidden: Units of each deep layer.
+        dropout: Dropout rate after each deep layer.
+        l2: Strength of a penalty: ½·l2·w² per wide weight is added to the summed log loss of all
+            training rows.
 
     Returns:
         Logits, [rows, 1].

@@ -1,1 +1,1 @@
-"""Architectures that combine others: one file each."""
+"""Architectures that combine others: one file each, named after the architecture."""

@@ -14,14 +14,14 @@ def ensemble(
     members: tuple[str, ...] = ("dcn_v2", "gradient_boosted_trees"),
     parameters: dict[str, dict[str, Any]] = {},  # noqa: B006 (a default to show, never changed)
 ) -> dict[str, dict[str, Any]]:
-    """Choose the members; their weights are fitted on validation rows.
+    """Select the members; training fits their weights on validation rows.
 
     Args:
-        members: registered architectures, each once.
-        parameters: member → its hyperparameters.
+        members: Names of registered architectures, each at most once.
+        parameters: Member → its hyperparameters.
 
     Returns:
-        Member → its hyperparameters, defaults included.
+        Member → its hyperparameters, including defaults.
     """
     if len(members) < 2 or len(set(members)) < len(members):
         raise ConfigError(

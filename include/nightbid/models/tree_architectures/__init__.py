@@ -1,1 +1,1 @@
-"""Architectures that LightGBM fits: one file each, no TensorFlow needed."""
+"""Architectures fitted by LightGBM: one file each; TensorFlow is not needed."""

@@ -18,19 +18,19 @@ def gradient_boosted_trees(
     input_share: float = 0.7,
     patience: int = 20,
 ) -> dict[str, Any]:
-    """Choose LightGBM's parameters.
+    """Return LightGBM's parameters.
 
     Args:
-        trees: at most; fewer if validation stops improving.
-        leaves: of each tree.
-        learning_rate: of boosting; `train.learning_rate` is for networks.
-        min_rows: in each leaf.
-        l2: on leaf values.
+        trees: Maximum number of trees; fewer if validation stops improving.
+        leaves: Maximum number of leaves per tree.
+        learning_rate: Learning rate of boosting; `train.learning_rate` is for networks.
+        min_rows: Minimum number of rows per leaf.
+        l2: Strength of the L2 penalty on leaf values.
         input_share: Share of the inputs drawn for each tree.
-        patience: trees without improvement before the end.
+        patience: Number of trees without improvement before training stops.
 
     Returns:
-        LightGBM parameters; `num_iterations` and `early_stopping_round` among them.
+        LightGBM parameters, including `num_iterations` and `early_stopping_round`.
     """
     return {
         "num_iterations": trees,
