@@ -10,27 +10,27 @@ from nightbid.config.base import Block
 
 
 class Arrival(Block):
-    """When the newest day of a night is complete. A night waits for it before `sample`."""
+    """When the newest day of a night counts as complete. `sample` starts only then."""
 
     marker: str = ""
-    """File that is written last into the day's folder, such as `_SUCCESS`; with `{day}` in it, a
-    path below `source.folder`, such as `{day}.done`. Empty: none is needed."""
+    """File that is written last into the day's folder, such as `_SUCCESS`. If it contains `{day}`,
+    it is a path below `source.folder`, such as `{day}.done`. Empty: no marker is needed."""
     min_rows_ratio: float | None = Field(default=None, gt=0, le=1)
-    """Least rows of the day, as a share of the median day of the night before it."""
+    """Minimum number of rows of the day, as a share of the median day of the previous night."""
     newest_time: str = ""
-    """Clock that the newest row must have reached, such as `"23:50"`, in `source.time_zone`."""
+    """Time of day that the newest row must reach, such as `"23:50"`, in `source.time_zone`."""
     settled_minutes: float = Field(default=0, ge=0)
-    """Minutes for which no file of the day may have changed."""
+    """Minutes that must have passed since a file of the day last changed."""
     asset: str = ""
     """URI of an Airflow asset whose update starts the night, instead of `schedule`."""
     deadline: str = "06:00"
-    """Until when a night waits: clock of the day after the night, UTC. With hours, how long after
-    the hour is over, such as `"00:30"`."""
+    """When a night stops waiting: time of day (UTC) on the day after the night's date. With
+    `source.partition: hour`, time since the end of the hour, such as `"00:30"`."""
     lag_days: int = Field(default=0, ge=0, le=7)
-    """At the deadline the night may end its window that many days earlier instead, on a complete
-    day, and says so; 0: it stops."""
+    """Maximum number of days by which the window may end earlier, on a complete day, if the newest
+    day is still incomplete at the deadline; the night reports it. 0: the night stops instead."""
     every_seconds: float = Field(default=60, ge=1, le=86_400)
-    """Between two looks."""
+    """Seconds between two checks of whether the day is complete."""
 
     @field_validator("newest_time", "deadline")
     @classmethod

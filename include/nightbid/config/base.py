@@ -45,6 +45,6 @@ __all__ = [
 
 
 class Block(BaseModel):
-    """A block of configuration: immutable, and a key it does not know is an error."""
+    """A block of configuration: immutable; unknown keys are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

@@ -1,4 +1,4 @@
-"""What an installation in a cloud is made of: the typed `cloud` block of the settings."""
+"""Cloud resources of an installation: the typed `cloud` block of the settings."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from nightbid.config.base import Block
 from nightbid.config.managed import ManagedTraining
 
 Profile = Literal["local", "gcp", "gcp-emulated"]
-"""`gcp-emulated` speaks the same protocols to servers on your machine."""
+"""Where stages run: `gcp-emulated` uses the protocols of `gcp` with servers on this machine."""
 Endpoint = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")]
 DataflowEndpoint = Annotated[str, Field(pattern=r"^(http://localhost|https://[a-z0-9.-]+):[0-9]+$")]
-"""Beam speaks REST, and unencrypted, only to a host that is called `localhost`; to all others gRPC,
-as to Google."""
+"""Address of a Dataflow emulator. Beam uses unencrypted REST only with a host named `localhost`;
+with all other hosts it uses gRPC, as with Google."""
 Account = Annotated[str, Field(pattern=r"^[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com$")]
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 LabelValue = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
 
 
 class Dataflow(Block):
-    """Featurization by Google Cloud Dataflow. Without this block it runs where the task runs."""
+    """Featurization on Google Cloud Dataflow. Without this block it runs on the task's machine."""
 
     image: str | None = None
-    """SDK container image with this package and its dependencies (`worker.Dockerfile`)."""
+    """SDK container image with this package and its dependencies (`worker.Dockerfile`); required
+    in the profile `gcp`."""
     service_account: Account | None = None
-    """Service account of the workers; default: the project's."""
+    """Service account of the workers; default: the project's default account."""
     network: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,62}$")
     """Name of the workers' network; not needed with `subnetwork`."""
     subnetwork: str | None = Field(
         default=None, pattern=r"^(https://.+/)?regions/[a-z0-9-]+/subnetworks/[a-z0-9-]+$"
     )
-    """`regions/<region>/subnetworks/<name>`, of a shared network with its whole address."""
+    """Subnetwork of the workers: `regions/<region>/subnetworks/<name>`, or the full URL of a
+    subnetwork in a shared VPC."""
     public_ips: bool = False
     """Whether workers have public addresses; if not, the subnetwork needs Private Google Access."""
     machine_type: str = Field(default="n2-standard-4", pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$")
@@ -49,7 +51,7 @@ class Dataflow(Block):
     """Flexible resource scheduling: the job may wait up to six hours and runs partly on preemptible
     machines (`cost`), the only spot machines that a batch job can have."""
     service_options: tuple[str, ...] = ()
-    """Passed to the service as they are (`enable_prime`, …)."""
+    """Service options, passed to Dataflow unchanged (`enable_prime`, …)."""
     endpoint: DataflowEndpoint | None = None
     """Address of an emulator: `http://localhost:port` speaks REST, `https://127.0.0.1:port`
     gRPC. Only in the profile `gcp-emulated`."""
@@ -71,13 +73,13 @@ class Cloud(Block):
     project: str = Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
     region: str = Field(pattern=r"^[a-z]+-[a-z]+[0-9]+$")
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")
-    """The workspace's bucket."""
+    """Cloud Storage bucket that holds the workspace."""
     storage_endpoint: Endpoint | None = None
     """Address of an emulator of Cloud Storage; only in the profile `gcp-emulated`."""
     dataflow: Dataflow | None = None
     training: ManagedTraining | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
-    """Labels for every job, in addition to pipeline, run and stage."""
+    """Labels of every job, in addition to pipeline, run and stage."""
     poll_seconds: float = Field(default=10.0, gt=0)
     """Seconds between two polls of a running job."""
 

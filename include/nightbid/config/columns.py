@@ -6,10 +6,10 @@ from nightbid.config.base import Block
 
 
 class Columns(Block):
-    """Roles of the log columns. A source has its own defaults."""
+    """Roles of the log columns. Some sources have their own defaults."""
 
     key: str = "impression_id"
-    """Identifies an impression; sampling and sharding hash it."""
+    """Column that identifies an impression; sampling and sharding hash it."""
     time: str = "time"
     """When the impression was served: timestamp, UTC."""
     user: str = "user_id"
@@ -20,31 +20,32 @@ class Columns(Block):
     position: str | None = None
     """Slot on the page, if logged: a training-only input."""
     price: str | None = None
-    """Market price: the highest competing bid, which the winner paid in second price."""
+    """Market price: the highest competing bid, which the winner of a second-price auction pays."""
     bid: str | None = None
-    """What the logging bidder bid; rows whose bid is below the floor or price are checked."""
+    """Bid of the bidder that wrote the logs. Rows with a bid below the floor or price are
+    reported."""
     floor: str | None = None
-    """Least price that the seller took; null is none."""
+    """Floor price: the lowest price that the seller accepts; null values mean no floor."""
     weight: str | None = None
-    """What a row counts in training, calibration and evaluation, from 0 to 1,000,000; rows of 0
-    are left out. Never a feature."""
+    """Weight of a row in training, calibration and evaluation, from 0 to 1,000,000. Rows with
+    weight 0 are left out. Must not be a feature."""
     value: str | None = None
-    """Money that the labeled event brought; may be null where it did not happen."""
+    """Monetary value of the labeled event; may be null where the event did not happen."""
     conversion: str | None = None
-    """0/1 column of what followed the label, such as a purchase after the click: `replay` counts it
-    among what was won. Null is 0. Never a feature."""
+    """0/1 column of an event that follows the label, such as a purchase after the click. `replay`
+    counts it on the impressions that a model wins. Null counts as 0. Must not be a feature."""
     currency: str | None = None
-    """Currency of the prices. Rows in another one than most of the validate days are not
-    replayed."""
+    """Currency of the prices. `replay` leaves out rows whose currency is not the most frequent one
+    of the validate days."""
     competing: str | None = None
-    """List of all competing bids, where they are logged. `price` has to be the highest of them or
-    the floor, and a replay is then exact under any floor."""
+    """List column with all competing bids, if they are logged. `price` must be the highest of them
+    or the floor. A replay is then exact under any floor."""
     propensity: str | None = None
-    """Probability with which the logged item was shown, for `policy`. Default of `obd`:
-    `propensity_score`."""
+    """Probability with which the logging policy showed the logged item, for `policy`. Default of
+    `obd`: `propensity_score`."""
     candidates: str | None = None
-    """List of the items that could have been shown, for `policy`; default: every item that the
-    evaluate rows show."""
+    """List column with the items that could have been shown, for `policy`; default: every item
+    that occurs in the evaluate rows."""
 
     @property
     def turnover(self) -> tuple[str, ...]:

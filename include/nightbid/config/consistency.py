@@ -1,4 +1,4 @@
-"""What the blocks of a pipeline demand of each other: each check names the keys that disagree."""
+"""Checks across the blocks of a pipeline: each error names the keys that contradict each other."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PRESETS = {
     "day": ("@daily", "@weekly", "@monthly", "@yearly", "@once"),
     "hour": ("@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@once"),
 }
-"""Presets that run at most once a partition."""
+"""Unit of a partition → schedule presets that run at most once per partition."""
 NOT_FOR_VALUES = ("esmm", "ensemble")
-"""Architectures that combine probabilities."""
+"""Architectures that combine probabilities, so that they cannot predict values."""
 
 
 def names_are_free(spec: PipelineSpec) -> None:
-    """Refuse reserved names, and two model inputs of one name."""
+    """Refuse reserved names and two model inputs with the same name."""
     for where, name in names_of(spec):
         if name in RESERVED:
             raise ValueError(
@@ -41,7 +41,7 @@ def names_are_free(spec: PipelineSpec) -> None:
 
 
 def joined_label_is_final(spec: PipelineSpec) -> None:
-    """Refuse a label of joined events that is read before their window is over."""
+    """Refuse a label of joined events that would be read before their attribution window ends."""
     source, label = spec.source, spec.label
     if not isinstance(source, EventsSource) or label.column not in JOINED:
         return
@@ -74,7 +74,7 @@ def arrival_suits_the_source(spec: PipelineSpec) -> None:
 
 
 def window_counts_partitions(spec: PipelineSpec) -> None:
-    """Refuse a window that counts anything but the partitions of the logs."""
+    """Refuse a window in another unit than the partitions of the logs."""
     unit, counted = spec.partition, spec.window.unit
     if unit == counted:
         return
@@ -90,7 +90,7 @@ def window_counts_partitions(spec: PipelineSpec) -> None:
 
 
 def schedule_suits_partitions(spec: PipelineSpec) -> None:
-    """Refuse a schedule that would run the night of one partition several times."""
+    """Refuse a schedule that would run more than once per partition."""
     fields = (spec.schedule or "").split()
     if not fields or spec.schedule in PRESETS[spec.partition]:
         return
@@ -106,7 +106,7 @@ def schedule_suits_partitions(spec: PipelineSpec) -> None:
 
 
 def values_are_no_rates(spec: PipelineSpec) -> None:
-    """Refuse what is defined for probabilities only, where a value is predicted."""
+    """Refuse settings that are defined for probabilities only if the label is a value."""
     label = spec.label
     if label.kind == "binary":
         if label.distribution != type(label).model_fields["distribution"].default:
@@ -154,7 +154,7 @@ def values_are_no_rates(spec: PipelineSpec) -> None:
 
 
 def replay_has_prices(spec: PipelineSpec) -> None:
-    """Refuse a replay without prices, or of other rows than every impression."""
+    """Refuse a replay without prices, or with rows left out by `label.given`."""
     if spec.replay is None:
         return
     if not spec.columns.price:
@@ -179,7 +179,7 @@ def replay_has_prices(spec: PipelineSpec) -> None:
 
 
 def policy_has_propensities(spec: PipelineSpec) -> None:
-    """Refuse a policy without propensities, or of other rows than every impression."""
+    """Refuse a policy without propensities, or with rows left out by `label.given`."""
     if spec.policy is None:
         return
     for role in ("propensity", "item"):
@@ -193,7 +193,7 @@ def policy_has_propensities(spec: PipelineSpec) -> None:
 
 
 def no_feature_reads_the_outcome(spec: PipelineSpec) -> None:
-    """Refuse features that read what the label or the source names as an outcome."""
+    """Refuse features that read a column that is known only after the impression."""
     label = spec.label
     outcomes = {
         label.column: "label.column",
@@ -223,7 +223,7 @@ def no_feature_reads_the_outcome(spec: PipelineSpec) -> None:
 
 
 def position_is_training_only(spec: PipelineSpec) -> None:
-    """Refuse a position that a model would rank by: it is not known when ads are ranked."""
+    """Refuse a served feature that reads the position, which is not known when ads are ranked."""
     if spec.gates.features.position_as_input.stop is not None:
         for name in spec.position_inputs():
             raise ValueError(
@@ -234,7 +234,7 @@ def position_is_training_only(spec: PipelineSpec) -> None:
 
 
 def delayed_label_has_a_time(spec: PipelineSpec) -> None:
-    """Refuse a label that depends on a column which is not named."""
+    """Refuse label settings that need a column which the YAML does not name."""
     if spec.label.entire_space and not spec.label.given:
         raise ValueError(
             "label.entire_space is set, so label.given must name the column that the label"
@@ -248,7 +248,7 @@ def delayed_label_has_a_time(spec: PipelineSpec) -> None:
 
 
 def offsets_are_of_served_ids(spec: PipelineSpec) -> None:
-    """Refuse a calibration by the values of a feature that has no single id, or is not served."""
+    """Refuse `calibration_slices` with a feature that has no single id per row or is not served."""
     for name in spec.train.calibration_slices:
         feature = spec.features.get(name)
         if feature is None:
@@ -265,7 +265,7 @@ def offsets_are_of_served_ids(spec: PipelineSpec) -> None:
 
 
 def young_days_can_be_learned(spec: PipelineSpec) -> None:
-    """Refuse young days where the elapsed-time likelihood is not defined, or nobody learns it."""
+    """Refuse `young_days: elapsed_time` where its likelihood is not defined or no model uses it."""
     label = spec.label
     if label.young_days == "left_out":
         if label.delay_by:
@@ -290,7 +290,7 @@ def young_days_can_be_learned(spec: PipelineSpec) -> None:
 
 
 def names_of(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
-    """Every name that a pipeline gives to a feature or reads from the logs, and its place."""
+    """Yield (place, name) for every feature name and every log column that a pipeline names."""
     for role, name in spec.columns:
         yield f"columns.{role}", name
     for key in ("column", "given", "event_time", "delay_by"):
@@ -320,11 +320,11 @@ CHECKS: tuple[Callable[[PipelineSpec], None], ...] = (
     offsets_are_of_served_ids,
     young_days_can_be_learned,
 )
-"""In the order in which they are told."""
+"""All checks, in the order in which faults are reported."""
 
 
 def faults_of(spec: PipelineSpec) -> Iterator[str]:
-    """List the conflicts between the blocks of a pipeline, one text per failed check."""
+    """Yield the conflicts between the blocks of a pipeline, one message per failed check."""
     for check in CHECKS:
         try:
             check(spec)

@@ -1,4 +1,4 @@
-"""What a night may cost: the typed `budget` block."""
+"""Limits on the cost of a night: the typed `budget` block."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Limit = Annotated[Decimal, Field(gt=0)]
 
 
 class Budget(Block):
-    """Limits in USD, at the price of the same usage in the cloud. None means unlimited.
+    """Limits in USD, at cloud prices for the same usage. Null means unlimited.
 
     Failed and repeated attempts count. Work that exceeds a limit is canceled and leaves no
     output; see `nightbid.cost.budget`.
     """
 
     stage_usd: dict[StageName, Limit] = Field(default_factory=dict)
-    """Stage → limit of all its attempts within one run."""
+    """Stage → limit on all of its attempts in one run."""
     run_usd: Limit | None = None
-    """Limit of one run, all stages and attempts together."""
+    """Limit on one run: all stages and attempts together."""
     day_usd: Limit | None = None
-    """Limit of the pipeline per calendar day (UTC) of the work."""
+    """Limit on the pipeline per calendar day (UTC), by the time at which the work runs."""
     month_usd: Limit | None = None
-    """Limit of the pipeline per calendar month (UTC)."""
+    """Limit on the pipeline per calendar month (UTC)."""
     warn_at: float = Field(default=0.8, gt=0, le=1)
     """Share of a limit at which a warning is logged."""

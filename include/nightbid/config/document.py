@@ -1,6 +1,6 @@
-"""The pipeline YAML described from its own types: a JSON schema for editors.
+"""JSON schema of the pipeline YAML for editors, generated from the typed models.
 
-A key's meaning is the docstring below its field, where the code says it too.
+The description of a key is the docstring below its field.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nightbid.config.pipeline import PipelineSpec
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema (2020-12) of a pipeline YAML, with what each key means."""
+    """Get the JSON schema (2020-12) of a pipeline YAML, with a description of each key."""
     schema = PipelineSpec.model_json_schema()
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     blocks = {block.__name__: block for block in blocks_of(PipelineSpec)}
@@ -28,8 +28,8 @@ def json_schema() -> dict[str, Any]:
         for key, meaning in meanings_of(block).items() if block else ():
             if key in each["properties"]:
                 each["properties"][key]["description"] = meaning
-    # Two shorthands of the YAML: a bare word, and a block that leaves the transform to be the
-    # default one.
+    # Two shorthands of the YAML: a bare word names a transform, and a block without `transform`
+    # is a vocabulary.
     features = schema["properties"]["features"]
     place = "additionalProperties" if "additionalProperties" in features else "patternProperties"
     inner = features[place]
@@ -45,12 +45,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as a file."""
+    """Get the text of the schema file."""
     return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def blocks_of(root: type[BaseModel]) -> list[type[BaseModel]]:
-    """List a model and the models of its fields, in the order they are met."""
+    """List a model and, recursively, the models of its fields, in the order of discovery."""
     found: list[type[BaseModel]] = [root]
     for block in found:
         for field in block.model_fields.values():
@@ -74,7 +74,7 @@ def purpose_of(block: type[BaseModel]) -> str:
 
 @cache
 def meanings_of(block: type[BaseModel]) -> dict[str, str]:
-    """Get the docstring below each field, a base's included, in one line each."""
+    """Get the docstring below each field on one line, including the fields of base classes."""
     found: dict[str, str] = {}
     for each in reversed(block.__mro__):
         if not issubclass(each, BaseModel) or each.__module__.startswith("pydantic"):

@@ -1,4 +1,4 @@
-"""From pydantic's list of faults to lines that a person can act upon."""
+"""Turns pydantic's validation errors into lines that a user can act on."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 SHOWN = 12
-"""Faults at most: the causes come first."""
+"""Maximum number of lines shown; likely causes come first."""
 
 
 def explain(error: ValidationError, root: type[BaseModel], where: str) -> str:
-    """Say what is wrong, a line per fault, the unknown keys first: they cause the others.
+    """Describe each fault on a line, unknown keys first, since they often cause the others.
 
     Args:
-        error: as pydantic raised it.
-        root: the model that was validated: an unknown key suggests one that it has.
-        where: begins each line but the first, which the error that says this begins with it.
+        error: Validation error that pydantic raised.
+        root: Model that was validated; a similar key of it is suggested for an unknown one.
+        where: Prefix of each line but the first: the caller's error adds it to the first line.
     """
     details = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     lines = [line for detail in details for line in _one(detail, root).split("\n")]
@@ -52,7 +52,7 @@ def _is_secret(path: list[str], root: type[BaseModel]) -> bool:
 
 
 def _siblings(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """Keys that would have been allowed where an unknown one stood."""
+    """List the keys that are allowed at the location of an unknown one."""
     models: list[type[BaseModel]] = [root]
     for part in location[:-1]:
         inside = [
@@ -62,7 +62,7 @@ def _siblings(location: tuple[int | str, ...], root: type[BaseModel]) -> list[st
             if part in (name, field.alias)
             for nested in _models_in(field.annotation)
         ]
-        # A part that is no field is a union's tag, a dictionary's key or a list's index.
+        # A part that is not a field is the tag of a union, a dictionary key or a list index.
         models = inside or models
     names: dict[str, None] = {}
     for model in models:

@@ -1,4 +1,4 @@
-"""Faults that the simulator can put into a day: `kind@YYYY-MM-DD` or `kind@YYYY-MM-DD:amount`."""
+"""Faults that the simulator can inject: `kind@YYYY-MM-DD` or `kind@YYYY-MM-DD:amount`."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ FAULTS: dict[str, tuple[float, str]] = {
     "advertiser_vanishes": (1, "number of advertisers, largest first, that disappear"),
     "bot_traffic": (0.3, "share of the clicks that come from one user"),
 }
-"""Kind → default `amount`, and its meaning."""
+"""Kind → (default `amount`, meaning of the amount)."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of one day."""
+    """One fault to inject into one day."""
 
     kind: str
     day: date
@@ -69,7 +69,7 @@ class Fault:
         """Read `kind@YYYY-MM-DD[:amount]`.
 
         Raises:
-            ValueError: there is no such kind or day, or the amount is no number.
+            ValueError: The kind is unknown, or the day or amount cannot be parsed.
         """
         kind, at, rest = text.partition("@")
         if kind not in FAULTS:

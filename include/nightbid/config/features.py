@@ -1,7 +1,7 @@
 """The typed definition of a feature: the `features` block.
 
-A feature is a few lines: a name, a transform and its settings. `column` defaults to the name.
-A bare word is a transform with its defaults: `device_type: vocabulary`.
+A feature consists of a name, a transform and its settings. `column` defaults to the name. A bare
+word is a transform with its default settings: `device_type: vocabulary`.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ ONE_ID = (
 
 
 class FeatureBlock(Block):
-    """Settings that all features share."""
+    """Settings that all features have in common."""
 
     reads: ClassVar[Literal["number", "time", "id", "any"]] = "any"
-    """What its columns hold. What is no number, or no time, counts as missing and is reported;
-    numbers that are ids are not compared by their size."""
+    """What the columns of the feature hold. Values that are not a number (or a time) count as
+    missing and are reported. Numeric ids are compared as categories, not by size."""
     column: str = ""
-    """Source column; the feature's name if empty."""
+    """Source column; empty: the name of the feature."""
     training_only: bool = False
-    """Replaced with a constant at serving, so that it does not bias the ranking (position)."""
+    """Whether a constant replaces the feature at serving, so that it does not bias the ranking,
+    such as the position."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return (self.column or name,)
 
     def served(self, name: str) -> tuple[str, ...]:
-        """Columns of a request that it reads, besides the time."""
+        """Columns of a request that the feature called `name` reads, except the time."""
         return self.sources(name)
 
     def inputs(self, name: str) -> tuple[str, ...]:
@@ -47,28 +48,28 @@ class FeatureBlock(Block):
         return (name,)
 
     def shares(self) -> str:
-        """Feature whose vocabulary it uses; empty: none, or its own."""
+        """Name of the feature whose vocabulary this one uses; empty: none, or its own."""
         return ""
 
     @property
     def one_id(self) -> bool:
-        """Whether each row has one id, as opposed to a number or a list."""
+        """Whether each row has exactly one id, as opposed to a number or a list."""
         return getattr(self, "transform", "") in ONE_ID
 
 
 class Numeric(FeatureBlock):
-    """A number, scaled; missing, NaN and infinite values become the mean."""
+    """A scaled number; missing, NaN and infinite values become the mean."""
 
     reads = "number"
     transform: Literal["numeric"]
     log1p: bool = False
     """Apply sign(x) · ln(1 + |x|) before scaling."""
     clip: tuple[float, float] | None = None
-    """[low, high]; values outside are set to the nearer bound, before anything else."""
+    """[low, high]; values outside are set to the nearer bound, before all other steps."""
     scale: Literal["none", "standard", "robust"] = "standard"
     """`standard`: (x - mean) / standard deviation. `robust`: (x - median) / interquartile range."""
     missing_indicator: bool = False
-    """Add an input that is 1 where the value is missing."""
+    """Whether to add an input that is 1 where the value is missing."""
 
     def inputs(self, name: str) -> tuple[str, ...]:
         """Columns of the featurized rows that the feature called `name` makes."""
@@ -76,7 +77,7 @@ class Numeric(FeatureBlock):
 
 
 class QuantileBuckets(FeatureBlock):
-    """Bucket of a number, between quantiles of the training rows."""
+    """Bucket of a number; the boundaries are quantiles of the training rows."""
 
     reads = "number"
     transform: Literal["quantile_buckets"]
@@ -85,12 +86,12 @@ class QuantileBuckets(FeatureBlock):
 
 
 class Buckets(FeatureBlock):
-    """Bucket of a number, between given boundaries."""
+    """Bucket of a number; the boundaries are given."""
 
     reads = "number"
     transform: Literal["buckets"]
     boundaries: tuple[float, ...] = Field(min_length=1)
-    """Boundaries, ascending; n boundaries make n + 1 buckets."""
+    """Boundaries in ascending order; n boundaries make n + 1 buckets."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Buckets:
@@ -109,11 +110,11 @@ class Vocabulary(FeatureBlock):
     min_count: int = Field(default=2, ge=1)
     """Values seen in fewer training rows are out of vocabulary."""
     oov_buckets: int = Field(default=1, ge=1)
-    """Values outside the vocabulary are hashed into these."""
+    """Number of hash buckets for values outside the vocabulary."""
 
 
 class Hash(FeatureBlock):
-    """Hash bucket of a value: no vocabulary, with collisions."""
+    """Hash bucket of a value: needs no vocabulary, but values can collide."""
 
     reads = "id"
     transform: Literal["hash"]
@@ -142,11 +143,11 @@ class Bag(FeatureBlock):
     reads = "id"
     transform: Literal["bag"]
     length: int = Field(default=8, ge=1)
-    """Number of values kept per row, in their order."""
+    """Number of values kept per row: the first ones."""
     weights: str = ""
-    """List column with a weight per value, scaled to sum 1 in each row; empty: equal weights."""
+    """List column with a weight per value, scaled to sum to 1 in each row; empty: equal weights."""
     separator: str = ","
-    """Separates the values if the column is a string instead of a list."""
+    """Separator of the values if the column is a string instead of a list."""
     top_k: int = Field(default=100_000, ge=1)
     """Maximum size of the vocabulary; the most frequent values are kept."""
     min_count: int = Field(default=2, ge=1)
@@ -171,9 +172,10 @@ class Sequence(FeatureBlock):
     length: int = Field(default=20, ge=1)
     """Number of most recent values kept per row."""
     separator: str = ","
-    """Separates the values if the column is a string instead of a list."""
+    """Separator of the values if the column is a string instead of a list."""
     vocabulary: str | None = None
-    """Feature whose vocabulary (hence embedding) the items share; null: one of its own."""
+    """Feature whose vocabulary (and so embedding) the values share; null: a vocabulary of its
+    own."""
     top_k: int = Field(default=100_000, ge=1)
     """Maximum size of the vocabulary; the most frequent values are kept."""
     min_count: int = Field(default=2, ge=1)
@@ -182,45 +184,45 @@ class Sequence(FeatureBlock):
     """Hash buckets for values outside the vocabulary."""
 
     def shares(self) -> str:
-        """Feature whose vocabulary it uses; empty: its own."""
+        """Name of the feature whose vocabulary this one uses; empty: its own."""
         return self.vocabulary or ""
 
 
 class Recent(FeatureBlock):
-    """The last values that a key's earlier rows had, up to the row's time, oldest first.
+    """The last values of a column in earlier rows with the same key, oldest first.
 
-    What a key did is learned from the rows of every day and kept, as rates are.
+    They are learned from the rows of all days and stored, as rates are.
     """
 
     reads = "id"
     transform: Literal["recent"]
     column: str = Field(min_length=1)
-    """Source column of the values: the item."""
+    """Source column of the values, for example the item."""
     by: tuple[str, ...] = Field(min_length=1)
     """Columns of the key, for example the user."""
     vocabulary: str
-    """Feature whose vocabulary (hence embedding) the values share."""
+    """Feature whose vocabulary (and so embedding) the values share."""
     length: int = Field(default=20, ge=1)
     """Number of most recent values kept per row."""
     rows: Literal["positive", "all"] = "positive"
-    """Rows that count: those whose label was 1 (what a user clicked), or all. Where negatives are
-    sampled away, `all` sees the training days more thinly than the later ones."""
+    """Rows that count: `positive`, those with label 1 (what a user clicked), or `all`. If negatives
+    are sampled, `all` has fewer rows of the training days than of later days."""
     before: Literal["time", "day"] = "time"
-    """Up to the row's own `time`, or only from the days before its `day`, which is what a model
-    that is retrained nightly knows when it serves."""
+    """Which earlier rows count: `time`, those before the row's own time; `day`, those of the days
+    before the row's day, which is what a model that is retrained nightly knows at serving."""
     delay_seconds: int = Field(default=600, ge=0)
-    """Seconds until a row counts for later rows: until then its label was not known."""
+    """Seconds after which a row counts for later rows, because its label is not known before."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
         return (self.column, *self.by)
 
     def served(self, name: str) -> tuple[str, ...]:
-        """Columns of a request that it reads, besides the time."""
+        """Columns of a request that the feature called `name` reads, except the time."""
         return self.by
 
     def shares(self) -> str:
-        """Feature whose vocabulary it uses."""
+        """Name of the feature whose vocabulary this one uses."""
         return self.vocabulary
 
 
@@ -248,12 +250,12 @@ class DayOfWeek(FeatureBlock):
 
 
 class Age(FeatureBlock):
-    """Days from one time to another, as ln(1 + days), scaled; negative ages count as 0."""
+    """Days between two times, as ln(1 + days), scaled; negative ages count as 0."""
 
     reads = "time"
     transform: Literal["age"]
     since: str
-    """Column with the earlier time; `column` is the later one."""
+    """Column with the earlier time; `column` has the later one."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -261,16 +263,16 @@ class Age(FeatureBlock):
 
 
 class TargetRate(FeatureBlock):
-    """Rate of positive labels of a key, on days before the row's day.
+    """Label rate of a key on the days before the row's day.
 
-    ln of the smoothed rate over the overall rate of the same days: 0 where nothing is known.
+    The value is ln(smoothed rate / overall rate of the same days); 0 for a key without rows.
     """
 
     transform: Literal["target_rate"]
     columns: tuple[str, ...] = ()
-    """Columns of the key; the feature's column if empty."""
+    """Columns of the key; empty: the column of the feature."""
     strength: float = Field(default=20.0, gt=0)
-    """Smoothing: number of rows at the overall rate that are added to the key's own rows."""
+    """Smoothing: number of rows with the overall rate that are added to the rows of the key."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -278,11 +280,11 @@ class TargetRate(FeatureBlock):
 
 
 class Count(FeatureBlock):
-    """Rows of a key per day, on days before the row's day: ln(1 + rows)."""
+    """Rows of a key per day on the days before the row's day, as ln(1 + rows)."""
 
     transform: Literal["count"]
     columns: tuple[str, ...] = ()
-    """Columns of the key; the feature's column if empty."""
+    """Columns of the key; empty: the column of the feature."""
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Columns of the logs that the feature called `name` reads."""
@@ -317,7 +319,7 @@ class Function(FeatureBlock):
     columns: tuple[str, ...] = Field(min_length=1)
     """Columns passed to the function, in order."""
     then: Literal["numeric", "hash"] = "numeric"
-    """What happens to the result: scaled as a number, or hashed."""
+    """What happens to the result: `numeric` scales it, `hash` hashes it."""
     buckets: int = Field(default=4096, ge=1)
     """Number of hash buckets, with `then: hash`."""
 

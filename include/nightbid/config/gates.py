@@ -42,30 +42,30 @@ def _list_gates(schema: dict[str, Any]) -> None:
 
 
 GateName = Annotated[str, AfterValidator(_known_gate), Field(json_schema_extra=_list_gates)]
-"""Name of a gate: a field of `Gates` that holds its limits."""
+"""Name of a gate: the field of `Gates` that holds its limits."""
 
 
 def statistics_of(gate: GateName) -> list[str]:
-    """Names of the statistics that a gate has limits for, in the order of its block."""
+    """List the names of the statistics that a gate has limits for, in the order of its block."""
     block: type[Block] = type(getattr(Gates(), gate))
     return [name for name, each in block.model_fields.items() if each.annotation is Limit]
 
 
 class Band(Block):
-    """A learned or hand-written limit for a statistic, in place of the general one."""
+    """A learned or hand-written limit that replaces the general limit of a statistic."""
 
     gate: GateName
     """Gate that computes the statistic."""
     statistic: str
-    """`name` or `name:column`, as gate pages show them."""
+    """Name of the statistic, `name` or `name:column`, as gate pages show it."""
     columns: tuple[str, ...] = ()
-    """Columns that share the band, instead of one `name:column` each."""
+    """Columns that share the band, as an alternative to one band per `name:column`."""
     warn: Range | None = None
     """Range outside of which the gate warns, `[low, high]`; null is open."""
     stop: Range | None = None
-    """Range outside of which the gate stops the night, `[low, high]`."""
+    """Range outside of which the gate stops the night, `[low, high]`; null is open."""
     why: str = ""
-    """Reason for the band, for readers."""
+    """Reason for the band; not evaluated."""
 
     @model_validator(mode="after")
     def _statistic_is_one_of_its_gate(self) -> Band:
@@ -82,12 +82,12 @@ class Band(Block):
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """Each that it limits, as gate pages show them."""
+        """Names of the statistics that the band limits, as gate pages show them."""
         return tuple(f"{self.statistic}:{each}" for each in self.columns) or (self.statistic,)
 
     @property
     def limit(self) -> Limit:
-        """The two ranges."""
+        """The ranges `warn` and `stop` as a limit."""
         return Limit(warn=self.warn, stop=self.stop)
 
 
@@ -95,22 +95,22 @@ class Override(Block):
     """A person's decision to let a check pass until a date."""
 
     gate: GateName
-    """Gate of the check."""
+    """Gate that the check belongs to."""
     check: str
-    """A statistic as pages show it; `*` matches any text."""
+    """Name of a statistic as gate pages show it; `*` matches any text."""
     name: str = Field(min_length=2)
     """Person who takes responsibility."""
     reason: str = Field(min_length=8)
-    """Why the check may fail; shown on every page."""
+    """Why the check may fail; every page with the check shows it."""
     until: date
-    """Last night on which it applies; of logs of hours, the last day."""
+    """Last night on which the override applies; with hourly partitions, the last day."""
 
     def holds_on(self, night: date) -> bool:
-        """Whether it applies on a night."""
+        """Whether the override applies on a night."""
         return (night.date() if isinstance(night, datetime) else night) <= self.until
 
     def lets_pass(self, statistic: str) -> bool:
-        """Whether it is of a statistic."""
+        """Whether the override covers a statistic."""
         return fnmatchcase(statistic, self.check)
 
     @model_validator(mode="after")
@@ -126,25 +126,25 @@ class Override(Block):
 
 
 class SeedNoise(Block):
-    """Spread of trainings that differ only in their seed; see `nightbid gates noise`."""
+    """Spread between trainings that differ only in their seed; see `nightbid gates noise`."""
 
     night: Partition
-    """Newest day of the rows that all were trained and evaluated on."""
+    """Newest day of the rows that the models were trained and evaluated on."""
     seeds: tuple[int, ...] = Field(min_length=2)
     """Seeds of the trainings that were compared."""
     auc: float = Field(ge=0)
-    """Standard deviation of the AUC."""
+    """Standard deviation of the AUC between seeds."""
     normalized_entropy: float = Field(ge=0)
-    """Standard deviation of the normalized entropy."""
+    """Standard deviation of the normalized entropy between seeds."""
     model: str
-    """Digest of the `model`, `train` and `label` blocks it was measured with."""
+    """Digest of the `model`, `train` and `label` blocks that the spread was measured with."""
 
 
 class Gates(Block):
-    """Thresholds of every gate of a pipeline.
+    """Thresholds of all gates of a pipeline.
 
-    A limit is set as `psi: {warn: [null, 0.2], stop: [null, 0.5]}`: outside of `[low, high]` the
-    check warns, or stops the night; null is open.
+    Set a limit as `psi: {warn: [null, 0.2], stop: [null, 0.5]}`: outside of its range
+    `[low, high]` the check warns or stops the night; null is open.
     """
 
     raw: RawGate = RawGate()
@@ -157,16 +157,18 @@ class Gates(Block):
     overrides: tuple[Override, ...] = ()
     seed_noise: SeedNoise | None = None
     warnings_expire_after: int | None = Field(default=14, ge=1, le=28)
-    """Number of consecutive nights a check may warn before it stops; null: unlimited."""
+    """Number of consecutive nights that a check may warn before it stops the night; null:
+    unlimited."""
     notify: str | None = None
-    """`package.module:function`, called with the verdict when a gate stops; it cannot change it."""
+    """Function `package.module:function` that is called with the verdict when a gate stops the
+    night. It cannot change the verdict."""
 
     def live_overrides(self, gate: str, night: date) -> list[Override]:
-        """Overrides of a gate that apply on a night, in their order."""
+        """List the overrides of a gate that apply on a night, in the order of the YAML."""
         return [each for each in self.overrides if each.gate == gate and each.holds_on(night)]
 
     def bands_of(self, gate: str) -> dict[str, Limit]:
-        """Statistic of a gate → the limit that its band puts in place of the general one."""
+        """Map each statistic of a gate that has a band to the band's limit."""
         return {
             statistic: band.limit
             for band in self.bands
@@ -175,15 +177,17 @@ class Gates(Block):
         }
 
     def stops_at(self, gate: GateName, statistic: str, night: date) -> Range | None:
-        """Range outside of which a statistic stops a night.
+        """Get the range outside of which a statistic stops a night.
 
         Args:
-            gate: That computes it.
-            statistic: `name` or `name:column`; a band of that very name replaces the limit.
-            night: Overrides hold up to their `until`.
+            gate: Gate that computes the statistic.
+            statistic: Name of the statistic, `name` or `name:column`. A band with exactly this name
+                replaces the general limit.
+            night: Date of the night, which decides the overrides that apply.
 
         Returns:
-            `[low, high]`, either open; None where nothing stops it, or an override lets it pass.
+            Range `[low, high]`, where None is open; None if there is no stop limit or an override
+            applies.
         """
         if any(each.lets_pass(statistic) for each in self.live_overrides(gate, night)):
             return None
@@ -196,4 +200,4 @@ GATES: tuple[str, ...] = tuple(
     for name, field in Gates.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, GateLimits)
 )
-"""Every gate, by the fields of `Gates` that hold limits."""
+"""Names of all gates: the fields of `Gates` that hold limits."""

@@ -1,4 +1,4 @@
-"""From YAML text to a typed pipeline; every fault is one line that says where and what to do."""
+"""Loads YAML text as a typed pipeline; every error is one line with its place and a hint."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from nightbid.config.pipeline import PipelineSpec
 from nightbid.errors import ConfigError
 
 MOST_VALUES = 100_000
-"""In a pipeline's YAML, each counted as often as an anchor repeats it."""
+"""Maximum number of values in a YAML file, each counted as often as an anchor repeats it."""
 LONGEST_NUMBER = 400
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-"""What PyYAML raises, beside its own errors, for a value that its type does not have."""
+"""Errors other than its own that PyYAML raises for a value that it cannot construct."""
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     """Read one pipeline YAML.
 
     Args:
-        path: the file.
-        overrides: `dotted.key=value` settings that win over the file; the value is YAML.
+        path: Path of the YAML file.
+        overrides: `dotted.key=value` settings that take precedence over the file; the value is
+            YAML.
 
     Raises:
-        ConfigError: unreadable file, malformed YAML, unknown key, or a value out of its domain.
+        ConfigError: The file is unreadable or not YAML, or a key or value is invalid.
     """
     return validated(_tree_of(path, overrides), path.name)
 
@@ -43,7 +44,7 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
     """Read the YAML of the pipeline called `name`, with overrides, before it is validated.
 
     Raises:
-        ConfigError: there is no such pipeline, or its file or an override cannot be read.
+        ConfigError: There is no such pipeline, or its file or an override cannot be read.
     """
     known = pipeline_names(folder)
     if name not in known:
@@ -62,7 +63,7 @@ def find_tree(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[st
 
 
 def pipeline_names(folder: Path) -> list[str]:
-    """Names of the pipelines in a folder, sorted."""
+    """List the names of the pipelines in a folder, sorted."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
@@ -72,19 +73,20 @@ def parse_pipeline(
     """Parse and validate the text of a pipeline YAML; see `load_pipeline`.
 
     Args:
-        text: of the pipeline file.
-        where: its name, for messages.
-        overrides: settings that win over the file.
-        suite: a file of learned gate bands and overrides, added to those of the pipeline.
+        text: Content of the pipeline file.
+        where: Name of the file, for error messages.
+        overrides: `dotted.key=value` settings that take precedence over the file.
+        suite: File of learned gate bands and overrides to add to those of the pipeline; None for
+            none.
     """
     return validated(_parsed(text, where, overrides, suite), where)
 
 
 def validated(tree: dict[str, Any], where: str) -> PipelineSpec:
-    """Validate what was read.
+    """Validate the content of a pipeline YAML.
 
     Raises:
-        ConfigError: an unknown key, or a value out of its domain; all of them are named.
+        ConfigError: Keys are unknown or values are invalid; the message names all of them.
     """
     try:
         return PipelineSpec.model_validate(tree)
@@ -114,7 +116,7 @@ def _parsed(text: str, where: str, overrides: Sequence[str], suite: Path | None)
 
 
 def _text(path: Path, where: str) -> str:
-    """Read a YAML file, or say in one line why it cannot be read."""
+    """Read the text of a file; raise a one-line error if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -136,11 +138,11 @@ def read_yaml(path: Path, where: str) -> Any:
     """Read a YAML file.
 
     Args:
-        path: The file.
-        where: Its name, for an error.
+        path: Path of the file.
+        where: Name of the file, for error messages.
 
     Raises:
-        ConfigError: It cannot be read, or stands for too much.
+        ConfigError: The file cannot be read or has too many values.
     """
     return _yaml(_text(path, where), where)
 
@@ -164,11 +166,11 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def load_value(text: str, where: str) -> Any:
-    """Load YAML whose anchors do not stand for more than a machine can hold.
+    """Load YAML, and refuse anchors that expand to more values than fit in memory.
 
     Raises:
-        ConfigError: They do.
-        yaml.YAMLError, or one of `UNREADABLE`: It is no YAML.
+        ConfigError: The YAML has more than `MOST_VALUES` values.
+        yaml.YAMLError, or one of `UNREADABLE`: The text is not valid YAML.
     """
     try:
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that counts
@@ -189,7 +191,7 @@ def _too_many(where: str) -> ConfigError:
 
 
 class _Loader(yaml.SafeLoader):
-    """Bounds what merged keys (`<<`) and numbers can cost."""
+    """Limits the number of merged keys (`<<`) and the length of numbers."""
 
     merged = 0
 
@@ -206,14 +208,14 @@ class _Loader(yaml.SafeLoader):
 
 
 class _TooManyError(Exception):
-    """Merged keys stand for too many values."""
+    """Raised when merged keys expand to too many values."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _values_in(tree: Any, known: dict[int, float]) -> float:
-    """Count values as often as they are referred to; infinity for one that contains itself."""
+    """Count values as often as they are referenced; infinity for a value that contains itself."""
     if not isinstance(tree, (dict, list)):
         return 1
     if id(tree) not in known:
@@ -224,12 +226,12 @@ def _values_in(tree: Any, known: dict[int, float]) -> float:
 
 
 def shortened(text: str) -> str:
-    """A value as a line can quote it."""
+    """Shorten a text to 200 characters, so that a message can quote it."""
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _add_suite(tree: dict[str, Any], path: Path) -> None:
-    """Add a suite to the `gates` block: a run's record then holds all that was in force."""
+    """Add a suite to the `gates` block, so that a run's record has all limits that applied."""
     where = f"suites/{path.name}"
     suite = read_yaml(path, where) or {}
     if not isinstance(suite, dict) or set(suite) - {"bands", "overrides", "seed_noise"}:
@@ -240,7 +242,7 @@ def _add_suite(tree: dict[str, Any], path: Path) -> None:
         )
     gates = tree.setdefault("gates", {}) or {}
     if not isinstance(gates, dict):
-        return  # The model says what is wrong with it.
+        return  # Validation reports the error.
     for key in ("bands", "overrides"):
         if not isinstance(suite.get(key) or [], list):
             raise ConfigError(

@@ -22,35 +22,36 @@ Accelerator = Literal[
 class ManagedTraining(Block):
     """Machines of Vertex AI custom jobs. With this block, `train` and `train_baseline` run there.
 
-    How many workers share each batch is the pipeline's business: `train.workers`.
+    The number of workers that share each batch is a key of the pipeline: `train.workers`.
     """
 
     image: str = Field(
         pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+(:[\w.-]+|@sha256:[0-9a-f]{64})$"
     )
-    """Image built from this repository (`Dockerfile`), with its tag or digest, in a registry that
-    the service can read."""
+    """Image built from this repository (`Dockerfile`), with tag or digest, in a registry that the
+    service can read."""
     machine_type: str = Field(default="n1-standard-4", pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$")
     """Machine type of every worker."""
     accelerator_type: Accelerator | None = None
     accelerator_count: int = Field(default=0, ge=0, le=16)
     """Accelerators per worker."""
     spot: bool = False
-    """Cheaper machines that may be taken away; training continues from its checkpoint."""
+    """Whether to use spot machines: cheaper, but they may be preempted. Training then resumes from
+    its checkpoint."""
     max_hours: float = Field(default=24.0, gt=0, le=168)
     """Hours after which the service ends a job."""
     service_account: str | None = Field(
         default=None, pattern=r"^[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com$"
     )
-    """Service account of the workers; None: the service's own agent."""
+    """Service account of the workers; null: the service agent of Vertex AI."""
     network: str | None = Field(
         default=None, pattern=r"^projects/[0-9]+/global/networks/[a-z][a-z0-9-]*$"
     )
-    """VPC network that the workers are peered with: projects/<number>/global/networks/<name>."""
+    """VPC network that the workers are peered with: `projects/<number>/global/networks/<name>`."""
     patience_seconds: float = Field(default=120.0, ge=0)
-    """Seconds to retry a submission after errors of the service or missing quota."""
+    """Seconds for which to retry a submission after service errors or insufficient quota."""
     endpoint: str | None = Field(default=None, pattern=r"^http://[A-Za-z0-9.-]+:[0-9]+$")
-    """Address of an emulator of custom jobs and their logs; only in the profile `gcp-emulated`."""
+    """Address of an emulator for custom jobs and their logs; only in the profile `gcp-emulated`."""
 
     @model_validator(mode="after")
     def _accelerators_of_a_kind(self) -> ManagedTraining:

@@ -1,4 +1,4 @@
-"""Models and training: the typed `model`, `baseline`, `train` blocks."""
+"""Models and training: the typed `model`, `baseline` and `train` blocks."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ class Model(Block):
     embedding_dim: int = Field(default=16, ge=1)
     """Length of the embedding vector of each id."""
     embedding_l2: float = Field(default=100.0, ge=0)
-    """½·l2·w² per embedding weight is added to the log loss of all training rows: a normal prior
-    with standard deviation 1/√l2."""
+    """L2 penalty of the embeddings: ½·l2·w² per weight is added to the log loss of all training
+    rows, which is a normal prior with standard deviation 1/√l2."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the architecture's function."""
 
 
 class Baseline(Model):
-    """The baseline: a model that is trained each night, or a score that the logs already have.
+    """The baseline: a model that is trained each night, or a score from the logs.
 
-    With `column`, the score of another platform's model is the baseline, and the first champion to
-    beat: on the same rows, with the same intervals and money. It is never served or promoted.
+    With `column`, the score of another platform's model is the baseline and, until a model is
+    promoted, the reference to beat: on the same rows, with the same intervals and money. It is
+    never served or promoted.
     """
 
     column: str | None = None
-    """Column of the logs with another platform's predicted probability, 0 to 1; excludes the keys
-    of a model."""
+    """Column of the logs with another platform's predicted probability, 0 to 1. Cannot be combined
+    with the keys of a model."""
     unscored: float = Field(default=0.01, ge=0, lt=1)
-    """With `column`: share of evaluate rows without a score that is left out and counted; more
-    fail the evaluation."""
+    """With `column`: largest share of evaluate rows without a score. They are left out and counted;
+    a larger share fails the evaluation."""
 
     @model_validator(mode="before")
     @classmethod
@@ -58,7 +59,7 @@ class Baseline(Model):
 
     @property
     def name(self) -> str:
-        """What it is called where models are listed."""
+        """Name of the baseline in lists of models."""
         return self.column or self.architecture
 
 
@@ -67,67 +68,72 @@ FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 
 
 class Train(Block):
-    """How a model is fitted."""
+    """How a model is trained."""
 
     batch_size: int | None = Field(default=None, ge=1)
-    """Rows per step. Default: 2048, or less where neither it nor `epochs` is set and there are too
-    few rows for `least_steps`."""
+    """Number of rows per step. Default: 2048; smaller if `epochs` is not set either and there are
+    too few rows for `least_steps`."""
     epochs: int | None = Field(default=None, ge=1)
     """Maximum number of passes over the training rows. Default: 3, or as many as `least_steps`
-    takes, at most 20."""
+    needs, at most 20."""
     least_steps: int = Field(default=500, ge=0)
-    """Without `epochs`: number of steps that are planned at least. On few rows batches become
-    smaller, down to 128 rows, and epochs more; `patience` still ends training early."""
+    """Without `epochs`: minimum number of steps to plan. On few rows, batches become smaller, down
+    to 128 rows, and the number of epochs rises; `patience` can still end training early."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear"] = "linear"
-    """How the learning rate falls from its peak to 0 at the end of the last epoch."""
+    """How the learning rate changes after warmup: `constant` keeps its peak; `cosine` and `linear`
+    fall to 0 at the end of the last epoch."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
-    """Share of all steps during which the learning rate rises from 0 to its peak."""
+    """Share of all steps in which the learning rate rises from 0 to its peak."""
     reset_tables: Literal["none", "each_epoch"] = "none"
-    """When embedding tables start over: `each_epoch` gives every epoch fresh embeddings while the
-    other layers go on learning (MEDA), so that ids cannot be overfitted over many epochs."""
+    """When to reinitialize the embedding tables. `each_epoch`: every epoch starts with fresh
+    embeddings, while the other layers keep their weights (MEDA), so that many epochs do not overfit
+    the ids."""
     average: float = Field(default=0.0, ge=0, lt=1)
     """Decay per step of an exponential moving average of the weights, for example 0.99. The average
-    is validated and served. 0 serves the weights of the last step."""
+    is validated and served. 0: the weights of the last step are."""
     patience: int = Field(default=1, ge=0)
-    """Epochs without a better validation log loss before training ends."""
+    """Number of epochs without a better validation log loss after which training ends."""
     calibration: Literal["none", "rate", "platt", "isotonic", "by_slice"] = "none"
-    """After training: `rate` shifts all logits so that the mean prediction of the training rows,
-    fed as at serving, is their label rate; `platt` fits a line over the logits and `isotonic` a
-    rising curve, on validation rows; `by_slice` is `rate`, and a shrunken offset for each value of
-    the `calibration_slices`, on validation rows."""
+    """Calibration after training. `rate` shifts all logits so that the mean prediction on the
+    training rows, with inputs as at serving, equals their label rate. `platt` fits a line and
+    `isotonic` a non-decreasing curve over the logits, on the validation rows. `by_slice` is `rate`
+    plus a shrunken offset for each value of the `calibration_slices`, fitted on the validation
+    rows."""
     calibration_slices: tuple[str, ...] = ()
     """With `calibration: by_slice`: features with one id per row (`vocabulary`, `hour`, `buckets`
     and so on) whose values get an offset."""
     sampling_correction: bool = False
-    """Train on sampled negatives without their weight and correct the probability afterwards:
+    """True: train on sampled negatives without weights and correct the probability afterwards:
     q = p / (p + (1 - p)/w), where w is the share of negatives kept. False: train with weights."""
     positive_weight: float = Field(default=1.0, gt=0)
     """Weight of a positive in training; the predicted probability is corrected for it."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
-    """Seconds between checkpoints: the most work that a killed training has to repeat."""
+    """Seconds between checkpoints: the maximum amount of work that a killed training repeats."""
     mode: Literal["full", "warm", "incremental"] = "full"
-    """What a night begins with and learns. `full`: fresh weights, all days. `warm`: the champion's
-    layers with fresh embedding tables, all days, half of the epochs. `incremental`: the weights and
-    moments of the night before, moved by key, and only the days since, in one pass."""
+    """Which weights a night starts from and which days it learns. `full`: fresh weights, all days.
+    `warm`: the champion's layers with fresh embedding tables, all days, half of the epochs.
+    `incremental`: the previous night's weights and optimizer moments, mapped by key, and only the
+    days since then, in one pass."""
     full_every: int = Field(default=7, ge=1)
-    """With `mode: incremental`: number of nights from one that learns all days to the next."""
+    """With `mode: incremental`: a full training on all days takes place every this many nights."""
     drift_ne: float = Field(default=0.01, ge=0)
-    """With `mode: incremental`: increase of the normalized entropy of a new day, before it is
-    learned, over the usual one, beyond four standard errors. Above it the night learns all days."""
+    """With `mode: incremental`: tolerated increase in the normalized entropy of a new day, before
+    the model learns it, over the usual one, beyond four standard errors. Above it the night trains
+    on all days."""
     refit: bool | None = None
-    """After the gates' evaluation train once more, by the same recipe and for as many epochs, on
-    the rows of all days, the newest included, and serve that. It is compared with the judged model
-    on the newest rows of a tenth of the users, which neither has learned. Unset: a night refits
-    where that is defined, and serves the judged model, with a warning, where the refitted one
-    cannot be compared or is outside a stop of `gates.serving`. True: such a refit stops the night.
-    """
+    """Whether to train again after the evaluation, with the same settings and number of epochs, on
+    the rows of all days, including the newest, and to serve that model. It is compared with the
+    judged model on the newest rows of a tenth of the users, which neither model has learned. Null:
+    the night refits where that is defined; if the refitted model cannot be compared or is outside a
+    stop limit of `gates.serving`, the judged model serves, with a warning. True: such a refit stops
+    the night. False: the judged model serves."""
     memory_gb: float | None = Field(default=None, gt=0)
-    """Gigabytes that the training and validation rows may take in memory, per process. More rows
-    stream: they are read again for each epoch and shuffled through a buffer. Default: half of the
-    machine's memory, or of the container's, divided by the workers on it. A row takes 4 bytes per
-    id and number, twice; weights of the model and libraries come on top."""
+    """Gigabytes of memory per process for the training and validation rows. If the rows do not fit,
+    they are streamed: read again for each epoch and shuffled through a buffer. Default: half of the
+    memory of the machine or container, divided by the number of workers on it. A row takes 4 bytes
+    per id and number, twice; the weights of the model and the libraries need additional memory."""
     workers: int = Field(default=1, ge=1, le=64)
     """Number of processes that share each batch."""
     seed: int = 0
@@ -136,7 +142,7 @@ class Train(Block):
     @model_validator(mode="before")
     @classmethod
     def _warm_start_is_a_mode(cls, value: Any) -> Any:
-        """Read `warm_start`, the spelling until version 0.1."""
+        """Read `warm_start`, the spelling of `mode: warm` until version 0.1."""
         if not isinstance(value, dict) or "warm_start" not in value:
             return value
         value = dict(value)
@@ -174,9 +180,10 @@ class Train(Block):
 
     @property
     def refits_by_itself(self) -> bool:
-        """Whether an unset `refit` means yes, as far as training goes.
+        """Whether a night refits if `refit` is not set, judging by the `train` block alone.
 
-        That is: from scratch, in one process, with a calibration that needs no rows of its own.
+        It does if training is from scratch, in one process and with a calibration that needs no
+        rows of its own.
         """
         return (
             self.refit is None
@@ -188,13 +195,13 @@ class Train(Block):
 
     @property
     def starts_warm(self) -> bool:
-        """Whether a night begins with layers of the champion."""
+        """Whether a night starts from layers of the champion."""
         return self.mode == "warm"
 
     def sized(self, rows: int) -> tuple[int, int]:
-        """Rows per step and maximum number of epochs, for so many training rows.
+        """Get the rows per step and the maximum number of epochs for a number of training rows.
 
-        The candidate and the baseline get the same.
+        Candidate and baseline use the same values.
         """
         if self.epochs is not None:
             return self.batch_size or LARGEST_BATCH, self.epochs

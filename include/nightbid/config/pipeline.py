@@ -27,55 +27,60 @@ from nightbid.errors import ConfigError
 from nightbid.partitions import STEPS, Hour, Partition, Unit, containing, days_as_partitions, end_of
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
-"""Also the name of files and of model inputs."""
+"""Name of a feature, which files and model inputs also carry."""
 Split = Literal["history", "train", "validate", "evaluate", "young"]
 SPLITS: tuple[Split, ...] = ("train", "validate", "evaluate")
-"""What models learn from and are judged on."""
+"""Splits that models are trained, validated and evaluated on."""
 READ_SPLITS: tuple[Split, ...] = ("history", *SPLITS, "young")
-"""What features learn from: `history` feeds rates, counts and recent items only, and so do `young`
-days, whose labels are not final."""
+"""All splits that a night reads. Only rates, counts and recent items learn from `history` and from
+`young` days, whose labels are not final."""
 CRON_FIELD = re.compile(r"[\w*,/#-]+")
 CRON_MOST = (59, 23, 31, 12, 7)
-"""Largest minute, hour, day, month and weekday."""
+"""Largest minute, hour, day, month and weekday of a cron expression."""
 
 
 class Label(Block):
     """What the model predicts, and when it is known."""
 
     column: str = "click"
-    """A 0/1 (or boolean) column; with `positive: known`, any column; with `kind: value`, numbers
-    from 0 on."""
+    """Column of the label: 0/1 or boolean; with `positive: known`, any column; with `kind: value`,
+    numbers of at least 0."""
     kind: Literal["binary", "value"] = "binary"
-    """`binary`: models predict the probability of label 1. `value`: models predict the expected
-    value of the column, such as seconds watched or revenue; most rows may be 0."""
+    """What models predict. `binary`: the probability of label 1. `value`: the expected value of the
+    column, such as seconds watched or revenue; most rows may be 0."""
     distribution: Literal["zero_inflated_lognormal", "tweedie"] = "tweedie"
-    """With `kind: value`, the loss: `tweedie`, the deviance of power 1.5, which needs no more than
-    the mean to be right; `zero_inflated_lognormal` (ZILN), the chance of a value above 0 and a
-    log-normal of it, for long tails. Boosted trees have `tweedie` only."""
+    """With `kind: value`, the loss. `tweedie`: Tweedie deviance of power 1.5, which only requires
+    the mean to be right. `zero_inflated_lognormal` (ZILN), for long tails: the probability of a
+    value above 0 and a log-normal distribution of such values. Boosted trees support only
+    `tweedie`."""
     positive: Literal["one", "known"] = "one"
-    """Rows with label 1: `one`, where the column is 1; `known`, where it has a value, such as the
-    time of a conversion or the id of an order. Null, false, an empty text and numbers up to 0 are
-    none."""
+    """Which rows have label 1. `one`: rows where the column is 1. `known`: rows where the column
+    has a value, such as the time of a conversion or the id of an order; null, false, empty texts
+    and numbers up to 0 do not count as a value."""
     texts: dict[str, Literal[0, 1]] = Field(default_factory=dict)
-    """Texts of the label, and of `given`, beside 0, 1, true and false, in any case:
-    `{"yes": 1, "no": 0}`, in quotation marks, since a bare yes is true in YAML."""
+    """More texts for the values of the label and of `given`, in addition to 0, 1, true and false,
+    in any case: `{"yes": 1, "no": 0}`. Quote them, since a bare yes is true in YAML."""
     given: str | None = None
-    """Only rows where this 0/1 column is 1 (post-click conversion: `given: click`)."""
+    """0/1 column that the label is conditional on: only rows where it is 1 are used (post-click
+    conversion: `given: click`)."""
     entire_space: bool = False
-    """With `given`: keep every row; the label is 1 where both are. What is predicted is then the
-    probability of both (post-view conversion), free of the bias of learning from clicks only."""
+    """With `given`: whether to keep all rows. The label is then 1 where both columns are 1, and
+    models predict the probability of both (post-view conversion), without the bias of learning from
+    clicks only."""
     event_time: str | None = None
-    """When the labeled event happened, for delayed labels; null if it did not."""
+    """Column with the time of the labeled event, for delayed labels; null values mean that it did
+    not happen."""
     attribution_days: int = Field(default=0, ge=0, le=LONGEST_DAYS)
-    """A label is final this many days after the impression; younger days are not used, but for
-    `young_days`."""
+    """Number of days after the impression until a label is final. Younger days are not used, except
+    by `young_days`."""
     young_days: Literal["left_out", "elapsed_time"] = "left_out"
-    """What becomes of days whose labels are not final. `elapsed_time`: with `train.refit`, what
-    serves learns them as well, by the elapsed-time likelihood: a row of age e is seen as positive
-    with probability p · G(e), where G is the share of positives that are known by that age."""
+    """How days without final labels are used. `left_out`: not at all. `elapsed_time`: with
+    `train.refit`, the served model also learns them, by the elapsed-time likelihood: a row of age e
+    is seen as positive with probability p · G(e), where G is the share of positives that are known
+    by that age."""
     delay_by: str | None = None
-    """With `young_days: elapsed_time`: a column of the logs whose values differ in how long their
-    positives take, such as the category of the ad; G has a mean of its own for each."""
+    """With `young_days: elapsed_time`: column of the logs that groups rows by the delay of their
+    positives, such as the category of the ad; each of its values has its own mean delay in G."""
 
     @field_validator("texts", mode="before")
     @classmethod
@@ -89,25 +94,25 @@ class Label(Block):
 
 
 class Sampling(Block):
-    """Which rows of the training days are kept."""
+    """Which rows of the training days are used."""
 
     negative_rate: float = Field(default=1.0, gt=0, le=1)
-    """Share of negatives to keep; each kept one gets weight 1/rate."""
+    """Share of negatives to keep; each kept negative gets weight 1/rate."""
     frozen: str = ""
     """Name of a frozen data set (`nightbid data freeze`) to use instead of the logs."""
 
 
 class Runner(Block):
-    """What samples and featurizes. A bare word is its kind: `runner: dask`."""
+    """Execution of sampling and featurization. A bare word is its kind: `runner: dask`."""
 
     kind: Literal["direct", "dask"] = "direct"
-    """Threads of this process, or Dask's processes here or elsewhere. That Google Cloud Dataflow
-    does it instead is up to the installation (`cloud.dataflow` in its settings)."""
+    """`direct`: threads of the stage's process. `dask`: Dask worker processes, local or remote. An
+    installation can use Google Cloud Dataflow instead (`cloud.dataflow` in its settings)."""
     workers: int = Field(default=2, ge=1)
     """Number of threads, processes or machines."""
     scheduler: str = ""
-    """`tcp://host:port` of a running Dask scheduler whose workers reach the workspace and have
-    this package; empty: `workers` processes are started for the stage."""
+    """Address `tcp://host:port` of a running Dask scheduler. Its workers must have this package and
+    access to the workspace. Empty: the stage starts `workers` local processes."""
 
     @model_validator(mode="before")
     @classmethod
@@ -119,49 +124,50 @@ class PipelineSpec(Block):
     """Settings of one nightly pipeline."""
 
     pipeline: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
-    """Name of the pipeline, equal to the file name; DAG, runs and champion carry it."""
+    """Name of the pipeline, equal to the file name; also the name of its DAG, runs and champion."""
     description: str = ""
-    """One line, shown in Airflow."""
+    """One-line description, shown in Airflow."""
     owner: str = "ads-ml"
     """Owning team, shown in Airflow."""
     access: dict[str, Literal["read", "edit"]] = Field(default_factory=dict)
-    """Role of Airflow's login → what it may do with this pipeline's DAG and pages, beside roles
-    that may see every DAG. Needs the FAB login."""
+    """Airflow role → permission on the DAG and pages of this pipeline, in addition to roles that
+    may see every DAG. Needs Airflow's FAB login."""
     schedule: str | None = None
-    """Cron expression, UTC, at most once per partition of the logs: once a day, an hour with
-    `source.partition: hour`, a week with `week`. Of days, a slower one such as `@weekly` trains on
-    the window that ends on the day before it. Null: manual only."""
+    """Cron expression in UTC, at most once per partition of the logs: once a day, once an hour with
+    `source.partition: hour`, once a week with `week`. With daily partitions, a slower schedule such
+    as `@weekly` trains on the window that ends on the day before. Null: only manual runs."""
     start_date: dt.date = dt.date(2026, 1, 8)
     """First night of the schedule."""
     source: Source = SimulatorSource()
     """Where the logs come from."""
     arrival: Arrival | None = None
-    """When a day of logs is complete, and how long a night waits for it; default: no waiting."""
+    """When a day of logs is complete, and how long a night waits for it; null: it does not wait."""
     columns: Columns = Columns()
     label: Label = Label()
     sampling: Sampling = Sampling()
     window: Window = Window()
     features: dict[FeatureName, Feature] = Field(min_length=1)
-    """Name → feature. A bare word is a transform: `device_type: vocabulary`; a block without
+    """Name → feature. A bare word is a transform: `device_type: vocabulary`. A block without
     `transform` is a vocabulary."""
     model: Model = Model()
     baseline: Baseline = Baseline(architecture="logistic_regression")
-    """What to beat on the first night, and for comparison later: a model, or (`column`) the score
-    of another platform in the logs."""
+    """Reference to beat on the first night, and for comparison later: a model, or (`column`) the
+    score of another platform in the logs."""
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     replay: Replay | None = None
-    """Bid the predictions on logged market prices and say what they earn; default: not done."""
+    """Bid by the predictions on logged market prices and report the surplus; null: not done."""
     policy: Policy | None = None
-    """Say what choosing items by the predictions would have brought, from logs with propensities
-    (`columns.propensity`); default: not done."""
+    """Estimate the label rate if the predictions had chosen the items, from logs with propensities
+    (`columns.propensity`); null: not done."""
     serve: Serve | None = None
-    """Latency and rate that the scorer has to hold, measured over its socket; default: not done."""
+    """Latency and rate that the scorer must sustain, measured over its socket; null: not
+    measured."""
     gates: Gates = Gates()
     budget: Budget = Budget()
     runner: Runner = Runner()
     approval: bool = False
-    """Require a person to approve the promotion in Airflow."""
+    """Whether a user must approve the promotion in Airflow."""
     approval_hours: float = Field(default=20, gt=0, le=168)
     """Hours to wait for the approval; without an answer the champion stays."""
     seed: int = 0
@@ -190,7 +196,7 @@ class PipelineSpec(Block):
         brought = {}
         usual = dict(defaults_of(value.get("source")))
         if isinstance(value.get("label"), dict) and value["label"].get("kind") == "value":
-            # Neither loss makes the mean prediction the mean value, and that is what is used.
+            # With neither loss does the mean prediction equal the mean value, so calibrate it.
             usual["train"] = {"calibration": "rate"}
         for block, defaults in usual.items():
             own = value.get(block, {})
@@ -199,7 +205,7 @@ class PipelineSpec(Block):
         source, label = value.get("source"), brought.get("label")
         plain = source if isinstance(source, dict) and source.get("kind") == "events" else None
         if plain and label and (when := JOINED.get(str(label["column"]))):
-            # A joined label is known once the window of its events is over.
+            # A joined label is known once the attribution window of its events has ended.
             final = {"event_time": when, "attribution_days": plain.get("attribution_days", 1)}
             brought["label"] = {**final, **label}
         return {**value, **brought}
@@ -213,15 +219,17 @@ class PipelineSpec(Block):
 
     @property
     def partition(self) -> Unit:
-        """What the logs are partitioned by."""
+        """Unit by which the logs are partitioned."""
         found: Unit = getattr(self.source, "partition", "day")
         return found
 
     def partition_at(self, moment: dt.date) -> dt.date:
-        """The partition in which a day or an hour lies; of hours, the last one of a plain day.
+        """Get the partition that contains a day or an hour.
+
+        With hourly partitions, a plain day gives its last hour.
 
         Raises:
-            ConfigError: an hour, where logs are partitioned by days or weeks.
+            ConfigError: `moment` is an hour, but the logs are partitioned by days or weeks.
         """
         if isinstance(moment, Hour) and self.partition != "hour":
             raise ConfigError(
@@ -234,18 +242,21 @@ class PipelineSpec(Block):
         return containing(moment, self.partition, begins)
 
     def first_partition(self, day: dt.date) -> dt.date:
-        """The first partition that begins on a day or after it."""
+        """Get the first partition that begins on a day or later."""
         start = dt.datetime(day.year, day.month, day.day)
         first = self.partition_at(start)
         return first + STEPS["week"] if self.partition == "week" and first < day else first
 
     def newest_complete(self, moment: dt.datetime) -> dt.date:
-        """The newest partition that is over at some moment; days and weeks are those of UTC."""
+        """Get the newest partition that has ended at a moment; days and weeks are in UTC."""
         zone = getattr(self.source, "time_zone", "UTC") if self.partition == "hour" else "UTC"
         return self.partition_at(moment.astimezone(ZoneInfo(zone))) - STEPS[self.partition]
 
     def arrival_deadline(self, night: dt.date) -> dt.datetime | None:
-        """When a night stops waiting for its newest partition; None if it does not wait."""
+        """Get the time at which a night stops waiting for its newest partition.
+
+        None if the pipeline has no `arrival` block.
+        """
         if self.arrival is None:
             return None
         clock = dt.time.fromisoformat(self.arrival.deadline)
@@ -253,7 +264,7 @@ class PipelineSpec(Block):
         return end_of(night, self.partition) + after
 
     def position_inputs(self) -> list[str]:
-        """Features that read the position and are served."""
+        """List the features that read the position and are not `training_only`."""
         position = self.columns.position
         return [
             name
@@ -263,33 +274,34 @@ class PipelineSpec(Block):
 
 
 def named_columns(spec: PipelineSpec) -> frozenset[str]:
-    """Columns of the logs that roles, label, features and slices name."""
+    """Get the columns of the logs that roles, label, features and slices name."""
     places = [(place, name) for place, name in names_of(spec) if place != "a feature" and name]
     return frozenset(name for _, name in places)
 
 
 class Night(Block):
-    """The days of one run. `date` is the newest complete day of logs."""
+    """The partitions (days, hours or weeks) of one run, by split."""
 
     date: Partition
+    """Newest complete partition of the logs, which names the night."""
     train: tuple[Partition, ...]
     validate_: tuple[Partition, ...] = Field(alias="validate")
     evaluate: tuple[Partition, ...]
     history: tuple[Partition, ...] = ()
-    """Days before `train` that only feed what features know of the past."""
+    """Days before `train` that only feed features of the past, such as `target_rate`."""
     young: tuple[Partition, ...] = ()
-    """Days after `evaluate` whose labels are not final; only what serves learns them."""
+    """Days after `evaluate` whose labels are not final; only the served model learns them."""
 
     @classmethod
     def of(cls, spec: PipelineSpec, newest: dt.date) -> Night:
         """Split the window that ends on `newest`, or on the newest day whose labels are final.
 
         Args:
-            spec: The pipeline.
-            newest: A partition, or a day in it.
+            spec: Pipeline whose window to split.
+            newest: Newest partition, or a day in it.
 
         Raises:
-            ConfigError: it reaches beyond the calendar.
+            ConfigError: The window begins before year 1 or ends after year 9999.
         """
         try:
             return cls._split(spec, spec.partition_at(newest))
@@ -321,7 +333,7 @@ class Night(Block):
         )
 
     def days(self, split: Split) -> tuple[dt.date, ...]:
-        """The days of one split, oldest first."""
+        """Get the days of one split, oldest first."""
         return {
             "history": self.history,
             "train": self.train,

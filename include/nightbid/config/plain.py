@@ -1,7 +1,7 @@
-"""A stand-in for pydantic that reads what pydantic has written, and checks nothing.
+"""A stand-in for pydantic that reads JSON written by pydantic, without validating it.
 
-A bundle is scored where onnxruntime, numpy and pyarrow are all that is installed. Its JSON files
-were checked when the export wrote them.
+A machine that scores a bundle may have only onnxruntime, numpy and pyarrow installed. The JSON
+files of the bundle were validated when the export wrote them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ValidationError = ValueError
 
 
 def Field(default: Any = REQUIRED, **_: Any) -> Any:  # noqa: N802, its name in pydantic
-    """Give a field its default."""
+    """Return the default of a field; ignore constraints."""
     return default
 
 
@@ -74,7 +74,7 @@ def _hints(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _made(hint: Any, value: Any) -> Any:
-    """Make tuples of lists and models of objects, as a hint says."""
+    """Convert lists to tuples and objects to models, according to a type hint."""
     origin, inner = get_origin(hint), get_args(hint)
     if isinstance(value, BaseModel):
         return value
@@ -94,6 +94,6 @@ def _made(hint: Any, value: Any) -> Any:
 
 
 def _is_tagged(hint: Any, value: dict[str, Any]) -> bool:
-    """Whether a model of a union has the `transform` that the object names."""
+    """Whether a model of a union is the one whose `transform` the object names."""
     tag = _hints(hint).get("transform") if isinstance(hint, type) else None
     return get_origin(tag) is Literal and value.get("transform") in get_args(tag)

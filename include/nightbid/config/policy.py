@@ -1,4 +1,4 @@
-"""What choosing by the models' predictions would have brought: the typed `policy` block."""
+"""Off-policy evaluation of choosing items by the predictions: the typed `policy` block."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ class Policy(Block):
     """
 
     kind: Literal["softmax", "greedy"] = "softmax"
-    """`softmax`: an item is shown with probability in proportion to exp(log odds / temperature).
-    `greedy`: the item with the highest prediction is, and any item with probability `epsilon`."""
+    """How a model chooses an item. `softmax`: with probability proportional to
+    exp(log odds / temperature). `greedy`: the item with the highest prediction, or with probability
+    `epsilon` a uniformly drawn item."""
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Of `softmax`: below 1 it prefers the best items more."""
+    """With `kind: softmax`: temperature; lower values favor the best items more."""
     epsilon: float = Field(default=0.1, ge=0, le=1)
-    """Of `greedy`: share of impressions whose item is drawn uniformly."""
+    """With `kind: greedy`: share of impressions with a uniformly drawn item."""
     item_columns: tuple[str, ...] | None = None
-    """Columns that belong to the item besides `columns.item`, such as its advertiser; with another
-    item they get that item's latest values. Default: those that features read and that have one
-    value per item in all evaluate rows of a day."""
+    """Columns that describe the item, in addition to `columns.item`, such as its advertiser. When
+    another item is scored, they take that item's latest values. Default: columns that features read
+    and that have one value per item in all evaluate rows of a day."""
     most_rows: int = Field(default=50_000, ge=100)
-    """Evaluate rows to use; of more, a fixed sample by key."""
+    """Maximum number of evaluate rows to use; if there are more, a fixed sample by key."""
     switch: float = Field(default=10.0, gt=0)
-    """Switch-DR trusts the prediction alone where the weight is larger."""
+    """Threshold of Switch-DR: above this importance weight only the predicted value is used."""
     shrinkage: float = Field(default=100.0, gt=0)
     """λ of DR with optimistic shrinkage."""
     least_rows: float = Field(default=50.0, gt=0)
-    """Least effective sample size; below it nothing is estimated, and the reason is given."""
+    """Minimum effective sample size; below it there is no estimate, only the reason for that."""

@@ -1,7 +1,7 @@
-"""The reference of the pipeline YAML as a page, made from the typed models.
+"""The reference page of the pipeline YAML, generated from the typed models.
 
-A section per key of the top level. Blocks that one key chooses among (`source`, `features`) share a
-section; what all of them have stands once. Thresholds of a gate are one table.
+Each top-level key has a section. The alternative blocks of a key (`source`, `features`) share a
+section, which lists their common keys once. The thresholds of a gate are one table.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LIMITS = "| check | warns outside | stops outside | meaning |\n| --- | --- | ---
 WORDS = {"str": "text", "NoneType": "null", "bool": "true or false", "Decimal": "number",
          "float": "number", "int": "whole number"}  # fmt: skip
 SHARED: tuple[type[BaseModel], ...] = (FeatureBlock, Model)
-"""Blocks that others extend: the keys of such a base are described once, at the base."""
+"""Base classes of other blocks: their keys are described only once, in the section of the base."""
 
 
 def reference() -> str:
@@ -44,7 +44,7 @@ def reference() -> str:
 
 
 def _section(path: str, field: FieldInfo, level: str) -> list[str]:
-    """Write the section of a key; nothing where its type is no block."""
+    """Write the section of a key; empty if its type is not a block."""
     blocks = list(models_in(field.annotation))
     if len(blocks) == 1:
         return _block(path, blocks[0], level)
@@ -78,7 +78,7 @@ def _block(path: str, block: type[BaseModel], level: str) -> list[str]:
 
 
 def _choice(block: type[BaseModel], level: str) -> str:
-    """Write one of several blocks, with the keys of its own."""
+    """Write one of several alternative blocks, with the keys that only it has."""
     name, values = next(
         (key, get_args(each.annotation))
         for key, each in block.model_fields.items()
@@ -159,7 +159,7 @@ def _bound(constraint: Any) -> str:
 
 
 def _names(field: FieldInfo) -> str:
-    """List the names that a field takes where code, not a Literal, knows them."""
+    """List the names that a field accepts if code, not a Literal, defines them."""
     schema: dict[str, Any] = {}
     if callable(field.json_schema_extra):
         field.json_schema_extra(schema)
@@ -167,7 +167,7 @@ def _names(field: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """Put a type in words; a block is a word, since its section is named after its key."""
+    """Describe a type; for a block just "block", since its section is named after its key."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "block"

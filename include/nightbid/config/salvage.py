@@ -1,4 +1,4 @@
-"""Checks what is left of a faulty pipeline YAML, so that all faults are reported at once."""
+"""Checks the valid rest of a faulty pipeline YAML, so that all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from nightbid.config.consistency import faults_of
 from nightbid.config.pipeline import PipelineSpec
 
 ROUNDS = 4
-"""A removed key may leave its block without one that it needs: then the block goes as well."""
+"""Maximum number of rounds of removing faulty keys. If a block lacks a required key after a round,
+the next round removes the block."""
 _GONE = object()
 Location = tuple[int | str, ...]
 
@@ -24,24 +25,24 @@ class Rest:
 
     spec: PipelineSpec
     removed: frozenset[str]
-    """Keys that were left out, dotted."""
+    """Dotted names of the keys that were removed."""
 
     def faults(self) -> Iterator[str]:
-        """List the conflicts between the blocks that are left."""
+        """Yield the conflicts between the blocks that are left."""
         return (each for each in faults_of(self.spec) if self.is_stated(each))
 
     def is_stated(self, fault: str) -> bool:
-        """Whether a fault is the YAML's own, not a result of the keys that were left out."""
+        """Whether a fault is in the YAML itself and does not result from a removed key."""
         return not any(
             key in fault or f"'{key.rpartition('.')[2]}'" in fault for key in self.removed
         )
 
 
 def rest_of(tree: Any) -> Rest | None:
-    """Leave out every key that has a fault; None if what remains is no pipeline.
+    """Remove every key that has a fault; return None if the rest is not a valid pipeline.
 
     Args:
-        tree: as read from the YAML, with overrides applied.
+        tree: Content of the YAML, with overrides applied.
     """
     removed: set[str] = set()
     for _ in range(ROUNDS):
@@ -59,7 +60,7 @@ def rest_of(tree: Any) -> Rest | None:
 
 
 def _place(tree: Any, fault: ErrorDetails) -> Location:
-    """Where a fault is in the tree; a part that is no key there is the tag of a union."""
+    """Locate a fault in the tree, without the tags of unions that pydantic adds to the location."""
     node, place = tree, []
     for part in fault["loc"]:
         try:

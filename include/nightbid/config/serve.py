@@ -1,4 +1,4 @@
-"""What the scorer has to hold: the typed `serve` block."""
+"""Latency objective of the scorer: the typed `serve` block."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from nightbid.config.base import Block
 
 
 class Serve(Block):
-    """The objective that the load test measures over a socket.
+    """Latency objective that the load test checks over a socket.
 
     The stage starts the scorer itself on loopback, sends rows of the logs in an open loop, and
-    looks for the highest rate at which p99 stays within the objective. Client and scorer share
+    searches for the highest rate at which p99 stays within the objective. Client and scorer share
     the machine.
     """
 
     p99_ms: float = Field(default=20.0, gt=0, allow_inf_nan=False)
-    """99 of 100 requests must be answered within so many milliseconds of when they were due."""
+    """Maximum p99 latency in milliseconds, measured from the time at which a request was due."""
     requests_per_second: float = Field(default=200.0, gt=0, allow_inf_nan=False)
-    """Rate that the scorer has to hold."""
+    """Rate that the scorer has to sustain, in requests per second."""
     candidates: int = Field(default=100, ge=1, le=1000)
-    """Candidates of a request."""
+    """Number of candidates per request."""
     processes: int = Field(default=0, ge=0)
-    """Processes of the scorer; 0: one per core."""
+    """Number of scorer processes; 0: one per core."""
     seconds: float = Field(default=2.0, gt=0, le=60)
-    """Seconds at each rate. The whole test takes some 15 times as long, and as long again if
-    there is a champion."""
+    """Seconds at each rate. The whole test takes about 15 times as long, and twice that if there is
+    a champion."""

@@ -1,4 +1,4 @@
-"""Where this installation reads and writes: environment variables and a YAML file, typed."""
+"""Settings of the installation: environment variables and a YAML file, typed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ FILE = "NIGHTBID_SETTINGS"
 
 
 class Settings(BaseSettings):
-    """Read from `NIGHTBID_*` variables and, below them, from the YAML file `NIGHTBID_SETTINGS`.
+    """Settings from `NIGHTBID_*` variables and from the YAML file that `NIGHTBID_SETTINGS` names.
 
-    A key of a block is a variable with two underscores: `NIGHTBID_CLOUD__PROJECT`.
+    Variables take precedence. Two underscores separate a block and its key:
+    `NIGHTBID_CLOUD__PROJECT`.
 
     Raises:
-        ConfigError: a value is wrong or missing; every fault is named.
+        ConfigError: Values are wrong or missing; the message names all of them.
     """
 
     model_config = SettingsConfigDict(
@@ -37,45 +38,45 @@ class Settings(BaseSettings):
     )
 
     profile: Profile = "local"
-    """Where stages run and the workspace lies; a pipeline's YAML never depends on it."""
+    """Where stages run and the workspace is; the YAML of a pipeline never depends on it."""
     workspace: str = ".nightbid/workspace"
-    """Root URI of everything that is read or written: a folder or gs://bucket/prefix. In the
-    cloud's profiles it is gs://<cloud.bucket>/nightbid unless it is given."""
+    """Root URI of all outputs and records: a folder or gs://bucket/prefix. Default in the profiles
+    `gcp` and `gcp-emulated`: gs://<cloud.bucket>/nightbid."""
     pipelines: Path = Path(__file__).resolve().parents[2] / "pipelines"
     """Folder of the pipeline YAML files."""
     cache: Path = Path.home() / ".cache" / "nightbid"
-    """Downloads and local copies; safe to delete."""
+    """Folder for downloads and local copies; safe to delete."""
     prices: Path | None = None
     """Price book (YAML) to use instead of the public list prices that come with the package."""
     ledger: SecretStr | None = None
-    """`postgresql://user:password@host/database` that keeps the cost ledger, for installations of
-    several machines; default: files of the workspace. One database serves one workspace."""
+    """Database `postgresql://user:password@host/database` for the cost ledger, for installations
+    with several machines; default: files in the workspace. One database serves one workspace."""
     airflow_database: SecretStr | None = None
     """Airflow's metadata database, `postgresql://user:password@host/database` or
-    `sqlite:////whole/path/airflow.db`, of which an upgrade rehearsal migrates a copy; default: what
-    Airflow's own variables say, or the database of the embedded Airflow."""
+    `sqlite:////whole/path/airflow.db`; an upgrade rehearsal migrates a copy of it. Default: the
+    database that Airflow's own variables name, or that of the embedded Airflow."""
     tracking: str | None = None
-    """MLflow tracking URI; default: SQLite and files below a local workspace; empty: none."""
+    """MLflow tracking URI; default: SQLite and files in a local workspace; empty: no tracking."""
     tracking_pages: str | None = None
-    """Where a person sees MLflow, for links; default: `tracking`, if that is a web address."""
+    """URL of the MLflow pages, for links; default: `tracking`, if that is a web address."""
     roles: tuple[str, ...] = ()
-    """Roles of Airflow's login beside its own (Admin, Op, User, Viewer, Public) that pipelines may
-    name in `access`."""
+    """Airflow roles that pipelines may name in `access`, in addition to the built-in roles (Admin,
+    Op, User, Viewer, Public)."""
     stop_webhook: str = ""
-    """Web address that gets a JSON message when a night stops, fails, is late or missing."""
+    """URL that receives a JSON message when a night stops, fails, is late or is missing."""
     stop_notifier: str = ""
-    """`package.module:Class` of an Airflow notifier to call when a night stops or fails."""
+    """Airflow notifier `package.module:Class` to call when a night stops or fails."""
     mail_to: str = ""
-    """Addresses, with commas, that get the same messages by mail."""
+    """Mail addresses, separated by commas, that receive the same messages."""
     mail_from: str = "nightbid@localhost"
     """Sender of the mails."""
     smtp: SecretStr | None = None
     """Mail server: `smtp://user:password@host:587` or `smtps://host`."""
     pages: str = ""
-    """Web address of Airflow, for links in messages; default: Airflow's own `api.base_url`."""
+    """URL of Airflow, for links in messages; default: Airflow's own `api.base_url`."""
     cloud: Cloud | None = None
     settings: Path | None = Field(default=None, repr=False)
-    """The YAML file itself."""
+    """Path of the YAML file, from `NIGHTBID_SETTINGS`."""
 
     def __init__(self, **values: Any) -> None:
         where = "settings (NIGHTBID_* and the file NIGHTBID_SETTINGS)"
@@ -97,7 +98,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments win over variables, and variables over the file."""
+        """Order the sources: arguments take precedence over variables, variables over the file."""
         path = env_settings().get("settings")
         if not path:
             return init_settings, env_settings
@@ -107,7 +108,7 @@ class Settings(BaseSettings):
 
     @property
     def trains_elsewhere(self) -> bool:
-        """Whether machines of `cloud.training` train, instead of the stage's own."""
+        """Whether models train on the machines of `cloud.training`, not on the stage's machine."""
         return self.profile != "local" and self.cloud is not None and bool(self.cloud.training)
 
     @field_validator("ledger")

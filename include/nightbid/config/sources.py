@@ -17,14 +17,14 @@ from nightbid.partitions import Unit, Weekday
 
 
 class UserKey(Block):
-    """Replaces ids of people by keyed hashes before anything is written."""
+    """Key that replaces user ids with keyed hashes before the first stage writes them."""
 
     env: str = ""
     """Environment variable that holds the secret, at least 16 bytes."""
     file: str = ""
-    """File that holds the secret instead."""
+    """File that holds the secret, as an alternative to `env`."""
     columns: tuple[str, ...] = ()
-    """More columns with ids of people, beside `columns.user`."""
+    """Columns with ids of people, in addition to `columns.user`."""
 
     @model_validator(mode="after")
     def _names_one_place(self) -> UserKey:
@@ -34,11 +34,11 @@ class UserKey(Block):
 
 
 class LogSource(Block):
-    """What every source has."""
+    """Keys that all sources have in common."""
 
     user_key: UserKey | None = None
-    """Ids of people become keyed hashes from the first stage on: `{env: NAME}` or `{file: path}` of
-    the secret, and `columns` with more ids; see [security](security.md)."""
+    """Secret with which the first stage replaces ids of people with keyed hashes: `{env: NAME}` or
+    `{file: path}`, with further id columns in `columns`; see [security](security.md)."""
 
 
 def _changes_clocks(zone: str) -> bool:
@@ -51,11 +51,11 @@ class PartitionedSource(LogSource):
     """A source whose partitions may be longer or shorter than a day."""
 
     partition: Unit = "day"
-    """What the logs are partitioned by, which is what the window counts and a night is of: `day`,
-    `hour` (folders such as `dt=2026-01-05/hour=03` or `2026010503`) or `week` (folders named by a
-    day of the week or as `2026-W02`; days of a week are read together)."""
+    """Unit by which the logs are partitioned, which is also the unit of the window and of a night:
+    `day`, `hour` (folders such as `dt=2026-01-05/hour=03` or `2026010503`) or `week` (folders named
+    after a day of the week or as `2026-W02`; the days of a week are read together)."""
     week_begins: Weekday = "monday"
-    """With `partition: week`, first day of each week."""
+    """With `partition: week`: first day of each week."""
 
 
 class SimulatorSource(PartitionedSource):
@@ -63,9 +63,9 @@ class SimulatorSource(PartitionedSource):
 
     kind: Literal["simulator"] = "simulator"
     start: date = date(2026, 1, 1)
-    """First day that exists."""
+    """First day of the simulated logs."""
     rows_per_day: int = Field(default=60_000, ge=1)
-    """Impressions on an average day; weekdays differ."""
+    """Average number of impressions per day; it varies by weekday."""
     users: int = Field(default=20_000, ge=10)
     """Number of users."""
     ads: int = Field(default=2_000, ge=10)
@@ -73,15 +73,18 @@ class SimulatorSource(PartitionedSource):
     seed: int = 0
     """Seed of the simulated world: the same seed gives the same bytes."""
     incumbent: float | None = Field(default=None, ge=0, le=5)
-    """Adds a column `legacy_score`, as if another platform's model had served these impressions:
-    the true click probability, its logit blurred by normal noise of this standard deviation."""
+    """Standard deviation of a simulated legacy score. Adds a column `legacy_score`, as if another
+    platform's model had served these impressions: the true click probability with normal noise of
+    this standard deviation on its logit. Null: no such column."""
     competing_bids: bool = False
-    """Adds a column `competing_bids`: what the other ads of each auction bid, highest first, before
-    any floor. With `columns.competing` a replay under another floor is exact."""
+    """Whether to add a column `competing_bids` with the bids of the other ads in each auction,
+    highest first, before any floor. With `columns.competing`, a replay under another floor is then
+    exact."""
     exploration: float | None = Field(default=None, gt=0, le=10)
-    """Which ad is shown is drawn in proportion to its bid to the power of 1/`exploration`, and the
-    logs tell how likely it was: adds `propensity`, `candidates` (the ads that bid) and
-    `candidates_true` (their true click probabilities), for `policy`. Default: the highest bid."""
+    """Temperature of a randomized auction, for `policy`: the shown ad is drawn with probability
+    proportional to its bid to the power of 1/`exploration`. Adds the columns `propensity` (that
+    probability), `candidates` (the ads that bid) and `candidates_true` (their true click
+    probabilities). Null: the highest bid wins."""
     faults: tuple[str, ...] = ()
     """Faults to inject, as `kind@YYYY-MM-DD` or `kind@YYYY-MM-DD:amount`; see config/faults.py."""
 
@@ -94,7 +97,7 @@ class SimulatorSource(PartitionedSource):
 
 
 class ObdSource(LogSource):
-    """The Open Bandit small logs (real impressions with position and propensity)."""
+    """The small-sized Open Bandit logs: real impressions with position and propensity."""
 
     kind: Literal["obd"] = "obd"
     campaign: Literal["all", "men", "women"] = "all"
@@ -107,18 +110,18 @@ class KuaiRandSource(LogSource):
     """Real short-video impressions, from a folder holding the KuaiRand-Pure files."""
 
     time_zone: ClassVar[str] = "Asia/Shanghai"
-    """Zone of the days of its files."""
+    """Time zone of the days in the files."""
 
     kind: Literal["kuairand"] = "kuairand"
     folder: str
-    """Folder with the CSV files as published, or gzipped."""
+    """Folder with the CSV files as published, plain or gzipped."""
 
 
 FileKind = Literal["parquet", "csv", "jsonl", "orc", "avro"]
 FolderKind = Literal["parquet", "csv", "jsonl", "orc", "avro", "delta", "iceberg", "bigquery"]
 BIGQUERY = "bq://"
 BIGQUERY_TABLE = re.compile(r"bq://([a-z][a-z0-9.:-]*)\.([A-Za-z0-9_]+)\.([\w-]+\*?)")
-"""Project, data set and table; a star at the end stands for the day, YYYYMMDD."""
+"""URI with project, data set and table; a star at the end stands for the day, YYYYMMDD."""
 ColumnType = Literal["string", "int", "float", "bool", "time"]
 
 
@@ -126,47 +129,49 @@ class FolderSource(PartitionedSource):
     """Your own folder of daily partitions (`dt=YYYY-MM-DD/`, or one file per day)."""
 
     kind: FolderKind
-    """File format: `parquet`, `csv` (also TSV), `jsonl` (JSON lines), `orc` or `avro`; or a table:
-    `delta`, `iceberg` or `bigquery`, partitioned by days."""
+    """File format: `parquet`, `csv` (also TSV), `jsonl` (JSON lines), `orc` or `avro`; or a table
+    partitioned by days: `delta`, `iceberg` or `bigquery`."""
     folder: str
-    """Folder with one partition or file per day; also `gs://bucket/prefix`, `s3://bucket/prefix`;
-    of BigQuery `bq://project.dataset.table`, or `…events_*` for a table per day."""
+    """Folder with one partition or file per day; also `gs://bucket/prefix` or `s3://bucket/prefix`.
+    For BigQuery: `bq://project.dataset.table`, or `…events_*` for one table per day."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Column of the file → column of the pipeline."""
     layout: Literal["plain", "criteo", "avazu", "ipinyou"] = "plain"
-    """Criteo, Avazu and iPinYou: the files as they are published (`kind: csv`)."""
+    """Layout of the files. `criteo`, `avazu` and `ipinyou`: the files of these data sets as
+    published (`kind: csv`)."""
     types: dict[str, ColumnType] = Field(default_factory=dict)
-    """Column of the pipeline → type. A value that does not fit sets its row aside. Other columns
-    of csv files get the narrowest type that gives back every text of the window."""
+    """Column of the pipeline → type. Rows with a value of another type are quarantined. Other
+    columns of csv files get the narrowest type that preserves all texts in the window."""
     names: tuple[str, ...] = ()
-    """Columns in order, for csv files without a header."""
+    """Column names in order, for csv files without a header."""
     delimiter: str = Field(default="", max_length=1)
-    """Field separator; default: a tab in *.tsv, otherwise a comma."""
+    """Field separator; empty: a tab in *.tsv files, otherwise a comma."""
     quoting: bool | None = None
-    """Whether fields may stand in quotation marks (csv); default: not between tabs."""
+    """Whether fields of csv files may be quoted; null: only if the separator is not a tab."""
     encoding: str = "utf-8"
-    """Of csv files: `utf-8`, `latin-1`, `utf-16`, …"""
+    """Encoding of csv files: `utf-8`, `latin-1`, `utf-16`, …"""
     decimal: Literal[".", ","] = "."
     """Decimal mark of numbers in csv files; with a comma, points separate thousands."""
     time_format: str = ""
-    """Of times that are not ISO 8601, in csv files and in `types` of others: `%d/%m/%Y %H:%M:%S`,
-    the directives of Python's strptime. A time that names no zone is of `time_zone`."""
+    """Format of times that are not ISO 8601, in csv files and in columns of type `time` of other
+    formats: directives of Python's strptime, such as `%d/%m/%Y %H:%M:%S`. Times without a zone are
+    in `time_zone`."""
     nulls: tuple[str, ...] = ()
-    """More texts of csv files that stand for no value; the empty text and `\\N` always do."""
+    """More texts that mean null in csv files; the empty text and `\\N` always do."""
     day_column: str = ""
-    """Column of the files whose time says the day of a row, where the names of the files do not.
-    Then a file may hold many days, and a day lie in several files."""
+    """Column whose time gives the day of a row, if the file names do not. A file may then hold many
+    days, and a day may be in several files."""
     first_day: date = date(2026, 1, 1)
     """Day of `day_0`, or of the first part of a single file (criteo)."""
     days_per_file: int = Field(default=1, ge=1, le=366)
-    """Number of days that one uncompressed, time-ordered file is split into (criteo)."""
+    """Number of days into which one uncompressed, time-ordered file is split (criteo)."""
     outcomes: tuple[str, ...] = ()
-    """Columns known only after the impression: refused as features."""
+    """Columns that are known only after the impression; they are refused as features."""
     make_key: str = ""
-    """Name of a key column to make of the day and the row's number in it, for logs in which no
-    column identifies an impression. Rows then change their key when a day's files change."""
+    """Name of a key column to generate from the day and the row number, for logs without a column
+    that identifies an impression. The keys of rows change when the files of their day change."""
     time_zone: str = "UTC"
-    """Zone of the days, such as `America/New_York`, and of times that name none."""
+    """Time zone of the days, such as `America/New_York`, and of times without a zone."""
 
     @field_validator("folder")
     @classmethod
@@ -261,7 +266,7 @@ class FolderSource(PartitionedSource):
 
 
 class EventStream(FolderSource):
-    """One of the streams of `kind: events`; a bare text is a folder of Parquet files."""
+    """A stream of `kind: events`; a bare text is a folder of Parquet files."""
 
     kind: FolderKind = "parquet"
     """File format, as for `source.kind`."""
@@ -287,36 +292,38 @@ class EventsSource(LogSource):
 
     kind: Literal["events"]
     impressions: EventStream
-    """Won impressions: one row each, with everything that features read. Its day is the row's."""
+    """Stream of won impressions, one row each, with all columns that features read. The day of an
+    impression is the day of the joined row."""
     clicks: EventStream
-    """Clicks, by the day on which they were logged."""
+    """Stream of clicks, by the day on which they were logged."""
     conversions: EventStream | None = None
-    """Conversions, by the day on which they were logged; default: there are none."""
+    """Stream of conversions, by the day on which they were logged; null: none."""
     key: str = "impression_id"
-    """Column that identifies the impression, in every stream; `rename` gives it one name."""
+    """Column that identifies the impression, in all streams; use `rename` if the names differ."""
     time: str = "time"
-    """Column with the time of the impression or event, in every stream."""
+    """Column with the time of the impression or event, in all streams."""
     event_key: str = ""
-    """Column that identifies a click or conversion: a second event with it is dropped. Default:
-    events of the same impression at the same time are the same event."""
+    """Column that identifies a click or conversion; repeated events are dropped. Empty: events of
+    the same impression at the same time are the same event."""
     value: str = ""
-    """Column of the conversions with the money that they brought: summed in `conversion_value`."""
+    """Column of the conversions with their monetary value; `conversion_value` is its sum."""
     attribution_days: int = Field(default=1, ge=0, le=60)
-    """An event counts at most this many days after its impression. Clicks and conversions of a day
-    of impressions are read from that day through so many days later; 0: of that day alone."""
+    """Maximum number of days between an impression and an event that counts. The clicks and
+    conversions for a day of impressions are read from that day and this many days after it; 0: from
+    that day alone."""
     touch: Literal["last", "first"] = "last"
-    """Which of several clicks of an impression counts: for `click_time`, and as the start of
+    """Which of several clicks on an impression counts, for `click_time` and as the start of
     `click_through_days`."""
     click_through_days: float | None = Field(default=None, gt=0, le=3660)
-    """A conversion after a click counts at most this many days after the click; default:
+    """Maximum number of days between a click and a conversion that counts; null:
     `attribution_days`."""
     view_through_days: float = Field(default=0, ge=0, le=3660)
-    """A conversion without a click before it counts at most this many days after the impression;
-    0: it never counts."""
+    """Maximum number of days between an impression and a conversion without a click that counts; 0:
+    such conversions do not count."""
 
     @property
     def time_zone(self) -> str:
-        """Zone of the days."""
+        """Time zone of the days, that of the impressions."""
         return self.impressions.time_zone
 
     @model_validator(mode="after")
@@ -340,14 +347,14 @@ JOINED = {
     "conversions": "conversion_time",
     "conversion_value": "conversion_time",
 }
-"""Columns that `kind: events` adds to an impression, and the time of what each one tells."""
+"""Column that `kind: events` adds to an impression → column with the time of its event."""
 
 
 def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
-    """Get the defaults of `columns` and `label` that a format brings with it.
+    """Get the defaults of `columns` and `label` that depend on the source.
 
     Args:
-        source: the `source` block as it stands in the YAML, or typed.
+        source: The `source` block, as read from the YAML or as a typed block.
     """
     plain = source.model_dump() if isinstance(source, Block) else source
     if not isinstance(plain, dict):
@@ -357,7 +364,7 @@ def defaults_of(source: object) -> dict[str, dict[str, str | None]]:
     if plain.get("kind") == "events":
         roles = {"key": plain.get("key", "impression_id"), "time": plain.get("time", "time")}
         return {"columns": roles, "label": {"column": "clicked"}}
-    if plain.get("layout") == "criteo":  # none of C1 to C26 is known to be the ad
+    if plain.get("layout") == "criteo":  # it is unknown which of C1 to C26 is the ad
         return {"columns": {"item": None}, "label": {"column": "label"}}
     if plain.get("layout") == "avazu":
         return {"columns": {"item": "C14"}}

@@ -1,4 +1,4 @@
-"""How many partitions of logs a night reads: the typed `window` block."""
+"""Number of partitions of the logs that a night reads: the typed `window` block."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nightbid.config.base import Block
 from nightbid.partitions import STEPS, Unit
 
 LONGEST_DAYS = 3660
-"""Of a window, and of each of its parts: ten years of days."""
+"""Maximum length of a window and of each of its parts, in days: ten years."""
 KEY = re.compile(r"(history|train|validate|evaluate|lag)_(day|hour|week)s")
 
 
@@ -46,30 +46,30 @@ class Window(Block):
     model_config = ConfigDict(json_schema_extra=_in_other_units)
 
     history_days: int = Field(default=0, ge=0, le=LONGEST_DAYS)
-    """Days before the first training day that feed `target_rate`, `count` and `recent` without
-    being learned from: else the first training days have no past. Days before the logs start are
-    left out."""
+    """Number of days before the first training day that only feed `target_rate`, `count` and
+    `recent`, so that the first training days have a past. Days before the logs start are left
+    out."""
 
     train_days: int = Field(default=5, ge=1, le=LONGEST_DAYS)
-    """Days to train on."""
+    """Number of days to train on."""
     validate_days: int = Field(default=1, ge=1, le=LONGEST_DAYS)
-    """Days for early stopping and calibration."""
+    """Number of days for early stopping and calibration."""
     evaluate_days: int = Field(default=1, ge=1, le=LONGEST_DAYS)
-    """Newest days, on which candidate and champion are compared."""
+    """Number of newest days, on which candidate and champion are compared."""
     lag_days: int = Field(default=0, ge=0, le=60)
-    """Days between the night and its newest day of logs that are left out."""
+    """Number of days to leave out between the night and the newest day that it uses."""
 
     other_keys: ClassVar[tuple[str, ...]] = tuple(
         f"{part}_{unit}s"
         for unit in ("hour", "week")
         for part in ("history", "train", "validate", "evaluate", "lag")
     )
-    """Keys of hours and weeks; the fields are those of days."""
+    """Keys that count hours and weeks; the fields themselves count days."""
     _unit: Unit = PrivateAttr(default="day")
 
     @property
     def unit(self) -> Unit:
-        """What the numbers count."""
+        """Unit that the keys of the YAML count."""
         return self._unit
 
     @model_validator(mode="wrap")
@@ -100,7 +100,7 @@ class Window(Block):
 
     @model_serializer(mode="wrap")
     def _write_unit(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write the keys as they are spelled in a YAML."""
+        """Write the keys as the YAML spells them, such as `train_hours`."""
         found: dict[str, Any] = write(self)
         return {name.replace("_days", f"_{self.unit}s"): each for name, each in found.items()}
 
