@@ -152,8 +152,8 @@ class Layout:
         """Read the model inputs of featurized rows.
 
         Args:
-                table: Featurized rows; other columns are ignored.
-                serving: Whether to set training-only inputs to their serving constant, 0.
+            table: Featurized rows; other columns are ignored.
+            serving: Whether to set training-only inputs to their serving constant, 0.
 
         Raises:
             MissingDataError: A column is missing.

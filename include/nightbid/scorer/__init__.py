@@ -1,1 +1,1 @@
-"""The scorer: the champion behind an HTTP address, JSON rows in, calibrated probabilities out."""
+"""The scorer serves the champion over HTTP: JSON rows in, calibrated probabilities out."""

@@ -1,7 +1,7 @@
-"""Serve one bundle on loopback, as `nightbid serve` serves the champion: for load tests.
+"""Serve one bundle on loopback for load tests, as `nightbid serve` serves the champion.
 
-``python -m nightbid.scorer FOLDER PIPELINE PROCESSES`` prints the port once all processes answer,
-and ends when its standard input is closed.
+``python -m nightbid.scorer FOLDER PIPELINE PROCESSES`` prints the port once all processes respond,
+and exits when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ QUEUE_MS = 50.0
 
 
 def main() -> None:
-    """Serve until the parent closes the pipe, or dies."""
+    """Serve until the parent process closes the pipe or exits."""
     bundle, pipeline, processes = sys.argv[1:]
     taken = listen("127.0.0.1", 0)
     threading.Thread(target=_end_with_input, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Who may use the scorer, and how often: tokens, TLS and a rate limit per client."""
+"""Access control of the scorer: tokens, TLS and a rate limit per client."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from nightbid.errors import ConfigError, NightbidError
 
 LOG = logging.getLogger(__name__)
 OPEN = frozenset({"/health", "/ready"})
-"""Addresses that need no token and have no rate limit: load balancers ask them."""
+"""Paths without token or rate limit, because load balancers poll them."""
 SHORTEST_TOKEN = 16
-"""Characters."""
+"""Minimum length of a token in characters."""
 BURST_SECONDS = 1.0
-"""A client that was quiet may send the requests of this time at once."""
+"""Maximum burst of an idle client: the number of requests that this many seconds allow."""
 SLOTS = 1 << 16
-"""Clients that are counted apart; of more, some share a limit."""
+"""Number of rate-limit counters; clients with the same hash share a counter."""
 LOOK_SECONDS = 1.0
-"""Between two looks at the file of tokens."""
+"""Minimum seconds between two checks of the token file for changes."""
 RATES = "rates"
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a client needs."""
+    """Requirements for clients."""
 
     token_file: str = ""
-    """Each line a token, or a client's name and its token; empty: no token is needed."""
+    """File with one token per line, optionally after a client name; empty: no token is required."""
     requests_per_second: float = 0.0
-    """Of one client, over all processes; 0: no limit."""
+    """Maximum request rate of one client over all processes; 0 means no limit."""
     certificate: str = ""
-    """PEM file with the certificate chain; empty: no TLS."""
+    """PEM file with the certificate chain; empty disables TLS."""
     key: str = ""
-    """PEM file with its private key."""
+    """PEM file with the certificate's private key."""
 
     def check(self, host: str, *, insecure: bool) -> None:
-        """Refuse settings that cannot work, or that would let everybody in.
+        """Check that the settings work and do not allow access to everybody by accident.
 
         Args:
             host: Address to listen on.
-            insecure: Somebody decided to serve without tokens.
+            insecure: Whether the user chose to serve other machines without tokens.
 
         Raises:
-            ConfigError: A file cannot be read, or the address can be reached from other machines
-                and no token is asked for.
+            ConfigError: A file cannot be read, or other machines can reach the address and no token
+                is required.
         """
         if self.token_file:
             Tokens(Path(self.token_file))
@@ -74,7 +74,7 @@ class Access:
         if self.certificate:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
-            except OSError as error:  # ssl.SSLError is one
+            except OSError as error:  # includes ssl.SSLError
                 raise ConfigError(
                     f"cannot use {self.certificate} with {self.key} ({error.strerror or error})",
                     where="--tls-cert",
@@ -83,13 +83,13 @@ class Access:
 
 
 class Tokens:
-    """The tokens of a file, which is read again when it has changed.
+    """Tokens from a file, which is read again when it changes.
 
     Args:
-        path: Each line holds a token, or a name and a token; `#` begins a comment.
+        path: File with a token, or a name and a token, per line; `#` starts a comment.
 
     Raises:
-        ConfigError: The file cannot be read, is empty, or holds a short token.
+        ConfigError: The file cannot be read, contains no token, or a token is too short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +100,7 @@ class Tokens:
         self._read()
 
     def client(self, authorization: str) -> str | None:
-        """Name of the client that an `Authorization` header stands for; None if there is none."""
+        """Return the name of the client that an `Authorization` header identifies, or None."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look()
         scheme, _, token = authorization.partition(" ")
@@ -155,23 +155,23 @@ class Tokens:
 
 
 class RateLimit:
-    """The same number of requests per second for each client, counted over all processes.
+    """Limits the requests per second of each client, counted over all processes.
 
     Args:
-        path: File that the processes share; made where it is absent.
-        per_second: Requests of one client.
+        path: File that the processes share; created if missing.
+        per_second: Maximum number of requests per second of one client.
     """
 
     def __init__(self, path: Path, per_second: float) -> None:
         self._step = 1 / per_second
         with path.open("ab") as file:
             os.ftruncate(file.fileno(), 8 * SLOTS)
-        # When the next request of a client is due, by the clock that all processes share. Two
-        # processes that write at once lose a request, which is of no matter.
+        # Time at which the next request of each client is due, by the monotonic clock that all
+        # processes share. If two processes write at once, one request is not counted: harmless.
         self._due = np.memmap(path, np.float64, "r+", shape=(SLOTS,))
 
     def wait(self, client: str) -> float:
-        """Count a request; seconds until the client may send it again, or 0 if it is admitted."""
+        """Count a request; return 0 if it is admitted, else the seconds until the next attempt."""
         slot = zlib.crc32(client.encode()) % SLOTS
         now = time.monotonic()
         due = max(float(self._due[slot]), now)
@@ -182,14 +182,15 @@ class RateLimit:
 
 
 class TokenError(NightbidError):
-    """A request without a valid token."""
+    """Raised for a request without a valid token."""
 
 
 class RateError(NightbidError):
-    """A client that sends more requests than it may.
+    """Raised when a client exceeds its rate limit.
 
     Args:
-        seconds: Until it may send the next one.
+        line: Message for the client.
+        seconds: Seconds until the client may send its next request.
     """
 
     def __init__(self, line: str, seconds: float) -> None:
@@ -198,11 +199,11 @@ class RateError(NightbidError):
 
 
 class Admission:
-    """Which requests are let in.
+    """Decides which requests are admitted.
 
     Args:
-        access: What a client needs.
-        folder: Shared with the other processes.
+        access: Requirements for clients.
+        folder: Folder that the scorer's processes share.
     """
 
     def __init__(self, access: Access, folder: Path) -> None:
@@ -212,15 +213,15 @@ class Admission:
             self._limit = RateLimit(folder / RATES, access.requests_per_second)
 
     def admit(self, address: str, authorization: bytes) -> None:
-        """Let a request in, and count it.
+        """Admit a request, and count it.
 
         Args:
-            address: Of the client; empty where it has none.
-            authorization: Its header; empty where it has none.
+            address: IP address of the client; empty if unknown.
+            authorization: Value of the `Authorization` header; empty if missing.
 
         Raises:
-            TokenError: It has no valid token.
-            RateError: The client sends too many.
+            TokenError: The request has no valid token.
+            RateError: The client exceeds its rate limit.
         """
         if self._tokens is None and self._limit is None:
             return
@@ -238,12 +239,12 @@ class Admission:
 
 
 class Guard:
-    """ASGI middleware that refuses requests before their body is read.
+    """ASGI middleware that rejects requests before their body is read.
 
     Args:
-        app: Application behind it.
-        admission: Who is let in.
-        refuse: Makes the answer of a refusal.
+        app: Application that receives admitted requests.
+        admission: Decides which requests are admitted.
+        refuse: Function from an error to an ASGI response.
     """
 
     def __init__(self, app: ASGIApp, *, admission: Admission, refuse: Any) -> None:
@@ -252,7 +253,7 @@ class Guard:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 401 or 429."""
+        """Forward a request, or respond with 401 or 429."""
         if scope["type"] == "http" and scope["path"] not in OPEN:
             address = scope["client"][0] if scope["client"] else ""
             given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
@@ -265,7 +266,7 @@ class Guard:
 
 
 def _network(address: str) -> str:
-    """The address of a client; of IPv6 the network, which one client has all of."""
+    """Return the address of a client; for IPv6 its /64 network, which one client usually owns."""
     if ":" not in address:
         return address
     return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
@@ -279,5 +280,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def _digest(token: str) -> bytes:
-    # Tokens are compared by digest, so that the time it takes tells nothing of them.
+    # Tokens are compared by digest, so that timing reveals nothing about them.
     return hashlib.sha256(token.encode()).digest()

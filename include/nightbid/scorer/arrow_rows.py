@@ -1,8 +1,8 @@
-"""From the Arrow IPC stream of a request to the raw rows that a bundle scores.
+"""Parse the Arrow IPC stream of a request into the raw rows that a bundle scores.
 
-Columns have the types of the logs, or types whose values are the same: a narrower integer, a
-dictionary of texts. What all rows share may stand once, as JSON, in the schema's metadata under
-`context`. Nothing of a body is trusted: it is validated in full before a value is read.
+Columns have the types of the logs, or types with the same values: a narrower integer, a dictionary
+of strings. Values that all rows share may be given once, as JSON under `context` in the schema's
+metadata. The body is untrusted: it is validated in full before a value is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nightbid.serving.json_values import LISTS
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 BID, ID = "nb_bid", "nb_id"
-"""Columns of a request to rank, beside those of the logs: bid and id of each row."""
+"""Columns of a request to rank, in addition to those of the logs: bid and id of each row."""
 _HINT = "send one Arrow IPC stream, uncompressed, with the columns of GET /columns"
 _TEXTS = (pa.types.is_string, pa.types.is_large_string)
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary)
@@ -37,19 +37,19 @@ _LOSSLESS = (
     ((pa.types.is_time,), (pa.types.is_time,)),
     ((pa.types.is_boolean,), (pa.types.is_boolean,)),
 )
-"""Kinds of a request, and kinds of the logs that they may become if no value changes."""
+"""Kinds of request types, and kinds of log types that they convert to without loss."""
 
 
 def read(body: bytes, columns: pa.Schema) -> Asked:
     """Read a request.
 
     Args:
-        body: An Arrow IPC stream. Columns that nobody reads are ignored.
+        body: Arrow IPC stream. Columns that the model does not read are ignored.
         columns: Name and type of each column that the model reads.
 
     Raises:
-        CorruptDataError: It is no such stream, or a column is not of its type.
-        MissingDataError: A column is absent.
+        CorruptDataError: The body is not such a stream, or a column has another type.
+        MissingDataError: A column is missing.
         TooManyRowsError: There are more than `MOST_ROWS` rows, or `MOST_VALUES` values.
     """
     with _malformed():
@@ -57,17 +57,18 @@ def read(body: bytes, columns: pa.Schema) -> Asked:
 
 
 def read_rank(body: bytes, columns: pa.Schema) -> tuple[Asked, dict[str, Any]]:
-    """Read a request to rank: rows with a bid each, and an auction.
+    """Read a request to rank: rows with one bid each, and an auction.
 
     Args:
-        body: An Arrow IPC stream. Its column `nb_bid` holds the bids and `nb_id`, where there is
-            one, the ids; the schema's metadata may hold `auction`, as JSON.
+        body: Arrow IPC stream. Its column `nb_bid` holds the bids, its optional column `nb_id` the
+            ids; the schema's metadata may hold `auction`, as JSON.
         columns: Name and type of each column that the model reads.
 
     Returns:
-        The rows, and what `nightbid.scorer.auction.ranked` takes.
+        The rows, and the argument `asked` of `nightbid.scorer.auction.ranked`.
 
-    Raises: see `read`.
+    Raises:
+        DataError: The request is invalid; see `read`.
     """
     with _malformed():
         table = _open(body)
@@ -98,7 +99,7 @@ def _malformed() -> Iterator[None]:
 _MALFORMED = (
     pa.ArrowException, OSError, ValueError, LookupError, OverflowError, SystemError, struct.error,
 )  # fmt: skip
-"""Raised for streams that are cut or damaged, names that are no text or repeated, and the like."""
+"""Errors for streams that are truncated or damaged, have repeated or invalid names, and so on."""
 
 
 def _asked(table: pa.Table, columns: pa.Schema) -> Asked:
@@ -143,7 +144,7 @@ def _open(body: bytes) -> pa.Table:
 
 
 def _metadata(schema: pa.Schema, name: str) -> dict[str, Any]:
-    """Read an object of the schema's metadata; empty where it is absent."""
+    """Read an object from the schema's metadata; empty if it is missing."""
     text = (schema.metadata or {}).get(name.encode(), b"{}")
     try:
         found = orjson.loads(text)
@@ -186,7 +187,7 @@ def _column(given: pa.ChunkedArray, field: pa.Field) -> pa.Array:
 
 
 def is_same_kind(given: pa.DataType, logged: pa.DataType) -> bool:
-    """Whether values of one type can become values of the other without becoming others.
+    """Return whether values of one type convert to the other type unchanged.
 
     Args:
         given: Type of a request's column.
@@ -212,7 +213,7 @@ def is_same_kind(given: pa.DataType, logged: pa.DataType) -> bool:
 
 
 def _largest(array: pa.Array) -> int:
-    """Most values of an array or of one within it: some take no bytes of a body."""
+    """Return the largest length of an array or an array nested in it, as some need no bytes."""
     inner = []
     if any(test(array.type) for test in LISTS):
         inner.append(array.values)
@@ -224,7 +225,7 @@ def _largest(array: pa.Array) -> int:
 
 
 def _is_constant(column: pa.Array) -> bool:
-    """Whether all rows repeat one value, which is then looked up once."""
+    """Return whether all rows repeat one value, which then needs only one lookup."""
     kind = column.type
     if len(column) < 2 or not (pa.types.is_integer(kind) or any(t(kind) for t in _TEXTS)):
         return False
@@ -234,7 +235,7 @@ def _is_constant(column: pa.Array) -> bool:
 
 
 def _check_uncompressed(body: bytes) -> None:
-    """Refuse compressed buffers: a small body could claim any amount of memory."""
+    """Reject compressed buffers: a small body could expand to any amount of memory."""
     reader = pa.ipc.MessageReader.open_stream(body)
     while True:
         try:
@@ -248,7 +249,7 @@ def _check_uncompressed(body: bytes) -> None:
 
 
 def _is_compressed(message: bytes, *, is_dictionary: bool) -> bool:
-    """Whether the header of a message names a compression; see Arrow's Message.fbs."""
+    """Return whether the header of a message names a compression; see Arrow's Message.fbs."""
     root = struct.unpack_from("<I", message, 0)[0]
     batch = _table(message, root, 2)  # Message.header
     if batch and is_dictionary:
@@ -257,7 +258,7 @@ def _is_compressed(message: bytes, *, is_dictionary: bool) -> bool:
 
 
 def _table(message: bytes, at: int, field: int) -> int:
-    """Place of the table that a field of another table refers to; 0: none."""
+    """Return the offset of the table that a field of another table refers to, or 0 for none."""
     vtable = at - struct.unpack_from("<i", message, at)[0]
     size = struct.unpack_from("<H", message, vtable)[0]
     slot = 4 + 2 * field

@@ -1,4 +1,4 @@
-"""The auction of a request: candidates with bids, ordered by eCPM and priced.
+"""The auction of a request: candidates with bids are ordered by eCPM and priced.
 
 ::
 
@@ -21,7 +21,7 @@ from nightbid.bidding.ranking import rank
 from nightbid.errors import CorruptDataError
 
 KEYS = frozenset({"bids", "ids", "auction"})
-"""Keys of a request beside rows and context."""
+"""Keys of a request in addition to `rows` and `context`."""
 MOST_SLOTS = 100
 SETTINGS = ("pricing", "reserve", "ecpm_floor", "quality_floor", "slots")
 _HINT = 'send one bid per row in "bids"'
@@ -31,20 +31,20 @@ def ranked(asked: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[dict
     """Order the candidates of a request.
 
     Args:
-        asked: The request; `bids` holds a number per row. `ids` (texts or whole numbers, by
-            default the places of the rows) break ties: of equal eCPM the smaller id ranks higher.
-            `auction` may hold `pricing` (`gsp`, the second price by quality; `vcg`; `first`),
-            `reserve` (least price per click), `ecpm_floor` (least price per thousand impressions),
-            `quality_floor` (least probability) and `slots` (relative click probability of each
-            slot, best first; by default every candidate has a slot of 1).
+        asked: Request. `bids` holds one number per row. `ids` (all strings or all integers;
+            default: row indices) break ties: of equal eCPMs, the smaller id ranks higher. `auction`
+            may hold `pricing` (`gsp`, the second price by quality; `vcg`; `first`), `reserve`
+            (minimum price per click), `ecpm_floor` (minimum eCPM), `quality_floor` (minimum
+            probability) and `slots` (relative click probability of each slot, best first; by
+            default every candidate has a slot of 1).
         quality: Probability of each row; float64 [rows].
 
     Returns:
-        One object per filled slot, best first: `id`, `row`, `probability`, `bid`, `ecpm`, `price`
-        per click. Candidates below a floor or the reserve are absent.
+        One object per filled slot, best first: `id`, `row`, `probability`, `bid`, `ecpm`, and
+        `price` per click. Candidates below a floor or the reserve are omitted.
 
     Raises:
-        DataError: Bids, ids or settings are not as above.
+        DataError: Bids, ids or settings are invalid.
     """
     bids = _numbers(asked.get("bids"), "bids", len(quality))
     ids = _ids(asked.get("ids"), len(quality))
@@ -64,7 +64,7 @@ def ranked(asked: dict[str, Any], quality: npt.NDArray[np.float64]) -> list[dict
         return []
     exposure = np.ones(len(quality)) if slots is None else _numbers(slots, "slots", len(slots))
     floor = _number(settings, "quality_floor")
-    # The ad listed first ranks higher of equal ones, so they are listed by id.
+    # `rank` breaks ties by position, so sort the candidates by id.
     by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
     found = rank(
         np.where(quality >= floor, bids, 0.0)[by_id],

@@ -1,4 +1,4 @@
-"""The queue before the model: short, in order, and refused at once where it would last too long."""
+"""Bounded queue in front of the model: requests that would wait too long are rejected at once."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any
 from nightbid.errors import NightbidError
 
 ALWAYS = 8
-"""Requests that may wait whatever they are expected to take."""
+"""Number of requests that may wait regardless of their expected time."""
 LARGE_WAITING = 4
-"""Large requests that may wait."""
+"""Maximum number of large requests that wait or run."""
 STEPS = 4
-"""Turns of the event loop from a connection to a request in the queue."""
+"""Event-loop iterations between accepting a connection and queuing its request."""
 NEW_SHARE = 0.05
-"""Weight of the newest request in the moving average of a request's seconds."""
+"""Weight of the latest request in the moving average of seconds per request."""
 
 
 class OverloadedError(NightbidError):
-    """A request could not be answered within the deadline. Send it again later, or elsewhere."""
+    """Raised when a request would miss the deadline. Retry it later, or on another scorer."""
 
 
 class Backlog:
-    """Runs one small request after the other on the event loop, large ones in a thread.
+    """Runs small requests one after the other on the event loop, and large ones in a thread.
 
-    A request is refused at once if those before it are expected to take longer than the deadline.
-    Work runs on the loop itself: a request takes about a millisecond, and a thread would only
-    compete with the loop for the interpreter.
+    A request is rejected at once if those before it are expected to exceed the deadline. Small
+    requests run on the loop itself: one takes about a millisecond, and a thread would only compete
+    with the loop for the GIL.
 
     Args:
-        deadline_ms: Longest expected wait.
+        deadline_ms: Maximum expected wait in milliseconds.
     """
 
     def __init__(self, deadline_ms: float) -> None:
@@ -50,13 +50,13 @@ class Backlog:
         return len(self._waiting) + self._large
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Call some small work when its turn has come.
+        """Queue a small piece of work, to be called in turn.
 
         Args:
-            work: Called without arguments; it raises nothing.
+            work: Function without arguments; must not raise.
 
         Raises:
-            OverloadedError: It would wait longer than the deadline.
+            OverloadedError: The work would wait longer than the deadline.
         """
         waiting = len(self._waiting)
         if waiting >= ALWAYS and waiting * self._seconds > self._deadline:
@@ -64,18 +64,18 @@ class Backlog:
         self._waiting.append(work)
         if not self._is_running:
             self._is_running = True
-            # Not at once: requests that arrived together are counted before the first is run.
+            # Deferred: requests that arrive together are counted before the first one runs.
             self._loop.call_soon(self._run)
 
     async def do(self, work: Callable[[], Any], *, large: bool = False) -> Any:
-        """Wait for the turn of some work, and return its result.
+        """Run work when its turn comes, and return its result.
 
         Args:
-            work: Called without arguments.
-            large: It takes long, so it runs beside the small ones.
+            work: Function without arguments.
+            large: Whether it takes long; it then runs in a thread, in parallel to small work.
 
         Raises:
-            OverloadedError: It would wait longer than the deadline.
+            OverloadedError: The work would wait longer than the deadline.
         """
         if large:
             if self._large >= LARGE_WAITING:
@@ -90,7 +90,7 @@ class Backlog:
         return await future
 
     def close(self) -> None:
-        """Stop. Nothing may wait any more."""
+        """Shut down the thread for large requests. No work may be waiting."""
         self._thread.shutdown()
 
     def _refusal(self) -> OverloadedError:
@@ -100,15 +100,16 @@ class Backlog:
         )
 
     def _run(self) -> None:
-        begun = time.monotonic()  # the loop's own clock counts milliseconds
+        begun = time.monotonic()  # the loop's own clock has a resolution of milliseconds
         self._waiting.popleft()()
         self._seconds += NEW_SHARE * (time.monotonic() - begun - self._seconds)
         self._rest(STEPS)
 
     def _rest(self, turns: int) -> None:
-        """Let the loop read new requests, and refuse them, before the next one is run.
+        """Let the loop read new requests, and reject excess ones, before the next one runs.
 
-        Even if none waits: a crowd's would be read one by one as they are run, and wait unseen.
+        This happens even if no request waits: otherwise a burst of requests would be read one by
+        one as they run, and the queue would never see how many there are.
         """
         if turns:
             self._loop.call_soon(self._rest, turns - 1)
@@ -119,7 +120,7 @@ class Backlog:
 
 
 def _resolve(future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
-    if future.done():  # its client is gone
+    if future.done():  # the client disconnected
         return
     try:
         future.set_result(work())

@@ -1,8 +1,8 @@
-"""Small requests to a scorer and their answers, without ASGI's messages and tasks.
+"""Direct handling of small requests, without ASGI's messages and tasks.
 
-These took as much CPU as the lookup of a request's features. What is unusual about a request goes
-the usual way through ASGI: a large body or one of unknown length, a request behind another one on
-its connection, a client that does not read, or one that is to be refused.
+ASGI took as much CPU time as the lookup of a request's features. Unusual requests still go through
+ASGI: large bodies or bodies of unknown length, a request queued behind another one on its
+connection, a client that does not read, or a request to be rejected.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Scoring(Protocol):
-    """What answers; `nightbid.scorer.service.Service`."""
+    """Interface of the service that answers; see `nightbid.scorer.service.Service`."""
 
     def begin(
         self, path: bytes, headers: list[tuple[bytes, bytes]], address: str
     ) -> Callable[[bytes], bytes] | None:
-        """Let a request in; makes an answer of its body, or None: ASGI has to answer it."""
+        """Admit a request; return a function from body to answer, or None if ASGI must answer."""
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Call some work when its turn has come, or raise OverloadedError."""
+        """Queue work to be called in turn; raise OverloadedError if it would wait too long."""
 
     def hold(self, size: int) -> None:
-        """Count bytes that are being read, or raise OverloadedError."""
+        """Count bytes of bodies being read; raise OverloadedError above the limit."""
 
     def refuse(self, error: Exception) -> Response:
-        """The answer to a request that is refused."""
+        """Return the response for a rejected request."""
 
 
 class Exchange:
-    """A request and its answer, in the place of uvicorn's cycle of messages.
+    """One request and its response; replaces uvicorn's request-response cycle.
 
     Args:
-        scoring: What answers.
-        score: Makes the body of the answer from that of the request.
-        transport: The connection.
-        keep_alive: Whether it is used again.
-        headers: Of every answer.
-        done: Called when the answer is written.
+        scoring: Service that answers.
+        score: Function from the request's body to the response's body.
+        transport: Connection of the client.
+        keep_alive: Whether the connection stays open after the response.
+        headers: Headers of every response.
+        done: Called after the response is written.
     """
 
     response_started = False
@@ -73,7 +73,7 @@ class Exchange:
         self._is_whole = False
 
     def take(self, part: bytes) -> None:
-        """Read a part of the body."""
+        """Receive a part of the body."""
         if self.response_complete:
             return
         self._parts.append(part)
@@ -85,7 +85,7 @@ class Exchange:
             self._refuse(error)
 
     def end(self) -> None:
-        """The body is whole: queue the request."""
+        """Queue the request; its body is complete."""
         if self.response_complete:
             return
         self._is_whole = True
@@ -96,11 +96,11 @@ class Exchange:
             self._refuse(error)
 
     def lose(self) -> None:
-        """The connection is gone."""
+        """Handle the loss of the connection."""
         self._release()
         if not (self._is_whole or self.response_complete):
             self.response_complete = True
-            self._scoring.refuse(ClientDisconnect())  # counts it
+            self._scoring.refuse(ClientDisconnect())  # counts the disconnect
 
     def _release(self) -> None:
         if self._held:
@@ -112,7 +112,7 @@ class Exchange:
             return
         try:
             body = self._score(b"".join(self._parts))
-        except Exception as error:  # the answer says what, or that the log does
+        except Exception as error:  # the response or the log reports it
             self._refuse(error)
         else:
             self._write(200, ((b"content-type", b"application/json"),

@@ -1,9 +1,9 @@
-"""The champion in memory, and how it is followed.
+"""The champion's bundle in memory, updated after promotions and rollbacks.
 
-A promotion or a rollback is noticed within the polling interval. The new bundle is loaded, and has
-scored the newest requests of the one before, before it takes over in one step; requests under way
-end on the bundle that they began with. A bundle that cannot be loaded changes nothing: the one
-before goes on, and says why.
+The scorer notices a promotion or a rollback within the polling interval. It loads the new bundle
+and scores the latest requests of the previous one with it, then switches in one step; requests in
+progress finish on the bundle that they started with. If a bundle cannot be loaded, the previous one
+keeps serving and reports the reason.
 """
 
 from __future__ import annotations
@@ -42,37 +42,37 @@ LOG = logging.getLogger(__name__)
 SCORE = msgspec.json.Decoder(Wire)
 RANK = msgspec.json.Decoder(RankWire)
 RECENT = 256
-"""Requests of one champion that the next one scores before it serves."""
+"""Number of requests to one champion that the next one scores before it serves."""
 MOST_RECENT_BYTES = 64 << 10
-"""A larger request is not kept."""
+"""Maximum size of such a request."""
 PAUSES = 4.0
-"""Seconds of rest per second of that work: the event loop answers requests meanwhile."""
+"""Seconds to sleep per second of this warm-up, so that the event loop can answer requests."""
 
 
 class Served:
-    """One champion's bundle, for the event loop and one thread beside it.
+    """One champion's bundle, used by the event loop and by one thread for large requests.
 
     Args:
-        champion: Its entry in the history.
-        bundle: Its model and features.
-        columns: Names and types of the raw columns that it reads.
+        champion: Entry in the champion history.
+        bundle: Model and features of the champion.
+        columns: Names and types of the raw columns that the bundle reads.
     """
 
     def __init__(self, champion: Champion, bundle: Bundle, columns: pa.Schema) -> None:
         self.champion = champion
         self.columns = columns
         self.output = bundle.card.output
-        # Each thread keeps looked-up values of its own.
+        # Each thread has its own cache of looked-up values.
         self._small, self._large = bundle, bundle.twin()
         self._requests = RequestLookup(bundle.fitted, columns)
         self._reported = 0
         self._unprepared = 0
         self.recent: deque[bytes] = deque(maxlen=RECENT)
-        """Bodies of the newest requests."""
+        """Bodies of the latest requests."""
 
     @functools.cached_property
     def name(self) -> dict[str, Any]:
-        """The champion, as answers name it."""
+        """Description of the champion for responses."""
         return {
             "pipeline": self.champion.pipeline,
             "number": self.champion.number,
@@ -85,15 +85,15 @@ class Served:
     def score(
         self, raw: Rows, shared: Rows | None = None, *, large: bool = False
     ) -> npt.NDArray[np.float64]:
-        """Score raw rows; float64 [rows], the numbers of `Bundle.score`.
+        """Score raw rows, as `Bundle.score` does; float64 [rows].
 
         Args:
-            raw: The rows.
+            raw: Raw rows.
             shared: One row with the columns that all rows have in common.
-            large: The caller is the thread for large requests, not the event loop.
+            large: Whether the caller is the thread for large requests, not the event loop.
 
         Raises:
-            NightbidError: A feature cannot be made of them.
+            NightbidError: A feature cannot be computed from the rows.
         """
         return (self._large if large else self._small).score(raw, shared)
 
@@ -101,23 +101,23 @@ class Served:
         """Score the rows of a request; float64 [rows].
 
         Args:
-            body: Its JSON.
-            large: As for `score`.
+            body: Request as JSON.
+            large: Whether the caller is the thread for large requests.
 
         Raises:
-            NightbidError: It is refused; the message says why.
+            NightbidError: The request is invalid; the message says why.
         """
         return self.rank(body, SCORE, large=large)[0]
 
     def answer_arrow(self, body: bytes, *, large: bool = False) -> npt.NDArray[np.float64]:
-        """Score the rows of an Arrow IPC stream; as `answer`."""
+        """Score the rows of an Arrow IPC stream; see `answer`."""
         asked = arrow_rows.read(body, self.columns)
         return self.score(asked.rows, asked.shared, large=large)
 
     def rank_arrow(
         self, body: bytes, *, large: bool = False
     ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
-        """Score the rows of an Arrow IPC stream with bids; as `rank`."""
+        """Score the rows of an Arrow IPC stream with bids; see `rank`."""
         asked, others = arrow_rows.read_rank(body, self.columns)
         return self.score(asked.rows, asked.shared, large=large), others
 
@@ -128,17 +128,25 @@ class Served:
         *,
         large: bool = False,
     ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
-        """Score the rows of a request, and decode what it holds besides.
+        """Score the rows of a request, and decode its other keys.
+
+        Args:
+            body: Request as JSON.
+            decoder: Decoder for requests to score or to rank.
+            large: Whether the caller is the thread for large requests.
+
+        Returns:
+            Predictions, float64 [rows], and the other keys of the request.
 
         Raises:
-            NightbidError: It is refused; the message says why.
+            NightbidError: The request is invalid; the message says why.
         """
         if not large:
             try:
                 wire = decoder.decode(body)
                 others = wire.others() if isinstance(wire, RankWire) else {}
                 feed = self._requests.inputs(wire.context, wire.rows)
-            except Exception:  # reading it column by column says what is wrong, if anything
+            except Exception:  # reading column by column below reports the error, if any
                 self._unprepared += 1
             else:
                 if len(body) <= MOST_RECENT_BYTES:
@@ -149,9 +157,9 @@ class Served:
         return self.score(asked.rows, asked.shared, large=large), whole
 
     def prepare(self, bodies: Iterable[bytes]) -> None:
-        """Score requests that another bundle answered, so that their values are remembered.
+        """Score requests that another bundle answered, so that their values are cached.
 
-        Only before it serves. What this bundle cannot read is left out.
+        Call this only before the bundle serves. Requests that it cannot read are skipped.
         """
         for body in bodies:
             begun = time.thread_time()
@@ -161,22 +169,22 @@ class Served:
             time.sleep(PAUSES * (time.thread_time() - begun))
 
     def newly_missed(self) -> int:
-        """Feature values computed, not remembered, since the last call."""
+        """Return the number of feature values not found in the cache since the last call."""
         missed = self._small.missed + self._large.missed + self._requests.missed
         new, self._reported = missed - self._reported, missed
         return new
 
     def newly_unprepared(self) -> int:
-        """Requests whose rows were read column by column, since the last call."""
+        """Return the number of requests that were read column by column since the last call."""
         new, self._unprepared = self._unprepared, 0
         return new
 
 
 def load(champion: Champion, folder: Path) -> Served:
-    """Load a bundle and score a row of nulls with it.
+    """Load a bundle, and score a row of nulls with it as a test.
 
     Raises:
-        NightbidError: It is damaged.
+        NightbidError: The bundle is damaged.
     """
     columns = read_columns(folder)
     served = Served(champion, Bundle.load(folder, threads=1), columns)
@@ -188,7 +196,7 @@ def load(champion: Champion, folder: Path) -> Served:
 
 @dataclass(frozen=True)
 class State:
-    """What serves, and what stands against serving something newer."""
+    """What serves, and the error that prevents serving the latest champion, if any."""
 
     served: Served | None = None
     trouble: str = ""
@@ -198,10 +206,10 @@ class Follower:
     """Keeps the champion of one pipeline in memory.
 
     Args:
-        workspace: Holds its history.
+        workspace: Workspace with the champion history.
         pipeline: Name of the pipeline.
-        turn: File by which the processes of a scorer load a new champion one after the other:
-            the cores are needed for requests. None: there is one process.
+        turn: Lock file that makes the scorer's processes load a new champion one after the other,
+            which leaves cores for requests. None means a single process.
     """
 
     def __init__(self, workspace: Workspace, pipeline: str, turn: Path | None = None) -> None:
@@ -212,12 +220,12 @@ class Follower:
         self.state = State()
 
     def look(self) -> State:
-        """Look at the history once and follow it. Never raises: a later promotion must be seen."""
+        """Check the history once and follow it. Never raises, so that later promotions are seen."""
         with self._looking:
             before = self.state
             try:
                 self.state = State(self._newest(before.served))
-            except Exception as error:  # whatever a damaged bundle raises, the next may be sound
+            except Exception as error:  # any error of a damaged bundle; the next may be intact
                 trouble = " ".join(str(error).split())
                 if not isinstance(error, NightbidError):
                     trouble = f"{type(error).__name__}: {trouble}"
@@ -233,7 +241,7 @@ class Follower:
         if champion is None and served and pointer.history():
             LOG.warning("%s: the champion was retired, and nothing serves", self._pipeline)
             return None
-        # The whole entry: in a history that was restored, its number may be another one's.
+        # Compare whole entries: in a restored history, the same number may be another entry.
         if champion is None or (served and served.champion == champion):
             return served
         folder = fetch_bundle(self._workspace, champion)
@@ -251,16 +259,16 @@ def _alone(turn: Path | None) -> Iterator[None]:
     if turn is None:
         yield
         return
-    with turn.open("ab") as file:  # closing it, or dying, is the end of a turn
+    with turn.open("ab") as file:  # closing the file, or dying, releases the lock
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def fetch_bundle(workspace: Workspace, champion: Champion) -> Path:
-    """Download the champion's bundle, if need be.
+    """Download the champion's bundle if it is not cached.
 
     Raises:
-        CorruptDataError: It is another one than was promoted.
+        CorruptDataError: The bundle differs from the promoted one.
     """
     folder = fetch(workspace.at(champion.bundle_uri))
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
@@ -274,11 +282,11 @@ def fetch_bundle(workspace: Workspace, champion: Champion) -> Path:
 
 
 class OneBundle:
-    """Serves one bundle, whatever the champion is: for tests under load.
+    """Serves one bundle, independent of the champion; for load tests.
 
     Args:
-        folder: An exported bundle.
-        pipeline: Its pipeline.
+        folder: Folder of an exported bundle.
+        pipeline: Name of the bundle's pipeline.
     """
 
     def __init__(self, folder: Path, pipeline: str) -> None:
@@ -286,10 +294,10 @@ class OneBundle:
         self.state = State()
 
     def look(self) -> State:
-        """Load the bundle once.
+        """Load the bundle on the first call.
 
         Raises:
-            NightbidError: It is damaged.
+            NightbidError: The bundle is damaged.
         """
         if self.state.served is None:
             card = read_card(self._folder)

@@ -1,7 +1,7 @@
 """Prometheus metrics of all processes of one scorer.
 
-Import it after `PROMETHEUS_MULTIPROC_DIR` is set: the client library then keeps each value in a
-file of that folder, which every process can sum.
+Import this module after setting `PROMETHEUS_MULTIPROC_DIR`: the client library then keeps each
+value in a file of that folder, so that every process can report the sum.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ WAITING = Gauge("nightbid_waiting", "Requests in the queue.", multiprocess_mode=
 
 
 class WorkerStates:
-    """What each process of a scorer serves, in a folder that they share.
+    """State of each process of a scorer, in a folder that they share.
 
     Args:
-        folder: One JSON file per process.
+        folder: Folder with one JSON file per process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class WorkerStates:
         self._written = ""
 
     def write(self, champion: dict[str, Any] | None, trouble: str) -> None:
-        """Record what this process serves."""
+        """Write this process's champion and error, if they changed."""
         text = json.dumps({"champion": champion, "trouble": trouble})
         if text == self._written:
             return
@@ -58,7 +58,7 @@ class WorkerStates:
         self._written = text
 
     def read(self) -> list[dict[str, Any]]:
-        """What every live process serves."""
+        """Return the state of every live process."""
         found = []
         for path in sorted(self.folder.glob("[0-9]*.json")):
             if _is_alive(int(path.stem)):
@@ -67,7 +67,7 @@ class WorkerStates:
 
 
 class _Champions:
-    """Which champion serves in how many processes."""
+    """Collector for the number of processes that serve each champion."""
 
     def __init__(self, states: WorkerStates) -> None:
         self._states = states
@@ -96,7 +96,7 @@ class _Champions:
 
 
 class _Shadow:
-    """Differences between champion and shadow."""
+    """Collector for the differences between champion and shadow."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -144,7 +144,7 @@ SHADOW_SUMS = {
 
 
 def exposition(states: WorkerStates) -> bytes:
-    """All metrics in Prometheus' text format, summed over processes."""
+    """Return all metrics in Prometheus' text format, summed over processes."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     registry.register(_Champions(states))

@@ -22,24 +22,24 @@ RANKED = {
     "price": "number",
 }  # fmt: skip
 PREDICTED = {"probability": "probabilities", "value": "values"}
-"""What a model predicts → what an answer calls the predictions of its rows."""
+"""Output of a model → key of the predictions in a response."""
 ARROW = {
     "/score": "An uncompressed Arrow IPC stream of rows; the schema's metadata may hold `context`.",
     "/rank": "As for /score, with the bid of each row in the column `nb_bid`, its id in `nb_id` if"
     " it has one, and `auction` as JSON in the schema's metadata.",
 }
-"""Address → what an Arrow body of it holds."""
+"""Path → description of its Arrow body."""
 ASKED = (401, 408, 413, 422, 429, 503)
-"""Refusals of requests with a body."""
+"""Error statuses of requests with a body."""
 
 
 def document(columns: pa.Schema | None, version: str, output: str = "probability") -> Schema:
-    """Describe every address.
+    """Describe every path.
 
     Args:
-        columns: Names and types of the columns that the served model reads; None: nothing serves.
-        version: Of Nightbid.
-        output: What the served model predicts: `probability` or `value`.
+        columns: Names and types of the columns that the served model reads; None if none serves.
+        version: Version of Nightbid.
+        output: Output of the served model: `probability` or `value`.
     """
     predicted = _PROBABILITY if output == "probability" else {"type": "number", "minimum": 0}
     error = {"$ref": "#/components/responses/Error"}
@@ -118,7 +118,7 @@ def document(columns: pa.Schema | None, version: str, output: str = "probability
 
 
 def json_schema(kind: pa.DataType) -> Schema:
-    """JSON Schema of the values of a column, null excepted."""
+    """Return the JSON Schema of a column's values, without null."""
     if pa.types.is_dictionary(kind):
         return json_schema(kind.value_type)
     if pa.types.is_boolean(kind):

@@ -1,4 +1,4 @@
-"""A shadow against what happened: the log of its scores, joined with rows of known labels."""
+"""Calibration of champion and shadow: logged scores joined with rows whose labels are known."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import pyarrow.dataset as ds
 from nightbid.errors import ConfigError, CorruptDataError, MissingDataError
 
 LEAST = 1e-7
-"""Probabilities are clipped to it for the log loss."""
+"""Distance from 0 and 1 that probabilities are clipped to for the log loss."""
 
 
 def calibration(log: Path, rows: Path, label: str) -> list[dict[str, Any]]:
     """Compare the probabilities of champion and shadow with the outcomes.
 
     Args:
-        log: Of `nightbid serve --shadow-log`, with `--shadow-key`.
+        log: File that `nightbid serve --shadow-log` wrote with `--shadow-key`.
         rows: Parquet file, or folder of Parquet files, with the key's columns and the label.
-        label: Column that is above 0 where the outcome is positive.
+        label: Name of the label column; a value above 0 is a positive outcome.
 
     Returns:
-        For each pair of champion and shadow: `rows` with an outcome, `without_outcome`,
-        `observed` rate, and of each model `mean`, `ratio` (mean over observed; None where nothing
-        was observed) and `log_loss`.
+        One entry per pair of champion and shadow: `rows` with an outcome, `without_outcome`, the
+        `observed` rate, and for each model `mean`, `ratio` (mean over observed; None if the
+        observed rate is 0) and `log_loss`.
 
     Raises:
-        ConfigError: The log has no keys, or several sets of them.
+        ConfigError: The log has no keys, or several sets of key columns.
         CorruptDataError: The log or the rows cannot be read.
         MissingDataError: The rows lack a column, or no row of the log has an outcome.
     """
@@ -75,7 +75,7 @@ def _judged(
 
 
 def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
-    """Scores of each pair of champion and shadow, the last of each key; and the key's columns."""
+    """Read scores per pair of champion and shadow, the last per key, and the key's columns."""
     parts: dict[tuple[int, str], list[pa.Table]] = {}
     keys: set[tuple[str, ...]] = set()
     try:
@@ -97,7 +97,7 @@ def _scores(log: Path) -> tuple[dict[tuple[int, str], pa.Table], list[str]]:
             parts.setdefault((one["champion"], one["shadow"]), []).append(pa.table(columns))
         except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             if number == len(lines):
-                continue  # torn: it is being written
+                continue  # incomplete: the scorer is still writing it
             raise CorruptDataError(
                 f"line {number} is no line of a shadow log", where=str(log), hint="remove the line"
             ) from error

@@ -1,4 +1,4 @@
-"""Connections of the scorer: slow, silent and oversized ones cost nothing to others."""
+"""HTTP protocol of the scorer: slow, idle and oversized connections do not affect others."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from nightbid.scorer.exchange import Exchange, Scoring
 
 READ_SECONDS = 10
-"""For a request to arrive whole, from its first byte or from the start of its connection."""
+"""Seconds for a request to arrive completely, from its first byte or the connection's start."""
 WRITE_SECONDS = 10
-"""For a client to take what waits to be sent to it."""
+"""Seconds for a client to read what is buffered for it."""
 LINGER_SECONDS = 2
-"""For a client to end a request that was refused before its end."""
+"""Seconds for a client to finish sending a request that was rejected early."""
 LINGER_BYTES = 64 << 20
-"""Of such a request, that are thrown away."""
+"""Maximum number of bytes of such a request that are discarded."""
 IDLE_SECONDS = 75
-"""Between two requests of a connection."""
+"""Seconds that a connection may be idle between two requests."""
 MOST_HEAD_BYTES = 64 << 10
-"""Of a request's line and headers."""
+"""Maximum size of a request line with its headers."""
 NOT_HTTP = "not HTTP → send an HTTP/1.1 request"
 TOO_LARGE = f"headers: more than {MOST_HEAD_BYTES >> 10} KiB → send fewer"
 MOST_CONNECTIONS = 8192
-"""Of one process. Beyond it, a connection that waits for a request gives way to a new one."""
+"""Maximum per process. Beyond it, a new connection replaces an idle one."""
 
 
 class Lingering:
-    """A connection that is closed without losing the answer.
+    """Transport that is closed without losing the response.
 
-    A socket that is closed while a client still sends is reset, and the reset may throw away the
-    answer that the client has not read. So a request that is refused before its end is answered,
-    then read and thrown away within bounds, and closed when the client has ended it.
+    Closing a socket while the client is still sending resets the connection, and the reset may
+    discard the response before the client reads it. So if a request is rejected early, the rest of
+    it is read and discarded within limits, and the connection is closed when the client finishes.
 
     Args:
-        transport: The connection.
-        is_unread: Whether the client may still be sending a request.
-        loop: Of the connection.
+        transport: Connection of the client.
+        is_unread: Function that returns whether the client may still be sending a request.
+        loop: Event loop of the connection.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Lingering:
 
     @property
     def lingers(self) -> bool:
-        """Whether all that is read is thrown away by now."""
+        """Whether received data is discarded by now."""
         return self._timer is not None
 
     def is_closing(self) -> bool:
-        """Whether nothing more is answered."""
+        """Return whether no further response is sent."""
         return self.lingers or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close, once the client has ended what it sends."""
+        """Close the connection once the client has finished sending."""
         if self.is_closing():
             return
         if not self._is_unread():
@@ -84,36 +84,36 @@ class Lingering:
             self._transport.resume_reading()
 
     def throw_away(self, data: bytes) -> None:
-        """Take what the client goes on to send."""
+        """Discard data that the client is still sending."""
         self._left -= len(data)
         if self._left < 0:
             self._transport.close()
 
     def stop(self) -> None:
-        """Stop the clock: the connection is gone."""
+        """Cancel the timer when the connection is lost."""
         if self._timer is not None:
             self._timer.cancel()
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with a deadline for each request and a limit of connections.
+    """uvicorn's HTTP protocol with a deadline per request and a connection limit.
 
-    Small requests to a scorer (`scoring` in the state of the application) are answered directly.
+    Small requests to a scorer (`scoring` in the application's state) are answered directly.
     """
 
     cycle: Any
     _lingering: Lingering
     _whole = True
-    """Whether the newest request was read to its end."""
+    """Whether the latest request was read completely."""
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _head = 0
     _in_head = True
     _offered = b""
-    """Method of a request that offers another protocol."""
+    """Method of a request that offers a protocol upgrade."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock of the first request."""
+        """Start the timer of the first request; enforce the connection limit."""
         self._lingering = Lingering(transport, lambda: not self._whole, self.loop)
         super().connection_made(cast(asyncio.Transport, self._lingering))
         if len(self.connections) > most_connections():
@@ -125,7 +125,7 @@ class Protocol(HttpToolsProtocol):
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clocks."""
+        """Stop all timers, and clean up the current request."""
         self._lingering.stop()
         self._stop()
         self._take()
@@ -135,7 +135,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of a head, which nothing else limits."""
+        """Parse received data, and limit the size of a request's head."""
         if self._lingering.lingers:
             self._lingering.throw_away(data)
             return
@@ -155,21 +155,21 @@ class Protocol(HttpToolsProtocol):
             self._end(431, TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        """Start the clock of a request."""
+        """Start the timer of a request."""
         super().on_message_begin()
         self._whole = False
         self._in_head, self._head = True, 0
         self._await_request()
 
     def on_headers_complete(self) -> None:
-        """Pass the request on; its body is limited by who reads it."""
+        """Forward the request; the code that reads the body limits its size."""
         if self.parser.should_upgrade():
             self._offered = self.parser.get_method()
             return
         self._in_head = False
         if len(self.url) + sum(len(k) + len(v) for k, v in self.headers) > MOST_HEAD_BYTES:
             self._end(431, TOO_LARGE)
-            raise ValueError(TOO_LARGE)  # ends the parser
+            raise ValueError(TOO_LARGE)  # stops the parser
         exchange = self._exchange()
         if exchange is None:
             super().on_headers_complete()
@@ -177,7 +177,7 @@ class Protocol(HttpToolsProtocol):
             self.cycle = exchange
 
     def _exchange(self) -> Exchange | None:
-        """Begin a request that needs nothing of ASGI; None if ASGI is to answer it."""
+        """Start a request that does not need ASGI; return None if ASGI must answer it."""
         scoring: Scoring | None = getattr(getattr(self.app, "state", None), "scoring", None)
         is_behind = self.cycle is not None and not self.cycle.response_complete
         if (
@@ -201,14 +201,14 @@ class Protocol(HttpToolsProtocol):
         )
 
     def on_body(self, body: bytes) -> None:
-        """Pass a part of the body on."""
+        """Forward a part of the body."""
         if isinstance(self.cycle, Exchange):
             self.cycle.take(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Stop the clock: the request is whole."""
+        """Stop the timer; the request is complete."""
         self._whole = True
         if self._offered:
             return
@@ -219,14 +219,14 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, if the last one was read whole."""
+        """Wait for the next request, if the last one was read completely."""
         super().on_response_complete()
         self._in_head, self._head = True, 0
 
     def _decline(self, rest: bytes) -> None:
-        """Read a request that offers another protocol (Java's client: h2c) as one that does not.
+        """Parse a request that offers a protocol upgrade (Java's client: h2c) as one without it.
 
-        The parser leaves out the body of such a request.
+        The parser omits the body of such a request.
         """
         method, self._offered = self._offered, b""
         if method == b"CONNECT":
@@ -243,13 +243,13 @@ class Protocol(HttpToolsProtocol):
         self.data_received(b"\r\n".join([*head, b"", b""]) + rest)
 
     def pause_writing(self) -> None:
-        """Start the clock of a client that does not read its answer."""
+        """Start the timer of a client that does not read its response."""
         self._take()
         self._unread = self.loop.call_later(WRITE_SECONDS, self._abandon)
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Stop that clock."""
+        """Stop that timer."""
         self._take()
         super().resume_writing()
 
@@ -287,7 +287,7 @@ class Protocol(HttpToolsProtocol):
             f"retry-after: 1\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        # Of connections that are too many, none is kept for the sake of an answer.
+        # Connections above the limit are closed at once, even if the response may be lost.
         self._whole = status == 503
         self.transport.close()
 
@@ -296,10 +296,10 @@ REASONS = {400: "not http", 408: "slow", 431: "too large", 503: "too many connec
 
 
 class Loop(uvloop.Loop):
-    """uvloop's event loop, on which a TLS handshake has the deadline of a request."""
+    """uvloop's event loop with the request deadline for TLS handshakes."""
 
     async def create_server(self, *given: Any, **more: Any) -> Any:
-        """Listen."""
+        """Create a server with a deadline for TLS handshakes."""
         if more.get("ssl") is not None:
             more["ssl_handshake_timeout"] = READ_SECONDS
         return await super().create_server(*given, **more)
@@ -307,7 +307,7 @@ class Loop(uvloop.Loop):
 
 @functools.cache
 def most_connections() -> int:
-    """Connections of one process: what its limit of open files allows, at most 8192."""
+    """Return the connection limit per process: the limit of open files, at most 8192."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -322,7 +322,7 @@ def _is_idle(one: Any, new: Protocol) -> bool:
 
 
 def _count(reason: str) -> None:
-    # Not before the folder of the metrics is known, which the settings of a process name.
+    # Import late: the metrics' folder is known only after a process has read its settings.
     from nightbid.scorer.metrics import REFUSED
 
     REFUSED.labels(reason).inc()

@@ -1,4 +1,4 @@
-"""Answers of one line to requests that are refused, counted by their reason."""
+"""One-line error responses, counted by reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nightbid.scorer.rows import TooManyRowsError
 
 LOG = logging.getLogger(__name__)
 MOST_BYTES = 16 << 20
-"""Of a request's body."""
+"""Maximum size of a request's body."""
 RETRY = {"Retry-After": "1"}
 REASONS = {
     413: "too large",
@@ -29,7 +29,7 @@ REASONS = {
 
 
 def refusal(error: Exception) -> Response:
-    """One line about an error, counted by its reason."""
+    """Return a one-line response for an error, and count it by reason."""
     status, reason, line = 500, "error", str(error)
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
@@ -56,13 +56,13 @@ def refusal(error: Exception) -> Response:
 
 
 def no_champion(trouble: str) -> HTTPException:
-    """Why nothing is scored."""
+    """Return the error for a scorer that serves no champion."""
     what = trouble or "no candidate has passed every gate yet"
     return HTTPException(503, f"no champion serves: {what}", headers={"Retry-After": "5"})
 
 
 def too_large() -> HTTPException:
-    """A body above the limit."""
+    """Return the error for a body above the size limit."""
     return HTTPException(
         413,
         f"body: more than {MOST_BYTES >> 20} MiB → send fewer rows",
@@ -71,5 +71,5 @@ def too_large() -> HTTPException:
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Answer with JSON."""
+    """Return a JSON response."""
     return Response(orjson.dumps(value), status, headers, media_type="application/json")

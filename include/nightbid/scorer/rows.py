@@ -1,7 +1,8 @@
-"""From the JSON of a request to the raw rows that a bundle scores.
+"""Parse the JSON of a request into the raw rows that a bundle scores.
 
-The bundle says which columns it reads and of what type they were in the logs. A value of another
-type is refused and named, never guessed at: a number that became a string would be another ad.
+The bundle defines which columns it reads and their types in the logs. A value of another type is
+rejected with an error that names it, never converted: a number converted to a string could be
+another ad.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ from nightbid.errors import CorruptDataError, DataError, MissingDataError
 from nightbid.serving.json_values import WRONG, from_json
 
 MOST_ROWS = 16_384
-"""Rows of one request."""
+"""Maximum number of rows per request."""
 MOST_VALUES = 1 << 20
-"""JSON values of one request. Each takes some 100 bytes once it is read."""
+"""Maximum number of JSON values per request. Each takes about 100 bytes when parsed."""
 
 
 class TooManyRowsError(DataError):
-    """A request that should be several."""
+    """Raised for a request that is too large and should be split."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The rows of a request: what they share once, and what differs per row."""
+    """Rows of a request: values shared by all rows are stored once."""
 
     shared: pa.RecordBatch
-    """One row; no column where the request has no context."""
+    """One row; has no columns if no values are shared."""
     rows: pa.RecordBatch
-    """[rows]; the other columns."""
+    """[rows] the other columns."""
 
     def table(self, columns: pa.Schema) -> pa.Table:
-        """Join both into whole rows, the columns of `columns` in their order."""
+        """Combine both into whole rows with the columns of `columns`, in that order."""
         again = pa.array(np.zeros(len(self.rows), np.int64))
         return pa.table(
             {
@@ -53,39 +54,39 @@ class Asked:
 
 
 class Wire(msgspec.Struct, forbid_unknown_fields=True):
-    """A request whose values are still JSON."""
+    """A request with its values still encoded as JSON."""
 
     rows: list[msgspec.Raw]
     context: dict[str, msgspec.Raw] = {}
 
 
 class RankWire(Wire, forbid_unknown_fields=True):
-    """The same with what an auction needs; empty where it is absent."""
+    """A request to rank, with the keys of an auction; empty if missing."""
 
     bids: msgspec.Raw = msgspec.Raw()
     ids: msgspec.Raw = msgspec.Raw()
     auction: msgspec.Raw = msgspec.Raw()
 
     def others(self) -> dict[str, Any]:
-        """Decode all but rows and context."""
+        """Decode everything except rows and context."""
         given = {"bids": self.bids, "ids": self.ids, "auction": self.auction}
         return {name: orjson.loads(raw) for name, raw in given.items() if bytes(raw)}
 
 
 def parse(body: bytes, columns: pa.Schema) -> pa.Table:
-    """Read the body of a request as whole rows; see `read`."""
+    """Parse the body of a request into whole rows; see `read`."""
     return read(load(body, columns), columns).table(columns)
 
 
 def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
-    """Read JSON.
+    """Parse the body of a request as JSON.
 
     Args:
-        body: of a request.
-        columns: of the rows.
+        body: Body of the request.
+        columns: Names and types of the columns that the model reads.
 
     Raises:
-        CorruptDataError: it is none, or not an object.
+        CorruptDataError: The body is not JSON, or not an object.
         TooManyRowsError: It holds more values than `MOST_VALUES`.
     """
     if len(body) > MOST_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
@@ -93,11 +94,11 @@ def load(body: bytes, columns: pa.Schema) -> dict[str, Any]:
             f"more than {MOST_VALUES:,} values", where="body", hint="send fewer rows at once"
         )
     try:
-        # A decimal may have more digits than orjson's 64 bits.
+        # A decimal may have more digits than orjson's 64-bit numbers.
         exact = any(pa.types.is_decimal(each) for each in columns.types)
         found = json.loads(body) if exact else orjson.loads(body)
     except (ValueError, RecursionError):
-        # NaN, half surrogate pairs and whole numbers of any size are read by Python's own.
+        # Python's own parser also reads NaN, lone surrogates and integers of any size.
         try:
             found = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -116,14 +117,15 @@ def read(asked: dict[str, Any], columns: pa.Schema, others: Set[str] = frozenset
         {"context": {"user_id": 5, …}, "rows": [{"ad_id": 17}, {"ad_id": 4}]}
 
     Args:
-        asked: JSON; `context` holds what all rows share. Columns that nobody reads are ignored.
-        columns: name and type of each column that the model reads.
-        others: keys beside `rows` and `context` that are allowed.
+        asked: Parsed JSON; `context` holds values that all rows share. Columns that the model
+            does not read are ignored.
+        columns: Name and type of each column that the model reads.
+        others: Allowed keys in addition to `rows` and `context`.
 
     Raises:
-        CorruptDataError: it is not such JSON, or a value is not of its column's type.
-        MissingDataError: a row lacks a column.
-        TooManyRowsError: there are more than `MOST_ROWS`.
+        CorruptDataError: The request has another structure, or a value has another type.
+        MissingDataError: A row lacks a column.
+        TooManyRowsError: There are more than `MOST_ROWS` rows.
     """
     rows, context = asked.get("rows"), asked.get("context", {})
     if not isinstance(rows, list) or not isinstance(context, dict):
@@ -168,7 +170,7 @@ def _values(
     name, kind = field.name, field.type
     try:
         return [row[name] for row in rows]
-    except KeyError:  # of some rows, so that the context has it, or nobody
+    except KeyError:  # some rows lack the column; the context may have it
         values = []
     for at, row in enumerate(rows):
         if name not in row and name not in context:
@@ -185,18 +187,18 @@ def _values(
 
 
 def _is_constant(values: list[Any]) -> bool:
-    """Whether all rows repeat one value, which is then looked up once."""
+    """Return whether all rows repeat one value, which then needs only one lookup."""
     if len(values) < 2 or type(values[0]) not in (str, int, type(None)):
-        return False  # 0.0 equals -0.0, which is another number
+        return False  # 0.0 equals -0.0, but they are different numbers
     kind = type(values[0])
     return values.count(values[0]) == len(values) and all(type(each) is kind for each in values)
 
 
 def shared_value(value: Any, field: pa.Field) -> pa.Array:
-    """Read a value of the context as a column of one row.
+    """Convert a value of the context to a column with one row.
 
     Raises:
-        CorruptDataError: It is not of the column's type.
+        CorruptDataError: The value does not have the column's type.
     """
     return _array([value], field.type, field.name, "context")
 
@@ -219,6 +221,6 @@ def _array(values: list[Any], kind: pa.DataType, name: str, where: str) -> pa.Ar
 
 
 def _short(value: Any) -> str:
-    # Half a surrogate pair is JSON, and cannot be written.
+    # JSON may contain a lone surrogate, which cannot be encoded.
     text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
     return text if len(text) <= 60 else text[:59] + "…"

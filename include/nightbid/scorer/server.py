@@ -1,4 +1,4 @@
-"""The scorer's processes: one per core behind one address, restarted when one dies."""
+"""The scorer's processes: one per core on one address, restarted after a crash."""
 
 from __future__ import annotations
 
@@ -25,51 +25,51 @@ from nightbid.errors import ConfigError
 from nightbid.scorer.access import Access
 
 BACKLOG = 2048
-"""Connections that wait to be accepted, per process."""
+"""Maximum number of connections waiting to be accepted, per process."""
 GRACE_SECONDS = 30
-"""For requests under way when the scorer is stopped."""
+"""Seconds for requests in progress to finish when the scorer stops."""
 SHADOW_SECONDS = 5
-"""Between the end of a shadow's process and the start of the next."""
+"""Seconds between the end of a shadow process and its restart."""
 START_SECONDS = 120
-"""For a process to load its model before the others are reported without it."""
+"""Seconds to wait for a process to load its model before the scorer is reported as started."""
 
 SWITCH_SECONDS = 0.0005
-"""Longest turn of a thread while another one waits for the interpreter."""
+"""Maximum time that a thread holds the GIL while another one waits for it."""
 
 
 @dataclass(frozen=True)
 class ScorerSettings:
-    """What every process of a scorer needs to know."""
+    """Settings for every process of a scorer."""
 
     workspace: str
     pipeline: str
     bundle: str = ""
-    """Folder of a bundle that serves instead of the champion; empty: follow the champion."""
+    """Folder of a bundle to serve instead of the champion; empty follows the champion."""
     poll_seconds: float = 2.0
     queue_ms: float = 50.0
     access: Access = field(default_factory=Access)
     shadow: str = ""
-    """`previous`, `candidate` or the folder of a bundle that scores along; empty: none."""
+    """Bundle to score in the shadow: `previous`, `candidate` or a bundle's folder; empty: none."""
     shadow_log: str = ""
-    """File that gets a line per request that the shadow has scored."""
+    """File that receives a line per request that the shadow scored; empty: no log."""
     shadow_key: tuple[str, ...] = ()
-    """Columns of a request that name a row in the logs, for that file."""
+    """Request columns that identify a row of the logs, to be written to `shadow_log`."""
 
 
 class ReusedSocket(socket.socket):
-    """A bound socket that becomes another one of the same address in a child process.
+    """A bound socket that is re-created with the same address in a child process.
 
-    The kernel then spreads new connections over the processes (SO_REUSEPORT).
+    The kernel then distributes new connections over the processes (SO_REUSEPORT).
     """
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle the address, not the descriptor."""
+        """Pickle the address instead of the file descriptor."""
         host, port = self.getsockname()[:2]
         return reuse, (host, port)
 
 
 def reuse(host: str, port: int) -> ReusedSocket:
-    """Bind an address that other sockets of this user may be bound to."""
+    """Bind a socket to an address that may be shared with other sockets of this user."""
     bound = ReusedSocket(_family(host), socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -81,12 +81,12 @@ def listen(host: str, port: int) -> ReusedSocket:
     """Reserve the address before anything is loaded.
 
     Raises:
-        ConfigError: It is taken, or not of this machine.
+        ConfigError: The address is in use, or does not belong to this machine.
     """
     try:
         with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))  # fails if another server has it, a scorer too
+            probe.bind((host, port))  # fails if another server uses it, even a scorer
         return reuse(host, port)
     except OSError as error:
         raise ConfigError(
@@ -106,10 +106,10 @@ def serve(
     """Serve until this process is stopped; requests under way are answered first.
 
     Args:
-        settings: Of each process.
-        taken: The address, from `listen`.
-        processes: How many; each holds the model once.
-        started: Called when all processes answer.
+        settings: Settings for each process.
+        taken: Socket with the address, from `listen`.
+        processes: Number of processes; each one loads the model.
+        started: Called when all processes are ready.
     """
     folder = Path(tempfile.mkdtemp(prefix="nightbid-scorer-"))
     (folder / "metrics").mkdir()
@@ -125,7 +125,7 @@ def serve(
         workers=processes,
         log_level="warning",
         access_log=False,
-        proxy_headers=False,  # a client's own headers say nothing of its address
+        proxy_headers=False,  # a client could fake its address in its own headers
         backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -139,7 +139,7 @@ def serve(
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor, which says when all processes answer."""
+    """uvicorn's supervisor with a callback when all processes are ready."""
 
     def __init__(
         self, config: uvicorn.Config, taken: ReusedSocket, started: Callable[[], None]
@@ -155,9 +155,9 @@ class _Supervisor(Multiprocess):
 
 
 def make_application(settings: ScorerSettings, folder: Path) -> Any:
-    """Make the application of one process; runs in it."""
+    """Create the application of one process; called in that process."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    # A thread that loads a bundle must not keep the event loop waiting for the interpreter.
+    # A thread that loads a bundle must not keep the event loop waiting for the GIL.
     sys.setswitchinterval(SWITCH_SECONDS)
     from nightbid.scorer.follow import Follower, OneBundle
     from nightbid.scorer.metrics import WorkerStates
@@ -181,7 +181,7 @@ def make_application(settings: ScorerSettings, folder: Path) -> Any:
 
 
 def _keep_shadow(settings: ScorerSettings, folder: Path) -> None:
-    """Start the shadow's process, and again when it dies."""
+    """Run the shadow's process, and restart it when it exits."""
     from nightbid.scorer import shadow
 
     given = (settings.workspace, settings.pipeline, settings.shadow, folder,
@@ -196,7 +196,7 @@ def _keep_shadow(settings: ScorerSettings, folder: Path) -> None:
 
 
 def end_with_parent() -> None:
-    """Stop this process when its supervisor was killed."""
+    """Stop this process when its supervisor exits."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

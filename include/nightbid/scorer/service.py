@@ -1,17 +1,17 @@
-"""The scorer's HTTP interface, as one of its processes answers it.
+"""The scorer's HTTP interface, as implemented by each of its processes.
 
 ====  =============  ===============================================================
-POST  /score         rows in, a probability each out, and which champion said so
-POST  /rank          the same rows with bids, ordered by eCPM and priced
-GET   /columns       what a row holds: name and type of each column that the model reads
-GET   /ready         200 while a champion serves, else 503
-GET   /health        200 while the process answers; champion, requests, what is wrong
+POST  /score         score rows: one probability each, and the champion that scored
+POST  /rank          score rows with bids, order them by eCPM and price them
+GET   /columns       name and type of each column that the model reads
+GET   /ready         200 if a champion serves in every process, else 503
+GET   /health        200 while the process responds; champion, requests, errors
 GET   /metrics       Prometheus metrics
-GET   /shadow        how a second bundle scored the same requests
+GET   /shadow        comparison with a second bundle that scored the same requests
 GET   /openapi.json  this interface, with the columns that the champion reads
 ====  =============  ===============================================================
 
-`/ready`, `/health` and `/metrics` speak for all processes of the scorer.
+`/ready`, `/health` and `/metrics` report on all processes of the scorer.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ from nightbid.scorer.refusals import (
 
 LOG = logging.getLogger(__name__)
 MOST_HELD_BYTES = 64 << 20
-"""Of all bodies that one process holds at once."""
+"""Maximum size of all bodies that one process holds at once."""
 LARGE_BYTES = 256 << 10
-"""A larger body is scored in a thread, beside the small ones."""
+"""Larger bodies are scored in a thread, in parallel to small ones."""
 Endpoint = Literal["score", "rank"]
 DIRECT: dict[bytes, Endpoint] = {b"/score": "score", b"/rank": "rank"}
 ANSWERED = {each: REQUESTS.labels(each) for each in DIRECT.values()}
@@ -75,11 +75,11 @@ class Service:
     """One process of a scorer.
 
     Args:
-        follower: Knows the champion.
-        states: Shared with the other processes.
-        poll_seconds: Between two looks at the champion's history.
-        queue_ms: Longest expected wait of a request; beyond it, it is refused.
-        access: What a client needs.
+        follower: Provides the champion.
+        states: States of all processes.
+        poll_seconds: Seconds between two polls of the champion history.
+        queue_ms: Maximum expected wait of a request in milliseconds; beyond it, it is rejected.
+        access: Requirements for clients; None admits every request.
         has_shadow: Whether a second bundle scores the same requests.
     """
 
@@ -103,7 +103,7 @@ class Service:
         self._backlog: Backlog
 
     def application(self) -> Starlette:
-        """Make the ASGI application."""
+        """Create the ASGI application."""
         refuse = self._refuse
         app = Starlette(
             routes=[
@@ -131,7 +131,7 @@ class Service:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         await self._look()
-        # What is loaded by now stays; visiting it takes the garbage collector 50 ms each time.
+        # Objects loaded by now stay; excluding them saves 50 ms in each garbage collection.
         gc.collect()
         gc.freeze()
         self._backlog = Backlog(self._queue_ms)
@@ -145,7 +145,7 @@ class Service:
             await asyncio.sleep(self._poll_seconds)
             try:
                 await self._look()
-            except Exception:  # a full disk, say; the next look may succeed
+            except Exception:  # for example a full disk; the next poll may succeed
                 LOG.exception("cannot look for a new champion")
 
     async def _look(self) -> None:
@@ -180,7 +180,7 @@ class Service:
     def _work(
         self, endpoint: Endpoint, served: Served, is_arrow: bool, body: bytes, *, large: bool
     ) -> bytes:
-        """Score a request; the body of its answer."""
+        """Score a request, and return the body of its response."""
         answer: dict[str, Any] = {"champion": served.name}
         if endpoint == "score":
             score = served.answer_arrow if is_arrow else served.answer
@@ -198,16 +198,16 @@ class Service:
     def begin(
         self, path: bytes, headers: list[tuple[bytes, bytes]], address: str
     ) -> Callable[[bytes], bytes] | None:
-        """Let in a small request that needs nothing of ASGI.
+        """Admit a small request that does not need ASGI.
 
         Args:
-            path: What it asks for.
-            headers: Names in small letters, and values.
-            address: Of its client.
+            path: Path of the request.
+            headers: Lowercase names, and values.
+            address: IP address of the client.
 
         Returns:
-            Makes the body of the answer from that of the request. None: ASGI answers it, also where
-            it is to be refused.
+            A function from the request's body to the response's body; None if ASGI must answer,
+            also if the request is to be rejected.
         """
         endpoint, served = DIRECT.get(path), self._follower.state.served
         if endpoint is None or served is None:
@@ -233,14 +233,14 @@ class Service:
         return score
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Queue some small work; as `Backlog.submit`."""
+        """Queue a small piece of work; see `Backlog.submit`."""
         self._backlog.submit(work)
 
     def hold(self, size: int) -> None:
-        """Count bytes of a body that is being read; negative: they are not held any more.
+        """Count bytes of a body that is being read; a negative size releases them.
 
         Raises:
-            OverloadedError: There are too many. Those of the call are counted all the same.
+            OverloadedError: The total is too large. The bytes of this call are counted anyway.
         """
         self._held += size
         if size > 0 and self._held > MOST_HELD_BYTES:
@@ -251,7 +251,7 @@ class Service:
             )
 
     def _beside(self, served: Served, body: bytes, scores: Any, **more: Any) -> None:
-        """Hand an answered request to the shadow."""
+        """Send an answered request to the shadow."""
         if self._shadow is None:
             return
         if not self._shadow.send(
@@ -266,13 +266,13 @@ class Service:
             SHADOW_SKIPPED.inc()
 
     async def columns(self, request: Request) -> Response:
-        """Names and types of the columns of a row."""
+        """Return names and types of the columns of a row."""
         served = self._serving()
         types = {each.name: str(each.type) for each in served.columns}
         return json_response({"champion": served.name, "columns": types})
 
     async def ready(self, request: Request) -> Response:
-        """Whether every process serves a champion."""
+        """Respond with 200 if every process serves a champion, else 503."""
         states = self._states.read()
         for state in states:
             if state["champion"] is None:
@@ -280,7 +280,7 @@ class Service:
         return json_response({"champion": _oldest(states), "trouble": _trouble(states)})
 
     async def health(self, request: Request) -> Response:
-        """What serves, how much was answered, and what is wrong."""
+        """Return the champion, the numbers of requests, and errors."""
         states = self._states.read()
         counts = totals(
             ("nightbid_requests_total", "nightbid_rows_total", "nightbid_refused_total")
@@ -299,7 +299,7 @@ class Service:
         )
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus' text format."""
+        """Return metrics in Prometheus' text format."""
         WAITING.set(len(self._backlog))
         if served := self._follower.state.served:
             MISSED.inc(served.newly_missed())
@@ -307,7 +307,7 @@ class Service:
         return Response(exposition(self._states), media_type="text/plain; version=0.0.4")
 
     async def differences(self, request: Request) -> Response:
-        """How a second bundle scored the same requests."""
+        """Compare the scores of champion and shadow."""
         found = shadow.read(self._states.folder) if self._shadow else None
         if found is None:
             what = "starting" if self._shadow else "none → start the scorer with --shadow"
@@ -319,7 +319,7 @@ class Service:
         )
 
     async def openapi(self, request: Request) -> Response:
-        """Describe this interface."""
+        """Return the OpenAPI description of this interface."""
         served = self._follower.state.served
         columns, output = (served.columns, served.output) if served else (None, "probability")
         return json_response(openapi.document(columns, version("nightbid"), output))
@@ -349,7 +349,7 @@ class Service:
         return state.served
 
     def refuse(self, error: Exception) -> Response:
-        """One line about an error; as `refusal`."""
+        """Return a one-line response for an error; see `refusal`."""
         return refusal(error)
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
@@ -357,7 +357,7 @@ class Service:
 
 
 def _oldest(states: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The champion that every process has reached."""
+    """Return the oldest champion in service: every process has reached at least this one."""
     champions: list[dict[str, Any]] = [each["champion"] for each in states if each["champion"]]
     return min(champions, key=lambda each: int(each["number"]), default=None)
 

@@ -1,8 +1,8 @@
-"""A second bundle that scores the same requests, beside the answers.
+"""A second bundle that scores the same requests without affecting responses.
 
-The processes of a scorer send each answered request to one process of low priority, over a socket
-that never blocks: what it cannot take is skipped and counted. It scores the request with the
-second bundle, compares scores and order with the answer, and adds the differences up.
+The processes of a scorer send each answered request to one low-priority process, over a
+non-blocking socket: requests that it cannot take are skipped and counted. It scores the request
+with the second bundle, compares scores and order with the response, and sums the differences.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ LOG = logging.getLogger(__name__)
 PREVIOUS, CANDIDATE = "previous", "candidate"
 SOCKET, STATE = "shadow.sock", "shadow.json"
 MOST_BYTES = 160 << 10
-"""Of a message; larger requests are skipped. The kernel takes no datagrams above some 200 KiB."""
+"""Maximum size of a message: the kernel rejects datagrams above about 200 KiB."""
 MOST_WAITING = 256
-"""Requests that wait for the shadow."""
+"""Maximum number of requests that wait for the shadow."""
 NICENESS = 10
 STATE_SECONDS = 0.5
-"""Between two writings of the sums."""
+"""Minimum seconds between two writes of the sums."""
 
 
 class Message(msgspec.Struct, array_like=True):
@@ -53,9 +53,9 @@ class Message(msgspec.Struct, array_like=True):
     body: bytes
     is_arrow: bool
     scores: bytes
-    """Of the champion; float64 [rows]."""
+    """Scores of the champion; float64 [rows]."""
     bids: list[float] = []
-    """[rows]; empty: the order is that of the scores."""
+    """[rows] bids; empty means that rows are ordered by score."""
 
 
 @dataclass
@@ -64,22 +64,22 @@ class Comparison:
 
     champion: int
     shadow: str
-    """First characters of its bundle's digest."""
+    """First characters of the digest of the shadow's bundle."""
     run_id: str
     requests: int = 0
     rows: int = 0
     champion_sum: float = 0.0
-    """Of all probabilities."""
+    """Sum of the champion's probabilities over all rows."""
     shadow_sum: float = 0.0
     difference_sum: float = 0.0
-    """Of absolute differences of probabilities."""
+    """Sum of absolute differences of probabilities."""
     largest_difference: float = 0.0
     ordered: int = 0
-    """Requests of two rows or more: those that have an order."""
+    """Number of requests with at least two rows, which have an order."""
     winners_changed: int = 0
     tau_sum: float = 0.0
     taus: int = 0
-    """Requests of which Kendall's tau is known: neither side scores all rows alike."""
+    """Number of requests with a defined Kendall's tau: neither side scores all rows equally."""
 
     def add(
         self,
@@ -87,12 +87,12 @@ class Comparison:
         theirs: npt.NDArray[np.float64],
         bids: npt.NDArray[np.float64] | None = None,
     ) -> dict[str, Any]:
-        """Add a request; returns its own differences.
+        """Add a request, and return its own differences.
 
         Args:
             ours: Probabilities of the champion, [rows].
-            theirs: Those of the shadow, [rows].
-            bids: Bids, [rows]; the order is then that of bid times probability.
+            theirs: Probabilities of the shadow, [rows].
+            bids: Bids, [rows]; rows are then ordered by bid times probability.
         """
         found: dict[str, Any] = {"rows": len(ours)}
         self.requests += 1
@@ -107,7 +107,7 @@ class Comparison:
         found |= {"mean_difference": float(difference.mean()),
                   "largest_difference": float(difference.max())}  # fmt: skip
         if len(ours) > 1:
-            from scipy.stats import kendalltau  # large, and not needed by those who answer
+            from scipy.stats import kendalltau  # slow import, not needed by scoring processes
 
             mine, other = (ours, theirs) if bids is None else (ours * bids, theirs * bids)
             changed = bool(other[int(mine.argmax())] < other.max())
@@ -121,7 +121,7 @@ class Comparison:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Means and shares; None where nothing was compared."""
+        """Return means and shares; None if nothing was compared."""
         rows, ordered = max(self.rows, 1), max(self.ordered, 1)
         return {
             "champion": self.champion,
@@ -144,7 +144,7 @@ class Comparison:
 
 @dataclass
 class Sums:
-    """What a shadow has done so far."""
+    """Totals of a shadow so far."""
 
     of: str
     skipped: int = 0
@@ -154,10 +154,10 @@ class Sums:
 
 
 class Sender:
-    """The side of the processes that answer.
+    """Sends requests from a scoring process to the shadow.
 
     Args:
-        folder: Shared with the shadow.
+        folder: Folder that is shared with the shadow.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -166,13 +166,13 @@ class Sender:
         self._socket.setblocking(False)
 
     def send(self, message: Message) -> bool:
-        """Hand a request over, or skip it; never waits."""
+        """Send a request, or skip it if the shadow cannot take it; returns whether it was sent."""
         packed = msgspec.msgpack.encode(message)
         if len(packed) > MOST_BYTES:
             return False
         try:
             self._socket.sendto(packed, self._address)
-        except OSError:  # it is full, or not there
+        except OSError:  # the socket is full or missing
             return False
         return True
 
@@ -181,7 +181,7 @@ class Choice:
     """Finds the bundle that a shadow scores with.
 
     Args:
-        workspace: Holds champions and runs.
+        workspace: Workspace with champions and runs.
         pipeline: Name of the pipeline.
         what: `previous`, `candidate`, or the folder of an exported bundle.
     """
@@ -190,17 +190,17 @@ class Choice:
         self._workspace, self._pipeline, self._what = workspace, pipeline, what
 
     def find(self, now: str = "") -> tuple[Champion, Path] | None:
-        """Find what to score with.
+        """Find the bundle to score with.
 
         Args:
-            now: Digest of the bundle that is loaded.
+            now: Digest of the bundle that is loaded; empty if none is.
 
         Returns:
-            The bundle, as an entry of the history would have it, and its folder; None if it is
-            the one that is loaded.
+            The bundle as an entry of the champion history, and its folder; None if that bundle is
+            already loaded.
 
         Raises:
-            NightbidError: There is none, or it is damaged.
+            NightbidError: There is no such bundle, or it is damaged.
         """
         if self._what == PREVIOUS:
             pointer = ChampionPointer(self._workspace, self._pipeline)
@@ -225,7 +225,7 @@ class Choice:
         return entry, folder
 
     def _candidate(self) -> tuple[str, str]:
-        """The newest export that no champion ever was."""
+        """Return address and run id of the newest export that was never champion."""
         pointer = ChampionPointer(self._workspace, self._pipeline)
         promoted = {each.bundle_uri for each in pointer.history()}
         for run in reversed(runs_of(self._workspace, self._pipeline)):
@@ -240,16 +240,16 @@ class Choice:
 
 
 def _at(workspace: Workspace, folder: str) -> UPath:
-    """A folder of this machine, or one of the workspace."""
+    """Return a local folder if it exists, else one of the workspace."""
     here = Path(folder)
     return UPath(here.absolute()) if here.exists() else workspace.at(folder)
 
 
 def check(workspace: Workspace, what: str) -> None:
-    """Refuse a shadow that cannot be.
+    """Check the choice of a shadow.
 
     Raises:
-        ConfigError: It is neither a word nor a bundle.
+        ConfigError: It is neither a keyword nor the folder of a bundle.
     """
     if what in (PREVIOUS, CANDIDATE):
         return
@@ -264,15 +264,15 @@ def check(workspace: Workspace, what: str) -> None:
 
 
 class Shadow:
-    """The process that scores beside.
+    """The process that scores requests in the shadow.
 
     Args:
-        choice: Finds its bundle.
-        what: As the user has named it.
-        folder: Shared with the processes that answer.
-        log: File that gets a line per request; None: no log.
-        poll_seconds: Between two looks for a newer bundle.
-        key: Columns of a request that name a row in the logs; the log then has its scores too.
+        choice: Finds the bundle.
+        what: Choice as the user gave it.
+        folder: Folder that is shared with the scoring processes.
+        log: File that receives a line per request; None disables the log.
+        poll_seconds: Seconds between two polls for a newer bundle.
+        key: Request columns that identify a row of the logs; the log then includes the scores.
     """
 
     def __init__(
@@ -322,7 +322,7 @@ class Shadow:
             if (found := self._choice.find(now)) is not None:
                 self._served = load(*found)
             self._sums.trouble = ""
-        except Exception as error:  # whatever a damaged bundle raises; the next may be sound
+        except Exception as error:  # any error of a damaged bundle; the next may be intact
             self._sums.trouble = " ".join(str(error).split())
             if not isinstance(error, NightbidError):
                 LOG.exception("no shadow")
@@ -346,7 +346,7 @@ class Shadow:
                 f"{message.champion}/{name}", Comparison(message.champion, name, entry.run_id)
             )
             line = pair.add(ours, theirs, bids)
-        except Exception as error:  # a column that only this model reads, say
+        except Exception as error:  # for example a column that only this model reads
             self._sums.failed += 1
             self._sums.trouble = " ".join(str(error).split())
             return
@@ -366,7 +366,7 @@ class Shadow:
 
 
 def _keys(body: bytes, names: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Values of some columns in the rows of a request; none unless all rows have all of them."""
+    """Return some columns of the rows of a request; empty unless all rows have all of them."""
     asked = json.loads(body)
     context = asked.get("context", {})
     try:
@@ -384,7 +384,7 @@ def run(
     poll: float,
     key: tuple[str, ...] = (),
 ) -> None:
-    """Run a shadow until its parent ends; the target of a process."""
+    """Run a shadow until its parent exits; this is the target of a process."""
     from nightbid.scorer.server import end_with_parent
 
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -394,7 +394,7 @@ def run(
 
 
 def read(folder: Path) -> Sums | None:
-    """What the shadow of a scorer has done so far; None if it has none yet."""
+    """Read the totals of a scorer's shadow; None if there are none yet."""
     try:
         found = json.loads((folder / STATE).read_text())
     except FileNotFoundError:
