@@ -1,1 +1,1 @@
-"""Features: one definition of each, for analysis, transformation, training and serving."""
+"""Features: one definition each for analysis, transformation, training and serving."""

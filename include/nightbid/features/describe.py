@@ -1,4 +1,4 @@
-"""The documentation of features, which their definitions and transforms say of themselves."""
+"""Documentation of features, generated from their definitions and fitted transforms."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from upath import UPath
 
 from nightbid.schema import ModelInput
 
-if TYPE_CHECKING:  # A page shows documentation without what computes features.
+if TYPE_CHECKING:  # Pages show documentation without importing the transforms.
     from nightbid.features.transforms.transform import Transform
 
 FILE = "documentation.json"
 
 
 class Described(BaseModel):
-    """One feature, in words."""
+    """Documentation of one feature."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     transform: str
     reads: tuple[str, ...]
-    """Columns of the logs."""
+    """Columns of the logs that it reads."""
     makes: str
-    """What becomes of them, with every setting."""
+    """What the transform computes, with all settings."""
     inputs: tuple[str, ...]
-    """What the model gets, a line per input."""
+    """Model inputs, one line each."""
     looks_back: str
-    """Which earlier rows a row is told of; empty if none."""
+    """Which earlier rows the feature uses; empty if none."""
     learned: str
-    """Fitted statistics in words; empty if there are none, or none yet."""
+    """Summary of the fitted statistics; empty if there are none, or none yet."""
     training_only: bool
 
 
 class Documentation(BaseModel):
-    """Every feature, in order: `documentation.json` of a fitted-features folder."""
+    """Documentation of all features, in order: `documentation.json` of a fitted-features folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,14 +46,14 @@ class Documentation(BaseModel):
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Documentation:
-        """Read it from a fitted-features folder."""
+        """Load it from a fitted-features folder."""
         return cls.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
 
     def with_oov(self, rates: Mapping[str, float]) -> Documentation:
-        """Say which share of the newest rows' values no vocabulary has.
+        """Add the share of the newest rows' values that are out of vocabulary.
 
         Args:
-            rates: feature → share.
+            rates: Feature → share, 0 to 1.
         """
         said = {name: f"{rate:.2%} OOV in the newest rows" for name, rate in rates.items()}
         return Documentation(
@@ -65,19 +65,19 @@ class Documentation(BaseModel):
         )
 
     def save(self, folder: Path) -> None:
-        """Write it into a fitted-features folder."""
+        """Save it to a fitted-features folder."""
         (folder / FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
 
 def describe(
     name: str, transforms: Mapping[str, Transform[Any]], learned: Collection[str]
 ) -> Described:
-    """Put one feature into words.
+    """Document one feature.
 
     Args:
-        name: Its own.
-        transforms: Of all features: some share a vocabulary.
-        learned: Names of the features that have learned something.
+        name: Name of the feature.
+        transforms: Transforms of all features, some of which share a vocabulary.
+        learned: Names of the features that have been fitted.
     """
     transform = transforms[name]
     feature = transform.feature

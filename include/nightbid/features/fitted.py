@@ -1,9 +1,10 @@
-"""Features with all that they learned: the one path from raw rows to model inputs.
+"""Features with their fitted statistics: the one path from raw rows to model inputs.
 
-Beam, training, evaluation and serving call `FittedFeatures.transform`; nothing else makes inputs.
+Beam, training, evaluation and serving call `FittedFeatures.transform`; nothing else computes
+inputs.
 A saved folder holds `features.json` (the model inputs), `definition.json`, `statistics.json`,
-`vocabularies/*.parquet` and `history/*.arrow`, and nothing else is needed to serve;
-`documentation.json` says the same in words. History is mapped, not loaded.
+`vocabularies/*.parquet` and `history/*.arrow`, which suffice for serving, and
+`documentation.json` for readers. History files are memory-mapped, not loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from nightbid.features.transforms.transform import Context, Transform, transform
 from nightbid.features.values import RawColumns, naming
 from nightbid.schema import FeatureSchema
 
-if TYPE_CHECKING:  # not needed where a bundle is scored
+if TYPE_CHECKING:  # not needed to score a bundle
     from upath import UPath
 
     from nightbid.config.pipeline import PipelineSpec
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # not needed where a bundle is scored
 
 
 class Definition(Block):
-    """What was asked for."""
+    """Settings of the features and of the pipeline that features depend on."""
 
     features: dict[str, Feature]
     time: str
@@ -45,13 +46,13 @@ class Definition(Block):
     lag_days: int = 0
     """Days until a label is final."""
     time_zone: str = "UTC"
-    """Whose clock the days of the logs are of: rates and counts end where the row's day begins."""
+    """Time zone of the days of the logs: rates and counts end where the row's day begins."""
 
     @classmethod
     def of(cls, spec: PipelineSpec) -> Definition:
-        """Take from a pipeline what features depend on.
+        """Take the settings that features depend on from a pipeline.
 
-        Raises:
+        ConfigError: A sequence shares the vocabulary of a feature that has none.
             ConfigError: a sequence shares the vocabulary of a feature that has none.
         """
         for name, feature in spec.features.items():
@@ -73,11 +74,11 @@ class Definition(Block):
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Definition:
-        """Read it from a fitted-features folder."""
+        """Load it from a fitted-features folder."""
         return cls.model_validate_json((folder / "definition.json").read_text(encoding="utf-8"))
 
     def is_as(self, other: Definition, name: str) -> bool:
-        """Whether a feature is made alike in both, down to the vocabulary that it shares."""
+        """Whether a feature, and the vocabulary that it shares, have the same settings in both."""
         mine, theirs = self.features.get(name), other.features.get(name)
         if mine is None or mine != theirs:
             return False
@@ -91,7 +92,7 @@ class Definition(Block):
 
 @dataclass(frozen=True)
 class FittedFeatures:
-    """Definitions and what they learned."""
+    """Feature definitions and their fitted states."""
 
     definition: Definition
     learned: Mapping[str, FittedState]
@@ -100,18 +101,18 @@ class FittedFeatures:
     def fit(
         cls, definition: Definition, statistics: Statistics, each: Callable[..., Any] = map
     ) -> FittedFeatures:
-        """Keep of merged statistics what transforming needs.
+        """Fit features to merged statistics.
 
         Args:
-            definition: the features.
-            statistics: of all training rows.
-            each: applies a function to each feature, `map` of a pool of threads say.
+            definition: Settings of the features.
+            statistics: Statistics of all training rows, by feature.
+            each: Applies a function to each feature; for example `map` of a thread pool.
         """
         transforms = cls(definition, {}).transforms
         known = [name for name in statistics if name in transforms]
 
         def alike(name: str) -> object:
-            """History is kept as it was learned: features of one statistic share it."""
+            """Key under which features share a state: those with the same history statistic do."""
             of = type(transforms[name])
             return (id(statistics[name]), of.fit) if of.learns_history else name
 
@@ -122,7 +123,7 @@ class FittedFeatures:
 
     @cached_property
     def transforms(self) -> dict[str, Transform[Any]]:
-        """One per feature, ready to be applied."""
+        """Transforms by feature, ready to apply."""
         asked = self.definition
         context = Context(asked.features, self.learned, asked.time, asked.lag_days, asked.time_zone)
         return {
@@ -139,7 +140,7 @@ class FittedFeatures:
 
     @cached_property
     def documentation(self) -> Documentation:
-        """Each feature in words, with what it learned."""
+        """Documentation of each feature with its fitted statistics."""
         from nightbid.features.describe import Documentation, describe
 
         learned = set(self.learned)
@@ -151,15 +152,15 @@ class FittedFeatures:
         """Compute the model inputs of raw rows.
 
         Args:
-            raw: the source columns that the features name; others are ignored.
-            without: features that are left out.
+            raw: Source columns of the features; other columns are ignored.
+            without: Features to leave out.
 
         Returns:
             The inputs of `schema`, in its order, one row per raw row: ids int32, floats float32,
             bags and sequences fixed-size lists (a bag followed by `<name>__weight`).
 
         Raises:
-            DataError: a source column is absent, or is not what its feature reads.
+            DataError: A source column is missing, or has a type that its feature cannot read.
         """
         rows, columns = RawColumns(raw), dict[str, pa.Array]()
         for name, each in self.transforms.items():
@@ -179,9 +180,9 @@ class FittedFeatures:
         }
 
     def with_history(self, newer: FittedFeatures) -> FittedFeatures:
-        """Take the history by key and day of newer rows, where a feature's definition is the same.
+        """Use the history of newer rows for features with the same definition.
 
-        A champion keeps its vocabularies and scales, but knows yesterday, as a served model would.
+        A champion keeps its vocabularies and scales but gets newer history, as in serving.
         """
         learned = dict(self.learned)
         for name, mine in self.learned.items():
@@ -191,11 +192,11 @@ class FittedFeatures:
         return FittedFeatures(self.definition, learned)
 
     def save(self, folder: Path, each: Callable[..., Any] = map) -> None:
-        """Write everything into a folder; equal features are equal bytes.
+        """Save to a folder; equal features give equal bytes.
 
         Args:
-            folder: made if need be.
-            each: as in `fit`.
+            folder: Folder to write to; created if missing.
+            each: Applies a function to each feature, as in `fit`.
         """
         from nightbid.storage.verify import link_or_copy
 
@@ -214,14 +215,14 @@ class FittedFeatures:
 
     @classmethod
     def load(cls, folder: Path, each: Callable[..., Any] = map) -> FittedFeatures:
-        """Read what `save` wrote.
+        """Load a folder that `save` wrote.
 
         Args:
-            folder: of `save`.
-            each: as in `fit`.
+            folder: Folder to read.
+            each: Applies a function to each feature, as in `fit`.
 
         Raises:
-            CorruptDataError: it is something else.
+            CorruptDataError: The folder does not hold fitted features.
         """
         try:
             definition = Definition.load(folder)
@@ -240,7 +241,7 @@ class FittedFeatures:
 
 def _save_tables(folder: Path, name: str, learned: FittedState, first: Mapping[int, str]) -> None:
     if learned.tokens is not None:
-        # Its entries are distinct: Parquet's dictionaries would be larger and slower.
+        # Tokens are distinct: dictionary encoding in Parquet would be larger and slower.
         tokens = pa.table({"token": learned.tokens})
         _write(tokens, folder / "vocabularies" / name, use_dictionary=False)
     if learned.history is not None and first[id(learned.history)] == name:
@@ -248,7 +249,7 @@ def _save_tables(folder: Path, name: str, learned: FittedState, first: Mapping[i
 
 
 def _load_one(folder: Path, name: str, numbers: list[float]) -> FittedState | None:
-    """Read what a feature learned; None if nothing."""
+    """Load the fitted state of a feature; None if it has none."""
     tokens = folder / "vocabularies" / f"{name}.parquet"
     one = FittedState(
         numbers=tuple(numbers),
@@ -266,7 +267,7 @@ def _history(folder: Path, name: str) -> pa.Table | None:
     path = _history_path(folder, name)
     if path.exists():
         return mapped.mapped(path)
-    # As folders of 0.1.0 have it.
+    # Format of version 0.1.0.
     path = path.with_suffix(".parquet")
     return _read(path) if path.exists() else None
 

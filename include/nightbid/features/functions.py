@@ -1,4 +1,4 @@
-"""Python functions that a feature may name, where the built-in transforms do not reach."""
+"""Python functions for features that the built-in transforms cannot express."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from nightbid.errors import ConfigError
 
 FeatureFunction = Callable[..., pa.Array]
-"""Takes one Arrow array [rows] per column, returns one [rows]; depends on nothing else."""
+"""Takes one Arrow array [rows] per column and returns one [rows]; must be a pure function."""
 
 _REGISTERED: dict[str, FeatureFunction] = {}
 
@@ -18,7 +18,7 @@ _REGISTERED: dict[str, FeatureFunction] = {}
 def feature_function(function: FeatureFunction) -> FeatureFunction:
     """Register a function under its own name, for `transform: function`.
 
-    Its code must be in `nightbid.features`, so that a change of it recomputes the features.
+    Its code must be in `nightbid.features`, so that changes to it recompute the features.
     """
     _REGISTERED[function.__name__] = function
     return function
@@ -28,7 +28,7 @@ def named_function(name: str) -> FeatureFunction:
     """Look up a registered function.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: No function has this name.
     """
     if name not in _REGISTERED:
         close = difflib.get_close_matches(name, _REGISTERED, n=1)

@@ -1,6 +1,6 @@
-"""Tables sorted by key, merged a range of keys at a time.
+"""Merges tables sorted by key, one range of keys at a time.
 
-Keys are hashes, so equal ranges hold about equally many: what is in memory is a range of all files,
+Keys are hashes, so equal ranges hold about equally many keys: memory holds one range of all files,
 whatever their size. Files are Parquet; a row group holds whole ranges.
 """
 
@@ -18,13 +18,13 @@ from nightbid.column_parsing import Hashes, whole
 
 RANGES = 64
 GROUP_ROWS = 1 << 17
-"""Rows that a row group has at least, but for the last one."""
+"""Minimum rows of a row group, except for the last."""
 LIMITS = [(number + 1) << 58 for number in range(RANGES - 1)]
-"""Where each range but the last ends."""
+"""Upper bound, exclusive, of each range except the last."""
 
 
 def keys_in(table: pa.Table) -> Hashes:
-    """Read the keys of a table; uint64 [rows]."""
+    """Return the keys of a table; uint64 [rows]."""
     return np.asarray(whole(table["key"]), np.uint64)
 
 
@@ -32,12 +32,12 @@ def by_range(tables: Iterable[pa.Table], files: Sequence[str]) -> Iterator[list[
     """Read tables and files range by range.
 
     Args:
-        tables: sorted by `key`.
-        files: of `write_by_range`.
+        tables: Tables sorted by `key`.
+        files: Files of `write_by_range`.
 
     Yields:
-        What each of them has of a range, those with nothing left out; without files, everything
-        is one range.
+        The non-empty parts of each range, one per table or file; without files, everything is one
+        range.
     """
     with ExitStack() as stack:
         sources = [_Source(iter([each])) for each in tables]
@@ -51,13 +51,13 @@ def by_range(tables: Iterable[pa.Table], files: Sequence[str]) -> Iterator[list[
 def write_by_range(
     ranges: Iterable[pa.Table], writer: pq.ParquetWriter, metadata: dict[bytes, bytes] | None = None
 ) -> None:
-    """Write sorted tables, a range each, so that the bytes depend on the rows alone."""
+    """Write sorted tables, one per range, so that the bytes depend only on the rows."""
     for group in _together(cut for each in ranges for cut in _cut(each)):
         writer.write_table(group.replace_schema_metadata(metadata), row_group_size=2**30)
 
 
 def _cut(table: pa.Table) -> Iterator[pa.Table]:
-    """Cut a sorted table where ranges end."""
+    """Split a sorted table at the limits of ranges."""
     keys = keys_in(table)
     ends = [*keys.searchsorted(np.array(LIMITS, np.uint64)).tolist(), len(table)]
     start = 0
@@ -68,7 +68,7 @@ def _cut(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def _together(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join parts until they are a row group."""
+    """Concatenate parts up to the size of a row group."""
     waiting: list[pa.Table] = []
     for each in parts:
         waiting.append(each)
@@ -87,14 +87,14 @@ def _groups(path: str, stack: ExitStack) -> Iterator[pa.Table]:
 
 
 class _Source:
-    """A sorted table that is read from its beginning."""
+    """A sorted table that is read from the start, range by range."""
 
     def __init__(self, parts: Iterator[pa.Table]) -> None:
         self._parts = parts
         self._rest: pa.Table | None = None
 
     def below(self, limit: int | None) -> Iterator[pa.Table]:
-        """Yield what is left below a key; everything if there is none."""
+        """Yield the remaining rows with keys below a limit; None: all of them."""
         while (table := self._next()) is not None:
             cut = len(table)
             if limit is not None:

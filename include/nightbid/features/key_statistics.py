@@ -1,7 +1,7 @@
-"""History by key and day, or by key and time: what `target_rate`, `count` and `recent` learn.
+"""Statistics by key and day, or by key and time, for `target_rate`, `count` and `recent`.
 
-Mergeable as all statistics are. Tables are sorted by the hash of the key, so that many large ones
-are merged a range of keys at a time.
+They are mergeable like all statistics. Tables are sorted by the hash of the key, so that many large
+ones are merged one range of keys at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nightbid.features.values import days_of, moments_of
 from nightbid.schema import LABEL, TIME, WEIGHT
 
 COMPACT_ABOVE = 500_000
-"""Fewer counts than this wait to be added up, whatever came before."""
+"""Minimum number of pending entries before tables are added up."""
 DAY_COUNTS = pa.schema(
     {"key": pa.uint64(), "day": pa.int32(), "weight": pa.int64(), "positives": pa.int64()}
 )
@@ -32,19 +32,22 @@ EVENTS = pa.schema({"key": pa.uint64(), "time": pa.int64(), "token": pa.string()
 
 @dataclass(frozen=True)
 class DayCounts:
-    """Weighted rows and positives by key and day."""
+    """Weighted rows and positive labels by key and day."""
 
     tables: tuple[pa.Table, ...]
-    """key uint64, day int32 (since 1970, by the source's clock), weight and positives int64 (in
-    units of 2^-20); each sorted by key and day."""
+    """Sorted by key and day each; overlapping keys and days add up.
+
+    key uint64, day int32 (since 1970, in the source's zone), weight and positives int64 (in units
+    of
+    2^-20)."""
     spilled: tuple[str, ...] = ()
-    """Files with further ones, see `nightbid.features.key_ranges`."""
+    """Files with further counts, see `nightbid.features.key_ranges`."""
 
     @classmethod
     def of(cls, keys: Hashes, rows: pa.Table, zone: str = "UTC") -> DayCounts:
-        """Count rows by key [rows] and day of a zone; `rows` has the reserved columns."""
+        """Count rows by key [rows] and day in a zone; `rows` has the reserved columns."""
         weight = np.round(np.asarray(rows[WEIGHT], np.float64) * WEIGHT_UNIT).astype(np.int64)
-        # Of a value label: the weighted sum of values.
+        # For a value label: the weighted sum of values.
         value = np.asarray(rows[LABEL], np.float64) * np.asarray(rows[WEIGHT], np.float64)
         table = pa.table(
             {
@@ -57,7 +60,7 @@ class DayCounts:
         return cls((_counted(table),))
 
     def merge(self, other: DayCounts) -> DayCounts:
-        """Count both sets of rows; parts are added up once they are as many as the largest."""
+        """Merge both counts; tables are added up once the smaller ones outgrow the largest."""
         tables = sorted((*self.tables, *other.tables), key=len, reverse=True)
         spilled = (*self.spilled, *other.spilled)
         if len(tables) > 1 and sum(map(len, tables[1:])) > max(len(tables[0]), COMPACT_ABOVE):
@@ -74,19 +77,19 @@ class DayCounts:
         return DayCounts((), (*self.spilled, _spilled(table, folder)))
 
     def by_range(self) -> Iterator[pa.Table]:
-        """Add up a range of keys at a time: sorted tables, one after the other."""
+        """Add up one range of keys at a time; yields sorted tables."""
         for parts in by_range(self.tables, self.spilled):
             yield _summed(parts)
 
 
 @dataclass(frozen=True)
 class Events:
-    """What each key's rows held, and when."""
+    """Items of each key's rows, with their times."""
 
     tables: tuple[pa.Table, ...]
     """key uint64, time int64 (microseconds since 1970), token string; each sorted by all three."""
     spilled: tuple[str, ...] = ()
-    """Files with further ones, see `nightbid.features.key_ranges`."""
+    """Files with further rows, see `nightbid.features.key_ranges`."""
 
     @classmethod
     def of(
@@ -97,13 +100,13 @@ class Events:
         *,
         positive: bool,
     ) -> Events:
-        """Keep the rows that hold an item.
+        """Collect the rows that hold an item.
 
         Args:
-            keys: uint64 [rows].
-            items: codes [rows] and tokens, see `nightbid.column_parsing.encode`.
-            rows: with the reserved columns.
-            positive: only those whose label is above 0.
+            keys: Hash of each row's key, uint64 [rows].
+            items: Codes [rows] and tokens of the item column, see `nightbid.column_parsing.encode`.
+            rows: Rows with the reserved columns.
+            positive: Keep only rows whose label is above 0.
         """
         codes, tokens = items
         kept = codes >= 0
@@ -119,23 +122,23 @@ class Events:
         return cls((_sorted([table]),))
 
     def merge(self, other: Events) -> Events:
-        """Keep both sets of rows."""
+        """Merge both sets of rows."""
         return Events((*self.tables, *other.tables), (*self.spilled, *other.spilled))
 
     def spill(self, folder: UPath, limit: int) -> Events:
-        """Move the rows to a file if they are more than `limit`."""
+        """Move the rows to a file if there are more than `limit`."""
         if sum(map(len, self.tables)) <= limit:
             return self
         return Events((), (*self.spilled, _spilled(_sorted(self.tables), folder)))
 
     def by_range(self) -> Iterator[pa.Table]:
-        """Sort a range of keys at a time: sorted tables, one after the other."""
+        """Sort one range of keys at a time; yields sorted tables."""
         for parts in by_range(self.tables, self.spilled):
             yield _sorted(parts)
 
 
 def _counted(rows: pa.Table) -> pa.Table:
-    """Add up rows in any order."""
+    """Add up rows in any order by key and day."""
     names = ["weight", "positives"]
     grouped = rows.group_by(["key", "day"]).aggregate([(name, "sum") for name in names])
     grouped = grouped.rename_columns({f"{name}_sum": name for name in names})
@@ -154,7 +157,7 @@ def _summed(tables: Sequence[pa.Table]) -> pa.Table:
         np.concatenate([np.asarray(whole(each[name])) for each in tables])
         for name in DAY_COUNTS.names
     ]
-    # Sorting is merging here: NumPy's stable sorts make use of what is in order.
+    # Sorting merges the tables: NumPy's stable sorts take advantage of presorted runs.
     order = np.lexsort((columns[1], columns[0]))
     keys, days, *values = (each[order] for each in columns)
     is_first = np.append(True, (keys[1:] != keys[:-1]) | (days[1:] != days[:-1]))[: len(keys)]

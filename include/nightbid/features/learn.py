@@ -1,4 +1,4 @@
-"""What features learn from rows, and what depends on it."""
+"""Computes what features learn from rows, and what that depends on."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from nightbid.schema import LABEL, TIME, WEIGHT
 def learn(
     features: Mapping[str, Feature], rows: pa.Table, *, train: bool, zone: str = "UTC"
 ) -> dict[str, Statistic]:
-    """Compute the statistics of some rows; those of parts merge into those of the whole.
+    """Compute the statistics of some rows; statistics of parts can be merged.
 
     Args:
-        features: The definitions.
-        rows: Raw and reserved columns.
-        train: The rows are of training days. Only they teach vocabularies and scales; every split
-            teaches history, whose readers look at earlier days only.
+        features: Settings by feature name.
+        rows: Rows with raw and reserved columns.
+        train: The rows are from training days. Only these teach vocabularies and scales; rows of
+            every split teach history, since a row uses the history of earlier days only.
         zone: Time zone of the days.
 
     Raises:
-        DataError: A source column is absent, or is not what its feature reads.
+        DataError: A source column is missing, or has a type that its feature cannot read.
     """
     raw, context, found = RawColumns(rows), Context(zone=zone), dict[str, Statistic]()
     for name, feature in learning_features(features, train=train).items():
@@ -37,7 +37,7 @@ def learn(
 
 
 def learning_features(features: Mapping[str, Feature], *, train: bool) -> dict[str, Feature]:
-    """List the features that rows teach: all that learn on training days, history on any day."""
+    """Features that learn from rows: all on training days, those with history on any day."""
     return {
         name: each
         for name, each in features.items()
@@ -46,17 +46,17 @@ def learning_features(features: Mapping[str, Feature], *, train: bool) -> dict[s
 
 
 def learns_history(feature: Feature) -> bool:
-    """Whether a feature learns from the rows of every split."""
+    """Whether a feature learns from rows of every split."""
     return class_of(feature).learns_history
 
 
 def depends_on(name: str, feature: Feature, zone: str = "UTC") -> dict[str, Any] | None:
-    """Say what a feature's statistic depends on, besides the rows; None if it learns nothing."""
+    """Settings that a feature's statistic depends on; None if it learns nothing."""
     return transform_of(name, feature, context=Context(zone=zone)).depends_on()
 
 
 def columns_taught(features: Mapping[str, Feature], *, train: bool) -> set[str]:
-    """List the columns that `learn` reads, reserved ones among them: the others need no reading."""
+    """Columns that `learn` reads, including reserved ones; the others need not be read."""
     names: set[str] = set()
     for name, feature in learning_features(features, train=train).items():
         names.update(feature.sources(name))

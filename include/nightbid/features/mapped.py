@@ -1,7 +1,7 @@
-"""Sorted rows of keys that are read in place: a file of them is mapped into memory, not loaded.
+"""Sorted rows of keys that are read in place: their file is memory-mapped, not loaded.
 
-One Arrow file per feature, not compressed, sorted by hash of the key. Processes of one machine
-share its pages, pages that nobody looks at are never read, and the system may drop any of them.
+There is one uncompressed Arrow file per feature, sorted by the hash of the key. Processes of one
+machine share its pages, unused pages are never read, and the system may evict any of them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from nightbid.column_parsing import Hashes, whole
 from nightbid.features.values import Int32s, Ints
 
 AT_ONCE = 1 << 20
-"""Rows that are looked at together where all rows are read once."""
+"""Number of rows per step in a scan of all rows."""
 
 
 class KeyedRows:
-    """Finds the rows of keys before some moment, by binary search."""
+    """Finds the rows of keys before a moment by binary search."""
 
     def __init__(self, keys: Hashes, moments: Ints | Int32s) -> None:
-        """Look rows up in place.
+        """Wrap arrays, without copying them.
 
         Args:
             keys: uint64 [entries], ascending.
@@ -34,43 +34,43 @@ class KeyedRows:
         self._moments = moments
 
     def before(self, keys: Hashes, moments: Ints | Int32s) -> tuple[Ints, Ints]:
-        """Find each key's entries strictly before a moment: first, and one past the last; [rows].
+        """Range of each key's entries strictly before a moment: [rows] first, one past the last.
 
         Args:
-            keys: uint64 [rows].
-            moments: [rows], of the type of the entries'.
+            keys: Keys to look up, uint64 [rows].
+            moments: Moments, [rows], of the same type as those of the entries.
         """
         if len(keys) == 1:
             return self._before_one(keys[0], moments[0])
-        # In order of the keys, neighbors are found in the same pages.
+        # In key order, neighboring rows are found in the same pages.
         distinct, place = np.unique(keys, return_inverse=True)
         starts = self._keys.searchsorted(distinct)
         stops = self._keys.searchsorted(distinct, side="right")
         if len(moments) and (moments == moments[0]).all():
-            # Rows of one day: a key is looked up once.
+            # Rows of one day: each key is looked up once.
             ends = self._ends(starts, stops, np.full(len(distinct), moments[0]))
             return starts[place], ends[place]
         start, stop = starts[place], stops[place]
         return start, self._ends(start, stop, moments)
 
     def _ends(self, start: Ints, stop: Ints, moments: Ints | Int32s) -> Ints:
-        """One past the last entry before a moment, of entries from start to stop."""
+        """Index one past the last entry before a moment, among entries from start to stop."""
         end = stop.copy()
-        # Mostly a row asks for all that is known of its key.
+        # Usually a row needs all entries of its key.
         last = self._moments[np.maximum(stop - 1, 0)] if len(self._moments) else moments
         later = np.flatnonzero((stop > start) & (last >= moments))
         end[later] = self._first_from(start[later], stop[later] - 1, moments[later])
         return end
 
     def _before_one(self, key: np.uint64, moment: np.int32 | np.int64) -> tuple[Ints, Ints]:
-        """As `before`, of one key: a request of the scorer asks for one user."""
+        """`before` for a single key, as in a scoring request for one user."""
         start = self._keys.searchsorted(key)
         stop = self._keys.searchsorted(key, side="right")
         end = start + self._moments[start:stop].searchsorted(moment)
         return np.array([start]), np.array([end])
 
     def _first_from(self, low: Ints, high: Ints, moments: Ints | Int32s) -> Ints:
-        """First entry at or after a moment: one of low to high, of which the last one is."""
+        """Index of the first entry at or after a moment, between low and high; high is one."""
         while (low < high).any():
             middle = (low + high) >> 1
             is_before = self._moments[middle] < moments
@@ -80,10 +80,11 @@ class KeyedRows:
 
 
 def joined(parts: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
-    """Join tables of one schema, of numbers without nulls, into one chunk per column.
+    """Concatenate tables of one schema, of numbers without nulls, into one chunk per column.
 
-    Several are written to files without a name, which are mapped: of many large parts, memory
-    holds one at a time.
+    Two or more are written to temporary files that are memory-mapped, so memory holds only one part
+    at a
+    time.
     """
     first: pa.Table | None = None
     paths: list[Path] = []
@@ -112,7 +113,7 @@ def _append(part: pa.Table, paths: list[Path]) -> None:
 
 
 def distinct_keys(table: pa.Table) -> int:
-    """Count the keys of a table that is sorted by them."""
+    """Count the distinct keys of a table that is sorted by key."""
     keys = np.asarray(whole(table["key"]), np.uint64)
     if not len(keys):
         return 0
@@ -124,14 +125,14 @@ def distinct_keys(table: pa.Table) -> int:
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """Write a table, one chunk per column, to be mapped."""
+    """Write a table, one chunk per column, for memory-mapping."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # a process that maps the old file keeps it
+    path.unlink(missing_ok=True)  # processes that map the old file can still read it
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(len(table), 1))
 
 
 def mapped(path: Path) -> pa.Table:
-    """Map the table of a file; it stays readable when the file is removed."""
+    """Memory-map the table of a file; it stays readable after the file is deleted."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()

@@ -1,4 +1,4 @@
-"""What is known only after the impression is never a feature."""
+"""Refuses features that read outcomes, which are known only after the impression."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def refuse_outcomes(spec: PipelineSpec, outcomes: Iterable[str]) -> None:
     """Refuse features that read an outcome; the pipeline itself refuses those of its label.
 
     Args:
-        spec: the pipeline.
-        outcomes: columns of its source that are outcomes, or hold a simulator's truth.
+        spec: Pipeline with the features.
+        outcomes: Source columns that are outcomes, or hold a simulator's ground truth.
 
     Raises:
-        CorruptDataError: a feature reads one.
+        CorruptDataError: A feature reads one of them.
     """
     known = set(outcomes)
     for name, feature in spec.features.items():

@@ -1,4 +1,4 @@
-"""What a feature has learned."""
+"""The fitted state of a feature."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 WEIGHT_UNIT = 2.0**20
-"""Weights are added as integers of 2^-20: sums are then exact, in any order."""
+"""Weights are summed as integers in units of 2^-20: sums are exact, in any order."""
 
 
 @dataclass(frozen=True)
 class FittedState:
-    """What one feature needs besides its definition."""
+    """Fitted statistics that one feature needs besides its definition."""
 
     numbers: tuple[float, ...] = ()
-    """Center and inverse scale, or ascending bucket boundaries."""
+    """Center and inverse scale, or ascending bucket boundaries; empty: none."""
     tokens: pa.Array | None = None
-    """string [entries], most frequent first."""
+    """Vocabulary, string [entries], most frequent first; None: the feature has none."""
     history: pa.Table | None = None
-    """Sorted by key: of rates and counts `history.SUMS`, of recent items key, time and token."""
+    """Sorted by key: `history.SUMS` for rates and counts; key, time and token for items."""

@@ -1,6 +1,6 @@
-"""What features learn from rows: counts of tokens, profiles of numbers, history by key and day.
+"""Statistics that features learn from: token counts, moments, quantiles, history by key and day.
 
-Each is a mergeable accumulator: parts of the rows, in any grouping and order, give the same
+Each is a mergeable accumulator: merging parts of the rows in any grouping and order gives the same
 result, byte for byte.
 """
 
@@ -24,22 +24,21 @@ from nightbid.profile.bins import Bins, between_edges, number_bins
 from nightbid.profile.exact import ExactSum, deviation
 
 COMPACT_ABOVE = 500_000
-"""Counts of fewer tokens than this wait to be added up, whatever came before."""
+"""Minimum number of pending entries before parts are added up."""
 SPILL_GROUPS = 16
 FEW = 1024
-"""Distinct numbers of which quantiles are exact."""
+"""Maximum number of distinct values for exact quantiles."""
 NO_TOKENS = pa.table({"token": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
 
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """How often each token was seen."""
+    """Number of occurrences of each token."""
 
     parts: tuple[pa.Table, ...]
-    """token string, count int64, in any order; the largest first. A token may be in several."""
+    """token string, count int64, unsorted; largest part first. A token may be in several parts."""
     spilled: tuple[str, ...] = ()
-    """Files with further parts; row group p of each holds the tokens whose hash is p modulo
-    SPILL_GROUPS."""
+    """Files with further parts; row group p holds the tokens with hash p modulo SPILL_GROUPS."""
 
     @classmethod
     def of(cls, codes: npt.NDArray[np.int32], tokens: pa.Array) -> TokenCounts:
@@ -48,7 +47,7 @@ class TokenCounts:
         return cls((pa.table({"token": tokens, "count": counts}),))
 
     def merge(self, other: TokenCounts) -> TokenCounts:
-        """Count both sets of rows; parts are added up once they are as many as the largest."""
+        """Merge both counts; parts are added up once the smaller ones outgrow the largest."""
         parts = sorted((*self.parts, *other.parts), key=len, reverse=True)
         spilled = (*self.spilled, *other.spilled)
         rest = sum(map(len, parts[1:]))
@@ -59,8 +58,8 @@ class TokenCounts:
     def spill(self, folder: UPath, limit: int) -> TokenCounts:
         """Move the parts to a file if they have more than `limit` entries.
 
-        Counts stay exact: nothing is dropped. Memory is bounded by `limit` while merging and by
-        a SPILL_GROUPS-th of the distinct tokens at the end.
+        Counts stay exact: nothing is dropped. Memory is bounded by `limit` during merging and by a
+            fraction 1 / SPILL_GROUPS of the distinct tokens at the end.
         """
         if sum(map(len, self.parts)) <= limit:
             return self
@@ -79,13 +78,13 @@ class TokenCounts:
         return TokenCounts((), (*self.spilled, str(path)))
 
     def top(self, top_k: int, min_count: int) -> pa.Array:
-        """List the most frequent tokens, ties in order of their text."""
+        """List the most frequent tokens, ties in text order."""
         found = [_most_frequent(_added(each), top_k, min_count) for each in self._groups()]
         together = _most_frequent(pa.concat_tables(found), top_k, min_count)
         return whole(together["token"])
 
     def sorted_tables(self, limit: int) -> list[pa.Table]:
-        """Add up and sort: one table of at most `limit` tokens, or one per hash group if more."""
+        """Add up and sort: one table of at most `limit` tokens, or else one per hash group."""
         if not self.spilled:
             table = _added(self.parts or (NO_TOKENS,))
             if len(table) <= limit:
@@ -94,7 +93,7 @@ class TokenCounts:
         return found if sum(map(len, found)) > limit else [_in_order(pa.concat_tables(found))]
 
     def by_hash(self) -> Iterator[pa.Table]:
-        """Add up the tokens of each hash group, sorted: SPILL_GROUPS tables of token and count."""
+        """Add up and sort each hash group: yields SPILL_GROUPS tables of token and count."""
         whole_ = self if self.spilled else TokenCounts((_added(self.parts or (NO_TOKENS,)),))
         for parts in whole_._groups(always=True):
             yield _in_order(_added(parts))
@@ -117,11 +116,11 @@ def _read_group(path: str, group: int) -> pa.Table:
 
 def _added(parts: Sequence[pa.Table]) -> pa.Table:
     """Add up the counts of equal tokens."""
-    # Arrow drops chunks without rows when it encodes them.
+    # Arrow drops empty chunks when it encodes them.
     parts = [each for each in parts if len(each)]
     if not parts:
         return NO_TOKENS
-    # One dictionary for all parts numbers their strings; Arrow builds it without Python's lock.
+    # One dictionary for all parts numbers their strings; Arrow builds it without holding the GIL.
     chunks = [whole(each["token"]) for each in parts]
     encoded = pa.chunked_array(chunks, pa.string()).dictionary_encode()
     tokens = encoded.chunk(0).dictionary
@@ -138,7 +137,7 @@ def _in_order(table: pa.Table) -> pa.Table:
 def _most_frequent(table: pa.Table, top_k: int, min_count: int) -> pa.Table:
     frequent = table.filter(pc.greater_equal(table["count"], min_count))
     if len(frequent) > top_k:
-        # Sort by text only what may be listed.
+        # Sort only the tokens that can be in the result by text.
         counts = np.asarray(frequent["count"])
         least = int(np.partition(counts, len(counts) - top_k)[len(counts) - top_k])
         frequent = frequent.filter(pc.greater_equal(frequent["count"], least))
@@ -169,22 +168,22 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """0 without rows."""
+        """Mean; 0 without rows."""
         return float(self.total.fraction / self.rows) if self.rows else 0.0
 
     @property
     def std(self) -> float:
-        """Over the population; 0 without rows."""
+        """Population standard deviation; 0 without rows."""
         return deviation(self.total, self.squares, self.rows) if self.rows else 0.0
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Counts in 32 bins per power of two; every value while there are few."""
+    """Counts in 32 bins per power of two, and of every value while there are few distinct ones."""
 
     bins: Bins
     values: Bins | None
-    """By the bits of the value; None once there are more than FEW."""
+    """Counts by the bits of the value; None once there are more than FEW distinct values."""
     minimum: float = math.inf
     maximum: float = -math.inf
 
@@ -196,7 +195,7 @@ class Quantiles:
         values = values + 0.0  # -0.0 is 0.0
         nothing = np.zeros(len(values), np.int64)
         few = None
-        # Most columns of many values show it in their first rows.
+        # Most columns with many distinct values have many in their first rows.
         if len(np.unique(values[: 2 * FEW])) <= FEW:
             few = _few(Bins.of(values.view(np.int64), counts, nothing))
         return cls(
@@ -207,7 +206,7 @@ class Quantiles:
         )
 
     def merge(self, other: Quantiles) -> Quantiles:
-        """Count both sets of rows."""
+        """Merge both counts."""
         few = None
         if self.values is not None and other.values is not None:
             few = _few(self.values.merge(other.values))
@@ -237,20 +236,20 @@ def _few(values: Bins) -> Bins | None:
 
 Statistic = TokenCounts | Moments | Quantiles | DayCounts | Events
 Statistics = Mapping[str, Statistic]
-"""By feature; a feature that learns nothing is not there."""
+"""Statistics by feature; features that learn nothing are absent."""
 
 
 def merge_all(mine: Statistics, theirs: Statistics) -> dict[str, Statistic]:
     """Merge the statistics of two sets of rows."""
     merged = dict(mine)
     for name, statistic in theirs.items():
-        # Two statistics of one feature are always of one class.
+        # The statistics of a feature are always of the same class.
         merged[name] = mine[name].merge(statistic) if name in mine else statistic  # type: ignore[arg-type]
     return merged
 
 
 def merge_many(parts: Sequence[Statistic]) -> Statistic:
-    """Merge statistics of one class at once: tables are added up once, when they are read."""
+    """Merge statistics of one class at once; tables are added up once, when they are read."""
     if len(parts) > 1 and isinstance(parts[0], DayCounts):
         known = [each for each in parts if isinstance(each, DayCounts)]
         tables = [table for each in known for table in each.tables]

@@ -1,8 +1,9 @@
-"""Statistics as files, so that a day is learned from once.
+"""Saves statistics to files, so that each day is read only once.
 
-One file per statistic, `<name>.json` or `<name>.parquet`. Equal statistics are equal bytes, however
-the rows came together. Counts of tokens are parted by hash as spilled ones are, and history is in
-order of the keys' hashes: many days merge part by part, in bounded memory.
+There is one file per statistic, `<name>.json` or `<name>.parquet`. Equal statistics give equal
+bytes,
+however rows were grouped. Token counts are partitioned by hash like spilled ones, and history is
+sorted by the hash of the key: many days merge part by part, in bounded memory.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ CLASSES: dict[str, type[TokenCounts | DayCounts | Events]] = {
     "events": Events,
 }
 IN_MEMORY = 200_000
-"""Statistics of more tokens, or keys and days, stay in their file until they are merged."""
+"""Maximum entries (tokens, or keys and days) to load; larger files are read during merges."""
 
 
 def save(statistic: Statistic, folder: Path, name: str) -> Path:
-    """Write a statistic; gives its file."""
+    """Save a statistic and return its file."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(statistic, Moments | Quantiles):
         path = folder / f"{name}.json"
@@ -60,10 +61,10 @@ def save(statistic: Statistic, folder: Path, name: str) -> Path:
 
 
 def load(path: Path) -> Statistic:
-    """Read what `save` wrote.
+    """Load a statistic that `save` wrote.
 
     Raises:
-        OSError, ValueError, KeyError: it is something else.
+        OSError, ValueError, KeyError: The file holds something else.
     """
     if path.suffix == ".json":
         return _from_tree(json.loads(path.read_text()))
@@ -72,12 +73,12 @@ def load(path: Path) -> Statistic:
         made = CLASSES[kind]
         if file.metadata.num_rows > IN_MEMORY:
             return made((), (str(path),))
-        # Threads cost more than they give to files as small as these.
+        # For files this small, threads cost more than they gain.
         return made((file.read(use_threads=False).replace_schema_metadata(None),))
 
 
 def load_merged(paths: Sequence[Path]) -> Statistic:
-    """Read the statistics of several days, of one class, and merge them."""
+    """Load statistics of one class, one file per day, and merge them."""
     return merge_many([load(path) for path in paths])
 
 

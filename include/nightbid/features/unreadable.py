@@ -1,4 +1,4 @@
-"""Values that features cannot read."""
+"""Counts values that features cannot read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from nightbid.unreadable_values import Unreadable, unreadable
 
 
 def unreadable_values(features: Mapping[str, Feature], rows: pa.Table) -> dict[str, Unreadable]:
-    """Count the values that features read as numbers or times and that are none.
+    """Count invalid values in the columns that features read as numbers or times.
 
     Args:
-        features: By name.
-        rows: Their raw columns.
+        features: Settings by feature name.
+        rows: Rows with the raw columns.
 
     Returns:
         One count for each feature that reads numbers or times.

@@ -1,6 +1,6 @@
-"""From raw columns to plain values: numbers, list items, keys, days.
+"""Converts raw columns to plain values: numbers, list items, keys, days.
 
-Learning and transforming both read rows through these functions, so a feature has one definition.
+Fitting and transforming both read rows through these functions, so a feature has one definition.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Floats32 = npt.NDArray[np.float32]
 
 
 class RawColumns:
-    """Raw rows, each column joined and encoded at most once however many features read it."""
+    """Raw rows; each column is concatenated and encoded once, however many features read it."""
 
     def __init__(self, table: pa.Table | pa.RecordBatch) -> None:
         self._places = {name: place for place, name in enumerate(table.column_names)}
@@ -48,10 +48,10 @@ class RawColumns:
         return int(self._table.num_rows)
 
     def column(self, name: str, feature: str) -> pa.Array:
-        """Fetch a source column of a feature, its chunks joined.
+        """Return a feature's source column as one chunk.
 
         Raises:
-            MissingDataError: the rows do not have it.
+            MissingDataError: The rows do not have the column.
         """
         found = self._columns.get(name)
         if found is None:
@@ -68,19 +68,19 @@ class RawColumns:
         return found
 
     def encoded(self, name: str, feature: str) -> tuple[Int32s, pa.Array]:
-        """Fetch a column as codes and tokens, see `nightbid.column_parsing.encode`."""
+        """Return a column as codes and tokens, see `nightbid.column_parsing.encode`."""
         if name not in self._codes:
             self._codes[name] = encode(self.column(name, feature))
         return self._codes[name]
 
     def time(self, name: str, feature: str, zone: str = "UTC") -> pa.Array:
-        """Fetch a column as timestamp[us, UTC]; times that name no zone are of `zone`."""
+        """Return a column as timestamp[us, UTC]; times that state no zone are in `zone`."""
         return as_time(self.column(name, feature), zone)
 
 
 @contextmanager
 def naming(feature: str) -> Iterator[None]:
-    """Say which feature met an error in the data, unless that is said."""
+    """Add the feature's name to data errors that do not state a place."""
     try:
         yield
     except DataError as error:
@@ -90,12 +90,12 @@ def naming(feature: str) -> Iterator[None]:
 
 
 def days_of(time: pa.Array, zone: str = "UTC") -> Int32s:
-    """Day of each timestamp[us, UTC] by a zone's clock, from 1970; int32 [rows]; 0 for null."""
+    """Day of each timestamp[us, UTC] in a zone, as int32 [rows] since 1970; 0 if null."""
     return (moments_of(local_time(time, zone)) // DAY_US).astype(np.int32)
 
 
 def day_starts(time: pa.Array, zone: str = "UTC") -> Ints:
-    """When the day of each timestamp[us, UTC] began by a zone's clock; int64 [rows], as moments."""
+    """Start of the day of each timestamp[us, UTC] in a zone; int64 [rows], as `moments_of`."""
     local = moments_of(local_time(time, zone)) // DAY_US * DAY_US
     if zone == "UTC":
         return local
@@ -103,18 +103,18 @@ def day_starts(time: pa.Array, zone: str = "UTC") -> Ints:
 
 
 def moments_of(time: pa.Array) -> Ints:
-    """Microseconds since 1970 of each timestamp[us, UTC]; int64 [rows]; 0 where it is null."""
+    """Microseconds since 1970 of each timestamp[us, UTC]; int64 [rows], 0 if null."""
     if not time.null_count:
         return np.asarray(time.view(pa.int64()))
     return np.asarray(pc.fill_null(time.cast(pa.int64()), 0))
 
 
 def clipped_log(feature: Numeric, values: Floats) -> Floats:
-    """Clip numbers and take their logarithm, where the feature says so."""
+    """Clip numbers and take their logarithm, if the settings ask for it."""
     if feature.clip:
         values = np.clip(values, *feature.clip)
     if feature.log1p:
-        # In float64: log1p in float32 differs between libraries.
+        # In float64, since log1p in float32 differs between libraries.
         values = np.sign(values) * np.log1p(np.abs(values))
     return values
 
@@ -126,20 +126,20 @@ def keys_of(name: str, columns: Sequence[str], raw: RawColumns) -> Hashes:
 
 @dataclass(frozen=True)
 class Items:
-    """The items of a list column, one after the other."""
+    """Items of a list column, concatenated."""
 
     flat: pa.Array
     """[items], any type."""
     rows: Ints
-    """[items]: the row that each belongs to."""
+    """[items], row of each item."""
     places: Ints
-    """[items]: its place in its row, from 0."""
+    """[items], position of each item in its row, from 0."""
     counts: Ints
-    """[rows]: items per row."""
+    """[rows], number of items."""
 
     @classmethod
     def of(cls, lists: pa.Array) -> Items:
-        """Unroll a list array; a null list is empty."""
+        """Flatten a list array; a null list is empty."""
         counts = np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
         flat = whole(lists.drop_null().flatten() if lists.null_count else lists.flatten())
         rows = np.repeat(np.arange(len(counts)), counts)
@@ -148,7 +148,7 @@ class Items:
 
 
 def split_items(column: pa.Array, separator: str) -> Items:
-    """Unroll a list column, or a string of separated values; any other value is one item."""
+    """Flatten a list column, or a string of separated values; any other value is one item."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
@@ -167,13 +167,13 @@ def split_items(column: pa.Array, separator: str) -> Items:
 
 
 def laid_out(values: npt.NDArray[np.int32], items: Items, length: int, last: bool) -> Int32s:
-    """Put the ids of items into a matrix; int32 [rows, length], 0 where there is none.
+    """Arrange the ids of items as a matrix; int32 [rows, length], 0 where there is no item.
 
     Args:
-        values: [items].
-        items: where each belongs.
-        length: items kept per row.
-        last: keep the last ones of a row, else the first ones.
+        values: Ids of the items, int32 [items].
+        items: Rows and positions of the items.
+        length: Maximum number of items per row.
+        last: Keep the last items of a row instead of the first.
     """
     places = items.places
     if last:
@@ -185,5 +185,5 @@ def laid_out(values: npt.NDArray[np.int32], items: Items, length: int, last: boo
 
 
 def as_float32(values: Floats) -> Floats32:
-    """Round to float32; what is too large for it becomes the largest, never infinite."""
+    """Round to float32; values beyond its range become the largest float32, never infinite."""
     return np.minimum(np.maximum(values, -LARGEST32), LARGEST32).astype(np.float32)

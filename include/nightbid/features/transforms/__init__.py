@@ -1,4 +1,4 @@
-"""The transforms of the YAML, a class each: what it learns, computes, serves and says of itself.
+"""Transforms of the YAML, one class each: learning, computing, serving and documentation.
 
-To add one is to add its settings to `nightbid.config.features`, and a file here.
+To add one, add its settings to `nightbid.config.features` and a file here.
 """

@@ -1,4 +1,4 @@
-"""A registered Python function of some columns."""
+"""Transform that calls a registered Python function."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from nightbid.features.transforms.transform import Transform, implements, one_fl
 from nightbid.features.values import RawColumns
 from nightbid.schema import ModelInput
 
-if TYPE_CHECKING:  # Not needed where a bundle is scored.
+if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.statistics import Moments, Statistic
 
 
 @implements(Function)
 class FunctionTransform(Transform[Function]):
-    """The result of a function, scaled as a number or hashed."""
+    """Result of a function, scaled as a number or hashed."""
 
     @property
     def _is_hashed(self) -> bool:
         return self.feature.then == "hash"
 
     def depends_on(self) -> dict[str, Any] | None:
-        """The function and its columns."""
+        """The function and its columns; None if the result is hashed."""
         if self._is_hashed:
             return None
         return {"moments": list(self.feature.columns), "function": self.feature.function}
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Sum up its numbers."""
+        """Sum up the function's results."""
         from nightbid.features.statistics import Moments
 
         return Moments.of(*known_numbers(self._numbers(raw)))
 
     def fit(self, statistic: Moments) -> FittedState:
-        """Keep the mean and the inverse of the standard deviation."""
+        """Return the mean and the inverse of the standard deviation."""
         return FittedState(numbers=scale_of(statistic))
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One float, or one id."""
+        """One float, or one id if the result is hashed."""
         only = self.feature.training_only
         if self._is_hashed:
             return (one_id(self.name, self.feature.buckets + 1, only),)
         return (one_float(self.name, self.name, only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         if self._is_hashed:
             columns = [encode(self._result(raw))]
             return {self.name: pa.array(hashed(columns, self.feature.buckets))}
@@ -71,10 +71,10 @@ class FunctionTransform(Transform[Function]):
         return numbers(self._result(raw))
 
     def _result(self, raw: RawColumns) -> pa.Array:
-        """Call the function; the result is [rows].
+        """Call the function; returns [rows].
 
         Raises:
-            MissingDataError: It gave another number of values than there are rows.
+            MissingDataError: The function did not return one value per row.
         """
         function = named_function(self.feature.function)
         columns = (raw.column(each, self.name) for each in self.feature.columns)
@@ -89,7 +89,7 @@ class FunctionTransform(Transform[Function]):
 
     @property
     def makes(self) -> str:
-        """What it makes of its columns."""
+        """Description of the computation."""
         made = f"{self.feature.function}({', '.join(self.feature.columns)})"
         if self._is_hashed:
             return f"{made}, hashed into {self.feature.buckets:,} buckets"
@@ -97,7 +97,7 @@ class FunctionTransform(Transform[Function]):
 
     @property
     def learned(self) -> str:
-        """Center and scale."""
+        """Fitted center and scale."""
         if self._is_hashed:
             return ""
         center, inverse = self._scale

@@ -1,4 +1,4 @@
-"""Hash buckets: no vocabulary, with collisions."""
+"""Transforms that hash values into buckets: no vocabulary, but collisions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Bucketing = TypeVar("Bucketing", Hash, Cross)
 
 
 def hashed(columns: list[tuple[Int32s, pa.Array]], buckets: int) -> Int32s:
-    """Hash the values of encoded columns together; int32 [rows], 0 where all are missing."""
+    """Hash encoded columns together; int32 [rows], 0 if all values of a row are missing."""
     missing = np.logical_and.reduce([codes < 0 for codes, _ in columns])
     found = 1 + (joint_hashes(columns) % np.uint64(buckets)).astype(np.int64)
     return np.where(missing, 0, found).astype(np.int32)
 
 
 class Hashed(Transform[Bucketing]):
-    """The values of one or several columns, hashed together."""
+    """Values of one or several columns, hashed together."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -32,26 +32,26 @@ class Hashed(Transform[Bucketing]):
         return (one_id(self.name, self.feature.buckets + 1, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         columns = [raw.encoded(each, self.name) for each in self.feature.sources(self.name)]
         return {self.name: pa.array(hashed(columns, self.feature.buckets))}
 
 
 @implements(Hash)
 class HashTransform(Hashed[Hash]):
-    """A value, hashed."""
+    """Hash of one value."""
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         return f"hashed into {self.feature.buckets:,} buckets"
 
 
 @implements(Cross)
 class CrossTransform(Hashed[Cross]):
-    """Several values, hashed together."""
+    """Joint hash of several values."""
 
     @property
     def makes(self) -> str:
-        """What it makes of its columns."""
+        """Description of the computation."""
         return f"hashed together into {self.feature.buckets:,} buckets"

@@ -1,4 +1,4 @@
-"""What a key did on days before a row's own: its rate, and how many rows it had."""
+"""Transforms that use a key's rows on earlier days: its label rate and its number of rows."""
 
 from __future__ import annotations
 
@@ -35,42 +35,44 @@ from nightbid.features.values import (
 )
 from nightbid.schema import ModelInput
 
-if TYPE_CHECKING:  # Not needed where a bundle is scored.
+if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.key_statistics import DayCounts
     from nightbid.features.statistics import Statistic
 
 MOST = 2.0**62
-"""Largest sum of values that int64 holds with room to spare, in units of `WEIGHT_UNIT`."""
+"""Maximum sum of values, in units of `WEIGHT_UNIT`, with headroom in int64."""
 SUMS = pa.schema(
     {"key": pa.uint64(), "day": pa.int32(), "weight_sum": pa.int64(), "positives_sum": pa.int64()}
 )
-"""Of a key's days up to and with each, in units of `WEIGHT_UNIT`; sorted by key and day."""
+"""Cumulative sums of a key up to and including each day, in units of `WEIGHT_UNIT`.
+
+Sorted by key and day."""
 TOTALS = b"nightbid.totals"
-"""Mark of the table: days, and the sums of all keys on each, as JSON."""
+"""Metadata key of the table; its JSON holds the days and the totals of all keys on each."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was known when each row was served; float64 [rows] each."""
+    """Sums over the days before each row; every array is float64 [rows]."""
 
     weight: Floats
     """Weighted rows of the key."""
     positives: Floats
     all_weight: Floats
-    """Of all keys."""
+    """Weighted rows of all keys."""
     all_positives: Floats
     days: Floats
-    """Days that history covers."""
+    """Number of days in the history."""
 
 
 class History:
-    """Sums by key and day, looked up in place by binary search.
+    """Cumulative sums by key and day, looked up in place by binary search.
 
-    Sums are of integers: they do not depend on how rows came together.
+    Sums are integers, so they do not depend on how rows were grouped.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        """Look up in a table of `SUMS`, or one of counts by key and day as bundles once had."""
+        """Wrap a table of `SUMS`, or of counts by key and day as in older bundles."""
         if table.schema.names != SUMS.names:
             table = sums([table])
         totals = json.loads(table.schema.metadata[TOTALS])
@@ -87,11 +89,11 @@ class History:
         ]
 
     def before(self, keys: Hashes, days: Int32s) -> Seen:
-        """Sum over days strictly before each row's.
+        """Sum over the days strictly before each row's day.
 
         Args:
-            keys: uint64 [rows].
-            days: [rows], since 1970.
+            keys: Hash of each row's key, uint64 [rows].
+            days: Days since 1970, int32 [rows].
         """
         reached = self.days.searchsorted(days)
         totals = [each[reached] / WEIGHT_UNIT for each in self._totals]
@@ -105,13 +107,13 @@ class History:
 
 
 def sums(ranges: Iterable[pa.Table]) -> pa.Table:
-    """Add up the counts of each key from day to day.
+    """Compute the cumulative sums of each key over days.
 
     Args:
-        ranges: counts by key and day, see `DayCounts.by_range`; no key is in two of them.
+        ranges: Counts by key and day, see `DayCounts.by_range`; each key is in one range only.
 
     Raises:
-        DataError: the label's values add up to more than int64 holds.
+        DataError: The sum of the label's values exceeds int64.
     """
     totals: dict[int, list[int]] = {}
     table = joined((_sums_of(each, totals) for each in ranges), SUMS)
@@ -129,7 +131,7 @@ def sums(ranges: Iterable[pa.Table]) -> pa.Table:
 
 
 def _sums_of(counts: pa.Table, totals: dict[int, list[int]]) -> pa.Table:
-    """Sums of a range; its counts are added to the days' totals."""
+    """Cumulative sums of a range; also adds its counts to the totals of the days."""
     keys = np.asarray(whole(counts["key"]), np.uint64)
     days = np.asarray(whole(counts["day"]), np.int32)
     values = [np.asarray(whole(counts[name]), np.int64) for name in ("weight", "positives")]
@@ -148,14 +150,14 @@ def _sums_of(counts: pa.Table, totals: dict[int, list[int]]) -> pa.Table:
 
 
 class KeyHistory(Transform[Settings]):
-    """A figure of a key, from the days before the row's own."""
+    """A statistic of a key over the days before the row's day."""
 
     learns_history = True
     drifts = True
     is_log = True
 
     def depends_on(self) -> dict[str, Any]:
-        """The columns of its key, and whose days they are."""
+        """The key's columns, and the time zone of the days."""
         zone = self.context.zone
         days = {} if zone == "UTC" else {"zone": zone}
         return {"by_day": list(self.feature.sources(self.name)), **days}
@@ -167,7 +169,7 @@ class KeyHistory(Transform[Settings]):
         return DayCounts.of(self._keys(raw), rows, self.context.zone)
 
     def fit(self, statistic: DayCounts) -> FittedState:
-        """Keep the sums of the counts."""
+        """Return the cumulative sums of the counts."""
         return FittedState(history=sums(statistic.by_range()))
 
     @property
@@ -176,32 +178,32 @@ class KeyHistory(Transform[Settings]):
         return (one_float(self.name, self.name, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         zone = self.context.zone
         days = days_of(raw.time(self.context.time, self.name, zone), zone)
         return {self.name: pa.array(self.of_keys(self._keys(raw), days))}
 
     def of_keys(self, keys: Hashes, days: Int32s) -> Floats32:
-        """Compute its input from the keys of rows and their days; float32 [rows]."""
+        """Compute the model input from keys and days; float32 [rows]."""
         return as_float32(self.values(keys, days))
 
     @abstractmethod
     def values(self, keys: Hashes, days: Int32s) -> Floats:
-        """Compute a number per row; float64 [rows].
+        """Compute the unrounded model input; float64 [rows].
 
         Args:
-            keys: uint64 [rows].
-            days: Since 1970, int32 [rows].
+            keys: Hash of each row's key, uint64 [rows].
+            days: Days since 1970, int32 [rows].
         """
 
     @property
     def reads_time(self) -> Moment:
-        """The day."""
+        """`day`: values depend on the row's day."""
         return "day"
 
     @property
     def learned(self) -> str:
-        """Keys and days that it knows."""
+        """Number of keys, and first and last day of the history."""
         table = self.state.history
         if table is None or not len(table):
             return "no rows"
@@ -211,12 +213,12 @@ class KeyHistory(Transform[Settings]):
 
     @property
     def looks_back(self) -> str:
-        """Days that a row learns from."""
+        """Days that a row uses."""
         return "days before the row's own"
 
     @cached_property
     def past(self) -> History:
-        """What it has learned, ready to be looked up."""
+        """The fitted history, ready for lookups."""
         return History(self.state.history if self.state.history is not None else sums([]))
 
     def _keys(self, raw: RawColumns) -> Hashes:
@@ -225,7 +227,7 @@ class KeyHistory(Transform[Settings]):
 
 @implements(Count)
 class CountTransform(KeyHistory[Count]):
-    """Rows of a key per day."""
+    """Number of rows of a key per day."""
 
     def values(self, keys: Hashes, days: Int32s) -> Floats:
         """Compute ln(1 + rows per day)."""
@@ -234,16 +236,16 @@ class CountTransform(KeyHistory[Count]):
 
     @property
     def makes(self) -> str:
-        """What it makes of its columns."""
+        """Description of the computation."""
         return "ln(1 + rows of the key per day)"
 
 
 @implements(TargetRate)
 class TargetRateTransform(KeyHistory[TargetRate]):
-    """Rate of positive labels of a key."""
+    """Label rate of a key."""
 
     def values(self, keys: Hashes, days: Int32s) -> Floats:
-        """Compute ln of the smoothed rate over the overall one, from labels that are final."""
+        """Compute ln of the smoothed rate over the overall rate, from labels that are final."""
         seen = self.past.before(keys, days - np.int32(self.context.lag_days))
         overall = seen.all_positives / np.maximum(seen.all_weight, 1e-12)
         strength = self.feature.strength
@@ -254,7 +256,7 @@ class TargetRateTransform(KeyHistory[TargetRate]):
 
     @property
     def makes(self) -> str:
-        """What it makes of its columns."""
+        """Description of the computation."""
         return (
             "ln of the key's label rate over the overall one, smoothed by"
             f" {self.feature.strength:,g} rows of the overall one"
@@ -262,7 +264,7 @@ class TargetRateTransform(KeyHistory[TargetRate]):
 
     @property
     def looks_back(self) -> str:
-        """Days that a row learns from."""
+        """Days that a row uses."""
         lag = self.context.lag_days
         if not lag:
             return super().looks_back

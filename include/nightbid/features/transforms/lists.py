@@ -1,4 +1,4 @@
-"""Lists of values, as a bag or as a sequence."""
+"""Transforms of lists of values, as a bag or as a sequence."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from nightbid.features.transforms.vocabulary import (
 from nightbid.features.values import Items, RawColumns, laid_out, split_items
 from nightbid.schema import ModelInput
 
-if TYPE_CHECKING:  # Not needed where a bundle is scored.
+if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.statistics import Statistic
 
 Listed = TypeVar("Listed", Bag, Sequence)
 
 
 class ListTransform(WithVocabulary[Listed]):
-    """The items of a list, or of a string of separated values."""
+    """Items of a list, or of a string of separated values."""
 
     def depends_on(self) -> dict[str, Any] | None:
-        """Its column, and what separates its values."""
+        """The column and the separator of its values."""
         return {"items": self.column, "separator": self.feature.separator}
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Count its values."""
+        """Count the items."""
         from nightbid.features.statistics import TokenCounts
 
         return TokenCounts.of(*encode(self.items(raw).flat))
 
     def items(self, raw: RawColumns, column: str = "") -> Items:
-        """Unroll its column, or another."""
+        """Unroll the feature's column, or another one."""
         return split_items(raw.column(column or self.column, self.name), self.feature.separator)
 
     @property
@@ -53,7 +53,7 @@ class ListTransform(WithVocabulary[Listed]):
 
 @implements(Bag)
 class BagTransform(ListTransform[Bag]):
-    """The first values, in no order, with weights."""
+    """The first items of a list, unordered, with weights."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -62,19 +62,19 @@ class BagTransform(ListTransform[Bag]):
         return (one_list(self, "bag", self.vocabulary.size, feature.length, self.name),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         items = self.items(raw)
         ids = self.vocabulary.ids(encode(items.flat))
         matrix = laid_out(ids, items, self.feature.length, last=False)
         return bag_columns(self.name, matrix, self._weights(raw, items, len(matrix)))
 
     def _weights(self, raw: RawColumns, items: Items, rows: int) -> Floats | None:
-        """Weights as logged, laid out as the ids are; float64 [rows, length]."""
+        """Logged weights in the layout of the ids, float64 [rows, length]; None: equal weights."""
         if not self.feature.weights:
             return None
         found = self.items(raw, self.feature.weights)
         matrix = np.zeros((rows, self.feature.length))
-        # What has no value, or a weight that is no positive number, weighs nothing.
+        # Items without a value, or whose weight is not a positive number, get weight 0.
         known = found.places < np.minimum(items.counts, self.feature.length)[found.rows]
         values = np.nan_to_num(np.maximum(numbers(found.flat), 0.0))
         matrix[found.rows[known], found.places[known]] = values[known]
@@ -82,7 +82,7 @@ class BagTransform(ListTransform[Bag]):
 
     @property
     def makes(self) -> str:
-        """What it makes of its columns."""
+        """Description of the computation."""
         feature = self.feature
         weights = f"weighted by {feature.weights}" if feature.weights else "of equal weight"
         return (
@@ -92,10 +92,10 @@ class BagTransform(ListTransform[Bag]):
 
 @implements(Sequence)
 class SequenceTransform(ListTransform[Sequence]):
-    """The last values, oldest first."""
+    """The last items of a list, oldest first."""
 
     def depends_on(self) -> dict[str, Any] | None:
-        """As a list does; nothing if it shares the vocabulary of another feature."""
+        """Column and separator; None if the feature shares another one's vocabulary."""
         return None if self.feature.vocabulary else super().depends_on()
 
     @property
@@ -113,14 +113,14 @@ class SequenceTransform(ListTransform[Sequence]):
         )
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         items = self.items(raw)
         ids = self.vocabulary.ids(encode(items.flat))
         return {self.name: matrix_column(laid_out(ids, items, self.feature.length, last=True))}
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         feature = self.feature
         shared = feature.vocabulary
         known = f"the vocabulary of {shared}" if shared else frequent(feature)

@@ -1,4 +1,4 @@
-"""Numbers: scaled, or put into buckets."""
+"""Transforms of numbers, which are scaled or assigned to buckets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nightbid.features.values import (
 )
 from nightbid.schema import ModelInput
 
-if TYPE_CHECKING:  # Not needed where a bundle is scored.
+if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.statistics import Moments, Quantiles, Statistic
 
 SCALES = {
@@ -39,59 +39,59 @@ SCALES = {
     "robust": "(x - median) / interquartile range",
 }
 MOST_EDGES = 16
-"""Boundaries shown."""
+"""Maximum number of boundaries to list in documentation."""
 
 
 class Scaled(Transform[Settings]):
-    """(x - center) * inverse; missing is 0, the center."""
+    """Base of scaled numbers: (x - center) * inverse; a missing value is 0, as the center is."""
 
     @property
     def tells_missing(self) -> bool:
-        """Whether a second input is 1 where the value is missing."""
+        """Whether a second input is 1 if the value is missing."""
         return False
 
     @property
     def statistics(self) -> tuple[str, str]:
-        """Names of what center and scale are."""
+        """Names of the center and the scale."""
         return "mean", "standard deviation"
 
     @abstractmethod
     def values(self, raw: RawColumns) -> Floats:
-        """Compute a number per row, before scaling; float64 [rows], NaN is missing."""
+        """Compute unscaled numbers; float64 [rows], NaN if missing."""
 
     @property
     def center(self) -> float:
-        """Subtracted from each number."""
+        """Center that is subtracted from each number."""
         return self.state.numbers[0] if self.state.numbers else 0.0
 
     @property
     def inverse(self) -> float:
-        """Multiplies what is left: exact everywhere, which dividing by a constant is not."""
+        """Inverse of the scale; multiplying is exact everywhere, dividing by a constant is not."""
         return self.state.numbers[1] if self.state.numbers else 1.0
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Sum up its numbers."""
+        """Sum up the numbers."""
         from nightbid.features.statistics import Moments
 
         return Moments.of(*known_numbers(self.values(raw)))
 
     def fit(self, statistic: Moments) -> FittedState:
-        """Keep the mean and the inverse of the standard deviation."""
+        """Return the mean and the inverse of the standard deviation."""
         return FittedState(numbers=scale_of(statistic))
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One float, and one that tells missing values where asked for."""
+        """One float, and one that marks missing values if the settings ask for it."""
         names = [self.name, *([f"{self.name}__missing"] if self.tells_missing else [])]
         return tuple(one_float(each, self.name, self.feature.training_only) for each in names)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         found = self.of_numbers(self.values(raw))
         return {name: pa.array(values) for name, values in found.items()}
 
     def of_numbers(self, values: Floats) -> dict[str, Floats32]:
-        """Compute the columns of its inputs from what `values` gives."""
+        """Compute the model inputs from the result of `values`."""
         missing = np.isnan(values)
         found = {self.name: scaled(values, missing, self.center, self.inverse)}
         if self.tells_missing:
@@ -100,21 +100,21 @@ class Scaled(Transform[Settings]):
 
     @property
     def learned(self) -> str:
-        """Center and scale."""
+        """Fitted center and scale."""
         first, second = self.statistics
         return f"{first} {self.center:,.6g}, {second} {1 / self.inverse:,.6g}"
 
 
 @implements(Numeric)
 class NumericTransform(Scaled[Numeric]):
-    """A column of numbers."""
+    """Numbers of a column."""
 
     @property
     def _is_robust(self) -> bool:
         return self.feature.scale == "robust"
 
     def depends_on(self) -> dict[str, Any] | None:
-        """Its column, and what happens to a number before it is scaled."""
+        """The column and the steps before scaling; None if numbers are not scaled."""
         if self.feature.scale == "none":
             return None
         clip = list(self.feature.clip) if self.feature.clip else None
@@ -122,11 +122,11 @@ class NumericTransform(Scaled[Numeric]):
         return {kind: self.column, "clip": clip, "log1p": self.feature.log1p, "numeric": True}
 
     def values(self, raw: RawColumns) -> Floats:
-        """Clip, and take the logarithm where asked for."""
+        """Read the numbers; clip them and take the logarithm if the settings ask for it."""
         return clipped_log(self.feature, numbers(raw.column(self.column, self.name)))
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Count or sum up its numbers."""
+        """Count the numbers, or sum them up."""
         from nightbid.features.statistics import Moments, Quantiles
 
         distinct, counts = distinct_integers(self.column, self.name, raw)
@@ -134,7 +134,7 @@ class NumericTransform(Scaled[Numeric]):
         return Quantiles.of(*known) if self._is_robust else Moments.of(*known)
 
     def fit(self, statistic: Any) -> FittedState:
-        """Keep the center and the inverse of the scale."""
+        """Return the center and the inverse of the scale."""
         if not self._is_robust:
             return super().fit(statistic)
         low, middle, high = (statistic.at(share) or 0.0 for share in (0.25, 0.5, 0.75))
@@ -142,17 +142,17 @@ class NumericTransform(Scaled[Numeric]):
 
     @property
     def tells_missing(self) -> bool:
-        """Whether a second input is 1 where the value is missing."""
+        """Whether a second input is 1 if the value is missing."""
         return self.feature.missing_indicator
 
     @property
     def statistics(self) -> tuple[str, str]:
-        """Names of what center and scale are."""
+        """Names of the center and the scale."""
         return ("median", "interquartile range") if self._is_robust else super().statistics
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         feature = self.feature
         steps = [f"clipped to {_span(feature.clip)}"] if feature.clip else []
         steps += ["sign(x) · ln(1 + |x|)"] if feature.log1p else []
@@ -163,10 +163,10 @@ class NumericTransform(Scaled[Numeric]):
 
 @implements(Age)
 class AgeTransform(Scaled[Age]):
-    """Days between two times."""
+    """Number of days between two times."""
 
     def depends_on(self) -> dict[str, Any]:
-        """Its two columns."""
+        """The two time columns."""
         return {"moments": list(self.feature.sources(self.name)), "age": True}
 
     def values(self, raw: RawColumns) -> Floats:
@@ -177,17 +177,17 @@ class AgeTransform(Scaled[Age]):
 
     @property
     def makes(self) -> str:
-        """What it makes of its columns."""
+        """Description of the computation."""
         return f"days since {self.feature.since}: ln(1 + days), {SCALES['standard']}"
 
 
 class Bucketed(Transform[Settings]):
-    """The bucket that a number falls into; boundaries belong to the bucket above."""
+    """Base of bucketed numbers; a boundary belongs to the bucket above it."""
 
     @property
     @abstractmethod
     def boundaries(self) -> Floats32:
-        """Ascending: float32 on both sides of every comparison, or a value could change bucket."""
+        """Ascending boundaries; float32, like the values compared, so that buckets are stable."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -195,18 +195,18 @@ class Bucketed(Transform[Settings]):
         return (one_id(self.name, len(self.boundaries) + 2, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         values = numbers(raw.column(self.column, self.name))
         return {name: pa.array(ids) for name, ids in self.of_numbers(values).items()}
 
     def of_numbers(self, values: Floats) -> dict[str, Int32s]:
-        """Compute the columns of its inputs from numbers; NaN is missing."""
+        """Compute the model input from numbers; NaN is missing."""
         found = np.searchsorted(self.boundaries, as_float32(values), side="right") + 1
         return {self.name: np.where(np.isnan(values), 0, found).astype(np.int32)}
 
     @property
     def learned(self) -> str:
-        """Its boundaries; of very many, the outer ones."""
+        """Boundaries; if there are many, only the outer ones."""
         shown = [f"{each:,.6g}" for each in self.boundaries]
         if len(shown) > MOST_EDGES:
             shown[MOST_EDGES // 2 : -MOST_EDGES // 2] = ["…"]
@@ -215,16 +215,16 @@ class Bucketed(Transform[Settings]):
 
 @implements(Buckets)
 class BucketsTransform(Bucketed[Buckets]):
-    """Buckets between given boundaries."""
+    """Buckets between boundaries from the settings."""
 
     @cached_property
     def boundaries(self) -> Floats32:
-        """As given."""
+        """Boundaries from the settings."""
         return np.asarray(self.feature.boundaries, np.float32)
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         edges = ", ".join(f"{each:,g}" for each in self.feature.boundaries)
         return f"the bucket between {edges}"
 
@@ -234,11 +234,11 @@ class QuantileBucketsTransform(Bucketed[QuantileBuckets]):
     """Buckets between quantiles of the training rows."""
 
     def depends_on(self) -> dict[str, Any]:
-        """Its column."""
+        """The column."""
         return {"quantiles": self.column}
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Count its numbers."""
+        """Count the numbers."""
         from nightbid.features.statistics import Quantiles
 
         distinct, counts = distinct_integers(self.column, self.name, raw)
@@ -246,7 +246,7 @@ class QuantileBucketsTransform(Bucketed[QuantileBuckets]):
         return Quantiles.of(*known_numbers(values, counts))
 
     def fit(self, statistic: Quantiles) -> FittedState:
-        """Keep the distinct quantiles."""
+        """Return the distinct quantiles."""
         shares = np.arange(1, self.feature.buckets) / self.feature.buckets
         found = [statistic.at(float(share)) for share in shares]
         edges = np.unique(as_float32(np.array([each for each in found if each is not None])))
@@ -254,33 +254,33 @@ class QuantileBucketsTransform(Bucketed[QuantileBuckets]):
 
     @cached_property
     def boundaries(self) -> Floats32:
-        """As learned."""
+        """Fitted boundaries."""
         return np.asarray(self.state.numbers, np.float32)
 
     @property
     def most_new_ids(self) -> int:
-        """One less than buckets: the boundaries."""
+        """Maximum number of boundaries: one less than the number of buckets."""
         return self.feature.buckets - 1
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         return f"one of {self.feature.buckets:,} buckets that hold equally many training rows"
 
 
 def scaled(values: Floats, missing: Any, center: float, inverse: float) -> Floats32:
-    """Scale numbers; float32 [rows], 0 where missing."""
+    """Scale numbers; float32 [rows], 0 if missing."""
     return as_float32(np.where(missing, 0.0, (values - center) * inverse))
 
 
 def scale_of(statistic: Moments) -> tuple[float, float]:
-    """The mean and the inverse of the standard deviation; 1 where all numbers are equal."""
+    """Mean and inverse of the standard deviation; the latter is 1 if all numbers are equal."""
     spread = statistic.std
     return statistic.mean, 1 / spread if spread > 0 else 1.0
 
 
 def known_numbers(values: Floats, counts: Ints | None = None) -> tuple[Floats, Ints]:
-    """Leave out what is NaN; the numbers left, and how often each was seen."""
+    """Drop NaN; returns the remaining numbers and their counts."""
     known = ~np.isnan(values)
     if counts is None:
         values = values[known]
@@ -289,9 +289,9 @@ def known_numbers(values: Floats, counts: Ints | None = None) -> tuple[Floats, I
 
 
 def distinct_integers(column: str, feature: str, raw: RawColumns) -> tuple[RawColumns, Ints | None]:
-    """Reduce a column of integers close together to its distinct values, and their counts.
+    """Reduce a column of integers in a small range to its distinct values and their counts.
 
-    Any other column stays as it is, with None for the counts.
+    Any other column is returned unchanged, with None for the counts.
     """
     from nightbid.profile.bins import DENSE
 
@@ -308,7 +308,7 @@ def distinct_integers(column: str, feature: str, raw: RawColumns) -> tuple[RawCo
 
 
 def _micros(time: pa.Array) -> Floats:
-    # Floats do not overflow; they are exact for 285 years before and after 1970.
+    # Floats cannot overflow, and are exact for 285 years before and after 1970.
     return np.asarray(pc.fill_null(time.cast(pa.int64()).cast(pa.float64(), safe=False), np.nan))
 
 

@@ -1,4 +1,4 @@
-"""What a key's earlier rows held: the last items of a user, up to the row's time."""
+"""Transform of a key's earlier rows: for example the last items of a user before the row."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from nightbid.features.values import (
 )
 from nightbid.schema import ModelInput
 
-if TYPE_CHECKING:  # Not needed where a bundle is scored.
+if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.key_statistics import Events
     from nightbid.features.statistics import Statistic
 
@@ -44,23 +44,24 @@ ITEMS = pa.schema({"key": pa.uint64(), "time": pa.int64(), "item": pa.int32()})
 
 @implements(Recent)
 class RecentItems(Transform[Recent]):
-    """The last items of the key's rows that were known at the row's time, oldest first.
+    """The last items of the key's earlier rows that were known at the row's time, oldest first.
 
-    A row is known once `delay_seconds` have passed after it, and its label's attribution window
-    where only positive rows count. Equal times are in the order of their tokens, so that the
-    sequence does not depend on how rows came together.
+    A row is known `delay_seconds` after its time, plus the attribution window if only positive rows
+    count. Rows with equal times are ordered by token, so that the sequence does not depend on how
+    rows
+    were grouped.
     """
 
     learns_history = True
     drifts = True
 
     def depends_on(self) -> dict[str, Any]:
-        """Item, key, and which rows count."""
+        """Item and key columns, and which rows count."""
         feature = self.feature
         return {"events": feature.column, "by": list(feature.by), "rows": feature.rows}
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """List items by key and time."""
+        """Collect items by key and time."""
         from nightbid.features.key_statistics import Events
 
         keys = keys_of(self.name, self.feature.by, raw)
@@ -68,7 +69,7 @@ class RecentItems(Transform[Recent]):
         return Events.of(keys, items, rows, positive=self.feature.rows == "positive")
 
     def fit(self, statistic: Events) -> FittedState:
-        """Keep the list."""
+        """Return the items, sorted by key and time."""
         return FittedState(history=listed(statistic.by_range()))
 
     @cached_property
@@ -78,22 +79,22 @@ class RecentItems(Transform[Recent]):
         Sorted by all three.
         """
         table = self.state.history
-        # Once, bundles had plain strings.
+        # Older bundles have plain strings.
         return listed([] if table is None else [table]) if _is_plain(table) else table
 
     @cached_property
     def vocabulary(self) -> FittedVocabulary:
-        """That of another feature."""
+        """Vocabulary of another feature, which the settings name."""
         return vocabulary_of(self, self.feature.vocabulary)
 
     @property
     def reads_time(self) -> Moment:
-        """The time, or the day alone."""
+        """Whether values depend on the row's time, or on its day only."""
         return self.feature.before
 
     @property
     def makes(self) -> str:
-        """What it makes of its columns."""
+        """Description of the computation."""
         feature = self.feature
         rows = "whose label was 1" if feature.rows == "positive" else "whatever their label"
         return (
@@ -112,12 +113,12 @@ class RecentItems(Transform[Recent]):
 
     @property
     def learned(self) -> str:
-        """What it remembers."""
+        """Number of rows and keys in the history."""
         return f"{len(self.table):,} rows of {distinct_keys(self.table):,} keys"
 
     @property
     def looks_back(self) -> str:
-        """Rows that a row learns from."""
+        """Rows that a row uses."""
         days = self.context.lag_days if self.feature.rows == "positive" else 0
         spans = ((days, "day"), (self.feature.delay_seconds, "second"))
         wait = [f"{size:,} {unit}{'s' * (size != 1)}" for size, unit in spans if size]
@@ -129,7 +130,7 @@ class RecentItems(Transform[Recent]):
         )
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         keys = keys_of(self.name, self.feature.by, raw)
         start, end = self._rows.before(keys, self._known(raw))
         length = self.feature.length
@@ -141,7 +142,7 @@ class RecentItems(Transform[Recent]):
         return {self.name: matrix_column(ids)}
 
     def _known(self, raw: RawColumns) -> Ints:
-        """Rows before this time count; microseconds, [rows]."""
+        """Upper bound, exclusive, of the times of known rows; microseconds, int64 [rows]."""
         time = raw.time(self.context.time, self.name, self.context.zone)
         known = (
             day_starts(time, self.context.zone)
@@ -162,17 +163,17 @@ class RecentItems(Transform[Recent]):
 
     @cached_property
     def _items(self) -> Int32s:
-        """Of each row of the table: its place in the dictionary of tokens."""
+        """Index of each table row's token in the dictionary; int32 [entries]."""
         return np.asarray(whole(self.table["token"]).indices, np.int32)
 
     @cached_property
     def _ids(self) -> Int32s:
-        """Of each token of the dictionary."""
+        """Vocabulary id of each token in the dictionary; int32 [tokens]."""
         return self.vocabulary.ids(encode(whole(self.table["token"]).dictionary))
 
 
 def listed(ranges: Iterable[pa.Table]) -> pa.Table:
-    """Join sorted ranges of events, see `Events.by_range`; tokens become a dictionary."""
+    """Concatenate sorted ranges of events, see `Events.by_range`, and dictionary-encode tokens."""
     known = pa.array([], pa.string())
 
     def numbered() -> Iterator[pa.Table]:

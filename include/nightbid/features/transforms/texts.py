@@ -1,4 +1,4 @@
-"""Words of a text, and runs of them."""
+"""Transform of the words of a text and of word n-grams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nightbid.schema import ModelInput
 
 @implements(TextNgrams)
 class NgramTransform(Transform[TextNgrams]):
-    """Words of a text and runs of them, hashed into a bag; shorter runs come first."""
+    """Words and n-grams of a text, hashed into a bag; shorter n-grams come first."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -24,7 +24,7 @@ class NgramTransform(Transform[TextNgrams]):
         return (one_list(self, "bag", feature.buckets + 1, feature.length),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         codes, tokens = raw.encoded(self.column, self.name)
         matrix = np.append(
             self._of_texts(tokens), np.zeros((1, self.feature.length), np.int32), axis=0
@@ -38,7 +38,7 @@ class NgramTransform(Transform[TextNgrams]):
         filled = np.zeros(len(texts), np.int64)
         joint = np.zeros(len(one), np.uint64)
         for length in range(1, self.feature.ngrams + 1):
-            # joint[i] covers the words i … i + length - 1; those that leave their text drop out.
+            # joint[i] covers the words i … i + length - 1; n-grams across two texts are dropped.
             size = max(len(one) - length + 1, 0)
             joint = joint[:size] * np.uint64(0x9E3779B97F4A7C15) + one[length - 1 :]
             joint ^= joint >> np.uint64(32)
@@ -52,7 +52,7 @@ class NgramTransform(Transform[TextNgrams]):
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         feature = self.feature
         runs = f" and runs of up to {feature.ngrams}" if feature.ngrams > 1 else ""
         return f"first {feature.length:,} words{runs}, hashed into {feature.buckets:,} buckets"

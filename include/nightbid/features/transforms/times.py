@@ -1,4 +1,4 @@
-"""Parts of a time, and small integers as they are."""
+"""Transforms of parts of a time, and of small integers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOUR_US = 3_600_000_000
 
 
 class TimePartTransform(Transform[Settings]):
-    """A part of a time, UTC."""
+    """Base of transforms that take a part of a time, UTC."""
 
     size: ClassVar[int]
     """Number of parts."""
@@ -30,7 +30,7 @@ class TimePartTransform(Transform[Settings]):
         return (one_id(self.name, self.size + 1, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         time = as_time(raw.column(self.column, self.name))
         ids = self.of_moments(moments_of(time))
         if time.null_count:
@@ -39,7 +39,7 @@ class TimePartTransform(Transform[Settings]):
 
     @abstractmethod
     def of_moments(self, moments: Ints) -> Int32s:
-        """Compute its input from microseconds since 1970; int32 [rows]."""
+        """Compute the model input from microseconds since 1970; int32 [rows]."""
 
 
 @implements(Hour)
@@ -50,12 +50,12 @@ class HourTransform(TimePartTransform[Hour]):
     cycle_hours = 24
 
     def of_moments(self, moments: Ints) -> Int32s:
-        """Compute its input from microseconds since 1970; int32 [rows]."""
+        """Compute the model input from microseconds since 1970; int32 [rows]."""
         return (moments // HOUR_US % 24 + 1).astype(np.int32)
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         return "hour of the day, UTC"
 
 
@@ -68,18 +68,18 @@ class DayOfWeekTransform(TimePartTransform[DayOfWeek]):
     varies_within_a_day = False
 
     def of_moments(self, moments: Ints) -> Int32s:
-        """Compute its input from microseconds since 1970; int32 [rows]."""
+        """Compute the model input from microseconds since 1970; int32 [rows]."""
         return ((moments // DAY_US + 3) % 7 + 1).astype(np.int32)
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         return "day of the week, UTC"
 
 
 @implements(Identity)
 class IdentityTransform(Transform[Identity]):
-    """A small integer, as it is; anything else is missing."""
+    """A small integer used as an id; any other value is missing."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -87,7 +87,7 @@ class IdentityTransform(Transform[Identity]):
         return (one_id(self.name, self.feature.size + 1, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         values = numbers(raw.column(self.column, self.name))
         with np.errstate(invalid="ignore"):
             good = (values >= 0) & (values < self.feature.size) & (values == np.floor(values))
@@ -95,5 +95,5 @@ class IdentityTransform(Transform[Identity]):
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         return f"whole number from 0 to {self.feature.size - 1:,}, as it is"

@@ -1,6 +1,6 @@
-"""What every transform is: one class with all that Nightbid does with a feature.
+"""Base class of transforms: a class implements everything that Nightbid does with a feature.
 
-A class is decorated with the settings that it implements. Subclasses of others share code::
+A class is decorated with the settings that it implements; subclasses may share code::
 
     @implements(Hash)
     class HashTransform(Hashed[Hash]):
@@ -26,7 +26,7 @@ from nightbid.features.state import FittedState
 from nightbid.features.values import Floats32, Int32s, RawColumns
 from nightbid.schema import ModelInput
 
-if TYPE_CHECKING:  # Not needed where a bundle is scored.
+if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.statistics import Statistic
     from nightbid.features.transforms.vocabulary import FittedVocabulary
 
@@ -37,12 +37,12 @@ _CLASSES: dict[type[FeatureBlock], type[Transform[Any]]] = {}
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What a transform knows of its pipeline, besides its own settings."""
+    """Settings and state of the pipeline that a transform needs besides its own."""
 
     features: Mapping[str, FeatureBlock] = field(default_factory=dict)
     """Settings of every feature, by name."""
     learned: Mapping[str, FittedState] = field(default_factory=dict)
-    """What the features have learned, by name."""
+    """Fitted states of the features, by name."""
     time: str = ""
     """Column with the time of the impression."""
     lag_days: int = 0
@@ -50,59 +50,62 @@ class Context:
     zone: str = "UTC"
     """Time zone of the days."""
     vocabularies: dict[str, FittedVocabulary] = field(default_factory=dict)
-    """Those made so far: features that share one hold it once."""
+    """Vocabularies built so far, so that features that share one hold it once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Transform(ABC, Generic[Settings]):
-    """A transform, for one feature."""
+    """The transform of one feature."""
 
     name: str
-    """The feature's."""
+    """Name of the feature."""
     feature: Settings
     state: FittedState = field(default_factory=FittedState)
-    """What it has learned; empty before that."""
+    """Fitted state; empty before fitting."""
     context: Context = field(default_factory=Context)
 
     learns_history: ClassVar[bool] = False
-    """It learns from the rows of every split, and a row is told of earlier rows only."""
+    """Whether it learns from rows of every split; a row then uses earlier rows only."""
     cycle_hours: ClassVar[int] = 0
-    """Hours after which its values repeat; rows of a part of them differ by what it is. 0: none."""
+    """Period of its values in hours, by which parts of a day differ; 0: not periodic."""
     drifts: ClassVar[bool] = False
-    """Its values differ between days by definition: one weekday is not five, and history grows
-    through the window. Gates compare them with the champion's window instead."""
+    """Whether its values differ between days by definition.
+
+    Examples are the weekday, and history, which grows through the window. Gates compare such values
+    with the champion's window instead."""
     varies_within_a_day: ClassVar[bool] = True
-    """Of the rows of one day it may have several values."""
+    """Whether rows of one day can have different values."""
     is_log: ClassVar[bool] = False
-    """A logarithm: a move of less than a tenth is hardly a move."""
+    """Whether values are logarithms: a difference below 0.1 is negligible."""
 
     # Learning.
 
     def depends_on(self) -> dict[str, Any] | None:
-        """Say what its statistic depends on, besides the rows; None if it learns nothing.
+        """Settings that the feature's statistic depends on; None if it learns nothing.
 
-        Features with equal answers share one statistic. Settings that are applied to a finished
-        statistic (`min_count`, `top_k`, `strength`, `length`, …) are left out: a change of them
-        requires no new pass over the rows.
+        Features with equal results share one statistic. Settings that apply to a finished statistic
+        (`min_count`, `top_k`, `strength`, `length`, …) are not included: changing them requires no
+        new pass
+        over the rows.
         """
         return None
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Compute its statistic of some rows; those of parts merge into that of the whole.
+        """Compute the statistic of some rows; statistics of parts can be merged.
 
         Args:
-            raw: The rows, with columns encoded once for all features.
-            rows: The same, with reserved columns.
+            raw: Rows, with columns encoded once for all features.
+            rows: The same rows as a table, with reserved columns.
         """
         raise NotImplementedError(f"{type(self).__name__} learns nothing")
 
     def fit(self, statistic: Any) -> FittedState:
-        """Keep what applying needs of a merged statistic."""
+        """Return the state that applying the transform needs, from a merged statistic."""
         raise NotImplementedError(f"{type(self).__name__} learns nothing")
 
     @property
     def most_new_ids(self) -> int:
-        """Most ids that learning adds to those that the feature has without it."""
+        """Maximum number of ids that fitting adds."""
         return 0
 
     # Applying, the same in Beam, in training and in serving.
@@ -110,49 +113,49 @@ class Transform(ABC, Generic[Settings]):
     @property
     @abstractmethod
     def inputs(self) -> tuple[ModelInput, ...]:
-        """The model inputs that it makes, in order."""
+        """Model inputs of the feature, in order."""
 
     @abstractmethod
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs, [rows] each, in order."""
+        """Compute the model inputs; one column [rows] each, in order."""
 
     @property
     def vocabulary(self) -> FittedVocabulary | None:
-        """The vocabulary of its ids; None if it has none."""
+        """Vocabulary of the ids; None if there is none."""
         return None
 
     @property
     def reads_time(self) -> Moment | None:
-        """What it reads of the row's time, besides its columns: serving remembers values by it."""
+        """Part of the row's time that values depend on (serving caches by it); None: none."""
         return None
 
-    # Words, for documentation.
+    # Documentation.
 
     @property
     @abstractmethod
     def makes(self) -> str:
-        """What it makes of its columns, with its settings."""
+        """Description of the computation, with its settings."""
 
     @property
     def learned(self) -> str:
-        """What it has learned; empty if there is nothing to learn."""
+        """Summary of the fitted state; empty if nothing is fitted."""
         return ""
 
     @property
     def looks_back(self) -> str:
-        """Which earlier rows a row is told of; empty if none."""
+        """Which earlier rows a row uses; empty if none."""
         return ""
 
     @property
     def column(self) -> str:
-        """Its source column, where it has one."""
+        """Source column: the one in the settings, or the feature's name."""
         return self.feature.column or self.name
 
 
 def implements(
     settings: type[FeatureBlock],
 ) -> Callable[[type[Transform[Any]]], type[Transform[Any]]]:
-    """Register a class as the transform of some settings."""
+    """Register a class as the transform for a type of settings."""
 
     def register(transform: type[Transform[Any]]) -> type[Transform[Any]]:
         _CLASSES[settings] = transform
@@ -173,13 +176,13 @@ def transform_of(
     state: FittedState | None = None,
     context: Context | None = None,
 ) -> Transform[Any]:
-    """Make the transform of a feature; without a state it can learn, and say what it is."""
+    """Create the transform of a feature; without a state it can be fitted and documented."""
     return class_of(feature)(name, feature, state or FittedState(), context or Context())
 
 
 @cache
 def _discover() -> None:
-    """Import every file of this package: each registers its transforms."""
+    """Import every module of this package, which registers its transforms."""
     from nightbid.features import transforms
 
     for module in pkgutil.iter_modules(transforms.__path__):
@@ -187,12 +190,12 @@ def _discover() -> None:
 
 
 def one_float(name: str, feature: str, training_only: bool) -> ModelInput:
-    """Declare an input that is a number."""
+    """Declare a model input that is a number."""
     return ModelInput(name=name, kind="float", feature=feature, training_only=training_only)
 
 
 def one_id(name: str, size: int, training_only: bool, vocabulary: str | None = None) -> ModelInput:
-    """Declare an input that is an id."""
+    """Declare a model input that is an id."""
     return ModelInput(
         name=name,
         kind="id",
@@ -210,14 +213,14 @@ def one_list(
     length: int,
     vocabulary: str | None = None,
 ) -> ModelInput:
-    """Declare an input that is a list of ids.
+    """Declare a model input that is a list of ids.
 
     Args:
-        transform: That makes it.
-        kind: A bag has weights, and no order; a sequence is oldest first.
+        transform: Transform that computes the input.
+        kind: `bag` (weighted, unordered) or `sequence` (oldest first).
         size: Number of ids.
         length: Ids per row.
-        vocabulary: The feature whose vocabulary it is.
+        vocabulary: Feature whose vocabulary the ids are from; None: no vocabulary.
     """
     return ModelInput(
         name=transform.name,
@@ -231,19 +234,19 @@ def one_list(
 
 
 def matrix_column(matrix: npt.NDArray[np.int32] | Floats32) -> pa.Array:
-    """Turn [rows, length] into a column of fixed-size lists."""
+    """Convert [rows, length] to a column of fixed-size lists."""
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
 def bag_columns(
     name: str, matrix: Int32s, given: npt.NDArray[np.float64] | None = None
 ) -> dict[str, pa.Array]:
-    """Make the two columns of a bag: ids, and weights that add up to 1 in each row.
+    """Build the two columns of a bag: ids, and weights that sum to 1 in each row.
 
     Args:
-        name: The input's.
-        matrix: Ids, int32 [rows, length]; 0 is no value.
-        given: Weights as logged, [rows, length]; None: equal.
+        name: Name of the model input.
+        matrix: Ids, int32 [rows, length]; 0: no value.
+        given: Logged weights, [rows, length]; None: equal weights.
     """
     return {
         name: matrix_column(matrix),
@@ -252,11 +255,11 @@ def bag_columns(
 
 
 def bag_weights(matrix: Int32s, given: npt.NDArray[np.float64] | None = None) -> Floats32:
-    """Scale the weights of a bag to add up to 1 in each row; float32 [rows, length].
+    """Normalize the weights of a bag to a sum of 1 in each row; float32 [rows, length].
 
     Args:
-        matrix: Ids, int32 [rows, length]; 0 is no value.
-        given: Weights as logged, [rows, length]; None: equal.
+        matrix: Ids, int32 [rows, length]; 0: no value.
+        given: Logged weights, [rows, length]; None: equal weights.
     """
     weight = np.where(matrix > 0, 1.0 if given is None else given, 0.0)
     total = weight.sum(axis=1, keepdims=True)

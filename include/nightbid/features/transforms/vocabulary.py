@@ -1,4 +1,4 @@
-"""Ids of a vocabulary of the frequent values."""
+"""Transforms that map values to ids of a vocabulary of frequent values."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from nightbid.features.values import Int32s, RawColumns
 from nightbid.hashing import text_hash
 from nightbid.schema import ModelInput
 
-if TYPE_CHECKING:  # Not needed where a bundle is scored.
+if TYPE_CHECKING:  # Not needed to score a bundle.
     from nightbid.features.statistics import Statistic, TokenCounts
 
 BATCHED = 8
-"""A vocabulary this many times as long as the values to look up is better kept in a dictionary."""
+"""Vocabulary entries per value to look up from which a cached dictionary is faster."""
 
 
 Known = TypeVar("Known", Vocabulary, Bag, Sequence)
@@ -39,7 +39,7 @@ class Frequent(Protocol):
 
 @dataclass(frozen=True)
 class FittedVocabulary:
-    """Tokens, as ids of a vocabulary: 0 missing, then the OOV buckets, then the entries."""
+    """Maps tokens to ids: 0 is missing, then come the OOV buckets, then the entries."""
 
     tokens: pa.Array
     oov_buckets: int
@@ -51,14 +51,16 @@ class FittedVocabulary:
 
     @property
     def in_words(self) -> str:
-        """How many entries it has."""
+        """Number of entries, as text."""
         return f"{len(self.tokens):,} value{'s' * (len(self.tokens) != 1)}"
 
     def ids(self, encoded: tuple[Int32s, pa.Array]) -> Int32s:
         """Look up an encoded column; int32 [rows]."""
         codes, found = encoded
-        # Once per distinct value. Arrow's lookup hashes the whole vocabulary each time, which is
-        # still the fastest for the many of a batch; for the few of a request a kept dictionary is.
+        # Each distinct value is looked up once. Arrow's lookup hashes the whole vocabulary each
+        # time, which
+        # is fastest for a batch of many values; for the few values of a request, a cached
+        # dictionary is.
         if BATCHED * len(found) > len(self.tokens):
             places = pc.fill_null(pc.index_in(found, self.tokens), -1 - self.oov_buckets - 1)
             numbers = places.to_numpy(zero_copy_only=False) + (1 + self.oov_buckets)
@@ -68,15 +70,15 @@ class FittedVocabulary:
         table = np.append(numbers.astype(np.int64), 0)
         unknown = np.flatnonzero(table < 0)
         if self.oov_buckets == 1:
-            table[unknown] = 1  # whatever the hash, which costs as much as the lookup
+            table[unknown] = 1  # no hash needed, which would cost as much as the lookup
         elif len(unknown):
             hashed = token_hashes(found.take(pa.array(unknown)))
             table[unknown] = 1 + (hashed % np.uint64(self.oov_buckets)).astype(np.int64)
-        # Code -1, missing, wraps to the last entry.
+        # Code -1 (missing) wraps to the last entry.
         return np.take(table.astype(np.int32), codes, mode="wrap")
 
     def id_of(self, token: str | None) -> int:
-        """Look up one token; None is missing."""
+        """Look up the id of one token; None is missing."""
         if token is None:
             return 0
         found = self._numbers.get(token)
@@ -85,22 +87,22 @@ class FittedVocabulary:
         return 1 if self.oov_buckets == 1 else 1 + text_hash(token) % self.oov_buckets
 
     def prepare(self) -> None:
-        """Build what the first small request would wait for."""
+        """Build the dictionary ahead of the first small request."""
         len(self._numbers)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        # Built once and kept: a request must not hash the whole vocabulary.
+        # Cached, so that requests do not hash the whole vocabulary.
         texts = self.tokens.to_numpy(zero_copy_only=False).tolist()
         return {each: number for number, each in enumerate(texts, 1 + self.oov_buckets)}
 
 
 def vocabulary_of(transform: Transform[Any], name: str = "") -> FittedVocabulary:
-    """Make a vocabulary from what its feature has learned; empty before that.
+    """Return the vocabulary of a feature; empty before fitting.
 
     Args:
-        transform: That uses it.
-        name: The feature whose vocabulary it is; empty: the transform's own.
+        transform: Transform that uses the vocabulary.
+        name: Feature whose vocabulary it is; empty: the transform's own.
     """
     context, name = transform.context, name or transform.name
     if name not in context.vocabularies:
@@ -113,7 +115,7 @@ def vocabulary_of(transform: Transform[Any], name: str = "") -> FittedVocabulary
 
 
 def frequent(feature: Frequent) -> str:
-    """Say which values a vocabulary has, and what becomes of others."""
+    """Describe which values a vocabulary holds, and how others are mapped."""
     seen = "once" if feature.min_count == 1 else f"{feature.min_count:,} times"
     others = "1 bucket" if feature.oov_buckets == 1 else f"{feature.oov_buckets:,} buckets"
     return (
@@ -123,38 +125,38 @@ def frequent(feature: Frequent) -> str:
 
 
 class WithVocabulary(Transform[Known]):
-    """Ids of a vocabulary of its own."""
+    """Base of transforms whose ids are from a vocabulary."""
 
     def fit(self, statistic: TokenCounts) -> FittedState:
-        """Keep the most frequent values."""
+        """Return the most frequent values."""
         return FittedState(tokens=statistic.top(self.feature.top_k, self.feature.min_count))
 
     @cached_property
     def vocabulary(self) -> FittedVocabulary:
-        """Its own, unless its settings name another feature's."""
+        """Own vocabulary, or that of the feature that the settings name."""
         return vocabulary_of(self, self.feature.shares())
 
     @property
     def most_new_ids(self) -> int:
-        """The entries of its vocabulary."""
+        """Maximum number of entries of the vocabulary."""
         return self.feature.top_k
 
     @property
     def learned(self) -> str:
-        """Entries of its vocabulary."""
+        """Number of entries of the vocabulary."""
         return self.vocabulary.in_words
 
 
 @implements(Vocabulary)
 class VocabularyTransform(WithVocabulary[Vocabulary]):
-    """A value, as its number in a vocabulary."""
+    """Id of a value in a vocabulary."""
 
     def depends_on(self) -> dict[str, Any]:
-        """Its column."""
+        """The column."""
         return {"tokens": self.column}
 
     def statistic(self, raw: RawColumns, rows: pa.Table) -> Statistic:
-        """Count its values."""
+        """Count the values."""
         from nightbid.features.statistics import TokenCounts
 
         return TokenCounts.of(*raw.encoded(self.column, self.name))
@@ -165,10 +167,10 @@ class VocabularyTransform(WithVocabulary[Vocabulary]):
         return (one_id(self.name, self.vocabulary.size, self.feature.training_only, self.name),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
-        """Compute the columns of its inputs."""
+        """Compute the model inputs."""
         return {self.name: pa.array(self.vocabulary.ids(raw.encoded(self.column, self.name)))}
 
     @property
     def makes(self) -> str:
-        """What it makes of its column."""
+        """Description of the computation."""
         return f"one of {frequent(self.feature)}"
