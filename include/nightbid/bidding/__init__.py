@@ -1,4 +1,4 @@
-"""Bids, auctions and money: what a model's predictions earn on logs with market prices.
+"""Bids, auctions and money: the returns of a model's predictions on logs with market prices.
 
     ranking     order ads, price slots (GSP, VCG, first price)
     replay      bid against logged market prices: floors, budgets, pacing

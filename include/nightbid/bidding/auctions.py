@@ -1,4 +1,4 @@
-"""Logged auctions and the rules under which they are replayed."""
+"""Logged auctions and the rules for replaying them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from nightbid.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Rules:
-    """How an auction is won and what it costs."""
+    """How an auction is won and what the winner pays."""
 
     pricing: Literal["second", "first"] = "second"
     """`second`: the winner pays the market price (or the floor, if higher); `first`: its bid."""
     wins: Literal[">", ">="] = ">"
     """A bid wins if it is `>` (or `>=`) the market price. It must also reach the floor."""
     rounding: Literal["none", "down"] = "none"
-    """`down`: bids are cut to whole units of price, as iPinYou's replays do."""
+    """`down`: bids are rounded down to whole units of price, as in iPinYou's replays."""
     per: float = 1000.0
-    """Prices and bids are for so many impressions: 1000 for CPM."""
+    """Number of impressions that prices and bids are for: 1000 for CPM."""
     budget: float | None = None
     """In the unit of prices, summed over impressions (money × `per`); None: unlimited."""
     stop: Literal["never_over", "after"] = "never_over"
-    """`never_over`: an auction whose price exceeds what is left is lost. `after`: bidding stops
-    after the auction in which the spend reached the budget, so it may exceed it by one price."""
+    """When bidding ends for lack of budget.
+
+    `never_over`: an auction whose price exceeds the remaining budget is lost. `after`: bidding
+        stops
+    after the auction in which the spend reached the budget, which may be exceeded by one price."""
 
     def __post_init__(self) -> None:
         if self.budget is not None and not (np.isfinite(self.budget) and self.budget > 0):
@@ -52,32 +55,32 @@ class Rules:
 
 @dataclass(frozen=True)
 class Auctions:
-    """Logged auctions in order of time. All arrays are [rows]."""
+    """Logged auctions in order of time; every array is [rows]."""
 
     price: Floats
-    """Market price: the highest competing bid, for `Rules.per` impressions."""
+    """Market price: the highest competing bid, per `Rules.per` impressions."""
     click: Floats
-    """1 where the impression was clicked, if won."""
+    """1 if the impression was clicked, else 0."""
     floor: Floats | None = None
     hour: Ints | None = None
-    """Hour of the day, 0..23."""
+    """Hour of the day, 0 to 23."""
     user: npt.NDArray[np.uint64] | None = None
-    """Resampling unit of intervals."""
+    """User hash, by which intervals resample."""
     day: Ints | None = None
     conversion: Floats | None = None
     true_probability: Floats | None = None
-    """P(click) where it is known (simulated logs): expected outcomes are computed from it."""
+    """True P(click), known in simulated logs only; expected outcomes are computed from it."""
 
     def __len__(self) -> int:
         return len(self.price)
 
     @classmethod
     def checked(cls, *, where: str = "", **columns: npt.ArrayLike | None) -> Auctions:
-        """Build from columns, refusing what would silently spoil a replay.
+        """Build from columns, and reject values that would distort a replay.
 
         Raises:
-            DataError: there are no rows; a column is shorter than another; prices or floors are
-                missing or negative; probabilities or labels are outside 0..1.
+            DataError: There are no rows; columns differ in length; prices or floors are missing or
+                negative; or probabilities or labels are outside 0..1.
         """
         given = {name: value for name, value in columns.items() if value is not None}
         unknown = sorted(set(given) - {each.name for each in fields(cls)})
@@ -108,7 +111,7 @@ class Auctions:
         return auctions
 
     def part(self, which: slice | npt.NDArray[np.generic]) -> Auctions:
-        """Select rows."""
+        """Select rows by a slice, a mask or positions."""
         chosen: dict[str, Any] = {
             each.name: None if (value := getattr(self, each.name)) is None else value[which]
             for each in fields(self)

@@ -1,4 +1,4 @@
-"""What models predict for every item that could have been shown on a logged row."""
+"""Predictions of models for every item that could have been shown on a logged row."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from nightbid.errors import ConfigError
 from nightbid.schema import split_files
 
 CHUNK = 200_000
-"""Pairs of row and item that are scored at once."""
+"""Number of (row, item) pairs to score at once."""
 REPEATED = 10
-"""Items with several rows that must agree on a column for it to be the item's."""
+"""Minimum number of repeated items from which item columns can be identified."""
 Score = Callable[[pa.Table], Floats]
 """Raw rows → probabilities."""
 
 
 @dataclass(frozen=True)
 class Offers:
-    """Items that could have been shown, flat: row by row, each with its items."""
+    """Items that could have been shown, concatenated row by row."""
 
     edges: Ints
-    """[rows + 1] where the items of each row begin."""
+    """[rows + 1], offset of each row's first item."""
     codes: Ints
-    """[pairs] place of the item in `items`."""
+    """[pairs], index of the item in `items`."""
     logged: Ints
-    """[rows] place of the item that was shown."""
+    """[rows], index of the shown item in `items`."""
     items: pa.Array
     """Distinct items."""
 
     @cached_property
     def row(self) -> Ints:
-        """[pairs] the row of each pair."""
+        """[pairs], row of each pair."""
         return np.repeat(np.arange(len(self.logged)), np.diff(self.edges))
 
     @cached_property
     def is_logged(self) -> Bools:
-        """[pairs] whether it is the item that was shown."""
+        """[pairs], whether the item is the one that was shown."""
         return np.asarray(self.codes == self.logged[self.row])
 
     def sums(self, values: Floats) -> Floats:
-        """[rows] sum of [pairs] over the items of each row."""
+        """Sum of [pairs] values over each row's items, [rows]."""
         return np.bincount(self.row, values, len(self.logged)).astype(np.float64)
 
     @classmethod
     def of(cls, item: pa.ChunkedArray, candidates: pa.ChunkedArray | None) -> Offers:
-        """Collect them.
+        """Build from logged columns.
 
         Args:
-            item: [rows] the item that was shown, as text.
-            candidates: [rows] lists of those that could have been; None: all items, on each row.
+            item: [rows], the item that was shown, as text.
+            candidates: [rows], lists of the items that could have been shown; None: all items.
         """
         shown = whole(item)
         if candidates is None:
@@ -83,12 +83,12 @@ def belonging(table: pa.Table, item: str, day: Ints, read: tuple[str, ...]) -> t
 
     Args:
         table: Logged rows.
-        item: Column of the item.
-        day: [rows].
-        read: Columns to look at.
+        item: Name of the item column.
+        day: [rows], day number of each row.
+        read: Columns to check.
 
     Raises:
-        ConfigError: too few items were shown more than once to tell.
+        ConfigError: Too few items were shown more than once to decide.
     """
     keys = pc.dictionary_encode(pc.fill_null(table[item].cast(pa.string()), "")).combine_chunks()
     if isinstance(keys, pa.ChunkedArray):
@@ -116,7 +116,7 @@ def belonging(table: pa.Table, item: str, day: Ints, read: tuple[str, ...]) -> t
 
 
 def _codes(column: pa.ChunkedArray) -> Ints:
-    """[rows] equal numbers for equal values; null is one."""
+    """[rows], equal numbers for equal values; null counts as a value."""
     encoded = whole(pc.dictionary_encode(column, null_encoding="encode"))
     return np.asarray(encoded.indices).astype(np.int64)
 
@@ -124,16 +124,17 @@ def _codes(column: pa.ChunkedArray) -> Ints:
 def latest_values(
     sample: Path, item: str, columns: tuple[str, ...], items: pa.Array
 ) -> tuple[pa.Table, int]:
-    """Each item's latest values, and how many items were never shown.
+    """Look up each item's latest values, and count the items that were never shown.
 
     Args:
         sample: Output of the sample stage.
-        item: Column of the item.
-        columns: To read, the item among them.
+        item: Name of the item column.
+        columns: Columns to read, including the item.
         items: Distinct items, as text.
 
     Returns:
-        [items, columns], null for items that were never shown; their number.
+        A table [items, columns], null for items that were never shown; and the number of those
+        items.
     """
     tables = [
         pq.read_table(path, columns=list(columns), partitioning=None)
@@ -156,14 +157,14 @@ def score_all(
     models: Mapping[str, Score],
     progress: Callable[[float], None],
 ) -> dict[str, Floats]:
-    """Score each pair of a row and an item: the row's context with the item's columns.
+    """Score each (row, item) pair: the row's context with the item's columns.
 
     Args:
         rows: Raw columns of the logged rows.
         offers: Items per row.
-        values: [items] columns that belong to the item, the item itself included.
-        models: Name → model.
-        progress: Told the share that is done.
+        values: [items], columns that belong to the item, including the item itself.
+        models: Name → scoring function.
+        progress: Called with the share that is done, 0 to 1.
 
     Returns:
         Name → [pairs] probabilities.
@@ -182,7 +183,7 @@ def _pairs(rows: pa.Table, offers: Offers, values: pa.Table) -> Iterator[tuple[i
         part = slice(start, start + CHUNK)
         table = rows.take(pa.array(row[part]))
         own = values.take(pa.array(offers.codes[part]))
-        # The item that was shown has its own values of that very moment.
+        # The shown item keeps its values at the time of the impression.
         same = pa.array(offers.is_logged[part])
         for name in values.column_names:
             column = pc.if_else(same, table[name], own[name].cast(table[name].type))

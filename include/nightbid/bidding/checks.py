@@ -1,4 +1,4 @@
-"""Input checks shared by the modules of this package: one line per problem, with the value."""
+"""Input checks shared by this package; each error is one line that states the first bad value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def at_least_zero(name: str, values: Any, *, where: str = "") -> Floats:
     """Return `values` as float64.
 
     Raises:
-        DataError: some values are missing, infinite or negative.
+        DataError: Some values are missing, infinite or negative.
     """
     array = np.asarray(values, np.float64)
     _refuse(name, array, ~(np.isfinite(array) & (array >= 0)), "finite and at least 0", where)
@@ -29,7 +29,7 @@ def probabilities(name: str, values: Any, *, where: str = "") -> Floats:
     """Return `values` as float64.
 
     Raises:
-        DataError: some values are missing or outside 0..1.
+        DataError: Some values are missing or outside 0..1.
     """
     array = np.asarray(values, np.float64)
     _refuse(name, array, ~((array >= 0) & (array <= 1)), "within 0..1", where)

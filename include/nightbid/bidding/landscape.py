@@ -1,16 +1,16 @@
-"""The distribution of market prices: what a bid would win, and at what chance.
+"""Distributions of market prices: the probability that a bid wins.
 
-Four ways to learn it from earlier auctions:
+There are four ways to estimate it from earlier auctions:
 
     empirical       every price is known
     log-logistic    P(price ≤ b) = 1 / (1 + (b / α)^−β), by maximum likelihood
     half price      P(price ≤ b) = b / (b + c), by least squares (the win curve of ORTB 1)
-    Kaplan–Meier    a lost auction says only that the price was at least the bid
+    Kaplan–Meier    a lost auction only implies that the price was at least the bid
 
 Kaplan and Meier, Nonparametric Estimation from Incomplete Observations, JASA 1958, as used for
 bids by Zhang et al., Bid-aware Gradient Descent for Unbiased Learning with Censored Data, KDD 2016.
-It assumes that bids say nothing of prices; bids that follow the predicted click rate do, so
-estimate it per slice of predictions (`by_slice`).
+It assumes that bids are independent of prices. Bids that follow the predicted click rate are not,
+so estimate it per slice of predictions (`by_slice`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from nightbid.errors import DataError
 
 @dataclass(frozen=True)
 class Landscape:
-    """A distribution over the whole prices from 0 on, as a table."""
+    """Distribution over whole prices from 0, as a table."""
 
     cdf: Floats
-    """[prices] P(price ≤ b), known for each."""
+    """[prices], P(price ≤ b) for each price b."""
     complete: bool = True
-    """Whether larger prices are known not to occur; False where censoring hides them."""
+    """Whether larger prices never occur; False if they may be hidden by censoring."""
     rows: int = 0
 
     @property
@@ -44,11 +44,11 @@ class Landscape:
         """Probability that each bid wins.
 
         Args:
-            bids: In whole units of price; fractions are cut.
-            wins: `>`: a bid must exceed the price; `>=`: reach it.
+            bids: Bids in whole units of price; fractions are dropped.
+            wins: `>`: a bid must exceed the price; `>=`: it must reach the price.
 
         Raises:
-            DataError: a bid lies where censoring left nothing known.
+            DataError: A bid is in the range that is unknown due to censoring.
         """
         whole = np.floor(at_least_zero("bids", bids)).astype(np.int64)
         at = whole if wins == ">=" else whole - 1
@@ -64,10 +64,10 @@ class Landscape:
 
 
 def empirical(prices: npt.ArrayLike) -> Landscape:
-    """Share of known prices at or below each price.
+    """Distribution of known prices: the share at or below each price.
 
     Raises:
-        DataError: there are none, or some are missing or negative.
+        DataError: There are no prices, or some are missing or negative.
     """
     whole = _whole(prices)
     counts = np.bincount(whole)
@@ -75,12 +75,12 @@ def empirical(prices: npt.ArrayLike) -> Landscape:
 
 
 def fit_half_price(prices: npt.ArrayLike, *, most: int = 321, grid: int = 323) -> int:
-    """The c of b / (b + c) with the least squared error to the share of prices ≤ b.
+    """Return the c of b / (b + c) with the least squared error to the share of prices ≤ b.
 
     Args:
-        prices: [rows]
-        most: Largest c tried, from 1 on.
-        grid: Prices 0 … grid − 1 are compared.
+        prices: [rows], market prices.
+        most: Largest c to try; the smallest is 1.
+        grid: Number of prices to compare, from 0 to grid − 1.
     """
     cdf = empirical(prices).cdf
     known = np.ones(grid)
@@ -100,11 +100,11 @@ class LogLogistic:
     shape: float
 
     def landscape(self, most: int) -> Landscape:
-        """As a table of whole prices 0 … most."""
+        """Tabulate the distribution for whole prices 0 … most."""
         return Landscape(self.at(np.arange(most + 1)), complete=False)
 
     def at(self, prices: npt.ArrayLike) -> Floats:
-        """P(price ≤ b) of each."""
+        """P(price ≤ b) of each price."""
         values = np.asarray(prices, np.float64)
         with np.errstate(divide="ignore"):
             return np.where(values > 0, 1 / (1 + (values / self.scale) ** -self.shape), 0.0)
@@ -116,16 +116,16 @@ def fit_log_logistic(
     """Fit by maximum likelihood; a lost auction contributes P(price ≥ its bid).
 
     Args:
-        prices: [rows]; ignored where lost.
-        won: [rows], default all.
-        bids: [rows], needed where some are lost.
+        prices: [rows], market prices; ignored for lost auctions.
+        won: [rows], whether the auction was won; None: all were.
+        bids: [rows], own bids; required if some auctions were lost.
 
     Raises:
-        DataError: fewer than two different positive prices are known.
+        DataError: Fewer than two distinct positive prices are known.
     """
     known = np.ones(np.shape(prices), np.bool_) if won is None else np.asarray(won, np.bool_)
     seen = at_least_zero("prices", np.asarray(prices, np.float64)[known])
-    # A price of 0 has no logarithm; half a unit is as far from 0 as from 1.
+    # A price of 0 has no logarithm; use half a unit, which is midway between 0 and 1.
     seen = np.log(np.maximum(seen, 0.5))
     values, counts = np.unique(seen, return_counts=True)
     if len(values) < 2:
@@ -150,16 +150,16 @@ def fit_log_logistic(
 def kaplan_meier(
     bids: npt.ArrayLike, won: npt.ArrayLike, prices: npt.ArrayLike, *, wins: str = ">"
 ) -> Landscape:
-    """Estimate from wins with prices and losses with bids only.
+    """Estimate from won auctions with prices and lost auctions with bids only.
 
     Args:
-        bids: [rows] of one's own.
-        won: [rows]
-        prices: [rows]; ignored where lost (may be NaN).
-        wins: `>`: a bid must exceed the price to win; `>=`: reach it.
+        bids: [rows], own bids.
+        won: [rows], whether the auction was won.
+        prices: [rows], market prices; ignored for lost auctions (may be NaN).
+        wins: `>`: a bid must exceed the price to win; `>=`: it must reach the price.
 
     Raises:
-        DataError: no auction was won, so that nothing is known.
+        DataError: No auction was won, so no price is known.
     """
     shown = np.asarray(won, np.bool_)
     own = np.floor(at_least_zero("bids", bids)).astype(np.int64)
@@ -169,8 +169,9 @@ def kaplan_meier(
             hint="bid higher on a random share of auctions",
         )
     paid = _whole(np.asarray(prices, np.float64)[shown])
-    # An auction tells of a price of z only if its bid would have won at z: it counts as at risk
-    # at z while its price is known to be z or more and its bid could have shown z.
+    # An auction is informative at price z only if its bid would have won at z: it is at risk at z
+    # if
+    # its price is known to be z or more and its bid could have revealed z.
     top = int(max(paid.max(), own.max())) + 1
     lost = own[~shown] - (0 if wins == ">=" else 1)
     events = np.bincount(paid, minlength=top + 1)[: top + 1]
@@ -186,10 +187,10 @@ def kaplan_meier(
 def by_slice(
     slices: Ints, bids: Floats, won: Bools, prices: Floats, *, wins: str = ">"
 ) -> dict[int, Landscape]:
-    """Kaplan–Meier within each slice (a decile of predictions, a placement).
+    """Kaplan–Meier estimates per slice (such as a decile of predictions, or a placement).
 
     Raises:
-        DataError: a slice has no win.
+        DataError: A slice has no won auction.
     """
     found = {}
     for value in np.unique(slices):
@@ -202,7 +203,7 @@ def by_slice(
 
 
 def mixture(slices: dict[int, Landscape]) -> Landscape:
-    """The distribution over all slices, weighted by their rows, up to where all are known."""
+    """Mixture of all slices, weighted by rows, up to the largest price that is known in all."""
     known = min(
         (each.known_to for each in slices.values() if not each.complete),
         default=max(each.known_to for each in slices.values()),

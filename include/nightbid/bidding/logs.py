@@ -1,7 +1,7 @@
-"""Logged auctions of a night: prices, floors and values out of the sampled rows, checked.
+"""Reads a run's logged auctions from the sampled rows: prices, floors and values, checked.
 
-Rows that cannot be replayed are left out and counted by reason; too many of them, or prices in
-another unit than on the day before, are refused.
+Rows that cannot be replayed are left out and counted by reason. Too many of them, or prices in
+another unit than on earlier days, are an error.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from nightbid.schema import KEY, LABEL, TIME, TRUTH, USER, split_files
 HOUR = 3_600_000_000
 DAY = "day of the logs"
 UNIT_CHANGE = 5.0
-"""Median prices that differ by this factor from the day before are in another unit."""
+"""Factor between median prices from which they are in different units."""
 PRICE_ROUNDING = 1e-3
-"""Relative difference of a price from the bid that it was rounded from."""
+"""Relative tolerance when a price is compared with the bid that it was rounded from."""
 LEAST_ROWS = 100
-"""Fewer rows have no median to compare."""
+"""Minimum number of rows to compare median prices."""
 
 
 @dataclass(frozen=True)
 class LoggedAuctions:
-    """The usable rows of one split, in order of time."""
+    """Usable rows of one split, in order of time."""
 
     auctions: Auctions
     value: Floats | None
-    """[rows] of `columns.value`, where there is one."""
+    """[rows], values of `columns.value`; None if the pipeline names no such column."""
     rows: Bools
-    """[all rows of the split, as they lie in its files] which were usable."""
+    """Whether each row of the split, in file order, is usable."""
     order: np.ndarray
-    """Positions of the usable rows, in order of time."""
+    """Positions of the usable rows in file order, sorted by time."""
     unusable: Mapping[str, int]
-    """Reason → rows left out."""
+    """Reason → number of rows left out."""
     currency: str = ""
-    """Of the prices, where it is logged."""
+    """Currency of the prices; empty if it is not logged."""
 
     def among(self, kept: Bools, reason: str) -> LoggedAuctions:
-        """Leave out more rows.
+        """Leave out further rows.
 
         Args:
-            kept: [all rows of the split, as they lie in its files] which stay.
-            reason: Why the others go.
+            kept: Whether to keep each row of the split, in file order.
+            reason: Why the other rows are left out.
         """
         inside = kept[self.order]
         if inside.all():
@@ -83,14 +83,14 @@ def read_auctions(
     Args:
         folder: Output of the sample stage.
         split: `evaluate`, or `validate` for the days before.
-        columns: Which column holds the price, the bid, the floor and the value.
-        tolerated: Share of rows that may be unusable.
-        floor: Of every auction, instead of the logged ones.
-        currency: Of the days before; empty: that of most rows.
+        columns: Names of the price, bid, floor and value columns.
+        tolerated: Maximum share of unusable rows.
+        floor: Floor for every auction; None: the logged floors.
+        currency: Currency of the days before; empty: that of most rows.
 
     Raises:
-        MissingDataError: there are no rows, or a column is absent.
-        CorruptDataError: more rows are unusable than tolerated.
+        MissingDataError: There are no rows, or a column is missing.
+        CorruptDataError: More rows are unusable than tolerated.
     """
     names = [
         columns.price, columns.bid, columns.floor, columns.value, columns.competing,
@@ -139,7 +139,7 @@ def _usable(
     market = price
     if columns.floor:
         floor = numbers(table[columns.floor])
-        # Auctions without a floor have none: null is 0, a negative one is an error.
+        # Auctions without a floor have null or 0; a negative floor is an error.
         reasons[f"{columns.floor} is negative"] = floor < 0
         floor = np.nan_to_num(floor)
     if columns.competing:
@@ -149,11 +149,11 @@ def _usable(
         reasons[
             f"{columns.price} is neither the highest of {columns.competing} nor the floor"
         ] = ~np.isclose(price, least, rtol=PRICE_ROUNDING, atol=0)
-        # What the winner paid hides how far below the floor the others were.
+        # The price paid hides how far the other bids are below the floor.
         market = highest
     if columns.value:
         value = numbers(table[columns.value])
-        # Values are often logged with the event only.
+        # Values are often logged for events only.
         value = np.where(np.isnan(value) & (label == 0), 0.0, value)
         reasons[f"{columns.value} is missing or negative"] = ~(value >= 0)
     conversion = None
@@ -209,11 +209,11 @@ def other_currency(column: pa.ChunkedArray | pa.Array, usual: str = "") -> tuple
     """Find the rows whose prices are in another currency.
 
     Args:
-        column: [rows]; a missing one is another.
-        usual: The right one; empty: that of most rows.
+        column: [rows], currencies; a missing one counts as different.
+        usual: Expected currency; empty: that of most rows.
 
     Returns:
-        The right one, and [rows] which differ from it.
+        The expected currency, and [rows], whether the currency differs from it.
     """
     names = pc.cast(column, pa.string())
     if not usual:
@@ -224,7 +224,7 @@ def other_currency(column: pa.ChunkedArray | pa.Array, usual: str = "") -> tuple
 
 
 def _highest(name: str, lists: pa.ChunkedArray) -> Floats:
-    """[rows] largest of each list; 0 of an empty or missing one, NaN if one is no bid."""
+    """[rows], maximum of each list; 0 if it is empty or missing, NaN if a bid is invalid."""
     array = whole(lists)
     if not pa.types.is_list(array.type) and not pa.types.is_large_list(array.type):
         raise CorruptDataError(
@@ -244,10 +244,10 @@ def _highest(name: str, lists: pa.ChunkedArray) -> Floats:
 
 
 def price_ratio(now: Auctions, before: Auctions, where: str = "replay") -> float | None:
-    """Median price over that of earlier days; None where there are too few rows to tell.
+    """Ratio of the median price to that of earlier days; None if there are too few rows.
 
     Raises:
-        CorruptDataError: they differ so much that the unit or the currency must have changed.
+        CorruptDataError: The ratio is so large that the unit or currency must have changed.
     """
     if min(len(now), len(before)) < LEAST_ROWS:
         return None

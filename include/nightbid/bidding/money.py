@@ -1,11 +1,12 @@
-"""What a replay earned: spend, value, surplus and their rates, with intervals.
+"""Computes a replay's spend, value, surplus and rates, with confidence intervals.
 
 Intervals resample users (`nightbid.evaluation.bootstrap`): rows of one user are not independent.
-From five days on they resample days, too (the pigeonhole bootstrap of Owen 2007): what all users do
-on a day is alike. Fewer days do not tell how days differ.
-Where wins and prices depend on earlier rows (budgets, pacing), they are taken as they came.
-Where the true probability of a click is known, expected outcomes replace the drawn clicks, which
-narrows the intervals severalfold.
+From five days on they also resample days (the pigeonhole bootstrap of Owen 2007), since users
+behave
+similarly on one day. With fewer days, the variance between days cannot be estimated.
+Where wins and prices depend on earlier rows (budgets, pacing), they are not recomputed.
+If the true click probability is known, expected outcomes replace the drawn clicks, which makes the
+intervals several times narrower.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from nightbid.evaluation.bootstrap import Resampling, bounds
 
 HOURS = 24
 LEAST_DAYS = 5
-"""Fewer days are not resampled."""
+"""Minimum number of days to resample them."""
 COMPARED = ("value", "spend", "surplus", "expected_value", "expected_surplus")
 
 
 @dataclass(frozen=True)
 class Earnings:
-    """What each auction brought, in money. Arrays are [rows], 0 where lost."""
+    """Returns of each auction, in money; every array is [rows], 0 for lost auctions."""
 
     impressions: Floats
     clicks: Floats
     conversions: Floats | None
-    """Where they are logged."""
+    """Number of conversions; None if they are not logged."""
     spend: Floats
     value: Floats
-    """Of the clicks (or conversions) that happened."""
+    """Value of the clicks (or conversions) that happened."""
     expected_clicks: Floats | None
-    """By the true probabilities, where known."""
+    """Expected clicks by the true probabilities; None if these are unknown."""
     expected_value: Floats | None
     hour: npt.NDArray[np.int64] | None
     auctions: int
@@ -57,18 +58,18 @@ class Earnings:
         per: float = 1000.0,
         expected: float | None = None,
     ) -> Earnings:
-        """Value a replay.
+        """Compute the returns of a replay.
 
         Args:
-            auctions: What was replayed.
-            result: Who won, and the prices paid.
-            value: Money that a click is worth; one for all, or [rows].
-            per: Prices are for so many impressions.
-            expected: Money that a click is worth before it happens, where `value` is [rows] and
-                known with the click only; default: `value`.
+            auctions: Auctions that were replayed.
+            result: Won auctions and the prices paid.
+            value: Value of a click in money; one number, or [rows].
+            per: Number of impressions that prices are for.
+            expected: Expected value of a click before it happens, if `value` is [rows] and known
+                only for clicks; None: `value`.
 
         Raises:
-            DataError: values are missing or negative, or not one per auction.
+            DataError: Values are missing or negative, or their number differs from the auctions'.
         """
         worth = at_least_zero("value", value)
         if worth.ndim and len(worth) != len(auctions):
@@ -91,7 +92,7 @@ class Earnings:
         )
 
     def columns(self) -> dict[str, Floats]:
-        """The amounts that can be summed over rows, by name."""
+        """Amounts per row that can be summed, by name."""
         found = {
             "impressions": self.impressions,
             "clicks": self.clicks,
@@ -108,7 +109,7 @@ class Earnings:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Totals and rates; a rate without a denominator is None."""
+        """Totals and rates; a rate with denominator 0 is None."""
         total = {name: float(column.sum()) for name, column in self.columns().items()}
         found: dict[str, Any] = {
             "auctions": self.auctions,
@@ -132,10 +133,10 @@ def _ratio(above: float, below: float) -> float | None:
 
 @dataclass(frozen=True)
 class ResampledDays:
-    """How often each day is drawn in each replicate."""
+    """Number of times that each day is drawn in each replicate."""
 
     day: npt.NDArray[np.int64]
-    """[rows] 0, 1, …"""
+    """[rows], index of each row's day: 0, 1, …"""
     weights: Floats
     """[days, replicates]; each replicate draws as many days as there are."""
 
@@ -143,7 +144,7 @@ class ResampledDays:
     def of(
         cls, days: npt.NDArray[np.integer] | None, replicates: int, seed: int
     ) -> ResampledDays | None:
-        """Draw the days of every replicate; None where there are fewer than `LEAST_DAYS`."""
+        """Draw the days of every replicate; None if there are fewer than `LEAST_DAYS`."""
         if days is None:
             return None
         known, day = np.unique(days, return_inverse=True)
@@ -156,7 +157,7 @@ class ResampledDays:
 
 @dataclass(frozen=True)
 class Spread:
-    """Totals of each amount in every replicate: name → [replicates]."""
+    """Total of each amount in every replicate: name → [replicates]."""
 
     totals: dict[str, Floats]
 
@@ -168,14 +169,14 @@ class Spread:
         resampling: Resampling,
         days: ResampledDays | None = None,
     ) -> Spread:
-        """Resample the users, and the days.
+        """Resample the users and the days.
 
         Args:
-            earnings: Of one bidder.
-            users: [rows], int64.
-            resampling: Of at least these users; the same for all bidders, so that differences
-                are paired.
-            days: Of the rows; None: days are taken as they came.
+            earnings: Returns of one bidder.
+            users: [rows], user hashes, int64.
+            resampling: Resampling that includes these users; the same for all bidders, so that
+                differences are paired.
+            days: Resampled days of the rows; None: days are not resampled.
         """
         user = np.searchsorted(resampling.users, users)
         size = len(resampling.users)
@@ -196,12 +197,12 @@ class Spread:
         return cls(dict(zip(columns, totals, strict=True)))
 
     def interval(self, name: str) -> dict[str, float | None]:
-        """Middle 95 % of a total."""
+        """95 % interval of a total."""
         low, high = bounds(self.totals[name])
         return {"low": low, "high": high}
 
     def difference(self, other: Spread, name: str) -> dict[str, float | None]:
-        """Middle 95 % of this bidder's total less the other's."""
+        """95 % interval of the difference between this bidder's total and the other's."""
         low, high = bounds(self.totals[name] - other.totals[name])
         return {"low": low, "high": high}
 
@@ -214,18 +215,19 @@ def compare(
     seed: int,
     days: npt.NDArray[np.integer] | None = None,
 ) -> dict[str, Any]:
-    """Summaries of several bidders on the very same auctions, with paired differences.
+    """Summarize several bidders on the same auctions, with paired differences.
 
     Args:
-        earned: Bidder → what it earned.
-        users: [rows], int64.
-        replicates: Of the resampling.
-        seed: Of its draw.
-        days: [rows]; from `LEAST_DAYS` days on they are resampled, too.
+        earned: Bidder → returns.
+        users: [rows], user hashes, int64.
+        replicates: Number of bootstrap replicates.
+        seed: Random seed of the bootstrap.
+        days: [rows], day numbers; from `LEAST_DAYS` days on, days are resampled too. None: they are
+            not.
 
     Returns:
         `bidders`: name → summary with `intervals`; `differences`: name → amount → value, low and
-        high of the first bidder less this one.
+            high of the first bidder's amount minus this one's.
     """
     resampling = Resampling.of(users.astype(np.int64), replicates, seed)
     drawn = ResampledDays.of(days, replicates, seed)

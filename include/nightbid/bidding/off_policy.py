@@ -1,8 +1,8 @@
-"""Off-policy evaluation in a night: the label rate if the models had chosen the items.
+"""Off-policy evaluation in a run: estimates the label rate if the models had chosen the items.
 
-For each evaluate row all items that could have been shown are scored, a policy is made of the
-scores, and `nightbid.bidding.policies` estimates its value from the logged propensities. Models
-were trained on earlier days, so their predictions are independent of the rows they correct.
+For each evaluate row all items that could have been shown are scored, the scores define a policy,
+and `nightbid.bidding.policies` estimates its value from the logged propensities. Models are trained
+on earlier days, so their predictions are independent of the evaluated rows.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from nightbid.schema import CANDIDATES_TRUTH, KEY, LABEL, TIME, USER, split_file
 DAY = 86_400_000_000
 TINY = 1e-7
 MOST_PAIRS = 20_000_000
-"""Rows times items that are scored at most: minutes of CPU."""
+"""Maximum number of (row, item) pairs to score, which takes minutes of CPU time."""
 TOLERATED = 0.01
-"""Share of rows that may lack a usable propensity."""
+"""Maximum share of rows without a usable propensity."""
 
 
 def policy_value(task: StageTask) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def policy_value(task: StageTask) -> dict[str, Any]:
         The `policy` block of the manifest's metrics.
 
     Raises:
-        MissingDataError: there are no evaluate rows, or a column is absent.
-        CorruptDataError: more than 1 % of the rows have no usable propensity.
+        MissingDataError: There are no evaluate rows, or a column is missing.
+        CorruptDataError: More than 1 % of the rows have no usable propensity.
     """
     spec, settings = task.spec, task.spec.policy
     assert settings is not None
@@ -99,7 +99,7 @@ def policy_value(task: StageTask) -> dict[str, Any]:
 
 
 def policy_sentence(found: dict[str, Any]) -> str:
-    """What the candidate's policy would have brought, in a clause."""
+    """Summarize the value of the candidate's policy in a clause."""
     mine = found["policies"]["candidate"]
     if "refused" in mine:
         return f"no value of the policy: {mine['refused']}"
@@ -111,7 +111,7 @@ def policy_sentence(found: dict[str, Any]) -> str:
 
 
 def probabilities(offers: Offers, scores: Floats, settings: Policy) -> Floats:
-    """[pairs] how likely the policy shows each item; sums to 1 on each row."""
+    """[pairs], probability that the policy shows each item; sums to 1 per row."""
     starts = offers.edges[:-1]
     best = np.maximum.reduceat(scores, starts)[offers.row]
     if settings.kind == "greedy":
@@ -130,7 +130,7 @@ def _logits(p: Floats) -> Floats:
 
 
 class _Logged:
-    """The usable rows, as the estimators take them."""
+    """Usable rows in the form that the estimators take."""
 
     def __init__(self, table: pa.Table, offers: Offers, spec: PipelineSpec) -> None:
         assert spec.columns.propensity is not None
@@ -145,18 +145,18 @@ class _Logged:
             self.truth = numbers(whole(table[CANDIDATES_TRUTH]).flatten())
 
     def choices(self, scores: Floats, settings: Policy) -> dict[str, Floats]:
-        """[rows] the policy's probability of the logged item, its prediction, the policy's own."""
+        """[rows] each: probability and prediction of the logged item, expected prediction."""
         offers, chance = self.offers, probabilities(self.offers, scores, settings)
         shown = offers.is_logged.astype(np.float64)
         return {
             "chance": offers.sums(chance * shown),
-            # An item that is listed twice has one prediction.
+            # All entries of an item that is listed twice have the same prediction.
             "predicted": offers.sums(scores * shown) / offers.sums(shown),
             "expected": offers.sums(chance * scores),
         }
 
     def value(self, scores: Floats, settings: Policy) -> PolicyValue | str:
-        """The estimates, or why there are none."""
+        """Return the estimates, or the reason why there are none."""
         chosen = self.choices(scores, settings)
         try:
             return evaluate(
@@ -175,7 +175,7 @@ class _Logged:
 
 
 def _rows(task: StageTask) -> tuple[pa.Table, dict[str, int], int]:
-    """Evaluate rows with usable propensities, rows left out by reason, rows before sampling."""
+    """Rows with usable propensities, number of rows left out by reason, rows before sampling."""
     roles, settings = task.spec.columns, task.spec.policy
     assert settings is not None
     assert roles.propensity is not None
@@ -196,7 +196,7 @@ def _rows(task: StageTask) -> tuple[pa.Table, dict[str, int], int]:
             )
     total = len(table)
     if total > settings.most_rows:
-        # Keys are hashes: the smallest are a fixed, random share.
+        # Keys are hashes, so the smallest ones are a reproducible random sample.
         keys = np.asarray(table[KEY]).view(np.uint64)
         limit = np.partition(keys, settings.most_rows - 1)[settings.most_rows - 1]
         table = table.filter(pa.array(keys <= limit))

@@ -1,4 +1,4 @@
-"""The value of a policy, from the logs of another one with known propensities.
+"""Estimates the value of a policy from logs of another policy with known propensities.
 
 With w = π_e(a | x) / π_b(a | x) of the logged action, r its reward, q̂ the predicted reward of the
 logged action and q̄ = Σ over a of π_e(a | x) · q̂(x, a):
@@ -11,11 +11,11 @@ logged action and q̄ = Σ over a of π_e(a | x) · q̂(x, a):
     switch-DR  mean(q̄ + w · 1[w ≤ τ] · (r − q̂))           Wang et al. 2017
     DRos       mean(q̄ + λw / (w² + λ) · (r − q̂))          Su et al. 2020
 
-Rows are single (context, position) pairs; for slates, give one row per position, which is the
+Rows are single (context, position) pairs. For slates, pass one row per position, which gives the
 independent estimator.
 
-Intervals are of the estimator's mean by the central limit theorem, over users where given. They
-hold for the logged actions; they do not cover the bias of DM, switch-DR and DRos.
+Intervals use the central limit theorem, with users as clusters if given. They hold for the logged
+actions and do not cover the bias of DM, switch-DR and DRos.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Z95 = 1.959963984540054
 ESTIMATORS = ("dm", "ips", "snips", "dr", "sndr", "switch_dr", "dr_os")
 LEAST_ESS = 50.0
 LEAST_OVERLAP = 0.5
-"""Least mean of w: 1 if the logging policy shows all that the other would."""
+"""Minimum mean of w, which is 1 if the logging policy covers all actions of the other one."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A policy's mean reward, with a 95 % interval."""
+    """Mean reward of a policy, with a 95 % interval."""
 
     value: float
     low: float
@@ -48,12 +48,12 @@ class Estimate:
     def of(
         cls, value: float, influence: Floats, groups: npt.NDArray[np.integer] | None
     ) -> Estimate:
-        """Give a value its interval.
+        """Compute the interval of an estimate.
 
         Args:
             value: The estimate.
-            influence: [rows] what each row adds to it, mean 0.
-            groups: [rows] 0, 1, … of clusters; None: rows are independent.
+            influence: [rows], contribution of each row, with mean 0.
+            groups: [rows], cluster index 0, 1, …; None: rows are independent.
         """
         n = len(influence)
         if groups is None:
@@ -61,36 +61,36 @@ class Estimate:
         else:
             sums = np.bincount(groups, influence)
             variance, units = float((sums**2).sum()), len(sums)
-        # The usual correction for few clusters.
+        # The usual correction for a small number of clusters.
         error = float(np.sqrt(variance * units / max(units - 1, 1)) / n)
         return cls(value, value - Z95 * error, value + Z95 * error)
 
 
 @dataclass(frozen=True)
 class PolicyValue:
-    """Every estimate of one policy's mean reward."""
+    """All estimates of one policy's mean reward."""
 
     estimates: dict[str, Estimate]
     effective_sample_size: float
-    """(Σ w)² / Σ w²: rows that would tell as much if drawn from the policy itself."""
+    """(Σ w)² / Σ w²: number of rows from the policy itself with the same information."""
     mean_weight: float
-    """1 in expectation where propensities are right and the policies overlap."""
+    """Mean of w; its expectation is 1 if propensities are right and the policies overlap."""
     largest_weight: float
     rows: int
     logged: Estimate
     """Mean reward of the logging policy."""
     influence: Mapping[str, Floats] = field(repr=False, compare=False, default_factory=dict)
-    """Estimator (and `logged`) → [rows] what each row adds, mean 0."""
+    """Estimator (or `logged`) → [rows], contribution of each row, with mean 0."""
     groups: npt.NDArray[np.integer] | None = field(repr=False, compare=False, default=None)
 
     def gain(self, name: str) -> Estimate:
-        """Estimate less the mean reward of the logging policy, paired row by row."""
+        """Difference between an estimate and the logging policy's mean reward, paired by row."""
         value = self.estimates[name].value - self.logged.value
         return Estimate.of(value, self.influence[name] - self.influence["logged"], self.groups)
 
 
 def difference(one: PolicyValue, other: PolicyValue, name: str) -> Estimate:
-    """One policy's value less that of another on the same rows, paired row by row."""
+    """Difference between two policies' values on the same rows, paired by row."""
     value = one.estimates[name].value - other.estimates[name].value
     return Estimate.of(value, one.influence[name] - other.influence[name], one.groups)
 
@@ -110,19 +110,19 @@ def evaluate(
     """Estimate the mean reward that the candidate policy would have had.
 
     Args:
-        reward: [rows] of the logged action.
-        logged: [rows] propensity of the logged action under the logging policy.
-        candidate: [rows] its probability under the candidate policy.
-        predicted: [rows] predicted reward of the logged action; without it only IPS and SNIPS.
-        predicted_policy: [rows] predicted reward under the candidate policy, Σ π_e(a) · q̂(a).
-        users: [rows] clusters of the intervals; default: rows are independent.
+        reward: [rows], reward of the logged action.
+        logged: [rows], propensity of the logged action under the logging policy.
+        candidate: [rows], probability of the logged action under the candidate policy.
+        predicted: [rows], predicted reward of the logged action; None: only IPS and SNIPS.
+        predicted_policy: [rows], predicted reward under the candidate policy, Σ π_e(a) · q̂(a).
+        users: [rows], clusters of the intervals; None: rows are independent.
         switch: τ of switch-DR.
         shrinkage: λ of DRos.
-        least_ess: Refuse below this effective sample size.
+        least_ess: Minimum effective sample size.
 
     Raises:
-        DataError: a propensity is 0 or outside 0..1, or the overlap of the policies is too small
-            to say anything.
+        DataError: A propensity is 0 or outside 0..1, or the policies overlap too little for an
+            estimate.
     """
     behavior = probabilities("the logged propensity", logged)
     chosen = probabilities("the candidate's probability", candidate)
@@ -145,7 +145,7 @@ def evaluate(
         return float(values.mean()), values - values.mean()
 
     def ratio(values: Floats, offset: Floats | float = 0.0) -> tuple[float, Floats]:
-        """mean(offset) + Σ w·values / Σ w, with the influence of each row."""
+        """Return mean(offset) + Σ w·values / Σ w, and each row's contribution."""
         share = float((w * values).sum() / w.sum())
         influence = (values - share) * w / mean + (offset - np.mean(offset))
         return share + float(np.mean(offset)), influence
@@ -206,7 +206,7 @@ def _check(
 
 
 def softmax(scores: Floats, temperature: float = 1.0) -> Floats:
-    """[rows, actions] probabilities in proportion to exp(score / temperature)."""
+    """[rows, actions], probabilities proportional to exp(score / temperature)."""
     scaled = scores / temperature
     scaled = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     total: Floats = scaled / scaled.sum(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Order ads by eCPM and price their slots: GSP, VCG or first price.
+"""Orders ads by eCPM and prices their slots: GSP, VCG or first price.
 
 Ads bid per click. An ad's score is bid × quality, its expected value per impression; eCPM is
 1,000 times that. Slots are separable: the click probability of ad `a` in slot `j` is
@@ -35,14 +35,14 @@ PER_MILLE = 1000.0
 
 @dataclass(frozen=True)
 class Ranking:
-    """Who is shown where, and at what price. Arrays are [..., slots], best slot first."""
+    """Shown ads and their prices. Arrays are [..., slots], best slot first."""
 
     order: Ints
-    """Index of the ad in each slot; −1 where the slot stays empty."""
+    """Index of the ad in each slot; −1 for an empty slot."""
     ecpm: Floats
-    """1,000 × bid × quality of that ad; 0 where empty."""
+    """1,000 × bid × quality of that ad; 0 for an empty slot."""
     price: Floats
-    """Price per click; 0 where empty."""
+    """Price per click; 0 for an empty slot."""
     payment: Floats
     """Expected payment per impression of the page: exposure × quality × price."""
 
@@ -67,13 +67,13 @@ def rank(
         bids: [..., ads] bids per click, in any currency.
         quality: [..., ads] click probability of each ad in a slot of exposure 1.
         exposure: Relative click probability of each slot, best first; (1.0,) is a single slot.
-        reserve: Least price per click, in the currency of the bids.
-        ecpm_floor: Least price per thousand impressions, in the currency of the bids.
+        reserve: Minimum price per click, in the currency of the bids.
+        ecpm_floor: Minimum price per thousand impressions, in the currency of the bids.
         pricing: `gsp`, `vcg` or `first`.
 
     Raises:
-        DataError: bids or qualities are negative, missing or of different shapes, or the
-            exposures are not positive and falling.
+        DataError: Bids or qualities are negative, missing or of different shapes, or the exposures
+            are not positive and non-increasing.
     """
     offered, shown = at_least_zero("bids", bids), at_least_zero("quality", quality)
     slots = np.asarray(exposure, np.float64)
@@ -111,7 +111,7 @@ def rank(
         price = np.maximum(floor, below / own)
     else:
         price = _vcg(below, own, floor, slots)
-    # A quotient of products can exceed the bid by a rounding error.
+    # A quotient of products can exceed the bid due to rounding.
     price = np.where(filled, np.minimum(price, bid), 0.0)
     return Ranking(
         order=order,
@@ -122,7 +122,7 @@ def rank(
 
 
 def _vcg(below: Floats, own: Floats, floor: Floats, slots: Floats) -> Floats:
-    """Sum the thresholds at which the ad would have moved up, weighted by the clicks gained."""
+    """Sum the scores below as thresholds per click, weighted by the exposure gained at each."""
     gain = slots - np.append(slots[1:], 0.0)
     # [..., slot of the ad, threshold at or below it]
     thresholds = np.maximum(floor[..., :, None], below[..., None, :] / own[..., :, None])

@@ -1,10 +1,11 @@
-"""Replay bids against logged market prices.
+"""Replays bids against logged market prices.
 
-`replay` takes one bid per auction, fixed beforehand. Strategies that react to what they have
-won (pacing, PID) replay themselves with `settle`, the same rule for a single auction.
+`replay` takes one bid per auction, fixed in advance. Strategies that react to the auctions that
+they
+won (pacing, PID) run their own replay with `settle`, the same rule for a single auction.
 
-A log of won impressions shows only auctions that the logging bidder won: a replay can win fewer
-of them, never others.
+A log of won impressions contains only auctions that the logging bidder won: a replay can win fewer
+of them, but never others.
 """
 
 from __future__ import annotations
@@ -21,29 +22,29 @@ from nightbid.errors import DataError
 
 @dataclass(frozen=True)
 class Replay:
-    """What each auction brought. Arrays are [rows]."""
+    """Result of each auction; every array is [rows]."""
 
     won: Bools
     paid: Floats
-    """Price paid, for `Rules.per` impressions; 0 where lost."""
+    """Price paid per `Rules.per` impressions; 0 for lost auctions."""
     entered: int
-    """Auctions bid in, before the budget ended; all of them without one."""
+    """Number of auctions with a bid, before the budget ended; without a budget, all of them."""
 
     @property
     def cost(self) -> float:
         """Sum of the prices paid, in the unit of prices (money × `Rules.per`)."""
-        # Added in order, one by one, as a running budget is.
+        # Summed sequentially, as the running budget is, to get the same rounding.
         return float(np.cumsum(self.paid)[-1]) if len(self.paid) else 0.0
 
 
 @njit(inline="always")
 def settle(bid, price, floor, first, ties):  # type: ignore[no-untyped-def]
-    """One auction: whether the bid wins, and what it pays.
+    """Decide one auction: whether the bid wins, and the price paid.
 
     Args:
-        bid: For `Rules.per` impressions.
+        bid: Bid per `Rules.per` impressions.
         price: Highest competing bid.
-        floor: Least price that the seller takes.
+        floor: Minimum price of the seller.
         first: Whether the winner pays its bid.
         ties: Whether a bid equal to the price wins.
     """
@@ -79,20 +80,20 @@ def _run(bids, price, floor, first, ties, down, budget, over):  # type: ignore[n
 def replay(auctions: Auctions, bids: Floats, rules: Rules) -> Replay:
     """Replay fixed bids.
 
-    Args:
-        auctions: In order of time; budgets are spent in this order.
-        bids: [rows] for `rules.per` impressions each; 0 stays out of the auction.
-        rules: Of winning, pricing, rounding and the budget.
+    auctions: Auctions in order of time; budgets are spent in this order.
+        bids: [rows], bids per `rules.per` impressions; 0 means no bid.
+        rules: Rules of winning, pricing and rounding, and the budget.
 
     Raises:
-        DataError: bids are missing, infinite or negative, or are not one per auction.
+        DataError: Bids are missing, infinite or negative, or their number differs from the
+            auctions'.
     """
     bids = np.asarray(bids, np.float64)
     if bids.shape != auctions.price.shape:
         raise DataError(f"there are {len(bids):,} bids for {len(auctions):,} auctions")
     won, paid, entered = _run(bids, *rule_arguments(auctions, rules))
     if entered < 0:
-        # The loop met a bid that is none; say how many there are.
+        # The loop found an invalid bid: raise an error that counts them.
         at_least_zero("bids", bids)
     return Replay(won, paid, int(entered))
 

@@ -1,7 +1,7 @@
-"""Replay: what the models of a night would have earned, and brought, on the evaluate rows.
+"""Replay stage: estimates the returns of a run's models on the evaluate rows.
 
-Writes `replay.json` with the figures, and `auctions.parquet` with a row per auction: what
-`nightbid bids` reads. With a `policy` block also `policy.parquet`.
+Writes `replay.json` with the figures and `auctions.parquet` with a row per auction, which
+`nightbid bids` reads. With a `policy` block it also writes `policy.parquet`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ NOT_SET = "no replay: the pipeline has no `replay` block"
 
 
 def run(task: StageTask) -> Outcome:
-    """Replay every model's bids on the very same auctions, and value the models as policies.
+    """Replay every model's bids on the same auctions, and evaluate the models as policies.
 
     Raises:
-        MissingDataError: the evaluation kept no scores, or there are no rows with prices.
-        CorruptDataError: too many rows have no usable price or propensity, or prices changed
-            their unit.
+        MissingDataError: The evaluation kept no scores, or there are no rows with prices.
+        CorruptDataError: Too many rows have no usable price or propensity, or the unit of prices
+            changed.
     """
     settings = task.spec.replay
     replayed = Outcome(metrics={"replayed": False}, summary=NOT_SET)
@@ -61,7 +61,7 @@ def run(task: StageTask) -> Outcome:
 
 
 def _replay(task: StageTask, settings: Settings) -> Outcome:
-    """Replay every model's bids on the very same auctions."""
+    """Replay every model's bids on the same auctions."""
     sample = task.inputs["sample"].path
     task.progress(0.1, "reading prices")
     read = partial(
@@ -109,7 +109,7 @@ def _replay(task: StageTask, settings: Settings) -> Outcome:
 
 
 def _scores(task: StageTask, logged: LoggedAuctions) -> tuple[LoggedAuctions, dict[str, Floats]]:
-    """The auctions that were scored, and each model's predictions of them, in their order."""
+    """Return the auctions that were scored and each model's predictions, in the same order."""
     folder = task.inputs["evaluate"].path
     files = sorted((folder / "scores").glob("part-*.parquet"))
     if not files:
@@ -130,8 +130,8 @@ def _scores(task: StageTask, logged: LoggedAuctions) -> tuple[LoggedAuctions, di
             where="replay",
             hint="rerun the night from `sample`",
         )
-    # The evaluation leaves rows out that a baseline in the logs has no score of, and those of users
-    # whose rows would not fit in memory.
+    # The evaluation leaves out rows without a score of a logged baseline, and those of users whose
+    # rows would not fit in memory.
     known = np.asarray(scored)
     place = np.cumsum(known) - 1
     logged = logged.among(known, "not evaluated")
@@ -154,7 +154,7 @@ def _bid(
         per=settings.per,
         budget=None if settings.budget is None else settings.budget * settings.per,
     )
-    # Before the event, a bidder knows the mean value of one.
+    # Before the event, a bidder knows only its mean value.
     expected = settings.value * _mean_value(earlier)
     unit = price_unit(earlier.auctions.price)
     scaled, rules = in_units(auctions, rules, unit)
@@ -175,7 +175,7 @@ def _run(
         bids = shading.bids(scores)
         if rules.budget is None:
             return replay(auctions, bids, rules)
-        # Pacing multiplies values; here it multiplies shaded bids.
+        # Pacing is defined for values; here it scales the shaded bids.
         effective = bids / (rules.per * value)
     elif rules.budget is None:
         return replay(auctions, rules.per * value * scores, rules)
@@ -183,7 +183,7 @@ def _run(
 
 
 def _mean_value(earlier: LoggedAuctions) -> float:
-    """Mean of `columns.value` over the positive rows of the days before; 1 without the column."""
+    """Mean of `columns.value` over the positive rows of earlier days; 1 without the column."""
     if earlier.value is None:
         return 1.0
     positive = earlier.value[earlier.auctions.click == 1]
@@ -215,6 +215,6 @@ def _sentence(metrics: dict[str, Any]) -> str:
 
 
 def surplus_name(metrics: dict[str, Any]) -> str:
-    """The surplus to judge by: the expected one, where true probabilities are known."""
+    """Name of the surplus to compare: the expected one if true probabilities are known."""
     known = "expected_surplus" in metrics["bidders"]["candidate"]
     return "expected_surplus" if known else "surplus"

@@ -5,16 +5,15 @@ added, so that the default `columns` of a pipeline fit:
 
 Criteo (Kaggle's `train.txt`, or the terabyte's `day_0` … `day_23`; no header)
     ``label``, ``I1`` to ``I13`` int, ``C1`` to ``C26`` string. Day by file (`first_day`); a single
-        file is split into `days_per_file` equal parts, since it is in order of time. Added:
-        ``impression_id`` (day and line), ``time`` (the day's start; hour features are meaningless),
-        ``user_id`` (the impression id, since users are unknown; confidence intervals resample
-        rows).
+    file is split into `days_per_file` equal parts, since it is in order of time. Added:
+    ``impression_id`` (day and line), ``time`` (the day's start; hour features are meaningless),
+    ``user_id`` (the impression id, since users are unknown; confidence intervals resample rows).
 iPinYou (`imp.20130606.txt.bz2` with `clk.20130606.txt.bz2`)
     See `nightbid.data.ipinyou`.
 Avazu (Kaggle's `train`, or one file a day)
-        ``click``, ``hour`` as YYMMDDHH, ``C1``, ``banner_pos``, … ``C21``. Added: ``impression_id``
-        (the text of ``id``), ``time`` (start of the hour), ``user_id`` (``device_id``, or
-        ``device_ip`` and ``device_model`` if ``device_id`` has the value for an unknown device).
+    ``click``, ``hour`` as YYMMDDHH, ``C1``, ``banner_pos``, … ``C21``. Added: ``impression_id``
+    (the text of ``id``), ``time`` (start of the hour), ``user_id`` (``device_id``, or
+    ``device_ip`` and ``device_model`` if ``device_id`` has the value for an unknown device).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""From a prediction to a bid: one file per method, which names its paper and its formula.
+"""Bidding strategies: one file per method, with its paper and its formula.
 
-Bids are for `Rules.per` impressions. Strategies without state have `bids(pctr)`; those that react
-to what they have won have `run(auctions, ...)`. Parameters are fitted on earlier days only: the
-`fit` functions take the auctions to learn from.
+Bids are per `Rules.per` impressions. Stateless strategies have `bids(pctr)`; those that react to
+won
+auctions have `run(auctions, ...)`. Parameters are fitted on earlier days only: the `fit` functions
+take the auctions to fit on.
 """
 
 from nightbid.bidding.strategies.constant import Constant

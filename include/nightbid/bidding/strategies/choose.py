@@ -1,4 +1,4 @@
-"""Strategies by name, fitted on earlier auctions and then run."""
+"""Creates strategies by name, fitted on earlier auctions, and runs them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = (
     "target", "rlb",
 )  # fmt: skip
 STEPS = 40
-"""Parameters tried of a grid."""
+"""Number of grid points of a parameter."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Chosen:
     base_rate: float
 
     def run(self, auctions: Auctions, pctr: Floats, rules: Rules) -> Replay:
-        """Bid through later auctions."""
+        """Bid in later auctions."""
         if isinstance(self.strategy, DualPacing | Rlb):
             return self.strategy.run(auctions, pctr, rules)
         if isinstance(self.strategy, Pid):
@@ -65,16 +65,17 @@ def fit(
 
     Args:
         name: One of NAMES.
-        earlier: Auctions of earlier days. Landscapes need prices of some tens of whole units.
-        pctr: [rows] predictions of those.
-        rules: With the budget for as many auctions as these.
-        value_per_click: In money.
-        cost_per_click: Target of `pid` and `target`, in money.
-        roi: Target of `target` instead.
+        earlier: Auctions of earlier days. Landscapes need typical prices of at least some tens of
+            whole units.
+        pctr: [rows], predicted click probabilities of these auctions.
+        rules: Auction rules, with the budget for this number of auctions.
+        value_per_click: Value of a click, in money.
+        cost_per_click: Target eCPC of `pid` and `target`, in money.
+        roi: Target ROI of `target`, as an alternative.
         most_pctr: Largest prediction that shading tabulates.
 
     Raises:
-        ConfigError: the name is unknown, or it needs a budget, a target or another price rule.
+        ConfigError: The name is unknown, or it needs a budget, a target or another price rule.
     """
     if name not in NAMES:
         raise ConfigError(f"there is no strategy {name!r}", hint=f"use one of {', '.join(NAMES)}")
@@ -130,7 +131,7 @@ def _fitted(
         if cost_per_click is None:
             raise ConfigError("pid needs a cost per click", hint="give a target eCPC")
         target = cost_per_click * rules.per
-        # Gains of the published demonstration, which are for a target of 40,000 units.
+        # Gains of the published demonstration, which has a target of 40,000 units.
         gain = 40_000 / target
         return Pid(target, 5e-4 * gain, 1e-6 * gain, 1e-4 * gain, least_bid=0.0, first_bid=middle)
     return CostTarget.fit(
@@ -139,7 +140,7 @@ def _fitted(
 
 
 def in_units(auctions: Auctions, rules: Rules, unit: float) -> tuple[Auctions, Rules]:
-    """State prices in whole units, such as 0.01 of the currency; money stays what it is."""
+    """Convert prices to multiples of a unit, such as 0.01; amounts of money stay the same."""
     floor = None if auctions.floor is None else auctions.floor / unit
     budget = None if rules.budget is None else rules.budget / unit
     return (
@@ -149,7 +150,7 @@ def in_units(auctions: Auctions, rules: Rules, unit: float) -> tuple[Auctions, R
 
 
 def price_unit(prices: Floats) -> float:
-    """The power of ten of which the median price is at least 50 (1 at most)."""
+    """Largest power of ten, at most 1, of which the median price is at least 50."""
     middle = float(np.median(prices[prices > 0])) if (prices > 0).any() else 50.0
     unit = 1.0
     while middle / unit < 50 and unit > 1e-9:

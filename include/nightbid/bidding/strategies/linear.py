@@ -1,4 +1,4 @@
-"""In proportion to the prediction: bid = b₀ · pCTR / base rate.
+"""Linear bidding: bid = b₀ · pCTR / base rate.
 
 Perlich et al., Bid Optimizing and Inventory Scoring in Targeted Online Advertising, KDD 2012.
 """
@@ -16,7 +16,7 @@ class Linear:
 
     base_bid: float
     base_rate: float
-    """Mean predicted click rate of the days it was fitted on."""
+    """Mean predicted click rate of the days that it was fitted on."""
 
     def bids(self, pctr: Floats) -> Floats:
         """One bid per prediction."""

@@ -1,4 +1,4 @@
-"""Optimal real-time bidding under a win curve F, with multiplier λ of the budget.
+"""Optimal real-time bidding (ORTB) with a win curve F and the budget multiplier λ.
 
 Zhang, Yuan and Wang, Optimal Real-Time Bidding for Display Advertising, KDD 2014, with the value v
 of the impression (for `per` impressions):
@@ -27,7 +27,7 @@ class Ortb1:
     """Linear-form ORTB: √(c · scale · pCTR + c²) − c, where scale is V · per / λ."""
 
     c: float
-    """Price at which half of the auctions are won: `landscape.fit_half_price`."""
+    """Price at which half of the auctions are won; see `landscape.fit_half_price`."""
     scale: float
 
     def bids(self, pctr: Floats) -> Floats:
@@ -42,7 +42,7 @@ class Ortb2:
     c: float
     value_per_click: float
     multiplier: float
-    """λ: the marginal value of budget; 1 where the budget does not bind in first price."""
+    """λ, the marginal value of budget; 1 if the budget does not bind in first price."""
     per: float = 1000.0
 
     def bids(self, pctr: Floats) -> Floats:

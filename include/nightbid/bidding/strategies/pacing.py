@@ -1,8 +1,8 @@
-"""Spend a budget evenly by dual descent on its multiplier.
+"""Spends a budget evenly by dual descent on its multiplier.
 
     bid = v / e^λ;  after each auction  λ ← max(0, λ + η · (spend / ρ − 1))
 
-with ρ the budget per auction. The bid never exceeds what is left of the budget. Balseiro and Gur,
+with ρ the budget per auction. The bid never exceeds the remaining budget. Balseiro and Gur,
 Learning in Repeated Auctions with Budgets, Management Science 2019; the exponential form is of
 arXiv 2302.08530.
 """
@@ -42,13 +42,13 @@ def _pace(values, target, step, log, price, floor, first, ties, down, budget, ov
 
 @dataclass(frozen=True)
 class DualPacing:
-    """Shade values by a multiplier that follows the spend."""
+    """Scales values by a multiplier that follows the spend."""
 
     value_per_click: float
     step: float = 5e-4
-    """η."""
+    """Step size η."""
     log_multiplier: float = 0.0
-    """λ at the start: that of the day before, where known."""
+    """λ at the start: that of the day before, if known."""
     per: float = 1000.0
 
     @classmethod
@@ -59,15 +59,15 @@ class DualPacing:
         """Start from the constant λ that would have spent the budget on earlier auctions.
 
         Args:
-            auctions: Of earlier days.
-            pctr: [rows]
-            rules: With the budget for as many auctions as these.
-            value_per_click: In money.
-            step: η.
-            highest: Largest λ considered.
+            auctions: Auctions of earlier days.
+            pctr: [rows], predicted click probabilities.
+            rules: Auction rules, with the budget for this number of auctions.
+            value_per_click: Value of a click, in money.
+            step: Step size η.
+            highest: Largest λ to consider.
 
         Raises:
-            ConfigError: there is no budget.
+            ConfigError: There is no budget.
         """
         if rules.budget is None:
             raise ConfigError("pacing needs a budget", hint="set a budget, or bid truthfully")
@@ -87,23 +87,23 @@ class DualPacing:
     def run(
         self, auctions: Auctions, pctr: Floats, rules: Rules, *, expected: int | None = None
     ) -> Replay:
-        """Bid through the auctions.
+        """Bid in the auctions.
 
         Args:
-            auctions: In order of time.
-            pctr: [rows]
-            rules: With a budget; it is never exceeded, whatever `rules.stop`.
-            expected: Auctions that the budget is for; default: as many as there are.
+            auctions: Auctions in order of time.
+            pctr: [rows], predicted click probabilities.
+            rules: Auction rules with a budget, which is never exceeded, whatever `rules.stop` is.
+            expected: Number of auctions that the budget is for; None: as many as given.
 
         Raises:
-            ConfigError: there is no budget.
+            ConfigError: There is no budget.
         """
         return self.run_on(auctions, pctr, rules, expected=expected)[0]
 
     def run_on(
         self, auctions: Auctions, pctr: Floats, rules: Rules, *, expected: int | None = None
     ) -> tuple[Replay, float]:
-        """As `run`, and return λ at the end, for the next day to start from."""
+        """Like `run`, but also return the final λ for the next day to start from."""
         if rules.budget is None:
             raise ConfigError("pacing needs a budget", hint="set a budget, or bid truthfully")
         values = at_least_zero("values", self.per * self.value_per_click * np.asarray(pctr))

@@ -1,4 +1,4 @@
-"""Hold a key figure (eCPC) at a target by a PID controller on the bids, in rounds.
+"""Keeps a key figure (eCPC) at a target with a PID controller of the bids, in rounds.
 
     φ(r) = P · e(r) + I · Σ e + D · (x(r−2) − x(r−1)),  e(r) = target − x(r−1),  x the eCPC so far
     bid  = max(least, base bid · exp(φ)),  φ within [−2, 5]
@@ -20,7 +20,7 @@ from nightbid.bidding.replay import Replay, replay
 
 @dataclass(frozen=True)
 class Round:
-    """State of the controller after one round, cumulative."""
+    """Cumulative state of the controller after a round."""
 
     ecpc: float
     phi: float
@@ -31,10 +31,10 @@ class Round:
 
 @dataclass(frozen=True)
 class Pid:
-    """eCPC control in rounds of equally many auctions."""
+    """eCPC control in rounds with equal numbers of auctions."""
 
     target: float
-    """eCPC in the unit of prices (money × per)."""
+    """Target eCPC in the unit of prices (money × per)."""
     p: float = 5e-4
     i: float = 1e-6
     d: float = 1e-4
@@ -43,16 +43,16 @@ class Pid:
     high: float = 5.0
     least_bid: float = 5.0
     first_bid: float = 1000.0
-    """Bid of round 0, which explores."""
+    """Bid of round 0, for exploration."""
 
     def run(self, auctions: Auctions, base_bids: Floats, rules: Rules) -> Replay:
-        """Bid through the auctions, steering `base_bids`, which are used as given."""
+        """Bid in the auctions with `base_bids`, [rows], times the controller's factor."""
         return self.trace(auctions, base_bids, rules)[0]
 
     def trace(
         self, auctions: Auctions, base_bids: Floats, rules: Rules
     ) -> tuple[Replay, list[Round]]:
-        """As `run`, and return the state after each round.
+        """Like `run`, but also return the state after each round.
 
         A budget of `rules` ends the bidding as in `replay`.
         """

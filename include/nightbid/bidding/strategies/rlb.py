@@ -1,7 +1,7 @@
-"""Spend a budget over a known number of auctions by dynamic programming.
+"""Spends a budget over a known number of auctions by dynamic programming.
 
-With t auctions and the budget b left, m the distribution of the market price and θ the mean
-predicted click rate, the clicks still to be had are V(0, b) = 0 and
+With t auctions and budget b left, m the distribution of the market price and θ the mean predicted
+click rate, the expected number of further clicks is V(0, b) = 0 and
 
     V(t, b) = V(t−1, b) + Σ over δ ≤ a of m(δ) · (θ + V(t−1, b−δ) − V(t−1, b))
 
@@ -9,8 +9,8 @@ where a is the largest price δ ≤ b with θ + V(t−1, b−δ) − V(t−1, b)
 that largest price with its own prediction instead of θ.
 
 Cai et al., Real-Time Bidding by Reinforcement Learning in Display Advertising, WSDM 2017
-(arXiv 1701.02490). As there, auctions come in episodes, each with its share of the budget; what
-an episode leaves over is added to the next.
+(arXiv 1701.02490). As there, auctions are divided into episodes, each with its share of the budget;
+what an episode does not spend is added to the next.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from nightbid.bidding.replay import Replay, rule_arguments, settle
 from nightbid.errors import ConfigError
 
 CELLS = 20_000_000
-"""Largest table of values."""
+"""Maximum size of the value table, in cells."""
 EPISODES = (1000, 500, 200, 100, 50, 20)
-"""Auctions of an episode; the longest whose table is small enough."""
+"""Episode lengths in auctions; the longest whose table is small enough is used."""
 
 
 @dataclass(frozen=True)
 class Rlb:
-    """Values of what is left, and the bids that follow from them. Prices are whole units."""
+    """Values of the remaining budget and the resulting bids. Prices are whole units."""
 
     values: Floats
-    """[auctions left + 1, budget left + 1] clicks to be had."""
+    """[auctions left + 1, budget left + 1], expected clicks."""
     most_price: int
 
     @classmethod
     def fit(cls, auctions: Auctions, pctr: Floats, rules: Rules) -> Rlb:
-        """Compute the values from earlier auctions.
+        """Compute the value table from earlier auctions.
 
         Args:
-            auctions: Of earlier days.
-            pctr: [rows]
-            rules: With the budget for as many auctions; second price.
+            auctions: Auctions of earlier days.
+            pctr: [rows], predicted click probabilities.
+            rules: Second-price rules, with the budget for this number of auctions.
 
         Raises:
-            ConfigError: there is no budget, the rules are first price, or the table is too large.
-            DataError: a prediction is outside 0..1.
+            ConfigError: There is no budget, the rules are first price, or the table is too large.
+            DataError: A prediction is outside 0..1.
         """
         if rules.budget is None:
             raise ConfigError("rlb spends a budget", hint="give a budget")
@@ -67,7 +67,7 @@ class Rlb:
         cdf = empirical(np.ceil(price)).cdf
         mass = np.diff(cdf, prepend=0.0)
         for length in EPISODES:
-            # Twice the share: an episode may inherit what the last one left.
+            # Twice the share: an episode may inherit the last one's unspent budget.
             budget = int(np.ceil(2 * rules.budget / len(auctions) * length))
             if (length + 1) * (budget + 1) <= CELLS:
                 return cls(_table(theta, mass, length, budget), len(mass) - 1)
@@ -78,7 +78,7 @@ class Rlb:
         )
 
     def run(self, auctions: Auctions, pctr: Floats, rules: Rules) -> Replay:
-        """Bid through later auctions."""
+        """Bid in later auctions."""
         assert rules.budget is not None
         price, floor, first, ties, _, budget, _ = rule_arguments(auctions, rules)
         won, paid = _run(
@@ -114,13 +114,13 @@ def _run(pctr, price, floor, first, ties, budget, values, most_price):  # type: 
     for row in range(rows):
         start = row - row % length
         end = min(start + length, rows)
-        # Shares of the budget up to the end of this episode, less what was spent.
+        # Budget shares up to the end of this episode, minus the spend.
         money = min(budget * end / rows - spent, float(top))
         after = values[end - row - 1]
         whole = int(money)
         bid = -1
         low, high = 0, min(whole, most_price)
-        while low <= high:  # what a price costs later grows with the price
+        while low <= high:  # the future cost of a price grows with the price
             middle = (low + high) // 2
             if pctr[row] + after[whole - middle] - after[whole] >= 0:
                 bid, low = middle, middle + 1
@@ -128,7 +128,7 @@ def _run(pctr, price, floor, first, ties, budget, values, most_price):  # type: 
                 high = middle - 1
         if bid < 0 or pctr[row] <= 0:
             continue
-        # A bid that must exceed the price is one more.
+        # A bid that must exceed the price is one unit higher.
         offer = float(bid) if ties else float(bid) + 1.0
         wins, pays = settle(offer, price[row], floor[row] if len(floor) > 0 else 0.0, first, ties)
         if wins and spent + pays <= budget * end / rows:

@@ -1,4 +1,4 @@
-"""Choose a parameter by replaying earlier auctions: the first of a grid with the best result."""
+"""Chooses a parameter by replaying earlier auctions: the first on a grid with the best result."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Objective = Callable[[Auctions, Replay], float]
 
 
 def clicks(auctions: Auctions, result: Replay) -> float:
-    """Clicks won."""
+    """Number of clicks won."""
     return float(auctions.click[result.won].sum())
 
 
 def profit(value_per_click: float, per: float = 1000.0) -> Objective:
-    """Value of the clicks won less what they cost."""
+    """Value of the clicks won minus their cost."""
 
     def objective(auctions: Auctions, result: Replay) -> float:
         return clicks(auctions, result) * value_per_click - result.cost / per
@@ -40,12 +40,12 @@ def search(
     Args:
         grid: Parameters to try, in order; ties go to the earlier one.
         bids: Parameter → one bid per auction.
-        auctions: Of earlier days, in the order to replay them.
-        rules: With the budget that the parameter is chosen for.
-        objective: Greater is better.
+        auctions: Auctions of earlier days, in the order to replay them.
+        rules: Auction rules, with the budget that the parameter is chosen for.
+        objective: Function to maximize.
 
     Raises:
-        ConfigError: the grid is empty.
+        ConfigError: The grid is empty.
     """
     best, at = -np.inf, None
     for parameter in grid:

@@ -1,8 +1,8 @@
-"""First-price shading: the bid that earns most under a known distribution of market prices.
+"""First-price shading: the most profitable bid under a known distribution of market prices.
 
     bid(v) = argmax over b of (v − b) · P(b wins)
 
-with one table over whole values v, so that a bid is a lookup. Zhou et al., An Efficient Deep
+The bids are tabulated by whole values v, so that a bid is a lookup. Zhou et al., An Efficient Deep
 Distribution Network for Bid Shading in First-Price Auctions, KDD 2021, state the same objective.
 """
 
@@ -20,10 +20,10 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class Shading:
-    """Bids from a table by value."""
+    """Bids from a table, by value."""
 
     table: Floats
-    """[values] bid for each whole value 0, 1, 2 …; larger values take the last."""
+    """[values], bid for each whole value 0, 1, 2 …; larger values use the last entry."""
     value_per_click: float
     per: float = 1000.0
 
@@ -32,13 +32,13 @@ class Shading:
         cls, landscape: Landscape, value_per_click: float, *, most: float, per: float = 1000.0,
         wins: str = ">",
     ) -> Shading:  # fmt: skip
-        """Make the table.
+        """Compute the table.
 
         Args:
-            landscape: Of market prices on earlier days, known up to where bids are sought.
-            value_per_click: In money.
+            landscape: Market prices of earlier days, known up to the largest bid to consider.
+            value_per_click: Value of a click, in money.
             most: Largest value (`per` × value per click × pCTR) to tabulate.
-            per: Prices are for so many impressions.
+            per: Number of impressions that prices are for.
             wins: `>` or `>=`, as in `Rules.wins`.
         """
         chance = landscape.win(np.arange(landscape.known_to + 2), wins=wins)

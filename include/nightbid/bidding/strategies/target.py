@@ -1,4 +1,4 @@
-"""Maximize value under a budget and a target cost per click (or ROI), by two duals.
+"""Maximizes value under a budget and a target cost per click (or ROI), with two duals.
 
     bid = (v + q · C · pCTR) / (p + q),  p ≥ 0 of the budget, q ≥ 0 of the target
 
@@ -7,7 +7,7 @@ Yang et al., Bid Optimization by Multivariable Control in Display Advertising, K
 
     max Σ x·v   s.t.  Σ x·price ≤ budget,  Σ x·price ≤ C · Σ x·pCTR,  0 ≤ x ≤ 1
 
-found by bisection: the spend falls in p, and the slack of the target grows in q.
+They are found by bisection: the spend falls in p, and the slack of the target grows in q.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ STEPS = 40
 
 @dataclass(frozen=True)
 class CostTarget:
-    """Bids from two fitted duals. Prices and bids are for `per` impressions."""
+    """Bids computed from two fitted duals. Prices and bids are per `per` impressions."""
 
     value_per_click: float
     cost_per_click: float
-    """C, in money."""
+    """Target cost per click C, in money."""
     budget_dual: float
     target_dual: float
     per: float = 1000.0
@@ -41,20 +41,20 @@ class CostTarget:
         cls, auctions: Auctions, pctr: Floats, rules: Rules, *, value_per_click: float,
         cost_per_click: float | None = None, roi: float | None = None,
     ) -> CostTarget:  # fmt: skip
-        """Find the duals over earlier auctions.
+        """Find the duals on earlier auctions.
 
         Args:
-            auctions: Of earlier days.
-            pctr: [rows]
-            rules: With the budget for as many auctions; second price.
-            value_per_click: In money.
-            cost_per_click: Target eCPC in money.
-            roi: Instead, least value per money spent; 1 spends what it earns.
+            auctions: Auctions of earlier days.
+            pctr: [rows], predicted click probabilities.
+            rules: Second-price rules, with the budget for this number of auctions.
+            value_per_click: Value of a click, in money.
+            cost_per_click: Target eCPC, in money; None: `roi` is the target.
+            roi: Minimum value per money spent, as an alternative; 1 spends exactly the value.
 
         Raises:
-            ConfigError: not exactly one target is given, it is not above 0, or the rules are
-                first price, where these bids would overpay.
-            DataError: a prediction is outside 0..1.
+            ConfigError: Not exactly one target is given, it is not above 0, or the rules are first
+                price, where these bids would overpay.
+            DataError: A prediction is outside 0..1.
         """
         if (cost_per_click is None) == (roi is None):
             raise ConfigError(
@@ -83,13 +83,13 @@ class CostTarget:
         total = self.budget_dual + self.target_dual
         value = self.per * self.value_per_click * pctr
         if total == 0:
-            # Neither limit binds: every auction that is worth anything is wanted.
+            # Neither constraint binds: bid the maximum in every auction with a positive value.
             return np.where(value > 0, np.finfo(np.float64).max, 0.0)
         return (value + self.target_dual * self.per * self.cost_per_click * pctr) / total
 
 
 def _duals(value: Floats, allowed: Floats, price: Floats, budget: float) -> tuple[float, float]:
-    """The optimal p and q: each is 0, or its constraint holds with equality."""
+    """Optimal p and q: each is 0, or its constraint holds with equality."""
 
     def totals(p: float, q: float) -> tuple[float, float]:
         bought = value + q * allowed > (p + q) * price
@@ -104,7 +104,7 @@ def _duals(value: Floats, allowed: Floats, price: Floats, budget: float) -> tupl
 
 
 def _bisect(holds: Callable[[float], bool]) -> float:
-    """The least x ≥ 0 from which on `holds`, to 12 digits; at most 2^40."""
+    """Smallest x ≥ 0 from which on `holds` is true, to 12 digits; at most 2^40."""
     if holds(0.0):
         return 0.0
     low, high = 0.0, 1.0

@@ -1,4 +1,4 @@
-"""The value of the impression: bid = per · V · pCTR.
+"""Truthful bidding, the value of the impression: bid = per · V · pCTR.
 
 Vickrey, Counterspeculation, Auctions, and Competitive Sealed Tenders, 1961: in a second-price
 auction without a budget no other bid earns more.
@@ -17,7 +17,7 @@ class Truthful:
 
     value_per_click: float
     per: float = 1000.0
-    """Bids are for so many impressions."""
+    """Number of impressions that bids are for."""
 
     def bids(self, pctr: Floats) -> Floats:
         """One bid per prediction."""
