@@ -1,4 +1,4 @@
-"""`nightbid ablate`: a table of what each feature is worth, and what it costs."""
+"""`nightbid ablate`: a table of the value and the cost of each feature."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_groups(texts: list[str]) -> dict[str, list[str]]:
     """Read `name=feature,feature` options.
 
     Raises:
-        ConfigError: one is written otherwise.
+        ConfigError: An option has another form.
     """
     from nightbid.errors import ConfigError
 
@@ -37,7 +37,7 @@ def parse_groups(texts: list[str]) -> dict[str, list[str]]:
 
 
 def ablation_table(found: Ablation) -> Table:
-    """One row per feature, the most valuable first."""
+    """Make a table with a row per feature, the most valuable first."""
     table = Table(
         Column("feature", overflow="fold"),
         Column("log loss without it", justify="right"),

@@ -1,4 +1,4 @@
-"""`nightbid`: the nightly run and its answers, without Airflow."""
+"""`nightbid`: the command-line entry point, which needs no Airflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECK = "check the disk and the permissions of the workspace; a rerun is safe"
 
 
 def _mount() -> None:
-    """Add the groups of commands that have a module each."""
+    """Add the groups of commands that have a module of their own."""
     for name, text in (
         ("data", "Look at, fetch or make the logs of a pipeline."),
         ("gates", "Propose, show and override what the gates would stop."),
@@ -36,9 +36,9 @@ def _mount() -> None:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line, not a traceback."""
+    """Entry point: prints a user error as one line, not as a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # TensorFlow's start-up notices are noise in a terminal; its errors stay.
+    # Hide TensorFlow's start-up notices; its errors are still shown.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _mount()
     try:
@@ -48,7 +48,7 @@ def main() -> None:
     except BrokenPipeError:
         raise
     except (OSError, ValidationError) as error:
-        # A full disk, a file without permission, or a damaged record: no fault of the code.
+        # A full disk, missing permission or a damaged record is not a bug, so no traceback.
         code = WorkspaceError.exit_code if isinstance(error, OSError) else DataError.exit_code
         _say(type(error).__name__, f"{first_fault(error)} → {CHECK}", code)
 

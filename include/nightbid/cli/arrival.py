@@ -23,13 +23,13 @@ def show_arrival(
 
     Args:
         pipeline: Name of the pipeline.
-        night: The night; default: the one of now, whose newest day is yesterday.
-        settings: Name the workspace and the pipelines.
-        console: Where to print.
-        as_json: Print JSON instead.
+        night: Date of the night; None: the current one, whose newest day is yesterday.
+        settings: Settings that name the workspace and the pipelines.
+        console: Console to print on.
+        as_json: Whether to print JSON instead of text.
 
     Returns:
-        Whether it is.
+        Whether the newest day is complete.
     """
     spec = find_pipeline(pipeline, settings.pipelines)
     now = dt.datetime.now(dt.UTC)
@@ -70,10 +70,10 @@ def show_late(
     make: bool,
     as_json: bool,
 ) -> None:
-    """List the nights that late or corrected days concern, and make them again if asked.
+    """List the nights that late or corrected days affect, and rerun them with `make`.
 
     Raises:
-        NightbidError: what ended a night that is made again.
+        NightbidError: A rerun night ended with this error.
     """
     spec = find_pipeline(pipeline, settings.pipelines)
     found = late_nights(spec, Workspace(settings.workspace), settings.cache, nights)

@@ -1,4 +1,4 @@
-"""`nightbid bids`: what predictions would have earned on logged auctions."""
+"""`nightbid bids`: replays logged auctions with bids from predictions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def replay_(
     roi: Annotated[float | None, typer.Option(help="Target value per money spent.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay strategies on one column of predictions, each fitted on earlier auctions."""
+    """Replay bidding strategies with one column of predictions, each fitted on earlier auctions."""
     from nightbid.cli.bids_log import LogColumns, replay_strategies
 
     columns = LogColumns(price, click, floor, user, truth, names, bid, conversion, currency, day)
@@ -104,7 +104,7 @@ def compare_(
     per: Per = 1000.0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare several predictions on the very same auctions, bidding their value."""
+    """Compare several predictions on the same auctions, bidding their expected value."""
     if len(set(pctr)) < 2:
         raise ConfigError(
             f"{len(set(pctr))} column of predictions to compare", hint="give --pctr twice or more"
@@ -141,9 +141,9 @@ def policy_(
     least_rows: Annotated[float, typer.Option(help="Least effective sample size.")] = 50.0,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what other policies would have brought, from logs with propensities.
+    """Estimate the reward of other policies from logs with propensities.
 
-    A night with a `policy` block keeps such a log: policy.parquet of its stage replay.
+    A night with a `policy` block writes such a log: policy.parquet in the output of stage replay.
     """
     from nightbid.cli.bids_policy import show_policies
 

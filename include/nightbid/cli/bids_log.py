@@ -1,4 +1,4 @@
-"""Read logged auctions for `nightbid bids`, replay them and print what they earned."""
+"""Read logged auctions for `nightbid bids`, replay them and print the earnings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class LogColumns:
-    """Names of the columns of a log; empty: it has none."""
+    """Names of the columns of a log; empty: the log has no such column."""
 
     price: str
     click: str
@@ -37,9 +37,9 @@ class LogColumns:
     user: str = ""
     truth: str = ""
     header: str = ""
-    """Columns in order, separated by commas, for text without a header."""
+    """Column names in order, separated by commas, for text files without a header."""
     bid: str = ""
-    """What the logging bidder bid: rows that contradict it are refused."""
+    """Column with the bid of the logging bidder; a log with rows that contradict it is refused."""
     conversion: str = ""
     currency: str = ""
     day: str = ""
@@ -65,7 +65,7 @@ def replay_strategies(
     """Fit strategies on one log and replay them on another; print a column per strategy.
 
     Raises:
-        NightbidError: a file, a column or a value is wrong, or a strategy lacks what it needs.
+        NightbidError: A file, column or value is wrong, or a strategy lacks a required input.
     """
     rules = _rules(pricing, wins, rounding, budget, per)
     fitted = [each for each in strategies if each != "truthful"]
@@ -80,7 +80,7 @@ def replay_strategies(
         earlier, past, currency = _load(train, columns, (pctr,))
         auctions, scores, _ = _load(log, columns, (pctr,), currency)
         price_ratio(auctions, earlier, str(log))
-    # Landscapes count whole prices: state them in a unit that is small enough.
+    # Landscapes count prices as whole numbers, so prices must be in a small unit.
     unit = 1.0 if rounding == "down" or not fitted else price_unit(earlier.price)
     sentence = _sentence(rules, value, budget, per)
     auctions, rules = in_units(auctions, rules, unit)
@@ -111,10 +111,10 @@ def compare_predictions(
     rounding: str,
     as_json: bool = False,
 ) -> None:
-    """Bid the value by several predictions on the same auctions; print a column for each.
+    """Bid the expected value by several predictions on the same auctions; print a column for each.
 
     Raises:
-        NightbidError: a file, a column or a value is wrong.
+        NightbidError: A file, column or value is wrong.
     """
     if len(pctr) < 2:
         raise ConfigError(
@@ -151,13 +151,13 @@ def _sentence(rules: Rules, value: float, budget: float | None, per: float) -> s
 def _load(
     path: Path, columns: LogColumns, pctr: tuple[str, ...], currency: str = ""
 ) -> tuple[Auctions, dict[str, Floats], str]:
-    """Auctions, each column of predictions, and the currency where it is logged.
+    """Load the auctions, each column of predictions, and the currency if it is logged.
 
     Args:
-        path: Of the log.
-        columns: Its columns.
-        pctr: Columns of predictions.
-        currency: Of the earlier auctions; empty: that of most rows.
+        path: Path of the log.
+        columns: Names of the columns of the log.
+        pctr: Names of the columns with predictions.
+        currency: Currency of the earlier auctions; empty: the most frequent one of the log.
     """
     frame = read_log(path, columns.header)
     numbers = [
@@ -186,7 +186,7 @@ def _load(
 
 
 def _check_currency(frame: pd.DataFrame, columns: LogColumns, path: Path, expected: str) -> str:
-    """Refuse prices in several currencies, or in another one than before."""
+    """Refuse prices in several currencies or in another currency than the earlier auctions."""
     usual, others = other_currency(pa.array(frame[columns.currency], from_pandas=True), expected)
     if others.any():
         raise CorruptDataError(
@@ -199,7 +199,7 @@ def _check_currency(frame: pd.DataFrame, columns: LogColumns, path: Path, expect
 
 
 def _check_bids(columns: LogColumns, read: dict[str, Floats], path: Path) -> None:
-    """Refuse rows that the bid in the log contradicts, counted by reason."""
+    """Refuse a log with rows that contradict the logged bid; the error counts them by reason."""
     bid, price = read[columns.bid], read[columns.price]
     reasons = {f"{columns.bid} is missing or negative": ~(bid >= 0)}
     if columns.floor:
@@ -218,7 +218,7 @@ def require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> No
     """Refuse a log that lacks a column; empty names are ignored.
 
     Raises:
-        MissingDataError: it is absent.
+        MissingDataError: The log lacks one of the columns.
     """
     for name in filter(None, names):
         if name not in frame.columns:
@@ -233,7 +233,7 @@ def read_numbers(column: pd.Series[Any], path: Path) -> Floats:
     """Return a column as float64; missing values are NaN.
 
     Raises:
-        CorruptDataError: some values are not numbers.
+        CorruptDataError: Some values are not numbers.
     """
     found = pd.to_numeric(column, errors="coerce")
     unread = found.isna() & column.notna()
@@ -250,12 +250,12 @@ def read_log(path: Path, names: str) -> pd.DataFrame:
     """Read a log.
 
     Args:
-        path: .parquet, or .csv/.tsv/.txt, also .gz.
-        names: Columns in order, separated by commas, for text without a header.
+        path: Path of a .parquet, .csv, .tsv or .txt file; text files may be gzipped (.gz).
+        names: Column names in order, separated by commas, for text files without a header.
 
     Raises:
-        MissingDataError: there is no such file.
-        CorruptDataError: it cannot be read.
+        MissingDataError: There is no such file.
+        CorruptDataError: The file cannot be read.
     """
     if not path.is_file():
         raise MissingDataError("there is no such file", where=str(path))

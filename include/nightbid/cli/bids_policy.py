@@ -38,7 +38,7 @@ def show_policies(
     """Estimate each policy's mean reward; print a column per policy.
 
     Raises:
-        NightbidError: a file, a column or a value is wrong, or the overlap is too small.
+        NightbidError: A file, column or value is wrong, or the overlap is too small.
     """
     frame = read_log(log, names)
     require_columns(frame, [reward, propensity, user, *policies], log)

@@ -1,4 +1,4 @@
-"""`nightbid champion pause|resume|retire`: whether nights may promote, and what may not serve."""
+"""`nightbid champion pause|resume|retire`: stops or allows promotions, and withdraws a model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from nightbid.night.champion import ChampionPointer
 
 
 def person(name: str = "") -> str:
-    """Name of the person who acts: the one given, else the user of this shell."""
+    """Get the name of the acting user: the given one, or else the user of this shell."""
     if name:
         return name
     try:
         return getpass.getuser()
-    except OSError:  # A container's user may have no name.
+    except OSError:  # The user of a container may have no name.
         return f"uid {os.getuid()}"
 
 
 def retire(pointer: ChampionPointer, pipeline: str, number: int | None, reason: str) -> str:
-    """Take a champion out of service for good; what serves now, in one line.
+    """Take a champion out of service permanently; return a line that says what serves now.
 
     Raises:
-        ConfigError: no number or reason is given, or there is no such champion.
+        ConfigError: No number or reason is given, or there is no such champion.
     """
     if number is None:
         raise ConfigError(
@@ -44,10 +44,10 @@ def retire(pointer: ChampionPointer, pipeline: str, number: int | None, reason: 
 
 
 def pause_or_resume(pointer: ChampionPointer, action: str, pipeline: str, reason: str) -> str:
-    """Stop or allow promotions of a pipeline; what was done, in one line.
+    """Stop or allow the promotions of a pipeline; return a line that says what was done.
 
     Raises:
-        ConfigError: an unknown action, or a pause without a reason.
+        ConfigError: The action is unknown, or a pause has no reason.
     """
     if action == "resume":
         pointer.resume(person())

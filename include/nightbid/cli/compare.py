@@ -25,10 +25,10 @@ SHORTER = {
 
 
 def compare_runs(runs: Sequence[RunRecord]) -> RenderableType:
-    """Figures with intervals, paired differences, changes of the spec, cost: a column per run.
+    """Show metrics with intervals, paired differences, spec changes and cost, a column per run.
 
     Raises:
-        ConfigError: there are fewer than two different runs.
+        ConfigError: There are fewer than two different runs.
     """
     found = Comparison.of(runs)
     parts: list[RenderableType] = [_figures(found)]
@@ -49,12 +49,12 @@ def score_on_same_rows(runs: Sequence[RunRecord], show: bool) -> None:
     """Score older models on newer rows, so that every run can be paired with the first.
 
     Args:
-        runs: The first one is what the others are compared with.
-        show: Whether to show how far it is, on standard error.
+        runs: Runs to compare; the others are compared with the first one.
+        show: Whether to show progress on standard error.
 
     Raises:
-        ConfigError: Two runs cannot be compared so.
-        NightbidError: An output is gone or damaged.
+        ConfigError: Two runs cannot be compared on the same rows.
+        NightbidError: An output is missing or damaged.
     """
     for pair in Comparison.of(runs).pairs:
         if not pair.why_not:
@@ -65,10 +65,10 @@ def score_on_same_rows(runs: Sequence[RunRecord], show: bool) -> None:
 
 
 def comparison_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """The same as `compare_runs`, for programs.
+    """Get the content of `compare_runs` as JSON.
 
     Raises:
-        ConfigError: there are fewer than two different runs.
+        ConfigError: There are fewer than two different runs.
     """
     found = Comparison.of(runs)
     return {
@@ -98,7 +98,7 @@ def comparison_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def _whole(title: str) -> Column:
-    """A column of names that someone may type: folded where there is no room, never cut."""
+    """Make a column of names that users may copy: folded if there is no room, never cut."""
     return Column(title, overflow="fold")
 
 
@@ -175,7 +175,7 @@ def _pairs(found: Comparison) -> Table:
 
 
 def _short(title: str) -> str:
-    """A title as the terminal has it: abbreviations stay, words begin small."""
+    """Lowercase the first letter of a title, but not of an abbreviation."""
     return SHORTER.get(title) or (title if title[:2].isupper() else title.lower())
 
 

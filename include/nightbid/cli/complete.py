@@ -1,4 +1,4 @@
-"""What the shell offers at a tab: pipelines, runs, stages and checks. Never an error."""
+"""Shell completion of pipelines, runs, stages and checks. It never raises an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nightbid.night.stages import NIGHT
 
 
 def pipelines(incomplete: str) -> list[str]:
-    """Names of pipelines."""
+    """Complete the name of a pipeline."""
     with suppress(OSError, NightbidError, ValueError):
         names = pipeline_names(Settings().pipelines)
         return [name for name in names if name.startswith(incomplete)]
@@ -21,7 +21,7 @@ def pipelines(incomplete: str) -> list[str]:
 
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Runs of the pipeline that the line names, the newest first."""
+    """Complete a run of the pipeline on the command line, the newest first."""
     from nightbid.storage.workspace import Workspace
 
     pipeline = str(ctx.params.get("pipeline") or "")
@@ -35,12 +35,12 @@ def runs(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def stages(incomplete: str) -> list[str]:
-    """Stages of a night, in their order."""
+    """Complete a stage of a night, in the order of the night."""
     return [stage.name for stage in NIGHT if stage.name.startswith(incomplete)]
 
 
 def checks(incomplete: str) -> list[str]:
-    """Checks as `gate/statistic`."""
+    """Complete a check, as `gate/statistic`."""
     from nightbid.config.gates import GATES
     from nightbid.gates.catalog import checks_of
 

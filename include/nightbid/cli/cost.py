@@ -1,4 +1,4 @@
-"""`nightbid cost`: what runs cost, and will cost."""
+"""`nightbid cost`: costs of past runs and forecasts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PipelineName = Annotated[
 
 
 class By(StrEnum):
-    """What costs are summed over."""
+    """Groups that costs are summed by."""
 
     stage = "stage"
     run = "run"
@@ -57,7 +57,7 @@ class StorageClass(StrEnum):
 
 
 class Focus(StrEnum):
-    """Versions of FOCUS that can be written."""
+    """Versions of the FOCUS specification that can be exported."""
 
     current = "1.4"
     old = "1.0"
@@ -70,7 +70,7 @@ def show(
     run_id: Annotated[str, typer.Option(help="Only this run.", autocompletion=complete.runs)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show what was spent: here, and what the same usage costs in the cloud."""
+    """Show what was spent here, and what the same usage costs in the cloud."""
     name = _known(pipeline)
     entries = Ledger(_workspace()).entries(pipeline=name, run_id=run_id or None)
     if not entries:
@@ -110,7 +110,7 @@ def forecast(
     rows: Annotated[int, typer.Option(min=0, help="Rows per night; default: as of late.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast what nights will cost, from past ones, with the error of earlier forecasts."""
+    """Forecast the cost of nights from past ones, with the error of earlier forecasts."""
     show_forecast(_workspace(), _known(pipeline), nights, rows or None, console, as_json=as_json)
 
 
@@ -123,7 +123,7 @@ def serving(
     ] = 0.5,
     as_json: AsJson = False,
 ) -> None:
-    """Price a month of serving, by the requests per core that the newest load test measured."""
+    """Price a month of serving, using the requests per core from the newest load test."""
     name = _known(pipeline)
     rate = measured_rate(_workspace(), name)
     if rate is None:
@@ -164,7 +164,7 @@ def storage(
     ] = StorageClass.standard,
     as_json: AsJson = False,
 ) -> None:
-    """Show what keeping the outputs of each stage costs, by size and lifetime."""
+    """Show the storage cost of each stage's outputs, by size and lifetime."""
     kept = kept_outputs(_workspace(), _known(pipeline), storage_class=storage_class)
     if as_json:
         print_json(kept)
@@ -209,7 +209,7 @@ def reconcile(
     pipeline: Annotated[str, typer.Option(help="Only this pipeline's estimates.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Compare estimate and invoice per run and stage, with the unexplained rest."""
+    """Compare estimate and invoice per run and stage, and show the unexplained rest."""
     result = reconcile_bill(Ledger(_workspace()).entries(pipeline=pipeline or None), bill)
     if as_json:
         print_json(result)
@@ -233,8 +233,8 @@ def page(
     pipeline: PipelineName,
     out: Annotated[Path, typer.Argument(help="An .html file.")],
 ) -> None:
-    """Write the page of costs: by month, and night by night against the limit of an unusual one."""
-    # Here, because the other commands need no pages.
+    """Write the page of costs: by month, and by night with the limit for an unusual night."""
+    # Imported here because the other commands need no pages.
     from nightbid.report.links import Links
     from nightbid.report.pages import costs_document
     from nightbid.report.summaries import Summaries
@@ -273,14 +273,14 @@ def prices(as_json: AsJson = False) -> None:
 
 @app.command()
 def compact() -> None:
-    """Fold the ledger's small files, or rows, into the newest. Safe while runs are going on."""
+    """Merge the ledger's small files, or rows, into the newest. Safe while runs are active."""
     what = "files" if database() is None else "rows"
     console.print(f"folded {Ledger(_workspace()).compact()} {what}")
 
 
 @app.command("import")
 def import_files() -> None:
-    """Enter the workspace's files in the ledger in PostgreSQL. Again, it changes nothing."""
+    """Import the workspace's ledger files into PostgreSQL. Repeating it changes nothing."""
     if database() is None:
         raise ConfigError(
             "the ledger lies in the workspace's files already",
@@ -336,7 +336,7 @@ def _hours(entries: list[LedgerEntry]) -> dict[str, Decimal]:
 
 
 def _small(amount: Decimal | float) -> str:
-    """Four digits after the point; what is not 0 never looks like it."""
+    """Format an amount with four decimals; an amount above 0 never looks like 0."""
     return "<0.0001" if 0 < amount < 0.00005 else f"{amount:,.4f}"
 
 

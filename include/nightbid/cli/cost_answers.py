@@ -1,4 +1,4 @@
-"""`nightbid cost answers` and `cost forecast`: costs per run, and what nights will cost."""
+"""`nightbid cost answers` and `cost forecast`: cost per run, and forecasts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from nightbid.storage.workspace import Workspace
 
 
 def show_answers(workspace: Workspace, name: str, console: Console, *, as_json: bool) -> None:
-    """Print cost per run, AUC gained, and forecast and actual.
+    """Print cost per run, AUC gained, and forecast vs. actual.
 
     Args:
-        workspace: With the runs and the ledger.
-        name: Of the pipeline.
-        console: Where to print.
-        as_json: Print JSON instead.
+        workspace: Workspace with the runs and the ledger.
+        name: Name of the pipeline.
+        console: Console to print on.
+        as_json: Whether to print JSON instead of text.
 
     Raises:
-        ConfigError: no run has cost anything.
+        ConfigError: The ledger has no cost of the pipeline.
     """
     runs = run_costs(workspace, name)
     if not runs:
@@ -88,18 +88,18 @@ def show_forecast(
     workspace: Workspace, name: str, nights: int, rows: int | None, console: Console, *,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Print what nights will cost, and the error of earlier forecasts.
+    """Print the forecast cost of nights, and the error of earlier forecasts.
 
     Args:
-        workspace: With the runs and the ledger.
-        name: Of the pipeline.
-        nights: How many.
-        rows: Rows per night; None: as of late.
-        console: Where to print.
-        as_json: Print JSON instead.
+        workspace: Workspace with the runs and the ledger.
+        name: Name of the pipeline.
+        nights: Number of nights to forecast.
+        rows: Number of rows per night; None: as in recent nights.
+        console: Console to print on.
+        as_json: Whether to print JSON instead of text.
 
     Raises:
-        ConfigError: no past run trained a model.
+        ConfigError: No past run trained a model.
     """
     found = forecast(run_costs(workspace, name), nights, rows)
     if found is None:
@@ -131,5 +131,5 @@ def _forecast(seen: Backtest | None) -> str:
 
 
 def money(amount: Decimal | None) -> str:
-    """Print an amount; a dash where it is not known."""
+    """Format an amount; a dash if it is None."""
     return "–" if amount is None else shown(amount)

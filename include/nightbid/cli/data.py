@@ -1,4 +1,4 @@
-"""`nightbid data`: look at, fetch or write the logs of a pipeline."""
+"""`nightbid data`: inspects, fetches, writes and freezes the logs of a pipeline."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Everything found, as JSON.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
 ) -> None:
-    """Look at a folder of logs and draft a pipeline for it: days, columns, roles, label, leaks."""
+    """Inspect a folder of logs and draft a pipeline for it: days, columns, roles, label, leaks."""
     from nightbid.cli.data_check import check as check_folder
 
     check_folder(folder, write, as_json, force, Settings().cache, console)
@@ -178,7 +178,7 @@ def late(
     make: Annotated[bool, typer.Option("--make", help="Make these nights again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the nights whose days have arrived or were corrected since, and make them again."""
+    """List the nights whose days arrived late or were corrected, and rerun them with --make."""
     from nightbid.cli.arrival import show_late
 
     show_late(pipeline, nights, Settings(), console, make=make, as_json=as_json)
@@ -186,7 +186,7 @@ def late(
 
 @app.command()
 def fetch(pipeline: PipelineName, set_: Overrides = None) -> None:
-    """Download what a pipeline's source needs into the cache, and check its digest."""
+    """Download the files of a pipeline's source into the cache, and check their digests."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines, tuple(set_ or ()))
     if not isinstance(spec.source, ObdSource):
@@ -208,7 +208,7 @@ def freeze(
     name: Annotated[str, typer.Option("--name", help="Of the data set, given once.")],
     reason: Annotated[str, typer.Option(help="What it is for.")] = "",
 ) -> None:
-    """Keep the sampled rows of a run under a name, for comparisons on the very same rows."""
+    """Keep the sampled rows of a run under a name, for comparisons on the same rows."""
     settings = Settings()
     workspace = Workspace(settings.workspace)
     known = find_pipeline(pipeline, settings.pipelines).pipeline
@@ -226,7 +226,7 @@ def frozen(
     check: Annotated[bool, typer.Option("--check", help="Check every byte of each.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the frozen data sets, and check that they are what was frozen."""
+    """List the frozen data sets; with --check, verify that they are unchanged."""
     workspace = Workspace(Settings().workspace)
     found = frozen_sets(workspace)
     if as_json:
@@ -238,7 +238,7 @@ def frozen(
         console.print("no data set is frozen yet: `nightbid data freeze PIPELINE RUN --name …`")
         return
     table = Table(
-        # A name is there to be typed: whole, whatever the others have to give.
+        # Users type names, so names are never folded.
         Column("name", min_width=max(len(each.name) for each in found)),
         *["pipeline", "night", "rows", "digest", "frozen"],
         "what for",
@@ -277,7 +277,7 @@ def write(
     ] = False,
     set_: Overrides = None,
 ) -> None:
-    """Write days of a source as daily Parquet partitions: what kind: parquet reads."""
+    """Write days of a source as daily Parquet partitions, for `kind: parquet`."""
     spec, source = _opened(pipeline, set_)
     first = spec.partition_at(date_)
     wanted = [first + at * STEPS[spec.partition] for at in range(days)]
@@ -311,10 +311,10 @@ def forget(
     by: Annotated[str, typer.Option(help="Who does it; default: your user name.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List what the workspace keeps of some users, and with --delete remove it.
+    """List the workspace's data of some users, and with --delete remove it.
 
-    Says which champions have learned from them. Remove their rows from the logs first: the next
-    night makes what was removed again from the logs.
+    Also lists the champions that were trained on these users. Remove their rows from the logs
+    first; otherwise the next night reads them from the logs again.
     """
     from nightbid.cli.champion import person
     from nightbid.forget import find_users
@@ -358,10 +358,10 @@ def forget(
 
 
 def _keyed(users: list[str], settings: Settings) -> list[str]:
-    """Ids as the pipelines with `source.user_key` have them.
+    """Get the hashed ids that pipelines with `source.user_key` store.
 
     Raises:
-        ConfigError: A pipeline's YAML is broken, or its secret is not there: rows would be missed.
+        ConfigError: A pipeline's YAML is broken or its secret is missing, so rows would be missed.
     """
     from nightbid.data.user_keys import UserKeys
 

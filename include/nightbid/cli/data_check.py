@@ -1,4 +1,4 @@
-"""`nightbid data check`: what a folder of logs holds, and a first pipeline for it."""
+"""`nightbid data check`: inspects a folder of logs and drafts a first pipeline for it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from nightbid.storage.workspace import write_atomically
 def check(
     folder: str, write: Path | None, as_json: bool, force: bool, cache: Path, console: Console
 ) -> None:
-    """Print what a folder holds, and write a first pipeline YAML.
+    """Print the content of a folder, and write a first pipeline YAML.
 
     Raises:
-        ConfigError: the file to write is there already, or its name is no pipeline's.
-        MissingDataError: the folder has no day, or no column plays some role.
+        ConfigError: The file to write exists already, or is not a valid name of a pipeline.
+        MissingDataError: The folder has no day, or no column fits a required role.
     """
     name = write.stem if write else pipeline_name(folder)
     if write and write.exists() and not force:
@@ -130,5 +130,5 @@ def _print(report: FolderReport, console: Console) -> None:
 
 
 def _short(value: object) -> object:
-    """A stream by its folder."""
+    """Shorten a stream of events to its folder."""
     return value["folder"] if isinstance(value, dict) and "folder" in value else value

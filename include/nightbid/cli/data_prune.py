@@ -1,4 +1,4 @@
-"""`nightbid data prune`: list or remove the outputs that nothing needs any more."""
+"""`nightbid data prune`: lists or removes outputs that are no longer needed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def prune(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List outputs that nothing needs any more, and with --delete remove them.
+    """List outputs that are no longer needed, and with --delete remove them.
 
-    What runs of the last days used, champions, and the rows of frozen data sets stay. Where the
-    clock seems wrong (a run lies in the future, no run is of the last days, or runs are more than
-    a year apart), nothing is listed or removed.
+    Outputs of runs of the last days, of champions and of frozen data sets are kept. If the clock
+    seems wrong (a run is in the future, no run is of the last days, or runs are more than a year
+    apart), nothing is listed or removed.
     """
-    # Imported here: the command line starts faster without.
+    # Imported here so that the command line starts faster.
     from nightbid.retention import check_clock, needed_now, unneeded
     from nightbid.retention import prune as remove_outputs
 

@@ -1,4 +1,4 @@
-"""Dates on the command line: of days, and of hours where logs are partitioned by hours."""
+"""Dates on the command line: days, or hours if the logs are partitioned by hours."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FORM = "YYYY-MM-DD[THH]"
 
 
 def read_date(text: str) -> date:
-    """Read what was typed.
+    """Parse a date from the command line.
 
     Raises:
-        BadParameter: it is no date.
+        BadParameter: The text is not a date.
     """
     try:
         return partition_of(text)
@@ -25,9 +25,9 @@ def read_date(text: str) -> date:
 
 
 def date_option(text: str) -> Any:
-    """Make the option `--date`, which takes a day, or an hour of logs.
+    """Make the option `--date`, which takes a day or an hour of logs.
 
     Args:
-        text: what it is for, as help shows it.
+        text: Help text of the option.
     """
     return typer.Option("--date", parser=read_date, metavar=FORM, help=text)

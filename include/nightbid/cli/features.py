@@ -14,11 +14,11 @@ from nightbid.storage.workspace import Workspace, read_manifest
 
 
 def documented(spec: PipelineSpec, workspace: Workspace) -> tuple[Documentation, str]:
-    """Describe the features of a pipeline as its YAML has them now.
+    """Describe the features of a pipeline according to its current YAML.
 
     Returns:
-        The features, with the fitted statistics of the newest featurized night for those unchanged
-        since; and that night's run id, empty if there is none.
+        The documentation of the features, with the fitted statistics of the newest featurized night
+        for those that have not changed since; and the run id of that night, empty if there is none.
     """
     now = Definition.of(spec)
     asked = FittedFeatures(now, {}).documentation
@@ -43,7 +43,7 @@ def _told(asked: Documentation, now: Definition, folder: UPath) -> Documentation
 
 
 def features_table(documentation: Documentation) -> Table:
-    """Two columns, so that nothing is cut in a narrow terminal."""
+    """Make a table of two columns, so that nothing is cut in a narrow terminal."""
     table = Table(
         Column("feature", overflow="fold"), Column("what it is", overflow="fold"), show_lines=True
     )
@@ -62,7 +62,7 @@ def features_table(documentation: Documentation) -> Table:
 
 
 def features_markdown(pipeline: str, documentation: Documentation, run_id: str) -> str:
-    """Write a page of documentation."""
+    """Write the documentation of the features as a Markdown page."""
     lines = [
         f"# Features of {pipeline}",
         "",
@@ -80,7 +80,7 @@ def features_markdown(pipeline: str, documentation: Documentation, run_id: str) 
 
 
 def origin(pipeline: str, run_id: str) -> str:
-    """Say where the figures are from."""
+    """Say which run the fitted statistics come from."""
     if run_id:
         return f"learned in run {run_id}, where the definition is still the same"
     return f"nothing is learned yet: no night of {pipeline} has been featurized"

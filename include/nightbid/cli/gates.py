@@ -1,4 +1,4 @@
-"""`nightbid gates`: what the gates would stop, where limits come from, who let what pass."""
+"""`nightbid gates`: shows and proposes limits, measures seed noise and adds overrides."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def show(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the limits of a pipeline, or what the gates said of one run."""
+    """Show the limits of a pipeline, or the results of the gates in one run."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
     if run_id:
@@ -102,7 +102,7 @@ def noise(
         Path | None, typer.Option(help="File; default: suites/<pipeline>.proposed.yaml")
     ] = None,
 ) -> None:
-    """Train a night's model with other seeds; write how far the figures spread, for review."""
+    """Train a night's model with other seeds; write the spread of its metrics for review."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
     workspace = Workspace(settings.workspace)
@@ -147,10 +147,10 @@ def _proposed_path(settings: Settings, pipeline: str) -> Path:
 
 
 def _suite(settings: Settings, pipeline: str, proposed: Path) -> dict[str, Any]:
-    """Start from what is in force, and from what is under review: a proposal replaces all of it."""
+    """Merge the active and the proposed suite, since a new proposal replaces the whole file."""
     final = settings.pipelines / "suites" / f"{pipeline}.yaml"
     in_force, under_review = read_suite(final), read_suite(proposed)
-    # Overrides are made in force at once: older ones under review must not bring them back.
+    # Overrides take effect at once, so the proposed file must not bring removed ones back.
     return {**in_force, **under_review, "overrides": in_force.get("overrides", [])}
 
 
@@ -167,7 +167,7 @@ def override(
     reason: Annotated[str, typer.Option(help="Why it is safe.")],
     until: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last night it holds.")],
 ) -> None:
-    """Let a stop pass as a warning for a while; every page and report shows it until then."""
+    """Let a stop pass as a warning until a date; pages and reports show the override."""
     settings = Settings()
     spec = find_pipeline(pipeline, settings.pipelines)
     path = add_override(
@@ -221,7 +221,7 @@ def _row(
 
 
 def _proposed(found: list[Proposal]) -> Table:
-    """Tabulate what moved; the page has the rest."""
+    """Make a table of the proposed limits that changed; the page lists all."""
     statistic = Column("statistic", overflow="fold")
     table = Table("gate", "history", "largest", "warn unless", "stop unless", statistic)
     for each in found:
@@ -243,7 +243,7 @@ def _proposed(found: list[Proposal]) -> Table:
 
 
 def _results(run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What each gate of a run said, with the address of its output."""
+    """Yield the output URI and the result of each gate of a run."""
     for gate in GATES:
         record = run.stage(f"gate_{gate}")
         if record is not None and record.uri:

@@ -1,4 +1,4 @@
-"""`nightbid incremental`: the days that incremental nights have learned, and undoing one."""
+"""`nightbid incremental`: shows the days that incremental nights have learned, and undoes days."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the champion's history
 
 @app.command()
 def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
-    """List what each night has learned, and how it predicted new days before it learned them."""
+    """List the days that each night learned, and its metrics on new days before learning them."""
     settings = Settings()
     workspace = Workspace(settings.workspace)
     name = known(pipeline, settings)
@@ -74,7 +74,7 @@ def show(pipeline: PipelineName, as_json: AsJson = False) -> None:
 
 
 def _partition(name: str, settings: Settings, day: dt.date) -> dt.date:
-    """The partition that is meant: the week of a day; an hour has to be named."""
+    """Get the partition of a date: the week that contains a day; hours must be given in full."""
     spec = find_pipeline(name, settings.pipelines)
     if spec.partition == "hour" and not isinstance(day, Hour):
         raise ConfigError(
@@ -85,7 +85,7 @@ def _partition(name: str, settings: Settings, day: dt.date) -> dt.date:
 
 @app.command()
 def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
-    """Never learn a day, or unlearn it: the next night goes on from the state before that day."""
+    """Exclude a day, or unlearn it: the next night resumes from the state before that day."""
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)
     gone = _partition(name, settings, day)
@@ -122,9 +122,9 @@ def undo(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
 
 @app.command()
 def restore(pipeline: PipelineName, day: Day, reason: Reason = "") -> None:
-    """Let nights learn a day that was undone, while it is in their window and newer than the rest.
+    """Let nights learn an undone day again, if it is in their window and newer than learned days.
 
-    Days after it that were learned already are not learned again before the next full training.
+    If later days were learned already, the day is learned only by the next full training.
     """
     settings = Settings()
     workspace, name = Workspace(settings.workspace), known(pipeline, settings)

@@ -1,4 +1,4 @@
-"""A table for any width: cells are folded or stacked where there is no room, and never cut."""
+"""A table for any width: cells are folded or stacked if there is no room, never cut."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from rich.table import Column, Table
 from rich.text import Text
 
 LEAST = 14
-"""Characters of a column of text below which folding makes it unreadable."""
+"""Minimum width of a text column, in characters; narrower columns would be unreadable."""
 
 
 def text_column(title: str) -> Column:
-    """A column that may be folded."""
+    """Make a column that may be folded."""
     return Column(title, overflow="fold")
 
 
 class Listing(Table):
-    """A table that stacks the cells of a row below each other where they do not fit side by side.
+    """A table that stacks the cells of a row if they do not fit side by side.
 
-    Columns made by `text_column` are folded first; all others stay in one piece, to be copied.
+    Columns made by `text_column` are folded first. All other cells stay on one line, so that users
+    can copy them.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render as a table, then without lines, then as blocks: the first that fits."""
+        """Render as a table, without lines or as blocks, whichever fits first."""
         for layout, between in ((self, 3), (self._without_lines(), 1)):
             free = options.max_width - between * len(self.columns) - between // 3
             widths = self._widths(console, options, free)
@@ -44,7 +45,7 @@ class Listing(Table):
         return plain
 
     def _widths(self, console: Console, options: ConsoleOptions, free: int) -> list[int] | None:
-        """Width of each column; None if the whole ones and the least of the others do not fit."""
+        """Get the width of each column; None if even the minimum widths do not fit."""
         wide = options.update_width(100_000)
         natural, least = [], []
         for column in self.columns:
@@ -72,7 +73,7 @@ class Listing(Table):
 
 
 def _shared(least: Sequence[int], natural: Sequence[int], free: int) -> list[int]:
-    """Give what is left over the least widths to the columns that are furthest from theirs."""
+    """Share the width left over to the columns that are furthest below their natural width."""
     widths = list(least)
     for _ in range(free - sum(least)):
         lacking = [more - width for more, width in zip(natural, widths, strict=True)]

@@ -1,4 +1,4 @@
-"""`nightbid run`: nights one after the other in this process, with progress bars."""
+"""`nightbid run`: runs consecutive nights in this process, with progress bars."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from nightbid.storage.workspace import Workspace
 from nightbid.tracking.log import deliver, queue_run
 
 TURN_SECONDS = 1.0
-"""Between two looks whether another night has ended."""
+"""Seconds between two checks of whether another night has ended."""
 
 
 class BarProgress:
-    """A stage's progress, shown as a bar."""
+    """Shows the progress of a stage as a bar."""
 
     def __init__(self, bars: Progress, bar: TaskID) -> None:
         self._bars, self._bar = bars, bar
 
     def __call__(self, done: float, message: str = "") -> None:
-        """Move the bar to a share of the work done."""
+        """Move the bar to the share of the work that is done, from 0 to 1."""
         self._bars.update(self._bar, completed=done, detail=message)
 
 
@@ -57,15 +57,15 @@ def run_nights(
 ) -> None:
     """Run consecutive nights.
 
-    Where the pipeline has an `arrival` block, the newest day of a night is looked at first: once,
-    or with `wait` until it is complete or its deadline is over.
+    If the pipeline has an `arrival` block, the newest day of a night is checked first: once, or
+    with `wait` until it is complete or its deadline has passed.
 
-    A night that a gate stops, or whose logs are missing or damaged, does not keep the later ones
-    from running; anything else does. Several nights end with a table of them.
+    If a gate stops a night, or its logs are missing or damaged, later nights still run; any other
+    error ends the loop. After several nights, a table lists them.
 
     Raises:
-        NightbidError: what ended the night, or the first of several; its report is written all the
-            same.
+        NightbidError: The night, or the first failed one of several, ended with this error. Its
+            report is written anyway.
     """
     names = [stage.name for stage in NIGHT]
     if until and until not in names:
@@ -95,14 +95,14 @@ def run_nights(
                     console.print(f"── {run.run_id}", markup=False, highlight=False)
                 try:
                     going, run = _arrived(spec, run, settings, console, wait=wait)
-                    # Not before: a night that waits for its logs keeps no other one waiting.
+                    # Not earlier: a night that waits for its logs must not block other nights.
                     with _turn(workspace, spec.pipeline, run.run_id, night, console) as keep:
                         _run_night(going, run, settings, until, console, keep)
                 except BaseException as error:
                     try:
                         _conclude(run, settings, console)
                     except (NightbidError, OSError, ValidationError) as second:
-                        # What ended the night matters more.
+                        # The error that ended the night is more important.
                         console.print(f"no report: {second}", markup=False, soft_wrap=True)
                     if nights == 1 or not isinstance(error, (GateStopped, DataError)):
                         raise
@@ -114,7 +114,7 @@ def run_nights(
     finally:
         if len(runs) > 1:
             console.print(runs_table(runs))
-        # Once for all nights: MLflow takes seconds to start.
+        # Once for all nights, because MLflow takes seconds to start.
         if said := str(deliver(workspace, settings)):
             console.print(said, soft_wrap=True, highlight=False, markup=False)
     if ended:
@@ -126,7 +126,7 @@ def run_nights(
 
 @contextmanager
 def _alone(workspace: Workspace, pipeline: str, run_id: str, console: Console) -> Iterator[None]:
-    """Wait until no other process works on the same run: its YAML may have been another one."""
+    """Lock the run, so that no other process works on it, perhaps with a different YAML."""
     is_said = False
 
     def wait() -> None:
@@ -148,10 +148,11 @@ def _alone(workspace: Workspace, pipeline: str, run_id: str, console: Console) -
 def _turn(
     workspace: Workspace, pipeline: str, run_id: str, night: date, console: Console
 ) -> Iterator[Callable[[], None]]:
-    """Wait until no other night of the pipeline is at work, and keep others waiting meanwhile.
+    """Wait until no other night of the pipeline is running, and make others wait meanwhile.
 
     Yields:
-        Waits for the turn again if another night took it while this process stood still.
+        A function that takes the turn again if another night took it while this process was
+        suspended.
     """
     turns = Turns(workspace, pipeline)
     said = ""
@@ -190,7 +191,7 @@ def _conclude(run: RunRecord, settings: Settings, console: Console) -> None:
 
 
 def _hint(run: RunRecord, console: Console) -> None:
-    """Say what usually comes next."""
+    """Print the command that usually comes next."""
     pipeline = run.head.pipeline
     promoted = run.stage("promote")
     if promoted is None:
@@ -206,10 +207,10 @@ def _hint(run: RunRecord, console: Console) -> None:
 def _arrived(
     spec: PipelineSpec, run: RunRecord, settings: Settings, console: Console, *, wait: bool
 ) -> tuple[PipelineSpec, RunRecord]:
-    """Look whether the night's newest day is complete, and say so.
+    """Check whether the newest day of the night is complete, and print the result.
 
     Raises:
-        MissingDataError: it is not.
+        MissingDataError: The newest day is not complete.
     """
     if spec.arrival is None or spec.sampling.frozen:
         return spec, run

@@ -1,4 +1,4 @@
-"""How commands print: tables that fit the terminal, widen in pipes, and JSON for programs."""
+"""Output of commands: tables that fit the terminal and are wide in pipes, and JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pydantic import BaseModel
 from rich.console import Console
 
 WIDE = 400
-"""Columns of a table in a pipe or a file, where nothing need be folded."""
+"""Width of tables in a pipe or a file, in characters, so that nothing is folded."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def terminal() -> Console:
-    """Make a console that is as wide as the terminal, and wide in pipes and files.
+    """Make a console as wide as the terminal, or `WIDE` characters wide in pipes and files.
 
-    The environment variable COLUMNS sets the width in either case. Strings are text, whatever
-    brackets the logs have put into them; what is meant as markup is `Text.from_markup(…)`.
+    The environment variable COLUMNS sets the width in either case. Strings are printed literally,
+    since values of the logs may contain brackets; use `Text.from_markup(…)` for markup.
     """
     console = Console(markup=False)
     if not console.is_terminal and "COLUMNS" not in console._environ:
@@ -29,12 +29,12 @@ def terminal() -> Console:
 
 
 def some(number: int, word: str) -> str:
-    """`1 run`, `1,234 runs`."""
+    """Format a count with its noun: `1 run`, `1,234 runs`."""
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def print_json(value: Any) -> None:
-    """Write a value as JSON on standard output; models, dates and decimals included."""
+    """Print a value as JSON on standard output; it may contain models, dates and decimals."""
     sys.stdout.write(json.dumps(value, indent=1, default=_plain, ensure_ascii=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""`nightbid rehearse`: an upgrade of pinned packages, tried beside the present environment."""
+"""`nightbid rehearse`: tries an upgrade of pinned packages next to the current environment."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ STYLE = {"safe": "green", "safe with noted changes": "yellow", "not safe": "red"
 
 
 def newest_pipeline(settings: Settings) -> str:
-    """The pipeline that ran last.
+    """Get the name of the pipeline that ran last.
 
     Raises:
-        ConfigError: none has run.
+        ConfigError: No pipeline has run.
     """
     workspace = Workspace(settings.workspace)
     last = [
@@ -46,10 +46,10 @@ def newest_pipeline(settings: Settings) -> str:
 def run_rehearsal(
     plan: RehearsalPlan, settings: Settings, console: Console, *, again: bool = False
 ) -> Report:
-    """Run a rehearsal, or show the report that it has already; then its table.
+    """Run a rehearsal, or reuse its existing report, and print its table.
 
     Raises:
-        NightbidError: it cannot go on.
+        NightbidError: The rehearsal cannot continue.
     """
     workspace = Workspace(settings.workspace)
     report = None if again else read_report(workspace, plan)

@@ -32,7 +32,7 @@ PipelineName = Annotated[
     ),
 ]
 SEVERAL = re.compile(r"=(log:)?[^\[{]*(,|\.\.)[^\]}]*$")
-"""A `--set` text that only a sweep can mean."""
+"""Pattern of a `--set` text with several values, which only a sweep accepts."""
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a YAML key: dotted.key=value. May be repeated."),
@@ -53,18 +53,18 @@ def nightbid(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Retrain, judge and promote ad-ranking models, and know what each run cost."""
+    """Retrain, evaluate and promote ad-ranking models, and track the cost of each run."""
 
 
 @contextmanager
 def one_value_each(overrides: Sequence[str]) -> Iterator[None]:
-    """Say of a refused setting that holds several values where these belong.
+    """Add a hint to the error if a refused setting has several values, which only sweeps accept.
 
     Args:
-        overrides: The `--set` texts of a command that takes one value each.
+        overrides: The `--set` texts of a command that accepts one value per key.
 
     Raises:
-        ConfigError: What was refused, with that hint.
+        ConfigError: A setting was refused; the hint is added.
     """
     try:
         yield
@@ -80,6 +80,6 @@ def known(pipeline: str, settings: Settings) -> str:
     """Check that a pipeline exists, and return its name.
 
     Raises:
-        ConfigError: there is none of that name, or its YAML is broken.
+        ConfigError: There is no pipeline of that name, or its YAML is broken.
     """
     return find_pipeline(pipeline, settings.pipelines).pipeline

@@ -1,4 +1,4 @@
-"""`nightbid sweep`: many trainings, one leaderboard, in this process with progress bars."""
+"""`nightbid sweep`: runs the trials of a sweep in this process, with progress bars."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ STYLE = {"done": "green", "pruned": "yellow", "failed": "red", "running": "cyan"
 
 
 def budget_of(text: str) -> Decimal | None:
-    """Read `5USD`, `5 USD` or `5`; None of nothing.
+    """Parse `5USD`, `5 USD` or `5`; None for an empty text.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: The text has another form.
     """
     if not text:
         return None
@@ -44,12 +44,12 @@ def budget_of(text: str) -> Decimal | None:
 
 
 def run_sweep(sweep: Sweep, settings: Settings, console: Console, *, as_json: bool = False) -> None:
-    """Run every trial that is left; then the leaderboard, the page and the winner's command.
+    """Run all remaining trials, then print the leaderboard and the winner's command.
 
-    As JSON, progress goes to standard error and the trials, the best first, to standard output.
+    With `as_json`, progress goes to standard error and the trials, best first, to standard output.
 
     Raises:
-        NightbidError: the data are not fit to train on.
+        NightbidError: A gate stopped the data, or they are missing or damaged.
     """
     head = sweep.head
     if as_json:
@@ -99,7 +99,7 @@ def run_sweep(sweep: Sweep, settings: Settings, console: Console, *, as_json: bo
 
 
 def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
-    """Print the leaderboard, what mattered, and the winner's command."""
+    """Print the leaderboard, the importance of the settings and the winner's command."""
     console.print(leaderboard(sweep))
     if importances := sweep.importances():
         shares = (f"{name} {share:.0%}" for name, share in importances.items())
@@ -117,7 +117,7 @@ def show_sweep(sweep: Sweep, settings: Settings, console: Console) -> None:
 
 
 def leaderboard(sweep: Sweep) -> Table:
-    """Every trial, the best first."""
+    """Make a table of all trials, the best first."""
     table = Table(
         "place",
         "trial",
@@ -129,7 +129,7 @@ def leaderboard(sweep: Sweep) -> Table:
     )
     trials = sweep.trials()
     for one in sweep.space.parameters:
-        # As words, a name takes several lines, and the values stay whole on a narrow terminal.
+        # Split into words, a name can take several lines, so that a narrow terminal fits values.
         words = one.key.removeprefix("model.parameters.").replace(".", " ").replace("_", " ")
         shown = [*words.split(), *(one.text(each.values[one.key]) for each in trials)]
         table.add_column(words, width=max(map(len, shown)))

@@ -1,4 +1,4 @@
-"""`nightbid track`: what a night does at its end, by hand and with its errors shown."""
+"""`nightbid track`: logs runs in MLflow, as a night does at its end, but shows errors."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from nightbid.tracking.queue import Queue
 
 
 def track_runs(settings: Settings, pipeline: str, run_id: str) -> str:
-    """Log one run and all that wait.
+    """Log a run and all queued runs.
 
     Args:
-        settings: name workspace and store.
-        pipeline: whose run; empty: only what waits.
-        run_id: which; empty: its newest.
+        settings: Settings that name the workspace and the tracking store.
+        pipeline: Name of the pipeline whose run to log; empty: only queued runs.
+        run_id: Id of the run; empty: the newest run of the pipeline.
 
     Returns:
-        What was done, in a line.
+        A line that says what was logged.
 
     Raises:
-        ConfigError: nothing is tracked here, or there is no such run.
-        WorkspaceError: the store is down.
+        ConfigError: No tracking store is set, or there is no such run.
+        WorkspaceError: The tracking store cannot be reached.
     """
     workspace = Workspace(settings.workspace)
     uri = tracking_uri(settings, workspace)
@@ -39,7 +39,7 @@ def track_runs(settings: Settings, pipeline: str, run_id: str) -> str:
     try:
         logged = replay(workspace, uri)
     except Exception as error:
-        # MLflow, SQLAlchemy and requests each have errors of their own.
+        # MLflow, SQLAlchemy and requests raise different errors.
         raise WorkspaceError(
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             where=uri,

@@ -14,17 +14,17 @@ from nightbid.night.record import RunRecord, state_of
 
 STYLE = {"done": "green", "stopped": "yellow", "failed": "red", "running": "cyan"}
 USUAL = 24
-"""Length of a run's name, such as that of pipeline and date."""
+"""Usual length of a run's name, in characters: pipeline and date."""
 
 
 def runs_table(runs: Sequence[RunRecord], history: Sequence[Champion] = ()) -> Table:
-    """One row per run.
+    """Make a table with a row per run.
 
     Args:
-        runs: In the order of their rows.
-        history: Changes of the champion: says of a promoted run whether it serves still.
+        runs: Runs in the order of the rows.
+        history: Changes of the champion, which show whether a promoted run still serves.
     """
-    # A name of usual length stays in one piece, to be copied; nothing is cut in a narrow terminal.
+    # Names of usual length stay on one line, to be copied; a narrow terminal cuts nothing.
     whole = max((len(run.run_id) for run in runs), default=0) <= USUAL
     titles = ("run", "night", "state", "verdict", "seconds", "started (UTC)")
     columns = [Column(title, overflow="fold") for title in titles]
@@ -47,7 +47,7 @@ def runs_table(runs: Sequence[RunRecord], history: Sequence[Champion] = ()) -> T
 
 
 def since_then(run: RunRecord, history: Sequence[Champion]) -> str:
-    """What has become of a run that was promoted: it serves, or was withdrawn."""
+    """Say whether a promoted run still serves or was withdrawn."""
     if not any(each.run_id == run.run_id and each.change == "promote" for each in history):
         return ""
     now = history[-1]
@@ -57,7 +57,7 @@ def since_then(run: RunRecord, history: Sequence[Champion]) -> str:
 
 
 def champion_table(history: Sequence[Champion], current: Champion | None) -> Listing:
-    """One row per change of the pointer, the serving one marked."""
+    """Make a table with a row per change of the champion; a mark shows the serving one."""
     table = Listing(
         "", "#", "change", "run", "night", "bundle", "since (UTC)", "who", text_column("why")
     )

@@ -1,4 +1,4 @@
-"""`nightbid watch`: tells people about nights that are missing, stalled, late or damaged."""
+"""`nightbid watch`: sends alerts about nights that are missing, stalled, late or damaged."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def watch_nights(
     console: Console,
     as_json: bool = False,
 ) -> int:
-    """Look at the workspace again and again, or once, and send what is new.
+    """Poll the workspace, or check it once, and send new messages.
 
     Args:
-        settings: Name the workspace, the pipelines and where messages go.
-        expected: Pipelines that are watched before their schedule has made a night.
-        patience: How long silence is waited for.
-        every: Seconds between looks.
-        once: Look once, for cron.
-        sign: File to touch after each look.
-        console: Where each message is shown as well.
-        as_json: Show each message as a line of JSON instead.
+        settings: Settings that name the workspace, the pipelines and the recipients of messages.
+        expected: Names of pipelines to watch even before their schedule has created a night.
+        patience: Times after which a night counts as missing, stalled or late.
+        every: Seconds between polls.
+        once: Whether to check only once, for cron.
+        sign: File to touch after each poll, for a health check; None for none.
+        console: Console to print each message on.
+        as_json: Whether to print each message as a line of JSON.
 
     Returns:
-        How many messages were new at the last look.
+        Number of new messages of the last poll.
     """
     for name in expected:
         find_pipeline(name, settings.pipelines)

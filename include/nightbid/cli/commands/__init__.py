@@ -1,1 +1,1 @@
-"""The commands of `nightbid`, a file for each panel of its help."""
+"""The commands of `nightbid`: one module per panel of its help."""

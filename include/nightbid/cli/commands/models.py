@@ -1,4 +1,4 @@
-"""Commands of models: what serves, what a feature is worth, sweeps and rehearsals."""
+"""Commands for models: champions, the value of features, sweeps and rehearsals."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def champion(
 ) -> None:
     """Show which model serves and its history.
 
-    `champion pause PIPELINE` stops promotions until `resume`; `champion retire PIPELINE NUMBER`
-    takes a model out of service for good: an earlier one serves, or nothing.
+    `champion pause PIPELINE` stops promotions until `resume`. `champion retire PIPELINE NUMBER`
+    takes a model out of service permanently: an earlier one serves instead, or none.
     """
     from nightbid.cli.champion import pause_or_resume, retire
 
@@ -89,7 +89,7 @@ def rollback(
     ] = None,
     by: Annotated[str, typer.Option(help="Who decides it; default: your user name.")] = "",
 ) -> None:
-    """Let an earlier champion serve again."""
+    """Make an earlier champion serve again."""
     from nightbid.cli.champion import person
 
     settings = Settings()
@@ -108,7 +108,7 @@ def features(
     markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown page.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Document the features: what each reads, makes and gives the model, and what it learned."""
+    """Document the features: their columns, transforms, model inputs and fitted statistics."""
     from nightbid.cli.features import documented, features_markdown, features_table, origin
 
     settings = Settings()
@@ -140,7 +140,7 @@ def ablate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each feature is worth: the loss without it, beside what computing it costs."""
+    """Show the value of each feature (the loss without it) and the cost of computing it."""
     from nightbid.ablation.worth import ablate as measure
     from nightbid.cli.ablate import ablation_table, parse_groups
     from nightbid.config.pipeline import PipelineSpec
@@ -187,7 +187,7 @@ def sweep(
     seed: Annotated[int, typer.Option(min=0, help="Of the proposals.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train many variants on the same features and rank them; run again, it goes on."""
+    """Train many variants on the same features and rank them; the same command resumes a sweep."""
     from nightbid.cli.sweep import budget_of, run_sweep
     from nightbid.sweep.study import Sweep, newest_night
 

@@ -1,4 +1,4 @@
-"""Commands of nights: start them, list them, report and compare them."""
+"""Commands for nights: start, list, report and compare them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Run one night or several: sample, featurize, train, evaluate, gate, promote.
 
-    What is finished already is reused, and said so.
+    Finished stages are reused and shown as such.
     """
     from nightbid.cli.night import run_nights
     from nightbid.preflight import checked_pipeline
@@ -76,7 +76,7 @@ def window(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show which days a night would use for what."""
+    """Show which days a night would use for which split."""
     spec = find_pipeline(pipeline, Settings().pipelines, tuple(set_ or ()))
     night = Night.of(spec, date_)
     if as_json:
@@ -222,7 +222,7 @@ def track(
     ] = "",
     replay: Annotated[bool, typer.Option("--replay", help="Log every run that waits.")] = False,
 ) -> None:
-    """Log a run in MLflow, or the runs that wait because its store was down."""
+    """Log a run in MLflow, or the runs that are queued because its store was down."""
     from nightbid.cli.track import track_runs
 
     settings = Settings()

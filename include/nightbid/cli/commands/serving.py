@@ -1,4 +1,4 @@
-"""Commands that score rows: over HTTP, or files and days at once."""
+"""Commands that score rows: over HTTP, or whole files and days."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def serve(
     ] = None,
     threads: Annotated[int, typer.Option(hidden=True, help="Has no effect any more.")] = 0,
 ) -> None:
-    """Score rows over HTTP with the champion; promotions and rollbacks are followed."""
+    """Score rows over HTTP with the champion; the server follows promotions and rollbacks."""
     from nightbid.scorer.access import Access
     from nightbid.scorer.server import ScorerSettings, listen
     from nightbid.scorer.server import serve as serve_until_stopped
@@ -116,7 +116,7 @@ def shadow_outcomes(
     label: Annotated[str, typer.Option(help="Column that is above 0 for a positive outcome.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare champion and shadow with the outcomes of the rows that they scored."""
+    """Compare the scores of champion and shadow with the outcomes of the same rows."""
     from nightbid.scorer.outcomes import calibration
 
     found = calibration(log, rows, label)

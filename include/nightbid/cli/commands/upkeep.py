@@ -1,4 +1,4 @@
-"""Commands that keep an installation in order."""
+"""Commands that maintain an installation."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def watch(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell people about nights that are missing, stalled or late: outside of Airflow.
+    """Send alerts about nights that are missing, stalled or late, independently of Airflow.
 
-    Reads the workspace and the YAMLs alone; sends to NIGHTBID_STOP_WEBHOOK and NIGHTBID_MAIL_TO.
+    Reads only the workspace and the YAMLs; sends to NIGHTBID_STOP_WEBHOOK and NIGHTBID_MAIL_TO.
     """
     from nightbid.alerts.watch import Patience
     from nightbid.cli.watch import watch_nights
