@@ -1,1 +1,1 @@
-"""The bundle that serves: features, model and their exported graph, and its load test."""
+"""The bundle for serving: features, model and exported graph; also its load test."""

@@ -1,4 +1,4 @@
-"""Score Parquet files with one bundle: what the scorer would answer, for whole days of rows."""
+"""Batch scoring: score Parquet files with one bundle, with the same results as the scorer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nightbid.serving.bundle import Bundle, read_columns
 from nightbid.serving.lookup import BATCH
 
 NOT_ONE = {"probability": "not_probabilities", "value": "not_values"}
-"""Kind of prediction → the count of scores that are none."""
+"""Kind of prediction → key of the number of invalid scores."""
 
 
 def score_files(
@@ -38,22 +38,22 @@ def score_files(
     """Score every row of a Parquet file, or of all Parquet files below a folder.
 
     Args:
-        bundle_folder: An exported bundle.
-        rows: The file or folder.
-        to: A new folder. Its files have the paths of those read, and the columns `keep` and
-            `probability` (of a model of values, `value`), row for row. It appears when all are
-            written.
-        keep: Columns to copy; none: all of them.
-        described: What to record of the model in `scores.json`.
-        runner: Beam's; None: one file after the other, without Beam.
+        bundle_folder: Folder of an exported bundle.
+        rows: Parquet file, or folder with Parquet files.
+        to: New folder for the scores. Its files have the same relative paths as the files read, and
+            contain the columns `keep` and `probability` (`value` for a model of values), row for
+            row. The folder appears when all files are written.
+        keep: Columns to copy; empty copies all.
+        described: Description of the model for `scores.json`.
+        runner: Beam runner; None scores one file after the other without Beam.
 
     Returns:
-        What `scores.json` holds: model, rows, files, seconds, rows per second, mean probability or
-        value, number of scores that are none.
+        The content of `scores.json`: model, rows, files, seconds, rows per second, mean probability
+        or value, and the number of invalid scores.
 
     Raises:
         ConfigError: `to` exists.
-        MissingDataError: There is no Parquet file, or a column is absent.
+        MissingDataError: There is no Parquet file, or a column is missing.
         DataError: A column has another type than in the logs.
     """
     if to.exists():
@@ -104,7 +104,7 @@ def score_files(
 
 @dataclass(frozen=True)
 class Part:
-    """A file of rows, and where its scores go."""
+    """A file of rows, and the file for its scores."""
 
     rows: str
     to: str
@@ -114,15 +114,15 @@ class ScoreParts:
     """Scores files with a bundle that each process loads once.
 
     Args:
-        bundle: Folder of the export.
-        keep: Columns to copy; none: all of them.
+        bundle: Folder of the exported bundle.
+        keep: Columns to copy; empty copies all.
     """
 
     def __init__(self, bundle: str, keep: tuple[str, ...]) -> None:
         self._bundle, self._keep = bundle, keep
 
     def __call__(self, part: Part) -> None:
-        """Score a file, and leave the totals beside it."""
+        """Score a file, and write its totals next to the scores."""
         bundle, columns = _opened(self._bundle)
         count, total, wrong = 0, 0.0, 0
         name = bundle.card.output
@@ -194,7 +194,7 @@ def _check(schema: pa.Schema, columns: pa.Schema, keep: Sequence[str], file: Pat
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, however they are laid out."""
+    """Return the type of the values, independent of their encoding."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.string() if pa.types.is_large_string(kind) else kind
 

@@ -1,14 +1,14 @@
-"""The bundle: all that is needed to score raw rows, in one folder, without TensorFlow.
+"""The bundle: everything needed to score raw rows, in one folder, without TensorFlow.
 
 ::
 
-    bundle.json     what it is
+    bundle.json     description of the bundle
     columns.arrow   names and types of the raw columns that it reads
-    fitted/         features with what they learned: the lookup from raw rows to model inputs
-    model.onnx      the model, one named input per feature: what is served
-    saved_model/    the same for TensorFlow Serving (TensorFlow architectures)
-    model/          the model as it was trained: the reference, and the start of warm trainings
-    judged.onnx     with `train.refit`: the model that the night judged, before it learned all days
+    fitted/         fitted features: they convert raw rows to model inputs
+    model.onnx      the model that serves, with one named input per feature
+    saved_model/    the same model for TensorFlow Serving (TensorFlow architectures)
+    model/          the model as trained: reference for comparisons, and start of warm trainings
+    judged.onnx     with `train.refit`: the judged model, before the refit on all days
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ JUDGED = "judged.onnx"
 
 
 class BundleCard(BaseModel):
-    """`bundle.json`."""
+    """Content of `bundle.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class BundleCard(BaseModel):
     inputs: tuple[str, ...]
     """Inputs of the graph, in order."""
     output: Literal["probability", "value"] = "probability"
-    """What it predicts, and the name of the graph's output."""
+    """Kind of prediction, and name of the graph's output."""
 
 
 class Bundle:
@@ -61,17 +61,17 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1, judged: bool = False) -> Bundle:
-        """Open an exported bundle.
+        """Load an exported bundle.
 
         Args:
-            folder: it.
-            threads: for one request; one thread each lets a server's cores serve many at once.
-            judged: open the model that its night judged, instead of one refitted on all days:
-                what another night's candidate is compared with.
+            folder: Folder of the bundle.
+            threads: Number of threads per request; 1 lets a server's cores serve many at once.
+            judged: Whether to load the model that its night judged instead of a model refitted on
+                all days, as for comparisons with another night's candidate.
 
         Raises:
-            MissingDataError: there is none.
-            CorruptDataError: a file of it is damaged.
+            MissingDataError: The folder contains no bundle.
+            CorruptDataError: A file of the bundle is damaged.
         """
         card = read_card(folder)
         fitted = FittedFeatures.load(folder / "fitted")
@@ -79,7 +79,7 @@ class Bundle:
         return cls(card, fitted, _session(graph, threads))
 
     def twin(self) -> Bundle:
-        """Share the model and the features with another thread; what was looked up is its own."""
+        """Share model and features with another thread, which gets its own lookup cache."""
         return Bundle(self.card, self.fitted, self._session)
 
     @property
@@ -89,7 +89,7 @@ class Bundle:
 
     @property
     def missed(self) -> int:
-        """Values that the lookup had to compute so far, because it had not met them."""
+        """Number of values that the lookup has computed so far because they were not cached."""
         return self._lookup.missed
 
     @property
@@ -101,13 +101,13 @@ class Bundle:
         """Score featurized rows.
 
         Args:
-            featurized: the columns of `schema`, training-only ones excepted.
+            featurized: Rows with the columns of `schema`, except training-only ones.
 
         Returns:
             Probabilities, or expected values; float64 [rows].
 
         Raises:
-            MissingDataError: an input is absent.
+            MissingDataError: An input is missing.
         """
         feed = self.feed(featurized)
         parts = [
@@ -120,14 +120,14 @@ class Bundle:
         """Look up the features of raw rows and score them.
 
         Args:
-            raw: source columns of the features; those of training-only features may be absent.
-            shared: one row with the columns that all rows have in common, left out of `raw`.
+            raw: Source columns of the features; those of training-only features may be missing.
+            shared: One row with the columns that all rows have in common, which `raw` omits.
 
         Returns:
             Probabilities, or expected values; float64 [rows].
 
         Raises:
-            MissingDataError: a source column is absent.
+            MissingDataError: A source column is missing.
         """
         parts = []
         for start in range(0, len(raw), BATCH):
@@ -136,7 +136,7 @@ class Bundle:
         return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
 
     def predict_tasks(self, featurized: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-        """Score featurized rows with each task of a multi-task model: its column → [rows]."""
+        """Score featurized rows with each task of a multi-task model: column → [rows]."""
         feed = self.feed(featurized)
         names = [each.name for each in self._session.get_outputs() if each.name != self.card.output]
         if not names:
@@ -148,7 +148,7 @@ class Bundle:
         }
 
     def look_up(self, raw: pa.Table) -> dict[str, npt.NDArray[Any]]:
-        """Make the graph's inputs of raw rows, from memory where it can."""
+        """Look up the graph's inputs for raw rows, from the cache where possible."""
         return self._lookup.inputs(raw)
 
     def feed(self, featurized: pa.Table) -> dict[str, npt.NDArray[Any]]:
@@ -170,18 +170,18 @@ class Bundle:
         return np.asarray(found, np.float32).reshape(-1)
 
     def _used(self, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Leave out inputs that the architecture makes no use of."""
+        """Select the inputs that the graph uses."""
         if len(feed) == len(self._graph_inputs):
             return feed
         return {name: feed[name] for name in self._graph_inputs}
 
 
 def read_card(folder: Path) -> BundleCard:
-    """Read what a bundle is.
+    """Read the description of a bundle.
 
     Raises:
-        MissingDataError: There is none.
-        CorruptDataError: It is damaged.
+        MissingDataError: The folder contains no bundle.
+        CorruptDataError: The description is damaged.
     """
     try:
         return BundleCard.model_validate_json((folder / "bundle.json").read_text())
@@ -189,7 +189,7 @@ def read_card(folder: Path) -> BundleCard:
         raise MissingDataError(
             "no bundle.json", where=str(folder), hint="give a folder that an export wrote"
         ) from error
-    except ValueError as error:  # pydantic's is one
+    except ValueError as error:  # includes pydantic's ValidationError
         raise CorruptDataError(
             f"not a bundle: {_first(error)}",
             where=str(folder / "bundle.json"),
@@ -202,15 +202,15 @@ def _first(error: ValueError) -> str:
 
 
 def write_columns(folder: Path, columns: pa.Schema) -> None:
-    """Write the types that the raw columns had in the logs."""
+    """Write the names and log types of the raw columns."""
     (folder / COLUMNS).write_bytes(columns.remove_metadata().serialize().to_pybytes())
 
 
 def read_columns(folder: Path) -> pa.Schema:
-    """Names and types of the raw columns that a bundle's model reads.
+    """Read names and types of the raw columns that a bundle's model reads.
 
     Raises:
-        CorruptDataError: the bundle does not say.
+        CorruptDataError: The file is missing or damaged.
     """
     try:
         return pa.ipc.read_schema(pa.py_buffer((folder / COLUMNS).read_bytes()))

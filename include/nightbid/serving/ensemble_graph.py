@@ -1,4 +1,4 @@
-"""An ensemble as one ONNX graph: the members' graphs on the same inputs, their logits mixed."""
+"""An ensemble as one ONNX graph: the members' graphs share inputs, and their logits are mixed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from nightbid.serving.tree_graph import OPSET, calibration_nodes
 def write_ensemble_onnx(
     model: Ensemble, path: Path, write: Callable[[FittedModel, Path], None]
 ) -> None:
-    """Write the members as one graph.
+    """Write an ensemble as one graph.
 
     Args:
-        model: The ensemble.
-        path: Of the graph.
-        write: Writes a member's own graph.
+        model: Ensemble to write.
+        path: File for the graph.
+        write: Function that writes a member's own graph.
     """
     nodes: list[Any] = []
     constants: list[Any] = []
@@ -84,7 +84,7 @@ def write_ensemble_onnx(
 
 
 def _rename(graph: Any, kept: set[str], prefix: str) -> None:
-    """Give everything but the inputs a name of the member's own."""
+    """Prefix all names except the inputs, so that members' names are unique."""
 
     def own(name: str) -> str:
         return name if not name or name in kept else f"{prefix}{name}"

@@ -1,4 +1,4 @@
-"""Export: the trained model and its features as a bundle, compared with what was trained."""
+"""Export: write model and features as a bundle, and compare it with the trained model."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from nightbid.serving.skew import mismatches, paired_rows
 from nightbid.storage.verify import link_or_copy
 
 ROWS_PER_SPLIT = 2000
-"""Rows of each split that are compared for skew and parity."""
+"""Number of rows per split that are compared for skew and parity."""
 ASKED = 500
-"""Rows of the logs that are also asked as a request over HTTP."""
+"""Number of log rows that are also encoded as an HTTP request."""
 
 
 def run(task: StageTask) -> Outcome:
-    """Write the bundle, and measure how it differs from what was trained and evaluated.
+    """Write the bundle, and measure how it differs from the trained and evaluated model.
 
     Raises:
-        NightbidError: an input is damaged, or the rows of sample and featurize are not the same.
+        NightbidError: An input is damaged, or the rows of sample and featurize differ.
     """
     featurized, training = task.inputs["featurize"], task.inputs["train"]
     task.progress(0.0, "loading the model")
     model = load_model(training.path / "model")
-    # Nothing changes a finished file: history, the largest, is not copied.
+    # Finished files never change, so they are linked: the history, the largest, is not copied.
     shutil.copytree(
         featurized.path / "fitted",
         task.output / "fitted",
@@ -50,11 +50,11 @@ def run(task: StageTask) -> Outcome:
     if refits(task.spec):
         refitted, again = _refit(task, model)
         if refitted is not None:
-            # What was judged stays beside it: the next night's candidate is compared with that.
+            # Keep the judged model: the next night's candidate is compared with it.
             write_graph(model, task.output / JUDGED)
             model, parameters = refitted, int(again["parameters"])
     if not (task.output / "model").exists():
-        # The next night goes on with the training's own output, not with the bundle.
+        # The next night continues from the training's output, so the bundle omits its state.
         spare = () if task.spec.train.starts_warm else (SLOTS,)
         shutil.copytree(
             training.path / "model", task.output / "model", ignore=shutil.ignore_patterns(*spare)
@@ -90,7 +90,7 @@ def run(task: StageTask) -> Outcome:
     served = {"": bundle.predict(rows), **bundle.predict_tasks(rows)}
     trained = {"": model.predict(rows), **model.predict_tasks(rows)}
     units = {
-        # Values differ by a share of themselves, probabilities by what they are.
+        # Compare values relative to their size, but probabilities absolutely.
         name: 1.0 if model.card.value is None else np.maximum(each, each.mean())
         for name, each in trained.items()
     }
@@ -119,13 +119,13 @@ def run(task: StageTask) -> Outcome:
 
 
 def _refit(task: StageTask, judged: FittedModel) -> tuple[FittedModel | None, dict[str, Any]]:
-    """Train on all days, into `model/`, and compare.
+    """Refit the model on all days, into `model/`, and compare it with the judged one.
 
     Returns:
-        The refitted model, or None where the judged one serves instead, and the export's figures.
+        The refitted model, or None if the judged one serves instead; and figures of the refit.
 
     Raises:
-        CannotCompare: `train.refit` is true, and no held-back row can tell the two apart.
+        CannotCompare: `train.refit` is true, and too few rows are held back for a comparison.
     """
     from nightbid.training.refit import CannotCompare, refit
 
@@ -161,15 +161,15 @@ def _refitted(again: Mapping[str, Any]) -> str:
 
 
 def ask_over_http(bundle: Bundle, raw: pa.Table, columns: pa.Schema) -> None:
-    """Score rows of the logs as a request to the scorer, and compare with the bundle's answer.
+    """Score rows of the logs from a request's JSON, and compare with the bundle's own scores.
 
     Args:
-        bundle: the exported bundle.
-        raw: rows of the logs.
-        columns: names and types of the raw columns that the scorer reads.
+        bundle: Exported bundle.
+        raw: Rows of the logs.
+        columns: Names and types of the raw columns that the scorer reads.
 
     Raises:
-        CorruptDataError: a row cannot be sent as JSON, is refused, or is answered differently.
+        CorruptDataError: A row cannot be encoded as JSON, is rejected, or gets another score.
     """
     asked = raw.select(columns.names)
     try:
@@ -192,7 +192,7 @@ def ask_over_http(bundle: Bundle, raw: pa.Table, columns: pa.Schema) -> None:
 
 
 def _write_graphs(model: FittedModel, folder: Path) -> tuple[str, ...]:
-    """Write the graphs that an engine has; returns the paths whose bytes are not reproducible."""
+    """Write the graphs of an engine; return the paths whose bytes are not reproducible."""
     write_graph(model, folder / "model.onnx")
     if find(model.card.architecture).engine != "tensorflow":
         return ()
@@ -205,7 +205,7 @@ def _write_graphs(model: FittedModel, folder: Path) -> tuple[str, ...]:
 
 
 def write_graph(model: FittedModel, path: Path) -> None:
-    """Write a fitted model, of whichever engine, as ONNX."""
+    """Write a fitted model of any engine as ONNX."""
     engine = find(model.card.architecture).engine
     if engine == "ensemble":
         from nightbid.models.ensemble import Ensemble

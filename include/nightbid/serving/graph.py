@@ -1,4 +1,4 @@
-"""A TensorFlow model as a graph with one named input per feature: SavedModel and ONNX."""
+"""Export of TensorFlow models with one named input per feature: SavedModel and ONNX."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nightbid.schema import ModelInput
 
 OPSET = 18
 ROWS = "rows"
-"""What ONNX calls the one size that is not known beforehand."""
+"""Name of the variable batch dimension in ONNX."""
 
 
 def write_saved_model(network: Network, folder: Path) -> None:
-    """Write a SavedModel: signature `serving_default`, one input per feature."""
+    """Write a SavedModel with one input per feature in its signature `serving_default`."""
     holder = tf.Module()
     holder.network = network.model
     serve = tf.function(
@@ -40,18 +40,18 @@ def write_onnx(network: Network, path: Path) -> None:
 
 
 def _settle(graph: Any) -> None:
-    """Order the nodes by what they compute, number all inner names by it, and sort the constants.
+    """Order the nodes by what they compute, number inner names in that order, and sort constants.
 
-    The converter numbers its constants, and what it does not know of shapes, with what the process
-    has done before, and orders nodes that do not need each other now one way, now another: the
-    same model would not give the same bytes.
+    The converter numbers constants and unknown dimensions depending on what the process did before,
+    and the order of independent nodes varies. Without this, the same model would not give the same
+    bytes.
     """
     for value in (*graph.input, *graph.output):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.HasField("dim_param"):
                 dimension.dim_param = ROWS
     if any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute):
-        return  # Loops and branches see names from outside; none of our models has any.
+        return  # Loops and branches use outer names; our own models contain none.
     ordered = _ordered(graph)
     del graph.node[:]
     graph.node.extend(ordered)
@@ -73,13 +73,13 @@ def _settle(graph: Any) -> None:
     constants = sorted(graph.initializer, key=lambda each: int(each.name[1:]))
     del graph.initializer[:]
     graph.initializer.extend(constants)
-    # What the converter says of itself has such numbers too; shapes go by names that are no more.
+    # The name and documentation contain such numbers too, and shapes refer to the old names.
     graph.name, graph.doc_string = "serve", ""
     del graph.value_info[:]
 
 
 def _ordered(graph: Any) -> list[Any]:
-    """List the nodes as the outputs ask for them, each after those that feed it."""
+    """List the nodes in depth-first order from the outputs, each after the nodes that feed it."""
     made_by = {name: node for node in graph.node for name in node.output}
     found: dict[int, Any] = {}
     waiting = [made_by[each.name] for each in reversed(graph.output) if each.name in made_by]
@@ -94,7 +94,7 @@ def _ordered(graph: Any) -> list[Any]:
 
 
 def signature(layout: Layout) -> list[Any]:
-    """Shape, type and name of each served input; a bag is followed by its weights."""
+    """Return shape, type and name of each served input; the weights of a bag follow the bag."""
     found = []
     for each in layout.served:
         shape = [None] if each.kind in ("id", "float") else [None, each.length]

@@ -1,8 +1,8 @@
-"""JSON values of a column, to Arrow and back: exactly, or not at all.
+"""Convert a column's JSON values to Arrow and back, exactly or not at all.
 
-A caller sends what the logs hold. JSON has fewer types than Arrow, so times and dates travel as
-ISO 8601, decimals as numbers or text. No value is converted to another one: 3.99 is not a value of
-an integer column, true is not 1.0, a text is not a list of its letters.
+Callers send the values of the logs. JSON has fewer types than Arrow, so times and dates are encoded
+as ISO 8601, decimals as numbers or strings. Values are never coerced: 3.99 is not a value of an
+integer column, true is not 1.0, and a string is not a list of its letters.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import numpy as np
 import pyarrow as pa
 
 WRONG = (pa.ArrowException, TypeError, ValueError, OverflowError, InvalidOperation)
-"""Raised for a value that is not of the column's type."""
+"""Exceptions for a value that does not have the column's type."""
 LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Make a column of JSON values.
+    """Convert JSON values to an Arrow column.
 
     Args:
-        values: [rows], as `json.loads` gives them; None is null.
-        kind: type of the column in the logs. A column that was null throughout takes any values
-            of one type: they are unknown to every vocabulary.
+        values: [rows], as `json.loads` returns them; None is null.
+        kind: Type of the column in the logs. A column that was always null accepts any values of
+            one type: every vocabulary treats them as unknown.
 
     Returns:
         [rows], of type `kind`.
 
     Raises:
-        WRONG: a value is not of that type; one of these exceptions.
+        WRONG: A value does not have that type; `WRONG` is a tuple of exceptions.
     """
     types = set(map(type, values)) - {type(None)}
     if pa.types.is_null(kind):
@@ -50,7 +50,7 @@ def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         _only(types, int, float)
     elif pa.types.is_decimal(kind):
         _only(types, int, float, str)
-        # The shortest text of a float is the number that the caller wrote.
+        # The shortest decimal form of a float is the number that the caller wrote.
         texts = [None if each is None else str(each) for each in values]
         return pa.array([None if each is None else Decimal(each) for each in texts], kind)
     elif pa.types.is_timestamp(kind):
@@ -81,10 +81,10 @@ def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def to_json(table: pa.Table) -> bytes:
-    """Write rows as the body of a request: what a caller would send to have them scored.
+    """Encode rows as the body of a request that a caller would send to score them.
 
     Args:
-        table: raw rows; NaN travels as null.
+        table: Raw rows; NaN becomes null.
 
     Returns:
         `{"rows": [{column: value, …}, …]}`.
@@ -121,7 +121,7 @@ def _whole(value: float | int | None) -> int | None:
 
 
 def _moment(value: str | None, zone: dt.tzinfo | None) -> dt.datetime | None:
-    """Times without a zone are UTC, as they are in the logs."""
+    """Parse a time; times without a zone are UTC, as in the logs."""
     if value is None:
         return None
     found = dt.datetime.fromisoformat(value)

@@ -1,7 +1,8 @@
-"""Load test: the bundle under requests of one user and many candidates.
+"""Load test: send the bundle requests with one user and many candidates each.
 
-First in this process, on one core: what lookup and model take. Then, where the pipeline has a
-`serve` block, over the socket of the scorer itself; see `nightbid.serving.socket_test`.
+The first part runs in this process, on one core, and measures lookup and model. If the pipeline has
+a `serve` block, the second part measures the scorer itself over its socket; see
+`nightbid.serving.socket_test`.
 """
 
 from __future__ import annotations
@@ -29,52 +30,52 @@ CANDIDATES = 100
 REQUESTS = 300
 WARM_UP = 30
 ROUNDS = 3
-"""At most; the one counts that other processes disturbed least."""
+"""Maximum number of rounds; the round least disturbed by other processes counts."""
 QUIET = 0.05
 """Share of time taken by other processes below which a round is good enough."""
 OPEN_REQUESTS = 150
-"""At each rate of the open loop."""
+"""Number of requests per rate of the open loop."""
 SHARES = (0.25, 0.5, 0.75, 0.9)
 """Offered rates, as shares of the closed loop's throughput."""
 SENT = 600
-"""Different requests that are sent over the socket."""
+"""Number of different requests that are sent over the socket."""
 ROWS = 60_000
-"""Rows of the evaluate split that requests are made from."""
+"""Maximum number of evaluate rows that requests are made from."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Requests sent one after the other."""
+    """Times of requests that were sent one after the other."""
 
     wall: npt.NDArray[np.float64]
-    """[requests, 2]: seconds by the clock of making features, and of the whole request."""
+    """[requests, 2]: wall-clock seconds of the lookup, and of the whole request."""
     own: npt.NDArray[np.float64]
-    """[requests, 2]: the same, but only while this thread ran."""
+    """[requests, 2]: the same in CPU seconds of this thread."""
 
     @property
     def stolen(self) -> float:
-        """Share of the time in which this thread did not run: nothing here ever waits."""
+        """Share of the time in which this thread did not run, although it never waits."""
         return max(0.0, 1 - float(self.own[:, 1].sum()) / float(self.wall[:, 1].sum()))
 
     @property
     def disturbed(self) -> bool:
-        """Whether other processes took so much that the clock says more of them than of us."""
+        """Whether other processes took too much time for the wall clock to be meaningful."""
         return self.stolen >= QUIET
 
     @property
     def seconds(self) -> npt.NDArray[np.float64]:
-        """[requests, 2]: what a request took, or would have on a core of its own."""
+        """[requests, 2]: seconds per request; CPU seconds if the round was disturbed."""
         return self.own if self.disturbed else self.wall
 
 
 def run(task: StageTask) -> Outcome:
-    """Measure latency and throughput of lookup and scoring, raw rows in, probabilities out.
+    """Measure latency and throughput from raw rows to probabilities.
 
     Raises:
-        MissingDataError: there are no evaluate rows.
+        MissingDataError: There are no evaluate rows.
     """
     bundle = Bundle.load(task.inputs["export"].path, threads=1)
-    # No request comes twice: what a server remembers of one must not flatter the next.
+    # Every request is used once: cached values of one must not speed up the next.
     count = WARM_UP + ROUNDS * REQUESTS + OPEN_REQUESTS * len(SHARES)
     rows = _evaluate_rows(task)
     requests = make_requests(rows, task.spec.columns.item, count, task.spec.seed)
@@ -112,7 +113,7 @@ def run(task: StageTask) -> Outcome:
     said = ""
     if task.spec.serve is not None:
         metrics["served"] = _over_the_socket(task, sent, item_columns(rows, task.spec.columns.item))
-        # Of the page: the curve of what will serve.
+        # The report shows the curve of the scorer that will serve.
         metrics["in_process_curve"] = curve
         metrics["curve"] = metrics["served"]["candidate"]["curve"]
         held = metrics["served"]["candidate"]["requests_per_second"]
@@ -135,7 +136,7 @@ def run(task: StageTask) -> Outcome:
 def _over_the_socket(
     task: StageTask, requests: Sequence[pa.Table], of_item: Sequence[str]
 ) -> dict[str, Any]:
-    """Measure candidate and champion, one after the other, by their pipeline's objective."""
+    """Measure the candidate, then the champion, against the pipeline's serving objective."""
     serve = task.spec.serve
     assert serve is not None
     bundles = {"candidate": task.inputs["export"]}
@@ -154,23 +155,23 @@ def _over_the_socket(
 
 
 def make_requests(rows: pa.Table, item: str | None, count: int, seed: int) -> list[pa.Table]:
-    """Pair one user in one context with many candidates.
+    """Make requests that pair one user in one context with many candidates.
 
-    A row gives everything about its request; what belongs to the item (columns that depend on
-    nothing but the item in these rows) comes from other rows.
+    Each request takes its context from one row. The item's columns (those that depend only on the
+    item in these rows) come from other rows.
 
     Args:
-        rows: raw rows of the logs, reserved columns included.
-        item: column with the candidate; None: whole rows are mixed.
-        count: number of requests, each of another row.
-        seed: of the choice.
+        rows: Raw rows of the logs, including reserved columns.
+        item: Column with the candidate; None mixes whole rows.
+        count: Number of requests; each one has another row as its context.
+        seed: Seed of the random choice.
     """
     draw = np.random.default_rng(seed)
     raw = rows.select([name for name in rows.column_names if name not in RESERVED])
     of_item = item_columns(rows, item)
     heads = draw.choice(len(raw), count, replace=len(raw) < count)
     candidates = draw.integers(0, len(raw), count * CANDIDATES)
-    # All requests in one go: one by one, making them took longer than scoring them.
+    # Build all requests at once: building them one by one took longer than scoring them.
     context = np.repeat(heads, CANDIDATES)
     columns = {
         name: raw[name].take(pa.array(candidates if name in of_item else context))
@@ -181,7 +182,7 @@ def make_requests(rows: pa.Table, item: str | None, count: int, seed: int) -> li
 
 
 def item_columns(rows: pa.Table, item: str | None) -> list[str]:
-    """Columns that are the same wherever the item is the same, the item among them."""
+    """Return the columns whose values depend only on the item, including the item itself."""
     raw = [name for name in rows.column_names if name not in RESERVED]
     if item is None or item not in raw:
         return raw
@@ -198,7 +199,7 @@ def item_columns(rows: pa.Table, item: str | None) -> list[str]:
 
 
 def closed_loop(bundle: Bundle, requests: Sequence[pa.Table]) -> Round:
-    """Send requests one after the other."""
+    """Send requests one after the other, and measure each."""
     clocks = np.zeros((len(requests), 3, 2))
     for at, request in enumerate(requests):
         clocks[at, 0] = time.perf_counter(), time.thread_time()
@@ -213,15 +214,15 @@ def closed_loop(bundle: Bundle, requests: Sequence[pa.Table]) -> Round:
 def open_loop(
     bundle: Bundle, requests: Sequence[pa.Table], rate: float, seed: int
 ) -> dict[str, Any]:
-    """Send requests at random times of a given rate, whether or not the last one is answered.
+    """Send requests at random times with a given mean rate, without waiting for answers.
 
-    Latency counts from when a request should have been sent, so that waiting is not hidden.
+    Latency is measured from the time at which a request was due, so it includes queueing.
 
     Args:
-        bundle: under test; one thread serves.
-        requests: each sent once.
-        rate: requests per second.
-        seed: of their times.
+        bundle: Bundle under test, served by one thread.
+        requests: Requests; each one is sent once.
+        rate: Requests per second.
+        seed: Seed of the random times.
     """
     draw = np.random.default_rng(seed)
     due = np.cumsum(draw.exponential(1 / rate, len(requests)))

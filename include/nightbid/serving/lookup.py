@@ -1,9 +1,9 @@
-"""From the raw rows of a request to graph inputs, remembering what was looked up before.
+"""Convert the raw rows of a request to graph inputs, and cache the results.
 
 A server sees the same ads, sites and categories all day. Every feature is a function of its own
-source columns alone, so what it made of a value once holds until the next bundle: a memo per
-feature maps values to model inputs. What is not in a memo goes through the one transform that
-training used too, so the two cannot differ; the export measures that they do not.
+source columns only, so its inputs for a value stay valid until the next bundle: a memo per feature
+maps values to model inputs. Values that are not in a memo go through the same transform as in
+training, so the two cannot differ; the export verifies this.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from nightbid.features.values import RawColumns, days_of, moments_of
 from nightbid.models.layout import column_values, weight_column
 
 CAPACITY = 1 << 17
-"""Values remembered per feature; a full memo starts over."""
+"""Maximum number of values cached per feature; a full memo is cleared."""
 
 BATCH = 16384
-"""Rows scored at once."""
+"""Maximum number of rows scored at once."""
 
 Array = npt.NDArray[Any]
 Rows: TypeAlias = Any
@@ -34,21 +34,21 @@ Rows: TypeAlias = Any
 
 @dataclass(frozen=True)
 class ServedFeature:
-    """A feature whose inputs are known when ads are ranked."""
+    """A feature with inputs that are known at serving."""
 
     name: str
     transform: Transform[Any]
     sources: tuple[str, ...]
-    """Raw columns that it is a function of."""
+    """Raw columns that the feature is a function of."""
     when: Moment | None
-    """What it reads of a row's time, besides: rates depend on the day, not on its microsecond."""
+    """Precision of the row's time that it also reads: rates depend on the day only, for example."""
     reads: tuple[str, ...]
-    """All raw columns that it reads: the sources, and the time where it needs it."""
+    """All raw columns that it reads: the sources, and the time column if needed."""
     outputs: tuple[tuple[str, int, type[np.float32] | type[np.int32]], ...]
-    """Name of each column of the graph, its length (0: a number per row), its type."""
+    """(name, length, type) of each graph input; length 0 means one number per row."""
 
     def compute(self, raw: RawColumns) -> dict[str, Array]:
-        """Apply the transform: column of the graph → [rows] or [rows, length]."""
+        """Apply the transform: graph input → [rows] or [rows, length]."""
         made = self.transform.apply(raw)
         found = {}
         for name, length, dtype in self.outputs:
@@ -58,12 +58,12 @@ class ServedFeature:
 
 
 def served_features(fitted: FittedFeatures) -> list[ServedFeature]:
-    """List the features that a request needs, in their order."""
+    """List the features that a request needs, in order."""
     time, found = fitted.definition.time, []
     for name, transform in fitted.transforms.items():
         served = [each for each in transform.inputs if not each.training_only]
         if not served:
-            continue  # a training-only value is not known when ads are ranked
+            continue  # training-only values are not known at serving
         feature = fitted.definition.features[name]
         when = transform.reads_time
         sources = tuple(dict.fromkeys(feature.served(name)))
@@ -79,7 +79,7 @@ def served_features(fitted: FittedFeatures) -> list[ServedFeature]:
 
 
 class Lookup:
-    """Every served feature, with its memo. Not to be shared by threads."""
+    """All served features with their memos. Not thread-safe."""
 
     def __init__(self, fitted: FittedFeatures) -> None:
         self._time, self._zone = fitted.definition.time, fitted.definition.time_zone
@@ -87,22 +87,22 @@ class Lookup:
 
     @property
     def columns(self) -> list[str]:
-        """Every raw column that is read, in the order of the features."""
+        """All raw columns that the features read, in the order of the features."""
         return list(dict.fromkeys(name for memo in self._features for name in memo.reads))
 
     def inputs(self, raw: Rows, shared: Rows | None = None) -> dict[str, Array]:
         """Look up raw rows.
 
         Args:
-            raw: source columns; those of training-only features may be absent.
-            shared: one row with the columns that all rows have in common. A feature of these
-                columns alone is looked up once, not once per row.
+            raw: Source columns; those of training-only features may be missing.
+            shared: One row with the columns that all rows have in common. Features of these
+                columns only are looked up once instead of once per row.
 
         Returns:
-            Column of a served input → [rows] or [rows, length], as the graph takes it.
+            Graph input → [rows] or [rows, length].
 
         Raises:
-            MissingDataError: a source column is absent.
+            MissingDataError: A source column is missing.
         """
         request = Request(raw, self._time, shared, zone=self._zone)
         once = Request(shared, self._time, zone=self._zone) if shared is not None else None
@@ -117,12 +117,12 @@ class Lookup:
 
     @property
     def missed(self) -> int:
-        """Values that had to be computed so far, because no memo had them."""
+        """Number of values computed so far because no memo contained them."""
         return sum(memo.missed for memo in self._features)
 
 
 class Request:
-    """Raw rows, and one row of what they share; a column is read once for all features."""
+    """Raw rows plus one row of shared values; each column is read once for all features."""
 
     def __init__(
         self, raw: Rows, time: str, shared: Rows | None = None, *, zone: str = "UTC"
@@ -137,18 +137,18 @@ class Request:
         self._times: dict[str, list[Any]] = {}
 
     def keys(self, name: str, feature: str) -> list[Any] | None:
-        """Values of a column as dictionary keys; None if they are none, and computed each time."""
+        """Return a column's values as dictionary keys; None if they cannot be cached."""
         if name not in self._keys:
             if name not in self.columns:
-                RawColumns(self._raw).column(name, feature)  # raises, and says what is missing
+                RawColumns(self._raw).column(name, feature)  # raises an error that names the column
             try:
                 self._keys[name] = self._each_row(name, _keys(self._column(name)))
-            except UnicodeDecodeError:  # Arrow takes bytes for text unseen, Python does not
+            except UnicodeDecodeError:  # Arrow does not validate strings, Python does
                 self._keys[name] = None
         return self._keys[name]
 
     def times(self, when: Moment, feature: str) -> list[Any]:
-        """Day or microsecond of each row."""
+        """Return the day or the microsecond of each row."""
         if when not in self._times:
             if self._time not in self.columns:
                 RawColumns(self._raw).time(self._time, feature)  # raises
@@ -158,13 +158,13 @@ class Request:
         return self._times[when]
 
     def rows(self, names: list[str], at: list[int] | None = None) -> pa.RecordBatch:
-        """Take columns of some rows, or of all."""
+        """Select columns for some rows, or for all."""
         size = len(self._raw) if at is None else len(at)
         places = None if at is None else pa.array(at, pa.int64())
         found = {}
         for name in names:
             if name not in self.columns:
-                continue  # the transform that needs it says so
+                continue  # the transform that needs it raises the error
             column = self._column(name)
             if name in self._shared:
                 column = column.take(pa.array(np.zeros(size, np.int64)))
@@ -184,7 +184,7 @@ class Request:
 
 
 class Memo:
-    """One feature: the values it has seen, and the inputs it made of them."""
+    """Cache of one feature: values and the inputs computed from them."""
 
     def __init__(self, feature: ServedFeature) -> None:
         self._feature = feature
@@ -202,7 +202,7 @@ class Memo:
         }
 
     def look_up(self, request: Request) -> dict[str, Array]:
-        """Compute the columns of its inputs."""
+        """Look up the feature's inputs for a request, computing those not cached."""
         parts = [request.keys(each, self._feature.name) for each in self._feature.sources]
         if any(part is None for part in parts):
             return self._compute(request.rows(self.reads))
@@ -212,7 +212,7 @@ class Memo:
         assert keys is not None
         types = tuple(request.columns[each].type for each in self.reads)
         if types != self._types or len(self._slots) + len(keys) > CAPACITY:
-            # Equal keys of different types (1 ms, 1 us) are different values.
+            # Equal keys of different types (1 ms, 1 µs) are different values.
             self._forget(types)
         found = list(map(self._slots.get, keys))
         if None in found:
@@ -245,7 +245,7 @@ class Memo:
 def _keys(column: pa.Array) -> list[Any] | None:
     kind = column.type
     if pa.types.is_floating(kind):
-        return None  # they rarely repeat
+        return None  # floats rarely repeat
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.int64())
     if pa.types.is_nested(kind):

@@ -1,8 +1,8 @@
-"""Requests at random times of a given rate, whether or not earlier ones are answered.
+"""Open-loop load: requests at random times of a given rate, without waiting for answers.
 
-Latency counts from when a request was due, so that waiting is not hidden. The client shares the
-machine with the scorer: `client_late_ms` says how late it sent at p99, so a figure with a large
-one is the machine's, not the scorer's.
+Latency is measured from the time at which a request was due, so it includes queueing. The client
+shares the machine with the scorer: `client_late_ms` is the p99 delay of sending, and if it is
+large, the figures describe the machine, not the scorer.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import numpy.typing as npt
 
 SHARES = (50, 95, 99, 99.9)
 ANSWER_SECONDS = 30
-"""A request without an answer for so long has failed."""
+"""Seconds without a response after which a request has failed."""
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 CONNECTIONS = 32
-"""That requests take in turn, as those of many callers do; more are opened where all are busy."""
+"""Connections used in turn, as with many callers; more are opened if all are busy."""
 
 
 @dataclass
 class Client:
-    """A pool of connections that are used again, the longest unused one first.
+    """A pool of reusable connections, least recently used first.
 
     Args:
-        host: Address of the scorer.
-        port: The same.
+        host: Host name or IP address of the scorer.
+        port: Port of the scorer.
     """
 
     host: str
@@ -40,16 +40,16 @@ class Client:
     idle: deque[_Connection] = field(default_factory=deque)
 
     async def connect(self, count: int = CONNECTIONS) -> None:
-        """Open connections before they are needed."""
+        """Open connections in advance, up to `count` idle ones."""
         while len(self.idle) < count:
             self.idle.append(await self._open())
 
     async def post(self, body: bytes) -> int:
-        """Send a body to `/score`; returns the status of the answer, 0 where none came."""
+        """Send a body to `/score`; return the status of the response, 0 if there was none."""
         return (await self.ask(body))[0]
 
     async def ask(self, body: bytes) -> tuple[int, bytes]:
-        """Send a body to `/score`; status and body of the answer, 0 and nothing where none came."""
+        """Send a body to `/score`; return status and body, or 0 and an empty body on failure."""
         head = (
             "POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
@@ -57,7 +57,7 @@ class Client:
         return await self._ask(head.encode() + body)
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """Ask for an address of the scorer; as `ask`."""
+        """Send a GET request for a path; see `ask` for the result."""
         return await self._ask(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
 
     async def _ask(self, request: bytes) -> tuple[int, bytes]:
@@ -75,7 +75,7 @@ class Client:
         return (await loop.create_connection(_Connection, self.host, self.port))[1]
 
     def _unused(self) -> _Connection | None:
-        """Take a connection that the scorer has not closed meanwhile, as it does with idle ones."""
+        """Return an idle connection that the scorer has not closed meanwhile, or None."""
         while self.idle:
             connection = self.idle.popleft()
             if not connection.is_closing:
@@ -90,7 +90,7 @@ class Client:
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time, with as little work as possible: the scorer is on the same cores."""
+    """One connection, kept lightweight because it shares cores with the scorer."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -100,19 +100,19 @@ class _Connection(asyncio.Protocol):
         self.is_closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep it."""
+        """Store the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the request that waits."""
+        """Fail the pending request."""
         self.is_closing = True
         self._fail("the connection was closed")
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request; status and body of its answer.
+        """Send a request; return status and body of the response.
 
         Raises:
-            OSError: None came.
+            OSError: No response arrived.
         """
         self._answer = self._loop.create_future()
         self._transport.write(request)
@@ -127,7 +127,7 @@ class _Connection(asyncio.Protocol):
             self._answer = None
 
     def data_received(self, data: bytes) -> None:
-        """Read an answer."""
+        """Parse a response."""
         self._read += data
         head, ended, body = self._read.partition(b"\r\n\r\n")
         if not ended:
@@ -141,7 +141,7 @@ class _Connection(asyncio.Protocol):
                 self._answer.set_result((int(head[9:12]), body))
 
     def close(self) -> None:
-        """Close."""
+        """Close the connection."""
         self.is_closing = True
         self._transport.close()
 
@@ -152,21 +152,21 @@ class _Connection(asyncio.Protocol):
 
 @dataclass(frozen=True)
 class Sent:
-    """Requests of an open loop, in the order in which they were due."""
+    """Results of an open loop, in the order in which requests were due."""
 
     due: npt.NDArray[np.float64]
-    """[requests]: seconds since the start."""
+    """[requests]: due time in seconds since the start."""
     late: npt.NDArray[np.float64]
-    """[requests]: seconds from when a request was due to when it was sent."""
+    """[requests]: delay of sending in seconds after the due time."""
     latency: npt.NDArray[np.float64]
-    """[requests]: seconds from when it was due to its answer."""
+    """[requests]: seconds from the due time to the response."""
     statuses: npt.NDArray[np.int64]
-    """[requests]: of the answers; 0: none."""
+    """[requests]: status of each response; 0 means no response."""
     seconds: float
-    """Until the last answer."""
+    """Seconds until the last response."""
 
     def summary(self, rate: float) -> dict[str, Any]:
-        """Sum up, as `open_loop` returns it."""
+        """Summarize the results, as returned by `open_loop`."""
         answered = self.latency[self.statuses == 200] * 1e3
         shares = {f"p{at:g}_ms": round(float(np.percentile(answered, at)), 3)
                   for at in SHARES if len(answered)}  # fmt: skip
@@ -185,10 +185,10 @@ async def send(client: Client, bodies: Sequence[bytes], rate: float, seed: int) 
     """Send each body once, at random times.
 
     Args:
-        client: Where to.
-        bodies: JSON of the requests.
+        client: Client of the scorer.
+        bodies: Requests as JSON.
         rate: Requests per second.
-        seed: Of their times.
+        seed: Seed of the random times.
     """
     due = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, len(bodies)))
     latency, late = np.zeros(len(due)), np.zeros(len(due))
@@ -214,16 +214,16 @@ async def send(client: Client, bodies: Sequence[bytes], rate: float, seed: int) 
 async def open_loop(
     client: Client, bodies: Sequence[bytes], rate: float, seed: int
 ) -> dict[str, Any]:
-    """Send each body once, at random times, and sum up.
+    """Send each body once, at random times, and summarize the results.
 
     Args:
-        client: Where to.
-        bodies: JSON of the requests.
+        client: Client of the scorer.
+        bodies: Requests as JSON.
         rate: Requests per second.
-        seed: Of their times.
+        seed: Seed of the random times.
 
     Returns:
         `offered_per_second`, `answered_per_second`, `requests`, `refused` (503), `failed` (any
-        other answer, or none), `p50_ms` … `p99.9_ms` of the answered ones, `client_late_ms`.
+        other response, or none), `p50_ms` … `p99.9_ms` of answered requests, `client_late_ms`.
     """
     return (await send(client, bodies, rate, seed)).summary(rate)

@@ -1,4 +1,4 @@
-"""Whether a night trains once more on all days, and whether it serves the result."""
+"""Whether a night refits its model on all days, and whether the refitted model serves."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from nightbid.config.settings import Settings
 CHECKS = ("refit_loss", "refit_calibration", "refit_mean", "refit_agreement")
 """Statistics of `gate_serving` that compare the refitted model with the judged one."""
 LEAST = 10
-"""Held-back users, and positives of theirs, below which the two models cannot be compared."""
+"""Minimum number of held-back users, and of their positives, for a comparison."""
 SIGMAS = 4.0
-"""Standard errors that are put down to chance."""
+"""Number of standard errors that are attributed to chance."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One comparison of the refitted model with the judged one."""
+    """One statistic that compares the refitted model with the judged one."""
 
     statistic: str
     value: float | None
-    """None where the held-back rows cannot tell."""
+    """Value; None if the held-back rows are too few or too uniform."""
     note: str
-    """The raw figures behind it, or why there are none."""
+    """Raw figures behind the value, or the reason that there is none."""
 
 
 def refits(spec: PipelineSpec) -> bool:
-    """Whether a night of this pipeline trains once more, on this installation.
+    """Return whether a night of this pipeline refits, on this installation.
 
-    Unset, `train.refit` means yes where a refit is defined, is compared on rows that nothing of it
-    was fitted on, and runs where the judged model was trained.
+    If `train.refit` is unset, a night refits if a refit is defined, is compared on rows that no
+    part of it was fitted on, and runs where the judged model was trained.
     """
     if spec.train.refit is not None:
         return spec.train.refit
@@ -51,12 +51,12 @@ def refits(spec: PipelineSpec) -> bool:
 
 
 def is_automatic(spec: PipelineSpec) -> bool:
-    """Whether a refit that is no good leaves the judged model to serve, instead of stopping."""
+    """Return whether a bad refit lets the judged model serve instead of stopping the night."""
     return spec.train.refit is None
 
 
 def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
-    """What else decides which model an export ships: the stops, where they choose."""
+    """Return what else determines the exported model: the stops, if they choose between models."""
     if not is_automatic(spec):
         return ""
     if not refits(spec):
@@ -65,12 +65,12 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
 
 
 def why_judged(found: Mapping[str, Any], gates: Gates, night: date) -> str:
-    """Say why the judged model serves and not the refitted one; empty if the refitted one may.
+    """Return why the judged model serves instead of the refitted one; empty if the refit may.
 
     Args:
-        found: What `nightbid.training.refit.compare` gives.
-        gates: With the stops of `gates.serving`, bands and overrides.
-        night: Overrides hold up to their `until`.
+        found: Result of `nightbid.training.refit.compare`.
+        gates: Gate settings with the stops of `gates.serving`, bands and overrides.
+        night: Date of the night; overrides apply until their `until`.
     """
     for each in figures(found):
         stop = gates.stops_at("serving", each.statistic, night)
@@ -83,10 +83,10 @@ def why_judged(found: Mapping[str, Any], gates: Gates, night: date) -> str:
 
 
 def figures(found: Mapping[str, Any]) -> Iterator[Figure]:
-    """Yield how a refitted model differs from the judged one, beyond chance.
+    """Yield statistics of how a refitted model differs from the judged one, beyond chance.
 
     Args:
-        found: What `nightbid.training.refit.compare` gives.
+        found: Result of `nightbid.training.refit.compare`.
     """
     judged, refitted, difference = found["judged"], found["refitted"], found["difference"]
     rows = f"{found['held_rows']:,} held-back rows with {found['held_positives']:,} positives"
@@ -114,22 +114,22 @@ def figures(found: Mapping[str, Any]) -> Iterator[Figure]:
 
 
 def _rate_error(found: Mapping[str, Any]) -> float:
-    """Chance in the ratio of two mean predictions: each model learned a rate, of its positives.
+    """Compute the chance deviation in the ratio of mean predictions: rates vary with positives.
 
-    The refitted model learned those of the judged one, too: only the newer ones move its rate.
+    The refitted model learned all positives of the judged one too, so only the newer ones count.
     """
     before, after = (max(each, 1) for each in found.get("positives", (1, 1)))
     return SIGMAS * math.sqrt(max(1 / before - 1 / after, 0.0))
 
 
 def _agreement(correlation: float, users: int) -> float:
-    """Add chance to a correlation over so many users (Fisher's z), up to 1."""
+    """Return the upper bound of a correlation over so many users (Fisher's z), at most 1."""
     z = math.atanh(min(max(correlation, -0.999999), 0.999999))
     return math.tanh(z + SIGMAS / math.sqrt(max(users - 3, 1)))
 
 
 def _beyond(ratio: float, chance: float) -> float:
-    """Take chance off the distance of a ratio from 1."""
+    """Reduce the distance of a ratio from 1 by the chance deviation."""
     away = ratio - 1
     return 1 + math.copysign(max(abs(away) - chance, 0.0), away)
 

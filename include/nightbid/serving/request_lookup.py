@@ -1,12 +1,12 @@
-"""From the JSON of a request to graph inputs: what was met before is not even parsed.
+"""Convert the JSON of a request to graph inputs; cached values are not even parsed.
 
-A request names one user in one context and many candidates. Features of the context alone are
-looked up once, by the JSON of each value. Those of a candidate alone are remembered by the JSON of
-its whole row, in one memo for all of them. Only features of both are looked up per row.
+A request names one user in one context, and many candidates. Features of the context only are
+looked up once, keyed by the JSON of each value. Features of a candidate only are cached in one
+memo, keyed by the JSON of the whole row. Only features of both are looked up per row.
 
-Values that are new are read and checked as `nightbid.scorer.rows` does, and go through the
-transforms that training used. Equal JSON gives equal inputs, so what is remembered cannot differ:
-1, 1.0, true and "1" are different texts.
+New values are parsed and validated as in `nightbid.scorer.rows`, and go through the transforms that
+training used. Equal JSON gives equal inputs, so cached values cannot differ: 1, 1.0, true and "1"
+are different strings.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from nightbid.serving.request_memos import (
 from nightbid.serving.request_values import SharedValues, UnusualRequestError
 
 MOST_LAYOUTS = 32
-"""Sets of columns in the context that are prepared for."""
+"""Maximum number of distinct sets of context columns with a prepared layout."""
 SELDOM = 0.1
-"""A memo that knew a smaller share of as many rows as it can hold is not used any more."""
+"""Minimum hit rate, over as many rows as a memo holds; below it, the memo is no longer used."""
 
 
 class RequestLookup:
-    """Looks the features of requests up. Not to be shared by threads.
+    """Looks up the features of requests. Not thread-safe.
 
     Args:
-        fitted: The features.
-        columns: Names and types of the raw columns that the served ones read.
+        fitted: Fitted features.
+        columns: Names and types of the raw columns that the served features read.
     """
 
     def __init__(self, fitted: FittedFeatures, columns: pa.Schema) -> None:
         self._features = served_features(fitted)
         self._time, self._zone = fitted.definition.time, fitted.definition.time_zone
         self._columns = {each.name: each.type for each in columns}
-        # A decimal may have more digits than orjson's 64 bits.
+        # A decimal may have more digits than orjson's 64-bit numbers.
         exact = any(pa.types.is_decimal(each) for each in columns.types)
         self._decode: Callable[[bytes], Any] = json.loads if exact else orjson.loads
         self._layouts: dict[tuple[str, ...], _Layout] = {}
@@ -75,11 +75,11 @@ class RequestLookup:
             rows: JSON of each row.
 
         Returns:
-            Column of a served input → [rows] or [rows, length], as the graph takes it.
+            Graph input → [rows] or [rows, length].
 
         Raises:
-            UnusualRequestError: The rows are better read column by column.
-            Exception: Something is wrong with them; reading them column by column says what.
+            UnusualRequestError: The rows should be read column by column.
+            Exception: The rows are invalid; reading them column by column reports the error.
         """
         if not 0 < len(rows) <= BATCH:
             raise UnusualRequestError("no rows, or too many")
@@ -103,7 +103,7 @@ class RequestLookup:
 
     @property
     def missed(self) -> int:
-        """Feature values that had to be computed so far."""
+        """Number of feature values computed so far because they were not cached."""
         pairs = (both.missed for layout in self._layouts.values() for both in layout.both)
         return self._missed + sum(pairs)
 
@@ -122,7 +122,7 @@ class RequestLookup:
     def _shared_values(
         self, layout: _Layout, parsed: SharedValues, day: int | None
     ) -> tuple[list[int], list[float], dict[str, Array]]:
-        """Values of the features of the context alone: ints, floats and matrices by name."""
+        """Look up features of the context only: their integers, floats, and matrices by name."""
         found: list[Any] = []
         missing: list[int] = []
         keys: list[Any] = []
@@ -163,7 +163,7 @@ class RequestLookup:
     def _find(
         self, memo: ContextMemo, parsed: SharedValues, day: int | None, found: list[Any], at: int
     ) -> bool:
-        """Find a value without Arrow, if that is possible."""
+        """Compute a value without Arrow if possible; return whether it was."""
         if memo.quick is None:
             return False
         try:
@@ -202,7 +202,7 @@ class RequestLookup:
 
 @dataclass
 class _Layout:
-    """Which features are looked up how, where these columns are in the context."""
+    """How each feature is looked up, for one set of context columns."""
 
     shared: tuple[str, ...]
     own: tuple[str, ...]
@@ -233,7 +233,7 @@ class _Layout:
         rest = [e for e in features if not (shared.issuperset(e.reads) or e in per_row)]
         both = [PairMemo(each, frozenset(shared), types) for each in rest]
         reads_day = time in shared and any(e.when == "day" for e in features if e not in per_row)
-        # Rows with times of their own are not candidates of one request.
+        # Rows with their own times are not candidates of one request.
         is_usual = bool(own) and (time not in own)
         return cls(tuple(sorted(shared)), own, once, per_row, both, reads_day, is_usual)
 
@@ -243,7 +243,7 @@ class _Layout:
         self.forget()
 
     def forget(self) -> None:
-        """Start over."""
+        """Clear all memos of this layout."""
         self.rows = RowMemo()
         self.blocks = (self._block(np.int32), self._block(np.float32))
         self.matrices = [
@@ -257,7 +257,7 @@ class _Layout:
             both.forget()
 
     def watch(self, rows: int, new: int) -> None:
-        """Count how many rows were known; give up where few are."""
+        """Count rows and new rows; stop caching if the hit rate is low."""
         self._seen += rows
         self._new += new
         if self._seen >= CAPACITY:
@@ -268,12 +268,12 @@ class _Layout:
             self._seen = self._new = 0
 
     def learn(self, new: list[bytes], decoded: list[Row], batch: pa.RecordBatch) -> None:
-        """Remember rows.
+        """Cache rows.
 
         Args:
-            new: Their JSON.
-            decoded: The same, decoded.
-            batch: Their own columns.
+            new: JSON of each row.
+            decoded: Decoded rows.
+            batch: Row columns, which are not in the context.
         """
         raw = RawColumns(batch)
         made: dict[str, Array] = {}

@@ -1,4 +1,4 @@
-"""What the lookup of requests remembers: values of a context, of rows, and of pairs of both."""
+"""Caches of the request lookup: values of contexts, of rows, and of pairs of both."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nightbid.serving.lookup import CAPACITY, Array, ServedFeature
 from nightbid.serving.request_values import SharedValues, Value, quick, value_of
 
 MOST_KEY_BYTES = 32 << 20
-"""Bytes of JSON that a memo of rows may hold; a full memo starts over."""
+"""Maximum bytes of JSON keys in a memo of rows; a full memo is cleared."""
 MOST_PAIR_BYTES = 64 << 20
-"""Of the values of pairs that a memo has room for; a full memo starts over."""
+"""Maximum bytes of values in a memo of pairs; a full memo is cleared."""
 Row = Mapping[str, Any]
 
 
 class ContextMemo:
-    """Memo of one feature, where all that it reads is in the context."""
+    """Memo of one feature that reads context columns only."""
 
     def __init__(self, feature: ServedFeature, types: Mapping[str, pa.DataType]) -> None:
         self.feature = feature
@@ -41,34 +41,34 @@ class ContextMemo:
 
 
 class RowMemo:
-    """Memo of rows: the JSON of a row → its place in the stored values."""
+    """Memo of rows: JSON of a row → index into the stored values."""
 
     def __init__(self) -> None:
         self.slots: dict[bytes, int] = {}
         self._bytes = 0
 
     def is_full(self, new: list[bytes]) -> bool:
-        """Whether these do not fit any more."""
+        """Return whether new rows exceed the limits."""
         size = sum(map(len, new))
         return bool(self.slots) and (
             len(self.slots) + len(new) > CAPACITY or self._bytes + size > MOST_KEY_BYTES
         )
 
     def add(self, new: list[bytes]) -> None:
-        """Give each the next place."""
+        """Assign the next indices to new rows."""
         first = len(self.slots)
         self.slots.update(zip(new, range(first, first + len(new)), strict=True))
         self._bytes += sum(map(len, new))
 
 
 class Stored:
-    """Rows of numbers that are appended to."""
+    """A growing matrix of rows."""
 
     def __init__(self, width: int, dtype: Any) -> None:
         self.values = np.zeros((256, width), dtype)
 
     def put(self, first: int, values: Array) -> None:
-        """Write rows from a place on."""
+        """Write rows, starting at an index."""
         last = first + len(values)
         if last > len(self.values):
             grown = np.zeros((2 * last, self.values.shape[1]), self.values.dtype)
@@ -78,7 +78,7 @@ class Stored:
 
 
 class Block:
-    """All inputs of one type that are a number per row: those of the context, then the others."""
+    """All scalar inputs of one type: first those of the context, then those of rows."""
 
     def __init__(self, once: list[str], per_row: list[str], dtype: Any) -> None:
         self.names = (*once, *per_row)
@@ -87,7 +87,7 @@ class Block:
         self.stored = Stored(len(per_row), dtype)
 
     def fill(self, feed: dict[str, Array], once: Any, slots: Array) -> None:
-        """Add the inputs of a request."""
+        """Add the inputs for a request to `feed`."""
         values = np.empty((len(self.names), len(slots)), self._dtype)
         if self._once:
             values[: self._once] = np.array(once, self._dtype)[:, None]
@@ -96,14 +96,14 @@ class Block:
 
 
 class Matrix:
-    """An input that is a list per row."""
+    """An input with a list per row."""
 
     def __init__(self, name: str, length: int, dtype: Any, *, is_shared: bool) -> None:
         self.name = name
         self.stored = None if is_shared else Stored(length, dtype)
 
     def fill(self, feed: dict[str, Array], once: Any, slots: Array) -> None:
-        """Add it to the inputs of a request."""
+        """Add the input for a request to `feed`."""
         if self.stored is None:
             feed[self.name] = once[self.name].repeat(len(slots), axis=0)
         else:
@@ -111,7 +111,7 @@ class Matrix:
 
 
 class PairMemo:
-    """A feature of context and row: a memo of pairs."""
+    """Memo of a feature that reads both context and row columns."""
 
     def __init__(
         self, feature: ServedFeature, shared: frozenset[str], types: Mapping[str, pa.DataType]
@@ -126,15 +126,15 @@ class PairMemo:
         self.forget()
 
     def forget(self) -> None:
-        """Start over."""
+        """Clear the memo."""
         self.codes = Stored(1, np.int64)
-        """[slots, 1]: number of the row's own values."""
+        """[slots, 1]: code of the row's own values."""
         self._code_of: dict[bytes, int] = {}
         self._contexts: dict[Any, _Known] = {}
         self._bytes = 0
 
     def learn(self, first: int, decoded: list[Row]) -> None:
-        """Number the own values of new rows."""
+        """Assign codes to the own values of new rows."""
         found = []
         for row in decoded:
             key = orjson.dumps([row[name] for name in self.own])
@@ -149,7 +149,7 @@ class PairMemo:
         keys: list[bytes],
         slots: Array,
     ) -> None:
-        """Add its inputs."""
+        """Add the feature's inputs for a request to `feed`."""
         if not self._is_kept:
             feed.update(self._compute(parsed, keys))
             return
@@ -168,7 +168,7 @@ class PairMemo:
             feed[name] = stored.take(codes, axis=0)
 
     def _of_context(self, parsed: SharedValues, day: int | None) -> _Known:
-        """What is known of a context, with room for every code."""
+        """Return the values cached for a context, with space for every code."""
         context = (*(parsed.given[name] for name in self._shared), day if self._by_day else None)
         size = len(self._code_of)
         known = self._contexts.get(context)
@@ -195,16 +195,16 @@ class PairMemo:
 
 @dataclass(frozen=True)
 class _Known:
-    """Values of a feature of context and row in one context."""
+    """Cached values of a pair feature in one context."""
 
     has: npt.NDArray[np.bool_]
-    """[codes]"""
+    """[codes] whether the value is cached."""
     values: dict[str, Array]
-    """[codes] or [codes, length]"""
+    """Graph input → [codes] or [codes, length]."""
 
     @classmethod
     def of(cls, feature: ServedFeature, size: int) -> _Known:
-        """Make room."""
+        """Allocate arrays."""
         values = {
             name: np.zeros((size, length) if length else size, dtype)
             for name, length, dtype in feature.outputs
@@ -213,11 +213,11 @@ class _Known:
 
     @property
     def bytes(self) -> int:
-        """Size of all values."""
+        """Size of all arrays in bytes."""
         return self.has.nbytes + sum(each.nbytes for each in self.values.values())
 
     def take_over(self, other: _Known) -> None:
-        """Copy what another one knows of the first codes."""
+        """Copy the values of a smaller instance."""
         size = len(other.has)
         self.has[:size] = other.has
         for name, values in other.values.items():
@@ -227,7 +227,7 @@ class _Known:
 def _repeats(
     feature: ServedFeature, sources: Iterable[str], types: Mapping[str, pa.DataType]
 ) -> bool:
-    """Whether values are likely to come again: floats and times seldom do."""
+    """Return whether values are likely to repeat: floats and times rarely do."""
     return feature.when != "time" and not any(
         pa.types.is_floating(types[name]) or pa.types.is_timestamp(types[name]) for name in sources
     )

@@ -1,7 +1,8 @@
 """Features of one context without Arrow: the same arithmetic on one value, at a tenth of the cost.
 
-An Arrow call takes microseconds whatever it does, and a request of a new user would make dozens.
-What is not the plain case of a type raises `UnusualRequestError`: the transform itself reads it.
+An Arrow call takes microseconds whatever it does, and a request of a new user would need dozens of
+calls. Anything but the plain case of a type raises `UnusualRequestError`; the transform itself then
+handles the value.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ from nightbid.serving.json_values import from_json
 from nightbid.serving.lookup import Array, ServedFeature
 
 EXACT = 2**53
-"""Smaller integers are float64 numbers."""
+"""Bound below which float64 represents every integer exactly."""
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MICROSECOND = dt.timedelta(microseconds=1)
 EARLIEST, LATEST = 1900, 2200
-"""Years between which no time zone matters to Python's limits."""
+"""Years between which time-zone offsets cannot exceed the limits of Python's datetime."""
 
 
 class UnusualRequestError(NightbidError):
-    """A request that has to be read column by column. Caught within the scorer."""
+    """Raised for a request that must be read column by column. Handled within the scorer."""
 
 
 Value: TypeAlias = tuple[tuple[int, ...], tuple[float, ...], tuple[tuple[str, Array], ...]]
-"""What a feature of the context is, for one request: its integers, its floats, and its lists,
-[1, length], with their names. The garbage collector does not follow such tuples: it would stop the
-scorer for as long as it takes to visit all that is remembered."""
+"""Inputs of a context feature for one request: its integers, its floats, and its lists [1, length]
+with their names. Tuples, because the garbage collector untracks them: otherwise it would stop the
+scorer while visiting the whole cache."""
 
 
 class SharedValues:
-    """The values of a context, parsed where something reads them."""
+    """Values of a context, parsed on first use."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class SharedValues:
         self._hashes: dict[tuple[str, ...], Hashes] = {}
 
     def number(self, name: str) -> float:
-        """A value of a float64 or signed integer column; NaN if it is null."""
+        """Return a value of a float64 or signed integer column; NaN for null."""
         value, kind = self.decode(self.given[name]), self.types[name]
         if value is None:
             return math.nan
@@ -72,7 +73,7 @@ class SharedValues:
         raise UnusualRequestError("not a number that float64 holds exactly")
 
     def token(self, name: str) -> str | None:
-        """The token of a value of a text or integer column; None if it is missing."""
+        """Return the token of a value of a string or integer column; None if missing."""
         value, kind = self.decode(self.given[name]), self.types[name]
         if value is None:
             return None
@@ -83,7 +84,7 @@ class SharedValues:
         return _text(value)
 
     def tokens(self, name: str, separator: str) -> list[str | None]:
-        """The items of a list of texts, or of a text of separated ones; None for missing ones."""
+        """Return the items of a list of strings, or of a delimited string; None if missing."""
         value = self.decode(self.given[name])
         if value is None:
             return []
@@ -95,14 +96,14 @@ class SharedValues:
         return [None if each is None else _text(each) for each in value]
 
     def joint_hash(self, names: tuple[str, ...]) -> Hashes:
-        """Hash values together, as `nightbid.column_parsing.joint_hashes`; uint64 [1]."""
+        """Hash values jointly, as `nightbid.column_parsing.joint_hashes` does; uint64 [1]."""
         found = self._hashes.get(names)
         if found is None:
             found = self._hashes[names] = joint_hash([self.token(name) for name in names])
         return found
 
     def moment(self, name: str) -> int | None:
-        """Microseconds since 1970 of a time; None where that takes more than Python's parser."""
+        """Return a time in microseconds since 1970; None if Python cannot parse it exactly."""
         if name not in self._moments:
             self._moments[name] = self._moment(name)
         return self._moments[name]
@@ -119,14 +120,14 @@ class SharedValues:
         return (aware - EPOCH) // MICROSECOND
 
     def day(self, name: str, zone: str = "UTC") -> int:
-        """Days since 1970 of a time by a zone's clock; 0 if it is null."""
+        """Return a time's days since 1970 in a time zone; 0 for null."""
         moment = self.moment(name) if zone == "UTC" else None
         if moment is None:
             return int(days_of(as_time(self.array(name), zone), zone)[0])
         return moment // DAY_US
 
     def array(self, name: str) -> pa.Array:
-        """A column of one row."""
+        """Return a value as an Arrow column of one row."""
         found = self._arrays.get(name)
         if found is None:
             found = from_json([self.decode(self.given[name])], self.types[name])
@@ -135,13 +136,13 @@ class SharedValues:
 
 
 Quick = Callable[[SharedValues, int | None], Value]
-"""Context, and the day of its time where a feature reads it → value."""
+"""Function from context values, and the day if the feature reads it, to the feature's value."""
 
 
 def quick(feature: ServedFeature, types: Mapping[str, pa.DataType]) -> Quick | None:
-    """Find a way around Arrow for a feature of the context; None if there is none.
+    """Return a function that computes a context feature without Arrow; None if there is none.
 
-    The way raises `UnusualRequestError` for a value that the transform has to read.
+    It raises `UnusualRequestError` for a value that the transform has to handle.
     """
     kinds = [types[name] for name in feature.sources]
     kind, name = kinds[0], feature.sources[0]
@@ -162,7 +163,7 @@ def quick(feature: ServedFeature, types: Mapping[str, pa.DataType]) -> Quick | N
 
 
 def value_of(made: Mapping[str, Array]) -> Value:
-    """Split columns of one row by their type."""
+    """Group columns of one row by their type."""
     ints: list[int] = []
     floats: list[float] = []
     matrices: list[tuple[str, Array]] = []
@@ -200,7 +201,7 @@ def _of_token(transform: VocabularyTransform, name: str) -> Quick:
 
 
 def _of_hash(transform: HashTransform | CrossTransform, names: tuple[str, ...]) -> Quick:
-    # A cross may read a column twice, and in an order of its own.
+    # A cross may read a column twice, and in its own order.
     read = tuple(transform.feature.columns) if isinstance(transform, CrossTransform) else names
     buckets = transform.feature.buckets
 
@@ -244,7 +245,7 @@ def _text(value: Any) -> str | None:
     if type(value) is not str:
         raise UnusualRequestError("not a text")
     if not value.isascii():
-        value.encode()  # half a surrogate pair is refused
+        value.encode()  # raises for a lone surrogate
     return value or None
 
 
@@ -271,5 +272,5 @@ def _is_list_of_texts(kind: pa.DataType) -> bool:
 
 
 def _readable(value: float) -> Floats:
-    """A number as `nightbid.column_parsing.numbers` reads it; float64 [1]."""
+    """Convert a number as `nightbid.column_parsing.numbers` does; float64 [1]."""
     return np.array([value if abs(value) < LARGEST else math.nan])

@@ -1,8 +1,8 @@
-"""Batch scoring: a day of the logs, scored with the champion, as a metered stage.
+"""Batch scoring: a metered stage that scores a day of the logs with the champion.
 
-The stage belongs to no night. It has a run of its own, named after champion and day, whose
-`export` and `evaluate` are those of the night that trained the champion; `sample` reads the day
-that is asked for.
+The stage is not part of a night. It has its own run, named after champion and day. The run takes
+`export` and `evaluate` from the night that trained the champion; its `sample` reads the requested
+day.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SCORE = Stage(
     spec_keys=("columns", "runner"),
 )
 NOT_A_NIGHT = "batch scoring"
-"""Why such a run is not listed among the nights."""
+"""Reason for not listing such a run among the nights."""
 FACTOR = 2.0
-"""The mean probability may be so many times that of the evaluation, or that part of it."""
+"""Maximum ratio, in either direction, of the mean prediction to that of the evaluation."""
 SURE_ROWS = 1000
-"""Fewer rows prove nothing about a mean."""
+"""Minimum number of rows for checking the mean."""
 
 
 def score_day(
@@ -51,22 +51,22 @@ def score_day(
     trigger: str = "shell",
     progress: Progress = silent,
 ) -> tuple[Champion, StageResult]:
-    """Score all rows of a day with the champion, or reuse the scores.
+    """Score all rows of a day with the champion, or reuse existing scores.
 
     Args:
-        workspace: Holds the champion and its night.
+        workspace: Workspace with the champion and its night.
         pipeline: Name of the pipeline.
-        date: Day of logs; default: the newest day of the champion's night.
-        cache_folder: For downloads.
-        trigger: Who asks: `shell` or `airflow`.
-        progress: Told how far it is.
+        date: Day of the logs; None means the newest day of the champion's night.
+        cache_folder: Folder for downloads.
+        trigger: Origin of the request: `shell` or `airflow`.
+        progress: Progress callback.
 
     Returns:
         The champion and the stage's result: a folder `scores/dt=…` of Parquet files.
 
     Raises:
         ConfigError: There is no champion.
-        NightbidError: Its night is gone, the day has no rows, or the scores look wrong.
+        NightbidError: The champion's night is gone, the day has no rows, or the scores look wrong.
     """
     champion = ChampionPointer(workspace, pipeline).current()
     if champion is None:
@@ -154,15 +154,15 @@ def run(task: StageTask) -> Outcome:
 
 
 def check(found: dict[str, Any], rows: int, expected: float | None) -> None:
-    """Judge scores before they appear.
+    """Check scores before they are published.
 
     Args:
-        found: What `score_files` returned.
-        rows: Rows that were read.
-        expected: Mean probability in the evaluation; None: unknown.
+        found: Result of `score_files`.
+        rows: Number of rows that were read.
+        expected: Mean prediction in the evaluation; None if unknown.
 
     Raises:
-        DataError: Rows are missing, a score is no probability, or the mean is far off.
+        DataError: Rows are missing, a score is invalid, or the mean is far off.
     """
     if found["rows"] != rows:
         what, hint = f"{found['rows']:,} scores for {rows:,} rows", "run it again"

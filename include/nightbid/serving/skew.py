@@ -1,4 +1,4 @@
-"""Are features at serving those of training, bit for bit."""
+"""Check that features at serving equal those of training, bit for bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nightbid.schema import KEY, split_files
 from nightbid.serving.lookup import Lookup
 
 REQUEST = 100
-"""Rows looked up at a time, as a server gets them: no feature may depend on its neighbors."""
+"""Rows looked up at once, as in a server: no feature may depend on neighboring rows."""
 
 
 def paired_rows(
@@ -25,13 +25,13 @@ def paired_rows(
     """Read the same rows raw and featurized: the first ones of every split's newest day.
 
     Args:
-        sampled: output of the sample stage.
-        featurized: output of the featurize stage.
-        layout: names the inputs.
-        per_split: rows of each split.
+        sampled: Output folder of the sample stage.
+        featurized: Output folder of the featurize stage.
+        layout: Layout that names the inputs.
+        per_split: Maximum number of rows per split.
 
     Raises:
-        CorruptDataError: the rows are not the same.
+        CorruptDataError: The rows differ.
     """
     raws, tables = [], []
     for split in SPLITS:
@@ -60,9 +60,9 @@ def mismatches(raw: pa.Table, featurized: pa.Table, fitted: FittedFeatures) -> d
     """Count, per column, the cells that the serving lookup computes differently.
 
     Args:
-        raw: rows as they were logged.
-        featurized: the same rows, as training read them.
-        fitted: the features, as serving has them.
+        raw: Rows as logged.
+        featurized: The same rows, as training reads them.
+        fitted: Fitted features, as served.
     """
     lookup = Lookup(fitted)
     wrong: dict[str, int] = {}
@@ -77,7 +77,7 @@ def mismatches(raw: pa.Table, featurized: pa.Table, fitted: FittedFeatures) -> d
 
 
 def _newest(paths: list[Path]) -> list[Path]:
-    """Files of the newest day: sampling and featurization cut a day into files differently."""
+    """Return the files of the newest day: both stages split a day into files differently."""
     return [each for each in paths if each.parent == paths[-1].parent]
 
 

@@ -1,4 +1,4 @@
-"""The scorer itself under load: the same code and processes that will serve, over a socket."""
+"""Load test of the scorer itself: the same code and processes as in production, over a socket."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from nightbid.serving.json_values import to_json
 from nightbid.serving.open_loop import Client, open_loop
 
 SIZES = (1, 10, 100, 500)
-"""Candidates of a request that latency is measured at, at a quarter of the asked rate."""
+"""Numbers of candidates per request for which latency is measured, at a quarter of the rate."""
 FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-"""Rates that are tried, in multiples of the asked one, until the objective is missed."""
+"""Rates to try, as multiples of the requested one, until the objective is missed."""
 WARM_UP = 50
 FEWEST = 10
-"""Requests at any rate."""
+"""Minimum number of requests at any rate."""
 STOP_SECONDS = 10
 MOST_REFUSED = 0.001
-"""Share of refused requests at which the objective still counts as held."""
+"""Maximum share of rejected requests with which the objective is still met."""
 Bodies = Callable[[int, int], list[bytes]]
-"""Candidates, count → JSON of requests."""
+"""Function from (candidates per request, number of requests) to requests as JSON."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A scorer that answers."""
+    """A running scorer."""
 
     port: int
     process: psutil.Process
@@ -56,10 +56,10 @@ class Running:
 
 @contextlib.contextmanager
 def running(bundle: Path, pipeline: str, processes: int) -> Iterator[Running]:
-    """Start a scorer of one bundle on loopback, and stop it in the end.
+    """Start a scorer of one bundle on loopback, and stop it at the end.
 
     Raises:
-        CorruptDataError: It does not start.
+        CorruptDataError: The scorer does not start.
     """
     begun = time.perf_counter()
     command = [sys.executable, "-m", "nightbid.scorer", str(bundle), pipeline, str(processes)]
@@ -98,17 +98,16 @@ def measure(
     """Measure the scorer of one bundle.
 
     Args:
-        bundle: Folder of the export.
-        pipeline: Its pipeline.
-        serve: The objective.
-        bodies: Makes requests.
-        say: Told what is being measured.
+        bundle: Folder of the exported bundle.
+        pipeline: Name of the bundle's pipeline.
+        serve: Serving objective.
+        bodies: Function that makes requests.
+        say: Callback that receives what is being measured.
 
     Returns:
-        `requests_per_second`, the highest tried rate that holds the objective (0: none),
-        `curve` of these rates, `candidates` (latency by candidates of a request), `memory_mb`,
-        `start_seconds`, `load_seconds` (a swap: from noticing a promotion to serving it),
-        `processes`.
+        `requests_per_second`, the highest tried rate that meets the objective (0: none),
+        `curve` of these rates, `candidates` (latency by candidates per request), `memory_mb`,
+        `start_seconds`, `load_seconds` (from noticing a promotion to serving it), `processes`.
     """
     processes = serve.processes or len(os.sched_getaffinity(0))
     load_seconds = _time_to_load(bundle, pipeline)
@@ -154,7 +153,7 @@ async def _loops(
 
 
 def holds(point: dict[str, Any], p99_ms: float) -> bool:
-    """Whether a measured rate is within the objective."""
+    """Return whether a measured rate meets the objective."""
     refused = point["refused"] / point["requests"]
     return bool(
         not point["failed"] and refused <= MOST_REFUSED and point.get("p99_ms", 1e9) <= p99_ms
@@ -162,12 +161,12 @@ def holds(point: dict[str, Any], p99_ms: float) -> bool:
 
 
 def make_bodies(requests: Sequence[pa.Table], of_item: Sequence[str], bundle: Path) -> Bodies:
-    """Turn requests of one context and many candidates into JSON.
+    """Encode requests with one context and many candidates as JSON.
 
     Args:
-        requests: Rows of the logs, a table per request.
+        requests: Rows of the logs, one table per request.
         of_item: Columns that belong to the candidate; the others are the context.
-        bundle: Says which columns are read.
+        bundle: Folder of the bundle; determines the columns that are sent.
     """
     names = read_columns(bundle).names
     own = [name for name in of_item if name in names]

@@ -1,4 +1,4 @@
-"""Trees as ONNX, with one named input per feature."""
+"""Export of trees as ONNX with one named input per feature."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPSET, TREE_OPSET = 18, 3
 
 
 def write_tree_onnx(model: Trees, path: Path) -> None:
-    """Write the ensemble with its inputs and its calibration."""
+    """Write the trees with their inputs and their calibration."""
     layout = model.layout
     inputs: list[Any] = []
     nodes: list[Any] = []
@@ -31,7 +31,7 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
             name = weight_column(each.name)
             inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         nodes += _column(each)
-    # Training-only inputs are 0, for as many rows as any other has.
+    # Training-only inputs are 0, for as many rows as the other inputs have.
     known = _name(next(iter(layout.served)))
     nodes.append(helper.make_node("Sub", [known, known], ["nothing"]))
     columns: list[str] = []
@@ -64,7 +64,7 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
 
 
 def _mean_nodes(model: Trees) -> list[Any]:
-    """Nodes from `calibrated` to `means`: a probability, or the exponential of a log mean."""
+    """Return nodes from `calibrated` to `means`: probabilities, or exponentials of log means."""
     if model.card.value is None:
         return [helper.make_node("Sigmoid", ["calibrated"], ["means"])]
     return [
@@ -78,7 +78,7 @@ def _name(each: ModelInput) -> str:
 
 
 def _column(each: ModelInput) -> list[Any]:
-    """Turn an input into the columns of it that `tree_matrix` makes, [rows, columns]."""
+    """Return nodes that convert an input to its columns of `tree_matrix`, [rows, columns]."""
     column = _name(each)
     if each.kind == "float":
         return [helper.make_node("Unsqueeze", [each.name, "last"], [column])]
@@ -86,7 +86,7 @@ def _column(each: ModelInput) -> list[Any]:
     if each.kind == "id":
         return [helper.make_node("Unsqueeze", [each.name, "last"], [f"{column}/value"]), as_float]
     if is_small_list(each):
-        # [rows, length, 1] against [ids]: whether any place of the row holds the id.
+        # [rows, length, 1] against [ids]: whether any position of the row holds the id.
         return [
             helper.make_node("Unsqueeze", [each.name, "two"], [f"{column}/places"]),
             helper.make_node("Equal", [f"{column}/places", f"{column}/ids"], [f"{column}/equal"]),
@@ -107,7 +107,7 @@ def _ids_of(each: ModelInput) -> Any:
 
 
 def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
-    """Nodes from `logit` to `calibrated`, [rows, 1] both, and their constants.
+    """Return nodes from `logit` to `calibrated`, [rows, 1] both, and their constants.
 
     Offsets are looked up by the graph's own inputs.
     """
@@ -139,7 +139,7 @@ def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
 
 
 def _curve_nodes(curve: Curve, result: str) -> tuple[list[Any], list[Any]]:
-    """Nodes from `line` to `result`, [rows, 1] both, and their constants."""
+    """Return nodes from `line` to `result`, [rows, 1] both, and their constants."""
     constants = [
         _floats("nil", [0.0]),
         _floats("starts", curve.starts.tolist()),
@@ -173,7 +173,7 @@ def _ints(name: str, values: list[int]) -> Any:
 
 @dataclass
 class Ensemble:
-    """Nodes of all trees, in the columns of ONNX's TreeEnsembleRegressor."""
+    """Nodes of all trees, as attributes of ONNX's TreeEnsembleRegressor."""
 
     trees: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
@@ -188,7 +188,7 @@ class Ensemble:
 
     @classmethod
     def of(cls, model: Trees) -> Ensemble:
-        """Read a booster."""
+        """Read the trees of a booster."""
         dumped = model.booster.dump_model(num_iteration=model.booster.best_iteration)
         found = cls()
         for number, tree in enumerate(dumped["tree_info"]):
@@ -216,7 +216,7 @@ class Ensemble:
                 count += 2
 
     def node(self, matrix: str, output: str) -> Any:
-        """Make the ONNX operator; [rows, inputs] to [rows, 1]."""
+        """Create the ONNX operator; [rows, inputs] to [rows, 1]."""
         return helper.make_node(
             "TreeEnsembleRegressor",
             [matrix],
@@ -238,6 +238,6 @@ class Ensemble:
 
 
 def below(threshold: float) -> float:
-    """Largest float32 that is not above a float64: float32 inputs fall on the same side of both."""
+    """Return the largest float32 not above a float64: float32 inputs compare alike with both."""
     near = np.float32(threshold)
     return float(np.nextafter(near, np.float32(-np.inf)) if float(near) > threshold else near)

@@ -1,7 +1,7 @@
-"""Warm-up requests of a SavedModel, as TensorFlow Serving reads them when it loads one.
+"""Warm-up requests of a SavedModel, which TensorFlow Serving runs when it loads the model.
 
-`assets.extra/tf_serving_warmup_requests` holds TFRecords of `PredictionLog`. The few fields that a
-request needs are encoded here: the package with these messages pins TensorFlow's version.
+`assets.extra/tf_serving_warmup_requests` contains TFRecords of `PredictionLog`. The few fields of a
+request are encoded here, because the package with these messages pins TensorFlow's version.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorflow as tf
 FILE = "assets.extra/tf_serving_warmup_requests"
 SIGNATURE = "serving_default"
 SIZES = (1, 100)
-"""Rows of each request."""
+"""Number of rows of each request."""
 # Field numbers of PredictionLog, PredictLog, PredictRequest, ModelSpec and of a map's entry.
 PREDICT_LOG, REQUEST, MODEL_SPEC, INPUTS, SIGNATURE_NAME, MAP_KEY, MAP_VALUE = 6, 1, 1, 2, 3, 1, 2
 
@@ -25,7 +25,7 @@ def write_warm_up(folder: Path, feed: dict[str, npt.NDArray[Any]]) -> None:
     """Write warm-up requests into a SavedModel.
 
     Args:
-        folder: The SavedModel.
+        folder: Folder of the SavedModel.
         feed: Input of the signature → [rows] or [rows, length]; rows are repeated as needed.
     """
     path = folder / FILE
@@ -38,7 +38,7 @@ def write_warm_up(folder: Path, feed: dict[str, npt.NDArray[Any]]) -> None:
 
 
 def prediction_log(feed: dict[str, npt.NDArray[Any]]) -> bytes:
-    """Encode a `PredictionLog` that asks the default signature for these inputs."""
+    """Encode a `PredictionLog` that calls the default signature with these inputs."""
     request = _field(MODEL_SPEC, _field(SIGNATURE_NAME, SIGNATURE.encode()))
     for name, values in sorted(feed.items()):
         tensor = tf.make_tensor_proto(values).SerializeToString(deterministic=True)
@@ -47,7 +47,7 @@ def prediction_log(feed: dict[str, npt.NDArray[Any]]) -> bytes:
 
 
 def _field(number: int, value: bytes) -> bytes:
-    """A field of protocol buffers that holds bytes, a text or a message."""
+    """Encode a field of a protocol buffer that holds bytes, a string or a message."""
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
