@@ -1,1 +1,1 @@
-"""Evaluation: mergeable metrics, intervals over users, the verdict."""
+"""Evaluation: mergeable metrics, confidence intervals over users, and the verdict."""

@@ -1,8 +1,8 @@
-"""Intervals by resampling users, not rows: one user's clicks are not independent.
+"""Bootstrap intervals over users instead of rows: one user's clicks are not independent.
 
-Each replicate gives every user a Poisson(1) weight that depends on nothing but the user's hash,
-the seed and the replicate's number: any part of the rows, any slice and any model sees the same
-replicates, so differences between models are paired.
+Each replicate gives every user a Poisson(1) weight that depends only on the user's hash, the seed
+and the replicate's number. Any part of the rows, any slice and any model sees the same replicates,
+so differences between models are paired.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ CONFIDENCE = 0.95
 _POISSON = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(12)])
 _BINS = 1 << 14
 _CHOOSES = np.uint64(0x6E69676874626964)
-"""Makes the choice of users independent of their weights in the replicates."""
+"""Seed that makes the choice of users independent of their weights in the replicates."""
 _CHUNK = 16
-"""Replicates at a time: their histograms stay in the processor's cache."""
+"""Number of replicates processed at once, so that their histograms fit in the processor's cache."""
 
 FIGURES = ("auc", "log_loss", "normalized_entropy", "calibration")
 
 
 class Interval(TypedDict):
-    """Bounds of 95 % of the replicates; None where they cannot be told."""
+    """Bounds of the middle 95 % of replicates; None if too few replicates are defined."""
 
     low: float | None
     high: float | None
 
 
 class Difference(TypedDict):
-    """A difference and its interval."""
+    """A difference with its interval."""
 
     value: float | None
     low: float | None
@@ -49,18 +49,18 @@ class Resampling:
     """Weights of each user in each replicate."""
 
     users: Ints
-    """[users], distinct, increasing."""
+    """[users], distinct and increasing."""
     weights: npt.NDArray[np.uint8]
-    """[users, replicates]."""
+    """[users, replicates] number of times that a replicate contains the user."""
 
     @classmethod
     def of(cls, users: Ints, replicates: int, seed: int) -> Resampling:
         """Draw the weights.
 
         Args:
-            users: [rows] or [users], int64 hashes; repeated ones count once.
-            replicates: how many.
-            seed: of the draw.
+            users: [rows] or [users] int64 hashes; duplicates count once.
+            replicates: Number of replicates.
+            seed: Seed of the weights.
         """
         distinct = np.unique(users)
         hashed = _mixed(distinct.view(np.uint64) + _mixed(np.uint64(seed)))
@@ -73,7 +73,7 @@ class Resampling:
 
 
 def _mixed(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
-    """splitmix64 (Steele et al. 2014): every bit of the result depends on every bit of `value`."""
+    """Hash with splitmix64 (Steele et al. 2014): every output bit depends on every input bit."""
     mixed = np.atleast_1d(np.asarray(value, np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -81,14 +81,14 @@ def _mixed(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
 
 
 def share_of_users(users: Ints, share: float) -> npt.NDArray[np.bool_]:
-    """Choose a share of the users by a hash: the same ones in every night, and in a larger share.
+    """Select a share of the users by hash: the same ones every night; a larger share includes them.
 
     Args:
-        users: [rows], int64 hashes.
-        share: 0 to 1.
+        users: [rows] int64 hashes.
+        share: Share of the users, 0 to 1.
 
     Returns:
-        [rows] whether the row's user is chosen.
+        [rows] whether the row's user is selected.
     """
     drawn = _mixed(users.view(np.uint64) ^ _mixed(_CHOOSES)) >> np.uint64(11)
     return np.asarray(drawn.astype(np.float64) * 2.0**-53 < share)
@@ -96,7 +96,7 @@ def share_of_users(users: Ints, share: float) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Replicates:
-    """Figures of one model in every replicate: [replicates] each, NaN where not defined."""
+    """Metrics of one model in every replicate: [replicates] each, NaN if undefined."""
 
     auc: Floats
     log_loss: Floats
@@ -104,18 +104,18 @@ class Replicates:
     calibration: Floats
 
     def interval(self, figure: str) -> Interval:
-        """Bounds of a level."""
+        """Return the interval of a metric."""
         low, high = bounds(getattr(self, figure))
         return Interval(low=low, high=high)
 
     def difference(self, other: Replicates, figure: str, value: float | None) -> Difference:
-        """Bounds of this model's figure less that of another on the same rows, paired."""
+        """Return this model's metric minus another's on the same rows, with its paired interval."""
         low, high = bounds(getattr(self, figure) - getattr(other, figure))
         return Difference(value=value, low=low, high=high)
 
 
 def bounds(values: Floats) -> tuple[float | None, float | None]:
-    """Middle 95 % of replicates; None when most of them are undefined (one user, one class)."""
+    """Return the middle 95 % of replicates; None if over 10 % are undefined (one user or class)."""
     defined = values[np.isfinite(values)]
     if len(defined) < max(2, 0.9 * len(values)):
         return None, None
@@ -131,21 +131,21 @@ def replicate(
     users: Ints,
     models: Mapping[str, Floats],
 ) -> dict[str, Replicates]:
-    """Recompute the figures of some models in every replicate.
+    """Recompute the metrics of some models in every replicate.
 
     Args:
-        resampling: of (at least) these users.
-        labels: [rows], 0 or 1.
-        weights: [rows].
-        users: [rows], int64 hashes.
-        models: name → probabilities [rows].
+        resampling: Weights of these users, and possibly others.
+        labels: [rows] 0 or 1.
+        weights: [rows] weights.
+        users: [rows] int64 hashes.
+        models: Name → probabilities, [rows].
     """
     user = np.searchsorted(resampling.users, users).astype(np.int32)
     positive, size = weights * labels, len(resampling.users)
     replicates = resampling.weights.shape[1]
-    # Sparse products add in one order whatever the number of processors: equal bits everywhere.
+    # Sparse products add in the same order on any number of cores: results are bit-identical.
     chunks = [slice(start, start + _CHUNK) for start in range(0, replicates, _CHUNK)]
-    # One column, then one model's histogram at a time: each is as large as the rows.
+    # Process one column or one model's histogram at a time: each is as large as the rows.
     by_user = [np.bincount(user, each, size) for each in (positive, weights)]
     areas = {}
     for name, scores in models.items():
@@ -179,11 +179,11 @@ def replicate(
 def _histograms(
     positives: Floats, negatives: Floats, user: npt.NDArray[np.int32], p: Floats, users: int
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Positive and negative weight per (bin of the score, user)."""
+    """Return the positive and the negative weight per (score bin, user)."""
     bins = np.unique(score_keys(p), return_inverse=True)[1]
     size = int(bins.max()) + 1 if len(bins) else 0
     if size > _BINS:
-        # Neighboring scores share a bin: far below the spread between replicates.
+        # Neighboring scores share a bin; the error is far below the spread of replicates.
         bins = bins * _BINS // size
         size = _BINS
     bins = bins.astype(np.int32)
@@ -196,7 +196,7 @@ def _histograms(
 
 
 def _areas(positive: Floats, negative: Floats) -> Floats:
-    """AUC of each replicate from its histogram: both [bins, replicates]."""
+    """Compute the AUC of each replicate from histograms, both [bins, replicates]."""
     total = negative.sum(axis=0)
     below = np.cumsum(negative, axis=0)
     below -= negative / 2

@@ -1,9 +1,10 @@
-"""Field-level calibration: do predictions add up within each value of a column.
+"""Field-level calibration: whether predictions add up within each value of a column.
 
-A model can be calibrated overall and too high on one site as it is too low on another; its bids
-then buy the wrong impressions. The error of Pan et al. (WWW 2020), relative to the positives:
-Σ over values |Σ over rows w·(p - y)| / Σ w·y. Labels are draws, so it is above 0 for the truth,
-too: `chance` is what labels redrawn from the predictions would give, and `error` less it counts.
+A model can be calibrated overall, but too high on one site and too low on another; its bids then
+buy the wrong impressions. The error of Pan et al. (WWW 2020), relative to the positives, is
+Σ over values |Σ over rows w·(p - y)| / Σ w·y. Labels are random draws, so it is above 0 even for
+the true probabilities: `chance` is its expected value for labels redrawn from the predictions, and
+the error minus `chance` is what counts.
 """
 
 from __future__ import annotations
@@ -17,33 +18,33 @@ from nightbid.evaluation.slices import Slice
 
 
 class FieldError(TypedDict):
-    """Of one column and one model."""
+    """Calibration error of one model on one column."""
 
     column: str
     values: int
     error: float
-    """Predictions that are missing or too many within values, as a share of the positives."""
+    """Absolute excess of predictions, summed over values, as a share of the positives."""
     chance: float
-    """What labels redrawn from these predictions would give on average."""
+    """Mean error for labels redrawn from these predictions."""
     spread: float
-    """Standard deviation of what redrawn labels would give."""
+    """Standard deviation of the error for redrawn labels."""
     beyond_chance: float
-    """What is left of the error, at least 0."""
+    """Error minus chance, at least 0."""
 
 
 def field_calibration(
     slices: Iterable[Slice], labels: Floats, weights: Floats, scores: Mapping[str, Floats]
 ) -> dict[str, list[FieldError]]:
-    """Measure every model on every column that is sliced by.
+    """Measure every model on every slicing column.
 
     Args:
-        slices: Values of the columns; those of one column cover all rows.
-        labels: [rows], 0 or 1.
-        weights: [rows].
-        scores: Model → [rows], probabilities.
+        slices: Values of the columns; the slices of one column cover all rows.
+        labels: [rows] 0 or 1.
+        weights: [rows] weights.
+        scores: Model → [rows] probabilities.
 
     Returns:
-        Model → an entry per column; none where there are no positives.
+        Model → one entry per column; empty if there are no positives.
     """
     columns: dict[str, list[Slice]] = {}
     for each in slices:

@@ -1,6 +1,6 @@
-"""Figures of merit from a score table: weighted, and exact.
+"""Exact weighted metrics from a score table.
 
-A figure that is not defined (one class only, no rows) is NaN; `summary` makes that None.
+An undefined metric (a single class, no rows) is NaN; `summary` converts it to None.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CURVE_BINS = 20
 
 
 class Metrics(TypedDict):
-    """What is said of one model on one set of rows; None where it is not defined."""
+    """Metrics of one model on one set of rows; None if undefined."""
 
     auc: float | None
     pr_auc: float | None
@@ -30,7 +30,7 @@ class Metrics(TypedDict):
 
 
 class CurvePoint(TypedDict):
-    """Rows of similar prediction: what was predicted, and what happened."""
+    """A group of rows with similar predictions: mean prediction, label rate, and weight."""
 
     predicted: float
     observed: float
@@ -38,7 +38,7 @@ class CurvePoint(TypedDict):
 
 
 def auc(table: ScoreTable) -> float:
-    """Area under the ROC curve: the chance that a positive outranks a negative, ties half."""
+    """Area under the ROC curve: probability that a positive outranks a negative, ties half."""
     positives, negatives = table.positives / UNIT, table.negatives / UNIT
     below = np.cumsum(negatives) - negatives
     pairs = positives.sum() * negatives.sum()
@@ -46,7 +46,7 @@ def auc(table: ScoreTable) -> float:
 
 
 def pr_auc(table: ScoreTable) -> float:
-    """Average precision: sum over thresholds of the recall gained times the precision there."""
+    """Average precision: sum over thresholds of the gain in recall times the precision."""
     positives, negatives = table.positives[::-1] / UNIT, table.negatives[::-1] / UNIT
     total = positives.sum()
     if not total:
@@ -58,7 +58,7 @@ def pr_auc(table: ScoreTable) -> float:
 
 
 def log_loss(table: ScoreTable) -> float:
-    """Mean negative log likelihood, in nats."""
+    """Mean negative log likelihood in nats."""
     return _ratio(table.total_loss, table.total_weight)
 
 
@@ -68,25 +68,25 @@ def label_rate(table: ScoreTable) -> float:
 
 
 def entropy(rate: float) -> float:
-    """Entropy of a coin with this rate, in nats: the loss of its best constant prediction."""
+    """Entropy of a Bernoulli variable in nats: the loss of the best constant prediction."""
     if not 0 < rate < 1:
         return 0.0 if rate in (0, 1) else math.nan
     return -(rate * math.log(rate) + (1 - rate) * math.log1p(-rate))
 
 
 def normalized_entropy(table: ScoreTable) -> float:
-    """Log loss over that of the rows' own base rate (He et al. 2014, "Practical lessons")."""
+    """Log loss divided by that of the rows' own base rate (He et al. 2014, "Practical lessons")."""
     best = entropy(label_rate(table))
     return log_loss(table) / best if best else math.nan
 
 
 def calibration(table: ScoreTable) -> float:
-    """Mean prediction over mean label: 1.1 bids ten percent too high."""
+    """Mean prediction divided by mean label: with 1.1, bids are ten percent too high."""
     return _ratio(table.total_predicted, table.total_positives)
 
 
 def calibration_curve(table: ScoreTable, bins: int = CURVE_BINS) -> list[CurvePoint]:
-    """Rows in `bins` groups of equal weight by prediction; equal scores stay together."""
+    """Group rows by prediction into `bins` groups of equal weight; equal scores stay together."""
     weight = (table.positives + table.negatives) / UNIT
     total = weight.sum()
     if not total:
@@ -105,9 +105,9 @@ def calibration_curve(table: ScoreTable, bins: int = CURVE_BINS) -> list[CurvePo
 
 
 def expected_calibration_error(table: ScoreTable, bins: int = CURVE_BINS) -> float:
-    """Mean distance between predicted and observed over the calibration curve.
+    """Mean distance between prediction and label rate over the calibration curve.
 
-    Groups of equal weight, as Nguyen & O'Connor (2015) advise where rates are far from 1/2.
+    Groups have equal weight, as Nguyen & O'Connor (2015) advise for rates far from 1/2.
     """
     curve = calibration_curve(table, bins)
     total = sum(point["weight"] for point in curve)
@@ -118,7 +118,7 @@ def expected_calibration_error(table: ScoreTable, bins: int = CURVE_BINS) -> flo
 
 
 def summary(table: ScoreTable, gauc: float = math.nan, ndcg: float = math.nan) -> Metrics:
-    """All figures of one model."""
+    """Return all metrics of one model."""
     return Metrics(
         auc=known(auc(table)),
         pr_auc=known(pr_auc(table)),
@@ -132,7 +132,7 @@ def summary(table: ScoreTable, gauc: float = math.nan, ndcg: float = math.nan) -
 
 
 def _ratio(above: ExactSum, below: ExactSum) -> float:
-    """Quotient of two exact sums; NaN where it is not defined or beyond float64."""
+    """Return the quotient of two exact sums; NaN if undefined or outside float64's range."""
     divisor = below.fraction
     try:
         return float(above.fraction / divisor) if divisor else math.nan
@@ -141,10 +141,10 @@ def _ratio(above: ExactSum, below: ExactSum) -> float:
 
 
 def known(value: float) -> float | None:
-    """The number, or None for one that JSON cannot hold."""
+    """Return the number, or None if JSON cannot represent it."""
     return float(value) if math.isfinite(value) else None
 
 
 def constant_scores(rate: float, rows: int) -> Floats:
-    """The predictor that knows only the base rate of its training rows."""
+    """Return predictions of a constant model, the base rate of the training rows; [rows]."""
     return np.full(rows, rate, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Two runs compared row by row, from the scores that their evaluations kept."""
+"""Row-by-row comparison of two runs, from the scores that their evaluations kept."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ COMPARED = ("auc", "normalized_entropy", "log_loss", "calibration")
 
 @dataclass(frozen=True)
 class KeptScores:
-    """What one evaluation kept: rows in their canonical order, with the candidate's scores."""
+    """Scores that one evaluation kept: rows in canonical order with the candidate's scores."""
 
     keys: Ints
     users: Ints
     labels: Floats
     weights: Floats
     scores: Floats
-    """[rows], probabilities of the run's candidate."""
+    """[rows] predictions of the run's candidate."""
 
     @classmethod
     def load(cls, folder: Path) -> KeptScores:
-        """Read them from an evaluate stage's output.
+        """Load the scores from an evaluate stage's output folder.
 
         Raises:
-            MissingDataError: the evaluation kept none.
+            MissingDataError: The evaluation kept no scores.
         """
         files = sorted((folder / "scores").glob("part-*.parquet"))
         if not files:
@@ -57,16 +57,16 @@ class KeptScores:
 def paired(
     first: KeptScores, second: KeptScores, *, replicates: int, seed: int
 ) -> dict[str, Difference]:
-    """Figures of the second run's candidate less those of the first's, paired over users.
+    """Compute the second candidate's metrics minus the first's, paired over users.
 
     Args:
-        first: the run to compare with.
-        second: the run that is compared.
-        replicates: of the bootstrap over users.
-        seed: of its draw.
+        first: Scores of the reference run.
+        second: Scores of the run to compare.
+        replicates: Number of bootstrap replicates over users.
+        seed: Seed of the bootstrap.
 
     Raises:
-        CorruptDataError: the rows are not the same.
+        CorruptDataError: The rows differ.
     """
     _check_same(first, second)
     models = {"first": first.scores, "second": second.scores}
@@ -92,7 +92,7 @@ def paired(
 def paired_values(
     first: KeptScores, second: KeptScores, *, replicates: int, seed: int
 ) -> dict[str, Difference]:
-    """As `paired`, of models of values; with their figures."""
+    """Compare models of values by their own metrics; see `paired`."""
     _check_same(first, second)
     rows = ValueRows(first.labels, first.weights, first.users)
     models = {"first": first.scores, "second": second.scores}

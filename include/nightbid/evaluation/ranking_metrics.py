@@ -1,6 +1,7 @@
-"""Figures within groups: AUC per user, and NDCG of ranked lists.
+"""Metrics within groups: AUC per user, and NDCG of ranked lists.
 
-A global AUC also rewards telling keen users from others, which ranks nothing for either of them.
+A global AUC also rewards telling active users from others, which does not help to rank for any of
+them.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from nightbid.evaluation.scores import Floats, Ints, clipped, score_keys
 
 @dataclass(frozen=True)
 class GroupedScores:
-    """Rows per group and distinct score, groups in order, best score first. Mergeable."""
+    """Rows per group and distinct score; groups in order, best score first. Mergeable."""
 
     groups: Ints
-    """[entries], increasing."""
+    """[entries] group of each entry, increasing."""
     keys: Ints
-    """[entries], decreasing within a group."""
+    """[entries] score key, decreasing within a group."""
     positives: Floats
-    """[entries], weight."""
+    """[entries] weight of the positive rows."""
     negatives: Floats
     hits: Ints
-    """[entries], positive rows, unweighted: what a list shows."""
+    """[entries] unweighted number of positive rows, as lists show them."""
     rows: Ints
 
     @classmethod
@@ -38,7 +39,7 @@ class GroupedScores:
         probabilities: npt.ArrayLike,
         weights: npt.ArrayLike | None = None,
     ) -> GroupedScores:
-        """Count rows: all [rows]; groups are int64, labels 0 or 1, probabilities in [0, 1]."""
+        """Count rows, all [rows]; groups are int64, labels 0 or 1, probabilities in [0, 1]."""
         p = clipped(probabilities)
         positive = np.asarray(labels, dtype=np.float64) > 0.5
         w = np.ones_like(p) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -52,7 +53,7 @@ class GroupedScores:
         )
 
     def merge(self, other: GroupedScores) -> GroupedScores:
-        """Add the rows of another part, which may hold rows of the same groups."""
+        """Add the rows of another part, which may contain the same groups."""
         return self._folded(
             *(
                 np.concatenate([getattr(self, name), getattr(other, name)])
@@ -77,15 +78,15 @@ class GroupedScores:
         )
 
     def _segments(self) -> tuple[Ints, Ints]:
-        """First entry of each group, and the group's index of every entry."""
+        """Return the first entry of each group, and each entry's index of its group."""
         first = np.concatenate([[True], self.groups[1:] != self.groups[:-1]])
         return np.flatnonzero(first), np.cumsum(first) - 1
 
 
 def grouped_auc(scores: GroupedScores) -> float:
-    """GAUC: the AUC within each group that has both classes, averaged by the group's weight.
+    """GAUC: AUC within each group that has both classes, averaged by the groups' weights.
 
-    Zhou et al. 2018, "Deep interest network", who weigh by impressions.
+    Zhou et al. 2018, "Deep interest network", weight by impressions.
     """
     if len(scores.groups) == 0:
         return math.nan
@@ -93,7 +94,7 @@ def grouped_auc(scores: GroupedScores) -> float:
     positives = np.add.reduceat(scores.positives, starts)
     negatives = np.add.reduceat(scores.negatives, starts)
     above = _running(scores.negatives, starts, index)
-    # Best first: a positive outranks the negatives that are not yet passed.
+    # Best first: a positive outranks the negatives that come after it.
     won = scores.positives * (negatives[index] - above - scores.negatives / 2)
     both = (positives > 0) & (negatives > 0)
     if not both.any():
@@ -103,11 +104,11 @@ def grouped_auc(scores: GroupedScores) -> float:
 
 
 def ndcg(scores: GroupedScores, k: int) -> float:
-    """Normalized discounted cumulative gain of the first `k`, ties averaged over their order.
+    """Normalized discounted cumulative gain of the first `k` rows; ties average over their orders.
 
-    Järvelin & Kekäläinen 2002, gain 1 for a positive. A list counts once, and only if it holds
-    both classes (any order of the others is right). Rows count as logged, without their weight:
-    a negative that stands for ten was one place in the list.
+    Järvelin & Kekäläinen 2002, with gain 1 for a positive. Each list counts once, and only if it
+    contains both classes, since any order of a single class is right. Rows count as logged, without
+    weights: a negative that stands for ten took one place in the list.
     """
     if len(scores.groups) == 0:
         return math.nan
@@ -129,6 +130,6 @@ Number = TypeVar("Number", np.float64, np.int64)
 
 
 def _running(values: npt.NDArray[Number], starts: Ints, index: Ints) -> npt.NDArray[Number]:
-    """Sum of the group's entries before each one."""
+    """Return for each entry the sum of its group's earlier entries."""
     before = np.cumsum(values) - values
     return before - before[starts][index]

@@ -1,18 +1,19 @@
-"""What of the log loss no model could have avoided, where a simulator knows the truth.
+"""Decomposition of the log loss into avoidable and unavoidable parts, with a simulator's truth.
 
-Losses are expected ones, over draws of the labels by their true probabilities p:
--p·log q - (1 - p)·log(1 - q), averaged by weight. For predictions that know less and less:
+Losses are expected values over draws of the labels with true probabilities p:
+-p·log q - (1 - p)·log(1 - q), averaged by weight. The predictions q use less and less knowledge:
 
     noise      q = p: only the draw of the labels is unknown
-    position   everything but the position, which is decided after ranking: the mean of p over
+    position   everything except the position, which is decided after ranking: the mean of p over
                the positions of all rows
-    hidden     as well without the tastes of users, brands and ads that no column says: of each
-               stands a normal posterior, learned from the labels of the rows before the evaluate
-               days by somebody who knows all else; the mean of p over it
-    model      what the candidate predicted
+    hidden     also without hidden effects of users, brands and ads that no column contains: each
+               has a normal posterior from the labels of the rows before the evaluate days, given
+               everything else; q is the mean of p over it
+    model      the candidate's predictions
 
-The effects of logged columns count as known, and the posterior of each hidden one takes the others
-as known: with more and more rows a model comes close to this, and never below but by chance.
+The effects of logged columns count as known, and the posterior of each hidden effect takes the
+other effects as known. With more and more rows, a model's loss approaches this bound, and falls
+below it only by chance.
 """
 
 from __future__ import annotations
@@ -36,32 +37,32 @@ from nightbid.schema import KEY, LABEL, TRUTH, WEIGHT, split_files
 
 EARLIER = ("history", "train", "validate")
 NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
-"""Of the mean over a standard normal distribution, once the weights are scaled to 1."""
+"""Gauss-Hermite nodes and weights for means over a standard normal, up to the weights' sum."""
 TINY = 1e-12
 SUMS = ("score", "information", "variance")
 
 
 def reachable(task: StageTask, rows: Rows, base_rate: float) -> dict[str, Any] | None:
-    """Split the expected log loss of the candidate.
+    """Decompose the expected log loss of the candidate.
 
     Args:
-        task: Of the evaluation.
+        task: Evaluation task.
         rows: Evaluate rows with the scores of all models.
-        base_rate: What the constant model predicts.
+        base_rate: Prediction of the constant model.
 
     Returns:
         `losses`: expected log losses by name, of every model and of the best predictions `truth`,
-        `position` (without it) and `hidden` (without both). `parts` of the candidate's: noise,
-        position, hidden and model, which add up to it, and `share`, what it has of the gain of
-        `hidden` over the constant prediction. `shares`: the same of the other models. None where
-        the effects behind the truth are not known.
+        `position` (without it) and `hidden` (without both). `parts` of the candidate's loss: noise,
+        position, hidden and model, which add up to it, and `share`, its part of the gain of
+        `hidden` over the constant prediction. `shares`: the same for the other models. None if
+        the effects behind the truth are unknown.
     """
     spec = task.spec
     if rows.truth is None or not isinstance(spec.source, SimulatorSource):
         return None
     if (spec.label.column, spec.label.given, spec.label.kind) != ("click", None, "binary"):
         return None
-    if spec.sampling.frozen:  # It may be of another exchange.
+    if spec.sampling.frozen:  # Frozen rows may come from another simulated exchange.
         return None
     effects = HiddenEffects(spec.source)
     sample = task.inputs["sample"].path
@@ -75,7 +76,7 @@ def reachable(task: StageTask, rows: Rows, base_rate: float) -> dict[str, Any] |
         without_position, without_both = _predictions(
             rows.truth, evaluate, sample, effects, ranked=not spec.position_inputs()
         )
-    except ValueError:  # Ids are hashed, or a fault has replaced them.
+    except ValueError:  # Ids are hashed, or an injected fault replaced them.
         return None
     predictions = {
         "truth": rows.truth,
@@ -104,7 +105,7 @@ def reachable(task: StageTask, rows: Rows, base_rate: float) -> dict[str, Any] |
 
 
 def expected_log_loss(truth: Floats, predicted: Floats, weights: Floats) -> float:
-    """Average the log loss over rows and over draws of their labels; [rows] each."""
+    """Average the log loss over rows and over draws of their labels; all arrays are [rows]."""
     q = np.clip(predicted, TINY, 1 - TINY)
     losses = -(truth * np.log(q) + (1 - truth) * np.log1p(-q))
     return float(weights @ losses / weights.sum())
@@ -113,7 +114,7 @@ def expected_log_loss(truth: Floats, predicted: Floats, weights: Floats) -> floa
 def _predictions(
     truth: Floats, evaluate: pa.Table, sample: Path, effects: HiddenEffects, *, ranked: bool
 ) -> tuple[Floats, Floats]:
-    """Best predictions without the position, and without hidden tastes as well; [rows] each."""
+    """Best predictions without the position, and without hidden effects as well; [rows] each."""
     p = np.clip(truth, TINY, 1 - TINY)
     logits = np.log(p) - np.log1p(-p)
     shift, share = np.zeros(1), np.ones(1)
@@ -130,14 +131,14 @@ def _predictions(
 
 
 def _position(evaluate: pa.Table, effects: HiddenEffects) -> tuple[Floats, Floats, Floats]:
-    """Effect of each row's position; then the effect and the share of each position."""
+    """Return the effect of each row's position, and the effect and share of each position."""
     codes, values = _coded(evaluate[POSITION])
     shift = effects.of(POSITION, values)
     return shift[codes], shift, np.bincount(codes, minlength=len(shift)) / len(codes)
 
 
 def _mean(logits: Floats, spread: Floats, shift: Floats, share: Floats) -> Floats:
-    """Average probabilities over positions, and over normal logits of this spread; [rows]."""
+    """Average probabilities over positions and normally distributed logits; [rows]."""
     total = np.zeros(len(logits))
     nodes = zip(NODES, NODE_WEIGHTS / NODE_WEIGHTS.sum(), strict=True)
     for node, weight in nodes if spread.any() else ((0.0, 1.0),):
@@ -147,10 +148,10 @@ def _mean(logits: Floats, spread: Floats, shift: Floats, share: Floats) -> Float
 
 
 def _evidence(sample: Path) -> dict[str, pa.Table]:
-    """Sum up what the labels of earlier rows say of each key.
+    """Summarize the evidence of earlier rows' labels about each key's effect.
 
-    The score of its effect at the truth, the information in it, and the variance of the score; the
-    last two differ where rows have weights.
+    The sums are the score of the effect at the truth, its information, and the variance of the
+    score; the last two differ if rows have weights.
     """
     parts: dict[str, list[pa.Table]] = {name: [] for name in KEYS}
     for split in EARLIER:
@@ -165,7 +166,7 @@ def _evidence(sample: Path) -> dict[str, pa.Table]:
 
 
 def _summed(table: pa.Table) -> pa.Table:
-    # With threads the order of a sum, and so its last bit, is left to chance.
+    # With several threads, the order of additions, and so the last bit, would vary.
     by_key = table.group_by("key", use_threads=False)
     grouped = by_key.aggregate([(name, "sum") for name in SUMS])
     return grouped.select(["key", *(f"{name}_sum" for name in SUMS)]).rename_columns(["key", *SUMS])
@@ -174,10 +175,10 @@ def _summed(table: pa.Table) -> pa.Table:
 def _posterior(
     name: str, column: pa.ChunkedArray, known: pa.Table, effects: HiddenEffects
 ) -> tuple[Floats, Floats, Floats]:
-    """The true effect of each row's key; mean and variance of what can be known of it.
+    """Return true effects of each row's key, and mean and variance of their posterior.
 
-    With prior N(μ, s²) and an estimate t + score/information of variance v: the weight of the
-    estimate is k = s² / (s² + v), the posterior N(μ + k·(estimate - μ), s²·(1 - k)).
+    With prior N(μ, s²) and an estimate t + score/information of variance v, the estimate's weight
+    is k = s² / (s² + v), and the posterior N(μ + k·(estimate - μ), s²·(1 - k)).
     """
     codes, values = _coded(column)
     true = effects.of(name, values)
@@ -201,7 +202,7 @@ def _columns(sample: Path, split: str, names: tuple[str, ...]) -> pa.Table:
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """Codes, [rows], and the distinct values, as text."""
+    """Return codes, [rows], and the distinct values as strings."""
     encoded = pc.dictionary_encode(_texts(column).combine_chunks(), null_encoding="encode")
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary
 

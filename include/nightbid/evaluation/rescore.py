@@ -1,7 +1,7 @@
-"""An older model scored on the rows that a newer night was judged on, so that both can be paired.
+"""Scores of an older model on the rows that judged a newer night, for a paired comparison.
 
-The scores are kept below `comparisons/<pipeline>/` of the workspace, under the digest of the older
-bundle and that of the rows: they are computed once.
+The scores are stored below `comparisons/<pipeline>/` of the workspace, under the digests of the
+older bundle and of the rows, so they are computed only once.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ SCORE = "score"
 
 
 def rescored(older: RunRecord, newer: RunRecord) -> KeptScores | None:
-    """Read what the older run's model predicts for the rows of the newer night.
+    """Read the older model's predictions for the rows of the newer night.
 
     Args:
-        older: A run that exported its candidate.
-        newer: A run that was evaluated.
+        older: Run that exported its candidate.
+        newer: Run that was evaluated.
 
     Returns:
-        Rows as the newer evaluation has them, with the older model's scores; None where it was not
-        scored on them.
+        Rows of the newer evaluation with the older model's scores; None if they are not computed
+        yet.
 
     Raises:
-        NightbidError: An output is gone or damaged.
+        NightbidError: An output is missing or damaged.
     """
     rows = _output(newer, "evaluate")[1]
     path = _place(older, newer)
@@ -63,11 +63,11 @@ def rescored(older: RunRecord, newer: RunRecord) -> KeptScores | None:
 
 
 def why_not(older: RunRecord, newer: RunRecord) -> str:
-    """Say why the older model cannot be scored on the newer night's rows; empty where it can.
+    """Return why the older model cannot be scored on the newer night's rows; empty if it can.
 
     Args:
-        older: The run whose model is scored.
-        newer: The run whose rows are.
+        older: Run with the model.
+        newer: Run with the rows.
     """
     if older.head.spec.get("label") != newer.head.spec.get("label"):
         return "they predict different labels"
@@ -81,21 +81,21 @@ def why_not(older: RunRecord, newer: RunRecord) -> str:
 
 
 def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> int:
-    """Score the older run's model on the newer night's evaluate rows, and keep the scores.
+    """Score the older run's model on the newer night's evaluate rows, and store the scores.
 
-    As a champion in an evaluation, it keeps its vocabularies and takes the newer night's history.
+    As for a champion in an evaluation, it uses its own vocabularies and the newer night's history.
 
     Args:
-        older: The run whose model is scored.
-        newer: The run whose rows are.
-        progress: Told the share of the rows that is scored.
+        older: Run with the model.
+        newer: Run with the rows.
+        progress: Progress callback.
 
     Returns:
-        How many rows.
+        The number of rows.
 
     Raises:
-        ConfigError: The two predict different labels.
-        NightbidError: An output that it needs was never made, is gone or damaged.
+        ConfigError: The runs predict different labels, or a required output is missing.
+        NightbidError: An output is damaged.
     """
     if why := why_not(older, newer):
         raise ConfigError(
@@ -103,7 +103,7 @@ def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> 
             where="compare",
             hint="compare runs of which both are kept",
         )
-    # TensorFlow stays out of this: a bundle is scored by ONNX Runtime.
+    # No TensorFlow here: ONNX Runtime scores bundles.
     from nightbid.features.fitted import FittedFeatures
     from nightbid.serving.bundle import Bundle
 
@@ -137,7 +137,7 @@ def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> 
 
 
 def _aligned(keys: Ints, scores: Floats, wanted: Ints, run_id: str) -> Floats:
-    """Scores of the rows that were evaluated, which keep the order of the sampled ones."""
+    """Select the scores of the evaluated rows, which keep the order of the sampled ones."""
     if len(keys) != len(wanted):
         chosen = np.isin(keys, wanted)
         keys, scores = keys[chosen], scores[chosen]

@@ -1,4 +1,4 @@
-"""The evaluate rows, scored piece by piece: what is kept of a row is some 100 bytes."""
+"""The evaluate rows, scored piece by piece: about 100 bytes are kept per row."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from nightbid.schema import GIVEN, KEY, LABEL, TIME, TRUTH, USER, WEIGHT, split_
 
 DAY = 86_400_000_000
 PIECE = 1 << 17
-"""Rows of a day that are read and scored together: a multiple of what a network scores at once, so
-that scores are the same bits as those of a day in one piece."""
+"""Rows of a day that are read and scored at once: a multiple of a network's batch, so that scores
+are bit-identical to those of a whole day at once."""
 ROW_BYTES = 400
-"""Of memory, that scores, users and slices of a row take while they are evaluated."""
+"""Bytes of memory that scores, users and slices of a row take during the evaluation."""
 AS_LOGGED = "as logged"
 PROPENSITY = "propensity"
 
 
 @dataclass(frozen=True)
 class EarlierChampion:
-    """Scores of a champion that served before the present one."""
+    """Scores of a champion that served before the current one."""
 
     number: int
-    """Of its promotion in the history."""
+    """Number of its promotion in the champion history."""
     night: str
-    """YYYY-MM-DD."""
+    """Night that trained it, YYYY-MM-DD."""
     scores: Floats
-    """[rows], probabilities."""
+    """[rows] predictions."""
 
 
 @dataclass(frozen=True)
@@ -52,36 +52,36 @@ class Rows:
     weights: Floats
     users: Ints
     days: Ints
-    """Since 1970-01-01."""
+    """Days since 1970-01-01."""
     truth: Floats | None
-    """True probabilities, where a simulator knows them."""
+    """True probabilities if a simulator knows them."""
     slices: pa.Table
-    """The columns to slice by."""
+    """Columns to slice by."""
     scores: Mapping[str, Floats]
-    """Model → probabilities."""
+    """Model → predictions."""
     as_logged: Floats | None = None
-    """The candidate's probabilities with the logged position; None without training-only inputs."""
+    """The candidate's predictions with the logged position; None without training-only inputs."""
     earlier: tuple[EarlierChampion, ...] = ()
-    """Recent champions besides the present one."""
+    """Recent champions before the current one."""
     given: Floats | None = None
-    """Whether the label's condition held, where all rows are kept."""
+    """1 if the label's condition held, else 0; None if only such rows are kept."""
     tasks: Mapping[str, Floats] = field(default_factory=dict)
-    """Of a multi-task candidate: column of the condition, of the label → probabilities."""
+    """Columns of condition and label → probabilities; empty unless the candidate is multi-task."""
     propensity: Floats | None = None
-    """Probability with which the logged item was shown; NaN where it is unknown or impossible."""
+    """Probability with which the logged item was shown; NaN if unknown or invalid."""
     unscored: int = 0
-    """Rows left out because a baseline in the logs has no score of them."""
+    """Number of rows left out because a baseline in the logs has no score for them."""
     share: float = 1.0
-    """Of the users, that is evaluated: all, unless their rows would not fit in memory."""
+    """Share of the users that are evaluated; below 1 if all rows would not fit in memory."""
     others: int = 0
-    """Rows of the other users."""
+    """Number of rows of the other users."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
     def digest(self) -> str:
-        """Of keys, labels and weights in their order: two runs with the same compared the same."""
+        """Digest of keys, labels, weights and users: equal digests mean equal rows."""
         total = hashlib.sha256()
         for column in (self.keys, self.labels, self.weights, self.users):
             total.update(np.ascontiguousarray(column).tobytes())
@@ -89,18 +89,18 @@ class Rows:
 
     @property
     def lists(self) -> Ints:
-        """[rows] one number per user and day: what is ranked together."""
+        """[rows] one number per user and day: rows with the same number are ranked together."""
         return self.users * np.int64(1_000_003) + self.days
 
     def scored(self, tolerated: float, column: str) -> Rows:
-        """Leave out the rows that a baseline in the logs has no score of.
+        """Leave out the rows for which a baseline in the logs has no score.
 
         Args:
-            tolerated: Share of rows that may have none.
-            column: Name of its column.
+            tolerated: Maximum share of rows without a score.
+            column: Name of the baseline's column.
 
         Raises:
-            CorruptDataError: more rows have none, or some scores are no probabilities.
+            CorruptDataError: More rows have no score, or some scores are not probabilities.
         """
         score = self.scores["baseline"]
         wrong = np.flatnonzero((score < 0) | (score > 1))
@@ -140,7 +140,7 @@ class Rows:
         )
 
     def save_scores(self, path: Path) -> None:
-        """Write keys, labels and scores as Parquet, for later comparisons row by row."""
+        """Write keys, labels and scores as Parquet, for later row-by-row comparisons."""
         columns: dict[str, npt.NDArray[np.generic]] = {
             KEY: self.keys,
             USER: self.users,
@@ -154,15 +154,18 @@ class Rows:
 
 
 def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
-    """Score the evaluate rows with candidate, baseline and champion, piece by piece of each day.
+    """Score the evaluate rows with candidate, baseline and champions, piece by piece.
 
-    Raw and featurized rows of a piece alone are in memory.
+    Only one piece of raw and featurized rows is in memory at a time. A baseline in the logs
+    (`baseline.column`) is read, not computed.
 
-    A baseline in the logs (`baseline.column`) is read, not computed.
+    Args:
+        task: Evaluation task.
+        slices: Columns to slice by.
 
     Raises:
-        MissingDataError: there are no evaluate rows.
-        CorruptDataError: raw and featurized rows are not the same ones.
+        MissingDataError: There are no evaluate rows.
+        CorruptDataError: Raw and featurized rows differ.
     """
     from nightbid.features.fitted import FittedFeatures
     from nightbid.models.predict import load_model
@@ -266,7 +269,7 @@ def score_rows(task: StageTask, slices: tuple[str, ...]) -> Rows:
 
 
 def _possible(propensity: npt.NDArray[np.generic] | None) -> Floats | None:
-    """Propensities, NaN where they are not above 0 and at most 1."""
+    """Return propensities, NaN unless above 0 and at most 1."""
     if propensity is None:
         return None
     found = propensity.astype(np.float64)
@@ -274,7 +277,7 @@ def _possible(propensity: npt.NDArray[np.generic] | None) -> Floats | None:
 
 
 def _logged(raw: pa.Table, column: str, day: str) -> Floats:
-    """The scores that a column of the logs holds; NaN where there is none."""
+    """Return the scores in a column of the logs; NaN for missing ones."""
     if column not in raw.column_names:
         raise MissingDataError(
             f"there is no column {column!r}",
@@ -285,10 +288,10 @@ def _logged(raw: pa.Table, column: str, day: str) -> Floats:
 
 
 def training_rate(folder: Path) -> float:
-    """Weighted label rate of the training rows: what the constant predictor knows.
+    """Compute the weighted label rate of the training rows, the constant model's prediction.
 
     Args:
-        folder: the featurize stage's output.
+        folder: Output folder of the featurize stage.
     """
     positives = total = 0.0
     for path in split_files(folder, "train"):
@@ -304,18 +307,18 @@ def _pieces(
     raw_files: Mapping[str, list[Path]],
     used: tuple[str, ...] | None,
 ) -> Iterator[tuple[float, str, pa.Table, pa.Table]]:
-    """Read featurized rows and the raw ones beside them, piece by piece.
+    """Read featurized rows together with their raw rows, piece by piece.
 
     Args:
         files: Day → featurized files.
-        raw_files: Day → sampled files; both may cut a day into files differently.
-        used: Columns of the raw rows; None: all, for champions look their features up in them.
+        raw_files: Day → sampled files; the two stages may split a day into files differently.
+        used: Columns of the raw rows; None reads all, so that champions can look up features.
 
     Yields:
-        Share of the rows that is read, the day, as many featurized as raw rows.
+        The share of the rows read before, the day, and featurized and raw rows of equal number.
 
     Raises:
-        CorruptDataError: they are not the same rows.
+        CorruptDataError: The rows differ.
     """
     counts = {day: _count(paths) for day, paths in files.items()}
     total, done = max(sum(counts.values()), 1), 0
@@ -335,7 +338,7 @@ def _pieces(
 
 
 def _cut(paths: list[Path], columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Read a day's rows in tables of `PIECE` rows, the last one smaller; one if it has none."""
+    """Read a day's rows in tables of `PIECE` rows; the last is smaller, or empty if no rows."""
     waiting: pa.Table | None = None
     for path in paths:
         with pq.ParquetFile(path) as file:
@@ -369,7 +372,7 @@ def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
 
 
 def _by_day(paths: list[Path]) -> dict[str, list[Path]]:
-    """Group files by their day: sampling and featurization cut a day into files differently."""
+    """Group files by day: sampling and featurization split a day into files differently."""
     days: dict[str, list[Path]] = {}
     for path in paths:
         days.setdefault(path.parent.name, []).append(path)

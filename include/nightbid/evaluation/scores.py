@@ -1,9 +1,9 @@
-"""A histogram of scores: the whole of an evaluation in a bounded, mergeable table.
+"""A histogram of scores: a bounded, mergeable table that contains a whole evaluation.
 
-A bin is a range of the logit. As long as there are at most `LIMIT` distinct scores, every score
-has its own bin and all figures are exact; beyond that, neighboring bins are joined two by two.
-Weights are kept in fixed point and totals as exact sums, so any way of cutting the rows into
-parts and merging them gives the same bits.
+A bin is a range of the logit. With at most `LIMIT` distinct scores, every score has its own bin and
+all metrics are exact; with more, neighboring bins are merged in pairs. Weights are fixed-point
+numbers and totals are exact sums, so results are bit-identical however the rows are split into
+parts and merged.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from nightbid.profile.exact import ExactSum
 ZERO = ExactSum()
 LIMIT = 1 << 20
 PIECE = 1 << 21
-"""Rows that are sorted together; more are counted in pieces and merged, to the same bits."""
+"""Number of rows sorted at once; more are counted in pieces and merged, with equal results."""
 UNIT = float(1 << 32)
-"""Weights of bins are integers in units of 2^-32."""
+"""Number of units per weight of 1: bins store weights as integers in units of 2^-32."""
 _LARGEST = float(1 << 30)
 _SMALLEST = float(np.finfo(np.float64).eps)
 
@@ -30,10 +30,10 @@ Ints = npt.NDArray[np.int64]
 
 
 def clipped(probabilities: npt.ArrayLike) -> Floats:
-    """Probabilities as float64, away from 0 and 1 by one float64 epsilon (as scikit-learn does).
+    """Clip probabilities to one float64 epsilon from 0 and 1, as scikit-learn does; float64.
 
     Raises:
-        DataError: one is not a number between 0 and 1.
+        DataError: A value is not a number between 0 and 1.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     wrong = ~((p >= 0) & (p <= 1))
@@ -48,23 +48,23 @@ def clipped(probabilities: npt.ArrayLike) -> Floats:
 
 
 def log_losses(labels: Floats, p: Floats) -> Floats:
-    """Log loss of each row, in nats; `p` must be clipped."""
+    """Compute the log loss of each row in nats; `p` must be clipped."""
     losses: Floats = -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
     return losses
 
 
 def score_keys(p: Floats) -> Ints:
-    """Integers in the order of the scores: the bits of the logit, made monotone."""
+    """Convert scores to integers with the same order: the bits of the logit, made monotone."""
     logit = np.log(p) - np.log1p(-p)
     bits = (logit + 0.0).view(np.int64)  # + 0.0: -0.0 and 0.0 are the same score
     return np.where(bits >= 0, bits, np.int64(-(2**63)) - bits)
 
 
 def fixed(weights: Floats) -> Ints:
-    """Weights in units of 2^-32.
+    """Convert weights to integers in units of 2^-32.
 
     Raises:
-        DataError: a weight is negative, not finite, or so large that sums would overflow.
+        DataError: A weight is negative or not finite, or the sum would overflow.
     """
     _check(weights)
     return np.rint(weights * UNIT).astype(np.int64)
@@ -81,23 +81,23 @@ def _check(weights: Floats) -> None:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Weighted positives, negatives and predictions per bin of the logit, highest key last."""
+    """Weighted positives, negatives and predictions per bin of the logit, lowest key first."""
 
     keys: Ints
-    """[bins], increasing; score keys shifted right by `level`."""
+    """[bins] score keys shifted right by `level`, increasing."""
     positives: Ints
-    """[bins], weight of the positive rows, in units of 2^-32."""
+    """[bins] weight of the positive rows, in units of 2^-32."""
     negatives: Ints
     predicted: Ints
-    """[bins], sum of weight times probability."""
+    """[bins] sum of weight times probability, in units of 2^-32."""
     level: int = 0
-    """How often neighboring bins were joined."""
+    """Number of times that neighboring bins were merged in pairs."""
     rows: int = 0
     total_positives: ExactSum = ZERO
     total_weight: ExactSum = ZERO
     total_predicted: ExactSum = ZERO
     total_loss: ExactSum = ZERO
-    """Sum of weight times log loss, in nats."""
+    """Sum of weight times log loss in nats."""
 
     @classmethod
     def of(
@@ -111,13 +111,13 @@ class ScoreTable:
         """Count rows.
 
         Args:
-            labels: [rows], 0 or 1.
-            probabilities: [rows], in [0, 1].
-            weights: [rows], how many rows each stands for; default 1.
-            limit: most bins to keep.
+            labels: [rows] 0 or 1.
+            probabilities: [rows] in [0, 1].
+            weights: [rows] number of rows that each one stands for; None means 1.
+            limit: Maximum number of bins.
 
         Raises:
-            DataError: a probability or weight is out of its domain.
+            DataError: A probability or weight is out of range.
         """
         y = np.asarray(labels, dtype=np.float64)
         p = clipped(probabilities)
@@ -180,7 +180,7 @@ class ScoreTable:
         keys = keys[order]
         values = [each[order] for each in (positives, negatives, predicted)]
         starts = _starts(keys)
-        # The smallest level at which all rows fit: a part never needs a higher one than the
+        # Use the smallest level at which all rows fit: a part never needs a higher level than the
         # whole, so the order of merging does not matter.
         while len(starts) > limit:
             level += 1

@@ -1,4 +1,4 @@
-"""Groups of rows by a column of the logs: one per frequent value, or per fifth of a number."""
+"""Slices: groups of rows by a column of the logs, one per frequent value or quantile range."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _FEW = 12
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows that share a value."""
+    """Rows that share a value of a column."""
 
     column: str
     value: str
     rows: npt.NDArray[np.bool_]
-    """[rows] whether each row is in it."""
+    """[rows] whether each row belongs to the slice."""
 
 
 def slices_of(table: pa.Table, columns: tuple[str, ...], most: int) -> Iterator[Slice]:
-    """Cut rows by each column.
+    """Slice rows by each column.
 
     Args:
-        table: [rows] with the columns.
-        columns: which to slice by, in this order.
-        most: frequent values with a slice of their own.
+        table: [rows] table with the columns.
+        columns: Columns to slice by, in this order.
+        most: Maximum number of frequent values per column with their own slice.
 
     Raises:
-        ConfigError: a column is not in the logs, or holds lists.
+        ConfigError: A column is not in the logs, or contains lists.
     """
     for name in columns:
         if name not in table.column_names:
@@ -69,7 +69,7 @@ def _of_column(name: str, column: pa.Array, most: int) -> Iterator[Slice]:
             yield from _of_numbers(name, column)
             return
         distinct = pc.count_distinct(column).as_py()
-        # An id repeats; a measure rarely does. Ids are named, measures are cut.
+        # Ids repeat, measurements rarely do. Ids get slices by value, measurements by quantile.
         if distinct > most * 50 or distinct > len(column) / 2:
             yield from _of_numbers(name, column)
             return
@@ -78,7 +78,7 @@ def _of_column(name: str, column: pa.Array, most: int) -> Iterator[Slice]:
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     values = encoded.dictionary.to_pylist()
     counts = np.bincount(codes, minlength=len(values))
-    # Ties by name: the order of the rows must not choose.
+    # Break ties by name, so that the order of the rows does not matter.
     order = sorted(range(len(values)), key=lambda code: (-counts[code], values[code]))
     kept = order[:most]
     for code in kept:

@@ -1,4 +1,4 @@
-"""Evaluate: the candidate, its reference and the baselines on the very same newest rows."""
+"""Evaluate: compare candidate, reference and baselines on the same newest rows."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ from nightbid.night.task import Outcome, StageTask
 
 DIFFERENCES = ("auc", "normalized_entropy", "log_loss")
 MOST_WEIGHT = 100.0
-"""Largest weight by inverse propensity, in medians."""
+"""Upper bound of inverse-propensity weights, as a multiple of their median."""
 CURVES = ("candidate", "champion", "baseline")
 
 
 def run(task: StageTask) -> Outcome:
-    """Score the evaluate rows with every model and judge the candidate.
+    """Score the evaluate rows with every model, and judge the candidate.
 
     Raises:
-        NightbidError: rows are missing or are not the same in sample and featurize.
+        NightbidError: Rows are missing, or differ between sample and featurize.
     """
     settings = task.spec.evaluate
     rows = score_rows(task, settings.slices)
@@ -127,20 +127,20 @@ def evaluate(
     no_reference: str = "",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Compute everything that is said of the models; the manifest's metrics.
+    """Compute all metrics of the models, for the stage's manifest.
 
     Args:
-        rows: evaluate rows with the scores of all models.
-        base_rate: label rate of the training rows, what the constant model predicts.
-        replicates: number of bootstrap replicates of the intervals.
-        margin: loss in normalized entropy that a neutral candidate must exclude.
-        margin_auc: largest significant loss in AUC that is accepted.
-        ndcg_k: cutoff of NDCG.
-        slices: columns to slice by.
-        slice_values: most frequent values with a slice of their own.
-        seed: of the bootstrap.
-        no_reference: why the champion is not compared with, if there is one.
-        progress: told the share of the work that is done.
+        rows: Evaluate rows with the scores of all models.
+        base_rate: Label rate of the training rows, which the constant model predicts.
+        replicates: Number of bootstrap replicates for the intervals.
+        margin: Loss in normalized entropy that a neutral candidate must exclude.
+        margin_auc: Largest significant loss in AUC that is accepted.
+        ndcg_k: Cutoff of NDCG.
+        slices: Columns to slice by.
+        slice_values: Maximum number of frequent values per column with their own slice.
+        seed: Seed of the bootstrap.
+        no_reference: Reason for not comparing with the champion; empty otherwise.
+        progress: Progress callback.
     """
     reference = "champion" if "champion" in rows.scores else "baseline"
     models = {**rows.scores, "constant": constant_scores(base_rate, len(rows))}
@@ -186,7 +186,7 @@ def evaluate(
     verdict = judged(difference["normalized_entropy"], auc=difference["auc"])
     ratchet = _ratchet(rows, resampling, figures, judged)
     if verdict == "neutral" and ratchet and ratchet["verdict"] not in PROMOTED:
-        # Neutral nights in a row may lose the margin once, not each time.
+        # A series of neutral nights may lose the margin once, not each time.
         verdict = "undecided"
     as_logged = None
     if rows.as_logged is not None:
@@ -229,11 +229,11 @@ def evaluate(
 def _by_propensity(
     rows: Rows, pair: dict[str, Floats], resampling: Resampling, reference: str
 ) -> dict[str, Any] | None:
-    """Judge on rows weighted by inverse propensities: as if items had been shown evenly.
+    """Compare on rows weighted by inverse propensities, as if items had been shown evenly.
 
     Returns:
-        Figures of both models, their paired differences, and the rows that they rest on; None
-        where no propensities are known.
+        Metrics of both models, their paired differences, and row counts; None if no propensities
+        are known.
     """
     if rows.propensity is None:
         return None
@@ -241,7 +241,7 @@ def _by_propensity(
     if not known.any():
         return None
     inverse = 1 / np.where(known, rows.propensity, 1.0)
-    # The rarest rows would decide alone.
+    # Cap the weights, so that the rarest rows do not decide alone.
     most = MOST_WEIGHT * float(np.median(inverse[known]))
     weighted = replace(rows, weights=rows.weights * np.minimum(inverse, most))
     figures = {name: summary(_table(weighted, each, known)) for name, each in pair.items()}
@@ -263,7 +263,7 @@ def _ratchet(
     figures: dict[str, Metrics],
     judged: Callable[..., Verdict],
 ) -> dict[str, Any] | None:
-    """Compare with the best of the recent champions, where it beats the present one here."""
+    """Compare with the best recent champion, if it beats the current one on these rows."""
     best: tuple[float, EarlierChampion] | None = None
     for each in rows.earlier:
         loss = summary(ScoreTable.of(rows.labels, each.scores, rows.weights))["normalized_entropy"]
@@ -288,10 +288,10 @@ def _ratchet(
 
 
 def _tasks(rows: Rows, k: int) -> dict[str, Any]:
-    """Judge each task of a multi-task candidate.
+    """Compute metrics for each task of a multi-task candidate.
 
-    The condition is judged on all rows; the label on those where the condition held, as a model
-    of that label alone would be.
+    The condition is evaluated on all rows; the label on rows where the condition held, as for a
+    single-task model of that label.
     """
     found: dict[str, Any] = {}
     if rows.given is None:

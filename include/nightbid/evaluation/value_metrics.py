@@ -1,4 +1,4 @@
-"""Figures of merit of predicted values, and their intervals over users."""
+"""Metrics of predicted values, and their intervals over users."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from nightbid.evaluation.scores import Floats, Ints
 from nightbid.models.values import deviances
 
 FIGURES = ("normalized_deviance", "deviance", "gini", "mae", "rmse", "calibration")
-"""Figures with intervals."""
+"""Metrics with intervals."""
 _BINS, _CHUNK = 1 << 12, 16
 
 
 @dataclass(frozen=True)
 class ValueRows:
-    """Actual values of rows, and whose they are; [rows] each."""
+    """Actual values, weights and users of rows; [rows] each."""
 
     values: Floats
     weights: Floats
     users: Ints
 
     def take(self, kept: Any) -> ValueRows:
-        """Some of the rows."""
+        """Select some of the rows."""
         return ValueRows(self.values[kept], self.weights[kept], self.users[kept])
 
     @property
@@ -42,10 +42,10 @@ class ValueRows:
 
 
 def checked(predicted: Floats) -> Floats:
-    """Predicted values as float64.
+    """Return predicted values as float64.
 
     Raises:
-        DataError: one is not a number from 0 on.
+        DataError: A prediction is negative or not finite.
     """
     found = np.asarray(predicted, np.float64)
     wrong = ~(np.isfinite(found) & (found >= 0))
@@ -60,15 +60,15 @@ def checked(predicted: Floats) -> Floats:
 
 
 def figures(rows: ValueRows, predicted: Floats) -> dict[str, float | None]:
-    """All figures of one model.
+    """Compute all metrics of one model.
 
-    `normalized_deviance` is the Tweedie deviance over that of the rows' own mean; `gini` the
-    Lorenz area of the values in the order of the predictions over that in their own order;
-    `rank_correlation` is Spearman's; `calibration` the mean prediction over the mean value.
+    `normalized_deviance` is the Tweedie deviance divided by that of the rows' own mean; `gini` is
+    the Lorenz area of the values in the order of the predictions, divided by that in their own
+    order; `rank_correlation` is Spearman's; `calibration` is mean prediction over mean value.
 
     Args:
-        rows: the actual values.
-        predicted: [rows]
+        rows: Actual values.
+        predicted: [rows] predicted values.
     """
     p, y, w = checked(predicted), rows.values, rows.weights
     total = float(w.sum())
@@ -96,11 +96,11 @@ def _spearman(p: Floats, y: Floats) -> float:
 
 
 def normalized_gini(order: Floats, values: Floats) -> float:
-    """How well an order ranks values: 1 perfectly, 0 by chance; NaN where all values are equal.
+    """Measure how well an order ranks values: 1 perfectly, 0 by chance; NaN if all are equal.
 
     Args:
-        order: [rows] any numbers; equal ones are not ranked.
-        values: [rows] from 0 on.
+        order: [rows] any numbers; ties are not ranked.
+        values: [rows] at least 0.
     """
     even = np.ones(len(values))
     if not values.any():
@@ -110,7 +110,7 @@ def normalized_gini(order: Floats, values: Floats) -> float:
 
 
 def _gini(order: Floats, values: Floats, weights: Floats) -> float:
-    """Gini coefficient of weighted values in an order; rows of equal order are one step."""
+    """Gini coefficient of weighted values in an order; rows with equal order form one step."""
     _, place = np.unique(order, return_inverse=True)
     mass, value = (
         np.asarray(np.bincount(place, each)[:, None], np.float64)
@@ -120,7 +120,7 @@ def _gini(order: Floats, values: Floats, weights: Floats) -> float:
 
 
 def _ginis(mass: Floats, value: Floats) -> Floats:
-    """Gini coefficient of each column: both [steps, columns], in rising order."""
+    """Gini coefficient of each column; both arrays are [steps, columns], in increasing order."""
     with np.errstate(divide="ignore", invalid="ignore"):
         x, y = mass / mass.sum(axis=0), np.cumsum(value, axis=0) / value.sum(axis=0)
     before = np.vstack([np.zeros((1, y.shape[1])), y[:-1]])
@@ -129,17 +129,17 @@ def _ginis(mass: Floats, value: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class ValueReplicates:
-    """Figures of one model in every replicate of the bootstrap: name → [replicates]."""
+    """Metrics of one model in every bootstrap replicate: name → [replicates]."""
 
     figures: Mapping[str, Floats]
 
     def interval(self, figure: str) -> Interval:
-        """Bounds of a level."""
+        """Return the interval of a metric."""
         low, high = bounds(self.figures[figure])
         return Interval(low=low, high=high)
 
     def difference(self, other: ValueReplicates, figure: str, value: float | None) -> Difference:
-        """Bounds of this model's figure less that of another on the same rows, paired."""
+        """Return this model's metric minus another's on the same rows, with its paired interval."""
         low, high = bounds(self.figures[figure] - other.figures[figure])
         return Difference(value=value, low=low, high=high)
 
@@ -147,12 +147,12 @@ class ValueReplicates:
 def replicate_values(
     resampling: Resampling, rows: ValueRows, models: Mapping[str, Floats]
 ) -> dict[str, ValueReplicates]:
-    """Recompute the figures of some models in every replicate.
+    """Recompute the metrics of some models in every replicate.
 
     Args:
-        resampling: of (at least) these users.
-        rows: the actual values.
-        models: name → predicted values [rows].
+        resampling: Weights of these users, and possibly others.
+        rows: Actual values.
+        models: Name → predicted values, [rows].
     """
     user = np.searchsorted(resampling.users, rows.users)
     y, w, size = rows.values, rows.weights, len(resampling.users)
@@ -175,7 +175,7 @@ def replicate_values(
     found = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = total / weight
-        # Of the constant prediction m: Σ w·4·(√y - √m)²/√m.
+        # Deviance of the constant prediction m: Σ w·4·(√y - √m)²/√m.
         of_mean = 4 * (2 * weight * np.sqrt(mean) - 2 * roots) / weight
         for at, name in enumerate(models):
             deviance, predicted, absolute, squared = totals[3 + 4 * at : 7 + 4 * at]
@@ -195,11 +195,11 @@ def replicate_values(
 def _steps(
     order: Floats, rows: ValueRows, user: Ints, users: int
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Weight, and weighted value, per (step of an order, user)."""
+    """Return weight and weighted value per (step of the order, user)."""
     _, place = np.unique(order, return_inverse=True)
     size = int(place.max()) + 1 if len(place) else 0
     if size > _BINS:
-        # Neighboring values share a step: far below the spread between replicates.
+        # Neighboring values share a step; the error is far below the spread of replicates.
         place, size = place * _BINS // size, _BINS
     shape = (size, users)
     return (
@@ -209,7 +209,10 @@ def _steps(
 
 
 def value_curve(rows: ValueRows, predicted: Floats, bins: int = CURVE_BINS) -> list[CurvePoint]:
-    """Mean prediction and mean value in groups of equal weight by prediction; ties stay joined."""
+    """Group rows by prediction into groups of equal weight, with mean prediction and mean value.
+
+    Rows with equal predictions stay in one group.
+    """
     total = float(rows.weights.sum())
     if not total:
         return []

@@ -1,4 +1,4 @@
-"""Evaluation of models of values: what is said of them, and the verdict on the candidate."""
+"""Evaluation of models of values: their metrics, and the verdict on the candidate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nightbid.night.progress import Progress, silent
 
 CURVES = ("candidate", "champion", "baseline")
 BINARY = ("auc", "pr_auc", "log_loss", "normalized_entropy", "ece", "gauc", "ndcg")
-"""Figures of probabilities, which values do not have."""
+"""Metrics of probabilities, which are undefined for values."""
 
 
 def evaluate_values(
@@ -38,15 +38,15 @@ def evaluate_values(
     no_reference: str = "",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Compute everything that is said of models of values; the manifest's metrics.
+    """Compute all metrics of models of values, for the stage's manifest.
 
     Args:
-        rows: evaluate rows with the predicted values of all models.
-        settings: the pipeline's block.
-        mean: mean value of the training rows, what the constant model predicts.
-        seed: of the bootstrap.
-        no_reference: why the champion is not compared with, if there is one.
-        progress: told the share of the work that is done.
+        rows: Evaluate rows with the predicted values of all models.
+        settings: The pipeline's `evaluate` block.
+        mean: Mean value of the training rows, which the constant model predicts.
+        seed: Seed of the bootstrap.
+        no_reference: Reason for not comparing with the champion; empty otherwise.
+        progress: Progress callback.
     """
     reference = "champion" if "champion" in rows.scores else "baseline"
     actual = ValueRows(rows.labels, rows.weights, rows.users)
@@ -150,7 +150,7 @@ def _ratchet(
     found: Mapping[str, Mapping[str, float | None]],
     settings: Evaluate,
 ) -> dict[str, Any] | None:
-    """Compare with the best of the recent champions, where it beats the present one here."""
+    """Compare with the best recent champion, if it beats the current one on these rows."""
     champion = found["champion"]["normalized_deviance"] if "champion" in found else None
     best = None
     for each in rows.earlier:

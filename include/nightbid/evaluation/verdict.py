@@ -1,4 +1,4 @@
-"""The verdict on a candidate (better, neutral, undecided, mixed, worse) and its sentence."""
+"""The verdict on a candidate (better, neutral, undecided, mixed, worse), and its summary."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def judge(
 ) -> Verdict:
     """Judge a candidate by the differences of its metrics from the reference's.
 
-    By normalized entropy (NE):
+    The verdict from normalized entropy (NE) is
 
     * *better*: the whole interval is below 0.
     * *worse*: the whole interval is above 0, and the difference exceeds the margin.
     * *neutral*: the whole interval is below the margin, so that a larger loss is excluded
       (non-inferiority).
-    * *undecided*: all else. The rows are too few to say.
+    * *undecided*: otherwise; there are too few rows for a verdict.
 
     A better or neutral candidate is *mixed* if its AUC is significantly lower, by more than the
-    margin of the AUC: it is calibrated better, and ranks worse. Without an interval (a single
-    user, `bootstrap: 0`) the difference must exceed the margin either way to be better or worse;
-    less is undecided, unless it is 0. A difference that is not defined is worse.
+    AUC's margin: it is better calibrated, but ranks worse. Without an interval (a single user, or
+    `bootstrap: 0`), a difference above the margin is better or worse; a smaller one is undecided,
+    and 0 is neutral. An undefined difference is worse.
 
     Args:
-        entropy: NE, candidate minus reference, with its 95 % interval.
-        margin: loss in NE that a neutral candidate must exclude.
-        auc: AUC, candidate minus reference, with its 95 % interval.
-        margin_auc: largest significant loss in AUC that is accepted.
+        entropy: NE of the candidate minus that of the reference, with its 95 % interval.
+        margin: Loss in NE that a neutral candidate must exclude.
+        auc: AUC of the candidate minus that of the reference, with its 95 % interval.
+        margin_auc: Largest significant loss in AUC that is accepted.
     """
     found = _by_entropy(entropy, margin)
     if found in PROMOTED and is_lower(auc) and -(auc["value"] or 0.0) > margin_auc:
@@ -63,41 +63,41 @@ SHORT = {
     "normalized_entropy": "NE", "auc": "AUC", "normalized_deviance": "normalized deviance",
     "gini": "Gini",
 }  # fmt: skip
-"""Figures that a verdict rests on, as sentences name them."""
+"""Metrics that a verdict is based on → their names in sentences."""
 
 
 def primary(metrics: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Figures that the verdict of an evaluation rests on: loss, ranking, and the loss's margin."""
+    """Return the metrics behind an evaluation's verdict: loss, ranking, and the loss's margin."""
     if metrics.get("kind") == "value":
         return "normalized_deviance", "gini", "margin_deviance"
     return "normalized_entropy", "auc", "margin_ne"
 
 
 def is_lower(difference: Difference) -> bool:
-    """Whether the whole interval is below 0."""
+    """Return whether the whole interval is below 0."""
     return difference["high"] is not None and difference["high"] < 0
 
 
 def is_higher(difference: Difference) -> bool:
-    """Whether the whole interval is above 0."""
+    """Return whether the whole interval is above 0."""
     return difference["low"] is not None and difference["low"] > 0
 
 
 def against(verdict: str, reference: str) -> str:
-    """`better than the champion`, `neutral against the baseline`."""
+    """Combine verdict and reference: `better than the champion`, `neutral against the baseline`."""
     if verdict in ("better", "worse"):
         return f"{verdict} than the {reference}"
     return f"{verdict} against the {reference}"
 
 
 def explain(metrics: Mapping[str, Any]) -> str:
-    """What the verdict alone does not say: which of ranking and calibration moved, and why not.
+    """Explain a verdict: whether ranking or calibration changed, and why it is undecided.
 
     Args:
-        metrics: of an evaluation.
+        metrics: Metrics of an evaluation.
 
     Returns:
-        Sentences without a full stop, joined by semicolons; empty if there is nothing to add.
+        Clauses joined by semicolons, without a full stop; empty if there is nothing to add.
     """
     loss, rank, margin_name = primary(metrics)
     entropy = metrics["difference"][loss]
@@ -128,7 +128,7 @@ def explain(metrics: Mapping[str, Any]) -> str:
 
 
 def with_position(metrics: Mapping[str, Any]) -> str:
-    """What the candidate says of the clicks with the logged position; empty where it has none."""
+    """Describe the candidate's metrics with the logged position; empty if there are none."""
     logged = metrics.get("as_logged") or {}
     if metrics.get("kind") == "value" and logged.get("gini") is not None:
         return (
@@ -142,7 +142,7 @@ def with_position(metrics: Mapping[str, Any]) -> str:
 
 
 def by_propensity(metrics: Mapping[str, Any]) -> str:
-    """What remains of the difference if items had been shown evenly; empty if that is unknown."""
+    """Describe the AUC if items had been shown evenly; empty if propensities are unknown."""
     found = metrics.get("by_propensity") or {}
     auc = (found.get("candidate") or {}).get("auc")
     if auc is None:
@@ -152,7 +152,7 @@ def by_propensity(metrics: Mapping[str, Any]) -> str:
 
 
 def signed(difference: Difference) -> str:
-    """Write a difference with its sign and interval; empty where it is not defined."""
+    """Format a difference with its sign and interval; empty if undefined."""
     value, low, high = difference["value"], difference["low"], difference["high"]
     if value is None:
         return ""
