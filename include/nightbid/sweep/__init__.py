@@ -1,1 +1,1 @@
-"""Sweeps: many trainings on the same features, proposed by Optuna, ranked, resumable."""
+"""Sweeps: many trainings on the same features, proposed by Optuna; ranked and resumable."""

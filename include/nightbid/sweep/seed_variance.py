@@ -1,7 +1,7 @@
-"""What the seed alone does: equal trainings on the same rows that differ in nothing else.
+"""Seed variance: how much trainings on the same rows differ if only the seed changes.
 
-A candidate and a champion are two draws from that spread. A difference that is not beyond it says
-nothing of the change between them.
+A candidate and a champion are two draws from this distribution. A difference within its spread is
+no evidence that the change between them had an effect.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EACH = ("train", "evaluate")
 
 @dataclass(frozen=True)
 class Draw:
-    """One training."""
+    """Metrics of one training."""
 
     seed: int
     auc: float
@@ -38,10 +38,10 @@ class Draw:
 
 
 def model_digest(spec: PipelineSpec) -> str:
-    """Digest of the blocks that the spread is one of: another model has another."""
+    """Compute the digest of the blocks that determine the spread: it identifies the model."""
     parts = spec.model_dump(mode="json", include={"model", "train", "label"})
     del parts["train"]["seed"]
-    parts["train"]["refit"] = False  # What is judged is the same with it and without.
+    parts["train"]["refit"] = False  # A refit does not change the judged model.
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -55,21 +55,22 @@ def draw(
     cache: Path,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> list[Draw]:
-    """Train a night's candidate with its own seed and `seeds` others; evaluate all on its rows.
+    """Train a night's candidate with its own seed and `seeds` others, and evaluate all of them.
 
-    What the night has done already is reused, and so is every training of an earlier call.
+    Outputs of the night and trainings of earlier calls are reused.
 
     Args:
-        workspace: where the outputs are.
-        spec: the pipeline.
-        night: newest day of logs.
-        seeds: how many others.
-        cache: for downloads and derived files.
-        progress: name of a step → its progress.
+        workspace: Workspace for the outputs.
+        spec: Specification of the pipeline.
+        night: Newest day of logs.
+        seeds: Number of additional seeds.
+        cache: Folder for downloads and derived files.
+        progress: Function from a step's name to its progress callback.
 
     Raises:
-        StageError: a figure is not defined, so there is no spread.
-        NightbidError: a stage failed.
+        ConfigError: The pipeline predicts values.
+        StageError: A metric is undefined, so there is no spread.
+        NightbidError: A stage failed.
     """
     if spec.label.kind == "value":
         raise ConfigError(
@@ -78,7 +79,7 @@ def draw(
             where=spec.pipeline,
             hint="train with several train.seed, and compare the runs: `nightbid compare`",
         )
-    # Not a night: `sweep` keeps its run out of the lists and out of other nights' history.
+    # `sweep` keeps this run out of the list of nights and out of other nights' history.
     name = f"{spec.pipeline}-{night}-noise"
     run = RunRecord.start(workspace, spec, night, run_id=name, trigger="noise", sweep=name)
 
@@ -113,7 +114,7 @@ def draw(
 
 
 def spread(spec: PipelineSpec, night: date, draws: list[Draw]) -> SeedNoise:
-    """Standard deviations between the seeds (n - 1 in the denominator)."""
+    """Compute standard deviations over the seeds (with n - 1 in the denominator)."""
     return SeedNoise(
         night=night,
         seeds=tuple(each.seed for each in draws),

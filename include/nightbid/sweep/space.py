@@ -1,10 +1,10 @@
-"""What a sweep tries: `--set` texts as a search space.
+"""Search space of a sweep, parsed from `--set` texts.
 
 ::
 
     key=a,b,c        one of these values
-    key=log:lo..hi   a number between, evenly over its logarithm
-    key=lin:lo..hi   a number between, evenly; whole numbers if both ends are written as such
+    key=log:lo..hi   a number in the range, uniform on a logarithmic scale
+    key=lin:lo..hi   a number in the range, uniform; an integer if both ends are integers
     key=value        always this value
 """
 
@@ -28,28 +28,28 @@ from nightbid.models.registry import find
 Value = str | int | float
 SHORT = {"train.lr": "train.learning_rate"}
 DIGITS = 4
-"""Of a drawn number: what is printed is what was trained."""
+"""Significant digits of a drawn number: the printed value is the value used in training."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key of the pipeline that is varied."""
+    """One key of the pipeline that varies."""
 
     key: str
     choices: tuple[str, ...] = ()
-    """Values, as `--set` writes them; empty for a range."""
+    """Values as in `--set`; empty for a range."""
     low: float = 0.0
     high: float = 0.0
     log: bool = False
     whole: bool = False
 
     def text(self, value: Value) -> str:
-        """Write a proposed value as `--set` does."""
+        """Format a proposed value as in `--set`."""
         return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)
 
     @property
     def extremes(self) -> tuple[str, ...]:
-        """Values that stand for all when the space is checked."""
+        """Values that are checked in place of all values: the choices, or the ends of the range."""
         if self.choices:
             return self.choices
         ends = (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
@@ -58,34 +58,34 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Space:
-    """All that is varied, and what is set throughout."""
+    """The varying parameters and the fixed overrides."""
 
     parameters: tuple[Parameter, ...]
     fixed: tuple[str, ...]
-    """`key=value` overrides of every trial."""
+    """`key=value` overrides for every trial."""
 
     @property
     def size(self) -> int | None:
-        """Number of different trials; None where a range makes them countless."""
+        """Number of distinct trials; None if a parameter has a range."""
         if not all(each.choices for each in self.parameters):
             return None
         return math.prod(len(each.choices) for each in self.parameters)
 
     def overrides(self, values: Mapping[str, Value]) -> tuple[str, ...]:
-        """Write one trial's values as overrides of the pipeline."""
+        """Format one trial's values as overrides of the pipeline."""
         varied = (f"{each.key}={each.text(values[each.key])}" for each in self.parameters)
         return (*self.fixed, *varied)
 
 
 def parse_space(settings: Sequence[str], load: Callable[[Sequence[str]], PipelineSpec]) -> Space:
-    """Read the `--set` texts of a sweep and check every value against the pipeline.
+    """Parse the `--set` texts of a sweep, and check every value against the pipeline.
 
     Args:
-        settings: the texts.
-        load: reads the pipeline with some overrides.
+        settings: `--set` texts.
+        load: Function that loads the pipeline with the given overrides.
 
     Raises:
-        ConfigError: a text cannot be read, names no key, or has a value that the key refuses.
+        ConfigError: A text cannot be parsed, names an unknown key, or has an invalid value.
     """
     spec = load(())
     found = [_parse(text, spec) for text in settings]
@@ -157,7 +157,7 @@ def _range(key: str, log: bool, bounds: str, text: str) -> Parameter:
 
 
 def _whole_key(key: str, spec: PipelineSpec) -> str:
-    """Complete `train.lr`, and `model.cross_layers` to `model.parameters.cross_layers`."""
+    """Expand short keys: `train.lr`, or `model.x` for a hyperparameter `model.parameters.x`."""
     if key in SHORT:
         return SHORT[key]
     block, _, rest = key.partition(".")

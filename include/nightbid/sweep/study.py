@@ -1,8 +1,8 @@
-"""A sweep on disk: what was asked, and every trial with its state, so that any process goes on.
+"""A sweep on disk: its request and the state of every trial, so that any process can resume it.
 
-``sweeps/<pipeline>/<name>/`` of the workspace holds `sweep.json` (what was asked), `study.db`
-(Optuna's record of the trials) and `sweep.html`. Trial `number` is a run of its own,
-`<name>-t<number>`, which shares the stages that its values do not change.
+``sweeps/<pipeline>/<name>/`` of the workspace contains `sweep.json` (the request), `study.db`
+(Optuna's records of the trials) and `sweep.html`. Trial `number` has its own run,
+`<name>-t<number>`, and shares the stages that its values do not change.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from nightbid.sweep.space import Parameter, Space, Value, parse_space
 Metric = Literal["log_loss", "auc"]
 State = Literal["done", "pruned", "failed", "running"]
 ATTEMPTS = 2
-"""Times that a trial is begun: one that kills its process twice (memory) has failed."""
+"""Maximum number of starts of a trial: it fails if it kills its process twice (memory)."""
 STARTUP = 8
-"""Trials drawn at random before the sampler learns from them."""
+"""Number of random trials before the sampler uses their results."""
 STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "done",
     TrialState.PRUNED: "pruned",
@@ -48,7 +48,7 @@ STATES: dict[TrialState, State] = {
 
 
 class SweepHead(BaseModel):
-    """What a sweep was asked."""
+    """Request of a sweep."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,23 +56,23 @@ class SweepHead(BaseModel):
     name: str
     date: Partition
     settings: tuple[str, ...]
-    """The `--set` texts."""
+    """`--set` texts."""
     metric: Metric = "log_loss"
-    """Of the validation rows, at the best epoch. The evaluation rows are left to the winner."""
+    """Validation metric at the best epoch. Only the winner is evaluated on the evaluate rows."""
     trials: int
     budget_usd: Decimal | None = None
     seed: int = 0
     started: dt.datetime
     spec_digest: str
-    """Of the pipeline: trials of another one cannot be ranked with these."""
+    """Digest of the pipeline: trials with another one cannot be ranked with these."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial, as far as it has come."""
+    """State and results of one trial."""
 
     number: int
-    """From 1."""
+    """Number of the trial, from 1."""
     state: State
     run_id: str
     values: Mapping[str, Value]
@@ -87,7 +87,7 @@ class Trial:
 
 
 class Sweep:
-    """One sweep: proposes trials and keeps what became of them."""
+    """One sweep: proposes trials, and stores their results."""
 
     def __init__(self, head: SweepHead, space: Space, folder: Path) -> None:
         self.head, self.space, self.folder = head, space, folder
@@ -107,21 +107,21 @@ class Sweep:
         name: str = "",
         seed: int = 0,
     ) -> Sweep:
-        """Begin a sweep, or take up the one that was asked the same; trials may be more by now.
+        """Start a sweep, or resume one with the same request; the number of trials may grow.
 
         Args:
-            pipeline: whose.
-            settings: name workspace and pipelines.
-            date: newest day of logs.
+            pipeline: Name of the pipeline.
+            settings: Settings that name the workspace and the pipelines.
+            date: Newest day of logs.
             varied: `--set` texts; see `nightbid.sweep.space`.
-            trials: how many, those that are done included.
-            budget_usd: what all trials may cost at cloud prices.
-            metric: of the validation rows, that decides.
-            name: of the sweep; default: made of the pipeline, the date and what varies.
-            seed: of the proposals.
+            trials: Number of trials, including finished ones.
+            budget_usd: Maximum cost of all trials at cloud prices, in USD; None means no limit.
+            metric: Validation metric that ranks the trials.
+            name: Name of the sweep; empty derives it from pipeline, date and request.
+            seed: Seed of the proposals.
 
         Raises:
-            ConfigError: nothing varies, a value is refused, or the name is taken by another sweep.
+            ConfigError: Nothing varies, a value is invalid, or another sweep has this name.
         """
         space = parse_space(
             varied, lambda overrides: find_pipeline(pipeline, settings.pipelines, overrides)
@@ -159,16 +159,16 @@ class Sweep:
             head = head.model_copy(update={"started": before.started})
         write_atomically(folder / "sweep.json", head.model_dump_json(indent=1).encode())
         sweep = cls(head, space, folder)
-        # Now: trials that begin at the same time would race to make its tables.
+        # Create the tables now: trials that start at the same time would race to do it.
         sweep._study(0)
         return sweep
 
     @classmethod
     def load(cls, pipeline: str, name: str, settings: Settings) -> Sweep:
-        """Open a sweep that was started.
+        """Open an existing sweep.
 
         Raises:
-            ConfigError: there is none of this name.
+            ConfigError: There is no sweep of this name.
         """
         folder = sweep_folder(settings, pipeline, name)
         if not (folder / "sweep.json").exists():
@@ -186,32 +186,32 @@ class Sweep:
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
-        """Keep other processes of this machine from doing the same at the same time."""
+        """Lock out other processes of this machine that do the same."""
         with open(self.folder / f".{what}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def run_id(self, number: int) -> str:
-        """Name of a trial's run."""
+        """Return the id of a trial's run."""
         return f"{self.head.name}-t{number:03d}"
 
     def trials(self) -> list[Trial]:
-        """All trials that were begun, by number."""
+        """Return all trials that were started, by number."""
         found = [self._trial(each) for each in self._study(0).get_trials(deepcopy=False)
                  if "number" in each.user_attrs]  # fmt: skip
         return sorted(found, key=lambda trial: trial.number)
 
     def ranked(self) -> list[Trial]:
-        """Trials that are done, the best first."""
+        """Return finished trials, best first."""
         done = [each for each in self.trials() if each.state == "done"]
         sign = -1 if self.head.metric == "auc" else 1
         return sorted(done, key=lambda trial: sign * float(getattr(trial, self.head.metric)))
 
     def propose(self, number: int) -> tuple[Trial, optuna.Trial | None]:
-        """Begin trial `number`, or take it up if its process was killed.
+        """Start trial `number`, or resume it if its process was killed.
 
         Returns:
-            The trial, and Optuna's handle on it; None if there is nothing left to do.
+            The trial, and its Optuna handle; None if there is nothing left to do.
         """
         with self.alone("propose"):
             study = self._study(number)
@@ -237,13 +237,13 @@ class Sweep:
     def end(
         self, handle: optuna.Trial, state: State, figures: Mapping[str, Any], error: str = ""
     ) -> None:
-        """Keep how a trial ended.
+        """Store the result of a trial.
 
         Args:
-            handle: as `propose` gave it.
+            handle: Optuna handle from `propose`.
             state: done, pruned or failed.
-            figures: fields of `Trial`; those of a trial that is done hold the metric.
-            error: why it did not end well.
+            figures: Fields of `Trial`; must include the metric if the state is done.
+            error: Reason for failing or pruning.
         """
         for name, value in {**figures, "error": error}.items():
             handle.set_user_attr(name, str(value) if isinstance(value, Decimal) else value)
@@ -252,7 +252,7 @@ class Sweep:
         handle.study.tell(handle, value, state=told)
 
     def importances(self) -> dict[str, float]:
-        """Share of the metric's variance that each parameter explains (fANOVA, Hutter 2014)."""
+        """Return the share of variance that each parameter explains (fANOVA, Hutter 2014)."""
         done = self.ranked()
         if len(done) < 4 or len({getattr(each, self.head.metric) for each in done}) < 2:
             return {}
@@ -263,7 +263,7 @@ class Sweep:
     def _ask(self, study: optuna.Study, number: int) -> optuna.Trial:
         wanted = {each.key: _distribution(each) for each in self.space.parameters}
         if self.space.size is not None:
-            # Training is deterministic: the same values twice would tell nothing.
+            # Training is deterministic: repeating the same values would give no information.
             begun = study.get_trials(deepcopy=False)
             draft = optuna.create_study(direction=study.direction, sampler=study.sampler)
             draft.add_trials(begun)
@@ -281,7 +281,7 @@ class Sweep:
             yield dict(zip(keys, values, strict=True))
 
     def _study(self, number: int) -> optuna.Study:
-        # A sampler of its own per trial: a sweep that was interrupted proposes the same again.
+        # Each trial gets its own sampler, so that an interrupted sweep repeats its proposals.
         return optuna.create_study(
             storage=f"sqlite:///{self.folder / 'study.db'}?timeout=60",
             study_name="sweep",
@@ -319,10 +319,10 @@ class Sweep:
 
 
 def newest_night(pipeline: str, settings: Settings) -> dt.date:
-    """The newest night that ran: the sweep's, unless another is asked for.
+    """Return the newest night that ran, which is the default night of a sweep.
 
     Raises:
-        ConfigError: none ever ran.
+        ConfigError: No night ran.
     """
     found = runs_of(Workspace(settings.workspace), pipeline)
     if not found:
@@ -335,10 +335,10 @@ def newest_night(pipeline: str, settings: Settings) -> dt.date:
 
 
 def sweep_folder(settings: Settings, pipeline: str, name: str) -> Path:
-    """Where a sweep lies.
+    """Return the folder of a sweep.
 
     Raises:
-        ConfigError: the workspace is not on this machine: Optuna's database needs a local file.
+        ConfigError: The workspace is not local, but Optuna's database needs a local file.
     """
     workspace = Workspace(settings.workspace)
     if not workspace.is_local:
@@ -351,7 +351,7 @@ def sweep_folder(settings: Settings, pipeline: str, name: str) -> Path:
 
 
 def sweep_names(settings: Settings, pipeline: str) -> list[str]:
-    """Names of the sweeps of a pipeline; none where the workspace is in a bucket."""
+    """Return the names of a pipeline's sweeps; empty if the workspace is in a bucket."""
     if not Workspace(settings.workspace).is_local:
         return []
     folder = sweep_folder(settings, pipeline, "any").parent

@@ -1,4 +1,4 @@
-"""What a sweep found: the winner as a command, and a page that needs nothing else."""
+"""Results of a sweep: the winner as a command, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nightbid.sweep.trials import spent
 
 
 class TrialRun(NamedTuple):
-    """A trial as links name it."""
+    """A trial's run, as a target of links."""
 
     pipeline: str
     run_id: str
@@ -27,7 +27,7 @@ TITLES = {"log_loss": "validation log loss", "auc": "validation AUC"}
 
 
 def winner_command(sweep: Sweep, winner: Trial) -> str:
-    """The shell command that runs the winner as a candidate, through every gate."""
+    """Return the shell command that runs the winner as a candidate, with every gate."""
     head = sweep.head
     parts = ["nightbid", "run", head.pipeline, "--date", str(head.date)]
     parts += ["--run-id", f"{head.name}-winner"]
@@ -37,10 +37,10 @@ def winner_command(sweep: Sweep, winner: Trial) -> str:
 
 
 def write_page(sweep: Sweep, settings: Settings) -> Path:
-    """Write `sweep.html` beside the sweep's records.
+    """Write `sweep.html` next to the sweep's records.
 
     Returns:
-        Its path.
+        The path of the page.
     """
     path = sweep.folder / "sweep.html"
     page = sweep_document(sweep, settings, Links(), [sweep.head.pipeline])
@@ -49,13 +49,13 @@ def write_page(sweep: Sweep, settings: Settings) -> Path:
 
 
 def sweep_document(sweep: Sweep, settings: Settings, links: Links, pipelines: Sequence[str]) -> str:
-    """Make the page of a sweep.
+    """Render the page of a sweep.
 
     Args:
-        sweep: At whatever point it is.
-        settings: Name the workspace, whose ledger has the costs.
-        links: Where links lead; with a token, a button runs the winner.
-        pipelines: Named in the navigation.
+        sweep: Sweep in any state.
+        settings: Settings that name the workspace, whose ledger has the costs.
+        links: Targets of links; with a token, a button runs the winner.
+        pipelines: Pipelines in the navigation.
     """
     ranked, trials = sweep.ranked(), sweep.trials()
     importances = sweep.importances()

@@ -1,4 +1,4 @@
-"""Trials in MLflow: an experiment per sweep, a run per trial, never in the way of the sweep."""
+"""MLflow tracking of trials: one experiment per sweep, one run per trial; never fails a sweep."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nightbid.tracking.queue import Queue
 
 
 def track_trials(sweep: Sweep, settings: Settings) -> str:
-    """Queue every trial that has ended, and log what waits. Never raises.
+    """Queue every finished trial, and log the queue. Never raises.
 
     Returns:
-        One line for a person; empty where there is nothing to say.
+        A one-line message; empty if there is nothing to report.
     """
     head, workspace = sweep.head, Workspace(settings.workspace)
     try:

@@ -1,4 +1,4 @@
-"""Running a sweep: the shared stages once, then trial after trial, within the budget."""
+"""Execution of a sweep: the shared stages once, then one trial after the other, within budget."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from nightbid.sweep.study import State, Sweep, Trial
 
 SHARED = ("sample", "gate_raw", "featurize", "gate_features")
 TRIAL = ("sample", "featurize", "train")
-"""A trial whose values change no feature reuses the first two."""
+"""Stages of a trial. If its values change no feature, the first two are reused."""
 LOG = logging.getLogger(__name__)
 Bars = Callable[[str], Progress]
 
 
 def no_bars(stage: str) -> Progress:
-    """Show nothing."""
+    """Return a no-op progress callback."""
     return silent
 
 
 def prepare(sweep: Sweep, settings: Settings, bars: Bars = no_bars) -> list[StageResult]:
-    """Run what all trials share: sampling and featurization, with their gates.
+    """Run the stages that all trials share: sampling and featurization, with their gates.
 
     Args:
-        sweep: whose.
-        settings: of the installation.
-        bars: stage → its progress.
+        sweep: Sweep to prepare.
+        settings: Settings of the installation.
+        bars: Function from a stage's name to its progress callback.
 
     Raises:
-        NightbidError: the logs are not fit to train on: no trial could go on.
+        NightbidError: The logs are not fit for training, so no trial can run.
     """
     spec = find_pipeline(sweep.head.pipeline, settings.pipelines, sweep.space.fixed)
     run = _run(sweep, spec, settings, f"{sweep.head.name}-shared", sweep.space.fixed, SHARED[-1])
@@ -56,16 +56,16 @@ def prepare(sweep: Sweep, settings: Settings, bars: Bars = no_bars) -> list[Stag
 
 
 def run_trial(sweep: Sweep, number: int, settings: Settings, bars: Bars = no_bars) -> Trial:
-    """Run trial `number`, unless it has ended already. What fails it is kept with it.
+    """Run trial `number`, unless it is finished. Its errors are stored with it.
 
     Args:
-        sweep: whose.
-        number: from 1.
-        settings: of the installation.
-        bars: stage → its progress.
+        sweep: Sweep of the trial.
+        number: Number of the trial, from 1.
+        settings: Settings of the installation.
+        bars: Function from a stage's name to its progress callback.
 
     Raises:
-        BudgetExceeded: the sweep's budget is not enough for one more.
+        BudgetExceeded: The rest of the sweep's budget is too small for another trial.
     """
     before = next((each for each in sweep.trials() if each.number == number), None)
     if before is not None and before.state != "running":
@@ -93,22 +93,22 @@ def run_trial(sweep: Sweep, number: int, settings: Settings, bars: Bars = no_bar
 
 
 def cost_of(sweep: Sweep, run_id: str, settings: Settings) -> Decimal:
-    """What a run of the sweep has cost so far, all attempts, at cloud prices."""
+    """Return the cost of a run of the sweep so far, all attempts, in USD at cloud prices."""
     ledger = Ledger(Workspace(settings.workspace))
     return total(ledger.entries(pipeline=sweep.head.pipeline, run_id=run_id)).amount
 
 
 def spent(sweep: Sweep, settings: Settings) -> Decimal:
-    """What the sweep has cost so far: the shared stages and every trial."""
+    """Return the cost of the sweep so far: the shared stages and every trial, in USD."""
     runs = [f"{sweep.head.name}-shared"]
     runs += [sweep.run_id(each.number) for each in sweep.trials()]
     return sum((cost_of(sweep, each, settings) for each in runs), Decimal(0))
 
 
 def forecast(sweep: Sweep, settings: Settings) -> Decimal | None:
-    """What the sweep was to cost, going by the nights before it began; None without one.
+    """Forecast the cost of the sweep from nights before its start, in USD; None without any.
 
-    Stages that are reused, and trials that are pruned, cost less than this says.
+    Reused stages and pruned trials cost less than forecast.
     """
     times = {**dict.fromkeys(SHARED, 1), "train": sweep.head.trials}
     return forecast_stages(
@@ -117,13 +117,13 @@ def forecast(sweep: Sweep, settings: Settings) -> Decimal | None:
 
 
 def check_budget(sweep: Sweep, settings: Settings) -> Decimal | None:
-    """Say what is left of the budget for one more trial.
+    """Return the budget that is left for another trial.
 
     Returns:
-        USD; None without a budget.
+        The rest of the budget in USD; None without a budget.
 
     Raises:
-        BudgetExceeded: another trial would pass it, going by those that were done.
+        BudgetExceeded: Another trial, at the mean cost so far, would exceed the budget.
     """
     budget = sweep.head.budget_usd
     if budget is None:
@@ -222,14 +222,14 @@ def _stage(
 
 
 def _forget_graphs() -> None:
-    """Let go of the last trial's graphs: a sweep of hundreds trains in one process."""
+    """Free the last trial's graphs: a sweep may train hundreds of models in one process."""
     if (keras := sys.modules.get("keras")) is not None:
-        # It collects the garbage, too.
+        # This also collects garbage.
         keras.backend.clear_session()
         _keep_libraries()
 
 
 @cache
 def _keep_libraries() -> None:
-    """Look for garbage among their objects no more, once: it took seconds after every trial."""
+    """Exclude the libraries' objects from garbage collection, which took seconds per trial."""
     gc.freeze()
