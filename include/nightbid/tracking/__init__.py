@@ -1,1 +1,1 @@
-"""Experiment tracking that never fails a night."""
+"""Experiment tracking; its errors never fail a night."""

@@ -1,8 +1,8 @@
-"""Logging runs to MLflow without ever holding up or failing a night.
+"""Logging of runs to MLflow, which never delays or fails a night.
 
-A run is first put into a queue on disk, then a child process logs all that waits. MLflow is slow
-to import, its store may be down, hang or be of another version: whatever happens to the child,
-the night goes on and the queue is tried again after the next night, or by `nightbid track`.
+A run is first put into a queue on disk, then a child process logs the whole queue. MLflow is slow
+to import, and its store may be down, hang or have another version. If the child fails, the night
+continues, and the queue is retried after the next night or by `nightbid track`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from nightbid.tracking.queue import Queue
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 120.0
-"""Seconds that a night waits for its logging, at most."""
+"""Maximum seconds that a night waits for its logging."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What became of a run's logging."""
+    """Outcome of logging a run."""
 
     state: Literal["logged", "queued", "lost", "off", "unfinished", "idle"]
     detail: str = ""
 
     def __str__(self) -> str:
-        """One line for a person; empty where there is nothing to say."""
+        """Return a one-line message; empty if there is nothing to report."""
         return {
             "logged": f"tracked: {self.detail}",
             "queued": f"not tracked yet, queued: {self.detail} → later: `nightbid track --replay`",
@@ -47,7 +47,7 @@ class Tracked:
 
 
 def tracking_uri(settings: Settings, workspace: Workspace) -> str:
-    """Address of the MLflow store; empty where nothing is tracked."""
+    """Return the address of the MLflow store; empty if tracking is off."""
     if settings.tracking is not None:
         return settings.tracking
     if not workspace.is_local:
@@ -56,24 +56,24 @@ def tracking_uri(settings: Settings, workspace: Workspace) -> str:
 
 
 def log_run(run: RunRecord, settings: Settings, *, patience: float = PATIENCE) -> Tracked:
-    """Log a run that has ended, and whatever waits from before. Never raises.
+    """Log a finished run, and the runs queued before. Never raises.
 
     Args:
-        run: done, stopped or failed; one that is still going is left alone.
-        settings: name the store.
-        patience: seconds to wait for the store.
+        run: Run that is done, stopped or failed; a running one is skipped.
+        settings: Settings that name the store.
+        patience: Maximum seconds to wait for the store.
     """
     queued = queue_run(run, settings)
     return deliver(run.workspace, settings, patience=patience) if queued is None else queued
 
 
 def queue_run(run: RunRecord, settings: Settings) -> Tracked | None:
-    """Put a run that has ended into the queue, which takes no time. Never raises.
+    """Queue a finished run, which takes no time. Never raises.
 
-    A run that was logged before, and has found nothing else since, stays as it was logged.
+    A run that was logged before and has no new results is skipped.
 
     Returns:
-        None if it now waits for `deliver`; else why it does not.
+        None if the run is queued for `deliver`; otherwise why it is not.
     """
     try:
         uri = tracking_uri(settings, run.workspace)
@@ -86,19 +86,19 @@ def queue_run(run: RunRecord, settings: Settings) -> Tracked | None:
             return Tracked("idle")
         Queue(run.workspace).put(payload)
     except Exception as error:
-        # A night that is judged and promoted stays so, whatever its bookkeeping does.
+        # A night that is judged and promoted stays so, whatever happens to its tracking.
         LOG.warning("run %s is not tracked", run.run_id, exc_info=True)
         return Tracked("lost", f"{run.run_id}: {type(error).__name__}: {error}")
     return None
 
 
 def deliver(workspace: Workspace, settings: Settings, *, patience: float = PATIENCE) -> Tracked:
-    """Log all that waits, in a process of its own. Never raises.
+    """Log the queue in a child process. Never raises.
 
     Args:
-        workspace: whose queue.
-        settings: name the store.
-        patience: seconds to wait for the store.
+        workspace: Workspace of the queue.
+        settings: Settings that name the store.
+        patience: Maximum seconds to wait for the store.
     """
     uri = tracking_uri(settings, workspace)
     if not uri:
@@ -114,13 +114,13 @@ def deliver(workspace: Workspace, settings: Settings, *, patience: float = PATIE
 
 
 def replay(workspace: Workspace, uri: str) -> list[str]:
-    """Log every waiting run, in this process. The first failure ends it; the rest waits on.
+    """Log every queued run in this process, up to the first failure; the rest stays queued.
 
     Returns:
-        Ids of the runs that were logged.
+        Ids of the logged runs.
 
     Raises:
-        Exception: what the store said.
+        Exception: Any error of the store.
     """
     from nightbid.tracking.store import Store
 
@@ -139,7 +139,7 @@ def replay(workspace: Workspace, uri: str) -> list[str]:
 
 
 def _refused(uri: str) -> str:
-    """Why a server cannot even be connected to: told before MLflow's seconds of start-up."""
+    """Return why a server cannot be reached, before MLflow takes seconds to start; else empty."""
     address = urlsplit(uri)
     if address.scheme not in ("http", "https") or not address.hostname:
         return ""
@@ -154,7 +154,7 @@ def _refused(uri: str) -> str:
 
 
 def _in_child(root: str, uri: str, patience: float) -> str:
-    """Replay in a process of its own; says why it failed, or nothing."""
+    """Replay in a child process; return the error, or an empty string."""
     command = [sys.executable, "-m", "nightbid.tracking.send", root, uri]
     try:
         done = subprocess.run(  # noqa: S603 - our own module, arguments as a list

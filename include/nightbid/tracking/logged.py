@@ -1,4 +1,4 @@
-"""Where a run is in MLflow, kept beside the run's records: what pages link to."""
+"""Location of a run in MLflow, stored next to the run's records; pages link to it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from nightbid.storage.workspace import Workspace, write_atomically
 
 
 class Logged(BaseModel):
-    """The entry of one run in a tracking store."""
+    """Entry of one run in a tracking store."""
 
     model_config = ConfigDict(frozen=True)
 
     store: str
-    """Tracking URI that it was logged to."""
+    """Tracking URI of the store."""
     experiment_id: str
     run_id: str
     content: str = ""
-    """Of the payload, see `Payload.content`; empty where an older version logged it."""
+    """Digest from `Payload.content`; empty if an older version logged the run."""
 
     def save(self, workspace: Workspace, pipeline: str, run_id: str) -> None:
-        """Note it, if there are records of the run."""
+        """Save the entry, if the run has records."""
         folder = workspace.run_folder(pipeline, run_id)
         if (folder / "run.json").exists():
             write_atomically(_path(folder), self.model_dump_json(indent=1))
 
     @classmethod
     def of(cls, folder: UPath) -> Logged | None:
-        """Read what was noted of a run; None if it was never logged.
+        """Read the entry of a run; None if it was never logged.
 
         Args:
-            folder: of the run's records.
+            folder: Folder of the run's records.
         """
         try:
             return cls.model_validate_json(_path(folder).read_bytes())
@@ -39,10 +39,10 @@ class Logged(BaseModel):
             return None
 
     def page(self, address: str) -> str:
-        """Its page in MLflow.
+        """Return the address of the run's page in MLflow.
 
         Args:
-            address: where a person sees MLflow.
+            address: Address at which users open MLflow.
         """
         return f"{address.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 

@@ -1,4 +1,4 @@
-"""What experiment tracking is told of a run: plain JSON, so that it can wait on disk."""
+"""Payload of a run for experiment tracking: plain JSON, so that it can be queued on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nightbid.report.run_view import RunView
 from nightbid.sampling.frozen import name_of
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ ]+")
-"""MLflow takes letters, digits, `_-./ ` in names."""
+"""Characters that MLflow does not allow in names; letters, digits and `_-./ ` are allowed."""
 _MODELS = ("candidate", "champion", "baseline", "constant", "oracle")
 _FROM_MANIFESTS = {
     "sample": ("label_rate",),
@@ -28,7 +28,7 @@ _FROM_MANIFESTS = {
     "export": ("parity_max_difference", "skew_mismatches", "bytes"),
     "load_test": ("requests_per_second_per_core",),
 }
-"""Stage → figures of its own that are worth a metric."""
+"""Stage → its own metrics that are logged."""
 
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -51,10 +51,10 @@ class DataSet(BaseModel):
 
     name: str
     digest: str
-    """Of the sampled rows' files: the same digest is the same rows."""
+    """Digest of the sampled rows' files: equal digests mean equal rows."""
     uri: str
     profile: dict[str, Any]
-    """Rows and days, for a person."""
+    """Row count and label rate, for users."""
 
 
 class Payload(BaseModel):
@@ -77,19 +77,19 @@ class Payload(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Of all of it: the same digest need not be logged again."""
+        """Digest of the whole payload: a payload with the same digest is not logged again."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
     @property
     def content(self) -> str:
-        """Digest of what was found: a rerun that only reuses outputs changes nothing but times."""
+        """Digest without times: it does not change if a rerun only reuses outputs."""
         metrics = [each for each in self.metrics if not each.name.startswith("seconds.")]
         kept = self.model_copy(update={"started": EPOCH, "ended": EPOCH, "metrics": tuple(metrics)})
         return kept.digest
 
     @classmethod
     def of(cls, run: RunRecord) -> Payload:
-        """Collect what is said of a run, at whatever point it ended."""
+        """Collect the payload of a run, whether it succeeded or not."""
         view = RunView(run)
         attempts = [record for stage in view.stages for record in stage.attempts]
         ends = [record.started + dt.timedelta(seconds=record.seconds) for record in attempts]
@@ -174,8 +174,8 @@ def _points(prefix: str, figures: Mapping[str, Any], step: int = 0) -> Iterator[
 
 
 def safe_name(text: object) -> str:
-    """Text as part of a metric's name: a slice's value is data and may hold anything."""
-    # A slash or dots alone would make folders of the name.
+    """Convert text to a part of a metric's name: a slice's value may contain any character."""
+    # A slash or leading dots would create folders.
     return _NOT_IN_NAMES.sub("_", str(text)).replace("/", "_").strip(". ")[:80] or "_"
 
 

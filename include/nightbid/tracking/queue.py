@@ -1,4 +1,4 @@
-"""Runs that wait to be logged: one file each in the workspace, removed when logged."""
+"""Queue of runs to be logged: one file each in the workspace, removed when logged."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ DELETE = "delete this file, then `nightbid track PIPELINE RUN` queues the run ag
 
 
 class Queue:
-    """The waiting runs of a workspace."""
+    """The queued runs of a workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._folder: UPath = workspace.root / "tracking" / "queue"
 
     def put(self, payload: Payload) -> None:
-        """Add a run; a newer state of the same run replaces the older."""
+        """Add a run; a newer state of the same run replaces the older one."""
         name = f"{payload.experiment}.{payload.run_id}.json"
         write_atomically(self._folder / name, payload.model_dump_json())
 
     def waiting(self) -> list[Payload]:
-        """All waiting runs, the longest ended first."""
+        """Return all queued runs, the earliest ended first."""
         if not self._folder.exists():
             return []
         names = [each for each in self._folder.iterdir() if self._is_entry(each)]
@@ -37,11 +37,11 @@ class Queue:
         return sorted(found, key=lambda payload: (payload.ended, payload.run_id))
 
     def holds(self, experiment: str, run_id: str) -> bool:
-        """Whether a run waits."""
+        """Return whether a run is queued."""
         return (self._folder / f"{experiment}.{run_id}.json").exists()
 
     def done(self, payload: Payload) -> None:
-        """Remove a run, unless a newer state of it came meanwhile."""
+        """Remove a run, unless a newer state of it was queued meanwhile."""
         path = self._folder / f"{payload.experiment}.{payload.run_id}.json"
         if not path.exists():
             return
@@ -51,7 +51,7 @@ class Queue:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes of this machine from logging the same runs at the same time."""
+        """Lock out other processes of this machine, so that no run is logged twice."""
         if not self._workspace.is_local:
             yield
             return

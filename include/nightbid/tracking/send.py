@@ -1,4 +1,4 @@
-"""`python -m nightbid.tracking.send ROOT URI`: log what waits, in a process of its own."""
+"""`python -m nightbid.tracking.send ROOT URI`: log the queue in a separate process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nightbid.tracking.log import replay
 
 
 def main(root: str, uri: str) -> int:
-    """Log every waiting run; 1 and one line on stderr if the store would not."""
+    """Log every queued run; return 1 and write one line to stderr if the store fails."""
     try:
         replay(Workspace(root), uri)
     except Exception as error:

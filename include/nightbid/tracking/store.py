@@ -1,4 +1,4 @@
-"""The only module that talks to MLflow. Importing it takes seconds: see `log`."""
+"""The only module that uses MLflow. Importing it takes seconds: see `log`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-# A store that is down must not hold a night up, and nobody is told what is tracked here.
+# A store that is down must not delay a night, and no telemetry is sent.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -35,9 +35,9 @@ from nightbid.tracking.payload import Payload
 
 RUN_TAG = "nightbid.run"
 ENTRY_TAG = "nightbid.entry"
-"""Digest of what was logged; set last, so that a run that bears it is complete."""
+"""Digest of the logged payload; set last, so that a run with this tag is complete."""
 _BATCH = 90
-"""MLflow takes 100 parameters or tags a call, 1000 metrics."""
+"""Entries per call; MLflow accepts 100 parameters or tags, and 1000 metrics."""
 
 
 class Store:
@@ -51,14 +51,14 @@ class Store:
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._uri, self._workspace = uri, workspace
         self._files = (
-            # MLflow's default would be a folder wherever the command happens to run.
+            # MLflow's default is a folder in the current working directory.
             (Path(str(workspace.root)) / "tracking" / "artifacts").as_uri()
             if uri.startswith("sqlite:") and workspace.is_local
             else None
         )
 
     def log(self, payload: Payload) -> Logged:
-        """Log one run, once: what was logged of it before gives way to it."""
+        """Log one run once; it replaces earlier entries of the same run."""
         experiment = self._experiment(payload.experiment)
         before = self._runs(experiment, payload.run_id)
         for run in before:
@@ -129,7 +129,7 @@ class Store:
         try:
             return str(self._client.create_experiment(name, artifact_location=location))
         except MlflowException:
-            # Another process made it meanwhile.
+            # Another process created it meanwhile.
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 raise
