@@ -1,1 +1,1 @@
-"""What a feature is worth: the loss without it, beside what computing it costs."""
+"""Value of features: the loss without each one, and the cost of computing it."""

@@ -1,4 +1,4 @@
-"""What computing each feature costs: learning, transforming, looking up at serving."""
+"""Cost of computing each feature: learning, transforming, and lookup at serving."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nightbid.features.learn import learn
 from nightbid.features.values import RawColumns
 
 CANDIDATES = 100
-"""Rows of one request."""
+"""Number of rows per request."""
 REPEATS = 20
 
 
@@ -25,19 +25,19 @@ def seconds_of_feature(
     """Measure a feature on rows of the logs, in CPU seconds of this machine.
 
     Args:
-        name: The feature.
-        fitted: The fitted features of the night.
-        raw: Raw rows with the reserved columns, some thousands.
-        learned: Rows that a night learns from.
-        transformed: Rows that a night transforms.
+        name: Name of the feature.
+        fitted: Fitted features of the night.
+        raw: Some thousand raw rows with the reserved columns.
+        learned: Number of rows that a night learns from.
+        transformed: Number of rows that a night transforms.
 
     Returns:
-        Seconds a night (learning and transforming), seconds a request of 100 candidates.
+        CPU seconds per night (learning and transforming), and per request of 100 candidates.
     """
     definition = {name: fitted.definition.features[name]}
     zone = fitted.definition.time_zone
     transform = fitted.transforms[name]
-    transform.apply(RawColumns(raw))  # what is made once, such as an index of the history
+    transform.apply(RawColumns(raw))  # builds what is computed once, such as a history index
     learning = _cpu(lambda: learn(definition, raw, train=True, zone=zone)) / len(raw)
     applying = _cpu(lambda: transform.apply(RawColumns(raw))) / len(raw)
     request = raw.slice(0, CANDIDATES)
@@ -50,7 +50,7 @@ def seconds_of_feature(
 
 
 def usd(seconds: float) -> Decimal:
-    """Price CPU seconds at the price book's cloud rate, with 4 GB of memory per core."""
+    """Price CPU seconds at the price book's cloud rate, with 4 GB of memory per core, in USD."""
     hours = Decimal(repr(seconds)) / 3600
     amounts = {"vcpu_hour": hours, "memory_gb_hour": hours * 4}
     lines = price_lines(
@@ -60,7 +60,7 @@ def usd(seconds: float) -> Decimal:
 
 
 def _cpu(work: Callable[[], object]) -> float:
-    """CPU seconds of this thread: other processes do not count."""
+    """Return the CPU seconds of this thread, which exclude other processes."""
     started = time.thread_time()
     work()
     return time.thread_time() - started

@@ -1,9 +1,9 @@
-"""The loss without each feature, by permuting its inputs or by training without it.
+"""Loss without each feature, measured by permuting its inputs or by training without it.
 
-Both use the featurized rows of a finished run. By permutation, the run's candidate scores the
-evaluate rows with a feature's inputs shuffled among rows (Breiman 2001): seconds per feature, but
-a feature that others can stand in for looks more important than it is. By retraining, the model
-is trained again without the inputs, which counts what the others make up for.
+Both methods use the featurized rows of a finished run. Permutation scores the evaluate rows with
+the run's candidate and a feature's inputs shuffled among rows (Breiman 2001). It takes seconds per
+feature, but overrates a feature that others could replace. Retraining trains the model again
+without the inputs, so it accounts for what other features make up for.
 """
 
 from __future__ import annotations
@@ -35,56 +35,56 @@ from nightbid.schema import LABEL, USER, WEIGHT, FeatureSchema, split_files
 from nightbid.storage.workspace import fetch, write_atomically
 
 FILE = "ablation.json"
-"""Beside the run's records; the report shows it."""
+"""Name of the file next to the run's records; the report shows it."""
 Method = Literal["permutation", "retraining"]
 MEASURED_ROWS = 20_000
-"""Rows on which costs are measured."""
+"""Maximum number of rows on which costs are measured."""
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What a feature, or a group of them, is worth. Differences are without it less with it."""
+    """Value of a feature or a group. Differences are the metric without it minus with it."""
 
     name: str
     features: tuple[str, ...]
     log_loss: Difference | None
     auc: Difference | None
     night_seconds: float
-    """CPU seconds of learning and transforming it, a night."""
+    """CPU seconds per night for learning and transforming it."""
     night_usd: float
     request_ms: float
-    """CPU milliseconds of looking it up for 100 candidates."""
+    """CPU milliseconds for looking it up for 100 candidates."""
     why_not: str = ""
-    """Why its loss is unknown."""
+    """Reason that its loss is unknown; empty otherwise."""
 
     @property
     def per_usd(self) -> float | None:
-        """Log loss that a dollar a night buys."""
+        """Reduction of log loss per USD spent per night."""
         value = None if self.log_loss is None else self.log_loss["value"]
         return None if value is None or not self.night_usd else value / self.night_usd
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """All features of a run, the most valuable first."""
+    """Values of all features of a run, the most valuable first."""
 
     run_id: str
     method: Method
     rows: int
     users: int
     log_loss: float
-    """With every feature."""
+    """Log loss with every feature."""
     auc: float
     features: tuple[Worth, ...]
 
     def save(self, run: RunRecord) -> None:
-        """Write it beside the run's records."""
+        """Write the ablation next to the run's records."""
         text = json.dumps(asdict(self), indent=1)
         write_atomically(run.folder / FILE, text)
 
 
 class _Rows:
-    """The evaluate rows of a run, featurized, and the intervals of scores on them."""
+    """Featurized evaluate rows of a run, with metrics and intervals of scores on them."""
 
     def __init__(self, featurized: Path, layout: Layout, replicates: int, seed: int) -> None:
         files = split_files(featurized, "evaluate")
@@ -100,7 +100,7 @@ class _Rows:
         self.resampling = Resampling.of(self.users, replicates, seed)
 
     def measured(self, scores: Floats) -> tuple[float, float, Replicates]:
-        """Log loss, AUC and the replicates of both."""
+        """Compute log loss, AUC, and the replicates of both."""
         table = ScoreTable.of(self.labels, scores, self.weights)
         drawn = replicate(self.resampling, self.labels, self.weights, self.users, {"model": scores})
         return log_loss(table), auc(table), drawn["model"]
@@ -115,19 +115,19 @@ def ablate(
     groups: Mapping[str, Sequence[str]] | None = None,
     progress: Progress = silent,
 ) -> Ablation:
-    """Measure what each feature of a run's candidate is worth.
+    """Measure the value of each feature of a run's candidate.
 
     Args:
-        run: A run whose candidate is trained.
-        spec: Its pipeline.
+        run: Run with a trained candidate.
+        spec: Specification of the run's pipeline.
         method: `permutation` or `retraining`.
-        only: Features; default: every one.
-        groups: Name → features that are taken away together, in addition.
-        progress: Told how far it is.
+        only: Names of features to measure; empty means all, or none if there are groups.
+        groups: Name → features to remove together, in addition.
+        progress: Progress callback.
 
     Raises:
-        ConfigError: there is no such feature.
-        MissingDataError: the run has not trained, or its rows are deleted.
+        ConfigError: There is no such feature, or the pipeline predicts values.
+        MissingDataError: The run has no trained candidate, or its rows are deleted.
     """
     if spec.label.kind == "value":
         raise ConfigError(
@@ -208,7 +208,7 @@ def _parts(
 
 
 def _permuted(layout: Layout, packed: Packed, features: tuple[str, ...], *, seed: int) -> Packed:
-    """Shuffle the inputs of some features among rows, all by the same order."""
+    """Shuffle the inputs of some features among rows, all in the same order."""
     order = np.random.default_rng(seed).permutation(len(packed))
     ids, numbers = packed.ids.copy(), packed.numbers.copy()
     bags = packed.bag_weights.copy()
@@ -232,7 +232,7 @@ def _retrained(
     table: pa.Table,
     progress: Progress,
 ) -> Floats:
-    """Train the run's model without some features on its featurized rows, and score."""
+    """Train the run's model without some features on its featurized rows; return its scores."""
     from nightbid.training.job import Job, run_job
 
     schema = FeatureSchema.load(featurized / "fitted")
@@ -260,7 +260,7 @@ def _retrained(
 
 
 class _Costs:
-    """Measures features on rows of the night."""
+    """Measures the cost of features on rows of the night."""
 
     def __init__(self, fitted: FittedFeatures, sample: Path, featurized: Path) -> None:
         path = split_files(sample, "evaluate")[0]
@@ -273,7 +273,7 @@ class _Costs:
         )
 
     def of(self, features: tuple[str, ...]) -> tuple[float, float]:
-        """Seconds a night, and seconds a request."""
+        """Return the CPU seconds of features per night, and per request."""
         each = [
             seconds_of_feature(name, self._fitted, self._raw, self._learned, self._transformed)
             for name in features
