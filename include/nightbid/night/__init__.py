@@ -1,1 +1,1 @@
-"""What a night is, as data: stages, keys, manifests, records. Nothing here runs a stage."""
+"""The data model of a night: stages, keys, manifests, records. Nothing here runs a stage."""

@@ -1,4 +1,4 @@
-"""The attempts of one run at its stages, and which of them count."""
+"""Records of a run's attempts at its stages, and which of them count."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nightbid.night.sealed import Sealed
 from nightbid.night.stages import readers_of
 
 REQUEST = "request"
-"""Stands for a stage in the record of a run that could not be begun."""
+"""Takes the place of a stage in the record of a run that could not be started."""
 APPROVE = "approve"
-"""The task in which a person decides on the promotion; it is recorded like a stage."""
+"""The task in which a user decides about the promotion; it is recorded like a stage."""
 ARRIVAL = "arrival"
 """The task that waits for the newest day of logs; it is recorded like a stage."""
 
 
 class StageRecord(Sealed):
-    """What one attempt at one stage did."""
+    """Result of one attempt at one stage."""
 
     stage: str
     attempt: int = 1
@@ -33,19 +33,21 @@ class StageRecord(Sealed):
     summary: str = ""
     error: str = ""
     by: str = ""
-    """Person who decided, where one was asked."""
+    """User who made the decision, if the stage asks for one."""
     number: int = 0
-    """Position among the records of the run, from 1; 0 in older ones, which come first."""
+    """Position among the run's records, from 1; 0 in older records, which sort first."""
     revision: int = 0
-    """Of the run's head that it was made under: what a process that stood still records late comes
-    before what was made under newer settings."""
+    """Revision of the run's head under which the record was made.
+
+    A record that a stalled process writes late sorts before those made under newer settings."""
 
 
 def current(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
-    """Give each stage's newest record, unless an input of the stage was made again since.
+    """Return each stage's newest record, unless one of the stage's inputs was rebuilt since.
 
-    A run may be run again, with other rows, settings or code. Until a later stage has its turn,
-    what it said before is about outputs that no longer are those of the run.
+    A run can be rerun with other rows, settings or code. Until a later stage runs again, its
+    earlier
+    record describes outputs that are no longer the run's.
 
     Args:
         records: All attempts of a run, oldest first.

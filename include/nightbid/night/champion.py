@@ -1,8 +1,8 @@
-"""The champion: a pointer that is swapped in one step, with its whole history.
+"""The champion: a pointer that is moved atomically, with its full history.
 
-Every promotion, rollback and retirement appends one numbered entry to `history/`; the newest says
-what serves. Taking the next number is exclusive, so two promotions cannot both win. `champion.json`
-is a copy of the newest entry, for people and scripts.
+Every promotion, rollback and retirement appends one numbered entry to `history/`; the newest entry
+states what serves. Taking the next number is exclusive, so two promotions cannot both succeed.
+`champion.json` is a copy of the newest entry, for users and scripts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESTORE = "restore this file from a backup: nothing is promoted over a history t
 
 
 class Champion(Sealed):
-    """Which model serves, since when, and why."""
+    """An entry of the history: which model serves, since when, and why."""
 
     pipeline: str
     number: int
@@ -41,29 +41,29 @@ class Champion(Sealed):
     change: Literal["promote", "rollback", "retire"]
     reason: str
     by: str = ""
-    """Person who rolled back, or approved the promotion; empty if a night promoted by itself."""
+    """User who rolled back or approved the promotion; empty if no user was involved."""
     retired: str = ""
-    """With `retire`: digest of the bundle that may neither serve nor be compared with."""
+    """For `retire`: digest of the bundle that may no longer serve or be compared with."""
     label: dict[str, object] | None = None
-    """The `label` block of the pipeline that it was trained with; None in older entries."""
+    """The `label` block of the pipeline that trained it; None in older entries."""
 
     @property
     def serves(self) -> bool:
-        """False of an entry after which nothing serves: the only champion was retired."""
+        """False if nothing serves after this entry, because the only champion was retired."""
         return bool(self.bundle_uri)
 
 
 class Pause(Sealed):
-    """Nothing is promoted for now, at a user's request."""
+    """State of a pipeline whose promotions a user has paused."""
 
     reason: str
     since: datetime
     by: str = ""
-    """Person who paused them."""
+    """User who paused promotions."""
 
 
 class PauseChange(Sealed):
-    """A pause or its end, as the history keeps it."""
+    """Start or end of a pause, as recorded in the history."""
 
     change: Literal["pause", "resume"]
     at: datetime
@@ -79,7 +79,7 @@ class ChampionPointer:
         self._pipeline = pipeline
 
     def current(self) -> Champion | None:
-        """The champion; None before the first promotion, and after the last one was retired."""
+        """The champion; None before the first promotion, or if the last champion was retired."""
         history = self.history()
         return history[-1] if history and history[-1].serves else None
 
@@ -92,7 +92,7 @@ class ChampionPointer:
         ]
 
     def paused(self) -> Pause | None:
-        """Who stopped promotions, when and why; None while they go on."""
+        """The current pause; None if promotions are not paused."""
         name = "paused.json"
         found = read_all(self._folder, ".json").get(name)
         if found is None:
@@ -102,11 +102,11 @@ class ChampionPointer:
         )
 
     def pause(self, reason: str, by: str = "") -> Pause:
-        """Promote nothing until `resume`; rollbacks go on.
+        """Pause promotions until `resume`; rollbacks remain possible.
 
         Args:
-            reason: Why; shown with the champion.
-            by: Person who decided it.
+            reason: Reason, shown with the champion.
+            by: User who made the decision.
         """
         pause = Pause(reason=reason, since=datetime.now(UTC), by=by)
         write_atomically(self._folder / "paused.json", seal(pause))
@@ -114,16 +114,16 @@ class ChampionPointer:
         return pause
 
     def resume(self, by: str = "") -> None:
-        """Let nights promote again.
+        """Resume promotions.
 
         Args:
-            by: Person who decided it.
+            by: User who made the decision.
         """
         remove(self._folder / "paused.json")
         self._note(PauseChange(change="resume", at=datetime.now(UTC), by=by))
 
     def pauses(self) -> list[PauseChange]:
-        """Every pause and its end, oldest first."""
+        """All starts and ends of pauses, oldest first."""
         folder = self._folder / "pauses"
         return [
             unseal(
@@ -144,21 +144,21 @@ class ChampionPointer:
                 return
 
     def withdrawn(self) -> dict[str, Champion]:
-        """Bundles that a person took out of service: digest → the entry that did so.
+        """Bundles that a user took out of service: digest → the entry that did so.
 
-        A rollback to a bundle is a decision that it may serve again.
+        A rollback to a bundle allows it to serve again.
         """
         return _withdrawn(self.history())
 
     def earlier(self, before: Champion, since: date) -> list[Champion]:
-        """Promotions that a candidate can be compared with besides the champion, oldest first.
+        """Earlier promotions that a candidate can also be compared with, oldest first.
 
         Args:
-            before: the champion; what came after it is left out.
-            since: night of the oldest one to return.
+            before: The champion; entries after it are left out.
+            since: Earliest night of the promotions to return.
 
         Returns:
-            One entry per bundle: promoted before the champion and never withdrawn.
+            One entry per bundle that was promoted before the champion and is not withdrawn.
         """
         history = self.history()
         out = {before.bundle_digest, *_withdrawn(history)}
@@ -169,7 +169,7 @@ class ChampionPointer:
         return [each for digest, each in found.items() if digest not in out]
 
     def before(self) -> Champion | None:
-        """The promotion that a rollback would return to; None if there is none."""
+        """Promotion that a rollback would return to; None if there is none."""
         return _before(self.history())
 
     def promote(
@@ -185,26 +185,26 @@ class ChampionPointer:
         by: str = "",
         label: dict[str, object] | None = None,
     ) -> Champion:
-        """Point at a new bundle. Promoting the bundle that already serves changes nothing.
+        """Make a bundle the champion. Promoting the bundle that already serves changes nothing.
 
         Args:
-            run_id: of the candidate.
-            night: of the candidate.
-            bundle_uri: its bundle.
-            bundle_digest: digest of the bundle.
-            reason: kept in the history.
-            judged_against: number of the champion that it was compared with, 0 for none. The
-                champion must still be that one, and no user may have withdrawn the bundle. None: a
-                user promotes by hand, and neither is checked.
-            judged_bundle: digest of that champion's bundle: in a history that was restored from a
-                backup, its number may have gone to another one.
-            by: Person who approved it, if one was asked.
-            label: the `label` block of its pipeline.
+            run_id: Run of the candidate.
+            night: Night of the candidate.
+            bundle_uri: Address of the candidate's bundle.
+            bundle_digest: Digest of the bundle.
+            reason: Reason, recorded in the history.
+            judged_against: Number of the champion that the candidate was compared with, 0 for none.
+                That champion must still serve, and no user may have withdrawn the bundle. None: a
+                user promotes manually, and neither is checked.
+            judged_bundle: Digest of that champion's bundle, since its number may belong to another
+                bundle in a history that was restored from a backup. Empty: not checked.
+            by: User who approved the promotion, if approval was required.
+            label: The `label` block of the candidate's pipeline.
 
         Raises:
-            PromotionRefused: promotions are paused, another champion serves than the one judged
-                against, or a person withdrew this bundle.
-            ConcurrentUpdateError: another promotion came first.
+            PromotionRefused: Promotions are paused, another champion serves than the one judged
+                against, or a user withdrew this bundle.
+            ConcurrentUpdateError: Another promotion was faster.
         """
         history = self.history()
         current = history[-1] if history and history[-1].serves else None
@@ -247,22 +247,23 @@ class ChampionPointer:
                 label=label,
             )
         except ConcurrentUpdateError:
-            # A second process of the same run, say after a worker was thought lost, was first.
+            # Another process of the same run was faster, for example after a worker was presumed
+            # lost.
             taken = self.current()
             if taken and taken.bundle_digest == bundle_digest and taken.run_id == run_id:
                 return taken
             raise
 
     def rollback(self, reason: str, to: int | None = None, by: str = "") -> Champion:
-        """Point again at what served before, or at history entry `to`.
+        """Return to the previous champion, or to history entry `to`.
 
         Args:
-            reason: Why; kept in the history.
-            to: Number of the entry; default: the promotion before the one that serves.
-            by: Person who decided it; kept in the history.
+            reason: Reason, recorded in the history.
+            to: Number of the entry; None: the promotion before the current one.
+            by: User who made the decision, recorded in the history.
 
         Raises:
-            ConfigError: there is nothing to go back to.
+            ConfigError: There is no such entry, or no earlier promotion.
         """
         history = self.history()
         if to is None:
@@ -278,19 +279,21 @@ class ChampionPointer:
         return self._append(history, **_serving(target), change="rollback", reason=reason, by=by)
 
     def retire(self, number: int, reason: str, by: str = "") -> Champion:
-        """Take the bundle of a history entry out of service for good.
+        """Take the bundle of a history entry out of service permanently.
 
-        It is no reference of any later night. If it serves, the newest promotion before it that
-        was not withdrawn serves again; without one nothing serves, and the next night is compared
-        with the baseline.
+        Later nights are not compared with it. If it serves, the newest earlier promotion that is
+        not
+        withdrawn serves instead; if there is none, nothing serves and the next night is compared
+        with
+        the baseline.
 
         Args:
             number: Number of the entry.
-            reason: Why; kept in the history.
-            by: Person who decided it; kept in the history.
+            reason: Reason, recorded in the history.
+            by: User who made the decision, recorded in the history.
 
         Raises:
-            ConfigError: there is no such entry, or its bundle is retired already.
+            ConfigError: There is no such entry, or its bundle is already retired.
         """
         history = self.history()
         target = next((each for each in history if each.number == number and each.serves), None)
@@ -325,7 +328,7 @@ class ChampionPointer:
         )
 
     def _append(self, history: list[Champion], **entry_of: Any) -> Champion:
-        # The number after what was judged by: a promotion in between has taken it.
+        # The number after the history that was read: a promotion in between has taken it.
         number = history[-1].number + 1 if history else 1
         entry = Champion(
             pipeline=self._pipeline, number=number, since=datetime.now(UTC), **entry_of
@@ -351,13 +354,13 @@ def _named(number: int) -> str:
 
 
 def _serving(entry: Champion) -> dict[str, Any]:
-    """What an entry says of the model, without number, time and reason."""
+    """Fields of an entry that describe the model, without number, time and reason."""
     kept = ("run_id", "night", "bundle_uri", "bundle_digest", "label")
     return {name: getattr(entry, name) for name in kept}
 
 
 def _is_same(history: list[Champion], judged: int, serving: int) -> bool:
-    """Whether two entries (0: none) name one model: a retirement of another changes nothing."""
+    """Whether two entries (0: none) name the same model; retiring another model is no change."""
     if judged == serving:
         return True
     bundles = {each.number: each.bundle_digest for each in history}
@@ -382,7 +385,7 @@ def _withdrawn(history: list[Champion]) -> dict[str, Champion]:
 
 
 def _before(history: list[Champion]) -> Champion | None:
-    """Find the promotion that came before the serving bundle's own: two rollbacks go two steps."""
+    """Find the promotion before the serving bundle's, so that two rollbacks go two steps."""
     if not history:
         return None
     serving = history[-1].bundle_digest

@@ -1,11 +1,12 @@
-"""Outputs of single days, which every night, run and pipeline with the same key shares.
+"""Outputs of single days, shared by all nights, runs and pipelines with the same key.
 
-A night is a list of days and what is merged of them. What depends on one day of logs lies below
-`days/<kind>/<day>/<key>/` of the workspace, under a key of all that it depends on: the bytes of the
-day's logs, settings, code and libraries. The name of a pipeline is no part of it.
+A night is a list of days and the merged result. Whatever depends on one day of logs is stored below
+`days/<kind>/<day>/<key>/` in the workspace. The key covers everything that the output depends on:
+the
+bytes of the day's logs, settings, code and libraries, but not the pipeline's name.
 
-A day's output is written beside and renamed, verified against its manifest before each use, and
-made again where it is damaged or gone. `nightbid data prune` removes what no recent run needs.
+A day's output is written to a temporary folder and renamed, verified against its manifest before
+each use, and rebuilt if it is damaged or missing. `nightbid data prune` deletes unused outputs.
 """
 
 from __future__ import annotations
@@ -38,23 +39,23 @@ from nightbid.storage.workspace import (
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-"""Written last: what has none is no output."""
+"""Written last: a folder without a manifest is no output."""
 TRIES = 3
-"""A prune may remove an output between two looks at it."""
+"""Number of attempts, since a concurrent prune may delete an output between checks."""
 LONGEST_REASON = 120
 
 
 @dataclass(frozen=True)
 class DayKey:
-    """What the output of one day depends on."""
+    """Everything that the output of one day depends on."""
 
     kind: str
-    """What is made of the day: `sample` or `learn`."""
+    """Kind of the output: `sample` or `learn`."""
     day: date
     depends_on: Mapping[str, str]
-    """Name → digest, or a short text that tells a reader more: `logs`, `types`, `code`, …"""
+    """Name → digest, or a short readable text: `logs`, `types`, `code`, …"""
     family: str = ""
-    """Begins the names of outputs that belong together and are looked for together."""
+    """Prefix of the names of outputs that belong together and are looked up together."""
 
     @property
     def digest(self) -> str:
@@ -65,7 +66,7 @@ class DayKey:
 
 @dataclass(frozen=True)
 class Made:
-    """What the function that makes a day returns, beside the files it wrote."""
+    """Returned by the function that builds a day's output, in addition to the files."""
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     rows: Rows = field(default_factory=Rows)
@@ -78,9 +79,9 @@ class DayOutput:
     key: str
     manifest: Manifest
     folder: Path
-    """On this machine."""
+    """Local folder of the output."""
     why: str = ""
-    """Why it was made now; empty: it was there."""
+    """Why it was built now; empty: it already existed."""
 
 
 def day_output(
@@ -91,20 +92,20 @@ def day_output(
     pipeline: str,
     run_id: str,
 ) -> DayOutput:
-    """Find the output of a day, or make it.
+    """Find the output of a day, or build it.
 
-    Two processes that make the same day at once both end with the output that was renamed first.
+    If two processes build the same day at once, both use the output that was renamed first.
 
     Args:
-        workspace: where outputs lie.
-        key: what the output depends on.
-        make: writes the files into an empty folder of this machine.
-        pipeline: who asks first, for the manifest.
-        run_id: likewise.
+        workspace: Workspace with the outputs.
+        key: Everything that the output depends on.
+        make: Builds the output's files in an empty local folder.
+        pipeline: Name of the pipeline that requests the output, for the manifest.
+        run_id: Run that requests the output, for the manifest.
 
     Raises:
-        NightbidError: what `make` raises; nothing is left of it.
-        CorruptDataError: an output in a bucket is damaged.
+        NightbidError: Raised by `make`; its files are deleted.
+        CorruptDataError: An output in a bucket is damaged.
     """
     final = day_folder(workspace, key)
     why = ""
@@ -118,7 +119,7 @@ def day_output(
             if not is_local(final):
                 raise
             if not final.exists():
-                continue  # pruned since the look
+                continue  # pruned since the check
             name = set_aside(final, inode)
             log.warning(
                 "%s of %s: damaged output set aside as %s, made again: %s",
@@ -145,7 +146,7 @@ def day_output(
 
 
 def known_output(workspace: Workspace, key: DayKey) -> DayOutput | None:
-    """Open the output of a day if it is there and whole; nothing is made or set aside."""
+    """Open the output of a day if it exists and is intact; builds nothing, sets nothing aside."""
     final = day_folder(workspace, key)
     try:
         manifest = read_manifest(final)
@@ -155,19 +156,19 @@ def known_output(workspace: Workspace, key: DayKey) -> DayOutput | None:
 
 
 def day_folder(workspace: Workspace, key: DayKey) -> UPath:
-    """Where the output with this key lies, or would lie."""
+    """Folder of the output with this key, whether or not it exists."""
     return days_folder(workspace, key.kind, key.day) / key.digest
 
 
 def days_folder(workspace: Workspace, kind: str, day: date) -> UPath:
-    """Where all outputs of one kind and day lie."""
+    """Folder of all outputs of one kind and day."""
     return workspace.root / "days" / kind / day.isoformat()
 
 
 def reason(workspace: Workspace, key: DayKey, pipeline: str) -> str:
-    """Say why a day has to be made: what differs from the output that is most alike.
+    """Explain why a day has to be built: its differences from the most similar output.
 
-    Outputs of the same pipeline are compared; without one, the day is new.
+    Only outputs of the same pipeline are compared; if there is none, the day is new.
     """
     parent = day_folder(workspace, key).parent
     found: list[list[str]] = []
@@ -185,13 +186,13 @@ def reason(workspace: Workspace, key: DayKey, pipeline: str) -> str:
 
 
 def days_made(made: Mapping[str, str], days: int, most: int = 4, unit: str = "day") -> str:
-    """Say how many days were made and which, for a stage's summary.
+    """Summarize how many days were built, and which, for a stage's summary.
 
     Args:
-        made: day → why, oldest first.
-        days: in all.
-        most: days to name.
-        unit: what a `day` is.
+        made: Day → reason, oldest first.
+        days: Total number of days.
+        most: Maximum number of days to name.
+        unit: What a partition is called, such as `day`.
     """
     if not made:
         return f"{days} {unit}s, all reused"
@@ -203,7 +204,7 @@ def days_made(made: Mapping[str, str], days: int, most: int = 4, unit: str = "da
 
 
 def versions_of(libraries: Iterable[str]) -> str:
-    """Versions of the libraries that compute a day, as a part of its key."""
+    """Versions of the libraries that compute a day, as part of its key."""
     return ", ".join(f"{name} {_version(name)}" for name in sorted(libraries))
 
 
@@ -213,7 +214,7 @@ def _version(name: str) -> str:
 
 
 def _differences(mine: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
-    """Name each part that differs, with what changed where the part is readable."""
+    """List the parts of the key that differ, with details for readable parts."""
     said = []
     for name in sorted({*mine, *theirs}):
         now, before = mine.get(name, ""), theirs.get(name, "")

@@ -1,9 +1,8 @@
-"""What a run was asked to do, and which of several processes that took it up counts.
+"""The settings of a run, and which version of them counts when several processes run it.
 
 Each change of a run's settings takes the next number below `heads/`, exclusively. A process that
-stood still while another one took its run up therefore cannot put its own settings back, and what
-it records late is sorted before what was recorded under the newer settings. `run.json` is a copy of
-the newest head.
+stalled while another one resumed its run therefore cannot restore its own settings, and what it
+records late sorts before records under the newer settings. `run.json` is a copy of the newest head.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ OF_THE_PROCESS = {"started", "number", "revision"}
 
 
 class RunHead(Sealed):
-    """What a run was asked to do; written when it starts."""
+    """Settings of a run; written when it starts."""
 
     pipeline: str
     run_id: str
@@ -32,52 +31,53 @@ class RunHead(Sealed):
     overrides: tuple[str, ...] = ()
     trigger: str = "shell"
     sweep: str = ""
-    """The sweep that the run is a trial of: such runs are not nights, and not listed as such."""
+    """Sweep that the run is a trial of; empty: none. Trials are not listed as nights."""
     until: str = ""
-    """The stage that it was to end with; empty: all of them."""
+    """Last stage to run; empty: all stages run."""
     started: dt.datetime
     spec: dict[str, object]
     number: int = 0
-    """How many runs of the pipeline there were when it began, and itself: which run is the newer
-    one does not depend on a clock. 0 in records of older versions."""
+    """Number of the pipeline's runs when it started, including itself; 0 in older records.
+
+    It orders runs without relying on a clock."""
     code: Mapping[str, str] = Field(default_factory=dict)
-    """Stage → digest of the code and libraries it runs with, see `nightbid.night.pin`."""
+    """Stage → digest of its code and libraries, see `nightbid.night.pin`."""
     revision: int = 0
-    """How often the run's settings were written, from 1; 0 in records of older versions."""
+    """Number of times that the run's settings were written, from 1; 0 in older records."""
 
 
 def newest_head(folder: UPath) -> RunHead | None:
-    """The newest head of a run; None if the run was never begun.
+    """Return the newest head of a run; None if the run was never started.
 
     Args:
-        folder: Of the run's records.
+        folder: Folder of the run's records.
 
     Raises:
-        CorruptDataError: It is damaged.
+        CorruptDataError: The head is damaged.
     """
     path = folder / "run.json"
     head = unseal(RunHead, path.read_bytes(), path, GONE) if path.exists() else None
     claims = read_all(folder / "heads", ".json")
     newest = max(claims, default="")
-    # Newer than its copy if a process was killed in between.
+    # Newer than its copy if a process was killed between the two writes.
     if newest and (head is None or int(newest.removesuffix(".json")) > head.revision):
         return unseal(RunHead, claims[newest], folder / "heads" / newest, GONE)
     return head
 
 
 def write_head(folder: UPath, head: RunHead, after: RunHead | None) -> RunHead:
-    """Write what a run is asked from now on, unless it is what it was asked before.
+    """Write the settings of a run, unless they are unchanged.
 
     Args:
-        folder: Of the run's records.
-        head: What it is asked.
-        after: The head that this one follows; None for the first.
+        folder: Folder of the run's records.
+        head: The settings to write.
+        after: The head that this one replaces; None for the first.
 
     Returns:
-        The head that counts.
+        The head that is in effect.
 
     Raises:
-        ConcurrentUpdateError: Another process has written other settings since `after`.
+        ConcurrentUpdateError: Another process has written different settings since `after`.
     """
     mine = head.model_copy(update={"revision": after.revision + 1 if after else 1})
     if after is not None and _asks_the_same(head, after):
@@ -95,7 +95,7 @@ def write_head(folder: UPath, head: RunHead, after: RunHead | None) -> RunHead:
                 ) from None
             mine = other
     if not (folder / "run.json").exists() or _copied(folder) < mine.revision:
-        # The process that took the number may not have come so far yet, or never will.
+        # The process that took the number may not have copied it yet, or may have been killed.
         write_newest(folder / "run.json", lambda: seal(newest_head(folder) or mine))
     return mine
 

@@ -1,9 +1,10 @@
-"""Incremental nights: whose weights a night goes on with, and which days are never learned.
+"""Incremental nights: which earlier weights a night continues from, and which days are undone.
 
-With `train.mode: incremental` a night's model begins with the weights and moments of the night
-before and learns only the days since. The chain of such nights lies in the manifests of their
-stages `train` and `train_baseline`, as metrics `incremental`; a day that a user has undone is kept
-with the champion's history, one small file per decision.
+With `train.mode: incremental` a night's model starts from the weights and moments of the night
+before and learns only the days since. The chain of such nights is in the manifests of the stages
+`train` and `train_baseline`, as metrics `incremental`; a day that a user has undone is recorded
+with
+the champion's history, one small file per decision.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ from nightbid.storage.workspace import Workspace, read_all, read_manifest, write
 log = logging.getLogger(__name__)
 
 METRIC = "incremental"
-"""Key of the metrics of a training's manifest."""
+"""Key in the metrics of a training's manifest."""
 SAME = ("columns", "label", "features", "sampling")
-"""Blocks of the YAML that have to be those of the state."""
+"""Blocks of the YAML that must be the same as those of the state."""
 FREE = ("full_every", "drift_ne", "memory_gb", "workers", "checkpoint_seconds")
-"""Keys of `train` that may change between nights."""
+"""Keys of `train` that may differ from those of the state."""
 USUAL_DAYS = 7
 SURE = 4.0
-"""Standard errors that a difference has to exceed."""
+"""Minimum difference in standard errors to count as significant."""
 
 
 class DayScore(Block):
-    """How well weights predicted a day that they had not learned."""
+    """Quality of predictions for a day that the weights had not learned."""
 
     day: Partition
     night: Partition
-    """Night that scored it."""
+    """Night that scored the day."""
     through: Partition
     """Newest day that the weights had learned."""
     rows: int
@@ -55,32 +56,31 @@ class DayScore(Block):
     """Standard error of the normalized entropy."""
     auc: float | None = None
     calibration: float | None = None
-    """Sum of the predictions over that of the labels."""
+    """Sum of the predictions divided by the sum of the labels."""
 
 
 class Learned(Block):
-    """What the weights of a night's model have learned, and how they predicted each day before."""
+    """Days that a night's model has learned, and scores of each day before it was learned."""
 
     days: tuple[Partition, ...]
-    """In the weights, oldest first: those of the last full training and each one since."""
+    """Days in the weights, oldest first: those of the last full training and each one since."""
     fresh: tuple[Partition, ...]
-    """Learned by this night."""
+    """Days learned by this night."""
     left_out: tuple[Partition, ...] = ()
     """Days of the window that a user has undone."""
     full_night: Partition
     """Night of the last full training."""
     nights: int
-    """Nights since then; 0 on the night itself."""
+    """Nights since the last full training; 0 for that night."""
     why_full: str = ""
     """Why this night learned all days; empty if it did not."""
     batch_size: int
     excess: float | None = None
-    """How much worse than usual the worst new day was predicted, beyond chance; None where no new
-    day was scored."""
+    """Largest excess of a new day over usual days, see `excess_of`; None: none was scored."""
     reference: DayScore | None = None
-    """Validation rows of the last full training, which it had not learned."""
+    """Score of the last full training's validation rows, which it had not learned."""
     curve: tuple[DayScore, ...] = ()
-    """Every day, scored before it was learned, oldest first."""
+    """Scores of all days before they were learned, oldest first."""
 
     @property
     def through(self) -> dt.date:
@@ -89,7 +89,7 @@ class Learned(Block):
 
     @property
     def usual(self) -> tuple[DayScore, ...]:
-        """What a new day is compared with: the days that were scored since the full training."""
+        """Scores that a new day is compared with: those of the days since the full training."""
         first = () if self.reference is None else (self.reference,)
         since = tuple(each for each in self.curve if each.night > self.full_night)
         return (*first, *since)[-USUAL_DAYS:]
@@ -99,12 +99,12 @@ def excess_of(new: DayScore, usual: tuple[DayScore, ...]) -> float | None:
     """Compute how much worse than usual a new day was predicted, beyond chance.
 
     Args:
-        new: The day, scored before it was learned.
-        usual: Days to compare with.
+        new: Score of the day before it was learned.
+        usual: Scores to compare with.
 
     Returns:
-        Difference of the normalized entropies less four standard errors, at least 0; None where
-        there is nothing to compare with.
+        Difference of the normalized entropies minus four standard errors, at least 0; None if there
+        are no scores to compare with.
     """
     if not usual:
         return None
@@ -115,27 +115,27 @@ def excess_of(new: DayScore, usual: tuple[DayScore, ...]) -> float | None:
 
 
 class Continuation(Block):
-    """What a night's training goes on with."""
+    """What a night's training continues from."""
 
     night: Partition
     why_full: str = ""
-    """Why it learns all days; empty: it goes on with a state."""
+    """Why it learns all days; empty: it continues from a state."""
     learned: Learned | None = None
-    """Of the state, or of the newest night before where all days are learned."""
+    """Days of the state; if all days are learned, those of the newest earlier night."""
     left_out: tuple[Partition, ...] = ()
     """Days that a user has undone."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A continuation and the address of its state, if there is one."""
+    """A continuation and the address of its state; an empty address means that there is none."""
 
     continuation: Continuation
     uri: str = ""
 
 
 class Decision(Sealed):
-    """A day that no incremental night learns, or learns again."""
+    """A user's decision to leave a day out of incremental nights, or to learn it again."""
 
     change: Literal["undo", "restore"]
     day: Partition
@@ -145,7 +145,7 @@ class Decision(Sealed):
 
 
 def decide(workspace: Workspace, pipeline: str, decision: Decision) -> None:
-    """Keep a decision on a day."""
+    """Record a decision about a day."""
     folder = workspace.champion_folder(pipeline) / "days"
     number = max((int(name[:6]) for name in read_all(folder, ".json")), default=0) + 1
     while True:
@@ -158,7 +158,7 @@ def decide(workspace: Workspace, pipeline: str, decision: Decision) -> None:
 
 
 def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
-    """Every decision on a day, oldest first."""
+    """All decisions about days, oldest first."""
     folder = workspace.champion_folder(pipeline) / "days"
     return [
         unseal(Decision, text, folder / name, "restore this file from a backup, or delete it")
@@ -167,21 +167,21 @@ def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
 
 
 def undone(workspace: Workspace, pipeline: str) -> dict[dt.date, Decision]:
-    """Days that are not learned, with the decision."""
+    """Days that are not learned, each with its decision."""
     newest = {each.day: each for each in decisions(workspace, pipeline)}
     return {day: each for day, each in sorted(newest.items()) if each.change == "undo"}
 
 
 def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
-    """Find the state that a night goes on with: the newest one before it that is sound.
+    """Find the state that a night continues from: the newest usable one before it.
 
     Args:
-        run: The night.
-        spec: Its pipeline.
+        run: Run of the night.
+        spec: Pipeline of the night.
         stage: `train` or `train_baseline`.
 
     Returns:
-        With a reason instead of a state where all days have to be learned.
+        A continuation; with a reason instead of a state if all days have to be learned.
     """
     out = undone(run.workspace, spec.pipeline)
     newest: Learned | None = None
@@ -223,7 +223,7 @@ def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
 def chain(
     workspace: Workspace, pipeline: str, stage: str = "train"
 ) -> Iterator[tuple[RunRecord, Learned]]:
-    """List the nights of a pipeline that were trained incrementally, oldest first."""
+    """Yield the nights of a pipeline that were trained incrementally, oldest first."""
     newest: dict[dt.date, tuple[RunRecord, Learned]] = {}
     for run in runs_of(workspace, pipeline):
         if (found := _finished(run, stage)) and (learned := _learned(found[0])) is not None:
@@ -232,7 +232,7 @@ def chain(
 
 
 def _earlier(run: RunRecord, stage: str) -> Iterator[tuple[RunRecord, Manifest, str]]:
-    """Nights before this one that have trained, newest first, one per night."""
+    """Yield earlier nights whose training is done, newest first, one per night."""
     seen = set()
     others = [other for other in runs_of(run.workspace, run.head.pipeline) if other.date < run.date]
     for other in sorted(
@@ -255,7 +255,7 @@ def _finished(run: RunRecord, stage: str) -> tuple[Manifest, str] | None:
 
 
 def _worse_than(run: RunRecord) -> str:
-    """Name what the candidate of a night was worse than; empty where it was not."""
+    """Name what a night's candidate was worse than; empty if it was not worse."""
     found = _finished(run, "evaluate")
     if found is None or found[0].metrics.get("verdict") != "worse":
         return ""
@@ -270,7 +270,7 @@ def _learned(manifest: Manifest) -> Learned | None:
 
 
 def _changed(before: dict[str, Any], spec: PipelineSpec, stage: str) -> str:
-    """Name the first block of the YAML that differs from that of a state; empty for none."""
+    """Name the first setting that differs from the state's; empty if none does."""
     now = spec.model_dump(mode="json")
     for name in ("model" if stage == "train" else "baseline", *SAME):
         if before.get(name) != now[name]:

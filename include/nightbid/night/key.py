@@ -1,7 +1,8 @@
-"""What a stage would compute: its inputs, its key, and where its output lies.
+"""Inputs, key and output location of a stage.
 
-The *key* is the digest of the inputs' digests, of the part of the spec that the stage reads, of
-its source code and of the library versions. An output with the same key is reused.
+The *key* is the digest of the inputs' digests, the part of the spec that the stage reads, its
+source
+code and the library versions. An output with the same key is reused.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ from nightbid.storage.workspace import (
 log = logging.getLogger(__name__)
 
 HISTORY_PARTS = ("profile/", "fitted/")
-"""What gates read of earlier nights."""
+"""Files of earlier nights that gates read."""
 LIBRARIES = (
     "apache-beam", "great-expectations", "keras", "lightgbm", "numpy", "onnxruntime", "pyarrow",
     "tensorflow",
 )  # fmt: skip
-"""Their versions are part of every key: an upgraded library recomputes."""
+"""Libraries whose versions are part of every key, so that an upgrade recomputes outputs."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ class Plan:
 
     @classmethod
     def of(cls, stage: Stage, spec: PipelineSpec, run: RunRecord, cache_folder: Path) -> Plan:
-        """Look the inputs up and digest what the output depends on.
+        """Look up the inputs and compute the key.
 
         Raises:
-            StageError: an input stage has no finished output.
-            WorkspaceError: the output of one is gone.
+            StageError: An input stage has no finished output.
+            WorkspaceError: The output of an input stage is gone.
         """
         workspace = run.workspace
         night = Night.of(spec, run.date)
@@ -124,7 +125,7 @@ class Plan:
 
     @property
     def final(self) -> UPath:
-        """Where the output lies, or would lie."""
+        """Folder of the output, whether or not it exists."""
         return self.run.workspace.stage_folder(self.spec.pipeline, self.stage.name, self.key)
 
     @property
@@ -133,7 +134,7 @@ class Plan:
         return self.run.workspace.uri(self.final)
 
     def found(self) -> Manifest | None:
-        """What an earlier attempt, of whatever run, has made; None if there is nothing."""
+        """Manifest of an existing output with this key, from any run; None if there is none."""
         inode = inode_of(self.final)
         if not (self.final / "manifest.json").exists():
             return None
@@ -154,7 +155,7 @@ class Plan:
 
 
 def _sound(workspace: Workspace, uris: Iterable[str]) -> Iterator[StageInput]:
-    """Yield the earlier nights' outputs that can be read: a damaged one stops no later night."""
+    """Yield the earlier nights' outputs that are readable; damaged ones are skipped."""
     for uri in uris:
         try:
             each = read_output(workspace, uri)
@@ -169,7 +170,7 @@ def _sound(workspace: Workspace, uris: Iterable[str]) -> Iterator[StageInput]:
 def _earlier_champions(
     run: RunRecord, champion: Champion, spec: PipelineSpec
 ) -> dict[str, StageInput]:
-    """Open the bundles of the recent champions of the same label that are still there."""
+    """Open the bundles of recent champions with the same label that still exist."""
     nights = spec.evaluate.ratchet_nights
     if not nights:
         return {}
@@ -205,8 +206,8 @@ def read_output(workspace: Workspace, uri: str) -> StageInput:
     """Open a finished output.
 
     Raises:
-        WorkspaceError: it is gone.
-        CorruptDataError: its manifest is damaged, or it is another output, sound as it may be.
+        WorkspaceError: The output is gone.
+        CorruptDataError: The manifest is damaged, or belongs to another output.
     """
     folder = workspace.at(uri)
     manifest = read_manifest(folder)
@@ -221,7 +222,7 @@ def read_output(workspace: Workspace, uri: str) -> StageInput:
 
 
 def output_digest(files: Iterable[FileEntry]) -> str:
-    """Digest of an output: of the paths and bytes of its files, but for the volatile ones."""
+    """Digest of an output: of the paths and bytes of its files, except volatile ones."""
     ordered = sorted(files, key=lambda each: PurePosixPath(each.path))
     return digest_of([[each.path, each.digest] for each in ordered if each.digest])
 
@@ -239,5 +240,5 @@ def source_of(stage: Stage) -> str:
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that compute."""
+    """Versions of the libraries that compute outputs."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,4 +1,4 @@
-"""What a stage did, typed: the only thing that one stage learns of another."""
+"""The manifest of a stage's output, the only information that stages pass to each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Verdict = Literal["pass", "warn", "stop"]
 
 
 class Usage(BaseModel):
-    """Resources consumed. Adds up over stages, attempts and workers; units are in the names."""
+    """Consumed resources. Sums over stages, attempts and workers; units are in the names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,32 +38,33 @@ class FileEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
-    """Relative to the output folder."""
+    """Path relative to the output folder."""
     size: int
     digest: str
-    """sha256 of the bytes; empty for a volatile file (pages, logs): the output's digest does not
-    cover it."""
+    """sha256 of the bytes; empty for a volatile file (pages, logs).
+
+    Volatile files are not part of the output's digest."""
     volatile_digest: str = ""
     """sha256 of a volatile file's bytes."""
 
 
 class Rows(BaseModel):
-    """Row counts. Where rows are filtered, `read == written + quarantined + repeated + dropped`."""
+    """Row counts. If rows are filtered, `read == written + quarantined + repeated + dropped`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     read: int = 0
     written: int = 0
     quarantined: int = 0
-    """Rows that could not be parsed: kept aside with a reason."""
+    """Rows that could not be parsed and are set aside with a reason."""
     repeated: int = 0
-    """Rows whose key another row of the day has already."""
+    """Rows whose key already belongs to another row of the day."""
     dropped: int = 0
-    """Rows left out on purpose: sampled away, outside the label's condition."""
+    """Rows left out on purpose: not sampled, or outside the label's condition."""
 
 
 class Manifest(Sealed):
-    """Written last into a stage's output: an output without one does not exist."""
+    """Manifest of a stage's output. Written last: an output without one does not exist."""
 
     pipeline: str
     run_id: str
@@ -73,7 +74,7 @@ class Manifest(Sealed):
     key: str
     """Digest of inputs, spec and code: the same key means the same output."""
     digest: str
-    """Digest of the output's files: what later stages depend on."""
+    """Digest of the output's files, which later stages depend on."""
     inputs: dict[str, str]
     """Stage → digest of its output."""
     spec_digest: str
@@ -84,8 +85,8 @@ class Manifest(Sealed):
     usage: Usage = Usage()
     metrics: dict[str, Any] = Field(default_factory=dict)
     verdict: Verdict | None = None
-    """Of a gate."""
+    """Verdict of a gate; None for other stages."""
     summary: str = ""
-    """One line for a person."""
+    """One-line summary for users."""
     files: tuple[FileEntry, ...] = ()
     created: datetime

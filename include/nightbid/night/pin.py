@@ -1,9 +1,9 @@
-"""What a run holds fast: the settings and the code it began with.
+"""Pins the settings and the code of a run.
 
-The tasks of a night start hours apart, and people edit files meanwhile. Every task of a run
-therefore uses the settings in the run's record, not those of the YAML, and refuses to compute with
-other code than the run began with. A task that a person clears takes up the YAML and the code of
-now, unless a finished stage that would stay was made with others.
+The tasks of a night start hours apart, and files may be edited in between. Every task of a run
+therefore uses the settings in the run's record instead of those in the YAML, and refuses to compute
+with other code than the run started with. A task that a user clears adopts the current YAML and
+code, unless a finished stage that is kept was made with others.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ FOR_ALL = ("window", "seed")
 
 @cache
 def code_now() -> Mapping[str, str]:
-    """Digest of the code and the library versions that each stage would run with, by its name."""
+    """Stage → digest of the code and library versions that it would run with now."""
     return {stage.name: _code(source_of(stage), library_versions()) for stage in NIGHT}
 
 
 def pinned_spec(run: RunRecord, stage: Stage | None = None) -> PipelineSpec:
-    """Settings that a run began with.
+    """Return the settings that a run started with.
 
     Args:
-        run: which.
-        stage: what is to run now; its code must be what the run began with.
+        run: Run to read.
+        stage: Stage to run now, whose code must be what the run started with; None: not checked.
 
     Raises:
-        StageError: the code is another, or no longer reads these settings.
+        StageError: The code is different, or no longer supports these settings.
     """
     again = f"clear {NIGHT[0].name} with Downstream to start over; what is the same is reused"
     if stage is not None:
@@ -65,15 +65,15 @@ def pinned_spec(run: RunRecord, stage: Stage | None = None) -> PipelineSpec:
 
 
 def pin_again(run: RunRecord, spec: PipelineSpec, stage: Stage) -> RunRecord:
-    """Take up the settings and the code of now, for a stage that a person starts again.
+    """Adopt the current settings and code, for a stage that a user starts again.
 
     Args:
-        run: which.
-        spec: the settings of now.
-        stage: where the run goes on; what waits for it runs again too.
+        run: Run to change.
+        spec: Current settings.
+        stage: Stage that the run resumes from; the stages after it run again too.
 
     Raises:
-        ConfigError: a finished stage that would stay was made with other settings or other code.
+        ConfigError: A finished stage that is kept was made with other settings or code.
     """
     stays = [each for each in NIGHT if each != stage and each not in all_after(stage)]
     changed = {each.name: why for each in stays if (why := _change(run, spec, each))}
@@ -93,7 +93,7 @@ def pin_again(run: RunRecord, spec: PipelineSpec, stage: Stage) -> RunRecord:
 
 
 def _change(run: RunRecord, spec: PipelineSpec, stage: Stage) -> str:
-    """Say what a finished stage was made with that is another now; empty if nothing."""
+    """Describe which setting of a finished stage has changed, or its code; empty if none."""
     record = run.stage(stage.name)
     if record is None or record.state == "failed":
         return ""

@@ -1,4 +1,4 @@
-"""How a long job says where it is. The library reports; the caller decides how to show it."""
+"""How long-running jobs report progress. The library reports; the caller displays it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called by a stage, as often as it likes."""
+    """Callback for a stage's progress; may be called at any rate."""
 
     def __call__(self, done: float, message: str = "") -> None:
-        """Report.
+        """Report progress.
 
         Args:
-            done: the share of the work that is done, 0 to 1.
-            message: what is being done, with its figures (rows/s, loss).
+            done: Share of the work that is done, 0 to 1.
+            message: Current activity with its figures (rows/s, loss).
         """
 
 
 class EpochWatcher(Protocol):
-    """Called by a training after each pass over its rows."""
+    """Callback of a training after each pass over its rows."""
 
     def __call__(self, epoch: int, log_loss: float, auc: float | None) -> None:
-        """Take note, or end the training by an exception.
+        """Handle the end of an epoch; an exception ends the training.
 
         Args:
-            epoch: from 1 (for an ensemble: number of trees).
-            log_loss: of the validation rows.
-            auc: of the validation rows; None where all labels are equal.
+            epoch: Number of the epoch, from 1 (for an ensemble: number of trees).
+            log_loss: Log loss of the validation rows.
+            auc: AUC of the validation rows; None if all labels are equal.
         """
 
 
@@ -37,7 +37,7 @@ def unwatched(epoch: int, log_loss: float, auc: float | None) -> None:
 
 
 class LogProgress:
-    """Log lines, at most one every `every` seconds: for task logs and pipes."""
+    """Writes progress to the log, at most one line every `every` seconds."""
 
     def __init__(self, stage: str, every: float = 5.0) -> None:
         self._log = logging.getLogger(f"nightbid.{stage}")
@@ -46,7 +46,7 @@ class LogProgress:
         self._last = float("-inf")
 
     def __call__(self, done: float, message: str = "") -> None:
-        """Log how far the work is, if the last line is old enough."""
+        """Log the progress if the last line is old enough."""
         now = time.monotonic()
         if now - self._last < self._every and done < 1:
             return
@@ -54,9 +54,9 @@ class LogProgress:
         spent = now - self._started
         left = f", {spent / done - spent:.0f} s left" if 0.02 < done < 1 else ""
         if message.endswith(" left"):
-            left = ""  # The stage knows better.
+            left = ""  # The message has its own estimate.
         self._log.info("%3.0f%% %s%s", 100 * done, message, left)
 
 
 def silent(done: float, message: str = "") -> None:
-    """Show nothing."""
+    """No-op progress callback."""

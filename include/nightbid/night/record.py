@@ -1,6 +1,6 @@
-"""The record of one run: what it was asked, and what each stage did, while it goes on.
+"""The record of one run: its settings and the results of its stages, written while it runs.
 
-One small file per stage and attempt, so that parallel stages never write the same one.
+There is one small file per stage and attempt, so that parallel stages never write the same one.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ log = logging.getLogger(__name__)
 HISTORY_NIGHTS = 28
 LONGEST_NAME = 120
 HEARTBEAT = "heartbeat"
-"""File of a run that Airflow's triggerer renews while it watches the run: a time, ISO 8601."""
+"""File that Airflow's triggerer renews while it watches the run; holds a time, ISO 8601."""
 LAG = "window.lag_"
-"""The setting by which a run goes on with an older newest day."""
+"""Prefix of the setting with which a run continues with an older newest day."""
 WAITING = "waiting.txt"
-"""File of a run that waits for its logs: what is missing, renewed at each look."""
+"""File of a run that waits for its logs; holds what is missing, renewed at each poll."""
 
 
 class Pin(Sealed):
-    """The champion that a run compares with: looked up once, so that a rerun sees the same."""
+    """Champion that a run compares with, pinned so that a rerun uses the same one."""
 
     champion: Champion | None
 
@@ -44,12 +44,11 @@ class Pin(Sealed):
 def state_of(
     head: RunHead, newest: Mapping[str, StageRecord]
 ) -> tuple[Literal["done", "stopped", "failed", "running"], str]:
-    """State of a run, and the stage that ended it too early, if one did.
+    """Return the state of a run, and the stage that ended it early, if any.
 
     Args:
-        head: what it was asked.
-        newest: stage → the record of it that counts, see `current`; of several that went wrong
-            the first one decides.
+        head: Settings of the run.
+        newest: Stage → its current record, see `current`; if several failed, the first one decides.
     """
     for record in newest.values():
         if record.state != "done":
@@ -90,9 +89,9 @@ class RunRecord:
         until: str = "",
         code: Mapping[str, str] | None = None,
     ) -> RunRecord:
-        """Begin a run, or begin the one with the same id over: its finished stages are reused.
+        """Start a run, or restart the one with the same id, whose finished stages are reused.
 
-        The default id is `<pipeline>-<date>`: running the same night again reuses what is done.
+        The default id is `<pipeline>-<date>`, so running a night again reuses finished stages.
         """
         newest = spec.partition_at(newest)
         name = run_name(spec, newest, run_id)
@@ -137,18 +136,18 @@ class RunRecord:
         overrides: tuple[str, ...] = (),
         trigger: str = "shell",
     ) -> RunRecord:
-        """Record a run that was asked for in a way that cannot be run, so that pages show it.
+        """Record a request that cannot be run, so that pages show it.
 
-        The same run id may be asked for again, with right settings: `start` takes it up.
+        A later request with the same run id and valid settings is accepted by `start`.
 
         Args:
-            workspace: Where the record is kept.
+            workspace: Workspace to record the run in.
             pipeline: Name of the pipeline.
-            newest: Newest day of logs that was asked for.
-            error: What is wrong with what was asked, in one line.
+            newest: Requested newest day of logs.
+            error: What is wrong with the request, in one line.
             run_id: Name of the run.
-            overrides: Settings that were asked for.
-            trigger: Who asked: `shell` or `airflow`.
+            overrides: Requested settings.
+            trigger: Origin of the request: `shell` or `airflow`.
         """
         name = safe_run_id(run_id)
         now = dt.datetime.now(dt.UTC)
@@ -173,12 +172,12 @@ class RunRecord:
     def pin(
         self, spec: PipelineSpec, code: Mapping[str, str], overrides: tuple[str, ...] | None = None
     ) -> RunRecord:
-        """Hold other settings and other code from now on.
+        """Use other settings and other code from now on.
 
         Args:
-            spec: The settings.
+            spec: New settings.
             code: Stage → digest of its code.
-            overrides: What was set for this run; default: what the record has.
+            overrides: Settings that were overridden for this run; None: unchanged.
         """
         changes: dict[str, object] = {"spec": spec.model_dump(mode="json"), "code": dict(code)}
         if overrides is not None:
@@ -190,7 +189,7 @@ class RunRecord:
         """Check that no other process has taken this run up with other settings.
 
         Raises:
-            StageError: One has, while this process stood still.
+            StageError: Another process has, while this one was stalled.
         """
         newest = RunRecord.load(self.workspace, self.head.pipeline, self.run_id)
         if newest.head.revision > self.head.revision:
@@ -201,7 +200,7 @@ class RunRecord:
             )
 
     def accept(self) -> None:
-        """Note that a request that was refused before is right now."""
+        """Record that a request that was rejected before is valid now."""
         refusal = self.stage(REQUEST)
         if refusal is not None and refusal.state == "failed":
             now = dt.datetime.now(dt.UTC)
@@ -222,24 +221,24 @@ class RunRecord:
         return cls(workspace, unseal(RunHead, path.read_bytes(), path, GONE))
 
     def pinned_champion(self) -> Champion | None:
-        """The champion as this run first saw it."""
+        """Champion at the time when this run first looked it up."""
         path = self.folder / "champion.json"
         if not path.exists():
             pin = Pin(champion=ChampionPointer(self.workspace, self.head.pipeline).current())
-            with suppress(FileExistsError):  # another process of this run was first: its pin counts
+            with suppress(FileExistsError):  # another process of this run was faster: use its pin
                 write_once(path, seal(pin))
         return unseal(Pin, path.read_bytes(), path, GONE).champion
 
     def why_no_reference(self, champion: Champion, spec: PipelineSpec) -> str:
-        """Say why a candidate cannot be compared with a champion; empty where it can.
+        """Explain why a candidate cannot be compared with a champion; empty if it can.
 
-        Their `label` blocks must be equal: a model of conversions says nothing of one of clicks.
+        Their `label` blocks must be equal: models of conversions and of clicks are not comparable.
         """
         theirs = self._label_of(champion)
         mine = spec.label.model_dump(mode="json")
         if theirs is None:
             return ""
-        # How a value is learned does not change what is predicted.
+        # The distribution of a value does not change what is predicted.
         changed = ", ".join(
             f"{key} {theirs.get(key)!r}, now {value!r}"
             for key, value in mine.items()
@@ -255,7 +254,7 @@ class RunRecord:
     def _label_of(self, champion: Champion) -> dict[str, object] | None:
         kept = champion.label
         if kept is None:
-            # An entry of an older version: its run says what it was trained on.
+            # An entry of an older version: look up the label in its run.
             try:
                 spec = RunRecord.load(self.workspace, self.head.pipeline, champion.run_id).head.spec
             except NightbidError:
@@ -267,12 +266,12 @@ class RunRecord:
             return None
 
     def record(self, record: StageRecord) -> None:
-        """Add what an attempt did."""
+        """Add the record of an attempt."""
         folder = self.folder / "stages"
         under = {"revision": self.head.revision}
         number = max(map(_number, _names(folder)), default=0) + 1
         while True:
-            # Taken exclusively: which record is the newest does not depend on a clock.
+            # The number is taken exclusively, so the order of records does not depend on a clock.
             path = folder / f"{record.stage}.{number:06d}.json"
             try:
                 write_once(path, seal(record.model_copy(update={**under, "number": number})))
@@ -282,10 +281,10 @@ class RunRecord:
                 return
 
     def records(self, stage: str = "") -> list[StageRecord]:
-        """Every attempt, oldest first.
+        """All attempts, oldest first.
 
         Args:
-            stage: Of this stage alone; default: of all.
+            stage: Stage to list; empty: all stages.
         """
         folder = self.folder / "stages"
         found = [
@@ -296,42 +295,42 @@ class RunRecord:
         return sorted(found, key=order)
 
     def current(self) -> dict[str, StageRecord]:
-        """Stage → the record that counts; see `nightbid.night.record.current`."""
+        """Stage → its current record; see `nightbid.night.attempts.current`."""
         return current(self.records())
 
     def stage(self, name: str) -> StageRecord | None:
-        """The record of a stage that counts; None if it has not run on the inputs of now."""
+        """Current record of a stage; None if it has not run on the current inputs."""
         return self.current().get(name)
 
     def newest(self, stage: str) -> StageRecord | None:
-        """The newest attempt at a stage, even if its inputs were made again since."""
+        """Newest attempt at a stage, even if its inputs were rebuilt since."""
         found = self.records(stage)
         return found[-1] if found else None
 
     def next_attempt(self, stage: str) -> int:
-        """1 for the first try at a stage, counted over every try that began."""
+        """Number of the next attempt at a stage, from 1; every attempt that started counts."""
         return max((n for name, n in self.usage_logs() if name == stage), default=0) + 1
 
     def usage_file(self, stage: str, attempt: int) -> UPath:
-        """Where a running stage leaves its usage so far, for the cost sensor."""
+        """File in which a running stage records its usage, for the cost sensor."""
         folder = self.folder / "usage"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{stage}.{attempt}.jsonl"
 
     def usage_logs(self) -> list[tuple[str, int]]:
-        """Stage and attempt of every attempt that left its usage."""
+        """Stage and number of every attempt that recorded its usage."""
         folder = self.folder / "usage"
         parts = [name.removesuffix(".jsonl").rpartition(".") for name in _names(folder)
                  if name.endswith(".jsonl")]  # fmt: skip
         return sorted((stage, int(number)) for stage, _, number in parts if number.isdigit())
 
     def history(self, stage: str) -> list[str]:
-        """Addresses of this stage's outputs on earlier nights, see `history`."""
+        """Addresses of a stage's outputs on earlier nights, see `nightbid.night.record.history`."""
         return history(self.workspace, self.head.pipeline, self.date, stage)
 
 
 def _number(name: str) -> int:
-    """Number in the name of a record's file; 0 in those of older versions, which hold a time."""
+    """Number in a record's file name; 0 for older versions, whose names have a time."""
     number = name.removesuffix(".json").rpartition(".")[2]
     return int(number) if number.isdigit() else 0
 
@@ -357,7 +356,7 @@ def history(workspace: Workspace, pipeline: str, before: dt.date, stage: str) ->
 
 
 def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
-    """All nights of a pipeline, in the order they were started; trials of sweeps are left out."""
+    """All nights of a pipeline in the order of their start, without trials of sweeps."""
     folder = workspace.root / "runs" / pipeline
     if not folder.exists():
         return []
@@ -374,17 +373,17 @@ def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
 
 
 def run_name(spec: PipelineSpec, night: dt.date, run_id: str = "") -> str:
-    """Name of a run as a file name: what was asked for, else `<pipeline>-<date>`."""
+    """Name of a run as a file name: the requested id, else `<pipeline>-<date>`."""
     return safe_run_id(run_id or f"{spec.pipeline}-{night.isoformat()}")
 
 
 def safe_run_id(text: str) -> str:
-    """Turn a run id (Airflow's hold colons and pluses) into a file name.
+    """Convert a run id (Airflow's contain colons and pluses) to a file name.
 
-    Two ids never share a name: one with any other sign, or too long, gets a digest of itself.
+    Names are unique: an id with unsupported characters, or a long one, gets a digest appended.
 
     Raises:
-        ConfigError: it names a folder above, the folder itself, or a hidden file.
+        ConfigError: The id is empty, or begins with a dot.
     """
     if not text or text.startswith("."):
         raise ConfigError(

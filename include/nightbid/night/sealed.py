@@ -1,8 +1,8 @@
-"""Records that carry a checksum of their own, so that a damaged one is never believed.
+"""Records with a checksum, so that damage is always detected.
 
-`seal` writes a record as JSON with one more key, `checksum`; every `Sealed` model checks it and
-drops it when read, however it is read. Records that older versions wrote have none and are
-accepted.
+`seal` writes a record as JSON with the additional key `checksum`; every `Sealed` model checks it
+and
+removes it when it is parsed. Records of older versions without a checksum are accepted.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 def checksum_of(tree: dict[str, Any]) -> str:
-    """Digest of a JSON object, its `checksum` left out: 32 hexadecimal digits."""
+    """Digest of a JSON object without its `checksum`: 32 hexadecimal digits."""
     kept = {name: value for name, value in tree.items() if name != CHECKSUM}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Sealed(BaseModel):
-    """Base of the records that `seal` writes."""
+    """Base class of records that `seal` writes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,22 +43,22 @@ class Sealed(BaseModel):
 
 def seal(record: BaseModel) -> str:
     """Write a record as JSON with its checksum."""
-    # Through JSON, so that what is no number is null on both sides.
+    # Through JSON, so that NaN is null on both sides.
     tree = json.loads(record.model_dump_json())
     return json.dumps({**tree, CHECKSUM: checksum_of(tree)}, indent=1)
 
 
 def unseal(kind: type[Record], text: str | bytes, where: object, hint: str) -> Record:
-    """Read a record.
+    """Parse a record.
 
     Args:
-        kind: its model.
-        text: the file's content.
-        where: the file, for the error.
-        hint: what to do about a damaged one.
+        kind: Model of the record.
+        text: Content of the file.
+        where: The file, for error messages.
+        hint: How to recover from a damaged record, for error messages.
 
     Raises:
-        CorruptDataError: it is damaged.
+        CorruptDataError: The record is damaged.
     """
     try:
         return kind.model_validate_json(text)

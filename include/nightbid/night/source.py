@@ -1,11 +1,11 @@
-"""Which source code a stage's output depends on, derived from what its function imports.
+"""Source code that a stage's output depends on, derived from the imports of its function.
 
 A stage runs again when code that can change its output changes. That code is the module of the
-stage's function and every module of this package that it imports, directly or through others,
-wherever the import stands in the file. Comments, docstrings and formatting do not count.
+stage's function and every module of this package that it imports, directly or indirectly, at any
+level of the file. Comments, docstrings and formatting do not count.
 
-Two kinds of import are not followed. Modules in `NO_EFFECT` run, store and record a stage without
-touching what it computes. Imports under ``if TYPE_CHECKING:`` never run.
+Two kinds of imports are not followed: modules in `NO_EFFECT`, which run, store and record a stage
+without affecting its result, and imports under ``if TYPE_CHECKING:``, which never run.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ NO_EFFECT = (
     "nightbid.storage",
     "nightbid.tracking",
 )
-"""Packages and modules that change no output; everything else counts."""
+"""Packages and modules that cannot change outputs; all others can."""
 PARSED = ROOT / "__pycache__" / f"parsed.{sys.implementation.cache_tag}.json"
-"""What was read from sources, by their bytes, as Python keeps bytecode: to parse them all takes
-seconds of each process."""
+"""Cache of parsed sources, by content, next to Python's bytecode.
+
+Without it, parsing takes seconds in each process."""
 MOST_KEPT = 4000
 _new: list[str] = []
-"""Keys of what this process has parsed and not kept yet."""
+"""Keys of modules that this process has parsed but not saved yet."""
 
 
 @cache
@@ -46,7 +47,7 @@ def modules_of(function: str) -> tuple[str, ...]:
     """List the modules that can change what a function computes, sorted.
 
     Args:
-        function: `package.module:function`, or the module alone.
+        function: `package.module:function`, or only the module.
     """
     waiting, reached = [function.partition(":")[0]], set[str]()
     while waiting:
@@ -60,7 +61,7 @@ def modules_of(function: str) -> tuple[str, ...]:
 
 @cache
 def source_digest(modules: tuple[str, ...]) -> str:
-    """Digest of what some modules do: 32 hexadecimal digits, the same on every machine."""
+    """Digest of the code of some modules: 32 hexadecimal digits, the same on every machine."""
     total = hashlib.sha256()
     for name in sorted(modules):
         total.update(f"{name} {_digest(name)}\n".encode())
@@ -80,7 +81,7 @@ def _has_no_effect(name: str) -> bool:
 
 
 def path_of(name: str) -> Path | None:
-    """File of a module of this package; None where there is no such module."""
+    """File of a module of this package; None if there is no such module."""
     base = ROOT.joinpath(*name.split(".")[1:])
     for path in (base / "__init__.py", base.with_suffix(".py")):
         if path.is_file():
@@ -106,7 +107,7 @@ def _imports(name: str) -> Iterator[str]:
 
 
 def _running(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
-    """Walk statements at every depth but those that only a type checker sees."""
+    """Walk statements at every depth, except those for type checkers only."""
     for node in body:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             yield from _running(node.orelse)
@@ -125,7 +126,7 @@ def _module(name: str) -> Iterator[str]:
 
 
 def _with_submodules(name: str) -> Iterator[str]:
-    """Yield a module; a package that is imported by its name loads modules that no import names."""
+    """Yield a module; for a package also its submodules, which it may load without imports."""
     path = path_of(name) if name.startswith("nightbid.") else None
     if path is None:
         return
@@ -141,24 +142,24 @@ def _digest(name: str) -> str:
 
 
 class _Parsed(NamedTuple):
-    """What is read from the source of a module."""
+    """Information parsed from a module's source."""
 
     digest: str
-    """Of what it does."""
+    """Digest of the code."""
     imports: list[tuple[str, list[str]]]
-    """Modules, and the names that are imported from each."""
+    """Imported modules, and the names imported from each."""
 
 
 @cache
 def _parsed(name: str) -> _Parsed:
-    """Parse a module, unless a process before has parsed the same bytes."""
+    """Parse a module, unless an earlier process has parsed the same bytes."""
     path = path_of(name)
     assert path is not None, name
     content = path.read_bytes()
     key, known = hashlib.sha256(content).hexdigest(), _known()
     if key not in known:
         tree = ast.parse(content)
-        imports = list(_imported(tree))  # before docstrings are taken out
+        imports = list(_imported(tree))  # before docstrings are removed
         known[key] = _Parsed(_digest_of(tree), imports)
         _new.append(key)
     return known[key]
@@ -176,7 +177,7 @@ def _digest_of(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            # A string that stands alone is a docstring: of a module, class, function, attribute.
+            # A string on its own is the docstring of a module, class, function or attribute.
             body[:] = [each for each in body if not _is_text(each)] or [ast.Pass()]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
@@ -191,7 +192,7 @@ def _is_text(node: ast.AST) -> bool:
 
 @cache
 def _known() -> dict[str, _Parsed]:
-    """What earlier processes have parsed; empty where nothing was kept, or it is damaged."""
+    """Cache of earlier processes; empty if there is none, or if it is damaged."""
     try:
         read = json.loads(PARSED.read_bytes())
         return {
@@ -203,7 +204,7 @@ def _known() -> dict[str, _Parsed]:
 
 
 def _keep() -> None:
-    """Keep what is new for later processes, where Python may write its bytecode, too."""
+    """Save new entries for later processes, if Python may write its bytecode too."""
     if not _new or sys.dont_write_bytecode or not PARSED.parent.is_dir():
         return
     known = _known()

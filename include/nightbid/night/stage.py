@@ -1,4 +1,4 @@
-"""What is declared of a stage: the names of its function, of its inputs and of its settings."""
+"""Declaration of a stage: names of its function, inputs and settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    # The configuration reads the names of stages: imports go only that way when they run.
+    # The configuration imports the names of stages, so at runtime there is no import back.
     from nightbid.config.pipeline import Night, PipelineSpec
 
 
@@ -22,24 +22,26 @@ class Stage:
     """`package.module:function`, imported when the stage runs."""
     inputs: tuple[str, ...]
     spec_keys: tuple[str, ...]
-    """Top-level keys of the pipeline YAML that change its output."""
+    """Top-level keys of the pipeline YAML that affect the output."""
     uses_champion: bool = False
     champion_when: str = ""
-    """Dotted key of a setting; unless it is true, the champion is left out after all."""
+    """Dotted key of a setting that must be true for the champion to be an input; empty: always."""
     earlier_champions: bool = False
-    """Whether it also compares with the champions of `evaluate.ratchet_nights` nights before."""
+    """Whether it also compares with champions of the last `evaluate.ratchet_nights` nights."""
     continues: bool = False
-    """Whether it goes on with its own output of an earlier night, in incremental mode."""
+    """Whether it continues from its own output of an earlier night, in incremental mode."""
     history_of: str | None = None
     is_gate: bool = False
     fingerprint: str = ""
-    """`package.module:function(spec, night, cache) -> str` for a stage that depends on what neither
-    manifests nor its settings describe: when that changes, so does its key."""
+    """`package.module:function(spec, night, cache) -> str`, whose result is part of the key.
+
+    For stages that depend on things that neither manifests nor settings describe."""
     uses_run: bool = False
-    """Output depends on the run itself (its costs, its id): reused only within the run."""
+    """Whether the output depends on the run itself (costs, id) and is reused only within it."""
     remote: str = ""
-    """`package.module:function(spec, settings) -> nightbid.jobs.job.Work | None`: how a job of
-    a cloud service does the work instead; None where this installation has none."""
+    """`package.module:function(spec, settings) -> nightbid.jobs.job.Work | None`.
+
+    It describes how a cloud job does the work instead; None if this installation uses none."""
 
     def wants_champion(self, spec: PipelineSpec) -> bool:
         """Whether the champion is an input."""

@@ -1,6 +1,6 @@
-"""One night, as data: its stages in order, and running them one after the other.
+"""The stages of a night, in order.
 
-The DAG is made from the same list, so the shell and Airflow run the same night.
+The DAG is generated from the same list, so the shell and Airflow run the same night.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nightbid.night.stage import Stage
 def _gate(
     name: str, inputs: tuple[str, ...], spec_keys: tuple[str, ...] = (), **settings: Any
 ) -> Stage:
-    """Declare the stage `gate_<name>`: `measure` of the module, judged by the `gates` block."""
+    """Declare the stage `gate_<name>`, which judges the module's `measure` by the `gates` block."""
     return Stage(
         f"gate_{name}",
         f"nightbid.gates.{name}:measure",
@@ -131,23 +131,23 @@ NIGHT: tuple[Stage, ...] = (
     Stage(
         "promote",
         "nightbid.promotion:run",
-        # Every gate: one that it did not read could not hold it back.
+        # All gates are inputs: an unread gate could not prevent the promotion.
         inputs=("export", "evaluate", *(each.name for each in _JUDGED if each.is_gate)),
         spec_keys=("approval", "baseline"),
         uses_champion=True,
         uses_run=True,
     ),
 )
-"""Every stage of a night, in an order that satisfies their inputs."""
+"""All stages of a night, in an order that satisfies their inputs."""
 STAGES: tuple[str, ...] = tuple(each.name for each in NIGHT)
-"""Their names, in the same order."""
+"""Names of the stages, in the same order."""
 
 
 def stage_named(name: str) -> Stage:
-    """Look a stage up by its name.
+    """Look up a stage by its name.
 
     Raises:
-        ConfigError: a night has no stage of this name.
+        ConfigError: A night has no stage of this name.
     """
     for each in NIGHT:
         if each.name == name:
@@ -160,10 +160,11 @@ def stage_named(name: str) -> Stage:
 
 
 def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
-    """Name the stages that a stage waits for: a gate holds back everything after it.
+    """Name the stages that a stage waits for; a gate holds back everything after it.
 
-    A gate waits for all that has begun since the last one, whether or not it reads it. What lies
-    behind is waited for already: only the inputs since then are named, or the gate itself.
+    A gate waits for all stages since the previous gate, whether or not it reads them. Earlier
+    stages
+    are already finished then, so only inputs since that gate are named, or the gate itself.
     """
     before = list(night[: night.index(stage)])
     gates = [at for at, each in enumerate(before) if each.is_gate]
@@ -178,7 +179,7 @@ def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
 
 
 def readers_of(name: str) -> frozenset[str]:
-    """Name the stages whose output is made from that of a stage, directly or through others."""
+    """Name the stages whose output depends on that of a stage, directly or indirectly."""
     found = {name}
     for each in NIGHT:
         if found.intersection(each.inputs):
@@ -187,7 +188,7 @@ def readers_of(name: str) -> frozenset[str]:
 
 
 def all_after(stage: Stage) -> tuple[Stage, ...]:
-    """List the stages that wait for a stage, directly or through others."""
+    """List the stages that wait for a stage, directly or indirectly."""
     names = {stage.name}
     for each in NIGHT:
         if names & set(upstream(each)):

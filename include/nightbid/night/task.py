@@ -1,4 +1,4 @@
-"""What a stage is: a plain function ``run(task) -> Outcome``.
+"""The interface of a stage: a function ``run(task) -> Outcome``.
 
 It reads ``task.inputs`` and writes into ``task.output``, an empty folder. `nightbid.night.key`
 finds the inputs and computes the key; `nightbid.runner` meters, commits and records every stage.
@@ -29,65 +29,70 @@ class StageInput:
 
     @property
     def path(self) -> Path:
-        """The output as a folder of this machine (TensorFlow and Beam read local files)."""
+        """The output as a local folder, since TensorFlow and Beam read local files."""
         return fetch(self.folder, manifest=self.manifest)
 
     def part(self, *prefixes: str) -> Path:
-        """The same folder, where only files whose names begin so are sure to be there.
+        """The output as a local folder in which only files with these prefixes are available.
 
-        A profile of a few kilobytes can be read where the rows beside it fit no disk.
+        For example, a profile of a few kilobytes can be read without the rows, which may not fit on
+        disk.
         """
         return fetch(self.folder, prefixes, self.manifest)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage function returns; its files lie in `task.output`."""
+    """Result of a stage function; its files are in `task.output`."""
 
     rows: Rows = field(default_factory=Rows)
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values, small: what pages, gates and experiment tracking show."""
+    """Small JSON values to show on pages, in gates and in experiment tracking."""
     summary: str = ""
     verdict: Verdict | None = None
     usage: Usage = field(default_factory=Usage)
-    """Consumed elsewhere (Dataflow workers); what this machine used is metered around it."""
+    """Resources used elsewhere (Dataflow workers); this machine's usage is metered separately."""
     volatile: tuple[str, ...] = ()
-    """Relative paths or folders (ending in /) whose bytes differ between equal runs."""
+    """Relative paths, or folders (ending in /), whose bytes differ between equal runs."""
     service: str = "dataflow_batch"
-    """Of the price book, where `usage` was consumed; empty: its job is entered by the watchers."""
+    """Price book entry for `usage`; empty: watchers record the job's cost."""
     elsewhere: tuple[FileEntry, ...] = ()
-    """Files of the output that a job's workers have written at its place already."""
+    """Files that a job's workers have already written to the output's final place."""
 
 
 @dataclass(frozen=True)
 class StageTask:
-    """All that a stage function gets."""
+    """Arguments of a stage function."""
 
     spec: PipelineSpec
     night: Night
     run_id: str
     inputs: Mapping[str, StageInput]
-    """By stage name. `champion` is there if the stage asks for it and there is one; `state` is the
-    earlier output that an incremental night goes on with."""
+    """Inputs by stage name.
+
+    `champion` is included if the stage uses it and there is one; `state` is the earlier output that
+    an
+    incremental night continues from."""
     history: tuple[StageInput, ...]
     """Outputs of the `history_of` stage on earlier nights, oldest first."""
     output: Path
-    """A new, empty folder of this machine."""
+    """A new, empty local folder."""
     workspace: Workspace
     cache: Path
-    """Downloads and derived files that are safe to delete."""
+    """Folder for downloads and derived files that are safe to delete."""
     progress: Progress = silent
     checkpoints: Path | None = None
-    """What a killed attempt left of this very key, and the next may take up; gone when it ends."""
+    """Folder that keeps state of killed attempts with this key, deleted at the end; None: none."""
     earlier_champions: Mapping[str, StageInput] = field(default_factory=dict)
-    """Number in the history → bundle, of recent champions besides the present one, for a stage
-    that asks for them."""
+    """Number in the history → bundle, of recent champions other than the current one.
+
+    Empty unless the stage asks for them."""
     no_reference: str = ""
-    """Why the champion is not among the inputs although it serves."""
+    """Why the champion is not among the inputs although it serves; empty if it is."""
     continuation: Continuation | None = None
-    """With `train.mode: incremental`, what a training goes on with."""
+    """With `train.mode: incremental`, what a training continues from."""
     watch: EpochWatcher = unwatched
-    """Told by trainings how good they are after each epoch; may end them."""
+    """Called by trainings with the quality after each epoch; an exception ends the training."""
 
 
 StageFunction = Callable[[StageTask], Outcome]
@@ -95,7 +100,7 @@ StageFunction = Callable[[StageTask], Outcome]
 
 @dataclass(frozen=True)
 class StageResult:
-    """Where a stage's output lies, and whether it was there before."""
+    """Address and manifest of a stage's output, and whether it was reused."""
 
     manifest: Manifest
     uri: str
@@ -103,7 +108,7 @@ class StageResult:
 
 
 def describe(result: StageResult) -> dict[str, Any]:
-    """What an XCom carries: addresses and verdicts, never data."""
+    """Content of an XCom: addresses and verdicts, never data."""
     return {
         "uri": result.uri,
         "stage": result.manifest.stage,

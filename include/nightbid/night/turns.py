@@ -1,10 +1,10 @@
-"""One night of a pipeline at a time, held in the workspace.
+"""Takes turns between a pipeline's runs, one night at a time, coordinated in the workspace.
 
-A run that may begin takes the next number below `turns/<pipeline>/begun/`; taking it is exclusive,
-so two runs never both begin. A run that has to wait is noted below `waiting/`, and of several the
-earliest night goes first. Which of Airflow's runs are at work is not kept here: the caller knows,
-so a run that died holds nobody up. A process that runs a night by itself (`nightbid run`) leaves a
-sign below `held/` and renews it.
+A run that may start takes the next number below `turns/<pipeline>/begun/`; taking it is exclusive,
+so two runs never both start. A run that has to wait is recorded below `waiting/`; the one with the
+earliest night goes first. Which Airflow runs are active is not recorded here but known to the
+caller, so a dead run blocks no other run. A process that runs a night by itself (`nightbid run`)
+keeps a lease below `held/` and renews it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from nightbid.storage.workspace import Workspace, read_all, remove, write_atomic
 
 RENEW_SECONDS = 15
 HELD_SECONDS = 60
-"""After so long without a sign, a process of another machine is taken for dead."""
+"""Age from which the lease of a process on another machine has expired."""
 BEAT_SECONDS = 180
-"""After so long without a sign of its triggerer, a run of Airflow is taken for ended."""
+"""Age of the triggerer's heartbeat from which an Airflow run counts as ended."""
 KEPT = 30
-"""The newest turns: of these a run that is at work again (cleared by a person) is waited for."""
+"""Number of newest turns to check: runs wait for these if they are active again (cleared)."""
 
 
 class Turn(Sealed):
-    """A run that has begun, or waits to."""
+    """A run that has started, or waits to start."""
 
     run_id: str
     date: Partition
@@ -46,14 +46,14 @@ class Turn(Sealed):
 
 
 AtWork = Callable[[Sequence[str]], bool]
-"""Whether at least one of these runs is at work now."""
+"""Returns whether at least one of these runs is active."""
 
 
 class Turns:
     """The turns of one pipeline.
 
     Args:
-        workspace: Where they are kept.
+        workspace: Workspace that holds the turns.
         pipeline: Name of the pipeline.
     """
 
@@ -61,20 +61,20 @@ class Turns:
         self._folder = workspace.root / "turns" / pipeline
 
     def take(self, run_id: str, date: dt.date, at_work: AtWork, *, is_patient: bool = False) -> str:
-        """Begin a run, unless another one has to end or to begin first.
+        """Start a run, unless another one has to end or to start first.
 
-        Asking again is safe: a run that holds the newest turn has begun.
+        Calling it again is safe: a run that holds the newest turn has started.
 
         Args:
-            run_id: The run.
-            date: Its night.
-            at_work: Whether one of some runs is at work.
-            is_patient: Note the run as waiting and begin at a later call, so that runs that are
-                started together go in the order of their nights.
+            run_id: Run to start.
+            date: Night of the run.
+            at_work: Returns whether one of some runs is active.
+            is_patient: Record the run as waiting and start it at a later call, so that runs that
+                are started together go in the order of their nights.
 
         Returns:
-            The run that is waited for, empty if this one has begun. A patient run that waits for
-            nobody yet names itself.
+            The run to wait for; empty if this one has started. For a patient run with no other run
+            to wait for, its own id.
         """
         mine = Turn(run_id=run_id, date=date)
         held = self._held() - {run_id}
@@ -91,7 +91,7 @@ class Turns:
             each.run_id: each for each in self._read("waiting").values() if each.run_id != run_id
         }
         before = {each.run_id for number, each in begun.items() if number > newest - KEPT}
-        # A run that was cleared and waits again holds nobody up, unless its turn is the newest.
+        # A cleared run that waits again does not block others, unless its turn is the newest.
         before -= {*waiting, run_id}
         if newest:
             before.add(begun[newest].run_id)
@@ -114,9 +114,9 @@ class Turns:
         return ""
 
     def has(self, run_id: str) -> bool:
-        """Whether a run has the newest turn: no other one has begun since.
+        """Whether a run has the newest turn, that is, no other run has started since.
 
-        A process that stood still for longer than its sign counts may have lost it.
+        A process that stalled for longer than its lease may have lost its turn.
         """
         folder = self._folder / "begun"
         names = [path.name for path in folder.iterdir()] if folder.exists() else []
@@ -130,8 +130,8 @@ class Turns:
 
     @contextmanager
     def held(self, run_id: str) -> Iterator[None]:
-        """Show others that this process works on a run, or waits to, until the block ends."""
-        # Processes of two machines may have one number.
+        """Hold a lease that tells others that this process runs, or waits to run, the run."""
+        # Processes on two machines may have the same process id.
         name = f"{safe_run_id(run_id)}.{os.getpid()}.{uuid.uuid4().hex[:8]}.json"
         path = self._folder / "held" / name
         write_atomically(path, _sign(run_id))
@@ -145,12 +145,12 @@ class Turns:
     def alone(self, run_id: str, wait: Callable[[], object]) -> Iterator[None]:
         """Keep other processes from working on the same run until the block ends.
 
-        Processes that take up one run, perhaps with other settings each, go one after the other:
-        each takes the next number exclusively, and waits for the living ones before it.
+        Processes that resume the same run, possibly with different settings, take turns: each takes
+        the next number exclusively and waits for the living processes with lower numbers.
 
         Args:
-            run_id: The run.
-            wait: Called again and again while another process works on it.
+            run_id: Run to lock.
+            wait: Called repeatedly while another process works on the run.
         """
         folder, name = self._folder / "own", safe_run_id(run_id)
         number = _next_number(folder, name, run_id)
@@ -165,7 +165,7 @@ class Turns:
             yield
 
     def _held(self) -> set[str]:
-        """Runs that a living process shows as its own."""
+        """Runs for which a living process holds a lease."""
         signs = read_all(self._folder / "held", ".json").values()
         return {str(json.loads(text)["run_id"]) for text in signs if _is_alive(text)}
 
@@ -185,12 +185,12 @@ class Turns:
 
 
 def watched_runs(workspace: Workspace, pipeline: str) -> AtWork:
-    """Ask the records whether Airflow is at work on one of some runs, where Airflow is not asked.
+    """Return a function that checks run records, not Airflow, for whether a run is active.
 
-    It is while the run has not ended and its triggerer leaves a sign of life.
+    A run is active if it has not ended and its triggerer's heartbeat is recent.
 
     Args:
-        workspace: Holds the records.
+        workspace: Workspace with the records.
         pipeline: Name of the pipeline.
     """
 
@@ -215,7 +215,7 @@ def _sign(run_id: str) -> str:
 
 @contextmanager
 def _renewed(path: UPath, run_id: str) -> Iterator[None]:
-    """Renew a sign of this process until the block ends, then remove it."""
+    """Renew this process's lease until the block ends, then delete it."""
     ended = threading.Event()
 
     def renew() -> None:
@@ -234,7 +234,7 @@ def _renewed(path: UPath, run_id: str) -> Iterator[None]:
 
 
 def _is_alive(text: bytes | str) -> bool:
-    """Whether the process that left a sign lives; a sign that cannot be read is of nobody."""
+    """Whether the process of a lease is alive; an unreadable lease counts as expired."""
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         sign = json.loads(text)
         if sign["host"] == socket.gethostname():
@@ -244,7 +244,7 @@ def _is_alive(text: bytes | str) -> bool:
 
 
 def _numbers(folder: UPath, name: str) -> dict[int, bytes]:
-    """Number → sign of every process that has taken up a run."""
+    """Number → lease of every process that has claimed a run."""
     found = {}
     for file, text in read_all(folder, ".json").items():
         run, _, number = file.removesuffix(".json").rpartition(".")
@@ -254,7 +254,7 @@ def _numbers(folder: UPath, name: str) -> dict[int, bytes]:
 
 
 def _next_number(folder: UPath, name: str, run_id: str) -> int:
-    """Take a number after all others: one that was free because its owner has left is too low."""
+    """Take a number above all others; a freed lower number is not used again."""
     while True:
         number = max(_numbers(folder, name), default=0) + 1
         path = folder / f"{name}.{number:06d}.json"
@@ -270,7 +270,7 @@ def _this_process() -> dict[str, float]:
 
 
 def _lives(process: int, since: float) -> bool:
-    """Whether a process of this machine lives; another one may have its number by now."""
+    """Whether a process of this machine is alive, and not another one with a reused id."""
     try:
         found = psutil.Process(process)
         return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - since) < 1
@@ -283,7 +283,7 @@ def _order(turn: Turn) -> tuple[dt.date, str]:
 
 
 def _first(run_ids: Sequence[str], at_work: AtWork) -> str:
-    """The first of some runs that is at work, empty if none is."""
+    """The first of some runs that is active; empty if none is."""
     if not run_ids or not at_work(run_ids):
         return ""
     return next((each for each in run_ids if at_work([each])), "")
