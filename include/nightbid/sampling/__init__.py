@@ -1,1 +1,1 @@
-"""From raw daily logs to the labeled, weighted rows of a night."""
+"""Sampling: raw daily logs to the labeled, weighted rows of a night."""

@@ -1,10 +1,11 @@
-"""Rows of a day as the logs had them, from a day that was sampled for another label.
+"""Rebuilds a day's rows as logged from a day that was sampled for another label.
 
-A pipeline of clicks and one of conversions read the same logs. The day's output holds every row
-that was read: those kept in `rows.parquet`, and in `others.parquet` those set aside, repeated or
-outside the label's condition, with their place. `as_read.json` says how many each batch had. Put
-together they are the batches of the logs, so what is sampled of them is the same bytes. It is done
-where logs are slow to read: text, Avro, and what lies in a bucket or in BigQuery.
+Pipelines for clicks and for conversions read the same logs. A day's output holds every row that was
+read: kept rows in `rows.parquet`, and in `others.parquet`, with their positions, those that are set
+aside, repeated or outside the label's condition. `as_read.json` holds the row counts of each batch.
+Together they restore the batches of the logs, so sampling them gives the same bytes. This is done
+for
+logs that are slow to read: text, Avro, and logs in a bucket or in BigQuery.
 """
 
 from __future__ import annotations
@@ -34,18 +35,19 @@ if TYPE_CHECKING:
 
 OTHERS, BATCHES = "others.parquet", "as_read.json"
 MOST_OTHERS = 0.1
-"""Share of the rows read that may lie in `others.parquet`. Where a label's condition leaves out
-most rows, a copy of them would cost more than reading the logs once more."""
+"""Maximum share of rows to store in `others.parquet`.
+
+If a label's condition excludes most rows, storing them costs more than reading the logs again."""
 LARGEST_BATCH = 1 << 20
-"""Rows of a batch that the file's row groups keep apart."""
+"""Maximum rows of a batch; larger ones could not be told apart in the file's row groups."""
 
 
 FAST = ("parquet", "orc", "delta", "iceberg")
-"""Kinds of which the files of this machine are read as fast as sampled rows."""
+"""Kinds of sources whose local files are read as fast as sampled rows."""
 
 
 def is_slow(block: Source) -> bool:
-    """Tell whether logs take longer to read than rows that were sampled of them."""
+    """Return whether logs take longer to read than rows that were sampled from them."""
     if isinstance(block, EventsSource):
         streams = (block.impressions, block.clicks, block.conversions)
         return any(is_slow(each) for each in streams if each)
@@ -53,12 +55,12 @@ def is_slow(block: Source) -> bool:
 
 
 class OthersWriter:
-    """Keeps the rows of a unit that are not in its `rows.parquet`, unless they are many.
+    """Stores the rows of a unit that are not in its `rows.parquet`, unless there are many.
 
     Args:
-        folder: of the unit.
-        user: column of the user: those whose rows are to be forgotten are looked for by it.
-        is_wanted: else nothing is written.
+        folder: Folder of the unit.
+        user: User column, by which rows of users to erase are found.
+        is_wanted: Whether to store rows; if False, nothing is written.
     """
 
     def __init__(self, folder: Path, user: str, *, is_wanted: bool) -> None:
@@ -68,11 +70,11 @@ class OthersWriter:
         self._read = self._others = 0
 
     def add(self, table: pa.Table, kept: npt.NDArray[np.int64]) -> None:
-        """Keep a batch's other rows.
+        """Store the rows of a batch that are not kept.
 
         Args:
-            table: the batch as it was read.
-            kept: places of the rows that are kept.
+            table: The batch as it was read.
+            kept: Positions of the rows that are kept, int64.
         """
         if self._writer is None:
             return
@@ -96,7 +98,7 @@ class OthersWriter:
         )
 
     def close(self, of: int) -> None:
-        """Finish; `of` is how many units the day has."""
+        """Finish the files; `of` is the number of units of the day."""
         if self._writer is not None:
             self._writer.close()
             text = json.dumps({"of": of, "batches": self._batches})
@@ -110,26 +112,26 @@ class OthersWriter:
 
 
 def leave_out(folder: Path) -> None:
-    """Forget the other rows of a unit: it can then be read from the logs alone."""
+    """Delete the stored other rows of a unit, so that it can only be read from the logs."""
     for name in (OTHERS, BATCHES):
         (folder / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class SampledRows:
-    """A unit of logs that is read from a sampled day; see `nightbid.data.source.UnitOfLogs`."""
+    """A unit that is read from a sampled day; see `nightbid.data.source.UnitOfLogs`."""
 
     folder: str
     number: int
     of: int
     joined: Mapping[str, float]
-    """What a join of events found when the logs were read; of the day's last unit."""
+    """Statistics of the event join when the logs were read; only in the day's last unit."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Give the batches as the logs had them, in types that `plain_table` leaves alone.
+        """Yield the batches as logged, in types that `plain_table` does not change.
 
         Raises:
-            WorkspaceError: the day was removed meanwhile.
+            WorkspaceError: The day was deleted in the meantime.
         """
         folder = Path(self.folder)
         try:
@@ -143,7 +145,7 @@ class SampledRows:
             ) from error
 
     def figures(self) -> dict[str, float]:
-        """What the join found."""
+        """Statistics of the event join."""
         return dict(self.joined)
 
     def _batches(self, folder: Path, rows: RowFile) -> Iterator[pa.RecordBatch]:
@@ -176,7 +178,7 @@ def _with_reasons(rows: pa.Table) -> pa.Table:
 
 
 def _together(kept: pa.Table, others: pa.Table, has_reasons: bool) -> pa.Table:
-    """Put the rows of a batch into the order of the logs."""
+    """Merge the rows of a batch in the order of the logs."""
     places = np.asarray(others[PLACE])
     kept_places = np.setdiff1d(np.arange(len(kept) + len(others)), places, assume_unique=True)
     order = np.argsort(np.concatenate([kept_places, places]), kind="stable")
@@ -188,16 +190,16 @@ def _together(kept: pa.Table, others: pa.Table, has_reasons: bool) -> pa.Table:
 
 
 def sampled_elsewhere(workspace: Workspace, key: DayKey) -> tuple[Manifest, Path] | None:
-    """Find a sampled day whose rows, as read, are those of another key.
+    """Find a sampled day with the same logged rows as the day of another key.
 
-    Only in a workspace on this machine: from a bucket a day's rows come no faster than its logs.
+    Only searches local workspaces: reading from a bucket is no faster than reading the logs.
 
     Args:
-        workspace: where to look.
-        key: of the day that is wanted.
+        workspace: Workspace to search.
+        key: Key of the requested day.
 
     Returns:
-        Its manifest and its folder, verified; None where there is none.
+        The day's manifest and verified folder; None if there is none.
     """
     parent = days_folder(workspace, key.kind, key.day)
     if not is_local(workspace.root) or not parent.exists():
@@ -211,21 +213,21 @@ def sampled_elsewhere(workspace: Workspace, key: DayKey) -> tuple[Manifest, Path
             if _as_read(manifest.inputs) == wanted and _is_complete(manifest):
                 return manifest, fetch(folder, manifest=manifest)
         except (CorruptDataError, WorkspaceError):
-            continue  # it is found damaged, or gone, by those whose day it is
+            continue  # reported by the runs that use this output
     return None
 
 
 def units_as_read(manifest: Manifest, folder: Path) -> Sequence[SampledRows]:
-    """List the units of a day that was sampled elsewhere."""
+    """List the units of a day that was sampled for another key."""
     of = len(_files(manifest, BATCHES))
     joined = manifest.metrics["count"].get("joined", {})
     return [SampledRows(str(folder), at, of, joined if at == of - 1 else {}) for at in range(of)]
 
 
 def _as_read(depends_on: Mapping[str, str]) -> dict[str, str]:
-    """What the rows of a day depend on before they are parsed.
+    """Parts of a key that determine the rows of a day before they are parsed.
 
-    Roles count where ids of users are keyed: they say which columns hold them.
+    Roles are included if user ids are keyed, since they state which columns hold ids.
     """
     later = {"label", "sampling", "until"}
     later |= set() if "user_key" in depends_on else {"columns"}
@@ -242,12 +244,12 @@ def _files(manifest: Manifest, name: str) -> list[str]:
 
 
 def is_as_read(path: str) -> bool:
-    """Whether a file of a day holds what its kept rows lack."""
+    """Whether a file of a day's output holds rows that are not kept."""
     return path.startswith(("others", "as_read"))
 
 
 def _is_complete(manifest: Manifest) -> bool:
-    """Whether each unit kept its rows and its others; a unit without any rows has neither."""
+    """Whether each unit stored its rows and its others; a unit without rows stores neither."""
     batches = _files(manifest, BATCHES)
     return bool(batches) and len(batches) == len(_files(manifest, ROWS)) == _units(manifest)
 

@@ -1,4 +1,4 @@
-"""Sampling as a Beam pipeline: units of days in, folders of their rows out."""
+"""Sampling as a Beam pipeline: takes units of days, writes a folder of rows for each."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class SampleUnit(beam.DoFn):  # type: ignore[misc]
-    """Unit → a folder of its rows."""
+    """DoFn: samples a unit to a folder of its rows."""
 
     def __init__(self, spec: PipelineSpec, folder: str) -> None:
         self._spec = spec
         self._folder = folder
 
     def process(self, unit: DayUnit) -> Iterator[str]:
-        """Sample one unit beside and rename: one that is tried again leaves no half folder."""
+        """Sample one unit to a temporary folder and rename it: retries leave no partial one."""
         final = Path(self._folder) / unit.name
         beside = final.with_name(f".{unit.name}.{uuid.uuid4().hex[:8]}")
         beside.mkdir(parents=True)
@@ -46,9 +46,9 @@ def sampling(
     """Build the pass that samples; its results are folders.
 
     Args:
-        units: what to read.
-        spec: the pipeline.
-        folder: that all workers reach.
+        units: Units to sample.
+        spec: Settings of the pipeline.
+        folder: Folder for the results, shared by all workers.
     """
 
     def expand(pipeline: beam.Pipeline) -> Any:
@@ -67,14 +67,14 @@ def sample_on(
     """Sample units on the pipeline's Beam runner.
 
     Args:
-        units: what to read.
-        spec: the pipeline; of its blocks, `runner` says who.
-        folder: in which each gets a folder of its name.
-        report: told how many are done.
+        units: Units to sample.
+        spec: Settings of the pipeline; its `runner` block selects the runner.
+        folder: Folder for the results; each unit gets a subfolder of its name.
+        report: Called with the number of units that are done.
 
     Raises:
-        DataError: what a unit raises that fails.
-        StageError: the runner lost a unit.
+        DataError: Raised by a unit that fails.
+        StageError: The runner lost a unit.
     """
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -1,9 +1,9 @@
-"""One day of logs as rows that can be trained on: made once, shared by every night of it.
+"""Samples one day of logs to rows for training: computed once, shared by all of its nights.
 
-The output of a day is `rows.parquet`, `quarantine.parquet` where rows could not be parsed,
-`profile.json` of all parsed rows, and `some_rows.parquet`, a stable sample of whole rows. Of a day
-of several units each has files of its own, `rows-00000.parquet` and so on. Where negatives are
-sampled away, a training day is another output than the same day as it is evaluated.
+The output of a day is `rows.parquet`, `quarantine.parquet` if rows could not be parsed,
+`profile.json` of all parsed rows, and `some_rows.parquet`, a stable sample of whole rows. A day of
+several units has files per unit, `rows-00000.parquet` and so on. If negatives are downsampled, a
+training day's output differs from that of the same day for evaluation.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ if TYPE_CHECKING:
 Keys = npt.NDArray[np.int64]
 KIND = "sample"
 LIBRARIES = ("numpy", "pandas", "pyarrow")
-"""What computes the rows of a day."""
+"""Libraries that compute the rows of a day."""
 LARGEST_GROUP = 1 << 20
-"""Rows of a row group at which a batch is cut into several."""
+"""Size in rows from which a batch is split into several row groups."""
 KEYS_AT_ONCE = 1 << 24
-"""Keys that are looked through at once for repeated ones: some 500 MB."""
+"""Number of keys to search for duplicates at once, which takes about 500 MB."""
 UNITS = ".units"
-"""Folder of sampled units, until their day is put together."""
+"""Folder of sampled units, until their day is assembled."""
 NOT_OF_ROWS = ("distribution", "young_days", "delay_by")
-"""Keys of `label` that say how its rows are learned."""
+"""Keys of `label` that affect only how its rows are learned."""
 NIGHTLY: dict[str, Any] = {
     **dict.fromkeys(("faults", "folder", "outcomes"), True),
     **{stream: {"folder", "outcomes"} for stream in EventsSource.streams},
 }
-"""Keys of `source` that say where days lie or what they are used for, not what is in them."""
+"""Keys of `source` that state where days are or how they are used, not what they contain."""
 
 
 def key_of(
@@ -77,18 +77,18 @@ def key_of(
     digest: Callable[[Path], str],
     until: int | None = None,
 ) -> DayKey:
-    """Say what the rows of a day depend on.
+    """Build the key of a day's sampled rows.
 
     Args:
-        source: opened with the window whose types were settled together.
-        spec: the pipeline; of its blocks, `source`, `columns`, `label` and `sampling` count.
-        split: negatives are sampled away in `history` and `train` only.
-        day: which.
-        digest: of a file of logs.
-        until: see `DayUnit`.
+        source: Source opened with the window over which column types were determined.
+        spec: Settings of the pipeline, of which `source`, `columns`, `label` and `sampling` count.
+        split: Split of the day; negatives are downsampled only in those of `THINNED`.
+        day: Day to sample.
+        digest: Returns the digest of a log file.
+        until: See `DayUnit`.
 
     Raises:
-        DataError: the day's files cannot be read.
+        DataError: The day's files cannot be read.
     """
     rate = spec.sampling.negative_rate if split in THINNED else 1.0
 
@@ -123,16 +123,16 @@ def make(
     """Sample one day in this process, unit by unit.
 
     Args:
-        folder: new and empty, on this machine.
-        source: of the logs.
-        spec: the pipeline.
-        split: see `key_of`.
-        day: which.
-        until: see `DayUnit`.
+        folder: New, empty local folder.
+        source: Source of the logs.
+        spec: Settings of the pipeline.
+        split: See `key_of`.
+        day: Day to sample.
+        until: See `DayUnit`.
 
     Raises:
-        MissingDataError: the day or a column of it is absent.
-        CorruptDataError: the day is empty or unreadable, or the label is not binary.
+        MissingDataError: The day or one of its columns is missing.
+        CorruptDataError: The day is empty or unreadable, or the label is not binary.
     """
     units = units_of(source, day, split, WholeDay(day, source), until)
     folders = [folder / UNITS / unit.name for unit in units]
@@ -147,14 +147,14 @@ def make(
 def units_of(
     source: Source, day: date, split: Split, whole: WholeDay, until: int | None = None
 ) -> list[DayUnit]:
-    """Cut a day into units, by its files alone.
+    """Split a day into units, based on its files only.
 
     Args:
-        source: of the logs.
-        day: which.
-        split: see `key_of`.
-        whole: the day as one unit, for sources that are not cut.
-        until: see `DayUnit`.
+        source: Source of the logs.
+        day: Day to split.
+        split: See `key_of`.
+        whole: The day as one unit, for sources that are not split.
+        until: See `DayUnit`.
     """
     found = (source.units(day) if isinstance(source, Splits) else ()) or (whole,)
     return day_units(source, day, split, found, until=until)
@@ -172,12 +172,12 @@ def day_units(
     """Number the units of a day.
 
     Args:
-        source: of the logs.
-        day: which.
-        split: see `key_of`.
-        logs: where the rows of each are read from.
-        is_keyed: ids of users are keyed already.
-        until: see `DayUnit`.
+        source: Source of the logs.
+        day: Day of the units.
+        split: See `key_of`.
+        logs: Source of the rows of each unit.
+        is_keyed: Whether user ids are already keyed.
+        until: See `DayUnit`.
     """
     truth = dict(source.meaning.truth)
     return [
@@ -187,15 +187,15 @@ def day_units(
 
 
 def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
-    """Put the sampled units of a day together.
+    """Assemble a day from its sampled units.
 
     Args:
-        folder: new and empty, on this machine.
-        units: their folders, in order; files of them are moved.
-        day: which.
+        folder: New, empty local folder.
+        units: Folders of the units, in order; their files are moved.
+        day: Day of the units.
 
     Raises:
-        CorruptDataError: the day is empty, or none of its rows can be read.
+        CorruptDataError: The day is empty, or none of its rows can be read.
     """
     counts = [DayCount.from_json(json.loads((unit / COUNT).read_text())) for unit in units]
     for number, keys in repeated_keys(units).items():
@@ -240,18 +240,18 @@ def assemble(folder: Path, units: Sequence[Path], day: date) -> Made:
 
 
 def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
-    """Find keys that an earlier unit has: its row is the first.
+    """Find keys that already occur in an earlier unit, whose row is kept.
 
-    Reads the sorted keys of all units, a range of them at a time.
+    Reads the sorted keys of all units, one range at a time.
 
     Returns:
-        Number of a unit → its keys that are repeated, int64, sorted.
+        Number of a unit → its repeated keys, int64, sorted.
     """
     if len(units) < 2:
         return {}
     keys = [np.load(unit / KEYS, mmap_mode="r") for unit in units]
     ranges = max(1, -(-sum(map(len, keys)) // KEYS_AT_ONCE))
-    # Keys are hashes: even ranges of their values hold about as many.
+    # Keys are hashes, so equal ranges of values hold about equally many.
     bounds = [-(2**63) + 2**64 * at // ranges for at in range(1, ranges)]
     starts = [[0, *np.searchsorted(each, bounds).tolist(), len(each)] for each in keys]
     found: dict[int, list[Keys]] = {}
@@ -271,7 +271,7 @@ def repeated_keys(units: Sequence[Path]) -> dict[int, Keys]:
 
 
 def _leave_out(path: Path, keys: Keys, count: DayCount) -> None:
-    """Write the rows of a unit again without those of some keys."""
+    """Rewrite the rows of a unit without those of some keys."""
     beside = path.with_name(f".{path.name}")
     count.repeated += len(keys)
     count.written, count.weight, count.positives = 0, 0.0, 0.0
@@ -288,15 +288,15 @@ def _leave_out(path: Path, keys: Keys, count: DayCount) -> None:
 
 
 def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | None:
-    """Make a training day of the whole rows of the day: what `make` gives, for less.
+    """Derive a training day from all rows of the day: same result as `make`, at lower cost.
 
     Args:
-        folder: new and empty, on this machine.
-        whole: the output of the day without sampling.
-        spec: the pipeline.
+        folder: New, empty local folder.
+        whole: Output of the day without downsampling.
+        spec: Settings of the pipeline.
 
     Returns:
-        None where the batches that the logs came in cannot be told from the file.
+        The derived day; None if the batches of the logs cannot be identified in the file.
     """
     before = DayCount.from_json(whole.manifest.metrics["count"])
     count = replace(before, written=0, weight=0.0, positives=0.0)
@@ -323,7 +323,7 @@ def make_thinner(folder: Path, whole: DayOutput, spec: PipelineSpec) -> Made | N
 
 
 def listed(reasons: dict[str, int], examples: dict[str, str]) -> str:
-    """Name the most frequent reasons of a quarantine, with an example of each."""
+    """List the most frequent reasons of a quarantine, with an example of each."""
     worst = sorted(reasons.items(), key=lambda each: -each[1])[:3]
     return ", ".join(
         f"{reason} ({rows:,} rows"

@@ -1,9 +1,8 @@
-"""How long positives take, learned from rows whose labels are final.
+"""Delays of positives, estimated from rows whose labels are final.
 
-G(e) is the share of the positives of a row that are known when the row has age e. A row of that
-age is seen as positive with probability p · G(e): the elapsed-time likelihood of delayed feedback
-(Chapelle 2014, "Modeling Delayed Feedback in Display Advertising", with delays that are measured
-instead of exponential ones).
+G(e) is the share of a row's positives that are known at age e. A row of that age is observed as
+positive with probability p · G(e): the elapsed-time likelihood of delayed feedback (Chapelle 2014,
+"Modeling Delayed Feedback in Display Advertising", with empirical instead of exponential delays).
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ from nightbid.schema import LABEL, SEEN, TIME
 Floats = npt.NDArray[np.float64]
 SECOND = 1e6
 LEAST = 30
-"""Positives that tell how long they take; of fewer nothing is learned."""
+"""Minimum number of positives to estimate delays from."""
 RAREST = 1e-3
-"""G at least: the likelihood divides by what is left of a row."""
+"""Lower bound of G, since the likelihood divides by it."""
 
 
 @dataclass(frozen=True)
 class Delays:
-    """Delays of positives: a mean for each group of rows, and one shape for all.
+    """Delays of positives: a mean per group of rows, and one shape for all groups.
 
     Attributes:
-        means: group → mean delay in seconds, shrunk towards that of all.
-        overall: mean delay of all, seconds.
-        shape: delays over the mean of their group, increasing.
-        final: seconds after which a label is final.
+        means: Group → mean delay in seconds, shrunk towards the overall mean.
+        overall: Overall mean delay, in seconds.
+        shape: Delays divided by their group's mean, ascending.
+        final: Age in seconds from which a label is final.
     """
 
     means: dict[str, float]
@@ -55,16 +54,17 @@ class Delays:
 
     @classmethod
     def fit(cls, delays: Floats, groups: npt.NDArray[np.object_], final: float) -> Delays:
-        """Learn from positives whose labels are final.
+        """Estimate delays from positives whose labels are final.
 
-        Delays of a group scatter about as widely as they are long; what the groups' means differ by
-        more than that explains is their own. So the mean of n delays counts against that of all
-        like n against the ratio of both variances (empirical Bayes).
+        The standard deviation of delays in a group is assumed to equal their mean; variance between
+        group means beyond what that explains is between groups. The mean of n delays is therefore
+        weighted against the overall mean like n against the ratio of both variances (empirical
+        Bayes).
 
         Args:
-            delays: [rows] seconds from impression to event, 0 to `final`.
-            groups: [rows] text of each row's group.
-            final: seconds after which a label is final.
+            delays: [rows], seconds from impression to event, 0 to `final`.
+            groups: [rows], text of each row's group.
+            final: Age in seconds from which a label is final.
         """
         overall = max(float(delays.mean()), 1.0)
         names, code = np.unique(groups.astype(str), return_inverse=True)
@@ -84,8 +84,8 @@ class Delays:
         """Share of the positives of rows that are known at their age.
 
         Args:
-            ages: [rows] seconds.
-            groups: [rows] text of each row's group; an unknown one has the mean of all.
+            ages: [rows], in seconds.
+            groups: [rows], text of each row's group; unknown groups use the overall mean.
 
         Returns:
             float64 [rows], in (0, 1].
@@ -97,20 +97,20 @@ class Delays:
 
 
 def end_of(night: date, spec: PipelineSpec) -> int:
-    """Microseconds since 1970 at the end of a night's newest day, on the clock of its logs."""
+    """Microseconds since 1970 at the end of a night's newest day, in the time zone of its logs."""
     over = partition_end(night, spec.partition).replace(tzinfo=ZoneInfo(zone_of(spec)))
     return int(over.timestamp() * SECOND)
 
 
 def learn_delays(files: Iterable[Path], spec: PipelineSpec) -> Delays | None:
-    """Learn how long positives take.
+    """Estimate the delays of positives.
 
     Args:
-        files: sampled rows of days whose labels are final.
-        spec: names the columns.
+        files: Sampled rows of days whose labels are final.
+        spec: Settings of the pipeline, which name the columns.
 
     Returns:
-        None where too few rows are positive.
+        The delays; None if there are too few positive rows.
     """
     label = spec.label
     assert label.event_time is not None
@@ -130,7 +130,7 @@ def learn_delays(files: Iterable[Path], spec: PipelineSpec) -> Delays | None:
 
 
 def add_seen(path: Path, delays: Delays, spec: PipelineSpec, until: int) -> None:
-    """Write young rows again, with the share of their positives that is known."""
+    """Rewrite young rows with the share of their positives that is known."""
     beside = path.with_name(f".{path.name}")
     writer = RowWriter(beside)
     with RowFile(path) as file:

@@ -1,7 +1,7 @@
-"""Who samples the units of a night: threads of this process, or the workers of a Beam runner.
+"""Samples the units of a night: in threads of this process, or on the workers of a Beam runner.
 
-The same function samples a unit everywhere, into a folder of its own, so its files are the same
-bytes. Threads of this process need no Beam, whose import alone takes longer than a small day.
+The same function samples a unit everywhere, to its own folder, so its files have the same bytes.
+Threads of this process need no Beam, whose import alone takes longer than sampling a small day.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
 
 Report = Callable[[int], None]
-"""Told how many units are done."""
+"""Called with the number of units that are done."""
 
 
 def sampled(
@@ -33,16 +33,16 @@ def sampled(
     """Sample units on the pipeline's runner.
 
     Args:
-        units: in the order of their days.
-        spec: the pipeline; of its blocks, `runner` says who.
-        folder: in which each gets a folder of its name.
-        report: told how many are done.
+        units: Units in the order of their days.
+        spec: Settings of the pipeline; its `runner` block selects the runner.
+        folder: Folder for the results; each unit gets a subfolder of its name.
+        report: Called with the number of units that are done.
 
     Yields:
         Each unit, once it and those before it are done.
 
     Raises:
-        DataError: what the first unit raises that fails.
+        DataError: Raised by the first unit that fails.
     """
     if all((folder / unit.name / COUNT).exists() for unit in units):
         yield from units  # a job has sampled them
@@ -53,7 +53,7 @@ def sampled(
         sample_on(units, spec, folder, report)
         yield from units
         return
-    # Sources that are read as whole days share what they hold of them: one day at a time.
+    # Sources that are read as whole days share state between days: one day at a time.
     is_alone = any(isinstance(unit.logs, WholeDay) for unit in units)
     threads = 1 if is_alone else min(spec.runner.workers, len(units))
     if threads < 2:
@@ -71,7 +71,7 @@ def sampled(
 def _in_threads(
     units: Sequence[DayUnit], spec: PipelineSpec, folder: Path, threads: int
 ) -> Generator[DayUnit]:
-    """Sample in threads: reading, Arrow and NumPy hold no lock of Python."""
+    """Sample in threads; reading, Arrow and NumPy release the GIL."""
     stop = threading.Event()
     running: deque[tuple[DayUnit, Future[None]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -100,12 +100,12 @@ def _sample(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
 
 
 class _Stopped(Exception):
-    """Nobody waits for the unit any more."""
+    """Raised in units whose result is no longer needed."""
 
 
 @dataclass(frozen=True)
 class _Stoppable:
-    """Reads a unit until it is told to stop."""
+    """Reads a unit until the stop event is set."""
 
     logs: UnitOfLogs
     stop: threading.Event

@@ -1,7 +1,8 @@
-"""Having the logs of one unit on a worker that has nothing but the bucket.
+"""Copies the logs of one unit to a worker that can only access the bucket.
 
-Of a text file the unit's lines are copied, of a Parquet file its footer and the unit's row groups,
-of other files everything. What is copied is the generation of the object that the day's key is of.
+For a text file the unit's lines are copied, for a Parquet file its footer and the unit's row
+groups,
+for other files everything. The copied generation of an object is the one that the day's key covers.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from nightbid.data.units import FolderUnit
 from nightbid.storage import gcs
 
 TAIL = 1 << 16
-"""Bytes at the end of a Parquet file that are read first; most footers are shorter."""
+"""Bytes at the end of a Parquet file to read first; most footers are smaller."""
 
 
 def fetched(unit: FolderUnit, folder: Path, generations: Mapping[str, int]) -> FolderUnit:
-    """Copy what a unit reads.
+    """Copy the data that a unit reads.
 
     Args:
-        unit: as it was cut on the machine that submitted the job.
-        folder: empty, on this machine.
-        generations: path below the source → generation of the object.
+        unit: Unit as created on the machine that submitted the job.
+        folder: Empty local folder.
+        generations: Path below the source → generation of the object.
 
     Raises:
-        WorkspaceError: an object is gone, or was replaced since.
+        WorkspaceError: An object is gone, or was replaced in the meantime.
     """
     reader = unit.reader
     parts = []
@@ -57,7 +58,7 @@ def _copy(part: Part, kind: FileKind, remote: gcs.Generation, target: Path) -> P
 
 
 def _copy_groups(part: Part, remote: gcs.Generation, target: Path) -> None:
-    """Make a file of the same size that holds the footer and some row groups."""
+    """Create a file of the same size that contains the footer and some row groups."""
     size = remote.size()
     with open(target, "wb") as stream:
         stream.truncate(size)
@@ -72,7 +73,7 @@ def _copy_groups(part: Part, remote: gcs.Generation, target: Path) -> None:
     for at in range(part.start, part.stop or metadata.num_row_groups):
         group = metadata.row_group(at)
         columns = [group.column(number) for number in range(group.num_columns)]
-        # A dictionary, where there is one, stands before the column's other pages.
+        # A dictionary page, if any, precedes the column's other pages.
         starts = [
             min(each.dictionary_page_offset or each.data_page_offset, each.data_page_offset)
             for each in columns
@@ -84,7 +85,7 @@ def _copy_groups(part: Part, remote: gcs.Generation, target: Path) -> None:
 
 
 def _place(remote: gcs.Generation, start: int, stop: int, target: Path) -> None:
-    """Write a range of the object where it stands in the object."""
+    """Write a range of the object at the same offset in the file."""
     with open(target, "r+b") as stream:
         stream.seek(start)
         remote.copy_range(start, stop, stream)

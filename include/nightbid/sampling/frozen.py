@@ -1,9 +1,9 @@
-"""Named, frozen data sets: two engineers who compare models do it on the same rows.
+"""Named, frozen data sets, so that models can be compared on the same rows.
 
-Freezing keeps the sampled rows of a run under a name, below `datasets/<name>/` of the workspace:
-hard links where the file system has them, so that it costs no space, and copies elsewhere. A name
-is given once. Every use of a data set first checks every byte of it. A pipeline learns from one
-with `sampling.frozen: NAME`.
+Freezing keeps the sampled rows of a run under a name, below `datasets/<name>/` in the workspace:
+as hard links if the file system supports them, which takes no space, else as copies. A name can be
+used once. Every byte of a data set is verified before each use. A pipeline uses one with
+`sampling.frozen: NAME`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from nightbid.storage.workspace import Workspace, fetch, read_manifest
 
 STAGE = "sample"
 MEANING = ("columns", "label", "window")
-"""Blocks of a pipeline that rows depend on, beside the logs themselves."""
+"""Blocks of a pipeline that rows depend on, besides the logs themselves."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 
 
 class FrozenData(BaseModel):
-    """What a name stands for."""
+    """Description of a frozen data set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,28 +40,28 @@ class FrozenData(BaseModel):
     run_id: str
     night: Partition
     digest: str
-    """Of all files, as in the manifest of the stage that wrote them."""
+    """Digest of all files, as in the manifest of the stage that wrote them."""
     rows: int
     bytes: int
     created: dt.datetime
     reason: str = ""
     meaning: dict[str, object] = {}
-    """What the pipeline said of its rows: the blocks of `MEANING`."""
+    """Settings of the pipeline that the rows depend on: the blocks of `MEANING`."""
 
 
 def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "") -> FrozenData:
     """Keep the sampled rows of a run under a name. Freezing the same rows again changes nothing.
 
     Args:
-        workspace: where both lie.
-        run: whose rows.
-        name: lower-case letters, digits, `.`, `_` and `-`.
-        reason: what the data set is for.
+        workspace: Workspace of the run and the data set.
+        run: Run whose rows are frozen.
+        name: Name of the data set: lowercase letters, digits, `.`, `_` and `-`.
+        reason: Purpose of the data set.
 
     Raises:
-        ConfigError: the name is not one, or stands for other rows already.
-        MissingDataError: the run has no sampled rows.
-        CorruptDataError: its rows are no longer those that it wrote.
+        ConfigError: The name is invalid, or already used for other rows.
+        MissingDataError: The run has no sampled rows.
+        CorruptDataError: The rows are not those that the run wrote.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -104,15 +104,15 @@ def freeze(workspace: Workspace, run: RunRecord, name: str, *, reason: str = "")
     except BaseException:
         workspace.discard(scratch)
         raise
-    # Somebody may have taken the name in the same moment.
+    # Another process may have taken the name at the same time.
     return _same(load(workspace, name), manifest)
 
 
 def load(workspace: Workspace, name: str) -> FrozenData:
-    """What a name stands for, without looking at its rows.
+    """Load the description of a data set, without checking its rows.
 
     Raises:
-        MissingDataError: there is no such data set.
+        MissingDataError: There is no such data set.
     """
     path = _folder(workspace, name) / "frozen.json"
     if not _NAME.fullmatch(name) or not path.exists():
@@ -134,11 +134,11 @@ def frozen(workspace: Workspace) -> list[FrozenData]:
 
 
 def verified(workspace: Workspace, name: str) -> UPath:
-    """Folder of a data set whose bytes are all as they were frozen: the `sample` stage's files.
+    """Folder of a data set, with the `sample` stage's files, after verifying every byte.
 
     Raises:
-        MissingDataError: there is no such data set, or a file of it is gone.
-        CorruptDataError: a file of it was changed.
+        MissingDataError: There is no such data set, or one of its files is gone.
+        CorruptDataError: A file was changed.
     """
     description = load(workspace, name)
     folder = _folder(workspace, name)
@@ -149,7 +149,7 @@ def verified(workspace: Workspace, name: str) -> UPath:
             where=f"data set {name!r}",
             hint="the frozen rows were replaced: restore them, or freeze under another name",
         )
-    # A local set is checked below, where the error names the set and what to do about it.
+    # Local files are verified below, where errors name the data set and the remedy.
     local = folder if workspace.is_local else UPath(fetch(folder))
     _check(local, manifest, name)
     return local
@@ -158,20 +158,20 @@ def verified(workspace: Workspace, name: str) -> UPath:
 def place(
     workspace: Workspace, name: str, spec: PipelineSpec, night: Night, folder: Path
 ) -> Manifest:
-    """Put the rows of a data set where a stage writes its own.
+    """Place the rows of a data set where the stage's own output would be.
 
     Args:
-        workspace: where it lies.
-        name: of the data set.
-        spec: the pipeline that will learn from them.
-        night: the night that is run.
-        folder: of the stage.
+        workspace: Workspace of the data set.
+        name: Name of the data set.
+        spec: Pipeline that will learn from the rows.
+        night: Night of the run.
+        folder: Output folder of the stage.
 
     Returns:
-        The manifest that they were frozen with.
+        The manifest that the rows were frozen with.
 
     Raises:
-        ConfigError: they are of another night, or mean something else than the pipeline says.
+        ConfigError: The rows are of another night, or were sampled with other settings.
         MissingDataError, CorruptDataError: see `verified`.
     """
     found = load(workspace, name)
@@ -183,7 +183,7 @@ def place(
         )
     mine = spec.model_dump(mode="json")
     for key, value in found.meaning.items():
-        # A setting that is newer than the data set had its default.
+        # Settings that are newer than the data set had their default.
         unset = type(getattr(spec, key))().model_dump(mode="json")
         theirs = {**unset, **value} if isinstance(value, dict) else value
         if mine[key] != theirs:
@@ -200,7 +200,7 @@ def place(
 
 
 def name_of(workspace: Workspace, digest: str) -> str:
-    """Name of the data set with this digest; empty if these rows were not frozen."""
+    """Name of the data set with a digest; empty if there is none."""
     return next((each.name for each in frozen(workspace) if each.digest == digest), "")
 
 
@@ -218,7 +218,7 @@ def _same(found: FrozenData, manifest: Manifest) -> FrozenData:
 def _check(folder: UPath, manifest: Manifest, name: str) -> None:
     for entry in manifest.files:
         if not entry.digest:
-            continue  # written to differ between equal runs: no digest covers it
+            continue  # volatile: it has no digest
         path = Path(str(folder / entry.path))
         if not path.exists():
             raise MissingDataError(

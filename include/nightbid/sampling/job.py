@@ -1,8 +1,10 @@
-"""Sampling as a Beam job on Dataflow: units of days in, folders of their rows out.
+"""Sampling as a Beam job on Dataflow: takes units of days, writes a folder of rows for each.
 
-Workers read the logs' units from the bucket and write what `sample_unit` makes of each beside the
-output, where nothing is taken for a result. Putting the days together needs no computing of rows:
-the stage does it when the job has ended, with the same function as everywhere.
+Workers read the units from the bucket and write the result of `sample_unit` next to the output,
+where
+it is not mistaken for the result. Assembling the days requires no computation on rows: the stage
+does
+it after the job with the same function as everywhere.
 """
 
 from __future__ import annotations
@@ -36,14 +38,14 @@ if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
 
 COMPUTING = ("apache-beam", *LIBRARIES)
-"""Libraries that a worker computes with: other versions may give other bytes."""
+"""Libraries that workers compute with; other versions may give other bytes."""
 
 LEAST_UNITS = 4
-"""Of a job: fewer are sampled here before its machines have started."""
+"""Minimum number of units for a job; fewer are sampled locally before a job would start."""
 
 
 class Result(BaseModel):
-    """What the job leaves when it is done."""
+    """Content of the job's result object."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +54,7 @@ class Result(BaseModel):
 
 
 class SampleThere(beam.DoFn):  # type: ignore[misc]
-    """Unit → objects of its rows."""
+    """DoFn: samples a unit to objects in the bucket."""
 
     def __init__(
         self, spec: PipelineSpec, place: JobTarget, folder: str, generations: Mapping[str, int]
@@ -63,12 +65,12 @@ class SampleThere(beam.DoFn):  # type: ignore[misc]
         self._generations = generations
 
     def setup(self) -> None:
-        """Check the worker, once."""
+        """Check and prepare the worker, once."""
         self._place.check()
         self._place.prepare()
 
     def process(self, unit: DayUnit) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Sample one unit; one that is tried again writes the same objects."""
+        """Sample one unit; retries write the same objects."""
         assert isinstance(unit.logs, FolderUnit)
         with tempfile.TemporaryDirectory() as name:
             logs = fetched(unit.logs, Path(name) / "logs", self._generations)
@@ -81,14 +83,14 @@ class SampleThere(beam.DoFn):  # type: ignore[misc]
 
 
 class SaveResult(beam.DoFn):  # type: ignore[misc]
-    """Everything that was written → the one object that says that the job is done."""
+    """DoFn: writes the result object, whose existence means that the job is done."""
 
     def __init__(self, place: JobTarget, result: str) -> None:
         self._place = place
         self._result = result
 
     def process(self, written: list[tuple[str, tuple[str, ...]]]) -> Iterator[str]:
-        """Write the object."""
+        """Write the result object."""
         self._place.prepare()
         result = Result(units=dict(sorted(written)))
         gcs.write(UPath(self._result), result.model_dump_json().encode())
@@ -105,11 +107,11 @@ def sampling_there(
     """Build the whole job.
 
     Args:
-        units: what to read.
-        spec: the pipeline.
-        place: the stage's output, and what the worker must be.
-        folder: what the job leaves beside it.
-        generations: path below the source → generation of the object.
+        units: Units to sample.
+        spec: Settings of the pipeline.
+        place: Output of the stage, and requirements of the worker.
+        folder: Folder of the job's files, next to the output.
+        generations: Path below the source → generation of the object.
     """
     sample = SampleThere(spec, place, f"{folder}/units", generations)
 
@@ -126,7 +128,7 @@ def sampling_there(
 
 
 class SampleJob:
-    """Sampling as the work of a job, see `nightbid.jobs.job.RemoteStage`."""
+    """Sampling as a job, see `nightbid.jobs.job.RemoteStage`."""
 
     def __init__(self, cloud: Cloud, service: DataflowService) -> None:
         self._cloud = cloud
@@ -134,11 +136,11 @@ class SampleJob:
 
     @property
     def service(self) -> DataflowService:
-        """Who runs it."""
+        """Service that runs the job."""
         return self._service
 
     def without_job(self, task: StageTask) -> Outcome | None:
-        """Finish here where few units, or none, have to be made of logs."""
+        """Run the stage locally if only a few units, or none, have to be sampled."""
         source, window, _ = prepared(task)
         return None if len(units_to_sample(task, source, window)) >= LEAST_UNITS else run(task)
 
@@ -161,11 +163,11 @@ class SampleJob:
         return self._service.submit(order, folder, expand)
 
     def collect(self, task: StageTask, order: JobRecord) -> Outcome:
-        """Put the days together of what the job says it has written.
+        """Assemble the days from the files listed in the job's result.
 
         Raises:
-            StageError: that is nothing.
-            DataError: a day is empty, or none of its rows can be read.
+            StageError: The job wrote no result.
+            DataError: A day is empty, or none of its rows can be read.
         """
         folder = job_folder(task, order)
         result = read_result(folder / RESULT, order, Result)
@@ -175,7 +177,7 @@ class SampleJob:
 
 
 def _generations(source: FolderLogs, units: Sequence[DayUnit]) -> dict[str, int]:
-    """Generations of the objects that the units are cut of."""
+    """Generations of the objects that the units read."""
     found = {}
     for unit in units:
         assert isinstance(unit.logs, FolderUnit)

@@ -1,4 +1,4 @@
-"""Labels as the logs have them: flags, texts, amounts, and what is none of these."""
+"""Parses labels as logged: flags, texts, amounts, and invalid values."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 
 Bools = npt.NDArray[np.bool_]
 LARGEST_VALUE = 1e9
-"""Largest label of `kind: value`; what is beyond is a mistake of the logs."""
+"""Largest label of `kind: value`; larger ones are errors in the logs."""
 FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 
 
 def flag(
     column: pa.ChunkedArray | pa.Array, texts: Mapping[str, int] = MappingProxyType({})
 ) -> npt.NDArray[np.float64]:
-    """Read a column of flags: 0.0, 1.0, or NaN where it is neither.
+    """Read a column of flags: 0.0, 1.0, or NaN for other values.
 
-    Booleans and numbers of any type, decimals included; texts `0`, `1`, `0.0`, `1.0`, `true` and
-    `false` in any case; categories of these. Nothing else is guessed: ` 1` or `yes` are NaN.
+    Supported are booleans and numbers of any type, including decimals; the texts `0`, `1`, `0.0`,
+    `1.0`, `true` and `false` in any case; and categories of these. Other values, such as ` 1` or
+    `yes`,
+    are NaN.
 
     Args:
-        column: of any type.
-        texts: further texts, in any case → 0 or 1; see `label.texts`.
+        column: Column of any type.
+        texts: Additional texts, in any case → 0 or 1; see `label.texts`.
 
     Returns:
         float64 [rows]
@@ -56,11 +58,11 @@ def flag(
 
 
 def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArray[np.float64]:
-    """Read the label as `label` says: 0.0, 1.0, or a value; NaN where it is none of these.
+    """Read the label according to `label`: 0.0, 1.0, or a value; NaN if it is invalid.
 
     Args:
-        table: raw columns, that of the label among them.
-        spec: the pipeline.
+        table: Raw columns, including the label's.
+        spec: Settings of the pipeline.
 
     Returns:
         float64 [rows]
@@ -86,7 +88,7 @@ def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArra
 def refuse_other_labels(
     column: pa.ChunkedArray, wrong: Bools, spec: PipelineSpec, where: str
 ) -> None:
-    """Stop when a label is of another kind altogether: that is no matter of single rows."""
+    """Raise an error if most labels are invalid, which is no problem of single rows."""
     if wrong.sum() * 2 <= len(wrong):
         return
     values: Sequence[object] = pc.unique(column.filter(pa.array(wrong)).drop_null())[:3].to_pylist()
@@ -108,12 +110,12 @@ def refuse_other_labels(
 
 
 def nulls(column: pa.ChunkedArray | pa.Array) -> Bools:
-    """Rows of a column that hold null or NaN, [rows]."""
+    """Bool [rows], true for null and NaN."""
     return np.asarray(pc.is_null(column, nan_is_null=True), bool)
 
 
 def blanks(column: pa.ChunkedArray) -> Bools:
-    """Rows of a text column that hold the empty string, [rows]."""
+    """Bool [rows], true for empty strings of a text column."""
     if not pa.types.is_string(column.type):
         return np.zeros(len(column), bool)
     return np.asarray(pc.fill_null(pc.equal(pc.utf8_length(column), 0), False), bool)

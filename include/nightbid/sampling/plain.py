@@ -1,8 +1,8 @@
-"""Plain types: one Arrow type for each way in which logs store the same value.
+"""Plain types: one Arrow type for all the ways in which logs store the same value.
 
-Files of different tools and days store one text as string, dictionary, binary or string view, and
-one time in seconds or nanoseconds. Sampling rewrites every column to a plain type once, so that
-profiles, gates, features and the scorer meet few types, the same ones on every day.
+Files of different tools and days store the same text as string, dictionary, binary or string view,
+and the same time in seconds or nanoseconds. Sampling converts every column to a plain type once, so
+that profiles, gates, features and the scorer see few types, which are the same on every day.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ LISTS = (
 
 
 def plain_table(table: pa.Table) -> pa.Table:
-    """Rewrite every column to a plain type.
+    """Convert every column to a plain type.
 
     Dictionaries become their values; binary, views, UUIDs, JSON and times of day become strings;
-    half floats become float32; timestamps have microseconds, dates days, durations are integers of
-    their own unit. Lists hold plain items. Booleans, integers, floats, decimals, nulls, structs and
-    maps stay as they are.
+    half
+    floats become float32; timestamps have microseconds, dates days; durations become integers in
+    their
+    own unit. Lists have plain items. Booleans, integers, floats, decimals, nulls, structs and maps
+    are
+    unchanged.
 
     Args:
-        table: any columns.
+        table: Table with columns of any type.
 
     Returns:
-        The same rows and names.
+        The same rows, with the same names.
     """
     for at, field in enumerate(table.schema):
         if not _is_plain(field.type):
@@ -63,7 +66,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def plain_array(array: pa.Array) -> pa.Array:
-    """Rewrite one column; see `plain_table`."""
+    """Convert one column; see `plain_table`."""
     kind = array.type
     if _is_plain(kind):
         return array
@@ -72,7 +75,7 @@ def plain_array(array: pa.Array) -> pa.Array:
             return _uuids(array)
         return plain_array(array.storage)
     if pa.types.is_dictionary(kind):
-        # Items are few: rewrite them, not the rows.
+        # Convert the distinct items, which are few, not the rows.
         return plain_array(array.dictionary).take(array.indices)
     if pa.types.is_large_string(kind) or kind == pa.string_view():
         return array.cast(pa.string())
@@ -87,7 +90,7 @@ def plain_array(array: pa.Array) -> pa.Array:
     if pa.types.is_date64(kind):
         return array.cast(pa.date32())
     if pa.types.is_time(kind):
-        # 19:30:00, whatever the unit: what a caller of the scorer would send.
+        # For example 19:30:00, whatever the unit; callers of the scorer send the same.
         return pc.replace_substring_regex(array.cast(pa.string()), r"\.0+$", "")
     if pa.types.is_duration(kind):
         return array.cast(pa.int64())
@@ -96,7 +99,7 @@ def plain_array(array: pa.Array) -> pa.Array:
     if any(test(kind) for test in LISTS):
         lists = array.cast(pa.list_(kind.value_type))
         if lists.offset:
-            lists = lists.take(pa.array(range(len(lists))))  # offsets that begin at 0
+            lists = lists.take(pa.array(range(len(lists))))  # offsets must begin at 0
         items = plain_array(lists.values)
         return pa.ListArray.from_arrays(
             lists.offsets, items, mask=pc.is_null(lists) if lists.null_count else None
@@ -105,7 +108,7 @@ def plain_array(array: pa.Array) -> pa.Array:
 
 
 def _uuids(array: pa.Array) -> pa.Array:
-    # As text, as every tool prints them; once per distinct value.
+    # As text in the usual notation, once per distinct value.
     encoded = array.storage.dictionary_encode()
     texts = [None if v is None else str(uuid.UUID(bytes=v)) for v in encoded.dictionary.to_pylist()]
     return pa.array(texts, pa.string()).take(encoded.indices)

@@ -1,4 +1,4 @@
-"""Who samples in this installation."""
+"""Selects where sampling runs in this installation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nightbid.jobs.job import RemoteStage
 
 
 def work(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
-    """Have Dataflow do it where the settings name one and its workers reach the logs; else None."""
+    """Return a Dataflow job if the settings name one that can reach the logs; None: run locally."""
     cloud = settings.cloud
     if settings.profile == "local" or cloud is None or cloud.dataflow is None:
         return None
@@ -22,13 +22,13 @@ def work(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
 
 
 def is_in_reach(spec: PipelineSpec) -> bool:
-    """Tell whether workers that have nothing but a bucket can read the logs, unit by unit."""
+    """Whether workers that can only access a bucket can read the logs, unit by unit."""
     source = spec.source
     return (
         isinstance(source, FolderSource)
         and source.folder.startswith("gs://")
         and source.layout == "plain"
-        # The secret of keyed ids does not leave this machine.
+        # The secret of keyed ids must not leave this machine.
         and source.user_key is None
         and not spec.sampling.frozen
     )

@@ -1,4 +1,4 @@
-"""The files of a day's rows: their names, and rows as they were written."""
+"""Files of a day's rows: their names, and readers and writers that preserve their schema."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ ROWS, ASIDE, PROFILE, SOME = (
 
 
 def numbered(name: str, number: int, of: int) -> str:
-    """Name a file of one of several units; that of the only one has no number."""
+    """Name of a unit's file, without a number if the day has only one unit."""
     stem, _, ending = name.partition(".")
     return name if of == 1 else f"{stem}-{number:05d}.{ending}"
 
 
 def row_files(folder: Path, name: str) -> list[Path]:
-    """List the files of a day's rows (`ROWS`) or of those set aside (`ASIDE`), in order."""
+    """List the files of a day's rows (`ROWS`) or of quarantined rows (`ASIDE`), in order."""
     stem, _, ending = name.partition(".")
     only = folder / name
     return [only] if only.exists() else sorted(folder.glob(f"{stem}-*.{ending}"))
 
 
 class RowWriter:
-    """A Parquet file that exists only once there are rows."""
+    """A Parquet file that is created when the first rows are written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,7 +39,7 @@ class RowWriter:
         self._schema: pa.Schema | None = None
 
     def write(self, table: pa.Table) -> None:
-        """Add rows; all of the same columns."""
+        """Add rows; all tables have the same columns."""
         if self._writer is None or self._schema is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._schema = table.schema
@@ -53,7 +53,7 @@ class RowWriter:
 
 
 class RowFile:
-    """Rows as `RowWriter` was given them: Parquet has its own names for the items of lists."""
+    """Reads rows as they were given to `RowWriter`; Parquet alone renames the items of lists."""
 
     def __init__(self, path: Path) -> None:
         self._file = pq.ParquetFile(path)
@@ -68,15 +68,15 @@ class RowFile:
 
     @property
     def largest(self) -> int:
-        """Rows of the largest row group."""
+        """Number of rows in the largest row group."""
         file = self._file.metadata
         return max((file.row_group(at).num_rows for at in range(file.num_row_groups)), default=0)
 
     def empty(self) -> pa.Table:
-        """No rows, of the same columns."""
+        """A table with the same columns and no rows."""
         return self._schema.empty_table()
 
     def tables(self) -> Iterator[pa.Table]:
-        """Read what was written at once, in its order."""
+        """Yield the row groups in order, each as it was written."""
         for at in range(self._file.num_row_groups):
             yield self._file.read_row_group(at).cast(self._schema)

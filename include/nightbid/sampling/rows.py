@@ -1,6 +1,6 @@
-"""From the columns of a log to rows that can be trained on: parse, set aside, leave out, weigh.
+"""Converts logged columns to rows for training: parses, sets aside, drops and weighs rows.
 
-Plain functions on one batch; the stage loops over batches and days.
+These are functions of one batch; the stage loops over batches and days.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
     from nightbid.config.pipeline import PipelineSpec
 
 THINNED = ("history", "train", "young")
-"""Splits whose negatives are sampled away."""
+"""Splits whose negatives are downsampled."""
 HEAVIEST = 1e6
-"""Largest weight of a logged row: sums of weights stay exact."""
+"""Maximum weight of a logged row, which keeps sums of weights exact."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """One batch, parsed."""
+    """Result of parsing one batch."""
 
     good: pa.Table
     """Raw and reserved columns of the rows that could be parsed."""
     aside: pa.Table
-    """Raw columns of the others, and why."""
+    """Raw columns of the other rows, with the reason."""
     places: npt.NDArray[np.int64]
-    """Where the good rows stand in the batch."""
+    """Positions of the good rows in the batch."""
     positives: int = 0
-    """Good rows whose label is 1, before any attribution window."""
+    """Number of good rows whose label is 1, before any attribution window."""
     aside_positives: int = 0
-    """Rows set aside whose label is 1, or is a value that cannot be read: it may have been 1."""
+    """Number of rows set aside whose label is 1 or unreadable, so that it may have been 1."""
     examples: Mapping[str, str] = field(default_factory=dict)
-    """Reason → the first value that gave it, where a value did."""
+    """Reason → the first value that caused it, if a value did."""
 
 
 def parse(
@@ -65,23 +65,24 @@ def parse(
     where: str,
     until: int | None = None,
 ) -> Parsed:
-    """Give every row its reserved columns, or a reason why it cannot have them.
+    """Add the reserved columns to every row, or a reason why that is impossible.
 
     Args:
-        table: raw columns of some rows of one day, of any type; see `plain_table`.
-        spec: says which column plays which role.
-        truth: label column → column of its true probability, if known.
-        where: the day, for messages.
-        until: microseconds since 1970; what happens later is not known yet. None: all is known.
+        table: Raw columns of some rows of one day, of any type; see `plain_table`.
+        spec: Settings of the pipeline, which name the columns by role.
+        truth: Label column → column of its true probability, if known.
+        where: The day, for error messages.
+        until: Microseconds since 1970 at which later events are unknown; None: all events are
+            known.
 
     Raises:
-        MissingDataError: a column that the pipeline names is absent.
-        CorruptDataError: the label column holds something other than 0 and 1 throughout, or a
-            column has a name that is reserved.
+        MissingDataError: A column that the pipeline names is missing.
+        CorruptDataError: Most values of the label column are invalid, or a column has a reserved
+            name.
     """
     _check_names(table, spec, where)
     if REASON in table.column_names:
-        # The source could not read some rows: nothing else is to be said of them.
+        # Rows that the source could not read get no further reasons.
         unread = pa.array(~nulls(table[REASON]))
         read = np.flatnonzero(nulls(table[REASON]))
         known = _without(table.filter(pc.invert(unread)), REASON, TEXT)
@@ -115,7 +116,7 @@ def parse(
     if label.given:
         given = flag(table[label.given], label.texts)
         reasons[f"{label.given} is neither 0 nor 1"] = np.isnan(given)
-        # Where the condition does not hold, the label means nothing.
+        # If the condition does not hold, the label is meaningless.
         wrong = wrong & (given == 1)
     unlike = "is neither 0 nor 1" if label.kind == "binary" else "is not a value from 0 on"
     reasons[f"{label.column} {unlike}"] = wrong
@@ -170,12 +171,12 @@ def parse(
 
 
 def zone_of(spec: PipelineSpec) -> str:
-    """Get the time zone of the days of a pipeline's source."""
+    """Return the time zone of the days of a pipeline's source."""
     return str(getattr(spec.source, "time_zone", "UTC"))
 
 
 def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
-    """Refuse a table that lacks a column of the pipeline or has one of a reserved name."""
+    """Reject a table that lacks a column of the pipeline or has a column with a reserved name."""
     roles, label = spec.columns, spec.label
     wanted = [roles.key, roles.time, roles.user, label.column]
     logged = (
@@ -215,23 +216,23 @@ def _check_names(table: pa.Table, spec: PipelineSpec, where: str) -> None:
 def draw(
     table: pa.Table, spec: PipelineSpec, split: str, seen: list[npt.NDArray[np.int64]]
 ) -> pa.Table:
-    """Choose the rows of a split, by a stable hash: reruns and backfills choose the same ones.
+    """Select the rows of a split by a stable hash, so that reruns and backfills select the same.
 
     Args:
-        table: parsed rows.
-        spec: label condition and negative rate.
-        split: negatives are sampled away in `history` and `train` only.
-        seen: keys of the day's earlier batches; a row with one of them is left out. Grows.
+        table: Parsed rows.
+        spec: Settings of the pipeline: label condition and negative rate.
+        split: Split of the rows; negatives are downsampled only in those of `THINNED`.
+        seen: Keys of the day's earlier batches, whose rows are dropped; extended by this call.
 
     Returns:
-        The rows kept, weighted.
+        The selected rows, weighted.
     """
     kept = table.filter(pa.array(chosen(table, spec, seen)))
     return thinned(kept, spec) if split in THINNED else kept
 
 
 def chosen(table: pa.Table, spec: PipelineSpec, seen: list[npt.NDArray[np.int64]]) -> Bools:
-    """Tell which parsed rows belong to the day, see `draw`: the first of each key, of a weight.
+    """Return which parsed rows belong to the day: the first of each key, if it has a weight.
 
     Returns:
         bool [rows]
@@ -250,11 +251,11 @@ def chosen(table: pa.Table, spec: PipelineSpec, seen: list[npt.NDArray[np.int64]
 
 
 def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:
-    """Sample the negatives of training rows away, each by itself; the kept ones are weighted."""
+    """Downsample the negatives of training rows; the kept ones are weighted to compensate."""
     rate = spec.sampling.negative_rate
     if rate >= 1:
         return whole
-    # In the entire space clicks are rare too, and teach what follows them: all are kept.
+    # In the entire space, clicks are rare too and have labels to learn from: all are kept.
     negative = np.asarray(whole[GIVEN if GIVEN in whole.column_names else LABEL]) == 0
     chance = sampling_hash(np.asarray(whole[KEY]))
     keep = ~negative | (chance < rate)
@@ -266,7 +267,7 @@ def thinned(whole: pa.Table, spec: PipelineSpec) -> pa.Table:
 
 
 def _truth(good: pa.Table, spec: PipelineSpec, truth: Mapping[str, str]) -> pa.Array | None:
-    """True probability of the label, float64 [rows]; of label and condition in the entire space."""
+    """True probability of the label (and condition, in the entire space), float64 [rows]."""
     label = spec.label
     wanted = [label.column] + ([label.given] if label.entire_space and label.given else [])
     names = [truth.get(each, "") for each in wanted]
@@ -277,9 +278,9 @@ def _truth(good: pa.Table, spec: PipelineSpec, truth: Mapping[str, str]) -> pa.A
 
 
 def sampling_hash(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Map keys to [0, 1) evenly, independently of their use as hashes elsewhere."""
+    """Map keys uniformly to [0, 1), independently of other uses of their hash."""
     salted = keys.view(np.uint64) ^ np.uint64(0x6E696768746269D5)
-    # Imported here: it takes half a second, which most commands can do without.
+    # Imported here: it takes half a second, and most commands do not need it.
     from pandas.util import hash_array
 
     return hash_array(salted).astype(np.float64) / 2.0**64
@@ -290,7 +291,7 @@ def _without(table: pa.Table, *names: str) -> pa.Table:
 
 
 def _examples(aside: pa.Table, spec: PipelineSpec) -> dict[str, str]:
-    """The first unreadable value of each reason, cut to a length that fits a line."""
+    """The first unreadable value of each reason, truncated to fit on a line."""
     found: dict[str, str] = {}
     for reason in pc.unique(aside[REASON]).to_pylist():
         name = reason.split(" is ")[0]

@@ -1,11 +1,12 @@
-"""Sampling: the days of one night, as rows that can be trained on.
+"""Sampling stage: converts the days of a night to rows for training.
 
-Each day is made once (`nightbid.sampling.day`) and shared by all nights, runs and pipelines whose
-key of the day is the same; the night's own files are links to those of its days.
+Each day is sampled once (`nightbid.sampling.day`) and shared by all nights, runs and pipelines with
+the same key for the day; the night's own files are links to those of its days.
 
-Writes `split=*/dt=*/part-00000.parquet`, rows that could not be parsed in `quarantine/`, and a
-profile of every day's parsed rows, sampled away or not. Of the days to evaluate, a stable sample
-of the same rows lies in `rows/`, for the gate's expectations on single rows.
+Writes `split=*/dt=*/part-00000.parquet`, rows that could not be parsed to `quarantine/`, and a
+profile of every day's parsed rows, before downsampling. For the days to evaluate, a stable sample
+of
+the same rows is in `rows/`, for the gate's row expectations.
 """
 
 from __future__ import annotations
@@ -61,10 +62,10 @@ def run(task: StageTask) -> Outcome:
     """Sample every day of the night's window.
 
     Raises:
-        MissingDataError: a day or a column is absent, or the window is longer than the history.
-        CorruptDataError: a day is empty or unreadable, or the label is not binary; or a frozen
-            data set is not what was frozen.
-        ConfigError: a frozen data set is of another night, or of rows that mean something else.
+        MissingDataError: A day or a column is missing, or the window is longer than the history.
+        CorruptDataError: A day is empty or unreadable, the label is not binary, or a frozen data
+            set was changed.
+        ConfigError: A frozen data set is of another night, or was sampled with other settings.
     """
     if name := task.spec.sampling.frozen:
         return _frozen(task, name)
@@ -122,11 +123,11 @@ def prepared(task: StageTask) -> tuple[Source, list[tuple[Split, date]], list[st
     """Open the logs of a night.
 
     Returns:
-        The source; splits and days, oldest first; columns that no feature may read.
+        The source; splits and days, oldest first; and columns that no feature may read.
 
     Raises:
-        MissingDataError: a day is absent, or the window is longer than the history.
-        CorruptDataError: a feature reads an outcome.
+        MissingDataError: A day is missing, or the window is longer than the history.
+        CorruptDataError: A feature reads an outcome.
     """
     night = with_known_history(task.spec, task.night, task.cache)
     window = [(split, day) for split in READ_SPLITS for day in night.days(split)]
@@ -145,10 +146,10 @@ def prepared(task: StageTask) -> tuple[Source, list[tuple[Split, date]], list[st
 
 
 def _with_shares(task: StageTask) -> dict[str, float]:
-    """Give young rows the share of their positives that is known; without delays, delete them.
+    """Add the known share of positives to young rows; delete the rows if delays are unknown.
 
     Returns:
-        Metrics: how many positives told, and how long they take, in hours.
+        Metrics: number of positives that delays were estimated from, and mean delay in hours.
     """
     final = [path for split in SPLITS for path in split_files(task.output, split)]
     files = split_files(task.output, "young")
@@ -163,19 +164,19 @@ def _with_shares(task: StageTask) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Day:
-    """A day of the window, and what is to be done for it."""
+    """A day of the window, and how to get its rows."""
 
     split: Split
     day: date
     key: DayKey
     whole_key: DayKey
-    """Of the day without sampling; its own where the labels are not final."""
+    """Key of the day without downsampling; same as `key` if the labels are not final."""
     until: int | None = None
     """See `DayUnit`."""
     units: tuple[DayUnit, ...] = ()
-    """To be sampled; none where the day is there, or can be made of the whole one."""
+    """Units to sample; empty if the day exists, or can be derived from the whole one."""
     rows_of: str = ""
-    """Pipeline whose sampled day is read instead of the logs."""
+    """Pipeline whose sampled day is read instead of the logs; empty: the logs are read."""
 
 
 def _planned(task: StageTask, source: Source, split: Split, day: date, whole: WholeDay) -> _Day:
@@ -199,13 +200,13 @@ def _planned(task: StageTask, source: Source, split: Split, day: date, whole: Wh
 def _plan(
     task: StageTask, source: Source, window: list[tuple[Split, date]]
 ) -> tuple[list[_Day], DataError | None]:
-    """Say what is to be done for each day, up to the first that cannot be read, and why."""
+    """Plan all days up to the first that cannot be read; also return that error, if any."""
     opened = task.spec.source, task.cache, tuple(day for _, day in window), named_columns(task.spec)
     days = []
     for split, day in window:
         try:
             days.append(_planned(task, source, split, day, WholeDay(day, source, opened)))
-        except DataError as error:  # raised when it is its turn: the days before it are kept
+        except DataError as error:  # raised later, after the days before it are done
             return days, error
     return days, None
 
@@ -213,10 +214,10 @@ def _plan(
 def units_to_sample(
     task: StageTask, source: Source, window: list[tuple[Split, date]]
 ) -> list[DayUnit]:
-    """List the units of the days that are not there.
+    """List the units of days that have to be sampled.
 
     Raises:
-        DataError: a day cannot be read.
+        DataError: A day cannot be read.
     """
     days, failed = _plan(task, source, window)
     if failed:
@@ -227,7 +228,7 @@ def units_to_sample(
 def _sampled(
     task: StageTask, source: Source, window: list[tuple[Split, date]]
 ) -> Iterator[tuple[_Day, DayOutput]]:
-    """Make or find the rows of each day, in order."""
+    """Sample or find the rows of each day, in order."""
     scratch = task.output / UNITS
     days, failed = _plan(task, source, window)
     units = [unit for each in days for unit in each.units]
@@ -249,7 +250,7 @@ def _sampled(
 
 
 def _placed(task: StageTask, source: Source, day: _Day) -> DayOutput:
-    """Make or find the rows of a day, and put them where the night's files lie."""
+    """Sample or find the rows of a day, and link them into the night's output."""
     units = [task.output / UNITS / unit.name for unit in day.units]
 
     def sampled(folder: Path) -> Made:
@@ -271,7 +272,7 @@ def _placed(task: StageTask, source: Source, day: _Day) -> DayOutput:
         run_id=task.run_id,
     )
     at = f"dt={day.day}"
-    # What is known of young days changes from night to night: the gates do not judge it.
+    # Young days' labels change from night to night, so gates do not judge them.
     targets = {} if day.split == "young" else {PROFILE: f"profile/{at}.json"}
     if day.split == "evaluate":
         targets[SOME] = f"rows/{at}.parquet"
@@ -296,9 +297,9 @@ def _frozen(task: StageTask, name: str) -> Outcome:
 
 
 def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
-    """Tell the night's raw logs apart from others: changed logs are sampled again."""
+    """Fingerprint of the night's raw logs: changed logs are sampled again."""
     if spec.sampling.frozen:
-        return f"frozen as {spec.sampling.frozen}"  # what a name stands for never changes
+        return f"frozen as {spec.sampling.frozen}"  # the rows of a name never change
     known = with_known_history(spec, night, cache)
     days = (*known.history, *night.train, *night.validate_, *night.evaluate, *night.young)
     found = open_source(spec.source, cache, days, named_columns(spec)).fingerprint(days)
@@ -307,7 +308,7 @@ def fingerprint(spec: PipelineSpec, night: Night, cache: Path) -> str:
 
 
 def with_known_history(spec: PipelineSpec, night: Night, cache: Path) -> Night:
-    """Leave out the history days before the first day of the logs; a gap later on stays."""
+    """Drop history days before the first day of the logs; later gaps are kept."""
     if not night.history:
         return night
     days = open_source(spec.source, cache).days()
@@ -334,10 +335,10 @@ def _young(days: int, delays: dict[str, float]) -> str:
 
 
 def check_window(source: Source, night: Night, unit: Unit = "day") -> None:
-    """Refuse a window that the source does not cover, naming what is there.
+    """Reject a window that the source does not cover, with an error that names the known days.
 
     Raises:
-        MissingDataError: as said.
+        MissingDataError: A day of the window is missing.
     """
     known = source.days()
     if known is None:
@@ -368,7 +369,7 @@ def check_window(source: Source, night: Night, unit: Unit = "day") -> None:
 
 
 def _rows_of(rows_of: Mapping[str, str], made: Mapping[str, str]) -> str:
-    """Say of which pipelines' sampled days the new ones were made."""
+    """Name the pipelines whose sampled days were read."""
     if not rows_of:
         return ""
     days = "" if len(rows_of) == len(made) else f"{len(rows_of)} "

@@ -1,9 +1,9 @@
-"""One unit of a day: its rows are read, parsed, set aside, sampled and profiled on their own.
+"""Samples one unit of a day: its rows are read, parsed, set aside, sampled and profiled.
 
-A unit is what one worker does: a whole day where it is small, else some row groups or lines of its
-files. Its folder has `rows.parquet`, `quarantine.parquet` where rows could not be parsed,
-`profile.json`, `some_rows.parquet`, `count.json`, and `keys.npy` where the day has other units:
-sorted, by which rows whose key an earlier unit has are found.
+A unit is the work of one worker: a whole day if it is small, else some row groups or lines of its
+files. Its folder has `rows.parquet`, `quarantine.parquet` if rows could not be parsed,
+`profile.json`, `some_rows.parquet`, `count.json`, and, if the day has other units, `keys.npy`: the
+sorted keys, to find rows whose key an earlier unit has.
 """
 
 from __future__ import annotations
@@ -36,50 +36,50 @@ if TYPE_CHECKING:
 
 COUNT, KEYS = "count.json", "keys.npy"
 LONGEST_TEXT = 256
-"""Characters of a text that profiles keep."""
+"""Maximum length of a text in profiles, in characters."""
 
 
 @dataclass
 class DayCount:
-    """What became of the rows of one day, or of a unit of it."""
+    """Row counts of one day, or of one unit of it."""
 
     read: int = 0
     written: int = 0
     quarantined: int = 0
     repeated: int = 0
-    """Rows whose key an earlier row of the day has."""
+    """Number of rows whose key an earlier row of the day has."""
     positives: float = 0.0
-    """Weighted, of the rows written."""
+    """Weighted number of positives among the written rows."""
     weight: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
-    """Reason → the first value that gave it."""
+    """Reason → the first value that caused it."""
     read_positives: int = 0
-    """Rows read whose label is 1, set aside or not; labels that cannot be read may have been 1."""
+    """Number of rows read whose label is 1 or unreadable, whether or not they were set aside."""
     aside_positives: int = 0
-    """Those of them that were set aside."""
+    """Number of these rows that were set aside."""
     joined: dict[str, float] = field(default_factory=dict)
-    """What a join of events found; empty where the source joins none."""
+    """Statistics of the event join; empty if the source joins no events."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DayCount:
-        """Read what a day's manifest has of `asdict`."""
+        """Build from the `asdict` value in a day's manifest."""
         return cls(**value)
 
     @property
     def dropped(self) -> int:
-        """Left out on purpose."""
+        """Number of rows left out on purpose."""
         return self.read - self.written - self.quarantined - self.repeated
 
     def add_kept(self, rows: pa.Table) -> None:
-        """Count rows that are written."""
+        """Add rows that are written."""
         weight = np.asarray(rows[WEIGHT], np.float64)
         self.written += len(rows)
         self.weight += float(weight.sum())
         self.positives += float((weight * np.asarray(rows[LABEL], np.float64)).sum())
 
     def add(self, later: DayCount) -> None:
-        """Count the rows of a later unit too."""
+        """Add the counts of a later unit."""
         for name in ("read", "written", "quarantined", "repeated", "positives", "weight",
                      "read_positives", "aside_positives"):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(later, name))
@@ -89,7 +89,7 @@ class DayCount:
         self.joined = {**self.joined, **later.joined}
 
     def to_json(self) -> dict[str, object]:
-        """As the manifest's metrics have it."""
+        """Counts in the form of the manifest's metrics."""
         return {
             "read": self.read,
             "written": self.written,
@@ -103,7 +103,7 @@ class DayCount:
         }
 
     def to_rows(self) -> Rows:
-        """As a manifest has them."""
+        """Counts in the form of a manifest's `rows`."""
         return Rows(
             read=self.read,
             written=self.written,
@@ -121,18 +121,18 @@ class DayUnit:
     day: date
     number: int
     of: int
-    """Units of the day."""
+    """Number of units of the day."""
     logs: UnitOfLogs
     truth: Mapping[str, str]
     """Label column → column of its true probability, if known."""
     is_keyed: bool = False
-    """Ids of users are keyed already."""
+    """Whether user ids are already keyed."""
     until: int | None = None
-    """Microseconds since 1970 at which what happens later is not known; None: all is known."""
+    """Microseconds since 1970 at which later events are unknown; None: all events are known."""
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of the unit's folder."""
         return f"{self.split}-{self.day}-{self.number:05d}"
 
 
@@ -140,13 +140,13 @@ def sample_unit(folder: Path, unit: DayUnit, spec: PipelineSpec) -> None:
     """Sample one unit.
 
     Args:
-        folder: new and empty, on this machine.
-        unit: which.
-        spec: the pipeline.
+        folder: New, empty local folder.
+        unit: Unit to sample.
+        spec: Settings of the pipeline.
 
     Raises:
-        MissingDataError: the day or a column of it is absent.
-        CorruptDataError: a file is unreadable, or the label is not binary.
+        MissingDataError: The day or one of its columns is missing.
+        CorruptDataError: A file is unreadable, or the label is not binary.
     """
     count, profile, sample = DayCount(), Profile(), RowSample()
     entities = tuple(name for name in (spec.columns.user, spec.columns.item) if name)
@@ -199,11 +199,13 @@ def _tables(logs: UnitOfLogs) -> Iterator[pa.Table]:
 
 
 def _for_profile(rows: pa.Table, zone: str) -> pa.Table:
-    """Give rows as profiles count them.
+    """Convert rows to the form that profiles count.
 
-    Every row counts once, whatever its weight. `nb_time` has the digits of the days' own clock;
-    texts beyond `LONGEST_TEXT` characters are cut and end with a digest, so that those that differ
-    still do.
+    Every row counts once, whatever its weight. `nb_time` is local time in the zone of the days;
+    texts
+    longer than `LONGEST_TEXT` characters are truncated and end with a digest, so that different
+    texts
+    remain different.
     """
     place = rows.column_names.index(WEIGHT)
     rows = rows.set_column(place, WEIGHT, pa.array(np.ones(len(rows), np.float32)))
