@@ -1,1 +1,1 @@
-"""Featurization: sampled rows to model inputs, with Apache Beam on Arrow batches."""
+"""Featurization: converts sampled rows to model inputs, with Apache Beam on Arrow batches."""

@@ -1,7 +1,7 @@
-"""How statistics go from one step of Beam to the next.
+"""Coder for statistics that are passed between Beam steps.
 
-Beam encodes what leaves a step more often than it sends it, only to know its size; with the counts
-of large vocabularies that took a third of the time of learning. So a size is a guess.
+Beam encodes the output of a step more often than it sends it, only to estimate its size. With token
+counts of large vocabularies that took a third of the fitting time, so the size is a fixed guess.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from apache_beam.coders import PickleCoder
 
 GUESS = 1 << 20
-"""Bytes of an element, for Beam's progress; nothing depends on it."""
+"""Assumed size of an element in bytes; only affects Beam's progress."""
 
 
 class StatisticsCoder(PickleCoder):  # type: ignore[misc]
     """Pickles immutable values."""
 
     def estimate_size(self, value: object) -> int:
-        """Guess: to know it would be to pickle it."""
+        """Return a fixed guess, since the exact size would require pickling the value."""
         return GUESS

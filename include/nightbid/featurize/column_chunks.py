@@ -1,9 +1,11 @@
-"""Take columns of a Parquet file into a new one without decoding them.
+"""Copies columns of a Parquet file to a new one without decoding them.
 
-Arrow writes only columns that it encodes itself. But a Parquet file is the encoded bytes of its
-columns, one chunk behind the other, and a footer that says where each begins. So the bytes are
-copied, and the footer names the places that they have now. The new file is byte for byte the one
-that Arrow writes of all columns at once.
+Arrow can only write columns that it encodes itself. A Parquet file, however, consists of the
+encoded
+bytes of its columns, one chunk after another, and a footer with the offset of each. So the bytes
+are
+copied and the offsets in the footer updated. The new file is byte for byte what Arrow would write
+for all columns at once.
 """
 
 from __future__ import annotations
@@ -21,28 +23,28 @@ from nightbid.featurize.thrift import I64, LIST, STRUCT, Fields, Reader, encoded
 
 MAGIC = b"PAR1"
 TAIL = 8
-"""Bytes behind a footer: its length and the magic number."""
+"""Number of bytes after a footer: its length and the magic number."""
 
-# Numbers of fields in parquet.thrift: of a file, a row group, a column chunk, and its metadata.
+# Field numbers in parquet.thrift: of a file, a row group, a column chunk, and its metadata.
 FILE_ROWS, GROUPS = 3, 4
 CHUNKS, GROUP_BYTES, GROUP_ROWS, GROUP_START, GROUP_COMPRESSED = 1, 2, 3, 5, 6
 META = 3
 PATH, BYTES, COMPRESSED, START = 3, 6, 7, 9
 OTHER_PLACES = {10, 11, 14}
-"""Where an index, a dictionary or a Bloom filter begins: `encode_rows` writes none."""
+"""Fields with offsets of an index, dictionary or Bloom filter; `encode_rows` writes none."""
 
 Chunks = dict[str, list[tuple[IO[bytes], Fields]]]
-"""Column → its chunks in one row group (one of each leaf), and where their bytes are read."""
+"""Column → its chunks in one row group (one per leaf), each with the file to read them from."""
 
 
 def write_with_columns_of(base: Path, made: pa.Table, schema: pa.Schema, target: Path) -> None:
     """Write rows as Parquet: new columns are encoded, the others copied from an earlier file.
 
     Args:
-        base: File that `encode_rows` wrote of the same rows.
-        made: The new columns; they take the place of equally named ones.
+        base: File that `encode_rows` wrote for the same rows.
+        made: New columns, which replace columns of the same name.
         schema: Names and types of all columns of the new file, in order.
-        target: The new file.
+        target: File to write.
 
     Raises:
         CorruptDataError: `base` is no such file, or has other rows or columns.
@@ -77,7 +79,7 @@ def write_with_columns_of(base: Path, made: pa.Table, schema: pa.Schema, target:
 
 
 def _copied(chunks: list[tuple[IO[bytes], Fields]], rows: int, out: IO[bytes]) -> Fields:
-    """Copy the chunks of a row group behind each other; returns what the footer says of it."""
+    """Copy the chunks of a row group in order; returns the row group's footer entry."""
     start = out.tell()
     for source, chunk in chunks:
         meta: Fields = chunk[META][1]
@@ -95,7 +97,7 @@ def _copied(chunks: list[tuple[IO[bytes], Fields]], rows: int, out: IO[bytes]) -
 
 
 def _row_groups(file: IO[bytes]) -> tuple[list[int], list[Chunks]]:
-    """Read the rows and the chunks of each row group."""
+    """Read the number of rows and the chunks of each row group."""
     groups = _footer(file)[GROUPS][1][1]
     found: list[Chunks] = []
     for group in groups:

@@ -1,8 +1,7 @@
-"""Learning by day: what a day's rows teach is kept, and a night merges the days of its window.
+"""Fits features by day: statistics of a day are stored, and a night merges those of its window.
 
-A statistic belongs to the bytes of one day's sampled rows, not to a night: the next night learns
-from its newest day alone, and a feature that is added or changed is learned alone. The merged
-features are byte for byte those of one pass over all rows.
+A statistic depends on the bytes of one day's sampled rows, not on a night: the next night computes
+only those of its new day. The fitted features are byte for byte those of one pass over all rows.
 """
 
 from __future__ import annotations
@@ -49,24 +48,24 @@ log = logging.getLogger(__name__)
 KIND = "learn"
 LIBRARIES = ("numpy", "pandas", "pyarrow")
 MOST_NAMES = 5
-"""Features that a reason names; more are counted."""
+"""Maximum number of features that a reason names; further ones are counted."""
 CODE = ("nightbid.features.learn", "nightbid.features.statistics_files")
 
 
 @dataclass
 class _Day:
-    """What the rows of a day are to teach, and what is known of that already."""
+    """A day, with the statistics to learn from its rows and those already known."""
 
     split: str
     day: str
     groups: list[Group]
     depends_on: Mapping[str, str]
     wanted: dict[str, str]
-    """Statistic → a feature that it is learned for."""
+    """Statistic → a feature that uses it."""
     known: dict[str, Path] = field(default_factory=dict)
     """Statistic → its file."""
     used: set[str] = field(default_factory=set)
-    """Keys of the outputs that hold them."""
+    """Keys of the outputs that hold the statistics."""
     damaged: bool = False
 
     @property
@@ -80,25 +79,25 @@ class _Day:
 
 @dataclass(frozen=True)
 class Learned:
-    """What was learned of the days of a night."""
+    """Summary of what was learned from the days of a night."""
 
     made: dict[str, str]
-    """Day → what was learned of it now and why; days that taught nothing new are not there."""
+    """Day → what was learned now and why; days without new statistics are absent."""
     days: int
-    """Days that teach anything."""
+    """Number of days with statistics."""
     outputs: dict[str, list[str]]
-    """Day → keys of the outputs that hold what it teaches."""
+    """Day → keys of the outputs that hold its statistics."""
 
 
 class LearnMissing(beam.DoFn):  # type: ignore[misc]
-    """Row group → day, and statistics of the features that are not known of it."""
+    """DoFn: row group → day, and the missing statistics of its features."""
 
     def __init__(self, definition: Definition, missing: Mapping[str, tuple[str, ...]]) -> None:
         self._definition = definition
         self._missing = missing
 
     def process(self, group: Group) -> Iterator[tuple[str, Part]]:
-        """Learn from one row group."""
+        """Compute the statistics of one row group."""
         place = f"{group.split} {group.day}"
         features = {name: self._definition.features[name] for name in self._missing[place]}
         train = group.split == "train"
@@ -110,7 +109,7 @@ class LearnMissing(beam.DoFn):  # type: ignore[misc]
 
 
 class SaveDay(beam.DoFn):  # type: ignore[misc]
-    """Day and merged statistics → a folder with a file of each."""
+    """DoFn: day and merged statistics → a folder with a file for each."""
 
     def __init__(self, folder: str, rows: Mapping[str, int], names: Mapping[str, str]) -> None:
         self._folder = folder
@@ -134,15 +133,15 @@ def learn_by_day(
     threads: int,
     limit: int = SPILL_ABOVE,
 ) -> Learned:
-    """Learn what is not known of the days of a night, and write the fitted features.
+    """Compute the missing statistics of a night's days, and write the fitted features.
 
     Args:
-        task: of the stage; `fitted/` is written into its output.
-        groups: all row groups of the night.
-        definition: the features.
-        run_pass: runs a pass.
-        threads: of each worker.
-        limit: tokens of a vocabulary that a worker counts in memory.
+        task: Task of the stage; `fitted/` is written to its output.
+        groups: All row groups of the night.
+        definition: Definition of the features.
+        run_pass: Runs a pass.
+        threads: Number of threads per worker.
+        limit: Maximum number of tokens of a vocabulary that a worker counts in memory.
     """
     days = [_known(task, each) for each in _days(task, groups, definition)]
     missing = [each for each in days if each.missing]
@@ -159,7 +158,7 @@ def learn_by_day(
 
 
 def _days(task: StageTask, groups: list[Group], definition: Definition) -> Iterator[_Day]:
-    """Group the row groups by day, with what each day's rows are to teach."""
+    """Group the row groups by day, with the statistics to learn from each day."""
     files: dict[str, list[str]] = {}
     for entry in task.inputs["sample"].manifest.files:
         files.setdefault(entry.path.rpartition("/")[0], []).append(entry.digest)
@@ -179,12 +178,12 @@ def _days(task: StageTask, groups: list[Group], definition: Definition) -> Itera
 
 
 def _statistic(name: str, definition: Definition) -> str:
-    """Name of the statistic that a feature learns: equal for features that learn the same."""
+    """Name of a feature's statistic; equal for features that share it."""
     return digest_of(depends_on(name, definition.features[name], definition.time_zone))[:16]
 
 
 def _known(task: StageTask, day: _Day) -> _Day:
-    """Look what earlier nights have learned from these very rows, verified."""
+    """Find verified statistics that earlier nights computed from the same rows."""
     parent = days_folder(task.workspace, KIND, partition_of(day.day))
     if not parent.exists():
         return day
@@ -210,7 +209,7 @@ def _known(task: StageTask, day: _Day) -> _Day:
                 KIND, day.day, name or "nothing", error.what,
             )  # fmt: skip
         except WorkspaceError:
-            continue  # pruned since the listing
+            continue  # pruned after the listing
     return day
 
 
@@ -234,7 +233,7 @@ def _learning(
 
 
 def _keep(task: StageTask, day: _Day, learned: Path) -> str:
-    """Give the learned statistics of a day their place in the workspace; says why they are new."""
+    """Store the learned statistics of a day in the workspace; returns why they were computed."""
     missing = day.missing
     depends_on = {**day.depends_on, "statistics": json.dumps(sorted(missing))}
     key = DayKey(KIND, partition_of(day.day), depends_on, family=day.family)
@@ -263,7 +262,7 @@ def _keep(task: StageTask, day: _Day, learned: Path) -> str:
 def _merged(
     days: list[_Day], definition: Definition, each: Callable[..., Iterator[Statistic]]
 ) -> dict[str, Statistic]:
-    """Merge the days' statistics; by feature."""
+    """Merge the statistics of all days; returns them by feature."""
     paths: dict[str, list[Path]] = {}
     for day in days:
         for name in day.wanted:

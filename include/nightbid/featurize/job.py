@@ -1,9 +1,11 @@
-"""Featurization as one Beam job on Dataflow: learn → fitted as a side input → transform.
+"""Featurization as a Beam job on Dataflow: fit → fitted features as a side input → transform.
 
-Workers read the sampled rows from the bucket and write the featurized ones at the output's place:
-an object appears whole or not at all, and equal bundles write equal bytes, so a retried one does
-no harm. Every file's size and digest come from the worker that wrote it, in one result object; the
-manifest, which alone makes them an output, is written by the stage when the job has ended.
+Workers read sampled rows from the bucket and write featurized rows to the output's place: objects
+appear atomically and equal bundles write equal bytes, so retries do no harm. The worker that writes
+a
+file reports its size and digest, collected in one result object. The stage writes the manifest,
+which
+turns the files into an output, after the job has ended.
 """
 
 from __future__ import annotations
@@ -48,13 +50,13 @@ from nightbid.storage import gcs
 from nightbid.storage.verify import file_digest
 
 COMPUTING = ("apache-beam", "numpy", "pyarrow")
-"""Libraries that a worker computes with: other versions may give other bytes."""
+"""Libraries that workers compute with; other versions may give other bytes."""
 WRITTEN = "files"
-"""Tag of the output that says what files were written."""
+"""Tag of the Beam output that lists the written files."""
 
 
 class Result(BaseModel):
-    """What the job leaves when it is done."""
+    """Content of the job's result object."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,25 +67,25 @@ class Result(BaseModel):
 
 @dataclass(frozen=True)
 class JobTarget:
-    """Where a worker writes, and what it must be."""
+    """Where a worker writes, and the code and versions that it must have."""
 
     cloud: Cloud
     output: str
     """gs:// address of the stage's output."""
     code: str
-    """Digest of the source that the output's key was made of."""
+    """Digest of the source code that is part of the output's key."""
     versions: tuple[tuple[str, str], ...]
     stage: str = "featurize"
 
     def prepare(self) -> None:
-        """Make the bucket reachable. Doing it again costs nothing."""
+        """Configure access to the bucket. Repeated calls cost nothing."""
         gcs.reach(self.cloud)
 
     def check(self) -> None:
-        """Refuse to compute with other code than the key says.
+        """Refuse to run with other code than the key states.
 
         Raises:
-            StageError: the worker's image is older or newer than what submitted the job.
+            StageError: The worker's image is older or newer than the code that submitted the job.
         """
         hint = "rebuild and push the worker image from the code that Airflow runs"
         if (mine := source_of(stage_named(self.stage))) != self.code:
@@ -109,7 +111,7 @@ class JobTarget:
         return FileEntry(path=relative, size=len(content), digest=digest)
 
     def put_all(self, save: Callable[[Path], None]) -> list[FileEntry]:
-        """Write every file that `save` writes into a folder of this machine."""
+        """Write every file that `save` writes to a local folder."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             save(folder)
@@ -127,33 +129,33 @@ class JobTarget:
 
 
 class LearnThere(Learn):
-    """Learn from rows in the bucket."""
+    """DoFn: computes statistics of rows in the bucket."""
 
     def __init__(self, definition: Definition, place: JobTarget) -> None:
         super().__init__(definition)
         self._place = place
 
     def setup(self) -> None:
-        """Check the worker, once."""
+        """Check and prepare the worker, once."""
         self._place.check()
         self._place.prepare()
 
 
 class MergeThere(MergeStatistics):
-    """Merge with counts of very many tokens spilled to the bucket."""
+    """CombineFn: merges statistics and spills large ones to the bucket."""
 
     def __init__(self, place: JobTarget, spill: str, limit: int) -> None:
         super().__init__(spill, limit)
         self._place = place
 
     def _bounded(self, part: Part) -> Part:
-        # Dataflow calls no `setup` of a combiner.
+        # Dataflow does not call `setup` of a CombineFn.
         self._place.prepare()
         return super()._bounded(part)
 
 
 class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
-    """Merged statistics → the files of the fitted features."""
+    """DoFn: merged statistics → the files of the fitted features."""
 
     def __init__(self, definition: Definition, place: JobTarget, rows: int) -> None:
         self._definition = definition
@@ -161,7 +163,7 @@ class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
         self._rows = rows
 
     def process(self, element: tuple[str, Part]) -> Iterator[list[FileEntry]]:
-        """Write the folder."""
+        """Write the files."""
         _, merged = element
         check_rows("learned from", merged.rows, self._rows)
         self._place.prepare()
@@ -170,7 +172,7 @@ class SaveFittedThere(beam.DoFn):  # type: ignore[misc]
 
 
 class TransformThere(beam.DoFn):  # type: ignore[misc]
-    """Row group → an object of featurized rows, and a summary of them."""
+    """DoFn: row group → an object of featurized rows, and a summary of them."""
 
     def __init__(self, place: JobTarget) -> None:
         self._place = place
@@ -178,7 +180,7 @@ class TransformThere(beam.DoFn):  # type: ignore[misc]
         self._fitted: FittedFeatures | None = None
 
     def setup(self) -> None:
-        """Check the worker, once."""
+        """Check and prepare the worker, once."""
         self._place.check()
         self._place.prepare()
 
@@ -186,8 +188,8 @@ class TransformThere(beam.DoFn):  # type: ignore[misc]
         """Transform one row group.
 
         Args:
-            group: which.
-            files: of the fitted features, which the threads of a process download once and share.
+            group: Row group to transform.
+            files: Files of the fitted features, which a process downloads once for all threads.
         """
         if self._fitted is None:
             self._fitted = self._shared.acquire(lambda: self._load(files), self._place.output)
@@ -207,14 +209,14 @@ class TransformThere(beam.DoFn):  # type: ignore[misc]
 
 
 class SaveSummaryThere(beam.DoFn):  # type: ignore[misc]
-    """Split and summary → two small objects."""
+    """DoFn: split and summary → two small objects."""
 
     def __init__(self, place: JobTarget, rows: Mapping[str, int]) -> None:
         self._place = place
         self._rows = rows
 
     def process(self, element: tuple[str, Summary]) -> Iterator[tuple[FileEntry, int]]:
-        """Write them."""
+        """Write the objects."""
         check_rows("transformed", element[1].profile.rows, self._rows[element[0]])
         self._place.prepare()
         for entry in self._place.put_all(lambda folder: save_summary(*element, folder)):
@@ -222,7 +224,7 @@ class SaveSummaryThere(beam.DoFn):  # type: ignore[misc]
 
 
 class SaveResult(beam.DoFn):  # type: ignore[misc]
-    """Everything that was written → the one object that says that the job is done."""
+    """DoFn: writes the result object, whose existence means that the job is done."""
 
     def __init__(self, place: JobTarget, result: str, groups: int) -> None:
         self._place = place
@@ -230,7 +232,7 @@ class SaveResult(beam.DoFn):  # type: ignore[misc]
         self._groups = groups
 
     def process(self, written: list[tuple[FileEntry, int]]) -> Iterator[str]:
-        """Write the object."""
+        """Write the result object."""
         self._place.prepare()
         result = Result(
             groups=self._groups,
@@ -252,12 +254,12 @@ def featurizing(
     """Build the whole job.
 
     Args:
-        groups: what to read.
-        definition: the features.
-        place: where to write.
-        result: address of the object that is written last.
-        spill: folder for the counts of very many tokens.
-        limit: tokens of a vocabulary that a worker counts in memory.
+        groups: Row groups to read.
+        definition: Definition of the features.
+        place: Output to write to.
+        result: Address of the result object, which is written last.
+        spill: Folder for large statistics.
+        limit: Maximum number of tokens of a vocabulary that a worker counts in memory.
     """
     counts = rows_of(groups)
     written = transformed_groups(groups)
@@ -298,7 +300,7 @@ def _without_rows(files: list[FileEntry]) -> list[tuple[FileEntry, int]]:
 
 
 class FeaturizeJob:
-    """Featurization as the work of a job, see `nightbid.jobs.job.RemoteStage`."""
+    """Featurization as a job, see `nightbid.jobs.job.RemoteStage`."""
 
     def __init__(self, cloud: Cloud, service: DataflowService) -> None:
         self._cloud = cloud
@@ -306,7 +308,7 @@ class FeaturizeJob:
 
     @property
     def service(self) -> DataflowService:
-        """Who runs it."""
+        """Service that runs the job."""
         return self._service
 
     def submit(self, task: StageTask, order: JobRecord) -> str:
@@ -337,10 +339,10 @@ class FeaturizeJob:
         return self._service.submit(order, folder, expand)
 
     def collect(self, task: StageTask, order: JobRecord) -> Outcome:
-        """Read what the job says it has written.
+        """Return the outcome from the job's result object.
 
         Raises:
-            StageError: that is not everything.
+            StageError: The job did not write all files.
         """
         path = job_folder(task, order) / RESULT
         result = read_result(path, order, Result)

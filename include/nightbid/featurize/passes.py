@@ -1,4 +1,4 @@
-"""The two passes over row groups: one learns from the rows, one transforms them."""
+"""The two passes over row groups: fitting and transforming."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from nightbid.profile import Profile
 from nightbid.schema import REASON, RESERVED
 
 SPILL_ABOVE = 2_000_000
-"""Tokens of one vocabulary: some 100 MiB."""
+"""Default limit of tokens in memory per vocabulary, about 100 MiB."""
 ALL = "all"
-"""Key of what is learned from all rows."""
+"""Key of the statistics of all rows."""
 
 
 def sources_of(definition: Definition) -> list[str]:
@@ -49,13 +49,13 @@ def _sources(features: Mapping[str, Feature], time: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Part:
-    """What some rows teach, and how many they were."""
+    """Statistics of some rows, and the number of these rows."""
 
     rows: int = 0
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
 
     def merge(self, other: Part) -> Part:
-        """Add both sets of rows."""
+        """Merge with other rows."""
         return Part(self.rows + other.rows, merge_all(self.statistics, other.statistics))
 
 
@@ -63,13 +63,13 @@ beam.coders.registry.register_coder(Part, StatisticsCoder)
 
 
 class Learn(beam.DoFn):  # type: ignore[misc]
-    """Row group → statistics of every feature, all under one key."""
+    """DoFn: row group → statistics of every feature, all under one key."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
 
     def process(self, group: Group) -> Iterator[tuple[str, Part]]:
-        """Learn from one row group."""
+        """Compute the statistics of one row group."""
         train = group.split == "train"
         rows = group.read(columns_taught(self._definition.features, train=train))
         asked = self._definition
@@ -80,20 +80,20 @@ class Learn(beam.DoFn):  # type: ignore[misc]
 @beam.typehints.with_input_types(Part)
 @beam.typehints.with_output_types(Part)
 class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
-    """Associative and commutative: any bundling of the row groups gives the same."""
+    """CombineFn: associative and commutative, so any bundling of row groups gives the same."""
 
     def __init__(self, spill: str, limit: int = SPILL_ABOVE) -> None:
-        """Combine.
+        """Create the combiner.
 
         Args:
-            spill: folder that all workers reach, for statistics of very many tokens or keys.
-            limit: tokens of a vocabulary, or keys and days, that are counted in memory.
+            spill: Folder for large statistics, shared by all workers.
+            limit: Maximum number of tokens, or of keys and days, in memory.
         """
         self._spill = spill
         self._limit = limit
 
     def get_accumulator_coder(self) -> StatisticsCoder:
-        """How sums of bundles are sent: Beam asks here, not in its registry."""
+        """Coder of accumulators, for which Beam does not use its registry."""
         return StatisticsCoder()
 
     def create_accumulator(self) -> Part:
@@ -112,7 +112,7 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
         return merged
 
     def extract_output(self, accumulator: Part) -> Part:
-        """Give the sum."""
+        """Return the accumulator."""
         return accumulator
 
     def _bounded(self, part: Part) -> Part:
@@ -126,7 +126,7 @@ class MergeStatistics(beam.CombineFn):  # type: ignore[misc]
 
 
 class SaveFitted(beam.DoFn):  # type: ignore[misc]
-    """Merged statistics → folder of fitted features."""
+    """DoFn: merged statistics → folder of fitted features."""
 
     def __init__(
         self, definition: Definition, folder: str, spill: str, rows: int, threads: int
@@ -149,7 +149,7 @@ class SaveFitted(beam.DoFn):  # type: ignore[misc]
 
 
 class Transform(beam.DoFn):  # type: ignore[misc]
-    """Row group → a file of featurized rows, and a summary of them."""
+    """DoFn: row group → a file of featurized rows, and a summary of them."""
 
     def __init__(self, fitted: str, output: str, threads: int, base: Base | None = None) -> None:
         self._base = base
@@ -159,7 +159,7 @@ class Transform(beam.DoFn):  # type: ignore[misc]
         self._fitted: FittedFeatures | None = None
 
     def setup(self) -> None:
-        """Load what was learned, once per worker."""
+        """Load the fitted features, once per worker."""
         with ThreadPoolExecutor(self._threads) as pool:
             self._fitted = FittedFeatures.load(Path(self._fitted_folder), pool.map)
 
@@ -182,13 +182,13 @@ def transformed(
     """Featurize one row group.
 
     Args:
-        fitted: the features.
-        group: which.
-        base: an earlier output of the same rows; what it has is not computed.
+        fitted: Fitted features.
+        group: Row group to featurize.
+        base: An earlier output of the same rows, whose columns are not computed again; None: none.
 
     Returns:
-        Its rows, with the reserved columns, or those columns alone that `base` lacks; and what is
-        seen of what was computed.
+        The rows with the reserved columns (with `base`: only the columns that it lacks), and a
+        summary of the computed columns.
     """
     taken = base.features if base else frozenset[str]()
     computed = {n: each for n, each in fitted.definition.features.items() if n not in taken}
@@ -205,7 +205,7 @@ def transformed(
 
 
 def _names(fitted: FittedFeatures) -> Iterator[str]:
-    """Columns of the model's inputs, in order."""
+    """Names of the model input columns, in order."""
     for each in fitted.schema.inputs:
         yield each.name
         if each.kind == "bag":
@@ -226,16 +226,16 @@ def _outside(fitted: FittedFeatures, inputs: pa.Table) -> dict[str, tuple[int, i
 
 @dataclass(frozen=True)
 class Pass:
-    """Work on each row group, merged by key: a Beam pipeline, or threads of this process."""
+    """Work on each row group, merged by key: runs as a Beam pipeline, or in local threads."""
 
     groups: Sequence[Group]
     work: beam.DoFn
-    """Row group → pairs of a key and what is merged."""
+    """Row group → pairs of a key and a value to merge."""
     merge: beam.CombineFn
     save: beam.DoFn
-    """Key and what was merged → files."""
+    """Key and merged value → files."""
     threads: int = 1
-    """Of this process, see `nightbid.featurize.runner.threads_of`."""
+    """Number of threads in this process, see `nightbid.featurize.runner.threads_of`."""
 
     def __call__(self, pipeline: beam.Pipeline) -> Any:
         """Add the steps to a pipeline."""
@@ -248,9 +248,9 @@ class Pass:
         )
 
     def run_here(self) -> None:
-        """Do the work in threads, in the order of the row groups.
+        """Run the pass in threads, in the order of the row groups.
 
-        Reading, Arrow and NumPy hold no lock of Python: one process keeps all cores busy.
+        Reading, Arrow and NumPy release the GIL, so one process can use all cores.
         """
         self.work.setup()
         merged: dict[str, Any] = {}
@@ -264,7 +264,7 @@ class Pass:
 
             try:
                 for each in self.groups:
-                    # No more than one result per thread waits to be merged.
+                    # At most one result per thread waits to be merged.
                     if len(running) > self.threads:
                         add(running.popleft().result())
                     running.append(pool.submit(self._one, each))
@@ -287,14 +287,14 @@ def learning(
     limit: int = SPILL_ABOVE,
     threads: int = 1,
 ) -> Pass:
-    """Build the pass that learns; its result is a folder of fitted features.
+    """Build the pass that fits features; its result is a folder of fitted features.
 
     Args:
-        groups: what to read.
-        definition: the features.
-        fitted: the folder.
-        limit: tokens of a vocabulary that a worker counts in memory; more go through files.
-        threads: of each worker, see `nightbid.featurize.runner.threads_of`.
+        groups: Row groups to read.
+        definition: Definition of the features.
+        fitted: Folder for the fitted features.
+        limit: Maximum number of tokens of a vocabulary in memory; more are spilled to files.
+        threads: Number of threads per worker, see `nightbid.featurize.runner.threads_of`.
     """
     spill = f"{fitted}.counts"
     rows = sum(rows_of(groups).values())

@@ -1,4 +1,4 @@
-"""Who featurizes in this installation."""
+"""Selects where featurization runs in this installation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nightbid.jobs.job import RemoteStage
 
 
 def work(spec: PipelineSpec, settings: Settings) -> RemoteStage | None:
-    """Have Dataflow do it where the settings name one; None: this machine."""
+    """Return a Dataflow job if the settings name one; None: run locally."""
     cloud = settings.cloud
     if settings.profile == "local" or cloud is None or cloud.dataflow is None:
         return None

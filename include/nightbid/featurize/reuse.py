@@ -1,8 +1,7 @@
-"""Columns of an earlier output that a changed definition would only compute again.
+"""Reuses columns of an earlier output that a changed definition leaves unchanged.
 
-Where the rows are the same and a feature, with all that it learned, is the same too, its encoded
-columns are copied from the earlier output; the others are computed. The files are the same bytes
-either way.
+If the rows, a feature and its fitted state are the same, its encoded columns are copied from the
+earlier output; the other columns are computed. The files have the same bytes either way.
 """
 
 from __future__ import annotations
@@ -31,26 +30,26 @@ from nightbid.storage.workspace import fetch, is_local, read_manifest
 
 log = logging.getLogger(__name__)
 LOOK_AT = 5
-"""Newest outputs of the same rows and code that are compared."""
+"""Number of newest outputs with the same rows and code to compare."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """An earlier output, and what of it is taken."""
+    """An earlier output, and the columns to copy from it."""
 
     folder: str
     features: frozenset[str]
     inputs: frozenset[str]
-    """Columns of these features."""
+    """Model input columns of these features."""
 
     def write(self, computed: pa.Table, names: Sequence[str], group: Group, path: Path) -> None:
         """Write the featurized rows of a row group.
 
         Args:
-            computed: The columns that are not taken.
-            names: All columns of the model's inputs, in order.
-            group: Of which the rows are.
-            path: The new file.
+            computed: Columns that are not copied.
+            names: All model input columns, in order.
+            group: Row group of the rows.
+            path: File to write.
         """
         there = pq.read_schema(self._file(group))
         taken = [each for each in RESERVED if each in there.names]
@@ -64,14 +63,14 @@ class Base:
             write_with_columns_of(self._file(group), computed, pa.schema(fields), place)
 
     def profile(self, computed: pa.Table, group: Group) -> Profile:
-        """Profile the columns that are not taken.
+        """Profile the columns that are not copied.
 
-        Read with them is what their profile depends on: label and weight, and columns of zeros and
-        ones, which are compared with each other.
+        The columns that their profile depends on are read too: label, weight, and columns of zeros
+        and ones, which are compared with each other.
 
         Args:
-            computed: These columns.
-            group: Of which the rows are.
+            computed: Columns that are not copied.
+            group: Row group of the rows.
         """
         with pq.ParquetFile(self._file(group)) as file:
             names = [name for name in file.schema_arrow.names if name in (LABEL, WEIGHT)]
@@ -84,30 +83,30 @@ class Base:
         return Path(self.folder) / group.target
 
     def complete(self, split: str, profile: Profile) -> Profile:
-        """Add the profiles of the columns that were taken."""
+        """Add the profiles of the copied columns."""
         theirs = Profile.load(Path(self.folder) / "profile" / f"split={split}.json").columns
         taken = {n: each for n, each in theirs.items() if n in self.inputs or n in RESERVED}
         return replace(profile, columns=dict(sorted({**profile.columns, **taken}.items())))
 
     def counts(self, name: str, split: str, keys: Collection[str]) -> dict[str, object]:
-        """Read what was counted of the features or inputs that were taken.
+        """Read counts of the copied features or inputs.
 
         Args:
-            name: `oov` or `unreadable`.
-            split: of the rows.
-            keys: features or inputs that are there.
+            name: Kind of the counts: `oov` or `unreadable`.
+            split: Split of the rows.
+            keys: Features or inputs to return.
         """
         found = json.loads((Path(self.folder) / "profile" / f"{name}-{split}.json").read_text())
         return {key: each for key, each in found.items() if key in keys}
 
 
 def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | None:
-    """Find the earlier output of the same rows that shares most features; None without one.
+    """Find the earlier output of the same rows that shares most features; None if there is none.
 
     Args:
-        task: of the stage.
-        definition: of tonight.
-        fitted: folder of what was learned tonight.
+        task: Task of the stage.
+        definition: Current definition of the features.
+        fitted: Folder of the current fitted features.
     """
     parent = task.workspace.root / "stages" / task.spec.pipeline / "featurize"
     if not is_local(task.workspace.root) or not parent.exists():
@@ -150,7 +149,7 @@ def base_of(task: StageTask, definition: Definition, fitted: Path) -> Base | Non
 
 
 def _flags(footer: pq.FileMetaData) -> set[str]:
-    """Columns of integers that are all 0 or 1, by the footer's statistics."""
+    """Integer columns whose values are all 0 or 1, according to the footer's statistics."""
     beyond, flags = set(), set()
     for group in range(footer.num_row_groups):
         for number in range(footer.num_columns):
@@ -166,7 +165,7 @@ def _flags(footer: pq.FileMetaData) -> set[str]:
 
 
 def _as_computed(kind: pa.DataType) -> pa.DataType:
-    """Give the items of lists the name that they have before they are written."""
+    """Rename the items of lists as they are before writing."""
     if not pa.types.is_fixed_size_list(kind):
         return kind
     return pa.list_(kind.value_type, kind.list_size)
@@ -175,7 +174,7 @@ def _as_computed(kind: pa.DataType) -> pa.DataType:
 def _same(
     mine: Definition, fitted: Path, files: Mapping[str, str], theirs: Path, manifest: Manifest
 ) -> frozenset[str]:
-    """Features whose definition and state are the same in both."""
+    """Features whose definition and fitted state are the same in both."""
     other = Definition.load(theirs)
     known = {each.path: each.digest for each in manifest.files}
     numbers = [json.loads((each / "statistics.json").read_text()) for each in (fitted, theirs)]

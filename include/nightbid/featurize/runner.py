@@ -1,4 +1,4 @@
-"""Running a pass on the chosen Beam runner."""
+"""Runs a pass on the selected Beam runner."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from nightbid.config.pipeline import Runner
 
 POLL_SECONDS = 0.5
 PARTITIONS = 4
-"""Tasks per worker of Dask: one that is slow does not keep the others waiting for long."""
+"""Number of Dask tasks per worker, so that a slow task does not delay the others for long."""
 
 
 @runtime_checkable
 class RunsHere(Protocol):
-    """A pass that can do without Beam, in threads of this process."""
+    """A pass that can run without Beam, in threads of this process."""
 
     def run_here(self) -> None:
-        """Run it to its end."""
+        """Run the pass to its end."""
         ...
 
 
 Expand = Callable[[beam.Pipeline], Any]
 """Adds the transforms of one pass to a pipeline."""
 Engine = tuple[Any, dict[str, Any], Callable[[], AbstractContextManager[None]]]
-"""Beam's runner, its options, and what is around each pass."""
+"""Beam's runner, its options, and a context manager around each pass."""
 
 
 @contextmanager
 def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
-    """Make the chosen engine ready; what is yielded runs one pass on it, to its end.
+    """Prepare the selected engine; yields a function that runs one pass on it to its end.
 
-    A pass that runs here needs no Beam: to start and stop that takes longer than a small day.
+    Local passes do not use Beam, whose start and stop take longer than a small day.
     """
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     with _dask(runner) if runner.kind == "dask" else nullcontext(_direct()) as chosen:
@@ -56,21 +56,22 @@ def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
 
 def _direct() -> Engine:
     """One worker in this process."""
-    # Named, not "DirectRunner": that one first tries to download another runner. In memory, with
-    # one thread: Beam's multi_threading sends what a worker has written every second, even half an
-    # element, and what is read of it is garbage: rows were lost, or memory ran out.
+    # An instance, not "DirectRunner", which first tries to download another runner. In memory and
+    # with
+    # one thread, because Beam's multi_threading mode sends written data every second, even partial
+    # elements, which are read as garbage: rows were lost, or memory ran out.
     options = {"direct_num_workers": 1, "direct_running_mode": "in_memory"}
     return FnApiRunner(), options, nullcontext
 
 
 def threads_of(runner: Runner) -> int:
-    """Threads that one worker of the engine uses: `passes_on` has one worker, or many processes."""
+    """Threads per worker of the engine: the direct one has one worker, Dask many processes."""
     return runner.workers if runner.kind == "direct" else 1
 
 
 @contextmanager
 def _dask(runner: Runner) -> Iterator[Engine]:
-    """Worker processes of Dask: those of a running scheduler, or of this machine."""
+    """Worker processes of Dask, from a running scheduler or on this machine."""
     from apache_beam.runners.dask.dask_runner import DaskRunner
     from distributed import LocalCluster
 
@@ -80,35 +81,35 @@ def _dask(runner: Runner) -> Iterator[Engine]:
             cluster = LocalCluster(
                 n_workers=runner.workers,
                 threads_per_worker=1,
-                # A free port: without an address, a second night at once warns that 8787 is taken.
+                # A free port: otherwise a second concurrent night warns that 8787 is in use.
                 dashboard_address="127.0.0.1:0",
                 host="127.0.0.1",
-                # What a worker raises is raised here too, in one line.
+                # Errors of workers are raised here too, in one line.
                 silence_logs=logging.CRITICAL,
             )
             address = stack.enter_context(cluster).scheduler_address
-        # Else up to 128 batches of row groups are one task, of one worker.
+        # By default up to 128 batches of row groups form one task of one worker.
         tasks = PARTITIONS * runner.workers
         yield DaskRunner(), {"address": address, "npartitions": tasks}, _disconnecting
 
 
 @contextmanager
 def _disconnecting() -> Iterator[None]:
-    """Close the client of one pass: the runner connects and never disconnects.
+    """Close the client of one pass, since the runner connects and never disconnects.
 
-    A client that is left looks for a scheduler that is gone, and says so at length at the end.
+    A client that is left open searches for its scheduler at exit and logs long errors.
     """
     from distributed import default_client
 
     try:
         yield
     finally:
-        with suppress(ValueError):  # the runner failed before it had one
+        with suppress(ValueError):  # the runner failed before it connected
             default_client().close()
 
 
 class Watcher:
-    """Calls a function every half second while a pass runs: Beam tells nothing meanwhile."""
+    """Calls a function every half second during a pass, while Beam reports nothing."""
 
     def __init__(self, look: Callable[[], None]) -> None:
         self._look = look

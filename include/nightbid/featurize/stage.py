@@ -1,7 +1,7 @@
-"""Featurize: sampled rows to model inputs, ready for training without parsing.
+"""Featurize stage: converts sampled rows to model inputs that training reads without parsing.
 
-Writes `split=*/dt=*/part-*.parquet` (the same rows in the same order), `fitted/` (all that serving
-needs) and `profile/` (what the gates judge).
+Writes `split=*/dt=*/part-*.parquet` (the same rows in the same order), `fitted/` (everything that
+serving needs) and `profile/` (input of the gates).
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from nightbid.night.task import Outcome, StageTask
 from nightbid.schema import FeatureSchema
 
 LEARNING_SHARE = 0.4
-"""Of the time of both passes, on the machine where it was measured; only the progress bar's."""
+"""Share of fitting in the time of both passes, as measured once; for the progress bar only."""
 
 
 def run(task: StageTask) -> Outcome:
-    """Learn from the sampled rows, then transform them.
+    """Fit features to the sampled rows, then transform them.
 
     Raises:
-        MissingDataError: there are no training rows, or a feature's column is absent.
-        CorruptDataError: a feature reads an outcome.
+        MissingDataError: There are no training rows, or a feature's column is missing.
+        CorruptDataError: A feature reads an outcome.
     """
     definition = defined(task)
     groups = checked(task.night, definition, groups_of(task.inputs["sample"].path, READ_SPLITS))
@@ -93,12 +93,12 @@ def _computed(names: list[str]) -> str:
 
 
 def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
-    """Say what was made, wherever it lies.
+    """Build the outcome of the stage.
 
     Args:
-        output: the folder.
-        rows: that went in, and came out.
-        seconds: it took.
+        output: Folder of the output, local or in a bucket.
+        rows: Number of rows, the same in input and output.
+        seconds: Duration of the stage.
     """
     inputs = FeatureSchema.load(output / "fitted").inputs
     features = {each.feature for each in inputs}
@@ -119,21 +119,21 @@ def outcome(output: UPath, rows: int, seconds: float) -> Outcome:
 
 
 def defined(task: StageTask) -> Definition:
-    """The features of a night's rows.
+    """Definition of the features of a night.
 
     Raises:
-        CorruptDataError: one reads an outcome. Sampling refuses that too, but rows that were
-            sampled, or frozen, before the feature was added are reused.
+        CorruptDataError: A feature reads an outcome. Sampling rejects that too, but rows that were
+            sampled or frozen before the feature was added are reused.
     """
     refuse_outcomes(task.spec, task.inputs["sample"].manifest.metrics.get("outcomes", ()))
     return Definition.of(task.spec)
 
 
 def checked(night: Night, definition: Definition, groups: list[Group]) -> list[Group]:
-    """Refuse what cannot be featurized, before workers are started.
+    """Reject invalid inputs before workers are started.
 
     Raises:
-        MissingDataError: there are no training rows, or a feature's column is absent.
+        MissingDataError: There are no training rows, or a feature's column is missing.
     """
     if not any(group.split == "train" for group in groups):
         raise MissingDataError(
@@ -141,7 +141,7 @@ def checked(night: Night, definition: Definition, groups: list[Group]) -> list[G
             where=f"{night.train[0]} to {night.train[-1]}",
             hint="take a later date, or a label condition that some rows meet",
         )
-    # Each file has a schema of its own: a day without a column is named here, not by some worker.
+    # Each file has its own schema: a missing column is reported here, not by a worker.
     files = list({group.path: group for group in groups}.values())
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         for file, empty in zip(files, pool.map(Group.empty, files), strict=True):
@@ -155,7 +155,7 @@ def checked(night: Night, definition: Definition, groups: list[Group]) -> list[G
 
 
 def _oov_rates(output: UPath, split: str) -> dict[str, float]:
-    """Share of a split's ids that no training row had often enough, by input."""
+    """Share of a split's ids that are out of vocabulary, by input."""
     path = output / "profile" / f"oov-{split}.json"
     if not path.exists():
         return {}
@@ -164,7 +164,7 @@ def _oov_rates(output: UPath, split: str) -> dict[str, float]:
 
 
 def _unreadable(output: UPath) -> dict[str, dict[str, dict[str, object]]]:
-    """Split → feature → how many of its values are no number or time, and one of them."""
+    """Split → feature → number of invalid numbers or times, and an example."""
     paths = sorted((output / "profile").glob("unreadable-*.json"))
     return {
         path.name.removeprefix("unreadable-").removesuffix(".json"): json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What is seen of featurized rows: profiles, OOV ids and values that could not be read."""
+"""Summaries of featurized rows: profiles, OOV ids and unreadable values."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nightbid.unreadable_values import Unreadable
 
 
 def check_rows(done: str, found: int, expected: int) -> None:
-    """Refuse a result that not all rows went into: no runner may lose or repeat any unnoticed.
+    """Check that all rows were processed: no runner may lose or repeat rows unnoticed.
 
     Raises:
-        StageError: more or fewer rows arrived than the row groups hold.
+        StageError: There are more or fewer rows than the row groups hold.
     """
     if found != expected:
         raise StageError(
@@ -31,16 +31,16 @@ def check_rows(done: str, found: int, expected: int) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was seen of the featurized rows of one split."""
+    """Summary of the featurized rows of one split."""
 
     profile: Profile = field(default_factory=Profile)
     outside: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Input → OOV ids, and ids that are not missing."""
+    """Input → number of OOV ids, and of ids that are not missing."""
     unreadable: dict[str, Unreadable] = field(default_factory=dict)
-    """Feature that reads numbers or times → values that are none."""
+    """Feature that reads numbers or times → its invalid values."""
 
     def merge(self, other: Summary) -> Summary:
-        """Add both sets of rows."""
+        """Merge with other rows."""
         names = sorted({*self.outside, *other.outside})
         none = (0, 0)
         return Summary(
@@ -61,7 +61,7 @@ class Summary:
 
 
 class MergeSummaries(beam.CombineFn):  # type: ignore[misc]
-    """Associative and commutative, as the statistics are."""
+    """CombineFn: associative and commutative, like the one of statistics."""
 
     def create_accumulator(self) -> Summary:
         """Start with no rows."""
@@ -79,12 +79,12 @@ class MergeSummaries(beam.CombineFn):  # type: ignore[misc]
         return merged
 
     def extract_output(self, accumulator: Summary) -> Summary:
-        """Give the sum."""
+        """Return the accumulator."""
         return accumulator
 
 
 class SaveSummary(beam.DoFn):  # type: ignore[misc]
-    """Split and summary → `profile/split=*.json` and `outside/split=*.json`."""
+    """DoFn: split and summary → files in `profile/`."""
 
     def __init__(self, output: str, rows: Mapping[str, int], base: Base | None = None) -> None:
         self._output = output
@@ -92,7 +92,7 @@ class SaveSummary(beam.DoFn):  # type: ignore[misc]
         self._base = base
 
     def process(self, element: tuple[str, Summary]) -> Iterator[str]:
-        """Write two small files."""
+        """Write the files."""
         split, summary = element
         check_rows("transformed", summary.profile.rows, self._rows[split])
         save_summary(split, summary, Path(self._output), self._base)
@@ -100,7 +100,7 @@ class SaveSummary(beam.DoFn):  # type: ignore[misc]
 
 
 def save_summary(split: str, summary: Summary, output: Path, base: Base | None = None) -> None:
-    """Write what was seen of a split, with what is known of the columns that were taken."""
+    """Write the summary of a split, merged with that of the copied columns."""
     folder = output / "profile"
     profile = base.complete(split, summary.profile) if base else summary.profile
     profile.save(folder / f"split={split}.json")

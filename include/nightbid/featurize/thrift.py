@@ -1,6 +1,6 @@
-"""Structs of Thrift's compact protocol, in which the footer of a Parquet file is written.
+"""Thrift's compact protocol for structs, the encoding of the footer of a Parquet file.
 
-Read and written without knowing what the fields mean: what is not changed comes out as it was.
+Structs are read and written without knowing their fields; unchanged fields are preserved.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, STRUCT = 1, 2, 3, 4, 5, 
 VARINTS = (I16, I32, I64)
 """Integers of 16, 32 and 64 bits."""
 LONG = 15
-"""Elements from which a list's length stands behind its first byte."""
+"""Length from which a list's length is stored after its first byte."""
 
 Fields = dict[int, tuple[int, Any]]
-"""Number of a field → its type and value: int, bytes, (type, values) of a list, or Fields."""
+"""Field number → its type and value: int, bytes, (type, values) for a list, or Fields."""
 
 
 class Reader:
-    """Reads values one behind the other."""
+    """Reads consecutive values."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -28,8 +28,8 @@ class Reader:
         """Read a struct.
 
         Raises:
-            ValueError: a type that Parquet's footers do not use.
-            IndexError: it ends too early.
+            ValueError: A type is not used in Parquet footers.
+            IndexError: The data ends too early.
         """
         found: Fields = {}
         number = 0
@@ -82,7 +82,7 @@ class Reader:
 
 
 def encoded(fields: Fields) -> bytes:
-    """Write a struct."""
+    """Encode a struct."""
     out = bytearray()
     _add_fields(out, fields)
     return bytes(out)
