@@ -105,7 +105,7 @@ class Network:
             outputs: Logits, see `outputs`.
             labels: [rows] 0 or 1, or values.
             given: [rows] 1 if the label's condition held, else 0; used by multi-task models.
-            seen: [rows] share of such a row's positives that are known so far; None means that all
+            seen: [rows] share of positives that are known at the row's age; None means that all
                 labels are final.
         """
         if self.card.value is not None:

@@ -41,7 +41,7 @@ class ServedFeature:
     sources: tuple[str, ...]
     """Raw columns that the feature is a function of."""
     when: Moment | None
-    """Precision of the row's time that it also reads: rates depend on the day only, for example."""
+    """Precision of the row's time that it also reads, such as the day; None if it reads no time."""
     reads: tuple[str, ...]
     """All raw columns that it reads: the sources, and the time column if needed."""
     outputs: tuple[tuple[str, int, type[np.float32] | type[np.int32]], ...]

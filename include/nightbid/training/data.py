@@ -81,7 +81,7 @@ class Examples:
     given: Floats32
     """[rows], 1 if the label's condition held, else 0; all 1 if only such rows are kept."""
     seen: Floats32
-    """[rows], share of such a row's positives that are known so far; 1 if labels are final."""
+    """[rows], share of positives that are known at the row's age; 1 if labels are final."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,7 +1,7 @@
 """Boosting with labels that are not final: the elapsed-time likelihood as LightGBM's objective.
 
-If a share G of positives is known by now, a row's label is observed as 1 with probability p·G. If G
-is 1, loss and gradients are those of the log loss; see
+If a share G of positives is known at a row's age, its label is observed as 1 with probability p·G.
+If G is 1, loss and gradients are those of the log loss; see
 `nightbid.models.network.elapsed_time_losses`.
 """
 

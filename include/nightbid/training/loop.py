@@ -92,7 +92,7 @@ class Training:
         step_scale: The architecture's factor for the learning rate.
         seed: Seed of the order of rows.
         share: Share of the window's rows that `train` has; below 1 if only the newest days are
-            learned. Embedding penalties are scaled as if all rows were learned.
+            learned. The embedding penalty of an epoch is scaled by it.
         keep_slots: Whether to restore the optimizer's moments of the best epoch at the end, for a
             later night.
         elapsed: Whether the labels of some training rows are not final.

@@ -18,7 +18,7 @@ from nightbid.training.distributed import place_of_environment
 FLAGS = 16
 """Bytes of a row's label, weight, condition and known share."""
 COPIES = 2
-"""Rows are counted twice: the decoded and the assembled rows are in memory next to them."""
+"""Factor for the size of rows: decoded and assembled copies are in memory next to them."""
 
 
 @dataclass(frozen=True)
