@@ -1,1 +1,1 @@
-"""A first look at a folder of logs: what is in it, and a pipeline YAML that could read it."""
+"""Inspects a folder of logs: reports its content and drafts a pipeline YAML that reads it."""

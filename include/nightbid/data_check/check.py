@@ -1,4 +1,4 @@
-"""Look at a folder of logs once: everything that a first pipeline needs to know."""
+"""Inspects a folder of logs once, for everything that a first pipeline needs."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ ROLES = ("key", "time", "user", "item", "position", "price", "bid", "floor", "va
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What a folder of logs seems to be."""
+    """Result of the inspection of a folder of logs."""
 
     pipeline: str
-    """Name of the pipeline that is drafted."""
+    """Name of the drafted pipeline."""
     block: dict[str, Any]
-    """The `source` block that reads it."""
+    """The `source` block that reads the folder."""
     days: tuple[date, ...]
     sampled: dict[date, int]
-    """Days that were looked at → rows."""
+    """Days that were inspected → number of rows."""
     unread: dict[str, int]
-    """Reason why rows of the sample could not be read → rows."""
+    """Reason why rows of the sample could not be read → number of rows."""
     columns: list[ColumnSummary]
     found: Findings
     yaml: str
-    """A first pipeline; incomplete where roles are missing."""
+    """Drafted pipeline; incomplete if roles are missing."""
 
     @property
     def gaps(self) -> list[date]:
-        """Days missing in between."""
+        """Missing days between the first and the last."""
         have, step = set(self.days), STEPS[unit_of(self.block)]
         span = range((self.days[-1] - self.days[0]) // step)
         return [day for at in span if (day := self.days[0] + at * step) not in have]
 
     def meaning(self, column: str) -> list[str]:
-        """What a column seems to be: its roles, the label, an outcome."""
+        """Detected uses of a column: its roles, label, time of the label, or outcome."""
         found = self.found
         roles = [role for role in ROLES if found.roles.get(role) == column]
         if column == found.label:
@@ -67,7 +67,7 @@ class FolderReport:
         return roles
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the report as `--json` prints it."""
         found = self.found
         return {
             "pipeline": self.pipeline,
@@ -122,24 +122,24 @@ class FolderReport:
 
 
 def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
-    """Look at the oldest, the middle and the newest day of a folder.
+    """Inspect the oldest, the middle and the newest day of a folder.
 
     Args:
-        folder: of daily files; also gs://, s3:// or bq://; or of folders `impressions`, `clicks`
-            and `conversions`.
-        cache: folder for downloads of sources.
-        name: of the pipeline that is drafted; default: made of the folder's name.
+        folder: Folder of daily files, local or gs://, s3:// or bq://; or the parent of the folders
+            `impressions`, `clicks` and `conversions`.
+        cache: Folder for downloads of sources.
+        name: Name of the drafted pipeline; empty: derived from the folder's name.
 
     Raises:
-        MissingDataError: the folder has no day, or no row.
-        CorruptDataError: a file cannot be read, or files disagree.
+        MissingDataError: The folder has no day, or no readable row.
+        CorruptDataError: A file cannot be read, or files disagree on a column's type.
     """
     streams = stream_folders(folder)
     block = events_block(streams, cache) if streams else source_block(folder, cache)
     typed = TypeAdapter(Source).validate_python(block)
     whole = open_source(typed, cache)
     known = whole.days() or ()
-    if isinstance(whole, JoinsEvents):  # of the newest days, the events are still to come
+    if isinstance(whole, JoinsEvents):  # the events of the newest days are not complete yet
         known = tuple(day for day in known if not whole.not_there(day))
     if not streams and (weeks := weeks_of(block, known, cache)):
         block = {**block, **weeks}
@@ -159,7 +159,7 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
             f" days {SPELLED}",
         )
     chosen = sorted({known[0], known[len(known) // 2], known[-1]})
-    # The types of text files are settled by reading them; those of others by reading their ends.
+    # Types of text files require reading all of a file; those of others only its metadata.
     is_read = block["kind"] == "csv" or folder.startswith(REMOTE)
     source = open_source(typed, cache, chosen if is_read else known)
     tables: list[pa.Table] = []
@@ -193,7 +193,7 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
     told = source.meaning.outcomes & {each.name for each in columns}
     for column in sorted(told - {found.label, found.event_time}):
         found.outcomes.setdefault(column, "the format says that it is known only afterwards")
-    if block.get("day_column"):  # then its own times say nothing of the zone of the days
+    if block.get("day_column"):  # its times then cannot tell the zone of the days
         found.clocks = []
         if found.roles.get("time") == block["day_column"]:
             found.reasons["time"] = "says the day of a row; source.time_zone if it is not in UTC"
@@ -204,7 +204,7 @@ def check_folder(folder: str, cache: Path, name: str = "") -> FolderReport:
 
 
 def pipeline_name(folder: str) -> str:
-    """Make the name of a pipeline from that of a folder."""
+    """Derive a pipeline name from the name of a folder."""
     last = folder.rpartition(".")[2] if folder.startswith(BIGQUERY) else Path(folder).resolve().name
     plain = re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
     plain = plain if re.match(r"[a-z]", plain) else f"logs_{plain}"
@@ -212,5 +212,5 @@ def pipeline_name(folder: str) -> str:
 
 
 def is_complete(report: FolderReport) -> bool:
-    """Tell whether the drafted YAML has every role that a night needs."""
+    """Return whether the drafted YAML has every role that a night needs."""
     return not report.found.missing

@@ -1,4 +1,4 @@
-"""What single columns of a sample of rows hold: kind, missing and distinct values, times."""
+"""Summarizes single columns of a sample of rows: kind, missing and distinct values, times."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from nightbid.sampling.labels import flag
 Kind = Literal["empty", "flag", "time", "integer", "number", "text", "list", "other"]
 Floats = npt.NDArray[np.float64]
 LONG_TEXT = 100
-"""Characters on average beyond which a text is no category."""
+"""Mean length in characters from which a text is not a category."""
 EARLIEST = (datetime(1999, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
 LATEST = (datetime(2100, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
 
 
 @dataclass
 class ColumnSummary:
-    """One column of the rows that were looked at."""
+    """Summary of one column of the sampled rows."""
 
     name: str
     type: str
-    """As Arrow calls it."""
+    """Name of its Arrow type."""
     kind: Kind
     rows: int
     known: int
-    """Rows with a value: not null, NaN or the empty text."""
+    """Number of rows with a value: not null, NaN or the empty text."""
     distinct: int
-    """Distinct values; 0 for lists."""
+    """Number of distinct values; 0 for lists."""
     examples: tuple[str, ...]
     mean_length: float = 0.0
-    """Of texts, in characters."""
+    """Mean length of texts, in characters."""
     low: float = float("nan")
     high: float = float("nan")
     values: pa.Array = field(default_factory=lambda: pa.nulls(0), repr=False)
@@ -51,12 +51,12 @@ class ColumnSummary:
 
     @property
     def distinct_share(self) -> float:
-        """Distinct values per row with a value."""
+        """Number of distinct values divided by the rows with a value."""
         return self.distinct / self.known if self.known else 0.0
 
     @cached_property
     def is_known(self) -> npt.NDArray[np.bool_]:
-        """Whether a row has a value that is not null, empty, zero or false: bool [rows]."""
+        """Bool [rows], true for values that are not null, empty, zero or false."""
         if self.kind in ("list", "other", "empty"):
             return np.asarray(pc.is_valid(self.values), bool)
         if self.kind in ("flag", "integer", "number"):
@@ -67,7 +67,7 @@ class ColumnSummary:
 
     @cached_property
     def is_whole(self) -> bool:
-        """Whether it holds whole numbers alone, however they are written: 123.0 in a float."""
+        """Whether all numbers are whole, even in a float column, such as 123.0."""
         if self.kind not in ("integer", "number"):
             return False
         found = numbers(self.values)
@@ -76,7 +76,7 @@ class ColumnSummary:
 
     @cached_property
     def is_spelled_twice(self) -> bool:
-        """Whether texts name a number as 123 here and as 123.0 there: two values of one id."""
+        """Whether texts write the same number as 123 and as 123.0, giving one id two values."""
         if not pa.types.is_string(self.values.type):
             return False
         texts = pc.unique(self.values.drop_null())
@@ -86,7 +86,7 @@ class ColumnSummary:
 
     @cached_property
     def days(self) -> Floats:
-        """float64 [rows]: days since 1970, UTC, of a time column; NaN where it is no time."""
+        """Time column as days since 1970, UTC, float64 [rows]; NaN for invalid times."""
         micros = as_time(self.values).cast(pa.int64())
         return np.asarray(pc.fill_null(micros.cast(pa.float64(), safe=False), np.nan)) / 86_400e6
 
@@ -154,7 +154,7 @@ def _kind(column: ColumnSummary, tokens: pa.Array) -> Kind:
 
 
 def _is_time(column: ColumnSummary, tokens: pa.Array) -> bool:
-    """Tell whether texts or numbers are times: nearly all can be read, as dates of our age."""
+    """Return whether texts or numbers are times: 98 % can be read as dates from 1999 to 2099."""
     is_number = not pa.types.is_string(column.values.type)
     if is_number and not has_meaning(column.name, "time"):
         return False
@@ -171,28 +171,28 @@ ZONES = (
     "Asia/Dubai", "Asia/Kolkata", "Asia/Bangkok", "Asia/Shanghai", "Asia/Tokyo",
     "Australia/Sydney",
 )  # fmt: skip
-"""Clocks that are tried for the days of a folder."""
+"""Time zones to try for the days of a folder."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """How the times of a column lie in the days of their files."""
+    """Comparison of a column's times with the days of their files."""
 
     column: str
     inside: float
-    """Share of the rows whose time, in UTC, is of the day of their file."""
+    """Share of the rows whose UTC day is the day of their file."""
     zone: str
-    """The clock by which most rows are of their file's day."""
+    """Time zone in which most rows are on their file's day."""
     inside_zone: float
-    """Share of the rows that are of their day by that clock."""
+    """Share of the rows that are on their file's day in that zone."""
     alike: tuple[str, ...]
-    """Other clocks that fit as well."""
+    """Other zones that fit equally well."""
     future: float
     """Share of the rows whose time is more than a day after their file's day."""
 
     @property
     def is_local(self) -> bool:
-        """Days are days of a clock other than UTC."""
+        """Whether days are in a time zone other than UTC."""
         return self.zone != "UTC"
 
 
@@ -200,8 +200,8 @@ def clock_of(column: ColumnSummary, day: npt.NDArray[np.int64]) -> Clock:
     """Compare the times of a column with the days of their files.
 
     Args:
-        column: a column of times.
-        day: int64 [rows], days since 1970.
+        column: A column of times.
+        day: Day of each row's file, int64 [rows], days since 1970.
     """
     known = np.isfinite(column.days)
     day = day[known]
@@ -221,6 +221,6 @@ def clock_of(column: ColumnSummary, day: npt.NDArray[np.int64]) -> Clock:
 
 
 def day_numbers(days: dict[date, int]) -> npt.NDArray[np.int64]:
-    """int64 [rows]: the day of each row, in days since 1970, from rows per day in order."""
+    """Day of each row as days since 1970, int64 [rows], from ordered row counts per day."""
     numbers_ = [(day - date(1970, 1, 1)).days for day in days]
     return np.repeat(np.array(numbers_, np.int64), list(days.values()))

@@ -1,4 +1,4 @@
-"""What a folder holds: the format of its files, and how its text files are spelled."""
+"""Detects the format of a folder's files and the conventions of its text files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ FIRST_ROWS = 1000
 DELIMITERS = ",\t;|"
 BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NO_VALUES = ("NULL", "null", "NaN", "nan", "#N/A", "<null>")
-"""Texts that databases and spreadsheets write for no value: in a column of text they would be
-values. NA, a country, is none of them."""
+"""Texts that databases and spreadsheets write for missing values.
+
+In a text column they would be values. NA is not included, since it is a country code."""
 LOOK_AT = 50
-"""Text files, the newest first, of which one must not be empty."""
+"""Maximum number of text files to search for one that is not empty, newest first."""
 DECIMAL_COMMA = re.compile(r"^-?[0-9]+,[0-9]+$")
 
 
@@ -43,15 +44,15 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
     """Describe a folder as the `source` block of a pipeline.
 
     Args:
-        folder: a folder of daily files; also gs://, s3:// or bq://.
-        cache: folder for copies of a bucket's files.
+        folder: Folder of daily files, local or gs://, s3:// or bq://.
+        cache: Folder for copies of a bucket's files.
 
     Returns:
-        The block; only keys that differ from their defaults.
+        The block, with only those keys that differ from their defaults.
 
     Raises:
-        MissingDataError: there is no such folder, or nothing in it that can be read.
-        CorruptDataError: its text files have no header.
+        MissingDataError: There is no such folder, or it has no readable file.
+        CorruptDataError: The text files have no header.
     """
     if folder.startswith(BIGQUERY):
         return {"kind": "bigquery", "folder": folder}
@@ -83,7 +84,7 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
         return {"kind": kind, **block}
     texts = [path for path in files if _format_of(path, place) == "csv"]
     newest = sorted(texts, key=lambda path: path.as_posix(), reverse=True)[:LOOK_AT]
-    for path in newest:  # some jobs leave empty files where they had no row to write
+    for path in newest:  # jobs without rows may write empty files
         place.fetch([path])
         if _head(path).strip():
             return {"kind": kind, **block, **_text_settings(path)}
@@ -91,14 +92,14 @@ def source_block(folder: str, cache: Path) -> dict[str, Any]:
 
 
 def time_column(block: dict[str, Any], cache: Path) -> str:
-    """Find the column that says the day of a row, by its name and by its first values.
+    """Find the column that states the day of a row, by its name and its first values.
 
     Args:
-        block: of a folder of which no file is named by a day.
-        cache: folder for copies of a bucket's files.
+        block: `source` block of a folder whose file names state no day.
+        cache: Folder for copies of a bucket's files.
 
     Returns:
-        The column of the newest file; empty if none is called a time and holds times.
+        The column in the newest file; empty if no column is named like a time and holds times.
     """
     kind = block["kind"]
     if kind not in SUFFIXES:
@@ -129,7 +130,7 @@ def _format_of(path: Path, place: Place) -> str | None:
 
 
 def _text_settings(path: Path) -> dict[str, Any]:
-    """Find encoding, delimiter, decimal mark and layout from the start of a file."""
+    """Detect encoding, delimiter, decimal mark and layout from the start of a file."""
     head = _head(path)
     found: dict[str, Any] = {}
     encoding = "utf-8"
@@ -191,7 +192,7 @@ def _head(path: Path) -> bytes:
 
 
 def _one_byte_encoding(head: bytes) -> str:
-    """Tell Windows' Western encoding from Latin-1, whose bytes 0x80 to 0x9f no text has."""
+    """Choose between Windows-1252 and Latin-1: bytes that the former lacks mean the latter."""
     try:
         head.decode("cp1252")
     except UnicodeDecodeError:
@@ -200,7 +201,7 @@ def _one_byte_encoding(head: bytes) -> str:
 
 
 def _time_format(rows: list[list[str]], path: Path) -> str:
-    """Find the format of a file's times: of the column that is called so by preference."""
+    """Detect the format of a file's times; columns that are named like times come first."""
     day = day_of_path(path)
     columns = sorted(
         zip(rows[0], zip(*rows[1:], strict=False), strict=False),
@@ -208,7 +209,7 @@ def _time_format(rows: list[list[str]], path: Path) -> str:
     )
     for _, values in columns:
         if kind_of(pa.array(values, pa.binary()), TextFormat()) == "time":
-            continue  # ISO 8601 is read as it is
+            continue  # ISO 8601 needs no format
         if form := choose(formats_of(values), values, day):
             return form
     return ""
@@ -220,6 +221,6 @@ def _is_criteo(line: str) -> bool:
 
 
 def _is_data(row: list[str]) -> bool:
-    """Tell whether a first line holds values: most of its fields are numbers."""
+    """Return whether a first line holds values: most of its fields are numbers."""
     numbers = sum(bool(re.match(r"^-?[0-9.,:\- ]+$", field)) for field in row if field)
     return len(row) > 1 and numbers * 2 > len(row)

@@ -1,4 +1,4 @@
-"""A first pipeline YAML for a folder of logs, with the reason of each line as a comment."""
+"""Drafts a pipeline YAML for a folder of logs, with the reason of each line as a comment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nightbid.schema import RESERVED
 MOST_FEATURES = 40
 MANY_VALUES = 1000
 FEW_VALUES = 30
-"""An integer with at most so many values is taken for a code."""
+"""Maximum number of distinct values for an integer to be treated as a code."""
 
 
 def draft(
@@ -36,18 +36,18 @@ def draft(
     *,
     has_hours: bool = False,
 ) -> str:
-    """Write a pipeline YAML.
+    """Draft a pipeline YAML.
 
     Args:
-        name: of the pipeline.
-        block: its `source`.
-        columns: of the sample.
-        found: roles, label and outcomes.
-        days: every day of the folder, oldest first.
-        has_hours: whether its files name hours, too.
+        name: Name of the pipeline.
+        block: The `source` block.
+        columns: Summaries of the sample's columns.
+        found: Roles, label and outcomes.
+        days: All days of the folder, oldest first.
+        has_hours: Whether all file names also state hours.
 
     Returns:
-        The text. What is missing stands in it as a comment to fill in.
+        The text. Missing parts are comments to fill in.
     """
     block = dict(block)
     if found.no_key and "layout" not in block:
@@ -88,7 +88,7 @@ def draft(
 
 
 def _streams(block: dict[str, Any], outcomes: Sequence[str], zone: Clock | None) -> dict[str, Any]:
-    """Complete the blocks of streams with outcomes of the impressions and the zone of all."""
+    """Add outcomes to the impressions, and the time zone to all streams."""
     local = {"time_zone": zone.zone} if zone and zone.is_local else {}
     known = {"outcomes": [*outcomes]} if outcomes else {}
     streams = {
@@ -222,7 +222,7 @@ def _top(column: ColumnSummary) -> int:
 
 
 def _feature(column: ColumnSummary) -> tuple[str, str]:
-    """Choose a transform and say why; an empty one where the column is left out."""
+    """Choose a transform and give the reason; an empty transform leaves the column out."""
     if column.kind == "empty":
         return "", "no value at all"
     if column.kind == "other":
@@ -253,7 +253,7 @@ def _feature(column: ColumnSummary) -> tuple[str, str]:
 
 
 def _rounded(number: float) -> str:
-    """Two digits of a number: one that is somebody's id is not told."""
+    """Round a number to two digits, so that an id is not revealed."""
     return f"{float(f'{number:.2g}'):,.4g}"
 
 
@@ -268,7 +268,7 @@ def _slices(columns: Sequence[ColumnSummary], found: Findings) -> list[str]:
 
 
 def _scalar(value: object) -> str:
-    # As an item of a list in brackets, where the fewest texts can stand without quotes.
+    # As an item of a flow list, where the most texts need quotes.
     return yaml.safe_dump(
         [value], default_flow_style=True, width=10_000, allow_unicode=True
     ).strip()[1:-1]

@@ -1,4 +1,4 @@
-"""What the name of a column says about its meaning."""
+"""Infers the meaning of a column from its name."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "code": (r".*(id|code|type|category|cat|zip|postal|postcode|region|city|country|brand|class"
              r"|segment|version|model|status|level|group|network|channel)s?",),
 }  # fmt: skip
-"""Meaning → patterns of whole names, the clearest first."""
+"""Meaning → patterns of whole names, most specific first."""
 
 
 def plain(name: str) -> str:
-    """Spell a name in lower case with underscores: `servedAt` and `Served At` are `served_at`."""
+    """Normalize a name to snake case: `servedAt` and `Served At` become `served_at`."""
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def rank_of(name: str, meaning: str) -> int | None:
-    """Number of the first pattern of a meaning that a name matches, or None."""
+    """Index of the first pattern of a meaning that a name matches, or None."""
     spelled = plain(name)
     for at, pattern in enumerate(MEANINGS[meaning]):
         if re.fullmatch(pattern, spelled):
@@ -80,5 +80,5 @@ def rank_of(name: str, meaning: str) -> int | None:
 
 
 def has_meaning(name: str, meaning: str) -> bool:
-    """Tell whether a name matches any pattern of a meaning."""
+    """Return whether a name matches any pattern of a meaning."""
     return rank_of(name, meaning) is not None

@@ -1,4 +1,4 @@
-"""What a folder of logs is partitioned by, as the names of its folders and files tell."""
+"""Detects how a folder of logs is partitioned from the names of its folders and files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nightbid.errors import DataError
 from nightbid.partitions import STEPS, WEEKDAYS, Unit
 
 LEAST = 3
-"""Partitions from which on their distance says what they are."""
+"""Minimum number of partitions to infer their unit from the distance between them."""
 
 
 def weeks_of(block: dict[str, Any], known: Sequence[date], cache: Path) -> dict[str, Any]:
-    """Settings of the source of a folder of weeks; empty where it has days.
+    """Return the source settings of a folder of weeks; empty if its partitions are days.
 
     Args:
         block: The `source` block.
-        known: Its days, oldest first.
+        known: Days of the folder, oldest first.
         cache: Folder for downloads of sources.
     """
     if not known:
@@ -36,12 +36,12 @@ def weeks_of(block: dict[str, Any], known: Sequence[date], cache: Path) -> dict[
 
 
 def has_hours(block: dict[str, Any], cache: Path) -> bool:
-    """Whether every file of a folder names its hour."""
+    """Whether every file of a folder states its hour."""
     return bool(_partitions(block, {"partition": "hour"}, cache))
 
 
 def unit_of(block: dict[str, Any]) -> Unit:
-    """What a `source` block says that its logs are partitioned by."""
+    """Unit of the partitions according to a `source` block."""
     found: Unit = block.get("partition", "day")
     return found
 

@@ -1,7 +1,7 @@
-"""Which columns of a log may be quoted where others read: those that hold a few common values.
+"""Decides which columns may be quoted to others: those with a few common values.
 
-Names of columns say too little: a user's id can stand in `c7`. So a column has to show that its
-values are categories; any other may identify somebody.
+Column names are not sufficient: a user id can be in `c7`. So the values of a column have to be
+recognizable as categories; any other column may identify a person.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from nightbid.data_check.columns import ColumnSummary
 from nightbid.data_check.names import has_meaning, plain
 
 MOST_VALUES = 20
-"""Distinct values of a column of categories."""
+"""Maximum number of distinct values of a categorical column."""
 LEAST_ROWS = 5
-"""Rows per distinct value, on average."""
+"""Minimum mean number of rows per distinct value."""
 LARGEST_CODE = 1_000_000
-"""Whole numbers from here on are ids or phone numbers."""
+"""Number from which whole numbers are taken for ids or phone numbers."""
 NAMES = re.compile(
     r"(.*_)?(e_?mail|mail|phone|mobile|msisdn|imei|imsi|mac|ip|ssn|dob|birth(day|_?date)"
     r"|(first|last|full|user|sur)_?name|(user|device|person|account|cookie)_?(id|key|hash)"
     r"|uid|uuid|guid|latitude|longitude|lat|lon|lng|street|address)(_?(addr(ess)?|hash|no))?"
 )
-"""Names of columns that identify people, however few values they have."""
+"""Names of columns that identify people, whatever their number of values."""
 IDENTIFIES = re.compile(
     r"@"
     r"|\b\d{1,3}(\.\d{1,3}){3}\b"  # IPv4
@@ -39,10 +39,11 @@ IDENTIFIES = re.compile(
 
 
 def may_be_quoted(column: ColumnSummary) -> bool:
-    """Tell whether values of a column are categories that identify nobody.
+    """Return whether values of a column are categories that identify nobody.
 
-    That is at most 20 distinct values with five rows each, none of which looks like an id, an
-    address or a running number. Of lists, the items count.
+    That means at most 20 distinct values with five rows each on average, none of which looks like
+    an
+    id, an address or a sequence number. For lists, the items are checked.
     """
     if column.kind == "empty":
         return True
@@ -63,7 +64,7 @@ def may_be_quoted(column: ColumnSummary) -> bool:
 
 
 def masked(text: str) -> str:
-    """Show how a text is spelled, not what it says: `05 Jan` is `99 aaa`."""
+    """Show the format of a text but not its content: `05 Jan` becomes `99 aaa`."""
     return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", text))
 
 
@@ -76,6 +77,6 @@ def _identifies(text: str) -> bool:
 
 
 def _are_numbered(texts: list[str]) -> bool:
-    """Tell whether texts differ in a number alone, as `user-17` and `user-18`."""
+    """Return whether texts differ only in a number, such as `user-17` and `user-18`."""
     mixed = [text for text in texts if re.search(r"\d", text) and re.search(r"[^\W\d_]", text)]
     return len({re.sub(r"\d+", "9", text) for text in mixed}) < len(mixed)

@@ -1,4 +1,4 @@
-"""Which column plays which role, what could be the label, and what is known only afterwards."""
+"""Finds the columns of roles, possible labels, and columns known only after the impression."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ from nightbid.sampling.labels import flag
 Bools = npt.NDArray[np.bool_]
 UNIQUE = 0.98
 LEAST_KNOWN = 10
-"""Positives that must have a value before a column counts as known only where the label is 1."""
+"""Minimum number of positives with a value, for a column known only where the label is 1."""
 TELLTALE_AUC = 0.97
 OPPOSITES: tuple[dict[str, int], ...] = (
     {"yes": 1, "no": 0}, {"y": 1, "n": 0}, {"t": 1, "f": 0}, {"on": 1, "off": 0},
 )  # fmt: skip
-"""Words of a flag that are not guessed: the draft says what they stand for."""
+"""Pairs of opposite words; the draft states which one is 1."""
 
 
 @dataclass(frozen=True)
 class LabelCandidate:
-    """A column of zeros and ones, one that has a value where something happened, or amounts."""
+    """A possible label: a flag, a column with a value only after an event, or amounts."""
 
     column: str
     rate: float
-    """Share of label 1; of amounts, of those above 0."""
+    """Share of rows with label 1, or for amounts of rows above 0."""
     positives: int
     by_name: bool
     kind: Literal["one", "known", "value"] = "one"
     mean: float = 0.0
-    """Of amounts."""
+    """Mean of amounts."""
     texts: Mapping[str, int] = field(default_factory=dict)
-    """What the column's texts stand for, where they are not 0 and 1."""
+    """Text → label, if the column's texts are not 0 and 1."""
 
 
 @dataclass
 class Findings:
-    """What a folder's columns seem to mean, each with the reason."""
+    """Inferred meaning of a folder's columns, with reasons."""
 
     roles: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
-    """Role → why this column."""
+    """Role → why this column was chosen."""
     types: dict[str, str] = field(default_factory=dict)
-    """Column → the type that `source.types` has to declare."""
+    """Column → type that `source.types` has to declare."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Role that no column plays → what was looked for."""
+    """Role without a column → what was searched for."""
     labels: list[LabelCandidate] = field(default_factory=list)
-    """Likeliest first; the first is the label if its name says so or it is the only one."""
+    """Candidates, likeliest first; the first is the label if it is named so or is the only one."""
     amounts: list[LabelCandidate] = field(default_factory=list)
-    """Columns that a value label could be."""
+    """Columns that could be the label of `kind: value`."""
     event_time: str | None = None
     unread_time: str = ""
-    """Value of a column that is called a time and cannot be read as one."""
+    """Example of a column that is named like a time but cannot be read as one."""
     outcomes: dict[str, str] = field(default_factory=dict)
     """Column known only after the impression → why."""
     clocks: list[Clock] = field(default_factory=list)
     repeated: int = 0
-    """Rows whose key an earlier row of the same day has."""
+    """Number of rows whose key an earlier row of the same day has."""
     no_key: bool = False
-    """No column identifies an impression: one can be made."""
+    """Whether no column identifies an impression, so that a key has to be made."""
 
     @property
     def label(self) -> str | None:
-        """The label's column."""
+        """Column of the label; None if it is undecided."""
         return self.labels[0].column if self.labels and "label" not in self.missing else None
 
 
@@ -80,9 +80,9 @@ def find_roles(
     """Find roles, label and outcomes.
 
     Args:
-        columns: of the sample.
-        day: int64 [rows], days since 1970, of the rows' files.
-        given: roles that the format brings with it, and `label`.
+        columns: Summaries of the sample's columns.
+        day: Day of each row's file, int64 [rows], days since 1970.
+        given: Roles, and `label`, that the format defines.
     """
     found = Findings()
     known = {each.name: each for each in columns}
@@ -194,7 +194,7 @@ FITS = {
 
 
 IDS = ("user", "item")
-"""Roles whose column may be a number with a decimal point, if every value is whole."""
+"""Roles whose column may be a float, if every value is whole."""
 
 
 def _by_name(
@@ -242,7 +242,7 @@ def _labels(
         ranked.append((order, candidate))
     found.labels = [each for _, each in sorted(ranked, key=lambda pair: pair[0])]
     if not found.labels:
-        # Logs in which only the time says that something happened.
+        # Logs in which an event is marked only by its time.
         events = [each for each in columns if each.kind == "time" and each.name not in taken]
         found.labels = [
             LabelCandidate(each.name, each.known / each.rows, each.known, True, "known")
@@ -263,7 +263,7 @@ def _labels(
 
 
 def _two_words(column: ColumnSummary) -> dict[str, int]:
-    """Read a column of two opposite words, such as yes and no; empty if it is none."""
+    """Map a column of two opposite words, such as yes and no, to labels; empty if it is none."""
     if column.kind != "text" or column.distinct != 2:
         return {}
     words = {str(each).lower() for each in column.examples}
@@ -271,7 +271,7 @@ def _two_words(column: ColumnSummary) -> dict[str, int]:
 
 
 def _amounts(columns: Sequence[ColumnSummary], taken: set[str]) -> list[LabelCandidate]:
-    """Columns of amounts by their names, such as revenue or seconds watched."""
+    """Columns that are amounts by their names, such as revenue or seconds watched."""
     fits = []
     for column in columns:
         if column.kind not in ("integer", "number") or column.name in taken or column.low < 0:
@@ -337,7 +337,7 @@ def _outcomes(found: Findings, columns: Sequence[ColumnSummary]) -> None:
 
 
 def _auc(column: ColumnSummary, label: npt.NDArray[np.float64]) -> float | None:
-    """AUC of one column alone, from ranks of numbers or held-out rates of values."""
+    """AUC of a single column, from ranks of numbers or held-out label rates of values."""
     if column.kind in ("time", "list"):
         return None
     usable = ~np.isnan(label)

@@ -1,4 +1,4 @@
-"""The first rows of a day, as columns of plain types."""
+"""Reads the first rows of a day, as columns of plain types."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from nightbid.sampling.plain import plain_table
 from nightbid.schema import REASON, TEXT
 
 SAMPLE_ROWS = 100_000
-"""Rows that are looked at of a day."""
+"""Maximum number of rows to inspect per day."""
 
 
 def first_rows(batches: Iterable[pa.RecordBatch]) -> tuple[pa.Table | None, Sequence[str]]:
     """Read the first rows of a day.
 
     Args:
-        batches: Of a source.
+        batches: Batches of a source.
 
     Returns:
-        The rows that can be read, None if there is none; and why others cannot, one reason each.
+        The readable rows, None if there are none; and a reason for each unreadable row.
     """
     tables, rows, reasons = [], 0, []
     for batch in batches:

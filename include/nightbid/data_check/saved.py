@@ -1,4 +1,4 @@
-"""Checks of folders that were asked for in Airflow, kept in the workspace for their pages."""
+"""Results of folder checks requested in Airflow, kept in the workspace for their pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nightbid.storage.workspace import Workspace, read_all, write_atomically
 
 
 class SavedCheck(BaseModel):
-    """What a folder of logs seems to be, as it was found once."""
+    """Stored result of a folder check."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,15 +22,15 @@ class SavedCheck(BaseModel):
     folder: str
     created: dt.datetime
     by: str = ""
-    """Who asked."""
+    """User who requested the check."""
     report: dict[str, Any]
-    """As `FolderReport.to_json`, without values that may identify somebody."""
+    """Result of `FolderReport.to_json`, without values that may identify a person."""
     judged_by_values: bool = False
-    """Whether values decided what is shown of a column; before, its name did."""
+    """Whether columns' values decided which examples are shown; in older checks names did."""
 
     @property
     def missing(self) -> dict[str, str]:
-        """Roles without a column → what they are."""
+        """Roles without a column → what they mean."""
         found: dict[str, str] = self.report["missing"]
         return found
 
@@ -38,20 +38,20 @@ class SavedCheck(BaseModel):
 def save_check(
     workspace: Workspace, name: str, folder: str, report: FolderReport, by: str
 ) -> SavedCheck:
-    """Keep a check; one of the same name is replaced.
+    """Store a check; an earlier one of the same name is replaced.
 
-    Examples are kept of the time and of columns with a few common values alone, see
-    `nightbid.data_check.personal`: the page has readers who may not read the logs.
+    Examples are kept only for the time and for columns with a few common values, see
+    `nightbid.data_check.personal`, since the page has readers who may not read the logs.
 
     Args:
-        workspace: Where it is kept.
-        name: A file name.
-        folder: What was looked at.
-        report: What was found.
-        by: Who asked.
+        workspace: Workspace to store the check in.
+        name: Name of the check, safe as a file name.
+        folder: Folder that was checked.
+        report: Result of the check.
+        by: User who requested the check.
 
     Returns:
-        What is kept.
+        The stored check.
     """
     check = SavedCheck(
         name=name, folder=folder, created=dt.datetime.now(dt.UTC), by=by, report=_shared(report),
@@ -62,7 +62,7 @@ def save_check(
 
 
 def _shared(report: FolderReport) -> dict[str, Any]:
-    """What a check found, as others may read it."""
+    """Result of a check without values that may identify a person."""
     found, roles = report.to_json(), report.found.roles
     hidden = {roles[role] for role in ("user", "key") if role in roles}
     for column, shown in zip(report.columns, found["columns"], strict=True):
@@ -72,7 +72,7 @@ def _shared(report: FolderReport) -> dict[str, Any]:
     if unread := report.found.unread_time:
         said = found["missing"]["time"]
         found["missing"]["time"] = said.replace(repr(unread), repr(masked(unread)))
-        # In a comment of the draft white space is folded.
+        # White space is folded in comments of the draft.
         found["yaml"] = found["yaml"].replace(
             *(" ".join(each.split()) for each in (said, found["missing"]["time"]))
         )
@@ -80,9 +80,9 @@ def _shared(report: FolderReport) -> dict[str, Any]:
 
 
 def saved_checks(workspace: Workspace) -> list[SavedCheck]:
-    """List the checks, the newest first; unreadable ones are left out.
+    """List the stored checks, newest first; unreadable ones are left out.
 
-    Of those that an earlier version kept no examples are shown.
+    Checks of earlier versions are shown without examples.
     """
     found = []
     for text in read_all(_folder(workspace), ".json").values():

@@ -1,4 +1,4 @@
-"""Folders that hold impressions, clicks and conversions as streams of their own."""
+"""Detects folders with separate streams of impressions, clicks and conversions."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ NAMES = {
 }
 """Stream → pattern of its folder's name."""
 LEAST_SHARED = 0.05
-"""Share of a stream's events whose id must be one of the sampled impressions."""
+"""Minimum share of a stream's events whose id is among the sampled impressions."""
 LEAST_UNIQUE = 0.5
-"""Distinct values per row of a column that can identify impressions."""
+"""Minimum number of distinct values per row for a column to identify impressions."""
 
 
 def stream_folders(folder: str) -> dict[str, str]:
-    """Find the folders of the streams below a folder of this machine.
+    """Find the folders of the streams below a local folder.
 
     Returns:
-        Stream → its folder; empty if there are not impressions and clicks, each once.
+        Stream → its folder; empty unless impressions and clicks are there, once each.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -56,16 +56,15 @@ def stream_folders(folder: str) -> dict[str, str]:
 def events_block(folders: Mapping[str, str], cache: Path) -> dict[str, Any]:
     """Describe streams as a `source` block of `kind: events`.
 
-    The id of the impression is the column whose values the streams share; of the same name if
-    there is one.
+    The impression id is the column whose values the streams share, preferably under the same name.
 
     Args:
         folders: Stream → its folder.
-        cache: Folder for what was found in text files.
+        cache: Folder for column types detected in text files.
 
     Raises:
-        MissingDataError: A stream has no day that can be joined, or no column with the id or the
-            time of an impression.
+        MissingDataError: The streams have no day in common, or one has no column with the
+            impression id or the time of its events.
     """
     blocks = {stream: source_block(folder, cache) for stream, folder in folders.items()}
     tables = _newest_day(blocks, cache)
@@ -96,7 +95,7 @@ def events_block(folders: Mapping[str, str], cache: Path) -> dict[str, Any]:
 def _newest_day(
     blocks: Mapping[str, dict[str, Any]], cache: Path
 ) -> dict[str, tuple[date, pa.Table]]:
-    """First rows of the newest day that all streams have, or of the day after it."""
+    """First rows of the newest day that all streams have; of events, also of the day after."""
     logs = {
         stream: FolderLogs(TypeAdapter(EventStream).validate_python(block), (), cache)
         for stream, block in blocks.items()
@@ -126,7 +125,7 @@ def _newest_day(
 
 
 def _time(summary: list[ColumnSummary], day: Any, where: str, same: str = "") -> str:
-    """Column with the time of an event: of the same name, or by its clock and its name."""
+    """Column with the time of an event: the one of the same name, else by its values and name."""
     times = [each for each in summary if each.kind == "time" and each.nulls <= 0.05]
     if same in [each.name for each in times]:
         return same
@@ -146,7 +145,7 @@ def _time(summary: list[ColumnSummary], day: Any, where: str, same: str = "") ->
 def _key(
     summaries: Mapping[str, list[ColumnSummary]], ids: Mapping[str, Any], folders: Mapping[str, str]
 ) -> tuple[str, dict[str, str]]:
-    """Impressions' column with the id, and the column of each other stream that holds it."""
+    """Column of the impression id, and the column of each other stream that refers to it."""
     best: dict[str, dict[str, tuple[float, str]]] = {name: {} for name in ids}
     for stream, summary in summaries.items():
         if stream == "impressions":
@@ -156,7 +155,7 @@ def _key(
                 continue
             mine = hashes(column.values)
             for name, theirs in ids.items():
-                # A column of the same name comes first among equals.
+                # Among equals, a column of the same name is preferred.
                 share = float(np.isin(mine, theirs).mean()) + 1e-6 * (column.name == name)
                 if share > best[name].get(stream, (0.0, ""))[0]:
                     best[name][stream] = (share, column.name)
@@ -180,7 +179,7 @@ def _key(
 
 
 def _value(summary: list[ColumnSummary]) -> str:
-    """Column of the conversions with their money."""
+    """Column of the conversions' amounts; empty if there is none."""
     fits = [
         each.name
         for each in summary

@@ -1,4 +1,4 @@
-"""How times of a text file are spelled where they are not ISO 8601: `source.time_format`."""
+"""Detects the format of times that are not ISO 8601, for `source.time_format`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CLOCKS = (
     "T%H:%M:%S", " %H-%M-%S", "",
 )  # fmt: skip
 FEWEST = 3
-"""Values from which a format is read."""
+"""Minimum number of values to detect a format."""
 
 
 def formats_of(values: Sequence[str]) -> list[str]:
-    """Find the formats by which every value is a time; several where day and month are unclear."""
+    """Formats in which every value is a time; several if day and month are ambiguous."""
     texts = [value.strip() for value in values if value.strip()]
     if len(texts) < FEWEST or not any(mark in texts[0] for mark in "/.- "):
         return []
@@ -29,7 +29,7 @@ def formats_of(values: Sequence[str]) -> list[str]:
 
 
 def is_time(text: str, form: str) -> bool:
-    """Tell whether a text is a time of our age in a format."""
+    """Return whether a text is a time from 1999 to 2099 in a format."""
     try:
         return 1999 <= datetime.strptime(text, form).year < 2100
     except ValueError:
@@ -37,16 +37,16 @@ def is_time(text: str, form: str) -> bool:
 
 
 def choose(forms: Sequence[str], values: Sequence[str], day: date | None) -> str:
-    """Choose the one format of several by which the values lie in their file's day.
+    """Choose the only format in which most values are within a day of their file's day.
 
     Returns:
-        The format; empty if none or more than one is left.
+        The format; empty if none or more than one remains.
     """
     if len(forms) > 1 and day is not None:
         texts = [value.strip() for value in values if value.strip()]
         near = [
             form for form in forms
-            # A clock of another zone ends its day hours before or after ours.
+            # In another time zone, the day ends hours earlier or later.
             if sum(abs((datetime.strptime(text, form).date() - day).days) <= 1 for text in texts)
             > 0.9 * len(texts)
         ]  # fmt: skip
