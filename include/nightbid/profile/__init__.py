@@ -1,4 +1,4 @@
-"""Mergeable statistics of rows: what gates judge instead of the rows themselves."""
+"""Mergeable statistics of rows, which gates judge instead of the rows themselves."""
 
 from nightbid.profile.column import ColumnProfile
 from nightbid.profile.profile import Profile

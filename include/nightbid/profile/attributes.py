@@ -1,9 +1,10 @@
-"""What belongs to whom: a user's age, an ad's advertiser.
+"""Relations between entities and their attributes: a user's age, an ad's advertiser.
 
-A stale or shuffled join leaves every column as it was; only this it breaks. Of the entities with
-the smallest hashes (a sample that is the same on every day) the smallest and the largest hash of
-each column's values are kept: where both are equal, the entity had one value all the time. Minima
-and maxima merge exactly, in any order.
+A stale or shuffled join leaves every single column unchanged and breaks only these relations. For
+the
+entities with the smallest hashes (a sample that is the same on every day) the smallest and the
+largest hash of each column's values are kept: if both are equal, the entity had a single value.
+Minima and maxima merge exactly, in any order.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ from nightbid.schema import RESERVED
 
 LIMIT = 256
 NOTHING = (2**32 - 1, 0)
-"""Smallest and largest of no value."""
+"""Smallest and largest hash if there is no value."""
 Range = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """Sampled values of one kind of entity, users say."""
+    """Sampled attribute values of one kind of entity, such as users."""
 
     entities: Hashes = field(default_factory=lambda: np.zeros(0, np.uint64))
-    """[entities], ascending."""
+    """[entities], hashes of the entities, ascending."""
     columns: Mapping[str, Range] = field(default_factory=dict)
-    """[2, entities] each: smallest and largest hash of the values."""
+    """Column → [2, entities], smallest and largest hash of each entity's values."""
 
     @classmethod
     def of(cls, table: pa.Table, name: str, limit: int = LIMIT) -> Attributes:
         """Sample a table.
 
         Args:
-            table: any columns; lists, times and reserved ones are no attributes.
-            name: the column that identifies the entity; without it there is nothing to sample.
-            limit: entities kept.
+            table: Table with any columns; lists, times and reserved columns are no attributes.
+            name: Column that identifies the entity; if it is missing, the sample is empty.
+            limit: Maximum number of entities to keep.
         """
         if name not in table.column_names or not len(table):
             return cls()
@@ -58,7 +59,7 @@ class Attributes:
             if other == name or other in RESERVED or not _is_plain(part[other].type):
                 continue
             value_codes, value_hashes = _hashed(part[other])
-            # A null is no value: an attribute may be known on some rows only.
+            # A null is no value, since an attribute may be known in some rows only.
             known = value_codes >= 0
             short = (value_hashes >> np.uint64(32)).astype(np.uint32)[value_codes[known]]
             both = _nothing(len(chosen))
@@ -79,7 +80,7 @@ class Attributes:
         return Attributes(entities, columns)
 
     def constant(self, name: str) -> float:
-        """Share of the entities that have one value of a column, of those that have any."""
+        """Share of entities with a single value of a column, among those with any."""
         if name not in self.columns:
             return 0.0
         low, high = self.columns[name]
@@ -90,8 +91,8 @@ class Attributes:
         """Compare a column with that of another day.
 
         Returns:
-            Share of the common entities that have one and the same value in both, and how many
-            are common; None without any.
+            Share of the common entities that have one and the same value in both, and the number of
+            common entities; None if there are none.
         """
         _, mine, theirs = np.intersect1d(
             self.entities, other.entities, assume_unique=True, return_indices=True
@@ -106,7 +107,7 @@ class Attributes:
         return float(same[known].mean()), int(known.sum())
 
     def _on(self, entities: Hashes) -> dict[str, Range]:
-        """Spread over a superset of these entities, or cut to a part of them."""
+        """Rearrange for a superset or a subset of these entities."""
         _, here, there = np.intersect1d(
             self.entities, entities, assume_unique=True, return_indices=True
         )
@@ -117,7 +118,7 @@ class Attributes:
         return spread
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, equal for equal samples."""
+        """Return JSON values; equal samples give equal values."""
         return {
             "entities": _text(self.entities.astype("<u8")),
             "columns": {name: _text(each.astype("<u4")) for name, each in self.columns.items()},
@@ -135,7 +136,7 @@ class Attributes:
 
 
 def _hashed(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], Hashes]:
-    """Code of each row (-1 for a null) and hash of each code's value."""
+    """Code of each row (-1 for null) and hash of each code's value."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
@@ -150,7 +151,7 @@ def _hashed(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], Hashes]:
     if pa.types.is_date32(values.type):
         values = values.cast(pa.int32())
     if pa.types.is_integer(values.type) or pa.types.is_timestamp(values.type):
-        # As integers: neighboring ids beyond 2^53 are one float.
+        # As integers, since neighboring ids beyond 2^53 are the same float.
         return codes, hash_numbers(np.asarray(values.cast(pa.int64(), safe=False)))
     return codes, hash_numbers(np.asarray(values.cast(pa.float64(), safe=False)))
 

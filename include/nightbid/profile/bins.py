@@ -1,4 +1,4 @@
-"""Counts in bins that are fixed in advance, so that merging is adding."""
+"""Counts in predefined bins, so that merging is addition."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 MANTISSA_BITS = 5
-"""32 bins per power of two: a quantile is known to 3 %, integers up to 64 exactly."""
+"""Mantissa bits of a bin: 32 bins per power of two; quantiles within 3 %, integers to 64 exact."""
 HOUR_US = 3_600_000_000
 HASH_BINS = 256
 DENSE = 4
-"""Keys whose range is below so many per entry are counted by offset."""
+"""Keys are counted by offset if their range is below this many times their number."""
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Sparse counts: bin → rows, and rows whose label is 1."""
+    """Sparse counts per bin: rows, and rows with label 1."""
 
     keys: Ints
     counts: Ints
@@ -29,10 +29,10 @@ class Bins:
 
     @classmethod
     def of(cls, keys: Ints, counts: Ints, positives: Ints) -> Bins:
-        """Group entries with equal keys."""
+        """Aggregate entries with equal keys."""
         lowest = int(keys.min()) if len(keys) else 0
         if len(keys) and int(keys.max()) - lowest < DENSE * len(keys):
-            # Close together: counting by offset is faster than sorting.
+            # In a small range, counting by offset is faster than sorting.
             place = keys - lowest
             used = np.flatnonzero(np.bincount(place))
             size = int(used[-1]) + 1
@@ -64,19 +64,19 @@ class Bins:
         )
 
     def aligned(self, other: Bins) -> tuple[Ints, Bins, Bins]:
-        """Both on the union of their bins, zeros filled in."""
+        """Expand both to the union of their bins, filled with zeros."""
         keys = np.union1d(self.keys, other.keys)
         return keys, self.on(keys), other.on(keys)
 
     def on(self, keys: Ints) -> Bins:
-        """Spread these counts over a superset of their bins."""
+        """Expand the counts to a superset of their bins."""
         counts, positives = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
         at = np.searchsorted(keys, self.keys)
         counts[at], positives[at] = self.counts, self.positives
         return Bins(keys, counts, positives)
 
     def to_json(self) -> dict[str, list[int]]:
-        """Keys as differences: they are sorted and close together."""
+        """Return JSON values; keys as differences, since they are sorted and close together."""
         return {
             "keys": np.diff(self.keys, prepend=0).tolist(),
             "counts": self.counts.tolist(),
@@ -94,18 +94,18 @@ class Bins:
 
 
 def _sum_by(inverse: npt.NDArray[np.intp], values: Ints, size: int) -> Ints:
-    # bincount adds in float64: exact for counts below 2^53.
+    # bincount adds in float64, which is exact for counts below 2^53.
     return np.bincount(inverse, weights=values, minlength=size).astype(np.int64)
 
 
 def number_bins(values: Floats) -> Ints:
     """Bin of each finite value: sign, exponent and 5 mantissa bits, as an ordered integer."""
-    # Adding 0.0 turns -0.0 into 0.0: equal values share a bin.
+    # Adding 0.0 turns -0.0 into 0.0, so equal values share a bin.
     bits = (values + 0.0).view(np.int64)
     top: Ints = bits >> (52 - MANTISSA_BITS)
     if not len(top) or int(bits.min()) >= 0:
         return top
-    # Negative floats sort backwards by their bits: mirror them, -1 - magnitude, without a branch.
+    # The bits of negative floats sort backwards: map them to -1 - magnitude, without a branch.
     mirror = bits >> 63
     mirror &= (1 << (11 + MANTISSA_BITS)) - 1
     top ^= mirror
@@ -113,7 +113,7 @@ def number_bins(values: Floats) -> Ints:
 
 
 def number_edges(keys: Ints) -> tuple[Floats, Floats]:
-    """Lower and upper edge of bins made by `number_bins`."""
+    """Lower and upper edges of bins made by `number_bins`."""
     magnitude = np.where(keys < 0, -1 - keys, keys)
     low = (magnitude << (52 - MANTISSA_BITS)).view(np.float64)
     high = ((magnitude + 1) << (52 - MANTISSA_BITS)).view(np.float64)
@@ -121,13 +121,13 @@ def number_edges(keys: Ints) -> tuple[Floats, Floats]:
 
 
 def between_edges(bins: Bins, rank: float, minimum: float, maximum: float) -> float:
-    """Value of a rank, interpolated within the bin of `number_bins` that it falls into.
+    """Value of a rank, interpolated within its bin of `number_bins`.
 
     Args:
-        bins: not empty.
-        rank: from 0 to the number of rows.
-        minimum: of the values.
-        maximum: of the values.
+        bins: Counts; not empty.
+        rank: Rank from 0 to the number of rows.
+        minimum: Minimum of the values.
+        maximum: Maximum of the values.
     """
     cumulative = np.cumsum(bins.counts)
     at = min(int(np.searchsorted(cumulative, rank)), len(cumulative) - 1)

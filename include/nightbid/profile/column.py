@@ -26,33 +26,33 @@ from nightbid.profile.sample import KEY_LIMIT, CountedSample, hash_numbers, hash
 from nightbid.schema import KEY, USER
 
 WHOLE = 2.0**53
-"""Integers beyond it are not all float64."""
+"""Largest magnitude up to which all integers are float64 values."""
 PROBE = 2048
-"""Rows that tell whether numbers repeat."""
+"""Number of rows to check for whether numbers repeat."""
 PLAINER = {pa.float16(): pa.float32(), pa.string_view(): pa.string()}
-"""Types that Arrow computes little with, and such as hold the same values."""
+"""Types with little support in Arrow → types that hold the same values."""
 Kind = Literal["number", "text", "time", "id", "other", "empty"]
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """Counts that add up exactly, and what follows from them."""
+    """Counts that merge exactly, and statistics derived from them."""
 
     kind: Kind
     types: tuple[str, ...]
-    """Arrow types seen, dictionary encoding aside."""
+    """Arrow types seen, ignoring dictionary encoding."""
     rows: int
     nulls: int
     null_positives: int
-    """Rows with label 1 among the nulls: a null may give the label away."""
+    """Number of nulls in rows with label 1, since missing values may reveal the label."""
     values: int
-    """Values in `bins`: rows that are neither null, NaN nor infinite; list items for lists."""
+    """Number of values in `bins`: neither null, NaN nor infinite; for lists, the items."""
     nan: int
     infinite: int
     blank: int
-    """Empty strings."""
+    """Number of empty strings."""
     minimum: float | None
-    """Of finite numbers; of times in microseconds since 1970."""
+    """Minimum of finite numbers, or of times in microseconds since 1970; None: no such values."""
     maximum: float | None
     total: ExactSum
     squares: ExactSum
@@ -65,12 +65,12 @@ class ColumnProfile:
         """Profile one column.
 
         Args:
-            name: reserved columns that hold hashes are treated as ids.
+            name: Name of the column; reserved columns that hold hashes are treated as ids.
             column: [rows], any Arrow type.
             label: [rows], 1 where the label is 1, else 0.
         """
         array = column.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):  # no chunk, or too many bytes for one
+        if isinstance(array, pa.ChunkedArray):  # no chunks, or too many bytes for one chunk
             array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0)
         kind, text = _kind_of(name, array.type)
         rows, nulls = len(array), array.null_count
@@ -97,7 +97,7 @@ class ColumnProfile:
         if kind in ("other", "empty") or rows == nulls:
             return start
         if _is_list(array.type):
-            # flatten() leaves out the items of null lists, so the labels must too.
+            # flatten() skips the items of null lists, so their labels are skipped too.
             present = label[np.asarray(pc.is_valid(array))] if nulls else label
             filled = array.drop_null() if nulls else array
             sizes = np.asarray(pc.list_value_length(filled))
@@ -107,7 +107,7 @@ class ColumnProfile:
         if array.null_count:
             label = label[np.asarray(pc.is_valid(array))]
             array = array.drop_null()
-        if not len(array):  # lists without items
+        if not len(array):  # only empty lists
             return start
         if kind == "time":
             return _with_times(start, array, label)
@@ -116,10 +116,10 @@ class ColumnProfile:
         return _with_names(start, *_grouped(array, label))
 
     def merge(self, other: ColumnProfile) -> ColumnProfile:
-        """Profile both sets of rows.
+        """Merge with the profile of other rows.
 
         Raises:
-            CorruptDataError: the column is a number here and a text there.
+            CorruptDataError: The column has different kinds, such as number and text.
         """
         kinds = {self.kind, other.kind} - {"empty"} or {"empty"}
         if len(kinds) > 1:
@@ -156,25 +156,25 @@ class ColumnProfile:
 
     @property
     def mean(self) -> float | None:
-        """Of the finite numbers."""
+        """Mean of the finite numbers; None for other kinds."""
         if self.kind != "number" or not self.values:
             return None
         return float(self.total.fraction / self.values)
 
     @property
     def std(self) -> float | None:
-        """Of the finite numbers, over the population."""
+        """Population standard deviation of the finite numbers; None for other kinds."""
         if self.kind != "number" or not self.values:
             return None
         return deviation(self.total, self.squares, self.values)
 
     @property
     def distinct(self) -> float:
-        """Number of distinct values; see CountedSample."""
+        """Number of distinct values; see `CountedSample.distinct`."""
         return self.sample.distinct
 
     def quantile(self, share: float) -> float | None:
-        """Of the finite numbers: exact for few distinct values, else within 3 %."""
+        """Quantile of the finite numbers: exact for few distinct values, else within 3 %."""
         if self.kind != "number" or not self.values:
             return None
         if self.sample.complete:
@@ -189,14 +189,14 @@ class ColumnProfile:
         return between_edges(self.bins, share * self.values, self.minimum, self.maximum)
 
     def top(self, count: int = 10) -> list[tuple[Any, int]]:
-        """Most frequent values; empty if there are too many distinct ones to be sure."""
+        """Most frequent values with their counts; empty if there are too many distinct values."""
         if not self.sample.complete or not self.sample.values:
             return []
         order = np.argsort(-self.sample.counts, kind="stable")[:count]
         return [(self.sample.values[at], int(self.sample.counts[at])) for at in order.tolist()]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything needed to load it again, and the derived figures for readers."""
+        """Return JSON values to load the profile from, with derived statistics for readers."""
         return {
             "kind": self.kind,
             "types": list(self.types),
@@ -275,7 +275,7 @@ def _with_times(start: ColumnProfile, array: pa.Array, label: Ints) -> ColumnPro
     micros = np.asarray(as_time(array).cast(pa.int64()))
     hours = micros // HOUR_US
     first = int(hours.min())
-    # Days hold few hours: counting by offset is faster than sorting every row.
+    # Days have few hours: counting by offset is faster than sorting all rows.
     if int(hours.max()) - first < 1_000_000:
         used, counts, positives = _counted(hours - first, label)
         bins = Bins(used + first, counts, positives)
@@ -293,8 +293,8 @@ def _with_times(start: ColumnProfile, array: pa.Array, label: Ints) -> ColumnPro
 def _grouped(array: pa.Array, label: Ints) -> tuple[pa.Array, Ints, Ints]:
     """Group rows by value: values, rows of each, rows of each with label 1.
 
-    Numbers that hardly repeat are left as they are, rows of one each: nothing is gained by hashing
-    them. Only speed depends on which way is taken.
+    Numbers that rarely repeat are returned as they are with one row each, since hashing them gains
+    nothing. The choice only affects speed.
     """
     kind = array.type
     if pa.types.is_signed_integer(kind):
@@ -315,7 +315,7 @@ def _grouped(array: pa.Array, label: Ints) -> tuple[pa.Array, Ints, Ints]:
 
 
 def _counted(place: Ints, label: Ints) -> tuple[Ints, Ints, Ints]:
-    """Count rows by a small number: the numbers that occur, rows of each, rows with label 1."""
+    """Count rows by a small number: numbers that occur, rows of each, rows with label 1."""
     both = np.bincount(2 * place + label)
     both = np.append(both, np.zeros(len(both) % 2, np.int64)).reshape(-1, 2)
     counts = both[:, 0] + both[:, 1]
@@ -358,7 +358,7 @@ def _with_numbers(
 def _with_large_integers(
     start: ColumnProfile, exact: Ints, values: Floats, counts: Ints, positives: Ints
 ) -> ColumnProfile:
-    """Profile integers of which some are no float64: their sample keeps them as they are."""
+    """Profile integers that float64 cannot all represent; their sample keeps them exactly."""
     large = np.abs(values) > WHOLE
     hashes = hash_numbers(values)
     hashes[large] = hash_numbers(exact[large].astype(np.uint64).view(np.int64))

@@ -1,7 +1,7 @@
-"""Sums of floats that do not depend on the order of adding.
+"""Sums of floats that do not depend on the order of addition.
 
-A float64 is an integer times a power of two, so a sum of floats is one too: kept as a Python
-integer in units of 2^-1074 (the smallest float64) it is exact, and adding is associative.
+A float64 is an integer times a power of two, and so is a sum of floats: stored as a Python integer
+in units of 2^-1074 (the smallest float64) it is exact, and addition is associative.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 UNIT_EXPONENT = -1074
 _LOW_BITS = 26
-_FOLDS = 4  # each takes 35 bits or more: values of most columns are used up after two
+_FOLDS = 4  # each extracts 35 bits or more; two suffice for most columns
 _MAX_ROWS = 1 << 25  # keeps the float64 accumulators of bincount below 2^53, where they are exact
 
 
@@ -27,7 +27,7 @@ class ExactSum:
 
     @classmethod
     def of(cls, values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> ExactSum:
-        """Sum finite values, each `counts` times (rows in total: below 2^25 per call)."""
+        """Sum finite values, each `counts` times."""
         if len(values) == 0:
             return cls()
         if int(counts.sum()) > _MAX_ROWS:
@@ -42,7 +42,7 @@ class ExactSum:
 
     @property
     def fraction(self) -> Fraction:
-        """The exact value."""
+        """Exact value of the sum."""
         return Fraction(self.units, 1 << -UNIT_EXPONENT)
 
     def __float__(self) -> float:
@@ -52,7 +52,7 @@ class ExactSum:
             return float("inf") if self.units > 0 else float("-inf")
 
     def to_json(self) -> list[int | str]:
-        """`[exponent, hexadecimal integer]`, reduced, so that equal sums are equal text."""
+        """Return `[exponent, hexadecimal integer]` in lowest terms: equal sums give equal text."""
         if self.units == 0:
             return [0, "0x0"]
         zeros = (self.units & -self.units).bit_length() - 1
@@ -67,27 +67,28 @@ class ExactSum:
 
 
 def deviation(total: ExactSum, squares: ExactSum, rows: int) -> float:
-    """Standard deviation over a population.
+    """Population standard deviation.
 
     Args:
-        total: of the values.
-        squares: of their squares, each rounded to float64 and at most its largest number.
-        rows: how many values, above 0.
+        total: Sum of the values.
+        squares: Sum of the squares, each rounded to float64 and limited to its largest number.
+        rows: Number of values, above 0.
     """
     mean, mean_square = total.fraction / rows, squares.fraction / rows
     variance = mean_square - mean * mean
     if variance >= 0:
         return math.sqrt(variance)
-    # Squares were rounded one by one: a constant column may come out a hair below 0. Far below it
-    # comes out where they were cut: what can be said then is that it is enormous.
+    # Squares were rounded individually, so the variance of a constant column may be slightly
+    # negative.
+    # It is far below 0 if squares were limited: the only estimate then is that it is very large.
     return 0.0 if -variance * (1 << 40) < mean_square else math.sqrt(mean_square)
 
 
 def _units(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> int:
-    """Sum by extraction (Rump, Ogita, Oishi 2008).
+    """Sum with error-free extraction (Rump, Ogita, Oishi 2008).
 
     Adding and subtracting a large power of two rounds each value to a grid so coarse that the
-    rounded values add up without error; what is left of each value is exact, and goes on.
+    rounded values add up without error; the remainder of each value is exact and processed next.
     """
     room = int(counts.sum()).bit_length() + 1
     once = room == len(counts).bit_length() + 1 and bool((counts == 1).all())
@@ -108,7 +109,7 @@ def _units(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> in
 
 
 def _units_by_exponent(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> int:
-    """Sum the mantissas of each exponent: for values of very different sizes."""
+    """Sum the mantissas per exponent, for values of very different magnitudes."""
     mantissas, exponents = np.frexp(values)
     whole = np.ldexp(mantissas, 53).astype(np.int64)
     high = whole >> _LOW_BITS

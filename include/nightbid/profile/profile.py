@@ -1,4 +1,4 @@
-"""Statistics of a set of rows, column by column; profiles of parts merge into that of the whole.
+"""Statistics of a set of rows by column; profiles of parts merge into that of the whole.
 
 Merging is exact, associative and commutative: the same rows give the same bytes on disk, however
 they were split into batches, days and workers.
@@ -28,12 +28,12 @@ from nightbid.schema import KEY, LABEL, RESERVED, TIME, WEIGHT
 
 FORMAT = 1
 MAX_PAIRED = 8
-"""Columns that are compared pairwise (flags, times) at most: pairs grow with the square."""
+"""Maximum number of flags, and of times, to compare pairwise: pairs grow quadratically."""
 
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What is known of the label; weights are those that negative downsampling left."""
+    """Counts of the label; weights compensate for downsampled negatives."""
 
     rows: int = 0
     positives: int = 0
@@ -50,7 +50,7 @@ class LabelCounts:
 
     @property
     def rate(self) -> float | None:
-        """Weighted share of label 1."""
+        """Weighted share of label 1; None without rows."""
         return float(self.weighted_positives.fraction / self.weight.fraction) if self.rows else None
 
 
@@ -62,10 +62,12 @@ class Profile:
     columns: dict[str, ColumnProfile] = field(default_factory=dict)
     label: LabelCounts = field(default_factory=LabelCounts)
     contradictions: dict[str, int] = field(default_factory=dict)
-    """`a without b`: rows where flag a is 1 and flag b is not. `a after b`: rows where time a
-    comes after time b."""
+    """Number of contradictory rows, by description.
+
+    `a without b`: rows where flag a is 1 and flag b is not. `a after b`: rows where time a is later
+    than time b."""
     attributes: dict[str, Attributes] = field(default_factory=dict)
-    """By the column that identifies an entity."""
+    """Samples of attributes, by the column that identifies the entity."""
 
     @classmethod
     def of(
@@ -74,12 +76,13 @@ class Profile:
         entities: Sequence[str] = (),
         without: Collection[str] = (),
     ) -> Profile:
-        """Profile rows, every column of them.
+        """Profile all columns of some rows.
 
         Args:
-            table: any columns; the reserved ones (nb_label, nb_weight) give label statistics.
-            entities: columns that identify whom or what the others describe (user, item).
-            without: columns whose profiles are known already.
+            table: Table with any columns; the reserved ones (nb_label, nb_weight) give label
+                statistics.
+            entities: Columns that identify the entities that other columns describe (user, item).
+            without: Columns to leave out, whose profiles are already known.
         """
         if isinstance(table, pa.RecordBatch):
             table = pa.Table.from_batches([table])
@@ -87,7 +90,7 @@ class Profile:
         known = LabelCounts()
         if LABEL in table.column_names:
             values = np.asarray(pc.fill_null(table[LABEL].cast(pa.float64()), np.nan))
-            label = (values > 0).astype(np.int64)  # of values: whether there is one
+            label = (values > 0).astype(np.int64)  # for value labels: whether the value is above 0
             known = _label_counts(table, ~np.isnan(values), label)
         columns = {
             name: ColumnProfile.of(name, table[name], label)
@@ -98,10 +101,10 @@ class Profile:
         return cls(len(table), columns, known, _contradictions(table), attributes)
 
     def merge(self, other: Profile) -> Profile:
-        """Profile both sets of rows.
+        """Merge with the profile of other rows.
 
         Raises:
-            CorruptDataError: a column is of different kinds.
+            CorruptDataError: A column has different kinds in the two.
         """
         columns: dict[str, ColumnProfile] = {}
         for name in sorted({*self.columns, *other.columns}):
@@ -154,7 +157,7 @@ class Profile:
         return dict(zip(bins.keys.tolist(), pairs, strict=True))
 
     def save(self, path: Path) -> None:
-        """Write canonical JSON: equal profiles are equal bytes."""
+        """Write canonical JSON: equal profiles give equal bytes."""
         value = {
             "format": FORMAT,
             "rows": self.rows,
@@ -175,10 +178,10 @@ class Profile:
 
     @classmethod
     def load(cls, path: Path) -> Profile:
-        """Read what `save` wrote.
+        """Load a profile that `save` wrote.
 
         Raises:
-            CorruptDataError: it is something else.
+            CorruptDataError: The file holds something else.
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -203,7 +206,7 @@ def _from_json(value: dict[str, Any]) -> Profile:
             ExactSum.from_json(label["weighted_positives"]),
         ),
         dict(sorted(value["contradictions"].items())),
-        # Not in profiles of before there were attributes.
+        # Missing in profiles of older versions.
         {
             name: Attributes.from_json(each)
             for name, each in sorted(value.get("attributes", {}).items())
@@ -239,7 +242,7 @@ def _contradictions(table: pa.Table) -> dict[str, int]:
             times[name] = as_time(table[name])
         elif (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) and len(flags) < MAX_PAIRED:
             column = table[name].cast(pa.int8()) if pa.types.is_boolean(kind) else table[name]
-            found = pc.min_max(column)  # as they are: hashes may be beyond int64
+            found = pc.min_max(column)  # in the column's type, since hashes may exceed int64
             low, high = found["min"].as_py(), found["max"].as_py()
             if low is None or low < 0 or high > 1:
                 continue

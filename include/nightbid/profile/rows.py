@@ -1,8 +1,10 @@
-"""A stable sample of whole rows, for expectations on single ones and for examples.
+"""A stable sample of whole rows, for row expectations and examples.
 
-Bottom-k by a hash of the key, as the other samples of a profile: which rows are kept depends on the
-rows alone, so any way of cutting a day into batches keeps the same ones. Rows that share a key stay
-together. A day with no more rows than the limit is kept whole.
+It keeps the bottom k by a hash of the key, like the other samples of a profile: the selection
+depends
+only on the rows, not on how a day is split into batches. Rows with the same key stay together. A
+day
+with no more rows than the limit is kept whole.
 """
 
 from __future__ import annotations
@@ -22,16 +24,16 @@ LIMIT = 10_000
 
 @dataclass(frozen=True)
 class RowSample:
-    """Rows with the smallest hashes of their keys, in the order of the log."""
+    """Rows with the smallest key hashes, in the order of the log."""
 
     table: pa.Table | None = None
 
     def add(self, rows: pa.Table, limit: int = LIMIT) -> RowSample:
-        """Sample these rows too.
+        """Return the sample that includes further rows.
 
         Args:
-            rows: parsed rows with the reserved key column.
-            limit: rows kept; more only where keys repeat.
+            rows: Parsed rows with the reserved key column.
+            limit: Number of rows to keep; exceeded only if keys repeat.
         """
         parts = [rows] if self.table is None else [self.table, rows]
         table = pa.concat_tables(parts, promote_options="permissive")
@@ -42,7 +44,7 @@ class RowSample:
         return RowSample(table.filter(pa.array(hashes <= bound)))
 
     def save(self, path: Path) -> None:
-        """Write Parquet; nothing where there was no row."""
+        """Write Parquet; writes nothing if there are no rows."""
         if self.table is not None and len(self.table):
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(self.table, path, compression="zstd")

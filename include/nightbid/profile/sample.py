@@ -1,9 +1,9 @@
-"""Distinct values with their counts: all of them while they are few, else a stable sample.
+"""Distinct values with their counts: all of them if there are few, else a stable sample.
 
 Bottom-k sampling (Cohen & Kaplan 2007): keep the k values with the smallest hashes, each with
-its exact count. Which values are kept depends on the values alone, so merging is exact and
-associative. From the k-th smallest hash follows the number of distinct values (Bar-Yossef et
-al. 2002), from the counts the share of repeated ones.
+its exact count. The selection depends only on the values, so merging is exact and associative. The
+k-th smallest hash gives an estimate of the number of distinct values (Bar-Yossef et al. 2002), and
+the counts give the share of repeated ones.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ Hashes = npt.NDArray[np.uint64]
 
 LIMIT = 1024
 KEY_LIMIT = 8192
-"""For keys: a share of 0.2 % of duplicates is known to a quarter of itself."""
+"""Limit for keys, which estimates a 0.2 % share of duplicates to within a quarter of it."""
 
 
 @dataclass(frozen=True)
 class CountedSample:
-    """Values in the order of their hashes."""
+    """Values sorted by their hashes."""
 
     limit: int
     hashes: Hashes
     counts: Ints
     positives: Ints
     values: tuple[Any, ...]
-    """Strings or numbers; empty for keys, where the hash is enough."""
+    """Strings or numbers; empty for keys, for which hashes are sufficient."""
 
     @classmethod
     def empty(cls, limit: int = LIMIT) -> CountedSample:
-        """No values."""
+        """A sample without values."""
         nothing = np.zeros(0, np.int64)
         return cls(limit, np.zeros(0, np.uint64), nothing, nothing, ())
 
@@ -52,10 +52,10 @@ class CountedSample:
         limit: int = LIMIT,
         keep_values: bool = True,
     ) -> CountedSample:
-        """Sample values, which may repeat: equal hashes are equal values."""
+        """Sample values, which may repeat; equal hashes mean equal values."""
         near = np.arange(len(hashes))
         if len(hashes) > 4 * limit:
-            # The k smallest of distinct hashes lie almost always in this small part of their range.
+            # The k smallest of distinct hashes are almost always in this small part of their range.
             bound = np.uint64(2 * limit * (2**64 // len(hashes)))
             near = np.flatnonzero(hashes < bound)
         found, first, inverse = np.unique(hashes[near], return_index=True, return_inverse=True)
@@ -70,7 +70,7 @@ class CountedSample:
         return cls(limit, found[:size], rows, marked, kept)
 
     def merge(self, other: CountedSample) -> CountedSample:
-        """Sample the union of both."""
+        """Merge with the sample of other rows."""
         hashes = np.concatenate([self.hashes, other.hashes])
         unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         joined = Bins.of(
@@ -90,7 +90,7 @@ class CountedSample:
 
     @property
     def complete(self) -> bool:
-        """Whether every distinct value is here."""
+        """Whether the sample contains every distinct value."""
         return len(self.hashes) < self.limit
 
     @property
@@ -107,7 +107,7 @@ class CountedSample:
         return 1 - len(self.counts) / rows if rows else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, equal for equal samples."""
+        """Return JSON values; equal samples give equal values."""
         return {
             "limit": self.limit,
             "hashes": [format(each, "x") for each in self.hashes.tolist()],
@@ -129,15 +129,15 @@ class CountedSample:
 
 
 def hash_numbers(values: Floats | Ints) -> Hashes:
-    """Hash the bits of each value: `pandas.util.hash_array`, splitmix64's finaliser."""
+    """Hash the bits of each value: `pandas.util.hash_array`, splitmix64's finalizer."""
     plain = values + 0.0 if values.dtype == np.float64 else values
-    # Moved by splitmix64's increment: else 0 would hash to 0, and be in every sample.
+    # Offset by splitmix64's increment: otherwise 0 would hash to 0 and be in every sample.
     bits = np.ascontiguousarray(plain).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     hashes: Hashes = hash_array(bits)
     return hashes
 
 
 def hash_texts(values: npt.NDArray[np.object_]) -> Hashes:
-    """Hash each string: the same library's SipHash with a fixed key, equal in every process."""
+    """Hash each string with pandas' SipHash with a fixed key, equal in every process."""
     hashes: Hashes = hash_array(values, categorize=False)
     return hashes
