@@ -1,1 +1,1 @@
-"""Where everything lies: the workspace, on a local disk or in a bucket."""
+"""Storage: the workspace, on a local disk or in a bucket."""

@@ -1,7 +1,8 @@
-"""Digests of large files outside the workspace, kept on this machine.
+"""Cached digests of large files outside the workspace.
 
-A file of logs is read once for its digest. The digest is kept with what the file system says of the
-file; a file that was touched since is read again.
+A log file is read once for its digest, which is cached with the file's metadata; a file that has
+been
+touched since is read again.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from nightbid.storage.verify import file_digest
 from nightbid.storage.workspace import write_atomically
 
 SETTLED_SECONDS = 2.0
-"""A file that changed more recently may change again without a later time of change."""
+"""Minimum age of a change in seconds: newer files may change again with the same time."""
 
 
 def kept_digest(path: Path, cache: Path) -> str:
-    """sha256 of a file's bytes, hexadecimal.
+    """Return the sha256 of a file's bytes, in hexadecimal.
 
     Args:
-        path: the file.
-        cache: folder in which digests are kept; safe to delete.
+        path: The file.
+        cache: Folder of cached digests; safe to delete.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
     """
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
     note = cache / "digests" / f"{name}.json"

@@ -1,9 +1,8 @@
-"""A workspace on Cloud Storage: what is written to it, and what is fetched whole.
+"""A workspace on Cloud Storage: writing objects, and bulk transfer.
 
-Small records are read through UPath like local files, and held against their crc32c as well.
-Everything that is written, and all bulk transfer, goes through Google's own client: resumable
-uploads, crc32c of every object in both directions, retries with jitter, and generation
-preconditions where two writers may meet.
+Small records are read through UPath like local files, and their crc32c is verified too. All writes
+and all bulk transfers use Google's own client: resumable uploads, crc32c of every object in both
+directions, retries with jitter, and generation preconditions where writers may conflict.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from nightbid.errors import ConfigError, WorkspaceError
 
 PATIENCE_SECONDS = 120.0
 RETRY = DEFAULT_RETRY.with_timeout(PATIENCE_SECONDS)
-"""Exponential, with jitter; on 408, 429, 5xx and broken connections."""
+"""Exponential backoff with jitter; on 408, 429, 5xx and broken connections."""
 WORKERS = 8
 WRONG = (
     exceptions.GoogleAPICallError,
@@ -43,16 +42,16 @@ WRONG = (
     GoogleAuthError,
     RequestException,
 )
-"""What the client raises when it is refused, gives up, or gets bytes of another crc32c."""
+"""Exceptions of the client: refused requests, exhausted retries, and crc32c mismatches."""
 MEETINGS = 20
 """Maximum compare-and-swap retries."""
 
 
 def open_root(uri: str) -> UPath:
-    """Open a gs:// address as this installation's settings say.
+    """Open a gs:// address with the settings of this installation.
 
     Raises:
-        ConfigError: the settings are not those of a cloud profile.
+        ConfigError: The settings name no cloud.
     """
     _configure()
     return UPath(uri)
@@ -62,16 +61,16 @@ _reached: list[Cloud] = []
 
 
 def reach(cloud: Cloud) -> None:
-    """Use this cloud in this process: a worker of a job has no settings of its own."""
+    """Use a cloud's settings in this process, since workers of jobs have none of their own."""
     if _reached != [cloud]:
         _reached[:] = [cloud]
         _configure()
 
 
 def configure_reading() -> None:
-    """Reach gs:// paths also where the settings name no cloud: with this machine's credentials.
+    """Configure access to gs:// paths even if the settings name no cloud.
 
-    Where `STORAGE_EMULATOR_HOST` names an emulator, as every client understands it, there are none.
+    Uses this machine's credentials, or none if `STORAGE_EMULATOR_HOST` names an emulator.
     """
     if _reached or Settings().cloud:
         _configure()
@@ -83,7 +82,7 @@ def configure_reading() -> None:
 
 
 def _configure() -> None:
-    """Tell fsspec how every gs:// path of this process is reached."""
+    """Configure how fsspec accesses all gs:// paths in this process."""
     cloud = _cloud()
     options: dict[str, Any] = {"project": cloud.project, "use_listings_cache": False}
     if cloud.storage_endpoint:
@@ -94,7 +93,7 @@ def _configure() -> None:
 
 
 def _register(options: dict[str, Any]) -> None:
-    # Its other file system asks a control service about every bucket, on a socket of its own.
+    # Its other file system contacts a control service for every bucket, on a separate socket.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     from nightbid.storage.gcs_filesystem import Files
 
@@ -138,7 +137,7 @@ def _blob(path: UPath) -> storage.Blob:
 
 @contextmanager
 def _one_line(path: UPath | str) -> Iterator[None]:
-    """Say what the cloud's client says in one line."""
+    """Convert the cloud client's exceptions to one-line errors."""
     try:
         yield
     except WRONG as error:
@@ -151,34 +150,34 @@ def _one_line(path: UPath | str) -> Iterator[None]:
 
 
 def write(path: UPath, content: bytes) -> None:
-    """Write an object in one step: readers see the old one or the new one."""
+    """Write an object atomically: readers see the old one or the new one."""
     with _one_line(path):
         _blob(path).upload_from_string(content, checksum="crc32c", retry=RETRY)
 
 
 def create(path: UPath, content: bytes) -> None:
-    """Write an object that must not be there yet (generation 0 is asked for).
+    """Create an object that must not exist yet, with generation 0 as the precondition.
 
     Raises:
-        FileExistsError: somebody else wrote it first.
+        FileExistsError: Another process created it first.
     """
     blob = _blob(path)
     with _one_line(path):
         try:
             blob.upload_from_string(content, if_generation_match=0, checksum="crc32c", retry=RETRY)
         except exceptions.PreconditionFailed:
-            # Our own first try may have arrived, and only its answer have been lost.
+            # Our own first attempt may have succeeded with only its response lost.
             if blob.download_as_bytes(retry=RETRY) != content:
                 raise FileExistsError(str(path)) from None
 
 
 def replace(path: UPath, content: Callable[[], bytes]) -> None:
-    """Write an object that others write too, by its generation.
+    """Write an object that other processes write too, with a precondition on its generation.
 
-    It must still be the one that was there before `content` was asked; else that is asked again.
+    If the object changed after `content` was called, `content` is called again.
 
     Raises:
-        WorkspaceError: others came in between again and again.
+        WorkspaceError: Other processes changed it in each of `MEETINGS` attempts.
     """
     blob = _blob(path)
     with _one_line(path):
@@ -198,16 +197,16 @@ def replace(path: UPath, content: Callable[[], bytes]) -> None:
 
 
 def upload_file(local: Path, path: UPath) -> None:
-    """Write an object from a file, in one step."""
+    """Write an object from a file, atomically."""
     with _one_line(path):
         _blob(path).upload_from_filename(str(local), checksum="crc32c", retry=RETRY)
 
 
 def upload_folder(local: Path, remote: UPath, last: str) -> None:
-    """Upload every file of a folder; `last` only when all others have arrived, and only once.
+    """Upload all files of a folder; `last` is created exclusively after all others.
 
     Raises:
-        FileExistsError: another writer's `last` was there first.
+        FileExistsError: Another writer created `last` first.
     """
     names = sorted(
         each.relative_to(local).as_posix() for each in local.rglob("*") if each.is_file()
@@ -217,7 +216,7 @@ def upload_folder(local: Path, remote: UPath, last: str) -> None:
 
 
 def upload(local: Path, names: Iterable[str], remote: UPath) -> None:
-    """Upload files of a folder; each object appears whole or not at all."""
+    """Upload files of a folder; each object appears atomically."""
     pairs = [(str(local / name), _blob(remote / name)) for name in names]
     with _one_line(remote):
         transfer_manager.upload_many(
@@ -230,7 +229,7 @@ def upload(local: Path, names: Iterable[str], remote: UPath) -> None:
 
 
 def download(remote: UPath, names: Iterable[str], local: Path) -> None:
-    """Download files of a folder; the crc32c of each is checked."""
+    """Download files of a folder and verify the crc32c of each."""
     pairs = []
     for name in names:
         (local / name).parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +246,7 @@ def download(remote: UPath, names: Iterable[str], local: Path) -> None:
 
 @dataclass(frozen=True)
 class Generation:
-    """An object as it was at some time; None: as it is now."""
+    """A generation of an object; None: the current one."""
 
     path: UPath
     number: int | None = None
@@ -258,19 +257,19 @@ class Generation:
         return _client().bucket(bucket).blob(name, generation=self.number)
 
     def size(self) -> int:
-        """Bytes of it."""
+        """Size in bytes."""
         blob = self._blob
         with _one_line(self.path):
             blob.reload(retry=RETRY)
         return int(blob.size)
 
     def copy(self, local: Path) -> None:
-        """Copy it to a file; its crc32c is checked."""
+        """Copy the object to a file and verify its crc32c."""
         with _one_line(self.path):
             self._blob.download_to_filename(str(local), retry=RETRY)
 
     def copy_range(self, start: int, stop: int, stream: BinaryIO) -> None:
-        """Copy some of its bytes; there is no crc32c of a part."""
+        """Copy a range of bytes; ranges have no crc32c to verify."""
         if stop > start:
             with _one_line(self.path):
                 self._blob.download_to_file(
@@ -279,7 +278,7 @@ class Generation:
 
 
 def delete(path: UPath) -> None:
-    """Delete an object, if it is there."""
+    """Delete an object if it exists."""
     with _one_line(path):
         try:
             _blob(path).delete(retry=RETRY)
@@ -288,7 +287,7 @@ def delete(path: UPath) -> None:
 
 
 def read_many(folder: UPath, suffix: str) -> dict[str, bytes]:
-    """Read all objects directly below a folder whose names end so: name → content."""
+    """Read all objects directly below a folder that have a suffix: name → content."""
     bucket, _, prefix = folder.path.partition("/")
     prefix = prefix.rstrip("/") + "/"
     with _one_line(folder):
@@ -306,7 +305,7 @@ def _contents(blobs: list[storage.Blob]) -> Iterator[bytes | None]:
         try:
             return bytes(blob.download_as_bytes(retry=RETRY))
         except exceptions.NotFound:
-            return None  # removed since the listing
+            return None  # deleted after the listing
 
     with ThreadPoolExecutor(WORKERS) as pool:
         yield from pool.map(read, blobs)

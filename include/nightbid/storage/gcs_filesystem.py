@@ -1,7 +1,7 @@
-"""Cloud Storage as the file system behind every gs:// path.
+"""Cloud Storage as the file system for all gs:// paths.
 
-What it refuses is one line, and an object that arrives whole, as every small record does, is held
-against its crc32c.
+Errors are one line, and the crc32c of objects that are read whole, as all small records are, is
+verified.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ROLES = "check bucket, network and the account's roles (docs/cloud.md); a rerun 
 
 
 class Refused(WorkspaceError, OSError):
-    """The service refuses, or is out of reach; also what a file system may raise."""
+    """The service refused a request or is unreachable; an error that file systems may raise."""
 
 
 class Files(GCSFileSystem):  # type: ignore[misc]
-    """gcsfs, which tries again by itself what is worth it."""
+    """gcsfs, which retries transient errors itself, with one-line errors and verified reads."""
 
     async def _call(self, method: str, path: str, *args: Any, **options: Any) -> Any:
         try:
@@ -43,7 +43,7 @@ class Files(GCSFileSystem):  # type: ignore[misc]
             raise Refused(text, where=where, hint=ROLES) from error
 
     async def _isdir(self, path: str) -> bool:
-        # Theirs takes what is refused for no folder.
+        # gcsfs would treat a refused request as a missing folder.
         try:
             return bool((await self._info(path))["type"] == "directory")
         except FileNotFoundError:
@@ -51,16 +51,16 @@ class Files(GCSFileSystem):  # type: ignore[misc]
 
 
 def _place(address: str) -> str:
-    """Name an object by its path, where the address is of one."""
+    """Return an object's gs:// path if the address is that of an object."""
     found = re.search("/b/([^/?]+)/o/([^?]+)", address)
     return f"gs://{found[1]}/{unquote(found[2])}" if found else unquote(address)
 
 
 def _check(headers: Any, content: bytes) -> None:
-    """Compare an object's bytes with the hash that came beside them; a part of one has none.
+    """Verify the crc32c of a whole object's bytes; parts of objects have none.
 
     Raises:
-        OSError: they are others.
+        OSError: The crc32c differs.
     """
     hashes = ",".join(headers.getall("X-Goog-Hash", [])).split(",")
     expected = [each.strip().removeprefix("crc32c=") for each in hashes if "crc32c=" in each]

@@ -1,8 +1,9 @@
-"""Compare the files of an output with its manifest.
+"""Verifies the files of an output against its manifest.
 
-Every output of a stage is verified before it is used. A file's digest is taken once per process
-and kept by what the file system says of it (device, inode, size, times of change); a file that was
-touched since is read again.
+Every output of a stage is verified before it is used. A file's digest is computed once per process
+and cached by the file's metadata (device, inode, size, times of change); a file that has been
+touched
+since is read again.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from nightbid.night.manifest import FileEntry
 
 THREADS = min(4, os.cpu_count() or 1)
 WORTH_THREADS = 8 << 20
-"""Bytes: to start threads takes longer than to digest fewer."""
+"""Minimum number of bytes to digest in threads; below, starting them takes longer."""
 DATA_FILES = (".parquet", ".arrow")
-"""A file of rows that no manifest names would be read with the others: it is a fault too."""
+"""Extensions of row files; one that is not in the manifest is an error, since it would be read."""
 
 Identity = tuple[int, int, int, int, int]
 _digests: dict[Identity, str] = {}
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, hexadecimal; read at most once while the file stays as it is."""
+    """Return the sha256 of a file's bytes, in hexadecimal; cached while the file is unchanged."""
     state = _identity(os.stat(path))
-    # By inode, not by name: an output is renamed when it is committed.
+    # By inode, not by name, since an output is renamed when it is committed.
     known = _digests.get(state)
     if known is not None:
         return known
@@ -42,9 +43,9 @@ def file_digest(path: Path) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a finished file a second name; copy it where the file system has no hard links.
+    """Hard-link a finished file, or copy it if the file system has no hard links.
 
-    A digest that is known of the file holds under the new name too.
+    A cached digest of the file is valid for the link too.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     before = os.stat(source)
@@ -55,7 +56,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         return
     after = os.stat(target)
     known = _digests.get(_identity(before))
-    # A link changes nothing but the time of change of the inode.
+    # A link only changes the inode's time of change.
     if known and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
         _digests[_identity(after)] = known
 
@@ -64,7 +65,7 @@ def inventory(folder: Path, volatile: tuple[str, ...] = ()) -> tuple[FileEntry, 
     """List the files of an output, with their sizes and digests.
 
     Args:
-        folder: of the output, on this machine.
+        folder: Local folder of the output.
         volatile: relative paths or folders (ending in /) whose bytes differ between equal runs.
     """
     entries = []
@@ -89,11 +90,11 @@ def inventory(folder: Path, volatile: tuple[str, ...] = ()) -> tuple[FileEntry, 
 
 
 def faults_of(folder: Path, files: Iterable[FileEntry]) -> list[str]:
-    """Say what is wrong with the files of an output; nothing if all are as the manifest says.
+    """List the files of an output that differ from the manifest, as messages; empty if none does.
 
     Args:
-        folder: of the output, on this machine.
-        files: those to check.
+        folder: Local folder of the output.
+        files: Files to verify.
     """
     faults, present = [], []
     for each in files:
@@ -120,7 +121,7 @@ def faults_of(folder: Path, files: Iterable[FileEntry]) -> list[str]:
 
 
 def strangers(folder: Path, files: Sequence[FileEntry]) -> list[str]:
-    """List files of rows in an output that its manifest does not name."""
+    """List row files in an output that its manifest does not name, as messages."""
     named = {each.path for each in files}
     found = []
     for parent, _, names in os.walk(folder):
@@ -133,10 +134,10 @@ def strangers(folder: Path, files: Sequence[FileEntry]) -> list[str]:
 
 
 def verify(folder: Path, files: Sequence[FileEntry], where: str, hint: str) -> None:
-    """Refuse an output whose files are not those of its manifest.
+    """Raise an error if files of an output are not those of its manifest.
 
     Raises:
-        CorruptDataError: a file is missing or has other bytes.
+        CorruptDataError: A file is missing or has other bytes.
     """
     faults = faults_of(folder, files)
     if faults:

@@ -1,18 +1,19 @@
-"""Everything that Nightbid reads or writes lies below one root URI.
+"""The workspace: everything that Nightbid reads or writes is below one root URI.
 
-Nothing else knows whether that is a local folder or a bucket. In a bucket a folder cannot be
-renamed: there an output's manifest is uploaded last, and exists only if all the rest does. A
-stage that needs its files fetches them into the local cache. Layout::
+No other module needs to know whether that is a local folder or a bucket. In a bucket a folder
+cannot
+be renamed, so an output's manifest is uploaded last and exists only if all its files do. A stage
+that needs the files downloads them to the local cache. Layout::
 
     data/<source digest>/dt=YYYY-MM-DD/…        raw daily partitions that a source had to make
-    days/<kind>/<day>/<key>/…                   what was made of one day, shared by pipelines
+    days/<kind>/<day>/<key>/…                   outputs of one day, shared by pipelines
     stages/<pipeline>/<stage>/<key>/…           immutable outputs, manifest.json written last
     runs/<pipeline>/<run id>/…                  one small record per run and stage
-    checkpoints/<pipeline>/<stage>/<key>/…      what a killed training goes on from
+    checkpoints/<pipeline>/<stage>/<key>/…      what a killed training resumes from
     champion/<pipeline>/champion.json, history/ the pointer and its history; pauses/ who paused it
-    turns/<pipeline>/begun/, waiting/           which night of a pipeline is at work
+    turns/<pipeline>/begun/, waiting/           which night of a pipeline is running
     datasets/<name>/…                           frozen rows
-    erasures/…                                  what was removed at users' request
+    erasures/…                                  records of data removed at users' request
     ledger/…                                    append-only cost records
 """
 
@@ -40,7 +41,7 @@ RERUN = "rerun the night that made it: what is damaged is set aside and made aga
 
 
 class Workspace:
-    """A root URI and the addresses below it."""
+    """A root URI, and the layout below it."""
 
     def __init__(self, root: str | UPath) -> None:
         text = str(root)
@@ -56,23 +57,23 @@ class Workspace:
 
     @property
     def is_local(self) -> bool:
-        """Whether the root is a folder of this machine."""
+        """Whether the root is a local folder."""
         return is_local(self.root)
 
     def stage_folder(self, pipeline: str, stage: str, key: str) -> UPath:
-        """Where the output with this key lies, or would lie."""
+        """Folder of the output with this key, whether or not it exists."""
         return self.root / "stages" / pipeline / stage / key
 
     def run_folder(self, pipeline: str, run_id: str) -> UPath:
-        """Where the records of one run lie."""
+        """Folder of the records of one run."""
         return self.root / "runs" / pipeline / run_id
 
     def champion_folder(self, pipeline: str) -> UPath:
-        """Where the champion pointer of one pipeline lies."""
+        """Folder of the champion pointer of one pipeline."""
         return self.root / "champion" / pipeline
 
     def checkpoint_folder(self, pipeline: str, stage: str, key: str) -> UPath:
-        """Where an unfinished output with this key keeps its state, on this machine."""
+        """Local folder for the state of an unfinished output with this key."""
         folder = self.root / "checkpoints" / pipeline / stage / key
         return folder if self.is_local else UPath(_local_copy(folder))
 
@@ -86,14 +87,14 @@ class Workspace:
                 self.discard(each)
 
     def uri(self, path: UPath) -> str:
-        """The address of a path, relative to the root: what manifests and XComs carry."""
+        """Address of a path relative to the root, as in manifests and XComs."""
         return str(path).removeprefix(str(self.root)).lstrip("/")
 
     def at(self, uri: str) -> UPath:
-        """The path that `uri` names.
+        """Path of an address.
 
         Raises:
-            WorkspaceError: the address leaves the workspace.
+            WorkspaceError: The address is outside the workspace.
         """
         if uri.startswith("/") or ".." in Path(uri).parts:
             raise WorkspaceError(
@@ -104,7 +105,7 @@ class Workspace:
         return self.root / uri
 
     def scratch(self, final: UPath) -> UPath:
-        """A new empty folder of this machine, to be committed as `final` or thrown away."""
+        """Create an empty local folder, to be committed as `final` or discarded."""
         parent = final.parent if is_local(final) else UPath(_local_copy(final).parent)
         folder = parent / f".tmp-{final.name[:16]}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
@@ -113,16 +114,17 @@ class Workspace:
     def commit(
         self, scratch: UPath, final: UPath, last: str = "manifest.json", *, is_whole: bool = True
     ) -> None:
-        """Make a finished scratch folder visible under its final name, in one step.
+        """Make a finished scratch folder visible under its final name, atomically.
 
-        If another attempt committed the same output first, ours is thrown away: both are the
+        If another attempt committed the same output first, this one is discarded: both are the
         output of the same key.
 
         Args:
-            scratch: the folder.
-            final: its name.
-            last: the file without which the folder does not exist.
-            is_whole: whether no other files of it were written at its place already.
+            scratch: The scratch folder.
+            final: The final path.
+            last: Name of the file without which the folder does not count as finished.
+            is_whole: Whether all files are in the scratch folder, and none already at the final
+                path.
         """
         if is_local(final):
             self._move(scratch, final, last)
@@ -147,40 +149,40 @@ class Workspace:
             if not (final / last).exists():
                 if not final.exists():
                     raise
-                # Only something other than a commit leaves a folder without its last file.
+                # A commit always includes the last file, so the folder comes from something else.
                 set_aside(final)
                 os.rename(str(scratch), str(final))
                 return
             self.discard(scratch)
 
     def discard(self, folder: UPath) -> None:
-        """Remove a scratch folder."""
+        """Delete a scratch folder."""
         shutil.rmtree(str(folder), ignore_errors=True)
 
 
 def is_local(path: UPath | Path) -> bool:
-    """Whether a path is of this machine."""
+    """Whether a path is on this machine."""
     return isinstance(path, Path) or path.protocol in ("", "file", "local")
 
 
 def _local_copy(folder: UPath) -> Path:
-    """Where the files of a remote folder lie on this machine, or would lie."""
+    """Local folder for the files of a remote folder, whether or not it exists."""
     return Settings().cache / "outputs" / folder.path
 
 
 def fetch(folder: UPath, prefixes: tuple[str, ...] = (), manifest: Manifest | None = None) -> Path:
-    """The verified files of a finished output as a folder of this machine.
+    """Return a finished output as a local folder of verified files.
 
-    Remote ones are downloaded at most once. Each call checks that no file has changed since.
+    Remote outputs are downloaded at most once. Each call verifies that no file has changed.
 
     Args:
-        folder: of the output.
-        prefixes: of the names of files that are wanted; none: all.
-        manifest: of the output, if it was read before.
+        folder: Folder of the output.
+        prefixes: Prefixes of the files that are needed; empty: all files.
+        manifest: Manifest of the output if already known; None: it is read.
 
     Raises:
-        WorkspaceError: there is no output.
-        CorruptDataError: a file is missing, or is not what the manifest says.
+        WorkspaceError: There is no output.
+        CorruptDataError: A file is missing, or differs from the manifest.
     """
     if is_local(folder):
         here = Path(str(folder))
@@ -222,8 +224,8 @@ def read_manifest(folder: UPath) -> Manifest:
     """Read the manifest of a finished output.
 
     Raises:
-        WorkspaceError: there is no output.
-        CorruptDataError: its manifest is damaged.
+        WorkspaceError: There is no output.
+        CorruptDataError: The manifest is damaged.
     """
     path = folder / "manifest.json"
     try:
@@ -237,7 +239,7 @@ def read_manifest(folder: UPath) -> Manifest:
 
 
 def inode_of(folder: UPath) -> int:
-    """The inode of a folder of this machine; 0 if it is not there."""
+    """Inode of a local folder; 0 if it does not exist or is remote."""
     try:
         return os.stat(str(folder)).st_ino if is_local(folder) else 0
     except FileNotFoundError:
@@ -245,15 +247,15 @@ def inode_of(folder: UPath) -> int:
 
 
 def set_aside(folder: UPath, inode: int = 0) -> str:
-    """Rename a damaged output of this machine, so that it can be looked at and is never used.
+    """Rename a damaged local output, which keeps it for inspection and prevents its use.
 
     Args:
-        folder: Of the output.
-        inode: Of the folder that was found damaged; 0: whichever is there. What another process
-            has made in its place since stays.
+        folder: Folder of the output.
+        inode: Inode of the damaged folder; 0: not checked. A newer output that another process has
+            written in its place is kept.
 
     Returns:
-        Its new name, empty where another process was first.
+        The new name; empty if another process has already renamed it.
     """
     name = f".damaged-{folder.name[:16]}-{uuid.uuid4().hex[:8]}"
     beside = folder.parent / name
@@ -264,7 +266,7 @@ def set_aside(folder: UPath, inode: int = 0) -> str:
     if inode and inode_of(beside) != inode:
         try:
             os.rename(str(beside), str(folder))
-        except OSError:  # it was made once more
+        except OSError:  # a new output took its place
             return name
         return ""
     return name
@@ -292,7 +294,7 @@ def _download(folder: UPath, files: Sequence[FileEntry], to: Path) -> None:
 
 @contextmanager
 def local_file(path: UPath | Path) -> Iterator[Path]:
-    """One file as a file of this machine; a remote one is downloaded, for as long as it is used."""
+    """Yield a file as a local path; a remote one is downloaded and deleted afterwards."""
     if is_local(path):
         yield Path(str(path))
         return
@@ -305,7 +307,7 @@ def local_file(path: UPath | Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced(path: UPath | Path) -> Iterator[Path]:
-    """A file of this machine to write, which then takes the name `path` in one step."""
+    """Yield a local path to write to; afterwards the file replaces `path` atomically."""
     here = Path(str(path.parent)) if is_local(path) else Path(tempfile.gettempdir())
     here.mkdir(parents=True, exist_ok=True)
     beside = here / f".{path.name}.{uuid.uuid4().hex[:8]}"
@@ -322,7 +324,7 @@ def replaced(path: UPath | Path) -> Iterator[Path]:
 
 
 def download(folder: UPath, names: Iterable[str], to: Path) -> None:
-    """Fetch some files of a folder that is no stage's output."""
+    """Copy some files of a folder that is not a stage's output."""
     if not is_local(folder):
         from nightbid.storage import gcs
 
@@ -334,7 +336,7 @@ def download(folder: UPath, names: Iterable[str], to: Path) -> None:
 
 
 def read_all(folder: UPath, suffix: str) -> dict[str, bytes]:
-    """Read the small files directly below a folder: name → content; none without the folder."""
+    """Read the small files directly below a folder: name → content; empty without the folder."""
     if not is_local(folder):
         from nightbid.storage import gcs
 
@@ -349,12 +351,12 @@ def read_all(folder: UPath, suffix: str) -> dict[str, bytes]:
             try:
                 found[name] = (folder / name).read_bytes()
             except FileNotFoundError:
-                continue  # removed since the listing
+                continue  # deleted after the listing
     return found
 
 
 def remove(path: UPath) -> None:
-    """Delete a file, if it is there."""
+    """Delete a file if it exists."""
     if is_local(path):
         path.unlink(missing_ok=True)
         return
@@ -364,7 +366,7 @@ def remove(path: UPath) -> None:
 
 
 def write_atomically(path: UPath | Path, content: str | bytes) -> None:
-    """Write a small file in one step, so that a reader never sees half of it."""
+    """Write a small file atomically, so that readers never see a partial one."""
     data = content.encode() if isinstance(content, str) else content
     if not is_local(path):
         from nightbid.storage import gcs
@@ -376,13 +378,13 @@ def write_atomically(path: UPath | Path, content: str | bytes) -> None:
 
 
 def write_newest(path: UPath, content: Callable[[], str]) -> None:
-    """Write a small file that says what is newest, in one step.
+    """Write a small file with the newest state, atomically.
 
-    Of several writers the one that knows the newest has the last word.
+    If several processes write at once, the newest state is written last.
 
     Args:
-        path: of the file.
-        content: looks what is newest.
+        path: File to write.
+        content: Returns the newest state.
     """
     if not is_local(path):
         from nightbid.storage import gcs
@@ -395,10 +397,10 @@ def write_newest(path: UPath, content: Callable[[], str]) -> None:
 
 
 def write_once(path: UPath, text: str) -> None:
-    """Write a small file in one step, unless it is there already.
+    """Create a small file atomically, unless it exists.
 
     Raises:
-        FileExistsError: somebody else wrote it first.
+        FileExistsError: Another process created it first.
     """
     if not is_local(path):
         from nightbid.storage import gcs
