@@ -1,1 +1,1 @@
-"""Whether a night's newest day of logs has arrived, what a night does until then, and late days."""
+"""Arrival of a night's newest day of logs: waiting, deadlines, and late or corrected days."""

@@ -1,4 +1,4 @@
-"""A day of logs held against the pipeline's `arrival` block."""
+"""Checks a day of logs against the pipeline's `arrival` block."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from nightbid.storage.workspace import Workspace
 
 @dataclass(frozen=True)
 class DayArrival:
-    """What is known of one day of logs."""
+    """State of one day of logs."""
 
     day: dt.date
     found: tuple[str, ...]
-    """What holds, in a few words each."""
+    """Satisfied conditions, each as a short text."""
     missing: tuple[str, ...]
-    """What the contract asks for and is not there."""
+    """Conditions of the contract that are not satisfied, each as a short text."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the night may begin."""
+        """Whether the night may start."""
         return not self.missing
 
 
 def day_arrival(
     spec: PipelineSpec, day: dt.date, workspace: Workspace, cache: Path, now: dt.datetime
 ) -> DayArrival:
-    """Look whether a day is there and what the `arrival` block asks of it.
+    """Check whether a day exists and satisfies the `arrival` block.
 
-    What is cheap is looked at first; rows are read only once the rest holds.
+    Cheap conditions are checked first; rows are read only if these hold.
 
     Args:
-        spec: The pipeline; without an `arrival` block the day has only to be there.
-        day: Day of logs.
-        workspace: Holds the earlier nights, whose days say how many rows are usual.
-        cache: Folder for what was found in large files.
-        now: The moment, for `settled_minutes`.
+        spec: Settings of the pipeline; without an `arrival` block the day only has to exist.
+        day: Day of logs to check.
+        workspace: Workspace with the earlier nights, from which the usual number of rows is taken.
+        cache: Folder for column types detected in large files.
+        now: Current time, for `settled_minutes`.
     """
     contract = spec.arrival or Arrival()
     found: list[str] = []
@@ -71,7 +71,7 @@ def day_arrival(
             for ok, said in _rows(spec, contract, source, day, workspace):
                 (found if ok else missing).append(said)
     except (DataError, WorkspaceError, OSError, pa.ArrowException) as error:
-        # A day that is being written cannot always be read, nor a bucket always be reached.
+        # Days that are being written may be unreadable, and buckets temporarily unreachable.
         missing.append(str(error).splitlines()[0])
     return DayArrival(day, tuple(found) or ("the day is there",), tuple(missing))
 
@@ -105,7 +105,7 @@ def _files(
 def _rows(
     spec: PipelineSpec, contract: Arrival, source: Source, day: dt.date, workspace: Workspace
 ) -> Iterator[tuple[bool, str]]:
-    """Yield whether rows and newest time suffice, and the figures."""
+    """Yield whether the number of rows and the newest time are sufficient, each with a text."""
     count, newest = _count(spec, source, day, with_time=bool(contract.newest_time))
     if contract.min_rows_ratio is not None:
         usual = usual_rows(spec.pipeline, workspace, day)
@@ -129,7 +129,7 @@ def _rows(
 def _count(
     spec: PipelineSpec, source: Source, day: dt.date, *, with_time: bool
 ) -> tuple[int, dt.datetime | None]:
-    """Rows of a day, and its newest time on the source's clock if that is asked for."""
+    """Number of rows of a day, and with `with_time` its newest time, in the source's zone."""
     is_parquet = isinstance(source, FolderLogs) and spec.source.kind in ("parquet", "bigquery")
     if is_parquet and not with_time:
         assert isinstance(source, FolderLogs)
@@ -143,7 +143,7 @@ def _count(
         count += batch.num_rows
         if with_time and spec.columns.time in batch.schema.names:
             times = local_time(as_time(batch[spec.columns.time], zone), zone)
-            # A clock that is wrong by days proves nothing.
+            # Times after the day's end come from a wrong clock and prove nothing.
             last = pc.max(times.filter(pc.less(times, end))).as_py()
             if last is not None:
                 last = last.replace(tzinfo=None)
@@ -152,7 +152,7 @@ def _count(
 
 
 def usual_rows(pipeline: str, workspace: Workspace, day: dt.date) -> float | None:
-    """Median rows of the earlier days that the newest sampled night read; None without one."""
+    """Median rows of the earlier days in the newest sampled night; None if there is none."""
     for run in reversed(runs_of(workspace, pipeline)):
         try:
             done = run.stage("sample")

@@ -1,4 +1,4 @@
-"""Nights whose logs have changed or arrived since: late and corrected days."""
+"""Finds nights whose logs have since been corrected, or have arrived late."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ CORRECTED, ARRIVED, GONE = "corrected", "arrived", "gone"
 
 @dataclass(frozen=True)
 class LateNight:
-    """A night that would be another one with the logs of now."""
+    """A night whose result would differ with the current logs."""
 
     run_id: str
     night: dt.date
     days: dict[str, str]
     """Day of logs → `corrected`, `arrived` or `gone` since the night read it."""
     overrides: tuple[str, ...]
-    """Settings of the run, without a lag that was accepted."""
+    """Overridden settings of the run, without an accepted lag."""
 
 
 def late_nights(
     spec: PipelineSpec, workspace: Workspace, cache: Path, nights: int = 30
 ) -> list[LateNight]:
-    """Find the nights concerned by late and corrected days, oldest first.
+    """Find the nights affected by late and corrected days, oldest first.
 
-    Of several runs of one night the newest counts. Files whose size and time are known are not
-    read again.
+    If a night has several runs, the newest counts. Files with unchanged size and time are not read
+    again.
 
     Args:
-        spec: The pipeline.
-        workspace: Where its runs are recorded.
-        cache: Folder where digests of files are kept.
-        nights: How many of the newest nights to look at.
+        spec: Settings of the pipeline.
+        workspace: Workspace with the runs.
+        cache: Folder of cached file digests.
+        nights: Number of newest nights to check.
     """
     newest: dict[dt.date, RunRecord] = {}
     for run in runs_of(workspace, spec.pipeline):
@@ -86,7 +86,7 @@ def late_nights(
 
 
 def _days_read(run: RunRecord) -> Iterator[tuple[dt.date, str]]:
-    """Days that a night sampled, and the digest of the logs that each had."""
+    """Yield the days that a night sampled, each with the digest of its logs at the time."""
     try:
         done = run.stage("sample")
     except (CorruptDataError, WorkspaceError):
@@ -110,7 +110,7 @@ def _arrived_since(
     cache: Path,
     known: tuple[dt.date, ...] | None,
 ) -> dt.date | None:
-    """The day that a night lacked and that is there now, or None."""
+    """Day that a night lacked and that has since arrived, or None."""
     try:
         waited, sampled = run.stage(ARRIVAL), run.stage("sample")
     except (CorruptDataError, WorkspaceError):

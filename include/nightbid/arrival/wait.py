@@ -1,4 +1,4 @@
-"""What a night does until its newest day is complete, and at the deadline."""
+"""Waiting for a night's newest day of logs, and the decision at the deadline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def newest_day(spec: PipelineSpec, night: dt.date) -> dt.date:
 
 
 def look(spec: PipelineSpec, run: RunRecord, cache: Path, now: dt.datetime) -> DayArrival:
-    """Look at the newest day of a run once, and leave what is missing for its page."""
+    """Check the newest day of a run once, and record what is missing for the run's page."""
     found = day_arrival(spec, newest_day(spec, run.date), run.workspace, cache, now)
     if found.missing:
         write_atomically(run.folder / WAITING, waiting_words(spec, run, found))
@@ -30,20 +30,20 @@ def look(spec: PipelineSpec, run: RunRecord, cache: Path, now: dt.datetime) -> D
 
 
 def waiting_words(spec: PipelineSpec, run: RunRecord, found: DayArrival) -> str:
-    """Say what is waited for, and until when."""
+    """Describe what the run waits for, and until when."""
     ends = spec.arrival_deadline(run.date)
     until = f" until {ends:%Y-%m-%d %H:%M} UTC" if ends else ""
     return f"waits for the logs of {found.day}{until}: {', '.join(found.missing)}"
 
 
 def wait(spec: PipelineSpec, run: RunRecord, cache: Path, say: Callable[[str], None]) -> DayArrival:
-    """Look again and again, in this process, until the day is complete or the deadline is over.
+    """Poll in this process until the day is complete or the deadline has passed.
 
     Args:
-        spec: The pipeline, with an `arrival` block.
-        run: Whose newest day.
-        cache: Folder for what was found in large files.
-        say: Told what is waited for whenever that changes.
+        spec: Settings of the pipeline, with an `arrival` block.
+        run: Run whose newest day is checked.
+        cache: Folder for column types detected in large files.
+        say: Called with a description of what is missing whenever it changes.
     """
     ends = spec.arrival_deadline(run.date)
     assert spec.arrival is not None
@@ -70,18 +70,18 @@ def conclude(
     now: dt.datetime,
     started: dt.datetime | None = None,
 ) -> tuple[PipelineSpec, str]:
-    """Record whether the night goes on, and with which days.
+    """Record whether the night proceeds, and with which days.
 
     Args:
-        spec: The pipeline, with an `arrival` block.
-        run: The run; its record gets one of `arrival`, and the settings if a lag is accepted.
-        cache: Folder for what was found in large files.
-        found: What the last look saw.
-        now: The moment.
-        started: When the waiting began.
+        spec: Settings of the pipeline, with an `arrival` block.
+        run: The run; it gets a record `arrival`, and new settings if a lag is accepted.
+        cache: Folder for column types detected in large files.
+        found: Result of the last check.
+        now: Current time.
+        started: Time at which the waiting began; None: now.
 
     Returns:
-        The settings to go on with, and what to say.
+        Settings to proceed with, and a description.
 
     Raises:
         MissingDataError: The day is not complete and no lag is accepted, or not yet.
@@ -142,7 +142,7 @@ def conclude(
 
 
 def accepted_lag(run: RunRecord) -> tuple[str, ...]:
-    """The setting that an accepted lag is, of a run that goes on with one."""
+    """Overrides that set a run's accepted lag; empty if it proceeded without one."""
     done = run.stage(ARRIVAL)
     if done is None or done.verdict != "warn":
         return ()
