@@ -1,1 +1,1 @@
-"""Messages to people: what happened to a night, what serves meanwhile, where to look."""
+"""Alerts to users: what happened to a night, which champion serves, and where to look."""

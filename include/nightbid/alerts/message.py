@@ -1,4 +1,4 @@
-"""One message about a night, and where it is sent: a webhook, by mail."""
+"""Alert messages about a night, sent to a webhook or by mail."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ Kind = Literal[
 ]  # fmt: skip
 TIMEOUT_SECONDS = 10
 PAGES = "/plugin/nightbid/nightbid/"
-"""Path of the pages inside Airflow's frame."""
+"""Path of Nightbid's pages within Airflow."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a person is told. `text` is for people and chats, the rest for programs."""
+    """Content of an alert. `text` is for people and chats, the other fields for programs."""
 
     kind: Kind
     pipeline: str
     summary: str
-    """What is wrong, where, and what to do, in one line."""
+    """The problem, its location and the remedy, in one line."""
     night: str = ""
     run_id: str = ""
     stage: str = ""
     page: str = ""
-    """Web address of the page that shows it."""
+    """Web address of the page with details."""
     runbook: str = ""
-    """Web address of what it means and what to do."""
+    """Web address of the runbook entry."""
     log: str = ""
     """Web address of the task's log."""
     serves: str = ""
-    """What serves meanwhile."""
+    """Description of what currently serves."""
 
     @property
     def text(self) -> str:
@@ -64,24 +64,24 @@ class Message:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with the text."""
+        """All fields, with the text."""
         return {"text": self.text, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class Alert:
-    """A message, and the key under which it is sent once."""
+    """A message with a key; each key is sent once."""
 
     key: str
     message: Message
 
 
 def page_address(base: str, *path: str) -> str:
-    """Web address of a page inside Airflow; empty if Airflow's address is not known.
+    """Web address of a page in Airflow; empty if Airflow's address is unknown.
 
     Args:
         base: Web address of Airflow.
-        path: Parts of the page's path below Nightbid's pages.
+        path: Parts of the path below Nightbid's pages.
     """
     if not base:
         return ""
@@ -89,7 +89,7 @@ def page_address(base: str, *path: str) -> str:
 
 
 def what_serves(workspace: Workspace, pipeline: str) -> str:
-    """Say which champion serves, and since when, in a few words."""
+    """Describe which champion serves, and since when."""
     try:
         champion = ChampionPointer(workspace, pipeline).current()
     except CorruptDataError as error:
@@ -103,18 +103,18 @@ def what_serves(workspace: Workspace, pipeline: str) -> str:
 
 
 def send(settings: Settings, message: Message) -> list[str]:
-    """Send a message wherever the settings say.
+    """Send a message to the targets in the settings.
 
     Args:
-        settings: Name the webhook and the mail server.
-        message: What is sent.
+        settings: Settings with the webhook and the mail server.
+        message: Message to send.
 
     Returns:
-        Where it went, in words; empty if no place is set.
+        Description of each target; empty if none is set.
 
     Raises:
         ConfigError: An address in the settings is wrong.
-        OSError: A server did not take the message.
+        OSError: A server did not accept the message.
     """
     sent = []
     if settings.stop_webhook:

@@ -1,8 +1,9 @@
-"""Notices silence: a scheduled night that was never made, stalls or is late. Reads records alone.
+"""Watchdog for nights that never started, stall or are late. It reads run records only.
 
-Nothing here asks Airflow: a scheduler that is dead, a DAG that is paused or gone and a machine that
-is off all look the same from outside, as a night that is not there. A pipeline is expected to run
-once its schedule has made a first night, or when it is named.
+It does not ask Airflow: a dead scheduler, a paused or deleted DAG and a machine that is down all
+look the same from outside, namely as a missing night. A pipeline is expected to run once its
+schedule
+has started a first night, or if it is named explicitly.
 """
 
 from __future__ import annotations
@@ -35,30 +36,30 @@ from nightbid.storage.workspace import Workspace, write_atomically
 
 log = logging.getLogger(__name__)
 LOOK_BACK_DAYS = 3
-"""Runs that were started longer ago are not looked at."""
+"""Runs that were started longer ago are ignored."""
 QUEUED_MINUTES = 120
-"""A night without a running stage may wait this long while another night runs a stage."""
+"""Maximum wait of a night without a running stage while another night runs one."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long each kind of silence is waited for, in minutes."""
+    """Time before each kind of silence becomes an alert, in minutes."""
 
     missing: float = 10
-    """After the scheduled time, until a run of the night must have begun."""
+    """From the scheduled time until a run of the night must have started."""
     stalled: float = 10
-    """Between two stages, while no stage runs anywhere in the workspace."""
+    """Between two stages, if no stage runs anywhere in the workspace."""
     late: float = 360
-    """From the start of a night to its end, a person's decision left out."""
+    """From the start of a night to its end, without waiting for an approval."""
 
 
 class Watch:
-    """Looks at the nights of a workspace, and says what is new to say.
+    """Checks the nights of a workspace and reports new problems.
 
     Args:
-        settings: Name the workspace and the pipelines.
-        patience: How long silence is waited for.
-        expected: Pipelines whose schedule counts although it has not made a night yet.
+        settings: Settings with the workspace and the pipelines.
+        patience: Waiting times; None: the defaults.
+        expected: Pipelines to alert for even if their schedule has not started a night yet.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Watch:
         self._expected = expected
 
     def look(self, now: dt.datetime) -> list[Alert]:
-        """Find what is wrong at a moment, whether or not it was said before."""
+        """Return all problems at a time, whether or not they were reported before."""
         found: list[Alert] = []
         runs = {name: self._runs(name, found) for name in self._names()}
         recent = [
@@ -94,14 +95,15 @@ class Watch:
         return found
 
     def tell(self, now: dt.datetime, send: Callable[[Message], object]) -> list[Alert]:
-        """Look, and send what has not been sent yet.
+        """Check for problems and send those that have not been sent yet.
 
         Args:
-            now: The moment.
-            send: Delivers a message. What it raises leaves the message to be sent at the next look.
+            now: Current time.
+            send: Delivers a message; if it raises an error, the message is sent again at the next
+                check.
 
         Returns:
-            What was sent.
+            The alerts that were sent.
         """
         told = self._told()
         new = [alert for alert in self.look(now) if alert.key not in told]
@@ -133,7 +135,7 @@ class Watch:
         return sorted({*records.pipelines(self._workspace), *self._expected})
 
     def _runs(self, pipeline: str, found: list[Alert]) -> list[RunRecord]:
-        """Nights of a pipeline; records that cannot be read become alerts."""
+        """Nights of a pipeline; unreadable records become alerts."""
         runs = []
         for run_id in records.run_ids(self._workspace, pipeline):
             run = records.run(self._workspace, pipeline, run_id)
@@ -166,7 +168,7 @@ class Watch:
         return self._alert(f"missing {night}", "missing_night", spec.pipeline, said, str(night))
 
     def _silent(self, run: RunRecord, now: dt.datetime, busy: bool) -> Iterator[Alert]:
-        """A run that began and goes on no more, or for too long."""
+        """Yield alerts for a run that has stalled or takes too long."""
         try:
             done = current(records.stage_records(run))
         except (CorruptDataError, ValueError) as error:
@@ -203,7 +205,7 @@ class Watch:
             yield self._alert(f"late {run.run_id}", "late_night", run.head.pipeline, said, run=run)
 
     def _unknown(self, run: RunRecord, now: dt.datetime) -> Alert:
-        """Say that the times of a run lie in the future."""
+        """Create an alert for a run whose times are all in the future."""
         hours = (run.head.started - now).total_seconds() / 3600
         said = (
             f"the run began {hours:.1f} hours from now: the clock of the machine was put back, so"
@@ -213,9 +215,9 @@ class Watch:
         return self._alert(f"clock {run.run_id}", "stalled_night", run.head.pipeline, said, run=run)
 
     def _last_sign(self, run: RunRecord, now: dt.datetime) -> tuple[dt.datetime | None, bool]:
-        """When the run last did something, and whether a stage or a job of it runs now.
+        """Time of the run's last activity, and whether one of its stages or jobs is running now.
 
-        What lies in the future is left out; None if all does.
+        Times in the future are ignored; the time is None if there are no others.
         """
         signs = [run.head.started]
         for each in records.stage_records(run):
@@ -256,13 +258,13 @@ class Watch:
 
 
 def _has_open_job(run: RunRecord, now: dt.datetime, minutes: float) -> bool:
-    """Whether a job of a cloud service is waited for, by something that still gives signs."""
+    """Whether the run has an open cloud job with a watcher that is still alive."""
     if not any(each.state == "open" for each in job_records(run)):
         return False
     try:
         beat = dt.datetime.fromisoformat((run.folder / HEARTBEAT).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return True  # Runs of the shell have none.
+        return True  # Runs started in a shell have no heartbeat.
     return is_fresh(beat, 60 * minutes, now)
 
 
@@ -270,7 +272,7 @@ def _has_open_job(run: RunRecord, now: dt.datetime, minutes: float) -> bool:
 def _pipeline(
     name: str, folder: Path, files: tuple[tuple[str, int, int], ...]
 ) -> PipelineSpec | str:
-    """Read a pipeline, or what is wrong with it; once for each state of the folder's files."""
+    """Read a pipeline, or return its error; cached per state of the folder's files."""
     try:
         return find_pipeline(name, folder)
     except ConfigError as error:
@@ -278,7 +280,7 @@ def _pipeline(
 
 
 def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """State of all files that a pipeline may be read from: path, time of change, size."""
+    """State of all pipeline files: path, modification time, size."""
     found = []
     for path in sorted(folder.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
@@ -288,7 +290,7 @@ def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _waits_for_a_person(run: RunRecord, done: dict[str, StageRecord], now: dt.datetime) -> bool:
-    """Whether only the approval is missing, and may still be."""
+    """Whether only the approval is missing, and its deadline has not passed."""
     spec = run.head.spec
     if not spec.get("approval") or APPROVE in done or "gate_cost" not in done:
         return False
@@ -300,7 +302,7 @@ def _waits_for_a_person(run: RunRecord, done: dict[str, StageRecord], now: dt.da
 def _waits_for_its_logs(
     run: RunRecord, done: dict[str, StageRecord], now: dt.datetime, minutes: float
 ) -> bool:
-    """Whether the newest day of logs is missing, and something still looks for it."""
+    """Whether the newest day of logs is missing, and a process still polls for it."""
     arrival = run.head.spec.get("arrival")
     if not isinstance(arrival, dict) or ARRIVAL in done:
         return False
