@@ -1,4 +1,4 @@
-"""Nightbid on Airflow: operators that run stages, sensors that watch money, and an embedded night.
+"""Nightbid on Airflow: operators that run stages, sensors that watch costs, an embedded Airflow.
 
-Everything here is a thin layer over the library ``nightbid``, which knows nothing of Airflow.
+This package is a thin layer over the library ``nightbid``, which does not depend on Airflow.
 """

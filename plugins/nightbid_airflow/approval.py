@@ -1,4 +1,4 @@
-"""A person between the last gate and the promotion."""
+"""The task in which a user approves the promotion, after the last gate."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from nightbid.storage.workspace import Workspace, write_atomically
 from nightbid_airflow.page_links import PageLink, run_page
 
 ASKED = "asked.json"
-"""File of a run whose promotion a person was asked about: when, by the machine's uptime."""
+"""Name of the file in a run's folder with the time of the question, by the machine's uptime."""
 SLACK_SECONDS = 60.0
 PAUSE_SECONDS = 10.0
-"""Between a deferral and the next part of the task: Airflow takes a task for lost that goes on
-before the process of the part before has ended, within some five seconds."""
+"""Seconds between a deferral and the resumption of the task. Airflow considers a task lost if it
+resumes before the previous process of the task has ended, which takes up to about 5 s."""
 
 
 class EarlierAnswer(HITLTrigger):
-    """Reads the answer to a question that an earlier try of the task put, if there is one."""
+    """Reads the answer to a question that an earlier try of the task asked, if there is one."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Serialize the trigger."""
         return "nightbid_airflow.approval.EarlierAnswer", super().serialize()[1]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Fire once: with the answer, or with a timeout if nobody has answered."""
+        """Fire once: with the answer, or with a timeout if there is none."""
         await asyncio.sleep(PAUSE_SECONDS)
         try:
             async for event in super().run():
                 yield event
-        except Exception as error:  # the question is put again
+        except Exception as error:  # the task asks again
             self.log.warning("the earlier answer cannot be read: %s", error)
             failure = {"error": str(error), "error_type": "timeout"}
             yield TriggerEvent(failure)  # type: ignore[no-untyped-call]
 
 
 class PromotionApproval(ApprovalOperator):
-    """Asks whether to promote, with the verdicts and the report; a rejection skips the promotion.
+    """Asks a user whether to promote, showing verdicts and report; a rejection skips the promotion.
 
-    Without an answer in time the champion stays, and the run says why. A clock that is put forward
-    ends the question no earlier, where the machine is still the one that asked.
+    Without an answer in time the champion stays, and the run records why. If the clock is set
+    forward, the question does not expire early, as long as the machine has not restarted.
 
     Args:
-        pipeline: name of the pipeline's YAML file.
-        hours: how long it waits.
+        pipeline: Name of the pipeline's YAML file.
+        hours: Hours to wait for an answer.
     """
 
     operator_extra_links = (PageLink(),)
@@ -72,10 +72,10 @@ class PromotionApproval(ApprovalOperator):
         self.hours = hours
 
     def execute(self, context: Context) -> Any:
-        """Put the night's verdicts into the question, and wait.
+        """Ask with the verdicts of the night, and wait.
 
-        Airflow takes a task for lost that is answered before the process that put the question has
-        ended, and tries it again: an answer that was given counts, else the question is put again.
+        If a user answers before the process that asked has ended, Airflow considers the task lost
+        and retries it. The retry uses the answer that was given; without one it asks again.
         """
         run = self._run(context)
         ti, answer = context["ti"], run.newest(APPROVE)
@@ -87,7 +87,7 @@ class PromotionApproval(ApprovalOperator):
                      "responded_by_user": person}  # fmt: skip
             return super().execute_complete(context, event)
         if is_second_try and (run.folder / ASKED).exists():
-            # Airflow keeps the answer, and a triggerer alone can read it; to ask would delete it.
+            # Airflow keeps the answer, but only a trigger can read it; asking again deletes it.
             trigger = EarlierAnswer(
                 ti_id=ti.id,
                 options=self.options,
@@ -98,7 +98,7 @@ class PromotionApproval(ApprovalOperator):
         return self._ask(run, context)
 
     def take_earlier_answer(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on with the answer that an earlier try got; without one, put the question again.
+        """Use the answer that an earlier try received; without one, ask again.
 
         Raises: see `execute_complete`.
         """
@@ -107,10 +107,10 @@ class PromotionApproval(ApprovalOperator):
         return self.execute_complete(context, event)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Record who decided what; a rejection, or no answer in time, ends the run as stopped.
+        """Record the decision and the user; a rejection or a timeout ends the run as stopped.
 
         Raises:
-            AirflowFailException: nobody answered in time.
+            AirflowFailException: There was no answer in time.
         """
         answer = event.get("chosen_options") or []
         person = str((event.get("responded_by_user") or {}).get("name") or "")
@@ -127,7 +127,7 @@ class PromotionApproval(ApprovalOperator):
                 return super().execute(context)
             said = f"no answer in {_hours(self.hours)}" if late else str(event["error"])
             self._record(context, "stopped", f"not promoted: {said}", "")
-            # Nobody is asked again.
+            # Fail without a retry, which would ask again.
             raise AirflowFailException(f"not promoted: {said}")
         if answer == [self.APPROVE]:
             self._record(context, "done", f"approved by {person or 'somebody'}", person)
@@ -146,7 +146,7 @@ class PromotionApproval(ApprovalOperator):
         return RunRecord.load(Workspace(Settings().workspace), self.pipeline, run_id)
 
     def _seconds_left(self, context: Context) -> float:
-        """How long the question should still stand by the machine's uptime; 0 if unknown."""
+        """Get the seconds until the question expires, by the machine's uptime; 0 if unknown."""
         try:
             asked = json.loads((self._run(context).folder / ASKED).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -170,12 +170,12 @@ class PromotionApproval(ApprovalOperator):
 
 
 def question(run: RunRecord, run_id: str, hours: float) -> str:
-    """What a person needs to decide, as Markdown.
+    """Write the text of the question as Markdown: verdicts, links and deadline.
 
     Args:
-        run: its record.
-        run_id: as Airflow has it.
-        hours: how long the question stands.
+        run: Record of the run.
+        run_id: Id of the run in Airflow.
+        hours: Hours until the question expires.
     """
     page = run_page(run.head.pipeline, run_id)
     lines = [f"**[Report of the night of {run.date}]({page})**", ""]

@@ -1,4 +1,4 @@
-"""Waiting for the newest day of logs without a worker: a task before `sample`, and its trigger."""
+"""A deferred task before `sample` that waits for the newest day of logs, and its trigger."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from nightbid_airflow.request import Request
 
 
 class ArrivalTrigger(BaseTrigger):
-    """Looks at a night's newest day until it is complete or the deadline is over.
+    """Polls the newest day of a night until it is complete or the deadline has passed.
 
-    It keeps nothing that matters: a triggerer that is restarted goes on looking.
+    The trigger has no state of its own, so a restarted triggerer continues polling.
 
     Args:
-        workspace: Root URI.
+        workspace: Root URI of the workspace.
         pipeline: Name of the pipeline.
-        run_id: As in the records.
-        cache: Folder for what was found in large files.
-        every: Seconds between looks.
+        run_id: Id of the run in the records.
+        cache: Folder of the local cache, for what was found in large files.
+        every: Seconds between polls.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class ArrivalTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until there is nothing more to wait for; fire once."""
+        """Poll until the wait is over; fire once."""
         while (seconds := await asyncio.to_thread(self._look)) > 0:
             await asyncio.sleep(seconds)
         yield TriggerEvent({"looked": True})  # type: ignore[no-untyped-call]
 
     def _look(self) -> float:
-        """Look once; 0 when the task may go on, else seconds until the next look."""
-        # Here, because the DAG file imports this module: it reads logs.
+        """Poll once; return 0 if the task can resume, else the seconds until the next poll."""
+        # Imported here because the DAG file imports this module, and reading logs is heavy.
         from nightbid.arrival.wait import look, waiting_words
 
         run = RunRecord.load(Workspace(self.workspace), self.pipeline, self.run_id)
@@ -88,8 +88,8 @@ class ArrivalTrigger(BaseTrigger):
 class ArrivalSensor(BaseOperator):
     """Waits for the newest day of the night, deferred to the triggerer.
 
-    At the deadline the night goes on with an older day if the pipeline accepts a lag; else it
-    stops.
+    At the deadline the night continues with an older day if `arrival.lag_days` allows it; otherwise
+    it stops.
 
     Args:
         pipeline: Name of the pipeline's YAML file.
@@ -103,15 +103,15 @@ class ArrivalSensor(BaseOperator):
         self.pipeline = pipeline
 
     def execute(self, context: Context) -> str:
-        """Look once, and wait in the triggerer where the day is not complete.
+        """Check once, and wait in the triggerer if the day is not complete.
 
         Raises:
-            AirflowFailException: The settings are wrong, or the day did not come in time.
+            AirflowFailException: The settings are wrong, or the day did not arrive in time.
         """
         return self._go(context, dt.datetime.now(dt.UTC), may_wait=True)
 
     def resume(self, context: Context, event: dict[str, Any], began: str = "") -> str:
-        """Decide: the day is complete, or the deadline is over.
+        """Check again after the trigger has fired: the day is complete or the deadline has passed.
 
         Raises: see `execute`.
         """
@@ -124,7 +124,7 @@ class ArrivalSensor(BaseOperator):
         settings = Settings()
         try:
             request = Request.of(self.pipeline, context["dag_run"], context["params"])
-            # Cleared, it begins with the YAML of now, and without a lag that was accepted before.
+            # A cleared task starts with the current YAML and without a previously accepted lag.
             is_cleared = may_wait and context["ti"].max_tries > (self.retries or 0)
             spec, run = request.open(settings, is_cleared=is_cleared)
             ends = spec.arrival_deadline(run.date)

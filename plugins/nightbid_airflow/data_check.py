@@ -1,4 +1,4 @@
-"""`nightbid data check` as a DAG: a form takes a folder, and a page shows what it holds."""
+"""`nightbid data check` as a DAG: a form takes a folder, and a page shows what was found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORM = {
 
 
 def data_check_dag() -> DAG:
-    """Make the DAG: one task, started by hand."""
+    """Make the DAG: one task, triggered manually."""
     with DAG(
         dag_id="data_check",
         description="Look at a folder of logs and draft a pipeline for it",
@@ -47,15 +47,15 @@ def data_check_dag() -> DAG:
 
 
 class DataCheckOperator(BaseOperator):
-    """Looks at the folder that the form names."""
+    """Inspects the folder that the form names."""
 
     ui_color = "#e8f0fe"
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Look at it; the XCom is the page's address and the roles without a column.
+        """Inspect the folder; the XCom is the URL of the page and the roles without a column.
 
         Raises:
-            AirflowFailException: the folder is not there, or cannot be read as logs.
+            AirflowFailException: The folder does not exist or cannot be read as logs.
         """
         from nightbid.data_check.check import check_folder
         from nightbid.data_check.saved import save_check

@@ -1,7 +1,7 @@
 """Costs as metrics, through Airflow's own StatsD or OpenTelemetry (`[metrics]` in airflow.cfg).
 
-Gauges below `nightbid.cost.`, tagged with the pipeline and, while it runs, the stage. Sent from
-the triggerer, where Airflow has set its metrics up; where none are switched on, nothing is sent.
+The gauges are named `nightbid.cost.…` and tagged with the pipeline and, for running stages, the
+stage. The triggerer sends them; if Airflow's metrics are off, nothing is sent.
 """
 
 from __future__ import annotations

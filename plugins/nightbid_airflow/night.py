@@ -1,4 +1,4 @@
-"""From a pipeline to its nightly DAG."""
+"""Makes the nightly DAG of a pipeline."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
         access_control=_access(spec, Settings()),
         default_args={
             "owner": spec.owner,
-            # For tasks that are lost with their worker, or find no API server. A stage that fails
-            # by itself is tried twice, see `StageOperator`; finished stages are not run again.
+            # Retries are for tasks that lose their worker or the API server. A stage that fails
+            # by itself is tried twice, see `StageOperator`; finished stages do not run again.
             "retries": RETRIES,
             "retry_delay": dt.timedelta(seconds=30),
         },
@@ -66,7 +66,7 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
             )
             for stage in NIGHT
         }
-        # A teardown: it runs however the night ends, and does not decide how it ended.
+        # A teardown runs whatever the outcome of the night, and does not affect that outcome.
         report = ReportOperator(task_id=REPORT, pipeline=spec.pipeline, doc_md=TASKS[REPORT])
         tasks["promote"] >> report.as_teardown()
         CostSensor(
@@ -104,17 +104,17 @@ def nightly_dag(spec: PipelineSpec) -> DAG:
 
 
 OWN_ROLES = ("Admin", "Op", "User", "Viewer", "Public")
-"""Roles that Airflow brings."""
+"""Built-in roles of Airflow."""
 
 
 def _access(spec: PipelineSpec, settings: Settings) -> dict[str, dict[str, set[str]]] | None:
-    """Give each role of the pipeline what it may do with its DAG.
+    """Get the permissions of each role on the DAG of the pipeline.
 
-    A role that Airflow does not know would break every DAG of the file, so only those of the
-    installation are let through; `nightbid_airflow.roles` makes them.
+    A role that Airflow does not know would break all DAGs of the file, so only roles of the
+    installation are allowed; `nightbid_airflow.roles` creates them.
 
     Raises:
-        ConfigError: a role is not one of the installation.
+        ConfigError: A role is not one of the installation's roles.
     """
     known = (*OWN_ROLES, *settings.roles)
     for role in spec.access:
@@ -132,7 +132,7 @@ def _access(spec: PipelineSpec, settings: Settings) -> dict[str, dict[str, set[s
 
 
 def _schedule(spec: PipelineSpec) -> Any:
-    """When nights begin: at a time, when the logs are announced, or by hand."""
+    """Get the schedule of a pipeline: a timetable, the asset of its logs, or None (manual)."""
     if spec.schedule:
         source = spec.source
         return NightTimetable(
@@ -162,11 +162,11 @@ def _document(spec: PipelineSpec) -> str:
 
 
 def pipeline_dags(folder: Path) -> dict[str, DAG]:
-    """Make a DAG per pipeline YAML in `folder`, by DAG id; a broken YAML costs only itself.
+    """Make a DAG per pipeline YAML in `folder`, by DAG id; a broken YAML affects no other DAG.
 
-    Airflow marks every DAG of a file with an import error stale, which would freeze running
-    nights of healthy pipelines. So nothing is raised here: a pipeline that cannot be loaded
-    becomes `broken_dag`, under the id that its nightly DAG would have.
+    If a DAG file has an import error, Airflow marks all of its DAGs as stale, which would freeze
+    running nights of healthy pipelines. So this function raises nothing: a pipeline that cannot be
+    loaded becomes a `broken_dag` with the id of its nightly DAG.
     """
     dags: dict[str, DAG] = {}
     for name in pipeline_names(folder):
@@ -180,7 +180,7 @@ def pipeline_dags(folder: Path) -> dict[str, DAG]:
                 )
             dag = nightly_dag(spec)
             dag.validate()  # type: ignore[no-untyped-call]
-        except Exception as error:  # Any error here would take the other DAGs along.
+        except Exception as error:  # Any error here would break the other DAGs too.
             fault = str(error) if isinstance(error, NightbidError) else _line(name, error)
             dag = broken_dag(name, fault)
         dags[dag.dag_id] = dag
@@ -188,14 +188,14 @@ def pipeline_dags(folder: Path) -> dict[str, DAG]:
 
 
 def broken_dag(name: str, fault: str) -> DAG:
-    """Make the DAG that stands for a pipeline whose YAML cannot be loaded.
+    """Make a placeholder DAG for a pipeline whose YAML cannot be loaded.
 
-    It parses, has no schedule, shows the fault in its title, description and documentation, and
-    fails with the fault when it is triggered.
+    The DAG has no schedule, shows the error in its title, description and documentation, and fails
+    with the error when it is triggered.
 
     Args:
-        name: Name of the YAML file, without its ending.
-        fault: What is wrong, where, and what to do: a line per fault.
+        name: Name of the YAML file, without its extension.
+        fault: Error message: a line per error, with its place and what to do.
     """
     dag_id = f"nightly_{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}"
     with DAG(
@@ -218,10 +218,10 @@ def _line(name: str, error: Exception) -> str:
 
 
 class BrokenPipelineOperator(BaseOperator):
-    """Fails with what is wrong with a pipeline's YAML.
+    """Fails with the error in a pipeline's YAML.
 
     Args:
-        fault: The line to fail with.
+        fault: Error message to fail with.
     """
 
     def __init__(self, *, fault: str, **kwargs: Any) -> None:
@@ -232,6 +232,6 @@ class BrokenPipelineOperator(BaseOperator):
         """Fail, without a retry.
 
         Raises:
-            AirflowFailException: always.
+            AirflowFailException: Always.
         """
         raise AirflowFailException(self.fault)

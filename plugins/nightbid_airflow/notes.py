@@ -1,8 +1,8 @@
-"""What the scheduler does when a night begins or ends: it writes the run's note, and watches again.
+"""Scheduler hooks for when a night starts or ends: they write the run's note and restart the watch.
 
-Airflow shows the note on the run's page: the night, and how it ended. A note that a person has
-written or changed is left alone. A stage that is cleared runs without `watch_cost`, which nothing
-depends on: it is cleared along.
+Airflow shows the note on the page of the run: the night and its outcome. A note that a user has
+written or changed is left alone. When a stage is cleared, `watch_cost` is cleared too, because no
+task depends on it and Airflow would not rerun it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ LOG = logging.getLogger(__name__)
 NIGHTLY = "nightly_"
 WATCH = "watch_cost"
 LONGEST = 900
-"""Letters; Airflow keeps 1,000."""
+"""Maximum length of a note, in characters; Airflow stores 1,000."""
 MARKS = {"promoted": "🟢", "kept": "⚪", "stopped": "🟠", "failed": "🔴"}
-"""How a night ended, as a color: Airflow's pages no longer draw those of operators."""
+"""Outcome of a night → colored mark, since Airflow's pages no longer show operator colors."""
 
 
 @hookimpl
 def on_dag_run_running(dag_run: Any, msg: str) -> None:
-    """Note the night of a run that begins, and watch one that goes on after a person cleared it."""
+    """Write the note of a starting run; restart the cost watch if a user has cleared a task."""
     _write(dag_run, ended=False)
     try:
         _watch_again(dag_run)
@@ -44,7 +44,7 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:
 
 
 def _watch_again(dag_run: Any) -> None:
-    """Clear the cost watch of a run that goes on after it had ended."""
+    """Clear the cost watch of a run that resumes after it had ended."""
     if not dag_run.dag_id.startswith(NIGHTLY):
         return
     from airflow.models.taskinstance import clear_task_instances
@@ -71,18 +71,18 @@ def _write(dag_run: Any, *, ended: bool) -> None:
         return
     try:
         dag_run.note = note_of(dag_run, ended=ended)
-    except Exception:  # A note must never hold up the scheduler.
+    except Exception:  # A note must never block the scheduler.
         LOG.exception("no note for %s", dag_run.run_id)
 
 
 def note_of(dag_run: Any, *, ended: bool) -> str:
-    """Say in Markdown which night a run is of and how it ended, with a link to its page.
+    """Write the note in Markdown: night, outcome and a link to the page of the run.
 
     Args:
-        dag_run: As Airflow has it.
-        ended: Whether it has.
+        dag_run: DAG run of Airflow.
+        ended: Whether the run has ended.
     """
-    # Here, because every component imports this module with the plugin.
+    # Imported here because every component imports this module with the plugin.
     from nightbid_airflow.page_links import run_page
     from nightbid_airflow.request import Request
 
@@ -99,11 +99,11 @@ def note_of(dag_run: Any, *, ended: bool) -> str:
 
 
 def outcome(pipeline: str, run_id: str) -> tuple[str, str]:
-    """How a run ended: a mark, and a sentence from its records.
+    """Get the outcome of a run from its records: a mark and a sentence.
 
     Args:
         pipeline: Name of the pipeline.
-        run_id: As Airflow has it.
+        run_id: Id of the run in Airflow.
     """
     from nightbid.config.settings import Settings
     from nightbid.errors import NightbidError

@@ -1,9 +1,9 @@
-"""Tells people when a task of a night has failed: a gate that stopped, a crash, a budget.
+"""Sends a message when a task of a night has failed: a gate stopped, a crash, a budget limit.
 
-Attached to every task of a night. Where the message goes is a matter of the installation: a webhook
-(`NIGHTBID_STOP_WEBHOOK`), mail (`NIGHTBID_MAIL_TO`), or any notifier of Airflow's
-(`NIGHTBID_STOP_NOTIFIER=module:Class`, made without arguments), which finds the message in its
-context as `nightbid`. Nights that never begin are noticed by `nightbid watch`.
+The notifier is attached to every task of a night. The installation chooses where the message goes:
+a webhook (`NIGHTBID_STOP_WEBHOOK`), mail (`NIGHTBID_MAIL_TO`) or any Airflow notifier
+(`NIGHTBID_STOP_NOTIFIER=module:Class`, created without arguments), which finds the message in its
+context as `nightbid`. `nightbid watch` detects nights that never start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nightbid.storage.workspace import Workspace
 
 
 class StopNotifier(BaseNotifier):
-    """Sends one message when a task of a night has failed for good.
+    """Sends one message when a task of a night has failed and has no retries left.
 
     Args:
         pipeline: Name of the pipeline.
@@ -34,11 +34,11 @@ class StopNotifier(BaseNotifier):
         self.stage = stage
 
     def notify(self, context: Context) -> None:
-        """Send the message. What goes wrong here is logged by Airflow; the stop stands.
+        """Send the message. Airflow logs errors of this method; the task stays failed.
 
         Raises:
             ConfigError: The notifier of the installation does not exist.
-            OSError: The webhook or the mail server did not take the message.
+            OSError: The webhook or the mail server did not accept the message.
         """
         settings = Settings()
         if not (settings.stop_webhook or settings.stop_notifier or settings.mail_to):
@@ -47,13 +47,13 @@ class StopNotifier(BaseNotifier):
         try:
             send(settings, message)
         finally:
-            # Where one webhook is down, the message still goes to the others.
+            # If one recipient is down, the message still goes to the others.
             if settings.stop_notifier:
                 notifier = _named(settings.stop_notifier)()
                 notifier({**context, "nightbid": message.to_json()})
 
     def message(self, context: Context, settings: Settings) -> Message:
-        """Say what stopped, where and why, what serves meanwhile, and where to look."""
+        """Write the message: what stopped and why, what serves meanwhile, and links."""
         run_id = safe_run_id(context["dag_run"].run_id)
         workspace = Workspace(settings.workspace)
         base = settings.pages or conf.get("api", "base_url", fallback="") or ""
@@ -67,7 +67,7 @@ class StopNotifier(BaseNotifier):
                 summary = record.summary or record.error
                 stopped = record.state == "stopped"
         except (ConfigError, CorruptDataError):
-            pass  # The night failed before it had a record, or its record is damaged.
+            pass  # The night failed before its record was written, or the record is damaged.
         summary = summary or str(context.get("exception") or "failed without a verdict")
         return Message(
             kind="gate_stopped" if stopped else "failed",

@@ -40,17 +40,17 @@ from nightbid_airflow.turn import TurnTrigger, runs_at_work, waits_for
 FINAL = (BudgetExceeded, ConfigError, DataError, GateStopped, PriceError, PromotionRefused)
 """Errors that a retry cannot fix."""
 CHATTY = ("great_expectations", "alembic", "apache_beam", "absl")
-"""They log hundreds of lines a task at INFO, and hide what the stage says."""
+"""Loggers that write hundreds of INFO lines per task and would hide the log of the stage."""
 
 
 class StageOperator(BaseOperator):
     """Runs one stage in the task's process, or reuses its output.
 
-    The XCom is a manifest's address and verdict, never data.
+    The XCom is the URI of the manifest and the verdict, never data.
 
     Args:
-        stage: its name in `nightbid.night.stages.NIGHT`.
-        pipeline: name of the pipeline's YAML file.
+        stage: Name of the stage in `nightbid.night.stages.NIGHT`.
+        pipeline: Name of the pipeline's YAML file.
     """
 
     ui_color = "#e8f0fe"
@@ -67,24 +67,24 @@ class StageOperator(BaseOperator):
         self.job_page = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the stage for the DAG run's night.
+        """Run the stage for the night of the DAG run.
 
         Raises:
-            AirflowFailException: no retry can help; one line says what can.
-            NightbidError: a retry may help.
+            AirflowFailException: A retry cannot help; the message says what to do.
+            NightbidError: A retry may help.
         """
         self._take_turn(context)
         return self._go(context, begin=True)
 
     def begin(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Run the stage, now that no other night of the pipeline is at work.
+        """Run the stage after the trigger has found that no other night of the pipeline is running.
 
         Raises: see `execute`.
         """
         return self._go(context, begin=True)
 
     def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Collect what the stage's job has made, now that the trigger has seen it end.
+        """Collect the output of the stage's job after the trigger has seen it end.
 
         Raises: see `execute`.
         """
@@ -102,7 +102,7 @@ class StageOperator(BaseOperator):
         try:
             request = Request.of(self.pipeline, context["dag_run"], context["params"])
             attempt = context["ti"].try_number
-            # Clearing a task gives it its retries once more.
+            # Clearing a task grants it its retries again.
             before = context["ti"].max_tries - (self.retries or 0)
             spec, run = request.open(settings, stage, is_cleared=begin and before > 0)
             found = (
@@ -118,7 +118,7 @@ class StageOperator(BaseOperator):
                 else finish_stage(stage, spec, run, cache_folder=settings.cache, progress=progress)
             )
         except FINAL as error:
-            # Without the chain: the log ends with the line that says what to do.
+            # Without the exception chain, the log ends with the line that says what to do.
             raise AirflowFailException(str(error)) from None
         except NightbidError as error:
             if run is not None and self._has_failed_twice(run, before):
@@ -134,7 +134,7 @@ class StageOperator(BaseOperator):
         elif found.manifest.metrics.get("decision") == "promoted":
             try:
                 publish(self.pipeline, context)
-            except Exception:  # The champion is promoted: that must not fail any more.
+            except Exception:  # The champion is promoted already, so the task must not fail.
                 self.log.exception("the promotion is not published as an asset event")
         for asset in data_assets(self.pipeline, self.stage):
             context["outlet_events"][asset].extra = {
@@ -146,20 +146,20 @@ class StageOperator(BaseOperator):
         return describe(found)
 
     def _has_failed_twice(self, run: RunRecord, before: int) -> bool:
-        """Whether the stage has failed by itself two times, lost workers not counted.
+        """Whether the stage itself has failed twice; lost workers do not count.
 
         Args:
-            run: The night.
-            before: Tries before a person cleared the task.
+            run: Record of the night.
+            before: Number of tries before a user cleared the task.
         """
         failed = [each for each in run.records(self.stage)
                   if each.state == "failed" and each.attempt > before]  # fmt: skip
         return len(failed) > 1
 
     def _take_turn(self, context: Context) -> None:
-        """Give the worker back while another night of the pipeline is at work.
+        """Defer the task while another night of the pipeline is running.
 
-        A later stage asks, too: a person may clear it when the next night has begun.
+        Later stages check this too, because a user may clear them after the next night has started.
         """
         run = context["dag_run"]
         if run.triggering_user_name == "dag_test":
@@ -194,7 +194,7 @@ class StageOperator(BaseOperator):
         )
 
     def _leave(self, away: DeferredJob, settings: Settings) -> NoReturn:
-        """Give the worker back while the job goes on."""
+        """Defer the task while the job is running."""
         job_record = away.job_record
         self.job_page = away.page
         self.log.info("job %s: %s", job_record.job_id, away.page)
@@ -211,14 +211,14 @@ class StageOperator(BaseOperator):
         )
 
     def on_kill(self) -> None:
-        """Leave the stage from within the signal handler: it clears up and records the attempt."""
+        """Raise from the signal handler, so that the stage cleans up and records the attempt."""
         raise StageError(
             "stopped from outside", where=self.stage, hint="clear the task to run it again"
         )
 
 
 def _out_of_reach(error: OSError, settings: Settings) -> WorkspaceError:
-    """Say in one line that a file cannot be read or written: a disk is full, read-only or gone."""
+    """Make a one-line error for a failed read or write: the disk is full, read-only or missing."""
     where = error.filename or settings.workspace
     return WorkspaceError(
         f"{error.strerror or error}",
@@ -228,12 +228,13 @@ def _out_of_reach(error: OSError, settings: Settings) -> WorkspaceError:
 
 
 class ReportOperator(BaseOperator):
-    """Writes the report of a night and logs the run in MLflow, however the night ended.
+    """Writes the report of a night and logs the run in MLflow, whatever the outcome of the night.
 
-    A tracking store that is down fails nothing: the run waits on disk for the next night.
+    If the tracking store is down, the task still succeeds; the run is queued on disk until the next
+    night.
 
     Args:
-        pipeline: name of the pipeline's YAML file.
+        pipeline: Name of the pipeline's YAML file.
     """
 
     ui_color = "#f3e8fd"
@@ -244,8 +245,8 @@ class ReportOperator(BaseOperator):
         self.pipeline = pipeline
 
     def execute(self, context: Context) -> dict[str, str]:
-        """Write the page beside the run's records; the XCom is its address."""
-        # Templates and charts: not for the parsing of a DAG.
+        """Write the page into the folder of the run; the XCom is its URI."""
+        # Imported here because parsing a DAG needs no templates and charts.
         from nightbid.report.write import write_report
         from nightbid.tracking.log import deliver, queue_run
 

@@ -1,6 +1,6 @@
-"""From a task to its page: what a gate found, or the run so far.
+"""Links from a task to its page: the findings of a gate, or the run.
 
-Airflow keeps a link per task that has ended, and shows it as a button.
+Airflow stores the link of each finished task and shows it as a button.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from nightbid_airflow.views.asgi import framed_address
 
 
 class PageLink(BaseOperatorLink):
-    """The output's page of a stage (a gate's findings); of any other task the run's."""
+    """Link to the page of a stage's output (a gate's findings), or else to the page of the run."""
 
     name = "Nightbid"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Give its address inside Airflow's frame.
+        """Get the address of the page, inside Airflow's frame.
 
         Args:
-            operator: with a `pipeline`, and a `stage` if it runs one.
-            ti_key: of its task instance.
+            operator: Operator with a `pipeline`, and with a `stage` if it runs one.
+            ti_key: Key of the task instance.
         """
         pipeline = getattr(operator, "pipeline", "")
         run_id = safe_run_id(ti_key.run_id)
@@ -36,7 +36,7 @@ class PageLink(BaseOperatorLink):
             run = RunRecord.load(Workspace(Settings().workspace), pipeline, run_id)
             record = run.stage(stage) if stage else None
         except ConfigError:
-            record = None  # It failed before there was a record.
+            record = None  # The run failed before its record was written.
         _, _, place = (record.uri if record else "").partition("stages/")
         if place:
             return f"{framed_address()}outputs/{quote(place)}"
@@ -44,10 +44,10 @@ class PageLink(BaseOperatorLink):
 
 
 def run_page(pipeline: str, run_id: str) -> str:
-    """Address of a run's page, inside Airflow's frame."""
+    """Get the address of the page of a run, inside Airflow's frame."""
     return f"{framed_address()}runs/{quote(pipeline)}/{quote(safe_run_id(run_id))}"
 
 
 def data_check_page(name: str) -> str:
-    """Address of the page of a folder of logs, inside Airflow's frame."""
+    """Get the address of the page of an inspected folder, inside Airflow's frame."""
     return f"{framed_address()}data-checks/{quote(name)}"

@@ -1,4 +1,4 @@
-"""An upgrade rehearsal as a DAG: one task with a form, and a weekly one that proposes upgrades."""
+"""Upgrade rehearsals as DAGs: one task with a form, and a weekly DAG that proposes upgrades."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from nightbid.storage.workspace import Workspace
 from nightbid_airflow.operators import CHATTY, FINAL
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements.txt"
-"""Lock that this installation was made from."""
+"""Lock file that this installation was built from."""
 PIN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.+!-]+| @ \S+)$"
 
 
 def form(pipelines: Sequence[str]) -> dict[str, Param]:
-    """Fields of the trigger form."""
+    """Get the fields of the trigger form."""
     return {
         "pipeline": Param(pipelines[0], type="string", enum=[*pipelines], title="Pipeline"),
         "upgrade": Param(
@@ -52,7 +52,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
 
 
 def rehearsal_dag(pipelines: Sequence[str]) -> DAG:
-    """Make the DAG: one for all pipelines, started by hand."""
+    """Make the DAG: one for all pipelines, triggered manually."""
     with DAG(
         dag_id="upgrade_rehearsal",
         description="Try other versions of the pinned packages beside the present ones",
@@ -71,7 +71,7 @@ def rehearsal_dag(pipelines: Sequence[str]) -> DAG:
 
 
 def proposal_dag(pipelines: Sequence[str]) -> DAG:
-    """Make the DAG that proposes the newest versions once a week, with their rehearsal."""
+    """Make the DAG that rehearses the newest versions once a week and proposes them."""
     params = form(pipelines)
     for name in ("upgrade", "requirements", "name"):
         del params[name]
@@ -95,11 +95,11 @@ def proposal_dag(pipelines: Sequence[str]) -> DAG:
 
 
 class RehearseOperator(BaseOperator):
-    """Rehearses what the form asks for.
+    """Rehearses the upgrade that the form describes.
 
     Args:
-        newest: rehearse the newest versions that `requirements.in` allows; a verdict of *not safe*
-            is then a result, not a failure.
+        newest: Whether to rehearse the newest versions that `requirements.in` allows. The verdict
+            *not safe* is then a result, not a failure of the task.
     """
 
     ui_color = "#f3e8fd"
@@ -109,12 +109,12 @@ class RehearseOperator(BaseOperator):
         self.newest = newest
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the rehearsal; the XCom is its verdict, causes and the report's address.
+        """Run the rehearsal; the XCom is its verdict, causes and the address of the report.
 
         Raises:
-            AirflowSkipException: there is nothing newer.
-            AirflowFailException: what was asked for cannot be meant, the budget ended, or the
-                upgrade is not safe.
+            AirflowSkipException: There are no newer versions.
+            AirflowFailException: The form is invalid, the budget is used up, or the upgrade is not
+                safe.
         """
         from nightbid.rehearse.locks import Lock
         from nightbid.rehearse.planning import candidate_lock, plan_rehearsal

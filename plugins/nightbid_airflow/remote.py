@@ -1,4 +1,4 @@
-"""A stage's job at a cloud service, followed without a worker: trigger and link."""
+"""Trigger that follows a stage's cloud job without a worker, and the link to the job."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class JobTrigger(BaseTrigger):
-    """Looks at a job until it ends: says its messages in the task's log, watches its cost.
+    """Polls a job until it ends, copies its messages to the task's log and watches its cost.
 
-    It keeps nothing that matters: a triggerer that is restarted goes on, and repeats the messages.
-    A person who clears the task, or sets its state, cancels the job; a restart does not.
+    The trigger has no state of its own: a restarted triggerer continues and repeats the messages.
+    If a user clears the task or sets its state, the job is canceled; a restart does not cancel it.
 
     Args:
-        workspace: root URI.
-        pipeline: name of the pipeline.
-        run_id: as in the records.
-        stage: whose job.
-        attempt: which attempt at the stage.
-        every: seconds between looks.
+        workspace: Root URI of the workspace.
+        pipeline: Name of the pipeline.
+        run_id: Id of the run in the records.
+        stage: Name of the stage that the job runs.
+        attempt: Number of the attempt at the stage, from 1.
+        every: Seconds between polls.
     """
 
     def __init__(
@@ -70,24 +70,24 @@ class JobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until the job has ended; fire once, with its state and page."""
+        """Poll until the job has ended; fire once, with its state and page."""
         while True:
             state, page, has_ended = await asyncio.to_thread(self._look)
             if has_ended:
-                # The page, because the task that resumes is a new process, and links to it again.
+                # The page, because the task resumes in a new process and stores its link again.
                 yield TriggerEvent({"state": state, "page": page})  # type: ignore[no-untyped-call]
                 return
             await asyncio.sleep(self.every)
 
     async def on_kill(self) -> None:
-        """Cancel the job: a person has ended the task."""
+        """Cancel the job, because a user has ended the task."""
         await asyncio.to_thread(self._cancel)
 
     def _open(self) -> RunRecord:
         return RunRecord.load(Workspace(self.workspace), self.pipeline, self.run_id)
 
     def _look(self) -> tuple[str, str, bool]:
-        # Here, because the DAG file imports this module: the cloud's clients are heavy.
+        # Imported here because the DAG file imports this module, and cloud clients are heavy.
         from nightbid.jobs.cost_watch import JobWatch
         from nightbid.jobs.follow import JobFollower, service_of
         from nightbid.jobs.store import job_record_of
@@ -115,10 +115,10 @@ class JobTrigger(BaseTrigger):
 
 
 class JobLink(BaseOperatorLink):
-    """Leads from a task to the page of its job."""
+    """Link from a task to the page of its job."""
 
     name = "Job"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Address of the page; empty for a stage that ran in the task itself."""
+        """Get the address of the page; empty for a stage that ran in the task itself."""
         return str(getattr(operator, "job_page", ""))

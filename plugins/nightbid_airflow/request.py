@@ -1,4 +1,4 @@
-"""What a DAG run asks for: the form that a person fills in, and the night it comes to."""
+"""Request of a DAG run: the trigger form, and the night and settings that it stands for."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ SHORTHAND = {
     "architecture": "model.architecture",
     "budget_usd": "budget.run_usd",
 }
-"""Fields of the form that stand for one key of the pipeline each."""
+"""Field of the form → key of the pipeline that it sets."""
 
 
 SETTING = rf"^({'|'.join(PipelineSpec.model_fields)})(\.[A-Za-z0-9_]+)*=.*$"
-"""A line of *Other settings*. A misspelled block is refused by the form itself."""
+"""Pattern of a line of *Other settings*, so that the form itself refuses a misspelled block."""
 
 
 def form(spec: PipelineSpec) -> dict[str, Param]:
-    """Fields of the trigger form of a pipeline, with what the pipeline says when left empty."""
+    """Get the fields of a pipeline's trigger form, which show the values of the pipeline."""
     unit = spec.partition
     told = {
         "day": "Newest day of logs. Empty: the day before the run, UTC.",
@@ -78,7 +78,7 @@ def form(spec: PipelineSpec) -> dict[str, Param]:
 
 
 def date_field(spec: PipelineSpec, title: str, description: str) -> Param:
-    """Field of a form for a partition of the logs: a date, or an hour where they have hours."""
+    """Make a form field for a partition of the logs: a date, or an hour for hourly logs."""
     kind: dict[str, Any] = {"format": "date"}
     if spec.partition == "hour":
         kind = {"pattern": r"^\d{4}-\d{2}-\d{2}(T\d{2})?$"}
@@ -86,7 +86,7 @@ def date_field(spec: PipelineSpec, title: str, description: str) -> Param:
 
 
 class AirflowRun(Protocol):
-    """What is read of Airflow's own record of a DAG run."""
+    """The attributes that are read from Airflow's own DAG run."""
 
     run_id: str
     run_after: dt.datetime
@@ -95,18 +95,18 @@ class AirflowRun(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One night of one pipeline, as asked for."""
+    """The night of a pipeline that a DAG run requests."""
 
     pipeline: str
     run_id: str
     date: dt.date
     overrides: tuple[str, ...]
     trigger: str = "airflow"
-    """`schedule` if the scheduler began it by itself, `backfill` if as part of a backfill."""
+    """What started the run: `schedule`, `backfill`, or `airflow` for a manual run."""
 
     @classmethod
     def of(cls, pipeline: str, run: AirflowRun, params: Mapping[str, Any]) -> Request:
-        """Read a DAG run; a date that is left empty is the last complete partition before it."""
+        """Read a DAG run; without a date, its night is the last complete partition before it."""
         short = tuple(
             f"{key}={params[field]}"
             for field, key in SHORTHAND.items()
@@ -125,17 +125,17 @@ class Request:
     def open(
         self, settings: Settings, stage: Stage | None = None, *, is_cleared: bool = False
     ) -> tuple[PipelineSpec, RunRecord]:
-        """Begin the run, or take it up with the settings that it began with.
+        """Start the run, or resume it with the settings that it started with.
 
         Args:
-            settings: of this installation.
-            stage: what is to run now.
-            is_cleared: whether a person starts the stage again: the YAML of now counts then.
+            settings: Settings of the installation.
+            stage: Stage to run; None before the first stage.
+            is_cleared: Whether a user has cleared the stage; then the current YAML is used.
 
         Raises:
-            ConfigError: the pipeline or an override is wrong, and the run is recorded as refused;
-                or the YAML of now does not go with the stages that are done.
-            StageError: the code has changed since the run began.
+            ConfigError: The pipeline or an override is wrong, and the run is recorded as refused;
+                or the current YAML contradicts the finished stages.
+            StageError: The code has changed since the run started.
         """
         workspace = Workspace(settings.workspace)
         name = safe_run_id(self.run_id)
@@ -143,12 +143,12 @@ class Request:
         if (workspace.run_folder(self.pipeline, name) / "run.json").exists():
             record = RunRecord.load(workspace, self.pipeline, name)
         if record is not None and not record.head.spec:
-            record = None  # It was refused: now it may begin.
+            record = None  # The run was refused before; now it may start.
         if record is not None and not is_cleared:
             return pinned_spec(record, stage), record
         try:
             lag = _accepted_lag(record) if record is not None and stage is not None else ()
-            # Imported here: DAG files import this module for the form alone.
+            # Imported here because DAG files import this module only for the form.
             from nightbid.preflight import checked_pipeline
 
             overrides = (*self.overrides, *lag)
@@ -184,7 +184,7 @@ class Request:
 def _night(
     pipeline: str, overrides: tuple[str, ...], run: AirflowRun, asked: str | None
 ) -> dt.date:
-    """The partition that is asked for, or the last complete one."""
+    """Get the partition that is asked for, or the last complete one."""
 
     def moment() -> dt.datetime:
         return (run.data_interval_end or run.run_after).astimezone(dt.UTC)
@@ -194,12 +194,12 @@ def _night(
         if asked:
             return spec.partition_at(partition_of(asked))
         return spec.newest_complete(moment())
-    except ConfigError:  # said when the night begins
+    except ConfigError:  # reported when the night starts
         return partition_of(asked) if asked else moment().date() - STEPS["day"]
 
 
 def _accepted_lag(record: RunRecord) -> tuple[str, ...]:
-    """The setting of a run whose newest day did not come, see `nightbid.arrival.wait`."""
+    """Get the lag setting of a run whose newest day did not arrive, see `nightbid.arrival.wait`."""
     waited = record.stage(ARRIVAL)
     is_behind = waited is not None and waited.verdict == "warn"
     return tuple(each for each in record.head.overrides if is_behind and each.startswith(LAG))

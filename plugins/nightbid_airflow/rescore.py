@@ -1,4 +1,4 @@
-"""Score an older model on a newer night's rows: what the page that compares runs asks for."""
+"""Scoring of an older model on a newer night's rows, for the page that compares runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nightbid.storage.workspace import Workspace
 
 
 def rescore_dag(pipelines: Sequence[str]) -> DAG:
-    """Make the DAG: one for all pipelines, started from a page or by hand."""
+    """Make the DAG: one for all pipelines, triggered from a page or manually."""
     with DAG(
         dag_id="same_rows",
         description="Score the older of two models on the newer night's rows",
@@ -43,13 +43,13 @@ def rescore_dag(pipelines: Sequence[str]) -> DAG:
 
 
 class RescoreOperator(BaseOperator):
-    """Scores the older run's model on the rows that the newer run was judged on."""
+    """Scores the model of the older run on the evaluate rows of the newer run."""
 
     def execute(self, context: Context) -> int:
-        """Score, and keep the scores in the workspace; the XCom is how many rows.
+        """Score, and store the scores in the workspace; the XCom is the number of rows.
 
         Raises:
-            AirflowFailException: One line says what no retry can help.
+            AirflowFailException: A retry cannot help; the message says what is wrong.
         """
         from nightbid.evaluation.rescore import rescore
         from nightbid.report.comparison import older_and_newer

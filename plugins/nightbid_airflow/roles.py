@@ -1,8 +1,8 @@
-"""Roles that pipelines name exist in Airflow's login.
+"""Creates the roles that pipelines name in Airflow's login.
 
-Airflow refuses a DAG whose `access_control` names a role that its login (FAB) does not have, and
-with it every DAG of the same file. So each role of NIGHTBID_ROLES that is missing is made when a
-scheduler, DAG processor or triggerer starts: empty, until somebody is given it.
+If the `access_control` of a DAG names a role that Airflow's login (FAB) does not have, Airflow
+refuses all DAGs of the file. So each missing role of NIGHTBID_ROLES is created when a scheduler,
+DAG processor or triggerer starts. It has no permissions of its own and no users at first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOG = logging.getLogger(__name__)
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """Make the roles, once Airflow's own parts start."""
+    """Create the roles when a component of Airflow starts."""
     from airflow.configuration import conf
     from airflow.utils.session import create_session
     from nightbid.config.settings import Settings
@@ -30,14 +30,14 @@ def on_starting(component: Any) -> None:
 
 
 def make_roles(names: Iterable[str], session: Any) -> list[str]:
-    """Make the roles that are missing, and say so.
+    """Create the roles that are missing, and log them.
 
     Args:
-        names: Of roles.
-        session: Of Airflow's database.
+        names: Names of the roles.
+        session: Session of Airflow's database.
 
     Returns:
-        Those that were made.
+        Names of the roles that were created.
     """
     from airflow.providers.fab.www.security_appless import ApplessAirflowSecurityManager
 

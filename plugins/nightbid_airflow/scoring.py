@@ -1,4 +1,4 @@
-"""Batch scoring as a DAG: it starts when a champion is promoted, or by hand with a date."""
+"""Batch scoring as a DAG, triggered when a champion is promoted, or manually with a date."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def champion_asset(pipeline: str) -> Asset:
-    """Name what a promotion of a pipeline updates; any DAG can be scheduled by it."""
+    """Get the asset that a promotion of a pipeline updates; any DAG can be scheduled by it."""
     return Asset(name=f"champion_{pipeline}", uri=f"nightbid://champion/{pipeline}")
 
 
 def data_assets(pipeline: str, stage: str) -> list[Asset]:
-    """Name what a stage updates for DAGs of others: the sampled rows, or the model inputs."""
+    """Get the assets that a stage updates for other DAGs: the sampled rows, or the model inputs."""
     kind = {"sample": "rows", "featurize": "features"}.get(stage)
     if kind is None:
         return []
@@ -39,12 +39,12 @@ def data_assets(pipeline: str, stage: str) -> list[Asset]:
 
 
 def promotions(pipeline: str) -> AssetAlias:
-    """Name what a night's promotion may update: a night that keeps the champion does not."""
+    """Get the alias of the champion's asset; a night that keeps the champion updates nothing."""
     return AssetAlias(name=f"promotions_{pipeline}")
 
 
 def publish(pipeline: str, context: Context) -> None:
-    """Say in an asset event which champion was promoted: number, digest, run and night."""
+    """Add an asset event with the promoted champion: number, digest, run and night."""
     champion = ChampionPointer(Workspace(Settings().workspace), pipeline).current()
     if champion is None:
         return
@@ -72,10 +72,10 @@ class ScoreOperator(BaseOperator):
         self.pipeline = pipeline
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Score the asked day, by default the newest day of the champion's night.
+        """Score the requested day, by default the newest day of the champion's night.
 
         Raises:
-            AirflowFailException: No retry can help; one line says what can.
+            AirflowFailException: A retry cannot help; the message says what to do.
         """
         from nightbid.serving.score_stage import score_day
 
@@ -130,7 +130,7 @@ def score_dag(spec: PipelineSpec) -> DAG:
 
 
 def score_dags(folder: Path) -> dict[str, DAG]:
-    """Make a scoring DAG per pipeline YAML; one that is broken shows as its nightly DAG."""
+    """Make a scoring DAG per valid pipeline YAML; a broken one shows only as its nightly DAG."""
     dags = {}
     for name in pipeline_names(folder):
         try:

@@ -1,4 +1,4 @@
-"""The cost sensor: one task beside a night that watches its money."""
+"""The cost sensor: a task in parallel to the stages of a night that watches the costs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nightbid_airflow.triggers import CostTrigger
 
 
 class CostSensor(BaseOperator):
-    """Defers to the triggerer until the night ends, and fails the run if a limit is passed.
+    """Defers to the triggerer until the night ends, and fails the run if a limit is exceeded.
 
     Args:
-        pipeline: whose budget applies.
-        every: seconds between polls.
+        pipeline: Name of the pipeline whose budget applies.
+        every: Seconds between polls.
     """
 
     ui_color = "#fef7e0"
@@ -28,10 +28,10 @@ class CostSensor(BaseOperator):
         self.every = every
 
     def execute(self, context: Context) -> None:
-        """Hand over to the trigger."""
+        """Defer to the trigger."""
         run = context["dag_run"]
         if run.triggering_user_name == "dag_test":
-            # There is no triggerer, and waiting would keep the very tasks that are waited for.
+            # There is no triggerer, and waiting would block the tasks that it waits for.
             raise AirflowSkipException("dag.test() runs one task at a time: nothing to watch")
         self.defer(
             trigger=CostTrigger(
@@ -46,10 +46,10 @@ class CostSensor(BaseOperator):
         )
 
     def conclude(self, context: Context, event: dict[str, Any]) -> dict[str, str]:
-        """Take up the trigger's event.
+        """Handle the trigger's event.
 
         Raises:
-            AirflowFailException: a limit was passed; the stage was told to stop.
+            AirflowFailException: A limit was exceeded; the stage was asked to stop.
         """
         if event["over"]:
             raise AirflowFailException(event["over"])

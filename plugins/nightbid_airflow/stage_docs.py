@@ -1,4 +1,4 @@
-"""What Airflow shows of each task: its group, and what it does and means when it fails."""
+"""Documentation of tasks in Airflow: their group, what they do, and what a failure means."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ GROUPS = {
     "model": "Candidate and baseline are trained and judged on the newest rows.",
     "serving": "The candidate is exported, loaded, and promoted.",
 }
-"""Group → what its tasks do together."""
+"""Group → what its tasks do."""
 _BEGINS = {"sample": "data", "train": "model", "export": "serving"}
-"""Stage → the group that begins with it."""
+"""Stage → the group that starts with it."""
 _STOPS = (
     " When it stops, nothing after it runs and the champion stays. The *Nightbid* button shows"
     " each check, what it means and what to do."
@@ -43,11 +43,11 @@ TASKS = {
     "watch_cost": "Watches what the running stages cost, and cancels them over a limit.",
     "report": "Writes the run's page and logs the run in MLflow, however the night ended.",
 }
-"""Task → its documentation, in Markdown; a gate's is that of its limits."""
+"""Task → its documentation in Markdown; gates take theirs from their limits."""
 
 
 def doc_of(stage: Stage) -> str:
-    """Documentation of a stage's task, in Markdown."""
+    """Get the documentation of a stage's task, in Markdown."""
     if not stage.is_gate:
         return TASKS[stage.name]
     limits = getattr(Gates(), stage.name.removeprefix("gate_"))
@@ -55,6 +55,6 @@ def doc_of(stage: Stage) -> str:
 
 
 def group_of(stage: Stage) -> str:
-    """Name of the group that a stage belongs to."""
+    """Get the name of the group that a stage belongs to."""
     before = NIGHT[: NIGHT.index(stage) + 1]
     return next(_BEGINS[each.name] for each in reversed(before) if each.name in _BEGINS)

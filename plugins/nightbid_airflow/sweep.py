@@ -1,4 +1,4 @@
-"""A sweep as a DAG: what is shared, then the trials as a mapped group, then the page."""
+"""A sweep as a DAG: the shared stages, then the trials as a mapped group, then the page."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from nightbid.storage.workspace import Workspace
 from nightbid_airflow.operators import CHATTY, FINAL
 
 SIDE_BY_SIDE = 2
-"""Trials at the same time. Each that ends teaches the next ones, so more is not always faster."""
+"""Number of parallel trials. Proposals depend on the trials that have ended, so a larger number is
+not always faster."""
 
 
 def form(pipelines: Sequence[str]) -> dict[str, Param]:
-    """Fields of the trigger form."""
+    """Get the fields of the trigger form."""
     return {
         "pipeline": Param(pipelines[0], type="string", enum=[*pipelines],
                           title="Pipeline"),
@@ -51,7 +52,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
 
 
 def sweep_dag(pipelines: Sequence[str]) -> DAG:
-    """Make the DAG: one for all pipelines, started by hand."""
+    """Make the DAG: one for all pipelines, triggered manually."""
     with DAG(
         dag_id="sweep",
         description="Train many variants on the same features and rank them",
@@ -83,14 +84,14 @@ def sweep_dag(pipelines: Sequence[str]) -> DAG:
 
 
 class SweepOperator(BaseOperator):
-    """What the tasks of a sweep share: they find it by the DAG run alone."""
+    """Base of the tasks of a sweep: finds the sweep by the DAG run."""
 
     def name_of(self, context: Context) -> str:
-        """Name of the sweep."""
+        """Get the name of the sweep."""
         return context["params"]["name"] or safe_run_id(f"sweep-{context['dag_run'].run_id}")
 
     def open(self, context: Context) -> Any:
-        """The sweep that `begin` started."""
+        """Open the sweep that task `begin` started."""
         from nightbid.sweep.study import Sweep
 
         for name in (*CHATTY, "optuna"):
@@ -99,7 +100,7 @@ class SweepOperator(BaseOperator):
 
 
 class BeginOperator(SweepOperator):
-    """Starts the sweep, or takes one up, and runs what all trials share."""
+    """Starts or resumes a sweep, and runs the stages that all trials share."""
 
     ui_color = "#e8f0fe"
 
@@ -107,7 +108,7 @@ class BeginOperator(SweepOperator):
         """Sample and featurize; the XCom is the numbers of the trials.
 
         Raises:
-            AirflowFailException: what was asked for cannot be meant, or the data are unfit.
+            AirflowFailException: The form is invalid, or the data cannot be used.
         """
         from nightbid.sweep.study import Sweep, newest_night
         from nightbid.sweep.trials import forecast, prepare
@@ -142,7 +143,7 @@ class TrialOperator(SweepOperator):
     """Trains one trial.
 
     Args:
-        number: which, from 1.
+        number: Number of the trial, from 1.
     """
 
     ui_color = "#e6f4ea"
@@ -153,11 +154,11 @@ class TrialOperator(SweepOperator):
         self.number = number
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Train what is proposed; the XCom is its values and figures.
+        """Train the proposed variant; the XCom is its settings and metrics.
 
         Raises:
-            AirflowSkipException: it was pruned, or the budget is used up.
-            AirflowFailException: it failed.
+            AirflowSkipException: The trial was pruned, or the budget is used up.
+            AirflowFailException: The trial failed.
         """
         from nightbid.sweep.trials import run_trial
 
@@ -180,7 +181,7 @@ class TrialOperator(SweepOperator):
 
 
 class ConcludeOperator(SweepOperator):
-    """Ranks the trials, writes the page, and says how the winner is run."""
+    """Ranks the trials, writes the page and logs the command that runs the winner."""
 
     ui_color = "#f3e8fd"
 
@@ -188,7 +189,7 @@ class ConcludeOperator(SweepOperator):
         """Write the page; the XCom is its address and the winner.
 
         Raises:
-            AirflowFailException: no trial ended well.
+            AirflowFailException: No trial has succeeded.
         """
         from nightbid.sweep.summary import winner_command, write_page
         from nightbid.sweep.track import track_trials

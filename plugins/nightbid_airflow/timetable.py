@@ -1,4 +1,4 @@
-"""When nights begin, and which night each run is of, as its name and logical date say."""
+"""Timetable of nights: when they start, and which night a run's name and logical date stand for."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pendulum import DateTime
 
 
 class NightTimetable(CronTriggerTimetable):
-    """Starts a night at its time, after its newest day of logs (UTC), or hour, or week.
+    """Starts a night by its cron expression, after its newest day (hour, week) of logs has ended.
 
-    The data interval of a run is its newest day of logs, and its logical date the beginning of
-    that day. So a backfill from 8 to 10 January makes the nights of 8, 9 and 10 January, and the
-    name of a run (`scheduled__2026-01-08`), which Airflow shows as its title, says its night.
+    The data interval of a run is its newest day of logs (UTC), and its logical date is the start of
+    that day. So a backfill from 8 to 10 January runs the nights of 8, 9 and 10 January, and the
+    name of a run (`scheduled__2026-01-08`), which Airflow shows as its title, contains its night.
 
     Args:
-        cron: Cron expression, with one time a partition at most.
-        unit: What the logs are partitioned by; the interval of a run is one partition.
+        cron: Cron expression that fires at most once per partition.
+        unit: Unit by which the logs are partitioned; the interval of a run is one partition.
         week_begins: First day of a week.
-        zone: Clock of the hours.
+        zone: Time zone of hourly partitions.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class NightTimetable(CronTriggerTimetable):
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> NightTimetable:
-        """Make it again from what `serialize` gave."""
-        asked = ("unit", "week_begins", "zone")  # not in what older versions gave
+        """Create a timetable from the output of `serialize`."""
+        asked = ("unit", "week_begins", "zone")  # not in the output of older versions
         return cls(data["expression"], **{name: data[name] for name in asked if name in data})
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
-        """Give a run by hand the last complete day, hour or week before it."""
+        """Get the interval of a manual run: the last complete day, hour or week before it."""
         return self._night_before(run_after)
 
     def next_dagrun_info(
@@ -59,10 +59,10 @@ class NightTimetable(CronTriggerTimetable):
         """Choose the next night.
 
         Args:
-            last_automated_data_interval: Of the newest run by schedule. In runs of older versions
-                it is a moment on the day after their night.
-            restriction: First and last night that is wanted; without catch-up, missed nights but
-                the last are left out.
+            last_automated_data_interval: Data interval of the newest scheduled run; None for none.
+                In runs of older versions it is a moment on the day after their night.
+            restriction: Earliest and latest night to run; without catch-up, all missed nights but
+                the last are skipped.
         """
         now = DateTime.now("UTC")
         earliest = []
@@ -79,7 +79,7 @@ class NightTimetable(CronTriggerTimetable):
         return DagRunInfo(run_after=tick, data_interval=night)
 
     def _tick_from(self, day: DateTime) -> DateTime:
-        """Find the first time at which a night of this day or of a later one may begin."""
+        """Get the first time at which the night of this day or of a later one may start."""
         return self._align_to_next(day + STEPS[self._unit])
 
     def generate_run_id(
@@ -90,7 +90,7 @@ class NightTimetable(CronTriggerTimetable):
         data_interval: DataInterval | None,
         **extra: Any,
     ) -> str:
-        """Name a run by its night; one by hand, whose form may name another night, by its time."""
+        """Name a run after its night; a manual run, whose form may set the night, after its time."""
         if run_type == DagRunType.MANUAL or data_interval is None:
             return super().generate_run_id(
                 run_type=run_type, run_after=run_after, data_interval=data_interval, **extra
@@ -105,12 +105,12 @@ class NightTimetable(CronTriggerTimetable):
         return containing(moment.in_timezone(self._zone), self._unit, self._week_begins)
 
     def _night_before(self, moment: DateTime) -> DataInterval:
-        """The last partition that is complete at some moment."""
+        """Get the last partition that is complete at a moment."""
         end = self._floor(moment)
         return DataInterval(end - STEPS[self._unit], end)
 
     def _floor(self, moment: DateTime) -> DateTime:
-        """Start of the partition in which a moment lies."""
+        """Get the start of the partition that contains a moment."""
         first = self._partition_at(moment)
         hour = first.hour if isinstance(first, Hour) else 0
         start = DateTime(first.year, first.month, first.day, hour)

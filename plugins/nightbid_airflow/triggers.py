@@ -1,4 +1,4 @@
-"""What runs in the triggerer: watching the cost of a night without holding a worker."""
+"""Trigger that watches the cost of a night without occupying a worker."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from nightbid.jobs.cost_watch import JobWatch
 
 PATIENCE_POLLS = 60
-"""For as many polls in a row the ledger may be out of reach."""
+"""Maximum number of consecutive polls in which the ledger may be unreachable."""
 BEAT_SECONDS = 60
-"""Between two signs of life in a run's folder."""
+"""Seconds between two heartbeats in the folder of a run."""
 ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
 
 class CostTrigger(BaseTrigger):
-    """Enters what running stages have used in the ledger, again and again, until the night ends.
+    """Records the usage of running stages in the ledger, at every poll, until the night ends.
 
-    It keeps nothing that matters between polls: a triggerer that is restarted goes on where the
-    trails are, and counts nothing twice. Over a limit it asks the stage to stop, or cancels the
-    job, and waits until what that cost is known.
+    The trigger has no state of its own between polls: a restarted triggerer resumes from the usage
+    logs and counts nothing twice. If a limit is exceeded, it asks the stage to stop or cancels the
+    job, and waits until the final cost is known.
 
     Args:
-        dag_id: of the night.
-        run_id: of the night, as Airflow knows it.
-        task_id: of the sensor, whose own end is not waited for.
-        pipeline: name of the pipeline.
-        workspace: root URI.
-        every: seconds between polls.
+        dag_id: Id of the night's DAG.
+        run_id: Id of the night's run in Airflow.
+        task_id: Id of the sensor's task, whose own end is not awaited.
+        pipeline: Name of the pipeline.
+        workspace: Root URI of the workspace.
+        every: Seconds between polls.
     """
 
     def __init__(
@@ -84,16 +84,16 @@ class CostTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until every other task has ended and every job's cost is final; fire once."""
+        """Poll until all other tasks have ended and the costs of all jobs are final; fire once."""
         over, missed = "", 0
         while True:
-            # The states first: what is polled after the end is all there will be.
+            # Get the task states first, so that a poll after the end sees the final usage.
             ended = await self._others_have_ended()
             try:
                 reason, jobs_open = await asyncio.to_thread(self._poll)
                 missed = 0
             except WorkspaceError as error:
-                # A database that restarts costs polls and nothing else, with a bound.
+                # A restarting database only costs polls, up to a maximum.
                 missed += 1
                 if missed > PATIENCE_POLLS:
                     raise
@@ -118,18 +118,18 @@ class CostTrigger(BaseTrigger):
         return bool(others) and all(state in ENDED for state in others.values())
 
     def _poll(self) -> tuple[str, bool]:
-        """Look at the stages and jobs under way.
+        """Poll the usage of the running stages and jobs.
 
         Returns:
-            Which limit is passed, or nothing; and whether the cost of a job is not yet final.
+            The limit that is exceeded, empty if none; and whether the cost of a job is not final.
         """
         run = self._record()
         if run is None or not run.head.spec:
-            return "", False  # It has not begun, or was refused.
+            return "", False  # The run has not started, or was refused.
         self._beat(run)
         budget = PipelineSpec.model_validate(run.head.spec).budget
         if self._jobs is None:
-            # Here, because the DAG file imports this module: the cloud's clients are heavy.
+            # Imported here because the DAG file imports this module, and cloud clients are heavy.
             from nightbid.jobs.cost_watch import JobWatch
 
             self._jobs = JobWatch(run, budget)
@@ -160,7 +160,7 @@ class CostTrigger(BaseTrigger):
         return over, bool(jobs)
 
     def _beat(self, run: RunRecord) -> None:
-        """Leave a sign for `nightbid watch` that the triggerer lives."""
+        """Write a heartbeat for `nightbid watch`, which shows that the triggerer is alive."""
         moment = time.monotonic()
         if self._beaten is None or moment - self._beaten >= BEAT_SECONDS:
             self._beaten = moment
@@ -185,7 +185,7 @@ class CostTrigger(BaseTrigger):
             self.log.warning("%s", reason)
 
     def _conclude(self) -> dict[str, str]:
-        """Sum the night up: what it cost, and whether that is much for its rows."""
+        """Report the cost of the night, and whether it is unusually high for its rows."""
         run = self._record()
         if run is None:
             return {"spent_usd": "0", "unusual": ""}
@@ -213,5 +213,5 @@ class CostTrigger(BaseTrigger):
                 Workspace(self.workspace), self.pipeline, safe_run_id(self.run_id)
             )
         except ConfigError:
-            # The first stage has not begun.
+            # The first stage has not started.
             return None

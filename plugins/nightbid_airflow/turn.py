@@ -1,4 +1,4 @@
-"""One night of a pipeline at a time, also where Airflow itself would start ten (a backfill)."""
+"""Runs one night of a pipeline at a time, even if Airflow starts several (a backfill)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 
 PATIENCE_POLLS = 60
-"""For as many polls in a row the workspace may be out of reach."""
+"""Maximum number of consecutive polls in which the workspace may be unreachable."""
 
 
 def runs_at_work(dag_id: str, workspace: Workspace, pipeline: str) -> AtWork:
-    """Ask Airflow whether one of some runs of a DAG is running; a queued one is not.
+    """Make a function that asks Airflow whether any of some runs is running (not just queued).
 
-    A run that this Airflow does not know may be another one's, in the same workspace: it is at work
-    while that one's triggerer leaves signs of life.
+    A run that this Airflow does not know may belong to another Airflow with the same workspace. It
+    counts as running while its triggerer writes heartbeats.
 
     Args:
-        dag_id: DAG of the pipeline's nights.
-        workspace: Holds the records.
+        dag_id: Id of the DAG of the pipeline's nights.
+        workspace: Workspace with the records.
         pipeline: Name of the pipeline.
     """
     is_watched = watched_runs(workspace, pipeline)
@@ -46,16 +46,16 @@ def runs_at_work(dag_id: str, workspace: Workspace, pipeline: str) -> AtWork:
 
 
 class TurnTrigger(BaseTrigger):
-    """Waits until no other night of the pipeline is at work, and takes the next turn.
+    """Waits until no other night of the pipeline is running, and takes the next turn.
 
-    It keeps nothing between polls: a triggerer that is restarted goes on where the turns are.
+    The trigger has no state of its own: a restarted triggerer resumes from the recorded turns.
 
     Args:
-        dag_id: DAG of the night.
-        run_id: The night, as Airflow knows it.
-        date: Its newest day of logs, YYYY-MM-DD.
+        dag_id: Id of the night's DAG.
+        run_id: Id of the night's run in Airflow.
+        date: Newest day of logs of the night, YYYY-MM-DD.
         pipeline: Name of the pipeline.
-        workspace: Root URI.
+        workspace: Root URI of the workspace.
         every: Seconds between polls.
     """
 
@@ -91,10 +91,10 @@ class TurnTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the turn is this run's; fire once."""
+        """Poll until it is this run's turn; fire once."""
         missed, said = 0, ""
         while True:
-            # First, so that runs which were started together have all been noted.
+            # Sleep first, so that all runs that were started together are registered.
             await asyncio.sleep(self.every)
             try:
                 other = await sync_to_async(self._take)()
@@ -120,7 +120,7 @@ class TurnTrigger(BaseTrigger):
 
 
 def waits_for(other: str) -> str:
-    """Say in one line what a night waits for, and how not to."""
+    """Write a line that says which night is waited for, and how to end the wait."""
     return (
         f"one night of a pipeline at a time: waiting until run {other} has ended"
         " → mark that run as failed to go on without it"

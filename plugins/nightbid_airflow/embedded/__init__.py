@@ -1,6 +1,6 @@
-"""Airflow without an installation: SQLite, local executor, everything below one folder.
+"""Airflow without an installation: SQLite, local executor, all files in one folder.
 
-`python -m nightbid_airflow.embedded run` runs nights and ends; `… ui` stays up. One process, the
-supervisor, imports Airflow once, forks its components and ends them all when its starter is
-gone, however it went.
+`python -m nightbid_airflow.embedded run` runs nights and exits; `… ui` keeps running. One process,
+the supervisor, imports Airflow once, forks its components and terminates them when the process that
+started it has exited for any reason.
 """

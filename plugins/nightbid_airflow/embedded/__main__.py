@@ -37,9 +37,9 @@ def run(
         list[str] | None, typer.Option("--set", help="dotted.key=value, over the YAML.")
     ] = None,
 ) -> None:
-    """Run nights of a pipeline through Airflow, and end."""
+    """Run nights of a pipeline through Airflow, and exit."""
     settings, overrides = Settings(), tuple(settings_over or ())
-    # What is wrong with the request is said before anything is started.
+    # Check the request before anything is started.
     spec = find_pipeline(pipeline, settings.pipelines, overrides)
     from nightbid.preflight import check_settings
 
@@ -71,7 +71,7 @@ def ui(
         ),
     ] = True,
 ) -> None:
-    """Start the same Airflow, print its address, and stay until Ctrl-C."""
+    """Start the same Airflow, print its address, and run until Ctrl-C."""
     settings = Settings()
     with _started(settings, port, schedules) as airflow:
         console.print(f"Airflow: [bold]{airflow.client.address}[/]", highlight=False)
@@ -95,7 +95,7 @@ def ui(
 
 @contextmanager
 def _started(settings: Settings, port: int = 0, schedules: bool = False) -> Iterator[Airflow]:
-    """Start it with something to look at meanwhile."""
+    """Start Airflow, and show a spinner meanwhile."""
     with ExitStack() as stack:
         with console.status("Airflow is starting (some 30 s)"):
             home = Home.beside(settings)
@@ -120,12 +120,12 @@ def _wait_for_dag(airflow: Airflow, dag: str) -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    """End as if by Ctrl-C: every process that was started ends too."""
+    """Handle a signal like Ctrl-C, so that all started processes are terminated too."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Entry point: one line for what a user can act upon."""
+    """Entry point: prints a user error as one line, not as a traceback."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _on_signal)
     try:

@@ -1,4 +1,4 @@
-"""The few calls of Airflow's REST interface that a night needs."""
+"""A client for the calls of Airflow's REST API that a night needs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Task:
 
 
 class Client:
-    """Speaks to one Airflow.
+    """Client of one Airflow.
 
     Args:
-        address: of its API server.
-        user: of the simple auth manager.
-        password: of that user.
+        address: URL of the API server.
+        user: Name of a user of the simple auth manager.
+        password: Password of that user.
     """
 
     def __init__(self, address: str, user: str, password: str) -> None:
@@ -50,14 +50,14 @@ class Client:
         self._http.close()
 
     def is_healthy(self) -> bool:
-        """Whether every component has reported lately."""
+        """Whether every component has sent a recent heartbeat."""
         try:
             answer = self._http.get("/api/v2/monitor/health")
             if answer.status_code != httpx.codes.OK:
                 return False
             if not self._warm:
-                # The interface that tasks report to is built at its first call, which takes
-                # seconds: now, while other components start, and not while the first task waits.
+                # The first call of the execution API takes seconds. Do it now, while other
+                # components start, so that the first task does not have to wait.
                 self._http.get("/execution/health")
                 self._warm = True
         except httpx.TransportError:
@@ -70,36 +70,36 @@ class Client:
         return self._call("GET", f"dags/{dag}", missing_is_none=True) is not None
 
     def import_errors(self) -> list[str]:
-        """What could not be parsed, and why."""
+        """List the DAG files that could not be parsed, with their errors."""
         answer = self._call("GET", "importErrors") or {}
         return [each["stack_trace"].strip() for each in answer["import_errors"]]
 
     def unpause(self, dag: str) -> None:
-        """Let the scheduler run it."""
+        """Unpause a DAG, so that the scheduler runs it."""
         self._call("PATCH", f"dags/{dag}", {"is_paused": False})
 
     def run_state(self, dag: str, run: str) -> str | None:
-        """State of a DAG run; None if there is none of this name."""
+        """Get the state of a DAG run; None if there is no such run."""
         answer = self._call("GET", f"dags/{dag}/dagRuns/{run}", missing_is_none=True)
         return str(answer["state"]) if answer else None
 
     def run_conf(self, dag: str, run: str) -> Mapping[str, Any]:
-        """What a DAG run was asked for."""
+        """Get the conf that a DAG run was triggered with."""
         answer = self._call("GET", f"dags/{dag}/dagRuns/{run}") or {}
         return dict(answer.get("conf") or {})
 
     def trigger(self, dag: str, run: str, conf: Mapping[str, Any]) -> None:
-        """Ask for a DAG run."""
+        """Trigger a DAG run."""
         body = {"dag_run_id": run, "logical_date": None, "conf": dict(conf)}
         self._call("POST", f"dags/{dag}/dagRuns", body)
 
     def run_again(self, dag: str, run: str) -> None:
-        """Clear every task of a finished DAG run; its conf stays."""
+        """Clear all tasks of a finished DAG run; its conf stays."""
         body = {"dry_run": False, "only_failed": False, "run_on_latest_version": True}
         self._call("POST", f"dags/{dag}/dagRuns/{run}/clear", body)
 
     def tasks(self, dag: str, run: str) -> list[Task]:
-        """State of every task of a DAG run."""
+        """List the tasks of a DAG run with their states."""
         answer = self._call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances") or {}
         return [
             Task(

@@ -1,4 +1,4 @@
-"""The folder and the environment that the embedded Airflow lives in."""
+"""The folder and the environment variables of the embedded Airflow."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from nightbid.config.settings import Settings
 from nightbid.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
-"""Of the project: `dags/` and `plugins/` lie there."""
+"""Root folder of the project, with `dags/` and `plugins/`."""
 USER = "admin"
 PARALLELISM = 2
-"""Tasks at once; only the two trainings can overlap, and each stage uses several threads."""
+"""Maximum number of parallel tasks. Only the two trainings can overlap, and each stage uses several
+threads."""
 
 PATIENT_TASKS = {
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "12",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "15",
 }
-"""A task waits out an API server that starts again; it would give up after some eight seconds."""
+"""Variables that let a task wait for a restarting API server; by default it fails after 8 s."""
 
 
 class Home:
-    """An Airflow home: database, logs, secrets, one lock.
+    """An Airflow home: database, logs, secrets and a lock.
 
     Args:
-        folder: created if it is not there.
+        folder: Folder of the home; created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +42,7 @@ class Home:
 
     @classmethod
     def beside(cls, settings: Settings) -> Home:
-        """Stand beside a local workspace, or in `.nightbid/` if the workspace is a bucket."""
+        """Get the home next to a local workspace, or in `.nightbid/` if it is a bucket."""
         if "://" in settings.workspace:
             return cls(Path(".nightbid/airflow"))
         return cls(Path(settings.workspace).expanduser().resolve().parent / "airflow")
@@ -51,7 +52,7 @@ class Home:
         """Lock this AIRFLOW_HOME; two schedulers would corrupt the SQLite database.
 
         Raises:
-            ConfigError: another embedded Airflow has it.
+            ConfigError: Another embedded Airflow holds the lock.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a+") as stream:
@@ -70,18 +71,18 @@ class Home:
             yield
 
     def environment(self, settings: Settings, port: int, schedules: bool) -> dict[str, str]:
-        """Give the variables of every component, on top of the caller's own.
+        """Get the environment variables of all components, in addition to the caller's own.
 
         Args:
-            settings: where the library reads and writes.
-            port: of the API server.
-            schedules: nights start by their cron expressions too. A schedule that is switched on
-                begins with the night it missed last, and keeps a run by hand waiting.
+            settings: Settings of the installation.
+            port: Port of the API server.
+            schedules: Whether nights also start by their cron expressions. An unpaused schedule
+                first runs its last missed night, and a manual run waits for that.
         """
         kept = self._secrets()
         workspace = settings.workspace
         if "://" not in workspace:
-            # Tasks may run in another working folder.
+            # Tasks may run in another working directory.
             workspace = str(Path(workspace).expanduser().resolve())
         return {
             **os.environ,
@@ -114,7 +115,7 @@ class Home:
         }
 
     def password(self) -> str:
-        """Look up the password of the only user; made on the first start."""
+        """Get the password of the only user, which the first start generates."""
         self._secrets()
         known: dict[str, str] = json.loads(self._passwords.read_text())
         return known[USER]
@@ -146,15 +147,18 @@ def _write_private(path: Path, content: dict[str, str]) -> None:
 
 
 def address(port: int) -> str:
-    """Where the API and the pages are served: to this machine only."""
+    """Get the URL of the API and the pages, which only this machine can reach."""
     return f"http://127.0.0.1:{port}"
 
 
 def free_port(wanted: int = 0) -> int:
-    """Pick a port that nobody listens on.
+    """Pick a free port on this machine.
+
+    Args:
+        wanted: Port to check; 0: any free port.
 
     Raises:
-        ConfigError: the wanted one is taken.
+        ConfigError: The wanted port is in use.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Nights through Airflow, one after the other, followed stage by stage in the terminal."""
+"""Runs consecutive nights through Airflow and shows their stages in the terminal."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ VERDICT = {"pass": "[green]pass[/] ", "warn": "[yellow]warn[/] ", "stop": "[red]
 
 
 def default_first(spec: PipelineSpec, nights: int, cache: Path) -> dt.date:
-    """Choose the first of some nights: the newest that there are logs for.
+    """Choose the first of several nights so that the last one is the newest with logs.
 
-    The simulator can make any day: there it is the first night whose window is complete.
+    The simulator has logs for any day; there it is the first night with a complete window.
 
     Raises:
-        DataError: there are too few days of logs.
+        DataError: There are too few days of logs.
     """
     window, step = Night.of(spec, dt.date(2000, 1, 3)), STEPS[spec.partition]
     oldest = (window.days("train") + window.days("validate") + window.days("evaluate"))[0]
@@ -68,16 +68,16 @@ class NightRun:
 
     @property
     def dag(self) -> str:
-        """Its DAG."""
+        """Id of the pipeline's nightly DAG."""
         return f"nightly_{self.spec.pipeline}"
 
     @property
     def run_id(self) -> str:
-        """The run that the shell would make: nights with other settings are other runs."""
+        """Run id, the same as on the command line: nights with other settings are other runs."""
         return safe_run_id("-".join([self.spec.pipeline, str(self.date), *self.overrides]))
 
     def begin(self) -> None:
-        """Trigger it, or let the finished run of the same night run again: stages are reused."""
+        """Trigger the run, or clear the finished run of the same night; it reuses its stages."""
         client = self.airflow.client
         state = client.run_state(self.dag, self.run_id)
         if state is None:
@@ -87,11 +87,11 @@ class NightRun:
             client.run_again(self.dag, self.run_id)
 
     def looks(self) -> Iterator[list[Task]]:
-        """Look at its tasks again and again until the run has ended."""
+        """Poll the tasks of the run until it has ended."""
         client = self.airflow.client
         while True:
             self.airflow.check()
-            # The state first: what the tasks say after it is then final.
+            # Get the run's state first, so that the tasks read after the end are final.
             state = client.run_state(self.dag, self.run_id)
             yield sorted(
                 client.tasks(self.dag, self.run_id), key=lambda task: ORDER.get(task.name, 99)
@@ -101,11 +101,11 @@ class NightRun:
             time.sleep(LOOK_SECONDS)
 
     def record(self, workspace: Workspace) -> RunRecord:
-        """Open what the stages wrote of this run."""
+        """Load the record that the stages wrote for this run."""
         return RunRecord.load(workspace, self.spec.pipeline, self.run_id)
 
     def log(self, task: Task) -> Path:
-        """Locate the log of a task's newest attempt."""
+        """Get the path of the log of a task's newest attempt."""
         return (
             self.airflow.home.logs
             / f"dag_id={self.dag}"
@@ -115,14 +115,14 @@ class NightRun:
         )
 
     def said(self, task: Task) -> str:
-        """Tell the newest progress line of a running task."""
+        """Get the newest progress line of a running task."""
         for line in reversed(_events(self.log(task))):
             if line.get("logger") == f"nightbid.{task.name}":
                 return str(line.get("event", ""))
         return ""
 
     def reason(self, task: Task) -> str:
-        """Tell why a task failed, in one line."""
+        """Get a line that says why a task failed."""
         for line in reversed(_events(self.log(task))):
             details = line.get("error_detail") or []
             if isinstance(details, list) and details and isinstance(details[0], dict):
@@ -131,7 +131,7 @@ class NightRun:
 
 
 def _events(log: Path) -> list[dict[str, object]]:
-    """Read the newest lines of a task log (JSON, one event a line)."""
+    """Read the newest lines of a task log (JSON, one event per line)."""
     try:
         with log.open("rb") as stream:
             stream.seek(0, 2)
@@ -160,10 +160,10 @@ def run_nights(
     settings: Settings,
     console: Console,
 ) -> None:
-    """Run consecutive nights; the first failure ends them.
+    """Run consecutive nights; the first failure ends the loop.
 
     Raises:
-        StageError: what ended the night; its report is written all the same.
+        StageError: A night failed with this error; its report is written anyway.
     """
     workspace = Workspace(settings.workspace)
     for offset in range(nights):

@@ -1,7 +1,7 @@
-"""Heavy libraries, imported once: tasks are forks of the scheduler, parsers of DAG files of theirs.
+"""Imports heavy libraries once, in the scheduler and the DAG processor, before they fork.
 
-Great Expectations takes 10 s to import, TensorFlow 13 s, Beam 6 s (two shared cores); a night has
-ten tasks that need one of them. None of the imports starts work of its own, so a fork is safe.
+Great Expectations takes 10 s to import, TensorFlow 13 s and Beam 6 s (two shared cores); a night
+has ten tasks that need one of them. None of the imports starts background work, so forking is safe.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from nightbid.night.stages import NIGHT
 
 LAZY = ("tensorflow", "keras", "tf2onnx", "great_expectations.expectations")
-"""Imported by stages within functions."""
+"""Modules that stages import within functions."""
 DAG_FILES = (
     "airflow.dag_processing.processor",
     *(
@@ -22,11 +22,11 @@ DAG_FILES = (
         for name in ("data_check", "night", "rehearse", "rescore", "scoring", "sweep")
     ),
 )
-"""Imported by what parses a DAG file: the DAG processor, and every task."""
+"""Modules that every process needs that parses a DAG file: the DAG processor and each task."""
 
 
 def preload() -> None:
-    """Import what stages need. A fault is left to the task that meets it."""
+    """Import the libraries of stages. Import errors are left to the task that needs the library."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     _import((*(stage.function.partition(":")[0] for stage in NIGHT), *LAZY))
@@ -34,11 +34,11 @@ def preload() -> None:
 
 
 def preload_dag_files() -> None:
-    """Import what DAG files need: every 30 s, each is parsed in a process of its own."""
+    """Import the modules of DAG files, each of which a new process parses every 30 s."""
     _import(DAG_FILES)
     from airflow.sdk import Asset
 
-    # The first asset imports what providers know of addresses, Google's client among it.
+    # The first asset imports the URI handlers of all providers, including Google's client.
     Asset("nightbid://preloaded")
 
 

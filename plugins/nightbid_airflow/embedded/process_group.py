@@ -1,4 +1,4 @@
-"""Terminate every process of a session."""
+"""Terminates all processes of a session."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 import psutil
 
 PATIENCE = 12.0
-"""Seconds between asking and killing."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 def members(session: int) -> list[psutil.Process]:
-    """List the living processes of a session, its leader and the caller left out."""
+    """List the living processes of a session, without its leader and the caller."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -27,12 +27,12 @@ def members(session: int) -> list[psutil.Process]:
 
 
 def end(session: int, patience: float = PATIENCE) -> None:
-    """Ask all members to end, then kill those that did not."""
+    """Send all members SIGTERM, then kill those that are still running."""
     _signal(members(session), signal.SIGTERM)
     deadline = time.monotonic() + patience
     while members(session) and time.monotonic() < deadline:
         time.sleep(0.2)
-    # A process may have forked another between the look and the kill.
+    # A process may have forked another one between the listing and the kill.
     while left := members(session):
         _signal(left, signal.SIGKILL)
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A running embedded Airflow: started, waited for, ended."""
+"""Starts the embedded Airflow, waits until it is healthy, and terminates it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ START_SECONDS = 400.0
 
 @dataclass(frozen=True)
 class Airflow:
-    """What is needed to talk to it."""
+    """A running embedded Airflow: its home, client and supervisor process."""
 
     home: Home
     client: Client
     supervisor: subprocess.Popen[str]
 
     def check(self) -> None:
-        """See that it lives.
+        """Check that Airflow is still running.
 
         Raises:
-            StageError: a component ended by itself.
+            StageError: A component exited unexpectedly.
         """
         if self.supervisor.poll() is None:
             return
@@ -47,12 +47,12 @@ class Airflow:
 
 
 def start_supervisor(port: int, environment: dict[str, str], log: IO[str]) -> subprocess.Popen[str]:
-    """Start the process that starts all others, as the leader of a session.
+    """Start the supervisor, which starts all other processes, as the leader of a session.
 
     Args:
-        port: Of the API server.
-        environment: All its variables.
-        log: Takes its errors.
+        port: Port of the API server.
+        environment: All environment variables of the process.
+        log: File for standard error of the process.
     """
     return subprocess.Popen(  # noqa: S603  # our own module
         [sys.executable, "-m", "nightbid_airflow.embedded.supervisor", str(port)],
@@ -69,17 +69,17 @@ def start_supervisor(port: int, environment: dict[str, str], log: IO[str]) -> su
 def embedded(
     home: Home, settings: Settings, port: int = 0, *, schedules: bool = False
 ) -> Iterator[Airflow]:
-    """Start Airflow, and end every process of it in the end.
+    """Start Airflow, and terminate all of its processes on exit.
 
     Args:
-        home: held alone meanwhile.
-        settings: where the library reads and writes.
-        port: of the API and the pages; 0 for a free one.
-        schedules: nights start by their cron expressions too.
+        home: Airflow home, locked meanwhile.
+        settings: Settings of the installation.
+        port: Port of the API and the pages; 0 for a free one.
+        schedules: Whether nights also start by their cron expressions.
 
     Raises:
-        ConfigError: the port or the home is taken.
-        StageError: it did not come up.
+        ConfigError: The port or the home is in use.
+        StageError: Airflow did not become healthy.
     """
     with home.locked():
         port = free_port(port)
@@ -116,5 +116,5 @@ def _end(supervisor: subprocess.Popen[str]) -> None:
         supervisor.kill()
         supervisor.wait()
     finally:
-        # Should the supervisor have been killed, its session is still there.
+        # If the supervisor was killed, the processes of its session still exist.
         process_group.end(supervisor.pid, patience=2)

@@ -1,8 +1,8 @@
-"""Starts Airflow's components and ends them, in a session of their own.
+"""Starts and terminates Airflow's components, in a session of their own.
 
-Run as a program, with the environment of `Home.environment`, the API's port as its argument, and
-a pipe as its standard input: when that closes, everything ends. Airflow is imported once, here;
-the components are forks.
+Run as a program with the environment of `Home.environment`, the port of the API as its argument,
+and a pipe as its standard input: when the pipe closes, all components are terminated. Airflow is
+imported once, here; the components are forks.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def main(port: str) -> int:
     """Run until standard input closes or a component ends.
 
     Returns:
-        0 if it was told to end, 1 if a component ended by itself.
+        0 if standard input was closed, 1 if a component exited by itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
     ended = ""
     try:
-        # The scheduler's imports take longest and need no database: they begin at once.
+        # Fork the scheduler first: its imports take longest and need no database.
         prepared, tell = os.pipe()
         scheduler = fork(partial(_schedule, prepared), logs / "scheduler.log")
-        # Imported here, Airflow is there in every fork that follows.
+        # Import Airflow here, so that all later forks have it.
         airflow = airflow_command()
         database = fork(prepare_database, logs / "database.log")
         preload_dag_files()
@@ -61,7 +61,7 @@ def main(port: str) -> int:
 
 
 def airflow_command() -> Callable[..., None]:
-    """Import Airflow; what is returned runs a command of it, with its arguments."""
+    """Import Airflow; return a function that runs an Airflow command with its arguments."""
     from airflow.__main__ import main as entry
 
     def run(*arguments: str) -> None:
@@ -79,21 +79,21 @@ def _schedule(prepared: int) -> None:
 
 
 def prepare_database() -> None:
-    """Make the tables of the metadata database, or bring them up to date."""
+    """Create the tables of the metadata database, or migrate them."""
     from airflow.utils import db
 
     db.initdb()
 
 
 def fork(job: Job, log: Path) -> int:
-    """Do a job in a process of its own.
+    """Run a function in a forked process.
 
     Args:
-        job: What to do.
-        log: Takes what it prints.
+        job: Function to run.
+        log: File for standard output and standard error of the process.
 
     Returns:
-        Its process id.
+        Id of the process.
     """
     pid = os.fork()
     if pid:
@@ -118,7 +118,7 @@ def fork(job: Job, log: Path) -> int:
 
 
 def _wait(names: dict[int, str]) -> str:
-    """Wait for the end of standard input (nothing) or of a component (its name)."""
+    """Wait until standard input closes (return "") or a component exits (return its name)."""
     while True:
         readable, _, _ = select.select([sys.stdin], [], [], 0.5)
         if readable and not os.read(sys.stdin.fileno(), 1024):

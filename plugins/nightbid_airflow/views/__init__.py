@@ -1,1 +1,1 @@
-"""Nightbid's pages in Airflow: the library's own, served behind Airflow's login. Read-only."""
+"""Nightbid's report pages in Airflow, served behind Airflow's login."""

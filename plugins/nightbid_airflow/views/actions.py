@@ -1,9 +1,9 @@
-"""What a person may do from the pages, and by REST: roll back, override, promote, rerun and more.
+"""Actions on the pages and by REST: roll back, override, promote, rerun and more.
 
-Each is a POST below `/act/<pipeline>/`, with a form's fields or a JSON object. It needs the right
-to edit the pipeline's nightly DAG, and a reason, which the history keeps with the person. A form
-carries a token that other sites cannot know. A request with an `Authorization: Bearer` header needs
-none, because a browser never adds that header by itself.
+Each action is a POST to `/act/<pipeline>/…` with form fields or a JSON object. It requires
+permission to edit the pipeline's nightly DAG, and a reason, which the history keeps with the user's
+name. Forms carry a token that other sites cannot know. A request with an `Authorization: Bearer`
+header needs no token, because browsers never add that header by themselves.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ Given = Mapping[str, str]
 
 
 def token_of(user: str, day: dt.date | None = None) -> str:
-    """The token that a form of this user carries on a day; default: today."""
+    """Get the token of the forms of a user on a day; default: today."""
     day = day or dt.datetime.now(dt.UTC).date()
     secret = conf.get("api", "secret_key")
     return hmac.new(secret.encode(), f"nightbid {user} {day}".encode(), hashlib.sha256).hexdigest()
 
 
 def _is_token(given: str, user: str) -> bool:
-    """Whether a token is of today or yesterday: a page may have stood open over midnight."""
+    """Whether a token is of today or yesterday, since a page may be open over midnight."""
     today = dt.datetime.now(dt.UTC).date()
     known = [token_of(user, today - dt.timedelta(days=back)) for back in (0, 1)]
     return any(hmac.compare_digest(given.encode(), each.encode()) for each in known)
@@ -70,10 +70,10 @@ async def _given(request: Request) -> dict[str, str]:
 
 
 def _check_request(request: Request, given: Given, reader: CurrentUser, pipeline: str) -> None:
-    """Refuse who may not act, and what another site may have sent.
+    """Refuse users without permission, and requests that another site may have sent.
 
     Raises:
-        HTTPException: 403.
+        HTTPException: The request is refused, with status 403.
     """
     if not reader.may_edit(pipeline):
         raise HTTPException(403, f"Your role may not change {pipeline}.")
@@ -85,12 +85,12 @@ def _check_request(request: Request, given: Given, reader: CurrentUser, pipeline
 
 
 def add_actions(app: FastAPI, shelf: Workspaces, settings: Settings) -> None:
-    """Add the routes.
+    """Add the routes of the actions.
 
     Args:
-        app: The pages.
-        shelf: The workspace as the pages read it.
-        settings: Name the suites' folder.
+        app: Application of the pages.
+        shelf: Workspace lookups of the pages.
+        settings: Settings that name the folder of the pipelines and suites.
     """
 
     def rollback(pipeline: str, given: Given, by: str) -> str:

@@ -1,4 +1,4 @@
-"""The routes. Each checks who asks, finds the records, and lets the library make the page."""
+"""Routes of the pages. Each checks permissions, finds the records and renders a page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from nightbid_airflow.views.tabs import add_tabs
 
 LOG = logging.getLogger(__name__)
 HEADERS = {
-    # No script but our own, nothing from elsewhere, and only Airflow around it.
+    # Only own scripts, no external resources, and only Airflow may frame the pages.
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'self';"
         " form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
@@ -60,15 +60,15 @@ SHOWN = {
     "gate.json": "application/json",
     "manifest.json": "application/json",
 }
-"""Files of an output that a page may show, and their types."""
+"""File of an output that a page may show → its media type."""
 KEY = re.compile(r"[0-9a-f]{8,64}")
 MOST = 24
-"""Runs side by side that a screen can hold."""
+"""Maximum number of runs side by side that fit on a screen."""
 TITLES = {401: "Not logged in", 403: "Not for you to see", 404: "Not found", 422: "Not understood"}
 
 
 class Workspaces:
-    """The workspace as the pages read it: names that come from outside are looked up, not used."""
+    """Workspace lookups of the pages: names in requests are looked up, never used as paths."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -79,11 +79,11 @@ class Workspaces:
         )
 
     def pipelines(self, reader: CurrentUser) -> list[str]:
-        """Those that have run and that the reader may see."""
+        """List the pipelines that have run and that the user may see."""
         return reader.readable(records.pipelines(self.workspace))
 
     def champions(self, names: Iterable[str]) -> dict[str, Champion]:
-        """What serves, of the pipelines that have a champion whose history can be read."""
+        """Map each pipeline that has a champion with a readable history to its champion."""
         found = {}
         for name in names:
             with contextlib.suppress(CorruptDataError):
@@ -92,7 +92,7 @@ class Workspaces:
         return found
 
     def damaged(self, pipeline: str) -> list[str]:
-        """Names of the runs whose records are there and cannot be read."""
+        """List the runs whose records exist but cannot be read."""
         return [
             run_id
             for run_id in records.run_ids(self.workspace, pipeline)
@@ -101,7 +101,7 @@ class Workspaces:
         ]
 
     def attention(self, reader: CurrentUser, pipeline: str = "") -> list[Alert]:
-        """What is wrong now, of pipelines that the reader may see: as `nightbid watch` finds it."""
+        """List the current alerts of `nightbid watch` for pipelines that the user may see."""
         try:
             found = Watch(self._settings).look(dt.datetime.now(dt.UTC))
         except (NightbidError, OSError, ValueError):
@@ -116,21 +116,21 @@ class Workspaces:
         ]
 
     def open(self, pipeline: str, reader: CurrentUser) -> list[str]:
-        """Names of the runs of one pipeline.
+        """List the names of the runs of a pipeline.
 
         Raises:
-            HTTPException: there are none, or the reader may not see them. Which of the two is
-                not told.
+            HTTPException: There are no runs, or the user may not see them; the response does not
+                reveal which.
         """
         if pipeline not in records.pipelines(self.workspace) or not reader.may_read(pipeline):
             raise HTTPException(404, f"There is no pipeline {pipeline!r} that you may see.")
         return records.run_ids(self.workspace, pipeline)
 
     def run(self, pipeline: str, run_id: str, reader: CurrentUser) -> RunRecord:
-        """One run.
+        """Get the record of a run.
 
         Raises:
-            HTTPException: there is none.
+            HTTPException: There is no such run, or the user may not see it.
         """
         known = run_id in self.open(pipeline, reader)
         found = records.run(self.workspace, pipeline, run_id) if known else None
@@ -154,7 +154,7 @@ Page = Annotated[int, Query(ge=1, le=100_000)]
 
 @cache
 def pages() -> FastAPI:
-    """The application of this process."""
+    """Get the application of this process."""
     return make_pages(Settings())
 
 
@@ -162,7 +162,7 @@ def make_pages(settings: Settings) -> FastAPI:
     """Make the application.
 
     Args:
-        settings: name the workspace.
+        settings: Settings that name the workspace.
     """
     app = FastAPI(title="Nightbid", docs_url=None, redoc_url=None, openapi_url=None)
     shelf = Workspaces(settings)
@@ -188,7 +188,7 @@ def make_pages(settings: Settings) -> FastAPI:
             answer.headers.setdefault(name, value)
         return answer
 
-    # Scripts alone ask for no login: they hold nothing of anybody's.
+    # Only scripts need no login: they contain no user data.
     @app.get("/frame.js")
     def frame() -> Response:
         script = (Path(__file__).parent / "frame.js").read_text(encoding="utf-8")
@@ -226,7 +226,7 @@ def make_pages(settings: Settings) -> FastAPI:
     ) -> HTMLResponse:
         every = {name: shelf.summaries.of(name) for name in names}
         there = {run.kind for found in every.values() for run in found}
-        # While there is no night, the list opens with whatever there is.
+        # If there is no night yet, list runs of all kinds.
         kind = chosen.kind or ("night" if "night" in there else "")
         by_name = {
             name: [run for run in found if (run.kind == kind if kind else run.kind != "sweep")]
@@ -238,7 +238,7 @@ def make_pages(settings: Settings) -> FastAPI:
             reverse=True,
         )
         page = min(page, max(1, -(-len(runs) // PAGE)))
-        # Of hundreds of pipelines, those that the search is about.
+        # Out of hundreds of pipelines, only those that match the search.
         shown = [
             name
             for name, found in by_name.items()
@@ -289,7 +289,7 @@ def make_pages(settings: Settings) -> FastAPI:
             return HTMLResponse(output_document(read_manifest(folder), links(request), names))
         text = page.read_text(encoding="utf-8")
         for name in SHOWN:
-            # On disk the files lie beside the page; here they are below its address.
+            # On disk the files are in the folder of the page; here they are below its address.
             text = text.replace(f'href="{name}"', f'href="{key}/{name}"')
         return HTMLResponse(text)
 

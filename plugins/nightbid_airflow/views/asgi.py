@@ -1,4 +1,4 @@
-"""What a plugin must say of the pages, without importing them."""
+"""Entry points of the pages for the Airflow plugin, without importing the pages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from airflow.configuration import conf
 
 PREFIX = "/nightbid"
 FRAME = "/plugin/nightbid"
-"""Airflow's page around them."""
+"""Path of Airflow's page that frames the pages."""
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
 Send = Callable[[Scope], Awaitable[None]]
 
 
 class LazyApp:
-    """The pages as an ASGI application, imported at the first request.
+    """ASGI application of the pages, imported at the first request.
 
-    Plugins are loaded in every component and task; only the API server serves pages.
+    All components and tasks load the plugin, but only the API server serves pages.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,14 +31,14 @@ class LazyApp:
 
 
 TRIGGERS = re.compile(r"/api/v2/dags/(nightly_[^/]+|score_[^/]+|sweep|same_rows)/dagRuns$")
-"""Addresses at which runs of our DAGs are triggered."""
+"""Pattern of the REST paths that trigger runs of Nightbid's DAGs."""
 
 
 class LazyRefusals:
-    """Shortens refusals of triggered runs of our DAGs; no other request is touched.
+    """Middleware that shortens error responses to triggered runs of Nightbid's DAGs only.
 
     Args:
-        app: What it stands before.
+        app: ASGI application to wrap.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
@@ -55,12 +55,12 @@ class LazyRefusals:
 
 
 def entry_address() -> str:
-    """Path of the first page, below whatever path Airflow itself is served at."""
+    """Get the path of the first page, below the path at which Airflow itself is served."""
     return f"{_base()}{PREFIX}/"
 
 
 def framed_address() -> str:
-    """The same inside Airflow's own frame, with its navigation around it."""
+    """Get the path of the first page inside Airflow's own frame, with Airflow's navigation."""
     return f"{_base()}{FRAME}{PREFIX}/"
 
 

@@ -1,6 +1,6 @@
 """Airflow's own login and permissions, as dependencies of the pages.
 
-Airflow serves a plugin's application to anybody: every route here depends on `CurrentUser`.
+Airflow serves a plugin's application without authentication, so all routes depend on `CurrentUser`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from sqlalchemy import select
 
 
 class CurrentUser:
-    """A person who is logged in, and the pipelines that they may read the nightly DAGs of."""
+    """The user who is logged in, and their permissions on the DAGs of pipelines."""
 
     def __init__(self, user: Annotated[BaseUser, Depends(get_user)]) -> None:
         self._user = user
 
     def may_read(self, pipeline: str) -> bool:
-        """Whether Airflow lets them read runs of the pipeline's DAG."""
+        """Whether Airflow lets the user read runs of the pipeline's DAG."""
         return self.may_read_dag(f"nightly_{pipeline}")
 
     def may_read_dag(self, dag: str) -> bool:
-        """Whether Airflow lets them read runs of a DAG."""
+        """Whether Airflow lets the user read runs of a DAG."""
         manager: BaseAuthManager[BaseUser] = get_auth_manager()
         return manager.is_authorized_dag(
             method="GET",
@@ -45,11 +45,11 @@ class CurrentUser:
 
     @property
     def name(self) -> str:
-        """Name of the person, as histories keep it."""
+        """Name of the user, as the histories record it."""
         return str(self._user.get_name())
 
     def may_edit(self, pipeline: str) -> bool:
-        """Whether Airflow lets them edit the pipeline's DAG: then they may act on its nights."""
+        """Whether Airflow lets the user edit the pipeline's DAG, and so act on its nights."""
         dag = f"nightly_{pipeline}"
         manager: BaseAuthManager[BaseUser] = get_auth_manager()
         return manager.is_authorized_dag(
@@ -59,7 +59,7 @@ class CurrentUser:
         )
 
     def readable(self, pipelines: Iterable[str]) -> list[str]:
-        """Those that they may read."""
+        """List the given pipelines that the user may read."""
         return [name for name in pipelines if self.may_read(name)]
 
 
@@ -67,7 +67,7 @@ Login = Annotated[CurrentUser, Depends()]
 
 
 def dag_runs(pipeline: str) -> dict[str, str]:
-    """Run ids of a pipeline's DAG: as the records name them → as Airflow does."""
+    """Map each run id of a pipeline in the records to its run id in Airflow."""
     with create_session() as session:
         found = session.scalars(
             select(DagRun.run_id).where(DagRun.dag_id == f"nightly_{pipeline}")
@@ -76,14 +76,14 @@ def dag_runs(pipeline: str) -> dict[str, str]:
 
 
 def rerun_failed(pipeline: str, run_id: str) -> str:
-    """Clear the failed tasks of a DAG run, and with them the ones that go beside every night.
+    """Clear the failed tasks of a DAG run, and the tasks that accompany every night.
 
     Args:
         pipeline: Name of the pipeline.
-        run_id: As the records name it.
+        run_id: Id of the run in the records.
 
     Returns:
-        Which tasks run again.
+        A text that names the tasks that run again.
 
     Raises:
         ConfigError: Airflow does not know the run, or no task of it has failed.
@@ -111,19 +111,19 @@ def rerun_failed(pipeline: str, run_id: str) -> str:
 
 
 def trigger(dag_id: str, conf: Mapping[str, Any], by: str, run_id: str | None = None) -> str:
-    """Trigger a DAG run in the name of a person.
+    """Trigger a DAG run on behalf of a user.
 
     Args:
-        dag_id: Of the DAG.
-        conf: What its form asks for.
-        by: Name of the person.
-        run_id: Default: Airflow names the run.
+        dag_id: Id of the DAG.
+        conf: Values of the DAG's trigger form.
+        by: Name of the user.
+        run_id: Id of the run; None: Airflow chooses it.
 
     Returns:
-        Name of the run.
+        Id of the run.
 
     Raises:
-        NightbidError: Airflow does not take it.
+        NightbidError: Airflow does not accept the run.
     """
     from airflow.api.common.trigger_dag import trigger_dag
     from airflow.sdk.exceptions import AirflowException
@@ -146,5 +146,5 @@ def trigger(dag_id: str, conf: Mapping[str, Any], by: str, run_id: str | None = 
 
 
 def login_address(back: str) -> str:
-    """Where a person logs in, to be led back to an address."""
+    """Get the address of the login page that redirects to `back` afterwards."""
     return str(get_auth_manager().get_url_login(next_url=back))

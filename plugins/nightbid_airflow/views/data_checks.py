@@ -1,4 +1,4 @@
-"""The pages of folders of logs that were looked at."""
+"""The pages of inspected folders of logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAG_ID = "data_check"
 def add_data_checks(
     app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedLinks]
 ) -> None:
-    """Add the list of checks, and the page of each: for those who may read runs of their DAG."""
+    """Add the list of data checks and their pages, for users who may read runs of their DAG."""
 
     @app.get("/data-checks")
     def data_checks(request: Request, reader: Login) -> HTMLResponse:
@@ -31,7 +31,7 @@ def add_data_checks(
 
     @app.get("/data-checks/{name}")
     def data_check(request: Request, name: str, reader: Login) -> HTMLResponse:
-        # Looked up among what is there: a name from outside is never part of a path.
+        # Look the name up in the list: a name from a request is never used as a path.
         known = saved_checks(shelf.workspace) if reader.may_read_dag(DAG_ID) else []
         check = next((each for each in known if each.name == name), None)
         if check is None:

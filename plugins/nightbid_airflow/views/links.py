@@ -1,4 +1,4 @@
-"""Where links lead on pages that Airflow serves."""
+"""Link targets on pages that Airflow serves."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nightbid_airflow.views.asgi import PREFIX
 
 
 class ServedLinks(Links):
-    """Addresses below the pages, and of Airflow around them.
+    """Addresses of the pages, and of Airflow's own pages.
 
     Args:
-        base: path that the pages are served at.
-        dag_runs: run id as in the records → Airflow's own, of the DAG runs that Airflow knows.
-        mlflow: address of MLflow's pages, or empty.
+        base: Path at which the pages are served.
+        dag_runs: Run id in the records → run id in Airflow, for the runs that Airflow knows.
+        mlflow: URL of MLflow's pages; empty: no links to MLflow.
     """
 
     def __init__(
@@ -32,89 +32,89 @@ class ServedLinks(Links):
         self._mlflow = mlflow
 
     def nights(self, pipeline: str = "") -> str:
-        """All runs, or those of one pipeline."""
+        """Address of the list of all runs, or of the runs of one pipeline."""
         return f"{self.base}/nights/{quote(pipeline)}" if pipeline else f"{self.base}/"
 
     def sweeps(self, pipeline: str) -> str:
-        """Trials of sweeps, of one pipeline or of all."""
+        """Address of the list of sweep trials, of one pipeline or of all."""
         return f"{self.nights(pipeline)}?kind=sweep"
 
     def sweep(self, pipeline: str, name: str) -> str:
-        """One sweep."""
+        """Address of the page of a sweep."""
         return f"{self.base}/sweeps/{quote(pipeline)}/{quote(name)}"
 
     def page(self, pipeline: str, number: int, query: Mapping[str, str] | None = None) -> str:
-        """A page of a long list of runs, as it is narrowed down."""
+        """Address of a page of a long list of runs, with its filter."""
         return f"{self.nights(pipeline)}?{urlencode({'page': number, **(query or {})})}"
 
     def kind(self, pipeline: str, kind: str) -> str:
-        """The runs of one kind."""
+        """Address of the list of runs of one kind."""
         return f"{self.nights(pipeline)}?{urlencode({'kind': kind})}"
 
     def asset(self, script: Script) -> str:
-        """A script of the charts, by an address that changes with it: browsers keep it."""
+        """Address of a chart script; it changes with the content, so that browsers can cache it."""
         return f"{self.base}/assets/{script.name}?v={script.sha256.hex()[:16]}"
 
     def run(self, run: Named) -> str:
-        """One run."""
+        """Address of the page of a run."""
         return f"{self.base}/runs/{quote(run.pipeline)}/{quote(run.run_id)}"
 
     def compare(self, pipeline: str) -> str:
-        """Where chosen runs are compared."""
+        """Address of the page that compares selected runs."""
         return f"{self.base}/compare/{quote(pipeline)}" if pipeline else ""
 
     def checks(self, gate: str, check: str = "") -> str:
-        """What the checks of a gate mean, at the one that is named."""
+        """Address of the description of a gate's checks, or of one of them."""
         at = f"#{quote(check.partition(':')[0])}" if check else ""
         return f"{self.base}/checks/{quote(gate)}{at}"
 
     def act(self, pipeline: str, action: str) -> str:
-        """Where a form asks for an action."""
+        """Address to which a form posts an action."""
         return f"{self.base}/act/{quote(pipeline)}/{action}"
 
     def costs(self) -> str:
-        """Costs by pipeline and month."""
+        """Address of the costs by pipeline and month."""
         return f"{self.base}/costs"
 
     def data_checks(self) -> str:
-        """Folders of logs that were looked at."""
+        """Address of the list of inspected folders."""
         return f"{self.base}/data-checks"
 
     def data_check(self, name: str) -> str:
-        """One folder of logs."""
+        """Address of the page of an inspected folder."""
         return f"{self.data_checks()}/{quote(name)}"
 
     def rehearsals(self) -> str:
-        """Rehearsed upgrades of all pipelines."""
+        """Address of the list of rehearsed upgrades of all pipelines."""
         return f"{self.base}/rehearsals"
 
     def rehearsal(self, pipeline: str, name: str) -> str:
-        """One rehearsed upgrade."""
+        """Address of the report of a rehearsed upgrade."""
         return f"{self.rehearsals()}/{quote(pipeline)}/{quote(name)}"
 
     def champion(self, pipeline: str) -> str:
-        """A champion's history."""
+        """Address of the history of a champion."""
         return f"{self.base}/champion/{quote(pipeline)}"
 
     def output(self, stage: StageView) -> str:
-        """What a stage wrote: a gate's own page, or the manifest."""
+        """Address of the output of a stage: the page of a gate, or the manifest."""
         _, _, place = stage.uri.partition("stages/")
         return f"{self.base}/outputs/{quote(place)}" if place else ""
 
     def log(self, run: Named, stage: str) -> str:
-        """The log of a stage's newest attempt, in Airflow."""
+        """Address of the log of a stage's newest attempt in Airflow."""
         there = self.dag_run(run)
         return f"{there}/tasks/{quote(stage)}" if there else ""
 
     def dag_run(self, run: Named) -> str:
-        """The run in Airflow; empty if Airflow does not know it."""
+        """Address of the run in Airflow; empty if Airflow does not know the run."""
         name = self._dag_runs.get(run.run_id)
         if name is None:
             return ""
         return f"{self._airflow}/dags/nightly_{quote(run.pipeline)}/runs/{quote(name, safe='')}"
 
     def others(self, view: RunView) -> list[tuple[str, str]]:
-        """Read more: the report as one file, the champion, the DAG run, MLflow."""
+        """List further links of a run: report as one file, champion, DAG run, MLflow."""
         found = [
             ("This page as one file", f"{self.run(view.head)}/report.html"),
             ("Champion", self.champion(view.head.pipeline)),

@@ -1,4 +1,4 @@
-"""What Airflow's form and REST answer to a wrong field: one line instead of a JSON schema."""
+"""Shortens Airflow's error responses to a wrong form field from a JSON schema to one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHOICES = re.compile(r"^'(.*)' does not match '\^\(([\w|]+)\)(.*)'$", re.DOTALL
 
 
 class ShortRefusals(BaseHTTPMiddleware):
-    """Shortens refusals of triggered runs."""
+    """Middleware that shortens error responses to triggered runs."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Answer one request."""
@@ -34,10 +34,10 @@ class ShortRefusals(BaseHTTPMiddleware):
 
 
 def in_one_line(detail: str) -> str:
-    """Say in one line what a dump of a JSON schema says of a field.
+    """Reduce a dump of a JSON schema error to one line about the field.
 
     Args:
-        detail: As Airflow answers.
+        detail: Detail of Airflow's error response.
     """
     dump = _DUMP.match(detail)
     if dump is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_rehearsals(
     app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedLinks]
 ) -> None:
-    """Add the list of rehearsals, and the report of each."""
+    """Add the list of rehearsals and the page of each report."""
 
     @app.get("/rehearsals")
     def rehearsals(request: Request, reader: Login) -> HTMLResponse:
@@ -31,7 +31,7 @@ def add_rehearsals(
     @app.get("/rehearsals/{pipeline}/{name}")
     def rehearsal(request: Request, pipeline: str, name: str, reader: Login) -> HTMLResponse:
         shelf.open(pipeline, reader)
-        # Looked up among what is there: a name from outside is never part of a path.
+        # Look the name up in the list: a name from a request is never used as a path.
         found = (each for each in reports_of(shelf.workspace, [pipeline]) if each.plan.name == name)
         report = next(found, None)
         if report is None:

@@ -25,19 +25,20 @@ def add_sweeps(
     settings: Settings,
     links: Callable[[Request, str, CurrentUser], ServedLinks],
 ) -> None:
-    """Add a page per sweep.
+    """Add the page of a sweep.
 
     Args:
-        app: The pages.
-        shelf: The workspace as the pages read it.
-        settings: Name workspace and pipelines.
-        links: Links of a request to a pipeline by a person, with a token where they may act.
+        app: Application of the pages.
+        shelf: Workspace lookups of the pages.
+        settings: Settings that name the workspace and the pipelines.
+        links: Function that makes the links for a request, a pipeline and a user, with a token if
+            the user may act.
     """
 
     @app.get("/sweeps/{pipeline}/{name}")
     def sweep(request: Request, pipeline: str, name: str, reader: Login) -> HTMLResponse:
         shelf.open(pipeline, reader)
-        # Optuna takes a second to import: only where a sweep is looked at.
+        # Optuna takes a second to import, so import it only when a sweep is shown.
         from nightbid.sweep.summary import sweep_document
 
         try:
@@ -49,10 +50,10 @@ def add_sweeps(
 
 
 def open_sweep(pipeline: str, name: str, settings: Settings) -> Sweep:
-    """Open a sweep by a name from outside, which is looked up among those that there are.
+    """Open a sweep by a name from a request, which is looked up in the list of sweeps.
 
     Raises:
-        ConfigError: There is none of this name.
+        ConfigError: There is no sweep of this name.
     """
     from nightbid.sweep.study import Sweep, sweep_names
 
@@ -66,16 +67,16 @@ def run_winner(pipeline: str, name: str, settings: Settings, by: str) -> str:
 
     Args:
         pipeline: Name of the pipeline.
-        name: Of the sweep.
-        settings: Name workspace and pipelines.
-        by: Who asks.
+        name: Name of the sweep.
+        settings: Settings that name the workspace and the pipelines.
+        by: Name of the user.
 
     Returns:
-        Name of the run, as the records have it.
+        Id of the run in the records.
 
     Raises:
-        ConfigError: There is no such sweep, no trial has ended well, the winner has been run, or
-            Airflow does not take the run.
+        ConfigError: There is no such sweep, no trial has succeeded, the winner has already been
+            run, or Airflow does not accept the run.
     """
     sweep = open_sweep(pipeline, name, settings)
     ranked = sweep.ranked()

@@ -1,4 +1,4 @@
-"""The *Nightbid* tab on Airflow's own pages of a DAG, a run and a task: it leads to ours."""
+"""The *Nightbid* tab on Airflow's pages of a DAG, a run and a task, which leads to Nightbid's."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from nightbid_airflow.views.app import Workspaces
 
 PAGES = {"nightly": "nights", "score": "champion"}
-"""Kind of a DAG → our page of its pipeline."""
+"""Kind of DAG → Nightbid's page for its pipeline."""
 
 
 def add_tabs(app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedLinks]) -> None:
-    """Add an address per page of Airflow that has the tab."""
+    """Add a route per page of Airflow that has the tab."""
 
     def _message(request: Request, title: str, what: str, to: str, text: str) -> Response:
         page = message_document(title, what, links=links(request), to=to, text=text)
@@ -78,7 +78,7 @@ def add_tabs(app: FastAPI, shelf: Workspaces, links: Callable[[Request], ServedL
 
 
 def _sweep_page(here: ServedLinks, run_id: str) -> str:
-    """Address of the page of a DAG run of `sweep`; empty where its pipeline is not known."""
+    """Get the address of the sweep of a DAG run; empty if its pipeline is unknown."""
     with create_session() as session:
         asked = session.scalar(
             select(DagRun.conf).where(DagRun.dag_id == "sweep", DagRun.run_id == run_id)
