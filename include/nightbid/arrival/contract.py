@@ -52,7 +52,7 @@ def day_arrival(
         spec: Settings of the pipeline; without an `arrival` block the day only has to exist.
         day: Day of logs to check.
         workspace: Workspace with the earlier nights, from which the usual number of rows is taken.
-        cache: Folder for column types detected in large files.
+        cache: Cache folder for downloads and for scans of large files.
         now: Current time, for `settled_minutes`.
     """
     contract = spec.arrival or Arrival()

@@ -42,7 +42,7 @@ def wait(spec: PipelineSpec, run: RunRecord, cache: Path, say: Callable[[str], N
     Args:
         spec: Settings of the pipeline, with an `arrival` block.
         run: Run whose newest day is checked.
-        cache: Folder for column types detected in large files.
+        cache: Cache folder for downloads and for scans of large files.
         say: Called with a description of what is missing whenever it changes.
     """
     ends = spec.arrival_deadline(run.date)
@@ -75,7 +75,7 @@ def conclude(
     Args:
         spec: Settings of the pipeline, with an `arrival` block.
         run: The run; it gets a record `arrival`, and new settings if a lag is accepted.
-        cache: Folder for column types detected in large files.
+        cache: Cache folder for downloads and for scans of large files.
         found: Result of the last check.
         now: Current time.
         started: Time at which the waiting began; None: now.

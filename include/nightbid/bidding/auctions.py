@@ -25,7 +25,7 @@ class Rules:
     per: float = 1000.0
     """Number of impressions that prices and bids are for: 1000 for CPM."""
     budget: float | None = None
-    """In the unit of prices, summed over impressions (money × `per`); None: unlimited."""
+    """Budget in the unit of prices, summed over impressions (money × `per`); None: unlimited."""
     stop: Literal["never_over", "after"] = "never_over"
     """When bidding ends for lack of budget.
 

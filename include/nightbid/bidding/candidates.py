@@ -23,7 +23,7 @@ CHUNK = 200_000
 REPEATED = 10
 """Minimum number of repeated items from which item columns can be identified."""
 Score = Callable[[pa.Table], Floats]
-"""Raw rows → probabilities."""
+"""Takes raw rows and returns probabilities, float64 [rows]."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def score_all(
 
     Args:
         rows: Raw columns of the logged rows.
-        offers: Items per row.
+        offers: Items that could have been shown on each row.
         values: [items], columns that belong to the item, including the item itself.
         models: Name → scoring function.
         progress: Called with the share that is done, 0 to 1.

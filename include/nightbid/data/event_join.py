@@ -32,7 +32,7 @@ class EventBatch:
     key: pa.Array
     """Id of the impression."""
     time: pa.Array
-    """timestamp[us, UTC]; null where it cannot be read."""
+    """Time of the event, timestamp[us, UTC]; null if it cannot be read."""
     own: bool
     """Whether the events were logged on the day of the impressions."""
     event_key: pa.Array | None = None

@@ -41,7 +41,7 @@ class EventLogs:
     Args:
         block: The `source` block of the pipeline.
         days: Days of the window, over all of which a column has one type; empty: all days.
-        cache: Folder for the column types detected in text files.
+        cache: Cache folder, see `FolderLogs`.
         named: Columns that the pipeline uses, including those that the join adds; None: all.
     """
 

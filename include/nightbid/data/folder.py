@@ -36,8 +36,8 @@ class FolderLogs:
     Args:
         block: The `source` block of the pipeline.
         days: Days of the window, over all of which a column has one type; empty: all days.
-        cache: Folder for the column types detected in text files, so that each file is scanned
-            once.
+        cache: Cache folder for copies of remote files, and for the results of scans, so that each
+            file is scanned once; None: no cache.
         named: Columns that the pipeline uses. At most `others` further columns are read, and one
             whose files disagree on its type is left out. None: every column is used.
         others: Maximum number of columns to read that the pipeline does not use.

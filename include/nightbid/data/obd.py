@@ -55,7 +55,7 @@ class ObdLogs:
         return tuple(sorted(pc.unique(self._day).to_pylist()))
 
     def fingerprint(self, days: tuple[date, ...]) -> str:
-        """Digest of the archive."""
+        """Digest of the archive, the same for all days."""
         return DIGEST
 
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:

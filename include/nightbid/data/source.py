@@ -94,7 +94,7 @@ def open_source(
 
     Args:
         block: The `source` block of the pipeline.
-        cache: Folder for downloads and for column types detected in large files.
+        cache: Cache folder for downloads and for scans of large files.
         days: Days of the window, over all of which a folder's columns have one type; empty: all
             days.
         named: Columns that the pipeline uses. At most `window_columns.OTHER_COLUMNS` further

@@ -123,5 +123,5 @@ class TextStream(pa.PythonFile):  # type: ignore[misc]
 
     @property
     def lines(self) -> int:
-        """Lines read so far."""
+        """Number of lines read so far."""
         return self.source.lines

@@ -53,7 +53,7 @@ class Definition(Block):
         """Take the settings that features depend on from a pipeline.
 
         ConfigError: A sequence shares the vocabulary of a feature that has none.
-            ConfigError: a sequence shares the vocabulary of a feature that has none.
+            ConfigError: A sequence shares the vocabulary of a feature that has none.
         """
         for name, feature in spec.features.items():
             shared = feature.shares()

@@ -43,7 +43,7 @@ def named_function(name: str) -> FeatureFunction:
 
 @feature_function
 def text_length(text: pa.Array) -> pa.Array:
-    """Number of characters."""
+    """Return the number of characters of each text, [rows]."""
     import pyarrow.compute as pc
 
     return pc.utf8_length(text.cast(pa.string()))

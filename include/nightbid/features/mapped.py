@@ -27,8 +27,8 @@ class KeyedRows:
         """Wrap arrays, without copying them.
 
         Args:
-            keys: uint64 [entries], ascending.
-            moments: int32 or int64 [entries], ascending within a key.
+            keys: Keys of the entries, uint64 [entries], ascending.
+            moments: Days or times of the entries, int32 or int64 [entries], ascending per key.
         """
         self._keys = keys
         self._moments = moments

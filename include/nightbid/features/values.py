@@ -129,7 +129,7 @@ class Items:
     """Items of a list column, concatenated."""
 
     flat: pa.Array
-    """[items], any type."""
+    """[items], the items, of any type."""
     rows: Ints
     """[items], row of each item."""
     places: Ints

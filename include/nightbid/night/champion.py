@@ -31,7 +31,7 @@ class Champion(Sealed):
 
     pipeline: str
     number: int
-    """Position in the history, from 1."""
+    """Position of the entry in the history, from 1."""
     run_id: str
     night: Partition
     bundle_uri: str

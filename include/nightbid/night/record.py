@@ -186,7 +186,7 @@ class RunRecord:
         return RunRecord(self.workspace, write_head(self.folder, head, self.head))
 
     def check_is_ours(self) -> None:
-        """Check that no other process has taken this run up with other settings.
+        """Check that no other process has resumed this run with other settings.
 
         Raises:
             StageError: Another process has, while this one was stalled.

@@ -38,7 +38,7 @@ class Attributes:
 
     @classmethod
     def of(cls, table: pa.Table, name: str, limit: int = LIMIT) -> Attributes:
-        """Sample a table.
+        """Sample the attributes of entities in a table.
 
         Args:
             table: Table with any columns; lists, times and reserved columns are no attributes.
@@ -69,7 +69,7 @@ class Attributes:
         return cls(hashes[chosen], columns)
 
     def merge(self, other: Attributes, limit: int = LIMIT) -> Attributes:
-        """Sample both sets of rows."""
+        """Merge with the sample of other rows."""
         entities = np.union1d(self.entities, other.entities)[:limit]
         mine, theirs = self._on(entities), other._on(entities)
         nothing = _nothing(len(entities))

@@ -51,12 +51,12 @@ class Bins:
 
     @classmethod
     def empty(cls) -> Bins:
-        """No rows."""
+        """Counts of no rows."""
         nothing = np.zeros(0, np.int64)
         return cls(nothing, nothing, nothing)
 
     def merge(self, other: Bins) -> Bins:
-        """Add the counts of both."""
+        """Add the counts of other rows."""
         return Bins.of(
             np.concatenate([self.keys, other.keys]),
             np.concatenate([self.counts, other.counts]),

@@ -39,7 +39,7 @@ def flag(
         texts: Additional texts, in any case → 0 or 1; see `label.texts`.
 
     Returns:
-        float64 [rows]
+        The flag of each row, float64 [rows].
     """
     array = plain_array(whole(column))
     kind = array.type
@@ -65,7 +65,7 @@ def label_of(table: pa.Table | pa.RecordBatch, spec: PipelineSpec) -> npt.NDArra
         spec: Settings of the pipeline.
 
     Returns:
-        float64 [rows]
+        The label of each row, float64 [rows].
     """
     column = table[spec.label.column]
     if spec.label.kind == "value":

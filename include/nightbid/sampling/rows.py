@@ -235,7 +235,7 @@ def chosen(table: pa.Table, spec: PipelineSpec, seen: list[npt.NDArray[np.int64]
     """Return which parsed rows belong to the day: the first of each key, if it has a weight.
 
     Returns:
-        bool [rows]
+        Bool [rows], true for rows that belong to the day.
     """
     keys = np.asarray(table[KEY])
     first = np.zeros(len(keys), bool)

@@ -174,7 +174,7 @@ def create(path: UPath, content: bytes) -> None:
 def replace(path: UPath, content: Callable[[], bytes]) -> None:
     """Write an object that other processes write too, with a precondition on its generation.
 
-    If the object changed after `content` was called, `content` is called again.
+    If the object changes in the meantime, `content` is called again.
 
     Raises:
         WorkspaceError: Other processes changed it in each of `MEETINGS` attempts.

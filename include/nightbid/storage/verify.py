@@ -66,7 +66,7 @@ def inventory(folder: Path, volatile: tuple[str, ...] = ()) -> tuple[FileEntry, 
 
     Args:
         folder: Local folder of the output.
-        volatile: relative paths or folders (ending in /) whose bytes differ between equal runs.
+        volatile: Relative paths, or folders (ending in /), whose bytes differ between equal runs.
     """
     entries = []
     for path in sorted(folder.rglob("*")):

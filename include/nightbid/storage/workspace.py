@@ -10,7 +10,7 @@ that needs the files downloads them to the local cache. Layout::
     stages/<pipeline>/<stage>/<key>/…           immutable outputs, manifest.json written last
     runs/<pipeline>/<run id>/…                  one small record per run and stage
     checkpoints/<pipeline>/<stage>/<key>/…      what a killed training resumes from
-    champion/<pipeline>/champion.json, history/ the pointer and its history; pauses/ who paused it
+    champion/<pipeline>/champion.json, history/ the pointer and its history; pauses/ its pauses
     turns/<pipeline>/begun/, waiting/           which night of a pipeline is running
     datasets/<name>/…                           frozen rows
     erasures/…                                  records of data removed at users' request

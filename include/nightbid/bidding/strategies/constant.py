@@ -16,5 +16,5 @@ class Constant:
     bid: float
 
     def bids(self, pctr: Floats) -> Floats:
-        """One bid per prediction."""
+        """Return one bid per prediction; float64 [rows]."""
         return np.full(len(pctr), float(self.bid))

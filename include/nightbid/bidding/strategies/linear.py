@@ -19,5 +19,5 @@ class Linear:
     """Mean predicted click rate of the days that it was fitted on."""
 
     def bids(self, pctr: Floats) -> Floats:
-        """One bid per prediction."""
+        """Return one bid per prediction; float64 [rows]."""
         return pctr * self.base_bid / self.base_rate

@@ -31,7 +31,7 @@ class Ortb1:
     scale: float
 
     def bids(self, pctr: Floats) -> Floats:
-        """One bid per prediction."""
+        """Return one bid per prediction; float64 [rows]."""
         return np.sqrt(pctr * self.c * self.scale + self.c**2) - self.c
 
 
@@ -46,7 +46,7 @@ class Ortb2:
     per: float = 1000.0
 
     def bids(self, pctr: Floats) -> Floats:
-        """One bid per prediction."""
+        """Return one bid per prediction; float64 [rows]."""
         value = self.per * self.value_per_click * pctr
         edge = self.c * self.multiplier
         root = np.cbrt((value + np.sqrt(edge**2 + value**2)) / edge)
@@ -63,6 +63,6 @@ class Arbitrage:
     per: float = 1000.0
 
     def bids(self, pctr: Floats) -> Floats:
-        """One bid per prediction."""
+        """Return one bid per prediction; float64 [rows]."""
         scaled = self.per * self.value_per_click * self.c * pctr * self.factor
         return np.sqrt(scaled + self.c**2) - self.c

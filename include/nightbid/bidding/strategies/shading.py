@@ -52,6 +52,6 @@ class Shading:
         return cls(table, value_per_click, per)
 
     def bids(self, pctr: Floats) -> Floats:
-        """One bid per prediction."""
+        """Return one bid per prediction; float64 [rows]."""
         value = self.per * self.value_per_click * pctr
         return self.table[np.minimum(value.astype(np.int64), len(self.table) - 1)]

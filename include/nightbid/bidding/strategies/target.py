@@ -79,7 +79,7 @@ class CostTarget:
         return cls(value_per_click, float(limit), p, q, rules.per)
 
     def bids(self, pctr: Floats) -> Floats:
-        """One bid per prediction."""
+        """Return one bid per prediction; float64 [rows]."""
         total = self.budget_dual + self.target_dual
         value = self.per * self.value_per_click * pctr
         if total == 0:

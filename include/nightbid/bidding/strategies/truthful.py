@@ -20,5 +20,5 @@ class Truthful:
     """Number of impressions that bids are for."""
 
     def bids(self, pctr: Floats) -> Floats:
-        """One bid per prediction."""
+        """Return one bid per prediction; float64 [rows]."""
         return self.per * self.value_per_click * pctr

@@ -48,7 +48,7 @@ class FunctionTransform(Transform[Function]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One float, or one id if the result is hashed."""
+        """The model input: one float, or one id if the result is hashed."""
         only = self.feature.training_only
         if self._is_hashed:
             return (one_id(self.name, self.feature.buckets + 1, only),)

@@ -28,7 +28,7 @@ class Hashed(Transform[Bucketing]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One id."""
+        """The model input: one id."""
         return (one_id(self.name, self.feature.buckets + 1, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:

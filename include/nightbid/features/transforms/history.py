@@ -174,7 +174,7 @@ class KeyHistory(Transform[Settings]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One float."""
+        """The model input: one float."""
         return (one_float(self.name, self.name, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:

@@ -57,7 +57,7 @@ class BagTransform(ListTransform[Bag]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One bag."""
+        """The model input: one bag."""
         feature = self.feature
         return (one_list(self, "bag", self.vocabulary.size, feature.length, self.name),)
 
@@ -100,7 +100,7 @@ class SequenceTransform(ListTransform[Sequence]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One sequence."""
+        """The model input: one sequence."""
         feature = self.feature
         return (
             one_list(

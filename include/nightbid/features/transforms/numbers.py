@@ -81,7 +81,7 @@ class Scaled(Transform[Settings]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One float, and one that marks missing values if the settings ask for it."""
+        """The model inputs: one float, and one for missing values if the settings ask for it."""
         names = [self.name, *([f"{self.name}__missing"] if self.tells_missing else [])]
         return tuple(one_float(each, self.name, self.feature.training_only) for each in names)
 
@@ -191,7 +191,7 @@ class Bucketed(Transform[Settings]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One id."""
+        """The model input: one id."""
         return (one_id(self.name, len(self.boundaries) + 2, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:

@@ -105,7 +105,7 @@ class RecentItems(Transform[Recent]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One sequence."""
+        """The model input: one sequence."""
         feature = self.feature
         return (
             one_list(self, "sequence", self.vocabulary.size, feature.length, feature.vocabulary),

@@ -19,7 +19,7 @@ class NgramTransform(Transform[TextNgrams]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One bag."""
+        """The model input: one bag."""
         feature = self.feature
         return (one_list(self, "bag", feature.buckets + 1, feature.length),)
 

@@ -22,11 +22,11 @@ class TimePartTransform(Transform[Settings]):
     """Base of transforms that take a part of a time, UTC."""
 
     size: ClassVar[int]
-    """Number of parts."""
+    """Number of distinct parts, such as 24 hours."""
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One id."""
+        """The model input: one id."""
         return (one_id(self.name, self.size + 1, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
@@ -83,7 +83,7 @@ class IdentityTransform(Transform[Identity]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One id."""
+        """The model input: one id."""
         return (one_id(self.name, self.feature.size + 1, self.feature.training_only),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:

@@ -163,7 +163,7 @@ class VocabularyTransform(WithVocabulary[Vocabulary]):
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """One id."""
+        """The model input: one id."""
         return (one_id(self.name, self.vocabulary.size, self.feature.training_only, self.name),)
 
     def apply(self, raw: RawColumns) -> dict[str, pa.Array]:
