@@ -2,8 +2,7 @@
 
 It does not ask Airflow: a dead scheduler, a paused or deleted DAG and a machine that is down all
 look the same from outside, namely as a missing night. A pipeline is expected to run once its
-schedule
-has started a first night, or if it is named explicitly.
+schedule has started a first night, or if it is named explicitly.
 """
 
 from __future__ import annotations

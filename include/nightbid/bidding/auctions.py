@@ -30,8 +30,8 @@ class Rules:
     """When bidding ends for lack of budget.
 
     `never_over`: an auction whose price exceeds the remaining budget is lost. `after`: bidding
-        stops
-    after the auction in which the spend reached the budget, which may be exceeded by one price."""
+    stops after the auction in which the spend reached the budget, which may be exceeded by one
+    price."""
 
     def __post_init__(self) -> None:
         if self.budget is not None and not (np.isfinite(self.budget) and self.budget > 0):

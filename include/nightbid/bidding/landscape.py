@@ -170,8 +170,7 @@ def kaplan_meier(
         )
     paid = _whole(np.asarray(prices, np.float64)[shown])
     # An auction is informative at price z only if its bid would have won at z: it is at risk at z
-    # if
-    # its price is known to be z or more and its bid could have revealed z.
+    # if its price is known to be z or more and its bid could have revealed z.
     top = int(max(paid.max(), own.max())) + 1
     lost = own[~shown] - (0 if wins == ">=" else 1)
     events = np.bincount(paid, minlength=top + 1)[: top + 1]

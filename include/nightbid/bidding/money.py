@@ -2,11 +2,10 @@
 
 Intervals resample users (`nightbid.evaluation.bootstrap`): rows of one user are not independent.
 From five days on they also resample days (the pigeonhole bootstrap of Owen 2007), since users
-behave
-similarly on one day. With fewer days, the variance between days cannot be estimated.
-Where wins and prices depend on earlier rows (budgets, pacing), they are not recomputed.
-If the true click probability is known, expected outcomes replace the drawn clicks, which makes the
-intervals several times narrower.
+behave similarly on one day. With fewer days, the variance between days cannot be estimated. Where
+wins and prices depend on earlier rows (budgets, pacing), they are not recomputed. If the true click
+probability is known, expected outcomes replace the drawn clicks, which makes the intervals several
+times narrower.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Replays bids against logged market prices.
 
 `replay` takes one bid per auction, fixed in advance. Strategies that react to the auctions that
-they
-won (pacing, PID) run their own replay with `settle`, the same rule for a single auction.
+they won (pacing, PID) run their own replay with `settle`, the same rule for a single auction.
 
 A log of won impressions contains only auctions that the logging bidder won: a replay can win fewer
 of them, but never others.
@@ -80,7 +79,8 @@ def _run(bids, price, floor, first, ties, down, budget, over):  # type: ignore[n
 def replay(auctions: Auctions, bids: Floats, rules: Rules) -> Replay:
     """Replay fixed bids.
 
-    auctions: Auctions in order of time; budgets are spent in this order.
+    Args:
+        auctions: Auctions in order of time; budgets are spent in this order.
         bids: [rows], bids per `rules.per` impressions; 0 means no bid.
         rules: Rules of winning, pricing and rounding, and the budget.
 

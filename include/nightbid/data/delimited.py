@@ -195,9 +195,8 @@ def read(
             rows = typed(table.select(columns), types, dialect.style)
             yield _whole_lines(rows, table, dialect, len(every)) if inside else rows
             # The reader reads ahead by an amount that varies, but the order of rows must not depend
-            # on it.
-            # A line's number says how many good rows precede it: it is due once those have been
-            # yielded.
+            # on it. A line's number says how many good rows precede it: it is due once those have
+            # been yielded.
             due = lines.due(good + header)
             if due:
                 yield _malformed(due, columns, types)

@@ -2,12 +2,9 @@
 
 Files are as published: `imp.20130606.txt.bz2` and `clk.20130606.txt.bz2`, 24 tab-separated columns
 without a header. Prices are fen (0.01 yuan) per thousand impressions. Times are China Standard
-Time,
-as are the days of the files, and are not converted. Added columns: ``impression_id`` (the bid's
-id),
-``time``, ``user_id`` (the user's id, or the bid's if there is none) and ``click``. A click without
-an
-impression on its day becomes a row that is set aside and counted.
+Time, as are the days of the files, and are not converted. Added columns: ``impression_id`` (the
+bid's id), ``time``, ``user_id`` (the user's id, or the bid's if there is none) and ``click``. A
+click without an impression on its day becomes a row that is set aside and counted.
 """
 
 from __future__ import annotations

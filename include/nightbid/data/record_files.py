@@ -1,8 +1,7 @@
 """Reads files with typed columns: Parquet, ORC, Avro, and JSON lines.
 
 Each file is read as a few tables of bounded size. Fields of objects (structs) become columns, such
-as
-`user.id`. The type of a column over all files of a window is determined in `window_types`.
+as `user.id`. The type of a column over all files of a window is determined in `window_types`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Splits a day of logs into units that can be read in any order and on any machine.
 
 The split depends on the day's files only: the same logs give the same units on every runner.
-Parquet
-is split between row groups, ORC between stripes, and JSON lines and delimited text between lines,
-the latter only without quotation marks, so that every line is a record. Compressed text and Avro
-are
-not split. Small files are read together.
+Parquet is split between row groups, ORC between stripes, and JSON lines and delimited text between
+lines, the latter only without quotation marks, so that every line is a record. Compressed text and
+Avro are not split. Small files are read together.
 """
 
 from __future__ import annotations

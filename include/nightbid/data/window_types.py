@@ -164,8 +164,8 @@ def fit(
         path: The file, for error messages.
         is_optional: Returns whether the pipeline does not use a column.
         fill: Add missing columns of the window as nulls.
-        style: How texts of declared types are written, and the time zone of times that state none;
-            None: the defaults.
+        style: How texts of declared types are written, and the zone of times that state none;
+            defaults if None.
 
     Returns:
         The rows, with `nb_reason` and `nb_text` if any type is declared.

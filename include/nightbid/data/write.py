@@ -70,8 +70,7 @@ def write_streams(
     """Write days of a joined log as three separate logs: `impressions/`, `clicks/`, `conversions/`.
 
     An event is written on the day on which it happened; events after the last day are omitted, as
-    they
-    would be in real logs of that day.
+    they would be in real logs of that day.
 
     Args:
         source: Source with columns `click`, `click_time`, `conversion` and `conversion_time`.

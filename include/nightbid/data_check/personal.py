@@ -42,8 +42,7 @@ def may_be_quoted(column: ColumnSummary) -> bool:
     """Return whether values of a column are categories that identify nobody.
 
     That means at most 20 distinct values with five rows each on average, none of which looks like
-    an
-    id, an address or a sequence number. For lists, the items are checked.
+    an id, an address or a sequence number. For lists, the items are checked.
     """
     if column.kind == "empty":
         return True

@@ -1,9 +1,8 @@
 """Features with their fitted statistics: the one path from raw rows to model inputs.
 
 Beam, training, evaluation and serving call `FittedFeatures.transform`; nothing else computes
-inputs.
-A saved folder holds `features.json` (the model inputs), `definition.json`, `statistics.json`,
-`vocabularies/*.parquet` and `history/*.arrow`, which suffice for serving, and
+inputs. A saved folder holds `features.json` (the model inputs), `definition.json`,
+`statistics.json`, `vocabularies/*.parquet` and `history/*.arrow`, which suffice for serving, and
 `documentation.json` for readers. History files are memory-mapped, not loaded.
 """
 
@@ -52,7 +51,7 @@ class Definition(Block):
     def of(cls, spec: PipelineSpec) -> Definition:
         """Take the settings that features depend on from a pipeline.
 
-        ConfigError: A sequence shares the vocabulary of a feature that has none.
+        Raises:
             ConfigError: A sequence shares the vocabulary of a feature that has none.
         """
         for name, feature in spec.features.items():

@@ -38,8 +38,7 @@ class DayCounts:
     """Sorted by key and day each; overlapping keys and days add up.
 
     key uint64, day int32 (since 1970, in the source's zone), weight and positives int64 (in units
-    of
-    2^-20)."""
+    of 2^-20)."""
     spilled: tuple[str, ...] = ()
     """Files with further counts, see `nightbid.features.key_ranges`."""
 

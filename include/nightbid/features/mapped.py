@@ -83,8 +83,7 @@ def joined(parts: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     """Concatenate tables of one schema, of numbers without nulls, into one chunk per column.
 
     Two or more are written to temporary files that are memory-mapped, so memory holds only one part
-    at a
-    time.
+    at a time.
     """
     first: pa.Table | None = None
     paths: list[Path] = []

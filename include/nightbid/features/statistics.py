@@ -59,7 +59,7 @@ class TokenCounts:
         """Move the parts to a file if they have more than `limit` entries.
 
         Counts stay exact: nothing is dropped. Memory is bounded by `limit` during merging and by a
-            fraction 1 / SPILL_GROUPS of the distinct tokens at the end.
+        fraction 1 / SPILL_GROUPS of the distinct tokens at the end.
         """
         if sum(map(len, self.parts)) <= limit:
             return self

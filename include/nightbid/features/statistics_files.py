@@ -1,9 +1,8 @@
 """Saves statistics to files, so that each day is read only once.
 
 There is one file per statistic, `<name>.json` or `<name>.parquet`. Equal statistics give equal
-bytes,
-however rows were grouped. Token counts are partitioned by hash like spilled ones, and history is
-sorted by the hash of the key: many days merge part by part, in bounded memory.
+bytes, however rows were grouped. Token counts are partitioned by hash like spilled ones, and
+history is sorted by the hash of the key: many days merge part by part, in bounded memory.
 """
 
 from __future__ import annotations

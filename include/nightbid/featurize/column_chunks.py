@@ -1,11 +1,9 @@
 """Copies columns of a Parquet file to a new one without decoding them.
 
 Arrow can only write columns that it encodes itself. A Parquet file, however, consists of the
-encoded
-bytes of its columns, one chunk after another, and a footer with the offset of each. So the bytes
-are
-copied and the offsets in the footer updated. The new file is byte for byte what Arrow would write
-for all columns at once.
+encoded bytes of its columns, one chunk after another, and a footer with the offset of each. So the
+bytes are copied and the offsets in the footer updated. The new file is byte for byte what Arrow
+would write for all columns at once.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 Workers read sampled rows from the bucket and write featurized rows to the output's place: objects
 appear atomically and equal bundles write equal bytes, so retries do no harm. The worker that writes
-a
-file reports its size and digest, collected in one result object. The stage writes the manifest,
-which
-turns the files into an output, after the job has ended.
+a file reports its size and digest, collected in one result object. The stage writes the manifest,
+which turns the files into an output, after the job has ended.
 """
 
 from __future__ import annotations

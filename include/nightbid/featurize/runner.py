@@ -57,9 +57,8 @@ def passes_on(runner: Runner) -> Iterator[Callable[[Expand], None]]:
 def _direct() -> Engine:
     """One worker in this process."""
     # An instance, not "DirectRunner", which first tries to download another runner. In memory and
-    # with
-    # one thread, because Beam's multi_threading mode sends written data every second, even partial
-    # elements, which are read as garbage: rows were lost, or memory ran out.
+    # with one thread, because Beam's multi_threading mode sends written data every second, even
+    # partial elements, which are read as garbage: rows were lost, or memory ran out.
     options = {"direct_num_workers": 1, "direct_running_mode": "in_memory"}
     return FnApiRunner(), options, nullcontext
 

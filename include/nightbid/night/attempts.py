@@ -46,8 +46,7 @@ def current(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
     """Return each stage's newest record, unless one of the stage's inputs was rebuilt since.
 
     A run can be rerun with other rows, settings or code. Until a later stage runs again, its
-    earlier
-    record describes outputs that are no longer the run's.
+    earlier record describes outputs that are no longer the run's.
 
     Args:
         records: All attempts of a run, oldest first.

@@ -282,10 +282,8 @@ class ChampionPointer:
         """Take the bundle of a history entry out of service permanently.
 
         Later nights are not compared with it. If it serves, the newest earlier promotion that is
-        not
-        withdrawn serves instead; if there is none, nothing serves and the next night is compared
-        with
-        the baseline.
+        not withdrawn serves instead; if there is none, nothing serves and the next night is
+        compared with the baseline.
 
         Args:
             number: Number of the entry.

@@ -2,8 +2,7 @@
 
 A night is a list of days and the merged result. Whatever depends on one day of logs is stored below
 `days/<kind>/<day>/<key>/` in the workspace. The key covers everything that the output depends on:
-the
-bytes of the day's logs, settings, code and libraries, but not the pipeline's name.
+the bytes of the day's logs, settings, code and libraries, but not the pipeline's name.
 
 A day's output is written to a temporary folder and renamed, verified against its manifest before
 each use, and rebuilt if it is damaged or missing. `nightbid data prune` deletes unused outputs.

@@ -3,8 +3,7 @@
 With `train.mode: incremental` a night's model starts from the weights and moments of the night
 before and learns only the days since. The chain of such nights is in the manifests of the stages
 `train` and `train_baseline`, as metrics `incremental`; a day that a user has undone is recorded
-with
-the champion's history, one small file per decision.
+with the champion's history, one small file per decision.
 """
 
 from __future__ import annotations

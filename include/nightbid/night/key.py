@@ -1,8 +1,7 @@
 """Inputs, key and output location of a stage.
 
 The *key* is the digest of the inputs' digests, the part of the spec that the stage reads, its
-source
-code and the library versions. An output with the same key is reused.
+source code and the library versions. An output with the same key is reused.
 """
 
 from __future__ import annotations

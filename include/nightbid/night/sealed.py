@@ -1,8 +1,7 @@
 """Records with a checksum, so that damage is always detected.
 
 `seal` writes a record as JSON with the additional key `checksum`; every `Sealed` model checks it
-and
-removes it when it is parsed. Records of older versions without a checksum are accepted.
+and removes it when it is parsed. Records of older versions without a checksum are accepted.
 """
 
 from __future__ import annotations

@@ -163,8 +163,7 @@ def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
     """Name the stages that a stage waits for; a gate holds back everything after it.
 
     A gate waits for all stages since the previous gate, whether or not it reads them. Earlier
-    stages
-    are already finished then, so only inputs since that gate are named, or the gate itself.
+    stages are already finished then, so only inputs since that gate are named, or the gate itself.
     """
     before = list(night[: night.index(stage)])
     gates = [at for at, each in enumerate(before) if each.is_gate]

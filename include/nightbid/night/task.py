@@ -71,8 +71,7 @@ class StageTask:
     """Inputs by stage name.
 
     `champion` is included if the stage uses it and there is one; `state` is the earlier output that
-    an
-    incremental night continues from."""
+    an incremental night continues from."""
     history: tuple[StageInput, ...]
     """Outputs of the `history_of` stage on earlier nights, oldest first."""
     output: Path

@@ -1,8 +1,7 @@
 """Relations between entities and their attributes: a user's age, an ad's advertiser.
 
 A stale or shuffled join leaves every single column unchanged and breaks only these relations. For
-the
-entities with the smallest hashes (a sample that is the same on every day) the smallest and the
+the entities with the smallest hashes (a sample that is the same on every day) the smallest and the
 largest hash of each column's values are kept: if both are equal, the entity had a single value.
 Minima and maxima merge exactly, in any order.
 """

@@ -79,8 +79,8 @@ def deviation(total: ExactSum, squares: ExactSum, rows: int) -> float:
     if variance >= 0:
         return math.sqrt(variance)
     # Squares were rounded individually, so the variance of a constant column may be slightly
-    # negative.
-    # It is far below 0 if squares were limited: the only estimate then is that it is very large.
+    # negative. It is far below 0 if squares were limited: the only estimate then is that it is very
+    # large.
     return 0.0 if -variance * (1 << 40) < mean_square else math.sqrt(mean_square)
 
 

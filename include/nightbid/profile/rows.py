@@ -1,10 +1,8 @@
 """A stable sample of whole rows, for row expectations and examples.
 
 It keeps the bottom k by a hash of the key, like the other samples of a profile: the selection
-depends
-only on the rows, not on how a day is split into batches. Rows with the same key stay together. A
-day
-with no more rows than the limit is kept whole.
+depends only on the rows, not on how a day is split into batches. Rows with the same key stay
+together. A day with no more rows than the limit is kept whole.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Pipelines for clicks and for conversions read the same logs. A day's output hold
 read: kept rows in `rows.parquet`, and in `others.parquet`, with their positions, those that are set
 aside, repeated or outside the label's condition. `as_read.json` holds the row counts of each batch.
 Together they restore the batches of the logs, so sampling them gives the same bytes. This is done
-for
-logs that are slow to read: text, Avro, and logs in a bucket or in BigQuery.
+for logs that are slow to read: text, Avro, and logs in a bucket or in BigQuery.
 """
 
 from __future__ import annotations

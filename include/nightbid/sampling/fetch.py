@@ -1,8 +1,8 @@
 """Copies the logs of one unit to a worker that can only access the bucket.
 
 For a text file the unit's lines are copied, for a Parquet file its footer and the unit's row
-groups,
-for other files everything. The copied generation of an object is the one that the day's key covers.
+groups, for other files everything. The copied generation of an object is the one that the day's key
+covers.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Sampling as a Beam job on Dataflow: takes units of days, writes a folder of rows for each.
 
 Workers read the units from the bucket and write the result of `sample_unit` next to the output,
-where
-it is not mistaken for the result. Assembling the days requires no computation on rows: the stage
-does
-it after the job with the same function as everywhere.
+where it is not mistaken for the result. Assembling the days requires no computation on rows: the
+stage does it after the job with the same function as everywhere.
 """
 
 from __future__ import annotations

@@ -31,8 +31,7 @@ def flag(
 
     Supported are booleans and numbers of any type, including decimals; the texts `0`, `1`, `0.0`,
     `1.0`, `true` and `false` in any case; and categories of these. Other values, such as ` 1` or
-    `yes`,
-    are NaN.
+    `yes`, are NaN.
 
     Args:
         column: Column of any type.

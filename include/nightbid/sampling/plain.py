@@ -27,12 +27,9 @@ def plain_table(table: pa.Table) -> pa.Table:
     """Convert every column to a plain type.
 
     Dictionaries become their values; binary, views, UUIDs, JSON and times of day become strings;
-    half
-    floats become float32; timestamps have microseconds, dates days; durations become integers in
-    their
-    own unit. Lists have plain items. Booleans, integers, floats, decimals, nulls, structs and maps
-    are
-    unchanged.
+    half floats become float32; timestamps have microseconds, dates days; durations become integers
+    in their own unit. Lists have plain items. Booleans, integers, floats, decimals, nulls, structs
+    and maps are unchanged.
 
     Args:
         table: Table with columns of any type.

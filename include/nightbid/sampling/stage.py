@@ -5,8 +5,7 @@ the same key for the day; the night's own files are links to those of its days.
 
 Writes `split=*/dt=*/part-00000.parquet`, rows that could not be parsed to `quarantine/`, and a
 profile of every day's parsed rows, before downsampling. For the days to evaluate, a stable sample
-of
-the same rows is in `rows/`, for the gate's row expectations.
+of the same rows is in `rows/`, for the gate's row expectations.
 """
 
 from __future__ import annotations

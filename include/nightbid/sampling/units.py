@@ -202,10 +202,8 @@ def _for_profile(rows: pa.Table, zone: str) -> pa.Table:
     """Convert rows to the form that profiles count.
 
     Every row counts once, whatever its weight. `nb_time` is local time in the zone of the days;
-    texts
-    longer than `LONGEST_TEXT` characters are truncated and end with a digest, so that different
-    texts
-    remain different.
+    texts longer than `LONGEST_TEXT` characters are truncated and end with a digest, so that
+    different texts remain different.
     """
     place = rows.column_names.index(WEIGHT)
     rows = rows.set_column(place, WEIGHT, pa.array(np.ones(len(rows), np.float32)))

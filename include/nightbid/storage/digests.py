@@ -1,8 +1,7 @@
 """Cached digests of large files outside the workspace.
 
 A log file is read once for its digest, which is cached with the file's metadata; a file that has
-been
-touched since is read again.
+been touched since is read again.
 """
 
 from __future__ import annotations

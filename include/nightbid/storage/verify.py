@@ -2,8 +2,7 @@
 
 Every output of a stage is verified before it is used. A file's digest is computed once per process
 and cached by the file's metadata (device, inode, size, times of change); a file that has been
-touched
-since is read again.
+touched since is read again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The workspace: everything that Nightbid reads or writes is below one root URI.
 
 No other module needs to know whether that is a local folder or a bucket. In a bucket a folder
-cannot
-be renamed, so an output's manifest is uploaded last and exists only if all its files do. A stage
-that needs the files downloads them to the local cache. Layout::
+cannot be renamed, so an output's manifest is uploaded last and exists only if all its files do. A
+stage that needs the files downloads them to the local cache. Layout::
 
     data/<source digest>/dt=YYYY-MM-DD/…        raw daily partitions that a source had to make
     days/<kind>/<day>/<key>/…                   outputs of one day, shared by pipelines

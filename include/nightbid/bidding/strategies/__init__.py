@@ -1,9 +1,8 @@
 """Bidding strategies: one file per method, with its paper and its formula.
 
 Bids are per `Rules.per` impressions. Stateless strategies have `bids(pctr)`; those that react to
-won
-auctions have `run(auctions, ...)`. Parameters are fitted on earlier days only: the `fit` functions
-take the auctions to fit on.
+won auctions have `run(auctions, ...)`. Parameters are fitted on earlier days only: the `fit`
+functions take the auctions to fit on.
 """
 
 from nightbid.bidding.strategies.constant import Constant

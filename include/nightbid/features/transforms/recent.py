@@ -48,8 +48,7 @@ class RecentItems(Transform[Recent]):
 
     A row is known `delay_seconds` after its time, plus the attribution window if only positive rows
     count. Rows with equal times are ordered by token, so that the sequence does not depend on how
-    rows
-    were grouped.
+    rows were grouped.
     """
 
     learns_history = True

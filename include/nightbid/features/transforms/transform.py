@@ -85,8 +85,7 @@ class Transform(ABC, Generic[Settings]):
 
         Features with equal results share one statistic. Settings that apply to a finished statistic
         (`min_count`, `top_k`, `strength`, `length`, …) are not included: changing them requires no
-        new pass
-        over the rows.
+        new pass over the rows.
         """
         return None
 

@@ -58,9 +58,8 @@ class FittedVocabulary:
         """Look up an encoded column; int32 [rows]."""
         codes, found = encoded
         # Each distinct value is looked up once. Arrow's lookup hashes the whole vocabulary each
-        # time, which
-        # is fastest for a batch of many values; for the few values of a request, a cached
-        # dictionary is.
+        # time, which is fastest for a batch of many values; for the few values of a request, a
+        # cached dictionary is.
         if BATCHED * len(found) > len(self.tokens):
             places = pc.fill_null(pc.index_in(found, self.tokens), -1 - self.oov_buckets - 1)
             numbers = places.to_numpy(zero_copy_only=False) + (1 + self.oov_buckets)
