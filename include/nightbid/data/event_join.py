@@ -229,7 +229,7 @@ class Join:
         return row, ok
 
     def known_elsewhere(self, key: pa.Array) -> None:
-        """Record impressions of earlier days: events of theirs are not orphans."""
+        """Record impressions of earlier days: their events are not orphans."""
         for kind, events in self._events.items():
             position = _positions(pa.chunked_array([key]), events.ids)
             self._elsewhere[kind][position[position >= 0]] = True

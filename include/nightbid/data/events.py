@@ -91,8 +91,8 @@ class EventLogs:
     def identity(self, day: date, digest: Callable[[Path], str]) -> dict[str, str]:
         """Content digests and types of the day's impressions, its events and earlier impressions.
 
-        A file of events that arrives late changes the identity of those impression days only that
-        its events may belong to.
+        A late file of events changes the identity only of the impression days that its events may
+        belong to.
         """
         found = dict(self._impressions.identity(day, digest))
         before = [self._ids.identity(each, digest) for each in self._before(day)]

@@ -60,7 +60,7 @@ def criteo_days(block: FolderSource, root: Path) -> dict[date, list[Part]]:
     """Map days to Criteo's `day_<n>` files, or to equal parts of a single file.
 
     Raises:
-        MissingDataError: There are no such files.
+        MissingDataError: There is no log file, or more than one candidate.
         CorruptDataError: The single file is compressed and cannot be split.
     """
     numbered = {}
