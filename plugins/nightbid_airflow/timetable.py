@@ -90,7 +90,7 @@ class NightTimetable(CronTriggerTimetable):
         data_interval: DataInterval | None,
         **extra: Any,
     ) -> str:
-        """Name a run after its night; a manual run, whose form may set the night, after its time."""
+        """Name a run after its night, but a manual run, whose form sets the night, by its time."""
         if run_type == DagRunType.MANUAL or data_interval is None:
             return super().generate_run_id(
                 run_type=run_type, run_after=run_after, data_interval=data_interval, **extra

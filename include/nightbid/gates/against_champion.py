@@ -1,6 +1,6 @@
-"""Tonight's training rows against the champion's: drift, and how much of a vocabulary is new.
+"""Drift of tonight's training rows from the champion's, and share of new vocabulary values.
 
-Ids are renumbered each night, so they are compared by what they stand for.
+Ids are renumbered each night, so they are compared by the values that they stand for.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from nightbid.storage.workspace import fetch
 PART = "train vs champion's train"
 TENTH = 0.1
 BY_CHANCE = 0.01
-"""A value that is more surely known to the other side, and is not, has gone."""
+"""Largest probability at which a value that the other side lacks counts as missing by chance."""
 OLD_DAYS = 14
-"""A champion that is further back (and further than a window) knew other ids."""
+"""Age in days beyond which (and beyond a window) a champion is too old to compare its ids."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a model was trained on."""
+    """The training data of a model."""
 
     profile: Profile
-    """Of its training rows."""
+    """Profile of the training rows."""
     fitted: Path
-    """Folder of its fitted features."""
+    """Folder of the fitted features."""
     is_old: bool = False
-    """Whether it is weeks older than tonight's rows."""
+    """Whether the training rows are weeks older than tonight's."""
 
     def input(self, name: str) -> ModelInput | None:
         """Look up an input by name."""
@@ -52,7 +52,7 @@ class Trained:
 
 
 def champions(task: StageTask, measurements: Measurements) -> Trained | None:
-    """Find what the champion was trained on; or record why it is unavailable."""
+    """Find the training data of the champion, or record why they are unavailable."""
     champion = task.inputs.get("champion")
     if champion is None:
         measurements.skip("drift against the champion's training rows: there is no champion yet")
@@ -98,16 +98,16 @@ def measure(
     days: int = 1,
     least: int = 1,
 ) -> None:
-    """Collect the figures of one input; one that the champion does not have is no drift.
+    """Measure the drift of one input; an input that the champion does not have is skipped.
 
     Args:
-        measurements: filled here.
-        each: the input.
-        tonight: what is being trained on.
-        champion: what the champion was trained on.
-        is_log_rate: whether it is the logarithm of learned odds.
-        days: number of training days.
-        least: rows that a value needs for an id of its own.
+        measurements: Measurements to add to.
+        each: Model input to compare.
+        tonight: Training data of tonight's candidate.
+        champion: Training data of the champion.
+        is_log_rate: Whether the input is the logarithm of learned rates.
+        days: Number of training days.
+        least: Minimum number of rows that a value needs for an id of its own.
     """
     new, old = tonight.profile.columns[each.name], champion.profile.columns.get(each.name)
     theirs = champion.input(each.name)
@@ -116,7 +116,7 @@ def measure(
     if each.kind == "float":
         both: Pair | None = pair(new, old)
     elif champion.is_old:
-        # After a pause of weeks other ids are shown: that says nothing of tonight's rows.
+        # After a pause of weeks the logs have other ids, which is no fault of tonight's rows.
         return
     else:
         mine, known = _tokens(tonight.fitted, each), _tokens(champion.fitted, theirs)
@@ -134,11 +134,11 @@ def measure(
 
 
 def _move_by_chance(profile: Profile, rates: ColumnProfile, days: int) -> float:
-    """How far log odds move when rates are learned again: twice their standard error.
+    """Get twice the standard error of the log odds, by which they move when learned again.
 
-    A rate of n rows, a share p of them positive, has a standard error of 1 / √(n p (1 - p)). On
-    average a training day's rates are learned from half of the rows. Of many rates, some move up
-    and some down, and their distribution stays: more than `GROUPS` count as so many.
+    The log odds of n rows with a share p of positives have a standard error of 1 / √(n p (1 - p)).
+    On average the rates of a training day are learned from half of the rows. The more rates there
+    are, the more their moves cancel out in the distribution; numbers above `GROUPS` are capped.
     """
     rows, positives = profile.label.rows, profile.label.positives
     known = positives * (1 - positives / max(rows, 1))
@@ -154,19 +154,19 @@ def _churn(
     known: pa.Array,
     ratio: float,
 ) -> None:
-    """Note the share of the values with an id of their own that the champion had none for.
+    """Measure the share of values with an id of their own for which the champion has none.
 
-    A value that is only just frequent enough for an id tonight had none by chance: what the same
-    values drawn again would lose is taken off, and four standard errors of it. The rest is a share
-    of the others: of twenty values, it is never all of them.
+    A value that is only just frequent enough for an id tonight may have missed it by chance. So the
+    share that the same values would lose if they were drawn again is subtracted, plus four of its
+    standard errors; the rest is a share of the remaining values.
 
     Args:
-        measurements: filled here.
-        each: the input.
-        column: its training rows of tonight.
-        mine: tonight's vocabulary.
-        known: the champion's.
-        ratio: its training rows over those of tonight.
+        measurements: Measurements to add to.
+        each: Model input to compare.
+        column: Profile of the input in tonight's training rows.
+        mine: Vocabulary of tonight.
+        known: Vocabulary of the champion.
+        ratio: Number of the champion's training rows over tonight's.
     """
     places, counts = _places(column, each, mine)
     own = places >= 0
@@ -184,7 +184,7 @@ def _churn(
 
 
 def _churn_by_chance(counts: Ints, ratio: float) -> tuple[float, float]:
-    """Share of the rows whose value other rows of the same kind have too rarely, and its error."""
+    """Get the share of rows whose value is too rare in a redraw of the rows, and its error."""
     missed = poisson.cdf(counts.min() - 1, counts * ratio)
     mass = counts.astype(float)
     spread = math.sqrt(float((mass**2 * missed * (1 - missed)).sum()))
@@ -197,16 +197,19 @@ def _by_token(
     ratio: float,
     least: int,
 ) -> Pair | None:
-    """Align counts by token; missing and OOV share the last bin. None where a sample is a part.
+    """Align counts by token; missing and OOV values share the last bin.
 
-    So do tokens of one side that are too rare to be missed on the other: there they are OOV, for
-    having some rows less. `vocabulary_churn` counts those.
+    The last bin also has tokens of one side that may be OOV on the other by chance, because they
+    are rare. `vocabulary_churn` counts those.
 
     Args:
-        one: Tonight's column, input and vocabulary.
-        two: The champion's.
-        ratio: Its rows over those of tonight.
-        least: Rows that a value needs for an id of its own.
+        one: Column profile, input and vocabulary of tonight.
+        two: Column profile, input and vocabulary of the champion.
+        ratio: Number of the champion's training rows over tonight's.
+        least: Minimum number of rows that a value needs for an id of its own.
+
+    Returns:
+        The aligned counts; None if the sample of a side does not have all values.
     """
     if not (one[0].sample.complete and two[0].sample.complete):
         return None
@@ -219,7 +222,7 @@ def _by_token(
         places, counts = _places(column, each, mine)
         at = np.asarray(pc.index_in(mine.cast(tokens.type), tokens), np.int64)
         alone = np.asarray(pc.is_null(pc.index_in(mine.cast(tokens.type), theirs)))
-        # Values come in bursts: of a mean of n rows, fewer than `least` are geometric.
+        # Values come in bursts, so the number of rows of a value is assumed to be geometric.
         missed = 1 - (counts * more / (1 + counts * more)) ** float(least)
         known = places >= 0
         if len(at):
@@ -233,12 +236,12 @@ def _by_token(
 
 
 def _places(column: ColumnProfile, each: ModelInput, tokens: pa.Array) -> tuple[Ints, Ints]:
-    """Place of each sampled id in the vocabulary (below 0: missing or OOV), and its rows."""
+    """Get the index of each sampled id in the vocabulary (below 0: missing or OOV) and its rows."""
     ids = np.asarray(column.sample.values, np.float64).astype(np.int64)
     return ids - (each.size - len(tokens)), column.sample.counts
 
 
 def _tokens(fitted: Path, each: ModelInput) -> pa.Array | None:
-    """Vocabulary of an input, in the order of its ids; None for one without."""
+    """Get the vocabulary of an input in the order of its ids; None if it has no vocabulary."""
     path = fitted / "vocabularies" / f"{each.vocabulary or each.feature}.parquet"
     return pq.read_table(path)["token"].combine_chunks() if path.exists() else None

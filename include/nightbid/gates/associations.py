@@ -1,6 +1,6 @@
-"""What belongs together: columns with the label or a user, flags with flags, times with times.
+"""Associations: columns with the label or a user, flags with flags, times with times.
 
-A stale or shuffled join leaves every column's own distribution as it was; these do not.
+A stale or shuffled join leaves the distribution of each column unchanged, but not its associations.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from nightbid.schema import RESERVED
 
 LEAST_POSITIVES = 50
 LEAST_KNOWN = 20
-"""Values needed to say that a column is known only afterwards."""
+"""Minimum number of values for the finding that a column is known only after the event."""
 LEAST_COMMON = 30
-"""Users or items of two days, needed to say whether their attributes stay."""
+"""Minimum number of users or items in common between two days to compare their attributes."""
 STAYS = 0.8
-"""An attribute that usually agrees less is none: it changes from day to day."""
+"""Minimum usual agreement of an attribute; below it, the column changes from day to day anyway."""
 
 
 def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
@@ -47,7 +47,7 @@ def _contradictions(measurements: Measurements, days: Days, day: Day) -> None:
         if not others:
             continue
         usual = float(np.median(others))
-        # A pair that usually goes its own ways is no rule that could be broken.
+        # A pair that usually disagrees is not a rule.
         if usual > 0.001:
             continue
         error = math.sqrt(max(usual, 1 / rows) / rows)
@@ -62,15 +62,16 @@ def _contradictions(measurements: Measurements, days: Days, day: Day) -> None:
 
 
 def unproven(days: Days, day: Day, name: str) -> float:
-    """Share of a day's rows that may break a rule of flags, since other days show it on few rows.
+    """Get the share of a day's rows that may break a rule of flags because it is not yet proven.
 
-    Of n rows with the first flag, k of them without the second, four standard errors allow that
-    (k + 16) / (n + 16) of them are without it.
+    If other days have n rows with the first flag, k of them without the second, four standard
+    errors allow a share of (k + 16) / (n + 16) without it.
 
     Args:
-        days: With other days.
-        day: That is judged.
-        name: `first without second`; of times (`first after second`) nothing is taken off.
+        days: All known days.
+        day: Day that is judged.
+        name: Name of the rule, `first without second`; 0 is returned for times (`first after
+            second`).
     """
     first, word, _ = name.partition(" without ")
     if not word:
@@ -87,9 +88,9 @@ def unproven(days: Days, day: Day, name: str) -> float:
 
 
 def _outcomes(measurements: Measurements, day: Day, spec: PipelineSpec) -> None:
-    """Look for outcomes among the columns that features read; no other day is needed for that.
+    """Find outcomes among the columns that features read, without comparing days.
 
-    A column that is known only where the label is 1 was filled in afterwards.
+    A column that has values only where the label is 1 was filled in after the event.
     """
     label = day.profile.label
     for name in _read_by_features(spec):
@@ -114,15 +115,15 @@ def _outcomes(measurements: Measurements, day: Day, spec: PipelineSpec) -> None:
 def after_impression(
     measurements: Measurements, sample: pa.Table, day: Day, spec: PipelineSpec
 ) -> None:
-    """Look for times after the impression among the columns that features read.
+    """Find times after the impression among the columns that features read.
 
-    Times that many rows share (the end of a campaign) are planned ones, and no outcomes.
+    Times that many rows share (the end of a campaign) are planned times, not outcomes.
 
     Args:
-        measurements: gets a figure per column of times.
-        sample: raw rows of a day.
-        day: of the sample.
-        spec: the roles of columns.
+        measurements: Measurements to add to, one per time column.
+        sample: Raw rows of a day.
+        day: Day that the rows are from.
+        spec: Pipeline with the roles of columns.
     """
     impression = sample[spec.columns.time]
     for name in _read_by_features(spec):
@@ -153,7 +154,7 @@ def _associations(measurements: Measurements, days: Days, day: Day, spec: Pipeli
     if day.profile.label.positives < LEAST_POSITIVES or len(days.all) < 3:
         return
     label = spec.label
-    # What defines the label predicts it by right.
+    # Columns that define the label are expected to predict it.
     by_right = {label.column, label.event_time, label.given, spec.columns.key, *RESERVED}
     for name, column in day.profile.columns.items():
         if name in by_right or column.kind == "time":
@@ -177,7 +178,7 @@ def _associations(measurements: Measurements, days: Days, day: Day, spec: Pipeli
 
 
 def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
-    """AUC by the other days' label rates, by the values' order, and the standard error."""
+    """Get the AUC by the label rates of other days, by the order of values, and the error."""
     key = (day.date, name)
     if key not in days.auc:
         both = days.against_others(day, name)
@@ -190,7 +191,7 @@ def _auc(days: Days, day: Day, name: str) -> tuple[float, float, float] | None:
 
 
 def _attributes(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
-    """Compare what is known of sampled users and items with what was known on other days."""
+    """Compare the attributes of sampled users and items with those on other days."""
     for entity in filter(None, (spec.columns.user, spec.columns.item)):
         mine = day.profile.attributes.get(entity)
         for name in mine.columns if mine else ():
@@ -219,7 +220,7 @@ def _attributes(measurements: Measurements, days: Days, day: Day, spec: Pipeline
 
 
 def _concentration(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
-    """Look for one user who has too much of the traffic or, more telling, of the positives."""
+    """Find a single user with too large a share of the rows or of the positives."""
     user = spec.columns.user
     both = days.against_others(day, user)
     if both is None:

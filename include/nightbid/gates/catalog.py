@@ -1,7 +1,7 @@
-"""What each check means, its likely causes, and what to do: for pages, messages and documents.
+"""Catalog of all checks: meaning, likely causes and what to do, for pages, messages and documents.
 
 The meaning is the docstring of the limit's field in `nightbid.config.gate_limits`. A test keeps
-this table and the gates' limits the same.
+this table consistent with the limits of the gates.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class CheckDoc:
     causes: str
     do: tuple[str, ...]
     limit: Limit
-    """The general limit, as the package has it."""
+    """Default limit of the package."""
 
     def steps(self, pipeline: str, night: str = "NIGHT") -> list[str]:
-        """What to do, with the names of the pipeline and the night filled in."""
+        """Get the steps to take, with the names of the pipeline and the night filled in."""
         filled = {"{pipeline}": pipeline, "{night}": night}
         found = []
         for step in self.do:
@@ -42,12 +42,12 @@ class CheckDoc:
         return found
 
     def command(self, pipeline: str, check: str = "", until: str = "YYYY-MM-DD") -> str:
-        """The command that lets the check pass for a while.
+        """Get the command that overrides the check for a while.
 
         Args:
             pipeline: Name of the pipeline.
-            check: The statistic with its column, as the gate's page shows it; default: all columns.
-            until: Last night on which it passes.
+            check: Statistic with its column, as the gate's page shows it; empty: all columns.
+            until: Last night of the override.
         """
         name = check or self.statistic
         return (
@@ -57,7 +57,7 @@ class CheckDoc:
 
 
 _Entry = tuple[str, tuple[str, ...]]
-"""Likely causes, and what to do."""
+"""(Likely causes, what to do)."""
 
 _RAW: dict[str, _Entry] = {
     "missing_days": ("the export of a day failed or is late", (LOAD,)),
@@ -249,9 +249,9 @@ _TABLE: dict[str, dict[str, _Entry]] = {
 
 
 def checks_of(gate: str) -> list[CheckDoc]:
-    """Every check of a gate, in the order of its limits.
+    """List the checks of a gate, in the order of its limits.
 
-    A check without an entry of its own is there with its meaning and the general advice.
+    A check without an entry of its own has its meaning and general advice.
     """
     block: Block = getattr(Gates(), gate)
     known = meanings_of(type(block))
@@ -263,7 +263,7 @@ def checks_of(gate: str) -> list[CheckDoc]:
 
 
 def find_check(gate: str, check: str) -> CheckDoc | None:
-    """Look a check up by its gate and its name, with or without a column; None if unknown."""
+    """Look up a check by its gate and its name, with or without a column; None if unknown."""
     if gate not in GATES:
         return None
     name = check.partition(":")[0]
@@ -271,5 +271,5 @@ def find_check(gate: str, check: str) -> CheckDoc | None:
 
 
 def has_entry(gate: str, statistic: str) -> bool:
-    """Whether the table says something of its own about a check."""
+    """Whether the table has an entry for a check."""
     return statistic in _TABLE.get(gate, {})

@@ -1,4 +1,4 @@
-"""Columns of a day, one by one: nulls, ranges, new values, drift."""
+"""Checks of the single columns of a day: nulls, ranges, new values, drift."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from nightbid.profile.column import ColumnProfile
 from nightbid.schema import KEY, LABEL, RESERVED
 
 FEW = 200
-"""A column with at most this many distinct values is a set of values."""
+"""Maximum number of distinct values of a column that is treated as a set of values."""
 LEAST_DAYS = 3
-"""Other days that must have a value before it is missed."""
+"""Minimum number of other days with a value for it to count as lost."""
 RARELY = 1e-6
-"""What happens by chance less often than this is no chance."""
+"""Probability below which an event is not attributed to chance."""
 FAR = 10.0
-"""Beyond this multiple of every other day's range a number is out of range."""
+"""A number beyond this multiple of the range of all other days is out of range."""
 
 
 def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
-    """Collect the figures of each column of one day, against the other days."""
+    """Measure each column of one day against the other days."""
     if not days.others(day):
         return
     for name, column in day.profile.columns.items():
@@ -56,7 +56,7 @@ def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
                 ("psi", moved.psi, usual.psi),
                 ("linf", moved.linf, usual.linf),
             ):
-                # Which items are shown is what a policy learns: their shares are no fault.
+                # The shares of items change as a policy learns, so they are not judged.
                 if family == "psi" and name in (spec.columns.item, spec.columns.candidates):
                     continue
                 excess = max(value - expected, 0.0)
@@ -133,11 +133,14 @@ def _extremes(
 
 
 def far(column: ColumnProfile, others: Sequence[ColumnProfile]) -> tuple[float, float] | None:
-    """Say from where on a number is far out of every other day's range; None for no number."""
+    """Get the bounds outside of which a number is far out of all other days' range.
+
+    None if the column is not numeric.
+    """
     if column.kind != "number" or not any(each.minimum is not None for each in others):
         return None
     low, high = _reach(others)
-    # Times ten upwards; downwards the same, but a column that never was negative stays so.
+    # Ten times the range in both directions, but a column that was never negative must stay so.
     floor = low - (FAR - 1) * (high - low) if low < 0 else 0.0
     ceiling = max(high * FAR, high + (FAR - 1) * (high - low)) if high > 0 else high
     return floor, ceiling
@@ -151,16 +154,17 @@ def _reach(others: Sequence[ColumnProfile]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class KnownValues:
-    """The values of a column of few."""
+    """The known values of a column with few distinct values."""
 
     values: frozenset[object]
-    """That other days have."""
+    """Values that other days have."""
     usual: float
-    """Share of a day's values that no other day has: dates, ages and campaigns are new daily."""
+    """Usual share of a day's values that no other day has, since dates, ages and campaigns change
+    daily."""
 
 
 def known_values(column: ColumnProfile, filled: Sequence[ColumnProfile]) -> KnownValues | None:
-    """Collect what other days know; None where the values are too many to be a set."""
+    """Collect the values of other days; None if they are too many to be a set."""
     everyone = [column, *filled]
     if column.kind not in ("text", "number") or not all(each.sample.complete for each in everyone):
         return None
@@ -200,7 +204,7 @@ def _sets(
         part=day.name,
         note=f"{column.distinct:,.0f} distinct values",
     )
-    # Estimates of both sides carry 3 % each; fewer rows see fewer values.
+    # The estimates of both sides have an error of 3 % each; fewer rows have fewer values.
     if usual > FEW:
         thinner = min(column.values / np.median([each.values for each in filled]), 1.0)
         error = 0.05 + 1 / math.sqrt(usual)
@@ -214,7 +218,7 @@ def _sets(
             note=f"{column.distinct:,.0f} distinct values, usually {usual:,.0f}",
         )
         return
-    # Users and items come and go, however few there are, and ages move on: no set of values.
+    # Users, items and ages change daily, however few there are, so they are not sets of values.
     known = None if churns else known_values(column, filled)
     if known is None:
         return
@@ -232,7 +236,7 @@ def _sets(
 
 
 def _alike_by_chance(column: ColumnProfile, others: Sequence[ColumnProfile]) -> float:
-    """Probability that all values of a day are the most frequent one of the other days."""
+    """Get the probability that all values of a day are the most frequent one of other days."""
     shares = [each.bins.counts.max() / each.values for each in others if len(each.bins.counts)]
     return float(np.median(shares) ** column.values) if shares else 0.0
 
@@ -244,10 +248,10 @@ def _lost(
     column: ColumnProfile,
     others: list[ColumnProfile],
 ) -> None:
-    """Add up the shares of values that every other day has and this one does not.
+    """Add up the shares of values that all other days have and this one does not.
 
-    What the other days lose in this way is taken off: ages and counters of a few busy users move on
-    each day, and their rows are not independent.
+    The largest such sum of the other days is subtracted: ages and counters of a few busy users
+    change each day, and their rows are not independent.
     """
     everyone = [column, *others]
     if len(others) < LEAST_DAYS or not column.values or not column.sample.values:
@@ -272,7 +276,7 @@ def _lost(
 
 
 def _gone(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object, float]:
-    """Values that all others have and this day lacks beyond chance → their least share."""
+    """Map each value that all others have and this day lacks beyond chance to its lowest share."""
     here = set(column.sample.values)
     least: dict[object, float] = {}
     for at, each in enumerate(others):
@@ -281,14 +285,14 @@ def _gone(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object
         if at == 0:
             least = shares
         least = {key: min(low, shares[key]) for key, low in least.items() if key in shares}
-    # By chance a day misses a value that is due SIGMAS² times once in ten million.
+    # The probability that a value with SIGMAS² expected rows has none is one in ten million.
     return {key: low for key, low in least.items() if low * column.values >= SIGMAS**2}
 
 
 def _moved_on(column: ColumnProfile, others: Sequence[ColumnProfile]) -> bool:
-    """Whether both ends lie beyond the others' on the same side, as ages' and counters' do daily.
+    """Whether both ends of the range have moved in the same direction, as for ages and counters.
 
-    Their values are no set; where they go is a matter of drift and of range.
+    The values of such columns are not a set; drift and range checks judge them instead.
     """
     assert column.minimum is not None
     assert column.maximum is not None
@@ -299,14 +303,14 @@ def _moved_on(column: ColumnProfile, others: Sequence[ColumnProfile]) -> bool:
 
 
 def _new(column: ColumnProfile, others: Sequence[ColumnProfile]) -> dict[object, int]:
-    """Values of a column that others do not have, and their rows."""
+    """Map each value of a column that other days do not have to its number of rows."""
     known = {value for each in others for value in each.sample.values}
     pairs = zip(column.sample.values, column.sample.counts.tolist(), strict=True)
     return {value: count for value, count in pairs if value not in known}
 
 
 def _moved(name: str, column: ColumnProfile, others: list[ColumnProfile]) -> str:
-    """Say what a person would about a shifted distribution."""
+    """Describe a shifted distribution in a short text."""
     if column.kind == "number" and column.mean is not None:
         means = [each.mean for each in others if each.mean is not None]
         return f"mean {column.mean:.4g}, usually {np.median(means):.4g}" if means else ""

@@ -1,4 +1,4 @@
-"""Did the night keep to its budget."""
+"""Cost gate: whether the night is within its budget."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nightbid.night.task import StageTask
 
 @gate("cost")
 def measure(task: StageTask) -> Measurements:
-    """Collect what each stage cost, retries included, at cloud prices, as shares of the limits.
+    """Measure the cost of each stage, including retries, at cloud prices as a share of its limit.
 
     Raises:
-        PriceError: two currencies meet.
+        PriceError: The costs are in different currencies.
     """
     measurements = Measurements()
     budget = task.spec.budget

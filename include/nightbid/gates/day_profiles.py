@@ -1,4 +1,4 @@
-"""The days that a raw gate knows: tonight's window, and older ones from earlier nights."""
+"""Profiles of the days that a raw gate knows: tonight's window and days of earlier nights."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from nightbid.profile.profile import Profile
 from nightbid.schema import KEY, TIME
 
 OUTSIDE = "outside"
-"""Figure: rows outside of the hour of their partition."""
+"""Name of a figure: rows outside the hour of their partition."""
 LEAST_WEEKDAYS = 3
 LEAST_DAYS = 3
-"""Days from which on a value is said to move on."""
+"""Minimum number of days to find that a value changes daily."""
 FEW_ENTITIES = 100
-"""So few draws that what single items are shown moves the shares of what they are."""
+"""Number of entities below which changes of single items dominate their attributes' shares."""
 ONE_VALUE = 0.95
-"""Share of the entities that have one value, for a column to belong to them."""
-"""Same weekdays needed before a day is compared with them alone; two that agree will do."""
+"""Minimum share of entities with a single value for a column to be an attribute of the entity."""
+"""Minimum number of same weekdays to compare a day with them alone; two suffice if they agree."""
 AGREE = 1.25
-"""Two figures that differ by less than this factor agree."""
+"""Largest factor between two figures that agree."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class Day:
     date: date
     profile: Profile
     figures: Mapping[str, float]
-    """The sample stage's own counts of the day: read, written, quarantined, …"""
+    """Counts of the day from the sample stage: read, written, quarantined, …"""
     unit: Unit = "day"
-    """What the logs are partitioned by."""
+    """Unit by which the logs are partitioned."""
     partitions: tuple[str, ...] = ()
-    """Hours that are judged together, ending with `date`; empty: it is one partition."""
+    """Hours that are judged together, ending with `date`; empty: the day is one partition."""
 
     @property
     def name(self) -> str:
-        """YYYY-MM-DD, or YYYY-MM-DDTHH of the last hour."""
+        """Name of the day: YYYY-MM-DD, or YYYY-MM-DDTHH of its last hour."""
         return self.date.isoformat()
 
     @cached_property
     def hours(self) -> npt.NDArray[np.int64]:
-        """int64 [2, 24]: rows and positives by hour of the day, UTC."""
+        """Rows and positives by hour of the day, UTC: int64 [2, 24]."""
         table = np.zeros((2, 24), np.int64)
         for hour, counts in self.profile.rows_by_hour.items():
             if self.start <= hour < self.end:
@@ -73,17 +73,17 @@ class Day:
 
     @property
     def start(self) -> int:
-        """Hours from 1970 to its beginning."""
+        """Start of the day, in hours since 1970."""
         return self.end - ((len(self.partitions) and 24) or hours_in(self.unit))
 
     @property
     def end(self) -> int:
-        """Hours from 1970 to its end."""
+        """End of the day, in hours since 1970."""
         return first_hour(self.date) + hours_in(self.unit)
 
     @cached_property
     def outside(self) -> int:
-        """Rows whose time lies in another day, or in another hour than that of their partition."""
+        """Number of rows whose time is outside the day, or outside the hour of their partition."""
         if OUTSIDE in self.figures:
             return int(self.figures[OUTSIDE])
         times = self.profile.columns.get(TIME)
@@ -91,7 +91,7 @@ class Day:
 
 
 class Days:
-    """Tonight's window, and what is usual: all other known days."""
+    """Tonight's window and all other known days, which define what is usual."""
 
     def __init__(
         self,
@@ -105,14 +105,14 @@ class Days:
         self.expected = list(expected)
         present = {day.date for day in window if day.profile.rows}
         self.missing = [each for each in expected if each not in present]
-        """Partitions of the window without a row."""
+        """Partitions of the window without rows."""
         if missing is not None:
             self.missing = list(missing)
         self.ids: frozenset[str] = frozenset()
-        """Columns whose numbers are names: their order means nothing."""
+        """Columns whose numbers are ids, so that their order has no meaning."""
         self._pooled: dict[str, tuple[ColumnProfile, Bins]] = {}
         self.auc: dict[tuple[date, str], tuple[float, float, float] | None] = {}
-        """Association of a column with the label on a day, once computed."""
+        """Cache: (day, column) → association of the column with the label."""
         self._moving: dict[tuple[str, str], bool] = {}
         self._agreements: dict[tuple[date, date, str, str], tuple[float, int] | None] = {}
         self._distances: dict[tuple[date, str], Distances | None] = {}
@@ -122,7 +122,7 @@ class Days:
         """Load the profiles of the window and of earlier nights.
 
         Raises:
-            MissingDataError: the sample stage left no profile at all.
+            MissingDataError: The output of the sample stage has no profile.
         """
         sample = task.inputs["sample"]
         night = task.night
@@ -151,25 +151,25 @@ class Days:
         return cls(window, older, expected)
 
     def others(self, day: Day) -> list[Day]:
-        """Every known day but this one."""
+        """List all known days except this one."""
         return [each for each in self.all if each.date != day.date]
 
     def usual(self, day: Day, figure: Callable[[Day], float | None]) -> float | None:
-        """Median of a figure over the other days; None if no other day has it."""
+        """Get the median of a figure over the other days; None if no other day has it."""
         values = [value for each in self.others(day) if (value := figure(each)) is not None]
         return median(values) if values else None
 
     def usual_of_weekday(self, day: Day, figure: Callable[[Day], float]) -> float | None:
-        """Median over the same weekdays once enough are known, else over all days."""
+        """Get the median over the same weekdays if enough are known, else over all days."""
         others = self.others(day)
         same = [figure(each) for each in others if each.date.weekday() == day.date.weekday()]
-        # The median of two tells nothing of which one is wrong, unless none is.
+        # With two weekdays the median is only usable if they agree.
         enough = len(same) >= LEAST_WEEKDAYS or (len(same) == 2 and max(same) < AGREE * min(same))
         chosen = same if enough else [figure(each) for each in others]
         return median(chosen) if chosen else None
 
     def against_others(self, day: Day, name: str) -> Pair | None:
-        """Align a column's counts on this day with those on all others together."""
+        """Align a column's counts on this day with the total of all other days."""
         column = day.profile.columns.get(name)
         if column is None or name == KEY:
             return None
@@ -178,13 +178,13 @@ class Days:
             return None
         whole, bins = pooled
         both = pair(column, whole, subtract(bins, column.bins))
-        # The pool's nulls include this day's.
+        # The nulls of the pool include those of this day.
         both.old[-1] -= column.nulls
         both.old_positives[-1] -= column.null_positives
         return both if both.old.sum() > 0 else None
 
     def distances(self, day: Day, name: str) -> Distances | None:
-        """Distances of a column on this day from all others together."""
+        """Get the distances of a column between this day and the total of all other days."""
         key = (day.date, name)
         if key not in self._distances:
             both = self.against_others(day, name)
@@ -195,10 +195,10 @@ class Days:
         return self._distances[key]
 
     def moves_on(self, day: Day, name: str) -> str:
-        """Name the column of the entities whose value of a column is another one every day.
+        """Get the entity column (user or item) whose value of a column changes every day.
 
-        Such as the item of its age: all rows of an item have it, and it is a day older tomorrow.
-        Empty if there is none.
+        An example is the age of an item: all rows of an item have the same age, which increases
+        daily. Empty if there is no such entity column.
         """
         for entity, attributes in day.profile.attributes.items():
             if attributes.constant(name) >= ONE_VALUE and self._differs_daily(entity, name):
@@ -206,9 +206,9 @@ class Days:
         return ""
 
     def _differs_daily(self, entity: str, name: str) -> bool:
-        """Whether an entity's value is another one on every day.
+        """Whether the values of entities differ between all days.
 
-        Where one day alone disagrees with the others, a join of that day is stale.
+        If only one day disagrees with the others, a join of that day is stale instead.
         """
         key = entity, name
         if key not in self._moving:
@@ -219,20 +219,20 @@ class Days:
         return self._moving[key]
 
     def _draws(self, day: Day, name: str) -> Draws | None:
-        """Independent draws of a column on this day and on the others; None: its rows."""
+        """Get the number of independent draws on this day and on others; None: the rows are."""
         moving = self.moves_on(day, name)
         for entity in [moving] if moving else self._owners(day, name):
             column, pooled = day.profile.columns.get(entity), self._pool(entity)
             if column is None or pooled is None:
                 continue
-            # The same entities are there on other days.
+            # Other days have the same entities.
             draws = independent(column), independent(pooled[0])
             if moving or draws[0] < FEW_ENTITIES:
                 return draws
         return None
 
     def _owners(self, day: Day, name: str) -> list[str]:
-        """Columns of entities of which each has one value of a column; ids own themselves."""
+        """List the entity columns that determine a column; an id column determines itself."""
         return [
             entity
             for entity, attributes in day.profile.attributes.items()
@@ -240,10 +240,10 @@ class Days:
         ]
 
     def usual_distances(self, day: Day, name: str) -> Distances:
-        """What the other days of the window differ from all others by; median of each.
+        """Get the median distances of the window's other days, each from all of its other days.
 
-        Not 0 for a column that is one thing on every day: a weekday, the age of the one ad that
-        half of the rows show.
+        They are not 0 for a column that is constant within a day but differs between days, such as
+        the weekday, or the age of an ad that half of the rows show.
         """
         found = [
             value
@@ -255,9 +255,11 @@ class Days:
         return Distances(*map(median, zip(*found, strict=True)))
 
     def agreement(self, day: Day, entity: str, name: str) -> tuple[float, int] | None:
-        """Share of an entity's sampled members whose attribute is what it was on other days.
+        """Get the share of sampled users (items) whose attribute is the same as on other days.
 
-        Median over the other days, and the median number of members that could be compared.
+        Returns:
+            Median of the share over the other days, and the median number of users (items) that
+            could be compared; None if there is nothing to compare.
         """
         found = [
             value

@@ -1,4 +1,4 @@
-"""Distances between two sets of counts, less what chance alone explains."""
+"""Distances between two sets of counts, reduced by what chance alone explains."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from nightbid.profile.bins import Bins, Floats, Ints, number_edges
 from nightbid.profile.column import ColumnProfile
 
 GROUPS = 20
-"""Bins that distances are computed on: fewer rows per bin means more noise."""
+"""Number of bins for distances; more bins have fewer rows each and so more noise."""
 SIGMAS = 4.0
 NORMAL_95 = 1.96
-"""Half a 95 % interval, in standard errors."""
+"""Half the width of a 95 % interval, in standard errors."""
 USEFUL = 0.05
-"""What the weakest useful model has more of AUC (of the Gini coefficient) than a useless one."""
+"""AUC (Gini coefficient) of the weakest useful model, in excess of a useless model."""
 MATERIAL = 0.2
-"""Mean move of a number, in standard deviations, from which on a drift counts in full."""
+"""Mean shift of a number, in standard deviations, from which a drift counts in full."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two columns' counts on common bins; the last bin holds the nulls."""
+    """Counts of two columns on common bins; the last bin holds the nulls."""
 
     new: Ints
     new_positives: Ints
     old: Ints
     old_positives: Ints
     ordered: bool
-    """Whether the bins, but for the last, are in the order of their values."""
+    """Whether the bins, except the last, are in the order of their values."""
     middles: Floats
-    """[bins - 1]: a value of each bin of numbers; of anything else, empty."""
+    """[bins - 1] a representative value of each bin of numbers; empty for other types."""
 
 
 def subtract(pooled: Bins, part: Bins) -> Bins:
-    """Count the rows of `pooled` that are not in its `part`."""
+    """Subtract the counts of `part` from those of `pooled`, which includes it."""
     inside = part.on(pooled.keys)
     counts = pooled.counts - inside.counts
     kept = counts > 0
@@ -59,11 +59,11 @@ def pair(new: ColumnProfile, old: ColumnProfile, old_bins: Bins | None = None) -
 
 
 def grouped(both: Pair, groups: int = GROUPS) -> tuple[Floats, Floats]:
-    """Count in about `groups` bins of equal old mass; the null bin stays alone."""
+    """Merge the bins to about `groups` bins of equal old mass; the null bin stays separate."""
     new, old = both.new[:-1], both.old[:-1]
     if len(old) > groups:
         total = old.sum()
-        # Without an order of values, frequent ones keep a bin of their own.
+        # If the values have no order, frequent ones keep a bin of their own.
         order = np.arange(len(old)) if both.ordered else np.argsort(-old, kind="stable")
         before = np.cumsum(old[order]) - old[order]
         group = np.minimum(before * groups // max(int(total), 1), groups - 1)
@@ -73,10 +73,10 @@ def grouped(both: Pair, groups: int = GROUPS) -> tuple[Floats, Floats]:
 
 
 def psi(new: Floats, old: Floats, draws: Draws | None = None) -> float:
-    """Compute the population stability index, Σ (p − q) ln(p / q), less what chance explains.
+    """Compute the population stability index, Σ (p − q) ln(p / q), minus what chance explains.
 
-    Under no change it is about χ² with (bins − 1) degrees of freedom times (1/n + 1/m)
-    (Yurdakul 2018); the mean and four standard deviations are taken off.
+    Without a change it is approximately χ² with (bins − 1) degrees of freedom times (1/n + 1/m)
+    (Yurdakul 2018); the mean and four standard deviations are subtracted.
     """
     n, m = new.sum(), old.sum()
     if n == 0 or m == 0:
@@ -89,7 +89,7 @@ def psi(new: Floats, old: Floats, draws: Draws | None = None) -> float:
 
 
 def jensen_shannon(new: Floats, old: Floats, draws: Draws | None = None) -> float:
-    """Jensen-Shannon divergence in bits (0 to 1), less what chance explains (PSI / 8 ln 2)."""
+    """Compute the Jensen-Shannon divergence in bits (0 to 1), minus chance (PSI / 8 ln 2)."""
     n, m = new.sum(), old.sum()
     if n == 0 or m == 0:
         return 0.0
@@ -109,7 +109,7 @@ def _chance(bins: int, n: float, m: float) -> float:
 
 
 def linf(both: Pair, draws: Draws | None = None) -> float:
-    """Largest change of a value's share, or of the distribution function of numbers."""
+    """Compute the largest change in a value's share (for numbers, in the distribution function)."""
     n, m = int(both.new.sum()), int(both.old.sum())
     if n == 0 or m == 0:
         return 0.0
@@ -123,14 +123,17 @@ def linf(both: Pair, draws: Draws | None = None) -> float:
 
 
 def material(both: Pair, least: float = 0.0, chance: float = 0.0) -> float:
-    """Weigh how far numbers moved: 0 not at all, 1 as far as matters, 0.2 standard deviations.
+    """Weigh how far numbers moved, from 0 (not at all) to 1 (0.2 standard deviations or more).
 
-    `least` is a move that matters whatever the deviation is: few point masses close together
-    deviate so little that any move looks large. A move of `chance` is none.
+    Distances between counts ignore how far apart two bins are: if half of the rows show one ad and
+    that ad is a day older, half of the rows appear to have changed. The Wasserstein distance, which
+    this weight uses, sees a move of one day.
 
-    Distances between counts take every bin to be as far from its neighbor as from the last one:
-    when half of the rows show one ad and that ad is a day older, they see half of the rows gone.
-    The Wasserstein distance sees a day.
+    Args:
+        both: Counts of both sides.
+        least: Minimum move that counts in full, in units of the column. It matters for columns with
+            a few close values, whose standard deviation is so small that any move looks large.
+        chance: Move to subtract as chance, in units of the column.
     """
     new, old = both.new[:-1].astype(float), both.old[:-1].astype(float)
     if not both.ordered or len(new) < 2 or not new.sum() or not old.sum():
@@ -144,11 +147,11 @@ def material(both: Pair, least: float = 0.0, chance: float = 0.0) -> float:
 
 
 Draws = tuple[float, float]
-"""Independent draws of the new and of the old rows, where rows are not independent."""
+"""Numbers of independent draws of the new and old rows, if the rows are not independent."""
 
 
 class Distances(NamedTuple):
-    """How far two sets of counts are apart beyond chance; nearly 0 for numbers that hardly move."""
+    """Distances between two sets of counts beyond chance; near 0 for numbers that hardly move."""
 
     psi: float
     js: float
@@ -161,10 +164,11 @@ def distances(
     """Compute the distances, weighed by how far the numbers moved (`material`).
 
     Args:
-        both: the counts.
-        least: a move that matters, see `material`.
-        draws: where the rows of an entity share a value, how many draws they stand for.
-        chance: how far the mean of numbers moves by itself, where they are estimates.
+        both: Counts of both sides.
+        least: Minimum move that counts in full, see `material`.
+        draws: Numbers of independent draws, if the rows of an entity share a value; None: each row
+            is a draw.
+        chance: Move of the mean by chance, if the numbers are estimates, see `material`.
     """
     counts, share = grouped(both), material(both, least, chance)
     return Distances(
@@ -175,10 +179,10 @@ def distances(
 
 
 def independent(column: ColumnProfile) -> float:
-    """Number of entities that a column of ids stands for: (Σ n)² / Σ n² of their rows n (Kish).
+    """Compute the effective number of entities in an id column, (Σ n)² / Σ n² of rows n (Kish).
 
-    Rows that one entity shares a value in count as one draw. Of more entities than the profile
-    keeps, Σ n² is that of the sample, scaled.
+    The rows of an entity, which share a value, count as one draw. If there are more entities than
+    the profile keeps, Σ n² is that of the sample, scaled up.
     """
     counts = column.sample.counts.astype(float)
     if not len(counts) or not column.values:
@@ -189,9 +193,9 @@ def independent(column: ColumnProfile) -> float:
 
 
 def transfer_auc(both: Pair) -> tuple[float, float]:
-    """AUC on the new rows of ranking their bins by the old rows' label rates.
+    """Compute the AUC on the new rows if their bins are ranked by the old rows' label rates.
 
-    Ranking on one set and scoring on another is what keeps rare values from looking predictive.
+    Because ranking and scoring use different rows, rare values do not look predictive.
 
     Returns:
         The AUC (0.5 when either side has one class only) and its standard error.
@@ -201,7 +205,7 @@ def transfer_auc(both: Pair) -> tuple[float, float]:
     if positives.sum() == 0 or negatives.sum() == 0 or both.old_positives.sum() == 0:
         return 0.5, 0.5
     prior = both.old_positives.sum() / max(both.old.sum(), 1)
-    # Shrunk by 20 rows of the mean rate: unseen bins rank in the middle.
+    # Shrink by 20 rows with the mean rate, so that unseen bins rank in the middle.
     rates = (both.old_positives + 20 * prior) / (both.old_positives + old_negatives + 20)
     return _auc(rates, positives, negatives), float(
         np.sqrt(1 / (12 * positives.sum()) + 1 / (12 * negatives.sum()))
@@ -209,7 +213,7 @@ def transfer_auc(both: Pair) -> tuple[float, float]:
 
 
 def auc_error(auc: float, positives: int, negatives: int) -> float:
-    """Standard error of an AUC (Hanley and McNeil 1982), never of a perfect one."""
+    """Compute the standard error of an AUC (Hanley and McNeil 1982); never 0, even for AUC 1."""
     positives, negatives = max(positives, 1), max(negatives, 1)
     doubt = 1 / (8 * positives)
     value = min(max(auc, doubt), 1 - doubt)
@@ -223,9 +227,9 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
 
 
 def order_auc(both: Pair) -> float:
-    """AUC on the new rows of the values' own order, whichever way; 0.5 where there is none.
+    """Compute the AUC of the values' own order, in either direction; 0.5 if they have no order.
 
-    It needs no other rows to rank by, so it sees a leak on the first day of it.
+    It needs no other rows to rank by, so it finds a leak on its first day.
     """
     positives = both.new_positives[:-1]
     negatives = both.new[:-1] - positives
@@ -244,7 +248,7 @@ def _auc(scores: Floats, positives: Ints, negatives: Ints) -> float:
 
 
 def beyond_chance(value: float, center: float, error: float) -> float:
-    """Move a value towards its center by four standard errors, not past it."""
+    """Move a value toward its center by four standard errors, but not past it."""
     margin = SIGMAS * error
     if value > center:
         return max(value - margin, center)
@@ -252,41 +256,41 @@ def beyond_chance(value: float, center: float, error: float) -> float:
 
 
 def share_error(share: float, usual: float, rows: int) -> float:
-    """Standard error of a share that is compared with a usual one: the larger of both shares'.
+    """Compute the standard error of a share that is compared with a usual share.
 
-    Where it really has risen, as new users do on a holiday, few rows vary by more than the usual
-    share tells. The error of no occurrence is that of one.
+    It is the larger of the errors of both shares, because a share that has really risen varies more
+    than the usual one. Zero occurrences have the error of one.
     """
     variance = max(usual * (1 - usual), share * (1 - share), 1 / rows)
     return math.sqrt(variance / rows)
 
 
 def interval_error(interval: Mapping[str, Any] | None) -> float:
-    """Standard error that a 95 % interval (`low`, `high`) tells; 0 where there is none."""
+    """Derive the standard error from a 95 % interval (`low`, `high`); 0 without an interval."""
     if not interval or interval["low"] is None or interval["high"] is None:
         return 0.0
     return float(interval["high"] - interval["low"]) / (2 * NORMAL_95)
 
 
 def useful(value: float, nothing: float, error: float) -> float:
-    """Take chance off a ranking figure that is near that of a useless model, never beyond useful.
+    """Correct a ranking metric near that of a useless model for chance, up to a useful model's.
 
-    A useless model is to be found, so what lies between a useless model and the weakest useful one
-    (0.05) needs no benefit of the doubt: only where four standard errors are wider than that, the
-    rows are too few to tell them apart, and the rest of the four is taken off.
+    The gate must find useless models, so a value between a useless and the weakest useful model
+    (0.05 apart) is corrected only if there are too few rows to tell these two apart: by the part of
+    four standard errors that exceeds 0.05.
 
     Args:
         value: AUC or Gini coefficient.
-        nothing: its value for a model that knows nothing.
-        error: its standard error.
+        nothing: Value of the metric for a model that knows nothing.
+        error: Standard error of the metric.
     """
     doubt = max(SIGMAS * error - USEFUL, 0.0)
     return max(value, min(value + doubt, nothing + USEFUL))
 
 
 def median(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
-    """Median as a plain float; not a number if a value is none."""
-    # Called for a handful of days at a time, of which NumPy makes twenty times the work.
+    """Compute the median as a plain float; NaN if a value is NaN."""
+    # Called with only a few values, for which NumPy is twenty times slower.
     found = sorted(map(float, values))
     if any(map(math.isnan, found)):
         return math.nan

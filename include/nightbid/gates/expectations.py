@@ -1,8 +1,8 @@
-"""Great Expectations behind one function: a table of facts and rules in, what failed out.
+"""Wrapper around Great Expectations: takes measurements and rules, returns what failed.
 
-The batch has one line per (subject, part) and one column per statistic, so that one expectation
-judges a statistic on all columns and days at once, and its unexpected lines say where it fails.
-Expectations on single rows are asked of a frame of rows.
+The batch has one row per (subject, part) and one column per statistic, so that one expectation
+judges a statistic on all columns and days at once, and its unexpected rows say where it fails.
+Expectations on single rows of the logs are evaluated on a data frame of these rows.
 """
 
 from __future__ import annotations
@@ -36,54 +36,54 @@ UNUSED = (
     "sqlalchemy",
     "sqlalchemy_bigquery",
 )
-"""What Great Expectations imports where it is installed, for databases and clouds that gates never
-ask: a third of the seconds of its import."""
+"""Optional modules that Great Expectations imports for databases and clouds. Gates do not need
+them, and they take a third of its import time."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One limit."""
+    """A range that a column of the batch must be in."""
 
     column: str
-    """Of the batch: a family, or a statistic with a band of its own."""
+    """Column of the batch: a family, or a statistic with a band of its own."""
     range: Range
     verdict: Verdict
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What one expectation found among single rows."""
+    """Result of one expectation on single rows."""
 
     unexpected: int
     missing: int
-    """Rows without a value: they were not asked."""
+    """Number of rows without a value, which were not evaluated."""
     where: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """The numbers of the unexpected rows."""
+    """Row numbers of the unexpected rows, from 0."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What Great Expectations found."""
+    """Result of a validation by Great Expectations."""
 
     failed: Sequence[tuple[Rule, str, str]] = ()
-    """Rule, statistic and part of every figure outside its range."""
+    """(Rule, statistic, part) of each measurement outside its range."""
     result: Mapping[str, Any] | None = None
     page: str = ""
-    """Its own page (Data Docs), without scripts."""
+    """HTML page of Great Expectations (Data Docs), without scripts."""
 
 
 def validate(
     measurements: Sequence[Measurement], column_of: Mapping[str, str], rules: Sequence[Rule]
 ) -> Validation:
-    """Judge facts by rules.
+    """Judge measurements by rules.
 
     Args:
-        measurements: measured, finite.
-        column_of: statistic → column of the batch.
-        rules: ranges of columns.
+        measurements: Measurements with finite values.
+        column_of: Statistic → column of the batch.
+        rules: Ranges of the columns.
 
     Raises:
-        RuntimeError: an expectation could not be evaluated.
+        RuntimeError: An expectation could not be evaluated.
     """
     import pandas as pd
 
@@ -113,7 +113,7 @@ def validate(
         )
         for at, rule in enumerate(rules)
     ]
-    # All at once: a suite that grows compares each with all before it.
+    # Add all expectations at once, because each addition is compared with all previous ones.
     result = batch.validate(
         gx.ExpectationSuite(name="limits", expectations=expectations),
         result_format={
@@ -133,7 +133,7 @@ def validate(
             family = rule.column.partition(":")[0]
             failed.append((rule, f"{family}:{subject}" if subject else family, line["part"]))
     plain = result.to_json_dict()
-    # Names and times of the engine differ between equal runs; the judgment does not.
+    # Remove the engine's names and times, which differ between equal runs.
     kept = [
         {key: each[key] for key in ("success", "expectation_config", "result")}
         for each in plain["results"]
@@ -143,20 +143,20 @@ def validate(
 
 
 def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Answer]:
-    """Ask expectations of single rows.
+    """Evaluate expectations on single rows.
 
     Args:
-        rows: one line each, numbered from 0 by their index.
-        questions: class of the expectation without `Expect`, and its arguments.
+        rows: Rows of the logs, whose index counts from 0.
+        questions: (Class of the expectation without `Expect`, its arguments) of each expectation.
 
     Raises:
-        RuntimeError: an expectation could not be evaluated.
+        RuntimeError: An expectation could not be evaluated.
     """
     with _quick_import():
         import great_expectations as gx
         import great_expectations.expectations as gxe
 
-    # A suite belongs to the context that the batch makes.
+    # A suite belongs to the context that the batch creates.
     batch = _batch(rows)
     expectations = [
         getattr(gxe, f"Expect{kind}")(**arguments, meta={"question": at})
@@ -164,7 +164,7 @@ def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) 
     ]
     result = batch.validate(
         gx.ExpectationSuite(name="rows", expectations=expectations),
-        # Rows by number: asked for columns instead, it looks up each of a row's cells by itself.
+        # Ask for row numbers; if asked for columns, the engine looks up each cell separately.
         result_format={"result_format": "COMPLETE", "exclude_unexpected_values": True},
     )
     answers: dict[int, Answer] = {}
@@ -177,7 +177,7 @@ def ask(rows: pd.DataFrame, questions: Sequence[tuple[str, Mapping[str, Any]]]) 
             where = np.array(found.get("unexpected_index_list") or (), np.int64)
             answers[at] = Answer(found["unexpected_count"], found.get("missing_count") or 0, where)
         else:
-            # Of the whole column: its observed value is the share that is as expected.
+            # An expectation on the whole column: its observed value is the share of expected rows.
             answers[at] = Answer(round((1 - found["observed_value"]) * len(rows)), 0)
     return [answers[at] for at in range(len(questions))]
 
@@ -197,19 +197,19 @@ def _batch(frame: pd.DataFrame) -> Any:
 @contextmanager
 def _quick_import() -> Iterator[None]:
     """Import Great Expectations quietly and without the parts that gates never use."""
-    # Neither the context nor a validation may call home from a production task.
+    # Neither the context nor a validation may send analytics from a production task.
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     loaded = "great_expectations" in sys.modules
     hidden = [name for name in UNUSED if not loaded and name not in sys.modules]
     for name in hidden:
-        # Python's own way to say "not installed": the import raises ImportError.
+        # A None in sys.modules makes the import raise ImportError, as if not installed.
         sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
         for name in hidden:
             del sys.modules[name]
-        # It sets its own level to announce, at every gate, a folder for a site that is never built.
+        # It sets its own log level, to announce the folder of a Data Docs site that is never built.
         logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
 
@@ -218,7 +218,7 @@ def _data_docs(result: Any) -> str:
     from great_expectations.render.view import DefaultJinjaPageView
 
     page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    # The page is served beside our own pages, so it brings no scripts from elsewhere;
-    # the links to a site around it lead to our page.
+    # The page is served with Nightbid's own pages, so it must not load external scripts. Its links
+    # to a Data Docs site lead to the page of the gate.
     page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
     return page.replace("../../../../index.html", "index.html")

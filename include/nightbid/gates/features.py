@@ -1,4 +1,4 @@
-"""Are the model inputs sound: against each other, earlier nights, and the champion's."""
+"""Features gate: whether the model inputs are sound, also against earlier nights and champion."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from nightbid.serving.skew import mismatches, paired_rows
 
 LEAST_POSITIVES = 50
 FEWEST_POSITIVES = 10
-"""Enough to say that one input alone gives the label away."""
+"""Minimum number of positives for the finding that one input alone reveals the label."""
 SKEW_ROWS = 2000
-"""Of each split, looked up as at serving."""
+"""Number of rows of each split that are looked up as at serving, to find skew."""
 
 
 @gate("features")
 def measure(task: StageTask) -> Measurements:
-    """Collect the figures of every model input."""
+    """Measure all model inputs."""
     measurements = Measurements()
     featurize = task.inputs["featurize"]
     folder = featurize.part("fitted/", "profile/")
@@ -103,9 +103,10 @@ def measure(task: StageTask) -> Measurements:
 
 
 def _lost_rows(measurements: Measurements, task: StageTask, featurized: int) -> None:
-    """Rows that were sampled to be learned from or judged on, less those that came out.
+    """Measure the number of sampled rows minus the number of featurized rows.
 
-    History days are sampled for the features of the past alone; young days are a split apart.
+    History days are excluded, because they only feed features of the past. Young days are a split
+    of their own.
     """
     sample = task.inputs["sample"].manifest
     days = sample.metrics.get("days", {})
@@ -135,7 +136,7 @@ def _label_rate(measurements: Measurements, train: Profile, newest: Profile) -> 
 def _unreadable(
     measurements: Measurements, splits: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> None:
-    """Measure the values that features read as numbers or times and that are none."""
+    """Measure the share of values that features cannot read as numbers or times."""
     for split, features in splits.items():
         for name, count in features.items():
             if count["known"]:
@@ -152,7 +153,7 @@ def _unreadable(
 
 
 def _is_seen_in_part(definition: Feature | None, task: StageTask) -> bool:
-    """Whether the evaluated hours are a part of a feature's cycle, as six hours are of a day."""
+    """Whether the evaluate hours cover only part of a feature's cycle, such as 6 hours of a day."""
     cycle = class_of(definition).cycle_hours if definition is not None else 0
     hours = len(task.night.evaluate) * hours_in(task.spec.partition)
     return bool(cycle and hours % cycle)
@@ -167,16 +168,17 @@ def _sound(
     *,
     in_part: bool = False,
 ) -> None:
-    """Measure what is wrong whatever the values mean.
+    """Measure faults that do not depend on the meaning of the values.
 
     Args:
-        measurements: filled here.
-        each: the input.
-        splits: by name.
-        definition: its feature.
-        unknown: share of the newest rows that the vocabulary does not have. Where it has none,
-            `oov` says so, beyond chance: ids are known for being frequent in the training rows.
-        in_part: whether the newest rows are a part of its cycle, such as a few hours of a day.
+        measurements: Measurements to add to.
+        each: Model input to measure.
+        splits: Name of a split → its profile.
+        definition: Feature that the input belongs to; None if it has none.
+        unknown: Share of the newest rows that are out of vocabulary. If all are, `oov` reports it
+            instead, beyond chance.
+        in_part: Whether the newest rows cover only part of the feature's cycle, such as a few hours
+            of a day.
     """
     found = {split: profile.columns.get(each.name) for split, profile in splits.items()}
     lost = [split for split, column in found.items() if column is None]
@@ -199,7 +201,7 @@ def _sound(
     if train is None or newest is None:
         return
     measurements.add("constant", float(train.distinct <= 1), subject=each.name, part="train")
-    # One day has one weekday.
+    # A single day has a single weekday, so the input is constant.
     of_the_day = in_part or (
         definition is not None and not class_of(definition).varies_within_a_day
     )
@@ -228,9 +230,9 @@ def _sound(
 
 
 def _constant_by_chance(train: ColumnProfile, newest: ColumnProfile) -> float:
-    """Probability that the newest rows all have the most frequent value of training.
+    """Compute the probability that all newest rows have the most frequent value of training.
 
-    The items of one list are one draw: they belong together.
+    The items of a list count as one draw, since they are not independent.
     """
     if not train.values:
         return 1.0
@@ -239,7 +241,7 @@ def _constant_by_chance(train: ColumnProfile, newest: ColumnProfile) -> float:
 
 
 def _share_error(usual: float, values: int) -> float:
-    """Standard error of a share of values that is usually so large."""
+    """Compute the standard error of the share of values, given its usual size."""
     values = max(values, 1)
     return math.sqrt(max(usual * (1 - usual), 1 / values) / values)
 
@@ -257,22 +259,22 @@ def _oov(
     history: tuple[StageInput, ...],
     unlearned: float = 0.0,
 ) -> None:
-    """Measure the values without an id, beyond those that newer rows usually have.
+    """Measure the share of OOV values in the newest rows, in excess of what is usual.
 
     Args:
-        measurements: filled here.
-        each: the input.
-        metrics: of featurize.
-        newest: profile of the newest rows.
-        history: earlier nights.
-        unlearned: share of the validation rows without an id: values have one for being frequent
-            in the training rows, and are less so in any others.
+        measurements: Measurements to add to.
+        each: Model input to measure.
+        metrics: Metrics of the featurize stage.
+        newest: Profile of the newest rows.
+        history: Outputs of earlier nights.
+        unlearned: Share of OOV values in the validation rows. Their share is higher than in the
+            training rows, because a value has an id for being frequent in the training rows.
     """
     rate = metrics.get("oov_rate", {}).get(each.name)
     if rate is None:
         return
     before = max(metrics.get("oov_rate_train", {}).get(each.name, 0.0), unlearned)
-    # Rare values are unknown in the training rows too: on few rows nearly all of them.
+    # Rare values are OOV in the training rows too; with few rows, nearly all values are.
     known = max(1 - before, 1e-9)
     lost = max(rate - before, 0.0) / known
     due = max(newest.columns[each.name].values * known, 1e-9)
@@ -305,8 +307,9 @@ def _drift(
 ) -> None:
     """Compare the newest rows with the training rows.
 
-    A vocabulary is learned from the training rows, which have more of its values than any others:
-    such ids (`is_learned`) have drifted only where the validation rows are as far away.
+    A vocabulary is learned from the training rows, which have more of its values than other rows
+    do. So such ids (`is_learned`) have drifted only if the newest rows also differ from the
+    validation rows.
     """
     train, newest = splits["train"], splits["evaluate"]
     found = distances(pair(newest.columns[each.name], train.columns[each.name]))
@@ -339,7 +342,7 @@ def _leakage(measurements: Measurements, each: ModelInput, train: Profile, newes
         return
     new, old = newest.columns[each.name], train.columns[each.name]
     ahead, error = transfer_auc(pair(new, old))
-    # What is far above 0.5 is known better than what is near it: a leak needs few positives.
+    # An AUC far above 0.5 has a smaller error than one near 0.5, so few positives show a leak.
     sure = auc_error(ahead, newest.label.positives, newest.label.rows - newest.label.positives)
     measurements.add(
         "single_auc",
@@ -363,7 +366,7 @@ def _leakage(measurements: Measurements, each: ModelInput, train: Profile, newes
 def _skew(
     measurements: Measurements, task: StageTask, layout: Layout, fitted: FittedFeatures
 ) -> None:
-    """Look some rows up as a server would, before a training is paid for."""
+    """Compare some rows with lookups as at serving, before paying for a training."""
     sample, featurize = task.inputs["sample"], task.inputs["featurize"]
     raw, rows = paired_rows(
         sample.part(*_first_files(sample)),
@@ -379,7 +382,7 @@ def _skew(
 
 
 def _first_files(of: StageInput) -> list[str]:
-    """Name the first file of every split's newest day."""
+    """List the first file of the newest day of each split."""
     first: dict[str, str] = {}
     for name in sorted((each.path for each in of.manifest.files), reverse=True):
         split, _, rest = name.partition("/")
@@ -390,7 +393,7 @@ def _first_files(of: StageInput) -> list[str]:
 
 
 def _unlearned(folder: Path) -> dict[str, float]:
-    """Share of the validation rows' values that no vocabulary has, by input."""
+    """Map each input to the share of OOV values in the validation rows."""
     path = folder / "profile" / "oov-validate.json"
     if not path.exists():
         return {}
@@ -399,12 +402,12 @@ def _unlearned(folder: Path) -> dict[str, float]:
 
 
 def _least_rows(spec: PipelineSpec, each: ModelInput) -> int:
-    """Rows that a value needs for an id of its own."""
+    """Get the minimum number of rows that a value needs for an id of its own."""
     return int(getattr(spec.features.get(each.vocabulary or each.feature), "min_count", 1))
 
 
 def _newest_against_train(night: StageInput) -> dict[str, float]:
-    """PSI of each input on an earlier night."""
+    """Map each input to its PSI on an earlier night, newest against training rows."""
     folder = night.part("profile/") / "profile"
     train = Profile.load(folder / "split=train.json")
     newest = Profile.load(folder / "split=evaluate.json")

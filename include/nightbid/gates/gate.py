@@ -1,4 +1,4 @@
-"""The frame around every gate: measure, judge, write down, and stop when in doubt."""
+"""Frame of all gates: measures, judges, writes the result, and stops if it cannot judge."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from nightbid.night.task import Outcome, StageFunction, StageTask
 LOG = logging.getLogger(__name__)
 Measure = Callable[[StageTask], Measurements]
 DATA_DOCS = "data_docs.html"
-"""Great Expectations' own page, beside ours."""
+"""Name of the page of Great Expectations, in the same folder as the gate's page."""
 
 
 def gate(name: str) -> Callable[[Measure], StageFunction]:
-    """Make a gate of a function that measures; the limits of `gates.<name>` judge the figures.
+    """Make a gate of a function that measures; the limits of `gates.<name>` judge its measurements.
 
     Args:
-        name: Field of `nightbid.config.gates.Gates` that holds the limits; each figure's family
-            is a limit of that block.
+        name: Field of `nightbid.config.gates.Gates` that holds the limits; the family of each
+            measurement is a limit of that block.
 
     Returns:
-        Decorator: the function becomes a stage that writes `gate.json` and `index.html`.
-        Whatever goes wrong inside is a stop with its reason, never a pass; what ends it from
-        outside, such as a budget, fails the stage.
+        Decorator that turns the function into a stage, which writes `gate.json` and `index.html`.
+        An error in the function stops the night with its reason and is never a pass. An
+        interruption from outside, such as by a budget, fails the stage.
     """
 
     def stage_of(measure: Measure) -> StageFunction:
@@ -59,9 +59,9 @@ def _run(task: StageTask, gate: str, measure: Measure) -> Outcome:
         warned = partial(nights_warned, task, gate)
         verdict = judge(gate, measurements, task.spec.gates, task.night.date, warned)
     except (BudgetExceeded, StageError):
-        raise  # Ended from outside: the stage fails, and the data are not to blame.
+        raise  # Interrupted from outside: the stage fails, but it is not the fault of the data.
     except Exception as error:
-        # Fail closed: a gate that cannot judge must not let the night go on.
+        # Fail closed: a gate that cannot judge must not let the night continue.
         LOG.exception("gate %s could not judge", gate)
         verdict = _cannot_judge(gate, error)
     _write(task, verdict, measurements)
@@ -151,7 +151,7 @@ def _write(task: StageTask, verdict: Judgment, measurements: Measurements) -> No
 
 
 def _serves(task: StageTask) -> str:
-    """Say what serves while the night is stopped."""
+    """Write a text that says what serves while the night is stopped."""
     try:
         champion = ChampionPointer(task.workspace, task.spec.pipeline).current()
     except NightbidError as error:
@@ -180,5 +180,5 @@ def _notify(task: StageTask, verdict: Judgment) -> None:
             summary=verdict.summary,
         )
     except Exception:
-        # The verdict stands whether or not anybody could be told.
+        # A failed notification does not change the verdict.
         LOG.exception("the notification hook %r failed", hook)

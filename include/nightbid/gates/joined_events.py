@@ -1,4 +1,4 @@
-"""How the join of clicks and conversions went (`kind: events`): matches, copies, clocks, delays."""
+"""Checks of joined clicks and conversions (`kind: events`): matches, duplicates, clocks, delays."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nightbid.gates.measurements import Measurements
 STREAMS = ("clicks", "conversions")
 DELAYS = {"median": "delay_median_hours", "p95": "delay_p95_hours"}
 SPREAD = 2.0
-"""Relative standard error of a quantile of n delays, times the root of n: 1.45 for exponential
-delays, more for those with a longer tail."""
+"""Relative standard error of a quantile of n delays, times √n: 1.45 for exponential delays, more
+for delays with a longer tail."""
 
 
 def measure(measurements: Measurements, days: Days, day: Day) -> None:
-    """Collect the figures of one day; nothing where the source joins no events."""
+    """Measure the joined events of one day; nothing if the source joins no events."""
     for stream in STREAMS:
         if stream in day.figures:
             _shares(measurements, days, day, stream)
@@ -48,7 +48,7 @@ def _shares(measurements: Measurements, days: Days, day: Day, stream: str) -> No
         note=f"{early:,.0f} {stream} earlier than their impression; {logged:,.0f} logged",
     )
     if f"{stream}_before_the_logs" in day.figures:
-        return  # the impressions may be of days that are not there
+        return  # the impressions may be of days before the logs start
     orphans = day.figures.get(f"{stream}_orphans", 0.0)
     usual = days.usual(
         day,
@@ -95,6 +95,6 @@ def _part(day: Day, name: str, stream: str, *, copies: bool = False) -> float | 
 
 
 def _excess(share: float, usual: float, events: float) -> float:
-    """Share of events beyond the usual one and beyond chance; 0 or more."""
+    """Compute the excess of a share of events over the usual share, beyond chance; at least 0."""
     error = math.sqrt(max(usual * (1 - usual), 1 / events) / events)
     return max(beyond_chance(share - usual, 0.0, error), 0.0)

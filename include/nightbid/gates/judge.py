@@ -1,4 +1,4 @@
-"""From measured facts to a verdict: limits become rules, Great Expectations judges by them."""
+"""Turns measurements into a verdict: limits become rules, by which Great Expectations judges."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WEIGHT: Mapping[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}
 
 
 NAMED = 12
-"""Further checks that a summary names; the gate's page has all of them."""
+"""Maximum number of further checks that a summary names; the gate's page lists all."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact outside its limit."""
+    """A measurement outside its limit."""
 
     measurement: Measurement
     verdict: Verdict
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One statistic's verdict over all columns and days."""
+    """Verdict on a statistic over all days."""
 
     name: str
     verdict: Verdict
@@ -44,7 +44,7 @@ class Check:
     findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, str]:
-        """Give what manifests, reports and pages read."""
+        """Get the check as manifests, reports and pages read it."""
         return {
             "name": self.name,
             "verdict": self.verdict,
@@ -63,7 +63,7 @@ class Judgment:
     summary: str
     checks: tuple[Check, ...]
     validation: Validation = field(default_factory=Validation)
-    """What Great Expectations found."""
+    """Result of Great Expectations."""
 
 
 def judge(
@@ -73,14 +73,15 @@ def judge(
     night: date,
     warned: Callable[[Set[str]], Mapping[str, int]] = lambda _: {},
 ) -> Judgment:
-    """Judge facts by the limits of the configuration.
+    """Judge measurements by the limits of the configuration.
 
     Args:
-        gate: whose limits and bands apply.
-        measurements: every figure's family must be a limit of that gate.
-        gates: limits, learned bands, overrides.
-        night: overrides hold up to their `until`, counted in nights, so that a rerun agrees.
-        warned: statistics → for how many nights in a row, before this one, each has warned.
+        gate: Name of the gate whose limits and bands apply.
+        measurements: Measurements to judge; the family of each must be a limit of that gate.
+        gates: Limits, learned bands and overrides.
+        night: Date of the night, which decides the overrides that apply, so that a rerun agrees.
+        warned: Function that maps statistics to the number of consecutive nights, before this one,
+            on which each has warned.
     """
     block: Block = getattr(gates, gate)
     bands = gates.bands_of(gate)
@@ -132,7 +133,7 @@ def judge(
 
 
 def in_words(bounds: Range) -> str:
-    """`[0.5, null]` as `≥ 0.5`."""
+    """Format a range: `[0.5, null]` becomes `≥ 0.5`."""
     low, high = bounds
     if low is not None and high is not None:
         return f"= {low:g}" if low == high else f"{low:g} to {high:g}"
@@ -158,7 +159,7 @@ def _expired(
     night: date,
     warned: Callable[[Set[str]], Mapping[str, int]],
 ) -> list[Finding]:
-    """Stop on warnings of tonight that have stood too long, and say of others for how long."""
+    """Turn tonight's warnings that have expired into stops; add the age of the others."""
     standing = {
         (each.measurement.statistic, each.measurement.part)
         for each in findings
@@ -198,9 +199,9 @@ def _checks(
     findings: Sequence[Finding],
     limits: Mapping[str, Limit],
 ) -> list[Check]:
-    """Make a check of each statistic outside its limit, the worst first; one if all are inside.
+    """Make a check per statistic outside its limit, the worst first; one check if all are inside.
 
-    A statistic names its column: overriding each check that is shown leaves none that stops.
+    Statistics include their column, so overriding each check that is shown leaves no stop.
     """
     mine = [each for each in findings if each.measurement.family == family]
     mine.sort(key=lambda each: each.measurement.part, reverse=True)  # the newest day first
@@ -254,7 +255,7 @@ def _where(measurement: Measurement) -> str:
 
 
 def figure(value: float) -> str:
-    """Write a number as people do."""
+    """Format a number for readers."""
     if math.isnan(value):
         return "not measured"
     if value == int(value) and abs(value) < 1e15:

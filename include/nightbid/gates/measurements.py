@@ -1,4 +1,4 @@
-"""What a gate has measured, before any judgment."""
+"""The measurements of a gate, before any judgment."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure."""
+    """A measured value of a statistic."""
 
     family: str
-    """The statistic's name: a field of the gate's block in the configuration."""
+    """Name of the statistic: a field of the gate's block in the configuration."""
     subject: str
-    """Column, input, slice or stage it was measured on; empty for the whole."""
+    """Column, input, slice or stage that was measured; empty for the whole data."""
     part: str
-    """Which rows: a day, a split."""
+    """Rows that were measured, such as a day or a split."""
     value: float
     note: str = ""
-    """The raw counts behind it, for a person."""
+    """Raw counts behind the value, for readers."""
     lasting: bool = False
-    """Whether it may warn for any number of nights: nobody needs to do anything about it."""
+    """Whether a warning never expires, because there is nothing to do about it."""
 
     @property
     def statistic(self) -> str:
-        """`family` or `family:subject`."""
+        """Name of the statistic: `family` or `family:subject`."""
         return f"{self.family}:{self.subject}" if self.subject else self.family
 
 
 @dataclass
 class Measurements:
-    """All figures of one gate, and what could not be measured yet."""
+    """All measurements of a gate, and what it could not measure."""
 
     all: list[Measurement] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Further metrics for the manifest: no limit bounds them."""
+    """Further metrics for the manifest, which no limit bounds."""
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.all)
@@ -52,10 +52,10 @@ class Measurements:
         note: str = "",
         lasting: bool = False,
     ) -> None:
-        """Note a figure; None and NaN mean that it should be there and is not."""
+        """Add a measurement; a value of None or NaN means that it should exist but does not."""
         number = math.nan if value is None else float(value)
         self.all.append(Measurement(family, subject, part, number, note, lasting))
 
     def skip(self, why: str) -> None:
-        """Say what is not judged tonight, and why; shown on the page."""
+        """Add a text, for the page, that says what is not judged tonight and why."""
         self.skipped.append(why)

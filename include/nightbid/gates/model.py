@@ -1,4 +1,4 @@
-"""Is the candidate fit to serve: against its reference, the baselines and itself."""
+"""Model gate: whether the candidate is fit to serve, alone and against reference and baselines."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from nightbid.profile.bins import Floats
 from nightbid.sweep.seed_variance import model_digest
 
 ASSUMED_NOISE = 0.001
-"""Standard deviation of normalized entropy over seeds where nobody has measured it; of `ctr` with
+"""Standard deviation of normalized entropy between seeds, if it was not measured. For `ctr` with
 20,000 rows a day it is 0.0006."""
 REQUIRED = ("auc", "log_loss", "normalized_entropy", "calibration")
 
 
 @gate("model")
 def measure(task: StageTask) -> Measurements:
-    """Collect the figures of the candidate, its reference and its slices."""
+    """Measure the candidate, its reference and its slices."""
     measurements = Measurements()
     metrics = task.inputs["evaluate"].manifest.metrics
     reference = str(metrics["reference"])
@@ -41,7 +41,7 @@ def measure(task: StageTask) -> Measurements:
     required = model_values.REQUIRED if is_value else REQUIRED
     broken = [name for name in required if not _finite(candidate.get(name))]
     measurements.add("metrics_not_finite", len(broken), note=", ".join(broken))
-    # Logs may be small for good, and nobody can change that: a warning never expires.
+    # Logs may be permanently small, so this warning never expires.
     measurements.add("positives", positives, note=f"of {metrics['rows']:,} rows", lasting=True)
     _new_days(measurements, task)
     if is_value:
@@ -85,7 +85,7 @@ def measure(task: StageTask) -> Measurements:
 
 
 def _new_days(measurements: Measurements, task: StageTask) -> None:
-    """Note how an incremental night predicted its new days before it learned them."""
+    """Measure how an incremental night predicted its new days before it learned them."""
     train = task.inputs.get("train")
     found = train.manifest.metrics.get(METRIC) if train is not None else None
     if not found:
@@ -106,7 +106,7 @@ def _new_days(measurements: Measurements, task: StageTask) -> None:
 def _levels(
     measurements: Measurements, metrics: dict[str, Any], candidate: dict[str, Any], positives: int
 ) -> None:
-    """Note AUC and calibration of the candidate alone, beyond what the few rows leave open."""
+    """Measure AUC and calibration of the candidate alone, beyond chance."""
     intervals = metrics.get("intervals") or {}
     auc, rows = candidate["auc"], int(metrics["rows"])
     error = max(interval_error(intervals.get("auc")), auc_error(auc, positives, rows - positives))
@@ -131,13 +131,13 @@ def _levels(
 
 
 def _ece_by_chance(curve: list[dict[str, float]], rows: int) -> tuple[float, float]:
-    """Mean and standard deviation of the calibration error that redrawn labels would give."""
+    """Compute the mean and standard deviation of the ECE of labels redrawn from the predictions."""
     total = sum(point["weight"] for point in curve)
     if not total or not rows:
         return 0.0, 0.0
     predicted = np.array([min(max(point["predicted"], 0.0), 1.0) for point in curve])
     share = np.array([point["weight"] for point in curve]) / total
-    # Distance of a normal draw from its mean: its mean and its variance.
+    # Mean and variance of the distance of a normal draw from its mean.
     variances = share * predicted * (1 - predicted) / rows
     usual = float(np.sqrt(2 / np.pi * variances).sum())
     return usual, float(np.sqrt((1 - 2 / np.pi) * variances.sum()))
@@ -146,9 +146,9 @@ def _ece_by_chance(curve: list[dict[str, float]], rows: int) -> tuple[float, flo
 def _beyond(
     measurements: Measurements, name: str, metrics: dict[str, Any], other: str, figure: str
 ) -> None:
-    """Note a difference from another model on the same rows.
+    """Measure the difference from another model on the same rows.
 
-    One above 0 is what limits bound: of that, only what exceeds four paired standard errors counts.
+    A difference above 0, which the limits bound, is reduced by four paired standard errors.
     """
     mine, theirs = metrics["candidate"][figure], metrics[other][figure]
     if theirs is None:
@@ -166,7 +166,7 @@ def _beyond(
 
 
 def _seed_noise(measurements: Measurements, spec: PipelineSpec) -> float:
-    """Note what the seed alone does to the normalized entropy; 0 while nobody has measured it."""
+    """Measure the spread of normalized entropy between seeds; return it, 0 if not measured."""
     known = spec.gates.seed_noise
     why = ""
     if known is None:
@@ -189,11 +189,11 @@ def _seed_noise(measurements: Measurements, spec: PipelineSpec) -> float:
 def _against_reference(
     measurements: Measurements, metrics: dict[str, Any], reference: str, noise: float
 ) -> None:
-    """Note the verdict, which decides a promotion, and the loss that ends a night.
+    """Measure the verdict, which decides on promotion, and the loss, which can stop the night.
 
-    A 95 % interval calls one clean candidate in forty worse. That one is not promoted, but nothing
-    is broken: like every figure of a gate, the loss counts beyond four standard errors. The rows'
-    interval knows nothing of the seed: candidate and champion are a draw each.
+    With a 95 % interval, one clean candidate in forty is called worse. It is not promoted, but the
+    night must not stop, so the loss counts only beyond four standard errors. They include seed
+    noise, which the interval over rows does not cover.
     """
     difference = metrics["difference"]["normalized_entropy"]
     value, low, high = (difference[name] for name in ("value", "low", "high"))
@@ -215,7 +215,7 @@ def _against_reference(
 
 
 def _auc_loss(measurements: Measurements, metrics: dict[str, Any], reference: str) -> None:
-    """Note how much worse the candidate ranks, whatever its normalized entropy says."""
+    """Measure how much worse the candidate ranks, regardless of its normalized entropy."""
     auc = metrics["difference"].get("auc") or {"value": None}
     if auc["value"] is None:
         return
@@ -234,9 +234,10 @@ def _auc_loss(measurements: Measurements, metrics: dict[str, Any], reference: st
 def _predictions(
     measurements: Measurements, curves: dict[str, list[dict[str, float]]], reference: str
 ) -> None:
-    """Look at the distribution of the predictions, whatever the labels are.
+    """Measure the distribution of the predictions, without labels.
 
-    Curves are groups of rows by prediction, of equal weight but for equal predictions.
+    Curves are groups of rows by prediction. The groups have equal weight, except that equal
+    predictions share a group.
     """
     mine, theirs = curves.get("candidate"), curves.get(reference)
     if not mine:
@@ -258,7 +259,7 @@ def _predictions(
 
 
 def _quantiles(curve: list[dict[str, float]], share: Floats) -> Floats:
-    """Predictions below which these shares of the rows lie."""
+    """Get the quantiles of the predictions at given shares of the rows."""
     weights = np.array([point["weight"] for point in curve])
     predicted = np.array([point["predicted"] for point in curve])
     below = (np.cumsum(weights) - weights / 2) / weights.sum()
@@ -272,7 +273,7 @@ def _slices(
     small = unknown = 0
     for each in slices:
         calibration = each["candidate"].get("calibration")
-        # Older evaluations do not tell a slice's positives: take the overall rate.
+        # Older evaluations do not have the positives of a slice, so use the overall rate.
         found = each.get("positives", each["rows"] * positives / max(rows, 1))
         if not _finite(calibration) or found * max(calibration, 1.0) < least:
             small += 1
@@ -286,7 +287,7 @@ def _slices(
         )
         difference: Any = (each.get("difference") or {}).get("normalized_entropy")
         if difference and difference["low"] is None:
-            # Nearly all rows are of one user, or of one class: what is chance cannot be told.
+            # Nearly all rows are of one user or of one class, so chance cannot be estimated.
             unknown += 1
         elif difference:
             measurements.add(

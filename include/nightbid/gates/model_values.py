@@ -1,4 +1,4 @@
-"""Is a candidate that predicts values fit to serve: against its reference and the baselines."""
+"""Model gate for value labels: whether the candidate is fit to serve."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ REQUIRED = ("normalized_deviance", "gini", "calibration")
 def measure_values(
     measurements: Measurements, metrics: dict[str, Any], spec: PipelineSpec, broken: list[str]
 ) -> None:
-    """Collect the figures of the candidate, its reference and its slices.
+    """Measure the candidate, its reference and its slices.
 
     Args:
-        measurements: filled here.
-        metrics: of an evaluation of values.
-        spec: the pipeline.
-        broken: figures of `REQUIRED` that are no numbers.
+        measurements: Measurements to add to.
+        metrics: Metrics of an evaluation with value labels.
+        spec: Pipeline.
+        broken: Names of metrics in `REQUIRED` that are not finite numbers.
     """
     reference, candidate = str(metrics["reference"]), metrics["candidate"]
     difference = metrics["difference"]
@@ -85,7 +85,7 @@ def _slices(measurements: Measurements, slices: Any, least: int) -> None:
             small += 1
             continue
         if each["calibration"]["low"] is None:
-            # Nearly all rows are of one user: what is chance cannot be told.
+            # Nearly all rows are of one user, so chance cannot be estimated.
             unknown += 1
             continue
         name = f"{each['column']}={each['value']}"

@@ -1,4 +1,4 @@
-"""Overrides: a person lets a check pass for a while, in the suite of the pipeline."""
+"""Overrides, with which a user lets a check pass for a while; the pipeline's suite holds them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nightbid.night.record import runs_of
 from nightbid.storage.workspace import Workspace, write_atomically
 
 NEWEST = 5
-"""Runs whose checks are looked at to see whether a check exists."""
+"""Number of newest runs that are searched to see whether a check exists."""
 
 
 def add_override(
@@ -30,15 +30,15 @@ def add_override(
     """Add an override to a pipeline's suite.
 
     Args:
-        settings: Name the suites' folder and the workspace.
+        settings: Settings that name the folder of the suites and the workspace.
         pipeline: Name of the pipeline.
         check: `gate/statistic` as the gate's page shows it; `*` matches any text.
-        name: Person who decides.
-        reason: Why it is safe.
-        until: Last night on which it holds.
+        name: Name of the user who decides.
+        reason: Reason why the override is safe.
+        until: Last night on which the override applies.
 
     Returns:
-        The suite's file.
+        Path of the suite's file.
 
     Raises:
         ConfigError: There is no such check, or name or reason is too short.
@@ -72,10 +72,10 @@ def add_override(
 
 
 def read_suite(path: Path) -> dict[str, Any]:
-    """Read a suite as it stands; empty if there is none.
+    """Read a suite; empty if there is none.
 
     Raises:
-        ConfigError: It is no YAML.
+        ConfigError: The file is not valid YAML.
     """
     found = read_yaml(path, f"suites/{path.name}") if path.exists() else {}
     if not isinstance(found or {}, dict):
@@ -88,12 +88,12 @@ def read_suite(path: Path) -> dict[str, Any]:
 
 
 def write_suite(path: Path, pipeline: str, suite: dict[str, Any]) -> None:
-    """Write a suite, in one step."""
+    """Write a suite atomically."""
     write_atomically(path, to_yaml(pipeline, suite))
 
 
 def _refuse_unknown(workspace: Workspace, pipeline: str, gate: str, statistic: str) -> None:
-    """Refuse a check that the newest nights have not measured; without a night nothing is known."""
+    """Refuse a check that the newest nights have not measured; without nights, accept any."""
     measured = set(_measured(workspace, pipeline, gate))
     if not measured or any(fnmatchcase(each, statistic) for each in measured):
         return

@@ -1,4 +1,4 @@
-"""Learn a pipeline's own limits from its history, for a person to review."""
+"""Learns the limits of a pipeline from its history, for a user to review."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nightbid.partitions import partition_of
 from nightbid.storage.workspace import Workspace
 
 LEARNED = ("raw", "features", "model", "serving")
-"""Gates whose limits are learned; money is for people to decide."""
+"""Gates whose limits are learned; users decide on limits of money."""
 LEAST_NIGHTS = 3
 LEARNT = frozenset(
     {"null_excess", "blank_excess", "new_values", "psi", "linf", "auc_gain", "auc_loss",
@@ -28,59 +28,59 @@ LEARNT = frozenset(
      "lost_values", "attribute_loss", "psi_champion", "vocabulary_churn", "predictions_moved",
      "quarantined", "outside_day", "nan_excess"}
 )  # fmt: skip
-"""Statistics that differ from pipeline to pipeline; the others are rules, not habits."""
+"""Statistics whose normal values differ between pipelines, so that their limits are learned."""
 DAY = re.compile(r"\d{4}-\d\d-\d\d(T\d\d)?")
-"""How the part of a figure begins that is of one day or hour, as in `2026-01-05, by ad_id`."""
+"""Pattern of the day or hour with which a measurement's part starts, as `2026-01-05, by ad_id`."""
 WARN_MARGIN, STOP_MARGIN = 2.0, 4.0
-"""A learned limit lies this many times as far from normal as anything seen so far."""
+"""Distance of a learned limit from normal, as a multiple of the largest distance seen so far."""
 FLOOR = 0.05
-"""Share of a general limit's width that a learned one keeps at least."""
+"""Minimum width of a learned limit, as a share of the general limit's width."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One figure of the past."""
+    """A past measurement of a statistic."""
 
     day: date
-    """That it is of: a day of logs, or the night that judged it."""
+    """Day of logs that was measured, or the night that judged it."""
     value: float
     excluded: str = ""
-    """Why it teaches nothing; empty: it does."""
+    """Reason why the value is not learned from; empty: it is."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """The history of one statistic, and the band that follows from it."""
+    """The history of a statistic, and the band that is proposed for it."""
 
     gate: str
     statistic: str
     general: Limit
-    """In force for it now."""
+    """Limit that currently applies."""
     points: tuple[Point, ...]
-    """Oldest first."""
+    """Past measurements, oldest first."""
     band: Band | None
-    """None: what was seen is no reason to narrow the limit in force."""
+    """Proposed band; None: the history does not justify a narrower limit."""
 
     @property
     def values(self) -> tuple[float, ...]:
-        """What it was learned from."""
+        """Past values that the band was learned from."""
         return tuple(each.value for each in self.points if not each.excluded)
 
 
 def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> list[Proposal]:
     """Learn bands from the gates' results on the last nights.
 
-    A learned band is never wider than the general limit: loosening one is a decision, not a habit.
-    What a stopped night says, and what somebody let pass, is shown and teaches nothing.
+    A learned band is never wider than the general limit; only a user can widen a limit. Values of
+    stopped nights and overridden checks are shown but not learned from.
 
     Args:
-        workspace: where the runs are.
-        pipeline: whose.
-        gates: the limits now in force.
-        nights: how many of the newest nights to learn from.
+        workspace: Workspace with the runs.
+        pipeline: Name of the pipeline.
+        gates: Limits that currently apply.
+        nights: Number of newest nights to learn from.
 
     Raises:
-        MissingDataError: fewer than three nights have been judged.
+        MissingDataError: Fewer than three nights have been judged.
     """
     proposals: list[Proposal] = []
     enough = False
@@ -107,7 +107,7 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
 
 
 def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, ...]]:
-    """Collect each statistic's figures, oldest first.
+    """Collect the past values of each statistic, oldest first.
 
     A day is judged on several nights: it counts once, as the newest night that went on saw it.
     """
@@ -139,7 +139,7 @@ def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, .
 def learn(
     gate: str, statistic: str, values: Sequence[float], general: Limit, why: str
 ) -> Band | None:
-    """Narrow a general limit to what has been seen, with a margin; None if that gains nothing."""
+    """Narrow a general limit to the values seen, with a margin; None if it is not narrower."""
     warn = _narrowed(general.warn or general.stop, values, WARN_MARGIN)
     stop = _narrowed(general.stop, values, STOP_MARGIN)
     if (warn, stop) == (general.warn, general.stop):
@@ -148,7 +148,7 @@ def learn(
 
 
 def _narrowed(bounds: Range | None, values: Sequence[float], margin: float) -> Range | None:
-    """Move each side towards the values; the center is 1 for ratios and 0 for excesses."""
+    """Move each side toward the values; the center is 1 for ratios and 0 for excesses."""
     if bounds is None:
         return None
     low, high = bounds
@@ -163,7 +163,7 @@ def _narrowed(bounds: Range | None, values: Sequence[float], margin: float) -> R
 
 
 def to_yaml(pipeline: str, suite: Mapping[str, Any]) -> str:
-    """Write a suite file, one line a band."""
+    """Write the text of a suite file, with one line per band."""
     head = (
         f"# Gate limits of {pipeline}: read into the `gates` block of its pipeline.\n"
         "# Proposed from history; review each line before you commit it.\n"
@@ -173,9 +173,9 @@ def to_yaml(pipeline: str, suite: Mapping[str, Any]) -> str:
 
 
 def bands_of(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
-    """Bands as a suite file has them, each with the values' range as its reason.
+    """Convert proposals to the bands of a suite file, each with the range of values as its reason.
 
-    Columns with the same limit of a statistic share a line: a file of hundreds is read by nobody.
+    Columns with the same limit of a statistic share a band, which keeps the file readable.
     """
     alike: dict[tuple[Any, ...], list[Band]] = {}
     for band in (each.band for each in proposals if each.band is not None):
@@ -199,7 +199,7 @@ def bands_of(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
 
 
 def _results(workspace: Workspace, pipeline: str, gate: str) -> list[Mapping[str, Any]]:
-    """Results of a gate, the newest of each night, oldest first."""
+    """List the results of a gate, the newest one of each night, oldest night first."""
     by_night: dict[str, Mapping[str, Any]] = {}
     for run in runs_of(workspace, pipeline):
         record = run.stage(f"gate_{gate}")

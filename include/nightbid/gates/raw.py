@@ -1,4 +1,4 @@
-"""Are the logs what they usually are: every day of the window against all other known days."""
+"""Raw gate: compares each day of the window with what is usual, all other known days."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from nightbid.night.task import StageTask
 from nightbid.profile.bins import Floats, Ints
 
 WIDTHS = (r"u?int\d|half|float|double|decimal", r"(large_)?string|string_view", r"timestamp|date")
-"""Types that hold the same values in another width."""
+"""Patterns of types that hold the same values with different widths."""
 HANDFUL = 1000
 ONE_SIDED = norm.sf(SIGMAS)
 """Probability of a normal value beyond `SIGMAS`."""
 LATEST_ZONE_HOURS = 14
-"""A clock east of Greenwich runs at most this far ahead: later times are not a time zone."""
+"""Maximum offset of a time zone ahead of UTC, in hours; later times cannot be explained by a zone.
+"""
 LOCAL_DAYS = 0.02
-"""Share of rows outside their day beyond which the days are those of another clock."""
+"""Share of rows outside their day beyond which the days are probably those of another zone."""
 
 
 @gate("raw")
 def measure(task: StageTask) -> Measurements:
-    """Collect the figures of every day of the window, and of rows of the newest."""
+    """Measure all days of the window, and single rows of the newest day."""
     days = Days.of(task)
     if task.spec.partition == "hour":
         days = in_rolling_days(days)
@@ -54,7 +55,7 @@ def measure(task: StageTask) -> Measurements:
 
 
 def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
-    """Collect the figures of days that are loaded already."""
+    """Measure days that have been loaded."""
     measurements = Measurements()
     days.ids = frozenset(_ids(spec))
     missing = [each.isoformat() for each in days.missing]
@@ -85,7 +86,7 @@ def measure_days(days: Days, spec: PipelineSpec) -> Measurements:
 
 
 def _ids(spec: PipelineSpec) -> Iterator[str]:
-    """Columns whose numbers are names: users, items, and what features look up by value."""
+    """Yield the columns whose numbers are ids: users, items, and columns that features look up."""
     yield from filter(None, (spec.columns.user, spec.columns.item))
     for name, feature in spec.features.items():
         if feature.reads == "id":
@@ -107,7 +108,7 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
         if name
     }
     others = [set(each.profile.columns) for each in days.others(day)]
-    # A column that most other days have is part of the schema, declared or not.
+    # A column that most other days have is part of the schema, even if it is not declared.
     counts = {name: sum(name in each for each in others) for each in others for name in each}
     usual = {name for name, count in counts.items() if 2 * count > len(others)}
     lost = sorted((wanted | usual) - set(day.profile.columns))
@@ -130,7 +131,7 @@ def _schema(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec
 
 
 def _of_one_family(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether types differ only in width: the same values in 32 or 64 bits, whole or not."""
+    """Whether types differ only in width, such as 32 and 64 bits, or integer and float."""
     families = {next((k for k in WIDTHS if re.match(k, each)), each) for each in (*one, *other)}
     return len(families) == 1
 
@@ -170,11 +171,11 @@ def _volume(measurements: Measurements, days: Days, day: Day) -> None:
 
 
 def _uneven_hours(day: date, zone: str) -> list[int]:
-    """Hours that the clock of a zone skips or shows twice on a day."""
+    """List the hours that the clock of a zone skips or repeats on a day."""
     if zone == "UTC":
         return []
     start = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
-    # From each half hour on: a clock may change by less than an hour.
+    # Check every half hour, because a clock may change by less than an hour.
     steps = [start + timedelta(minutes=30 * at) for at in range(52)]
     local = [each.astimezone(ZoneInfo(zone)) for each in steps]
     shown = Counter(each.hour for each in local if each.date() == day)
@@ -218,7 +219,7 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
     judged = expected >= 20
     if not judged.any():
         return
-    # Neighboring days' noise is the median's, small beside this day's.
+    # The noise of the other days' median is small compared with this day's.
     noise = SIGMAS / np.sqrt(np.maximum(expected, 1))
     ratio = np.where(judged, seen / np.maximum(expected, 1e-9), 1.0)
     low = np.where(judged, np.minimum(ratio + noise, 1.0), 1.0)
@@ -249,13 +250,14 @@ def _clock(measurements: Measurements, days: Days, day: Day, zone: str) -> None:
 
 
 def _hours_by_chance(shares: Floats, rows: int, others: int) -> float:
-    """How much further than the other days a clean day lies from the usual hours, at most.
+    """Compute the largest excess distance of a clean day from the usual hours, over other days'.
 
-    The others are nearer for being part of what is usual; the rest is four standard errors.
+    The other days are closer because they are part of what is usual; the rest is four standard
+    errors.
 
     Args:
-        shares: [24], usual share of each hour.
-        rows: Of the day.
+        shares: [24] usual share of each hour.
+        rows: Number of rows of the day.
         others: Number of other days.
     """
     error = np.sqrt(shares * (1 - shares) / max(rows, 1))
@@ -287,9 +289,9 @@ def _label(measurements: Measurements, days: Days, day: Day) -> None:
 def _label_hours(measurements: Measurements, day: Day) -> None:
     """Find the hour, or the last hours of the day, with the fewest positives for its rows.
 
-    The figure is the largest rate that explains so few positives, over that of the other hours: the
-    upper end of the exact interval of a Poisson count (Garwood, 1936). None where 36 were due is
-    0.29.
+    The statistic is the largest label rate that is compatible with so few positives, over the rate
+    of the other hours: the upper end of the exact interval of a Poisson count (Garwood, 1936). With
+    no positives where 36 were expected, it is 0.29.
     """
     seen, marked = day.hours
     spans = [(hour, hour + 1) for hour in range(24)] + [(24 - n, 24) for n in range(2, 7)]
@@ -312,10 +314,10 @@ def _label_hours(measurements: Measurements, day: Day) -> None:
 
 
 def _label_evening(measurements: Measurements, days: Days, day: Day) -> None:
-    """Compare the label rate of the last six hours, over that of the others, with the usual one.
+    """Compare the label rate of the last six hours, relative to the others, with the usual ratio.
 
-    Counts are compared, not ratios of handfuls. Chance is judged by the positives that were due:
-    none at all is no excuse.
+    Chance is derived from the expected positives, not from the observed ones, so that a day without
+    any evening positives is not excused.
     """
     seen, marked = _evening_counts([day])
     usual_seen, usual_marked = _evening_counts(days.others(day))
@@ -338,13 +340,13 @@ def _label_evening(measurements: Measurements, days: Days, day: Day) -> None:
 
 
 def _is_chance(found: int, draws: int, usual: float, others: float) -> bool:
-    """Whether a handful can be so uneven by chance; the normal distribution knows little of them.
+    """Whether few positives can be so uneven by chance; the normal approximation fails for them.
 
     Args:
-        found: positives of the evening.
-        draws: positives of the day.
-        usual: positives of other evenings.
-        others: positives of the rest of other days.
+        found: Number of positives in the evening.
+        draws: Number of positives in the day.
+        usual: Number of positives in the evenings of other days.
+        others: Number of positives in the remaining hours of other days.
     """
     if draws > HANDFUL:
         return False
@@ -353,7 +355,7 @@ def _is_chance(found: int, draws: int, usual: float, others: float) -> bool:
 
 
 def _evening_counts(of: Sequence[Day]) -> tuple[Ints, Ints]:
-    """Rows and positives, each before and after 18h: two arrays [2]."""
+    """Count rows and positives: two arrays [2], each with the counts before and after 18h."""
     hours = sum((each.hours for each in of), np.zeros((2, 24), np.int64))
     parts = np.stack([hours[:, :18].sum(axis=1), hours[:, 18:].sum(axis=1)], axis=1)
     return parts[0], parts[1]

@@ -1,4 +1,4 @@
-"""Reading what a gate wrote, verified."""
+"""Reads and verifies the result of a gate."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def read_result(folder: UPath) -> dict[str, Any] | None:
     """Read the result of a gate.
 
     Args:
-        folder: Its output.
+        folder: Output folder of the gate.
 
     Returns:
-        The result; None if it was deleted.
+        Content of the result; None if it was deleted.
 
     Raises:
-        CorruptDataError: It is not what the gate wrote.
+        CorruptDataError: The result is not as the gate wrote it.
     """
     try:
         content = (folder / FILE).read_bytes()
@@ -44,7 +44,7 @@ def read_result(folder: UPath) -> dict[str, Any] | None:
 
 
 def known_result(folder: UPath) -> dict[str, Any] | None:
-    """As `read_result`; a damaged one is left out with a warning: of earlier nights."""
+    """Read the result of an earlier night's gate; if it is damaged, warn and return None."""
     try:
         return read_result(folder)
     except CorruptDataError as error:

@@ -1,4 +1,4 @@
-"""Hours of logs as the days that a raw gate compares: 24 at a time, back from the newest."""
+"""Joins hourly logs into days for the raw gate: 24 hours each, counted back from the newest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nightbid.profile.profile import Profile
 
 
 def in_rolling_days(hours: Days) -> Days:
-    """Judge the hours of a window, and those known from earlier nights, as days."""
+    """Join the hours of a window, and those of earlier nights, into days."""
     joined = rolling_days(hours.all, max(hours.expected))
     tonight = {hour.name for hour in hours.window}
     return Days(
@@ -27,15 +27,15 @@ def in_rolling_days(hours: Days) -> Days:
 def rolling_days(hours: Iterable[Day], newest: date) -> list[Day]:
     """Join hours into days that end with the newest hour, and with the same hour on days before.
 
-    Each has every hour of the day once, so what is usual of a day holds for it: volume, clock,
-    label rate by hour. Hours that make no whole day are left out.
+    Each day has every hour of the clock once, so it can be compared with other days: volume, clock,
+    label rate by hour. Hours that do not make a whole day are left out.
 
     Args:
-        hours: Each hour that is known.
-        newest: The newest hour of the window.
+        hours: All known hours.
+        newest: Newest hour of the window.
 
     Returns:
-        Days, oldest first; `date` is their last hour.
+        The days, oldest first; their `date` is their last hour.
     """
     known = {each.date: each for each in hours}
     found: list[Day] = []
@@ -43,7 +43,7 @@ def rolling_days(hours: Iterable[Day], newest: date) -> list[Day]:
     while known and last >= min(known):
         names = [last - back * STEPS["hour"] for back in range(DAY_HOURS - 1, -1, -1)]
         parts = [known[name] for name in names if name in known]
-        # An hour without logs is missing within its day; before the first one, nothing is known.
+        # An hour without logs is missing in its day; before the first hour, nothing is known.
         if parts and names[0] >= min(known):
             found.append(_joined(last, parts))
         last -= timedelta(days=1)

@@ -1,7 +1,8 @@
-"""Expectations on single rows, asked together.
+"""Evaluates expectations on single rows together.
 
-An expectation takes Great Expectations far longer than its rows do. What is asked alike of many
-columns is therefore asked once, of the columns laid end to end: a hundred expectations become ten.
+In Great Expectations the overhead of an expectation is far larger than the time for its rows. So
+equal expectations on many columns are evaluated once, on the concatenated columns: a hundred
+expectations become ten.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALIKE = ("null_excess", "nan_excess", "blank_excess")
-"""Statistics that ask the same of every column."""
+"""Statistics with the same expectation for every column."""
 PAIR = "ColumnPairValuesAToBeGreaterThanB"
 NOT_LESS = {"or_equal": True, "ignore_row_if": "either_value_is_missing"}
 
@@ -36,30 +37,30 @@ class RowRule:
     """Class of the expectation, without `Expect`."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     usual: float = 0.0
-    """Share of the rows that usually does not meet it."""
+    """Share of the rows that usually violates the expectation."""
     unproven: float = 0.0
-    """Share of the rows that is taken off beside chance."""
+    """Share of the rows to subtract in addition to chance."""
     exact: bool = False
-    """Whether the profile compares the share itself, not what is beyond chance."""
+    """Whether the profile compares the share itself, not its excess beyond chance."""
     of_values: bool = False
-    """Whether the share is one of the rows that have a value."""
+    """Whether the share refers to the rows with a value instead of all rows."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What it asks about."""
+        """Names of the columns that the rule is about."""
         names = (self.arguments.get(each) for each in ("column", "column_A", "column_B"))
         return tuple(str(name) for name in names if name is not None)
 
 
 def answers_of(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
-    """Ask every rule of the rows.
+    """Evaluate all rules on the rows.
 
     Args:
-        sample: the rows; no column that a rule asks about is nested.
-        rules: what is asked.
+        sample: Rows to evaluate; columns of the rules must not be nested.
+        rules: Rules to evaluate.
 
     Returns:
-        One answer for each rule. `missing` counts the rows that were not asked; `where` is in the
+        One answer per rule. `missing` counts the rows that were not evaluated; `where` is in the
         order of the rows.
     """
     answers: dict[RowRule, Answer] = {}
@@ -78,12 +79,12 @@ def answers_of(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
 
 
 def exact(value: object) -> object:
-    """Write a whole number as an integer: among floats, large ones would be rounded."""
+    """Convert a whole number to an integer, since large numbers would be rounded as floats."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _group(sample: pa.Table, rule: RowRule) -> str:
-    """Name what a rule is asked together with; empty where it is asked alone."""
+    """Get the group in which a rule is evaluated; empty if it is evaluated alone."""
     if rule.family in ALIKE:
         return rule.family
     types = [_decoded(sample[name].type) for name in rule.columns]
@@ -103,7 +104,7 @@ def _one_by_one(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
 
 
 def _alike(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
-    """Ask the same of every column."""
+    """Evaluate the same expectation for several columns."""
     import pandas as pd
 
     columns = [_logged(sample[each.subject]) for each in rules]
@@ -114,7 +115,7 @@ def _alike(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
 
 
 def _in_range(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
-    """Compare each value with the bounds of its column, which stand beside it."""
+    """Compare each value with the bounds of its column, which are in adjacent columns."""
     import pandas as pd
 
     values = [_numbers(sample[each.subject]) for each in rules]
@@ -147,7 +148,7 @@ def _in_order(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
 
 
 def _in_sets(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
-    """Look each value up among those of its column: as text, behind the column's number."""
+    """Look up each value in the set of its column, as text with the number of the column."""
     import pandas as pd
 
     columns: list[pa.ChunkedArray] = []
@@ -164,7 +165,7 @@ def _in_sets(sample: pa.Table, rules: Sequence[RowRule]) -> list[Answer]:
 
 
 def _apart(where: NDArray[np.int64], missing: Sequence[int], rows: int) -> Iterator[Answer]:
-    """Split what was found in columns laid end to end by column."""
+    """Split the findings in concatenated columns by column."""
     column, row = np.divmod(where, rows)
     for at, without in enumerate(missing):
         lines = row[column == at]
@@ -176,7 +177,7 @@ def _decoded(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    """Whether a double can stand for it; microseconds of our centuries fit."""
+    """Whether doubles represent the type's values; microseconds of present dates fit."""
     types = pa.types
     return any(
         is_kind(kind)
@@ -195,7 +196,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give values as Great Expectations can compare them: times as microseconds."""
+    """Convert values to types that Great Expectations can compare: times to microseconds."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_timestamp(column.type):
@@ -206,7 +207,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Finite numbers as doubles, NaN where there is none: ranges are those of numbers."""
+    """Convert a column to doubles, with NaN for all values that are not finite numbers."""
     column = _plain(column)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
@@ -216,7 +217,7 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Values as text, null where there is none; whole numbers as integers, whatever their type."""
+    """Convert values to text, nulls stay null; whole numbers of any type become integers."""
     column = _plain(column)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
@@ -228,14 +229,14 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _logged(column: pa.ChunkedArray) -> pd.Series[Any]:
-    """Give values as pandas holds them.
+    """Convert values to pandas.
 
-    NaN is no null here, as in a profile: it is not finite.
+    NaN is not null here but a value that is not finite, as in a profile.
     """
     column = _plain(column)
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), float("inf"), column)
-    # With nulls pandas would make floats of integers.
+    # With nulls, pandas would convert integers to floats.
     values: pd.Series[Any] = column.to_pandas(integer_object_nulls=_has_large(column))
     return values
 
@@ -248,6 +249,6 @@ def _has_large(column: pa.ChunkedArray) -> bool:
 
 
 def _finite(column: pa.ChunkedArray) -> pd.Series[Any]:
-    """The same, without what is not finite: ranges and sets are those of numbers."""
+    """Convert values to pandas, with null for values that are not finite."""
     values = _logged(column)
     return values.where(~np.isinf(values)) if pa.types.is_floating(column.type) else values

@@ -1,8 +1,8 @@
-"""Expectations on single rows: what a profile counts, asked of the rows themselves.
+"""Expectations on single rows: the statistics of a profile, evaluated on the rows themselves.
 
-The rows are a stable sample of a day (`nightbid.profile.rows`), all of them on a small one. A
-statistic has the same name, the same formula and the same limit as in the profile, so both ways
-lead to one verdict; the rows add which ones: the keys of some that are not as expected.
+The rows are a stable sample of a day (`nightbid.profile.rows`), or all rows of a small day. A
+statistic has the same name, formula and limit as in the profile, so both ways lead to the same
+verdict; in addition, the rows give the keys of some unexpected rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nightbid.schema import KEY, RESERVED, TIME
 HOUR_US = 3_600_000_000
 EXAMPLES = 3
 RISING = (*ALIKE, "new_values")
-"""Statistics of shares that rise and fall by themselves."""
+"""Statistics whose shares vary from day to day without a fault."""
 RULE = 0.001
 """Flags that disagree more often than this are treated as unrelated."""
 
@@ -39,16 +39,16 @@ def measure(
     *,
     is_whole: bool = True,
 ) -> None:
-    """Ask every rule of a day's sampled rows.
+    """Evaluate all rules on the sampled rows of a day.
 
     Args:
-        measurements: gets one figure per rule.
-        sample: raw and reserved columns.
-        days: what is usual.
-        day: of the sample.
-        spec: the roles of columns.
-        is_whole: whether they are of all its hours. Those of some differ from a day by what hours
-            are, so no share of them is compared.
+        measurements: Measurements to add to, one per rule.
+        sample: Sampled rows with raw and reserved columns.
+        days: All known days, which define what is usual.
+        day: Day that the rows are from.
+        spec: Pipeline with the roles of columns.
+        is_whole: Whether the rows are from all hours of the day. Rows of a few hours differ from
+            those of a day, so their shares are not compared.
     """
     rows = len(sample)
     if rows:
@@ -77,7 +77,7 @@ def measure(
 
 
 def _rules(days: Days, day: Day, spec: PipelineSpec) -> Iterator[RowRule]:
-    """Everything that is asked of single rows, in the order of the columns."""
+    """Yield all rules for single rows, in the order of the columns."""
     outside = days.usual(day, lambda each: each.outside / max(each.profile.rows, 1))
     yield RowRule(
         "duplicates",
@@ -133,7 +133,7 @@ def _column(
 
 
 def _pairs(days: Days, day: Day) -> Iterator[RowRule]:
-    """Flags that need another, times that come after another."""
+    """Yield the rules for flags that require another flag and for times in order."""
     for name in day.profile.contradictions:
         shares = [
             each.profile.contradictions[name] / max(each.profile.rows, 1)
@@ -146,7 +146,7 @@ def _pairs(days: Days, day: Day) -> Iterator[RowRule]:
         if word:
             order = {"column_A": second, "column_B": first}
         else:
-            # Of flags, 0 where the other is 1. As a set of pairs, it would be asked row by row.
+            # The flag is 0 where the other is 1. A set of pairs would be evaluated row by row.
             first, _, second = name.partition(" without ")
             order = {"column_A": second, "column_B": first}
         yield RowRule(

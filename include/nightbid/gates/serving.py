@@ -1,4 +1,4 @@
-"""Can the bundle serve: fast enough, the same answers, the same features."""
+"""Serving gate: whether the bundle is fast enough, with the same predictions and features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nightbid.serving.refitted import figures
 
 @gate("serving")
 def measure(task: StageTask) -> Measurements:
-    """Collect latency, parity and skew."""
+    """Measure latency, parity and skew."""
     measurements = Measurements()
     export = task.inputs["export"].manifest.metrics
     load = task.inputs["load_test"].manifest.metrics
@@ -49,7 +49,7 @@ def measure(task: StageTask) -> Measurements:
 
 
 def _refit(measurements: Measurements, found: dict[str, Any]) -> None:
-    """Collect how the model that learned all days differs from the one that was judged."""
+    """Measure how the refitted model differs from the judged one."""
     automatic = found.get("automatic", False)
     why = found.get("fallback", "")
     if automatic:

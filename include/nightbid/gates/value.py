@@ -1,4 +1,4 @@
-"""Would the candidate's bids have earned as much as the champion's."""
+"""Value gate: whether the candidate's bids would earn as much as the champion's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nightbid.night.task import StageTask
 
 @gate("value")
 def measure(task: StageTask) -> Measurements:
-    """Collect surplus, its loss against the reference, and what could not be replayed."""
+    """Measure the surplus, its loss against the reference, and rows that cannot be replayed."""
     measurements = Measurements()
     metrics: dict[str, Any] = dict(task.inputs["replay"].manifest.metrics)
     if metrics["replayed"]:
@@ -24,7 +24,7 @@ def measure(task: StageTask) -> Measurements:
 
 
 def _policy(measurements: Measurements, found: dict[str, Any]) -> None:
-    """Collect what the candidate's choices lose against the logged ones."""
+    """Measure what the candidate's choices lose against the logged choices."""
     mine, logged = found["policies"]["candidate"], found["logged"]["value"]
     if "refused" in mine:
         measurements.skip(f"the value of the policy: {mine['refused']}")
@@ -38,7 +38,7 @@ def _policy(measurements: Measurements, found: dict[str, Any]) -> None:
 
 
 def _money(measurements: Measurements, metrics: dict[str, Any]) -> None:
-    """Collect what the candidate's bids lose against the reference."""
+    """Measure what the candidate's bids lose against the reference."""
     bidders, reference = metrics["bidders"], metrics["reference"]
     known = "expected_surplus" in bidders["candidate"]
     name = "expected_surplus" if known else "surplus"
@@ -50,7 +50,7 @@ def _money(measurements: Measurements, metrics: dict[str, Any]) -> None:
     if high is None:
         measurements.skip("the loss against the reference: too few users for an interval")
     elif theirs:
-        # Only what is left of the loss at the upper end of its interval is no chance.
+        # Only the loss that remains at the upper end of the interval is beyond chance.
         loss = max(-high, 0.0) / abs(theirs)
         measurements.add("surplus_loss", loss, note=f"{mine:,.2f}, {reference} {theirs:,.2f}")
     measurements.add(

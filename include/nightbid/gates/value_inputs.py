@@ -1,7 +1,7 @@
-"""Value labels: how well one input alone ranks the amounts, to find inputs that have seen them.
+"""Leaks with value labels: how well one input alone ranks the amounts.
 
-That an amount is above 0 is no secret where most are (watch time): the chance that the larger of
-two amounts has the higher rank, (1 + normalized Gini) / 2, takes the place of the AUC.
+Where most amounts are above 0 (watch time), predicting that is no leak. So the probability that the
+larger of two amounts ranks higher, (1 + normalized Gini) / 2, replaces the AUC.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from nightbid.profile.bins import Floats, Ints
 from nightbid.schema import LABEL, ModelInput, split_files
 
 ROWS = 50_000
-"""Of each split, from its newest day."""
+"""Maximum number of rows to read of each split, from its newest day."""
 LEAST_ROWS = 500
 GROUPS = 200
-"""Bins of numbers, of equally many training rows."""
+"""Number of bins for numbers, with equal numbers of training rows."""
 SHRINKAGE = 20
-"""Rows of the mean value that every bin gets: rare ones rank in the middle."""
+"""Number of rows with the mean value to add to each bin, so that rare bins rank in the middle."""
 PARTS = 10
-"""Disjoint parts of the rows whose figures tell the standard error."""
+"""Number of disjoint parts of the rows from which the standard error is estimated."""
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """One input of the rows of a split."""
+    """Values of one input in the rows of a split."""
 
     bins: Ints
-    """[values] bin of each value; of a list, each of its items."""
+    """[values] bin of each value; a list has a value per item."""
     row: Ints
-    """[values] whose value it is."""
+    """[values] index of the row that the value belongs to."""
     amounts: Floats
-    """[rows]"""
+    """[rows] label of each row."""
 
 
 def measure_ranking(
     measurements: Measurements, featurized: Path, layout: Layout, inputs: tuple[ModelInput, ...]
 ) -> None:
-    """Measure `single_concordance` and `single_auc_gap` of every input of a model of values.
+    """Measure `single_concordance` and `single_auc_gap` of all inputs, for value labels.
 
     Args:
-        measurements: filled here.
-        featurized: output of the featurize stage; its splits' newest days are read.
-        layout: names the inputs.
-        inputs: of the model.
+        measurements: Measurements to add to.
+        featurized: Output folder of the featurize stage; the newest day of each split is read.
+        layout: Layout of the featurized rows.
+        inputs: Inputs of the model.
     """
     train, newest = (_read(featurized, split, layout) for split in ("train", "evaluate"))
     if min(len(train), len(newest)) < LEAST_ROWS:
@@ -92,7 +92,7 @@ def _read(folder: Path, split: str, layout: Layout) -> pa.Table:
     files = split_files(folder, split)
     if not files:
         return pa.table({LABEL: pa.array([], pa.float32())})
-    # One file of the newest day is enough, and all that a gate fetches from a bucket.
+    # One file of the newest day is enough; a gate fetches only that one from a bucket.
     newest = [path for path in files if path.parent == files[-1].parent]
     there = pq.read_schema(newest[0]).names
     columns = [LABEL, *(name for name in layout.columns() if name in there)]
@@ -104,7 +104,7 @@ def _amounts(table: pa.Table) -> Floats:
 
 
 def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_Rows, _Rows]:
-    """Bin both alike: ids as they are, numbers by quantiles of the old rows."""
+    """Bin the old and new rows in the same way: ids unchanged, numbers by the old quantiles."""
     flat = [_flat(table[name]) for table in (old, new)]
     values = [each[0] for each in flat]
     if np.issubdtype(values[0].dtype, np.floating):
@@ -112,7 +112,7 @@ def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_Rows, _Rows]:
         edges: Floats = np.zeros(0)
         if len(known):
             edges = np.unique(np.quantile(known, np.linspace(0, 1, GROUPS + 1)))
-        # A missing number is a bin of its own.
+        # Missing numbers have a bin of their own.
         bins = [
             np.where(np.isnan(each), len(edges) + 1, np.searchsorted(edges, each, side="right"))
             for each in values
@@ -128,7 +128,7 @@ def _binned(name: str, old: pa.Table, new: pa.Table) -> tuple[_Rows, _Rows]:
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, Ints]:
-    """Values, and the row of each; rows of lists have several or none."""
+    """Get the values and the row index of each; a row with a list has several values or none."""
     array = whole(column)
     row = np.arange(len(array))
     if pa.types.is_nested(array.type):
@@ -142,7 +142,7 @@ def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, Ints]:
 
 
 def _concordance(learned: _Rows, judged: _Rows) -> tuple[float, float]:
-    """Rank rows by the mean amounts that others had, and say how well; with its standard error."""
+    """Rank rows by the mean amounts of other rows; return the concordance and its error."""
     size = int(max(learned.bins.max(initial=0), judged.bins.max(initial=0))) + 1
     mean = float(learned.amounts.mean())
     total = np.bincount(learned.bins, learned.amounts[learned.row], size)

@@ -1,4 +1,4 @@
-"""Warnings expire: for how many nights in a row each has stood."""
+"""Age of warnings, which expire: the number of consecutive nights on which each has occurred."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from nightbid.partitions import partition_of
 
 
 def nights_warned(task: StageTask, gate: str, statistics: Set[str]) -> dict[str, int]:
-    """Count the nights in a row, up to the last one, that said something of a statistic.
+    """Count the consecutive nights, up to the last one, with a finding on each statistic.
 
-    What somebody let pass counts: it expires when the override does. Nights that were stopped are
-    left out, so that the night after one is not a fresh start.
+    Overridden findings count too, so they expire when the override does. Stopped nights are
+    skipped, so that they do not reset the count.
 
     Args:
-        task: of tonight's gate.
-        gate: its name.
-        statistics: what it warns of tonight.
+        task: Task of tonight's gate.
+        gate: Name of the gate.
+        statistics: Statistics that warn tonight.
 
     Returns:
-        Statistic → nights; 0 for what is new.
+        Statistic → number of nights; 0 if it is new.
     """
     nights = dict.fromkeys(statistics, 0)
     standing = set(statistics)
@@ -45,8 +45,8 @@ def nights_warned(task: StageTask, gate: str, statistics: Set[str]) -> dict[str,
 
 
 def of_tonight(part: str, night: date) -> bool:
-    """Whether a part is of a night's own rows: a day that stays in the window warns only once.
+    """Whether a part is of a night's own rows, so that a day in the window warns only once.
 
-    Parts begin with a day, or they are a split's or of the whole.
+    A part starts with a day, or it names a split, or it is empty (the whole data).
     """
     return not part[:1].isdigit() or part.startswith(night.isoformat())
