@@ -1,1 +1,1 @@
-"""What runs cost: metering, prices, the ledger, budgets, and the answers drawn from them."""
+"""Costs of runs: metering, prices, the ledger, budgets and forecasts."""

@@ -1,6 +1,6 @@
-"""Watching a cost while it grows: trails, projections, verdicts, and the way to stop a stage.
+"""Budget control of a running stage: usage logs, projections, budget status, and cancellation.
 
-Plain functions, for the shell, the sensors and the meter alike.
+Used by the command line, the sensors and the meter.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 Judgment = Literal["ok", "warn", "over"]
 CEASED_SECONDS = 60.0
-"""A trail without a sample for this long is of a process that is gone."""
+"""Seconds without a sample after which the process of a usage log counts as gone."""
 FINISHED = frozenset({"done", "succeeded"})
-"""States of an attempt, or of its cloud job, that did its work."""
+"""States of an attempt, or of its cloud job, that succeeded."""
 MINIMUM_SHARE = 0.02
-"""Below this share of the work a projection says nothing."""
+"""Minimum share of the work that must be done for a projection."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class UsageSample:
 
     at: datetime
     done: float
-    """Share of the work done, 0 to 1."""
+    """Share of the work that is done, 0 to 1."""
     usage: Usage
 
 
 def read_usage_log(path: UPath | Path) -> UsageSample | None:
-    """Newest sample of a usage trail; None before the first. A half-written line is left out."""
+    """Get the newest sample of a usage log; None if there is none. Ignores a half-written line."""
     try:
         if is_local(path):
             with path.open("rb") as stream:
@@ -73,15 +73,15 @@ def read_usage_log(path: UPath | Path) -> UsageSample | None:
 
 
 def project(spent: Decimal, done: float, past: Sequence[Decimal] = ()) -> Decimal:
-    """Estimate the final cost of work that is under way.
+    """Estimate the final cost of running work.
 
-    Linear in the share done; before anything is known, the median of past runs; never less than
-    what is spent.
+    The estimate is linear in the share done, and the median of past runs while too little is done.
+    It is never below the cost so far.
 
     Args:
-        spent: cost so far.
-        done: share of the work done, 0 to 1.
-        past: final costs of the same work on earlier nights.
+        spent: Cost so far.
+        done: Share of the work that is done, 0 to 1.
+        past: Final costs of the same work on earlier nights.
     """
     if done >= MINIMUM_SHARE:
         expected = spent / exact(min(done, 1.0))
@@ -93,7 +93,7 @@ def project(spent: Decimal, done: float, past: Sequence[Decimal] = ()) -> Decima
 
 
 def past_costs(run: RunRecord, stage: str) -> list[Decimal]:
-    """Sum what this stage cost in each other run of the pipeline where it finished."""
+    """List the total cost of this stage in each other run of the pipeline in which it finished."""
     by_run: dict[str, list[LedgerEntry]] = {}
     for entry in Ledger(run.workspace, lenient=True).entries(
         pipeline=run.head.pipeline, stage=stage
@@ -108,8 +108,15 @@ def budget_status(
 ) -> Judgment:
     """Judge a cost by its limit.
 
-    `over` when more than the limit is spent; `warn` when a share `warn_at` of it is spent, or the
-    projection passes it.
+    Args:
+        limit_usd: Limit; None: no limit.
+        spent_usd: Cost so far.
+        projected_usd: Estimated final cost.
+        warn_at: Share of the limit from which the result is `warn`.
+
+    Returns:
+        `over` if the cost exceeds the limit; `warn` if it exceeds the share `warn_at` of it, or the
+        projection exceeds the limit; otherwise `ok`.
     """
     if limit_usd is None:
         return "ok"
@@ -122,13 +129,13 @@ def budget_status(
 
 @dataclass(frozen=True)
 class BudgetLimit:
-    """One limit that applies to a stage of a run, and what others have used of it."""
+    """A limit that applies to a stage of a run, and how much of it is already used."""
 
     name: str
-    """As a person says it: `stage train`, `run ctr-2026-01-08`, `day 2026-11-23`."""
+    """Name for messages: `stage train`, `run ctr-2026-01-08`, `day 2026-11-23`."""
     limit_usd: Decimal
     before_usd: Decimal
-    """Spent by everything else under this limit, earlier attempts included."""
+    """Cost of everything else under this limit, including earlier attempts."""
 
 
 def limits_of(
@@ -141,7 +148,7 @@ def limits_of(
     attempt: int,
     at: datetime,
 ) -> list[BudgetLimit]:
-    """Every limit that an attempt is under, with what is used of each."""
+    """List the limits that apply to an attempt, with the used part of each."""
     day = at.astimezone(UTC).date()
     month = f"{day:%Y-%m}"
     wanted: list[tuple[str, Decimal | None]] = [
@@ -152,7 +159,7 @@ def limits_of(
     ]
     if all(limit is None for _, limit in wanted):
         return []
-    # The whole pipeline is read only where a limit spans runs.
+    # Read the ledger of the whole pipeline only if a limit spans runs.
     spans_runs = budget.day_usd is not None or budget.month_usd is not None
     entries = [
         entry
@@ -175,13 +182,13 @@ def limits_of(
 
 
 class BudgetGuard:
-    """Stops a stage that passes a limit. Called with its usage so far, by the meter.
+    """Stops a stage that exceeds a limit; the meter calls it with the usage so far.
 
     Args:
-        limits: see `limits_of`.
-        at: when the attempt began.
-        book: prices.
-        warn_at: share of a limit from which a warning is logged, once per limit.
+        limits: Limits of the attempt, from `limits_of`.
+        at: Start of the attempt.
+        book: Price book; None: that of the installation.
+        warn_at: Share of a limit from which a warning is logged, once per limit.
     """
 
     def __init__(
@@ -198,26 +205,26 @@ class BudgetGuard:
         self._book = book or default_book()
 
     def cost(self, usage: Usage) -> Decimal:
-        """Cost of a usage in USD, at the cloud's price."""
+        """Compute the cost of a usage in USD, at cloud prices."""
         return price_usage(usage, self._book, at=self._day, where="cloud").amount
 
     def __call__(self, usage: Usage) -> str | None:
-        """Say which limit is passed, or None."""
+        """Return a text that names the exceeded limit, or None."""
         return self.passed(self.cost(usage)) if self._limits else None
 
     def passed(self, spent_usd: Decimal) -> str | None:
-        """Say which limit an attempt that cost so much has passed, or None."""
+        """Return a text that names the limit that a cost of the attempt exceeds, or None."""
         judgment, reason = self.budget_status(spent_usd)
         return reason if judgment == "over" else None
 
     def budget_status(
         self, spent_usd: Decimal, projected_usd: Decimal | None = None
     ) -> tuple[Judgment, str]:
-        """Judge an attempt by the limit that it presses hardest on.
+        """Judge an attempt by the limit that is closest to being exceeded.
 
         Args:
-            spent_usd: by this attempt so far.
-            projected_usd: what this attempt will have spent in the end.
+            spent_usd: Cost of the attempt so far.
+            projected_usd: Estimated final cost of the attempt; None: unknown.
         """
         worst: tuple[Judgment, str] = ("ok", "")
         for limit in self._limits:
@@ -241,11 +248,11 @@ class BudgetGuard:
         return worst
 
     def check_before(self) -> None:
-        """Refuse to begin what no budget is left for, or what cannot be priced.
+        """Refuse to start an attempt without remaining budget, or whose cost cannot be priced.
 
         Raises:
-            BudgetExceeded: others have used a limit up.
-            PriceError: the price of a machine's time is missing or expired.
+            BudgetExceeded: A limit is already used up.
+            PriceError: The price of a machine's time is missing or expired.
         """
         self.cost(Usage(cpu_seconds=1, gb_seconds=1))
         for limit in self._limits:
@@ -259,11 +266,11 @@ class BudgetGuard:
 
 
 def request_cancel(usage_log: UPath | Path, reason: str) -> None:
-    """Ask the stage behind a usage trail to stop: it raises BudgetExceeded and leaves no output.
+    """Ask the stage of a usage log to stop: it raises BudgetExceeded and leaves no output.
 
     Args:
-        usage_log: its RunRecord.usage_file.
-        reason: one line for a person.
+        usage_log: Path of the usage log, from `RunRecord.usage_file`.
+        reason: One-line reason for users.
     """
     write_atomically(cancel_marker(usage_log), reason + "\n")
 
@@ -279,9 +286,9 @@ def observe(
     book: PriceBook | None = None,
     record: bool = True,
 ) -> tuple[UsageSample, list[LedgerEntry]] | None:
-    """Read a running stage's trail and enter it in the ledger: one poll of a cost sensor.
+    """Read the usage log of a running stage and record it in the ledger: a poll of a cost sensor.
 
-    Polling twice, or after the stage has entered its own final usage, changes nothing.
+    Polling twice, or after the stage has recorded its own final usage, changes nothing.
     """
     point = read_usage_log(usage_log)
     if point is None:
@@ -302,11 +309,11 @@ def observe(
 
 
 def recover_usage_logs(run: RunRecord) -> int:
-    """Enter the attempts that were killed before they could enter themselves.
+    """Record the usage of attempts that were killed before they could record it themselves.
 
     Returns:
-        How many attempts had something to enter. A live one is entered as far as it has come,
-        and later enters itself.
+        Number of attempts with usage to record. A running attempt is recorded as of now, and later
+        records its final usage itself.
     """
     workspace, pipeline, run_id = run.workspace, run.head.pipeline, run.run_id
     entered: dict[tuple[str, int], Decimal] = {}

@@ -1,8 +1,8 @@
-"""One line of the ledger: what an attempt used by now, and how many such lines fold into the truth.
+"""Entries of the ledger: observed usage of an attempt, and how observations are merged.
 
-Usage only grows, so what an attempt used is the largest quantity seen of each (pipeline, run,
-stage, attempt, job, service, resource). Late, repeated, stale and out-of-order observations all
-fold into the same answer, wherever they are kept.
+Usage only grows, so the usage of an attempt is the largest quantity observed per key (pipeline,
+run, stage, attempt, job, service, resource). Late, repeated, stale and out-of-order observations
+therefore merge to the same result, wherever they are stored.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict
 MACHINE = "machine"
 """Service name of your own machine."""
 SURENESS = {"running": 0, "killed": 1}
-"""Observers of an attempt may differ on how it ended; it knows best itself."""
+"""State → reliability, if observers differ on how an attempt ended; all other states, which the
+attempt itself reports, are the most reliable."""
 Key = tuple[str, str, str, int, str, str, str]
 
 
 class LedgerEntry(BaseModel):
-    """What one attempt consumed of one resource, and what that costs."""
+    """Usage of one resource by one attempt, and its cost."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,23 +32,23 @@ class LedgerEntry(BaseModel):
     attempt: int
     service: str
     resource: str
-    """What a unit is: `vcpu_hour`, `memory_gb_hour`, …"""
+    """Resource, named after its unit: `vcpu_hour`, `memory_gb_hour`, …"""
     job: str = ""
-    """Id of a cloud job, so that two jobs of one attempt are both counted."""
+    """Id of a cloud job, so that two jobs of an attempt are both counted; empty: no job."""
     quantity: Decimal
     cost_here: Decimal
-    """Paid where it ran: the local rate, or the cloud price for a cloud job."""
+    """Cost where it ran: at the local rate, or at the cloud price for a cloud job."""
     cost_cloud: Decimal
-    """The same usage at the cloud's price."""
+    """Cost of the same usage at the cloud price."""
     currency: str
     started: datetime
     state: str = "running"
-    """`running` while it is observed; then how the attempt ended: `done`, `failed`, `killed` (its
-    samples just ceased), or a cloud job's own word."""
+    """`running`, or how the attempt ended: `done`, `failed`, `killed` (its samples stopped), or the
+    state of a cloud job as the service names it."""
 
     @property
     def key(self) -> Key:
-        """What may be counted only once."""
+        """Key whose usage is counted only once."""
         return (
             self.pipeline, self.run_id, self.stage, self.attempt,
             self.job, self.service, self.resource,
@@ -55,17 +56,17 @@ class LedgerEntry(BaseModel):
 
     @property
     def attempt_key(self) -> tuple[str, str, str, int]:
-        """The attempt that it belongs to."""
+        """Attempt that the entry belongs to: (pipeline, run, stage, attempt)."""
         return self.pipeline, self.run_id, self.stage, self.attempt
 
     @property
     def day(self) -> date:
-        """Day (UTC) that the cost belongs to."""
+        """Day (UTC) to which the cost is assigned."""
         return self.started.astimezone(UTC).date()
 
 
 def fold(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
-    """Each key once, with the largest quantity and the surest state seen of it, oldest first."""
+    """Merge entries to one per key, with its largest quantity and surest state, oldest first."""
     newest: dict[Key, LedgerEntry] = {}
     for entry in entries:
         other = newest.get(entry.key)
@@ -75,7 +76,7 @@ def fold(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
         larger = max(entry, other, key=lambda each: each.quantity)
         surest = max(entry, other, key=lambda each: SURENESS.get(each.state, 2))
         newest[entry.key] = larger.model_copy(update={"state": surest.state})
-    # A stage's own estimate of its cloud work gives way to what its jobs turn out to use.
+    # The usage of a stage's cloud jobs replaces the stage's own estimate of it.
     metered = {entry.attempt_key for entry in newest.values() if entry.job}
     kept = [
         entry

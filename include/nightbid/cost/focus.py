@@ -1,9 +1,9 @@
-"""The ledger in the FinOps FOCUS column set, for the tools that finance uses.
+"""Export of the ledger in the FinOps FOCUS columns, for finance tools.
 
 Reference: https://focus.finops.org/focus-specification/, dataset Cost and Usage: every column of
-version 1.4 (or of 1.0, for older tools) in its order; what does not apply is null. One row per
-entry, at daily granularity. For your own machine, the billed cost is the local rate and the list
-cost is the cloud's price of the same usage.
+version 1.4 (or of 1.0, for older tools) in its order; columns that do not apply are null. Each
+entry is a row, at daily granularity. For your own machine, the billed cost is at the local rate and
+the list cost is the cloud price of the same usage.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ SERVICES = {
     "dataflow_batch": ("Analytics", "Data Processing"),
     "vertex_training": ("AI and Machine Learning", "Machine Learning"),
 }
-"""Service → category and subcategory, of the specification's lists."""
+"""Service → (category, subcategory) from the lists of the specification."""
 
 
 def focus_row(entry: LedgerEntry, region: str = "us-central1") -> dict[str, object]:
-    """One entry as FOCUS columns of every version, null ones left out.
+    """Convert an entry to the FOCUS columns of all versions, without null columns.
 
-    Amounts stay decimals, times are of UTC.
+    Amounts stay decimals; times are in UTC.
     """
     local = entry.service == MACHINE
     day = datetime(entry.day.year, entry.day.month, entry.day.day, tzinfo=UTC)
@@ -122,15 +122,15 @@ def focus_row(entry: LedgerEntry, region: str = "us-central1") -> dict[str, obje
 
 
 def export_focus(entries: Sequence[LedgerEntry], path: Path, version: str = "1.4") -> int:
-    """Write `path` (.csv or .parquet); returns the number of rows.
+    """Write entries to a .csv or .parquet file; return the number of rows.
 
     Args:
-        entries: of the ledger.
-        path: the file.
-        version: of the specification, one of `COLUMNS`.
+        entries: Entries of the ledger.
+        path: Path of the file, whose extension selects the format.
+        version: Version of the specification, a key of `COLUMNS`.
 
     Raises:
-        ConfigError: another file type, or nothing to write.
+        ConfigError: The file type is not supported, or there are no entries.
     """
     columns = COLUMNS[version]
     rows = [focus_row(entry) for entry in entries]
@@ -163,7 +163,7 @@ def export_focus(entries: Sequence[LedgerEntry], path: Path, version: str = "1.4
 
 
 def _unit(resource: str) -> str:
-    """Unit of a resource's name, as the specification writes units: `GB-Hours`."""
+    """Convert the unit in a resource's name to the notation of the specification: `GB-Hours`."""
     plurals = {"hour": "Hours", "month": "Months"}
     last = [part for part in resource.split("_") if part in ("gb", *plurals)]
     return "-".join(plurals.get(part, "GB") for part in last[-2:])

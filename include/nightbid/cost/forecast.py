@@ -1,4 +1,4 @@
-"""What a person asks of the ledger: per million rows, per model, per AUC point, and what next."""
+"""Unit costs (per million rows, model and AUC point) and forecasts, computed from the ledger."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ log = logging.getLogger(__name__)
 MILLION = Decimal(1_000_000)
 MINIMUM_HISTORY = 3
 UNUSUAL = Decimal("1.5")
-"""A night that costs this many times the median of its history, per row, raises an alert."""
+"""Ratio of a night's cost per row to the median of its history from which an alert is raised."""
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """One run: its cost, and what it got for it."""
+    """Cost of a run, with its rows, trained models and AUC gain."""
 
     run_id: str
     night: date
     cloud: Money
     here: Money
     rows: int
-    """Read from the logs."""
+    """Number of rows read from the logs."""
     trained: int
-    """Models that it trained itself (a reused one costs nothing)."""
+    """Number of models that the run trained itself (a reused model costs nothing)."""
     auc_gain: float | None
-    """Candidate less reference, if it was evaluated."""
+    """AUC of the candidate minus that of the reference; None if there is no evaluation."""
 
     @property
     def per_million_rows(self) -> Decimal | None:
-        """Cloud price per million rows of logs."""
+        """Cost at cloud prices per million rows of logs."""
         return self.cloud.amount * MILLION / self.rows if self.rows else None
 
     @property
     def per_model(self) -> Decimal | None:
-        """Cloud price per trained model."""
+        """Cost at cloud prices per trained model."""
         return self.cloud.amount / self.trained if self.trained else None
 
     @property
     def per_auc_point(self) -> Decimal | None:
-        """Cloud price per 0.01 of AUC gained; None where nothing was gained."""
+        """Cost at cloud prices per 0.01 of AUC gained; None without a gain."""
         if self.auc_gain is None or self.auc_gain <= 0:
             return None
         return self.cloud.amount / (Decimal(str(self.auc_gain)) * 100)
 
     @property
     def is_whole(self) -> bool:
-        """Whether it did the night's work itself: only such runs are used for forecasts."""
+        """Whether the run did all of the night's work itself; forecasts use only such runs."""
         return self.trained > 0 and self.rows > 0
 
 
 def run_costs(workspace: Workspace, pipeline: str, *, lenient: bool = False) -> list[RunCost]:
-    """Every run of a pipeline that cost something, in the order they were started.
+    """List the runs of a pipeline that have a cost, in the order of their start.
 
     Args:
-        workspace: Where they lie.
-        pipeline: Whose.
-        lenient: Leave damaged files of the ledger out with a warning.
+        workspace: Workspace with the runs.
+        pipeline: Name of the pipeline.
+        lenient: Whether to skip damaged files of the ledger with a warning.
     """
     ledger = Ledger(workspace, lenient=lenient)
     by_run: dict[str, list[int]] = {}
@@ -102,24 +102,25 @@ def run_costs(workspace: Workspace, pipeline: str, *, lenient: bool = False) -> 
 
 @dataclass(frozen=True)
 class ServingRate:
-    """What one core served in a load test."""
+    """Rate that one core served in a load test."""
 
     requests_per_second_per_core: float
     candidates: int
-    """Scored for each request."""
+    """Number of candidates scored per request."""
     p99_ms: float | None = None
-    """Objective that the scorer held at this rate over its socket; None: measured in process."""
+    """Latency objective that the scorer held at this rate over its socket, in milliseconds; None:
+    the rate was measured in process."""
 
 
 def measured_rate(workspace: Workspace, pipeline: str) -> ServingRate | None:
-    """Look the newest load test up."""
+    """Get the rate from the newest load test; None if there is none."""
     for run in reversed(runs_of(workspace, pipeline)):
         tested = _manifest(run, "load_test")
         rate = tested.metrics.get("requests_per_second_per_core") if tested else None
         if tested and rate:
             served = tested.metrics.get("served")
             if served and (held := served["candidate"]["requests_per_second"]):
-                # What the scorer holds, client and all, is the rate that can be bought.
+                # The rate that the scorer holds, including the client, is the relevant one.
                 per_core = float(held) / served["candidate"]["processes"]
                 asked = served["objective"]
                 return ServingRate(per_core, int(asked["candidates"]), float(asked["p99_ms"]))
@@ -136,7 +137,7 @@ def _manifest(run: RunRecord, stage: str) -> Manifest | None:
     except CorruptDataError as error:
         log.warning("left out: %s", error)
     except WorkspaceError:
-        pass  # It was deleted.
+        pass  # The output was deleted.
     return None
 
 
@@ -149,22 +150,22 @@ def _auc_gain(evaluated: Manifest | None) -> float | None:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What nights will cost, and how wrong such forecasts have been."""
+    """Forecast cost of nights, and the error of past forecasts."""
 
     nights: int
     rows_per_night: int
     total_usd: Decimal
     low_usd: Decimal
     high_usd: Decimal
-    """From the cheapest and the dearest past night, per row."""
+    """Upper bound; both bounds use the cheapest and most expensive past night, per row."""
     from_runs: int
     mean_error: float | None
-    """Mean of |forecast − actual| / actual over the past; see `hindsight`."""
+    """Mean of |forecast − actual| / actual over past runs; see `backtest`."""
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """One past run and the forecast made for it from earlier runs."""
+    """A past run and its forecast from the runs before it."""
 
     run_id: str
     expected_usd: Decimal
@@ -172,15 +173,15 @@ class Backtest:
 
     @property
     def error(self) -> float:
-        """(forecast − actual) / actual."""
+        """Relative error: (forecast − actual) / actual."""
         return float(self.expected_usd / self.actual_usd) - 1
 
 
 def backtest(past: Sequence[RunCost]) -> list[Backtest]:
-    """Compare each past run with the forecast that earlier runs would have given.
+    """Compare each past run with the forecast from the runs before it.
 
     Args:
-        past: runs, oldest first; those that reused their training are left out.
+        past: Past runs, oldest first; runs that reused their training are ignored.
     """
     found: list[Backtest] = []
     rates: list[Decimal] = []
@@ -199,12 +200,12 @@ def forecast(past: Sequence[RunCost], nights: int, rows: int | None = None) -> F
     """Forecast the cost of nights from past ones: median cost per row, times rows.
 
     Args:
-        past: runs, oldest first; those that reused their training are left out.
-        nights: how many to come (or trials of a sweep).
-        rows: rows per night; default: as many as the newest run read.
+        past: Past runs, oldest first; runs that reused their training are ignored.
+        nights: Number of future nights (or of trials of a sweep).
+        rows: Number of rows per night; None: as many as the newest run read.
 
     Returns:
-        None without any past run.
+        The forecast; None without a past run.
     """
     whole = [run for run in past if run.is_whole]
     if not whole:
@@ -231,18 +232,19 @@ def forecast_stages(
     *,
     before: datetime | None = None,
 ) -> Decimal | None:
-    """Forecast the cost of some stages, each run so often: a sweep, before it starts.
+    """Forecast the cost of some stages, for example of a sweep before it starts.
 
-    Median cost per row of each stage on past nights, times the rows of the newest night.
+    The forecast is the median cost per row of each stage on past nights, times the rows of the
+    newest night.
 
     Args:
-        workspace: whose nights.
-        pipeline: its name.
-        times: stage → how often it will run.
-        before: only nights that started earlier; default: all.
+        workspace: Workspace with the past nights.
+        pipeline: Name of the pipeline.
+        times: Stage → number of times that it will run.
+        before: Only use nights that started before this time; None: use all.
 
     Returns:
-        USD at cloud prices; None where a stage has never run.
+        USD at cloud prices; None if a stage has never run.
     """
     rates: dict[str, list[Decimal]] = {}
     rows = 0
@@ -262,13 +264,13 @@ def forecast_stages(
 
 
 def alert_limits(rates: Sequence[Decimal | None]) -> list[Decimal | None]:
-    """Find for each night the rate from which it is unusual, from the nights before it.
+    """Compute for each night the cost per million rows from which it is unusual.
 
     Args:
-        rates: cost per million rows, oldest first; None for a night that says nothing.
+        rates: Cost per million rows of each night, oldest first; None if a night has none.
 
     Returns:
-        One limit per night; None while there are too few nights before it.
+        One limit per night, from the nights before it; None if these are too few.
     """
     limits: list[Decimal | None] = []
     before: list[Decimal] = []
@@ -281,7 +283,7 @@ def alert_limits(rates: Sequence[Decimal | None]) -> list[Decimal | None]:
 
 
 def unusual(past: Sequence[RunCost]) -> str | None:
-    """Say so when the newest night cost much more than its history for the same rows."""
+    """Write an alert if the newest night cost much more per row than its history; else None."""
     known = [
         (run, rate) for run in past if run.is_whole and (rate := run.per_million_rows) is not None
     ]

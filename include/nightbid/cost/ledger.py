@@ -1,7 +1,7 @@
-"""The cost ledger: append-only, counts everything once, however often it is written.
+"""The cost ledger: append-only; counts all usage once, however often it is recorded.
 
-Observations are kept in files of the workspace, or in PostgreSQL where the setting `ledger` says
-so; see `ledger_files` and `ledger_postgres`. What they fold into is the same: see `entries`.
+Observations are stored in files of the workspace, or in PostgreSQL with the setting `ledger`; see
+`ledger_files` and `ledger_postgres`. Both merge observations in the same way, see `entries`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Scope = Literal["run", "stage", "pipeline", "day", "month", "service"]
 
 
 class Store(Protocol):
-    """Where observations are kept."""
+    """Storage of observations."""
 
     def append(self, entries: Iterable[LedgerEntry]) -> None:
         """Add observations; adding one again changes nothing."""
@@ -35,41 +35,41 @@ class Store(Protocol):
     def read(
         self, pipeline: str | None = None, run_id: str | None = None, stage: str | None = None
     ) -> list[LedgerEntry]:
-        """Observations, at least those that are asked for, in no order."""
+        """Read at least the requested observations, in no particular order."""
 
     def compact(self) -> int:
-        """Let go of what newer observations cover; returns how many files or rows."""
+        """Remove what newer observations supersede; return the number of files or rows."""
 
 
 def database() -> SecretStr | None:
-    """Address of the PostgreSQL database that keeps this installation's ledger, if one does.
+    """Get the address of the PostgreSQL database with this installation's ledger; None for files.
 
     Raises:
-        ConfigError: the settings are wrong.
+        ConfigError: The settings are wrong.
     """
     return _database(os.environ.get("NIGHTBID_LEDGER"), os.environ.get(FILE))
 
 
 @cache
 def _database(variable: str | None, file: str | None) -> SecretStr | None:
-    # The settings are read once for each of the places that they come from: pages ask often.
+    # Cached by the sources of the settings, because pages call this often.
     return Settings().ledger
 
 
 def open_store(workspace: Workspace, *, lenient: bool = False) -> Store:
-    """The store of this installation: PostgreSQL if the settings name one, else files.
+    """Open the store of this installation: PostgreSQL if the settings name one, else files.
 
     Args:
-        workspace: Where the files lie.
-        lenient: Leave damaged files out with a warning.
+        workspace: Workspace with the files.
+        lenient: Whether to skip damaged files with a warning.
 
     Raises:
-        ConfigError: the settings are wrong.
+        ConfigError: The settings are wrong.
     """
     address = database()
     if address is None:
         return FileLedger(workspace, lenient=lenient)
-    # Its driver is loaded only where it is used.
+    # Import the driver of PostgreSQL only if it is used.
     from nightbid.cost.ledger_postgres import PostgresLedger
 
     return PostgresLedger(address)
@@ -79,12 +79,12 @@ class Ledger:
     """Reads and appends the costs of all pipelines of a workspace.
 
     Args:
-        workspace: Whose.
-        lenient: Leave a damaged file out with a warning: for nights, which go on. What tells a
-            person an amount fails instead.
+        workspace: Workspace of the pipelines.
+        lenient: Whether to skip a damaged file with a warning, so that nights continue; callers
+            that show amounts to users must fail instead.
 
     Raises:
-        WorkspaceError: the store cannot be reached.
+        WorkspaceError: The store cannot be reached.
     """
 
     def __init__(self, workspace: Workspace, *, lenient: bool = False) -> None:
@@ -101,7 +101,7 @@ class Ledger:
         run_id: str | None = None,
         stage: str | None = None,
     ) -> list[LedgerEntry]:
-        """Everything that was spent, each key once, oldest first."""
+        """List the merged entries: each key once, oldest first."""
         return [
             entry
             for entry in fold(self._store.read(pipeline, run_id, stage))
@@ -111,15 +111,15 @@ class Ledger:
         ]
 
     def compact(self) -> int:
-        """Let go of what newer observations cover; returns how many files or rows."""
+        """Remove what newer observations supersede; return the number of files or rows."""
         return self._store.compact()
 
 
 def total(entries: Iterable[LedgerEntry], *, here: bool = False) -> Money:
-    """Sum of costs, in the cloud or as paid here.
+    """Sum costs, at cloud prices or, with `here`, as paid here.
 
     Raises:
-        PriceError: two currencies meet.
+        PriceError: The entries have different currencies.
     """
     return Money.total(
         Money(entry.cost_here if here else entry.cost_cloud, entry.currency) for entry in entries
@@ -127,7 +127,7 @@ def total(entries: Iterable[LedgerEntry], *, here: bool = False) -> Money:
 
 
 def totals(entries: Iterable[LedgerEntry], by: Scope, *, here: bool = False) -> dict[str, Money]:
-    """Sum of costs per run, stage, pipeline, day (YYYY-MM-DD), month (YYYY-MM) or service."""
+    """Sum costs per run, stage, pipeline, day (YYYY-MM-DD), month (YYYY-MM) or service."""
     groups: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
         name = {
@@ -156,12 +156,12 @@ def price_entries(
     option: str = "",
     book: PriceBook | None = None,
 ) -> list[LedgerEntry]:
-    """Price quantities (resource → units), at the prices of the day they began.
+    """Price quantities (resource → units), at the prices of the day on which the work started.
 
-    A cloud job that was bought in a way of its own (`option`: `flexrs`, `spot`) is priced so.
+    `option` is the purchase option of a cloud job with its own price: `flexrs` or `spot`.
 
     Raises:
-        PriceError: a price is missing or expired.
+        PriceError: A price is missing or expired.
     """
     prices = book or default_book()
     day = started.astimezone(UTC).date()
@@ -203,10 +203,10 @@ def record_stage_usage(
     service: str = MACHINE,
     book: PriceBook | None = None,
 ) -> list[LedgerEntry]:
-    """Enter what an attempt at a stage consumed. Entering it again changes nothing.
+    """Record the usage of an attempt at a stage. Recording it again changes nothing.
 
     Raises:
-        PriceError: a price is missing or expired.
+        PriceError: A price is missing or expired.
     """
     entries = price_entries(
         quantities(usage),

@@ -1,7 +1,7 @@
 """The ledger as files of the workspace, safe for any number of writers.
 
-Every batch of observations is a new small file with a checksum, never changed. Compaction folds the
-files into one Parquet file; a crash during it leaves duplicates, which fold away.
+Each batch of observations is a new small file with a checksum that never changes. Compaction merges
+the files into one Parquet file; a crash during it leaves duplicates, which are merged on reading.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RESTORE = "restore this file from a backup, or delete it: its costs are then not
 
 
 class Batch(Sealed):
-    """Observations of one attempt, as they are written."""
+    """Observations of one attempt, as stored in a file."""
 
     entries: tuple[LedgerEntry, ...]
 
@@ -35,10 +35,10 @@ def read_batch(content: bytes, where: object) -> list[LedgerEntry]:
 
     Args:
         content: Bytes of the file.
-        where: The file, for the error.
+        where: Path of the file, for the error message.
 
     Raises:
-        CorruptDataError: It is damaged.
+        CorruptDataError: The file is damaged.
     """
     try:
         tree = json.loads(content)
@@ -54,10 +54,10 @@ def read_compacted(content: bytes, where: object) -> list[LedgerEntry]:
 
     Args:
         content: Bytes of the file.
-        where: The file, for the error.
+        where: Path of the file, for the error message.
 
     Raises:
-        CorruptDataError: It is damaged.
+        CorruptDataError: The file is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -76,12 +76,12 @@ def _damaged(where: object, error: Exception) -> CorruptDataError:
 
 
 class FileLedger:
-    """Keeps observations below `ledger/` of a workspace.
+    """Stores observations in the folder `ledger/` of a workspace.
 
     Args:
-        workspace: Where they are kept.
-        lenient: Leave a damaged file out with a warning, instead of an error: what others have
-            damaged stops no night.
+        workspace: Workspace of the ledger.
+        lenient: Whether to skip a damaged file with a warning instead of an error, so that it does
+            not stop a night.
     """
 
     def __init__(self, workspace: Workspace, *, lenient: bool = False) -> None:
@@ -99,9 +99,9 @@ class FileLedger:
             write_once(path, seal(Batch(entries=tuple(batch))))
 
     def compact(self) -> int:
-        """Fold every file into one Parquet file; returns how many files that replaced.
+        """Merge all files into one Parquet file; return the number of replaced files.
 
-        Damaged files stay as they are. Of two compactions at once one does nothing.
+        Damaged files stay unchanged. Of two concurrent compactions, one does nothing.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -131,10 +131,10 @@ class FileLedger:
     def read(
         self, pipeline: str | None = None, run_id: str | None = None, stage: str | None = None
     ) -> list[LedgerEntry]:
-        """Observations, at least those that are asked for, in no order."""
+        """Read at least the requested observations, in no particular order."""
         for _ in range(10):
             try:
-                # Small files first: what a compaction moves meanwhile is then in the Parquet.
+                # Read small files first; entries that a compaction moves are then in the Parquet.
                 loose = self._load(self._json_files(pipeline, run_id), vanishing=True)
                 return loose + self._load(self._compacted())
             except FileNotFoundError:

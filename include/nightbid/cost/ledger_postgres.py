@@ -1,7 +1,7 @@
-"""The ledger in PostgreSQL: one table that only grows, for installations with several machines.
+"""The ledger in PostgreSQL: an append-only table, for installations with several machines.
 
-An observation is a row, written once: the same one again meets the unique key and is left out.
-The table itself refuses updates, and deletes only what a newer observation covers (compaction).
+Each observation is a row, written once; a unique key rejects duplicates. The table itself refuses
+updates, and allows deleting only rows that a newer observation supersedes (compaction).
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from nightbid.cost.entries import LedgerEntry
 from nightbid.errors import WorkspaceError
 
 KEY = ("pipeline", "run_id", "stage", "attempt", "job", "service", "resource")
-"""What may be counted only once."""
+"""Columns of the key whose usage is counted only once."""
 COLUMNS = (*KEY, "quantity", "cost_here", "cost_cloud", "currency", "started", "state")
 LOCK = 7_261_180
-"""Of this database, while the table is made."""
+"""Number of the advisory lock that is held while the table is created."""
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 60.0
-"""For one use of it, whatever it asks."""
+"""Maximum duration of one use of the connection, in seconds."""
 SCHEMA = Path(__file__).with_suffix(".sql")
 
 
 class PostgresLedger:
-    """Keeps observations in the table `nightbid.ledger`, which is made on first use.
+    """Stores observations in the table `nightbid.ledger`, which is created on first use.
 
     Args:
-        address: `postgresql://user:password@host/database`; never shown whole.
+        address: Address `postgresql://user:password@host/database`; messages never show it in full.
 
     Raises:
-        WorkspaceError: the server does not answer, or refuses.
+        WorkspaceError: The server does not answer, or refuses the connection.
     """
 
     def __init__(self, address: SecretStr) -> None:
         self._address = address
 
     def append(self, entries: Iterable[LedgerEntry]) -> None:
-        """Add observations, all or none; one that is there already is left out."""
+        """Add observations, all or none; skip those that exist already."""
         rows = [tuple(getattr(entry, name) for name in COLUMNS) for entry in entries]
         statement = sql.SQL(
             "INSERT INTO nightbid.ledger ({}) VALUES ({}) ON CONFLICT DO NOTHING"
@@ -62,7 +62,7 @@ class PostgresLedger:
     def read(
         self, pipeline: str | None = None, run_id: str | None = None, stage: str | None = None
     ) -> list[LedgerEntry]:
-        """Observations that matter: of each key the largest, and the surest of how it ended."""
+        """Read the relevant observations: per key, the largest one and the most reliable state."""
         wanted = {"pipeline": pipeline, "run_id": run_id, "stage": stage}
         given = {name: value for name, value in wanted.items() if value is not None}
         where = sql.SQL(" AND ").join(
@@ -89,14 +89,14 @@ class PostgresLedger:
         ]
 
     def compact(self) -> int:
-        """Delete what newer observations cover; returns how many rows."""
+        """Delete rows that newer observations supersede; return their number."""
         with self._connection() as connection:
             return connection.execute(
                 "DELETE FROM nightbid.ledger WHERE id IN (SELECT id FROM nightbid.covered)"
             ).rowcount
 
     def marks(self, pipeline: str) -> dict[str, int]:
-        """A number per run of a pipeline that changes when something is added to it."""
+        """Map each run of a pipeline to a number that changes when an entry is added to the run."""
         rows = self._rows(
             "SELECT run_id, max(id) AS mark FROM nightbid.ledger WHERE pipeline = %(pipeline)s"
             " GROUP BY run_id",
@@ -122,7 +122,7 @@ class PostgresLedger:
                     where=where,
                     hint="check the server and NIGHTBID_LEDGER; nothing was counted twice",
                 ) from error
-            # Of a text that could not be parsed the library quotes pieces: they may be secret.
+            # The library quotes parts of an address that it cannot parse, which may be secret.
             unread = isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
             text = "the address cannot be read" if unread else " ".join(str(error).split())
             raise WorkspaceError(
@@ -133,13 +133,13 @@ class PostgresLedger:
 
 
 class _Shared:
-    """One connection of this process; a server that was restarted gets a new one."""
+    """The shared connection of this process; reopened after a restart of the server."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._open: tuple[str, psycopg.Connection[Any]] | None = None
         self.gave_up = False
-        """Whether the newest use took too long."""
+        """Whether the last use took too long and was aborted."""
 
     def open(self, address: str) -> psycopg.Connection[Any]:
         if self._open and self._open[0] == address and _is_alive(self._open[1]):
@@ -152,7 +152,7 @@ class _Shared:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Cut the connection if the block takes too long: the driver itself waits for ever."""
+        """Close the connection if the block takes too long, since the driver waits forever."""
         self.gave_up = False
         timer = threading.Timer(ANSWER_SECONDS, self._give_up)
         timer.daemon = True
@@ -165,7 +165,7 @@ class _Shared:
     def _give_up(self) -> None:
         found = self._open
         if found is None:
-            return  # it is being opened, for which the driver has a limit of its own
+            return  # the connection is being opened, for which the driver has its own timeout
         self.gave_up = True
         with suppress(OSError, psycopg.Error):
             duplicate = socket.socket(fileno=os.dup(found[1].fileno()))
@@ -190,7 +190,7 @@ def _prepare(connection: psycopg.Connection[Any]) -> None:
     if _has_table(connection):
         return
     with connection.transaction():
-        # Two processes that start together: the second waits, and finds it made.
+        # If two processes start together, the second one waits and finds the table.
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         if not _has_table(connection):
             connection.execute(SCHEMA.read_bytes())
@@ -202,7 +202,7 @@ def _has_table(connection: psycopg.Connection[Any]) -> bool:
 
 
 def shown_address(address: SecretStr) -> str:
-    """Where the ledger is, without user and password."""
+    """Get the address of the ledger without user and password."""
     parts = urlsplit(address.get_secret_value())
     return f"postgresql://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
@@ -211,7 +211,7 @@ _SHARED = _Shared()
 
 
 def _after_fork() -> None:
-    # The parent's connection stays the parent's; the library closes nothing of another process.
+    # The parent keeps its connection; the library does not close connections of other processes.
     global _SHARED
     _SHARED = _Shared()
 

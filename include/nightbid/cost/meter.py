@@ -1,8 +1,9 @@
-"""What this machine spends on a stage: sampled from the operating system while it runs.
+"""Meters the resources that a stage uses on this machine, sampled from the operating system.
 
-The process tree is followed: children that ended are counted (their CPU and input/output moved to
-the parent that waited for them), so are children whose parent died first, if a sample saw them
-before. Resident memory is summed over the tree, pages that processes share counted in each.
+The meter covers the process tree. Children that have ended are counted, because their CPU and
+input/output move to the parent that waited for them; so are children whose parent died first, if a
+sample saw them before. Resident memory is summed over the tree, with shared pages counted in each
+process.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ Judge = Callable[[Usage], str | None]
 """Callback: takes the usage so far, returns a reason to stop, or None."""
 
 REMOTE_SECONDS = 5.0
-"""Between two writes of a trail that is not of this machine, and two looks for its marker."""
+"""Seconds between two writes of a remote usage log, and two checks for its cancel marker."""
 ASK_AGAIN_SECONDS = 10.0
-"""A library may swallow the interruption: it is repeated after this long."""
+"""Seconds after which an interruption is repeated, because a library may swallow it."""
 
 
 def cancel_marker(usage_log: UPath | Path) -> UPath:
-    """Name the file whose presence asks the stage behind `trail` to stop."""
+    """Get the path of the file whose existence asks the stage of a usage log to stop."""
     return UPath(usage_log).with_suffix(".cancel")
 
 
 @dataclass(frozen=True)
 class _Spent:
-    """Counters of processes since they began."""
+    """Counters of processes since their start: CPU seconds, bytes read and written."""
 
     cpu: float = 0.0
     read: int = 0
@@ -61,11 +62,11 @@ class _Seen:
     process: psutil.Process
     spent: _Spent
     orphan: bool
-    """Its parent ended first: no process of the tree waits for it and inherits its counters."""
+    """Whether the parent ended first, so that no process of the tree inherits the counters."""
 
 
 class _Tree:
-    """A process and all it started, those included that outlived their parent."""
+    """A process and all its descendants, including those that outlived their parent."""
 
     def __init__(self) -> None:
         self._root = psutil.Process()
@@ -74,7 +75,7 @@ class _Tree:
         self.resident_bytes = 0
 
     def measure(self) -> _Spent:
-        """Counters of all since they began, the ended ones included."""
+        """Get the counters of all processes since their start, including ended processes."""
         total, self.resident_bytes = _counters(self._root)
         below = self._descendants([self._root.pid])
         for pid, seen in list(self._known.items()):
@@ -85,7 +86,7 @@ class _Tree:
                 continue
             if seen.orphan:
                 self._ended_orphans += seen.spent
-            # Else its parent waited for it, and the parent's counters now hold its own.
+            # Otherwise the parent waited for it, and its counters include the child's.
             del self._known[pid]
         orphans = [pid for pid, seen in self._known.items() if seen.orphan]
         below |= set(orphans) | self._descendants(orphans)
@@ -103,7 +104,7 @@ class _Tree:
 
     @staticmethod
     def _descendants(roots: list[int]) -> set[int]:
-        # psutil's own walk reads every process of the machine; this reads only the tree.
+        # psutil's own walk reads all processes of the machine; this reads only the tree.
         found: set[int] = set()
         queue = list(roots)
         while queue:
@@ -151,23 +152,23 @@ def _counters(process: psutil.Process) -> tuple[_Spent, int]:
             read = int(getattr(io, "read_chars", io.read_bytes))
             written = int(getattr(io, "write_chars", io.write_bytes))
         except (psutil.Error, AttributeError):
-            # Another user's process, or a system without these counters.
+            # The process belongs to another user, or the system lacks these counters.
             read = written = 0
     return _Spent(float(cpu), read, written), resident
 
 
 class ProcessMeter:
-    """Meters the process tree of the caller between `with` and its end.
+    """Context manager that meters the process tree of the caller.
 
-    While it runs it writes a usage log for watchers, and it stops the stage: when `judge`
-    says so, or when the cancel marker appears beside the trail. Then BudgetExceeded is raised in
-    the thread that entered.
+    It writes a usage log for watchers. It stops the stage if `judge` returns a reason or if the
+    cancel marker appears next to the usage log: then BudgetExceeded is raised in the thread that
+    entered the context.
 
     Args:
-        trail: a file that gets one JSON line per sample, for watchers; one that is not of
-            this machine holds the newest line only, and is written and looked at less often.
-        every: seconds between samples.
-        judge: the budget.
+        usage_log: File for one JSON line per sample; None for none. A file on another machine (a
+            bucket) has only the newest line, and is written and checked less often.
+        every: Seconds between samples.
+        judge: Budget check; None for none.
     """
 
     def __init__(
@@ -185,7 +186,7 @@ class ProcessMeter:
         self._asked = float("-inf")
         self._old_handler: object = None
         self.cancelled: str | None = None
-        """Why the stage was told to stop, if it was."""
+        """Reason why the stage was asked to stop; None if it was not."""
         self.usage = Usage()
 
     def __enter__(self) -> ProcessMeter:
@@ -195,8 +196,8 @@ class ProcessMeter:
         self._caller = threading.get_ident()
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
-            # Ignored by default, so that one which comes late does no harm; unlike an
-            # asynchronous exception a signal also ends a sleep or a wait for a lock.
+            # The signal is ignored by default, so a late one does no harm. Unlike an asynchronous
+            # exception, a signal also interrupts a sleep or a wait for a lock.
             self._old_handler = signal.signal(signal.SIGURG, self._on_signal)
         self._open = True
         self._thread.start()
@@ -210,11 +211,11 @@ class ProcessMeter:
     ) -> None:
         self.close()
         if self.cancelled and not isinstance(error, (BudgetExceeded, KeyboardInterrupt)):
-            # The stage finished, or failed of the interruption: one clear line all the same.
+            # Raise one clear line, whether the stage finished or the interruption made it fail.
             raise self._stop() from error
 
     def close(self) -> None:
-        """End the metering. Safe to call again: an interruption may come just before the first."""
+        """Stop metering. Safe to call twice, since an interruption may occur just before a call."""
         if not self._open:
             return
         self._open = False
@@ -230,7 +231,7 @@ class ProcessMeter:
             log.debug("the last sample missed: %s", error)
 
     def follow(self, progress: Progress) -> Progress:
-        """Pass progress on, noting the share done in the trail: projections need it."""
+        """Wrap a progress callback to write the share done to the usage log, for projections."""
 
         def report(done: float, message: str = "") -> None:
             self._done = done
@@ -246,7 +247,7 @@ class ProcessMeter:
             except psutil.Error as error:
                 log.debug("one sample missed: %s", error)
             except Exception:
-                # A thread that dies in silence would leave the budget unwatched.
+                # If the thread died silently, nothing would watch the budget.
                 log.exception("the usage of this stage could not be judged")
 
     def _sample(self) -> None:
@@ -277,11 +278,11 @@ class ProcessMeter:
                 else:
                     write_atomically(self._trail, json.dumps(line))
             except (OSError, WorkspaceError) as error:
-                # The stage goes on: what it uses is entered in the end all the same.
+                # The stage continues; its total usage is recorded at its end anyway.
                 log.warning("cannot write the usage trail %s: %s", self._trail, error)
 
     def _is_time_to_exchange(self, now: float) -> bool:
-        """Whether the trail is due; a remote one costs a request each time."""
+        """Whether the usage log is due to be written; a remote one costs a request each time."""
         assert self._trail is not None
         due = is_local(self._trail) or now - self._exchanged >= REMOTE_SECONDS or not self._open
         if due:
@@ -297,7 +298,7 @@ class ProcessMeter:
             self._interrupt()
 
     def _reason(self) -> str | None:
-        # A remote marker is looked for whenever the trail was just written.
+        # Check for a remote marker only when the usage log was just written.
         if self._trail and (is_local(self._trail) or self._exchanged == self._last):
             marker = cancel_marker(self._trail)
             if marker.exists():
@@ -325,7 +326,7 @@ class ProcessMeter:
 
 
 class _Interrupted(BaseException):
-    """Ends a stage that runs in a thread; the meter turns it into BudgetExceeded.
+    """Interrupts a stage that runs in a thread; the meter turns it into BudgetExceeded.
 
-    Not an `Exception`: a handler for whatever may go wrong in a stage must not take it for that.
+    It is not an `Exception`, so that general error handlers in a stage do not catch it.
     """

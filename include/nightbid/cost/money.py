@@ -1,4 +1,4 @@
-"""An amount and its currency: added within one currency, never across two."""
+"""Amounts of money, which can only be added within a currency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CENT = Decimal("0.01")
 
 @dataclass(frozen=True, order=False)
 class Money:
-    """Exact decimal amount of one currency (ISO 4217)."""
+    """Exact decimal amount in a currency (ISO 4217)."""
 
     amount: Decimal
     currency: str = "USD"
@@ -32,10 +32,10 @@ class Money:
 
     @classmethod
     def total(cls, amounts: Iterable[Money], currency: str = "USD") -> Money:
-        """Sum; zero of `currency` when there is nothing.
+        """Sum amounts; zero in `currency` if there are none.
 
         Raises:
-            PriceError: two currencies meet.
+            PriceError: The amounts have different currencies.
         """
         found = list(amounts)
         start = cls(Decimal(0), found[0].currency if found else currency)
@@ -49,7 +49,7 @@ class Money:
 
 
 def shown(amount: Decimal) -> str:
-    """Write an amount for a person: four decimals, or three digits of a very small one."""
+    """Format an amount for readers: four decimals, or three digits of a very small amount."""
     if amount == 0 or abs(amount) >= CENT:
         return f"{amount:,.4f}"
     return f"{Decimal(f'{amount:.2e}'):f}"

@@ -1,7 +1,7 @@
-"""What usage costs: a price book as data, and exact arithmetic over it.
+"""Prices of usage: a price book as data, and exact arithmetic with it.
 
-A price that is missing or out of date is a PriceError, never a zero. Every amount is linear in
-the quantity, so costs add up over splits, workers and retries.
+A missing or expired price raises a PriceError and never counts as zero. All amounts are linear in
+the quantity, so the costs of splits, workers and retries add up.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ DEFAULT_BOOK = Path(__file__).parent / "prices" / "google_cloud.yaml"
 GIB = Decimal(2**30)
 """Google bills memory, disk and shuffle in GB of 2^30 bytes."""
 SOON = timedelta(days=30)
-"""So long before a price ends, every night says so."""
+"""Time before a price expires from which each night logs a warning."""
 DAYS_PER_MONTH = Decimal(365) / Decimal(12)
 
 Where = Literal["local", "cloud"]
 
 
 def exact(value: float | int | Decimal | str) -> Decimal:
-    """Turn a measured number into the decimal that it prints as (0.1 is 0.1)."""
+    """Convert a measured number to the decimal that it prints as (0.1 is 0.1)."""
     return value if isinstance(value, Decimal) else Decimal(str(value))
 
 
 class Price(Block):
-    """One list price and where it was read."""
+    """A list price and its source."""
 
     service: str
     resource: str
-    """What one unit is, unit in the name: `vcpu_hour`, `memory_gb_hour`, `shuffle_gb`, …"""
+    """Resource, named after its unit: `vcpu_hour`, `memory_gb_hour`, `shuffle_gb`, …"""
     region: str
     price: Decimal = Field(ge=0)
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     source: str
     source_date: date
-    """The day that the source is of, or was read."""
+    """Date of the source, or day on which it was read."""
     valid_from: date
-    """Runs of earlier days have no price."""
+    """First day of validity; runs of earlier days have no price."""
     valid_until: date
-    """The day by which it must be looked up again."""
+    """Last day of validity, after which the price must be looked up again."""
 
 
 class Discount(Block):
@@ -64,14 +64,14 @@ class Discount(Block):
     multiplier: Decimal = Field(ge=0, le=1)
     reason: str
     option: str = ""
-    """Applies only to work bought so (`flexrs`, `spot`); empty: to all of the service."""
+    """Purchase option that the discount is for (`flexrs`, `spot`); empty: all options."""
     resources: tuple[str, ...] = ()
-    """Applies only to these; empty: to every resource of the service."""
+    """Resources that the discount is for; empty: all resources of the service."""
     valid_from: date
     valid_until: date
 
     def applies(self, service: str, resource: str, option: str, at: date) -> bool:
-        """Whether it makes this unit cheaper on a day."""
+        """Whether the discount applies to a resource of a service on a day."""
         return (
             self.service == service
             and self.option in ("", option)
@@ -88,7 +88,7 @@ class PriceBook(Block):
     cloud_equivalent: str
     """Service whose prices apply to usage of your own machine."""
     local: dict[str, Decimal]
-    """What one unit costs here: an electricity rate, a write-off, or a stated zero."""
+    """Resource → cost of a unit on your own machine (electricity, write-off); may be 0."""
     discounts: tuple[Discount, ...] = ()
     prices: tuple[Price, ...]
 
@@ -104,10 +104,10 @@ class PriceBook(Block):
         """Read a price book.
 
         Raises:
-            PriceError: the file is missing, malformed or a price lacks its source or dates.
+            PriceError: The file is missing or malformed, or a price lacks its source or dates.
         """
         try:
-            # Through text, so that an unquoted 0.011 stays 0.011.
+            # Convert through text, so that an unquoted 0.011 stays 0.011.
             tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextNumbers)  # noqa: S506
             return cls.model_validate(tree)
         except (OSError, yaml.YAMLError, ValidationError) as error:
@@ -132,17 +132,18 @@ class PriceBook(Block):
         region: str | None = None,
         option: str = "",
     ) -> Money:
-        """Price of one unit on a day, discounts applied.
+        """Get the price of a unit on a day, with discounts applied.
 
         Args:
-            service: of the book.
-            resource: of the service.
-            at: the day of use.
-            region: default: the book's.
-            option: how the work is bought (`flexrs`, `spot`); its multiplier must be in the book.
+            service: Name of the service in the book.
+            resource: Name of the resource of the service.
+            at: Day of use.
+            region: Region of use; None: the book's region.
+            option: Purchase option (`flexrs`, `spot`), whose multiplier must be in the book; empty:
+                none.
 
         Raises:
-            PriceError: there is no such price, or none that is valid on that day.
+            PriceError: There is no such price, or none that is valid on that day.
         """
         place = region or self.region
         name = f"{service}.{resource} in {place}"
@@ -188,10 +189,10 @@ class PriceBook(Block):
         )
 
     def local_price(self, resource: str) -> Money:
-        """Price one unit on your own machine.
+        """Get the price of a unit on your own machine.
 
         Raises:
-            PriceError: the rate is not stated.
+            PriceError: The book has no rate for the resource.
         """
         if resource not in self.local:
             raise PriceError(
@@ -203,7 +204,7 @@ class PriceBook(Block):
 
 
 class _TextNumbers(yaml.SafeLoader):
-    """Leaves numbers as text: a Decimal must not pass through binary floating point."""
+    """YAML loader that keeps numbers as text, so that decimals stay exact."""
 
 
 _TextNumbers.yaml_implicit_resolvers = {
@@ -214,14 +215,15 @@ _TextNumbers.yaml_implicit_resolvers = {
 
 @cache
 def default_book() -> PriceBook:
-    """Read the installation's price book (NIGHTBID_PRICES, else the package's), once."""
+    """Get the installation's price book (NIGHTBID_PRICES, else the package's); read only once."""
     return PriceBook.load(Settings().prices or DEFAULT_BOOK)
 
 
 def quantities(usage: Usage) -> dict[str, Decimal]:
-    """Billable units in a usage, zero ones left out.
+    """Get the billable units of a usage, without zeros.
 
-    Memory is metered in 10^9 bytes and billed in 2^30. Bytes that were shuffled count in full.
+    Memory is metered in units of 10^9 bytes and billed in units of 2^30. Shuffled bytes count in
+    full.
     """
     hour = Decimal(3600)
     found = {
@@ -242,15 +244,15 @@ def price_lines(
     service: str | None = None,
     option: str = "",
 ) -> dict[str, Money]:
-    """Cost of each resource.
+    """Compute the cost of each resource.
 
     Args:
-        amounts: resource → quantity in its unit.
-        book: prices.
-        at: the day of use.
-        where: `local` for what it cost on your own machine, `cloud` for the list price.
-        service: cloud service; default: the book's `cloud_equivalent`.
-        option: how cloud work was bought, see `PriceBook.unit_price`.
+        amounts: Resource → quantity in its unit.
+        book: Price book.
+        at: Day of use.
+        where: `local` for the cost on your own machine, `cloud` for the list price.
+        service: Cloud service; None: the book's `cloud_equivalent`.
+        option: Purchase option of cloud work, see `PriceBook.unit_price`.
     """
     name = service or book.cloud_equivalent
     lines = {}
@@ -264,10 +266,10 @@ def price_lines(
 
 
 def price_usage(usage: Usage, book: PriceBook, *, at: date, where: Where) -> Money:
-    """Cost of a stage's usage: what it cost here, or what the same would cost in the cloud.
+    """Compute the cost of a stage's usage, here or at cloud prices.
 
     Raises:
-        PriceError: a price is missing or expired.
+        PriceError: A price is missing or expired.
     """
     lines = price_lines(quantities(usage), book, at=at, where=where)
     return Money.total(lines.values(), book.currency)
@@ -276,7 +278,7 @@ def price_usage(usage: Usage, book: PriceBook, *, at: date, where: Where) -> Mon
 def price_storage(
     size_bytes: int, days: float, book: PriceBook, *, at: date, storage_class: str = "standard"
 ) -> Money:
-    """Cost of keeping bytes in cloud storage of a class for some days."""
+    """Compute the cost of bytes in a class of cloud storage for some days."""
     months = exact(days) / DAYS_PER_MONTH
     unit = book.unit_price(f"storage_{storage_class}", "gb_month", at=at)
     return Money(exact(size_bytes) / GIB * months * unit.amount, unit.currency)
@@ -290,17 +292,17 @@ def price_serving(
     at: date,
     headroom: float = 0.5,
 ) -> Money:
-    """Cost of serving for a month (365 / 12 days) on general-purpose machines, 4 GB per core.
+    """Compute the cost of a month (365 / 12 days) of serving on machines with 4 GB per core.
 
     Args:
-        requests_per_second: the load to serve.
-        requests_per_second_per_core: as the load test measured.
-        book: prices.
-        at: the day of use.
-        headroom: share of each core that is kept free for peaks.
+        requests_per_second: Load to serve.
+        requests_per_second_per_core: Rate that the load test measured.
+        book: Price book.
+        at: Day of use.
+        headroom: Share of each core that is kept free for peaks.
 
     Raises:
-        PriceError: a price is missing, or the measured rate is not positive.
+        PriceError: A price is missing, or the measured rate is not positive.
     """
     usable = _usable_rate(requests_per_second_per_core, headroom)
     cores = (exact(requests_per_second) / usable).to_integral_value(rounding=ROUND_CEILING)
@@ -315,17 +317,17 @@ def price_million_predictions(
     at: date,
     headroom: float = 0.5,
 ) -> Money:
-    """Cost of a million scored candidates, on cores that are used as far as the headroom allows.
+    """Compute the cost of a million scored candidates, on cores used up to the headroom.
 
     Args:
-        requests_per_second_per_core: as the load test measured.
-        predictions_per_request: candidates in a request, as there.
-        book: prices.
-        at: the day of use.
-        headroom: share of each core that is kept free for peaks.
+        requests_per_second_per_core: Rate that the load test measured.
+        predictions_per_request: Number of candidates per request in the load test.
+        book: Price book.
+        at: Day of use.
+        headroom: Share of each core that is kept free for peaks.
 
     Raises:
-        PriceError: a price is missing, or the measured rate is not positive.
+        PriceError: A price is missing, or the measured rate is not positive.
     """
     usable = _usable_rate(requests_per_second_per_core, headroom)
     return _price_core_hours(Decimal(10**6) / predictions_per_request / usable / 3600, book, at)
@@ -350,7 +352,7 @@ def _price_core_hours(hours: Decimal, book: PriceBook, at: date) -> Money:
 
 @cache
 def _warn_of_end(name: str, last: date, source: str) -> None:
-    """Say once per process that nights after a day will have no price."""
+    """Warn once per process that a price expires soon."""
     log.warning(
         "price book: the price of %s ends on %s, and nights after it stop → look it up again at %s",
         name, last, source,

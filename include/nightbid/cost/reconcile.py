@@ -1,4 +1,4 @@
-"""Estimate against invoice: the ledger beside a billing export, per run and stage."""
+"""Reconciliation of estimates with an invoice: ledger against billing export, per run and stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nightbid.cost.money import Money
 from nightbid.errors import ConfigError, CorruptDataError
 
 Where = tuple[str, str, str]
-"""Pipeline, run and stage, as label values."""
+"""(Pipeline, run, stage), as label values."""
 COST_COLUMNS = ("BilledCost", "cost")
 CURRENCY_COLUMNS = ("BillingCurrency", "currency")
 LABEL_COLUMNS = ("Tags", "labels")
@@ -23,7 +23,7 @@ LABEL_COLUMNS = ("Tags", "labels")
 
 @dataclass(frozen=True)
 class Line:
-    """One run and stage: what the ledger expected, and what was billed."""
+    """Estimate of the ledger and billed amount of one run and stage."""
 
     where: Where
     estimate: Money
@@ -31,31 +31,31 @@ class Line:
 
     @property
     def difference(self) -> Decimal:
-        """Invoice less estimate."""
+        """Invoice minus estimate."""
         return (self.invoice + Money(-self.estimate.amount, self.estimate.currency)).amount
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """All lines, and the part of the bill that no run explains."""
+    """All lines, and the part of the bill that no run of the ledger explains."""
 
     lines: tuple[Line, ...]
     unexplained: Money
-    """Billed without our labels, or for runs that the ledger does not know."""
+    """Amount billed without Nightbid's labels, or for runs that the ledger does not have."""
 
 
 def reconcile(entries: Iterable[LedgerEntry], export: Path) -> Reconciliation:
     """Compare the ledger with a billing export in CSV.
 
     Args:
-        entries: of the period that the export covers.
-        export: in FOCUS columns (BilledCost, BillingCurrency, Tags) or those of Google's billing
-            export (cost, currency, labels).
+        entries: Entries of the ledger for the period of the export.
+        export: CSV file with FOCUS columns (BilledCost, BillingCurrency, Tags) or the columns of
+            Google's billing export (cost, currency, labels).
 
     Raises:
-        ConfigError: the file is missing or lacks these columns.
-        CorruptDataError: an amount or a label cell cannot be read.
-        PriceError: the currencies differ.
+        ConfigError: The file is missing or lacks these columns.
+        CorruptDataError: An amount or a label cell cannot be read.
+        PriceError: The currencies differ.
     """
     estimates: dict[Where, list[Money]] = {}
     for entry in entries:
@@ -130,7 +130,7 @@ def _read(path: Path) -> list[tuple[dict[str, str], Money]]:
 
 
 def _marks(cell: str | None) -> dict[str, str]:
-    """Labels of a cell: a JSON object (FOCUS) or a list of key/value objects (Google)."""
+    """Parse the labels in a cell: a JSON object (FOCUS) or a list of key/value objects (Google)."""
     value = json.loads(cell) if cell else {}
     if isinstance(value, list):
         return {each["key"]: each["value"] for each in value}

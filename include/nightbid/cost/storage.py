@@ -1,4 +1,4 @@
-"""What keeping the stages' outputs costs, by size and lifetime."""
+"""Storage costs of the stages' outputs, by size and lifetime."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MONTH_DAYS = 365 / 12
 
 @dataclass(frozen=True)
 class Kept:
-    """The outputs of one stage that lie in the workspace."""
+    """Outputs of one stage in the workspace, and their storage costs."""
 
     stage: str
     outputs: int
     size_bytes: int
     so_far: Money
-    """From the making of each until now, at the cloud's price."""
+    """Cost from the creation of each output until now, at cloud prices."""
     per_month: Money
-    """If they stay for one more month."""
+    """Cost of keeping the outputs for another month, at cloud prices."""
 
 
 def kept_outputs(
@@ -37,10 +37,10 @@ def kept_outputs(
     book: PriceBook | None = None,
     storage_class: str = "standard",
 ) -> list[Kept]:
-    """Price what a pipeline keeps, stage by stage, the largest first.
+    """Compute the storage cost of a pipeline's outputs per stage, the largest first.
 
     Raises:
-        PriceError: the price of storage is missing or expired.
+        PriceError: The price of storage is missing or expired.
     """
     prices, moment = book or default_book(), now or datetime.now(UTC)
     day = moment.date()
@@ -48,7 +48,7 @@ def kept_outputs(
     found = []
     stages = sorted(folder.iterdir()) if folder.exists() else []
     outputs = {stage.name: _manifests(stage) for stage in stages}
-    # On this machine the rows of a day are links to those of its nights.
+    # On a local disk, the rows of a day are hard links to those of its nights.
     for kind in ("learn",) if workspace.is_local else ("learn", "sample"):
         days = workspace.root / "days" / kind
         folders = sorted(days.iterdir()) if days.exists() else []
@@ -78,7 +78,7 @@ def kept_outputs(
 
 
 def _manifests(folder: UPath) -> list[Manifest]:
-    """Manifests of the outputs in a folder."""
+    """List the manifests of the outputs in a folder."""
     return [
         read_manifest(output) for output in folder.iterdir() if (output / "manifest.json").exists()
     ]
