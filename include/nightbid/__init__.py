@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the API when it is first used: stages and DAG files do not pay for it."""
+    """Import the API at its first use, so that stages and DAG files do not pay for the import."""
     if name == "Run":
         from nightbid.api import Run
 

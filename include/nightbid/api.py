@@ -45,13 +45,13 @@ class StageResult:
     seconds: float
     """Wall-clock time of the attempt."""
     reused: bool
-    """The output of an earlier run was reused."""
+    """Whether the output of an earlier run was reused."""
     verdict: Verdict | None
     """Verdict of a gate; None for other stages."""
     summary: str
-    """One line that the stage wrote about itself, or its error."""
+    """One-line summary that the stage wrote, or its error."""
     uri: str
-    """Address of the output below the workspace; empty if there is none."""
+    """Path of the output relative to the workspace; empty if there is none."""
     manifest: Manifest | None
     """The output's manifest; None if there is no output, or it was deleted."""
 
@@ -117,7 +117,7 @@ class Run:
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """Settings of this run alone, as `key=value`."""
+        """Settings of this run that differ from the YAML, as `key=value`."""
         return self._record.head.overrides
 
     @property

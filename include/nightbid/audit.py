@@ -1,7 +1,7 @@
-"""Who decided what: promotions, rollbacks, approvals, overrides, pauses and erasures, in one list.
+"""Audit list of decisions: promotions, rollbacks, approvals, overrides, pauses and erasures.
 
-Nothing is kept for it alone: the champion's history, the records of the runs and those of erasures
-say who acted, when and why, and each carries a checksum.
+The list has no storage of its own: it is read from the champion's history, the run records and the
+erasure records, which name the user, time and reason and each carry a checksum.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from nightbid.retention import names
 from nightbid.storage.workspace import Workspace
 
 NIGHT = "night"
-"""Stands for a person where a night acted by itself."""
+"""Name in place of a user's for decisions that a night made by itself."""
 
 
 class Decision(BaseModel):
-    """One thing that changed what serves, or what may."""
+    """A decision that changed what serves, or what may serve."""
 
     model_config = ConfigDict(frozen=True)
 
     at: dt.datetime
     pipeline: str = ""
-    """Empty: it concerns all of them."""
+    """Name of the pipeline; empty: the decision concerns all pipelines."""
     by: str
-    """The person, or `night`; empty where it is not known."""
+    """Name of the user, or `night`; empty if unknown."""
     what: str
     reason: str
 
 
 def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
-    """List what was decided about a pipeline, oldest first.
+    """List the decisions on a pipeline, oldest first.
 
     Args:
-        workspace: Where its records lie.
+        workspace: Workspace with the records.
         pipeline: Name of the pipeline.
 
     Raises:
@@ -53,10 +53,10 @@ def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
 
 
 def all_decisions(workspace: Workspace) -> list[Decision]:
-    """List what was decided about every pipeline of which there are records, oldest first.
+    """List the decisions on all pipelines that have records, oldest first.
 
     Args:
-        workspace: Where the records lie. Whether a pipeline still has a YAML does not matter.
+        workspace: Workspace with the records; pipelines without a YAML are included.
 
     Raises:
         CorruptDataError: A record of a champion's history is damaged.
@@ -98,7 +98,7 @@ def _of_erasures(workspace: Workspace) -> Iterator[Decision]:
 
 
 def _of_run(run: RunRecord, seen: set[tuple[str, ...]]) -> Iterator[Decision]:
-    """Answers to a run's question, and overrides that it is the first to have."""
+    """Yield the approvals of a run, and the overrides that appear in it for the first time."""
     for record in run.records():
         if record.stage == APPROVE:
             answer = "approve" if record.state == "done" else "keep back"

@@ -1,4 +1,4 @@
-"""Signs of life, of clocks that differ and are put right."""
+"""Ages of heartbeats, on machines whose clocks differ or are corrected."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 SKEW_SECONDS = 900
-"""By as much the clocks of two machines may differ. A sign that lies further in the future was
-left before a clock was put back: nobody knows how old it is."""
+"""Maximum difference between the clocks of two machines, in seconds. A heartbeat further in the
+future was written before a clock was set back, so its age is unknown."""
 
 
 def is_fresh(sign: dt.datetime, seconds: float, now: dt.datetime | None = None) -> bool:
-    """Whether a sign of life is younger than some seconds.
+    """Whether a heartbeat is recent.
 
     Args:
-        sign: When it was left.
-        seconds: How long it counts.
-        now: The moment; default: now.
+        sign: Time of the heartbeat.
+        seconds: Maximum age of a recent heartbeat, in seconds.
+        now: Current time; None: read the clock.
     """
     age = ((now or dt.datetime.now(dt.UTC)) - sign).total_seconds()
     return -SKEW_SECONDS <= age < seconds
 
 
 def moment() -> dict[str, Any]:
-    """The boot of this machine and the seconds since it, whatever its clock says."""
+    """Get the id of this machine's boot and the seconds since then, independent of its clock."""
     boot = ""
     with suppress(OSError):
         boot = BOOT.read_text().strip()
@@ -36,10 +36,13 @@ def moment() -> dict[str, Any]:
 
 
 def seconds_since(before: object) -> float | None:
-    """Seconds since a moment of this machine; None of another machine, or before its last start.
+    """Get the seconds since an earlier moment of this machine.
 
     Args:
-        before: What `moment` gave.
+        before: Return value of `moment`.
+
+    Returns:
+        Seconds; None if the moment is of another machine or before its last boot.
     """
     now = moment()
     if not isinstance(before, dict) or not now["boot"] or before.get("boot") != now["boot"]:

@@ -1,8 +1,8 @@
-"""Reading columns of any type as what they mean: tokens, hashes, numbers, times.
+"""Parsing columns of any type as tokens, hashes, numbers or times.
 
-Logs spell the same value in many ways; every reader of them (sampling, features, serving) goes
-through these functions, so that a value means the same everywhere. Work is done once per distinct
-value, never per row.
+Logs spell the same value in many ways. All readers (sampling, features, serving) use these
+functions, so that a value means the same everywhere. The work is done once per distinct value, not
+per row.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Hashes = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 LARGEST = 1e38
-"""Numbers beyond it do not fit float32: writers of logs use them for unknown."""
+"""Largest number that is read; larger ones do not fit float32, and logs use them for "unknown"."""
 NULL_TEXTS = ("", "\\N", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "-")
 """Texts that mean a missing number or time."""
 GROUPED = r"^[+-]?[0-9]{1,3}((,[0-9]{3})+\.[0-9]+|(,[0-9]{3}){2,})$"
-"""Numbers with thousands separators that cannot be decimal commas."""
+"""Pattern of numbers with thousands separators that cannot be decimal commas."""
 SINCE = r"^([0-8]?[0-9]{8,18}|[0-9]{8,}\.[0-9]+|[0-9](\.[0-9]+)?[eE]\+?[0-9]{1,2})$"
-"""Texts that count (parts of) seconds since 1970, or are the digits of a date."""
+"""Pattern of texts that count (parts of) seconds since 1970 or are the digits of a date."""
 CALENDAR = r"^(19|20)[0-9]{2}(0[1-9]|1[0-2])[0-3][0-9]([0-9]{6}|[0-9]{9})?$"
-"""Numbers that are the digits of a date: yyyyMMdd, yyyyMMddHHmmss, yyyyMMddHHmmssSSS."""
+"""Pattern of the digits of a date: yyyyMMdd, yyyyMMddHHmmss, yyyyMMddHHmmssSSS."""
 ENDS_IN_ZONE = r"([Zz]|[+-][0-9]{2}:?([0-9]{2})?|UTC|GMT)\s*$"
 _WHOLE = 2.0**53
-"""Floats below it that are whole print as integers: 6 and 6.0 are the same token."""
+"""Bound below which whole floats are written as integers: 6 and 6.0 are the same token."""
 
 
 def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -53,14 +53,15 @@ def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 def encode(column: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.int32], pa.Array]:
     """Split a column into codes and the tokens they stand for.
 
-    Null, NaN and the empty string are missing: code -1. Bytes that are no UTF-8 are replaced by
+    Null, NaN and the empty string are missing: code -1. Bytes that are not UTF-8 are replaced by
     their hexadecimal digits.
 
     Returns:
-        int32 [rows] codes, and the tokens: strings, distinct unless a given dictionary's are not.
+        int32 [rows] codes, and the tokens: strings, distinct unless the dictionary of the column
+        has duplicates.
 
     Raises:
-        DataError: each row holds several values.
+        DataError: The rows are lists.
     """
     array = whole(column)
     if pa.types.is_nested(array.type):
@@ -79,11 +80,11 @@ def encode(column: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.int32], p
         indices = pc.fill_null(indices, -1)
     codes = indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
     if pa.types.is_string(values.type) and _is_clean(values):
-        # By far the most frequent case, and the one that a request waits for.
+        # Fast path of the most frequent case, which also matters for the latency of requests.
         return codes, values
     tokens = _tokens(values)
     absent = np.asarray(pc.fill_null(pc.equal(pc.utf8_length(tokens), 0), True))
-    # Different values may share a token (1 and 1.0 in a mixed column): number the tokens.
+    # Different values may share a token (1 and 1.0 in a mixed column), so number the tokens.
     unique = tokens.filter(pa.array(~absent)).unique()
     number = np.asarray(pc.fill_null(pc.index_in(tokens, unique), -1)).astype(np.int32)
     number = np.where(absent, -1, number).astype(np.int32)
@@ -153,10 +154,11 @@ def token_hashes(tokens: pa.Array) -> Hashes:
 
 
 def hashes(column: pa.ChunkedArray | pa.Array) -> Hashes:
-    """Hash the keys of rows; missing ones are 0.
+    """Hash the keys of rows; missing keys are 0.
 
-    Integers are hashed as they are: keys are distinct, and printing each would be slow. The
-    integer 5 and the text 5 differ here; where they must not, as in features, use `joint_hashes`.
+    Integers are hashed without converting them to text, which would be slow for distinct keys. The
+    integer 5 and the text 5 have different hashes here; use `joint_hashes` where they must be
+    equal, as in features.
 
     Returns:
         uint64 [rows]
@@ -176,10 +178,10 @@ def joint_hashes(columns: list[tuple[npt.NDArray[np.int32], pa.Array]]) -> Hashe
     """Hash the values of several encoded columns together, by their tokens; order matters.
 
     Args:
-        columns: codes int32 [rows] and tokens of each, from `encode`.
+        columns: (Codes int32 [rows], tokens) of each column, from `encode`.
 
     Returns:
-        uint64 [rows]; a missing value counts as a value of its own.
+        uint64 [rows] hashes; a missing value counts as a value of its own.
     """
     joint = np.zeros(len(columns[0][0]), np.uint64)
     for codes, tokens in columns:
@@ -190,7 +192,7 @@ def joint_hashes(columns: list[tuple[npt.NDArray[np.int32], pa.Array]]) -> Hashe
 
 
 def joint_hash(tokens: Sequence[str | None]) -> Hashes:
-    """Compute `joint_hashes` of one row's tokens; None is missing; uint64 [1]."""
+    """Compute `joint_hashes` of the tokens of one row (None: missing), as uint64 [1]."""
     joint = 0
     for token in tokens:
         hashed = 0 if token is None else text_hash(token)
@@ -200,9 +202,9 @@ def joint_hash(tokens: Sequence[str | None]) -> Hashes:
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> Floats:
-    """Read each value as a number; what is none, infinite or beyond `LARGEST` is NaN.
+    """Read each value as a number; other values, infinity and values beyond `LARGEST` become NaN.
 
-    Texts may have thousands separators where these leave no doubt: `2,340.50` and `1,234,567`, not
+    Texts may have thousands separators if they are unambiguous: `2,340.50` and `1,234,567`, but not
     `2,340`.
 
     Returns:
@@ -219,7 +221,7 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Floats:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         if array.null_count:
             values = np.asarray(pc.fill_null(array.cast(pa.float64(), safe=False), np.nan))
-        else:  # the same numbers; a request waits for each call into Arrow
+        else:  # the same numbers; saves a call into Arrow, for the latency of requests
             values = array.to_numpy(zero_copy_only=False).astype(np.float64)
     elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         values = np.asarray(pc.fill_null(as_time(array).cast(pa.int64()).cast(pa.float64(),
@@ -232,7 +234,7 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> Floats:
 
 
 def _pandas(what: str) -> Any:
-    """Pandas, which a bundle needs only where texts have to be read as numbers or times."""
+    """Import pandas, which a bundle needs only to read texts as numbers or times."""
     try:
         import pandas as pd
     except ModuleNotFoundError as error:
@@ -255,7 +257,7 @@ def _numbers_of_text(tokens: pa.Array) -> Floats:
 
 
 def local_time(time: pa.Array | pa.ChunkedArray, zone: str) -> pa.Array:
-    """Give instants the digits of a zone's clock, as if that were UTC: timestamp[us, UTC]."""
+    """Convert instants to the local clock of a zone, labeled as UTC: timestamp[us, UTC]."""
     if zone == "UTC":
         return whole(time)
     here = whole(time).cast(pa.timestamp("us", zone))
@@ -263,10 +265,9 @@ def local_time(time: pa.Array | pa.ChunkedArray, zone: str) -> pa.Array:
 
 
 def time_of_zone(time: pa.Array, zone: str) -> pa.Array:
-    """Read the digits of a zone's clock as instants: the inverse of `local_time`.
+    """Convert local times of a zone to instants: the inverse of `local_time`.
 
-    Digits that the clock shows twice are the earlier ones; digits that it skips are those of an
-    hour later.
+    A local time that occurs twice is the earlier instant; one that is skipped is an hour later.
     """
     if zone == "UTC":
         return time
@@ -277,12 +278,12 @@ def time_of_zone(time: pa.Array, zone: str) -> pa.Array:
 
 
 def as_time(column: pa.ChunkedArray | pa.Array, zone: str = "UTC") -> pa.Array:
-    """Read a column as timestamp[us, UTC]; what cannot be read becomes null.
+    """Read a column as timestamp[us, UTC]; unreadable values become null.
 
-    Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970, by their size, or
-    the digits of a date: yyyyMMdd, yyyyMMddHHmmss, yyyyMMddHHmmssSSS. Texts are ISO 8601, also
-    followed by UTC, or such numbers. Times without a zone, digits of a date among them, are of
-    `zone`.
+    Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970, depending on their
+    size, or the digits of a date: yyyyMMdd, yyyyMMddHHmmss, yyyyMMddHHmmssSSS. Texts are ISO 8601,
+    optionally followed by UTC, or such numbers. Times without a zone, including digits of a date,
+    are in `zone`.
     """
     array = whole(column)
     if zone != "UTC":
@@ -310,7 +311,7 @@ def as_time(column: pa.ChunkedArray | pa.Array, zone: str = "UTC") -> pa.Array:
 
 
 def _of_zone(array: pa.Array, zone: str) -> pa.Array:
-    """Read times as `as_time` does; those that name no zone by the clock of one."""
+    """Read times as `as_time` does, with times without a zone in the given zone."""
     found = as_time(array)
     kind = array.type
     if pa.types.is_null(kind) or (pa.types.is_timestamp(kind) and kind.tz is not None):
@@ -339,13 +340,13 @@ def _times_of_integers(array: pa.Array) -> pa.Array:
         if len(place):
             calendar, valid = _digits_of_a_date(values[place] * unit, digits)
             micros[place[valid]] = calendar[valid]
-            if digits > 8:  # as a count since 1970 they would be years after 2286
+            if digits > 8:  # as a count since 1970, they would be after the year 2286
                 absent[place[~valid]] = True
     return pa.array(micros, pa.int64(), mask=absent).cast(MICROSECOND)
 
 
 def _digits_of_a_date(values: Ints, digits: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Read yyyyMMdd…: microseconds since 1970, and where the digits are such a date."""
+    """Read yyyyMMdd…: return microseconds since 1970, and a mask of the valid dates."""
     millis = values % 1000 if digits == 17 else np.zeros(len(values), np.int64)
     values = values // 1000 if digits == 17 else values
     clock, date = values % 10**6, values // 10**6

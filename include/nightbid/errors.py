@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree. This module imports nothing.
+"""The exceptions of Nightbid, as a tree. This module imports nothing.
 
 ::
 
@@ -6,19 +6,19 @@
     ├── ConfigError               a pipeline YAML, a setting or an argument is wrong
     ├── DataError                 the logs are not what the pipeline says they are
     │   ├── MissingDataError      a day, a file or a column is absent
-    │   └── CorruptDataError      a file is there and cannot be read as what it claims to be
+    │   └── CorruptDataError      a file exists but cannot be read in its format
     ├── StageError                a stage could not finish
     ├── GateStopped               a gate judged its input unfit: the night ends here, by design
-    ├── TrialPruned               a sweep gave a poor trial up: its training ends here, by design
+    ├── TrialPruned               a sweep pruned a poor trial: its training ends here, by design
     ├── PromotionRefused          paused, judged against another champion, or withdrawn
     ├── BudgetExceeded            a budget ran out and the work was canceled
     ├── ServiceError              a cloud service refused, or did not answer; asking again may help
     ├── PriceError                a price is missing or expired: a cost cannot be stated
     └── WorkspaceError            the workspace is unreachable, or is not what it should be
         ├── Refused               a bucket may not be read (`nightbid.storage.gcs_filesystem`)
-        └── ConcurrentUpdateError somebody else moved a pointer first
+        └── ConcurrentUpdateError another process updated the champion first
 
-Each carries one line: what was wrong, where, and what to do, with the offending value.
+Each error has a one-line message: what is wrong (with the offending value), where, and what to do.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class NightbidError(Exception):
     """Base of every error that a user can act upon.
 
     Args:
-        what: what is wrong, with the offending value.
-        where: the file, key, day, column or stage it was found in.
-        hint: what to do about it.
+        what: What is wrong, with the offending value.
+        where: File, key, day, column or stage in which it was found; empty: none.
+        hint: What to do about it; empty: no hint.
     """
 
     exit_code = 1
-    """Of a command that ends with this error, see `EXIT_CODES`."""
+    """Exit code of a command that ends with this error, see `EXIT_CODES`."""
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         self.what = what
@@ -54,7 +54,7 @@ class NightbidError(Exception):
         super().__init__(f"{line} → {hint}" if hint else line)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the three parts across process boundaries (Beam workers, Airflow tasks)."""
+        """Keep the three parts when pickled between processes (Beam workers, Airflow tasks)."""
         return (_rebuild, (type(self), self.what, self.where, self.hint))
 
 
@@ -79,7 +79,7 @@ class MissingDataError(DataError):
 
 
 class CorruptDataError(DataError):
-    """A file is there and cannot be read as what it claims to be."""
+    """A file exists but cannot be read in its format."""
 
 
 class StageError(NightbidError):
@@ -123,7 +123,7 @@ class WorkspaceError(NightbidError):
 
 
 class PromotionRefused(NightbidError):
-    """Promotions are paused, the champion changed since the verdict, or a person withdrew it."""
+    """Promotions are paused, the champion changed since the verdict, or a user withdrew it."""
 
     exit_code = 4
 

@@ -1,10 +1,10 @@
-"""Removing what the workspace keeps of some users, at their request.
+"""Removal of the data of users from the workspace, at their request.
 
-Rows carry a hash of their user, so every copy of a user's rows is found: days, samples, featurized
-rows, scores and frozen data sets. What was made of such rows (statistics, vocabularies, profiles,
-models) is found by the manifests' inputs. All of it is removed whole; the next night makes it again
-from the logs, without the users if their rows are gone from the logs too. Bundles that served are
-kept for rollbacks, and named.
+Rows have a hash of their user, so all copies of a user's rows are found: days, samples, featurized
+rows, scores and frozen data sets. Outputs computed from such rows (statistics, vocabularies,
+profiles, models) are found by the inputs in their manifests. All of these outputs are removed as a
+whole. The next night computes them again from the logs, without the users if their rows were
+removed from the logs too. Bundles of champions are kept for rollbacks, but listed.
 """
 
 from __future__ import annotations
@@ -41,38 +41,38 @@ from nightbid.storage.workspace import Workspace, read_all, read_manifest, write
 
 
 class Erasure(Sealed):
-    """What was removed, when and by whom. The users are not named."""
+    """Record of a removal: what, when and by whom. It does not name the removed users."""
 
     at: dt.datetime
     by: str
     reason: str
     users: int
     outputs: Mapping[str, int]
-    """What was removed → how many outputs."""
+    """Kind of output → number of removed outputs."""
     learned: tuple[str, ...] = Field(default=())
-    """Champions whose models have learned from the users, as `ctr #3`."""
+    """Champions whose models were trained on the users, such as `ctr #3`."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where the users are."""
+    """Data of the users in the workspace."""
 
     users: int
     rows: Mapping[str, int]
-    """What holds rows of them → how many rows."""
+    """Kind of data → number of the users' rows."""
     outputs: tuple[Unneeded, ...]
-    """What holds their rows, or was made of such rows."""
+    """Outputs that have the users' rows or were computed from them."""
     learned: tuple[Champion, ...]
-    """Champions, also earlier ones, whose bundle was made of their rows; kept."""
+    """Champions, including earlier ones, whose bundle was trained on the users' rows; kept."""
 
 
 def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] = ()) -> Found:
-    """Find everything that holds rows of some users, or was made of such rows.
+    """Find all data that have rows of some users or were computed from such rows.
 
     Args:
-        workspace: Where to look.
-        users: Their ids, as in the user column of the logs.
-        keyed: The same ids as pipelines with `source.user_key` have them.
+        workspace: Workspace to search.
+        users: Ids of the users, as in the user column of the logs.
+        keyed: The same ids, hashed as pipelines with `source.user_key` store them.
 
     Raises:
         ConfigError: No id is given.
@@ -125,13 +125,13 @@ def find_users(workspace: Workspace, users: Sequence[str], keyed: Sequence[str] 
 
 
 def forget(workspace: Workspace, found: Found, *, by: str, reason: str = "") -> Erasure:
-    """Remove what `find_users` found, and leave a record that does not name the users.
+    """Remove what `find_users` found, and write a record that does not name the removed users.
 
     Args:
-        workspace: Where it lies.
-        found: What to remove.
-        by: Person who does it.
-        reason: Why.
+        workspace: Workspace to remove from.
+        found: Data to remove.
+        by: Name of the acting user.
+        reason: Reason of the removal, without ids.
     """
     prune(Pruning(found.outputs, 0, 0))
     erasure = Erasure(
@@ -153,7 +153,7 @@ def forget(workspace: Workspace, found: Found, *, by: str, reason: str = "") -> 
 
 
 def erasures(workspace: Workspace) -> list[Erasure]:
-    """Every erasure, oldest first."""
+    """List all erasures, oldest first."""
     folder = workspace.root / "erasures"
     return [
         unseal(Erasure, text, folder / name, "restore this file from a backup, or delete it")
@@ -162,7 +162,7 @@ def erasures(workspace: Workspace) -> list[Erasure]:
 
 
 def _hashes(users: Sequence[str]) -> set[int]:
-    """Hashes of ids as text and, where they are integers, as integers: as rows may hold them."""
+    """Hash ids as text and, if possible, as integers, because rows may have either hash."""
     found = set(hashes(pa.array(users)).view(np.int64).tolist())
     whole = [int(user) for user in users if user.lstrip("-").isdigit() and len(user) < 19]
     if whole:
@@ -178,7 +178,7 @@ def _manifest(folder: UPath) -> Manifest | None:
 
 
 def _other_copies(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
-    """Folders with rows that are no output: frozen data, comparisons, what was set aside."""
+    """Yield folders with rows that are not outputs: frozen data, comparisons, damaged outputs."""
     for name in names(workspace.root / "datasets"):
         yield "frozen data sets", workspace.root / "datasets" / name
     for what, folder in comparisons(workspace):
@@ -190,7 +190,7 @@ def _other_copies(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
 
 
 def _count(folder: UPath, wanted: set[int]) -> int:
-    """Rows of the users in the Parquet files below a folder; every name of a file counts."""
+    """Count the users' rows in the Parquet files of a folder; each hard link counts."""
     count = 0
     values = pa.array(sorted(wanted), pa.int64())
     for path in folder.rglob("*.parquet"):
@@ -201,6 +201,6 @@ def _count(folder: UPath, wanted: set[int]) -> int:
                     continue
                 column = file.read([USER])[USER]
         except (OSError, pa.ArrowException):
-            continue  # Damaged: it is set aside when it is next used, and found there.
+            continue  # A damaged file is moved aside at its next use, and found there.
         count += int(pa.compute.sum(pa.compute.is_in(column, values)).as_py() or 0)
     return count

@@ -1,6 +1,6 @@
-"""The hash of keys and tokens: `pandas.util.hash_array`, with or without pandas.
+"""Hashes of keys and tokens, equal to `pandas.util.hash_array`, with or without pandas.
 
-A bundle scores rows where pandas is not installed; its ids must be the same there.
+A bundle may score rows on a machine without pandas, where its ids must be the same.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
 KEY = np.frombuffer(b"0123456789123456", "<u8")
-"""Of SipHash, as pandas has it."""
+"""Key of SipHash, the same as in pandas."""
 INITIAL = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
 
 
 def integer_hashes(values: npt.NDArray[np.int64]) -> Hashes:
-    """Hash int64 values; uint64 [rows]."""
+    """Hash int64 values, as uint64 [rows]."""
     return _mixed(values.astype(np.int64).view(np.uint64))
 
 
@@ -30,7 +30,7 @@ def _mixed(found: Hashes) -> Hashes:
 
 
 def text_hashes(values: npt.NDArray[np.object_]) -> Hashes:
-    """Hash texts with SipHash-2-4, a fixed key and a mixing step; uint64 [rows]."""
+    """Hash texts with SipHash-2-4, a fixed key and a mixing step, as uint64 [rows]."""
     by_pandas = _hash_of_pandas()
     if by_pandas is not None:
         return np.asarray(by_pandas(values, categorize=False)).astype(np.uint64)
@@ -43,12 +43,12 @@ def text_hash(text: str) -> int:
 
 
 def text_hashes_of_numpy(values: npt.NDArray[np.object_]) -> Hashes:
-    """Compute `text_hashes` with NumPy; slower by an order of magnitude."""
+    """Compute `text_hashes` with NumPy, an order of magnitude slower than pandas."""
     return _mixed(sip_hashes([str(each).encode() for each in values]))
 
 
 def sip_hashes(values: list[bytes]) -> Hashes:
-    """SipHash-2-4 of many byte strings at once; uint64 [rows]."""
+    """Compute SipHash-2-4 of many byte strings at once, as uint64 [rows]."""
     lengths = np.fromiter(map(len, values), np.int64, len(values))
     found = np.zeros(len(values), np.uint64)
     for blocks in np.unique(lengths // 8):
@@ -61,7 +61,7 @@ def sip_hashes(values: list[bytes]) -> Hashes:
 
 
 def _sip(words: Hashes) -> Hashes:
-    """SipHash of rows of the same number of words."""
+    """Compute SipHash of rows with equal numbers of words."""
     v = [np.full(len(words), KEY[at % 2] ^ np.uint64(INITIAL[at]), np.uint64) for at in range(4)]
     for word in words.T:
         v[3] ^= word

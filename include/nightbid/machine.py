@@ -1,4 +1,4 @@
-"""What this machine has, and how Python uses it."""
+"""Memory of this machine, and settings of Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 GB = 1e9
 SHARE = 0.5
-"""Of the memory, what rows may take where no setting says it."""
+"""Default share of the memory that rows may take."""
 LIMIT_FILES = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-"""Limit of a container, by version of cgroups."""
+"""Files with the memory limit of a container, by version of cgroups."""
 
 
 def memory_bytes() -> int:
-    """Memory of this machine, or of the container if it may use less."""
+    """Get the memory of this machine in bytes, or the limit of the container if it is lower."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in LIMIT_FILES:
         try:
@@ -30,21 +30,21 @@ def memory_bytes() -> int:
 
 
 def memory_limit(asked_gb: float | None, processes: int = 1) -> float:
-    """Gigabytes that rows may take in this process.
+    """Compute the gigabytes of memory that rows may take in this process.
 
     Args:
-        asked_gb: What a setting says; None: half of the machine's memory.
-        processes: That share the machine.
+        asked_gb: Value of the setting; None: half of the machine's memory.
+        processes: Number of processes that share the machine.
     """
     return SHARE * memory_bytes() / GB / processes if asked_gb is None else asked_gb
 
 
 @contextmanager
 def fewer_collections() -> Iterator[None]:
-    """Let Python look for garbage after 20,000 new objects, instead of 700, until the end.
+    """Collect garbage after 20,000 new objects, instead of 700, within the context.
 
-    TensorFlow and Great Expectations make millions of objects that stay. Looking through them again
-    and again took a tenth of the CPU seconds of a small night.
+    TensorFlow and Great Expectations create millions of permanent objects. Traversing them at each
+    collection took a tenth of the CPU time of a small night.
     """
     before = gc.get_threshold()
     gc.set_threshold(20_000, *before[1:])

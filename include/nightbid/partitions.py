@@ -1,7 +1,7 @@
-"""What a log is partitioned by: days, hours or weeks.
+"""Partitions of a log: days, hours or weeks.
 
-A partition is named by a `date`: a day by itself, a week by its first day, an hour by an `Hour`,
-which is a date that has an hour. Windows count partitions, and a night is of one partition.
+A `date` names a partition: a day, a week by its first day, or an hour by an `Hour`, which is a date
+with an hour. Windows count partitions, and each night stands for one partition.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ DAY_HOURS = 24
 
 
 class Hour(datetime):
-    """An hour of logs, on the clock of their partitions; written `2026-01-05T03`."""
+    """An hour of logs, in the time zone of their partitions; written `2026-01-05T03`."""
 
     @classmethod
     def of(cls, day: date, hour: int) -> Hour:
-        """The hour of a day; `hour` counts from 0 to 23."""
+        """Get an hour of a day; `hour` is 0 to 23."""
         return cls(day.year, day.month, day.day, hour)
 
     def isoformat(self, sep: str = "T", timespec: str = "hours") -> str:
-        """Write it as YYYY-MM-DDTHH."""
+        """Format the hour as YYYY-MM-DDTHH."""
         return super().isoformat(sep, timespec)
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Hour(datetime):
     def __format__(self, form: str, /) -> str:
         return super().__format__(form) if form else str(self)
 
-    # A pipeline whose partitions have changed has nights of days beside those of hours: a day comes
+    # If the partitions of a pipeline have changed, it has nights of days and of hours. A day sorts
     # before its hours.
     def __lt__(self, other: date, /) -> bool:
         return super().__lt__(_moment(other))
@@ -63,17 +63,17 @@ class Hour(datetime):
 
 
 def _moment(day: date) -> datetime:
-    """A partition as a time that can be compared; a day is just before its first hour."""
+    """Convert a partition to a comparable time; a day is just before its first hour."""
     if isinstance(day, datetime):
         return day
     return datetime(day.year, day.month, day.day) - timedelta(microseconds=1)
 
 
 def partition_of(text: str) -> date:
-    """Read the name of a partition: YYYY-MM-DD, or YYYY-MM-DDTHH for an hour.
+    """Parse the name of a partition: YYYY-MM-DD, or YYYY-MM-DDTHH for an hour.
 
     Raises:
-        ValueError: the text is neither.
+        ValueError: The text has another form.
     """
     day, mark, hour = text.partition("T")
     try:
@@ -107,13 +107,13 @@ Partition = Annotated[
 
 
 def containing(moment: date, unit: Unit, begins: str = WEEKDAYS[0]) -> date:
-    """The partition in which a day lies, or an `Hour` or a `datetime` of its own clock.
+    """Get the partition that contains a day, an `Hour`, or a `datetime` of the partitions' zone.
 
-    A plain day in a log of hours is its last hour: the night of a day is that of all of it.
+    With hourly partitions, a plain day gives its last hour, so that its night has the whole day.
 
     Args:
-        moment: A day, or a time.
-        unit: What the log is partitioned by.
+        moment: Day or time.
+        unit: Unit by which the log is partitioned.
         begins: First day of a week.
     """
     has_time = isinstance(moment, datetime)
@@ -126,24 +126,24 @@ def containing(moment: date, unit: Unit, begins: str = WEEKDAYS[0]) -> date:
 
 
 def count_between(first: date, last: date, unit: Unit) -> int:
-    """How many partitions lie from one to another, both included."""
+    """Count the partitions from one to another, both included."""
     return (last - first) // STEPS[unit] + 1
 
 
 def first_hour(partition: date) -> int:
-    """Hours from 1970 to the beginning of a partition, on its own clock."""
+    """Get the start of a partition in hours since 1970, in its own time zone."""
     if isinstance(partition, Hour):
         return first_hour(partition.date()) + partition.hour
     return (partition - EPOCH).days * DAY_HOURS
 
 
 def hours_in(unit: Unit) -> int:
-    """Length of a partition in hours."""
+    """Get the length of a partition in hours."""
     return STEPS[unit] // STEPS["hour"]
 
 
 def end_of(partition: date, unit: Unit) -> datetime:
-    """The moment at which a partition is over, as if its clock were UTC."""
+    """Get the end of a partition, as if its time zone were UTC."""
     start = datetime(partition.year, partition.month, partition.day, tzinfo=UTC)
     if isinstance(partition, Hour):
         start += timedelta(hours=partition.hour)
@@ -151,5 +151,5 @@ def end_of(partition: date, unit: Unit) -> datetime:
 
 
 def days_as_partitions(days: int, unit: Unit) -> int:
-    """How many partitions some days reach over: 24 hours each, or weeks that are begun."""
+    """Convert a number of days to partitions: 24 hours per day, or weeks, rounded up."""
     return -(-days * timedelta(days=1) // STEPS[unit])

@@ -1,4 +1,4 @@
-"""Settings checked before anything is paid for: all faults at once, and nothing heavy imported."""
+"""Checks the settings before a night starts; reports all faults at once, without heavy imports."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ NUMBERS = {"int": int, "float": (int, float), "bool": bool}
 def checked_pipeline(
     name: str, folder: Path, overrides: tuple[str, ...], night: date, cache: Path
 ) -> PipelineSpec:
-    """Load a pipeline and check its settings: faults of the YAML and of what it names, all at once.
+    """Load a pipeline and check its YAML and what the YAML refers to; report all faults at once.
 
     Args:
-        name: of the pipeline.
-        folder: of the pipeline YAML files.
-        overrides: `dotted.key=value` settings that win over the file.
-        night: newest day of logs.
-        cache: folder for downloads of a source.
+        name: Name of the pipeline.
+        folder: Folder of the pipeline YAML files.
+        overrides: `dotted.key=value` settings that take precedence over the file.
+        night: Newest day of logs.
+        cache: Folder for downloads of a source.
 
     Raises:
-        ConfigError: one error with all faults.
+        ConfigError: The pipeline has faults; the message has all of them.
     """
     tree, where = find_tree(name, folder, overrides), f"{name}.yaml"
     try:
@@ -57,15 +57,15 @@ def checked_pipeline(
 
 
 def check_settings(spec: PipelineSpec, night: date, cache: Path) -> None:
-    """Check what the YAML alone cannot say: architectures, their parameters, columns of the logs.
+    """Check what the YAML refers to: architectures, their parameters, columns of the logs.
 
     Args:
-        spec: the pipeline, overrides applied.
-        night: newest day of logs.
-        cache: folder for downloads of a source.
+        spec: Pipeline with overrides applied.
+        night: Newest day of logs.
+        cache: Folder for downloads of a source.
 
     Raises:
-        ConfigError: one line with all faults.
+        ConfigError: The pipeline has faults; the message has all of them.
     """
     if faults := list(_faults(spec, night, cache)):
         more = f"{len(faults)} settings are wrong: " if len(faults) > 1 else ""
@@ -129,15 +129,15 @@ def _name(annotation: ast.expr | None) -> str:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type; a boolean is no number."""
+    """Whether a value has a type; a boolean does not count as a number."""
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _columns(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
-    """Look for the columns that features and slices read in the first rows of the newest day."""
+    """Check that the first rows of the newest day have the columns of features and slices."""
     names = _logged(spec, night, cache)
     if not names:
-        return  # which days are there, and readable, is for the stage `sample` to say
+        return  # the stage `sample` reports missing and unreadable days
     for key, column in _roles(spec):
         if column not in names:
             yield f"{key}: column {column!r} is missing{_close(column, names)}"
@@ -151,9 +151,9 @@ def _columns(spec: PipelineSpec, night: date, cache: Path) -> Iterator[str]:
 
 
 def _roles(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
-    """Columns that every day of logs must have: keys of the YAML, and names."""
+    """Yield (key of the YAML, column) for the columns that every day of logs must have."""
     for role, column in spec.columns.model_dump().items():
-        # A default item that the logs lack is no fault; one that the YAML names is.
+        # The default item column may be missing; one that the YAML names must exist.
         if column and (role != "item" or role in spec.columns.model_fields_set):
             yield f"columns.{role}", column
     for key in ("column", "given", "event_time", "delay_by"):
@@ -164,7 +164,7 @@ def _roles(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
 
 
 def _hook(spec: PipelineSpec) -> Iterator[str]:
-    """Look for the function that a stopped gate calls; its own module is not run for that."""
+    """Check that the function of `gates.notify` exists, without importing its module."""
     if not (hook := spec.gates.notify):
         return
     module, colon, name = hook.partition(":")

@@ -1,4 +1,4 @@
-"""Promotion: the candidate becomes the champion only when every gate has let it pass."""
+"""Promotion: the candidate becomes the champion only if every gate has passed it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from nightbid.night.task import Outcome, StageInput, StageTask
 from nightbid.storage.workspace import Workspace, is_local
 
 GATES = tuple(stage.name for stage in NIGHT if stage.is_gate)
-"""Every gate of a night; one that `promote` does not have among its inputs stops it."""
+"""Names of all gates of a night; `promote` refuses if any of them is not among its inputs."""
 
 
 def promote_by_hand(
     workspace: Workspace, pipeline: str, run_id: str, reason: str, by: str
 ) -> Champion:
-    """Promote the candidate of a finished run at a person's request.
+    """Promote the candidate of a finished run manually.
 
-    Every gate must have let it pass. That another champion serves than the one that it was judged
-    against does not matter: the person decides.
+    Every gate must have passed it. The current champion may be another one than the candidate was
+    judged against, since the user decides.
 
     Args:
-        workspace: Where the run lies.
+        workspace: Workspace with the run.
         pipeline: Name of the pipeline.
-        run_id: The run whose bundle is to serve.
-        reason: Why; kept in the history.
-        by: Person who decides; kept in the history.
+        run_id: Id of the run whose bundle to promote.
+        reason: Reason for the history.
+        by: Name of the deciding user, for the history.
 
     Raises:
-        PromotionRefused: A gate has not let it pass, or promotions are paused.
-        StageError: Gates and bundle are of different outputs of one stage.
+        PromotionRefused: A gate has not passed the candidate, or promotions are paused.
+        StageError: Gates and bundle are based on different outputs of a stage.
         CorruptDataError: The bundle is damaged.
-        ConfigError: There is no such run, or it exported nothing.
+        ConfigError: There is no such run, or it has no bundle.
     """
     run = RunRecord.load(workspace, pipeline, run_id)
     records = run.current()
@@ -79,14 +79,14 @@ def promote_by_hand(
 
 
 def run(task: StageTask) -> Outcome:
-    """Move the champion pointer to tonight's bundle, or say why not.
+    """Make tonight's bundle the champion, or report why not.
 
     A run of an older night than the champion's (a backfill) never replaces it, and neither does a
-    candidate that evaluation does not call better or neutral. Where nothing serves yet, one
-    that is not worse is promoted: it has passed every gate.
+    candidate whose verdict is neither better nor neutral. If nothing serves yet, a candidate that
+    is not worse is promoted, since it has passed every gate.
 
     Raises:
-        StageError: a gate is not among the inputs' passes (fail closed).
+        StageError: A gate is missing among the inputs or has not passed (fail closed).
     """
     for gate in GATES:
         judged = task.inputs[gate].manifest.verdict if gate in task.inputs else "nothing"
@@ -107,7 +107,7 @@ def run(task: StageTask) -> Outcome:
         reference = f"baseline {column}"
     pointer = ChampionPointer(task.workspace, task.spec.pipeline)
     current = pointer.current()
-    # A score in the logs stands for another platform, which serves already.
+    # With a score in the logs as the baseline, another platform serves already.
     is_first = current is None and not task.spec.baseline.column
     if current and current.night > task.night.date:
         decision = "kept"
@@ -148,10 +148,10 @@ def run(task: StageTask) -> Outcome:
 
 
 def _of_these_settings(run_record: RunRecord, spec: PipelineSpec) -> None:
-    """Check that the run is still one of these settings.
+    """Check that the run still has the same settings.
 
     Raises:
-        StageError: another process has taken it up with others.
+        StageError: Another process has resumed the run with other settings.
     """
     now = PipelineSpec.model_validate(run_record.head.spec).model_dump(mode="json")
     if now != spec.model_dump(mode="json"):
@@ -163,10 +163,10 @@ def _of_these_settings(run_record: RunRecord, spec: PipelineSpec) -> None:
 
 
 def _of_one_night(run_id: str, inputs: Mapping[str, StageInput]) -> None:
-    """Check that all which was judged, and all which is promoted, was made from the same outputs.
+    """Check that the judged and the promoted outputs are based on the same outputs.
 
     Raises:
-        StageError: two stages have read different outputs of one stage.
+        StageError: Two stages have read different outputs of a stage.
     """
     seen: dict[str, tuple[str, str]] = {}
     for name, each in inputs.items():

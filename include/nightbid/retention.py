@@ -1,11 +1,11 @@
-"""Which outputs of the workspace nothing needs any more, and removing them.
+"""Finds and removes outputs of the workspace that are no longer needed.
 
-Needed is what a run of the last days used, what the champion of each pipeline was made of, the
-bundle of every earlier champion (a rollback may go there), and the rows of frozen data sets. Run
-records, reports, the ledger and the champions' history are never touched.
+Needed are the outputs that a run of the last days used, those that the champion of each pipeline
+was computed from, the bundles of all earlier champions (for rollbacks), and the rows of frozen data
+sets. Run records, reports, the ledger and the champions' history are never removed.
 
-An output is removed whole: it is renamed first (in a bucket, its manifest is deleted first), so
-that a removal that is interrupted leaves nothing that could be reused by half.
+An output is removed as a whole: it is renamed first (in a bucket, its manifest is deleted first),
+so that an interrupted removal leaves no partial output that could be reused.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ from nightbid.sampling.frozen import frozen
 from nightbid.storage.workspace import Workspace, is_local, read_manifest, remove
 
 AHEAD = dt.timedelta(days=1)
-"""A run that lies further in the future was begun by another clock."""
+"""Maximum time by which a run may be in the future; beyond it, a clock was wrong."""
 GAP = dt.timedelta(days=366)
-"""Between two runs: after more, either clock may have been wrong."""
+"""Maximum time between two consecutive runs; beyond it, a clock may have been wrong."""
 LEFT_OVER = (".tmp-", ".damaged-", ".pruned-")
-"""Names of what killed attempts, damage and interrupted removals leave."""
+"""Parts of folder names that killed attempts, damage and interrupted removals leave behind."""
 
 
 @dataclass(frozen=True)
 class Unneeded:
-    """An output that nothing needs, or what an interrupted process left."""
+    """An output that is not needed, or a folder that an interrupted process left."""
 
     folder: UPath
     what: str
-    """`sample of ctr`, `days: learn`, `left over`."""
+    """Kind of the output, such as `sample of ctr`, `days: learn` or `left over`."""
     size: int
-    """Bytes of its files."""
+    """Total size of its files, in bytes."""
     created: dt.datetime
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What may go, and how much stays."""
+    """Outputs that can be removed, and the number of kept outputs."""
 
     unneeded: tuple[Unneeded, ...]
     kept: int
-    """Outputs that stay."""
+    """Number of outputs that are kept."""
     freed: int
-    """Bytes that the file system gets back: files that a kept output links to are not freed."""
+    """Bytes that the removal frees; files with a hard link in a kept output are not counted."""
 
 
 @dataclass
 class _Needed:
-    """Addresses of outputs, relative to the workspace."""
+    """URIs of needed outputs, relative to the workspace."""
 
     uris: set[str] = field(default_factory=set)
 
@@ -73,16 +73,16 @@ class _Needed:
 
 
 def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) -> Pruning:
-    """Find the outputs that nothing needs.
+    """Find the outputs that are no longer needed.
 
     Args:
-        workspace: where to look.
-        days: outputs that are younger, or that a run of so many days used, stay.
-        now: the time, for tests.
+        workspace: Workspace to search.
+        days: Number of days; younger outputs, and those that runs of these days used, are kept.
+        now: Current time, for tests; None: read the clock.
 
     Raises:
-        CorruptDataError: a run's record or a champion's history is damaged, so that what it needs
-            is not known. Nothing is removed then.
+        CorruptDataError: The record of a run or the history of a champion is damaged, so that its
+            needed outputs are unknown. Nothing is removed then.
     """
     moment = now or dt.datetime.now(dt.UTC)
     since = moment - dt.timedelta(days=days)
@@ -97,7 +97,7 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
         try:
             manifest = read_manifest(folder)
         except (CorruptDataError, WorkspaceError):
-            continue  # set aside when it is next used
+            continue  # a damaged output is moved aside at its next use
         if workspace.uri(folder) in needed.uris or manifest.created >= since:
             kept += 1
         else:
@@ -113,17 +113,17 @@ def unneeded(workspace: Workspace, days: int, now: dt.datetime | None = None) ->
 
 
 def check_clock(workspace: Workspace, days: int, now: dt.datetime | None = None) -> None:
-    """Check that ages can be told by the clock before anything is removed by its age.
+    """Check that the clock can be trusted before anything is removed by its age.
 
     Args:
-        workspace: where to look.
-        days: outputs that no run of so many days used would go.
-        now: the time, for tests.
+        workspace: Workspace to check.
+        days: Number of days whose runs' outputs are kept.
+        now: Current time, for tests; None: read the clock.
 
     Raises:
-        WorkspaceError: a run lies in the future, no run is of the last days at all, or the runs are
-            years apart: the clock is wrong, or was.
-        CorruptDataError: a run's record is damaged.
+        WorkspaceError: A run is in the future, no run is of the last days, or runs are years apart:
+            the clock is or was wrong.
+        CorruptDataError: The record of a run is damaged.
     """
     moment = now or dt.datetime.now(dt.UTC)
     used = sorted((at, f"{run.head.pipeline} {run.run_id}") for at, run in _uses(workspace))
@@ -150,7 +150,7 @@ def check_clock(workspace: Workspace, days: int, now: dt.datetime | None = None)
 
 
 def _uses(workspace: Workspace) -> Iterator[tuple[dt.datetime, RunRecord]]:
-    """Every run, and when it was last at work by the clock of that time."""
+    """Yield the time of the last activity of each run, by the clock of that time, and the run."""
     for pipeline in names(workspace.root / "runs"):
         for run_id in names(workspace.root / "runs" / pipeline):
             if (workspace.run_folder(pipeline, run_id) / "run.json").exists():
@@ -160,7 +160,7 @@ def _uses(workspace: Workspace) -> Iterator[tuple[dt.datetime, RunRecord]]:
 
 
 def comparisons(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
-    """Folders with scores that `nightbid compare --same-rows` computed; it can do so again."""
+    """Yield folders with scores from `nightbid compare --same-rows`, which can be recomputed."""
     for pipeline in names(workspace.root / "comparisons"):
         folder = workspace.root / "comparisons" / pipeline
         for name in names(folder):
@@ -169,14 +169,15 @@ def comparisons(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
 
 
 def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -> int:
-    """Remove what `unneeded` found. What is gone already is no fault.
+    """Remove the outputs that `unneeded` found; ignores those that are gone already.
 
     Args:
-        pruning: What was found.
-        needed: Gives the folders that are needed now: a night may have taken up an output since.
+        pruning: Outputs to remove.
+        needed: Function that returns the folders that are needed now, since a night may have reused
+            an output meanwhile.
 
     Returns:
-        How many stay, since they are needed now.
+        Number of outputs that are kept because they are needed now.
     """
     hidden: list[tuple[UPath, UPath]] = []
     for each in pruning.unneeded:
@@ -186,16 +187,16 @@ def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -
         with suppress(FileNotFoundError):
             os.rename(str(each.folder), str(aside))
             hidden.append((each.folder, aside))
-    # What is needed is asked again when nobody can take up any of them any more.
+    # Determine the needed outputs again once no process can reuse any of these.
     taken = needed()
     kept = 0
     for folder, aside in hidden:
         if str(folder) in taken:
-            with suppress(OSError):  # it was made again
+            with suppress(OSError):  # the output was created again
                 os.rename(str(aside), str(folder))
             kept += 1
         shutil.rmtree(str(aside), ignore_errors=True)
-        with suppress(OSError):  # other outputs are there
+        with suppress(OSError):  # the folder has other outputs
             os.rmdir(str(folder.parent))
     for each in pruning.unneeded:
         if is_local(each.folder):
@@ -210,11 +211,11 @@ def prune(pruning: Pruning, needed: Callable[[], Collection[str]] = frozenset) -
 
 
 def needed_now(workspace: Workspace, days: int) -> frozenset[str]:
-    """Folders of the outputs that champions, frozen rows and runs of the last days need.
+    """Get the folders of outputs that champions, frozen rows and runs of the last days need.
 
     Args:
-        workspace: where to look.
-        days: as for `unneeded`.
+        workspace: Workspace to search.
+        days: Number of days whose runs' outputs are kept.
     """
     since = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
     return frozenset(str(workspace.at(uri)) for uri in _needed(workspace, since).uris if uri)
@@ -240,7 +241,7 @@ def _needed(workspace: Workspace, since: dt.datetime) -> _Needed:
 
 
 def _maker(workspace: Workspace, uri: str) -> set[str]:
-    """The run that made a bundle: a later one may have promoted it again."""
+    """Get the run that created a bundle, since a later run may have promoted it again."""
     try:
         return {read_manifest(workspace.at(uri)).run_id}
     except (CorruptDataError, WorkspaceError):
@@ -248,7 +249,7 @@ def _maker(workspace: Workspace, uri: str) -> set[str]:
 
 
 def _days_of(workspace: Workspace, uri: str) -> Iterator[str]:
-    """Addresses of the days that a stage's output was made of."""
+    """Yield the URIs of the days that a stage's output was computed from."""
     try:
         manifest = read_manifest(workspace.at(uri))
     except (CorruptDataError, WorkspaceError):
@@ -260,7 +261,7 @@ def _days_of(workspace: Workspace, uri: str) -> Iterator[str]:
 
 
 def outputs(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
-    """Every output of stages and days, with what it is."""
+    """Yield all outputs of stages and days, as (kind, folder)."""
     for top, second, third in folders(workspace.root / "stages"):
         yield f"{second} of {top}", third
     for top, _, third in folders(workspace.root / "days"):
@@ -268,7 +269,7 @@ def outputs(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
 
 
 def folders(root: UPath) -> Iterator[tuple[str, str, UPath]]:
-    """Folders three levels below a root, with the names of the two levels above each."""
+    """Yield the folders three levels below a root, with the names of the two levels above each."""
     for top in names(root):
         for second in names(root / top):
             for third in names(root / top / second):
@@ -276,17 +277,17 @@ def folders(root: UPath) -> Iterator[tuple[str, str, UPath]]:
 
 
 def names(folder: UPath) -> list[str]:
-    """Names in a folder, sorted; none without the folder."""
+    """List the names in a folder, sorted; empty if the folder does not exist."""
     return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
 
 
 def size_of(folder: UPath) -> int:
-    """Bytes of the files below a folder."""
+    """Get the total size of the files in a folder, in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _freed(found: list[Unneeded]) -> int:
-    """Bytes of files all of whose names go."""
+    """Sum the bytes of the files whose hard links are all removed."""
     links: dict[tuple[int, int], int] = {}
     total = 0
     for each in found:

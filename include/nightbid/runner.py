@@ -1,10 +1,10 @@
-"""Running one stage: reuse or compute, meter, commit, record.
+"""Runs a stage: reuses or computes its output, meters, commits and records it.
 
-The output is written under a temporary name, its manifest last, and renamed in one step. A killed
-stage leaves nothing that a later one can mistake for a result.
+The output is written under a temporary name, with its manifest last, and then renamed atomically. A
+killed stage leaves nothing that a later attempt could mistake for a result.
 
-A stage whose work a job of a cloud service does is *begun* (the job is submitted), left, and
-*finished* once the job has ended, by the same process or by another: see `nightbid.jobs`.
+A stage that runs as a cloud job is *begun* (the job is submitted) and *finished* after the job has
+ended, by the same process or by another one: see `nightbid.jobs`.
 """
 
 from __future__ import annotations
@@ -64,20 +64,21 @@ def run_stage(
     progress: Progress = silent,
     watch: EpochWatcher = unwatched,
 ) -> StageResult:
-    """Run one stage of a run to its end, or reuse its output; a job elsewhere is waited for.
+    """Run a stage of a run to its end, or reuse its output; waits for a cloud job.
 
     Args:
-        stage: which.
-        spec: the pipeline, overrides applied.
-        run: the run's record: earlier stages are looked up there, this one is added.
-        cache_folder: for downloads and derived files.
-        attempt: 1 for the first try; retries cost money too and are recorded each.
-        progress: told how far the stage is.
-        watch: told how good a training is after each epoch; what it raises ends the stage.
+        stage: Stage to run.
+        spec: Pipeline with overrides applied.
+        run: Record of the run, which has the earlier stages and to which this one is added.
+        cache_folder: Folder for downloads and derived files.
+        attempt: Number of the attempt, from 1; each attempt costs money and is recorded.
+        progress: Callback for the progress of the stage.
+        watch: Callback for the metrics of a training after each epoch; an exception that it raises
+            ends the stage.
 
     Raises:
-        GateStopped: the stage is a gate and its verdict is stop; its output is committed.
-        NightbidError: anything else that a user can act upon; no output is left.
+        GateStopped: The stage is a gate with the verdict stop; its output is committed.
+        NightbidError: Another error that a user can act upon; no output is left.
     """
     found = begin_stage(
         stage,
@@ -104,14 +105,14 @@ def begin_stage(
     progress: Progress = silent,
     watch: EpochWatcher = unwatched,
 ) -> StageResult | DeferredJob:
-    """Reuse the output, or compute it here, or have a job compute it and do not wait.
+    """Reuse the output, compute it here, or submit a cloud job without waiting for it.
 
-    A job that was submitted for the same output before, by a process that is gone, is taken up.
+    If a process that is gone has submitted a job for the same output, that job is resumed.
 
     Args: see `run_stage`.
 
     Returns:
-        The result, or the job whose end `finish_stage` needs.
+        The result, or the job, after whose end `finish_stage` is called.
 
     Raises: see `run_stage`.
     """
@@ -152,16 +153,16 @@ def finish_stage(
     cache_folder: Path,
     progress: Progress = silent,
 ) -> StageResult | DeferredJob:
-    """Collect what the job of a stage that was begun has made, if it has ended.
+    """Collect the output of a begun stage's job, if the job has ended.
 
     Returns:
-        The result, or the job again: it is still running, or the stage was started over because
-        its inputs have changed.
+        The result; or a job, if the job is still running or the stage was started over because its
+        inputs have changed.
 
     Raises:
-        BudgetExceeded: the job was canceled for its cost.
-        StageError: the job failed or was canceled; a further attempt is another job.
-        ServiceError: the service does not answer; a further attempt asks again.
+        BudgetExceeded: The job was canceled because of its cost.
+        StageError: The job failed or was canceled; the next attempt submits another job.
+        ServiceError: The service does not answer; the next attempt asks again.
     """
     plan = Plan.of(stage, spec, run, cache_folder)
     work = remote_stage_of(stage, spec)
@@ -179,7 +180,7 @@ def finish_stage(
     try:
         result = attempt.run(collect)
     except (BudgetExceeded, StageError):
-        # This job will never give a result; what else can fail here may be asked again.
+        # This job will never have a result; other errors may be temporary.
         close(run, job_record)
         raise
     close(run, job_record)
@@ -187,8 +188,8 @@ def finish_stage(
 
 
 def _fresh(run: RunRecord, stage: Stage, attempt: int) -> int:
-    """Give the attempt a number of its own, once what earlier ones have spent is entered."""
-    # What a killed attempt spent is in its trail: it counts too.
+    """Get an unused attempt number, after recording the usage of earlier attempts."""
+    # The usage of a killed attempt is in its usage log and counts too.
     recover_usage_logs(run)
     if run.usage_file(stage.name, attempt).exists():
         return run.next_attempt(stage.name)
@@ -199,7 +200,7 @@ def _reuse(plan: Plan, manifest: Manifest, attempt: int) -> StageResult:
     run, stage = plan.run, plan.stage.name
     began = {number for name, number in run.usage_logs() if name == stage}
     if began - {each.attempt for each in run.records() if each.stage == stage}:
-        # An attempt was killed after it committed its output: what it spent is in its trail.
+        # An attempt was killed after committing its output; its usage log has its usage.
         recover_usage_logs(run)
     result = StageResult(manifest, plan.uri, reused=True)
     _record(plan, result, attempt, datetime.now(UTC), 0.0)
@@ -208,15 +209,15 @@ def _reuse(plan: Plan, manifest: Manifest, attempt: int) -> StageResult:
 
 
 class _Attempt:
-    """One attempt at an output: metered, then committed or thrown away, and recorded either way.
+    """An attempt at an output: metered, committed or discarded, and recorded in either case.
 
     Args:
-        plan: of what.
-        number: of the attempt.
-        cache_folder: for downloads and derived files.
-        progress: told how far it is.
-        watch: told how good a training is.
-        before: the order that was placed for it, if a job has done the work.
+        plan: Plan of the output.
+        number: Number of the attempt, from 1.
+        cache_folder: Folder for downloads and derived files.
+        progress: Callback for the progress of the attempt.
+        watch: Callback for the metrics of a training after each epoch.
+        before: Record of the job that has done the work; None if the work is done here.
     """
 
     def __init__(
@@ -239,7 +240,7 @@ class _Attempt:
         self._began = time.monotonic()
 
     def run(self, work: Callable[[StageTask], Outcome | DeferredJob]) -> StageResult | DeferredJob:
-        """Do the work, or order it; what it used is metered and entered in either case."""
+        """Do the work or submit its job; the usage is metered and recorded in either case."""
         plan, run = self._plan, self._plan.run
         workspace = run.workspace
         guard = self._breaker()
@@ -278,7 +279,7 @@ class _Attempt:
                 hint="see the traceback above; nothing was written, a rerun is safe",
             ) from error
         result = StageResult(manifest, plan.uri, reused=False)
-        # Costs before the record: an attempt without a record is entered by the rerun.
+        # Record the costs before the attempt: a rerun records those of attempts without a record.
         self._enter_cost(self._spent + meter.usage, "done")
         if outcome.usage != Usage() and outcome.service:
             self._enter_cost(outcome.usage, "done", outcome.service)
@@ -355,8 +356,8 @@ class _Attempt:
             usage=spent,
             error=str(error) or type(error).__name__,
         )
-        # The failure itself matters more (a full disk, say, meets its record too); the trail holds
-        # the usage for the next attempt.
+        # Recording may fail too (such as on a full disk), but the original failure matters more.
+        # The usage log keeps the usage for the next attempt.
         try:
             self._plan.run.record(record)
         except OSError as second:
@@ -368,7 +369,7 @@ class _Attempt:
 
     def _seconds(self) -> float:
         if not self._is_begun:
-            return time.monotonic() - self._began  # whatever the clock does meanwhile
+            return time.monotonic() - self._began  # independent of changes of the clock
         return max(0.0, (datetime.now(UTC) - self._started).total_seconds())
 
     def _enter_cost(self, usage: Usage, state: str, service: str = MACHINE) -> None:

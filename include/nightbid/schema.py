@@ -1,6 +1,6 @@
-"""What the stages tell each other about rows and model inputs: names, types, files.
+"""Names, types and files of rows and model inputs that stages share.
 
-Stages never import each other; this vocabulary and the manifests are where they meet.
+Stages never import each other; they communicate through these definitions and the manifests.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
     from upath import UPath
 
 KEY = "nb_key"
-"""int64, stable hash of the row's key column. Sampling, sharding and joining use it."""
+"""Key of the row: int64, stable hash of the key column, for sampling, sharding and joining."""
 LABEL = "nb_label"
-"""float32, 0 or 1."""
+"""Label: float32, 0 or 1, or the value with `label.kind: value`."""
 GIVEN = "nb_given"
-"""float32, 0 or 1: whether the label's condition held; only where every row is kept."""
+"""Whether the label's condition held: float32, 0 or 1; only with `label.entire_space`."""
 WEIGHT = "nb_weight"
-"""float32 > 0, what the row stands for after negative downsampling."""
+"""Weight of the row after negative downsampling: float32 > 0."""
 TIME = "nb_time"
-"""timestamp[us, UTC] of the impression."""
+"""Time of the impression: timestamp[us, UTC]."""
 USER = "nb_user"
-"""int64, stable hash of the user column: the unit of resampling."""
+"""User: int64, stable hash of the user column, the unit of resampling."""
 SEEN = "nb_seen"
-"""float32 in (0, 1]: the share of such rows' positives that were known when the night was run; 1
-where labels are final. Only rows of days whose labels are not final have it."""
+"""Share of such rows' positives that were known when the night ran: float32 in (0, 1]; 1 where
+labels are final. Only days whose labels are not final have this column."""
 TRUTH = "nb_truth"
-"""float64, the true probability of the label where a simulator knows it; else absent."""
+"""True probability of the label: float64; only with simulated logs."""
 REASON = "nb_reason"
-"""string, why a row was quarantined."""
+"""Reason why a row was quarantined: string."""
 TEXT = "nb_text"
-"""string, what could not be read, as it stands in the file; only in quarantine."""
+"""Unreadable text as it is in the file: string; only in quarantine."""
 PLACE = "nb_place_in_batch"
-"""int64, where a row that is not kept stood among those read with it."""
+"""Position of a row that is not kept in the batch with which it was read: int64."""
 CANDIDATES_TRUTH = "candidates_true"
-"""list<float64>, true probabilities of the label for each of `columns.candidates`, where a
-simulator knows them."""
+"""True probabilities of the label for each of `columns.candidates`: list<float64>; only with
+simulated logs."""
 RESERVED = (KEY, LABEL, GIVEN, SEEN, WEIGHT, TIME, USER, TRUTH, REASON, TEXT, PLACE)
 
 
 class ModelInput(BaseModel):
-    """One column of the featurized rows, and what a model must do with it.
+    """A column of the featurized rows, and how a model must use it.
 
     `id`: int32 in [0, size). `float`: float32. `bag`: fixed-size list of `length` int32 ids, plus
     a float32 column `<name>__weight` of the same shape. `sequence`: fixed-size list of `length`
@@ -57,19 +57,19 @@ class ModelInput(BaseModel):
     name: str
     kind: Literal["id", "float", "bag", "sequence"]
     feature: str
-    """The feature of the YAML that it comes from."""
+    """Name of the feature in the YAML that the input belongs to."""
     size: int = 0
-    """Number of distinct ids, missing and OOV included (id, bag and sequence)."""
+    """Number of distinct ids, including missing and OOV (id, bag and sequence)."""
     length: int = 0
-    """Ids per row (bag and sequence)."""
+    """Number of ids per row (bag and sequence)."""
     training_only: bool = False
-    """Fed a constant at serving, so that ranking is unbiased by it (position)."""
+    """Whether serving replaces it with a constant, so that it does not bias ranking (position)."""
     vocabulary: str | None = None
-    """Inputs with the same vocabulary name share ids, hence may share embeddings."""
+    """Name of the vocabulary. Inputs with the same one share ids, and so may share embeddings."""
 
 
 class FeatureSchema(BaseModel):
-    """Every model input, in order: `features.json` beside the fitted statistics."""
+    """All model inputs in order, stored as `features.json` with the fitted statistics."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,15 +86,15 @@ class FeatureSchema(BaseModel):
 
 
 def split_files(folder: Path, split: str, days: Collection[date] = ()) -> list[Path]:
-    """Parquet files of one split of a stage's output, in their canonical order.
+    """List the Parquet files of a split of a stage's output, in their canonical order.
 
-    Both sampled and featurized rows lie as `split=<name>/dt=YYYY-MM-DD/part-*.parquet`, in the
-    same row order, each with the reserved columns above.
+    Sampled and featurized rows are stored as `split=<name>/dt=YYYY-MM-DD/part-*.parquet`, in the
+    same row order, with the reserved columns above.
 
     Args:
-        folder: The output.
-        split: train, validate or evaluate.
-        days: Of these days alone; default: of all.
+        folder: Folder of the output.
+        split: Name of the split, such as train, validate or evaluate.
+        days: Days to list; empty: all days.
     """
     found = sorted((folder / f"split={split}").glob("dt=*/part-*.parquet"))
     wanted = {f"dt={day}" for day in days}

@@ -1,4 +1,4 @@
-"""Counting the values of a column that cannot be read as numbers or times."""
+"""Counts the values of a column that cannot be read as numbers or times."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nightbid.column_parsing import NULL_TEXTS, as_time, encode, numbers, whole
 
 @dataclass(frozen=True)
 class Unreadable:
-    """How many values of a column were not what a feature reads, and one of them."""
+    """Number of values of a column that a feature cannot read, with an example."""
 
     values: int = 0
     known: int = 0
-    """Values that are not missing."""
+    """Number of values that are not missing."""
     example: str = ""
 
     def __add__(self, other: Unreadable) -> Unreadable:
@@ -46,7 +46,7 @@ def unreadable(column: pa.ChunkedArray | pa.Array, kind: Literal["number", "time
 def unreadable_rows(
     column: pa.ChunkedArray | pa.Array, kind: Literal["number", "time"]
 ) -> npt.NDArray[np.bool_]:
-    """Find the rows that `unreadable` counts, bool [rows]."""
+    """Get a mask of the rows that `unreadable` counts: bool [rows]."""
     codes, _, _, wrong = _checked(column, kind)
     return np.append(wrong, False)[codes]
 
@@ -54,7 +54,7 @@ def unreadable_rows(
 def _checked(
     column: pa.ChunkedArray | pa.Array, kind: Literal["number", "time"]
 ) -> tuple[npt.NDArray[np.int32], pa.Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Code of each row, -1 for none; distinct values; which are not missing, and are unreadable."""
+    """Get row codes (-1: missing), distinct values, and masks of the known and unreadable ones."""
     array = whole(column)
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
