@@ -178,7 +178,7 @@ def _manifest(folder: UPath) -> Manifest | None:
 
 
 def _other_copies(workspace: Workspace) -> Iterator[tuple[str, UPath]]:
-    """Yield folders with rows that are not outputs: frozen data, comparisons, damaged outputs."""
+    """Yield folders with rows that are not outputs: frozen data, comparisons, leftovers."""
     for name in names(workspace.root / "datasets"):
         yield "frozen data sets", workspace.root / "datasets" / name
     for what, folder in comparisons(workspace):

@@ -1,12 +1,13 @@
-"""Stages whose work a job of a cloud service does.
+"""Stages that run as jobs of a cloud service.
 
 ::
 
-    begin_stage ─ record (written first) ─ submit ─▶ job ─ look, messages ─▶ finish_stage ─ collect
+    begin_stage ─ record (written first) ─ submit ─▶ job ─ poll, messages ─▶ finish_stage ─ collect
                     │                                                           │
                     └── found again after a crash              └── manifest last
 
-`job` says what a service and a stage's work must offer, `store` keeps what was asked for, `follow`
-waits in this process; Airflow waits in its triggerer instead. `dataflow` and `vertex` are the
-services, each with a meter that reads what its jobs cost; `cost_watch` looks at all jobs of a run.
+`job` defines the interfaces of a service and of a stage's work, `store` keeps the job records, and
+`follow` waits in this process; Airflow waits in its triggerer instead. `dataflow` and `vertex` are
+the services, each with a meter that reads the usage of its jobs; `cost_watch` polls all jobs of a
+run.
 """

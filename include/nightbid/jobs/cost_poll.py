@@ -1,4 +1,4 @@
-"""One poll of a stage that runs locally: what a cost sensor does each time."""
+"""One poll of the costs of a stage that runs locally, for cost sensors."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from nightbid.night.record import RunRecord
 
 @dataclass(frozen=True)
 class StagePoll:
-    """What one look at a running stage told."""
+    """Result of one poll of a running stage."""
 
     spent_usd: Decimal
-    """By this attempt so far, at the cloud's price."""
+    """Cost of the attempt so far, at cloud prices."""
     projected_usd: Decimal
-    """By this attempt in the end, as far as can be told."""
+    """Estimated final cost of the attempt, at cloud prices."""
     done: float
-    """Share of the work done, 0 to 1."""
+    """Share of the work that is done, 0 to 1."""
     judgment: Judgment
     reason: str
-    """One line where the judgment is not ok."""
+    """One-line reason if the judgment is not `ok`; otherwise empty."""
     ended: str
     """How the attempt ended (`done`, `stopped`, `failed`); empty while it runs."""
     at: datetime
-    """Time of the newest sample: an old one means that the process is gone."""
+    """Time of the newest sample; an old one means that the process is gone."""
 
 
 def poll_stage(
@@ -48,20 +48,20 @@ def poll_stage(
     cancel: bool = True,
     book: PriceBook | None = None,
 ) -> StagePoll | None:
-    """Look once: trail, ledger, projection, verdict; ask the stage to stop if it is over budget.
+    """Poll a stage: read its usage log, record and judge its cost, ask it to stop if over budget.
 
-    Keeps nothing between polls, so a restarted watcher counts nothing twice.
+    Polls have no shared state, so a restarted watcher counts nothing twice.
 
     Args:
-        run: its run.
-        budget: of the pipeline.
-        stage: its name.
-        attempt: which attempt at it.
-        cancel: write the cancel marker over budget.
-        book: prices.
+        run: Run of the stage.
+        budget: Budget of the pipeline.
+        stage: Name of the stage.
+        attempt: Number of the attempt at the stage, from 1.
+        cancel: Whether to write the cancel marker if the stage is over budget.
+        book: Price book; None: that of the installation.
 
     Returns:
-        None before the stage's first sample.
+        Result of the poll; None before the stage's first sample.
     """
     usage_log = run.usage_file(stage, attempt)
     pipeline = run.head.pipeline
@@ -101,10 +101,10 @@ def poll_stage(
 def poll_run(
     run: RunRecord, budget: Budget, *, cancel: bool = True, book: PriceBook | None = None
 ) -> dict[str, StagePoll]:
-    """Look once at every stage of a run that is under way, at its newest attempt; see `poll_stage`.
+    """Poll the newest attempt of each running stage of a run; see `poll_stage`.
 
     Returns:
-        Stage → what was seen; stages that have not begun, or have ended, are left out.
+        Stage → result of the poll, without stages that have not started or have ended.
     """
     newest: dict[str, int] = {}
     for stage, number in run.usage_logs():

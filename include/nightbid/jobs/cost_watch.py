@@ -1,6 +1,6 @@
-"""The cloud jobs that work for a run: noted when submitted, watched until their cost is final.
+"""Watches the cloud jobs of a run from their submission until their cost is final.
 
-One small file per job in the run's folder, so that a restarted watcher finds them.
+Each job has a small file in the run's folder, so that a restarted watcher finds it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Service = Literal["dataflow", "vertex_training"]
 
 
 class JobNote(BaseModel):
-    """One cloud job of one attempt at a stage."""
+    """A cloud job of an attempt at a stage, for the cost watch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,22 +31,22 @@ class JobNote(BaseModel):
     project: str
     location: str
     job_id: str
-    """As the service counts it; of a custom job the last part of its resource name."""
+    """Id of the job at the service; for a custom job, the last part of its resource name."""
     started: datetime
     service: Service = "dataflow"
     option: str = ""
-    """How it was bought, where the price book has a multiplier for it: `flexrs`, `spot`."""
+    """Purchase option with a multiplier in the price book: `flexrs`, `spot`; empty: none."""
     endpoint: str | None = None
-    """Of an emulator: `http://host:port` for REST, `host:port` for gRPC; None for Google."""
+    """Address of an emulator: `http://host:port` for REST, `host:port` for gRPC; None: Google."""
     settled: bool = False
-    """Whether its final metrics are in the ledger (or were waited for in vain)."""
+    """Whether its final metrics are in the ledger, or waiting for them timed out."""
 
 
 def note_job(run: RunRecord, note: JobNote) -> None:
-    """Write a job down, or what has become of it.
+    """Write or update the note of a job.
 
-    Writing it again changes nothing. A job that a later attempt takes up again stays with the
-    attempt that began it, so that it is paid once.
+    Writing it again changes nothing. A job that a later attempt resumes stays assigned to the
+    attempt that submitted it, so that its cost counts once.
     """
     path = run.folder / "jobs" / f"{note.stage}.{note.attempt}.{note.job_id}.json"
     if not path.exists() and any(
@@ -57,7 +57,7 @@ def note_job(run: RunRecord, note: JobNote) -> None:
 
 
 def noted_jobs(run: RunRecord) -> list[JobNote]:
-    """Every job of a run, in the order they were started."""
+    """List the jobs of a run, in the order of their start."""
     folder = run.folder / "jobs"
     found = [
         unseal(JobNote, text, folder / name, GONE)
@@ -67,16 +67,16 @@ def noted_jobs(run: RunRecord) -> list[JobNote]:
 
 
 class JobWatch:
-    """Polls the jobs of a run, and settles each once it has ended.
+    """Polls the jobs of a run, and records the final cost of each after its end.
 
-    What it keeps between polls is only for patience: after a restart it counts nothing twice.
+    Its state between polls only limits the waiting: after a restart it counts nothing twice.
 
     Args:
-        run: whose jobs.
-        budget: of the pipeline.
-        quiet_polls: as many answers in a row without news after the end of a job mean that its
-            final metrics are in.
-        patience_polls: after as many polls of a job that ended its metrics are waited for no more.
+        run: Run whose jobs to poll.
+        budget: Budget of the pipeline.
+        quiet_polls: Number of consecutive polls without new usage, after the end of a job, from
+            which its metrics count as final.
+        patience_polls: Maximum number of polls to wait for the final metrics of an ended job.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class JobWatch:
         self._ended: dict[str, int] = {}
 
     def poll(self) -> dict[str, Poll]:
-        """Look once at every job that is not settled; over a limit it is canceled.
+        """Poll all jobs whose cost is not final, and cancel those over a limit.
 
         Returns:
-            `<stage> <job id>` → what was seen; empty when every job is settled.
+            `<stage> <job id>` → result of the poll; empty once the costs of all jobs are final.
         """
         found: dict[str, Poll] = {}
         for note in noted_jobs(self._run):
@@ -136,7 +136,7 @@ class JobWatch:
             meter = _meter_of(note, job, run.workspace, guard)
             meter.past = past_costs(run, note.stage)
             self._meters[note.job_id] = meter
-        # What others have spent under the same limits grows while this job runs.
+        # The cost of others under the same limits grows while this job runs.
         meter.guard = guard
         return meter
 
@@ -155,7 +155,7 @@ class JobWatch:
 
 
 def _meter_of(note: JobNote, job: Job, workspace: Workspace, guard: BudgetGuard) -> JobMeter:
-    # Here, because each service's client is heavy and a run uses one or none of them.
+    # Imported here because the client of each service is heavy, and a run uses at most one.
     if note.service == "vertex_training":
         from nightbid.jobs import vertex_meter
 

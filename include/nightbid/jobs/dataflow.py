@@ -1,4 +1,4 @@
-"""Google Cloud Dataflow as a service that runs jobs; batch only."""
+"""Google Cloud Dataflow as a job service, for batch jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
 TIMEOUT_SECONDS = 60.0
 MESSAGES_AT_ONCE = 1000
 TRACEBACKS = ("apache_beam.utils.retry", "apache_beam.runners.dataflow.internal.apiclient")
-"""Beam's loggers that tell of refusals by whole tracebacks; we say what comes of it in one line."""
+"""Beam's loggers that log refusals with tracebacks; Nightbid reports them in one line instead."""
 STATES: dict[str, State] = {
     "UNKNOWN": "waiting",
     "STOPPED": "waiting",
@@ -40,7 +40,7 @@ STATES: dict[str, State] = {
     "DONE": "done",
     "FAILED": "failed",
     "CANCELLED": "cancelled",
-    # A batch job that was drained has not read all of its input.
+    # A drained batch job has not read all of its input.
     "DRAINED": "cancelled",
     "UPDATED": "failed",
 }
@@ -52,7 +52,7 @@ LEVELS: dict[str, Level] = {
 
 
 class DataflowService(CloudService):
-    """Asks Dataflow about jobs, and submits them."""
+    """Submits and polls Dataflow jobs."""
 
     kind = SERVICE
     watched_as = "dataflow"
@@ -75,7 +75,7 @@ class DataflowService(CloudService):
         return {"project_id": self._cloud.project, "location": self._cloud.region}
 
     def find(self, name: str) -> str:
-        """Id of the newest job of this name; empty without one."""
+        """Get the id of the newest job of this name; empty if there is none."""
         request = api.ListJobsRequest(
             **self._place, name=name, filter=api.ListJobsRequest.Filter.ALL
         )
@@ -89,7 +89,7 @@ class DataflowService(CloudService):
         return newest.id if newest else ""
 
     def look(self, job_id: str) -> JobStatus:
-        """What the job is doing."""
+        """Get the status of a job."""
         request = api.GetJobRequest(**self._place, job_id=job_id)
         try:
             job = self._clients.jobs.get_job(request, timeout=TIMEOUT_SECONDS)
@@ -101,7 +101,7 @@ class DataflowService(CloudService):
         return JobStatus(STATES.get(said, "unknown"), said)
 
     def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
-        """What the job said."""
+        """Get the messages of a job."""
         request = api.ListJobMessagesRequest(
             **self._place,
             job_id=job_id,
@@ -137,7 +137,7 @@ class DataflowService(CloudService):
         self._clients.jobs.update_job(request, timeout=TIMEOUT_SECONDS)
 
     def page(self, job_id: str) -> str:
-        """Address of the job in the console."""
+        """Get the URL of the job in the Google Cloud console."""
         if self._settings.endpoint:
             return f"{self._settings.endpoint}/jobs/{job_id}"
         return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"
@@ -145,15 +145,15 @@ class DataflowService(CloudService):
     def submit(
         self, job_record: JobRecord, folder: str, expand: Callable[[beam.Pipeline], Any]
     ) -> str:
-        """Submit a pipeline, once: the service takes a second request for the same for the first.
+        """Submit a pipeline once: the service recognizes a repeated request by its request id.
 
         Args:
-            job_record: names the job.
-            folder: gs:// address for what is staged, and for temporary files.
-            expand: adds the transforms.
+            job_record: Record of the job, with its name and request id.
+            folder: gs:// folder for staged and temporary files.
+            expand: Function that adds the transforms to the pipeline.
 
         Returns:
-            The job's id.
+            Id of the job.
         """
         import apache_beam as beam
         from apache_beam.options.pipeline_options import (
@@ -170,13 +170,13 @@ class DataflowService(CloudService):
         options = PipelineOptions([], **self._options(job_record, folder))
         pipeline = beam.Pipeline(DataflowRunner(), options)
         expand(pipeline)
-        # The runner draws a request id of its own at each call; ours must outlive this process.
-        # So it builds the job only, and its own client stages and submits it.
+        # The runner draws a new request id at each call, but Nightbid's must outlive this process.
+        # So the runner only builds the job, and its client stages and submits it.
         job = pipeline.run().job
         job.options.view_as(TestOptions).dry_run = False
         job.proto.client_request_id = job_record.request_id
         if self._settings.endpoint:
-            # Only now: of other addresses than Google's, the runner would refuse those of gRPC.
+            # Set only now, because the runner refuses gRPC addresses other than Google's.
             place = job.options.view_as(GoogleCloudOptions)
             place.dataflow_endpoint = self._settings.endpoint
         client = apiclient.DataflowApplicationClient(job.options, job.root_staging_location)
@@ -217,7 +217,7 @@ class DataflowService(CloudService):
         if settings.image:
             found |= {"sdk_container_image": settings.image, "sdk_location": "container"}
         if settings.endpoint:
-            # Without credentials, which would be looked for in vain for half a minute.
+            # Without credentials, which the client would search for half a minute.
             found["no_auth"] = True
         return found
 

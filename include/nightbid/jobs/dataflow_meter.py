@@ -1,8 +1,8 @@
-"""What a Dataflow job costs, read from the service's own metrics while it runs.
+"""Meters the cost of a Dataflow job, from the service's own metrics while it runs.
 
-The metrics arrive late, are missing from some answers, appear twice, and now and then go down; a
-job may vanish. Usage only grows, so the largest value seen of each metric is the usage; the
-ledger keeps it, and a restarted watcher continues from there.
+The metrics arrive late, are missing from some responses, appear twice and sometimes decrease; a job
+may vanish. Usage only grows, so the largest value of each metric seen is the usage. The ledger
+keeps it, and a restarted watcher continues from there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SERVICE = "dataflow_batch"
 
 HOUR = Decimal(3600)
 TIERS = ((Decimal(250), Decimal("0.25")), (Decimal(4870), Decimal("0.5")))
-"""Volume in GB → weight in the bill, from the first GB of a job on; the rest counts in full.
+"""(Volume in GB, weight in the bill), from the first GB of a job; the rest has weight 1.
 
 https://cloud.google.com/dataflow/pricing, data processed by Dataflow Shuffle.
 """
@@ -49,14 +49,14 @@ UNITS: dict[str, tuple[str, Decimal]] = {
     "TotalGpuTime": ("gpu_hour", HOUR),
     "BillableShuffleDataProcessed": ("shuffle_gb", Decimal(1)),
 }
-"""Metric → resource, and how many of the metric's units make one unit here.
+"""Metric → (resource, number of the metric's units per unit of the resource).
 
-The service counts vCPU- and GPU-seconds, MB-seconds of memory, GB-seconds of disk, GB of shuffle.
+The service reports vCPU and GPU seconds, MB-seconds of memory, GB-seconds of disk, GB of shuffle.
 """
 
 
 def billable_shuffle_gb(total_gb: Decimal) -> Decimal:
-    """Weigh a job's shuffled volume as the bill does."""
+    """Convert a job's shuffled volume in GB to the billed volume."""
     billable, left = Decimal(0), total_gb
     for volume, weight in TIERS:
         part = min(left, volume)
@@ -66,10 +66,10 @@ def billable_shuffle_gb(total_gb: Decimal) -> Decimal:
 
 
 def resources_of(metrics: Iterable[dataflow.MetricUpdate]) -> dict[str, Decimal]:
-    """Billable resources in one answer of the metrics service.
+    """Extract the billable resources from a response of the metrics service.
 
-    Tentative, nameless, negative and non-numeric values are left out; of a metric that comes
-    twice the larger counts.
+    Tentative, unnamed, negative and non-numeric values are ignored; of duplicate metrics the larger
+    one counts.
     """
     values: dict[str, Decimal] = {}
     for update in metrics:
@@ -93,7 +93,7 @@ def resources_of(metrics: Iterable[dataflow.MetricUpdate]) -> dict[str, Decimal]
 
 @dataclass(frozen=True)
 class Clients:
-    """The services that are asked."""
+    """Clients of the Dataflow services for metrics, jobs and messages."""
 
     metrics: dataflow.MetricsV1Beta3Client
     jobs: dataflow.JobsV1Beta3Client
@@ -104,8 +104,8 @@ class Clients:
         """Connect to Google, or to an emulator.
 
         Args:
-            endpoint: `http://host:port` of its REST face; `https://host:port` of its gRPC face,
-                reached as Google's own is; or `host:port` of a gRPC face without TLS.
+            endpoint: Address of an emulator: `http://host:port` for REST, `https://host:port` for
+                gRPC with TLS, `host:port` for gRPC without TLS; None: Google.
         """
         return cls(
             _client(dataflow.MetricsV1Beta3Client, endpoint),
@@ -132,7 +132,7 @@ class DataflowMeter(JobMeter):
     """Follows a Dataflow job by its metrics; see `JobMeter`.
 
     Args:
-        clients: of the service.
+        clients: Clients of the service.
     """
 
     service = SERVICE
@@ -153,14 +153,14 @@ class DataflowMeter(JobMeter):
         self._clients = clients
 
     def look(self, trouble: list[str]) -> JobUsage:
-        """Ask for state and metrics."""
-        # The state first: metrics read after the end are then of the whole job.
+        """Get the state and the metrics of the job."""
+        # Get the state first, so that metrics read after the end are those of the whole job.
         state, started = self._state(trouble)
         used = {} if state == VANISHED else self._metrics(trouble)
         return JobUsage(state, used, started)
 
     def request_cancel(self) -> None:
-        """Ask the service to cancel the job."""
+        """Request the service to cancel the job."""
         request = dataflow.UpdateJobRequest(
             project_id=self._job.project,
             location=self._job.location,

@@ -1,4 +1,4 @@
-"""Following a job: its messages, its cost, its end."""
+"""Follows a job: its messages, its cost, its end."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 SETTLE_POLLS = 60
 """Polls to wait for final metrics (10 minutes at the default interval)."""
 Say = Callable[[int, str], None]
-"""Takes a level of `logging`, and a line."""
+"""Callback for messages: takes a level of `logging` and a line."""
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class JobFollower:
-    """Looks at a job again and again; says each message once."""
+    """Polls a job, and reports each message once."""
 
     def __init__(self, service: JobClient, job_id: str, stage: str) -> None:
         self._service = service
@@ -38,10 +38,10 @@ class JobFollower:
         self._state = ""
 
     def look(self, say: Say = log.log) -> tuple[JobStatus, Sequence[Message]]:
-        """Look once, and say what is new.
+        """Poll once, and report new messages.
 
         Returns:
-            The job's state, and the messages that are new.
+            Status of the job, and the new messages.
         """
         look = self._service.look(self._job_id)
         if look.said != self._state:
@@ -51,7 +51,7 @@ class JobFollower:
         try:
             found = self._service.messages(self._job_id, self._since)
         except (ConfigError, ServiceError) as error:
-            # A log that may not be read is no reason to give up the job.
+            # Missing permission to read the log is no reason to abandon the job.
             say(logging.WARNING, str(error))
             return look, ()
         news = [each for each in found if each.identity not in self._seen]
@@ -59,16 +59,16 @@ class JobFollower:
             say(LEVELS[each.level], f"{self._stage}: {each.text}")
         if news:
             self._since = max(each.at for each in news)
-            # Those of the newest moment only: the service gives no older ones again.
+            # Keep only the newest messages, since the service does not return older ones again.
             self._seen = {each.identity for each in found if each.at >= self._since}
         return look, news
 
 
 def service_of(stage: Stage, spec: PipelineSpec) -> JobClient:
-    """The service that does a stage's work in this installation.
+    """Get the service that runs a stage in this installation.
 
     Raises:
-        ConfigError: none does, any more.
+        ConfigError: No service is configured any more.
     """
     work = remote_stage_of(stage, spec)
     if work is None:
@@ -81,9 +81,9 @@ def service_of(stage: Stage, spec: PipelineSpec) -> JobClient:
 
 
 def remote_stage_of(stage: Stage, spec: PipelineSpec) -> RemoteStage | None:
-    """What a job does for a stage in this installation; None if the stage runs here."""
+    """Get the remote stage of a stage in this installation; None if the stage runs locally."""
     settings = Settings()
-    # Asking a stage imports what trains or featurizes: seconds that a reused stage does not need.
+    # The import of training or featurization takes seconds, which a reused stage does not need.
     if not stage.remote or settings.profile == "local":
         return None
     work: RemoteStage | None = named(stage.remote)(spec, settings)
@@ -91,15 +91,15 @@ def remote_stage_of(stage: Stage, spec: PipelineSpec) -> RemoteStage | None:
 
 
 def poll_seconds() -> float:
-    """Time between two looks at a job, as the settings say."""
+    """Get the seconds between two polls of a job from the settings."""
     cloud = Settings().cloud
     return cloud.poll_seconds if cloud else 10.0
 
 
 def wait(away: DeferredJob, run: RunRecord, progress: Progress) -> None:
-    """Wait in this process until a job has ended; its cost is watched meanwhile.
+    """Wait in this process until a job has ended, and watch its cost meanwhile.
 
-    An interruption from the keyboard cancels the job.
+    A keyboard interrupt cancels the job.
     """
     from nightbid.jobs.cost_watch import JobWatch
 
@@ -122,7 +122,7 @@ def wait(away: DeferredJob, run: RunRecord, progress: Progress) -> None:
 
 
 def wait_for_final_cost(run: RunRecord) -> None:
-    """Wait, with a bound, until the cost of every job of a run that has ended is final."""
+    """Wait, up to `SETTLE_POLLS` polls, until the costs of all ended jobs of a run are final."""
     from nightbid.jobs.cost_watch import JobWatch, noted_jobs
 
     if all(note.settled for note in noted_jobs(run)):

@@ -1,4 +1,4 @@
-"""What a service that runs jobs must offer, and what a stage that uses one."""
+"""Interfaces of job services and of the stages that use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nightbid.night.task import Outcome, StageTask
 
 State = Literal["waiting", "running", "done", "failed", "cancelled", "gone", "unknown"]
-"""`waiting`: accepted and not begun; `gone`: the service does not know the job any more;
+"""State of a job. `waiting`: accepted but not started; `gone`: the service no longer knows the job;
 `unknown`: the service did not answer."""
 GOING_ON: tuple[State, ...] = ("waiting", "running", "unknown")
 Level = Literal["info", "warning", "error"]
@@ -21,21 +21,21 @@ Level = Literal["info", "warning", "error"]
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What one look at a job told."""
+    """Status of a job from one poll."""
 
     state: State
     said: str = ""
-    """The service's own word, or why it did not answer."""
+    """State as the service names it, or why the service did not answer."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will come of the job."""
+        """Whether the job has ended."""
         return self.state not in GOING_ON
 
 
 @dataclass(frozen=True)
 class Message:
-    """One line that a job said."""
+    """A message of a job."""
 
     at: datetime
     level: Level
@@ -44,56 +44,56 @@ class Message:
 
     @property
     def identity(self) -> tuple[datetime, str, str]:
-        """By which a message that is delivered twice is known."""
+        """Key that identifies duplicates of the message."""
         return self.at, self.message_id, self.text
 
 
 class JobClient(Protocol):
-    """A service that runs jobs. Calls that fail for now raise ServiceError."""
+    """A service that runs jobs. Calls that fail temporarily raise ServiceError."""
 
     kind: str
-    """Its name in the price book."""
+    """Name of the service in the price book."""
 
     def find(self, name: str) -> str:
-        """Id of the newest job that was submitted by this name, whatever became of it; or empty."""
+        """Get the id of the newest job of this name, in any state; empty if there is none."""
 
     def look(self, job_id: str) -> JobStatus:
-        """What the job is doing; a service that does not answer is no error."""
+        """Get the status of a job; an unreachable service gives state `unknown`, not an error."""
 
     def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
-        """What the job said since then (inclusive), oldest first."""
+        """Get the messages of a job since a time (inclusive), oldest first."""
 
     def cancel(self, job_id: str) -> None:
-        """Ask the job to end. Asking again, or too late, does no harm."""
+        """Request that a job be stopped; repeating the request, or a late one, has no effect."""
 
     def page(self, job_id: str) -> str:
-        """Where a person sees the job."""
+        """Get the URL of the job's page."""
 
     def note(self, job_record: JobRecord) -> JobNote:
-        """What the cost watcher must know of the job of an order."""
+        """Make the note with which the cost watch finds the job of a record."""
 
 
 class RemoteStage(Protocol):
-    """What a job does for a stage."""
+    """A stage that runs as a job of a cloud service."""
 
     @property
     def service(self) -> JobClient:
-        """Who runs it."""
+        """Get the service that runs the job."""
 
     def submit(self, task: StageTask, job_record: JobRecord) -> str:
-        """Submit the job by the order's name and request id, and return its id.
+        """Submit the job with the name and request id of its record; return the job's id.
 
-        A job that is there already by that name is returned, not submitted again.
+        If a job of that name exists already, its id is returned and nothing is submitted.
 
         Raises:
-            ServiceError: it may or may not have been submitted.
+            ServiceError: The service did not answer; the job may or may not have been submitted.
         """
 
     def collect(self, task: StageTask, job_record: JobRecord) -> Outcome:
-        """Turn what the finished job left into the stage's outcome.
+        """Convert the output of the finished job to the outcome of the stage.
 
         Raises:
-            StageError: it left what cannot be used.
+            StageError: The output of the job cannot be used.
         """
 
 
@@ -102,17 +102,17 @@ class MayNeedNoJob(Protocol):
     """A stage whose job may have nothing to do."""
 
     def without_job(self, task: StageTask) -> Outcome | None:
-        """Make the output here if a job would have nothing to compute; None: submit one."""
+        """Make the output here if a job has nothing to compute; None: a job must be submitted."""
 
 
 @dataclass(frozen=True)
 class DeferredJob:
-    """A stage that is begun: its job goes on while nobody waits here."""
+    """A begun stage, whose job is running while no process waits for it."""
 
     job_record: JobRecord
     service: JobClient
 
     @property
     def page(self) -> str:
-        """Where a person sees the job."""
+        """URL of the job's page."""
         return self.service.page(self.job_record.job_id)

@@ -1,8 +1,8 @@
-"""One cloud job and its cost while it runs: what is common to every service that is followed.
+"""Meters the cost of a cloud job while it runs: the parts common to all services.
 
-A service tells where the job stands and what it has used; the meter enters that in the ledger,
-holds it against the budget, and asks the service to cancel what has passed a limit. Usage only
-grows, so the largest quantity seen of each resource is the usage; the ledger keeps it, and a
+A service reports the state and usage of the job. The meter records the usage in the ledger,
+compares it with the budget, and asks the service to cancel a job that exceeds a limit. Usage only
+grows, so the largest quantity of each resource seen is the usage. The ledger keeps it, and a
 restarted watcher continues from there.
 """
 
@@ -40,12 +40,12 @@ TRANSIENT = (
     exceptions.RetryError,
     RequestException,
 )
-"""What a service answers now and then: it costs a poll and nothing else."""
+"""Temporary errors of a service, which only cost a poll."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Where a job runs, and the attempt at a stage that it works for."""
+    """Location of a job, and the attempt at a stage that it belongs to."""
 
     project: str
     location: str
@@ -55,12 +55,12 @@ class Job:
     stage: str
     attempt: int
     option: str = ""
-    """How it was bought, where that has a price of its own: `flexrs`, `spot`."""
+    """Purchase option with its own price: `flexrs`, `spot`; empty: none."""
 
 
 @dataclass(frozen=True)
 class JobUsage:
-    """What a service told of a job."""
+    """Usage of a job as the service reports it."""
 
     state: str
     """`RUNNING`, … as the service says, `VANISHED`, or `UNKNOWN` if it did not answer."""
@@ -68,61 +68,61 @@ class JobUsage:
     """Resource → quantity so far, in the unit of its name."""
     started: datetime | None = None
     final: bool = False
-    """Whether this is all there will be; services whose metrics arrive late never say so."""
+    """Whether the usage is final; always False for services whose metrics arrive late."""
     option: str = ""
 
 
 @dataclass(frozen=True)
 class Poll:
-    """What one look at a job told."""
+    """Result of one poll of a job."""
 
     state: str
     """`RUNNING`, `DONE`, … as the service says, `VANISHED`, or `UNKNOWN` if it did not answer."""
     spent_usd: Decimal
-    """By the attempt so far, as in the ledger."""
+    """Cost of the attempt so far, from the ledger."""
     projected_usd: Decimal
-    """By the attempt in the end, going by past runs of its stage."""
+    """Estimated final cost of the attempt, from past runs of its stage."""
     judgment: Judgment
     reason: str
-    """One line where the judgment is not ok."""
+    """One-line reason if the judgment is not `ok`; otherwise empty."""
     cancelled: bool
-    """Whether the service took our request to cancel."""
+    """Whether the service accepted a request to cancel."""
     trouble: str
-    """Why some of it could not be read this time."""
+    """Why some of the usage could not be read in this poll; empty: all was read."""
     grew: bool
-    """Whether the ledger learned something."""
+    """Whether the poll added usage to the ledger."""
     ended: bool
-    """Whether the job will consume no more."""
+    """Whether the job has ended and consumes no more."""
     final: bool
-    """Whether its cost is known in full already."""
+    """Whether the cost is final."""
 
 
 @dataclass(frozen=True)
 class FinalCost:
-    """Cost of a job that ended."""
+    """Final cost of an ended job."""
 
     state: str
     spent_usd: Decimal
     complete: bool
-    """Whether the final metrics came in time; if not, the cost is what was seen."""
+    """Whether the final metrics arrived in time; if not, the cost is that of the usage seen."""
 
 
 class JobMeter(ABC):
-    """Enters a job's usage in the ledger, poll by poll, and cancels it over its budget.
+    """Records the usage of a job in the ledger at each poll, and cancels it if over budget.
 
     Args:
-        job: which.
-        workspace: whose ledger.
-        breaker: the budget.
-        timeout: seconds for one call.
-        book: prices.
+        job: Job to meter.
+        workspace: Workspace of the ledger.
+        guard: Budget guard of the attempt.
+        timeout: Timeout of a call to the service, in seconds.
+        book: Price book; None: that of the installation.
     """
 
     service: ClassVar[str]
-    """In the ledger and the price book."""
+    """Name of the service in the ledger and the price book."""
     ended_states: ClassVar[frozenset[str]]
     expected: ClassVar[frozenset[str]] = frozenset()
-    """Every job that ran used these: without them what is known is not complete."""
+    """Resources that every job uses; without them, the known usage is incomplete."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class JobMeter(ABC):
         self._ledger = Ledger(workspace)
         self.guard = guard
         self.past: Sequence[Decimal] = ()
-        """What the stage cost in the end in past runs."""
+        """Final costs of the stage in past runs."""
         self._timeout = timeout
         self._book = book or default_book()
         self._started: datetime | None = None
@@ -145,14 +145,14 @@ class JobMeter(ABC):
 
     @abstractmethod
     def look(self, trouble: list[str]) -> JobUsage:
-        """Ask the service; what it could not say is added to `trouble`."""
+        """Get the usage from the service; add what could not be read to `trouble`."""
 
     @abstractmethod
     def request_cancel(self) -> None:
-        """Ask the service to cancel the job. Errors of the service pass through."""
+        """Request the service to cancel the job; raises the errors of the service."""
 
     def poll(self) -> Poll:
-        """Look once: state, usage, ledger, verdict; cancel the job if it is over budget."""
+        """Poll once: get state and usage, record and judge them, cancel the job if over budget."""
         trouble: list[str] = []
         seen = self.look(trouble)
         self._started = seen.started or self._started
@@ -184,13 +184,13 @@ class JobMeter(ABC):
         quiet_polls: int = 3,
         sleep: Callable[[float], None] = time.sleep,
     ) -> FinalCost:
-        """Wait for the final usage of a job that ended: metrics arrive minutes late.
+        """Wait for the final usage of an ended job, whose metrics arrive minutes late.
 
         Args:
-            bound_seconds: give up after this long.
-            every_seconds: between polls.
-            quiet_polls: as many answers in a row without news mean that nothing more will come.
-            sleep: waits.
+            bound_seconds: Maximum time to wait, in seconds.
+            every_seconds: Seconds between polls.
+            quiet_polls: Number of consecutive polls without new usage from which it is final.
+            sleep: Function that sleeps for some seconds.
         """
         quiet, waited = 0, 0.0
         while True:
@@ -211,7 +211,7 @@ class JobMeter(ABC):
             waited += every_seconds
 
     def has_expected(self) -> bool:
-        """Whether the ledger has what every job uses: without it the usage is not complete."""
+        """Whether the ledger has all resources that every job uses, see `expected`."""
         return self._known().keys() >= self.expected
 
     def _enter(self, seen: JobUsage, ended: bool) -> bool:
@@ -253,7 +253,7 @@ class JobMeter(ABC):
         try:
             self.request_cancel()
         except (*TRANSIENT, exceptions.NotFound) as error:
-            # Tried again at the next poll.
+            # The next poll tries again.
             trouble.append(f"cancel: {short(error)}")
             return
         self._cancelled = True
@@ -261,6 +261,6 @@ class JobMeter(ABC):
 
 
 def short(error: Exception) -> str:
-    """One line of a service's error."""
+    """Shorten the error of a service to one line."""
     text = " ".join(str(getattr(error, "message", "") or error).split())
     return f"{type(error).__name__}: {text}"[:200]

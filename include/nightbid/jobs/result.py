@@ -1,4 +1,4 @@
-"""What a job of a cloud service leaves for the stage that ordered it."""
+"""Results that a cloud job leaves for its stage."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ RESULT = "result.json"
 
 
 def job_folder(task: StageTask, order: JobRecord) -> UPath:
-    """Give the folder, beside the output, of what a job is given and leaves."""
+    """Get the folder, next to the output, for the inputs and results of a job."""
     return task.workspace.root / "jobs" / order.name
 
 
 def read_result(path: UPath, order: JobRecord, kind: type[Left]) -> Left:
-    """Read the object that says that a job is done.
+    """Read the result that a job writes at its end.
 
     Raises:
-        StageError: It is not there, or cannot be read.
+        StageError: The result is missing or cannot be read.
     """
     try:
         return kind.model_validate_json(path.read_text())

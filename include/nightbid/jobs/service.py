@@ -1,4 +1,4 @@
-"""What the job services of one cloud have in common: being canceled, noted, and told of."""
+"""Base of the job services of Google Cloud: cancellation, job notes and one-line errors."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from nightbid.jobs.meter import short
 from nightbid.jobs.store import JobRecord
 
 WRONG = (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError, RequestException)
-"""What the clients raise when a service refuses, or cannot be reached."""
+"""Errors that the clients raise if a service refuses or cannot be reached."""
 
 
 class CloudService(ABC):
     """A service that runs jobs in a project, see `nightbid.jobs.job.JobClient`."""
 
     watched_as: ClassVar[Service]
-    """What the cost watcher calls it."""
+    """Name of the service for the cost watch."""
     title: ClassVar[str]
-    """What people call it."""
+    """Name of the service in messages."""
     block: ClassVar[str]
-    """Of the settings, where its jobs are described."""
+    """Block of the settings that configures its jobs."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
@@ -37,27 +37,27 @@ class CloudService(ABC):
     @property
     @abstractmethod
     def _address(self) -> str | None:
-        """Of an emulator, as the client wants it; None for Google."""
+        """Get the address of an emulator in the client's form; None for Google."""
 
     @property
     @abstractmethod
     def _option(self) -> str:
-        """How the machines are bought, where that has a price of its own."""
+        """Get the purchase option of the machines, if it has its own price; empty: none."""
 
     @abstractmethod
     def _request_cancel(self, job_id: str) -> None:
-        """Ask the service to end a job; its errors pass through."""
+        """Request the service to cancel a job; raises the errors of the service."""
 
     def cancel(self, job_id: str) -> None:
-        """Ask the job to end."""
+        """Request that a job be stopped."""
         with self.in_one_line(f"canceling job {job_id}"):
             try:
                 self._request_cancel(job_id)
             except (exceptions.NotFound, exceptions.BadRequest):
-                return  # it has ended already
+                return  # the job has ended already
 
     def note(self, job_record: JobRecord) -> JobNote:
-        """What the cost watcher must know."""
+        """Make the note with which the cost watch finds the job."""
         return JobNote(
             stage=job_record.stage,
             attempt=job_record.attempt,
@@ -72,11 +72,11 @@ class CloudService(ABC):
 
     @contextmanager
     def in_one_line(self, what: str) -> Iterator[None]:
-        """Say in one line what the service's client says.
+        """Convert errors of the service's client to one-line errors.
 
         Raises:
-            ConfigError: a person has to change something first.
-            ServiceError: it may go better later.
+            ConfigError: A user must change something first.
+            ServiceError: The error may be temporary.
         """
         try:
             yield

@@ -1,8 +1,8 @@
-"""The jobs that a run's stages have ordered, written down before they are submitted.
+"""Records of the jobs of a run's stages, written before the jobs are submitted.
 
-An order names its job beforehand. A process that dies between the order and the job's id leaves
-an order by whose name the next one finds the job, or submits it with the same request id: never
-a second one.
+A record contains the name of its job. If a process dies after writing the record and before storing
+the job's id, the next process finds the job by this name, or submits it with the same request id,
+so that there is never a second job.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class JobRecord(BaseModel):
-    """One job that an attempt at a stage has asked for."""
+    """A job that an attempt at a stage has requested."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,29 +43,29 @@ class JobRecord(BaseModel):
     stage: str
     attempt: int
     kind: str
-    """Of the service."""
+    """Kind of the service, its name in the price book."""
     key: str
-    """Of the output."""
+    """Key of the output."""
     uri: str
-    """Address of the output."""
+    """URI of the output."""
     code_digest: str
-    """Of the source that the output depends on: the job's must be the same."""
+    """Digest of the source code that the output depends on; the job must have the same code."""
     name: str
-    """Of the job: the same for every process that takes this order up."""
+    """Name of the job, the same for all processes that resume the record."""
     request_id: str
-    """By which the service knows that two requests are one."""
+    """Id by which the service recognizes repeated requests."""
     job_id: str = ""
-    """Once it is known."""
+    """Id of the job; empty until it is known."""
     started: datetime
     usage: Usage = Usage()
-    """Of this side, until the job was submitted."""
+    """Usage of this process until the job was submitted."""
     state: Literal["open", "closed"] = "open"
 
     @classmethod
     def new(cls, plan: Plan, attempt: int, kind: str) -> JobRecord:
-        """Order the output of a plan."""
+        """Make the record of a job that computes the output of a plan."""
         stage, run = plan.stage.name, plan.run
-        # Runs of different nights may want the same output at the same time: the name has both.
+        # Runs of different nights may need the same output at the same time, so the name has both.
         words = f"nb-{plan.spec.pipeline}-{stage}-{plan.key[:10]}-{_short(run.run_id)}-{attempt}"
         name = re.sub(r"[^a-z0-9-]+", "-", words.lower())
         return cls(
@@ -94,13 +94,13 @@ def _folder(run: RunRecord) -> UPath:
 
 
 def write(run: RunRecord, job_record: JobRecord) -> None:
-    """Write an order down, or what has become of it."""
+    """Write or update a job record."""
     path = _folder(run) / f"{job_record.stage}.{job_record.attempt}.json"
     write_atomically(path, job_record.model_dump_json(indent=1))
 
 
 def close(run: RunRecord, job_record: JobRecord) -> None:
-    """Note that nothing more is wanted of an order's job."""
+    """Mark a job record as closed, because its job is no longer needed."""
     write(run, job_record.model_copy(update={"state": "closed"}))
 
 
@@ -113,7 +113,7 @@ def cancel(run: RunRecord, job_record: JobRecord, service: JobClient) -> None:
 
 
 def job_records(run: RunRecord, stage: str = "") -> list[JobRecord]:
-    """Every order of a run, or of one of its stages, oldest first."""
+    """List the job records of a run, or of one of its stages, oldest first."""
     folder = _folder(run)
     found = [
         unseal(JobRecord, text, folder / name, GONE)
@@ -124,13 +124,13 @@ def job_records(run: RunRecord, stage: str = "") -> list[JobRecord]:
 
 
 def job_record_of(run: RunRecord, stage: str, attempt: int) -> JobRecord:
-    """The order that an attempt at a stage placed."""
+    """Get the job record of an attempt at a stage."""
     path = _folder(run) / f"{stage}.{attempt}.json"
     return unseal(JobRecord, path.read_bytes(), path, GONE)
 
 
 def open_job(run: RunRecord, stage: str, key: str) -> JobRecord | None:
-    """The order for an output that is not settled yet."""
+    """Get the open job record of an output; None if there is none."""
     found = [each for each in job_records(run, stage) if each.state == "open" and each.key == key]
     return found[-1] if found else None
 
@@ -138,23 +138,23 @@ def open_job(run: RunRecord, stage: str, key: str) -> JobRecord | None:
 def submit_once(
     run: RunRecord, job_record: JobRecord, work: RemoteStage, task: StageTask
 ) -> JobRecord:
-    """Submit the job of an order, once: written down before, and with the job's id after.
+    """Submit a job once: write its record before the submission, and its id afterwards.
 
     Raises:
-        ServiceError: the service refused it or did not answer.
+        ServiceError: The service refused the job or did not answer.
     """
     write(run, job_record)
     service = work.service
     try:
         job_id = service.find(job_record.name) or work.submit(task, job_record)
     except BaseException as error:
-        # The request may have arrived and only its answer be lost.
+        # The request may have arrived, with only its response lost.
         job_id = _submitted_after_all(service, job_record, error)
         if not job_id:
             close(run, job_record)
             raise
         if not isinstance(error, ServiceError):
-            # We are being stopped: nobody would wait for it.
+            # This process is being stopped, so nothing would wait for the job.
             stopped = job_record.model_copy(update={"job_id": job_id})
             _note(run, stopped, service)
             cancel(run, stopped, service)
@@ -167,7 +167,7 @@ def submit_once(
 
 
 def _submitted_after_all(service: JobClient, job_record: JobRecord, error: BaseException) -> str:
-    """Ask for the job by name; if even that cannot be answered the order stays open."""
+    """Look up the job by its name; if that fails too, the record stays open."""
     try:
         return service.find(job_record.name)
     except ServiceError:
@@ -175,20 +175,20 @@ def _submitted_after_all(service: JobClient, job_record: JobRecord, error: BaseE
 
 
 def _note(run: RunRecord, job_record: JobRecord, service: JobClient) -> None:
-    # The watchers of costs look for notes, in whatever process they are.
+    # Cost watches in other processes find the job by its note.
     from nightbid.jobs.cost_watch import note_job
 
     note_job(run, service.note(job_record))
 
 
 def cancel_other_jobs(run: RunRecord, stage: str, key: str, service: JobClient) -> None:
-    """End the jobs of a stage that make what nobody wants any more.
+    """Cancel the jobs of a stage whose outputs are no longer needed.
 
     Args:
-        run: whose.
-        stage: whose inputs or code have changed.
-        key: of the output that is still wanted; empty: none is.
-        service: that runs them.
+        run: Run of the stage.
+        stage: Name of the stage, whose inputs or code have changed.
+        key: Key of the output that is still needed; empty: none.
+        service: Service that runs the jobs.
     """
     for each in job_records(run, stage):
         if each.state == "open" and each.key != key:
@@ -200,12 +200,12 @@ def cancel_other_jobs(run: RunRecord, stage: str, key: str, service: JobClient) 
 def raise_unless_succeeded(
     run: RunRecord, job_record: JobRecord, service: JobClient, budget: Budget
 ) -> None:
-    """Say why a job that ended has no result.
+    """Raise an error if an ended job has no result.
 
     Raises:
-        BudgetExceeded: it was canceled, and a limit is passed.
-        StageError: it failed, was canceled, or is gone.
-        ServiceError: the service does not answer.
+        BudgetExceeded: The job was canceled, and a limit is exceeded.
+        StageError: The job failed, was canceled, or is gone.
+        ServiceError: The service does not answer.
     """
     look = service.look(job_record.job_id)
     if look.state == "done":
@@ -225,7 +225,7 @@ def raise_unless_succeeded(
             hint="raise the limit in the pipeline's budget block, or make the stage cheaper",
         )
     errors = _errors(service, job_record.job_id)
-    # The service's reason stands behind its word for the state; the workers' is the last error.
+    # The service gives its reason after the state; the last error is the reason of the workers.
     reasons = (
         look.said.partition(": ")[2],
         *(" ".join(each.split())[-300:] for each in errors[-1:]),
@@ -239,7 +239,7 @@ def raise_unless_succeeded(
 
 
 def _errors(service: JobClient, job_id: str) -> list[str]:
-    """Errors that a job told of; none of a service that is silent, or forbids them."""
+    """Get the errors of a job; empty if the service does not answer or forbids reading them."""
     try:
         return [each.text for each in service.messages(job_id, None) if each.level == "error"]
     except (ConfigError, ServiceError):

@@ -1,4 +1,4 @@
-"""Vertex AI custom jobs as a service that runs jobs; and their logs, from Cloud Logging."""
+"""Vertex AI custom jobs as a job service, with their logs from Cloud Logging."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 CONSOLE = "https://console.cloud.google.com/vertex-ai/locations"
 READ = Retry(if_exception_type(*TRANSIENT), initial=0.5, maximum=5.0, timeout=30.0)
-"""Exponential, with jitter. For what may be asked twice."""
+"""Retry with exponential backoff and jitter, for calls that are safe to repeat."""
 TIMEOUT_SECONDS = 30.0
 PAGE = 500
 STATES: dict[str, State] = {
@@ -53,7 +53,7 @@ WARNING, ERROR = 400, 500
 
 
 class TrainingService(CloudService):
-    """Asks Vertex AI about custom jobs, and submits them."""
+    """Submits and polls custom jobs of Vertex AI."""
 
     kind = SERVICE
     watched_as = "vertex_training"
@@ -75,7 +75,7 @@ class TrainingService(CloudService):
         return _connected(os.getpid(), self._cloud.region, self._address)
 
     def job(self, job_id: str) -> api.CustomJob:
-        """A job as the service has it."""
+        """Get a job from the service."""
         with self.in_one_line(f"job {job_id}"):
             return self._get(job_id)
 
@@ -87,7 +87,7 @@ class TrainingService(CloudService):
         return found
 
     def find(self, name: str) -> str:
-        """Id of the newest job of this name; empty without one."""
+        """Get the id of the newest job of this name; empty if there is none."""
         request = api.ListCustomJobsRequest(
             parent=self._parent, filter=f'display_name="{name}"', page_size=PAGE
         )
@@ -99,7 +99,7 @@ class TrainingService(CloudService):
         return _number(newest) if newest else ""
 
     def look(self, job_id: str) -> JobStatus:
-        """What the job is doing."""
+        """Get the status of a job."""
         try:
             job = self._get(job_id)
         except exceptions.NotFound as error:
@@ -111,7 +111,7 @@ class TrainingService(CloudService):
         return JobStatus(STATES.get(said, "unknown"), f"{said}: {why}" if why else said)
 
     def messages(self, job_id: str, since: datetime | None) -> Sequence[Message]:
-        """What the job's workers said."""
+        """Get the messages of a job's workers."""
         wanted = ['resource.type="ml_job"', f'resource.labels.job_id="{job_id}"']
         if since is not None:
             moment = since.astimezone(UTC).isoformat(timespec="microseconds")
@@ -135,21 +135,22 @@ class TrainingService(CloudService):
         self._clients[0].cancel_custom_job(name=name, retry=READ, timeout=TIMEOUT_SECONDS)
 
     def page(self, job_id: str) -> str:
-        """Address of the job in the console."""
+        """Get the URL of the job in the Google Cloud console."""
         project, region = self._cloud.project, self._cloud.region
         if self._settings.endpoint:
             return f"{self._settings.endpoint}/customJobs/{job_id}"
         return f"{CONSOLE}/{region}/training/{job_id}?project={project}"
 
     def submit(self, job: api.CustomJob) -> str:
-        """Create a job, once, and return its id.
+        """Create a job once, and return its id.
 
-        The service takes a second request for a second job, and an answer may be lost. So a
-        creation is never repeated blindly: the job is looked for by its name first.
+        The service would create a second job for a repeated request, and a response may be lost. So
+        before repeating a request, the job is looked up by its name.
 
         Raises:
-            ConfigError: the service refuses such a job.
-            ServiceError: it is out of reach, or a quota is used up, for longer than is waited.
+            ConfigError: The service refuses the job.
+            ServiceError: The service is unreachable or a quota is used up for longer than the
+                retries last.
         """
         end, pause = time.monotonic() + self._settings.patience_seconds, 1.0
         while True:
@@ -171,7 +172,7 @@ class TrainingService(CloudService):
 
 @lru_cache(maxsize=4)
 def _connected(process: int, region: str, address: str | None) -> tuple[Any, Any]:
-    # One per process: a channel must not be shared across a fork.
+    # One client per process, because a channel must not be shared across a fork.
     if address is None:
         return connect(region), LoggingServiceV2Client()
     transport = LoggingServiceV2GrpcTransport(channel=grpc.insecure_channel(address))
@@ -189,7 +190,7 @@ def _message(entry: logs.LogEntry) -> Message:
     severity = int(entry.severity)
     level: Level = "error" if severity >= ERROR else "warning" if severity >= WARNING else "info"
     replica = entry.resource.labels.get("task_name", "")
-    # The first worker is heard without its name.
+    # Messages of the first worker are shown without its name.
     shown = text.rstrip() if replica in ("", "workerpool0-0") else f"{replica}: {text.rstrip()}"
     # proto-plus answers a datetime, whatever the stubs say.
     moment: Any = entry.timestamp

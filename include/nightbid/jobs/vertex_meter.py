@@ -1,20 +1,20 @@
-"""What a managed training (a Vertex AI custom job) costs: its machines for as long as they stand.
+"""Meters the cost of a Vertex AI custom job: its machines for the time that they are allocated.
 
 To submit one:
 
 1. `pools_of(job)` reads the machines out of a CustomJob, `hourly_usd(pools)` prices them: it raises
    PriceError before anything is submitted that could not be priced.
-2. After submission `nightbid.jobs.cost_watch.note_job(run, JobNote(…))` writes
-   the job down. From then on the cost watch beside the night (`JobWatch`) polls it with a
-   `TrainingMeter`, enters it in the ledger, and cancels it over budget. A job that a later attempt
-   takes up again may be noted again: it stays with the attempt that began it.
-3. Where nothing watches (the shell), the waiting loop calls `JobWatch(run, budget).poll()` itself,
-   until it is empty; polling beside another watcher counts nothing twice.
-4. The stage returns `training_usage(pools, seconds)` as its Outcome's usage, for the manifest.
-   The ledger lets that estimate go as soon as the job itself is entered.
+2. After submission `nightbid.jobs.cost_watch.note_job(run, JobNote(…))` writes a note of the job.
+   From then on the cost watch of the night (`JobWatch`) polls it with a `TrainingMeter`, records
+   its usage in the ledger, and cancels it if over budget. If a later attempt resumes the job and
+   notes it again, it stays assigned to the attempt that submitted it.
+3. If nothing else watches (on the command line), the waiting loop itself calls
+   `JobWatch(run, budget).poll()` until it is empty; two concurrent watchers count nothing twice.
+4. The stage returns `training_usage(pools, seconds)` as its Outcome's usage, for the manifest. Once
+   the ledger has the usage of the job itself, this estimate no longer counts.
 
-Every replica of every pool costs from the job's start to its end, whatever it does, and whether
-the job succeeds, fails or is canceled. A job that waits for machines costs nothing yet.
+Every replica of every pool costs from the start of the job to its end, even if it is idle, and
+whether the job succeeds, fails or is canceled. A job that waits for machines costs nothing.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ if TYPE_CHECKING:
 SERVICE = "vertex_training"
 DEFAULT_DISK = "pd-ssd"
 DEFAULT_DISK_GB = 100
-"""What the service gives a replica whose pool asks for no disk."""
+"""Disk size of a replica whose pool does not specify a disk, in GB."""
 INCLUSIVE_FAMILIES = ("a2-", "a3-", "a4-", "g2-")
-"""Machine types whose price includes the accelerators that are built into them."""
+"""Prefixes of machine types whose price includes their accelerators."""
 CLOCK_MARGIN = timedelta(seconds=10)
-"""A running job is entered as of this long ago: while its clock and ours differ by less, no more is
-entered than it will have used."""
+"""Age of the recorded usage of a running job, so that differences between clocks below this margin
+do not record more than the job has used."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Machines of one kind that stand for the whole job."""
+    """Machines of one type that are allocated for the whole job."""
 
     machine_type: str
-    """`n1-standard-8`."""
+    """Machine type, such as `n1-standard-8`."""
     replicas: int = 1
     accelerator_type: str = ""
-    """`NVIDIA_TESLA_T4`; empty: none."""
+    """Accelerator type, such as `NVIDIA_TESLA_T4`; empty: none."""
     accelerators: int = 0
-    """Of each replica."""
+    """Number of accelerators per replica."""
     disk_type: str = DEFAULT_DISK
     disk_gb: int = DEFAULT_DISK_GB
-    """Of each replica."""
+    """Disk size per replica, in GB."""
 
 
 def pools_of(job: CustomJob) -> tuple[Pool, ...]:
-    """Machines that a custom job asks for."""
+    """Get the machines that a custom job requests."""
     return tuple(
         Pool(
             machine_type=each.machine_spec.machine_type,
@@ -80,17 +80,17 @@ def pools_of(job: CustomJob) -> tuple[Pool, ...]:
             disk_gb=int(each.disk_spec.boot_disk_size_gb) or DEFAULT_DISK_GB,
         )
         for each in job.job_spec.worker_pool_specs
-        # A pool between two others may be empty.
+        # A pool between two other pools may be empty.
         if each.machine_spec.machine_type
     )
 
 
 def resources_of(pools: Iterable[Pool], seconds: float | Decimal) -> dict[str, Decimal]:
-    """Billable units of a job: hours of each machine and accelerator type, GB-hours of disk.
+    """Get the billable units of a job: hours per machine and accelerator type, GB-hours of disk.
 
     Args:
-        pools: its machines.
-        seconds: for which they stand.
+        pools: Machines of the job.
+        seconds: Seconds for which they are allocated.
     """
     hours = exact(seconds) / 3600
     found: dict[str, Decimal] = {}
@@ -116,13 +116,13 @@ def hourly_usd(
     """Price one hour of a job, before it is submitted.
 
     Args:
-        pools: its machines.
-        option: `spot`, if it is bought so.
-        at: day of use; default: today (UTC).
-        book: prices.
+        pools: Machines of the job.
+        option: Purchase option, `spot` or empty.
+        at: Day of use; None: today (UTC).
+        book: Price book; None: that of the installation.
 
     Raises:
-        PriceError: the price of a machine, accelerator or disk is missing or expired.
+        PriceError: The price of a machine, accelerator or disk is missing or expired.
     """
     day = at or datetime.now(UTC).date()
     lines = price_lines(
@@ -137,17 +137,17 @@ def hourly_usd(
 
 
 def training_usage(pools: Sequence[Pool], seconds: float) -> Usage:
-    """Sum the accelerator- and wall-seconds of a job up for the stage's manifest.
+    """Compute the accelerator and wall-clock seconds of a job for the stage's manifest.
 
-    What its processors did is not known from outside; what they cost is in the ledger.
+    The CPU time of the job is not known from outside; its cost is in the ledger.
     """
     accelerators = sum(pool.replicas * pool.accelerators for pool in pools)
     return Usage(accelerator_seconds=accelerators * seconds, wall_seconds=seconds)
 
 
 def connect(location: str, endpoint: str | None = None) -> JobServiceClient:
-    """Connect to Google in a region, or without encryption to an emulator at `host:port`."""
-    # Importing it takes seconds: only where a job is followed.
+    """Connect to Google in a region, or without TLS to an emulator at `host:port`."""
+    # The import takes seconds, so it happens only if a job is followed.
     from google.cloud.aiplatform_v1 import JobServiceClient
     from google.cloud.aiplatform_v1.services.job_service.transports.grpc import (
         JobServiceGrpcTransport,
@@ -168,8 +168,8 @@ class TrainingMeter(JobMeter):
     """Follows a custom job by its machines and its age; see `JobMeter`.
 
     Args:
-        client: of the service.
-        now: the time (UTC).
+        client: Client of the service.
+        now: Function that returns the current time (UTC).
     """
 
     service = SERVICE
@@ -192,7 +192,7 @@ class TrainingMeter(JobMeter):
         self._name = f"projects/{job.project}/locations/{job.location}/customJobs/{job.job_id}"
 
     def look(self, trouble: list[str]) -> JobUsage:
-        """Ask for the job; its machines, start and end make its usage."""
+        """Get the job, and compute its usage from its machines, start and end."""
         try:
             job = self._client.get_custom_job(name=self._name, timeout=self._timeout, retry=None)
         except exceptions.NotFound:
@@ -204,7 +204,7 @@ class TrainingMeter(JobMeter):
         started, ended = _time(job.start_time), _time(job.end_time)
         over = state in self.ended_states
         if started is None:
-            # It waits for machines, or ended before it got any.
+            # The job waits for machines, or it ended before it got any.
             return JobUsage(state, final=over)
         until = ended if over else self._now() - CLOCK_MARGIN
         if until is None:
@@ -221,7 +221,7 @@ class TrainingMeter(JobMeter):
         )
 
     def request_cancel(self) -> None:
-        """Ask the service to cancel the job."""
+        """Request the service to cancel the job."""
         self._client.cancel_custom_job(name=self._name, timeout=self._timeout, retry=None)
 
 
