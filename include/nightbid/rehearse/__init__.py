@@ -1,1 +1,1 @@
-"""Rehearsing an upgrade: the same rows, spec and seeds under two sets of pinned packages."""
+"""Upgrade rehearsals: the same rows, spec and seeds under two sets of pinned packages."""

@@ -1,4 +1,4 @@
-"""The smallest set of changed packages that causes a finding: delta debugging over the lock."""
+"""Delta debugging over the lock: finds the smallest set of changes that causes a finding."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from nightbid.rehearse.findings import Kind
 from nightbid.rehearse.locks import Change
 
 Outcome = Literal["reproduced", "absent", "unresolved"]
-"""Of a step; unresolved: this mixture of packages cannot be judged, for example does not start."""
+"""Outcome of a step; `unresolved`: this mix of packages cannot be judged, for example because it
+does not start."""
 LOG = logging.getLogger(__name__)
 
 
 class Cause(BaseModel):
-    """What a kind of finding comes from."""
+    """The package changes that cause a kind of finding."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Kind
     packages: tuple[str, ...]
-    """`name before → after`: the smallest set that still shows the finding."""
+    """Smallest set of changes that still shows the finding, as `name before → after`."""
     steps: int
-    """Environments that were tried."""
+    """Number of environments that were tried."""
     finished: bool
-    """Whether no smaller set does; else the budget ended, and `reason` says so."""
+    """Whether no smaller set shows it; otherwise `reason` says why the search ended early."""
     reason: str = ""
 
 
 def smallest(
     changes: Sequence[Change], judge: Callable[[tuple[Change, ...]], Outcome]
 ) -> tuple[tuple[Change, ...], int, str]:
-    """Find a set of changes that reproduces a finding and of which no single one can be left out.
+    """Find a set of changes that reproduces a finding and from which no single one can be removed.
 
-    The algorithm is `ddmin` (Zeller & Hildebrandt 2002). All changes together reproduce it.
+    The algorithm is `ddmin` (Zeller & Hildebrandt 2002). It assumes that all changes together
+    reproduce the finding.
 
     Args:
-        changes: all of them.
-        judge: tries a set; called at most once for each.
+        changes: All changes.
+        judge: Function that tries a set; it is called at most once per set.
 
     Returns:
-        The set, the number of sets tried, and why it is not the smallest (empty: it is).
+        The set, the number of sets tried, and why the set is not the smallest (empty: it is).
     """
     known: dict[frozenset[str], Outcome] = {}
 

@@ -1,4 +1,4 @@
-"""What differs between the two sides' answers, as findings and as tables for the report."""
+"""Compares the answers of both sides, and makes findings and tables for the report."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from nightbid.rehearse.tables import (
 
 METRIC_TOLERANCE = 1e-9
 ROUNDING = 1e-6
-"""Floats that differ less, relative to their size, are noted; more is grave."""
+"""Largest relative difference between floats that is only noted; larger ones are grave."""
 SLOWER = 1.25
-"""A stage that takes more than this many times as much, beyond chance, is noted."""
+"""Ratio of time or memory from which a slower stage, beyond chance, is noted."""
 
 
 @dataclass
 class Comparison:
-    """Everything that was compared."""
+    """Results of all comparisons."""
 
     findings: list[Finding] = field(default_factory=list)
     features: list[ColumnDifference] = field(default_factory=list)
     features_equal: str = ""
-    """How equal they are, in a sentence."""
+    """Sentence about how equal the features are."""
     training: Equivalence | None = None
     predictions: list[tuple[int, PredictionDifference]] = field(default_factory=list)
     between_seeds: PredictionDifference | None = None
-    """Of the present side's first two seeds: what the seed alone does."""
+    """Difference between the present side's first two seeds, as the effect of the seed alone."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     models: list[dict[str, Any]] = field(default_factory=list)
     serving: list[dict[str, Any]] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Comparison:
     records: list[dict[str, Any]] = field(default_factory=list)
     settings: list[dict[str, Any]] = field(default_factory=list)
     metadata: Migrated | None = None
-    """Airflow's database; None if no package of Airflow changes."""
+    """Migration of Airflow's database; None if no package of Airflow changes."""
 
     def add(self, kind: Any, subject: str, text: str, *, grave: bool) -> None:
         """Add a finding."""
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def failures(found: Comparison, before: Answer, after: Answer) -> None:
-    """Stages that end with an error on the candidate's side only."""
+    """Find stages that fail on the candidate's side only."""
     if after.night is None:
         return
     if after.night.error:
@@ -69,7 +69,7 @@ def failures(found: Comparison, before: Answer, after: Answer) -> None:
 
 
 def settings(found: Comparison, before: Answer, after: Answer) -> None:
-    """Settings that the same YAML means with the candidate: changed defaults."""
+    """Find settings whose values differ for the same YAML, because defaults have changed."""
     if before.night is None or after.night is None or not (before.night.spec and after.night.spec):
         return
     one, two = dict(_flat(before.night.spec)), dict(_flat(after.night.spec))
@@ -81,7 +81,7 @@ def settings(found: Comparison, before: Answer, after: Answer) -> None:
 
 
 def features(found: Comparison, before: Answer, after: Answer) -> None:
-    """Model inputs and fitted state, value by value where bytes differ."""
+    """Compare model inputs and fitted state, value by value if their bytes differ."""
     one, two = _stages(before).get("featurize"), _stages(after).get("featurize")
     if one is None or two is None or one.error or two.error:
         return
@@ -119,7 +119,7 @@ def features(found: Comparison, before: Answer, after: Answer) -> None:
 
 
 def metrics(found: Comparison, before: Answer, after: Answer) -> None:
-    """Metrics of both sides on identical predictions."""
+    """Compare the metrics of both sides on identical predictions."""
     one, two = before.metrics, after.metrics
     if one is None or two is None or "error" in one:
         return
@@ -147,7 +147,7 @@ def metrics(found: Comparison, before: Answer, after: Answer) -> None:
 def training(
     found: Comparison, before: Sequence[Answer], after: Sequence[Answer], margin: float
 ) -> None:
-    """Equivalence of the trained models, and their predictions row by row."""
+    """Test the equivalence of the trained models, and compare their predictions row by row."""
     pairs = [
         (one, two)
         for one, two in zip(before, after, strict=True)
@@ -193,14 +193,14 @@ def training(
 
 
 def models(found: Comparison, before: Answer, after: Answer, first: Answer, second: Answer) -> None:
-    """A model of each side, scored by both.
+    """Compare the scores of a model of each side, computed by both sides.
 
     Args:
-        found: is added to.
-        before: answer of the present side's probe: its own model and the candidate's.
-        after: answer of the candidate's probe.
-        first: the present side's first night, for errors.
-        second: the candidate's.
+        found: Comparison to add to.
+        before: Answer of the present side's probe, with its own model and the candidate's.
+        after: Answer of the candidate's probe.
+        first: First night of the present side, for errors.
+        second: First night of the candidate.
     """
     for title, one, two in (
         ("trained under the present lock", before.score_own, after.score_other),
@@ -240,7 +240,7 @@ def models(found: Comparison, before: Answer, after: Answer, first: Answer, seco
 
 
 def records(found: Comparison, before: Answer, after: Answer) -> None:
-    """What each side reads of a workspace that the present version wrote."""
+    """Compare what each side reads from a workspace that the present version wrote."""
     one, two = before.records, after.records
     if one is None or two is None or "error" in one:
         return
@@ -258,7 +258,7 @@ def records(found: Comparison, before: Answer, after: Answer) -> None:
 
 
 def speed(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
-    """Time, memory and latency, seed by seed, with intervals."""
+    """Compare time, memory and latency, seed by seed, with intervals."""
     names = [each for each in _stages(before[0]) if each != "sample"]
     rows: list[tuple[str, str, list[float], list[float]]] = []
     for name in names:
@@ -278,7 +278,7 @@ def speed(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) 
 
 
 def warned(found: Comparison, before: Sequence[Answer], after: Sequence[Answer]) -> None:
-    """Warnings of deprecation that only the candidate gives."""
+    """Find deprecation warnings that only the candidate issues."""
     known = {(each.library, each.text) for answer in before for each in answer.warnings}
     fresh: dict[tuple[str, str, str], dict[str, str]] = {}
     for each in (each for answer in after for each in answer.warnings):
@@ -299,7 +299,7 @@ def _slower(name: str, title: str, each: Ratio) -> str:
 
 
 def metadata(found: Comparison, done: Migrated) -> None:
-    """Whether Airflow's database can be brought to the candidate's version, and keeps its rows."""
+    """Add findings if Airflow's database cannot be migrated or loses rows."""
     found.metadata = done
     if done.error:
         found.add("database", "metadata", done.error, grave=True)

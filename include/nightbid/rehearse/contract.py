@@ -1,7 +1,7 @@
-"""What passes between a rehearsal and the processes of its two sides.
+"""Messages between a rehearsal and the processes of its two sides.
 
-Files only: a request and an answer in JSON, and Parquet files that the answer names. The number
-`CONTRACT` stands in both; a side that speaks another one says so instead of guessing.
+They are files: a request and an answer in JSON, and Parquet files that the answer names. Both
+contain the number `CONTRACT`; a side with another number reports an error instead of guessing.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ CONTRACT = 1
 
 
 class Loose(BaseModel):
-    """Keys that a later version adds are ignored."""
+    """Base of messages, which ignore keys that a later version adds."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class StageAnswer(Loose):
-    """What one stage came to."""
+    """Result of one stage."""
 
     error: str = ""
     folder: str = ""
     digest: str = ""
     files: dict[str, str] = {}
-    """Path below the folder → digest; empty for files that differ between equal runs."""
+    """Path within the folder → digest; empty for files that differ between equal runs."""
     rows: int = 0
     metrics: dict[str, Any] = {}
     usage: dict[str, float] = {}
@@ -38,13 +38,13 @@ class StageAnswer(Loose):
 
     @property
     def used(self) -> Usage:
-        """Resources consumed, as far as this version knows them."""
+        """Usage of the stage, with the resources that this version knows."""
         known = {name: self.usage[name] for name in Usage.model_fields if name in self.usage}
         return Usage.model_validate(known)
 
 
 class NightAnswer(Loose):
-    """What the stages of one seed came to."""
+    """Results of the stages for one seed."""
 
     error: str = ""
     spec: dict[str, Any] = {}
@@ -52,17 +52,17 @@ class NightAnswer(Loose):
 
 
 class WarningAnswer(Loose):
-    """One warning of deprecation."""
+    """A deprecation warning."""
 
     library: str
     category: str
     text: str
     line: str
-    """Of Nightbid's own, where it was caused; empty if none was on the stack."""
+    """Line of Nightbid's code that caused it; empty if none was on the stack."""
 
 
 class Answer(Loose):
-    """What one process answers."""
+    """Answer of one process."""
 
     contract: int
     error: str = ""
@@ -80,7 +80,7 @@ def read_answer(path: Path) -> Answer:
     """Read an answer.
 
     Raises:
-        StageError: it is of another contract, or is not one.
+        StageError: The file is not an answer, or has another contract number.
     """
     try:
         found = Answer.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Environments made from locks, beside the present one, kept by the digest of the lock.
+"""Virtual environments built from locks, stored by the digest of the lock.
 
-Files are hard links to those of the running environment or of `uv`'s cache: an environment that
-shares most of its packages with another takes seconds and little disk.
+Files are hard links to those of the running environment or of `uv`'s cache, so an environment that
+shares most of its packages with another one takes seconds to build and little disk space.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from nightbid.errors import ConfigError, StageError
 from nightbid.rehearse.locks import PROGRAM, Lock
 
 KEPT = 12
-"""Environments that stay; the least recently used beyond that are deleted."""
+"""Number of environments that are kept; beyond that, the least recently used are deleted."""
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A Python with the packages of one lock."""
+    """A Python environment with the packages of one lock."""
 
     python: Path
     lock: Lock
     digest: str
 
     def run(self, arguments: list[str], environment: dict[str, str], log: Path) -> int:
-        """Run this Python; what it prints is appended to a file.
+        """Run this Python, and append its output to a file.
 
         Returns:
-            The exit code.
+            Exit code of the process.
         """
         with log.open("a", encoding="utf-8") as output:
             return subprocess.run(  # noqa: S603 - our own arguments
@@ -52,10 +52,10 @@ class Environment:
 
 
 def find_uv() -> Path:
-    """The `uv` that `make install` put beside this Python, or the one on the PATH.
+    """Find `uv`: the one that `make install` installed with this Python, or the one on the PATH.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: `uv` is not installed.
     """
     beside = Path(sys.executable).with_name("uv")
     found = str(beside) if beside.exists() else shutil.which("uv")
@@ -69,22 +69,22 @@ def find_uv() -> Path:
 
 
 def source_folder() -> Path:
-    """Folder that the running Nightbid is imported from."""
+    """Get the folder that the running Nightbid is imported from."""
     return Path(nightbid.__file__).resolve().parents[1]
 
 
 class Environments:
-    """Makes and keeps environments below one folder.
+    """Builds and stores environments in one folder.
 
     Args:
-        folder: below the cache; safe to delete while no rehearsal runs.
+        folder: Folder in the cache; safe to delete while no rehearsal runs.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def present(self, lock: Lock) -> Environment:
-        """The running environment if it has what the lock pins, else one that is made from it."""
+        """Get the running environment if it has all pins of the lock, else build one from it."""
         if PROGRAM not in lock.pins and not (missing := lock.not_installed()):
             return Environment(Path(sys.executable), lock, f"running-{lock.digest}")
         if PROGRAM not in lock.pins:
@@ -92,12 +92,12 @@ class Environments:
         return self.make(lock)
 
     def make(self, lock: Lock) -> Environment:
-        """Make the environment of a lock, or find the one that was made before.
+        """Build the environment of a lock, or reuse an existing one.
 
-        Two processes that want the same one wait for each other.
+        If two processes need the same environment, one waits for the other.
 
         Raises:
-            StageError: a package cannot be installed.
+            StageError: A package cannot be installed.
         """
         final = self._folder / lock.digest
         python = final / "bin" / "python"
@@ -118,8 +118,8 @@ class Environments:
             _run([uv, "venv", "--quiet", "--python", sys.executable, str(final)], lock)
             (packages,) = final.glob("lib/python*/site-packages")
             _link_present(packages)
-            # The lock is complete: what it pins is installed as it is, fitting or not, and what
-            # it does not pin is removed.
+            # The lock is complete: install its pins without resolving dependencies, and remove
+            # all other packages.
             _run([uv, "pip", "sync", "--quiet", "--python", str(final / "bin" / "python"),
                   str(wanted)], lock)  # fmt: skip
         except BaseException:
@@ -148,9 +148,10 @@ class Environments:
 
 
 def _link_present(packages: Path) -> None:
-    """Begin with the running environment's packages, compiled as they are; `uv` changes the rest.
+    """Link the packages of the running environment, with compiled files; `uv` changes the rest.
 
-    Without hard links between the two folders nothing is copied, and `uv` installs everything.
+    If hard links between the two folders are impossible, nothing is copied and `uv` installs all
+    packages.
     """
     present = Path(sysconfig.get_paths()["purelib"])
     if not present.is_relative_to(sys.prefix):

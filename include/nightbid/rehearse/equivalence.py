@@ -1,4 +1,4 @@
-"""Whether two sides are equivalent: paired by seed, with intervals."""
+"""Statistical tests of the equivalence of two sides, paired by seed, with intervals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 TOO_WIDE = math.log(100)
-"""Half an interval of a logarithm beyond which it says nothing: there are too few seeds."""
+"""Half-width of an interval of a logarithm from which it is useless, because of too few seeds."""
 LEVEL = 0.05
-"""Of each of the two one-sided tests."""
+"""Significance level of each of the two one-sided tests."""
 
 
 class Equivalence(BaseModel):
@@ -22,15 +22,16 @@ class Equivalence(BaseModel):
 
     margin: float
     before: tuple[float, ...]
-    """One value for each seed, of the present side."""
+    """Values of the present side, one per seed."""
     after: tuple[float, ...]
     mean: float
-    """Of the differences, candidate less present."""
+    """Mean difference, candidate minus present."""
     low: float
-    """Bounds of the 90 % interval of the mean: within the margin means p < 0.05 in both tests."""
+    """Lower bound of the 90 % interval of the mean. If the interval is within the margin, p < 0.05
+    in both tests."""
     high: float
     p: float
-    """The larger p-value of the two tests."""
+    """Larger p-value of the two tests."""
     seed_noise: float
     """Standard deviation between the seeds of the present side."""
 
@@ -41,7 +42,7 @@ class Equivalence(BaseModel):
 
     @property
     def different(self) -> bool:
-        """Whether the difference is beyond chance, be it small or large."""
+        """Whether the difference is beyond chance, regardless of its size."""
         return self.low > 0 or self.high < 0
 
 
@@ -49,12 +50,12 @@ def tost(before: Sequence[float], after: Sequence[float], margin: float) -> Equi
     """Test whether two sides are equivalent.
 
     Args:
-        before: one value for each seed, of the present side.
-        after: the same seeds, of the candidate.
-        margin: largest difference that does not matter.
+        before: Values of the present side, one per seed.
+        after: Values of the candidate, for the same seeds.
+        margin: Largest difference that does not matter.
 
     Raises:
-        ValueError: fewer than two seeds, or not the same number.
+        ValueError: There are fewer than two seeds, or the numbers of seeds differ.
     """
     differences = [b - a for a, b in zip(before, after, strict=True)]
     n = len(differences)
@@ -77,7 +78,7 @@ def tost(before: Sequence[float], after: Sequence[float], margin: float) -> Equi
 
 
 class Ratio(BaseModel):
-    """How many times as much the candidate takes, geometric mean over seeds."""
+    """Ratio of the candidate to the present side, as the geometric mean over seeds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,8 +87,8 @@ class Ratio(BaseModel):
     after: float
     ratio: float
     low: float | None = None
-    """Bounds of an interval of the ratio that holds for all ratios of a rehearsal together; None
-    if there are too few seeds for one."""
+    """Lower bound of an interval of the ratio that holds for all ratios of a rehearsal together;
+    None if there are too few seeds."""
     high: float | None = None
 
 
@@ -95,12 +96,13 @@ def ratio(before: Sequence[float], after: Sequence[float], *, compared: int) -> 
     """Compare times or sizes, seed by seed.
 
     Args:
-        before: positive values of the present side, one for each seed.
-        after: of the candidate.
-        compared: number of such ratios in the rehearsal: the level is divided by it (Bonferroni).
+        before: Positive values of the present side, one per seed.
+        after: Positive values of the candidate, for the same seeds.
+        compared: Number of such ratios in the rehearsal, by which the level is divided
+            (Bonferroni).
 
     Returns:
-        None if a value is missing or not positive.
+        The ratio; None if a value is missing or not positive.
     """
     pairs = list(zip(before, after, strict=True))
     if not pairs or any(a <= 0 or b <= 0 for a, b in pairs):

@@ -1,4 +1,4 @@
-"""What a rehearsal found: changes, how grave each is, and the verdict that follows."""
+"""Findings of a rehearsal, their severity, and the verdict that follows."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ BISECTED: tuple[Kind, ...] = (
     "failure", "settings", "features", "metrics", "training", "champion", "serving", "records",
     "predictions",
 )  # fmt: skip
-"""Kinds of which a cause is looked for; warnings name their library themselves."""
+"""Kinds of findings whose cause is searched; warnings name their library themselves."""
 
 
 class Finding(BaseModel):
-    """One difference between the two sides."""
+    """A difference between the two sides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Kind
     subject: str
-    """What differs: a stage, a feature, a metric."""
+    """Stage, feature or metric that differs."""
     grave: bool
-    """Whether the upgrade is not safe because of it."""
+    """Whether the finding makes the upgrade unsafe."""
     text: str
 
 
 def verdict_of(findings: Iterable[Finding]) -> Verdict:
-    """The verdict that follows from all findings."""
+    """Get the verdict that follows from all findings."""
     found = list(findings)
     if any(each.grave for each in found):
         return "not safe"

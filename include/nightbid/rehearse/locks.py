@@ -1,4 +1,4 @@
-"""Lock files: what they pin, how two of them differ, and mixtures of both."""
+"""Lock files: parsing, differences between two locks, and mixes of both."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from packaging.utils import canonicalize_name
 from nightbid.errors import ConfigError
 
 PROGRAM = "nightbid"
-"""May be pinned too: a candidate version of Nightbid itself."""
+"""Package name of Nightbid itself, which a lock may pin as a candidate version."""
 _VIA = re.compile(r"-r (\S+)")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One package that two locks pin differently."""
+    """A package that two locks pin differently."""
 
     name: str
     before: str
-    """Pin in the present lock, `==4.6.0` or `@ URL`; empty: not in it."""
+    """Pin in the present lock, `==4.6.0` or `@ URL`; empty: not pinned."""
     after: str
-    """Pin in the candidate lock; empty: not in it."""
+    """Pin in the candidate lock; empty: not pinned."""
 
     def __str__(self) -> str:
         return f"{self.name} {_short(self.before)} → {_short(self.after)}"
@@ -37,7 +37,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Lock:
-    """Every package of an environment, each pinned."""
+    """Pins of all packages of an environment."""
 
     pins: Mapping[str, str]
     """Normalized name → `==1.2.3` or `@ URL`."""
@@ -47,7 +47,7 @@ class Lock:
         """Read the text of a lock file, as `uv pip compile` or `pip freeze` writes it.
 
         Raises:
-            ConfigError: a line is not a requirement, pins no version, or repeats a package.
+            ConfigError: A line is not a requirement, pins no version, or repeats a package.
         """
         pins: dict[str, str] = {}
         for number, line in enumerate(text.replace("\\\n", " ").splitlines(), 1):
@@ -76,7 +76,7 @@ class Lock:
         """Read a lock file.
 
         Raises:
-            ConfigError: see `parse`; or the file cannot be read.
+            ConfigError: The file cannot be read, or see `parse`.
         """
         try:
             return cls.parse(path.read_text(encoding="utf-8"), str(path))
@@ -88,7 +88,7 @@ class Lock:
             ) from error
 
     def text(self) -> str:
-        """The lock as a requirements file, sorted."""
+        """Get the text of the lock as a sorted requirements file."""
         return "".join(
             f"{name} {pin}\n" if pin.startswith("@") else f"{name}{pin}\n"
             for name, pin in sorted(self.pins.items())
@@ -96,7 +96,7 @@ class Lock:
 
     @property
     def digest(self) -> str:
-        """Digest of the pins, of local wheels' bytes and of this Python's version."""
+        """Compute the digest of the pins, the bytes of local wheels and this Python's version."""
         hashed = hashlib.sha256(f"{sys.version_info[:3]}\n{self.text()}".encode())
         for pin in sorted(self.pins.values()):
             if pin.startswith("@ file://"):
@@ -105,13 +105,13 @@ class Lock:
         return hashed.hexdigest()[:16]
 
     def changes(self, candidate: Lock) -> tuple[Change, ...]:
-        """Packages that the candidate pins differently, by name."""
+        """List the packages that the candidate pins differently, sorted by name."""
         names = sorted({*self.pins, *candidate.pins})
         found = (Change(e, self.pins.get(e, ""), candidate.pins.get(e, "")) for e in names)
         return tuple(each for each in found if each.before != each.after)
 
     def with_changes(self, changes: Iterable[Change]) -> Lock:
-        """Pin some packages as the candidate does, and the others as this lock does."""
+        """Get a lock with the candidate's pins for some packages and this lock's for the others."""
         pins = dict(self.pins)
         for each in changes:
             if each.after:
@@ -121,7 +121,7 @@ class Lock:
         return Lock(pins)
 
     def not_installed(self) -> list[str]:
-        """Pins that the running environment does not have, as `name==1.2 (installed: 1.3)`."""
+        """List pins that the running environment lacks, as `name==1.2 (installed: 1.3)`."""
         found = []
         for name, pin in self.pins.items():
             if not pin.startswith("=="):
@@ -166,18 +166,18 @@ def _short(pin: str) -> str:
 
 
 def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv: Path) -> Lock:
-    """Resolve a lock in which some packages have other versions; the others move only if they must.
+    """Resolve a lock with other versions of some packages; others change only if necessary.
 
     Args:
-        upgrades: `name==version` or `name @ URL` each; none: the newest versions of everything
-            that `wanted` allows.
-        wanted: the `requirements.in` that the present lock was resolved from.
-        lock: the present lock.
-        folder: where to resolve.
-        uv: the program.
+        upgrades: Pins, `name==version` or `name @ URL`; empty: the newest versions that `wanted`
+            allows, of all packages.
+        wanted: Path of the `requirements.in` from which the present lock was resolved.
+        lock: Path of the present lock.
+        folder: Folder to resolve in.
+        uv: Path of the program `uv`.
 
     Raises:
-        ConfigError: an upgrade is not a pin, or no set of versions satisfies all requirements.
+        ConfigError: An upgrade is not a pin, or no set of versions satisfies all requirements.
     """
     asked: dict[str, str] = {}
     for each in upgrades:
@@ -191,13 +191,13 @@ def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv:
             lines.append(f"{name}{extras}{asked.pop(name)}")
         elif name not in asked:
             lines.append(line)
-    # What is installed from a file has no version that the resolver would have to find.
+    # A package that is installed from a file has no version for the resolver to find.
     direct = {name: pin for name, pin in asked.items() if pin.startswith("@")}
     lines += [f"{name}{pin}" for name, pin in asked.items() if name not in direct]
     folder.mkdir(parents=True, exist_ok=True)
     request, found = folder / "requirements.in", folder / "requirements.txt"
     request.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    # uv keeps the versions of the file that it writes to wherever they still fit.
+    # uv keeps the versions in its existing output file if they still satisfy the requirements.
     found.write_text(lock.read_text(encoding="utf-8"), encoding="utf-8")
     done = subprocess.run(  # noqa: S603 - our own arguments
         [str(uv), "pip", "compile", "--quiet", "--python-version", "3.11", str(request),
@@ -216,10 +216,10 @@ def resolve(upgrades: Sequence[str], wanted: Path, lock: Path, folder: Path, uv:
 
 
 def check_lock(wanted: Path, lock: Path) -> list[str]:
-    """Say where a lock does not match the file that it was resolved from, without a network.
+    """List where a lock contradicts the file that it was resolved from, without network access.
 
     Returns:
-        One line per fault; empty if it matches.
+        One line per fault; empty if the lock matches.
     """
     text = lock.read_text(encoding="utf-8")
     pins = Lock.parse(text, str(lock)).pins
@@ -243,7 +243,7 @@ def check_lock(wanted: Path, lock: Path) -> list[str]:
 
 
 def _direct(text: str, wanted: str) -> set[str]:
-    """Packages that a lock says it pins because the `.in` file asks for them."""
+    """Get the packages that a lock pins because the `.in` file requires them, by its comments."""
     found: set[str] = set()
     name = ""
     for line in text.splitlines():

@@ -1,7 +1,7 @@
-"""Airflow's metadata database: a copy of the installation's, migrated to the candidate's version.
+"""Migration of a copy of Airflow's metadata database to the candidate's version.
 
-The installation's own database is only read. The copy is a SQLite file below the cache, or a
-database of its own on the same PostgreSQL server; it is deleted afterwards.
+The installation's own database is only read. The copy is a SQLite file in the cache, or a separate
+database on the same PostgreSQL server; it is deleted afterwards.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ from nightbid.rehearse.sides import Sides, last_line
 
 CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 HIDDEN = "airflow-db-not-allowed"
-"""What Airflow tells its tasks instead of the address."""
+"""Text that Airflow gives to its tasks instead of the database address."""
 WAIT = 10
-"""Seconds for a PostgreSQL server to answer."""
+"""Timeout of a connection to a PostgreSQL server, in seconds."""
 
 
 class Migrated(BaseModel):
-    """What became of the migration."""
+    """Result of the migration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     what: str = ""
-    """Which database was migrated, in words, without a password."""
+    """Description of the migrated database, without a password."""
     tables: int = 0
     rows: int = 0
-    """Of the copy, before the candidate migrated it."""
+    """Number of rows of the copy before the candidate migrated it."""
     seconds: float = 0.0
     error: str = ""
     fewer: tuple[str, ...] = ()
-    """Tables that had more rows before, in words."""
+    """Descriptions of tables that lost rows."""
     not_copied: str = ""
     """Why a new database was migrated instead of a copy; empty if there was none to copy."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A database that may be changed."""
+    """A copied database, which may be changed."""
 
     address: str
-    """Secret: it may hold a password."""
+    """Address of the copy; secret, because it may contain a password."""
     what: str
 
     def rows(self) -> dict[str, int]:
-        """Rows of each table."""
+        """Count the rows of each table."""
         if self.address.startswith("sqlite"):
             with closing(sqlite3.connect(_file_of(self.address))) as base:
                 names = [row[0] for row in base.execute(
@@ -87,10 +87,10 @@ class Copy:
 
 
 def address_of(settings: Settings) -> str:
-    """The address of this installation's metadata database; empty if it cannot be known here.
+    """Get the address of this installation's metadata database; empty if it is unknown.
 
-    Taken from `NIGHTBID_AIRFLOW_DATABASE`, from Airflow's own variable, from the folder
-    `AIRFLOW_HOME`, or from the embedded Airflow beside a local workspace.
+    It is taken from `NIGHTBID_AIRFLOW_DATABASE`, from Airflow's own variable, from the folder
+    `AIRFLOW_HOME`, or from the embedded Airflow of a local workspace.
     """
     if settings.airflow_database is not None:
         return settings.airflow_database.get_secret_value()
@@ -110,15 +110,15 @@ def migrate_copy(
     """Copy the metadata, and migrate the copy to the candidate's version of Airflow.
 
     Args:
-        sides: runs and meters `airflow db migrate`.
-        folder: of the copy and the logs; deleted first.
-        address: of the database, as SQLAlchemy writes it; empty: a new one is migrated.
-        present: brings the copy to the present version, a step that changes nothing where the
-            installation is up to date.
-        candidate: whose migration is tried.
+        sides: Runner that runs and meters `airflow db migrate`.
+        folder: Folder for the copy and the logs; its content is deleted first.
+        address: Address of the database in SQLAlchemy's form; empty: a new database is migrated.
+        present: Present environment, which first migrates the copy to its own version; this changes
+            nothing if the installation is up to date.
+        candidate: Environment whose migration is tried.
 
     Raises:
-        BudgetExceeded: the rehearsal's budget is spent.
+        BudgetExceeded: The budget of the rehearsal is used up.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -168,10 +168,10 @@ def _migrate(
 
 @contextmanager
 def _copied(address: str, folder: Path, name: str) -> Iterator[Copy]:
-    """A copy of a database, for as long as it is needed.
+    """Copy a database, and delete the copy on exit.
 
     Raises:
-        StageError: it is of a kind that is not copied, or cannot be copied.
+        StageError: The database is of a kind that is not supported, or cannot be copied.
     """
     kind = address.partition(":")[0].partition("+")[0]
     if kind == "sqlite":
@@ -197,8 +197,9 @@ def _copied(address: str, folder: Path, name: str) -> Iterator[Copy]:
 
 @contextmanager
 def _copied_in_postgres(address: str, folder: Path, name: str) -> Iterator[Copy]:
-    """A copy beside the original: `pg_dump` reads one moment of it while Airflow goes on."""
-    # The name is the rehearsal's: what a killed one left is dropped, and two do not meet.
+    """Copy a database on the same server: `pg_dump` reads a snapshot while Airflow runs."""
+    # The name is specific to the rehearsal: leftovers of a killed one are dropped, and two
+    # rehearsals do not interfere.
     database = f"nightbid_rehearsal_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
     parts = _postgres(address)
     drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database))
@@ -222,7 +223,7 @@ def _copied_in_postgres(address: str, folder: Path, name: str) -> Iterator[Copy]
 
 
 def _program(name: str, arguments: list[str], parts: dict[str, str]) -> None:
-    """Run a client of PostgreSQL; the password goes by a variable, which other users cannot see."""
+    """Run a client of PostgreSQL, with the password in a variable, which other users cannot see."""
     path = shutil.which(name)
     if path is None:
         raise StageError(
@@ -244,7 +245,7 @@ def _connect(parts: dict[str, str]) -> psycopg.Connection[Any]:
 
 
 def _postgres(address: str) -> dict[str, str]:
-    """The parts of an address of SQLAlchemy, as libpq names them."""
+    """Split an address of SQLAlchemy into its parts, with the names of libpq."""
     split = urlsplit(address)
     parts = {
         "host": split.hostname or "",
@@ -258,7 +259,7 @@ def _postgres(address: str) -> dict[str, str]:
 
 
 def _file_of(address: str) -> str:
-    """The file of `sqlite:////whole/path` or `sqlite:///relative`."""
+    """Get the file of an address `sqlite:////whole/path` or `sqlite:///relative`."""
     return unquote(urlsplit(address).path[1:])
 
 

@@ -1,4 +1,4 @@
-"""What a rehearsal is asked to do; written when it starts, and what a rerun goes on with."""
+"""Plan of a rehearsal, written at its start and used to resume it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nightbid.rehearse.locks import Change, Lock
 
 
 class RehearsalPlan(BaseModel):
-    """One rehearsal. The same command gives the same plan, so it goes on where it was killed."""
+    """Plan of a rehearsal. The same command gives the same plan, so it can resume a rehearsal."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,12 +21,12 @@ class RehearsalPlan(BaseModel):
     """Newest day of logs."""
     overrides: tuple[str, ...] = ()
     frozen: str
-    """Name of the frozen data set that both sides learn from."""
+    """Name of the frozen data set that both sides train on."""
     seeds: int
     first_seed: int
-    """Seeds are this one and those that follow."""
+    """First seed; the others are the following numbers."""
     margin: float
-    """Largest difference of normalized entropy that does not matter."""
+    """Largest difference in normalized entropy that does not matter."""
     present: dict[str, str]
     """Pins of the present lock."""
     candidate: dict[str, str]
@@ -35,9 +35,9 @@ class RehearsalPlan(BaseModel):
     bisect: bool = True
     budget_usd: Decimal | None = None
     minutes: float | None = None
-    """Time after which no further step of the bisection begins."""
+    """Minutes after which no further step of the bisection starts; None: no limit."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """Packages that the two locks pin differently."""
+        """List the packages that the two locks pin differently."""
         return Lock(self.present).changes(Lock(self.candidate))

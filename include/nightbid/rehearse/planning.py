@@ -1,4 +1,4 @@
-"""Planning a rehearsal: which rows, which locks, how many seeds."""
+"""Makes the plan of a rehearsal: rows, locks and seeds."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def candidate_lock(
     *,
     newest: bool = False,
 ) -> Lock:
-    """The lock that is asked for, resolved if only some packages are named.
+    """Get the candidate lock; resolve it if only some packages are given.
 
     Args:
-        requirements: a whole lock.
-        upgrades: single packages, `name==version`.
-        present: the present lock.
-        newest: the newest versions that the `.in` file beside the present lock allows.
+        requirements: Path of a complete lock; None for none.
+        upgrades: Pins of single packages, `name==version`.
+        present: Path of the present lock.
+        newest: Whether to use the newest versions that the `.in` file next to the present lock
+            allows.
 
     Raises:
-        ConfigError: neither or both are given, or no set of versions fits.
+        ConfigError: Not exactly one of the options is given, or no set of versions fits.
     """
     if bool(requirements) + bool(upgrades) + newest != 1:
         raise ConfigError(
@@ -75,24 +76,25 @@ def plan_rehearsal(
     """Plan a rehearsal of the rows that a night has sampled, or of a frozen data set.
 
     Args:
-        pipeline: name of the pipeline.
-        settings: of the installation.
-        present: lock of the running environment.
-        candidate: lock to rehearse.
-        run_id: the night whose rows are used; default: the newest one with sampled rows.
-        frozen: a frozen data set instead.
+        pipeline: Name of the pipeline.
+        settings: Settings of the installation.
+        present: Lock of the running environment.
+        candidate: Lock to rehearse.
+        run_id: Run whose rows are used; empty: the newest one with sampled rows.
+        frozen: Name of a frozen data set to use instead; empty: none.
         overrides: `key=value` settings of the pipeline, the same on both sides.
-        seeds: trainings on each side, at least 2.
-        margin: of normalized entropy; default: `evaluate.margin_ne` of the pipeline.
-        latency: whether to load-test as well, about 20 s for each seed and side.
-        bisect: whether to look for the packages that cause a change.
-        budget_usd: limit of all processes, at cloud prices.
-        minutes: after which no step of the bisection begins.
-        name: of the rehearsal; default: made of what is rehearsed.
+        seeds: Number of trainings on each side, at least 2.
+        margin: Largest difference in normalized entropy that does not matter; None: the pipeline's
+            `evaluate.margin_ne`.
+        latency: Whether to load-test as well, about 20 s per seed and side.
+        bisect: Whether to search for the packages that cause a change.
+        budget_usd: Limit on the cost of all processes, at cloud prices; None: no limit.
+        minutes: Minutes after which no step of the bisection starts; None: no limit.
+        name: Name of the rehearsal; empty: derived from what is rehearsed.
 
     Raises:
-        ConfigError: seeds or margin are out of their domain.
-        MissingDataError: there are no rows to use.
+        ConfigError: Seeds or margin are out of their range.
+        MissingDataError: There are no rows to use.
     """
     spec = find_pipeline(pipeline, settings.pipelines, overrides)
     if seeds < 2:

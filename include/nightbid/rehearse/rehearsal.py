@@ -1,4 +1,4 @@
-"""A whole rehearsal: both sides, the comparison, the causes, and the report."""
+"""Runs a rehearsal: both sides, the comparison, the search for causes, and the report."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from nightbid.storage.workspace import Workspace, write_atomically
 
 
 class Rehearsal:
-    """Runs a plan. A killed rehearsal goes on when the same plan is run again.
+    """Runs a plan. Running the same plan again resumes a killed rehearsal.
 
     Args:
-        plan: what to do.
-        settings: of the installation.
-        say: told what happens, line by line.
+        plan: Plan to run.
+        settings: Settings of the installation.
+        say: Callback for lines about the progress.
     """
 
     def __init__(self, plan: RehearsalPlan, settings: Settings, say: Say = lambda _: None) -> None:
@@ -58,15 +58,15 @@ class Rehearsal:
         )  # fmt: skip
 
     def run(self, *, again: bool = False) -> Report:
-        """Run both sides, compare them, look for causes and write the report.
+        """Run both sides, compare them, search for causes and write the report.
 
         Args:
-            again: start over instead of going on.
+            again: Whether to start over instead of resuming.
 
         Raises:
-            ConfigError: another process runs this rehearsal, or the plan has changed.
-            BudgetExceeded: the budget ended before both sides were compared.
-            StageError: the present side fails: there is nothing to compare with.
+            ConfigError: Another process runs this rehearsal, or the plan has changed.
+            BudgetExceeded: The budget was used up before both sides were compared.
+            StageError: The present side failed, so there is nothing to compare with.
         """
         begun = time.monotonic()
         with self._alone():
@@ -109,7 +109,7 @@ class Rehearsal:
 
     @property
     def report_folder(self) -> UPath:
-        """Where the report lies in the workspace."""
+        """Folder of the report in the workspace."""
         return report_folder(self._workspace, self.plan)
 
     @contextmanager
@@ -127,7 +127,7 @@ class Rehearsal:
             yield
 
     def _keep_pipeline(self) -> None:
-        """Copy the YAML: an edit during the rehearsal must not reach one side only."""
+        """Copy the YAML, so that an edit during the rehearsal does not affect only one side."""
         source = self._settings.pipelines
         name = f"{self.plan.pipeline}.yaml"
         kept = self.folder / "pipelines"
@@ -141,7 +141,7 @@ class Rehearsal:
             try:
                 old = RehearsalPlan.model_validate_json(path.read_text(encoding="utf-8"))
             except ValueError:
-                # Of another version of Nightbid, whose half-done work was left out above.
+                # From another version of Nightbid, whose partial work was discarded above.
                 old = self.plan
             if old.model_dump(exclude=loose) != self.plan.model_dump(exclude=loose):
                 raise ConfigError(
@@ -152,7 +152,7 @@ class Rehearsal:
         path.write_text(self.plan.model_dump_json(indent=1), encoding="utf-8")
 
     def _forget(self) -> None:
-        """Delete what a rerun would go on with."""
+        """Delete the state from which a rerun would resume."""
         for name in ("units", "source", "pipelines"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
@@ -164,7 +164,7 @@ class Rehearsal:
         before: list[Answer] = []
         after: list[Answer] = []
         for seed in range(self.plan.seeds):
-            # The sides take turns to begin: a machine that gets busier is no slower version.
+            # The sides take turns in starting, so that a busier machine does not look slower.
             order = ["present", "candidate"] if seed % 2 == 0 else ["candidate", "present"]
             for side in order:
                 self._say(f"seed {seed + 1} of {self.plan.seeds}, {side}")
@@ -239,9 +239,9 @@ class Rehearsal:
             )  # fmt: skip
 
     def _copy_records(self, to: Path) -> None:
-        """Give a process a copy of its own of the records as they were when they were needed first.
+        """Copy the records for a process, as they were at the first copy of this rehearsal.
 
-        The ledger grows meanwhile, by this very rehearsal.
+        The ledger grows meanwhile, because of this rehearsal's own costs.
         """
         kept = self.folder / "units" / "records"
         if not kept.exists():
@@ -281,7 +281,7 @@ class Rehearsal:
     def _judge(
         self, part: tuple[Change, ...], kind: Kind, subjects: set[str], present: Environment
     ) -> Outcome:
-        """Try a mixture of both locks, and say whether it shows the same finding."""
+        """Try a mix of both locks, and return whether it shows the same finding."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise BudgetExceeded(
                 f"{self.plan.minutes:g} minutes are over", where=self.plan.name,
@@ -312,7 +312,7 @@ class Rehearsal:
         environment: Environment,
         present: Environment,
     ) -> None:
-        """Run as little as shows whether a finding is there."""
+        """Run only the stages that show whether a finding occurs."""
         stages = self._stages if kind == "failure" else STEP_STAGES[kind]
         seeds = range(self.plan.seeds if kind == "training" else min(2, self.plan.seeds))
         if kind not in ("training", "predictions"):
@@ -340,7 +340,7 @@ class Rehearsal:
             answer = self._sides.ask(folder, environment, steps)
             back = None
             if kind == "champion":
-                # The step's own model under the present lock: the way back.
+                # Score the step's own model under the present lock, as after a downgrade.
                 own = [each for each in steps if each["name"] == "score_own"]
                 own = [{**each, "to": each["to"].replace("score_own", "back")} for each in own]
                 name = folder.with_name(f"{folder.name}-back")
@@ -362,7 +362,7 @@ class Rehearsal:
 
 
 def _tables(found: Comparison) -> dict[str, Any]:
-    """The comparison as JSON values; infinite distances are None."""
+    """Convert the comparison to JSON values; infinite distances become None."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "model_dump"):

@@ -1,4 +1,4 @@
-"""What a rehearsal came to: `rehearsal.json`."""
+"""Report of a rehearsal: `rehearsal.json`."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from nightbid.storage.workspace import Workspace
 
 
 class Report(BaseModel):
-    """The verdict, what it rests on, and where changes come from."""
+    """Verdict of a rehearsal, its findings, and their causes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     plan: RehearsalPlan
     changes: tuple[str, ...]
-    """Packages, `name before → after`."""
+    """Changed packages, as `name before → after`."""
     verdict: Verdict
     findings: tuple[Finding, ...]
-    """Grave ones first."""
+    """Findings, grave ones first."""
     causes: tuple[Cause, ...]
     compared: dict[str, Any]
-    """The tables of the comparison."""
+    """Tables of the comparison."""
     cost_usd: Decimal
-    """Of all processes, at cloud prices."""
+    """Cost of all processes, at cloud prices."""
     seconds: float
-    """Of the process that wrote it: a rehearsal that went on counts its last part."""
+    """Duration of the process that wrote the report; of a resumed rehearsal only the last part."""
     created: dt.datetime
 
     @property
     def finished(self) -> bool:
-        """Whether the causes of all changes were found as well."""
+        """Whether the causes of all changes were found."""
         return self.verdict == "safe" or (
             self.plan.bisect and all(each.finished for each in self.causes)
         )
 
     @property
     def packages(self) -> list[str]:
-        """Packages that cause a change, by name."""
+        """List the packages that cause a change, sorted by name."""
         return sorted({name for cause in self.causes for name in cause.packages})
 
     @property
     def sentence(self) -> str:
-        """The verdict with its first reason."""
+        """Get the verdict with its first reason, as a sentence."""
         if not self.findings:
             return "safe: nothing differs"
         return f"{self.verdict}: {self.findings[0].text}"
 
 
 def report_folder(workspace: Workspace, plan: RehearsalPlan) -> UPath:
-    """Where the report of a rehearsal lies."""
+    """Get the folder of the report of a rehearsal."""
     return workspace.root / "rehearsals" / plan.pipeline / plan.name
 
 
 def read_report(workspace: Workspace, plan: RehearsalPlan) -> Report | None:
-    """The report of a rehearsal; None if it has none yet, or one of another plan."""
+    """Read the report of a rehearsal; None if there is none, or one of another plan."""
     path = report_folder(workspace, plan) / "rehearsal.json"
     if not path.exists():
         return None
@@ -72,11 +72,11 @@ def read_report(workspace: Workspace, plan: RehearsalPlan) -> Report | None:
 
 
 def reports_of(workspace: Workspace, pipelines: Iterable[str]) -> list[Report]:
-    """List the rehearsals that have a report, the newest first; unreadable ones are left out.
+    """List the reports of rehearsals, the newest first; unreadable ones are skipped.
 
     Args:
-        workspace: where they lie.
-        pipelines: whose.
+        workspace: Workspace with the reports.
+        pipelines: Names of the pipelines.
     """
     found = []
     for pipeline in pipelines:
@@ -87,7 +87,7 @@ def reports_of(workspace: Workspace, pipelines: Iterable[str]) -> list[Report]:
 
 
 def find_report(workspace: Workspace, pipeline: str, name: str) -> Report | None:
-    """Read the report of a rehearsal by its name; None if it has none that can be read."""
+    """Read the report of a rehearsal by its name; None if there is no readable report."""
     path = workspace.root / "rehearsals" / pipeline / name / "rehearsal.json"
     try:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))

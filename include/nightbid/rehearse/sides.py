@@ -1,7 +1,7 @@
-"""Running the two sides of a rehearsal: processes, each with a folder that a rerun takes up.
+"""Runs the processes of both sides of a rehearsal, each with a folder from which it can resume.
 
-A side's process works in a workspace of its own below the cache. It sees none of this
-installation's settings but the price book, so it cannot reach the champion or the ledger.
+A process works in its own workspace in the cache. It gets no settings of this installation except
+the price book, so it cannot access the champion or the ledger.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Say = Callable[[str], None]
 
 
 class Sides:
-    """Runs processes of a rehearsal, meters them and enters their cost.
+    """Runs the processes of a rehearsal, meters them and records their cost.
 
     Args:
-        plan: what is rehearsed.
-        folder: of the rehearsal, below the cache.
-        settings: of the installation.
+        plan: Plan of the rehearsal.
+        folder: Folder of the rehearsal in the cache.
+        settings: Settings of the installation.
     """
 
     def __init__(self, plan: RehearsalPlan, folder: Path, settings: Settings) -> None:
@@ -53,19 +53,19 @@ class Sides:
 
     @property
     def source(self) -> Path:
-        """The copy of Nightbid that both sides run: an edit meanwhile must not reach one of them.
+        """Folder with a copy of Nightbid for both sides, so that an edit does not affect only one.
 
-        A lock that pins Nightbid brings its own.
+        A lock that pins Nightbid uses its own version instead.
         """
         return self.folder / "source"
 
     @property
     def is_outdated(self) -> bool:
-        """Whether an earlier process of this rehearsal began it with another Nightbid's code."""
+        """Whether an earlier process started this rehearsal with other code of Nightbid."""
         return self.source.exists() and _digest(self.source) != _digest(source_folder())
 
     def keep_source(self) -> None:
-        """Copy the running Nightbid, once."""
+        """Copy the running Nightbid if there is no copy yet."""
         if self.source.exists():
             return
         scratch = self.folder / ".tmp-source"
@@ -79,11 +79,11 @@ class Sides:
     def night(
         self, name: str, environment: Environment, seed: int, stages: tuple[str, ...]
     ) -> Answer:
-        """Run stages of the night with one seed, or read what an earlier process answered.
+        """Run stages of the night with one seed, or read the answer of an earlier process.
 
         Raises:
-            BudgetExceeded: the rehearsal's budget is spent.
-            StageError: the process ended without an answer.
+            BudgetExceeded: The budget of the rehearsal is used up.
+            StageError: The process ended without an answer.
         """
         folder = self.folder / "units" / f"{name}-seed{seed}"
         overrides = [*self.plan.overrides, f"sampling.frozen={self.plan.frozen}"]
@@ -107,13 +107,13 @@ class Sides:
         *,
         data: bool = False,
     ) -> Answer:
-        """Have a process of an environment do some steps, once.
+        """Run steps in a process of an environment, or read the answer of an earlier process.
 
         Args:
-            folder: of the process; its answer stays there.
-            environment: whose Python runs.
-            steps: of `nightbid.rehearse.worker`.
-            data: whether the frozen rows are needed.
+            folder: Folder of the process, which keeps its answer.
+            environment: Environment whose Python runs the steps.
+            steps: Steps of `nightbid.rehearse.worker`.
+            data: Whether the steps need the frozen rows.
 
         Raises: see `night`.
         """
@@ -140,7 +140,7 @@ class Sides:
     def program(
         self, folder: Path, environment: Environment, arguments: list[str], **variables: str
     ) -> int:
-        """Run another program of an environment; returns its exit code."""
+        """Run another program of an environment; return its exit code."""
         self.check_budget()
         folder.mkdir(parents=True, exist_ok=True)
         return self._run(folder, environment, arguments, **variables)
@@ -212,17 +212,17 @@ class Sides:
 
     @property
     def spent(self) -> Decimal:
-        """Cost of all processes so far, in USD at cloud prices."""
+        """Get the cost of all processes so far, in USD at cloud prices."""
         entries = Ledger(self._workspace).entries(
             pipeline=self.plan.pipeline, run_id=self.plan.name
         )
         return total(entries).amount
 
     def check_budget(self) -> None:
-        """Stop before a process for which there is no money.
+        """Raise an error before starting a process if the budget is used up.
 
         Raises:
-            BudgetExceeded: the money is spent.
+            BudgetExceeded: The budget is used up.
         """
         budget = self.plan.budget_usd
         if budget is not None and (used := self.spent) >= budget:
@@ -234,10 +234,10 @@ class Sides:
 
 
 def scores_file(answer: Answer) -> Path:
-    """The predictions that a side's evaluation kept.
+    """Get the file with the predictions from a side's evaluation.
 
     Raises:
-        ConfigError: its evaluation did not end well.
+        ConfigError: The evaluation failed.
     """
     stage = answer.night.stages.get("evaluate") if answer.night else None
     found = sorted(Path(stage.folder).glob("scores/part-*.parquet")) if stage else []
@@ -247,7 +247,7 @@ def scores_file(answer: Answer) -> Path:
 
 
 def _digest(folder: Path) -> str:
-    """Of every file of the program below a folder."""
+    """Compute the digest of all source files in a folder."""
     found = hashlib.sha256()
     for path in sorted((folder / PROGRAM).rglob("*")):
         if path.is_file() and path.parent.name != "__pycache__":
@@ -264,6 +264,6 @@ def _link(source: str, target: str) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last line that a process printed."""
+    """Get the last line of a process's output."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     return next((each.strip() for each in reversed(lines) if each.strip()), "it printed nothing")

@@ -1,4 +1,4 @@
-"""What the processes of a rehearsal do beside the night: probes of models, metrics and records."""
+"""Steps of a rehearsal in addition to the night: probes of models, metrics and records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nightbid.schema import LABEL, USER, WEIGHT
 from nightbid.storage.workspace import Workspace
 
 STAGES = ("sample", "featurize", "train", "train_baseline", "evaluate", "export", "load_test")
-"""Of a night, with each seed on each side; gates judge, they compute nothing that is served."""
+"""Stages of a night that run with each seed on each side; gates compute nothing that is served."""
 STEP_STAGES: Mapping[Kind, tuple[str, ...]] = {
     "failure": STAGES,
     "settings": (),
@@ -25,10 +25,10 @@ STEP_STAGES: Mapping[Kind, tuple[str, ...]] = {
     "serving": ("sample", "featurize", "train", "export"),
     "records": (),
 }
-"""Stages that a step of the bisection needs to show a finding of a kind."""
+"""Kind of finding → stages that a step of the bisection must run to show it."""
 REPLICATES = 20
 RUNS = 20
-"""Newest runs whose records are copied and opened."""
+"""Number of newest runs whose records are copied and opened."""
 
 
 def probe(
@@ -41,16 +41,16 @@ def probe(
     pipeline: str,
     only: Kind | None = None,
 ) -> list[dict[str, Any]]:
-    """What to ask a side about models, metrics and records.
+    """Make the steps that probe models, metrics and records on a side.
 
     Args:
-        folder: of the process.
-        reference: the present side's night: its predictions and rows are the common ones.
-        mine: this side's night.
-        other: the other side's.
-        records: a copy of the installation's records, if there is one.
-        pipeline: name of the pipeline.
-        only: what a step of the bisection needs; default: everything.
+        folder: Folder of the process.
+        reference: Night of the present side, whose predictions and rows both sides use.
+        mine: Night of this side.
+        other: Night of the other side.
+        records: Folder for a copy of the installation's records, which may not exist.
+        pipeline: Name of the pipeline.
+        only: Kind of finding that a step of the bisection needs; None: all probes.
     """
     steps: list[dict[str, Any]] = []
     evaluated, sampled = _stage(reference, "evaluate"), _stage(reference, "sample")
@@ -76,7 +76,7 @@ def probe(
 
 
 def copy_records(workspace: Workspace, pipeline: str, to: Path) -> None:
-    """Copy a pipeline's run records, champion and ledger; stage outputs are linked, for reading.
+    """Copy a pipeline's run records, champion and ledger, and link the outputs of stages.
 
     A workspace in a bucket is not copied.
     """

@@ -1,4 +1,4 @@
-"""Two Parquet outputs compared value by value."""
+"""Compares two Parquet outputs value by value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES = 3
 
 
 class ColumnDifference(BaseModel):
-    """Rows in which a column has other values."""
+    """Differences between the values of a column."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,13 +30,13 @@ class ColumnDifference(BaseModel):
     """Largest difference relative to the value."""
     is_float: bool
     examples: tuple[str, ...]
-    """Row keys with both values."""
+    """Examples: keys of rows with both values."""
 
 
 def compare_files(before: Path, after: Path, names: list[str]) -> list[ColumnDifference]:
-    """Compare files of the same names in two folders, column by column.
+    """Compare files with the same names in two folders, column by column.
 
-    Columns or rows that one side lacks count as different in every row.
+    Columns or rows that one side lacks count as different in all rows.
     """
     found: dict[str, list[ColumnDifference]] = {}
     for name in names:
@@ -118,7 +118,7 @@ def _column(
         scale = np.maximum(np.abs(np.nan_to_num(left)), np.finfo(np.float64).tiny)
     at = np.flatnonzero(wrong)
     if not len(at):
-        return None  # Another type or encoding of the same values.
+        return None  # the same values with another type or encoding
     changed = np.unique(rows[at])
     return ColumnDifference(
         column=name,
@@ -144,23 +144,23 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 class PredictionDifference(BaseModel):
-    """Predictions for the same rows."""
+    """Differences between two predictions for the same rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int
     changed: int
-    """Rows whose prediction is not the same number."""
+    """Number of rows whose predictions differ."""
     largest: float
     mean: float
     rankings: int
-    """Users with at least two rows."""
+    """Number of users with at least two rows."""
     rankings_changed: int
-    """Of them, those whose rows are in another order."""
+    """Number of these users whose rows are in another order."""
 
     @property
     def share(self) -> float:
-        """Share of rankings that change."""
+        """Get the share of rankings that change."""
         return self.rankings_changed / self.rankings if self.rankings else 0.0
 
 

@@ -1,4 +1,4 @@
-"""A rehearsal as an entry of the experiment tracking, beside the nights."""
+"""Logs a rehearsal in the experiment tracking, like a night."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nightbid.tracking.payload import Payload, Point, safe_name
 from nightbid.tracking.queue import Queue
 
 EXPERIMENT = "rehearsals"
-"""Experiment of the tracking store that has all rehearsals."""
+"""Name of the experiment with all rehearsals in the tracking store."""
 
 
 def track(report: Report, workspace: Workspace, settings: Settings) -> Tracked:
-    """Log a rehearsal, as a night is logged: a store that is down only delays it."""
+    """Log a rehearsal like a night; if the store is down, it is queued."""
     if not tracking_uri(settings, workspace):
         return Tracked("off")
     Queue(workspace).put(payload_of(report, workspace))
@@ -25,7 +25,7 @@ def track(report: Report, workspace: Workspace, settings: Settings) -> Tracked:
 
 
 def payload_of(report: Report, workspace: Workspace) -> Payload:
-    """Collect verdict, changes, causes and figures of a rehearsal."""
+    """Collect the verdict, changes, causes and metrics of a rehearsal."""
     plan = report.plan
     changes = {safe_name(each.name): f"{each.before} → {each.after}" for each in plan.changes}
     folder = report_folder(workspace, plan)

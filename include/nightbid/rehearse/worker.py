@@ -1,8 +1,8 @@
-"""One side of a rehearsal: a script that any environment's Python runs by its path.
+"""Process of one side of a rehearsal: a script that the Python of any environment runs by its path.
 
-It imports nothing of `nightbid.rehearse`: the environment may hold another version of Nightbid.
-What it is asked and what it answers are JSON files, see `nightbid.rehearse.contract`, and large
-results are Parquet files named in them.
+It imports nothing from `nightbid.rehearse`, because the environment may have another version of
+Nightbid. Its request and answer are JSON files, see `nightbid.rehearse.contract`; large results are
+Parquet files that they name.
 
     python -P worker.py request.json answer.json
 """
@@ -26,18 +26,18 @@ from typing import Any
 
 CONTRACT = 1
 PR_SET_PDEATHSIG = 1
-"""Of Linux' prctl."""
+"""Option of Linux' prctl that sets the signal a process gets when its parent ends."""
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 class Warned:
-    """Warnings of deprecation, once for each library, message and line of Nightbid's."""
+    """Collects deprecation warnings, once per library, message and line of Nightbid's code."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str, str], dict[str, str]] = {}
 
     def listen(self) -> None:
-        """Collect from now on, whatever libraries set their own filters to."""
+        """Start collecting, regardless of the filters that libraries set."""
         for each in DEPRECATIONS:
             warnings.simplefilter("always", each)
         warnings.showwarning = self._show
@@ -76,7 +76,7 @@ class Warned:
 
 
 def _without_ignoring(function: Callable[..., None]) -> Callable[..., None]:
-    """Keep libraries from hiding warnings of deprecation; their other filters stay."""
+    """Keep libraries from hiding deprecation warnings; their other filters stay."""
 
     def changed(action: str, *given: Any, **named: Any) -> None:
         at = 0 if function.__name__ == "simplefilter" else 1
@@ -95,8 +95,8 @@ def _library(filename: str) -> str:
 
 
 def main(request_path: str, answer_path: str) -> int:
-    """Do what a request asks, and write the answer in one step."""
-    # Killed with the process that asked: a rerun must be alone in this folder.
+    """Execute a request, and write the answer atomically."""
+    # Die with the parent process, because a rerun must be alone in this folder.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     answer: dict[str, Any] = {"contract": CONTRACT, "started": datetime.now(UTC).isoformat()}
@@ -126,8 +126,8 @@ def main(request_path: str, answer_path: str) -> int:
 def night(asked: dict[str, Any]) -> dict[str, Any]:
     """Run stages of a night with one seed, in a workspace of its own.
 
-    Asked: pipeline, pipelines (folder), overrides, date, run_id, stages. The answer holds the spec
-    as this version reads the YAML, and of each stage what its manifest says, or its error.
+    Keys of the request: pipeline, pipelines (folder), overrides, date, run_id, stages. The answer
+    has the spec as this version reads the YAML, and the manifest or error of each stage.
     """
     from nightbid.config.load import find_pipeline
     from nightbid.config.settings import Settings
@@ -148,7 +148,7 @@ def night(asked: dict[str, Any]) -> dict[str, Any]:
         trigger="rehearsal",
     )
     found: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "stages": {}}
-    # Imported ahead: the first stage must not pay for all of them.
+    # Import all modules first, so that the first stage is not charged for the imports.
     broken: dict[str, str] = {}
     for name in asked["stages"]:
         try:
@@ -190,9 +190,9 @@ def night(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def metrics(asked: dict[str, Any]) -> dict[str, Any]:
-    """Compute every metric from predictions in a Parquet file.
+    """Compute all metrics from predictions in a Parquet file.
 
-    Asked: scores, models, columns, replicates.
+    Keys of the request: scores, models, columns, replicates.
     """
     import numpy as np
     import pyarrow.parquet as pq
@@ -227,7 +227,10 @@ def metrics(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def score(asked: dict[str, Any]) -> dict[str, Any]:
-    """Score raw rows with a bundle. Asked: bundle, rows, to (a Parquet file that is written)."""
+    """Score raw rows with a bundle.
+
+    Keys of the request: bundle, rows, to (path of the Parquet file to write).
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -248,7 +251,7 @@ def score(asked: dict[str, Any]) -> dict[str, Any]:
 def records(asked: dict[str, Any]) -> dict[str, Any]:
     """Open a workspace that another version wrote: read all, write reports, roll back.
 
-    Asked: workspace (a copy, which is written to), pipeline.
+    Keys of the request: workspace (a copy, which may be changed), pipeline.
     """
     from decimal import Decimal
 
