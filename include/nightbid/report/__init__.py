@@ -1,1 +1,1 @@
-"""Reports: tables for the terminal, HTML for people."""
+"""Reports: tables for the terminal, and HTML pages."""

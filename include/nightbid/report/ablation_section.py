@@ -1,4 +1,4 @@
-"""The section of a run's page on what its features are worth; see `nightbid ablate`."""
+"""Section of a run's page on the value of its features; see `nightbid ablate`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METHODS = {
 
 
 def ablation_context(view: RunView) -> dict[str, Any]:
-    """Rows of the newest ablation of a run; none where there is no ablation."""
+    """Get the rows of the newest ablation of a run; empty if there is none."""
     path = view.run.folder / "ablation.json"
     if not path.exists():
         return {"ablation": None}

@@ -1,6 +1,6 @@
-"""The scripts of the pages: the chart library as vendored, and ours that draws with it.
+"""Scripts of the pages: the vendored chart library, and Nightbid's script that uses it.
 
-`assets/plot.json` says what the library is made of; `make charts` makes it again.
+`assets/plot.json` lists the parts of the library; `make charts` rebuilds it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ NAMES = ("plot.min.js", "charts.js")
 
 @dataclass(frozen=True)
 class Script:
-    """One of our own scripts."""
+    """A script of the pages."""
 
     name: str
     text: Markup
 
     @property
     def sha256(self) -> bytes:
-        """Of its bytes."""
+        """SHA-256 digest of the script."""
         return hashlib.sha256(self.text.encode()).digest()
 
     @property
     def source(self) -> str:
-        """How a Content-Security-Policy allows this very script inline."""
+        """Source expression of a Content-Security-Policy that allows exactly this inline script."""
         return f"'sha256-{base64.b64encode(self.sha256).decode()}'"
 
 
 @cache
 def scripts() -> tuple[Script, ...]:
-    """In the order in which a page with charts runs them."""
+    """Get the scripts in the order in which a page with charts runs them."""
     return tuple(Script(name, Markup((FOLDER / name).read_text("utf-8"))) for name in NAMES)  # noqa: S704 - our files
 
 
 @cache
 def inline_policy() -> str:
-    """Content-Security-Policy of a document of its own: these scripts, its style, no more."""
+    """Get the Content-Security-Policy of a standalone document: only these scripts and style."""
     allowed = " ".join(each.source for each in scripts())
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'"

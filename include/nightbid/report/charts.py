@@ -1,8 +1,8 @@
-"""Charts as figures in the page, which its script draws (`assets/charts.js`, Observable Plot).
+"""Charts as figures of a page, drawn by its script (`assets/charts.js`, Observable Plot).
 
-Every chart has a title and a description for screen readers, and names the table of the page that
-holds the same figures, for those and for where no script runs. Colors are CSS variables of the
-page (`s0`, `s1`, …, `good`, `bad`), so that light and dark are the page's affair.
+Every chart has a title and a description for screen readers, and refers to the table of the page
+with the same figures, for screen readers and browsers without scripts. Colors are CSS variables of
+the page (`s0`, `s1`, …, `good`, `bad`), so that the page controls light and dark themes.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 560, 300
-"""Of a chart, in pixels; on a narrower screen it shrinks."""
+"""Size of a chart in pixels; it shrinks on narrower screens."""
 Point = tuple[float | date, float]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line."""
+    """A line of a line chart."""
 
     name: str
     points: Sequence[Point]
-    """In order of x, all of them days or none."""
+    """Points in order of x; either all x are days or none is."""
     dashed: bool = False
     marks: bool = True
     line: bool = True
     tone: str = ""
-    """Its color; default: by its place among the lines."""
+    """Color of the line; empty: by its position among the lines."""
     notes: Sequence[str] = ()
-    """What each point is, where its x does not say so."""
+    """Label of each point, if its x does not identify it."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """One line of an interval chart: a value with its bounds."""
+    """A row of an interval chart: a value with its bounds."""
 
     name: str
     value: float
@@ -49,7 +49,7 @@ class Span:
 
     @property
     def tone(self) -> str:
-        """Below 0 is good, above it bad, across it neither."""
+        """Color: good if the interval is below 0, bad if above it, neutral if it includes 0."""
         if self.low is None or self.high is None:
             return "s0"
         return "good" if self.high < 0 else "bad" if self.low > 0 else "s0"
@@ -57,7 +57,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar, with an optional limit marked on it."""
+    """A bar of a bar chart, with an optional mark for its limit."""
 
     name: str
     value: float
@@ -68,7 +68,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Dot:
-    """One dot of a scatter chart."""
+    """A dot of a scatter chart."""
 
     x: float
     y: float
@@ -78,13 +78,13 @@ class Dot:
 
 @dataclass(frozen=True)
 class Words:
-    """What a chart is called and where its figures stand."""
+    """Title and description of a chart, and the table with its figures."""
 
     title: str
     description: str
-    """What it shows, in a sentence."""
+    """Sentence that says what the chart shows."""
     figures: str
-    """`id` of the table of the page with the same figures."""
+    """`id` of the table on the page with the same figures."""
 
 
 def line_chart(
@@ -97,16 +97,17 @@ def line_chart(
     diagonal: bool = False,
     height: int = HEIGHT,
 ) -> Markup:
-    """Lines over a common axis.
+    """Make a line chart.
 
     Args:
-        series: at most four, or with tones of their own.
-        words: of the chart.
-        x_label: what x measures.
-        y_label: what y measures.
-        zero: whether y begins at 0.
-        diagonal: both axes alike, with the line y = x: where predicted is observed.
-        height: in pixels.
+        series: Lines: at most four, unless they have their own colors.
+        words: Title, description and table of the chart.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+        zero: Whether the y axis starts at 0.
+        diagonal: Whether both axes have the same scale, with the line y = x, as for predicted
+            against observed values.
+        height: Height in pixels.
     """
     lines = [
         {
@@ -130,7 +131,7 @@ def line_chart(
 
 
 def scatter_chart(dots: Sequence[Dot], words: Words, *, x_label: str, y_label: str) -> Markup:
-    """Dots over two axes; x begins at 0."""
+    """Make a scatter chart whose x axis starts at 0."""
     return _chart(
         "dots",
         words,
@@ -143,19 +144,19 @@ def scatter_chart(dots: Sequence[Dot], words: Words, *, x_label: str, y_label: s
 
 
 def interval_chart(spans: Sequence[Span], words: Words, *, label: str) -> Markup:
-    """Values with their intervals, one below the other, around 0."""
+    """Make a chart of values with their intervals, one per row, around 0."""
     rows = [{**asdict(each), "tone": each.tone} for each in spans]
     return _chart("intervals", words, spans=rows, x={"label": label}, width=720)
 
 
 def bar_chart(bars: Sequence[Bar], words: Words, *, name_width: int = 130) -> Markup:
-    """Horizontal bars from 0, each with its figure, and a line where its limit is."""
+    """Make a chart of horizontal bars from 0, each with its label and a line at its limit."""
     rows = [asdict(each) for each in bars]
     return _chart("bars", words, bars=rows, names=name_width, width=720)
 
 
 def sparkline(values: Mapping[str, float | None], words: Words) -> Markup:
-    """A trend as small as a word, by name of each point; None leaves a gap."""
+    """Make a word-sized trend of named points; None leaves a gap."""
     return _chart(
         "trend",
         words,
@@ -172,7 +173,7 @@ def _plain(x: float | date) -> float | str:
 
 
 def _finite(value: Any) -> Any:
-    """What JSON can hold: a figure that is none becomes null, which no chart draws."""
+    """Convert a value to JSON; NaN and infinity become null, which charts do not draw."""
     match value:
         case float():
             return value if math.isfinite(value) else None

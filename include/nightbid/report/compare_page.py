@@ -1,4 +1,4 @@
-"""What the page of two or more runs shows."""
+"""Content of the page that compares two or more runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nightbid.report.run_page import MARKED
 
 
 def compare_context(found: Comparison) -> dict[str, Any]:
-    """Everything that `compare.html` needs besides addresses."""
+    """Get the context of the template `compare.html`, without addresses."""
     views = found.views
     words = words_of(views[0].evaluation)
     stages = dict.fromkeys(each.name for view in views for each in view.stages if each.cost)
@@ -36,7 +36,7 @@ def compare_context(found: Comparison) -> dict[str, Any]:
 
 
 def _curves(found: Comparison) -> dict[str, Any]:
-    """Validation loss per epoch of every run, on one chart."""
+    """Make a chart of the validation loss per epoch of all runs."""
     lines = []
     for at, view in enumerate(found.views):
         points = [
@@ -68,7 +68,7 @@ def _curves(found: Comparison) -> dict[str, Any]:
 
 
 def _pair_chart(found: Comparison) -> Markup:
-    """Normalized entropy, or deviance, of each run less the first one's."""
+    """Make a chart of normalized entropy (or deviance) of each run minus that of the first."""
     words = words_of(found.views[0].evaluation)
     loss = words[words.loss].lower()
     spans = [

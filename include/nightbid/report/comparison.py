@@ -1,4 +1,4 @@
-"""Runs side by side: figures, paired differences, what was asked differently, what it cost."""
+"""Comparison of runs: metrics, paired differences, changed settings and costs."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ REPLICATES = 200
 
 @dataclass(frozen=True)
 class Pair:
-    """A run against the first one, on the very same rows."""
+    """Comparison of a run with the first one, on the same rows."""
 
     run_id: str
     differences: dict[str, Difference]
-    """Figure → this run less the first one; empty where they cannot be paired."""
+    """Metric → this run minus the first one; empty if the runs cannot be paired."""
     why_not: str = ""
     can_score: bool = False
     """Whether the older model of the two can be scored on the newer night's rows."""
     rows_of: str = ""
-    """Run whose rows both were scored on, where only one of them was judged on these."""
+    """Id of the run on whose rows both models were scored, if only one was evaluated on them."""
 
 
 @dataclass(frozen=True)
 class Changed:
-    """A key of the spec that is not the same in all runs."""
+    """A key of the spec whose value differs between runs."""
 
     key: str
     values: tuple[str | None, ...]
-    """One per run; None where the run has no such key."""
+    """Value in each run; None if the run does not have the key."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two or more runs."""
+    """Comparison of two or more runs."""
 
     views: tuple[RunView, ...]
     pairs: tuple[Pair, ...]
-    """One for each run but the first."""
+    """Comparisons of all runs except the first with the first one."""
     changed: tuple[Changed, ...]
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Digest of each run's code: of the stages that all have run, for one may have ended early.
+        """Digest of each run's code, for the stages that all runs have, since one may end early.
 
-        Empty where no stage is common to all.
+        Empty if the runs have no stage in common.
         """
         ran = [{stage.name for stage in view.stages if stage.manifest} for view in self.views]
         common = [
@@ -66,7 +66,7 @@ class Comparison:
         """Compare runs with the first of them.
 
         Raises:
-            ConfigError: there are fewer than two different ones.
+            ConfigError: There are fewer than two different runs.
         """
         if len({(run.head.pipeline, run.run_id) for run in runs}) < 2:
             raise ConfigError(
@@ -85,7 +85,7 @@ def _pair(first: RunView, other: RunView) -> Pair:
     if not all(digests):
         lacking = first if not digests[0] else other
         return Pair(name, {}, f"{lacking.head.run_id} was not evaluated")
-    # NumPy and SciPy only where there is something to compute.
+    # Import NumPy and SciPy only if there is something to compute.
     from nightbid.evaluation.paired import KeptScores, paired, paired_values
     from nightbid.evaluation.rescore import rescored, why_not
 
@@ -116,19 +116,19 @@ def _pair(first: RunView, other: RunView) -> Pair:
 
 
 def older_and_newer(one: RunRecord, two: RunRecord) -> tuple[RunRecord, RunRecord]:
-    """Order two runs by their night; of one night, by when they were started."""
+    """Order two runs by their night, or by their start if they are of the same night."""
     older, newer = sorted((one, two), key=lambda run: (run.date, run.head.started))
     return older, newer
 
 
 def changed_keys(specs: Sequence[dict[str, Any]]) -> tuple[Changed, ...]:
-    """Keys, dotted as `--set` writes them, whose values differ."""
+    """List the keys whose values differ, dotted as in `--set`."""
     trees = [dict(flat(spec)) for spec in specs]
     keys = sorted({key for tree in trees for key in tree})
     rows = [Changed(key, tuple(tree.get(key) for tree in trees)) for key in keys]
 
     def says_more(row: Changed) -> bool:
-        # An empty block beside one with keys: the keys below it say all.
+        # If one run has an empty block and another has keys in it, the keys are listed instead.
         empty = set(row.values) == {None, "{}"}
         return not (empty and any(key.startswith(f"{row.key}.") for key in keys))
 
@@ -136,7 +136,7 @@ def changed_keys(specs: Sequence[dict[str, Any]]) -> tuple[Changed, ...]:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys of a nested mapping, as `--set` writes them, with their values as text."""
+    """Yield the dotted keys of a nested mapping, as in `--set`, with their values as text."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""The trend of a pipeline's costs: night by night, against the limit of an unusual one."""
+"""Trend of a pipeline's costs per night, with the limit from which a night is unusual."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from nightbid.report.formatting import money
 from nightbid.report.summaries import RunSummary
 
 TREND = 60
-"""Newest runs that a trend shows."""
+"""Maximum number of runs in a trend; the newest are shown."""
 
 
 @dataclass(frozen=True)
 class CostTrend:
-    """What each night of a pipeline cost, and from where it would have been unusual."""
+    """Cost of each night of a pipeline, and the limit from which it is unusual."""
 
     pipeline: str
     line: Markup
     table: str
-    """`id` of the table of its figures."""
+    """`id` of the table with the figures of the chart."""
     nights: tuple[tuple[RunSummary, Decimal | None], ...]
-    """Those drawn, the oldest first, each with the cost from which it would have been unusual."""
+    """Nights of the chart, oldest first, each with the cost from which it is unusual."""
     unusual: tuple[RunSummary, ...]
     """Nights above the limit, the newest first."""
 
 
 def cost_trend(pipeline: str, runs: Sequence[RunSummary]) -> CostTrend | None:
-    """Draw the nights that trained a model; None while there are fewer than two.
+    """Draw the costs of nights that trained a model; None if there are fewer than two.
 
     Args:
-        pipeline: whose.
-        runs: of it, the oldest first; the newest `TREND` of those that trained are drawn, all count
-            towards the limits.
+        pipeline: Name of the pipeline.
+        runs: Runs of the pipeline, oldest first. The chart shows the newest `TREND` of those that
+            trained a model; all of them count for the limits.
     """
     whole = [run for run in runs if run.per_million_rows is not None and not run.sweep]
     if len(whole) < 2:

@@ -1,4 +1,4 @@
-"""The pages of folders of logs that were looked at."""
+"""Pages of inspected folders of logs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def data_check_page(check: SavedCheck, links: Links, pipelines: list[str]) -> st
     """Make the page of one check.
 
     Args:
-        check: what was found.
-        links: where links lead.
-        pipelines: named in the navigation.
+        check: Result of the check.
+        links: Link targets.
+        pipelines: Names of pipelines in the navigation.
     """
     body = render("data_check.html", {"check": check, "report": check.report, "links": links})
     return document(check.name, body, links=links, pipelines=pipelines)
@@ -28,9 +28,9 @@ def data_checks_page(checks: Sequence[SavedCheck], links: Links, pipelines: list
     """Make the list of checks.
 
     Args:
-        checks: the newest first.
-        links: where links lead.
-        pipelines: named in the navigation.
+        checks: Results of the checks, newest first.
+        links: Link targets.
+        pipelines: Names of pipelines in the navigation.
     """
     body = render("data_checks.html", {"rows": checks, "links": links})
     here = links.data_checks()

@@ -1,4 +1,4 @@
-"""What the figures of an evaluation are called, of probabilities and of values."""
+"""Names of the metrics of an evaluation, for probabilities and for values."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class FigureWords:
-    """Figures of one kind of label, in the order of tables, and the words around them."""
+    """Names of the metrics for a kind of label, in the order of tables, and related words."""
 
     names: Mapping[str, str]
     rank: str
-    """The figure of ranking that verdicts use."""
+    """Ranking metric that verdicts use."""
     loss: str
-    """The loss that verdicts use; less is better."""
+    """Loss that verdicts use; lower is better."""
     losses: tuple[str, ...]
-    """Figures of which less is better, compared run by run."""
+    """Metrics for which lower is better, in comparisons of runs."""
     validation: str
-    """The loss that stops a training."""
+    """Validation loss for early stopping."""
     less: str
-    """What is better when it is less, as a sentence."""
+    """Sentence that says for which metrics lower is better."""
     positive: str
-    """What a row of label 1 is called."""
+    """Name of a row with label 1."""
     rank_short: str
     loss_short: str
 
@@ -73,5 +73,5 @@ VALUES = FigureWords(
 
 
 def words_of(metrics: Mapping[str, Any]) -> FigureWords:
-    """Words for the figures of an evaluation, or of a training (which may say what it predicts)."""
+    """Get the names for the metrics of an evaluation, or of a training that says its label kind."""
     return VALUES if metrics.get("kind") == "value" else PROBABILITIES

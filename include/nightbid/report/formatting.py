@@ -1,4 +1,4 @@
-"""How figures are written for a person, the same in the terminal and in HTML."""
+"""Formats of figures for readers, the same in the terminal and in HTML."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ DASH = "–"
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """`0.6812`, or a dash for what is not defined."""
+    """Format a number: `0.6812`, or a dash if it is undefined."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return DASH
     return f"{value:,.{digits}f}"
 
 
 def count(value: Any) -> str:
-    """`1,234,567`."""
+    """Format a count: `1,234,567`."""
     return f"{value:,}" if isinstance(value, int) else DASH
 
 
 def signed(value: Any, digits: int = 4) -> str:
-    """`+0.0012`."""
+    """Format a signed number: `+0.0012`."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return DASH
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def interval(bounds: Any, digits: int = 4, *, sign: bool = False) -> str:
-    """`[0.6701, 0.6912]`, or nothing where there is no interval."""
+    """Format an interval: `[0.6701, 0.6912]`, or an empty text if there is none."""
     low, high = (bounds or {}).get("low"), (bounds or {}).get("high")
     if low is None or high is None:
         return ""
@@ -41,7 +41,7 @@ def interval(bounds: Any, digits: int = 4, *, sign: bool = False) -> str:
 
 
 def money(value: Any, *, currency: bool = True) -> str:
-    """`0.0123 USD`, `<0.0001 USD`, `0 USD`; a dash for no amount."""
+    """Format an amount: `0.0123 USD`, `<0.0001 USD`, `0 USD`, or a dash if there is none."""
     if isinstance(value, Decimal):
         value = Money(value)
     if not isinstance(value, Money):
@@ -52,7 +52,7 @@ def money(value: Any, *, currency: bool = True) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format a duration: `42 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -1,4 +1,4 @@
-"""The section of a run's page on incremental training: what was learned, and the curve."""
+"""Section of a run's page on incremental training: learned days and the metrics curve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINES = (("candidate", "train", "s0"), ("baseline", "train_baseline", "s2"))
 
 
 def incremental_context(view: RunView) -> dict[str, Any]:
-    """What a night has learned and how it predicted each day before; none in other modes."""
+    """Get the learned days, and the metrics on each before learning it; empty in other modes."""
     known = {
         name: Learned.model_validate(found)
         for name, stage, _ in LINES

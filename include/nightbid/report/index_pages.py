@@ -1,4 +1,4 @@
-"""What the pages of many runs show: nights at a glance, costs by pipeline and month."""
+"""Content of the pages of many runs: the list of nights, and costs by pipeline and month."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from nightbid.report.formatting import money, number
 from nightbid.report.summaries import RunSummary
 
 PAGE = 50
-"""Runs on one page of the list."""
+"""Number of runs on a page of the list."""
 MONTHS = 24
-"""Bars of costs drawn; the table has all of them."""
+"""Maximum number of bars in the chart of costs; the table has all months."""
 
 
 KINDS = {
@@ -28,21 +28,21 @@ KINDS = {
     "experiment": "experiments",
     "sweep": "trials of sweeps",
 }
-"""Kind of a run → what several of them are called."""
+"""Kind of a run → its plural."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What a list of runs is narrowed down to."""
+    """Filter of a list of runs."""
 
     kind: str = ""
-    """A key of `KINDS`; empty: nights, or whatever there is while there are none."""
+    """Kind of run, a key of `KINDS`; empty: nights, or runs of any kind if there are no nights."""
     state: str = ""
     text: str = ""
-    """Searched in pipeline, run, night and headline."""
+    """Text to search for in pipeline, run, night and headline."""
 
     def takes(self, run: RunSummary) -> bool:
-        """Whether a run is of the state and has the text."""
+        """Whether a run has the state and contains the text."""
         if self.state and run.state != self.state:
             return False
         words = f"{run.pipeline} {run.run_id} {run.date} {run.headline}".lower()
@@ -50,7 +50,7 @@ class Filter:
 
     @property
     def query(self) -> dict[str, str]:
-        """As an address has it."""
+        """Get the query parameters of the filter."""
         found = {"kind": self.kind, "state": self.state, "q": self.text}
         return {key: value for key, value in found.items() if value}
 
@@ -66,7 +66,7 @@ TRENDS: dict[str, Callable[[RunSummary], float | None]] = {
 
 @dataclass(frozen=True)
 class Trend:
-    """One figure over the newest runs of a pipeline."""
+    """A metric over the newest runs of a pipeline."""
 
     name: str
     line: Markup
@@ -75,7 +75,7 @@ class Trend:
 
 @dataclass(frozen=True)
 class MonthCost:
-    """What one pipeline cost in one month."""
+    """Cost of a pipeline in a month."""
 
     month: str
     pipeline: str
@@ -85,7 +85,7 @@ class MonthCost:
 
     @property
     def per_run(self) -> Money:
-        """At cloud prices."""
+        """Cost per run at cloud prices."""
         return Money(self.cloud.amount / self.runs, self.cloud.currency)
 
 
@@ -96,7 +96,7 @@ def nights_context(
     page: int,
     trends: Mapping[str, Sequence[RunSummary]],
 ) -> dict[str, Any]:
-    """Everything that `nights.html` needs besides addresses."""
+    """Get the context of the template `nights.html`, without addresses."""
     return {
         "runs": runs,
         "total": total,
@@ -115,7 +115,7 @@ def nights_context(
 
 
 def _trends(pipeline: str, runs: Sequence[RunSummary]) -> list[Trend]:
-    """Runs that were not evaluated leave gaps; a figure that no run has is left out."""
+    """Make the trends; runs without an evaluation leave gaps, metrics without runs are omitted."""
     found = []
     for name, value_of in TRENDS.items():
         values = {run.run_id: value_of(run) for run in runs}
@@ -128,7 +128,7 @@ def _trends(pipeline: str, runs: Sequence[RunSummary]) -> list[Trend]:
 
 
 def costs_context(runs: Sequence[RunSummary]) -> dict[str, Any]:
-    """Everything that `costs.html` needs besides addresses; the newest month first."""
+    """Get the context of the template `costs.html`, without addresses; newest month first."""
     by_pipeline: dict[str, list[RunSummary]] = {}
     for run in runs:
         by_pipeline.setdefault(run.pipeline, []).append(run)

@@ -1,4 +1,4 @@
-"""Where a page's links lead. A file that is mailed around has none; a server has its own."""
+"""Link targets of a page. A file to be mailed has no links; pages on a server override them."""
 
 from __future__ import annotations
 
@@ -10,104 +10,104 @@ from nightbid.report.run_view import RunView, StageView
 
 
 class Named(Protocol):
-    """Whatever names a run: its head, a summary of it, a champion that came of it."""
+    """Object that names a run: its head, its summary, or its champion."""
 
     @property
     def pipeline(self) -> str:
-        """Of the run."""
+        """Name of the run's pipeline."""
 
     @property
     def run_id(self) -> str:
-        """Safe as a file name."""
+        """Id of the run, safe as a file name."""
 
 
 class Links:
-    """No links: what they would lead to is named as text. Pages on a server override these."""
+    """Links of a standalone file: all empty. Pages on a server override the methods."""
 
     base: str | None = None
-    """Root of the pages; None for a document of its own, which then has no navigation."""
+    """Root path of the pages; None for a standalone document, which has no navigation."""
     script: str = ""
-    """A script that fits a page into what surrounds it. Nothing on a page needs it."""
+    """Path of an optional script that adapts a page to its frame; empty: none."""
 
     token: str = ""
-    """What a form of these pages carries; empty: the reader may not act."""
+    """Token of the forms on these pages; empty: the user may not act."""
 
     def act(self, pipeline: str, action: str) -> str:
-        """Where a form asks for an action."""
+        """Address to which a form posts an action."""
         return ""
 
     def asset(self, script: Script) -> str:
-        """A script of the charts; empty: the page holds it."""
+        """Address of a chart script; empty: the page contains the script."""
         return ""
 
     def nights(self, pipeline: str = "") -> str:
-        """All runs, or those of one pipeline."""
+        """Address of the list of all runs, or of the runs of one pipeline."""
         return ""
 
     def sweeps(self, pipeline: str) -> str:
-        """Trials of sweeps, of one pipeline or of all."""
+        """Address of the list of sweep trials, of one pipeline or of all."""
         return ""
 
     def sweep(self, pipeline: str, name: str) -> str:
-        """One sweep."""
+        """Address of the page of a sweep."""
         return ""
 
     def run(self, run: Named) -> str:
-        """One run."""
+        """Address of the page of a run."""
         return ""
 
     def page(self, pipeline: str, number: int, query: Mapping[str, str] | None = None) -> str:
-        """A page of a long list of runs, as it is narrowed down."""
+        """Address of a page of a long list of runs, with its filter."""
         return ""
 
     def kind(self, pipeline: str, kind: str) -> str:
-        """The runs of one kind."""
+        """Address of the list of runs of one kind."""
         return ""
 
     def compare(self, pipeline: str) -> str:
-        """Where chosen runs are compared: takes `run`, once per run."""
+        """Address of the page that compares runs; it takes a parameter `run` for each."""
         return ""
 
     def checks(self, gate: str, check: str = "") -> str:
-        """What the checks of a gate mean; of one check, with or without its column."""
+        """Address of the description of a gate's checks, or of one, with or without its column."""
         return ""
 
     def costs(self) -> str:
-        """Costs by pipeline and month."""
+        """Address of the costs by pipeline and month."""
         return ""
 
     def data_checks(self) -> str:
-        """Folders of logs that were looked at."""
+        """Address of the list of inspected folders."""
         return ""
 
     def data_check(self, name: str) -> str:
-        """One folder of logs."""
+        """Address of the page of an inspected folder."""
         return ""
 
     def rehearsals(self) -> str:
-        """Rehearsed upgrades of all pipelines."""
+        """Address of the list of rehearsed upgrades of all pipelines."""
         return ""
 
     def rehearsal(self, pipeline: str, name: str) -> str:
-        """One rehearsed upgrade."""
+        """Address of the report of a rehearsed upgrade."""
         return ""
 
     def champion(self, pipeline: str) -> str:
-        """A champion's history."""
+        """Address of the history of a champion."""
         return ""
 
     def output(self, stage: StageView) -> str:
-        """What a stage wrote."""
+        """Address of the output of a stage."""
         return ""
 
     def log(self, run: Named, stage: str) -> str:
-        """The log of a stage's newest attempt."""
+        """Address of the log of a stage's newest attempt."""
         return ""
 
     def dag_run(self, run: Named) -> str:
-        """The run in Airflow; empty if Airflow does not know it."""
+        """Address of the run in Airflow; empty if Airflow does not know the run."""
         return ""
 
     def others(self, view: RunView) -> list[tuple[str, str]]:
-        """More places to look at for one run: text and address."""
+        """List further links of a run, as (text, address)."""
         return []

@@ -1,4 +1,4 @@
-"""Where the candidate's log loss comes from, as far as a simulator knows the truth."""
+"""Decomposition of the candidate's log loss, for simulated logs with known probabilities."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def loss_parts(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Make the sentence and the table below the models of a run.
 
     Args:
-        metrics: Of an evaluation.
+        metrics: Metrics of an evaluation.
 
     Returns:
-        `gap`, a sentence, and `loss_parts`, rows of what and how much; both empty where the truth
-        is not known.
+        `gap`, a sentence, and `loss_parts`, rows of (part, amount); both are empty if the true
+        probabilities are unknown.
     """
     found = metrics.get("reachable") or {}
     parts = found.get("parts") or {}
@@ -42,7 +42,7 @@ def loss_parts(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gap(metrics: Mapping[str, Any]) -> str:
-    """How far the candidate is from the true probabilities, where nothing more is known."""
+    """Write how far the candidate is from the true probabilities, if no more detail is known."""
     best = (metrics.get("oracle") or {}).get("log_loss")
     loss = (metrics.get("candidate") or {}).get("log_loss")
     naive = (metrics.get("constant") or {}).get("log_loss")

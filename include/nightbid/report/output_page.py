@@ -1,4 +1,4 @@
-"""What a stage wrote, as a page: rows, figures, inputs and files of its manifest."""
+"""Page of a stage's output: rows, metrics, inputs and files of its manifest."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nightbid.report.links import Links
 from nightbid.report.pages import document, render
 
 LONGEST = 2000
-"""Letters of one figure; lists of hundreds of values belong in the files."""
+"""Maximum length of a metric's text, in characters; longer lists are in the files."""
 
 
 def output_document(manifest: Manifest, links: Links, pipelines: Sequence[str]) -> str:
     """Make the page.
 
     Args:
-        manifest: Of the output.
-        links: Where links lead.
-        pipelines: Named in the navigation.
+        manifest: Manifest of the output.
+        links: Link targets.
+        pipelines: Names of pipelines in the navigation.
     """
     context = {
         "manifest": manifest,

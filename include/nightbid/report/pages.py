@@ -1,4 +1,4 @@
-"""Whole pages from templates. Every value is escaped: names of columns and slices are data."""
+"""Renders whole pages from templates. All values are escaped, such as names of columns."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from nightbid.report.summaries import RunSummary
 from nightbid.report.what_now import is_live, what_now
 
 REFRESH_SECONDS = 15
-"""A page on a server is loaded again this often while a stage runs."""
+"""Seconds after which a page on a server is reloaded while a stage runs."""
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def run_document(
     run: RunRecord, links: Links | None = None, *, nights: Sequence[RunSummary] = ()
 ) -> str:
-    """A self-contained document of one run, at whatever point it is.
+    """Render a self-contained document of a run in any state.
 
     Args:
-        run: finished, failed, stopped or still going.
-        links: where its links lead; default: nowhere.
-        nights: of its pipeline, the oldest first, for the trend of the costs up to this one; later
-            ones are left out.
+        run: Record of the run: finished, failed, stopped or running.
+        links: Link targets; None: no links.
+        nights: Runs of the pipeline, oldest first, for the trend of costs up to this run; later
+            runs are ignored.
     """
     view, links = RunView(run), links or Links()
     is_served = links.base is not None
@@ -70,7 +70,7 @@ def run_document(
 
 
 def _with_contents(body: Markup) -> Markup:
-    """Fill in the list of a page's headings."""
+    """Insert the list of a page's headings."""
     found = re.findall(r'<h2 id="(\w+)">([^<]+)', body)
     items = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in found)
     return Markup(str(body).replace("<!-- contents -->", f'<ul class="keys">{items}</ul>', 1))  # noqa: S704
@@ -91,21 +91,21 @@ def nights_document(
     chosen: Filter | None = None,
     attention: Sequence[Alert] = (),
 ) -> str:
-    """A row per run, the newest first, and how its figures moved.
+    """Render the list of runs, newest first, with the trends of their metrics.
 
     Args:
-        runs: of this page of the list.
-        total: runs on all pages.
-        page: number of this page, from 1.
-        pipeline: whose; empty for all.
-        trends: pipeline → its newest runs, oldest first.
-        links: where links lead.
-        pipelines: that have run.
-        sweeps: Whether these are trials of sweeps instead of nights.
-        champions: Pipeline → what serves.
-        damaged: Runs whose records cannot be read.
-        chosen: What the list is narrowed down to.
-        attention: What is wrong now and has no run: missing, stalled and late nights, broken YAMLs.
+        runs: Runs on this page of the list.
+        total: Number of runs on all pages.
+        page: Number of this page, from 1.
+        pipeline: Name of the pipeline; empty: all pipelines.
+        trends: Pipeline → its newest runs, oldest first.
+        links: Link targets.
+        pipelines: Names of the pipelines that have run.
+        sweeps: Whether the runs are trials of sweeps instead of nights.
+        champions: Pipeline → its champion; None: not shown.
+        damaged: Names of runs whose records cannot be read.
+        chosen: Filter of the list; None: no filter.
+        attention: Current alerts without a run: missing, stalled and late nights, broken YAMLs.
     """
     context = nights_context(runs, total, page=page, trends=trends)
     context |= {
@@ -133,13 +133,13 @@ def nights_document(
 def compare_document(
     found: Comparison, *, links: Links, pipelines: list[str], asked: bool = False
 ) -> str:
-    """Runs side by side.
+    """Render the comparison of runs.
 
     Args:
-        found: What the page shows.
-        links: Where links lead; with a token, a button scores an older model on newer rows.
-        pipelines: Named in the navigation.
-        asked: Whether that was asked for: the page renews itself until it is done.
+        found: Comparison to show.
+        links: Link targets; with a token, a button scores an older model on newer rows.
+        pipelines: Names of pipelines in the navigation.
+        asked: Whether that scoring was requested: the page reloads until it is done.
     """
     body = render("compare.html", {"links": links, "asked": asked, **compare_context(found)})
     waits = asked and any(pair.can_score for pair in found.pairs)
@@ -148,19 +148,19 @@ def compare_document(
 
 
 def costs_document(runs: Sequence[RunSummary], *, links: Links, pipelines: list[str]) -> str:
-    """What pipelines cost, month by month."""
+    """Render the costs of pipelines by month."""
     body = render("costs.html", {"links": links, **costs_context(runs)})
     return document("Costs", body, links=links, pipelines=pipelines, here=links.costs())
 
 
 def checks_document(gate: str, pipeline: str, *, links: Links, pipelines: list[str]) -> str:
-    """What each check of a gate means, its likely causes and what to do.
+    """Render the meaning, likely causes and remedies of a gate's checks.
 
     Args:
         gate: Name of the gate, without `gate_`.
-        pipeline: Whose name the commands have; empty: a placeholder.
-        links: Where links lead.
-        pipelines: Named in the navigation.
+        pipeline: Name of the pipeline in the commands; empty: a placeholder.
+        links: Link targets.
+        pipelines: Names of pipelines in the navigation.
     """
     context = {
         "gate": gate,
@@ -182,15 +182,15 @@ def champion_document(
     links: Links,
     pipelines: list[str],
 ) -> str:
-    """Which model serves, what served before, and how to go back.
+    """Render the serving model, its predecessors, and how to roll back.
 
     Args:
-        pipeline: whose.
-        history: every change, oldest first.
-        known: ids of the runs whose records are still there.
-        paused: Who stopped promotions, and why; None while they go on.
-        links: where links lead.
-        pipelines: that have run.
+        pipeline: Name of the pipeline.
+        history: All changes of the champion, oldest first.
+        known: Ids of the runs whose records still exist.
+        paused: User and reason of a pause of promotions; None: promotions are not paused.
+        links: Link targets.
+        pipelines: Names of the pipelines that have run.
     """
     retired = {each.retired for each in history if each.retired}
     context = {
@@ -215,15 +215,15 @@ def message_document(
     to: str = "",
     text: str = "",
 ) -> str:
-    """A page that has nothing to show but why, and one way on.
+    """Render a page with a message and a link, for example for an error.
 
     Args:
-        title: in a few words.
-        what: one line: what is wrong, where, what to do.
-        links: where links lead.
-        pipelines: named in the navigation.
-        to: address of the way on.
-        text: of that link.
+        title: Short title.
+        what: One-line message: what is wrong, where, and what to do.
+        links: Link targets.
+        pipelines: Names of pipelines in the navigation.
+        to: Address of the link; empty: no link.
+        text: Text of the link.
     """
     body = render("message.html", {"title": title, "what": what, "to_url": to, "text": text})
     return document(title, body, links=links, pipelines=list(pipelines))
@@ -238,15 +238,15 @@ def document(
     here: str = "",
     refresh: int = 0,
 ) -> str:
-    """The frame around a page's content: its style inside it, and scripts that nobody serves.
+    """Render the frame around the content of a page, with inline styles and inline scripts.
 
     Args:
-        title: as the browser's tab shows it.
-        body: what `render` made.
-        links: where links lead.
-        pipelines: named in the navigation, where there is one.
-        here: address of this page, if the navigation names it.
-        refresh: Seconds after which a server's page is loaded again; 0: never.
+        title: Title for the browser tab.
+        body: Content of the page, from `render`.
+        links: Link targets.
+        pipelines: Names of pipelines in the navigation, if there is one.
+        here: Address of this page, if the navigation contains it.
+        refresh: Seconds after which a page on a server is reloaded; 0: never.
     """
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our file
     return render(
@@ -266,13 +266,13 @@ def document(
 
 
 def render(template: str, context: Mapping[str, Any]) -> Markup:
-    """Fill in one template."""
+    """Render a template."""
     return Markup(_environment().get_template(template).render(context))  # noqa: S704 - escaped
 
 
 @cache
 def _environment() -> Environment:
-    # A figure that a stage left out is a dash on the page, not a night without a report.
+    # A missing metric becomes a dash on the page and does not fail the report.
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

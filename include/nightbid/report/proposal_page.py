@@ -1,4 +1,4 @@
-"""Proposed gate limits for a person to review: the history of every check, and its band."""
+"""Page of proposed gate limits for review: the history of each check, and its band."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def proposal_page(pipeline: str, proposals: Sequence[Proposal], *, path: Path, f
     """Make the page.
 
     Args:
-        pipeline: name of it.
-        proposals: every statistic's history; what moved is plotted, the rest is in tables.
-        path: of the suite that was written for review.
-        final: what renaming it to puts it in force.
+        pipeline: Name of the pipeline.
+        proposals: History of each statistic; changed limits are plotted, the rest is in tables.
+        path: Path of the suite that was written for review.
+        final: Path to which the suite must be renamed to take effect.
     """
     gates: dict[str, dict[str, Any]] = {}
     for at, each in enumerate(proposals):
@@ -83,7 +83,7 @@ def _words(limit: Limit) -> dict[str, str]:
 
 
 def _chart(each: Proposal, table: str) -> Markup:
-    """The history as a line, what was left out as dots, the band as dashed lines."""
+    """Draw the history as a line, excluded values as dots, and the band as dashed lines."""
     limit = each.band.limit if each.band else each.general
     seen = [(p.day, p.value) for p in each.points if not p.excluded]
     out = [(p.day, p.value) for p in each.points if p.excluded]

@@ -1,8 +1,8 @@
-"""Reading the small records of many runs, each file once.
+"""Cached reading of the small records of many runs.
 
-Stage records, manifests and ledger entries are never changed once written, so they are kept by
-path; a run's head and a folder's listing are kept by the time of their last change. A page of a
-thousand runs then costs a few thousand `stat` calls.
+Stage records, manifests and ledger entries never change once written, so they are cached by path. A
+run's head and a folder's listing are cached by the time of their last change. A page of a thousand
+runs then costs a few thousand `stat` calls.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from nightbid.storage.workspace import RERUN, Workspace
 log = logging.getLogger(__name__)
 
 OWN_SUMMARY = "summary.json"
-"""Of a run's folder: its summary, as its night left it."""
+"""Name of the file in a run's folder with the summary that its night wrote."""
 _KEPT = 65536
 
 
 def pipelines(workspace: Workspace) -> list[str]:
-    """Names of the pipelines that have run, sorted."""
+    """List the names of the pipelines that have run, sorted."""
     return sorted(_names(workspace.root / "runs"))
 
 
 def stage_records(run: RunRecord) -> list[StageRecord]:
-    """Every attempt of every stage of a run, oldest first."""
+    """List all attempts of all stages of a run, oldest first."""
     folder = run.folder / "stages"
     names = [name for name in _names(folder) if name.endswith(".json")]
     return sorted((_record(f"{folder}/{name}") for name in names), key=order)
 
 
 def manifest(workspace: Workspace, uri: str) -> Manifest | None:
-    """What a stage wrote, without its list of files; None if it was deleted or damaged since."""
+    """Get the manifest of an output, without its list of files; None if deleted or damaged."""
     try:
         return _manifest(str(workspace.at(uri) / "manifest.json"))
     except FileNotFoundError:
@@ -60,10 +60,10 @@ def manifest(workspace: Workspace, uri: str) -> Manifest | None:
 
 
 def live_stages(run: RunRecord) -> dict[str, str]:
-    """Find the stages that run now: stage → how far it is, in a few words.
+    """Map each running stage to a short text about its progress.
 
-    A running stage writes its usage every few seconds. One whose newest sample is older than
-    `CEASED_SECONDS` has ended, or was killed.
+    A running stage writes its usage every few seconds. A stage whose newest sample is older than
+    `CEASED_SECONDS` has ended or was killed.
     """
     ended = {(each.stage, each.attempt) for each in stage_records(run)}
     found: dict[str, str] = {}
@@ -80,7 +80,7 @@ def live_stages(run: RunRecord) -> dict[str, str]:
 
 
 def waiting_words(run: RunRecord) -> str:
-    """Say what a run waits for before its first stage; empty once it goes on, or waits no more."""
+    """Say what a run waits for before its first stage; empty if it does not wait (any more)."""
     path = run.folder / WAITING
     try:
         looked = path.stat().st_mtime
@@ -92,12 +92,12 @@ def waiting_words(run: RunRecord) -> str:
 
 
 def run_ids(workspace: Workspace, pipeline: str) -> list[str]:
-    """Names of the runs of a pipeline, sorted, without opening one."""
+    """List the ids of the runs of a pipeline, sorted, without opening the runs."""
     return _names(workspace.root / "runs" / pipeline)
 
 
 def run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord | None:
-    """One run; None if it has not begun or its record is damaged. The name is one of `run_ids`."""
+    """Load a run by an id of `run_ids`; None if it has not started or its record is damaged."""
     path = workspace.run_folder(pipeline, run_id) / "run.json"
     time = _changed(path)
     if time is None:
@@ -114,16 +114,16 @@ def run(workspace: Workspace, pipeline: str, run_id: str) -> RunRecord | None:
 def stamp(
     workspace: Workspace, pipeline: str, run_id: str, marks: Mapping[str, int] | None = None
 ) -> tuple[int | None, ...] | None:
-    """A value that changes when anything shown of a run does.
+    """Get a value that changes whenever anything that pages show of a run changes.
 
-    None while it is just changing, and where times of change are not known. A compaction of the
-    ledger moves costs and changes none.
+    None while the run is changing, or if times of change are unknown. A compaction of the ledger
+    does not change the costs.
 
     Args:
-        workspace: whose run.
-        pipeline: its name.
-        run_id: its name.
-        marks: see `ledger_marks`.
+        workspace: Workspace of the run.
+        pipeline: Name of the pipeline.
+        run_id: Id of the run.
+        marks: Marks of the ledger, see `ledger_marks`.
     """
     if not workspace.is_local:
         return None
@@ -138,16 +138,16 @@ def stamp(
 
 
 def state(workspace: Workspace, pipeline: str, run_id: str, marks: Mapping[str, int] | None) -> str:
-    """A value of the records that a run has, wherever and whenever they were copied to.
+    """Get a value that identifies the set of records of a run, also in a copied workspace.
 
-    Records and ledger entries are never changed once written: their names say which there are.
-    Empty if the run has not begun.
+    Records and ledger entries never change once written, so their names identify them. Empty if the
+    run has not started.
 
     Args:
-        workspace: whose run.
-        pipeline: its name.
-        run_id: its name.
-        marks: see `ledger_marks`.
+        workspace: Workspace of the run.
+        pipeline: Name of the pipeline.
+        run_id: Id of the run.
+        marks: Marks of the ledger, see `ledger_marks`.
     """
     folder = f"{workspace.root}/runs/{pipeline}/{run_id}"
     try:
@@ -164,7 +164,7 @@ def state(workspace: Workspace, pipeline: str, run_id: str, marks: Mapping[str, 
 
 
 def own_summary(workspace: Workspace, pipeline: str, run_id: str) -> bytes | None:
-    """What a run's night left as its summary; None where it left nothing."""
+    """Read the summary that the night of a run wrote; None if there is none."""
     try:
         return _bytes(f"{workspace.root}/runs/{pipeline}/{run_id}/{OWN_SUMMARY}")
     except FileNotFoundError:
@@ -172,7 +172,7 @@ def own_summary(workspace: Workspace, pipeline: str, run_id: str) -> bytes | Non
 
 
 def ledger_marks(pipeline: str) -> dict[str, int] | None:
-    """What the ledger in PostgreSQL knows of each run; None where it lies in files."""
+    """Get the marks of the ledger in PostgreSQL by run; None if the ledger is in files."""
     address = database()
     if address is None:
         return None
@@ -182,7 +182,7 @@ def ledger_marks(pipeline: str) -> dict[str, int] | None:
 
 
 def costs(run: RunRecord) -> list[LedgerEntry]:
-    """Everything that a run has spent, each key once."""
+    """List the costs of a run, each key once."""
     if database() is not None:
         return Ledger(run.workspace).entries(pipeline=run.head.pipeline, run_id=run.run_id)
     ledger = run.workspace.root / "ledger"
@@ -212,7 +212,7 @@ def _names(folder: UPath) -> list[str]:
 
 
 def _names_now(folder: str) -> list[str]:
-    """As `_names` of whatever is there, past every memory; what is being written is left out."""
+    """List names like `_names`, but without cache; skip files that are being written."""
     try:
         if "://" in folder:
             found = [each.name for each in UPath(folder).iterdir()]
@@ -228,12 +228,12 @@ def _is_local(path: UPath) -> bool:
 
 
 def _settled(time: int | None) -> bool:
-    """Whether a second change could still bear the same time (file systems keep coarse clocks)."""
+    """Whether a time is old enough that no second change has it (file times are coarse)."""
     return time is None or time_ns() - time > 1_000_000_000
 
 
 def _changed(path: UPath) -> int | None:
-    """Time of the last change in ns, None if there is nothing; elsewhere than here, always now."""
+    """Get the time of the last change in ns; None if the path does not exist; now if not local."""
     if not _is_local(path):
         return time_ns() if path.exists() else None
     return _time(str(path))
@@ -264,7 +264,7 @@ def _record(path: str) -> StageRecord:
 @lru_cache(maxsize=4096)
 def _manifest(path: str) -> Manifest:
     whole = unseal(Manifest, _bytes(path), path, RERUN)
-    return whole.model_copy(update={"files": ()})  # thousands of entries, and no page shows them
+    return whole.model_copy(update={"files": ()})  # thousands of entries that no page shows
 
 
 @lru_cache(maxsize=_KEPT)

@@ -1,4 +1,4 @@
-"""The page of a rehearsed upgrade: verdict, causes, and both sides in every respect."""
+"""Page of a rehearsed upgrade: verdict, causes, and the comparison of both sides."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def rehearsal_page(report: Report, links: Links | None = None) -> str:
     """Make the page.
 
     Args:
-        report: what the rehearsal came to.
-        links: where its links lead; default: nowhere.
+        report: Report of the rehearsal.
+        links: Link targets; None: no links.
     """
     from nightbid.rehearse.findings import TITLES
 
@@ -44,9 +44,9 @@ def rehearsals_page(reports: Sequence[Report], links: Links, pipelines: list[str
     """Make the list of rehearsed upgrades.
 
     Args:
-        reports: the newest first.
-        links: where links lead.
-        pipelines: named in the navigation.
+        reports: Reports, newest first.
+        links: Link targets.
+        pipelines: Names of pipelines in the navigation.
     """
     body = render("rehearsals.html", {"rows": reports, "links": links})
     here = links.rehearsals()

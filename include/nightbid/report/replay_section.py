@@ -1,4 +1,4 @@
-"""The section of a run's page on money: spend against value, and a row per bidder."""
+"""Section of a run's page on the replay: spend and value, with a row per bidder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TONES = {"candidate": "s0", "champion": "s1", "baseline": "s2", "truth": "s3"}
 
 
 def replay_context(view: RunView) -> dict[str, Any]:
-    """Figures and charts of the `replay` stage; empty where nothing was replayed."""
+    """Get the metrics and charts of the `replay` stage; empty if nothing was replayed."""
     metrics = view.stage("replay").metrics
     if not metrics.get("replayed"):
         return {"replay": None}
@@ -76,7 +76,7 @@ def replay_context(view: RunView) -> dict[str, Any]:
 
 
 def policy_context(view: RunView) -> dict[str, Any]:
-    """Rows of what the models' choices would have brought; empty where there is no policy."""
+    """Get the rows of the off-policy evaluation; empty if there is no `policy` block."""
     found = view.stage("replay").metrics.get("policy")
     if not found:
         return {"policy": None}

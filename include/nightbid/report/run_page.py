@@ -1,4 +1,4 @@
-"""What the page of one run shows, computed from its records: words, tables and charts."""
+"""Content of the page of a run, computed from its records: texts, tables and charts."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from nightbid.report.run_view import RunView, StageView
 MODELS = ("candidate", "champion", "baseline", "constant", "oracle")
 TRAINED = (("candidate", "train"), ("baseline", "train_baseline"))
 SLICES = 40
-"""Slices drawn; the table has all of them."""
+"""Maximum number of slices in the chart; the table has all slices."""
 TONES = {"candidate": "s0", "champion": "s1", "baseline": "s2"}
-"""A model's color, the same in every chart."""
+"""Model → its color in all charts."""
 MARKED = 30
-"""Points of a line that still get a mark each."""
+"""Maximum number of points of a line that get a mark each."""
 _WORST: dict[Verdict, int] = {"pass": 0, "warn": 1, "stop": 2}
 _DRIFT = ("psi", "js", "linf", "oov", "single_auc")
 
 
 def run_context(view: RunView) -> dict[str, Any]:
-    """Everything that `run.html` needs besides the view."""
+    """Get the context of the template `run.html`, in addition to the view."""
     metrics = view.evaluation
     return {
         "metrics": metrics,
@@ -72,7 +72,7 @@ def run_context(view: RunView) -> dict[str, Any]:
 
 
 def headline(view: RunView) -> str:
-    """The run's end in a few words."""
+    """Describe the outcome of the run in a few words."""
     metrics = view.evaluation
     said = against(metrics["verdict"], metrics["reference"]) if metrics else ""
     ended = view.deciding
@@ -87,7 +87,7 @@ def headline(view: RunView) -> str:
 
 
 def sentence(view: RunView) -> str:
-    """Candidate against its reference, and what became of it, in figures."""
+    """Describe the candidate against its reference, and its outcome, with figures."""
     metrics = view.evaluation
     parts = []
     if metrics:
@@ -244,7 +244,7 @@ def _training(view: RunView) -> dict[str, Any]:
 
 
 def _load(view: RunView) -> dict[str, Any]:
-    """The load curve: a latency per load. The load test names its own axis."""
+    """Get the load curve: latency by load. The load test names its own axis."""
     curve = [_flat(point) for point in view.stage("load_test").metrics.get("curve") or []]
     keys = list(curve[0]) if curve else []
     latencies = [key for key in keys if key.removesuffix("_ms").startswith("p5") or
@@ -324,7 +324,7 @@ def _costs(view: RunView) -> dict[str, Any]:
 
 
 def _features(view: RunView) -> tuple[Described, ...]:
-    """Each feature in words, as featurization left it."""
+    """Get the descriptions of features that featurization wrote."""
     stage = view.stage("featurize")
     if stage.folder is None:
         return ()
@@ -336,7 +336,7 @@ def _features(view: RunView) -> tuple[Described, ...]:
 
 
 def _drift(view: RunView) -> list[dict[str, Any]]:
-    """Per model input, what the features gate measured; the most drifted first."""
+    """Get the measurements of the features gate by model input, the largest drift first."""
     result = _gate_result(view.stage("gate_features"))
     found: dict[str, dict[str, Any]] = {}
     for statistic, part, value, _ in result.get("facts") or []:
@@ -356,7 +356,7 @@ def _drift(view: RunView) -> list[dict[str, Any]]:
 
 
 def _overrides(view: RunView) -> list[dict[str, Any]]:
-    """Overrides of gates in force on this night, whether or not one changed a verdict."""
+    """List the overrides that apply on this night, even if they did not change a verdict."""
     gates: Any = view.head.spec.get("gates", {})
     night = view.head.date.isoformat()
     return [each for each in gates.get("overrides", ()) if night <= str(each["until"])]

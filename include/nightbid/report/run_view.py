@@ -1,4 +1,4 @@
-"""What pages and tables show of one run, read from its small records."""
+"""View of a run for pages and tables, read from its small records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ State = Literal["done", "stopped", "failed", "running", "waiting"]
 
 
 class StageView:
-    """One stage of a run: the attempt that counts, its output, and what all attempts cost."""
+    """View of a stage: the attempt that counts, its output, and the cost of all attempts."""
 
     def __init__(
         self,
@@ -39,61 +39,61 @@ class StageView:
         self.attempts = attempts
         self.cost = cost
         self.record = record
-        """The attempt that counts; None also while the stage has not run on its inputs of now."""
+        """Attempt that counts; None if the stage has not run on its current inputs."""
         self.live = live
-        """How far the attempt is that runs now, in a few words; empty if none does."""
+        """Short text about the progress of the running attempt; empty if none is running."""
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """What it wrote, if it got that far."""
+        """Manifest of the output; None if there is none."""
         if self.record is None or not self.record.uri:
             return None
         return records.manifest(self._run.workspace, self.record.uri)
 
     @property
     def folder(self) -> UPath | None:
-        """Its output."""
+        """Folder of the output; None if there is none."""
         if self.record is None or not self.record.uri:
             return None
         return self._run.workspace.at(self.record.uri)
 
     @property
     def uri(self) -> str:
-        """Address of its output, relative to the workspace."""
+        """URI of the output, relative to the workspace."""
         return self.record.uri if self.record else ""
 
     @property
     def state(self) -> State:
-        """`running` while an attempt runs, `waiting` until one has."""
+        """State of the stage: `running` during an attempt, `waiting` before the first one."""
         if self.live:
             return "running"
         return self.record.state if self.record else "waiting"
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of a gate."""
+        """Verdict of a gate; None for other stages."""
         return self.record.verdict if self.record else None
 
     @property
     def is_gate(self) -> bool:
-        """Whether it judges rather than computes."""
+        """Whether the stage is a gate."""
         return self.name.startswith("gate_")
 
     @property
     def summary(self) -> str:
-        """One line: how far it is, what it found, or why it failed."""
+        """One-line summary: progress, result, or why the stage failed."""
         if self.live:
             return self.live
         return (self.record.error or self.record.summary) if self.record else ""
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The manifest's metrics; empty before it has run."""
+        """Metrics of the manifest; empty before the stage has run."""
         return self.manifest.metrics if self.manifest else {}
 
 
 class RunView:
-    """One run with its stages, in the order of the night."""
+    """View of a run with its stages, in the order of the night."""
 
     def __init__(self, run: RunRecord) -> None:
         self.run = run
@@ -101,12 +101,12 @@ class RunView:
 
     @cached_property
     def costs(self) -> list[LedgerEntry]:
-        """Everything the run has spent."""
+        """Ledger entries of all costs of the run."""
         return records.costs(self.run)
 
     @cached_property
     def stages(self) -> list[StageView]:
-        """Every stage of a night, those that have not run yet among them."""
+        """All stages of the night, including those that have not run yet."""
         attempts: dict[str, list[StageRecord]] = {}
         recorded = records.stage_records(self.run)
         for record in recorded:
@@ -138,18 +138,18 @@ class RunView:
         ]
 
     def stage(self, name: str) -> StageView:
-        """One stage by name."""
+        """Get a stage by its name."""
         found = (stage for stage in self.stages if stage.name == name)
         return next(found, StageView(self.run, name, [], None))
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """Metrics of the evaluate stage; empty before it has run."""
+        """Metrics of the stage `evaluate`; empty before it has run."""
         return self.stage("evaluate").metrics
 
     @property
     def waits_for_person(self) -> bool:
-        """Whether every gate has passed and a person has to decide on the promotion."""
+        """Whether all gates have passed and the promotion waits for a user's approval."""
         return (
             self.state == "running"
             and bool(self.head.spec.get("approval"))
@@ -159,33 +159,33 @@ class RunView:
 
     @property
     def behind(self) -> str:
-        """Why the window ends earlier than usual, where a lag of the logs was accepted."""
+        """Why the window ends earlier than usual, if the night accepted a lag; else empty."""
         waited = self.stage(ARRIVAL)
         return waited.summary if waited.verdict == "warn" and not waited.live else ""
 
     @property
     def total_cost(self) -> Money:
-        """All attempts, at the price of the same usage in the cloud."""
+        """Cost of all attempts at cloud prices."""
         return total(self.costs)
 
     @property
     def budget(self) -> Decimal | None:
-        """Limit of the run, in USD."""
+        """Budget limit of the run, in USD; None: no limit."""
         value = dict(self.head.spec.get("budget") or {}).get("run_usd")  # type: ignore[call-overload]
         return None if value is None else Decimal(str(value))
 
     @property
     def seconds(self) -> float:
-        """Time of all attempts, added up."""
+        """Total duration of all attempts, in seconds."""
         return sum(record.seconds for stage in self.stages for record in stage.attempts)
 
     @property
     def code_digest(self) -> str:
-        """Of the source of every stage that has run: the same digest is the same code."""
+        """Digest of the source code of all stages that have run."""
         return self.code_digest_of([stage.name for stage in self.stages if stage.manifest])
 
     def code_digest_of(self, names: Iterable[str]) -> str:
-        """Of the source of certain stages, which have run, in the order of the night."""
+        """Compute the digest of the source code of some stages that have run, in their order."""
         code = hashlib.sha256()
         for name in names:
             if manifest := self.stage(name).manifest:
@@ -194,12 +194,12 @@ class RunView:
 
     @property
     def state(self) -> State:
-        """`failed` or `stopped` by its first stage that is; `done` when its last one is."""
+        """State of the run: `failed` or `stopped` if a stage is; `done` if the last stage is."""
         return self._state[0]
 
     @property
     def deciding(self) -> StageView | None:
-        """The stage that ended the run, if one did."""
+        """Stage that ended the run; None if none did."""
         name = self._state[1]
         return self.stage(name) if name else None
 

@@ -1,10 +1,10 @@
-"""One line per run, kept: a page of a thousand runs reads only what changed since it was last made.
+"""Cached summaries of runs: a page of a thousand runs reads only the runs that have changed.
 
-A summary is kept with a stamp, the times of the run's last changes (see `records.stamp`). The kept
-ones outlive the process in one file of the cache folder, which is safe to delete.
+A summary is cached with a stamp, the times of the run's last changes (see `records.stamp`). A file
+in the cache folder, which is safe to delete, keeps the summaries beyond the process.
 
-A night also leaves its own, beside its records, when it ends: who has no cache yet reads one small
-file per run instead of forty. It counts as long as the run has the records that it was made of.
+At its end a night also writes its own summary next to its records: without a cache, a page reads
+one small file per run instead of forty. It is valid as long as the run's records are unchanged.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from nightbid.storage.workspace import Workspace, write_atomically
 
 LOG = logging.getLogger(__name__)
 FORMAT = 5
-"""Version of the format: older summaries are computed again."""
+"""Version of the format; summaries of other versions are computed again."""
 Stamp = tuple[int | None, ...]
 READERS = 16
-"""Runs of a bucket that are read at the same time: there, reading is waiting."""
+"""Number of runs in a bucket that are read in parallel."""
 
 
 class Figure(BaseModel):
-    """A metric of the candidate, and how far it is from the reference."""
+    """A metric of the candidate, and its difference from the reference."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,29 +52,29 @@ class Figure(BaseModel):
 
 
 class GateMark(BaseModel):
-    """What one gate said."""
+    """Result of a gate."""
 
     model_config = ConfigDict(frozen=True)
 
     gate: str
     word: str
-    """`pass`, `warn`, `stop`, `failed`, or `waiting`."""
+    """Result: `pass`, `warn`, `stop`, `failed` or `waiting`."""
 
 
 class Spent(BaseModel):
-    """What a run cost within one month."""
+    """Cost of a run within a month."""
 
     model_config = ConfigDict(frozen=True)
 
     month: str
-    """YYYY-MM."""
+    """Month as YYYY-MM."""
     cloud: Decimal
     here: Decimal
     currency: str
 
 
 class RunSummary(BaseModel):
-    """One run as a line of a table."""
+    """Summary of a run, for a row of a table."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,32 +84,32 @@ class RunSummary(BaseModel):
     started: dt.datetime
     trigger: str
     sweep: str = ""
-    """The sweep that it is a trial of; empty for a night."""
+    """Name of the sweep that the run is a trial of; empty for a night."""
     changed: bool = False
-    """Whether settings were changed for this run: then it is an experiment."""
+    """Whether settings were changed for this run, which makes it an experiment."""
     state: State
     headline: str
     verdict: str = ""
-    """`better`, `neutral`, `undecided`, `mixed`, `worse`; empty if nothing was evaluated."""
+    """Verdict: `better`, `neutral`, `undecided`, `mixed` or `worse`; empty without evaluation."""
     reference: str = ""
     is_value: bool = False
-    """Whether it predicts values: `auc` is then the Gini coefficient, `entropy` the deviance."""
+    """Whether models predict values; `auc` is then the Gini coefficient, `entropy` the deviance."""
     auc: Figure = Figure()
     entropy: Figure = Figure()
-    """Normalized entropy: less is better."""
+    """Normalized entropy; lower is better."""
     gates: tuple[GateMark, ...]
     promoted: bool
     seconds: float
     spent: tuple[Spent, ...]
     budget: Decimal | None
     rows: int = 0
-    """Read from the logs."""
+    """Number of rows read from the logs."""
     trained: bool = False
-    """Whether it trained a model itself: only such nights say what a night costs."""
+    """Whether the run trained a model itself; only such nights have a representative cost."""
 
     @property
     def kind(self) -> str:
-        """`night`, `backfill`, `experiment` or `sweep`."""
+        """Kind of the run: `night`, `backfill`, `experiment` or `sweep`."""
         if self.sweep:
             return "sweep"
         if self.changed:
@@ -118,12 +118,12 @@ class RunSummary(BaseModel):
 
     @property
     def per_million_rows(self) -> Decimal | None:
-        """At cloud prices; None of a night that reused its training, or read nothing."""
+        """Cost per million rows at cloud prices; None if training was reused or no row was read."""
         return self.cost.amount * MILLION / self.rows if self.trained and self.rows else None
 
     @property
     def cost(self) -> Money:
-        """All attempts, at cloud prices."""
+        """Cost of all attempts at cloud prices."""
         return Money.total(Money(each.cloud, each.currency) for each in self.spent)
 
 
@@ -135,7 +135,7 @@ class _Kept(BaseModel):
 class _Own(BaseModel):
     version: int = FORMAT
     state: str
-    """Of the records that it was made of, see `records.state`."""
+    """State of the records that the summary was computed from, see `records.state`."""
     summary: RunSummary
 
 
@@ -146,7 +146,7 @@ class _Index(BaseModel):
 
 
 def summarize(run: RunRecord) -> RunSummary:
-    """Read one run whole."""
+    """Compute the summary of a run from all of its records."""
     view = RunView(run)
     metrics = view.evaluation
     words = words_of(metrics)
@@ -199,8 +199,8 @@ class Summaries:
     """Summaries of all runs of a workspace. Any number of threads and processes may share a file.
 
     Args:
-        workspace: whose runs.
-        cache: folder for the file of kept summaries.
+        workspace: Workspace with the runs.
+        cache: Folder for the file of cached summaries.
     """
 
     def __init__(self, workspace: Workspace, cache: Path) -> None:
@@ -211,7 +211,7 @@ class Summaries:
         self._kept: dict[str, dict[str, _Kept]] | None = None
 
     def of(self, pipeline: str) -> list[RunSummary]:
-        """All runs of a pipeline, in the order they were started."""
+        """List the summaries of all runs of a pipeline, in the order of their start."""
         with self._lock:
             if self._kept is None:
                 self._kept = self._load()
@@ -235,7 +235,7 @@ class Summaries:
         return sorted(found, key=lambda each: (each.started, each.run_id))
 
     def keep(self, run: RunRecord) -> None:
-        """Leave a run's summary beside its records: what they are now, it says."""
+        """Write the summary of a run, as of now, next to its records."""
         pipeline = run.head.pipeline
         marks = records.ledger_marks(pipeline)
         state = records.state(self._workspace, pipeline, run.run_id, marks)
@@ -259,7 +259,7 @@ class Summaries:
                     yield name, summary
 
     def _read(self, pipeline: str, name: str, marks: Mapping[str, int] | None) -> RunSummary | None:
-        """What a run left of itself, if that is still true; else all of its records."""
+        """Read the run's own summary if it is still valid, else compute it from the records."""
         left = records.own_summary(self._workspace, pipeline, name)
         if left is not None:
             with contextlib.suppress(ValidationError):
@@ -282,5 +282,5 @@ class Summaries:
             content = _Index(kept=self._kept or {}).model_dump_json().encode()
             write_atomically(self._file, content)
         except OSError as error:
-            # The pages are right without it, only slower after a restart.
+            # Without the file, the pages are only slower after a restart.
             LOG.warning("summaries are not kept: %s", error)

@@ -1,4 +1,4 @@
-"""One night in the terminal: a row per stage, and the verdict."""
+"""Table of a night for the terminal: a row per stage, and the verdict."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STYLE = {
     "worse": "red",
 }
 MARK = {word: Text(word, style) for word, style in STYLE.items()}
-"""A word of a verdict, in its color."""
+"""Word of a verdict → its colored text."""
 
 
 def night_table(run: RunRecord) -> Table:
-    """Each stage that has run: rows, seconds, cost, verdict and its one line."""
+    """Make a table of the stages that have run: rows, seconds, cost, verdict and summary."""
     view = RunView(run)
     total = view.total_cost
     table = Table(title=f"{view.head.pipeline}, night of {view.head.date}", title_justify="left")
@@ -45,7 +45,7 @@ def night_table(run: RunRecord) -> Table:
             duration(stage.record.seconds),
             money(stage.cost, currency=False) if stage.cost else "",
             _verdict(stage),
-            # What did not go well is said in full.
+            # Show the full text of failures.
             Text(stage.summary, no_wrap=_is_fine(stage), overflow="ellipsis"),
         )
     table.add_section()
@@ -54,7 +54,7 @@ def night_table(run: RunRecord) -> Table:
 
 
 def verdict_line(run: RunRecord) -> Text:
-    """One line: candidate against its reference, and whether it serves now."""
+    """Make a line about the candidate against its reference, and whether it serves now."""
     view = RunView(run)
     metrics = view.evaluation
     if (ended := view.deciding) is not None:

@@ -1,4 +1,4 @@
-"""What a person does about a run: what serves meanwhile, and the next steps with their commands."""
+"""Next steps for a run: what serves meanwhile, and what to do, with commands."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nightbid.report.run_view import RunView, StageView
 from nightbid.tracking.queue import Queue
 
 CHECKS = 3
-"""Checks that stopped whose steps are written out; the others are in the gate's table."""
+"""Maximum number of stopped checks whose steps are shown; the gate's table has the others."""
 FRESH = dt.timedelta(hours=24)
-"""A run that goes on is loaded again for so long after its start."""
+"""Time after its start for which the page of a running run reloads."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do."""
+    """A step to take."""
 
     text: str
     command: str = ""
@@ -28,16 +28,16 @@ class Step:
 
 @dataclass(frozen=True)
 class WhatNow:
-    """The box at the top of a run's page."""
+    """Content of the box at the top of a run's page."""
 
     serves: str
     steps: tuple[Step, ...]
     rerun: bool
-    """Whether running its failed tasks again is one of the steps."""
+    """Whether rerunning the failed tasks is one of the steps."""
 
 
 def what_now(view: RunView) -> WhatNow:
-    """Say what serves and what to do about a run."""
+    """Determine what serves and what to do about a run."""
     ended = view.deciding
     steps = list(_steps(view, ended))
     if _waits_to_be_tracked(view):
@@ -145,5 +145,5 @@ def _waits_to_be_tracked(view: RunView) -> bool:
 
 
 def is_live(view: RunView, now: dt.datetime) -> bool:
-    """Whether the page of a run changes by itself."""
+    """Whether the page of a run reloads by itself."""
     return view.state == "running" and now - view.head.started < FRESH

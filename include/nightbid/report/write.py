@@ -1,4 +1,4 @@
-"""The report of one run: a single HTML file that needs nothing else, to mail or to keep."""
+"""Writes the report of a run: a self-contained HTML file to mail or archive."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nightbid.storage.workspace import write_atomically
 
 
 def write_report(run: RunRecord) -> UPath:
-    """Write `report.html` and the run's summary beside its records; newer ones replace them.
+    """Write `report.html` and the run's summary next to its records, replacing older ones.
 
     Returns:
-        Its path.
+        Path of the report.
     """
     path = run.folder / "report.html"
     summaries = Summaries(run.workspace, Settings().cache.expanduser())
