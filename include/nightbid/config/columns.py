@@ -1,4 +1,4 @@
-"""What the columns of a log mean: the typed `columns` block."""
+"""Roles of the columns of a log: the typed `columns` block."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ class Columns(Block):
 
     @property
     def turnover(self) -> tuple[str, ...]:
-        """Columns whose values come and go from day to day: users and items."""
+        """Columns whose values appear and disappear from day to day: users and items."""
         return tuple(filter(None, (self.user, self.item, self.candidates)))

@@ -92,7 +92,7 @@ class Band(Block):
 
 
 class Override(Block):
-    """A person's decision to let a check pass until a date."""
+    """A user's decision to let a check pass until a date."""
 
     gate: GateName
     """Gate that the check belongs to."""

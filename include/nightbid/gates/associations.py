@@ -28,7 +28,7 @@ STAYS = 0.8
 
 
 def measure(measurements: Measurements, days: Days, day: Day, spec: PipelineSpec) -> None:
-    """Collect the figures of one day."""
+    """Measure the associations of one day."""
     _contradictions(measurements, days, day)
     _outcomes(measurements, day, spec)
     _associations(measurements, days, day, spec)

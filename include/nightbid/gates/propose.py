@@ -109,7 +109,8 @@ def propose(workspace: Workspace, pipeline: str, gates: Gates, nights: int) -> l
 def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, ...]]:
     """Collect the past values of each statistic, oldest first.
 
-    A day is judged on several nights: it counts once, as the newest night that went on saw it.
+    A day is judged on several nights but counts once, with the value of the newest night that was
+    not stopped.
     """
     found: dict[str, dict[tuple[str, str], Point]] = {}
     for result in sorted(results, key=lambda each: (each["verdict"] != "stop", each["night"])):
@@ -122,7 +123,7 @@ def _histories(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, .
             if statistic.partition(":")[0] not in LEARNT or value is None:
                 continue
             if part.endswith("rows"):
-                continue  # Of a sample: the profile has it of the whole day.
+                continue  # From a sample; the profile has the value for the whole day.
             of_day = DAY.match(part)
             day = partition_of(of_day[0] if of_day else result["night"])
             why = f"night {result['night']} was stopped" if result["verdict"] == "stop" else ""

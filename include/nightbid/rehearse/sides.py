@@ -190,7 +190,7 @@ class Sides:
         shutil.copytree(source, scratch, copy_function=_link)
         scratch.rename(target)
 
-    # What it costs
+    # Costs
 
     def _next_attempt(self) -> int:
         folder = self.folder / "usage"
