@@ -142,7 +142,7 @@ class Run:
             raise StageError(
                 f"run {self.run_id!r} is {self.state} and has no evaluation to read",
                 where=f"pipeline {self.pipeline!r}",
-                hint="look at .stages, or run the night again",
+                hint="see .stages, or run the night again",
             )
         return dict(result.manifest.metrics)
 

@@ -202,7 +202,7 @@ def broken_dag(name: str, fault: str) -> DAG:
         dag_id=dag_id,
         dag_display_name=f"{dag_id} (YAML is broken)",
         description=" · ".join(fault.splitlines()),
-        doc_md=f"**{name}.yaml cannot be loaded**\n\n```\n{fault}\n```\n\nOther pipelines go on."
+        doc_md=f"**{name}.yaml cannot be loaded**\n\n```\n{fault}\n```\n\nOther pipelines continue."
         " Fix the line: the nightly DAG is back within half a minute. `nightbid pipelines` says"
         " the same.",
         schedule=None,

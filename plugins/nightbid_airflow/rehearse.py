@@ -36,7 +36,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
             description="Path of a whole lock file on the worker, instead of single packages.",
         ),
         "run_id": Param("", type="string", title="Run",
-                        description="Night whose rows are used. Empty: the newest."),
+                        description="Night that supplies the rows. Empty: the newest."),
         "seeds": Param(5, type="integer", minimum=2, maximum=50, title="Seeds on each side"),
         "margin": Param(None, type=["null", "number"], exclusiveMinimum=0, title="Margin",
                         description="Of normalized entropy. Empty: evaluate.margin_ne."),
@@ -47,7 +47,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
         "minutes": Param(None, type=["null", "number"], exclusiveMinimum=0,
                          title="Minutes after which no step of the bisection begins"),
         "name": Param("", type="string", pattern="^[A-Za-z0-9._-]{0,80}$", title="Name",
-                      description="Of an earlier rehearsal, to go on with it. Empty: a new one."),
+                      description="Name of an earlier rehearsal, to resume it. Empty: a new one."),
     }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def rehearsal_dag(pipelines: Sequence[str]) -> DAG:
     """Make the DAG: one for all pipelines, triggered manually."""
     with DAG(
         dag_id="upgrade_rehearsal",
-        description="Try other versions of the pinned packages beside the present ones",
+        description="Compare other versions of the pinned packages with the present ones",
         doc_md="Trains and serves the same frozen rows with the same seeds under the present lock"
         " and a candidate, compares both, and finds the packages that cause a change. A verdict of"
         " *not safe* fails the task. A retry goes on where the task was killed.",

@@ -47,7 +47,7 @@ def form(pipelines: Sequence[str]) -> dict[str, Param]:
         "metric": Param("log_loss", type="string", enum=["log_loss", "auc"], title="Metric",
                         description="Of the validation rows; it ranks the trials."),
         "name": Param(None, type=["null", "string"], pattern="^[A-Za-z0-9._-]{0,80}$", title="Name",
-                      description="Of an earlier sweep, to go on with it. Empty: a new one."),
+                      description="Name of an earlier sweep, to resume it. Empty: a new one."),
     }  # fmt: skip
 
 

@@ -123,5 +123,5 @@ def waits_for(other: str) -> str:
     """Write a line that says which night is waited for, and how to end the wait."""
     return (
         f"one night of a pipeline at a time: waiting until run {other} has ended"
-        " → mark that run as failed to go on without it"
+        " → to continue now, mark that run as failed"
     )

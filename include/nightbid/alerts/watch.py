@@ -193,7 +193,7 @@ class Watch:
             said = (
                 f"nothing has happened for {quiet:.0f} minutes, {after} → see that scheduler and"
                 f" triggerer run; clear the task, or `nightbid run {run.head.pipeline}"
-                f" --date {run.date} --run-id {run.run_id}` goes on from there"
+                f" --date {run.date} --run-id {run.run_id}` resumes there"
             )
             yield self._alert(
                 f"stalled {run.run_id} {after}", "stalled_night", run.head.pipeline, said, run=run
@@ -208,8 +208,8 @@ class Watch:
         hours = (run.head.started - now).total_seconds() / 3600
         said = (
             f"the run began {hours:.1f} hours from now: the clock of the machine was put back, so"
-            " nobody knows whether the night goes on → look at the run's page; see that the"
-            " machines take their time from one source"
+            " it is unknown whether the night still runs → see the run's page; synchronize the"
+            " clocks of the machines"
         )
         return self._alert(f"clock {run.run_id}", "stalled_night", run.head.pipeline, said, run=run)
 

@@ -283,7 +283,7 @@ def import_files() -> None:
     """Import the workspace's ledger files into PostgreSQL. Repeating it changes nothing."""
     if database() is None:
         raise ConfigError(
-            "the ledger lies in the workspace's files already",
+            "the ledger is already in the workspace's files",
             where="NIGHTBID_LEDGER",
             hint="set it to postgresql://user:password@host/database, then import",
         )

@@ -174,7 +174,7 @@ def arrival(
 @app.command()
 def late(
     pipeline: PipelineName,
-    nights: Annotated[int, typer.Option(min=1, help="Newest nights to look at.")] = 30,
+    nights: Annotated[int, typer.Option(min=1, help="Number of newest nights to show.")] = 30,
     make: Annotated[bool, typer.Option("--make", help="Make these nights again.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -203,7 +203,7 @@ def fetch(pipeline: PipelineName, set_: Overrides = None) -> None:
 def freeze(
     pipeline: PipelineName,
     run_id: Annotated[
-        str, typer.Argument(help="Run whose sampled rows are kept.", autocompletion=complete.runs)
+        str, typer.Argument(help="Run with the rows to freeze.", autocompletion=complete.runs)
     ],
     name: Annotated[str, typer.Option("--name", help="Of the data set, given once.")],
     reason: Annotated[str, typer.Option(help="What it is for.")] = "",

@@ -97,7 +97,7 @@ def noise(
         date | None,
         date_option("Newest day; default: the last night."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=50, help="Trainings beside the night's.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Additional trainings.")] = 3,
     out: Annotated[
         Path | None, typer.Option(help="File; default: suites/<pipeline>.proposed.yaml")
     ] = None,

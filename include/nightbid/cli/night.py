@@ -134,8 +134,8 @@ def _alone(workspace: Workspace, pipeline: str, run_id: str, console: Console) -
         if not is_said:
             is_said = True
             console.print(
-                f"run {run_id} is at work in another process: waiting until that has ended → give"
-                " another --run-id to go on beside it",
+                f"run {run_id} is running in another process: waiting until it ends → give"
+                " another --run-id to run in parallel",
                 markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
         time.sleep(TURN_SECONDS)
@@ -164,7 +164,7 @@ def _turn(
                 said = other
                 console.print(
                     f"one night of a pipeline at a time: {run_id} waits until run {other} has ended"
-                    " → end that run to go on without it",
+                    " → to continue now, end that run",
                     markup=False, highlight=False, soft_wrap=True,
                 )  # fmt: skip
             time.sleep(TURN_SECONDS)

@@ -39,7 +39,7 @@ FAULTS: dict[str, tuple[float, str]] = {
     "timezone_shift": (8, "hours added to every time"),
     "clock_skew": (90, "minutes added to every time, within the day"),
     "label_leak": (1, "share of clicks that viewability reveals"),
-    "labels_zero": (1, "nobody clicks or converts"),
+    "labels_zero": (1, "no user clicks or converts"),
     "labels_inverted": (1, "labels are inverted"),
     "label_rate": (2, "factor on the click rate"),
     "labels_late": (6, "clicks of the last hours of the day, this many, have not arrived"),

@@ -77,7 +77,7 @@ class Band(Block):
                 f"the {self.gate} gate has no statistic {family!r}" + (f"; {hint}" if hint else "")
             )
         if column and self.columns:
-            raise ValueError(f"{self.statistic!r} names a column already, beside `columns`")
+            raise ValueError(f"{self.statistic!r} already names a column, in addition to `columns`")
         return self
 
     @property

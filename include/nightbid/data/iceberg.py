@@ -75,7 +75,7 @@ def iceberg_files(root: Path, fetch: Fetch) -> Iterator[tuple[Path, str]]:
     for task in tasks:
         file = task.file
         if task.delete_files:
-            raise _refused(root, "rows deleted beside their files (merge-on-read)")
+            raise _refused(root, "rows deleted in separate files (merge-on-read)")
         if file.file_format.value.upper() != "PARQUET":
             raise _refused(root, f"{file.file_format.value} files")
         fields = specs[file.spec_id].fields

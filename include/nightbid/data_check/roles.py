@@ -96,7 +96,7 @@ def find_roles(
         if key or found.no_key:
             found.roles["user"] = key or "impression_id"
             found.reasons["user"] = (
-                "no column names users, so every impression stands for one: intervals resample rows"
+                "no column names users, so each impression is its own user: intervals resample rows"
             )
         else:
             found.missing["user"] = "whose impression it is (user_id, device_id, …)"
@@ -146,7 +146,7 @@ def _time(found: Findings, known: dict[str, ColumnSummary], given: dict[str, str
         return
     clock = best[1]
     _take(found, "time", clock.column,
-          f"{clock.inside_zone:.1%} of its times lie in the day of their file"
+          f"{clock.inside_zone:.1%} of its times are on the day of their file"
           + (f", by the clock of {clock.zone}" if clock.is_local else ""))  # fmt: skip
 
 

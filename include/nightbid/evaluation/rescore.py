@@ -101,7 +101,7 @@ def rescore(older: RunRecord, newer: RunRecord, progress: Progress = silent) -> 
         raise ConfigError(
             f"{older.run_id} cannot be scored on the rows of {newer.run_id}: {why}",
             where="compare",
-            hint="compare runs of which both are kept",
+            hint="compare two runs that still have their outputs",
         )
     # No TensorFlow here: ONNX Runtime scores bundles.
     from nightbid.features.fitted import FittedFeatures

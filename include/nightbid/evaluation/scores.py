@@ -42,7 +42,7 @@ def clipped(probabilities: npt.ArrayLike) -> Floats:
         raise DataError(
             f"a model predicted {p[where]} for row {where}",
             where="evaluation",
-            hint="a probability is between 0 and 1: look at the training's loss and inputs",
+            hint="a probability is between 0 and 1: check the training's loss and inputs",
         )
     return np.clip(p, _SMALLEST, 1 - _SMALLEST)
 

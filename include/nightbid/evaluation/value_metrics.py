@@ -54,7 +54,7 @@ def checked(predicted: Floats) -> Floats:
         raise DataError(
             f"a model predicted the value {found[where]} for row {where}",
             where="evaluation",
-            hint="a value is a number from 0 on: look at the training's loss and inputs",
+            hint="a value is a number of at least 0: check the training's loss and inputs",
         )
     return found
 

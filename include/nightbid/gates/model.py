@@ -299,7 +299,7 @@ def _slices(
     if small:
         measurements.skip(f"{small} slices with fewer than {least} positives")
     if unknown:
-        measurements.skip(f"{unknown} slices whose loss against the reference has no interval")
+        measurements.skip(f"{unknown} slices without an interval of the loss")
 
 
 def _finite(value: Any) -> bool:

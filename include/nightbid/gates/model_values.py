@@ -106,4 +106,4 @@ def _slices(measurements: Measurements, slices: Any, least: int) -> None:
     if small:
         measurements.skip(f"{small} slices with fewer than {least} values above 0")
     if unknown:
-        measurements.skip(f"{unknown} slices whose calibration has no interval")
+        measurements.skip(f"{unknown} slices without an interval for the calibration")

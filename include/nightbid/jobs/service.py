@@ -91,4 +91,4 @@ class CloudService(ABC):
             return ConfigError(text, where=where, hint=f"fix {self.block} in the settings")
         if isinstance(error, exceptions.TooManyRequests):
             return ServiceError(text, where=where, hint="ask for more quota, or run it later")
-        return ServiceError(text, where=where, hint="a rerun goes on where this one ended")
+        return ServiceError(text, where=where, hint="a rerun resumes where this one ended")

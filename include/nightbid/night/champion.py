@@ -336,9 +336,9 @@ class ChampionPointer:
             write_once(path, seal(entry))
         except FileExistsError as error:
             raise ConcurrentUpdateError(
-                f"history entry {number} was taken by somebody else",
+                f"history entry {number} was taken by another process",
                 where=self._pipeline,
-                hint="look at `nightbid champion` and promote again if it is still wanted",
+                hint="check `nightbid champion` and promote again if you still want to",
             ) from error
         write_newest(self._folder / "champion.json", self._newest)
         return entry

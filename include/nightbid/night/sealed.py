@@ -36,7 +36,7 @@ class Sealed(BaseModel):
         if not isinstance(data, dict) or CHECKSUM not in data:
             return data
         if data[CHECKSUM] != checksum_of(data):
-            raise ValueError("its checksum is not that of its content: the file was changed")
+            raise ValueError("its checksum does not match its content: the file was changed")
         return {name: value for name, value in data.items() if name != CHECKSUM}
 
 

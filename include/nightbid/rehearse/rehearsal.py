@@ -285,7 +285,7 @@ class Rehearsal:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise BudgetExceeded(
                 f"{self.plan.minutes:g} minutes are over", where=self.plan.name,
-                hint="run the same command with more --minutes: it goes on from here",
+                hint="run the same command with more --minutes: it resumes here",
             )  # fmt: skip
         lock = Lock(self.plan.present).with_changes(part)
         self._say(f"  trying {', '.join(map(str, part))}")

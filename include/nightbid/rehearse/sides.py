@@ -229,7 +229,7 @@ class Sides:
             raise BudgetExceeded(
                 f"{used:.4f} USD of {budget} USD are spent",
                 where=self.plan.name,
-                hint="run the same command with a larger --budget: it goes on from here",
+                hint="run the same command with a larger --budget: it resumes here",
             )
 
 

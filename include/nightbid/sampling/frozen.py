@@ -210,7 +210,7 @@ def _same(found: FrozenData, manifest: Manifest) -> FrozenData:
             f"{found.name!r} is frozen already, with other rows: those of {found.run_id}"
             f" ({found.digest[:12]}, not {manifest.digest[:12]})",
             where="datasets",
-            hint="choose another name: what a name stands for never changes",
+            hint="choose another name: the rows of a name never change",
         )
     return found
 

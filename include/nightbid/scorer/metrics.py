@@ -22,7 +22,7 @@ REFUSED = Counter("nightbid_refused", "Requests that got an error, by its reason
 MISSED = Counter("nightbid_lookup_missed", "Feature values that were in no memo, and computed.")
 UNPREPARED = Counter(
     "nightbid_unprepared_requests",
-    "Requests whose rows were read column by column: no context, times per row, or an error.",
+    "Requests with rows that were read column by column: no context, times per row, or an error.",
 )
 SECONDS = Histogram(
     "nightbid_request_seconds",
@@ -137,9 +137,9 @@ SHADOW_SUMS = {
     "shadow_sum": "Sum of the shadow's probabilities.",
     "difference_sum": "Sum of absolute differences of probabilities.",
     "ordered": "Requests of two rows or more.",
-    "winners_changed": "Requests whose first row is another one.",
+    "winners_changed": "Requests for which the first row differs.",
     "tau_sum": "Sum of Kendall's tau over requests.",
-    "taus": "Requests of which Kendall's tau is known.",
+    "taus": "Requests with a known Kendall's tau.",
 }
 
 

@@ -220,7 +220,7 @@ class Choice:
             pipeline=self._pipeline, number=0, run_id=run_id, bundle_uri=uri,
             night=partition_of(card.night),
             bundle_digest=manifest.digest, since=datetime.now(UTC), change="promote",
-            reason="not promoted: it scores beside the champion",
+            reason="not promoted: it scores in parallel to the champion",
         )  # fmt: skip
         return entry, folder
 

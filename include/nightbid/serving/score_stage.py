@@ -169,7 +169,7 @@ def check(found: dict[str, Any], rows: int, expected: float | None) -> None:
     elif found.get("not_probabilities") or found.get("not_values"):
         kind = "values" if "not_values" in found else "probabilities"
         what = f"{found[f'not_{kind}']:,} scores are no {kind}"
-        hint = "roll back, and look at the gates of the champion's night"
+        hint = "roll back, and check the gates of the champion's night"
     elif (
         expected
         and rows >= SURE_ROWS

@@ -131,7 +131,7 @@ class Sweep:
             raise ConfigError(
                 "there is no AUC of values, which this pipeline predicts",
                 where="metric",
-                hint="leave it out: log_loss stands for the deviance of the validation rows",
+                hint="leave it out: log_loss means the deviance of the validation rows",
             )
         asked = _digest("\n".join((*sorted(varied), metric, str(seed))))
         head = SweepHead(

@@ -138,7 +138,7 @@ def check_budget(sweep: Sweep, settings: Settings) -> Decimal | None:
             f"{shown(used)} USD of {shown(budget)} USD are spent, and a trial costs"
             f" {shown(expected)} USD",
             where=f"sweep {sweep.head.name}",
-            hint="run the same command with a larger --budget: it goes on from here",
+            hint="run the same command with a larger --budget: it resumes here",
         )
     return budget - used
 

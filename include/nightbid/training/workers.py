@@ -91,7 +91,7 @@ def launch(job: Job, workers: int, *, progress: Progress, watch: EpochWatcher) -
             raise StageError(
                 f"worker {rank} ended with code {codes[rank]}: {last[-1][:300] if last else ''}",
                 where="train",
-                hint="run the night again: training goes on from its checkpoint",
+                hint="run the night again: training resumes from its checkpoint",
             )
         return metrics
 

@@ -128,7 +128,7 @@ def features(
 def ablate(
     pipeline: PipelineName,
     run_id: Annotated[
-        str, typer.Argument(help="A run whose candidate is trained.", autocompletion=complete.runs)
+        str, typer.Argument(help="Run with a trained candidate.", autocompletion=complete.runs)
     ],
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train again without each feature; slow.")
@@ -183,7 +183,7 @@ def sweep(
     metric: Annotated[str, typer.Option(help="log_loss or auc, of the validation rows.")] = (
         "log_loss"
     ),
-    name: Annotated[str, typer.Option(help="Name of the sweep; the same command goes on.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the sweep; the same command resumes it.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the proposals.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -231,7 +231,7 @@ def rehearse(
     run_id: Annotated[
         str,
         typer.Option(
-            help="Night whose rows are used; default: newest.", autocompletion=complete.runs
+            help="Night that supplies the rows; default: newest.", autocompletion=complete.runs
         ),
     ] = "",
     frozen: Annotated[str, typer.Option(help="Frozen data set to use instead.")] = "",
@@ -247,7 +247,7 @@ def rehearse(
     minutes: Annotated[
         float | None, typer.Option(help="No step of the bisection begins after that long.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the rehearsal; the same one goes on.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the rehearsal; the same one resumes it.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Repeat what was rehearsed.")] = False,
 ) -> None:
     """Rehearse an upgrade: the same rows, spec and seeds under the present and a candidate lock.

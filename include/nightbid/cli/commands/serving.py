@@ -33,7 +33,7 @@ def serve(
         float,
         typer.Option(min=1, help="A request that would wait longer is refused at once (503)."),
     ] = 50,
-    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at what serves.")] = 2,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between champion checks.")] = 2,
     token_file: Annotated[
         Path | None, typer.Option(help="A client's name and its token per line; one is needed.")
     ] = None,
