@@ -47,7 +47,7 @@ class Patience:
     missing: float = 10
     """From the scheduled time until a run of the night must have started."""
     stalled: float = 10
-    """Between two stages, if no stage runs anywhere in the workspace."""
+    """From the end of a stage to the start of the next, if no stage runs in the workspace."""
     late: float = 360
     """From the start of a night to its end, without waiting for an approval."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 INSTEAD = {
     r"anew": "again, from scratch, re-…",
@@ -25,6 +27,11 @@ INSTEAD = {
     r"(is|was|be) cancelled": "canceled",
 }
 """Pattern of whole words → what to write instead."""
+FRAGMENTS = (
+    re.compile(r"^\s+\*{0,2}\w+: (of|whose|which|its) [\w ,]{1,40}\.$", re.I | re.M),
+    re.compile(r'^\s*"""(Of|Whose|As many|Between two|At its) ', re.M),
+)
+"""Docstrings that name no subject: "run: of which.", "Of the workers."."""
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".html", ".css", ".js", ".sql", ".toml", ".sh"}
 PLACES = ("include", "plugins", "dags", "docs", "compose", ".github")
 FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "mkdocs.yml")
@@ -57,3 +64,20 @@ def test_the_list_finds_what_it_lists() -> None:
     text = "Whoever mends it begins anew, as foretold: normalised, in colour."
     seen = [word for word in INSTEAD if re.search(rf"\b({word})\b", text, re.I)]
     assert len(seen) == 6
+
+
+def test_docstrings_say_what_arguments_and_attributes_are() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, seen.end()) + 1}: {seen[0].strip()}"
+        for path in written()
+        if path.suffix == ".py"
+        for text in [path.read_text(encoding="utf-8")]
+        for pattern in FRAGMENTS
+        for seen in pattern.finditer(text)
+    ]
+    assert not wrong, "write a sentence or a noun phrase:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("text", ["        run: Of which.\n", '    """Of the workers."""\n'])
+def test_a_fragment_is_found(text: str) -> None:
+    assert any(pattern.search(text) for pattern in FRAGMENTS)
