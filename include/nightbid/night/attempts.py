@@ -54,15 +54,15 @@ def current(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
     Returns:
         Stage → record.
     """
-    found: dict[str, StageRecord] = {}
+    by_stage: dict[str, StageRecord] = {}
     for record in records:
-        before = found.get(record.stage)
+        before = by_stage.get(record.stage)
         if before is not None and before.uri != record.uri:
             readers = readers_of(record.stage)
             for name in (*readers, *([APPROVE] if "promote" in readers else [])):
-                found.pop(name, None)
-        found[record.stage] = record
-    return found
+                by_stage.pop(name, None)
+        by_stage[record.stage] = record
+    return by_stage
 
 
 def order(record: StageRecord) -> tuple[int, int, dt.datetime]:

@@ -85,20 +85,20 @@ class ChampionPointer:
 
     def history(self) -> list[Champion]:
         """All changes, oldest first."""
-        found = read_all(self._folder / "history", ".json")
+        texts = read_all(self._folder / "history", ".json")
         return [
-            unseal(Champion, found[name], self._folder / "history" / name, RESTORE)
-            for name in sorted(found)
+            unseal(Champion, texts[name], self._folder / "history" / name, RESTORE)
+            for name in sorted(texts)
         ]
 
     def paused(self) -> Pause | None:
         """The current pause; None if promotions are not paused."""
         name = "paused.json"
-        found = read_all(self._folder, ".json").get(name)
-        if found is None:
+        text = read_all(self._folder, ".json").get(name)
+        if text is None:
             return None
         return unseal(
-            Pause, found, self._folder / name, f"run `nightbid champion resume {self._pipeline}`"
+            Pause, text, self._folder / name, f"run `nightbid champion resume {self._pipeline}`"
         )
 
     def pause(self, reason: str, by: str = "") -> Pause:
@@ -162,11 +162,11 @@ class ChampionPointer:
         """
         history = self.history()
         out = {before.bundle_digest, *_withdrawn(history)}
-        found: dict[str, Champion] = {}
-        for each in history:
-            if each.change == "promote" and each.number < before.number and each.night >= since:
-                found[each.bundle_digest] = each
-        return [each for digest, each in found.items() if digest not in out]
+        by_digest: dict[str, Champion] = {}
+        for entry in history:
+            if entry.change == "promote" and entry.number < before.number and entry.night >= since:
+                by_digest[entry.bundle_digest] = entry
+        return [entry for digest, entry in by_digest.items() if digest not in out]
 
     def before(self) -> Champion | None:
         """Promotion that a rollback would return to; None if there is none."""
@@ -269,7 +269,7 @@ class ChampionPointer:
         if to is None:
             target = _before(history)
         else:
-            target = next((each for each in history if each.number == to), None)
+            target = next((entry for entry in history if entry.number == to), None)
         if target is None:
             raise ConfigError(
                 f"no earlier champion{f' with number {to}' if to else ''} to go back to",
@@ -294,17 +294,17 @@ class ChampionPointer:
             ConfigError: There is no such entry, or its bundle is already retired.
         """
         history = self.history()
-        target = next((each for each in history if each.number == number and each.serves), None)
+        target = next((entry for entry in history if entry.number == number and entry.serves), None)
         if target is None:
             raise ConfigError(
                 f"no champion with number {number} to retire",
                 where=self._pipeline,
                 hint=f"see `nightbid champion {self._pipeline}` for the history",
             )
-        word = _withdrawn(history).get(target.bundle_digest)
-        if word is not None and word.change == "retire":
+        entry = _withdrawn(history).get(target.bundle_digest)
+        if entry is not None and entry.change == "retire":
             raise ConfigError(
-                f"the bundle of #{number} is retired already, by #{word.number}: {word.reason}",
+                f"the bundle of #{number} is retired already, by #{entry.number}: {entry.reason}",
                 where=self._pipeline,
                 hint=f"see `nightbid champion {self._pipeline}` for the history",
             )
@@ -353,33 +353,33 @@ def _named(number: int) -> str:
 
 def _serving(entry: Champion) -> dict[str, Any]:
     """Fields of an entry that describe the model, without number, time and reason."""
-    kept = ("run_id", "night", "bundle_uri", "bundle_digest", "label")
-    return {name: getattr(entry, name) for name in kept}
+    fields = ("run_id", "night", "bundle_uri", "bundle_digest", "label")
+    return {name: getattr(entry, name) for name in fields}
 
 
 def _is_same(history: list[Champion], judged: int, serving: int) -> bool:
     """Whether two entries (0: none) name the same model; retiring another model is no change."""
     if judged == serving:
         return True
-    bundles = {each.number: each.bundle_digest for each in history}
-    between = [each for each in history if judged < each.number <= serving]
+    bundles = {entry.number: entry.bundle_digest for entry in history}
+    between = [entry for entry in history if judged < entry.number <= serving]
     return bundles.get(judged) == bundles.get(serving) and all(
-        each.change == "retire" for each in between
+        entry.change == "retire" for entry in between
     )
 
 
 def _withdrawn(history: list[Champion]) -> dict[str, Champion]:
-    found: dict[str, Champion] = {}
+    withdrawals: dict[str, Champion] = {}
     before: Champion | None = None
-    for each in history:
-        if each.change == "retire":
-            found[each.retired] = each
-        elif each.change == "rollback":
+    for entry in history:
+        if entry.change == "retire":
+            withdrawals[entry.retired] = entry
+        elif entry.change == "rollback":
             if before is not None and before.serves:
-                found.setdefault(before.bundle_digest, each)
-            found.pop(each.bundle_digest, None)
-        before = each
-    return found
+                withdrawals.setdefault(before.bundle_digest, entry)
+            withdrawals.pop(entry.bundle_digest, None)
+        before = entry
+    return withdrawals
 
 
 def _before(history: list[Champion]) -> Champion | None:
@@ -387,14 +387,14 @@ def _before(history: list[Champion]) -> Champion | None:
     if not history:
         return None
     serving = history[-1].bundle_digest
-    promoted = [each for each in history if each.change == "promote"]
-    own = max((each.number for each in promoted if each.bundle_digest == serving), default=0)
-    retired = {digest for digest, each in _withdrawn(history).items() if each.change == "retire"}
+    promoted = [entry for entry in history if entry.change == "promote"]
+    own = max((entry.number for entry in promoted if entry.bundle_digest == serving), default=0)
+    retired = {digest for digest, entry in _withdrawn(history).items() if entry.change == "retire"}
     earlier = [
-        e
-        for e in promoted
-        if (e.number < own or not serving)
-        and e.bundle_digest != serving
-        and e.bundle_digest not in retired
+        entry
+        for entry in promoted
+        if (entry.number < own or not serving)
+        and entry.bundle_digest != serving
+        and entry.bundle_digest not in retired
     ]
     return earlier[-1] if earlier else None

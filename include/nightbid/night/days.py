@@ -59,8 +59,8 @@ class DayKey:
     @property
     def digest(self) -> str:
         """The key: hexadecimal digits, after the family if there is one."""
-        found = digest_of([self.kind, self.day.isoformat(), dict(self.depends_on)])
-        return f"{self.family}-{found}" if self.family else found
+        digest = digest_of([self.kind, self.day.isoformat(), dict(self.depends_on)])
+        return f"{self.family}-{digest}" if self.family else digest
 
 
 @dataclass(frozen=True)
@@ -170,18 +170,18 @@ def reason(workspace: Workspace, key: DayKey, pipeline: str) -> str:
     Only outputs of the same pipeline are compared; if there is none, the day is new.
     """
     parent = day_folder(workspace, key).parent
-    found: list[list[str]] = []
+    differences: list[list[str]] = []
     if parent.exists():
-        for each in parent.iterdir():
-            if each.name.startswith("."):
+        for folder in parent.iterdir():
+            if folder.name.startswith("."):
                 continue
             try:
-                other = read_manifest(each)
+                other = read_manifest(folder)
             except (CorruptDataError, WorkspaceError):
                 continue
             if other.pipeline == pipeline:
-                found.append(_differences(key.depends_on, other.inputs))
-    return ", ".join(sorted(found, key=len)[0]) if found else "new"
+                differences.append(_differences(key.depends_on, other.inputs))
+    return ", ".join(sorted(differences, key=len)[0]) if differences else "new"
 
 
 def days_made(made: Mapping[str, str], days: int, most: int = 4, unit: str = "day") -> str:
@@ -214,7 +214,7 @@ def _version(name: str) -> str:
 
 def _differences(mine: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
     """List the parts of the key that differ, with details for readable parts."""
-    said = []
+    changes = []
     for name in sorted({*mine, *theirs}):
         now, before = mine.get(name, ""), theirs.get(name, "")
         if now == before:
@@ -222,8 +222,8 @@ def _differences(mine: Mapping[str, str], theirs: Mapping[str, str]) -> list[str
         text = f"{name} changed"
         if detail := _detail(before, now):
             text += f" ({detail})"
-        said.append(text)
-    return said
+        changes.append(text)
+    return changes
 
 
 def _detail(before: str, now: str) -> str:

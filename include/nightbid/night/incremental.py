@@ -90,7 +90,7 @@ class Learned(Block):
     def usual(self) -> tuple[DayScore, ...]:
         """Scores that a new day is compared with: those of the days since the full training."""
         first = () if self.reference is None else (self.reference,)
-        since = tuple(each for each in self.curve if each.night > self.full_night)
+        since = tuple(score for score in self.curve if score.night > self.full_night)
         return (*first, *since)[-USUAL_DAYS:]
 
 
@@ -108,8 +108,8 @@ def excess_of(new: DayScore, usual: tuple[DayScore, ...]) -> float | None:
     if not usual:
         return None
     count = len(usual)
-    mean = sum(each.normalized_entropy for each in usual) / count
-    error = math.hypot(new.error, *(each.error / count for each in usual))
+    mean = sum(score.normalized_entropy for score in usual) / count
+    error = math.hypot(new.error, *(score.error / count for score in usual))
     return max(new.normalized_entropy - mean - SURE * error, 0.0)
 
 
@@ -167,8 +167,8 @@ def decisions(workspace: Workspace, pipeline: str) -> list[Decision]:
 
 def undone(workspace: Workspace, pipeline: str) -> dict[dt.date, Decision]:
     """Days that are not learned, each with its decision."""
-    newest = {each.day: each for each in decisions(workspace, pipeline)}
-    return {day: each for day, each in sorted(newest.items()) if each.change == "undo"}
+    newest = {decision.day: decision for decision in decisions(workspace, pipeline)}
+    return {day: decision for day, decision in sorted(newest.items()) if decision.change == "undo"}
 
 
 def continuation(run: RunRecord, spec: PipelineSpec, stage: str) -> Found:
@@ -225,7 +225,7 @@ def chain(
     """Yield the nights of a pipeline that were trained incrementally, oldest first."""
     newest: dict[dt.date, tuple[RunRecord, Learned]] = {}
     for run in runs_of(workspace, pipeline):
-        if (found := _finished(run, stage)) and (learned := _learned(found[0])) is not None:
+        if (output := _finished(run, stage)) and (learned := _learned(output[0])) is not None:
             newest[run.date] = run, learned
     yield from (newest[night] for night in sorted(newest))
 
@@ -235,11 +235,11 @@ def _earlier(run: RunRecord, stage: str) -> Iterator[tuple[RunRecord, Manifest, 
     seen = set()
     others = [other for other in runs_of(run.workspace, run.head.pipeline) if other.date < run.date]
     for other in sorted(
-        others, key=lambda each: (each.date, each.head.number, each.head.started), reverse=True
+        others, key=lambda other: (other.date, other.head.number, other.head.started), reverse=True
     ):
-        if other.date not in seen and (found := _finished(other, stage)) is not None:
+        if other.date not in seen and (output := _finished(other, stage)) is not None:
             seen.add(other.date)
-            yield other, *found
+            yield other, *output
 
 
 def _finished(run: RunRecord, stage: str) -> tuple[Manifest, str] | None:
@@ -255,10 +255,10 @@ def _finished(run: RunRecord, stage: str) -> tuple[Manifest, str] | None:
 
 def _worse_than(run: RunRecord) -> str:
     """Name what a night's candidate was worse than; empty if it was not worse."""
-    found = _finished(run, "evaluate")
-    if found is None or found[0].metrics.get("verdict") != "worse":
+    output = _finished(run, "evaluate")
+    if output is None or output[0].metrics.get("verdict") != "worse":
         return ""
-    return str(found[0].metrics.get("reference", "reference"))
+    return str(output[0].metrics.get("reference", "reference"))
 
 
 def _learned(manifest: Manifest) -> Learned | None:
@@ -285,5 +285,5 @@ def _withdrawn(workspace: Workspace, pipeline: str) -> set[dt.date]:
     """Nights of the champions that a user took out of service."""
     pointer = ChampionPointer(workspace, pipeline)
     out = pointer.withdrawn()
-    return {each.night for each in pointer.history()
-            if each.change == "promote" and each.bundle_digest in out}  # fmt: skip
+    return {entry.night for entry in pointer.history()
+            if entry.change == "promote" and entry.bundle_digest in out}  # fmt: skip

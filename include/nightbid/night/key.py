@@ -100,12 +100,12 @@ class Plan:
             {
                 "stage": stage.name,
                 "night": night.model_dump(mode="json"),
-                "inputs": {name: each.manifest.digest for name, each in inputs.items()},
-                "history": [each.manifest.digest for each in history],
+                "inputs": {name: output.manifest.digest for name, output in inputs.items()},
+                "history": [output.manifest.digest for output in history],
                 **({"no_reference": no_reference} if no_reference else {}),
                 **({"continues": goes_on.model_dump(mode="json")} if goes_on else {}),
                 **(
-                    {"earlier": {name: each.manifest.digest for name, each in earlier.items()}}
+                    {"earlier": {name: output.manifest.digest for name, output in earlier.items()}}
                     if earlier
                     else {}
                 ),
@@ -157,13 +157,13 @@ def _sound(workspace: Workspace, uris: Iterable[str]) -> Iterator[StageInput]:
     """Yield the earlier nights' outputs that are readable; damaged ones are skipped."""
     for uri in uris:
         try:
-            each = read_output(workspace, uri)
-            if is_local(each.folder):
-                each.part(*HISTORY_PARTS)
+            output = read_output(workspace, uri)
+            if is_local(output.folder):
+                output.part(*HISTORY_PARTS)
         except (CorruptDataError, WorkspaceError) as error:
             log.warning("an earlier night is left out of the history: %s", error)
         else:
-            yield each
+            yield output
 
 
 def _earlier_champions(
@@ -175,19 +175,19 @@ def _earlier_champions(
         return {}
     since = run.date - nights * STEPS[spec.partition]
     pointer = ChampionPointer(run.workspace, spec.pipeline)
-    found = {}
-    for each in pointer.earlier(champion, since):
-        if run.why_no_reference(each, spec):
+    bundles = {}
+    for entry in pointer.earlier(champion, since):
+        if run.why_no_reference(entry, spec):
             continue
         try:
-            bundle = read_output(run.workspace, each.bundle_uri)
+            bundle = read_output(run.workspace, entry.bundle_uri)
             if is_local(bundle.folder):
                 bundle.path  # noqa: B018 (reading it verifies every file)
         except (CorruptDataError, WorkspaceError) as error:
-            log.warning("champion #%d is not compared with: %s", each.number, error)
+            log.warning("champion #%d is not compared with: %s", entry.number, error)
         else:
-            found[str(each.number)] = bundle
-    return found
+            bundles[str(entry.number)] = bundle
+    return bundles
 
 
 def _input_of(run: RunRecord, name: str) -> StageInput:
@@ -222,8 +222,8 @@ def read_output(workspace: Workspace, uri: str) -> StageInput:
 
 def output_digest(files: Iterable[FileEntry]) -> str:
     """Digest of an output: of the paths and bytes of its files, except volatile ones."""
-    ordered = sorted(files, key=lambda each: PurePosixPath(each.path))
-    return digest_of([[each.path, each.digest] for each in ordered if each.digest])
+    ordered = sorted(files, key=lambda file: PurePosixPath(file.path))
+    return digest_of([[file.path, file.digest] for file in ordered if file.digest])
 
 
 def digest_of(value: Any) -> str:

@@ -75,13 +75,13 @@ def pin_again(run: RunRecord, spec: PipelineSpec, stage: Stage) -> RunRecord:
     Raises:
         ConfigError: A finished stage that is kept was made with other settings or code.
     """
-    stays = [each for each in NIGHT if each != stage and each not in all_after(stage)]
-    changed = {each.name: why for each in stays if (why := _change(run, spec, each))}
+    stays = [other for other in NIGHT if other != stage and other not in all_after(stage)]
+    changed = {other.name: why for other in stays if (why := _change(run, spec, other))}
     if changed:
         names = {*changed, stage.name}
         start = next(
-            each for each in reversed(NIGHT)
-            if names <= {each.name, *(after.name for after in all_after(each))}
+            first for first in reversed(NIGHT)
+            if names <= {first.name, *(after.name for after in all_after(first))}
         )  # fmt: skip
         name, why = next(iter(changed.items()))
         raise ConfigError(

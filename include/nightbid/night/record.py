@@ -119,8 +119,8 @@ class RunRecord:
                 hint="give another --run-id",
             )
         begun = {"started": existing.started, "number": existing.number}
-        kept = head.model_copy(update=begun)
-        taken_up = cls(workspace, write_head(folder, kept, existing))
+        resumed = head.model_copy(update=begun)
+        taken_up = cls(workspace, write_head(folder, resumed, existing))
         taken_up.accept()
         return taken_up
 
@@ -252,16 +252,16 @@ class RunRecord:
         )
 
     def _label_of(self, champion: Champion) -> dict[str, object] | None:
-        kept = champion.label
-        if kept is None:
+        label = champion.label
+        if label is None:
             # An entry of an older version: look up the label in its run.
             try:
                 spec = RunRecord.load(self.workspace, self.head.pipeline, champion.run_id).head.spec
             except NightbidError:
                 return None
-            kept = spec.get("label")  # type: ignore[assignment]
+            label = spec.get("label")  # type: ignore[assignment]
         try:
-            return Label.model_validate(kept).model_dump(mode="json")
+            return Label.model_validate(label).model_dump(mode="json")
         except ValidationError:
             return None
 
@@ -287,12 +287,12 @@ class RunRecord:
             stage: Stage to list; empty: all stages.
         """
         folder = self.folder / "stages"
-        found = [
+        records = [
             unseal(StageRecord, text, folder / name, "delete this record and rerun the night")
             for name, text in read_all(folder, ".json").items()
             if not stage or name.startswith(f"{stage}.")
         ]
-        return sorted(found, key=order)
+        return sorted(records, key=order)
 
     def current(self) -> dict[str, StageRecord]:
         """Stage → its current record; see `nightbid.night.attempts.current`."""
@@ -304,8 +304,8 @@ class RunRecord:
 
     def newest(self, stage: str) -> StageRecord | None:
         """Newest attempt at a stage, even if its inputs were rebuilt since."""
-        found = self.records(stage)
-        return found[-1] if found else None
+        records = self.records(stage)
+        return records[-1] if records else None
 
     def next_attempt(self, stage: str) -> int:
         """Number of the next attempt at a stage, from 1; every attempt that started counts."""
@@ -360,15 +360,15 @@ def runs_of(workspace: Workspace, pipeline: str) -> list[RunRecord]:
     folder = workspace.root / "runs" / pipeline
     if not folder.exists():
         return []
-    found = []
-    for each in folder.iterdir():
-        if not (each / "run.json").exists():
+    runs = []
+    for path in folder.iterdir():
+        if not (path / "run.json").exists():
             continue
         try:
-            found.append(RunRecord.load(workspace, pipeline, each.name))
+            runs.append(RunRecord.load(workspace, pipeline, path.name))
         except CorruptDataError as error:
             log.warning("a run is left out: %s", error)
-    nights = (run for run in found if not run.head.sweep)
+    nights = (run for run in runs if not run.head.sweep)
     return sorted(nights, key=lambda run: (run.head.number, run.head.started, run.run_id))
 
 

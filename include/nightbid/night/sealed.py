@@ -20,8 +20,8 @@ Record = TypeVar("Record", bound=BaseModel)
 
 def checksum_of(tree: dict[str, Any]) -> str:
     """Digest of a JSON object without its `checksum`: 32 hexadecimal digits."""
-    kept = {name: value for name, value in tree.items() if name != CHECKSUM}
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    content = {name: value for name, value in tree.items() if name != CHECKSUM}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

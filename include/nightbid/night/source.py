@@ -55,7 +55,7 @@ def modules_of(function: str) -> tuple[str, ...]:
         if name in reached or _has_no_effect(name):
             continue
         reached.add(name)
-        waiting += [each for each in _next_to(name) if each not in reached]
+        waiting += [module for module in _next_to(name) if module not in reached]
     return tuple(sorted(reached))
 
 
@@ -77,7 +77,7 @@ def code_of(functions: Iterable[str]) -> str:
 
 
 def _has_no_effect(name: str) -> bool:
-    return name.startswith(tuple(f"{each}." for each in NO_EFFECT)) or name in NO_EFFECT
+    return name.startswith(tuple(f"{module}." for module in NO_EFFECT)) or name in NO_EFFECT
 
 
 def path_of(name: str) -> Path | None:
@@ -116,8 +116,8 @@ def _running(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
         for part in ("body", "orelse", "finalbody"):
             yield from _running(getattr(node, part, ()))
         for part in ("handlers", "cases"):
-            for each in getattr(node, part, ()):
-                yield from _running(each.body)
+            for branch in getattr(node, part, ()):
+                yield from _running(branch.body)
 
 
 def _module(name: str) -> Iterator[str]:
@@ -132,8 +132,8 @@ def _with_submodules(name: str) -> Iterator[str]:
         return
     yield name
     if path.name == "__init__.py":
-        for each in sorted(path.parent.rglob("*.py")):
-            inside = each.relative_to(path.parent).with_suffix("").parts
+        for file in sorted(path.parent.rglob("*.py")):
+            inside = file.relative_to(path.parent).with_suffix("").parts
             yield ".".join((name, *(part for part in inside if part != "__init__")))
 
 
@@ -178,7 +178,7 @@ def _digest_of(tree: ast.Module) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             # A string on its own is the docstring of a module, class, function or attribute.
-            body[:] = [each for each in body if not _is_text(each)] or [ast.Pass()]
+            body[:] = [statement for statement in body if not _is_text(statement)] or [ast.Pass()]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
@@ -208,9 +208,9 @@ def _keep() -> None:
     if not _new or sys.dont_write_bytecode or not PARSED.parent.is_dir():
         return
     known = _known()
-    kept = known if len(known) <= MOST_KEPT else {key: known[key] for key in _new}
-    beside = PARSED.with_name(f".{PARSED.name}.{os.getpid()}")
+    entries = known if len(known) <= MOST_KEPT else {key: known[key] for key in _new}
+    temporary = PARSED.with_name(f".{PARSED.name}.{os.getpid()}")
     with suppress(OSError):
-        beside.write_text(json.dumps(kept), encoding="utf-8")
-        beside.replace(PARSED)
+        temporary.write_text(json.dumps(entries), encoding="utf-8")
+        temporary.replace(PARSED)
     _new.clear()

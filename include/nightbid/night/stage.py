@@ -45,10 +45,10 @@ class Stage:
 
     def wants_champion(self, spec: PipelineSpec) -> bool:
         """Whether the champion is an input."""
-        found: Any = spec
+        value: Any = spec
         for part in filter(None, self.champion_when.split(".")):
-            found = getattr(found, part)
-        return self.uses_champion and bool(found)
+            value = getattr(value, part)
+        return self.uses_champion and bool(value)
 
     def load(self) -> Callable[..., Any]:
         """Import the function, a `nightbid.night.task.StageFunction`."""

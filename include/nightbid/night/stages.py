@@ -132,14 +132,14 @@ NIGHT: tuple[Stage, ...] = (
         "promote",
         "nightbid.promotion:run",
         # All gates are inputs: an unread gate could not prevent the promotion.
-        inputs=("export", "evaluate", *(each.name for each in _JUDGED if each.is_gate)),
+        inputs=("export", "evaluate", *(stage.name for stage in _JUDGED if stage.is_gate)),
         spec_keys=("approval", "baseline"),
         uses_champion=True,
         uses_run=True,
     ),
 )
 """All stages of a night, in an order that satisfies their inputs."""
-STAGES: tuple[str, ...] = tuple(each.name for each in NIGHT)
+STAGES: tuple[str, ...] = tuple(stage.name for stage in NIGHT)
 """Names of the stages, in the same order."""
 
 
@@ -149,9 +149,9 @@ def stage_named(name: str) -> Stage:
     Raises:
         ConfigError: A night has no stage of this name.
     """
-    for each in NIGHT:
-        if each.name == name:
-            return each
+    for stage in NIGHT:
+        if stage.name == name:
+            return stage
     close = get_close_matches(name, STAGES, 1)
     raise ConfigError(
         f"a night has no stage {name!r}",
@@ -166,30 +166,30 @@ def upstream(stage: Stage, night: Sequence[Stage] = NIGHT) -> tuple[str, ...]:
     stages are already finished then, so only inputs since that gate are named, or the gate itself.
     """
     before = list(night[: night.index(stage)])
-    gates = [at for at, each in enumerate(before) if each.is_gate]
+    gates = [at for at, earlier in enumerate(before) if earlier.is_gate]
     since = before[gates[-1] + 1 :] if gates else before
-    read = {name for each in (*since, stage) for name in each.inputs}
+    read = {name for reader in (*since, stage) for name in reader.inputs}
     inputs = tuple(
-        each.name
-        for each in since
-        if each.name in stage.inputs or (stage.is_gate and each.name not in read)
+        earlier.name
+        for earlier in since
+        if earlier.name in stage.inputs or (stage.is_gate and earlier.name not in read)
     )
     return inputs or ((before[gates[-1]].name,) if gates else ())
 
 
 def readers_of(name: str) -> frozenset[str]:
     """Name the stages whose output depends on that of a stage, directly or indirectly."""
-    found = {name}
-    for each in NIGHT:
-        if found.intersection(each.inputs):
-            found.add(each.name)
-    return frozenset(found - {name})
+    readers = {name}
+    for stage in NIGHT:
+        if readers.intersection(stage.inputs):
+            readers.add(stage.name)
+    return frozenset(readers - {name})
 
 
 def all_after(stage: Stage) -> tuple[Stage, ...]:
     """List the stages that wait for a stage, directly or indirectly."""
     names = {stage.name}
-    for each in NIGHT:
-        if names & set(upstream(each)):
-            names.add(each.name)
-    return tuple(each for each in NIGHT if each.name in names and each != stage)
+    for other in NIGHT:
+        if names & set(upstream(other)):
+            names.add(other.name)
+    return tuple(other for other in NIGHT if other.name in names and other != stage)

@@ -88,16 +88,16 @@ class Turns:
             self._stop_waiting(run_id)
             return ""
         waiting = {
-            each.run_id: each for each in self._read("waiting").values() if each.run_id != run_id
+            turn.run_id: turn for turn in self._read("waiting").values() if turn.run_id != run_id
         }
-        before = {each.run_id for number, each in begun.items() if number > newest - KEPT}
+        before = {turn.run_id for number, turn in begun.items() if number > newest - KEPT}
         # A cleared run that waits again does not block others, unless its turn is the newest.
         before -= {*waiting, run_id}
         if newest:
             before.add(begun[newest].run_id)
-        earlier = [each for each in waiting.values() if _order(each) < _order(mine)]
+        earlier = [turn for turn in waiting.values() if _order(turn) < _order(mine)]
         other = _first(sorted(before), busy) or _first(
-            [each.run_id for each in sorted(earlier, key=_order)], busy
+            [turn.run_id for turn in sorted(earlier, key=_order)], busy
         )
         if other or is_patient:
             path = self._folder / "waiting" / f"{safe_run_id(run_id)}.json"
@@ -209,8 +209,8 @@ def watched_runs(workspace: Workspace, pipeline: str) -> AtWork:
 
 
 def _sign(run_id: str) -> str:
-    said = {"run_id": run_id, "host": socket.gethostname(), **_this_process()}
-    return json.dumps({**said, "at": dt.datetime.now(dt.UTC).isoformat()})
+    sign = {"run_id": run_id, "host": socket.gethostname(), **_this_process()}
+    return json.dumps({**sign, "at": dt.datetime.now(dt.UTC).isoformat()})
 
 
 @contextmanager
@@ -245,12 +245,12 @@ def _is_alive(text: bytes | str) -> bool:
 
 def _numbers(folder: UPath, name: str) -> dict[int, bytes]:
     """Number → lease of every process that has claimed a run."""
-    found = {}
+    texts = {}
     for file, text in read_all(folder, ".json").items():
         run, _, number = file.removesuffix(".json").rpartition(".")
         if run == name and number.isdigit():
-            found[int(number)] = text
-    return found
+            texts[int(number)] = text
+    return texts
 
 
 def _next_number(folder: UPath, name: str, run_id: str) -> int:
@@ -272,8 +272,8 @@ def _this_process() -> dict[str, float]:
 def _lives(process: int, since: float) -> bool:
     """Whether a process of this machine is alive, and not another one with a reused id."""
     try:
-        found = psutil.Process(process)
-        return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - since) < 1
+        running = psutil.Process(process)
+        return running.status() != psutil.STATUS_ZOMBIE and abs(running.create_time() - since) < 1
     except psutil.Error:
         return False
 
@@ -286,4 +286,4 @@ def _first(run_ids: Sequence[str], at_work: AtWork) -> str:
     """The first of some runs that is active; empty if none is."""
     if not run_ids or not at_work(run_ids):
         return ""
-    return next((each for each in run_ids if at_work([each])), "")
+    return next((run_id for run_id in run_ids if at_work([run_id])), "")
