@@ -67,12 +67,12 @@ def score_files(
     kind = bundle.card.output
     for file in files:
         _check(pq.read_schema(file), columns, keep, file)
-    beside = to.with_name(f".tmp-{to.name}-{uuid.uuid4().hex[:8]}")
+    temporary = to.with_name(f".tmp-{to.name}-{uuid.uuid4().hex[:8]}")
     begun = time.perf_counter()
     parts = []
     for file in files:
         name = Path(file.name) if rows.is_file() else file.relative_to(rows)
-        parts.append(Part(str(file), str(beside / name)))
+        parts.append(Part(str(file), str(temporary / name)))
     try:
         for part in parts:
             Path(part.to).parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +83,8 @@ def score_files(
         else:
             _on_beam(runner, score, parts)
         totals = [_total(Path(part.to)) for part in parts]
-        count = sum(each["rows"] for each in totals)
-        total = math.fsum(each["sum"] for each in totals)
+        count = sum(counts["rows"] for counts in totals)
+        total = math.fsum(counts["sum"] for counts in totals)
         seconds = time.perf_counter() - begun
         summary = {
             "model": described or {},
@@ -93,12 +93,12 @@ def score_files(
             "seconds": round(seconds, 3),
             "rows_per_second": round(count / seconds, 1),
             f"mean_{kind}": total / count if count else None,
-            NOT_ONE[kind]: sum(each["wrong"] for each in totals),
+            NOT_ONE[kind]: sum(counts["wrong"] for counts in totals),
         }
-        (beside / "scores.json").write_text(json.dumps(summary, indent=1))
-        beside.rename(to)
+        (temporary / "scores.json").write_text(json.dumps(summary, indent=1))
+        temporary.rename(to)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return summary
 
 
@@ -130,15 +130,17 @@ class ScoreParts:
         to = Path(part.to)
         with pq.ParquetFile(part.rows) as source:
             schema = source.schema_arrow
-            kept = list(self._keep) or [each for each in schema.names if each != name]
-            written = pa.schema([*(schema.field(each) for each in kept), (name, pa.float64())])
-            read = list(dict.fromkeys([*columns.names, *kept]))
+            copied = list(self._keep) or [column for column in schema.names if column != name]
+            written = pa.schema(
+                [*(schema.field(column) for column in copied), (name, pa.float64())]
+            )
+            read = list(dict.fromkeys([*columns.names, *copied]))
             with pq.ParquetWriter(to, written, compression="zstd") as sink:
                 for batch in source.iter_batches(BATCH, columns=read):
                     rows = pa.Table.from_batches([batch])
                     raw = pa.table({f.name: _as_logged(rows[f.name], f.type) for f in columns})
                     scores = bundle.score(raw)
-                    sink.write_table(rows.select(kept).append_column(name, pa.array(scores)))
+                    sink.write_table(rows.select(copied).append_column(name, pa.array(scores)))
                     count, total = count + len(scores), total + float(scores.sum())
                     wrong += len(scores) - int(((scores >= 0) & (scores <= most)).sum())
         _beside(to).write_text(json.dumps({"rows": count, "sum": total, "wrong": wrong}))
@@ -154,9 +156,9 @@ def _beside(to: Path) -> Path:
 
 
 def _total(to: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_beside(to).read_text())
+    totals: dict[str, Any] = json.loads(_beside(to).read_text())
     _beside(to).unlink()
-    return found
+    return totals
 
 
 def _on_beam(runner: Runner, score: ScoreParts, parts: list[Part]) -> None:

@@ -56,8 +56,10 @@ class Bundle:
         self.fitted = fitted
         self._lookup = Lookup(fitted)
         self._session = session
-        self._served = [each for each in fitted.schema.inputs if not each.training_only]
-        self._graph_inputs = {each.name for each in self._session.get_inputs()}
+        self._served = [
+            model_input for model_input in fitted.schema.inputs if not model_input.training_only
+        ]
+        self._graph_inputs = {graph_input.name for graph_input in self._session.get_inputs()}
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1, judged: bool = False) -> Bundle:
@@ -138,13 +140,15 @@ class Bundle:
     def predict_tasks(self, featurized: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Score featurized rows with each task of a multi-task model: column → [rows]."""
         feed = self.feed(featurized)
-        names = [each.name for each in self._session.get_outputs() if each.name != self.card.output]
+        names = [
+            output.name for output in self._session.get_outputs() if output.name != self.card.output
+        ]
         if not names:
             return {}
-        found = self._session.run(names, self._used(feed))
+        outputs = self._session.run(names, self._used(feed))
         return {
-            name.removeprefix(f"{self.card.output}_"): np.asarray(each, np.float64).reshape(-1)
-            for name, each in zip(names, found, strict=True)
+            name.removeprefix(f"{self.card.output}_"): np.asarray(values, np.float64).reshape(-1)
+            for name, values in zip(names, outputs, strict=True)
         }
 
     def look_up(self, raw: pa.Table) -> dict[str, npt.NDArray[Any]]:
@@ -154,20 +158,22 @@ class Bundle:
     def feed(self, featurized: pa.Table) -> dict[str, npt.NDArray[Any]]:
         """Read the graph's inputs from featurized rows, mostly without copying."""
         feed: dict[str, npt.NDArray[Any]] = {}
-        for each in self._served:
-            dtype = np.float32 if each.kind == "float" else np.int32
-            columns = [(each.name, dtype)]
-            if each.kind == "bag":
-                columns.append((weight_column(each.name), np.float32))
+        for model_input in self._served:
+            dtype = np.float32 if model_input.kind == "float" else np.int32
+            columns = [(model_input.name, dtype)]
+            if model_input.kind == "bag":
+                columns.append((weight_column(model_input.name), np.float32))
             for name, kind in columns:
                 values = column_values(featurized_column(featurized, name), kind)
-                feed[name] = values.reshape(-1, each.length) if each.length else values
+                feed[name] = (
+                    values.reshape(-1, model_input.length) if model_input.length else values
+                )
         return feed
 
     def run(self, feed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Score one batch of graph inputs; float32 [rows]."""
-        (found,) = self._session.run([self.card.output], self._used(feed))
-        return np.asarray(found, np.float32).reshape(-1)
+        (scores,) = self._session.run([self.card.output], self._used(feed))
+        return np.asarray(scores, np.float32).reshape(-1)
 
     def _used(self, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Select the inputs that the graph uses."""

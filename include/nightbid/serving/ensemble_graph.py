@@ -34,14 +34,14 @@ def write_ensemble_onnx(
     for number, (name, member) in enumerate(model.members.items()):
         with tempfile.TemporaryDirectory(prefix="nightbid-onnx-") as folder:
             write(member, Path(folder) / "model.onnx")
-            made = onnx.load(Path(folder) / "model.onnx")
-        for opset in made.opset_import:
+            proto = onnx.load(Path(folder) / "model.onnx")
+        for opset in proto.opset_import:
             opsets[opset.domain] = max(opsets.get(opset.domain, 0), opset.version)
-        for given in made.graph.input:
+        for given in proto.graph.input:
             inputs.setdefault(given.name, given)
-        _rename(made.graph, {given.name for given in made.graph.input}, f"m{number}/")
-        nodes += made.graph.node
-        constants += made.graph.initializer
+        _rename(proto.graph, {given.name for given in proto.graph.input}, f"m{number}/")
+        nodes += proto.graph.node
+        constants += proto.graph.initializer
         prefix = f"m{number}"
         weight = helper.make_tensor(
             f"{prefix}/weight", TensorProto.FLOAT, [1], [model.weights[name]]
@@ -74,13 +74,13 @@ def write_ensemble_onnx(
     ]
     output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows"])
     graph = helper.make_graph(nodes, "ensemble", list(inputs.values()), [output], constants)
-    made = helper.make_model(
+    proto = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(name, version) for name, version in opsets.items()],
         ir_version=8,
     )
-    onnx.checker.check_model(made)
-    path.write_bytes(made.SerializeToString(deterministic=True))
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _rename(graph: Any, kept: set[str], prefix: str) -> None:

@@ -67,7 +67,7 @@ def run(task: StageTask) -> Outcome:
         architecture=model.card.architecture,
         engine="onnxruntime",
         parameters=parameters,
-        inputs=tuple(each.name for each in Layout(model.card.features).served),
+        inputs=tuple(model_input.name for model_input in Layout(model.card.features).served),
         output="probability" if model.card.value is None else "value",
     )
     text = card.model_dump_json(indent=1, exclude_defaults=True)
@@ -91,17 +91,17 @@ def run(task: StageTask) -> Outcome:
     trained = {"": model.predict(rows), **model.predict_tasks(rows)}
     units = {
         # Compare values relative to their size, but probabilities absolutely.
-        name: 1.0 if model.card.value is None else np.maximum(each, each.mean())
-        for name, each in trained.items()
+        name: 1.0 if model.card.value is None else np.maximum(predictions, predictions.mean())
+        for name, predictions in trained.items()
     }
     parity = max(
-        float(np.max(np.abs(served[name] - each) / units[name], initial=0.0))
-        for name, each in trained.items()
+        float(np.max(np.abs(served[name] - predictions) / units[name], initial=0.0))
+        for name, predictions in trained.items()
     )
     task.progress(0.85, "looking the same rows up as at serving")
     skew = mismatches(raw, rows, bundle.fitted)
     wrong = sum(skew.values())
-    size = sum(each.stat().st_size for each in task.output.rglob("*") if each.is_file())
+    size = sum(path.stat().st_size for path in task.output.rglob("*") if path.is_file())
     return Outcome(
         rows=Rows(read=len(rows), written=len(rows)),
         metrics={
@@ -137,11 +137,11 @@ def _refit(task: StageTask, judged: FittedModel) -> tuple[FittedModel | None, di
     except CannotCompare as error:
         why = f"the refitted model cannot be compared: {error.what}"
         return None, {"automatic": True, "fallback": why}
-    found = {**refitted.metrics, "automatic": True}
-    if why := why_judged(found, task.spec.gates, task.night.date):
+    figures = {**refitted.metrics, "automatic": True}
+    if why := why_judged(figures, task.spec.gates, task.night.date):
         shutil.rmtree(task.output / "model")
-        return None, {**found, "fallback": why}
-    return refitted.model, found
+        return None, {**figures, "fallback": why}
+    return refitted.model, figures
 
 
 def _refitted(again: Mapping[str, Any]) -> str:
@@ -171,16 +171,16 @@ def ask_over_http(bundle: Bundle, raw: pa.Table, columns: pa.Schema) -> None:
     Raises:
         CorruptDataError: A row cannot be encoded as JSON, is rejected, or gets another score.
     """
-    asked = raw.select(columns.names)
+    sent = raw.select(columns.names)
     try:
-        read = parse(to_json(asked), columns)
+        read = parse(to_json(sent), columns)
     except (CorruptDataError, TypeError) as error:
         raise CorruptDataError(
             f"the scorer cannot read rows of the logs: {error}",
             where="request made from the logs",
             hint="give the column a type that JSON can carry, or leave its feature out",
         ) from error
-    differ = bundle.score(asked) != bundle.score(read)
+    differ = bundle.score(sent) != bundle.score(read)
     if differ.any():
         raise CorruptDataError(
             f"the scorer answers {int(differ.sum()):,} of {len(raw):,} rows of the logs differently"

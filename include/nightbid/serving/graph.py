@@ -50,27 +50,31 @@ def _settle(graph: Any) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.HasField("dim_param"):
                 dimension.dim_param = ROWS
-    if any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute):
+    if any(
+        attribute.HasField("g") or attribute.graphs
+        for node in graph.node
+        for attribute in node.attribute
+    ):
         return  # Loops and branches use outer names; our own models contain none.
     ordered = _ordered(graph)
     del graph.node[:]
     graph.node.extend(ordered)
-    kept = {each.name for each in (*graph.input, *graph.output)}
+    fixed = {value.name for value in (*graph.input, *graph.output)}
     names: dict[str, str] = {}
 
     def renamed(name: str) -> str:
-        if not name or name in kept:
+        if not name or name in fixed:
             return name
         return names.setdefault(name, f"v{len(names)}")
 
     for at, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{at}"
-        node.attribute.sort(key=lambda each: each.name)
+        node.attribute.sort(key=lambda attribute: attribute.name)
         for values in (node.input, node.output):
             values[:] = [renamed(name) for name in values]
     for constant in graph.initializer:
         constant.name = renamed(constant.name)
-    constants = sorted(graph.initializer, key=lambda each: int(each.name[1:]))
+    constants = sorted(graph.initializer, key=lambda constant: int(constant.name[1:]))
     del graph.initializer[:]
     graph.initializer.extend(constants)
     # The name and documentation contain such numbers too, and shapes refer to the old names.
@@ -81,33 +85,33 @@ def _settle(graph: Any) -> None:
 def _ordered(graph: Any) -> list[Any]:
     """List the nodes in depth-first order from the outputs, each after the nodes that feed it."""
     made_by = {name: node for node in graph.node for name in node.output}
-    found: dict[int, Any] = {}
-    waiting = [made_by[each.name] for each in reversed(graph.output) if each.name in made_by]
+    ordered: dict[int, Any] = {}
+    waiting = [made_by[output.name] for output in reversed(graph.output) if output.name in made_by]
     while waiting:
         node = waiting[-1]
         needed = [made_by[name] for name in node.input if name in made_by]
-        if missing := [each for each in needed if id(each) not in found]:
+        if missing := [source for source in needed if id(source) not in ordered]:
             waiting.extend(reversed(missing))
         else:
-            found.setdefault(id(node), waiting.pop())
-    return list(found.values())
+            ordered.setdefault(id(node), waiting.pop())
+    return list(ordered.values())
 
 
 def signature(layout: Layout) -> list[Any]:
     """Return shape, type and name of each served input; the weights of a bag follow the bag."""
-    found = []
-    for each in layout.served:
-        shape = [None] if each.kind in ("id", "float") else [None, each.length]
-        dtype = tf.float32 if each.kind == "float" else tf.int32
-        found.append(tf.TensorSpec(shape, dtype, name=each.name))
-        if each.kind == "bag":
-            found.append(tf.TensorSpec(shape, tf.float32, name=weight_column(each.name)))
-    return found
+    specs = []
+    for model_input in layout.served:
+        shape = [None] if model_input.kind in ("id", "float") else [None, model_input.length]
+        dtype = tf.float32 if model_input.kind == "float" else tf.int32
+        specs.append(tf.TensorSpec(shape, dtype, name=model_input.name))
+        if model_input.kind == "bag":
+            specs.append(tf.TensorSpec(shape, tf.float32, name=weight_column(model_input.name)))
+    return specs
 
 
 def _serving(network: Network) -> Any:
     layout = network.layout
-    names = [each.name for each in signature(layout)]
+    names = [spec.name for spec in signature(layout)]
 
     def serve(*columns: Any) -> dict[str, Any]:
         given = dict(zip(names, columns, strict=True))
@@ -121,8 +125,10 @@ def _serving(network: Network) -> Any:
                 return tf.zeros([rows, width(each)], dtype)
             return tf.reshape(given[each.name], [-1, width(each)])
 
-        ids = matrix([column(each, tf.int32) for each in layout.lookups], tf.int32)
-        numbers = matrix([column(each, tf.float32) for each in layout.numbers], tf.float32)
+        ids = matrix([column(model_input, tf.int32) for model_input in layout.lookups], tf.int32)
+        numbers = matrix(
+            [column(model_input, tf.float32) for model_input in layout.numbers], tf.float32
+        )
         weights = matrix([given[weight_column(name)] for name in layout.bag_places], tf.float32)
         return network.probabilities(ids, numbers, weights)
 

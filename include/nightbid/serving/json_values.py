@@ -45,18 +45,18 @@ def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     elif pa.types.is_integer(kind):
         _only(types, int, float)
         if float in types:
-            values = [_whole(each) for each in values]
+            values = [_whole(value) for value in values]
     elif pa.types.is_floating(kind):
         _only(types, int, float)
     elif pa.types.is_decimal(kind):
         _only(types, int, float, str)
         # The shortest decimal form of a float is the number that the caller wrote.
-        texts = [None if each is None else str(each) for each in values]
-        return pa.array([None if each is None else Decimal(each) for each in texts], kind)
+        texts = [None if value is None else str(value) for value in values]
+        return pa.array([None if text is None else Decimal(text) for text in texts], kind)
     elif pa.types.is_timestamp(kind):
         _only(types, str)
         zone = dt.UTC if kind.tz else None
-        return pa.array([_moment(each, zone) for each in values], kind)
+        return pa.array([_moment(value, zone) for value in values], kind)
     elif pa.types.is_date(kind):
         _only(types, str)
         return pa.array([None if v is None else dt.date.fromisoformat(v) for v in values], kind)
@@ -65,9 +65,9 @@ def from_json(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([None if v is None else dt.time.fromisoformat(v) for v in values], kind)
     elif any(test(kind) for test in LISTS):
         _only(types, list)
-        items = from_json([item for each in values for item in each or ()], kind.value_type)
-        offsets = np.concatenate([[0], np.cumsum([len(each or ()) for each in values])])
-        known = np.array([each is not None for each in values], bool)
+        items = from_json([item for value in values for item in value or ()], kind.value_type)
+        offsets = np.concatenate([[0], np.cumsum([len(value or ()) for value in values])])
+        known = np.array([value is not None for value in values], bool)
         lists = pa.ListArray.from_arrays(
             pa.array(offsets.astype(np.int32)), items, mask=pa.array(~known)
         )
@@ -124,8 +124,8 @@ def _moment(value: str | None, zone: dt.tzinfo | None) -> dt.datetime | None:
     """Parse a time; times without a zone are UTC, as in the logs."""
     if value is None:
         return None
-    found = dt.datetime.fromisoformat(value)
-    if found.tzinfo is None:
-        return found.replace(tzinfo=zone)
-    found = found.astimezone(dt.UTC)
-    return found if zone else found.replace(tzinfo=None)
+    moment = dt.datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=zone)
+    moment = moment.astimezone(dt.UTC)
+    return moment if zone else moment.replace(tzinfo=None)

@@ -88,7 +88,7 @@ def run(task: StageTask) -> Outcome:
         task.progress(0.2 + 0.1 * len(rounds), f"{REQUESTS} requests one after the other")
         rounds.append(closed_loop(bundle, requests[:REQUESTS]))
         del requests[:REQUESTS]
-    best = min(rounds, key=lambda each: each.stolen)
+    best = min(rounds, key=lambda times: times.stolen)
     lookup, closed = best.seconds.T
     throughput = len(closed) / float(closed.sum())
     reached = len(closed) / float(best.wall[:, 1].sum())
@@ -110,14 +110,14 @@ def run(task: StageTask) -> Outcome:
         "requests_per_second_per_core": round(throughput, 1),
         "curve": curve,
     }
-    said = ""
+    note = ""
     if task.spec.serve is not None:
         metrics["served"] = _over_the_socket(task, sent, item_columns(rows, task.spec.columns.item))
         # The report shows the curve of the scorer that will serve.
         metrics["in_process_curve"] = curve
         metrics["curve"] = metrics["served"]["candidate"]["curve"]
         held = metrics["served"]["candidate"]["requests_per_second"]
-        said = (
+        note = (
             f"; the scorer holds p99 {task.spec.serve.p99_ms:g} ms up to {held:,.0f} requests/s"
             f" (asked: {task.spec.serve.requests_per_second:,.0f})"
         )
@@ -128,7 +128,7 @@ def run(task: StageTask) -> Outcome:
         summary=f"{CANDIDATES} candidates: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f}"
         f" ms, {throughput:,.0f} requests/s per core"
         + (f", while others took {best.stolen:.0%} of it" if best.disturbed else "")
-        + said,
+        + note,
         volatile=("load_test.json",),
     )
 
@@ -142,7 +142,7 @@ def _over_the_socket(
     bundles = {"candidate": task.inputs["export"]}
     if champion := task.inputs.get("champion"):
         bundles["champion"] = champion
-    found: dict[str, Any] = {"objective": serve.model_dump()}
+    results: dict[str, Any] = {"objective": serve.model_dump()}
     for at, (name, bundle) in enumerate(bundles.items()):
         done = 0.9 + 0.05 * at
 
@@ -150,8 +150,8 @@ def _over_the_socket(
             task.progress(done, f"{name}: {what}")
 
         bodies = make_bodies(requests, of_item, bundle.path)
-        found[name] = measure(bundle.path, task.spec.pipeline, serve, bodies, say)
-    return found
+        results[name] = measure(bundle.path, task.spec.pipeline, serve, bodies, say)
+    return results
 
 
 def make_requests(rows: pa.Table, item: str | None, count: int, seed: int) -> list[pa.Table]:
@@ -187,15 +187,15 @@ def item_columns(rows: pa.Table, item: str | None) -> list[str]:
     if item is None or item not in raw:
         return raw
     head = rows.slice(0, 5000)
-    found = []
+    columns = []
     for name in raw:
         if pa.types.is_nested(head[name].type):
             continue
         values = pa.table({"item": head[item], "value": head[name]})
         distinct = values.group_by("item").aggregate([("value", "count_distinct")])
         if pc.max(distinct["value_count_distinct"]).as_py() == 1:
-            found.append(name)
-    return found
+            columns.append(name)
+    return columns
 
 
 def closed_loop(bundle: Bundle, requests: Sequence[pa.Table]) -> Round:

@@ -49,19 +49,19 @@ class ServedFeature:
 
     def compute(self, raw: RawColumns) -> dict[str, Array]:
         """Apply the transform: graph input → [rows] or [rows, length]."""
-        made = self.transform.apply(raw)
-        found = {}
+        columns = self.transform.apply(raw)
+        inputs = {}
         for name, length, dtype in self.outputs:
-            values = column_values(made[name], dtype)
-            found[name] = values.reshape(-1, length) if length else values
-        return found
+            values = column_values(columns[name], dtype)
+            inputs[name] = values.reshape(-1, length) if length else values
+        return inputs
 
 
 def served_features(fitted: FittedFeatures) -> list[ServedFeature]:
     """List the features that a request needs, in order."""
-    time, found = fitted.definition.time, []
+    time, features = fitted.definition.time, []
     for name, transform in fitted.transforms.items():
-        served = [each for each in transform.inputs if not each.training_only]
+        served = [model_input for model_input in transform.inputs if not model_input.training_only]
         if not served:
             continue  # training-only values are not known at serving
         feature = fitted.definition.features[name]
@@ -69,13 +69,13 @@ def served_features(fitted: FittedFeatures) -> list[ServedFeature]:
         sources = tuple(dict.fromkeys(feature.served(name)))
         reads = (*sources, *([time] if when and time not in sources else []))
         outputs: list[tuple[str, int, type[np.float32] | type[np.int32]]] = []
-        for each in served:
-            dtype = np.float32 if each.kind == "float" else np.int32
-            outputs.append((each.name, each.length, dtype))
-            if each.kind == "bag":
-                outputs.append((weight_column(each.name), each.length, np.float32))
-        found.append(ServedFeature(name, transform, sources, when, reads, tuple(outputs)))
-    return found
+        for model_input in served:
+            dtype = np.float32 if model_input.kind == "float" else np.int32
+            outputs.append((model_input.name, model_input.length, dtype))
+            if model_input.kind == "bag":
+                outputs.append((weight_column(model_input.name), model_input.length, np.float32))
+        features.append(ServedFeature(name, transform, sources, when, reads, tuple(outputs)))
+    return features
 
 
 class Lookup:
@@ -83,7 +83,7 @@ class Lookup:
 
     def __init__(self, fitted: FittedFeatures) -> None:
         self._time, self._zone = fitted.definition.time, fitted.definition.time_zone
-        self._features = [Memo(each) for each in served_features(fitted)]
+        self._features = [Memo(feature) for feature in served_features(fitted)]
 
     @property
     def columns(self) -> list[str]:
@@ -106,14 +106,14 @@ class Lookup:
         """
         request = Request(raw, self._time, shared, zone=self._zone)
         once = Request(shared, self._time, zone=self._zone) if shared is not None else None
-        found: dict[str, Array] = {}
+        feed: dict[str, Array] = {}
         for memo in self._features:
             if once is not None and once.columns.keys() >= memo.needs:
                 for name, values in memo.look_up(once).items():
-                    found[name] = values.repeat(len(raw), axis=0)
+                    feed[name] = values.repeat(len(raw), axis=0)
             else:
-                found.update(memo.look_up(request))
-        return found
+                feed.update(memo.look_up(request))
+        return feed
 
     @property
     def missed(self) -> int:
@@ -153,15 +153,15 @@ class Request:
             if self._time not in self.columns:
                 RawColumns(self._raw).time(self._time, feature)  # raises
             time = as_time(self._column(self._time), self._zone)
-            found = (days_of(time, self._zone) if when == "day" else moments_of(time)).tolist()
-            self._times[when] = self._each_row(self._time, found) or []
+            times = (days_of(time, self._zone) if when == "day" else moments_of(time)).tolist()
+            self._times[when] = self._each_row(self._time, times) or []
         return self._times[when]
 
     def rows(self, names: list[str], at: list[int] | None = None) -> pa.RecordBatch:
         """Select columns for some rows, or for all."""
         size = len(self._raw) if at is None else len(at)
         places = None if at is None else pa.array(at, pa.int64())
-        found = {}
+        columns = {}
         for name in names:
             if name not in self.columns:
                 continue  # the transform that needs it raises the error
@@ -170,14 +170,14 @@ class Request:
                 column = column.take(pa.array(np.zeros(size, np.int64)))
             elif places is not None and at is not None:
                 column = column.slice(at[0], 1) if size == 1 else column.take(places)
-            found[name] = column
-        return pa.record_batch(found)
+            columns[name] = column
+        return pa.record_batch(columns)
 
     def _column(self, name: str) -> pa.Array:
-        found = self.columns[name]
-        if isinstance(found, pa.ChunkedArray):
-            found = self.columns[name] = whole(found)
-        return found
+        column = self.columns[name]
+        if isinstance(column, pa.ChunkedArray):
+            column = self.columns[name] = whole(column)
+        return column
 
     def _each_row(self, name: str, values: list[Any] | None) -> list[Any] | None:
         return values * len(self._raw) if values and name in self._shared else values
@@ -203,22 +203,22 @@ class Memo:
 
     def look_up(self, request: Request) -> dict[str, Array]:
         """Look up the feature's inputs for a request, computing those not cached."""
-        parts = [request.keys(each, self._feature.name) for each in self._feature.sources]
+        parts = [request.keys(source, self._feature.name) for source in self._feature.sources]
         if any(part is None for part in parts):
             return self._compute(request.rows(self.reads))
         if self._feature.when:
             parts.append(request.times(self._feature.when, self._feature.name))
         keys = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
         assert keys is not None
-        types = tuple(request.columns[each].type for each in self.reads)
+        types = tuple(request.columns[name].type for name in self.reads)
         if types != self._types or len(self._slots) + len(keys) > CAPACITY:
             # Equal keys of different types (1 ms, 1 µs) are different values.
             self._forget(types)
-        found = list(map(self._slots.get, keys))
-        if None in found:
-            self._learn(keys, found, request)
-            found = list(map(self._slots.get, keys))
-        at = np.array(found, np.int64)
+        slots = list(map(self._slots.get, keys))
+        if None in slots:
+            self._learn(keys, slots, request)
+            slots = list(map(self._slots.get, keys))
+        at = np.array(slots, np.int64)
         return {name: stored.take(at, axis=0) for name, stored in self._stored.items()}
 
     def _learn(self, keys: list[Any], found: list[int | None], request: Request) -> None:
@@ -249,7 +249,7 @@ def _keys(column: pa.Array) -> list[Any] | None:
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.int64())
     if pa.types.is_nested(kind):
-        return [None if each is None else tuple(each) for each in column.to_pylist()]
+        return [None if value is None else tuple(value) for value in column.to_pylist()]
     if pa.types.is_integer(column.type) and not column.null_count:
         keys: list[Any] = whole(column).to_numpy().tolist()
         return keys

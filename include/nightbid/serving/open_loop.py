@@ -63,12 +63,12 @@ class Client:
     async def _ask(self, request: bytes) -> tuple[int, bytes]:
         try:
             connection = self._unused() or await self._open()
-            found = await connection.ask(request)
+            answer = await connection.ask(request)
         except (OSError, ValueError):
             return 0, b""
         if not connection.is_closing:
             self.idle.append(connection)
-        return found
+        return answer
 
     async def _open(self) -> _Connection:
         loop = asyncio.get_running_loop()
@@ -84,8 +84,8 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
-        for each in self.idle:
-            each.close()
+        for connection in self.idle:
+            connection.close()
         self.idle.clear()
 
 
@@ -132,10 +132,10 @@ class _Connection(asyncio.Protocol):
         head, ended, body = self._read.partition(b"\r\n\r\n")
         if not ended:
             return
-        found = LENGTH.search(head)
-        if found is None:
+        match = LENGTH.search(head)
+        if match is None:
             self._fail("an answer without its length")
-        elif len(body) >= int(found[1]):
+        elif len(body) >= int(match[1]):
             self._read = b""
             if self._answer is not None and not self._answer.done():
                 self._answer.set_result((int(head[9:12]), body))

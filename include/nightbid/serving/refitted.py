@@ -72,12 +72,12 @@ def why_judged(found: Mapping[str, Any], gates: Gates, night: date) -> str:
         gates: Gate settings with the stops of `gates.serving`, bands and overrides.
         night: Date of the night; overrides apply until their `until`.
     """
-    for each in figures(found):
-        stop = gates.stops_at("serving", each.statistic, night)
-        if each.value is not None and stop is not None and _is_outside(each.value, stop):
+    for figure in figures(found):
+        stop = gates.stops_at("serving", figure.statistic, night)
+        if figure.value is not None and stop is not None and _is_outside(figure.value, stop):
             return (
-                f"the refitted model's {each.statistic} is {each.value:.4g}, expected"
-                f" {_range(stop)} ({each.note})"
+                f"the refitted model's {figure.statistic} is {figure.value:.4g}, expected"
+                f" {_range(stop)} ({figure.note})"
             )
     return ""
 
@@ -118,7 +118,7 @@ def _rate_error(found: Mapping[str, Any]) -> float:
 
     The refitted model learned all positives of the judged one too, so only the newer ones count.
     """
-    before, after = (max(each, 1) for each in found.get("positives", (1, 1)))
+    before, after = (max(count, 1) for count in found.get("positives", (1, 1)))
     return SIGMAS * math.sqrt(max(1 / before - 1 / after, 0.0))
 
 

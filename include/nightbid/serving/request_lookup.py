@@ -52,17 +52,19 @@ class RequestLookup:
     def __init__(self, fitted: FittedFeatures, columns: pa.Schema) -> None:
         self._features = served_features(fitted)
         self._time, self._zone = fitted.definition.time, fitted.definition.time_zone
-        self._columns = {each.name: each.type for each in columns}
+        self._columns = {column.name: column.type for column in columns}
         # A decimal may have more digits than orjson's 64-bit numbers.
-        exact = any(pa.types.is_decimal(each) for each in columns.types)
+        exact = any(pa.types.is_decimal(kind) for kind in columns.types)
         self._decode: Callable[[bytes], Any] = json.loads if exact else orjson.loads
         self._layouts: dict[tuple[str, ...], _Layout] = {}
         self._contexts = {
-            each.name: ContextMemo(each, self._columns) for each in self._features if each.sources
+            feature.name: ContextMemo(feature, self._columns)
+            for feature in self._features
+            if feature.sources
         }
-        for each in self._features:
-            if each.transform.vocabulary is not None:
-                each.transform.vocabulary.prepare()
+        for feature in self._features:
+            if feature.transform.vocabulary is not None:
+                feature.transform.vocabulary.prepare()
         self._missed = 0
 
     def inputs(
@@ -108,52 +110,54 @@ class RequestLookup:
         return self._missed + sum(pairs)
 
     def _layout(self, names: tuple[str, ...]) -> _Layout:
-        found = self._layouts.get(names)
-        if found is None:
+        layout = self._layouts.get(names)
+        if layout is None:
             if len(self._layouts) >= MOST_LAYOUTS:
                 self._missed = self.missed
                 self._layouts.clear()
-            found = _Layout.of(self._features, self._contexts, names, self._columns, self._time)
-            self._layouts[names] = found
-        if not found.is_usual:
+            layout = _Layout.of(self._features, self._contexts, names, self._columns, self._time)
+            self._layouts[names] = layout
+        if not layout.is_usual:
             raise UnusualRequestError("rows that seldom repeat")
-        return found
+        return layout
 
     def _shared_values(
         self, layout: _Layout, parsed: SharedValues, day: int | None
     ) -> tuple[list[int], list[float], dict[str, Array]]:
         """Look up features of the context only: their integers, floats, and matrices by name."""
-        found: list[Any] = []
+        values: list[Any] = []
         missing: list[int] = []
         keys: list[Any] = []
         given = parsed.given
-        for at, each in enumerate(layout.once):
-            key = each.key(given)
-            if each.by_day:
+        for at, memo in enumerate(layout.once):
+            key = memo.key(given)
+            if memo.by_day:
                 key = (key, day)
             keys.append(key)
-            value = each.known.get(key) if each.is_kept else None
+            value = memo.known.get(key) if memo.is_kept else None
             if value is None:
                 missing.append(at)
-            found.append(value)
+            values.append(value)
         if missing:
             self._missed += len(missing)
-            slow = [at for at in missing if not self._find(layout.once[at], parsed, day, found, at)]
+            slow = [
+                at for at in missing if not self._find(layout.once[at], parsed, day, values, at)
+            ]
             if slow:
                 names = {name for at in slow for name in layout.once[at].feature.reads}
                 raw = RawColumns(pa.record_batch({name: parsed.array(name) for name in names}))
                 for at in slow:
-                    found[at] = layout.once[at].compute(raw)
+                    values[at] = layout.once[at].compute(raw)
             for at in missing:
-                each = layout.once[at]
-                if each.is_kept:
-                    if len(each.known) >= CAPACITY:
-                        each.known.clear()
-                    each.known[keys[at]] = found[at]
+                memo = layout.once[at]
+                if memo.is_kept:
+                    if len(memo.known) >= CAPACITY:
+                        memo.known.clear()
+                    memo.known[keys[at]] = values[at]
         ints: list[int] = []
         floats: list[float] = []
         matrices: dict[str, Array] = {}
-        for of_ints, of_floats, of_lists in found:
+        for of_ints, of_floats, of_lists in values:
             ints += of_ints
             floats += of_floats
             if of_lists:
@@ -174,9 +178,9 @@ class RequestLookup:
 
     def _row_slots(self, layout: _Layout, keys: list[bytes]) -> Array:
         memo = layout.rows
-        found = list(map(memo.slots.get, keys))
-        if None in found:
-            new = list(dict.fromkeys(k for k, at in zip(keys, found, strict=True) if at is None))
+        slots = list(map(memo.slots.get, keys))
+        if None in slots:
+            new = list(dict.fromkeys(k for k, at in zip(keys, slots, strict=True) if at is None))
             layout.watch(len(keys), len(new))
             decoded = [self._decode(key) for key in new]
             for row in decoded:
@@ -194,10 +198,10 @@ class RequestLookup:
                 }
             )
             layout.learn(new, decoded, batch)
-            found = list(map(layout.rows.slots.get, keys))
+            slots = list(map(layout.rows.slots.get, keys))
         else:
             layout.watch(len(keys), 0)
-        return np.array(found, np.int64)
+        return np.array(slots, np.int64)
 
 
 @dataclass
@@ -229,9 +233,9 @@ class _Layout:
         shared = frozenset(names) & types.keys()
         own = tuple(name for name in types if name not in shared)
         once = [contexts[e.name] for e in features if shared.issuperset(e.reads)]
-        per_row = [each for each in features if shared.isdisjoint(each.reads)]
+        per_row = [feature for feature in features if shared.isdisjoint(feature.reads)]
         rest = [e for e in features if not (shared.issuperset(e.reads) or e in per_row)]
-        both = [PairMemo(each, frozenset(shared), types) for each in rest]
+        both = [PairMemo(feature, frozenset(shared), types) for feature in rest]
         reads_day = time in shared and any(e.when == "day" for e in features if e not in per_row)
         # Rows with their own times are not candidates of one request.
         is_usual = bool(own) and (time not in own)
@@ -239,7 +243,7 @@ class _Layout:
 
     def __post_init__(self) -> None:
         self.shared_set = frozenset(self.shared)
-        self._once_features = [each.feature for each in self.once]
+        self._once_features = [memo.feature for memo in self.once]
         self.forget()
 
     def forget(self) -> None:
@@ -276,24 +280,29 @@ class _Layout:
             batch: Row columns, which are not in the context.
         """
         raw = RawColumns(batch)
-        made: dict[str, Array] = {}
+        inputs: dict[str, Array] = {}
         for feature in self.per_row:
-            made.update(feature.compute(raw))
+            inputs.update(feature.compute(raw))
         first = len(self.rows.slots)
         for block in self.blocks:
             names = block.names[len(block.names) - block.stored.values.shape[1] :]
             if names:
-                block.stored.put(first, np.stack([made[name] for name in names], axis=1))
+                block.stored.put(first, np.stack([inputs[name] for name in names], axis=1))
         for matrix in self.matrices:
             if matrix.stored is not None:
-                matrix.stored.put(first, made[matrix.name])
+                matrix.stored.put(first, inputs[matrix.name])
         for both in self.both:
             both.learn(first, decoded)
         self.rows.add(new)
 
     def _block(self, dtype: Any) -> Block:
         once, per_row = (
-            [n for each in part for n, length, kind in each.outputs if kind is dtype and not length]
+            [
+                n
+                for feature in part
+                for n, length, kind in feature.outputs
+                if kind is dtype and not length
+            ]
             for part in (self._once_features, self.per_row)
         )
         return Block(once, per_row, dtype)

@@ -135,11 +135,11 @@ class PairMemo:
 
     def learn(self, first: int, decoded: list[Row]) -> None:
         """Assign codes to the own values of new rows."""
-        found = []
+        codes = []
         for row in decoded:
             key = orjson.dumps([row[name] for name in self.own])
-            found.append(self._code_of.setdefault(key, len(self._code_of)))
-        self.codes.put(first, np.array(found, np.int64)[:, None])
+            codes.append(self._code_of.setdefault(key, len(self._code_of)))
+        self.codes.put(first, np.array(codes, np.int64)[:, None])
 
     def fill(
         self,
@@ -160,7 +160,7 @@ class PairMemo:
             new, at = np.unique(codes[~is_known], return_index=True)
             at = np.flatnonzero(~is_known)[at]
             self.missed += len(new)
-            values = self._compute(parsed, [keys[each] for each in at.tolist()])
+            values = self._compute(parsed, [keys[row] for row in at.tolist()])
             for name, stored in known.values.items():
                 stored[new] = values[name]
             known.has[new] = True
@@ -214,7 +214,7 @@ class _Known:
     @property
     def bytes(self) -> int:
         """Size of all arrays in bytes."""
-        return self.has.nbytes + sum(each.nbytes for each in self.values.values())
+        return self.has.nbytes + sum(array.nbytes for array in self.values.values())
 
     def take_over(self, other: _Known) -> None:
         """Copy the values of a smaller instance."""

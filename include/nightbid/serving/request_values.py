@@ -90,17 +90,17 @@ class SharedValues:
             return []
         if _is_text(self.types[name]):
             _text(value)
-            return [each or None for each in value.split(separator)]
+            return [token or None for token in value.split(separator)]
         if type(value) is not list:
             raise UnusualRequestError("not a list")
-        return [None if each is None else _text(each) for each in value]
+        return [None if token is None else _text(token) for token in value]
 
     def joint_hash(self, names: tuple[str, ...]) -> Hashes:
         """Hash values jointly, as `nightbid.column_parsing.joint_hashes` does; uint64 [1]."""
-        found = self._hashes.get(names)
-        if found is None:
-            found = self._hashes[names] = joint_hash([self.token(name) for name in names])
-        return found
+        hashes = self._hashes.get(names)
+        if hashes is None:
+            hashes = self._hashes[names] = joint_hash([self.token(name) for name in names])
+        return hashes
 
     def moment(self, name: str) -> int | None:
         """Return a time in microseconds since 1970; None if Python cannot parse it exactly."""
@@ -113,10 +113,10 @@ class SharedValues:
         value = self.decode(self.given[name])
         if not isinstance(value, str) or not pa.types.is_timestamp(kind) or kind.unit != "us":
             return None
-        found = dt.datetime.fromisoformat(value)
-        if not EARLIEST < found.year < LATEST:
+        time = dt.datetime.fromisoformat(value)
+        if not EARLIEST < time.year < LATEST:
             return None
-        aware = found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+        aware = time if time.tzinfo else time.replace(tzinfo=dt.UTC)
         return (aware - EPOCH) // MICROSECOND
 
     def day(self, name: str, zone: str = "UTC") -> int:
@@ -128,11 +128,11 @@ class SharedValues:
 
     def array(self, name: str) -> pa.Array:
         """Return a value as an Arrow column of one row."""
-        found = self._arrays.get(name)
-        if found is None:
-            found = from_json([self.decode(self.given[name])], self.types[name])
-            self._arrays[name] = found
-        return found
+        array = self._arrays.get(name)
+        if array is None:
+            array = from_json([self.decode(self.given[name])], self.types[name])
+            self._arrays[name] = array
+        return array
 
 
 Quick = Callable[[SharedValues, int | None], Value]
@@ -232,11 +232,11 @@ def _of_list(transform: ListTransform[Any], name: str) -> Quick:
         items = parsed.tokens(name, separator)
         items = items[:length] if is_bag else items[-length:]
         matrix = np.zeros((1, length), np.int32)
-        matrix[0, : len(items)] = [vocabulary.id_of(each) for each in items]
-        made = {transform.name: matrix}
+        matrix[0, : len(items)] = [vocabulary.id_of(token) for token in items]
+        columns = {transform.name: matrix}
         if is_bag:
-            made[f"{transform.name}__weight"] = bag_weights(matrix)
-        return (), (), tuple(made.items())
+            columns[f"{transform.name}__weight"] = bag_weights(matrix)
+        return (), (), tuple(columns.items())
 
     return find
 

@@ -104,11 +104,11 @@ def score_day(
             where=champion.bundle_uri,
             hint="promote another night, or roll back",
         )
-    found = run_stage(
+    result = run_stage(
         SCORE, spec, run, cache_folder=cache_folder, attempt=run.next_attempt(SCORE.name),
         progress=progress,
     )  # fmt: skip
-    return champion, found
+    return champion, result
 
 
 def run(task: StageTask) -> Outcome:
@@ -120,9 +120,9 @@ def run(task: StageTask) -> Outcome:
     """
     day = f"dt={task.night.date.isoformat()}"
     files = [
-        each
-        for each in split_files(task.inputs["sample"].path, "evaluate")
-        if each.parent.name == day
+        file
+        for file in split_files(task.inputs["sample"].path, "evaluate")
+        if file.parent.name == day
     ]
     if not files:
         raise MissingDataError(
@@ -131,9 +131,9 @@ def run(task: StageTask) -> Outcome:
     names = pq.read_schema(files[0]).names
     columns = task.spec.columns
     wanted = [KEY, columns.key, columns.user, columns.item, columns.time]
-    keep = list(dict.fromkeys(each for each in wanted if each and each in names))
+    keep = list(dict.fromkeys(name for name in wanted if name and name in names))
     export = task.inputs["export"]
-    found = score_files(
+    summary = score_files(
         export.path,
         files[0].parent,
         task.output / "scores" / day,
@@ -142,13 +142,13 @@ def run(task: StageTask) -> Outcome:
         runner=task.spec.runner,
     )
     expected = _expected(task.inputs["evaluate"].manifest.metrics)
-    kind = "mean_value" if "mean_value" in found else "mean_probability"
-    check(found, sum(pq.ParquetFile(each).metadata.num_rows for each in files), expected)
+    kind = "mean_value" if "mean_value" in summary else "mean_probability"
+    check(summary, sum(pq.ParquetFile(file).metadata.num_rows for file in files), expected)
     return Outcome(
-        rows=Rows(read=found["rows"], written=found["rows"]),
-        metrics={**found, "evaluated_mean": expected},
-        summary=f"{found['rows']:,} rows of {task.night.date} scored, {kind.replace('_', ' ')}"
-        f" {found[kind]:.4f}, {found['rows_per_second']:,.0f} rows/s",
+        rows=Rows(read=summary["rows"], written=summary["rows"]),
+        metrics={**summary, "evaluated_mean": expected},
+        summary=f"{summary['rows']:,} rows of {task.night.date} scored, {kind.replace('_', ' ')}"
+        f" {summary[kind]:.4f}, {summary['rows_per_second']:,.0f} rows/s",
         volatile=(f"scores/{day}/scores.json",),
     )
 

@@ -35,7 +35,7 @@ def paired_rows(
     """
     raws, tables = [], []
     for split in SPLITS:
-        files, raw_files = (_newest(split_files(each, split)) for each in (featurized, sampled))
+        files, raw_files = (_newest(split_files(folder, split)) for folder in (featurized, sampled))
         if not files or not raw_files:
             continue
         raw = _head(raw_files, None, per_split)
@@ -78,7 +78,7 @@ def mismatches(raw: pa.Table, featurized: pa.Table, fitted: FittedFeatures) -> d
 
 def _newest(paths: list[Path]) -> list[Path]:
     """Return the files of the newest day: both stages split a day into files differently."""
-    return [each for each in paths if each.parent == paths[-1].parent]
+    return [path for path in paths if path.parent == paths[-1].parent]
 
 
 def _head(paths: list[Path], columns: list[str] | None, rows: int) -> pa.Table:

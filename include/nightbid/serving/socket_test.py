@@ -51,7 +51,7 @@ class Running:
     def memory_mb(self) -> float:
         """Private memory of its processes, in MB."""
         whole = [self.process, *self.process.children(recursive=True)]
-        return sum(each.memory_full_info().uss for each in whole) / 1e6
+        return sum(process.memory_full_info().uss for process in whole) / 1e6
 
 
 @contextlib.contextmanager
@@ -88,8 +88,8 @@ def running(bundle: Path, pipeline: str, processes: int) -> Iterator[Running]:
                 started = [*whole.children(recursive=True), whole]
                 process.terminate()
                 _, alive = psutil.wait_procs(started, STOP_SECONDS)
-                for each in alive:
-                    each.kill()
+                for survivor in alive:
+                    survivor.kill()
 
 
 def measure(
@@ -113,10 +113,10 @@ def measure(
     load_seconds = _time_to_load(bundle, pipeline)
     say("starting the scorer")
     with running(bundle, pipeline, processes) as scorer:
-        found = asyncio.run(_loops(scorer, serve, bodies, say))
+        figures = asyncio.run(_loops(scorer, serve, bodies, say))
         memory = scorer.memory_mb
     return {
-        **found,
+        **figures,
         "memory_mb": round(memory, 1),
         "start_seconds": round(scorer.start_seconds, 3),
         "load_seconds": round(load_seconds, 3),
@@ -128,7 +128,7 @@ async def _loops(
     scorer: Running, serve: Serve, bodies: Bodies, say: Callable[[str], None]
 ) -> dict[str, Any]:
     client = Client("127.0.0.1", scorer.port)
-    asked = serve.requests_per_second
+    requested = serve.requests_per_second
 
     async def at(rate: float, candidates: int) -> dict[str, Any]:
         say(f"{rate:,.0f} requests/s of {candidates} candidates")
@@ -136,13 +136,13 @@ async def _loops(
         return await open_loop(client, bodies(candidates, count), rate, seed=candidates)
 
     try:
-        await open_loop(client, bodies(serve.candidates, WARM_UP), max(asked / 4, 1), seed=0)
+        await open_loop(client, bodies(serve.candidates, WARM_UP), max(requested / 4, 1), seed=0)
         sizes = []
         for size in SIZES:
-            sizes.append({"candidates": size, **await at(asked / 4, size)})
+            sizes.append({"candidates": size, **await at(requested / 4, size)})
         curve, held = [], 0.0
         for factor in FACTORS:
-            point = await at(asked * factor, serve.candidates)
+            point = await at(requested * factor, serve.candidates)
             curve.append(point)
             if not holds(point, serve.p99_ms):
                 break
@@ -178,13 +178,13 @@ def make_bodies(requests: Sequence[pa.Table], of_item: Sequence[str], bundle: Pa
         parts.append((context[0] if context else {}, rows))
 
     def bodies(candidates: int, count: int) -> list[bytes]:
-        found = []
+        encoded = []
         for at in range(count):
             context, rows = parts[at % len(parts)]
             again = -(-candidates // len(rows))
             body = {"context": context, "rows": (rows * again)[:candidates]}
-            found.append(orjson.dumps(body))
-        return found
+            encoded.append(orjson.dumps(body))
+        return encoded
 
     return bodies
 

@@ -23,22 +23,30 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
     layout = model.layout
     inputs: list[Any] = []
     nodes: list[Any] = []
-    for each in layout.served:
-        kind = TensorProto.FLOAT if each.kind == "float" else TensorProto.INT32
-        shape: list[Any] = ["rows"] if each.kind in ("id", "float") else ["rows", each.length]
-        inputs.append(helper.make_tensor_value_info(each.name, kind, shape))
-        if each.kind == "bag":
-            name = weight_column(each.name)
+    for model_input in layout.served:
+        kind = TensorProto.FLOAT if model_input.kind == "float" else TensorProto.INT32
+        shape: list[Any] = (
+            ["rows"] if model_input.kind in ("id", "float") else ["rows", model_input.length]
+        )
+        inputs.append(helper.make_tensor_value_info(model_input.name, kind, shape))
+        if model_input.kind == "bag":
+            name = weight_column(model_input.name)
             inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-        nodes += _column(each)
+        nodes += _column(model_input)
     # Training-only inputs are 0, for as many rows as the other inputs have.
     known = _name(next(iter(layout.served)))
     nodes.append(helper.make_node("Sub", [known, known], ["nothing"]))
     columns: list[str] = []
-    for each in (*layout.lookups, *layout.numbers):
-        columns += ["nothing"] * columns_of(each) if each.training_only else [_name(each)]
+    for model_input in (*layout.lookups, *layout.numbers):
+        columns += (
+            ["nothing"] * columns_of(model_input)
+            if model_input.training_only
+            else [_name(model_input)]
+        )
     steps, constants = calibration_nodes(model.card.calibration)
-    constants += [_ids_of(each) for each in layout.served if is_small_list(each)]
+    constants += [
+        _ids_of(model_input) for model_input in layout.served if is_small_list(model_input)
+    ]
     constants += [
         _ints("last", [-1]),
         helper.make_tensor("zero", TensorProto.INT32, [], [0]),
@@ -58,9 +66,9 @@ def write_tree_onnx(model: Trees, path: Path) -> None:
     output = helper.make_tensor_value_info(model.card.output, TensorProto.FLOAT, ["rows"])
     graph = helper.make_graph(nodes, "trees", inputs, [output], constants)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREE_OPSET)]
-    made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    onnx.checker.check_model(made)
-    path.write_bytes(made.SerializeToString(deterministic=True))
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _mean_nodes(model: Trees) -> list[Any]:
@@ -112,7 +120,7 @@ def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
     Offsets are looked up by the graph's own inputs.
     """
     curve = calibration.curve
-    steps = ["calibrated", *(f"offset/{each.input}/before" for each in calibration.offsets)]
+    steps = ["calibrated", *(f"offset/{offset.input}/before" for offset in calibration.offsets)]
     curved = steps[-1]
     line = curved if curve is None else "line"
     nodes = [
@@ -127,11 +135,11 @@ def calibration_nodes(calibration: Calibration) -> tuple[list[Any], list[Any]]:
         more, known = _curve_nodes(curve, curved)
         nodes, constants = nodes + more, constants + known
     for at in reversed(range(len(calibration.offsets))):
-        each = calibration.offsets[at]
-        name = f"offset/{each.input}"
-        constants += [_floats(f"{name}/values", list(each.values)), _ints(f"{name}/axis", [-1])]
+        offset = calibration.offsets[at]
+        name = f"offset/{offset.input}"
+        constants += [_floats(f"{name}/values", list(offset.values)), _ints(f"{name}/axis", [-1])]
         nodes += [
-            helper.make_node("Gather", [f"{name}/values", each.input], [f"{name}/row"]),
+            helper.make_node("Gather", [f"{name}/values", offset.input], [f"{name}/row"]),
             helper.make_node("Unsqueeze", [f"{name}/row", f"{name}/axis"], [f"{name}/column"]),
             helper.make_node("Add", [steps[at + 1], f"{name}/column"], [steps[at]]),
         ]
@@ -190,10 +198,10 @@ class Ensemble:
     def of(cls, model: Trees) -> Ensemble:
         """Read the trees of a booster."""
         dumped = model.booster.dump_model(num_iteration=model.booster.best_iteration)
-        found = cls()
+        ensemble = cls()
         for number, tree in enumerate(dumped["tree_info"]):
-            found._add(number, tree["tree_structure"])
-        return found
+            ensemble._add(number, tree["tree_structure"])
+        return ensemble
 
     def _add(self, tree: int, root: dict[str, Any]) -> None:
         waiting, count = [(root, 0)], 1
