@@ -56,7 +56,7 @@ def day_arrival(
         now: Current time, for `settled_minutes`.
     """
     contract = spec.arrival or Arrival()
-    found: list[str] = []
+    satisfied: list[str] = []
     missing: list[str] = []
     try:
         source = open_source(spec.source, cache, (day,))
@@ -65,15 +65,15 @@ def day_arrival(
         if isinstance(source, JoinsEvents) and (waits := source.not_there(day)):
             return DayArrival(day, ("the impressions are there",), (f"no {', no '.join(waits)}",))
         if isinstance(source, FolderLogs):
-            for ok, said in _files(contract, source.place, source.files(day), day, now):
-                (found if ok else missing).append(said)
+            for ok, note in _files(contract, source.place, source.files(day), day, now):
+                (satisfied if ok else missing).append(note)
         if not missing and (contract.min_rows_ratio is not None or contract.newest_time):
-            for ok, said in _rows(spec, contract, source, day, workspace):
-                (found if ok else missing).append(said)
+            for ok, note in _rows(spec, contract, source, day, workspace):
+                (satisfied if ok else missing).append(note)
     except (DataError, WorkspaceError, OSError, pa.ArrowException) as error:
         # Days that are being written may be unreadable, and buckets temporarily unreachable.
         missing.append(str(error).splitlines()[0])
-    return DayArrival(day, tuple(found) or ("the day is there",), tuple(missing))
+    return DayArrival(day, tuple(satisfied) or ("the day is there",), tuple(missing))
 
 
 def _files(
@@ -85,7 +85,7 @@ def _files(
         folders = [root]
         if "{day}" not in contract.marker:
             above = {parent for path in files for parent in path.parents}
-            folders = [each for each in above if root in each.parents]
+            folders = [folder for folder in above if root in folder.parents]
         there = any(place.changed(folder / name) is not None for folder in folders)
         yield there, f"{'marker' if there else 'no file'} {name}"
     if not files:
@@ -122,8 +122,8 @@ def _rows(
         last = end_of(day, spec.partition) - dt.timedelta(minutes=1)
         due = dt.datetime.combine(last, dt.time.fromisoformat(contract.newest_time))
         ok = newest is not None and newest >= due
-        said = "no row has a time" if newest is None else f"newest row of {newest:%H:%M}"
-        yield ok, said + ("" if ok else f", {contract.newest_time} is asked for")
+        note = "no row has a time" if newest is None else f"newest row of {newest:%H:%M}"
+        yield ok, note + ("" if ok else f", {contract.newest_time} is asked for")
 
 
 def _count(
@@ -160,12 +160,12 @@ def usual_rows(pipeline: str, workspace: Workspace, day: dt.date) -> float | Non
             continue
         if done is None or done.state != "done":
             continue
-        if (found := records.manifest(workspace, done.uri)) is None:
+        if (manifest := records.manifest(workspace, done.uri)) is None:
             continue
         counts = [
-            each["read"]
-            for name, each in (found.metrics.get("days") or {}).items()
-            if name < day.isoformat() and "read" in each
+            figures["read"]
+            for name, figures in (manifest.metrics.get("days") or {}).items()
+            if name < day.isoformat() and "read" in figures
         ]
         if counts:
             return float(statistics.median(counts))

@@ -69,7 +69,7 @@ def late_nights(
             )
         return logs[day]
 
-    found = []
+    late = []
     for night in sorted(newest)[-nights:]:
         run = newest[night]
         days: dict[str, str] = {}
@@ -80,9 +80,9 @@ def late_nights(
             days[str(come)] = ARRIVED
         if days:
             lag = accepted_lag(run)
-            others = tuple(each for each in run.head.overrides if each not in lag)
-            found.append(LateNight(run.run_id, night, days, others))
-    return found
+            others = tuple(override for override in run.head.overrides if override not in lag)
+            late.append(LateNight(run.run_id, night, days, others))
+    return late
 
 
 def _days_read(run: RunRecord) -> Iterator[tuple[dt.date, str]]:
@@ -96,11 +96,11 @@ def _days_read(run: RunRecord) -> Iterator[tuple[dt.date, str]]:
     for name, key in outputs.items():
         day = partition_of(name)
         try:
-            made = read_manifest(days_folder(run.workspace, "sample", day) / key)
+            sampled = read_manifest(days_folder(run.workspace, "sample", day) / key)
         except (CorruptDataError, WorkspaceError):
             continue
-        if "logs" in made.inputs:
-            yield day, made.inputs["logs"]
+        if "logs" in sampled.inputs:
+            yield day, sampled.inputs["logs"]
 
 
 def _arrived_since(

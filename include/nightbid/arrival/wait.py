@@ -23,10 +23,10 @@ def newest_day(spec: PipelineSpec, night: dt.date) -> dt.date:
 
 def look(spec: PipelineSpec, run: RunRecord, cache: Path, now: dt.datetime) -> DayArrival:
     """Check the newest day of a run once, and record what is missing for the run's page."""
-    found = day_arrival(spec, newest_day(spec, run.date), run.workspace, cache, now)
-    if found.missing:
-        write_atomically(run.folder / WAITING, waiting_words(spec, run, found))
-    return found
+    arrival = day_arrival(spec, newest_day(spec, run.date), run.workspace, cache, now)
+    if arrival.missing:
+        write_atomically(run.folder / WAITING, waiting_words(spec, run, arrival))
+    return arrival
 
 
 def waiting_words(spec: PipelineSpec, run: RunRecord, found: DayArrival) -> str:
@@ -51,13 +51,13 @@ def wait(spec: PipelineSpec, run: RunRecord, cache: Path, say: Callable[[str], N
     last = ""
     while True:
         now = dt.datetime.now(dt.UTC)
-        found = look(spec, run, cache, now)
+        arrival = look(spec, run, cache, now)
         left = (ends - now).total_seconds()
-        if found.is_complete or left <= 0:
-            return found
-        if (said := waiting_words(spec, run, found)) != last:
-            say(said)
-            last = said
+        if arrival.is_complete or left <= 0:
+            return arrival
+        if (message := waiting_words(spec, run, arrival)) != last:
+            say(message)
+            last = message
         time.sleep(min(spec.arrival.every_seconds, left))
 
 
@@ -102,9 +102,9 @@ def conclude(
         )  # fmt: skip
 
     if found.is_complete:
-        said = f"{found.day} is complete: {', '.join(found.found)}"
-        record("done", said, "pass")
-        return spec, said
+        message = f"{found.day} is complete: {', '.join(found.found)}"
+        record("done", message, "pass")
+        return spec, message
     lacking = ", ".join(found.missing)
     if now >= ends:
         for back in range(1, spec.arrival.lag_days + 1):
@@ -112,7 +112,7 @@ def conclude(
                 spec, found.day - back * STEPS[spec.partition], run.workspace, cache, now
             )
             if older.is_complete:
-                said = (
+                message = (
                     f"{back} {spec.partition}{'s' * (back > 1)} behind: the logs of {found.day}"
                     f" were not complete by {ends:%Y-%m-%d %H:%M} UTC ({lacking}); the window ends"
                     f" on {older.day}"
@@ -124,11 +124,13 @@ def conclude(
                         )
                     }
                 )
-                others = tuple(each for each in run.head.overrides if not each.startswith(LAG))
+                others = tuple(
+                    override for override in run.head.overrides if not override.startswith(LAG)
+                )
                 accepted = f"{LAG}{spec.partition}s={lagging.window.lag_days}"
                 run.pin(lagging, run.head.code, (*others, accepted))
-                record("done", said, "warn")
-                return lagging, said
+                record("done", message, "warn")
+                return lagging, message
     error = MissingDataError(
         f"the logs of {found.day} are not complete: {lacking}",
         where=ARRIVAL,
@@ -146,4 +148,4 @@ def accepted_lag(run: RunRecord) -> tuple[str, ...]:
     done = run.stage(ARRIVAL)
     if done is None or done.verdict != "warn":
         return ()
-    return tuple(each for each in run.head.overrides if each.startswith(LAG))
+    return tuple(override for override in run.head.overrides if override.startswith(LAG))
