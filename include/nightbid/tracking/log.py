@@ -130,8 +130,8 @@ def replay(workspace: Workspace, uri: str) -> list[str]:
         store = Store(uri, workspace) if waiting else None
         for payload in waiting:
             assert store is not None
-            found = store.log(payload)
-            noted = found.model_copy(update={"content": payload.content})
+            entry = store.log(payload)
+            noted = entry.model_copy(update={"content": payload.content})
             noted.save(workspace, payload.experiment, payload.run_id)
             queue.done(payload)
             logged.append(payload.run_id)

@@ -83,9 +83,11 @@ class Payload(BaseModel):
     @property
     def content(self) -> str:
         """Digest without times: it does not change if a rerun only reuses outputs."""
-        metrics = [each for each in self.metrics if not each.name.startswith("seconds.")]
-        kept = self.model_copy(update={"started": EPOCH, "ended": EPOCH, "metrics": tuple(metrics)})
-        return kept.digest
+        metrics = [metric for metric in self.metrics if not metric.name.startswith("seconds.")]
+        timeless = self.model_copy(
+            update={"started": EPOCH, "ended": EPOCH, "metrics": tuple(metrics)}
+        )
+        return timeless.digest
 
     @classmethod
     def of(cls, run: RunRecord) -> Payload:
@@ -132,7 +134,7 @@ def _tags(view: RunView) -> dict[str, str]:
         "bundle_digest": export.digest if export else "",
         "code_version": nightbid.__version__,
         "code_digest": view.code_digest,
-        **{f"gate.{each.name}": each.verdict or "" for each in view.stages if each.is_gate},
+        **{f"gate.{stage.name}": stage.verdict or "" for stage in view.stages if stage.is_gate},
         **{f"version.{name}": version for name, version in versions.items()},
     }
     return {f"nightbid.{name}": value for name, value in tags.items() if value}
@@ -143,14 +145,14 @@ def _metrics(view: RunView) -> Iterator[Point]:
     words = words_of(metrics)
     for model in _MODELS:
         yield from _points(f"{model}.", metrics.get(model) or {})
-    for name, found in (metrics.get("difference") or {}).items():
-        yield from _points(f"difference.{name}.", found)
-    for name, found in (metrics.get("intervals") or {}).items():
-        yield from _points(f"candidate.{name}.", found)
+    for name, figures in (metrics.get("difference") or {}).items():
+        yield from _points(f"difference.{name}.", figures)
+    for name, figures in (metrics.get("intervals") or {}).items():
+        yield from _points(f"candidate.{name}.", figures)
     yield from _points("", {name: metrics.get(name) for name in ("rows", "positives", "users")})
     for key, names in _FROM_MANIFESTS.items():
-        found = view.stage(key).metrics
-        yield from _points(f"{key}.", {name: found.get(name) for name in names})
+        figures = view.stage(key).metrics
+        yield from _points(f"{key}.", {name: figures.get(name) for name in names})
     yield from _points("load_test.", view.stage("load_test").metrics.get("latency_ms") or {})
     for model in ("train", "train_baseline"):
         for epoch in view.stage(model).metrics.get("history") or []:
@@ -162,9 +164,11 @@ def _metrics(view: RunView) -> Iterator[Point]:
             yield Point(name=f"cost.{stage.name}_usd", value=float(stage.cost.amount))
         if stage.record:
             yield Point(name=f"seconds.{stage.name}", value=stage.record.seconds)
-    for each in metrics.get("slices") or []:
-        found = {name: each["candidate"].get(name) for name in (words.rank, words.loss)}
-        yield from _points(f"slice.{safe_name(each['column'])}.{safe_name(each['value'])}.", found)
+    for entry in metrics.get("slices") or []:
+        figures = {name: entry["candidate"].get(name) for name in (words.rank, words.loss)}
+        yield from _points(
+            f"slice.{safe_name(entry['column'])}.{safe_name(entry['value'])}.", figures
+        )
 
 
 def _points(prefix: str, figures: Mapping[str, Any], step: int = 0) -> Iterator[Point]:
@@ -192,17 +196,17 @@ def _data(view: RunView) -> DataSet | None:
 
 
 def _slice_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for each in metrics.get("slices") or []:
+    for entry in metrics.get("slices") or []:
         yield {
-            "column": each["column"],
-            "value": each["value"],
-            "rows": each["rows"],
-            **{f"candidate.{name}": value for name, value in each["candidate"].items()},
-            **{f"reference.{name}": value for name, value in each["reference"].items()},
+            "column": entry["column"],
+            "value": entry["value"],
+            "rows": entry["rows"],
+            **{f"candidate.{name}": value for name, value in entry["candidate"].items()},
+            **{f"reference.{name}": value for name, value in entry["reference"].items()},
             **{
                 f"difference.{name}.{part}": value
-                for name, found in each["difference"].items()
-                for part, value in found.items()
+                for name, parts in entry["difference"].items()
+                for part, value in parts.items()
             },
         }
 

@@ -32,9 +32,9 @@ class Queue:
         """Return all queued runs, the earliest ended first."""
         if not self._folder.exists():
             return []
-        names = [each for each in self._folder.iterdir() if self._is_entry(each)]
-        found = [unseal(Payload, each.read_bytes(), each, DELETE) for each in names]
-        return sorted(found, key=lambda payload: (payload.ended, payload.run_id))
+        paths = [path for path in self._folder.iterdir() if self._is_entry(path)]
+        payloads = [unseal(Payload, path.read_bytes(), path, DELETE) for path in paths]
+        return sorted(payloads, key=lambda payload: (payload.ended, payload.run_id))
 
     def holds(self, experiment: str, run_id: str) -> bool:
         """Return whether a run is queued."""

@@ -63,7 +63,7 @@ class Store:
         before = self._runs(experiment, payload.run_id)
         for run in before:
             if run.data.tags.get(ENTRY_TAG) == payload.digest:
-                self._forget(each for each in before if each is not run)
+                self._forget(other for other in before if other is not run)
                 return Logged(
                     store=self._uri, experiment_id=experiment, run_id=str(run.info.run_id)
                 )
@@ -120,20 +120,20 @@ class Store:
                 self._client.log_artifact(run_id, str(local))
 
     def _experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            if experiment.lifecycle_stage == "deleted":
+                self._client.restore_experiment(experiment.experiment_id)
+            return str(experiment.experiment_id)
         location = f"{self._files}/{name}" if self._files else None
         try:
             return str(self._client.create_experiment(name, artifact_location=location))
         except MlflowException:
             # Another process created it meanwhile.
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-            return str(found.experiment_id)
+            return str(experiment.experiment_id)
 
     def _runs(self, experiment: str, run_id: str) -> list[Any]:
         return list(
